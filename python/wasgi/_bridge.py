@@ -1,0 +1,176 @@
+"""The Python half of the bridge: what the native module has run on an event loop or on one of its threads."""
+
+from __future__ import annotations
+
+import asyncio
+import atexit
+import functools
+import inspect
+import logging
+import threading
+from collections.abc import AsyncIterable, Awaitable, Callable
+from typing import TYPE_CHECKING, Any
+
+from wasgi import _wasgi
+
+if TYPE_CHECKING:
+    from wasgi._wasgi import FeedHandle, OutgoingCall
+    from wasgi.headers import Headers
+
+_guest_log = logging.getLogger("wasgi.guest")
+
+
+def as_upstream(upstream: Any) -> tuple[Callable[..., Any], bool]:
+    """What to call for an outgoing request, and whether that is a coroutine function."""
+    if isinstance(upstream, _wasgi.App):
+        return upstream.handle_async, True
+    if not callable(upstream):
+        raise TypeError(f"`outgoing` must be callable, or None, not {type(upstream).__name__}")
+    function = upstream
+    while isinstance(function, functools.partial):
+        function = function.func
+    is_async = inspect.iscoroutinefunction(function) or inspect.iscoroutinefunction(type(function).__call__)
+    owner = getattr(function, "__self__", None)
+    if isinstance(owner, _wasgi.App) and getattr(function, "__name__", "") == "handle_async":
+        is_async = True
+    return upstream, is_async
+
+
+async def answer(call: OutgoingCall) -> None:
+    """Has a coroutine function answer an outgoing request."""
+    try:
+        response = await call.upstream(call.request)
+    except BaseException as exc:
+        call.fail(exc)
+        if not isinstance(exc, Exception):
+            raise
+    else:
+        call.answer(response)
+
+
+def answer_blocking(call: OutgoingCall) -> None:
+    """Has a plain callable answer an outgoing request, on a thread."""
+    try:
+        response = call.upstream(call.request)
+    except BaseException as exc:
+        call.fail(exc)
+    else:
+        if inspect.isawaitable(response):
+            call.hand_to_loop(response)
+        else:
+            call.answer(response)
+
+
+async def finish(call: OutgoingCall, awaitable: Awaitable[Any]) -> None:
+    """Goes on with what a plain callable left to be awaited."""
+    try:
+        response = await awaitable
+    except BaseException as exc:
+        call.fail(exc)
+        if not isinstance(exc, Exception):
+            raise
+    else:
+        call.answer(response)
+
+
+async def feed(handle: FeedHandle, source: AsyncIterable[Any]) -> None:
+    """Gives a guest the chunks of an async iterable, one each time it wants one."""
+    iterator = aiter(source)
+    try:
+        while await handle.wanted():
+            try:
+                chunk = await anext(iterator)
+            except StopAsyncIteration:
+                handle.end()
+                return
+            handle.push(chunk)
+    except BaseException as exc:
+        handle.fail(exc)
+        if not isinstance(exc, Exception):
+            raise
+    finally:
+        aclose = getattr(iterator, "aclose", None)
+        if aclose is not None:
+            await aclose()
+
+
+async def gather(source: AsyncIterable[bytes], keep: Callable[[bytes], None]) -> bytes:
+    """Reads an async iterable to its end."""
+    whole = b"".join([bytes(chunk) async for chunk in source])
+    keep(whole)
+    return whole
+
+
+def decode(whole: bytes, headers: Headers) -> str:
+    """Text by the charset of the content-type (RFC 9110, 8.3), or else as UTF-8; what does not fit is replaced."""
+    content_type = headers.get("content-type", "")
+    for parameter in content_type.split(";")[1:]:
+        name, _, value = parameter.partition("=")
+        if name.strip().lower() == "charset":
+            try:
+                return whole.decode(value.strip().strip("\"'"), "replace")
+            except LookupError:
+                break
+    return whole.decode("utf-8", "replace")
+
+
+class Line(str):
+    """A line that a guest printed, without its newline.
+
+    Attributes:
+        stream: ``"stdout"`` or ``"stderr"``.
+        exchange: The number of the exchange, as in `Response.report`.
+    """
+
+    __slots__ = ("exchange", "stream")
+
+    stream: str
+    exchange: int
+
+    def __new__(cls, text: str, stream: str, exchange: int) -> Line:
+        line = super().__new__(cls, text)
+        line.stream = stream
+        line.exchange = exchange
+        return line
+
+
+def log_line(text: str, stream: str, component: str, exchange: int) -> None:
+    """Logs a guest's line: stdout as INFO, stderr as WARNING."""
+    level = logging.WARNING if stream == "stderr" else logging.INFO
+    if _guest_log.isEnabledFor(level):
+        extra = {"wasgi_stream": stream, "wasgi_component": component, "wasgi_exchange": exchange}
+        _guest_log.log(level, "%s", text, extra=extra)
+
+
+def start_own_loop() -> object:
+    """Starts the event loop of our own, on a thread of its own, for calls from where no loop runs."""
+    loop = asyncio.new_event_loop()
+    bridge = _wasgi.LoopBridge.attach(loop)
+    running = threading.Event()
+
+    def run() -> None:
+        asyncio.set_event_loop(loop)
+        loop.call_soon(running.set)
+        loop.run_forever()
+        loop.close()
+
+    thread = threading.Thread(target=run, name="wasgi-loop", daemon=True)
+    thread.start()
+    running.wait()
+
+    def stop() -> None:
+        if thread.is_alive():
+            loop.call_soon_threadsafe(_stop_soon, loop)
+            thread.join(1.0)
+
+    atexit.register(stop)
+    return bridge
+
+
+def _stop_soon(loop: asyncio.AbstractEventLoop) -> None:
+    """Cancels what runs, then stops the loop."""
+    tasks = asyncio.all_tasks(loop)
+    for task in tasks:
+        task.cancel()
+    gathered = asyncio.gather(*tasks, return_exceptions=True)
+    gathered.add_done_callback(lambda _: loop.stop())

@@ -1,0 +1,541 @@
+"""What can go wrong, in one tree.
+
+::
+
+    WasgiError
+    ├── ComponentError
+    │   ├── InvalidComponentError (ValueError)
+    │   ├── MissingImportError                  .missing
+    │   └── UnsupportedComponentError
+    ├── GuestError
+    │   ├── TrapError                           .backtrace .stderr
+    │   ├── GuestExitError                      .code
+    │   ├── NoResponseError
+    │   ├── GuestTimeoutError (TimeoutError)    .limit
+    │   ├── MemoryLimitError (MemoryError)      .limit
+    │   └── FuelExhaustedError                  .limit
+    ├── OverloadedError
+    ├── BodyError                               .received
+    └── ErrorCode                               .code
+        └── one class for each of wasi:http's 39 cases, with its payload as attributes
+
+An `ErrorCode` travels both ways. A guest that answers with an error-code makes `App.handle` raise it; an upstream that
+raises one gives the guest exactly that code. Other exceptions of an upstream reach the guest as the code that is their
+true counterpart (``TimeoutError`` as ``connection-timeout``, ``ConnectionRefusedError`` as ``connection-refused``, …), or
+else as ``internal-error`` with the exception's type and no more; those are logged with their traceback to the logger
+``wasgi.outgoing``.
+"""
+
+from __future__ import annotations
+
+import logging
+import socket
+import ssl
+from collections.abc import Sequence
+from typing import ClassVar
+
+
+class WasgiError(Exception):
+    """The root: whatever this package raises of its own."""
+
+
+class ComponentError(WasgiError):
+    """A component that cannot be loaded."""
+
+
+class InvalidComponentError(ComponentError, ValueError):
+    """The source is no component, or not a valid one; the message says what it is instead."""
+
+
+class MissingImportError(ComponentError):
+    """The component imports what is not provided.
+
+    Attributes:
+        missing: The imports, each with its version (``"wasi:keyvalue/store@0.2.0"``).
+    """
+
+    def __init__(self, message: str, *, missing: Sequence[str] = ()) -> None:
+        super().__init__(message)
+        self.missing = list(missing)
+
+
+class UnsupportedComponentError(ComponentError):
+    """A valid component that cannot be served, say because it exports no HTTP handler."""
+
+
+class GuestError(WasgiError):
+    """The guest ended without an answer."""
+
+
+class TrapError(GuestError):
+    """The guest trapped.
+
+    Attributes:
+        backtrace: Its frames, innermost first, by name where the component has names.
+        stderr: The last lines that it wrote to stderr.
+    """
+
+    def __init__(self, message: str, *, backtrace: Sequence[str] = (), stderr: Sequence[str] = ()) -> None:
+        super().__init__(message)
+        self.backtrace = list(backtrace)
+        self.stderr = list(stderr)
+
+
+class GuestExitError(GuestError):
+    """The guest called ``wasi:cli/exit``.
+
+    Attributes:
+        code: Its exit code.
+    """
+
+    def __init__(self, message: str, *, code: int = 0) -> None:
+        super().__init__(message)
+        self.code = code
+
+
+class NoResponseError(GuestError):
+    """The guest returned and never set a response."""
+
+
+class GuestTimeoutError(GuestError, TimeoutError):
+    """The guest was stopped at `Limits.timeout`.
+
+    Attributes:
+        limit: Seconds.
+    """
+
+    def __init__(self, message: str, *, limit: float = 0.0) -> None:
+        super().__init__(message)
+        self.limit = limit
+
+
+class MemoryLimitError(GuestError, MemoryError):
+    """The guest was refused memory by `Limits.memory`, and ended. Its trap is the cause, if there was one.
+
+    Attributes:
+        limit: Bytes.
+    """
+
+    def __init__(self, message: str, *, limit: int = 0) -> None:
+        super().__init__(message)
+        self.limit = limit
+
+
+class FuelExhaustedError(GuestError):
+    """The guest has used up its fuel.
+
+    Attributes:
+        limit: Units of fuel.
+    """
+
+    def __init__(self, message: str, *, limit: int = 0) -> None:
+        super().__init__(message)
+        self.limit = limit
+
+
+class OverloadedError(WasgiError):
+    """The limit of exchanges at once was reached."""
+
+
+class BodyError(WasgiError):
+    """A body that broke off, or was consumed twice. Why it broke off is the cause, where that is known.
+
+    Attributes:
+        received: How many bytes of it had been read.
+    """
+
+    def __init__(self, message: str, *, received: int = 0) -> None:
+        super().__init__(message)
+        self.received = received
+
+
+class ErrorCode(WasgiError):
+    """wasi:http's ``error-code`` (`wasi:http/types`): why a request could not be answered.
+
+    Attributes:
+        code: The case's name in the WIT, like ``"DNS-timeout"``.
+    """
+
+    code: ClassVar[str] = ""
+
+    def __init__(self) -> None:
+        super().__init__(self.code)
+
+    def _payload(self) -> tuple[object, ...]:
+        return ()
+
+    def __eq__(self, other: object) -> bool:
+        return type(other) is type(self) and other._payload() == self._payload()
+
+    def __hash__(self) -> int:
+        return hash((self.code, self._payload()))
+
+    def __reduce__(self) -> tuple[type[ErrorCode], tuple[object, ...]]:
+        return type(self), self._payload()
+
+
+class _Sized(ErrorCode):
+    """Attributes:
+    size: Bytes, if known.
+    """
+
+    def __init__(self, size: int | None = None) -> None:
+        super().__init__()
+        self.size = size
+
+    def _payload(self) -> tuple[object, ...]:
+        return (self.size,)
+
+    def __str__(self) -> str:
+        return self.code if self.size is None else f"{self.code}: {self.size} bytes"
+
+
+class _Detailed(ErrorCode):
+    """Attributes:
+    detail: The coding, or what happened, if known.
+    """
+
+    def __init__(self, detail: str | None = None) -> None:
+        super().__init__()
+        self.detail = detail
+
+    def _payload(self) -> tuple[object, ...]:
+        return (self.detail,)
+
+    def __str__(self) -> str:
+        return self.code if self.detail is None else f"{self.code}: {self.detail}"
+
+
+class _Field(ErrorCode):
+    """Attributes:
+    field_name: The field, if known.
+    field_size: Its size in bytes, if known.
+    """
+
+    def __init__(self, field_name: str | None = None, field_size: int | None = None) -> None:
+        super().__init__()
+        self.field_name = field_name
+        self.field_size = field_size
+
+    def _payload(self) -> tuple[object, ...]:
+        return (self.field_name, self.field_size)
+
+    def __str__(self) -> str:
+        return self.code if self.field_name is None else f"{self.code}: field `{self.field_name}`"
+
+
+class DnsTimeout(ErrorCode, TimeoutError):
+    """The name was not resolved in time."""
+
+    code = "DNS-timeout"
+
+
+class DnsError(ErrorCode, OSError):
+    """The name was not resolved.
+
+    Attributes:
+        rcode: The DNS response code, like ``"NXDOMAIN"``, if known.
+        info_code: The extended DNS error (RFC 8914), if known.
+    """
+
+    code = "DNS-error"
+
+    def __init__(self, rcode: str | None = None, info_code: int | None = None) -> None:
+        super().__init__()
+        self.rcode = rcode
+        self.info_code = info_code
+
+    def _payload(self) -> tuple[object, ...]:
+        return (self.rcode, self.info_code)
+
+    def __str__(self) -> str:
+        return self.code if self.rcode is None else f"{self.code}: {self.rcode}"
+
+
+class DestinationNotFound(ErrorCode):
+    """There is no such destination."""
+
+    code = "destination-not-found"
+
+
+class DestinationUnavailable(ErrorCode):
+    """The destination is not available."""
+
+    code = "destination-unavailable"
+
+
+class DestinationIpProhibited(ErrorCode, PermissionError):
+    """A policy forbids the destination's address."""
+
+    code = "destination-IP-prohibited"
+
+
+class DestinationIpUnroutable(ErrorCode):
+    """There is no route to the destination's address."""
+
+    code = "destination-IP-unroutable"
+
+
+class ConnectionRefused(ErrorCode, ConnectionRefusedError):
+    """The destination refused the connection."""
+
+    code = "connection-refused"
+
+
+class ConnectionTerminated(ErrorCode, ConnectionResetError):
+    """The connection was cut."""
+
+    code = "connection-terminated"
+
+
+class ConnectionTimeout(ErrorCode, TimeoutError):
+    """The connection was not made in time."""
+
+    code = "connection-timeout"
+
+
+class ConnectionReadTimeout(ErrorCode, TimeoutError):
+    """Nothing came in time."""
+
+    code = "connection-read-timeout"
+
+
+class ConnectionWriteTimeout(ErrorCode, TimeoutError):
+    """Nothing could be sent in time."""
+
+    code = "connection-write-timeout"
+
+
+class ConnectionLimitReached(ErrorCode):
+    """No more connections are allowed."""
+
+    code = "connection-limit-reached"
+
+
+class TlsProtocolError(ErrorCode, ssl.SSLError):
+    """The peer does not speak TLS as it should."""
+
+    code = "TLS-protocol-error"
+
+
+class TlsCertificateError(ErrorCode, ssl.SSLError):
+    """The peer's certificate is not accepted."""
+
+    code = "TLS-certificate-error"
+
+
+class TlsAlertReceived(ErrorCode, ssl.SSLError):
+    """The peer sent a TLS alert.
+
+    Attributes:
+        alert_id: The alert's number (RFC 8446, 6), if known.
+        alert_message: Its description, if known.
+    """
+
+    code = "TLS-alert-received"
+
+    def __init__(self, alert_id: int | None = None, alert_message: str | None = None) -> None:
+        super().__init__()
+        self.alert_id = alert_id
+        self.alert_message = alert_message
+
+    def _payload(self) -> tuple[object, ...]:
+        return (self.alert_id, self.alert_message)
+
+    def __str__(self) -> str:
+        return self.code if self.alert_message is None else f"{self.code}: {self.alert_message}"
+
+
+class HttpRequestDenied(ErrorCode, PermissionError):
+    """The request is not allowed."""
+
+    code = "HTTP-request-denied"
+
+
+class HttpRequestLengthRequired(ErrorCode):
+    """The request must say its length."""
+
+    code = "HTTP-request-length-required"
+
+
+class HttpRequestBodySize(_Sized):
+    """The request's body is too large, or not as long as its content-length says."""
+
+    code = "HTTP-request-body-size"
+
+
+class HttpRequestMethodInvalid(ErrorCode):
+    """The request's method is not valid."""
+
+    code = "HTTP-request-method-invalid"
+
+
+class HttpRequestUriInvalid(ErrorCode):
+    """The request's URI is not valid."""
+
+    code = "HTTP-request-URI-invalid"
+
+
+class HttpRequestUriTooLong(ErrorCode):
+    """The request's URI is too long."""
+
+    code = "HTTP-request-URI-too-long"
+
+
+class HttpRequestHeaderSectionSize(_Sized):
+    """The request's headers are too large together."""
+
+    code = "HTTP-request-header-section-size"
+
+
+class HttpRequestHeaderSize(_Field):
+    """A header of the request is too large."""
+
+    code = "HTTP-request-header-size"
+
+
+class HttpRequestTrailerSectionSize(_Sized):
+    """The request's trailers are too large together."""
+
+    code = "HTTP-request-trailer-section-size"
+
+
+class HttpRequestTrailerSize(_Field):
+    """A trailer of the request is too large."""
+
+    code = "HTTP-request-trailer-size"
+
+
+class HttpResponseIncomplete(ErrorCode):
+    """The response broke off."""
+
+    code = "HTTP-response-incomplete"
+
+
+class HttpResponseHeaderSectionSize(_Sized):
+    """The response's headers are too large together."""
+
+    code = "HTTP-response-header-section-size"
+
+
+class HttpResponseHeaderSize(_Field):
+    """A header of the response is too large."""
+
+    code = "HTTP-response-header-size"
+
+
+class HttpResponseBodySize(_Sized):
+    """The response's body is too large, or not as long as its content-length says."""
+
+    code = "HTTP-response-body-size"
+
+
+class HttpResponseTrailerSectionSize(_Sized):
+    """The response's trailers are too large together."""
+
+    code = "HTTP-response-trailer-section-size"
+
+
+class HttpResponseTrailerSize(_Field):
+    """A trailer of the response is too large."""
+
+    code = "HTTP-response-trailer-size"
+
+
+class HttpResponseTransferCoding(_Detailed):
+    """The response has an unknown transfer coding, named by ``detail``."""
+
+    code = "HTTP-response-transfer-coding"
+
+
+class HttpResponseContentCoding(_Detailed):
+    """The response has an unknown content coding, named by ``detail``."""
+
+    code = "HTTP-response-content-coding"
+
+
+class HttpResponseTimeout(ErrorCode, TimeoutError):
+    """The response did not come in time."""
+
+    code = "HTTP-response-timeout"
+
+
+class HttpUpgradeFailed(ErrorCode):
+    """The protocol could not be switched."""
+
+    code = "HTTP-upgrade-failed"
+
+
+class HttpProtocolError(ErrorCode):
+    """The peer does not speak HTTP as it should."""
+
+    code = "HTTP-protocol-error"
+
+
+class LoopDetected(ErrorCode):
+    """The request came back to where it had been."""
+
+    code = "loop-detected"
+
+
+class ConfigurationError(ErrorCode):
+    """The host is not set up for the request."""
+
+    code = "configuration-error"
+
+
+class InternalError(_Detailed):
+    """Anything else; ``detail`` may say what."""
+
+    code = "internal-error"
+
+
+def _leaves(kind: type[ErrorCode]) -> list[type[ErrorCode]]:
+    found = [kind] if kind.code else []
+    for child in kind.__subclasses__():
+        found += _leaves(child)
+    return found
+
+
+ERROR_CODES: dict[str, type[ErrorCode]] = {leaf.code: leaf for leaf in _leaves(ErrorCode)}
+"""The class of each error-code, by its name in the WIT."""
+
+
+def _counterpart(exc: BaseException) -> ErrorCode | None:
+    """The error-code that says the same as a builtin exception, if there is one."""
+    if isinstance(exc, ssl.SSLCertVerificationError):
+        return TlsCertificateError()
+    if isinstance(exc, ssl.SSLError):
+        return TlsProtocolError()
+    if isinstance(exc, socket.gaierror):
+        return DnsError(rcode=exc.strerror)
+    if isinstance(exc, ConnectionRefusedError):
+        return ConnectionRefused()
+    if isinstance(exc, ConnectionError):
+        return ConnectionTerminated()
+    if isinstance(exc, TimeoutError):
+        return ConnectionTimeout()
+    return None
+
+
+def _code_for_guest(exc: BaseException) -> ErrorCode:
+    """What an upstream's exception is to the guest. Logs those that are no error-code."""
+    if isinstance(exc, ErrorCode):
+        return exc
+    code = _counterpart(exc)
+    log = logging.getLogger("wasgi.outgoing")
+    if code is None:
+        log.error("an upstream failed; its guest is told `internal-error`", exc_info=exc)
+        # the type and no more: the message is the host's business
+        return InternalError(type(exc).__name__)
+    log.info("an upstream failed; its guest is told `%s`", code.code, exc_info=exc)
+    return code
+
+
+__all__ = sorted(
+    [
+        name
+        for name, value in list(globals().items())
+        if isinstance(value, type) and issubclass(value, WasgiError) and not name.startswith("_")
+    ]
+)

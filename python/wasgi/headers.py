@@ -1,0 +1,158 @@
+"""Fields of a message: `Headers`."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Iterator, Mapping, MutableMapping
+
+_TOKEN = re.compile(rb"[!#$%&'*+\-.^_`|~0-9A-Za-z]+")  # RFC 9110, 5.6.2
+_VALUE = re.compile(rb"[\t \x21-\x7e\x80-\xff]*")  # RFC 9110, 5.5
+
+Pair = tuple[str | bytes, str | bytes]
+"""A field's name and value."""
+
+
+def _name(name: str | bytes) -> bytes:
+    if not isinstance(name, str | bytes):
+        raise TypeError(f"a header's name must be str or bytes, not {type(name).__name__}")
+    try:
+        raw = name.encode("ascii") if isinstance(name, str) else bytes(name)
+    except UnicodeEncodeError:
+        raise ValueError(f"invalid header name: {name!r}") from None
+    if not _TOKEN.fullmatch(raw):
+        raise ValueError(f"invalid header name: {name!r}")
+    return raw
+
+
+def _value(name: bytes, value: str | bytes) -> bytes:
+    if not isinstance(value, str | bytes):
+        hint = "; hint: str() it" if isinstance(value, int | float) else ""
+        raise TypeError(f"the value of header `{name.decode()}` must be str or bytes, not {type(value).__name__}{hint}")
+    try:
+        raw = value.encode("latin-1") if isinstance(value, str) else bytes(value)
+    except UnicodeEncodeError:
+        raise ValueError(f"the value of header `{name.decode()}` is not latin-1: {value!r}") from None
+    if not _VALUE.fullmatch(raw):
+        what = "a newline" if b"\n" in raw or b"\r" in raw else "a control character"
+        raise ValueError(f"the value of header `{name.decode()}` contains {what}: {value!r}")
+    return raw.strip(b" \t")
+
+
+class Headers(MutableMapping[str, str]):
+    """The fields of a message: ordered, names case-insensitive, a name possibly several times (RFC 9110, 5).
+
+    As a mapping it has each name once; the values of a name that stands several times are joined by ``", "``
+    (RFC 9110, 5.3). That does not suit ``set-cookie``: use `get_all`. Text is latin-1, as ASGI and WSGI have it.
+
+    Args:
+        headers: A mapping, or pairs of name and value, each str or bytes.
+
+    Raises:
+        ValueError: A name that is no token, a value with a newline, or with what latin-1 cannot say.
+        TypeError: A name or value that is neither str nor bytes.
+
+    Example:
+        >>> headers = Headers([("Set-Cookie", "a=1"), ("set-cookie", "b=2")])
+        >>> headers.get_all("SET-COOKIE")
+        ['a=1', 'b=2']
+    """
+
+    __slots__ = ("_pairs",)
+
+    def __init__(self, headers: Mapping[str, str] | Mapping[bytes, bytes] | Iterable[Pair] | None = None) -> None:
+        pairs: Iterable[Pair]
+        if headers is None:
+            pairs = ()
+        elif isinstance(headers, Headers):
+            pairs = headers._pairs
+        elif isinstance(headers, Mapping):
+            pairs = list(headers.items())
+        elif isinstance(headers, str | bytes):
+            raise TypeError("headers must be a mapping or pairs, not " + type(headers).__name__)
+        else:
+            pairs = headers
+        self._pairs: list[tuple[bytes, bytes]] = []
+        for pair in pairs:
+            try:
+                name, value = pair
+            except (TypeError, ValueError):
+                raise TypeError(f"headers must be a mapping or pairs of name and value: {pair!r}") from None
+            self.add(name, value)
+
+    @property
+    def raw(self) -> list[tuple[bytes, bytes]]:
+        """All pairs as bytes, in their order, a name as often as it stands there. A copy."""
+        return list(self._pairs)
+
+    def get_all(self, name: str) -> list[str]:
+        """The values of a name, one for each time it stands there; empty if it does not."""
+        key = name.lower().encode("latin-1", "replace")
+        return [value.decode("latin-1") for other, value in self._pairs if other.lower() == key]
+
+    def add(self, name: str | bytes, value: str | bytes) -> None:
+        """Adds a pair at the end; other values of the name stay."""
+        raw = _name(name)
+        self._pairs.append((raw, _value(raw, value)))
+
+    def __getitem__(self, name: str) -> str:
+        values = self.get_all(name)
+        if not values:
+            raise KeyError(name)
+        return ", ".join(values)
+
+    def __setitem__(self, name: str, value: str) -> None:
+        """Replaces all values of the name by one, where the first stood."""
+        raw = _name(name)
+        pair = (raw, _value(raw, value))
+        key = raw.lower()
+        places = [i for i, (other, _) in enumerate(self._pairs) if other.lower() == key]
+        if not places:
+            self._pairs.append(pair)
+            return
+        self._pairs[places[0]] = pair
+        for place in reversed(places[1:]):
+            del self._pairs[place]
+
+    def __delitem__(self, name: str) -> None:
+        key = name.lower().encode("latin-1", "replace")
+        kept = [(other, value) for other, value in self._pairs if other.lower() != key]
+        if len(kept) == len(self._pairs):
+            raise KeyError(name)
+        self._pairs = kept
+
+    def __contains__(self, name: object) -> bool:
+        return isinstance(name, str) and bool(self.get_all(name))
+
+    def __iter__(self) -> Iterator[str]:
+        seen: set[bytes] = set()
+        for name, _ in self._pairs:
+            key = name.lower()
+            if key not in seen:
+                seen.add(key)
+                yield name.decode("ascii")
+
+    def __len__(self) -> int:
+        return len({name.lower() for name, _ in self._pairs})
+
+    def __eq__(self, other: object) -> bool:
+        """Whether both have the same names with the same values; the order of different names is no matter."""
+        if not isinstance(other, Headers):
+            if not isinstance(other, Mapping):
+                return NotImplemented
+            try:
+                other = Headers(other)
+            except (TypeError, ValueError):
+                return False
+        return self._grouped() == other._grouped()
+
+    __hash__ = None  # type: ignore[assignment]
+
+    def _grouped(self) -> dict[bytes, list[bytes]]:
+        groups: dict[bytes, list[bytes]] = {}
+        for name, value in self._pairs:
+            groups.setdefault(name.lower(), []).append(value)
+        return groups
+
+    def __repr__(self) -> str:
+        pairs = [(name.decode("ascii"), value.decode("latin-1")) for name, value in self._pairs]
+        return f"Headers({pairs!r})"

@@ -1,0 +1,152 @@
+//! Bodies that come out of a guest, and how they end.
+
+use std::pin::Pin;
+use std::task::{Context, Poll, ready};
+
+use bytes::{Bytes, BytesMut};
+use http_body::{Body, Frame};
+use wasmtime_wasi_http::WasiBody;
+
+use crate::error::Error;
+use crate::incoming::Owner;
+
+/// Small frames that are ready together cross to the reader as one chunk of about this size.
+const CHUNK: usize = 64 << 10;
+
+/// What a reader gets next.
+#[derive(Debug)]
+pub enum Next {
+    Chunk(Bytes),
+    /// The clean end, with the trailers if there were any.
+    End(Option<http::HeaderMap>),
+}
+
+/// A body written by a guest: of its response, or of a request that it sends out.
+///
+/// A clean end means that the guest said so. Whatever else ends it (a trap, a limit, a handle dropped or forgotten)
+/// is an error at the reader, with the fate of the guest as its cause.
+pub struct GuestBody {
+    inner: WasiBody,
+    /// A trailing frame or failure that came while frames were being joined.
+    held: Option<Result<Next, Error>>,
+    received: u64,
+    expected: Option<u64>,
+    done: bool,
+    owner: Owner,
+}
+
+impl GuestBody {
+    pub(crate) fn new(inner: WasiBody, headers: &http::HeaderMap, owner: Owner) -> Self {
+        let expected = headers
+            .get(http::header::CONTENT_LENGTH)
+            .and_then(|value| value.to_str().ok())
+            .and_then(|value| value.parse().ok());
+        Self { inner, held: None, received: 0, expected, done: false, owner }
+    }
+
+    /// Bytes handed to the reader so far.
+    pub fn received(&self) -> u64 {
+        self.received
+    }
+
+    pub fn owner(&self) -> &Owner {
+        &self.owner
+    }
+
+    /// Nobody will read on: the guest, if it is ours, is stopped.
+    pub fn close(&mut self) {
+        if !self.done {
+            self.owner.stop();
+        }
+    }
+
+    pub fn poll_next(&mut self, cx: &mut Context<'_>) -> Poll<Result<Next, Error>> {
+        if let Some(held) = self.held.take() {
+            return Poll::Ready(self.finish(held));
+        }
+        let first = match ready!(self.poll_data(cx)) {
+            Ok(Next::Chunk(first)) => first,
+            end => return Poll::Ready(self.finish(end)),
+        };
+        let mut joined: Option<BytesMut> = None;
+        while joined.as_ref().map_or(first.len(), BytesMut::len) < CHUNK {
+            match self.poll_data(cx) {
+                Poll::Ready(Ok(Next::Chunk(more))) => {
+                    joined.get_or_insert_with(|| BytesMut::from(&first[..])).extend_from_slice(&more);
+                }
+                Poll::Ready(end) => {
+                    self.held = Some(end);
+                    break;
+                }
+                Poll::Pending => break,
+            }
+        }
+        let chunk = joined.map_or(first, BytesMut::freeze);
+        self.received += chunk.len() as u64;
+        Poll::Ready(Ok(Next::Chunk(chunk)))
+    }
+
+    fn finish(&mut self, end: Result<Next, Error>) -> Result<Next, Error> {
+        self.done = true;
+        match end {
+            Ok(next) => {
+                // the guest may work on; it is no longer this body's
+                self.owner.release();
+                Ok(next)
+            }
+            Err(error) => {
+                self.owner.stop();
+                Err(match error {
+                    Error::Body { reason, cause, .. } => Error::Body { received: self.received, reason, cause },
+                    other => other,
+                })
+            }
+        }
+    }
+
+    fn poll_data(&mut self, cx: &mut Context<'_>) -> Poll<Result<Next, Error>> {
+        loop {
+            return Poll::Ready(match ready!(Pin::new(&mut self.inner).poll_frame(cx)) {
+                None => Ok(Next::End(None)),
+                Some(Ok(frame)) => match frame.into_data() {
+                    Ok(data) if data.is_empty() => continue,
+                    Ok(data) => Ok(Next::Chunk(data)),
+                    Err(frame) => Ok(Next::End(frame.into_trailers().ok())),
+                },
+                Some(Err(_)) => Err(self.broken()),
+            });
+        }
+    }
+
+    fn broken(&self) -> Error {
+        let (reason, cause) = match self.owner.fate() {
+            Some(Err(error @ Error::Caller(_))) => return error.clone(),
+            Some(Err(error)) => (error.to_string(), Some(Box::new(error.clone()))),
+            _ => match self.expected {
+                Some(expected) if expected != self.received => {
+                    (format!("its content-length says {expected}"), None)
+                }
+                _ => ("the guest did not finish it".to_owned(), None),
+            },
+        };
+        Error::Body { received: self.received, reason, cause }
+    }
+}
+
+/// A guest's body can be another guest's: component to component.
+impl Body for GuestBody {
+    type Data = Bytes;
+    type Error = wasmtime_wasi_http::Error;
+
+    fn poll_frame(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, Self::Error>>> {
+        if self.done {
+            return Poll::Ready(None);
+        }
+        Poll::Ready(match ready!(self.poll_next(cx)) {
+            Ok(Next::Chunk(chunk)) => Some(Ok(Frame::data(chunk))),
+            Ok(Next::End(Some(trailers))) => Some(Ok(Frame::trailers(trailers))),
+            Ok(Next::End(None)) => None,
+            Err(_) => Some(Err(wasmtime_wasi_http::Error::HttpResponseIncomplete)),
+        })
+    }
+}

@@ -1,0 +1,186 @@
+//! Loading: is it a component, which WASI does it speak, does it find here what it imports.
+
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, OnceLock};
+use std::time::Duration;
+
+use sha2::{Digest, Sha256};
+use wasmtime::Engine;
+use wasmtime_wasi_http::p2::bindings::ProxyPre;
+
+use crate::engine::{Linked, World, world};
+use crate::error::{Error, chain};
+use crate::host::Host;
+use crate::outline::{Outline, Wasi};
+
+/// A component, compiled and linked. Immutable.
+pub struct Component {
+    pub outline: Outline,
+    /// SHA-256 of its binary form, in hexadecimal.
+    pub digest: String,
+    first: Slot,
+}
+
+/// What one world has made of a component; a forked child adds its own.
+struct Slot {
+    generation: u64,
+    prepared: Arc<Prepared>,
+    next: OnceLock<Box<Slot>>,
+}
+
+impl Slot {
+    fn new(world: &World, prepared: Prepared) -> Self {
+        Self { generation: world.generation, prepared: Arc::new(prepared), next: OnceLock::new() }
+    }
+}
+
+/// A component, ready to be instantiated.
+pub struct Prepared {
+    compiled: wasmtime::component::Component,
+    pre: ProxyPre<Host>,
+    /// Nanoseconds that the last instantiation took; 0 before the first.
+    set_up: AtomicU64,
+}
+
+/// An instantiation that takes longer than this is kept off event loops.
+const HEAVY: Duration = Duration::from_micros(500);
+
+impl Prepared {
+    fn new(linked: &Linked, compiled: wasmtime::component::Component) -> Result<Self, Error> {
+        let pre = linked
+            .linker
+            .instantiate_pre(&compiled)
+            .and_then(ProxyPre::new)
+            .map_err(|error| Error::UnsupportedComponent(format!("the component cannot be linked: {}", chain(&error))))?;
+        Ok(Self { compiled, pre, set_up: AtomicU64::new(0) })
+    }
+
+    pub(crate) fn engine(&self) -> &Engine {
+        self.pre.engine()
+    }
+
+    pub(crate) fn pre(&self) -> &ProxyPre<Host> {
+        &self.pre
+    }
+
+    pub(crate) fn set_up_took(&self, time: Duration) {
+        self.set_up.store(u64::try_from(time.as_nanos()).unwrap_or(u64::MAX).max(1), Ordering::Relaxed);
+    }
+
+    /// Whether instantiating takes long, or nobody knows yet.
+    pub(crate) fn is_heavy(&self) -> bool {
+        let nanos = self.set_up.load(Ordering::Relaxed);
+        nanos == 0 || u128::from(nanos) > HEAVY.as_nanos()
+    }
+}
+
+impl Component {
+    /// Compiles a component from its binary or text form, or takes the machine code from the cache.
+    pub fn new(source: &[u8]) -> Result<Arc<Self>, Error> {
+        let binary = crate::outline::to_binary(source)?;
+        let outline = Outline::read(&binary)?;
+        match outline.wasi() {
+            Some(Wasi::P2) => {}
+            Some(Wasi::P3) => {
+                return Err(Error::UnsupportedComponent(
+                    "the component speaks WASI 0.3 (it exports `wasi:http/handler`); this version hosts 0.2; \
+                     hint: build it for `wasi:http/incoming-handler@0.2`"
+                        .into(),
+                ));
+            }
+            None => {
+                let exports = if outline.exports.is_empty() {
+                    "nothing".to_owned()
+                } else {
+                    format!("`{}`", outline.exports.join("`, `"))
+                };
+                return Err(Error::UnsupportedComponent(format!(
+                    "the component exports no HTTP handler: it exports {exports}; \
+                     hint: wasgi calls `wasi:http/incoming-handler@0.2`"
+                )));
+            }
+        }
+        let missing = outline.missing();
+        if !missing.is_empty() {
+            return Err(missing_error(missing));
+        }
+        let digest = hex(&Sha256::digest(&binary));
+        let world = world()?;
+        let prepared = compile(world, |engine| wasmtime::component::Component::new(engine, &binary))?;
+        Ok(Arc::new(Self { outline, digest, first: Slot::new(world, prepared) }))
+    }
+
+    /// What the present process's world has of it.
+    pub(crate) fn prepared(&self, world: &'static World) -> Result<Arc<Prepared>, Error> {
+        let mut slot = &self.first;
+        loop {
+            if slot.generation == world.generation {
+                return Ok(slot.prepared.clone());
+            }
+            match slot.next.get() {
+                Some(next) => slot = next,
+                None => break,
+            }
+        }
+        let code = slot.prepared.compiled.serialize().map_err(|error| Error::Host(chain(&error)))?;
+        let prepared = compile(world, |engine| {
+            // SAFETY: the bytes come from `serialize` just now, in this process, of the same wasmtime.
+            unsafe { wasmtime::component::Component::deserialize(engine, &code) }
+        })?;
+        Ok(slot.next.get_or_init(|| Box::new(Slot::new(world, prepared))).prepared.clone())
+    }
+}
+
+/// Into the pool if it fits there, else into the engine that allocates on demand.
+fn compile(
+    world: &World,
+    make: impl Fn(&Engine) -> wasmtime::Result<wasmtime::component::Component>,
+) -> Result<Prepared, Error> {
+    let mut refused = None;
+    if let Some(linked) = world.pooled() {
+        match make(&linked.engine) {
+            Ok(compiled) => return Prepared::new(linked, compiled),
+            Err(error) => refused = Some(chain(&error)),
+        }
+    }
+    let linked = world.plain()?;
+    match make(&linked.engine) {
+        Ok(compiled) => {
+            if let Some(reason) = refused {
+                world.note(format!(
+                    "a component does not fit the pool of instances ({reason}): its guests are allocated on demand, \
+                     which is slower; hint: several worker processes serve more of them than several threads"
+                ));
+            }
+            Prepared::new(linked, compiled)
+        }
+        Err(error) => {
+            let reason = chain(&error);
+            Err(if reason.contains("not enabled") || reason.contains("support is not") || reason.contains("requires the") {
+                Error::UnsupportedComponent(format!("the component uses what this engine does not offer: {reason}"))
+            } else {
+                Error::InvalidComponent(format!("not a valid component: {reason}"))
+            })
+        }
+    }
+}
+
+fn missing_error(missing: Vec<String>) -> Error {
+    let mut message = format!(
+        "the component imports what wasgi does not provide: `{}`",
+        missing.join("`, `")
+    );
+    let hint = if missing.iter().any(|name| name.starts_with("wasi:") && name.contains("@0.3")) {
+        "this version provides WASI 0.2 only"
+    } else if missing.iter().any(|name| name.starts_with("wasi:")) {
+        "`wasgi wit DIR` writes out what is provided"
+    } else {
+        "compose the component with one that exports it (wac, wasm-tools compose)"
+    };
+    message.push_str(&format!("; hint: {hint}"));
+    Error::MissingImports { message, missing }
+}
+
+fn hex(bytes: &[u8]) -> String {
+    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
+}

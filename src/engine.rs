@@ -1,0 +1,341 @@
+//! Engines, their allocator, the epoch ticker and the code cache: what all components of a process share.
+//!
+//! Everything here hangs off one [`World`], made at first use. A forked child makes a world of its own: the threads
+//! of its parent's do not exist there, and its parent's pool resets memory by a handle on the *parent's* page map.
+
+use std::path::PathBuf;
+use std::sync::atomic::{AtomicBool, AtomicPtr, AtomicU64, AtomicUsize, Ordering};
+use std::sync::{Mutex, OnceLock};
+use std::time::Duration;
+
+use wasmtime::component::Linker;
+use wasmtime::{
+    Cache, CacheConfig, Config, Enabled, Engine, InstanceAllocationStrategy, PoolingAllocationConfig,
+};
+
+use crate::error::{Error, chain};
+use crate::host::Host;
+
+/// How long a guest runs before its thread's turn ends. A guest polled on an event loop's thread holds it for two
+/// of these at the most.
+pub const TICK: Duration = Duration::from_millis(1);
+
+/// How many ticks the ticker goes on without any exchange before it parks.
+const IDLE_TICKS: u32 = 100;
+
+/// What stays resident in a slot of the pool between two guests, so that most requests fault no page in. Measured:
+/// 42 µs a request without it, 21.6 with it (and PAGEMAP_SCAN).
+const KEEP_RESIDENT: usize = 64 << 10;
+
+/// Numbers of slots to try, largest first: an address-space limit may refuse the larger ones.
+const POOL_SLOTS: [u32; 3] = [1024, 256, 64];
+
+/// What one process has once.
+pub struct World {
+    /// Tells worlds apart across forks.
+    pub generation: u64,
+    pooled: Option<Linked>,
+    plain: OnceLock<Linked>,
+    cache: Option<Cache>,
+    ticker: Ticker,
+    pub(crate) runtime: crate::runtime::Runtime,
+    notes: Mutex<Vec<String>>,
+}
+
+static WORLD: AtomicPtr<World> = AtomicPtr::new(std::ptr::null_mut());
+static GENERATION: AtomicU64 = AtomicU64::new(0);
+
+/// The process's world, made now if this is the first use (or the first after a fork).
+pub fn world() -> Result<&'static World, Error> {
+    static MAKING: Mutex<()> = Mutex::new(());
+    if let Some(world) = existing() {
+        return Ok(world);
+    }
+    let _making = MAKING.lock().unwrap_or_else(|poisoned| poisoned.into_inner());
+    if let Some(world) = existing() {
+        return Ok(world);
+    }
+    let world = Box::leak(Box::new(World::new()?));
+    WORLD.store(world, Ordering::Release);
+    Ok(world)
+}
+
+/// The process's world, if there is one.
+pub fn existing() -> Option<&'static World> {
+    // SAFETY: the pointer is null or came from `Box::leak` in `world`, and is never freed.
+    unsafe { WORLD.load(Ordering::Acquire).as_ref() }
+}
+
+/// To be called in a child right after `fork`: the next use makes a new world. The old one is leaked, because
+/// dropping it would wait for threads that do not exist here.
+pub fn after_fork() {
+    if existing().is_some() {
+        GENERATION.fetch_add(1, Ordering::Relaxed);
+    }
+    WORLD.store(std::ptr::null_mut(), Ordering::Release);
+}
+
+/// An engine and what it links into every component.
+pub(crate) struct Linked {
+    pub engine: Engine,
+    pub linker: Linker<Host>,
+}
+
+impl Linked {
+    fn new(engine: Engine) -> wasmtime::Result<Self> {
+        let mut linker = Linker::new(&engine);
+        wasmtime_wasi::p2::add_to_linker_async(&mut linker)?;
+        wasmtime_wasi_http::p2::add_only_http_to_linker_async(&mut linker)?;
+        Ok(Self { engine, linker })
+    }
+}
+
+impl World {
+    fn new() -> Result<Self, Error> {
+        let mut notes = Vec::new();
+        let cache = open_cache(&mut notes);
+        let pooled = make_pooled(cache.as_ref(), &mut notes);
+        Ok(Self {
+            generation: GENERATION.load(Ordering::Relaxed),
+            pooled,
+            plain: OnceLock::new(),
+            cache,
+            ticker: Ticker::default(),
+            runtime: crate::runtime::Runtime::new(),
+            notes: Mutex::new(notes),
+        })
+    }
+
+    /// The engine with the pooling allocator, where the machine lets us have one.
+    pub(crate) fn pooled(&self) -> Option<&Linked> {
+        self.pooled.as_ref()
+    }
+
+    /// The engine that allocates on demand: for components that fit no slot of the pool.
+    pub(crate) fn plain(&self) -> Result<&Linked, Error> {
+        if let Some(linked) = self.plain.get() {
+            return Ok(linked);
+        }
+        let linked = Engine::new(&base_config(self.cache.as_ref()))
+            .and_then(Linked::new)
+            .map_err(|error| Error::Host(format!("cannot make an engine: {}", chain(&error))))?;
+        Ok(self.plain.get_or_init(|| linked))
+    }
+
+    /// An exchange begins: the ticker ticks until the returned guard is dropped.
+    pub fn tick(&'static self) -> Result<Ticking, Error> {
+        self.ticker.enter(self)?;
+        Ok(Ticking { ticker: &self.ticker })
+    }
+
+    /// What was worth telling about the set-up; each line is told once.
+    pub fn take_notes(&self) -> Vec<String> {
+        std::mem::take(&mut *self.notes.lock().unwrap_or_else(|poisoned| poisoned.into_inner()))
+    }
+
+    pub fn note(&self, line: String) {
+        self.notes.lock().unwrap_or_else(|poisoned| poisoned.into_inner()).push(line);
+    }
+
+    /// How many exchanges are under way.
+    pub fn live(&self) -> usize {
+        self.ticker.live.load(Ordering::Relaxed)
+    }
+}
+
+fn base_config(cache: Option<&Cache>) -> Config {
+    let mut config = Config::new();
+    config
+        .wasm_component_model(true)
+        .epoch_interruption(true)
+        // rayon's threads do not exist in a forked child, and would be waited for in vain
+        .parallel_compilation(GENERATION.load(Ordering::Relaxed) == 0)
+        // 0.2 needs none of it, and it costs a fifth of a request's time (21.6 µs with it, 17.2 without)
+        .concurrency_support(false)
+        .cache(cache.cloned());
+    config
+}
+
+fn make_pooled(cache: Option<&Cache>, notes: &mut Vec<String>) -> Option<Linked> {
+    let scan = has_pagemap_scan();
+    let mut refused = String::new();
+    for slots in POOL_SLOTS {
+        let mut pool = PoolingAllocationConfig::new();
+        pool.total_component_instances(slots)
+            // a component is several core modules: its own, the adapters and shims of the toolchain
+            .total_core_instances(slots.saturating_mul(8))
+            .total_memories(slots)
+            .total_tables(slots.saturating_mul(4))
+            .total_stacks(slots)
+            .max_tables_per_module(8)
+            .table_elements(100_000)
+            .linear_memory_keep_resident(KEEP_RESIDENT)
+            .table_keep_resident(KEEP_RESIDENT)
+            .async_stack_keep_resident(KEEP_RESIDENT)
+            .pagemap_scan(if scan { Enabled::Yes } else { Enabled::No });
+        let mut config = base_config(cache);
+        config.allocation_strategy(InstanceAllocationStrategy::Pooling(pool));
+        match Engine::new(&config).and_then(Linked::new) {
+            Ok(linked) => {
+                if !scan {
+                    notes.push(
+                        "this kernel has no PAGEMAP_SCAN (Linux 6.7): guests start slower, and threads hold each \
+                         other up; hint: several worker processes serve more requests than several threads"
+                            .into(),
+                    );
+                }
+                return Some(linked);
+            }
+            Err(error) => refused = chain(&error),
+        }
+    }
+    notes.push(format!(
+        "no pool of instances could be set up ({refused}): each is allocated on demand, which is slower; \
+         hint: several worker processes serve more requests than several threads"
+    ));
+    None
+}
+
+#[cfg(target_os = "linux")]
+fn has_pagemap_scan() -> bool {
+    PoolingAllocationConfig::is_pagemap_scan_available()
+}
+
+#[cfg(not(target_os = "linux"))]
+fn has_pagemap_scan() -> bool {
+    false
+}
+
+/// wasmtime's cache of machine code, in a directory of the user's own: whoever can write there can run code here.
+fn open_cache(notes: &mut Vec<String>) -> Option<Cache> {
+    let directory = match std::env::var_os("WASGI_CACHE_DIR") {
+        Some(path) if path.is_empty() => return None,
+        Some(path) => PathBuf::from(path),
+        None => match (std::env::var_os("XDG_CACHE_HOME"), std::env::var_os("HOME")) {
+            (Some(cache), _) if !cache.is_empty() => PathBuf::from(cache).join("wasgi"),
+            (_, Some(home)) if !home.is_empty() => PathBuf::from(home).join(".cache").join("wasgi"),
+            _ => return None,
+        },
+    };
+    match private_directory(&directory) {
+        Ok(directory) => {
+            let mut config = CacheConfig::new();
+            config.with_directory(directory);
+            match Cache::new(config) {
+                Ok(cache) => Some(cache),
+                Err(error) => {
+                    notes.push(format!("the code cache is off: {}", chain(&error)));
+                    None
+                }
+            }
+        }
+        Err(reason) => {
+            notes.push(format!("the code cache is off: `{}`: {reason}", directory.display()));
+            None
+        }
+    }
+}
+
+#[cfg(unix)]
+fn private_directory(directory: &std::path::Path) -> Result<PathBuf, String> {
+    use std::os::unix::fs::{DirBuilderExt, MetadataExt};
+    std::fs::DirBuilder::new()
+        .recursive(true)
+        .mode(0o700)
+        .create(directory)
+        .map_err(|error| error.to_string())?;
+    let directory = directory.canonicalize().map_err(|error| error.to_string())?;
+    let metadata = std::fs::metadata(&directory).map_err(|error| error.to_string())?;
+    let user = rustix::process::geteuid().as_raw();
+    if metadata.uid() != user {
+        return Err("it belongs to another user".into());
+    }
+    if metadata.mode() & 0o022 != 0 {
+        return Err("others may write to it; hint: chmod 700".into());
+    }
+    Ok(directory)
+}
+
+#[cfg(not(unix))]
+fn private_directory(directory: &std::path::Path) -> Result<PathBuf, String> {
+    std::fs::create_dir_all(directory).map_err(|error| error.to_string())?;
+    directory.canonicalize().map_err(|error| error.to_string())
+}
+
+/// One thread that ends every running guest's turn each [`TICK`]; it sleeps while there are no exchanges.
+#[derive(Default)]
+struct Ticker {
+    live: AtomicUsize,
+    parked: AtomicBool,
+    thread: OnceLock<std::thread::Thread>,
+    starting: Mutex<()>,
+}
+
+/// While it lives, guests lose their turn at every tick.
+pub struct Ticking {
+    ticker: &'static Ticker,
+}
+
+impl Drop for Ticking {
+    fn drop(&mut self) {
+        self.ticker.live.fetch_sub(1, Ordering::SeqCst);
+    }
+}
+
+impl Ticker {
+    fn enter(&'static self, world: &'static World) -> Result<(), Error> {
+        self.live.fetch_add(1, Ordering::SeqCst);
+        let running = match self.thread.get() {
+            Some(thread) => {
+                if self.parked.load(Ordering::SeqCst) {
+                    thread.unpark();
+                }
+                Ok(())
+            }
+            None => self.start(world),
+        };
+        if running.is_err() {
+            self.live.fetch_sub(1, Ordering::SeqCst);
+        }
+        running
+    }
+
+    fn start(&'static self, world: &'static World) -> Result<(), Error> {
+        let _starting = self.starting.lock().unwrap_or_else(|poisoned| poisoned.into_inner());
+        if self.thread.get().is_some() {
+            return Ok(());
+        }
+        let handle = std::thread::Builder::new()
+            .name("wasgi-ticker".into())
+            .stack_size(64 << 10)
+            .spawn(move || self.run(world))
+            .map_err(|error| Error::Host(format!("cannot start the epoch ticker: {error}")))?;
+        let _ = self.thread.set(handle.thread().clone());
+        Ok(())
+    }
+
+    fn run(&'static self, world: &'static World) {
+        let mut idle = 0;
+        loop {
+            std::thread::sleep(TICK);
+            for linked in world.pooled.iter().chain(world.plain.get()) {
+                linked.engine.increment_epoch();
+            }
+            if self.live.load(Ordering::SeqCst) > 0 {
+                idle = 0;
+                continue;
+            }
+            idle += 1;
+            if idle >= IDLE_TICKS {
+                // `enter` counts first and looks at `parked` second, this side the other way round:
+                // one of the two sees the other.
+                self.parked.store(true, Ordering::SeqCst);
+                if self.live.load(Ordering::SeqCst) == 0 {
+                    std::thread::park();
+                }
+                self.parked.store(false, Ordering::SeqCst);
+                idle = 0;
+            }
+        }
+    }
+}

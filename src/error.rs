@@ -1,0 +1,149 @@
+//! The one error enum of the core. Traps, error-codes and faults of the caller are kept apart here, and stay apart
+//! on their way to Python, where each has a class of its own (`python/wasgi/errors.py`).
+
+use std::sync::Arc;
+
+use crate::code::ErrorCode;
+
+/// Why something did not work. Cheap to clone: the fate of an exchange is told to each of its readers.
+#[derive(Clone, Debug, thiserror::Error)]
+pub enum Error {
+    /// The source is not a component, or not a valid one.
+    #[error("{0}")]
+    InvalidComponent(String),
+
+    /// The component imports what no host function here provides.
+    #[error("{message}")]
+    MissingImports {
+        message: String,
+        missing: Vec<String>,
+    },
+
+    /// A valid component that this version cannot serve.
+    #[error("{0}")]
+    UnsupportedComponent(String),
+
+    #[error("{}", .0.message)]
+    Trap(Arc<Trap>),
+
+    #[error("the guest exited with code {code} before it answered")]
+    GuestExit { code: i32 },
+
+    #[error("{0}")]
+    NoResponse(String),
+
+    #[error("the guest was stopped at its time limit: {limit} s (`Limits.timeout`)")]
+    Timeout { limit: f64 },
+
+    #[error("the guest ran into its memory limit: {limit} bytes (`Limits.memory`)")]
+    MemoryLimit { limit: u64, trap: Option<Arc<Trap>> },
+
+    #[error("{0}")]
+    Overloaded(String),
+
+    /// The guest answered with an error-code instead of a response.
+    #[error("{0}")]
+    Code(ErrorCode),
+
+    /// A body that broke off.
+    #[error("the body broke off after {received} bytes: {reason}")]
+    Body {
+        received: u64,
+        reason: String,
+        cause: Option<Box<Error>>,
+    },
+
+    /// The caller's own failure, say of its request body: handed back as it is.
+    #[error("{0}")]
+    Caller(Arc<dyn std::error::Error + Send + Sync>),
+
+    /// The exchange was cancelled or its response was closed.
+    #[error("the exchange was stopped by its caller")]
+    Cancelled,
+
+    /// A fault of the host's own.
+    #[error("{0}")]
+    Host(String),
+}
+
+/// What is known of a trap.
+#[derive(Clone, Debug, Default)]
+pub struct Trap {
+    pub message: String,
+    /// Innermost frame first, one line each.
+    pub backtrace: Vec<String>,
+    /// The last lines that the guest wrote to stderr.
+    pub stderr: Vec<String>,
+}
+
+impl Trap {
+    /// Reads a trap from what wasmtime reports; `stderr` is what the guest said last.
+    pub fn read(error: &wasmtime::Error, stderr: Vec<String>) -> Self {
+        let reason = match error.downcast_ref::<wasmtime::Trap>() {
+            Some(trap) => trap.to_string(),
+            // a host function ended the guest, say because of a handle dropped while it had children
+            None => format!("{:#}", error.root_cause()),
+        };
+        let backtrace: Vec<String> = error
+            .downcast_ref::<wasmtime::WasmBacktrace>()
+            .map(|backtrace| backtrace.frames().iter().map(frame).collect())
+            .unwrap_or_default();
+        let mut message = format!(
+            "the guest trapped: {}",
+            reason.strip_prefix("wasm trap: ").unwrap_or(&reason)
+        );
+        if let Some(frame) = backtrace.iter().find(|frame| !is_runtime(frame)) {
+            message.push_str(&format!(" in `{frame}`"));
+        }
+        if let Some(line) = stderr.last() {
+            message.push_str(&format!("; its last words: {line}"));
+        }
+        Self {
+            message,
+            backtrace,
+            stderr,
+        }
+    }
+}
+
+/// A frame that says nothing about the guest's own code: the panic machinery of Rust and libc.
+fn is_runtime(frame: &str) -> bool {
+    ["abort", "__rust", "rust_panic", "std::", "core::", "panic", "__wasi", "exit"]
+        .iter()
+        .any(|prefix| frame.starts_with(prefix))
+}
+
+fn frame(frame: &wasmtime::FrameInfo) -> String {
+    let symbol = frame.symbols().first();
+    let name = symbol
+        .and_then(|symbol| symbol.name())
+        .map(str::to_owned)
+        .or_else(|| frame.func_name().map(demangle))
+        .unwrap_or_else(|| format!("wasm function {}", frame.func_index()));
+    match symbol.and_then(|symbol| Some((symbol.file()?, symbol.line()?))) {
+        Some((file, line)) => format!("{name} ({file}:{line})"),
+        None => match frame.module_offset() {
+            Some(offset) => format!("{name} (at {offset:#x})"),
+            None => name,
+        },
+    }
+}
+
+fn demangle(name: &str) -> String {
+    match rustc_demangle::try_demangle(name) {
+        Ok(name) => format!("{name:#}"),
+        Err(_) => name.to_owned(),
+    }
+}
+
+/// The sentence with each link of an error's chain, outermost first.
+pub fn chain(error: &wasmtime::Error) -> String {
+    let mut parts: Vec<String> = Vec::new();
+    for link in error.chain() {
+        let text = link.to_string();
+        if parts.last() != Some(&text) {
+            parts.push(text);
+        }
+    }
+    parts.join(": ")
+}

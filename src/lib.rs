@@ -1,0 +1,31 @@
+//! The map of the crate, and what the native module exports. Everything but [`py`] knows nothing of Python.
+
+pub mod body;
+pub mod code;
+pub mod component;
+pub mod engine;
+pub mod error;
+pub mod host;
+pub mod incoming;
+pub mod outgoing;
+pub mod outline;
+pub mod py;
+pub mod runtime;
+pub mod stdio;
+
+/// The native module, `wasgi._wasgi`.
+#[pyo3::pymodule(gil_used = true)]
+mod _wasgi {
+    #[pymodule_export]
+    use crate::py::app::{PyApp, PyDir, PyLimits};
+    #[pymodule_export]
+    use crate::py::awaitable::Awaitable;
+    #[pymodule_export]
+    use crate::py::body::{AsyncChunks, Chunks};
+    #[pymodule_export]
+    use crate::py::bridge::{LoopBridge, _after_fork, _shut_down, _work};
+    #[pymodule_export]
+    use crate::py::component::{_outline, _restore_component, PyComponent};
+    #[pymodule_export]
+    use crate::py::message::{PyReport, PyRequest, PyResponse, PyTimeouts};
+}

@@ -1,0 +1,396 @@
+//! `wasgi.App`: a component, what its guests may do, and the two ways to call it.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::task::{Context, Poll, Wake, Waker};
+use std::time::Duration;
+
+use pyo3::exceptions::{PyTypeError, PyValueError};
+use pyo3::intern;
+use pyo3::prelude::*;
+use pyo3::sync::PyOnceLock;
+use pyo3::types::{PyMapping, PyString};
+
+use super::awaitable::{Awaitable, Operation};
+use super::bridge::LoopCore;
+use super::component::PyComponent;
+use super::errors::to_py;
+use super::message::{PyRequest, PyResponse};
+use super::stdio::{GuestOutput, Sink, Sinks};
+use super::upstream::PyUpstream;
+use crate::error::Error;
+use crate::host::{DirGrant, Grants, Limits};
+use crate::incoming::{App, Exchange};
+use crate::outgoing::Upstream;
+
+/// How often a blocked call looks for signals (Ctrl-C).
+const SIGNALS: Duration = Duration::from_millis(50);
+
+#[pyclass(name = "Limits", module = "wasgi", frozen, eq, get_all)]
+#[derive(Clone, PartialEq)]
+pub struct PyLimits {
+    memory: Option<u64>,
+    timeout: Option<f64>,
+    concurrency: Option<usize>,
+}
+
+#[pymethods]
+impl PyLimits {
+    #[new]
+    #[pyo3(signature = (*, memory=Some(256 << 20), timeout=Some(30.0), concurrency=Some(256)))]
+    fn new(memory: Option<u64>, timeout: Option<f64>, concurrency: Option<usize>) -> PyResult<Self> {
+        if memory == Some(0) {
+            return Err(PyValueError::new_err("`memory` must be a positive number of bytes, or None: 0"));
+        }
+        if let Some(seconds) = timeout
+            && (seconds <= 0.0 || Duration::try_from_secs_f64(seconds).is_err())
+        {
+            return Err(PyValueError::new_err(format!(
+                "`timeout` must be a positive number of seconds, or None: {seconds}"
+            )));
+        }
+        if concurrency == Some(0) {
+            return Err(PyValueError::new_err("`concurrency` must be at least 1, or None: 0"));
+        }
+        Ok(Self { memory, timeout, concurrency })
+    }
+
+    fn __repr__(&self) -> String {
+        fn show<T: std::fmt::Debug>(value: &Option<T>) -> String {
+            value.as_ref().map_or_else(|| "None".to_owned(), |value| format!("{value:?}"))
+        }
+        format!(
+            "Limits(memory={}, timeout={}, concurrency={})",
+            show(&self.memory),
+            show(&self.timeout),
+            show(&self.concurrency)
+        )
+    }
+
+    fn __hash__(&self) -> u64 {
+        use std::hash::{DefaultHasher, Hash, Hasher};
+        let mut hasher = DefaultHasher::new();
+        (self.memory, self.timeout.map(f64::to_bits), self.concurrency).hash(&mut hasher);
+        hasher.finish()
+    }
+}
+
+impl PyLimits {
+    fn core(&self) -> Limits {
+        Limits {
+            memory: self.memory,
+            timeout: self.timeout.and_then(|seconds| Duration::try_from_secs_f64(seconds).ok()),
+            concurrency: self.concurrency,
+        }
+    }
+}
+
+#[pyclass(name = "Dir", module = "wasgi", frozen, get_all)]
+pub struct PyDir {
+    path: std::path::PathBuf,
+    write: bool,
+}
+
+#[pymethods]
+impl PyDir {
+    #[new]
+    #[pyo3(signature = (path, *, write=false))]
+    fn new(path: std::path::PathBuf, write: bool) -> Self {
+        Self { path, write }
+    }
+
+    fn __repr__(&self) -> String {
+        format!("Dir({:?}, write={})", self.path, if self.write { "True" } else { "False" })
+    }
+}
+
+struct Outgoing {
+    callable: Py<PyAny>,
+    is_async: bool,
+}
+
+#[pyclass(name = "App", module = "wasgi", frozen, subclass)]
+pub struct PyApp {
+    app: Arc<App>,
+    #[pyo3(get)]
+    component: Py<PyComponent>,
+    outgoing: Option<Outgoing>,
+    sinks: Arc<Sinks>,
+    #[pyo3(get)]
+    limits: Py<PyLimits>,
+}
+
+fn grants(
+    env: Option<&Bound<'_, PyMapping>>,
+    args: Option<&Bound<'_, PyAny>>,
+    dirs: Option<&Bound<'_, PyMapping>>,
+) -> PyResult<Grants> {
+    let mut grants = Grants::default();
+    if let Some(env) = env {
+        for item in env.items()?.iter() {
+            let (name, value): (String, String) = item.extract().map_err(|_| {
+                PyTypeError::new_err("`env` must map str to str")
+            })?;
+            if name.is_empty() || name.contains(['=', '\0']) || value.contains('\0') {
+                return Err(PyValueError::new_err(format!("`env` has a name or value that no environment holds: {name:?}")));
+            }
+            grants.env.push((name, value));
+        }
+    }
+    if let Some(args) = args {
+        if args.is_instance_of::<PyString>() {
+            return Err(PyTypeError::new_err("`args` must be a sequence of str, not one str"));
+        }
+        for arg in args.try_iter()? {
+            grants.args.push(arg?.extract().map_err(|_| PyTypeError::new_err("`args` must be a sequence of str"))?);
+        }
+    }
+    if let Some(dirs) = dirs {
+        for item in dirs.items()?.iter() {
+            let (guest, given): (String, Bound<'_, PyAny>) = item.extract()?;
+            let (host, write) = match given.cast::<PyDir>() {
+                Ok(dir) => (dir.get().path.clone(), dir.get().write),
+                Err(_) => (
+                    given.extract().map_err(|_| PyTypeError::new_err("`dirs` must map guest paths to `Dir` or paths"))?,
+                    false,
+                ),
+            };
+            if !host.is_dir() {
+                return Err(PyValueError::new_err(format!("`dirs`: no such directory: `{}`", host.display())));
+            }
+            grants.dirs.push(DirGrant { guest, host: std::path::absolute(&host).unwrap_or(host), write });
+        }
+    }
+    Ok(grants)
+}
+
+#[pymethods]
+impl PyApp {
+    #[new]
+    #[pyo3(signature = (component, *, outgoing=None, env=None, args=None, dirs=None, stdout=None, stderr=None, limits=None))]
+    #[allow(clippy::too_many_arguments)]
+    fn new(
+        py: Python<'_>,
+        component: &Bound<'_, PyAny>,
+        outgoing: Option<Bound<'_, PyAny>>,
+        env: Option<&Bound<'_, PyMapping>>,
+        args: Option<&Bound<'_, PyAny>>,
+        dirs: Option<&Bound<'_, PyMapping>>,
+        stdout: Option<Bound<'_, PyAny>>,
+        stderr: Option<Bound<'_, PyAny>>,
+        limits: Option<Py<PyLimits>>,
+    ) -> PyResult<Self> {
+        let component: Py<PyComponent> = match component.cast::<PyComponent>() {
+            Ok(component) => component.clone().unbind(),
+            Err(_) => Py::new(py, PyComponent::load(component)?)?,
+        };
+        let limits = match limits {
+            Some(limits) => limits,
+            None => Py::new(py, PyLimits::new(Some(256 << 20), Some(30.0), Some(256))?)?,
+        };
+        let outgoing = outgoing
+            .map(|outgoing| {
+                let bridge = py.import("wasgi._bridge")?;
+                let (callable, is_async) = bridge.call_method1("as_upstream", (outgoing,))?.extract()?;
+                Ok::<_, PyErr>(Outgoing { callable, is_async })
+            })
+            .transpose()?;
+        let sinks = Sinks {
+            stdout: Sink::given("stdout", stdout)?,
+            stderr: Sink::given("stderr", stderr)?,
+            component: component.get().label(),
+        };
+        let core = App::new(component.get().component.clone(), grants(env, args, dirs)?, limits.get().core());
+        Ok(Self { app: Arc::new(core), component, outgoing, sinks: Arc::new(sinks), limits })
+    }
+
+    fn handle(&self, py: Python<'_>, request: &Bound<'_, PyRequest>) -> PyResult<PyResponse> {
+        let mut begun = self.begin(py, request, None, true)?;
+        let outcome = block_on(py, |cx| begun.exchange.poll_head(cx));
+        begun.answer(py, outcome?)
+    }
+
+    fn handle_async(slf: Py<Self>, request: Py<PyRequest>) -> Awaitable {
+        Awaitable::new(Handle::New { app: slf, request })
+    }
+
+    fn __repr__(&self) -> String {
+        format!("<wasgi.App {}>", self.sinks.component)
+    }
+
+    fn __traverse__(&self, visit: pyo3::PyVisit<'_>) -> Result<(), pyo3::PyTraverseError> {
+        if let Some(outgoing) = &self.outgoing {
+            visit.call(&outgoing.callable)?;
+        }
+        for sink in [&self.sinks.stdout, &self.sinks.stderr] {
+            if let Some(object) = sink.object() {
+                visit.call(object)?;
+            }
+        }
+        Ok(())
+    }
+}
+
+/// An exchange whose guest has had its first turn.
+struct Begun {
+    exchange: Exchange,
+    number: u64,
+    output: Arc<GuestOutput>,
+}
+
+impl PyApp {
+    /// Starts the guest and gives it a turn on this thread (unless setting it up would hold up an event loop); if it
+    /// is not done then, the runtime goes on with it.
+    fn begin(
+        &self,
+        py: Python<'_>,
+        request: &Bound<'_, PyRequest>,
+        event_loop: Option<&Arc<LoopCore>>,
+        may_block: bool,
+    ) -> PyResult<Begun> {
+        static NUMBER: AtomicU64 = AtomicU64::new(1);
+        let request = request.get();
+        let context = if self.outgoing.is_some() || request.body().is_python() {
+            copy_context(py)?
+        } else {
+            py.None().into_bound(py)
+        };
+        let upstream = self.upstream(py, event_loop, &context)?;
+        let (request, feed) = request.to_guest(py, event_loop, &context)?;
+        let exchange = py.detach(|| {
+            let mut exchange = self.app.start(request, upstream)?;
+            if let Some(feed) = &feed {
+                feed.belongs_to(exchange.owner().stopper());
+            }
+            let done = if may_block || !exchange.is_heavy() { exchange.run_here()? } else { false };
+            Ok::<_, Error>((exchange, done))
+        });
+        let (mut exchange, done) = exchange.map_err(|error| to_py(py, &error))?;
+        let number = NUMBER.fetch_add(1, Ordering::Relaxed);
+        let output = GuestOutput::new(self.sinks.clone(), exchange.owner().stdio().clone(), number);
+        if !done {
+            super::bridge::threads().ensure(py)?;
+            output.go_live();
+            exchange.hand_over().map_err(|error| to_py(py, &error))?;
+        }
+        Ok(Begun { exchange, number, output })
+    }
+
+    fn upstream(
+        &self,
+        py: Python<'_>,
+        event_loop: Option<&Arc<LoopCore>>,
+        context: &Bound<'_, PyAny>,
+    ) -> PyResult<Option<Arc<dyn Upstream>>> {
+        let Some(outgoing) = &self.outgoing else { return Ok(None) };
+        let event_loop = match event_loop {
+            Some(core) => core.clone(),
+            None => LoopCore::own(py)?,
+        };
+        if !outgoing.is_async {
+            super::bridge::threads().ensure(py)?;
+        }
+        let callable = outgoing.callable.clone_ref(py);
+        Ok(Some(Arc::new(PyUpstream::new(callable, outgoing.is_async, event_loop, context.clone().unbind()))))
+    }
+
+    /// Whether an exchange may need the caller's event loop.
+    fn needs_loop(&self, request: &PyRequest) -> bool {
+        self.outgoing.is_some() || request.body().is_python()
+    }
+}
+
+impl Begun {
+    fn answer(
+        self,
+        py: Python<'_>,
+        outcome: Result<http::Response<crate::body::GuestBody>, Error>,
+    ) -> PyResult<PyResponse> {
+        self.output.deliver(py);
+        match outcome {
+            Ok(response) => Ok(PyResponse::from_guest(response, self.number, self.output)),
+            Err(error) => Err(to_py(py, &error)),
+        }
+    }
+}
+
+fn copy_context(py: Python<'_>) -> PyResult<Bound<'_, PyAny>> {
+    static COPY: PyOnceLock<Py<PyAny>> = PyOnceLock::new();
+    COPY.get_or_try_init(py, || py.import("contextvars")?.getattr(intern!(py, "copy_context")).map(Bound::unbind))?
+        .bind(py)
+        .call0()
+}
+
+/// What `handle_async` waits for. The guest starts when it is awaited.
+enum Handle {
+    New { app: Py<PyApp>, request: Py<PyRequest> },
+    Begun(Begun),
+    Done,
+}
+
+impl Operation for Handle {
+    fn poll(&mut self, py: Python<'_>, cx: &mut Context<'_>) -> Poll<PyResult<Py<PyAny>>> {
+        let mut begun = match std::mem::replace(self, Self::Done) {
+            Self::New { app, request } => {
+                let (app, request) = (app.get(), request.bind(py));
+                let started = (|| {
+                    let event_loop = match app.needs_loop(request.get()) {
+                        true => Some(LoopCore::of(&LoopCore::running_loop(py)?)?),
+                        false => None,
+                    };
+                    app.begin(py, request, event_loop.as_ref(), false)
+                })();
+                match started {
+                    Ok(begun) => begun,
+                    Err(error) => return Poll::Ready(Err(error)),
+                }
+            }
+            Self::Begun(begun) => begun,
+            Self::Done => return Poll::Pending,
+        };
+        match begun.exchange.poll_head(cx) {
+            Poll::Pending => {
+                *self = Self::Begun(begun);
+                Poll::Pending
+            }
+            Poll::Ready(outcome) => Poll::Ready(
+                begun.answer(py, outcome).and_then(|response| Ok(Py::new(py, response)?.into_any())),
+            ),
+        }
+    }
+}
+
+/// Polls until ready, without the GIL while it waits. Signals interrupt it: then the error is theirs.
+pub fn block_on<T: Send>(py: Python<'_>, mut poll: impl FnMut(&mut Context<'_>) -> Poll<T> + Send) -> PyResult<T> {
+    if let Poll::Ready(ready) = poll(&mut Context::from_waker(Waker::noop())) {
+        return Ok(ready);
+    }
+    let parked = Arc::new(Parked { thread: std::thread::current(), woken: AtomicBool::new(false) });
+    let waker = Waker::from(parked.clone());
+    loop {
+        let ready = py.detach(|| {
+            let ready = poll(&mut Context::from_waker(&waker));
+            if ready.is_pending() && !parked.woken.load(Ordering::Acquire) {
+                std::thread::park_timeout(SIGNALS);
+            }
+            parked.woken.store(false, Ordering::Release);
+            ready
+        });
+        match ready {
+            Poll::Ready(ready) => return Ok(ready),
+            Poll::Pending => py.check_signals()?,
+        }
+    }
+}
+
+struct Parked {
+    thread: std::thread::Thread,
+    woken: AtomicBool,
+}
+
+impl Wake for Parked {
+    fn wake(self: Arc<Self>) {
+        self.woken.store(true, Ordering::Release);
+        self.thread.unpark();
+    }
+}

@@ -1,0 +1,142 @@
+//! Our own awaitable: the cheapest way for a task to wait for Rust.
+//!
+//! An operation is polled on the loop's thread. If it is ready at once, the task goes on without the loop's help;
+//! if not, the task waits for a plain `asyncio.Future`, which the loop's [`LoopCore`] resolves. Measured in a throw-away
+//! binding: 1.0 to 1.1 times the floor, where a future made by pyo3-async-runtimes costs 4.4 to 9 times.
+
+use std::sync::{Arc, Mutex};
+use std::task::{Context, Poll, Wake, Waker};
+
+use pyo3::exceptions::{PyRuntimeError, PyStopIteration};
+use pyo3::intern;
+use pyo3::prelude::*;
+
+use super::bridge::{Job, LoopCore};
+use super::lock;
+
+/// Something to wait for. Dropping it cancels it.
+pub trait Operation: Send {
+    /// Called with the GIL held. Until it is ready it must have kept the waker.
+    fn poll(&mut self, py: Python<'_>, cx: &mut Context<'_>) -> Poll<PyResult<Py<PyAny>>>;
+}
+
+/// An awaitable that is a coroutine to asyncio, too: `create_task`, `gather` and `wait_for` take it as it is.
+#[pyclass(module = "wasgi._wasgi", frozen)]
+pub struct Awaitable(Mutex<State>);
+
+enum State {
+    New(Box<dyn Operation>),
+    Waiting(Box<dyn Operation>),
+    Done,
+}
+
+impl Awaitable {
+    pub fn new(operation: impl Operation + 'static) -> Self {
+        Self(Mutex::new(State::New(Box::new(operation))))
+    }
+
+    fn step(&self, py: Python<'_>) -> PyResult<Py<PyAny>> {
+        let (mut operation, is_new) = match std::mem::replace(&mut *lock(&self.0), State::Done) {
+            State::New(operation) => (operation, true),
+            State::Waiting(operation) => (operation, false),
+            State::Done => return Err(PyRuntimeError::new_err("cannot await this a second time")),
+        };
+        if is_new
+            && let Poll::Ready(result) = operation.poll(py, &mut Context::from_waker(Waker::noop()))
+        {
+            return finished(py, result);
+        }
+        let running = LoopCore::running_loop(py)?;
+        let waker = Arc::new(LoopWaker { core: LoopCore::of(&running)?, future: Mutex::new(None) });
+        let future = running.call_method0(intern!(py, "create_future"))?;
+        *lock(&waker.future) = Some(future.clone().unbind());
+        match operation.poll(py, &mut Context::from_waker(&Waker::from(waker.clone()))) {
+            Poll::Ready(result) => {
+                lock(&waker.future).take();
+                finished(py, result)
+            }
+            Poll::Pending => {
+                // What `Future.__await__` does: it tells the task that this one is awaited, not returned.
+                future.setattr(intern!(py, "_asyncio_future_blocking"), true)?;
+                *lock(&self.0) = State::Waiting(operation);
+                Ok(future.unbind())
+            }
+        }
+    }
+}
+
+fn finished(py: Python<'_>, result: PyResult<Py<PyAny>>) -> PyResult<Py<PyAny>> {
+    let value = result?;
+    // a tuple would be spread over StopIteration's arguments
+    Err(PyErr::from_value(py.get_type::<PyStopIteration>().call1((value,))?))
+}
+
+#[pymethods]
+impl Awaitable {
+    fn __await__(slf: Py<Self>) -> Py<Self> {
+        slf
+    }
+
+    fn __iter__(slf: Py<Self>) -> Py<Self> {
+        slf
+    }
+
+    fn __next__(&self, py: Python<'_>) -> PyResult<Py<PyAny>> {
+        self.step(py)
+    }
+
+    fn send(&self, py: Python<'_>, value: Py<PyAny>) -> PyResult<Py<PyAny>> {
+        let _ = value;
+        self.step(py)
+    }
+
+    /// Called when the task is cancelled: what was waited for is stopped, then the exception goes on.
+    #[pyo3(signature = (r#type, value=None, traceback=None))]
+    fn throw(
+        &self,
+        py: Python<'_>,
+        r#type: &Bound<'_, PyAny>,
+        value: Option<&Bound<'_, PyAny>>,
+        traceback: Option<&Bound<'_, PyAny>>,
+    ) -> PyResult<Py<PyAny>> {
+        self.close(py);
+        let _ = traceback;
+        let exception = match value {
+            Some(value) if value.is_instance_of::<pyo3::exceptions::PyBaseException>() => value.clone(),
+            Some(value) => r#type.call1((value,))?,
+            None if r#type.is_instance_of::<pyo3::types::PyType>() => r#type.call0()?,
+            None => r#type.clone(),
+        };
+        Err(PyErr::from_value(exception))
+    }
+
+    fn close(&self, py: Python<'_>) {
+        let state = std::mem::replace(&mut *lock(&self.0), State::Done);
+        py.detach(|| drop(state));
+    }
+}
+
+/// Wakes a task of one event loop, from any thread and without the GIL.
+pub struct LoopWaker {
+    core: Arc<LoopCore>,
+    future: Mutex<Option<Py<PyAny>>>,
+}
+
+impl LoopWaker {
+    /// On the loop's thread: the future that the task waits for is done.
+    pub fn resolve(&self, py: Python<'_>) -> PyResult<()> {
+        let Some(future) = lock(&self.future).take() else { return Ok(()) };
+        let future = future.bind(py);
+        if !future.call_method0(intern!(py, "done"))?.is_truthy()? {
+            future.call_method1(intern!(py, "set_result"), (py.None(),))?;
+        }
+        Ok(())
+    }
+}
+
+impl Wake for LoopWaker {
+    fn wake(self: Arc<Self>) {
+        let core = self.core.clone();
+        core.submit(Job::Wake(self));
+    }
+}

@@ -1,0 +1,477 @@
+//! Bodies of `wasgi.Request` and `wasgi.Response`: what a caller may give, and how it is read back.
+
+use std::sync::{Arc, Mutex, Weak};
+use std::task::{Context, Poll};
+
+use bytes::{Bytes, BytesMut};
+use http::HeaderMap;
+use http_body_util::{BodyExt, Full};
+use pyo3::buffer::PyBuffer;
+use pyo3::exceptions::{PyStopAsyncIteration, PyTypeError};
+use pyo3::intern;
+use pyo3::prelude::*;
+use pyo3::types::{PyBytes, PyDict, PyString};
+use wasmtime_wasi_http::WasiBody;
+
+use super::awaitable::{Awaitable, Operation};
+use super::bridge::LoopCore;
+use super::errors::{named, to_py};
+use super::feed::{Feed, OnError, Source, lane_of};
+use super::message::{PyRequest, PyResponse};
+use super::stdio::GuestOutput;
+use super::{errors, lock};
+use crate::body::{GuestBody, Next};
+
+/// A stream that can be consumed once, and what is known after that.
+pub struct PyBody {
+    state: Mutex<State>,
+    /// The guest's body wherever it is being read, for `close`.
+    guest: Option<Weak<Mutex<GuestBody>>>,
+    output: Option<Arc<GuestOutput>>,
+}
+
+struct State {
+    content: Content,
+    /// The whole body, once `read` has read it.
+    whole: Option<Bytes>,
+    trailers: Option<HeaderMap>,
+}
+
+enum Content {
+    Bytes(Bytes),
+    Source(Source),
+    Guest(Arc<Mutex<GuestBody>>),
+    Consumed,
+}
+
+/// Bytes of any bytes-like object; `None` if it is not one.
+pub fn bytes_of(object: &Bound<'_, PyAny>) -> PyResult<Option<Bytes>> {
+    if let Ok(bytes) = object.cast::<PyBytes>() {
+        return Ok(Some(Bytes::copy_from_slice(bytes.as_bytes())));
+    }
+    if object.is_instance_of::<PyString>() {
+        return Ok(None);
+    }
+    match PyBuffer::<u8>::get(object) {
+        Ok(buffer) => Ok(Some(Bytes::from(buffer.to_vec(object.py())?))),
+        Err(_) => Ok(None),
+    }
+}
+
+impl PyBody {
+    fn new(content: Content) -> Self {
+        Self { state: Mutex::new(State { content, whole: None, trailers: None }), guest: None, output: None }
+    }
+
+    /// What a caller gave as `body=`.
+    pub fn given(body: Option<&Bound<'_, PyAny>>) -> PyResult<Self> {
+        let Some(body) = body else { return Ok(Self::new(Content::Bytes(Bytes::new()))) };
+        let py = body.py();
+        if let Ok(text) = body.cast::<PyString>() {
+            return Ok(Self::new(Content::Bytes(Bytes::copy_from_slice(text.to_str()?.as_bytes()))));
+        }
+        if let Some(bytes) = bytes_of(body)? {
+            return Ok(Self::new(Content::Bytes(bytes)));
+        }
+        // a message as the body of another: its stream moves over
+        if let Ok(request) = body.cast::<PyRequest>() {
+            return request.get().body().take_over(py);
+        }
+        if let Ok(response) = body.cast::<PyResponse>() {
+            return response.get().body().take_over(py);
+        }
+        let source = if body.hasattr(intern!(py, "__aiter__"))? {
+            Source::Async(body.clone().unbind())
+        } else if body.hasattr(intern!(py, "read"))? {
+            Source::File(body.clone().unbind())
+        } else if body.hasattr(intern!(py, "__iter__"))? && !body.is_instance_of::<PyDict>() {
+            Source::Iterator(body.try_iter()?.into_any().unbind())
+        } else {
+            return Err(PyTypeError::new_err(format!(
+                "a body must be bytes, str, a file, an iterable or an async iterable of bytes, not {}",
+                body.get_type().name()?
+            )));
+        };
+        Ok(Self::new(Content::Source(source)))
+    }
+
+    /// A body that a guest writes.
+    pub fn of_guest(body: GuestBody, output: Option<Arc<GuestOutput>>) -> Self {
+        let body = Arc::new(Mutex::new(body));
+        Self { guest: Some(Arc::downgrade(&body)), output, ..Self::new(Content::Guest(body)) }
+    }
+
+    fn take_over(&self, py: Python<'_>) -> PyResult<Self> {
+        let content = self.consume(py)?;
+        Ok(Self { guest: self.guest.clone(), output: self.output.clone(), ..Self::new(content) })
+    }
+
+    fn consume(&self, py: Python<'_>) -> PyResult<Content> {
+        match std::mem::replace(&mut lock(&self.state).content, Content::Consumed) {
+            Content::Consumed => Err(named(
+                py,
+                "BodyError",
+                "the body was consumed already; hint: it is one stream; after `read()`, `text` and `json()` have it",
+            )),
+            content => Ok(content),
+        }
+    }
+
+    /// For a guest on the other side. `event_loop` drives async iterables.
+    pub fn to_guest(
+        &self,
+        py: Python<'_>,
+        trailers: Option<HeaderMap>,
+        event_loop: Option<&Arc<LoopCore>>,
+        context: &Bound<'_, PyAny>,
+        on_error: OnError,
+    ) -> PyResult<(WasiBody, Option<Arc<Feed>>)> {
+        Ok(match self.consume(py)? {
+            Content::Bytes(bytes) => (with_trailers(bytes, trailers), None),
+            Content::Guest(body) => match Arc::try_unwrap(body) {
+                Ok(body) => {
+                    (body.into_inner().unwrap_or_else(|poisoned| poisoned.into_inner()).boxed_unsync(), None)
+                }
+                Err(_) => return Err(named(py, "BodyError", "the body is being read elsewhere")),
+            },
+            Content::Source(source) => {
+                let lane = lane_of(py, &source, event_loop)?;
+                let context = context.call_method0(intern!(py, "copy"))?.unbind();
+                let feed = Feed::new(source, lane, context, on_error);
+                (feed.body(trailers).boxed_unsync(), Some(feed))
+            }
+            Content::Consumed => return Err(named(py, "BodyError", "the body was consumed already")),
+        })
+    }
+
+    /// Its length, where that is known before it is read.
+    pub fn length(&self) -> Option<usize> {
+        match &lock(&self.state).content {
+            Content::Bytes(bytes) => Some(bytes.len()),
+            _ => None,
+        }
+    }
+
+    /// Whether Python code makes its chunks.
+    pub fn is_python(&self) -> bool {
+        matches!(lock(&self.state).content, Content::Source(_))
+    }
+
+    /// Blocks until the whole body is here.
+    pub fn read(self: &Arc<Self>, py: Python<'_>) -> PyResult<Py<PyAny>> {
+        let whole = match self.consume(py)? {
+            Content::Bytes(bytes) => bytes,
+            Content::Source(source) => {
+                let mut whole = BytesMut::new();
+                while let Some(chunk) = source.next(py)? {
+                    whole.extend_from_slice(&chunk);
+                }
+                whole.freeze()
+            }
+            Content::Guest(body) => {
+                let mut gather = Gather { body, gathered: BytesMut::new(), first: None };
+                let outcome = super::app::block_on(py, |cx| gather.poll(cx));
+                self.deliver(py);
+                let (whole, trailers) = outcome?.map_err(|error| to_py(py, &error))?;
+                lock(&self.state).trailers = trailers;
+                whole
+            }
+            Content::Consumed => Bytes::new(),
+        };
+        let object = PyBytes::new(py, &whole).into_any().unbind();
+        lock(&self.state).whole = Some(whole);
+        Ok(object)
+    }
+
+    pub fn aread(self: &Arc<Self>, py: Python<'_>) -> PyResult<Py<PyAny>> {
+        match self.consume(py)? {
+            Content::Source(Source::Async(source)) => {
+                let keep = KeepWhole { body: self.clone() };
+                Ok(py.import("wasgi._bridge")?.call_method1("gather", (source, keep))?.unbind())
+            }
+            Content::Source(_) => Err(blocking_source()),
+            content => {
+                let operation = match content {
+                    Content::Guest(body) => {
+                        ReadAll { body: self.clone(), gather: Some(Gather { body, gathered: BytesMut::new(), first: None }), ready: None }
+                    }
+                    Content::Bytes(bytes) => ReadAll { body: self.clone(), gather: None, ready: Some(bytes) },
+                    _ => ReadAll { body: self.clone(), gather: None, ready: Some(Bytes::new()) },
+                };
+                Ok(Py::new(py, Awaitable::new(operation))?.into_any())
+            }
+        }
+    }
+
+    pub fn iterate(self: &Arc<Self>, py: Python<'_>) -> PyResult<Chunks> {
+        let content = self.consume(py)?;
+        if let Content::Source(Source::Async(_)) = &content {
+            lock(&self.state).content = content;
+            return Err(PyTypeError::new_err("this body is an async iterable; hint: `async for`"));
+        }
+        Ok(Chunks { body: self.clone(), content: Mutex::new(content) })
+    }
+
+    pub fn aiterate(self: &Arc<Self>, py: Python<'_>) -> PyResult<Py<PyAny>> {
+        let content = self.consume(py)?;
+        match content {
+            Content::Source(Source::Async(source)) => {
+                Ok(source.bind(py).call_method0(intern!(py, "__aiter__"))?.unbind())
+            }
+            Content::Source(_) => {
+                lock(&self.state).content = content;
+                Err(blocking_source())
+            }
+            content => {
+                let chunks = AsyncChunks { body: self.clone(), content: Arc::new(Mutex::new(content)) };
+                Ok(Py::new(py, chunks)?.into_any())
+            }
+        }
+    }
+
+    /// The whole body after `read`; reads it now if that cannot disturb an event loop.
+    pub fn whole(self: &Arc<Self>, py: Python<'_>) -> PyResult<Bytes> {
+        if let Some(whole) = &lock(&self.state).whole {
+            return Ok(whole.clone());
+        }
+        let at_hand = matches!(lock(&self.state).content, Content::Bytes(_));
+        if !at_hand && LoopCore::running_loop(py).is_ok() {
+            return Err(named(py, "BodyError", "the body has not been read; hint: `await aread()` first"));
+        }
+        self.read(py)?;
+        lock(&self.state).whole.clone().ok_or_else(|| named(py, "BodyError", "the body has not been read"))
+    }
+
+    pub fn trailers(&self) -> Option<HeaderMap> {
+        lock(&self.state).trailers.clone()
+    }
+
+    pub fn deliver(&self, py: Python<'_>) {
+        if let Some(output) = &self.output {
+            output.deliver(py);
+        }
+    }
+
+    /// Stops whoever writes it. What was read stays.
+    pub fn close(&self, py: Python<'_>) {
+        let content = std::mem::replace(&mut lock(&self.state).content, Content::Consumed);
+        py.detach(|| {
+            if let Some(body) = self.guest.as_ref().and_then(Weak::upgrade) {
+                lock(&body).close();
+            }
+            drop(content);
+        });
+        self.deliver(py);
+    }
+
+    pub fn traverse(&self, visit: &pyo3::PyVisit<'_>) -> Result<(), pyo3::PyTraverseError> {
+        if let Ok(state) = self.state.try_lock()
+            && let Content::Source(source) = &state.content
+        {
+            visit.call(source.object())?;
+        }
+        Ok(())
+    }
+}
+
+fn blocking_source() -> PyErr {
+    PyTypeError::new_err("this body is an iterator or a file, which blocks; hint: `read()` or `for`, outside the event loop")
+}
+
+fn with_trailers(bytes: Bytes, trailers: Option<HeaderMap>) -> WasiBody {
+    match trailers {
+        None => Full::new(bytes).map_err(|never| match never {}).boxed_unsync(),
+        Some(trailers) => Full::new(bytes)
+            .map_err(|never| match never {})
+            .with_trailers(std::future::ready(Some(Ok(trailers))))
+            .boxed_unsync(),
+    }
+}
+
+/// Collects a guest's body.
+struct Gather {
+    body: Arc<Mutex<GuestBody>>,
+    gathered: BytesMut,
+    first: Option<Bytes>,
+}
+
+type Gathered = Result<(Bytes, Option<HeaderMap>), crate::error::Error>;
+
+impl Gather {
+    fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Gathered> {
+        loop {
+            let next = std::task::ready!(lock(&self.body).poll_next(cx));
+            match next {
+                Ok(Next::Chunk(chunk)) if self.first.is_none() && self.gathered.is_empty() => self.first = Some(chunk),
+                Ok(Next::Chunk(chunk)) => {
+                    if let Some(first) = self.first.take() {
+                        self.gathered.extend_from_slice(&first);
+                    }
+                    self.gathered.extend_from_slice(&chunk);
+                }
+                Ok(Next::End(trailers)) => {
+                    let whole = self.first.take().unwrap_or_else(|| std::mem::take(&mut self.gathered).freeze());
+                    return Poll::Ready(Ok((whole, trailers)));
+                }
+                Err(error) => return Poll::Ready(Err(error)),
+            }
+        }
+    }
+}
+
+struct ReadAll {
+    body: Arc<PyBody>,
+    gather: Option<Gather>,
+    ready: Option<Bytes>,
+}
+
+impl Operation for ReadAll {
+    fn poll(&mut self, py: Python<'_>, cx: &mut Context<'_>) -> Poll<PyResult<Py<PyAny>>> {
+        let whole = match &mut self.gather {
+            None => self.ready.take().unwrap_or_default(),
+            Some(gather) => {
+                let outcome = std::task::ready!(gather.poll(cx));
+                self.body.deliver(py);
+                match outcome {
+                    Ok((whole, trailers)) => {
+                        lock(&self.body.state).trailers = trailers;
+                        whole
+                    }
+                    Err(error) => return Poll::Ready(Err(to_py(py, &error))),
+                }
+            }
+        };
+        let object = PyBytes::new(py, &whole).into_any().unbind();
+        lock(&self.body.state).whole = Some(whole);
+        Poll::Ready(Ok(object))
+    }
+}
+
+/// For `wasgi._bridge.gather`: keeps what was read of an async iterable.
+#[pyclass(module = "wasgi._wasgi", frozen)]
+pub struct KeepWhole {
+    body: Arc<PyBody>,
+}
+
+#[pymethods]
+impl KeepWhole {
+    fn __call__(&self, whole: &Bound<'_, PyBytes>) {
+        lock(&self.body.state).whole = Some(Bytes::copy_from_slice(whole.as_bytes()));
+    }
+}
+
+/// What `iter(message)` gives.
+#[pyclass(module = "wasgi._wasgi", frozen)]
+pub struct Chunks {
+    body: Arc<PyBody>,
+    content: Mutex<Content>,
+}
+
+#[pymethods]
+impl Chunks {
+    fn __iter__(slf: Py<Self>) -> Py<Self> {
+        slf
+    }
+
+    fn __next__(&self, py: Python<'_>) -> PyResult<Option<Py<PyAny>>> {
+        let chunk = match std::mem::replace(&mut *lock(&self.content), Content::Consumed) {
+            Content::Consumed => return Ok(None),
+            Content::Bytes(bytes) => (!bytes.is_empty()).then_some(bytes),
+            Content::Source(source) => {
+                let chunk = source.next(py)?;
+                if chunk.is_some() {
+                    *lock(&self.content) = Content::Source(source);
+                }
+                chunk
+            }
+            Content::Guest(body) => {
+                let outcome = super::app::block_on(py, |cx| lock(&body).poll_next(cx));
+                self.body.deliver(py);
+                match outcome?.map_err(|error| to_py(py, &error))? {
+                    Next::Chunk(chunk) => {
+                        *lock(&self.content) = Content::Guest(body);
+                        Some(chunk)
+                    }
+                    Next::End(trailers) => {
+                        lock(&self.body.state).trailers = trailers;
+                        None
+                    }
+                }
+            }
+        };
+        Ok(chunk.map(|chunk| PyBytes::new(py, &chunk).into_any().unbind()))
+    }
+}
+
+/// What `aiter(message)` gives.
+#[pyclass(module = "wasgi._wasgi", frozen)]
+pub struct AsyncChunks {
+    body: Arc<PyBody>,
+    content: Arc<Mutex<Content>>,
+}
+
+#[pymethods]
+impl AsyncChunks {
+    fn __aiter__(slf: Py<Self>) -> Py<Self> {
+        slf
+    }
+
+    fn __anext__(&self) -> Awaitable {
+        Awaitable::new(NextChunk { body: self.body.clone(), content: self.content.clone() })
+    }
+
+    /// Stops the guest, if the body has not ended.
+    fn aclose(&self) -> Awaitable {
+        if let Content::Guest(body) = std::mem::replace(&mut *lock(&self.content), Content::Consumed) {
+            lock(&body).close();
+        }
+        Awaitable::new(Nothing)
+    }
+}
+
+/// Nothing to wait for.
+pub struct Nothing;
+
+impl Operation for Nothing {
+    fn poll(&mut self, py: Python<'_>, _: &mut Context<'_>) -> Poll<PyResult<Py<PyAny>>> {
+        Poll::Ready(Ok(py.None()))
+    }
+}
+
+struct NextChunk {
+    body: Arc<PyBody>,
+    content: Arc<Mutex<Content>>,
+}
+
+impl Operation for NextChunk {
+    fn poll(&mut self, py: Python<'_>, cx: &mut Context<'_>) -> Poll<PyResult<Py<PyAny>>> {
+        let stop = || Poll::Ready(Err(PyStopAsyncIteration::new_err(())));
+        let body = {
+            let mut content = lock(&self.content);
+            match &*content {
+                Content::Guest(body) => body.clone(),
+                Content::Bytes(_) => match std::mem::replace(&mut *content, Content::Consumed) {
+                    Content::Bytes(bytes) if !bytes.is_empty() => {
+                        return Poll::Ready(Ok(PyBytes::new(py, &bytes).into_any().unbind()));
+                    }
+                    _ => return stop(),
+                },
+                _ => return stop(),
+            }
+        };
+        let next = std::task::ready!(lock(&body).poll_next(cx));
+        self.body.deliver(py);
+        match next {
+            Ok(Next::Chunk(chunk)) => Poll::Ready(Ok(PyBytes::new(py, &chunk).into_any().unbind())),
+            Ok(Next::End(trailers)) => {
+                lock(&self.body.state).trailers = trailers;
+                *lock(&self.content) = Content::Consumed;
+                stop()
+            }
+            Err(error) => {
+                *lock(&self.content) = Content::Consumed;
+                Poll::Ready(Err(errors::to_py(py, &error)))
+            }
+        }
+    }
+}

@@ -1,0 +1,148 @@
+//! Core errors to Python exceptions and back. The classes are Python's: `python/wasgi/errors.py`.
+
+use pyo3::prelude::*;
+use pyo3::sync::PyOnceLock;
+use pyo3::types::{PyDict, PyModule};
+
+use crate::code::{ErrorCode, NAMES, Payload};
+use crate::error::{Error, Trap};
+
+fn module(py: Python<'_>) -> PyResult<&Bound<'_, PyModule>> {
+    static MODULE: PyOnceLock<Py<PyModule>> = PyOnceLock::new();
+    Ok(MODULE.get_or_try_init(py, || py.import("wasgi.errors").map(Bound::unbind))?.bind(py))
+}
+
+/// An exception of `wasgi.errors`: `class(message, **attributes)`.
+fn make(py: Python<'_>, class: &str, message: String, attributes: &Bound<'_, PyDict>) -> PyResult<PyErr> {
+    let exception = module(py)?.getattr(class)?.call((message,), Some(attributes))?;
+    Ok(PyErr::from_value(exception))
+}
+
+pub fn to_py(py: Python<'_>, error: &Error) -> PyErr {
+    try_to_py(py, error).unwrap_or_else(|failure| failure)
+}
+
+fn try_to_py(py: Python<'_>, error: &Error) -> PyResult<PyErr> {
+    let attributes = PyDict::new(py);
+    let class = match error {
+        Error::InvalidComponent(_) => "InvalidComponentError",
+        Error::MissingImports { missing, .. } => {
+            attributes.set_item("missing", missing)?;
+            "MissingImportError"
+        }
+        Error::UnsupportedComponent(_) => "UnsupportedComponentError",
+        Error::Trap(trap) => {
+            trap_attributes(&attributes, trap)?;
+            "TrapError"
+        }
+        Error::GuestExit { code } => {
+            attributes.set_item("code", code)?;
+            "GuestExitError"
+        }
+        Error::NoResponse(_) => "NoResponseError",
+        Error::Timeout { limit } => {
+            attributes.set_item("limit", limit)?;
+            "GuestTimeoutError"
+        }
+        Error::MemoryLimit { limit, trap } => {
+            attributes.set_item("limit", limit)?;
+            let exception = make(py, "MemoryLimitError", error.to_string(), &attributes)?;
+            if let Some(trap) = trap {
+                exception.set_cause(py, Some(to_py(py, &Error::Trap(trap.clone()))));
+            }
+            return Ok(exception);
+        }
+        Error::Overloaded(_) => "OverloadedError",
+        Error::Code(code) => return code_to_py(py, code),
+        Error::Body { received, cause, .. } => {
+            attributes.set_item("received", received)?;
+            let exception = make(py, "BodyError", error.to_string(), &attributes)?;
+            if let Some(cause) = cause {
+                exception.set_cause(py, Some(to_py(py, cause)));
+            }
+            return Ok(exception);
+        }
+        Error::Caller(own) => {
+            return match own.downcast_ref::<PyErr>() {
+                Some(exception) => Ok(exception.clone_ref(py)),
+                None => make(py, "WasgiError", own.to_string(), &attributes),
+            };
+        }
+        Error::Cancelled | Error::Host(_) => "WasgiError",
+    };
+    make(py, class, error.to_string(), &attributes)
+}
+
+fn trap_attributes(attributes: &Bound<'_, PyDict>, trap: &Trap) -> PyResult<()> {
+    attributes.set_item("backtrace", &trap.backtrace)?;
+    attributes.set_item("stderr", &trap.stderr)
+}
+
+/// The exception of an error-code.
+pub fn code_to_py(py: Python<'_>, code: &ErrorCode) -> PyResult<PyErr> {
+    let class = module(py)?.getattr("ERROR_CODES")?.get_item(code.name)?;
+    let attributes = PyDict::new(py);
+    match &code.payload {
+        Payload::None => {}
+        Payload::Size(size) => attributes.set_item("size", size)?,
+        Payload::Text(text) => attributes.set_item("detail", text)?,
+        Payload::Dns { rcode, info_code } => {
+            attributes.set_item("rcode", rcode)?;
+            attributes.set_item("info_code", info_code)?;
+        }
+        Payload::Tls { alert_id, alert_message } => {
+            attributes.set_item("alert_id", alert_id)?;
+            attributes.set_item("alert_message", alert_message)?;
+        }
+        Payload::Field { field_name, field_size } => {
+            attributes.set_item("field_name", field_name)?;
+            attributes.set_item("field_size", field_size)?;
+        }
+    }
+    Ok(PyErr::from_value(class.call((), Some(&attributes))?))
+}
+
+/// The error-code that an upstream's exception means to the guest; the exception is logged if it is not one.
+pub fn code_of_exception(py: Python<'_>, exception: &PyErr) -> ErrorCode {
+    let found = module(py)
+        .and_then(|module| module.getattr("_code_for_guest")?.call1((exception.value(py),)))
+        .and_then(|code| read_code(&code));
+    found.unwrap_or_else(|failure| {
+        failure.write_unraisable(py, None);
+        ErrorCode::internal("the upstream failed")
+    })
+}
+
+fn read_code(exception: &Bound<'_, PyAny>) -> PyResult<ErrorCode> {
+    let name: String = exception.getattr("code")?.extract()?;
+    let name = NAMES.iter().copied().find(|known| *known == name).unwrap_or("internal-error");
+    let has = |attribute: &str| exception.hasattr(attribute);
+    let payload = if has("size")? {
+        Payload::Size(exception.getattr("size")?.extract()?)
+    } else if has("detail")? {
+        Payload::Text(exception.getattr("detail")?.extract()?)
+    } else if has("rcode")? {
+        Payload::Dns {
+            rcode: exception.getattr("rcode")?.extract()?,
+            info_code: exception.getattr("info_code")?.extract()?,
+        }
+    } else if has("alert_id")? {
+        Payload::Tls {
+            alert_id: exception.getattr("alert_id")?.extract()?,
+            alert_message: exception.getattr("alert_message")?.extract()?,
+        }
+    } else if has("field_name")? {
+        Payload::Field {
+            field_name: exception.getattr("field_name")?.extract()?,
+            field_size: exception.getattr("field_size")?.extract()?,
+        }
+    } else {
+        Payload::None
+    };
+    Ok(ErrorCode { name, payload })
+}
+
+/// An exception of this package by its class's name.
+pub fn named(py: Python<'_>, class: &str, message: impl Into<String>) -> PyErr {
+    make(py, class, message.into(), &PyDict::new(py)).unwrap_or_else(|failure| failure)
+}

@@ -1,0 +1,333 @@
+//! Bodies whose chunks are made by Python, as a guest reads them: pulled, one chunk at a time.
+//!
+//! An async iterable is driven by one task on its loop (a cancel scope or a timeout inside it needs that); an iterator or
+//! a file is asked for its next chunk on a thread of ours, each time the guest wants one.
+
+use std::pin::Pin;
+use std::sync::{Arc, Mutex, OnceLock};
+use std::task::{Context, Poll, Waker};
+
+use bytes::Bytes;
+use http::HeaderMap;
+use http_body::{Body, Frame};
+use pyo3::exceptions::PyTypeError;
+use pyo3::intern;
+use pyo3::prelude::*;
+use wasmtime_wasi_http::Error as HostError;
+
+use super::awaitable::{Awaitable, Operation};
+use super::bridge::{Job, Lane, LoopCore};
+use super::errors::code_of_exception;
+use super::lock;
+use crate::code::ErrorCode;
+use crate::error::Error;
+use crate::incoming::Stopper;
+
+/// How much of a file is read at once.
+const FILE_CHUNK: usize = 64 << 10;
+
+pub enum Source {
+    Iterator(Py<PyAny>),
+    File(Py<PyAny>),
+    Async(Py<PyAny>),
+}
+
+impl Source {
+    pub fn clone_ref(&self, py: Python<'_>) -> Self {
+        match self {
+            Self::Iterator(object) => Self::Iterator(object.clone_ref(py)),
+            Self::File(object) => Self::File(object.clone_ref(py)),
+            Self::Async(object) => Self::Async(object.clone_ref(py)),
+        }
+    }
+
+    pub fn object(&self) -> &Py<PyAny> {
+        match self {
+            Self::Iterator(object) | Self::File(object) | Self::Async(object) => object,
+        }
+    }
+
+    /// The next chunk of a source that blocks; `None` at its end.
+    pub fn next(&self, py: Python<'_>) -> PyResult<Option<Bytes>> {
+        loop {
+            let chunk = match self {
+                Self::Iterator(iterator) => match iterator.bind(py).try_iter()?.next() {
+                    Some(item) => item?,
+                    None => return Ok(None),
+                },
+                Self::File(file) => {
+                    let chunk = file.bind(py).call_method1(intern!(py, "read"), (FILE_CHUNK,))?;
+                    if chunk.len().is_ok_and(|length| length == 0) {
+                        return Ok(None);
+                    }
+                    chunk
+                }
+                Self::Async(_) => {
+                    return Err(PyTypeError::new_err("this body is an async iterable; hint: read it with `async for` or `await aread()`"));
+                }
+            };
+            let chunk = chunk_bytes(&chunk)?;
+            if !chunk.is_empty() {
+                return Ok(Some(chunk));
+            }
+        }
+    }
+}
+
+/// A chunk of a body that Python made.
+pub fn chunk_bytes(chunk: &Bound<'_, PyAny>) -> PyResult<Bytes> {
+    super::body::bytes_of(chunk)?.ok_or_else(|| {
+        let kind = chunk.get_type();
+        PyTypeError::new_err(format!(
+            "a body's chunks must be bytes, not {}; hint: encode text, or pass a whole `str` as the body",
+            kind.name().map_or_else(|_| "that".to_owned(), |name| name.to_string())
+        ))
+    })
+}
+
+/// What happens when the source fails.
+pub enum OnError {
+    /// A caller's request body: the exchange ends with the caller's own exception.
+    StopExchange(OnceLock<Stopper>),
+    /// An upstream's response body: the guest gets an error-code.
+    TellGuest,
+}
+
+/// The two sides of such a body: a guest that wants chunks, Python code that makes them.
+pub struct Feed {
+    source: Source,
+    lane: Lane,
+    /// A copy of the caller's context, this body's own.
+    context: Py<PyAny>,
+    on_error: OnError,
+    state: Mutex<State>,
+}
+
+#[derive(Default)]
+struct State {
+    chunk: Option<Bytes>,
+    end: Option<Result<(), ErrorCode>>,
+    wanted: bool,
+    gone: bool,
+    started: bool,
+    consumer: Option<Waker>,
+    producer: Option<Waker>,
+    task: Option<Py<PyAny>>,
+}
+
+impl Feed {
+    pub fn new(source: Source, lane: Lane, context: Py<PyAny>, on_error: OnError) -> Arc<Self> {
+        Arc::new(Self { source, lane, context, on_error, state: Mutex::default() })
+    }
+
+    pub fn body(self: &Arc<Self>, trailers: Option<HeaderMap>) -> FeedBody {
+        FeedBody { feed: self.clone(), trailers }
+    }
+
+    /// Names the exchange that a failure of the source ends.
+    pub fn belongs_to(&self, stopper: Stopper) {
+        if let OnError::StopExchange(slot) = &self.on_error {
+            let _ = slot.set(stopper);
+        }
+    }
+
+    /// The job: a chunk is wanted, or nothing is any more.
+    pub fn turn(self: &Arc<Self>, py: Python<'_>) -> PyResult<()> {
+        let gone = lock(&self.state).gone;
+        match (&self.source, gone) {
+            (Source::Async(source), false) => {
+                let handle = FeedHandle { feed: self.clone() };
+                let coroutine = bridge(py)?.call_method1(intern!(py, "feed"), (handle, source))?;
+                let task = super::upstream::spawn(&coroutine, self.context.bind(py))?;
+                lock(&self.state).task = Some(task);
+                Ok(())
+            }
+            (Source::Async(_), true) => {
+                let task = lock(&self.state).task.take();
+                if let Some(task) = task {
+                    task.bind(py).call_method0(intern!(py, "cancel"))?;
+                }
+                Ok(())
+            }
+            (_, false) => {
+                let context = self.context.bind(py);
+                let handle = FeedHandle { feed: self.clone() };
+                let next = Bound::new(py, handle)?.getattr(intern!(py, "next"))?;
+                if let Err(error) = context.call_method1(intern!(py, "run"), (next,)) {
+                    self.fail(py, &error);
+                }
+                Ok(())
+            }
+            (Source::Iterator(iterator), true) => {
+                // a generator runs its `finally`; a file stays open, it is the caller's
+                match iterator.bind(py).getattr_opt(intern!(py, "close"))? {
+                    Some(close) => close.call0().map(drop),
+                    None => Ok(()),
+                }
+            }
+            (Source::File(_), true) => Ok(()),
+        }
+    }
+
+    fn put(&self, chunk: Option<Bytes>) {
+        let consumer = {
+            let mut state = lock(&self.state);
+            match chunk {
+                Some(chunk) => state.chunk = Some(chunk),
+                None => state.end = Some(Ok(())),
+            }
+            state.wanted = false;
+            state.consumer.take()
+        };
+        if let Some(consumer) = consumer {
+            consumer.wake();
+        }
+    }
+
+    fn fail(&self, py: Python<'_>, error: &PyErr) {
+        let code = match &self.on_error {
+            OnError::StopExchange(stopper) => {
+                if let Some(stopper) = stopper.get() {
+                    stopper.stop_because(Error::Caller(Arc::new(error.clone_ref(py))));
+                }
+                ErrorCode::internal("the request body broke off")
+            }
+            OnError::TellGuest => code_of_exception(py, error),
+        };
+        let consumer = {
+            let mut state = lock(&self.state);
+            state.end = Some(Err(code));
+            state.consumer.take()
+        };
+        if let Some(consumer) = consumer {
+            consumer.wake();
+        }
+    }
+}
+
+fn bridge(py: Python<'_>) -> PyResult<Bound<'_, PyAny>> {
+    Ok(py.import(intern!(py, "wasgi._bridge"))?.into_any())
+}
+
+/// The guest's side.
+pub struct FeedBody {
+    feed: Arc<Feed>,
+    trailers: Option<HeaderMap>,
+}
+
+impl Body for FeedBody {
+    type Data = Bytes;
+    type Error = HostError;
+
+    fn poll_frame(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, HostError>>> {
+        let feed = self.feed.clone();
+        let mut state = lock(&feed.state);
+        if let Some(chunk) = state.chunk.take() {
+            return Poll::Ready(Some(Ok(Frame::data(chunk))));
+        }
+        match &state.end {
+            Some(Ok(())) => return Poll::Ready(self.trailers.take().map(|trailers| Ok(Frame::trailers(trailers)))),
+            Some(Err(code)) => return Poll::Ready(Some(Err(code.clone().into_host()))),
+            None => {}
+        }
+        state.consumer = Some(cx.waker().clone());
+        if !state.wanted {
+            state.wanted = true;
+            // a task waits to be told; a source that blocks is asked anew for each chunk
+            let ask = !state.started || !matches!(feed.source, Source::Async(_));
+            state.started = true;
+            let producer = state.producer.take();
+            drop(state);
+            if ask {
+                feed.lane.submit(Job::Feed(feed.clone()));
+            } else if let Some(producer) = producer {
+                producer.wake();
+            }
+        }
+        Poll::Pending
+    }
+}
+
+impl Drop for FeedBody {
+    fn drop(&mut self) {
+        let producer = {
+            let mut state = lock(&self.feed.state);
+            state.gone = true;
+            if state.end.is_some() || !state.started {
+                return;
+            }
+            state.producer.take()
+        };
+        if let Some(producer) = producer {
+            producer.wake();
+        }
+        self.feed.lane.submit(Job::Feed(self.feed.clone()));
+    }
+}
+
+/// The producer's side, for `wasgi._bridge.feed`.
+#[pyclass(module = "wasgi._wasgi", frozen)]
+pub struct FeedHandle {
+    feed: Arc<Feed>,
+}
+
+#[pymethods]
+impl FeedHandle {
+    /// Waits until a chunk is wanted: `True`; `False` when none will be wanted any more.
+    fn wanted(&self) -> Awaitable {
+        Awaitable::new(Wanted(self.feed.clone()))
+    }
+
+    fn push(&self, chunk: &Bound<'_, PyAny>) -> PyResult<()> {
+        let chunk = chunk_bytes(chunk)?;
+        if !chunk.is_empty() {
+            self.feed.put(Some(chunk));
+        }
+        Ok(())
+    }
+
+    fn end(&self) {
+        self.feed.put(None);
+    }
+
+    fn fail(&self, py: Python<'_>, error: Bound<'_, PyAny>) {
+        self.feed.fail(py, &PyErr::from_value(error));
+    }
+
+    /// One chunk of a source that blocks.
+    fn next(&self, py: Python<'_>) {
+        match self.feed.source.next(py) {
+            Ok(chunk) => self.feed.put(chunk),
+            Err(error) => self.feed.fail(py, &error),
+        }
+    }
+}
+
+struct Wanted(Arc<Feed>);
+
+impl Operation for Wanted {
+    fn poll(&mut self, py: Python<'_>, cx: &mut Context<'_>) -> Poll<PyResult<Py<PyAny>>> {
+        let mut state = lock(&self.0.state);
+        if state.gone || state.wanted {
+            let wanted = !state.gone;
+            drop(state);
+            return Poll::Ready(wanted.into_pyobject(py).map(|flag| flag.to_owned().into_any().unbind()).map_err(Into::into));
+        }
+        state.producer = Some(cx.waker().clone());
+        Poll::Pending
+    }
+}
+
+/// The lane on which a source is driven: its loop if it is async, else a thread.
+pub fn lane_of(py: Python<'_>, source: &Source, event_loop: Option<&Arc<LoopCore>>) -> PyResult<Lane> {
+    match source {
+        Source::Async(_) => Ok(Lane::Loop(match event_loop {
+            Some(core) => core.clone(),
+            None => LoopCore::own(py)?,
+        })),
+        Source::Iterator(_) | Source::File(_) => {
+            super::bridge::threads().ensure(py)?;
+            Ok(Lane::Threads)
+        }
+    }
+}

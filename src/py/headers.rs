@@ -1,0 +1,88 @@
+//! Fields between Rust and Python. `wasgi.Headers` is Python's; what comes from a guest becomes one only when asked for.
+
+use std::sync::Mutex;
+
+use http::{HeaderMap, HeaderName, HeaderValue};
+use pyo3::exceptions::PyValueError;
+use pyo3::prelude::*;
+use pyo3::sync::PyOnceLock;
+use pyo3::types::{PyBytes, PyList, PyTuple};
+
+use super::lock;
+
+/// The fields of a message: as they came from a guest, or as the `Headers` that Python has seen and may have changed.
+pub struct Fields(Mutex<State>);
+
+enum State {
+    Native(HeaderMap),
+    Python(Py<PyAny>),
+}
+
+fn class(py: Python<'_>) -> PyResult<&Bound<'_, PyAny>> {
+    static CLASS: PyOnceLock<Py<PyAny>> = PyOnceLock::new();
+    Ok(CLASS.get_or_try_init(py, || py.import("wasgi.headers")?.getattr("Headers").map(Bound::unbind))?.bind(py))
+}
+
+impl Fields {
+    pub fn native(map: HeaderMap) -> Self {
+        Self(Mutex::new(State::Native(map)))
+    }
+
+    /// From what a caller gave: nothing, a mapping, or pairs.
+    pub fn given(py: Python<'_>, headers: Option<&Bound<'_, PyAny>>) -> PyResult<Self> {
+        Ok(match headers {
+            None => Self::native(HeaderMap::new()),
+            Some(headers) => Self(Mutex::new(State::Python(class(py)?.call1((headers,))?.unbind()))),
+        })
+    }
+
+    /// The `Headers` object; always the same one.
+    pub fn object(&self, py: Python<'_>) -> PyResult<Py<PyAny>> {
+        let raw = match &*lock(&self.0) {
+            State::Python(headers) => return Ok(headers.clone_ref(py)),
+            State::Native(map) => raw_pairs(py, map)?,
+        };
+        let made = class(py)?.call1((raw,))?.unbind();
+        let mut state = lock(&self.0);
+        if let State::Python(headers) = &*state {
+            return Ok(headers.clone_ref(py));
+        }
+        *state = State::Python(made.clone_ref(py));
+        Ok(made)
+    }
+
+    pub fn to_map(&self, py: Python<'_>) -> PyResult<HeaderMap> {
+        let headers = match &*lock(&self.0) {
+            State::Native(map) => return Ok(map.clone()),
+            State::Python(headers) => headers.clone_ref(py),
+        };
+        let mut map = HeaderMap::new();
+        for pair in headers.bind(py).getattr("raw")?.try_iter()? {
+            let (name, value): (Bound<'_, PyBytes>, Bound<'_, PyBytes>) = pair?.extract()?;
+            let name = HeaderName::from_bytes(name.as_bytes())
+                .map_err(|_| PyValueError::new_err(format!("invalid header name: {name:?}")))?;
+            let value = HeaderValue::from_bytes(value.as_bytes())
+                .map_err(|_| PyValueError::new_err(format!("invalid value of header `{name}`: {value:?}")))?;
+            map.try_append(name, value).map_err(|_| PyValueError::new_err("too many headers"))?;
+        }
+        Ok(map)
+    }
+
+    pub fn traverse(&self, visit: &pyo3::PyVisit<'_>) -> Result<(), pyo3::PyTraverseError> {
+        match self.0.try_lock().as_deref() {
+            Ok(State::Python(headers)) => visit.call(headers),
+            _ => Ok(()),
+        }
+    }
+}
+
+fn raw_pairs<'py>(py: Python<'py>, map: &HeaderMap) -> PyResult<Bound<'py, PyList>> {
+    let pairs = PyList::empty(py);
+    for (name, value) in map {
+        pairs.append(PyTuple::new(
+            py,
+            [PyBytes::new(py, name.as_str().as_bytes()), PyBytes::new(py, value.as_bytes())],
+        )?)?;
+    }
+    Ok(pairs)
+}

@@ -1,0 +1,196 @@
+//! `outgoing=`: a Python callable that answers what a guest sends out.
+
+use std::sync::{Arc, Mutex};
+
+use pyo3::exceptions::PyTypeError;
+use pyo3::intern;
+use pyo3::prelude::*;
+use pyo3::types::PyDict;
+use tokio::sync::oneshot;
+use wasmtime_wasi_http::WasiBody;
+
+use super::bridge::{Job, Lane, LoopCore};
+use super::errors::code_of_exception;
+use super::lock;
+use super::message::{PyRequest, PyResponse};
+use crate::body::GuestBody;
+use crate::code::ErrorCode;
+use crate::outgoing::{Answer, Timeouts, Upstream};
+
+/// The callable, as one exchange calls it.
+pub struct PyUpstream {
+    target: Arc<Target>,
+}
+
+struct Target {
+    callable: Py<PyAny>,
+    is_async: bool,
+    /// The caller's loop, or our own.
+    event_loop: Arc<LoopCore>,
+    /// The caller's context; each call runs in a copy.
+    context: Py<PyAny>,
+}
+
+impl PyUpstream {
+    pub fn new(callable: Py<PyAny>, is_async: bool, event_loop: Arc<LoopCore>, context: Py<PyAny>) -> Self {
+        Self { target: Arc::new(Target { callable, is_async, event_loop, context }) }
+    }
+}
+
+impl Upstream for PyUpstream {
+    fn send(&self, request: http::Request<GuestBody>, timeouts: Timeouts) -> Answer {
+        let (reply, answer) = oneshot::channel();
+        let call = Arc::new(Call {
+            target: self.target.clone(),
+            request: Mutex::new(Some((request, timeouts))),
+            reply: Mutex::new(Some(reply)),
+            task: Mutex::new(None),
+        });
+        self.target.lane().submit(Job::Call(call.clone()));
+        let waiting = Waiting(call);
+        Box::pin(async move {
+            let _waiting = waiting;
+            answer.await.unwrap_or_else(|_| Err(ErrorCode::internal("the upstream gave no answer")))
+        })
+    }
+}
+
+impl Target {
+    fn lane(&self) -> Lane {
+        if self.is_async { Lane::Loop(self.event_loop.clone()) } else { Lane::Threads }
+    }
+}
+
+/// Dropped when the guest has its answer, or does not want it any more.
+struct Waiting(Arc<Call>);
+
+impl Drop for Waiting {
+    fn drop(&mut self) {
+        let unanswered = lock(&self.0.reply).take().is_some();
+        if unanswered {
+            self.0.target.event_loop.submit(Job::CancelCall(self.0.clone()));
+        }
+    }
+}
+
+type Reply = oneshot::Sender<Result<http::Response<WasiBody>, ErrorCode>>;
+
+/// One outgoing request on its way through Python.
+pub struct Call {
+    target: Arc<Target>,
+    request: Mutex<Option<(http::Request<GuestBody>, Timeouts)>>,
+    reply: Mutex<Option<Reply>>,
+    task: Mutex<Option<Py<PyAny>>>,
+}
+
+impl Call {
+    /// The job: on the loop for a coroutine function, on a thread for any other callable.
+    pub fn begin(self: Arc<Self>, py: Python<'_>) -> PyResult<()> {
+        let Some((request, timeouts)) = lock(&self.request).take() else { return Ok(()) };
+        if lock(&self.reply).is_none() {
+            return Ok(()); // nobody waits any more
+        }
+        let request = Bound::new(py, PyRequest::from_guest(request, timeouts))?;
+        let handle = Bound::new(py, OutgoingCall { call: self.clone(), request: request.unbind() })?;
+        let bridge = py.import(intern!(py, "wasgi._bridge"))?;
+        let context = self.target.context.bind(py).call_method0(intern!(py, "copy"))?;
+        if self.target.is_async {
+            let coroutine = bridge.call_method1(intern!(py, "answer"), (handle,))?;
+            *lock(&self.task) = Some(spawn(&coroutine, &context)?);
+        } else {
+            let answer = bridge.getattr(intern!(py, "answer_blocking"))?;
+            context.call_method1(intern!(py, "run"), (answer, handle))?;
+        }
+        Ok(())
+    }
+
+    pub fn cancel(&self, py: Python<'_>) -> PyResult<()> {
+        let task = lock(&self.task).take();
+        match task {
+            Some(task) => task.bind(py).call_method0(intern!(py, "cancel")).map(drop),
+            None => Ok(()),
+        }
+    }
+
+    fn reply(&self, answer: Result<http::Response<WasiBody>, ErrorCode>) {
+        let reply = lock(&self.reply).take();
+        lock(&self.task).take();
+        if let Some(reply) = reply {
+            let _ = reply.send(answer);
+        }
+    }
+}
+
+/// A task of the running loop, in the given context.
+pub fn spawn(coroutine: &Bound<'_, PyAny>, context: &Bound<'_, PyAny>) -> PyResult<Py<PyAny>> {
+    let py = coroutine.py();
+    let options = PyDict::new(py);
+    options.set_item(intern!(py, "context"), context)?;
+    let running = LoopCore::running_loop(py)?;
+    Ok(running.call_method(intern!(py, "create_task"), (coroutine,), Some(&options))?.unbind())
+}
+
+/// A call as `wasgi._bridge` handles it.
+#[pyclass(module = "wasgi._wasgi", frozen)]
+pub struct OutgoingCall {
+    call: Arc<Call>,
+    #[pyo3(get)]
+    request: Py<PyRequest>,
+}
+
+#[pymethods]
+impl OutgoingCall {
+    /// The user's callable.
+    #[getter]
+    fn upstream(&self, py: Python<'_>) -> Py<PyAny> {
+        self.call.target.callable.clone_ref(py)
+    }
+
+    /// Whether the guest still waits.
+    #[getter]
+    fn wanted(&self) -> bool {
+        lock(&self.call.reply).is_some()
+    }
+
+    /// The upstream's return value.
+    fn answer(&self, py: Python<'_>, response: &Bound<'_, PyAny>) {
+        let made = match response.cast::<PyResponse>() {
+            Ok(response) => {
+                response.get().to_guest(py, &self.call.target.event_loop, self.call.target.context.bind(py))
+            }
+            Err(_) => Err(PyTypeError::new_err(format!(
+                "an upstream must return a wasgi.Response, not {}",
+                response.get_type().name().map_or_else(|_| "that".to_owned(), |name| name.to_string())
+            ))),
+        };
+        match made {
+            Ok(response) => self.call.reply(Ok(response)),
+            Err(error) => self.call.reply(Err(code_of_exception(py, &error))),
+        }
+    }
+
+    fn fail(&self, py: Python<'_>, error: Bound<'_, PyAny>) {
+        if self.wanted() {
+            let code = code_of_exception(py, &PyErr::from_value(error));
+            self.call.reply(Err(code));
+        }
+    }
+
+    /// A blocking callable gave an awaitable after all: the loop goes on with it.
+    fn hand_to_loop(&self, py: Python<'_>, awaitable: Py<PyAny>) -> PyResult<()> {
+        let handle = Py::new(py, Self { call: self.call.clone(), request: self.request.clone_ref(py) })?;
+        self.call.target.event_loop.submit(Job::Finish(self.call.clone(), handle, awaitable));
+        Ok(())
+    }
+}
+
+impl Call {
+    /// The job that follows [`OutgoingCall::hand_to_loop`].
+    pub fn go_on(&self, py: Python<'_>, handle: Py<OutgoingCall>, awaitable: Py<PyAny>) -> PyResult<()> {
+        let bridge = py.import(intern!(py, "wasgi._bridge"))?;
+        let coroutine = bridge.call_method1(intern!(py, "finish"), (handle, awaitable))?;
+        let context = self.target.context.bind(py).call_method0(intern!(py, "copy"))?;
+        *lock(&self.task) = Some(spawn(&coroutine, &context)?);
+        Ok(())
+    }
+}

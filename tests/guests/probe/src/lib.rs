@@ -1,0 +1,564 @@
+//! One behaviour a route. What a route does is said where it is dispatched; the tests of each room call them.
+
+use std::collections::HashMap;
+use std::io::Write as _;
+
+use wasip2::clocks::monotonic_clock;
+use wasip2::exports::http::incoming_handler::Guest;
+use wasip2::http::outgoing_handler;
+use wasip2::http::types::{
+    ErrorCode, Fields, FutureIncomingResponse, IncomingBody, IncomingRequest, IncomingResponse,
+    Method, OutgoingBody, OutgoingRequest, OutgoingResponse, RequestOptions, ResponseOutparam,
+    Scheme,
+};
+use wasip2::io::poll;
+use wasip2::io::streams::{InputStream, OutputStream, StreamError};
+
+mod codes;
+
+struct Probe;
+wasip2::http::proxy::export!(Probe);
+
+impl Guest for Probe {
+    fn handle(request: IncomingRequest, out: ResponseOutparam) {
+        let target = request.path_with_query().unwrap_or_default();
+        let (path, query) = target.split_once('?').unwrap_or((&target, ""));
+        let query = parse_query(query);
+        let arg = |name: &str| query.get(name).cloned().unwrap_or_default();
+        let number = |name: &str| arg(name).parse::<u64>().unwrap_or(0);
+        match path {
+            "/hello" => text(out, 200, "Hello, World!"),
+            // what the guest sees of its request, a fact a line
+            "/inspect" => inspect(&request, out),
+            // the request's body and trailers come back while they arrive
+            "/echo" => echo(request, out),
+            // the whole body is read before the answer
+            "/collect" => collect(request, out),
+            // answers without reading the body
+            "/ignore-body" => text(out, 200, "not read"),
+            "/env" => env(out),
+            "/read-file" => match std::fs::read_to_string(arg("path")) {
+                Ok(content) => text(out, 200, &content),
+                Err(error) => text(out, 500, &error.to_string()),
+            },
+            "/write-file" => match std::fs::write(arg("path"), arg("content")) {
+                Ok(()) => text(out, 200, "written"),
+                Err(error) => text(out, 500, &error.to_string()),
+            },
+            "/stdio" => {
+                for n in 0..number("n") {
+                    println!("{} out {n}", arg("tag"));
+                    eprintln!("{} err {n}", arg("tag"));
+                }
+                print!("no newline at the end");
+                let _ = std::io::stdout().flush();
+                text(out, 200, "printed");
+            }
+            // more lines than any buffer holds
+            "/chatter" => {
+                for n in 0..number("n") {
+                    println!("line {n} {}", "x".repeat(100));
+                }
+                text(out, 200, "printed");
+            }
+            "/trap" => {
+                eprintln!("last words");
+                named_function_that_traps();
+            }
+            "/trap-midway" => {
+                let (body, stream) = start(out, 200, &[]);
+                write(&stream, &vec![b'x'; number("bytes") as usize]);
+                eprintln!("trapping midway");
+                std::mem::forget((body, stream));
+                named_function_that_traps();
+            }
+            "/overflow" => text(out, 200, &deep(number("n")).to_string()),
+            "/out-of-bounds" => {
+                let pointer = u32::MAX as usize as *const u8;
+                // a read past the end of linear memory
+                text(out, 200, &unsafe { pointer.read_volatile() }.to_string());
+            }
+            "/divide" => text(
+                out,
+                200,
+                &std::hint::black_box(1 / std::hint::black_box(number("by") as i32)).to_string(),
+            ),
+            "/exit" => std::process::exit(number("code") as i32),
+            // returns and never answers
+            "/silent" => {}
+            "/spin" => loop {
+                std::hint::black_box(());
+            },
+            // computes for about n million rounds, then answers
+            "/work" => {
+                let mut x = 1u64;
+                for n in 0..number("n") * 1_000_000 {
+                    x = std::hint::black_box(x.wrapping_mul(31).wrapping_add(n));
+                }
+                text(out, 200, &x.to_string());
+            }
+            "/sleep" => {
+                monotonic_clock::subscribe_duration(number("ms") * 1_000_000).block();
+                text(out, 200, "slept");
+            }
+            "/alloc" => {
+                let mut kept = Vec::new();
+                for _ in 0..number("mib") {
+                    kept.push(std::hint::black_box(vec![1u8; 1 << 20]));
+                }
+                text(out, 200, &kept.len().to_string());
+            }
+            // asks for the memory, and copes with a refusal
+            "/try-alloc" => {
+                let mut kept = Vec::<u8>::new();
+                match kept.try_reserve_exact((number("mib") as usize) << 20) {
+                    Ok(()) => text(out, 200, "got it"),
+                    Err(_) => text(out, 200, "refused"),
+                }
+            }
+            // the body's handle leaks: nobody says that it is complete
+            "/unfinished" => {
+                let (body, stream) = start(out, 200, &[]);
+                write(&stream, b"half of it");
+                drop(stream);
+                std::mem::forget(body);
+            }
+            // the body is dropped, which wasi:http calls an error
+            "/dropped" => {
+                let (body, stream) = start(out, 200, &[]);
+                write(&stream, b"half of it");
+                drop(stream);
+                drop(body);
+            }
+            // says content-length `declared`, writes `written` bytes
+            "/length" => {
+                let (body, stream) = start(out, 200, &[("content-length", &arg("declared"))]);
+                let _ = stream.blocking_write_and_flush(&vec![b'x'; number("written") as usize]);
+                drop(stream);
+                let _ = OutgoingBody::finish(body, None);
+            }
+            "/no-body" => {
+                let response = OutgoingResponse::new(Fields::new());
+                let _ = response.set_status_code(204);
+                ResponseOutparam::set(out, Ok(response));
+            }
+            "/status" => text(out, number("code") as u16, "as asked"),
+            // `chunks` writes of `bytes` each
+            "/stream" => {
+                let (body, stream) = start(out, 200, &[]);
+                for n in 0..number("chunks") {
+                    let byte = b'a' + (n % 26) as u8;
+                    write(&stream, &vec![byte; number("bytes").max(1) as usize]);
+                }
+                drop(stream);
+                let _ = OutgoingBody::finish(body, None);
+            }
+            // answers, streams for ever
+            "/endless" => {
+                let (_body, stream) = start(out, 200, &[]);
+                loop {
+                    write(&stream, &[b'.'; 4096]);
+                }
+            }
+            "/trailers" => {
+                let (body, stream) = start(out, 200, &[]);
+                write(&stream, b"body");
+                drop(stream);
+                let trailers = Fields::new();
+                let _ = trailers.append("x-checksum", b"abc");
+                let _ = trailers.append("x-checksum", b"def");
+                let _ = OutgoingBody::finish(body, Some(trailers));
+            }
+            "/headers" => {
+                let (body, stream) = start(
+                    out,
+                    200,
+                    &[
+                        ("X-One", "1"),
+                        ("set-cookie", "a=1"),
+                        ("x-two", "2"),
+                        ("set-cookie", "b=2"),
+                    ],
+                );
+                drop(stream);
+                let _ = OutgoingBody::finish(body, None);
+            }
+            // answers with the error-code of that name
+            "/code" => match codes::by_name(&arg("name")) {
+                Some(code) => ResponseOutparam::set(out, Err(code)),
+                None => text(out, 400, "no such code"),
+            },
+            // GETs `url` and relays the answer; an error-code becomes 502 with its name and payload
+            "/fetch" => match fetch(&query) {
+                Ok(response) => relay(response, out),
+                Err(code) => text(out, 502, &format!("{code:?}")),
+            },
+            // like /fetch, but answers with the very error-code
+            "/fetch-or-code" => match fetch(&query) {
+                Ok(response) => relay(response, out),
+                Err(code) => ResponseOutparam::set(out, Err(code)),
+            },
+            // `n` requests in flight at once, to url0, url1, …; the answers in order
+            "/fetch-many" => fetch_many(&arg("url"), number("n"), out),
+            // the request's body goes out to `url`, the response's body comes back, both streamed
+            "/proxy" => proxy(request, &query, out),
+            // sends a request and drops its future at once, then answers
+            "/fetch-and-forget" => {
+                drop(send(&query));
+                text(out, 200, "forgotten");
+            }
+            // sends a request, never waits for it, and traps
+            "/fetch-and-trap" => {
+                let future = send(&query);
+                monotonic_clock::subscribe_duration(number("ms") * 1_000_000).block();
+                std::mem::forget(future);
+                named_function_that_traps();
+            }
+            // the answer is complete; then the guest fetches `url` and ends
+            "/work-after" => {
+                text(out, 200, "done already");
+                let _ = fetch(&query);
+            }
+            _ => text(out, 404, "no such route"),
+        }
+    }
+}
+
+fn parse_query(query: &str) -> HashMap<String, String> {
+    query
+        .split('&')
+        .filter_map(|pair| pair.split_once('='))
+        .map(|(name, value)| (name.to_owned(), percent_decode(value)))
+        .collect()
+}
+
+fn percent_decode(value: &str) -> String {
+    let mut bytes = Vec::new();
+    let mut rest = value.bytes();
+    while let Some(byte) = rest.next() {
+        if byte == b'%' {
+            let hex = [rest.next().unwrap_or(b'0'), rest.next().unwrap_or(b'0')];
+            let hex = std::str::from_utf8(&hex).unwrap_or("00").to_owned();
+            bytes.push(u8::from_str_radix(&hex, 16).unwrap_or(b'?'));
+        } else {
+            bytes.push(byte);
+        }
+    }
+    String::from_utf8_lossy(&bytes).into_owned()
+}
+
+#[inline(never)]
+fn named_function_that_traps() -> ! {
+    std::process::abort()
+}
+
+#[inline(never)]
+fn deep(n: u64) -> u64 {
+    let frame = std::hint::black_box([n; 64]);
+    if n == 0 {
+        0
+    } else {
+        deep(n - 1) + frame[(n % 64) as usize]
+    }
+}
+
+fn start(
+    out: ResponseOutparam,
+    status: u16,
+    headers: &[(&str, &str)],
+) -> (OutgoingBody, OutputStream) {
+    let fields = Fields::new();
+    for (name, value) in headers {
+        fields.append(name, value.as_bytes()).unwrap();
+    }
+    let response = OutgoingResponse::new(fields);
+    if response.set_status_code(status).is_err() {
+        let _ = response.set_status_code(400);
+    }
+    let body = response.body().unwrap();
+    ResponseOutparam::set(out, Ok(response));
+    let stream = body.write().unwrap();
+    (body, stream)
+}
+
+fn write(stream: &OutputStream, bytes: &[u8]) {
+    for chunk in bytes.chunks(4096) {
+        if stream.blocking_write_and_flush(chunk).is_err() {
+            return;
+        }
+    }
+}
+
+fn text(out: ResponseOutparam, status: u16, content: &str) {
+    let (body, stream) = start(
+        out,
+        status,
+        &[("content-type", "text/plain; charset=utf-8")],
+    );
+    write(&stream, content.as_bytes());
+    drop(stream);
+    let _ = OutgoingBody::finish(body, None);
+}
+
+fn inspect(request: &IncomingRequest, out: ResponseOutparam) {
+    let mut lines = vec![
+        format!("method: {:?}", request.method()),
+        format!("scheme: {:?}", request.scheme()),
+        format!("authority: {:?}", request.authority()),
+        format!("path: {:?}", request.path_with_query()),
+    ];
+    for (name, value) in request.headers().entries() {
+        lines.push(format!("header {name}: {}", value.escape_ascii()));
+    }
+    text(out, 200, &lines.join("\n"));
+}
+
+fn env(out: ResponseOutparam) {
+    let mut lines: Vec<_> = std::env::vars()
+        .map(|(name, value)| format!("{name}={value}"))
+        .collect();
+    lines.extend(std::env::args().map(|arg| format!("arg {arg}")));
+    text(out, 200, &lines.join("\n"));
+}
+
+fn echo(request: IncomingRequest, out: ResponseOutparam) {
+    let body = request.consume().unwrap();
+    let source = body.stream().unwrap();
+    let (target, sink) = start(out, 200, &[]);
+    let whole = copy(&source, &sink);
+    drop((source, sink));
+    if whole.is_err() {
+        return; // the body is dropped: broken off on this side, too
+    }
+    let trailers = IncomingBody::finish(body);
+    trailers.subscribe().block();
+    match trailers.get() {
+        Some(Ok(Ok(trailers))) => {
+            let trailers = trailers.map(|fields| Fields::from_list(&fields.entries()).unwrap());
+            let _ = OutgoingBody::finish(target, trailers);
+        }
+        _ => drop(target),
+    }
+}
+
+fn copy(source: &InputStream, sink: &OutputStream) -> Result<(), ()> {
+    loop {
+        match source.blocking_read(4096) {
+            Ok(chunk) => sink.blocking_write_and_flush(&chunk).map_err(|_| ())?,
+            Err(StreamError::Closed) => return Ok(()),
+            Err(StreamError::LastOperationFailed(_)) => return Err(()),
+        }
+    }
+}
+
+fn read_all(source: &InputStream) -> Result<Vec<u8>, String> {
+    let mut content = Vec::new();
+    loop {
+        match source.blocking_read(65536) {
+            Ok(chunk) => content.extend(chunk),
+            Err(StreamError::Closed) => return Ok(content),
+            Err(StreamError::LastOperationFailed(error)) => {
+                return Err(format!(
+                    "{:?}",
+                    wasip2::http::types::http_error_code(&error)
+                ));
+            }
+        }
+    }
+}
+
+fn collect(request: IncomingRequest, out: ResponseOutparam) {
+    let body = request.consume().unwrap();
+    let stream = body.stream().unwrap();
+    match read_all(&stream) {
+        Ok(content) => text(
+            out,
+            200,
+            &format!(
+                "{} bytes: {}",
+                content.len(),
+                String::from_utf8_lossy(&content)
+            ),
+        ),
+        Err(error) => text(out, 400, &error),
+    }
+}
+
+/// The request that `query` describes: url, method, body, header, first-byte-ms, between-bytes-ms.
+fn send(query: &HashMap<String, String>) -> Result<FutureIncomingResponse, ErrorCode> {
+    let (request, options) = prepare(query)?;
+    let content = query.get("body").cloned().unwrap_or_default();
+    let body = request.body().unwrap();
+    let future = outgoing_handler::handle(request, options)?;
+    let stream = body.write().unwrap();
+    write(&stream, content.as_bytes());
+    drop(stream);
+    OutgoingBody::finish(body, None)?;
+    Ok(future)
+}
+
+fn prepare(
+    query: &HashMap<String, String>,
+) -> Result<(OutgoingRequest, Option<RequestOptions>), ErrorCode> {
+    let url = query.get("url").cloned().unwrap_or_default();
+    let (scheme, rest) = url
+        .split_once("://")
+        .ok_or(ErrorCode::HttpRequestUriInvalid)?;
+    let (authority, path) = rest.split_at(rest.find('/').unwrap_or(rest.len()));
+    let headers = Fields::new();
+    if let Some((name, value)) = query.get("header").and_then(|h| h.split_once(':')) {
+        headers
+            .append(name, value.as_bytes())
+            .map_err(|_| ErrorCode::ConfigurationError)?;
+    }
+    let request = OutgoingRequest::new(headers);
+    let method = match query.get("method").map(String::as_str) {
+        None | Some("GET") => Method::Get,
+        Some("POST") => Method::Post,
+        Some(other) => Method::Other(other.to_owned()),
+    };
+    let scheme = match scheme {
+        "http" => Some(Scheme::Http),
+        "https" => Some(Scheme::Https),
+        "none" => None,
+        other => Some(Scheme::Other(other.to_owned())),
+    };
+    request
+        .set_method(&method)
+        .map_err(|()| ErrorCode::HttpRequestMethodInvalid)?;
+    request
+        .set_scheme(scheme.as_ref())
+        .map_err(|()| ErrorCode::HttpRequestUriInvalid)?;
+    request
+        .set_authority(Some(authority))
+        .map_err(|()| ErrorCode::HttpRequestUriInvalid)?;
+    request
+        .set_path_with_query(Some(path))
+        .map_err(|()| ErrorCode::HttpRequestUriInvalid)?;
+    let millis = |name: &str| {
+        query
+            .get(name)
+            .and_then(|v| v.parse::<u64>().ok())
+            .map(|ms| ms * 1_000_000)
+    };
+    let options = RequestOptions::new();
+    options.set_connect_timeout(millis("connect-ms")).unwrap();
+    options
+        .set_first_byte_timeout(millis("first-byte-ms"))
+        .unwrap();
+    options
+        .set_between_bytes_timeout(millis("between-bytes-ms"))
+        .unwrap();
+    Ok((request, Some(options)))
+}
+
+fn wait(future: &FutureIncomingResponse) -> Result<IncomingResponse, ErrorCode> {
+    future.subscribe().block();
+    future.get().unwrap().unwrap()
+}
+
+fn fetch(query: &HashMap<String, String>) -> Result<IncomingResponse, ErrorCode> {
+    wait(&send(query)?)
+}
+
+fn relay(response: IncomingResponse, out: ResponseOutparam) {
+    let fields = Fields::new();
+    for (name, value) in response.headers().entries() {
+        let _ = fields.append(&name, &value);
+    }
+    let answer = OutgoingResponse::new(fields);
+    let _ = answer.set_status_code(response.status());
+    let target = answer.body().unwrap();
+    let body = response.consume().unwrap();
+    let source = body.stream().unwrap();
+    ResponseOutparam::set(out, Ok(answer));
+    let sink = target.write().unwrap();
+    let failure = loop {
+        match source.blocking_read(4096) {
+            Ok(chunk) => {
+                if sink.blocking_write_and_flush(&chunk).is_err() {
+                    break None;
+                }
+            }
+            Err(StreamError::Closed) => break None,
+            Err(StreamError::LastOperationFailed(error)) => {
+                break Some(format!(
+                    "[broken: {:?}]",
+                    wasip2::http::types::http_error_code(&error)
+                ));
+            }
+        }
+    };
+    if let Some(message) = failure {
+        write(&sink, message.as_bytes());
+    }
+    drop((source, sink));
+    let trailers = IncomingBody::finish(body);
+    trailers.subscribe().block();
+    let trailers = match trailers.get() {
+        Some(Ok(Ok(Some(fields)))) => Fields::from_list(&fields.entries()).ok(),
+        _ => None,
+    };
+    let _ = OutgoingBody::finish(target, trailers);
+}
+
+fn fetch_many(url: &str, n: u64, out: ResponseOutparam) {
+    let futures: Vec<_> = (0..n)
+        .map(|i| {
+            let query = HashMap::from([("url".to_owned(), format!("{url}{i}"))]);
+            send(&query).unwrap()
+        })
+        .collect();
+    let mut answers = vec![String::new(); futures.len()];
+    let mut waiting: Vec<usize> = (0..futures.len()).collect();
+    while !waiting.is_empty() {
+        let pollables: Vec<_> = waiting.iter().map(|&i| futures[i].subscribe()).collect();
+        let ready = poll::poll(&pollables.iter().collect::<Vec<_>>());
+        drop(pollables);
+        for &position in ready.iter().rev() {
+            let i = waiting.remove(position as usize);
+            answers[i] = match futures[i].get().unwrap().unwrap() {
+                Ok(response) => {
+                    let body = response.consume().unwrap();
+                    let stream = body.stream().unwrap();
+                    String::from_utf8_lossy(&read_all(&stream).unwrap_or_default()).into_owned()
+                }
+                Err(code) => format!("{code:?}"),
+            };
+        }
+    }
+    text(out, 200, &answers.join(","));
+}
+
+fn proxy(request: IncomingRequest, query: &HashMap<String, String>, out: ResponseOutparam) {
+    let (upstream, options) = match prepare(query) {
+        Ok(prepared) => prepared,
+        Err(code) => return ResponseOutparam::set(out, Err(code)),
+    };
+    let _ = upstream.set_method(&request.method());
+    let target = upstream.body().unwrap();
+    let future = match outgoing_handler::handle(upstream, options) {
+        Ok(future) => future,
+        Err(code) => return ResponseOutparam::set(out, Err(code)),
+    };
+    let body = request.consume().unwrap();
+    let source = body.stream().unwrap();
+    let sink = target.write().unwrap();
+    let whole = copy(&source, &sink);
+    drop((source, sink));
+    if whole.is_ok() {
+        let trailers = IncomingBody::finish(body);
+        trailers.subscribe().block();
+        let trailers = match trailers.get() {
+            Some(Ok(Ok(Some(fields)))) => Fields::from_list(&fields.entries()).ok(),
+            _ => None,
+        };
+        let _ = OutgoingBody::finish(target, trailers);
+    } else {
+        drop(target);
+    }
+    match wait(&future) {
+        Ok(response) => relay(response, out),
+        Err(code) => ResponseOutparam::set(out, Err(code)),
+    }
+}
