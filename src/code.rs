@@ -87,6 +87,14 @@ macro_rules! codes {
                 }
             }
 
+            /// The error-code as a guest's bindings have it.
+            pub fn into_p2(self) -> P2 {
+                match (self.name, self.payload) {
+                    $(($name, payload) => codes!(@p2 $kind $variant payload),)*
+                    (name, _) => P2::InternalError(Some(format!("unknown error-code {name}"))),
+                }
+            }
+
             /// The error-code in what a body reports; `None` for an error of hyper's or of the connection.
             pub fn from_host(error: &HostError) -> Option<Self> {
                 Some(match error {
@@ -149,6 +157,36 @@ macro_rules! codes {
             Payload::Field { field_name, field_size } => HostError::$variant { field_name, field_size },
             _ => HostError::$variant { field_name: None, field_size: None },
         }
+    };
+    (@p2 Plain $variant:ident $p:ident) => {{ let _ = $p; P2::$variant }};
+    (@p2 Size32 $variant:ident $p:ident) => {
+        P2::$variant(match $p { Payload::Size(size) => narrow(size), _ => None })
+    };
+    (@p2 Size64 $variant:ident $p:ident) => { P2::$variant(match $p { Payload::Size(size) => size, _ => None }) };
+    (@p2 Text $variant:ident $p:ident) => { P2::$variant(match $p { Payload::Text(text) => text, _ => None }) };
+    (@p2 Dns $variant:ident $p:ident) => {
+        P2::$variant(match $p {
+            Payload::Dns { rcode, info_code } => DnsErrorPayload { rcode, info_code },
+            _ => DnsErrorPayload { rcode: None, info_code: None },
+        })
+    };
+    (@p2 Tls $variant:ident $p:ident) => {
+        P2::$variant(match $p {
+            Payload::Tls { alert_id, alert_message } => TlsAlertReceivedPayload { alert_id, alert_message },
+            _ => TlsAlertReceivedPayload { alert_id: None, alert_message: None },
+        })
+    };
+    (@p2 OptionField $variant:ident $p:ident) => {
+        P2::$variant(match $p {
+            Payload::Field { field_name, field_size } => Some(FieldSizePayload { field_name, field_size }),
+            _ => None,
+        })
+    };
+    (@p2 Field $variant:ident $p:ident) => {
+        P2::$variant(match $p {
+            Payload::Field { field_name, field_size } => FieldSizePayload { field_name, field_size },
+            _ => FieldSizePayload { field_name: None, field_size: None },
+        })
     };
     (@host_pattern Plain $variant:ident $p:ident $q:ident) => { HostError::$variant };
     (@host_pattern Size32 $variant:ident $p:ident $q:ident) => { HostError::$variant($p) };
@@ -223,6 +261,7 @@ codes! {
 }
 
 #[cfg(test)]
+#[allow(clippy::unwrap_used)]
 mod tests {
     use super::*;
 
@@ -241,35 +280,39 @@ mod tests {
         assert_eq!(NAMES.len(), 39);
     }
 
+    /// A full payload of the kind that a case has, by what an empty one turns into.
+    fn full(name: &'static str) -> ErrorCode {
+        let kinds = [
+            Payload::Size(Some(70_000)),
+            Payload::Text(Some("text".into())),
+            Payload::Dns { rcode: Some("NXDOMAIN".into()), info_code: Some(3) },
+            Payload::Tls { alert_id: Some(40), alert_message: Some("no".into()) },
+            Payload::Field { field_name: Some("x".into()), field_size: Some(9) },
+        ];
+        let empty = ErrorCode::from_host(&ErrorCode { name, payload: Payload::None }.into_host()).unwrap().payload;
+        let same_kind = |kind: &Payload| std::mem::discriminant(kind) == std::mem::discriminant(&empty);
+        ErrorCode { name, payload: kinds.into_iter().find(same_kind).unwrap_or(Payload::None) }
+    }
+
     #[test]
-    fn every_code_survives_the_way_through_the_host() {
+    fn every_code_survives_the_way_through_the_host_and_through_the_guest() {
         for &name in NAMES {
-            for payload in [
-                Payload::Size(Some(70_000)),
-                Payload::Text(Some("text".into())),
-                Payload::Dns { rcode: Some("NXDOMAIN".into()), info_code: Some(3) },
-                Payload::Tls { alert_id: Some(40), alert_message: Some("no".into()) },
-                Payload::Field { field_name: Some("x".into()), field_size: Some(9) },
-            ] {
-                let host = ErrorCode { name, payload: payload.clone() }.into_host();
-                let back = ErrorCode::from_host(&host).unwrap();
-                assert_eq!(back.name, name);
-                // a payload of another case's kind is dropped, its own is kept
-                if std::mem::discriminant(&back.payload) == std::mem::discriminant(&payload)
-                    && back.payload != Payload::None
-                {
-                    let empty = matches!(
-                        back.payload,
-                        Payload::Size(None)
-                            | Payload::Text(None)
-                            | Payload::Dns { rcode: None, .. }
-                            | Payload::Tls { alert_id: None, .. }
-                            | Payload::Field { field_name: None, .. }
-                    );
-                    assert!(!empty);
-                    assert_eq!(back.payload, payload);
-                }
-            }
+            let code = full(name);
+            assert_eq!(ErrorCode::from_host(&code.clone().into_host()), Some(code.clone()));
+            assert_eq!(ErrorCode::from(code.clone().into_p2()), code);
         }
+        let with_payload = NAMES.iter().filter(|name| full(name).payload != Payload::None).count();
+        let wit = include_str!("../wit/deps/http.wit").split_once("variant error-code {").unwrap().1;
+        let cases = wit.split_once("\n  }").unwrap().0;
+        let in_the_wit = cases.lines().filter(|line| line.trim().ends_with("),")).count();
+        assert_eq!(with_payload, in_the_wit);
+    }
+
+    #[test]
+    fn what_does_not_belong_is_dropped() {
+        let code = ErrorCode { name: "DNS-timeout", payload: Payload::Size(Some(1)) };
+        assert_eq!(ErrorCode::from(code.into_p2()).payload, Payload::None);
+        let huge = ErrorCode { name: "HTTP-request-header-section-size", payload: Payload::Size(Some(1 << 40)) };
+        assert_eq!(ErrorCode::from(huge.into_p2()).payload, Payload::Size(Some(u64::from(u32::MAX))));
     }
 }

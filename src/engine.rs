@@ -86,6 +86,7 @@ impl Linked {
         let mut linker = Linker::new(&engine);
         wasmtime_wasi::p2::add_to_linker_async(&mut linker)?;
         wasmtime_wasi_http::p2::add_only_http_to_linker_async(&mut linker)?;
+        crate::host::mend_http_error_code(&mut linker)?;
         Ok(Self { engine, linker })
     }
 }

@@ -5,10 +5,13 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
-use wasmtime::component::ResourceTable;
+use wasmtime::StoreContextMut;
+use wasmtime::component::{Linker, Resource, ResourceTable};
 use wasmtime_wasi::{FsPerms, WasiCtx, WasiCtxBuilder, WasiCtxView, WasiView};
+use wasmtime_wasi_http::p2::bindings::http::types::ErrorCode as P2ErrorCode;
 use wasmtime_wasi_http::{WasiHttpCtx, WasiHttpCtxView, WasiHttpView};
 
+use crate::code::ErrorCode;
 use crate::error::{Error, chain};
 use crate::outgoing::Hooks;
 use crate::stdio::{GuestStream, Stdio, Stream};
@@ -92,6 +95,28 @@ impl WasiHttpView for Host {
     fn http(&mut self) -> WasiHttpCtxView<'_> {
         WasiHttpCtxView { ctx: &mut self.http, table: &mut self.table, hooks: &mut self.hooks }
     }
+}
+
+/// Replaces `wasi:http/types.http-error-code`: the one of wasmtime-wasi-http 48 looks for an error of the guest's bindings,
+/// but a body that breaks off puts one of the host's there, so that a guest was never told why.
+pub(crate) fn mend_http_error_code(linker: &mut Linker<Host>) -> wasmtime::Result<()> {
+    linker.allow_shadowing(true);
+    linker.instance("wasi:http/types@0.2.12")?.func_wrap(
+        "http-error-code",
+        |mut store: StoreContextMut<'_, Host>, (error,): (Resource<wasmtime::Error>,)| {
+            let error = store.data_mut().table().get(&error)?;
+            let code = match error.downcast_ref::<P2ErrorCode>() {
+                Some(code) => Some(code.clone()),
+                None => error
+                    .downcast_ref::<wasmtime_wasi_http::Error>()
+                    .and_then(ErrorCode::from_host)
+                    .map(ErrorCode::into_p2),
+            };
+            Ok((code,))
+        },
+    )?;
+    linker.allow_shadowing(false);
+    Ok(())
 }
 
 /// Counts the linear memory of an instance, and refuses to let it grow past the limit.

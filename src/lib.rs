@@ -27,5 +27,11 @@ mod _wasgi {
     #[pymodule_export]
     use crate::py::component::{_outline, _restore_component, PyComponent};
     #[pymodule_export]
+    use crate::py::feed::FeedHandle;
+    #[pymodule_export]
     use crate::py::message::{PyReport, PyRequest, PyResponse, PyTimeouts};
+    #[pymodule_export]
+    use crate::py::upstream::OutgoingCall;
+    #[pymodule_export]
+    use crate::py::wit::_wit;
 }

@@ -161,6 +161,9 @@ class ErrorCode(WasgiError):
     def __init__(self) -> None:
         super().__init__(self.code)
 
+    def __str__(self) -> str:
+        return self.code
+
     def _payload(self) -> tuple[object, ...]:
         return ()
 
@@ -490,15 +493,12 @@ class InternalError(_Detailed):
     code = "internal-error"
 
 
-def _leaves(kind: type[ErrorCode]) -> list[type[ErrorCode]]:
-    found = [kind] if kind.code else []
-    for child in kind.__subclasses__():
-        found += _leaves(child)
-    return found
-
-
-ERROR_CODES: dict[str, type[ErrorCode]] = {leaf.code: leaf for leaf in _leaves(ErrorCode)}
-"""The class of each error-code, by its name in the WIT."""
+ERROR_CODES: dict[str, type[ErrorCode]] = {
+    leaf.code: leaf
+    for leaf in list(globals().values())
+    if isinstance(leaf, type) and issubclass(leaf, ErrorCode) and leaf.code
+}
+"""The class of each error-code, by its name in the WIT, in the order of the WIT."""
 
 
 def _counterpart(exc: BaseException) -> ErrorCode | None:

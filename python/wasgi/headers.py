@@ -135,15 +135,16 @@ class Headers(MutableMapping[str, str]):
         return len({name.lower() for name, _ in self._pairs})
 
     def __eq__(self, other: object) -> bool:
-        """Whether both have the same names with the same values; the order of different names is no matter."""
-        if not isinstance(other, Headers):
-            if not isinstance(other, Mapping):
-                return NotImplemented
-            try:
-                other = Headers(other)
-            except (TypeError, ValueError):
-                return False
-        return self._grouped() == other._grouped()
+        """Whether both have the same names with the same values; the order of different names is no matter.
+
+        A plain mapping is equal if it has the joined values.
+        """
+        if isinstance(other, Headers):
+            return self._grouped() == other._grouped()
+        if isinstance(other, Mapping):
+            folded = {name.lower() if isinstance(name, str) else name: value for name, value in other.items()}
+            return {name.lower(): value for name, value in self.items()} == folded
+        return NotImplemented
 
     __hash__ = None  # type: ignore[assignment]
 

@@ -107,7 +107,8 @@ impl PyBody {
     }
 
     fn consume(&self, py: Python<'_>) -> PyResult<Content> {
-        match std::mem::replace(&mut lock(&self.state).content, Content::Consumed) {
+        let content = std::mem::replace(&mut lock(&self.state).content, Content::Consumed);
+        match content {
             Content::Consumed => Err(named(
                 py,
                 "BodyError",
@@ -374,7 +375,8 @@ impl Chunks {
     }
 
     fn __next__(&self, py: Python<'_>) -> PyResult<Option<Py<PyAny>>> {
-        let chunk = match std::mem::replace(&mut *lock(&self.content), Content::Consumed) {
+        let content = std::mem::replace(&mut *lock(&self.content), Content::Consumed);
+        let chunk = match content {
             Content::Consumed => return Ok(None),
             Content::Bytes(bytes) => (!bytes.is_empty()).then_some(bytes),
             Content::Source(source) => {
@@ -422,7 +424,8 @@ impl AsyncChunks {
 
     /// Stops the guest, if the body has not ended.
     fn aclose(&self) -> Awaitable {
-        if let Content::Guest(body) = std::mem::replace(&mut *lock(&self.content), Content::Consumed) {
+        let content = std::mem::replace(&mut *lock(&self.content), Content::Consumed);
+        if let Content::Guest(body) = content {
             lock(&body).close();
         }
         Awaitable::new(Nothing)

@@ -38,11 +38,12 @@ impl Fields {
 
     /// The `Headers` object; always the same one.
     pub fn object(&self, py: Python<'_>) -> PyResult<Py<PyAny>> {
-        let raw = match &*lock(&self.0) {
+        // Python objects are made outside of the lock: making them may run any code (garbage collection).
+        let map = match &*lock(&self.0) {
             State::Python(headers) => return Ok(headers.clone_ref(py)),
-            State::Native(map) => raw_pairs(py, map)?,
+            State::Native(map) => map.clone(),
         };
-        let made = class(py)?.call1((raw,))?.unbind();
+        let made = class(py)?.call1((raw_pairs(py, &map)?,))?.unbind();
         let mut state = lock(&self.0);
         if let State::Python(headers) = &*state {
             return Ok(headers.clone_ref(py));

@@ -156,7 +156,7 @@ fn parse_url(url: &str) -> PyResult<Uri> {
         .path_and_query(encoded)
         .build()
         .map_err(|error| wrong(&error.to_string()))?;
-    if uri.authority().is_some_and(|authority| authority.port().is_some() && authority.port_u16().is_none()) {
+    if uri.authority().is_some_and(|authority| authority.port_u16().is_none() && authority.as_str() != authority.host()) {
         return Err(wrong("its port is no number up to 65535"));
     }
     Ok(uri)

@@ -14,6 +14,7 @@ pub mod headers;
 pub mod message;
 pub mod stdio;
 pub mod upstream;
+pub mod wit;
 
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicPtr, Ordering};

@@ -72,7 +72,7 @@ impl Guest for Probe {
                 std::mem::forget((body, stream));
                 named_function_that_traps();
             }
-            "/overflow" => text(out, 200, &deep(number("n")).to_string()),
+            "/overflow" => text(out, 200, &deep(number("n"), 1, 2, 3, 4).to_string()),
             "/out-of-bounds" => {
                 let pointer = u32::MAX as usize as *const u8;
                 // a read past the end of linear memory
@@ -252,14 +252,14 @@ fn named_function_that_traps() -> ! {
     std::process::abort()
 }
 
+/// Recursion that keeps its values in locals: it fills the call stack, not the guest's own stack in memory.
 #[inline(never)]
-fn deep(n: u64) -> u64 {
-    let frame = std::hint::black_box([n; 64]);
+fn deep(n: u64, a: u64, b: u64, c: u64, d: u64) -> u64 {
     if n == 0 {
-        0
-    } else {
-        deep(n - 1) + frame[(n % 64) as usize]
+        return a ^ b ^ c ^ d;
     }
+    let below = deep(n - 1, b.wrapping_mul(31), c ^ n, d.wrapping_add(a), a.rotate_left(7));
+    below.wrapping_mul(a | 1).wrapping_add(b).rotate_left(3) ^ c.wrapping_mul(d | 1)
 }
 
 fn start(

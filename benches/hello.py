@@ -1,0 +1,68 @@
+"""One hello request three ways, in one run: the floor in plain Rust, `app.handle`, `await app.handle_async`.
+
+    just bench
+
+Rounds of the three alternate; the figures are medians of the rounds, the ratios are to the floor.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import statistics
+import subprocess
+import time
+from pathlib import Path
+
+import wasgi
+
+GUEST = Path(__file__).parents[1] / "tests" / "guests" / "components" / "hello.wasm"
+
+
+def blocking(app: wasgi.App, requests: int) -> float:
+    begun = time.perf_counter()
+    for _ in range(requests):
+        response = app.handle(wasgi.Request("GET", "http://example.com/hello?x=1"))
+        assert response.read() == b"Hello, World!"
+    return (time.perf_counter() - begun) * 1e6 / requests
+
+
+async def awaited(app: wasgi.App, requests: int) -> float:
+    begun = time.perf_counter()
+    for _ in range(requests):
+        response = await app.handle_async(wasgi.Request("GET", "http://example.com/hello?x=1"))
+        assert await response.aread() == b"Hello, World!"
+    return (time.perf_counter() - begun) * 1e6 / requests
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("floor", help="the built benches/floor.rs")
+    parser.add_argument("--requests", type=int, default=10_000, help="requests a round")
+    parser.add_argument("--rounds", type=int, default=9)
+    options = parser.parse_args()
+    app = wasgi.App(GUEST)
+    times: dict[str, list[float]] = {"floor (plain Rust)": [], "app.handle": [], "await app.handle_async": []}
+    command = [options.floor, str(GUEST), str(options.requests)]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as floor:
+        assert floor.stdin is not None and floor.stdout is not None
+        for n in range(options.rounds + 1):
+            floor.stdin.write("\n")
+            floor.stdin.flush()
+            figures = [
+                float(floor.stdout.readline()),
+                blocking(app, options.requests),
+                asyncio.run(awaited(app, options.requests)),
+            ]
+            if n > 0:  # the first round warms up
+                for name, figure in zip(times, figures, strict=True):
+                    times[name].append(figure)
+        floor.stdin.close()
+    base = statistics.median(times["floor (plain Rust)"])
+    for name, figures in times.items():
+        middle = statistics.median(figures)
+        print(f"{name:24}{middle:8.1f} µs {middle / base:8.2f}×   (from {min(figures):.1f} to {max(figures):.1f})")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,86 @@
+"""``wasgi demo``: one screen that shows what the package does, on a bundled component."""
+
+from __future__ import annotations
+
+import sys
+import time
+from importlib import resources
+
+import wasgi
+
+
+def demo() -> None:
+    """Loads the bundled component, calls it, answers it, denies it, and lets it trap."""
+    style = _Style()
+    print(style.title("wasgi: WebAssembly components that speak wasi:http, run from Python"))
+
+    component = resources.files("wasgi").joinpath("demo.wasm").read_bytes()
+    begun = time.perf_counter()
+    loaded = wasgi.Component(component)
+    millis = (time.perf_counter() - begun) * 1e3
+    style.step("1. Load a component that somebody else wrote", 'component = wasgi.Component("demo.wasm")')
+    style.shows(f"{len(component) // 1024} KiB of WebAssembly, WASI {loaded.wasi}, ready in {millis:.0f} ms (the machine code is cached)")
+
+    app = wasgi.App(loaded, stdout=lambda line: style.shows(f"the guest prints: {line}"))
+    style.step(
+        "2. Hand it a request",
+        'app = wasgi.App(component)',
+        'app.handle(wasgi.Request("GET", "http://demo.local/greet?name=Ada"))',
+    )
+    response = app.handle(wasgi.Request("GET", "http://demo.local/greet?name=Ada"))
+    style.shows(f"{response.status} {response.text.strip()!r}")
+    report = response.report
+    assert report is not None
+    style.shows(f"a fresh instance, {report.memory // 1024} KiB of memory, {report.duration * 1e6:.0f} µs")
+
+    style.step(
+        "3. Answer what it asks the world, with a Python function",
+        "def upstream(request):",
+        '    return wasgi.Response(200, body="sunny, 24 °C")',
+        "app = wasgi.App(component, outgoing=upstream)",
+    )
+
+    def upstream(request: wasgi.Request) -> wasgi.Response:
+        style.shows(f"the guest asks for: {request.method} {request.url}")
+        return wasgi.Response(200, body="sunny, 24 °C")
+
+    answered = wasgi.App(loaded, outgoing=upstream)
+    response = answered.handle(wasgi.Request("GET", "http://demo.local/weather?city=Lisbon"))
+    style.shows(f"{response.status} {response.text.strip()!r}")
+
+    style.step("4. Without one, nothing gets out", "app = wasgi.App(component)")
+    response = app.handle(wasgi.Request("GET", "http://demo.local/weather?city=Lisbon"))
+    style.shows(f"{response.status} {response.text.strip()!r}")
+
+    style.step("5. A guest that traps hurts nobody", 'app.handle(wasgi.Request("GET", "http://demo.local/crash"))')
+    silent = wasgi.App(loaded, stderr=lambda line: None)
+    try:
+        silent.handle(wasgi.Request("GET", "http://demo.local/crash"))
+    except wasgi.TrapError as trap:
+        style.shows(f"wasgi.TrapError: {trap}")
+        for frame in trap.backtrace:
+            style.shows(f"    {frame}")
+    response = app.handle(wasgi.Request("GET", "http://demo.local/greet?name=again"))
+    style.shows(f"and the next call: {response.status} {response.text.strip()!r}")
+
+
+class _Style:
+    """Bold and colour where the output is a terminal."""
+
+    def __init__(self) -> None:
+        self.colours = sys.stdout.isatty()
+
+    def _wrap(self, code: str, text: str) -> str:
+        return f"\x1b[{code}m{text}\x1b[0m" if self.colours else text
+
+    def title(self, text: str) -> str:
+        return self._wrap("1", text)
+
+    def step(self, title: str, *code: str) -> None:
+        print()
+        print(self._wrap("1;36", title))
+        for line in code:
+            print(self._wrap("2", f"   >>> {line}"))
+
+    def shows(self, text: str) -> None:
+        print(f"   {text}")

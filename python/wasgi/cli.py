@@ -1,0 +1,115 @@
+"""The command ``wasgi``."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from wasgi import _wasgi
+from wasgi.errors import InvalidComponentError
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Runs the command line.
+
+    Args:
+        argv: The arguments, without the command's name; those of the process if None.
+
+    Returns:
+        The exit status: 0, or 1 if what was asked for failed.
+    """
+    parser = argparse.ArgumentParser(
+        prog="wasgi", description="Run WebAssembly components that speak wasi:http from Python."
+    )
+    commands = parser.add_subparsers(dest="command", required=True)
+    commands.add_parser("demo", help="show what it does, on a bundled component")
+    inspecting = commands.add_parser("inspect", help="say what a component is, and what it needs")
+    inspecting.add_argument("file", type=Path)
+    writing = commands.add_parser("wit", help="write out the WIT that a component can be built against")
+    writing.add_argument("directory", type=Path)
+    options = parser.parse_args(argv)
+    try:
+        if options.command == "demo":
+            from wasgi._demo import demo
+
+            demo()
+        elif options.command == "inspect":
+            print("\n".join(inspect(options.file)))
+        else:
+            for path in write_wit(options.directory):
+                print(path)
+    except (OSError, InvalidComponentError) as exc:
+        print(f"wasgi: {exc}", file=sys.stderr)
+        return 1
+    return 0
+
+
+def write_wit(directory: Path) -> list[Path]:
+    """Writes the WIT of the hosted worlds into a directory, which is made if need be.
+
+    Args:
+        directory: Where to; files of the same names are replaced.
+
+    Returns:
+        The files written.
+
+    Raises:
+        OSError: A file that cannot be written.
+    """
+    written = []
+    for name, content in _wasgi._wit():
+        path = directory / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(content, encoding="utf-8")
+        written.append(path)
+    return written
+
+
+_GRANTS = {
+    "wasi:http/outgoing-handler": "outgoing requests: App(outgoing=...), else each is answered `HTTP-request-denied`",
+    "wasi:filesystem/preopens": "files: App(dirs={...}), else it sees none",
+    "wasi:cli/environment": "environment and arguments: App(env=..., args=...), else both are empty",
+    "wasi:sockets/tcp": "sockets: never granted; only what it sends through wasi:http leaves",
+}
+
+
+def inspect(file: Path) -> list[str]:
+    """Says what a component is, without running it.
+
+    Args:
+        file: A component, binary or text.
+
+    Returns:
+        Lines for a reader.
+
+    Raises:
+        InvalidComponentError: It is no component; the message says what it is instead.
+        OSError: It cannot be read.
+    """
+    source = file.read_bytes()
+    imports, exports, wasi, missing = _wasgi._outline(source)
+    names = {name.partition("@")[0] for name in imports}
+    versions = sorted({name.partition("@")[2] for name in imports + exports if name.startswith("wasi:") and "@" in name})
+    lines = [f"{file}: a component, {len(source):,} bytes"]
+    if wasi is None:
+        lines.append("  handler   none: it exports no `wasi:http/incoming-handler@0.2`, so wasgi cannot call it")
+    elif wasi == "0.2":
+        lines.append("  handler   wasi:http 0.2 (`incoming-handler`)")
+    else:
+        lines.append("  handler   wasi:http 0.3 (`handler`): this version of wasgi hosts 0.2")
+    lines.append(f"  WASI      {', '.join(versions) or 'none'}")
+    lines += _listed("exports", exports)
+    lines += _listed("imports", imports)
+    grants = [grant for name, grant in _GRANTS.items() if name in names]
+    lines += _listed("grants", grants or ["none needed"])
+    if missing:
+        lines += _listed("missing", [f"{name}: not provided by wasgi" for name in missing])
+    runs = wasi == "0.2" and not missing
+    lines.append(f"  verdict   {'runs on this version of wasgi' if runs else 'does not run on this version of wasgi'}")
+    return lines
+
+
+def _listed(title: str, items: Sequence[str]) -> list[str]:
+    return [f"  {title if i == 0 else '':9} {item}" for i, item in enumerate(items or ["none"])]

@@ -1,0 +1,16 @@
+#!/usr/bin/env bash
+# Builds the guests and puts the components, with the hash of their sources, into components/.
+#
+#   tests/guests/build.sh            (needs `rustup target add wasm32-wasip2`)
+#   CARGO=... tests/guests/build.sh  (with another cargo that has the target)
+#
+# The components are committed: running the tests needs no wasm toolchain. tests/test_guests.py fails when they do
+# not match their sources.
+set -euo pipefail
+cd "$(dirname "$0")"
+env -u CARGO_TARGET_DIR "${CARGO:-cargo}" build --release --target wasm32-wasip2
+mkdir -p components
+built=target/wasm32-wasip2/release
+cp "$built/hello.wasm" "$built/probe.wasm" components/
+cp "$built/demo.wasm" ../../python/wasgi/demo.wasm # part of the package
+python3 hashes.py --write

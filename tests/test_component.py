@@ -1,0 +1,244 @@
+"""Loading: what is a component, what is not, and what it is instead."""
+
+from __future__ import annotations
+
+import concurrent.futures
+import os
+import pickle
+import random
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+import wasgi
+
+from .conftest import HAND, HELLO, PROBE, get
+
+CORE_MODULE = b"\0asm\x01\0\0\0"
+EMPTY_COMPONENT = "(component)"
+
+
+def test_says_what_it_is(hello: wasgi.Component) -> None:
+    assert hello.wasi == "0.2"
+    assert "wasi:http/incoming-handler@0.2.12" in hello.exports
+    assert "wasi:http/types@0.2.12" in hello.imports
+    assert len(hello.digest) == 64
+    assert repr(hello).startswith("<wasgi.Component hello.wasm wasi=0.2 digest=")
+
+
+@pytest.mark.parametrize("kind", [str, Path, lambda path: path.read_bytes(), lambda path: bytearray(path.read_bytes())])
+def test_loads_from_paths_and_bytes(kind: type[str], hello: wasgi.Component) -> None:
+    assert wasgi.Component(kind(HELLO)) == hello
+
+
+def test_loads_the_text_form() -> None:
+    component = wasgi.Component(HAND)
+    assert wasgi.App(component).handle(get("/")).status == 299
+    assert wasgi.Component(HAND.read_bytes()).digest == component.digest
+
+
+def test_an_app_takes_what_a_component_takes() -> None:
+    assert wasgi.App(str(HELLO)).handle(get("/")).text == "Hello, World!"
+    assert wasgi.App(HELLO.read_bytes()).handle(get("/")).text == "Hello, World!"
+
+
+def test_is_hashable_and_equal_by_its_content(hello: wasgi.Component, probe: wasgi.Component) -> None:
+    again = wasgi.Component(HELLO.read_bytes())
+    assert {hello: 1}[again] == 1
+    assert hello != probe
+    assert hello != "hello"
+
+
+def test_is_immutable(hello: wasgi.Component) -> None:
+    with pytest.raises(AttributeError):
+        hello.digest = "other"  # type: ignore[misc]
+
+
+@pytest.mark.parametrize("source", [HELLO, HELLO.read_bytes()])
+def test_travels_by_pickle(source: Path | bytes) -> None:
+    component = wasgi.Component(source)
+    restored = pickle.loads(pickle.dumps(component))
+    assert restored == component
+    assert wasgi.App(restored).handle(get("/")).status == 200
+
+
+def test_a_pickled_path_is_only_as_big_as_a_path() -> None:
+    assert len(pickle.dumps(wasgi.Component(HELLO))) < 1000
+
+
+def test_does_not_become_another_component_on_the_way(tmp_path: Path) -> None:
+    path = tmp_path / "guest.wasm"
+    path.write_bytes(HELLO.read_bytes())
+    pickled = pickle.dumps(wasgi.Component(path))
+    path.write_bytes(PROBE.read_bytes())
+    with pytest.raises(wasgi.InvalidComponentError, match="has changed since the component was pickled"):
+        pickle.loads(pickled)
+
+
+def test_reaches_another_process() -> None:
+    script = "import pickle, sys, wasgi; print(wasgi.App(pickle.load(sys.stdin.buffer)).handle(wasgi.Request('GET', 'http://a/')).text)"
+    pickled = pickle.dumps(wasgi.Component(HELLO.read_bytes()))
+    done = subprocess.run([sys.executable, "-c", script], input=pickled, capture_output=True, check=True)
+    assert done.stdout.strip() == b"Hello, World!"
+
+
+def test_loads_in_many_threads_at_once() -> None:
+    with concurrent.futures.ThreadPoolExecutor(8) as pool:
+        loaded = list(pool.map(lambda _: wasgi.Component(HELLO), range(16)))
+    assert len({component.digest for component in loaded}) == 1
+
+
+@pytest.mark.parametrize(
+    ("source", "message"),
+    [
+        (b"", "not a component but an empty file"),
+        (b"\0" * 100, "nothing but zeros"),
+        (CORE_MODULE, "a core WebAssembly module; hint: wrap it with `wasm-tools component new`"),
+        (b"\x7fELF\x02\x01\x01", "an ELF binary"),
+        (b"PK\x03\x04rest", "a zip archive"),
+        (b"\x1f\x8b\x08", "a gzip file; hint: unpack it"),
+        (b"<!DOCTYPE html><p>404", "an HTML page"),
+        (b"#!/bin/sh\n", "a script"),
+        (b"just some text", "it starts neither as WebAssembly"),
+        (b"(component (import", "not a valid component in text form"),
+        (HELLO.read_bytes()[:5], "a truncated component: it ends after 5 bytes"),
+        (HELLO.read_bytes()[:-10], "a truncated component"),
+        (HELLO.read_bytes()[:1000], "a truncated component: it ends after 1000 bytes"),
+        (CORE_MODULE[:4] + b"\xff\xff\xff\xff", "not a valid component"),
+    ],
+)
+def test_names_what_is_no_component(source: bytes, message: str) -> None:
+    with pytest.raises(wasgi.InvalidComponentError) as raised:
+        wasgi.Component(source)
+    assert message in str(raised.value)
+    assert isinstance(raised.value, ValueError)
+
+
+def test_names_the_file(tmp_path: Path) -> None:
+    path = tmp_path / "broken.wasm"
+    path.write_bytes(b"nonsense")
+    with pytest.raises(wasgi.InvalidComponentError) as raised:
+        wasgi.Component(path)
+    assert f"in `{path}`" in raised.value.__notes__
+
+
+def test_survives_damage_anywhere() -> None:
+    """A flipped byte gives an error or a component, never a crash."""
+    whole = HELLO.read_bytes()
+    chance = random.Random(1)
+    refused = 0
+    for _ in range(60):
+        damaged = bytearray(whole)
+        for _ in range(chance.randint(1, 4)):
+            damaged[chance.randrange(8, len(whole))] = chance.randrange(256)
+        try:
+            wasgi.Component(bytes(damaged))
+        except wasgi.ComponentError:
+            refused += 1
+    assert refused > 0
+
+
+def test_a_component_without_a_handler() -> None:
+    with pytest.raises(wasgi.UnsupportedComponentError, match="exports no HTTP handler: it exports nothing"):
+        wasgi.Component(EMPTY_COMPONENT.encode())
+
+
+def test_lists_every_missing_import() -> None:
+    text = HAND.read_text().replace(
+        "(component\n",
+        '(component\n  (import "acme:db/query@1.0.0" (instance))\n  (import "wasi:keyvalue/store@0.2.0" (instance))\n',
+        1,
+    )
+    with pytest.raises(wasgi.MissingImportError) as raised:
+        wasgi.Component(text.encode())
+    assert raised.value.missing == ["acme:db/query@1.0.0", "wasi:keyvalue/store@0.2.0"]
+    assert "`acme:db/query@1.0.0`" in str(raised.value)
+    assert "hint:" in str(raised.value)
+
+
+def test_an_import_of_the_wrong_type() -> None:
+    text = HAND.read_text().replace('(param "status-code" u16)', '(param "status-code" u64)')
+    text = text.replace("(func $set-status (param i32 i32) (result i32))", "(func $set-status (param i32 i64) (result i32))")
+    text = text.replace("(i32.const 299)", "(i64.const 299)")
+    with pytest.raises(wasgi.UnsupportedComponentError, match=r"cannot be linked: .*set-status-code"):
+        wasgi.Component(text.encode())
+
+
+def test_a_component_of_wasi_0_3_is_told_so() -> None:
+    text = '(component (instance $h) (export "wasi:http/handler@0.3.0" (instance $h)))'
+    with pytest.raises(wasgi.UnsupportedComponentError, match="speaks WASI 0.3"):
+        wasgi.Component(text.encode())
+
+
+def test_a_file_that_does_not_exist(tmp_path: Path) -> None:
+    with pytest.raises(FileNotFoundError) as raised:
+        wasgi.Component(tmp_path / "none.wasm")
+    assert raised.value.filename == str(tmp_path / "none.wasm")
+    with pytest.raises(IsADirectoryError):
+        wasgi.Component(tmp_path)
+
+
+@pytest.mark.parametrize("source", [None, 1, 2.0, ["x"]])
+def test_a_source_of_the_wrong_type(source: object) -> None:
+    with pytest.raises(TypeError, match="a component is loaded from a path or from bytes"):
+        wasgi.Component(source)  # type: ignore[arg-type]
+
+
+class TestCache:
+    """The machine code on disk: in a private directory, and never the reason for a failure."""
+
+    SCRIPT = "import logging; logging.basicConfig(); import sys, wasgi; print(wasgi.App(sys.argv[1]).handle(wasgi.Request('GET', 'http://a/')).text)"
+
+    def run(self, **environment: str) -> subprocess.CompletedProcess[str]:
+        done = subprocess.run(
+            [sys.executable, "-c", self.SCRIPT, str(HELLO)],
+            env={**os.environ, **environment},
+            capture_output=True,
+            text=True,
+            check=True,
+        )
+        assert done.stdout == "Hello, World!\n"
+        return done
+
+    def test_is_kept_privately(self, tmp_path: Path) -> None:
+        directory = tmp_path / "some" / "cache"
+        self.run(WASGI_CACHE_DIR=str(directory))
+        assert directory.stat().st_mode & 0o777 == 0o700
+        files = {file: file.stat().st_mtime_ns for file in directory.rglob("*") if file.is_file() and not file.suffix}
+        assert files
+        self.run(WASGI_CACHE_DIR=str(directory))
+        again = {file for file in directory.rglob("*") if file.is_file() and not file.suffix}
+        assert again == set(files)
+
+    def test_can_be_switched_off(self, tmp_path: Path) -> None:
+        done = self.run(WASGI_CACHE_DIR="", HOME=str(tmp_path), XDG_CACHE_HOME=str(tmp_path))
+        assert list(tmp_path.iterdir()) == []
+        assert done.stderr == ""
+
+    def test_a_place_where_nothing_can_be_written(self, tmp_path: Path) -> None:
+        (tmp_path / "file").write_text("")
+        done = self.run(WASGI_CACHE_DIR=str(tmp_path / "file" / "cache"))
+        assert "the code cache is off" in done.stderr
+
+    def test_a_place_where_others_can_write(self, tmp_path: Path) -> None:
+        directory = tmp_path / "shared"
+        directory.mkdir()
+        directory.chmod(0o777)
+        done = self.run(WASGI_CACHE_DIR=str(directory))
+        assert "others may write to it; hint: chmod 700" in done.stderr
+        assert list(directory.iterdir()) == []
+
+    def test_damaged_entries_are_replaced(self, tmp_path: Path) -> None:
+        self.run(WASGI_CACHE_DIR=str(tmp_path))
+        damaged = [file for file in tmp_path.rglob("*") if file.is_file() and not file.suffix]
+        assert damaged
+        for file in damaged:
+            file.write_bytes(file.read_bytes()[:100])
+        self.run(WASGI_CACHE_DIR=str(tmp_path))
+
+    def test_serves_several_processes_at_once(self, tmp_path: Path) -> None:
+        with concurrent.futures.ThreadPoolExecutor(4) as pool:
+            done = list(pool.map(lambda _: self.run(WASGI_CACHE_DIR=str(tmp_path)), range(4)))
+        assert [process.stderr for process in done] == [""] * 4

@@ -1,0 +1,266 @@
+"""The error tree: complete, documented, and each leaf raised for real."""
+
+from __future__ import annotations
+
+import pickle
+import re
+from pathlib import Path
+
+import pytest
+
+import wasgi
+from wasgi import errors
+
+from .conftest import AppMaker, get
+
+WIT = (Path(__file__).parents[1] / "wit" / "deps" / "http.wit").read_text()
+CASES = re.findall(
+    r"^\s+([\w-]+)(?:\((.+)\))?,$", WIT.split("variant error-code {")[1].split("\n  }")[0], flags=re.MULTILINE
+)
+PAYLOADS: dict[str, dict[str, object]] = {
+    "": {},
+    "DNS-error-payload": {"rcode": "NXDOMAIN", "info_code": 3},
+    "TLS-alert-received-payload": {"alert_id": 40, "alert_message": "handshake failure"},
+    "field-size-payload": {"field_name": "x-big", "field_size": 70_000},
+    "option<field-size-payload>": {"field_name": "x-big", "field_size": 70_000},
+    "option<u32>": {"size": 70_000},
+    "option<u64>": {"size": 1 << 40},
+}
+TEXTS = {
+    "HTTP-response-transfer-coding": "gzip",
+    "HTTP-response-content-coding": "br",
+    "internal-error": "as asked",
+}
+
+
+def payload_of(name: str, kind: str) -> dict[str, object]:
+    return {"detail": TEXTS[name]} if kind == "option<string>" else PAYLOADS[kind]
+
+
+def test_the_wit_has_39_cases_and_each_has_its_class() -> None:
+    assert [name for name, _ in CASES] == list(errors.ERROR_CODES)
+    assert len(CASES) == 39
+    for name, leaf in errors.ERROR_CODES.items():
+        assert leaf.code == name
+        assert leaf.__name__.lower() == name.replace("-", "").lower()
+        assert leaf.__doc__
+
+
+@pytest.mark.parametrize(("name", "kind"), CASES)
+def test_an_error_code_that_a_guest_answers_with_is_raised(app: AppMaker, name: str, kind: str) -> None:
+    with pytest.raises(errors.ERROR_CODES[name]) as raised:
+        app().handle(get(f"/code?name={name}"))
+    assert type(raised.value) is errors.ERROR_CODES[name]
+    assert raised.value.code == name
+    for attribute, value in payload_of(name, kind).items():
+        assert getattr(raised.value, attribute) == value
+    assert str(raised.value).startswith(name)
+
+
+@pytest.mark.parametrize(("name", "kind"), CASES)
+def test_an_error_code_that_an_upstream_raises_reaches_the_guest_and_comes_back(
+    app: AppMaker, name: str, kind: str
+) -> None:
+    def upstream(request: wasgi.Request) -> wasgi.Response:
+        raise errors.ERROR_CODES[name](**payload_of(name, kind))
+
+    made = app(outgoing=upstream)
+    with pytest.raises(errors.ERROR_CODES[name]) as raised:
+        made.handle(get("/fetch-or-code?url=http://up/"))
+    assert raised.value == errors.ERROR_CODES[name](**payload_of(name, kind))
+    # and what the guest itself saw
+    seen = made.handle(get("/fetch?url=http://up/")).text
+    variant = "".join(part[0].upper() + part[1:].lower() for part in name.split("-"))
+    assert seen.startswith(f"ErrorCode::{variant}")
+    for value in payload_of(name, kind).values():
+        assert str(value) in seen
+
+
+@pytest.mark.parametrize(("name", "kind"), CASES)
+def test_error_codes_are_values(name: str, kind: str) -> None:
+    leaf = errors.ERROR_CODES[name]
+    full = leaf(**payload_of(name, kind))
+    assert full == leaf(**payload_of(name, kind))
+    assert hash(full) == hash(leaf(**payload_of(name, kind)))
+    assert pickle.loads(pickle.dumps(full)) == full
+    assert leaf() == leaf()
+    if kind:
+        assert leaf() != full
+    assert full != Exception()
+
+
+@pytest.mark.parametrize(
+    ("name", "builtin"),
+    [
+        ("InvalidComponentError", ValueError),
+        ("GuestTimeoutError", TimeoutError),
+        ("MemoryLimitError", MemoryError),
+        ("DnsTimeout", TimeoutError),
+        ("ConnectionTimeout", TimeoutError),
+        ("ConnectionReadTimeout", TimeoutError),
+        ("HttpResponseTimeout", TimeoutError),
+        ("ConnectionRefused", ConnectionRefusedError),
+        ("ConnectionTerminated", ConnectionError),
+        ("HttpRequestDenied", PermissionError),
+        ("DestinationIpProhibited", PermissionError),
+        ("TlsCertificateError", OSError),
+    ],
+)
+def test_leaves_are_builtins_too(name: str, builtin: type[Exception]) -> None:
+    leaf = getattr(errors, name)
+    assert issubclass(leaf, builtin)
+    assert issubclass(leaf, wasgi.WasgiError)
+
+
+def test_the_tree_in_the_docstring_is_the_tree() -> None:
+    assert errors.__doc__ is not None
+    names = {name for name, value in vars(errors).items() if isinstance(value, type) and issubclass(value, wasgi.WasgiError)}
+    codes = {leaf.__name__ for leaf in errors.ERROR_CODES.values()}
+    for name in names - codes:
+        assert name.startswith("_") or name in errors.__doc__
+
+
+def test_trap(app: AppMaker) -> None:
+    with pytest.raises(wasgi.TrapError) as raised:
+        app().handle(get("/trap"))
+    trap = raised.value
+    assert "wasm `unreachable` instruction executed" in str(trap)
+    assert "in `probe::named_function_that_traps" in str(trap)
+    assert any("probe::named_function_that_traps" in frame for frame in trap.backtrace)
+    assert trap.stderr == ["last words"]
+
+
+@pytest.mark.parametrize(
+    ("route", "reason"),
+    [
+        ("/overflow?n=10000000", "call stack exhausted"),
+        ("/out-of-bounds", "out of bounds memory access"),
+    ],
+)
+def test_traps_of_other_kinds(app: AppMaker, route: str, reason: str) -> None:
+    made = app()
+    with pytest.raises(wasgi.TrapError, match=reason) as raised:
+        made.handle(get(route))
+    assert raised.value.backtrace
+    assert made.handle(get("/hello")).status == 200
+
+
+def test_no_response(app: AppMaker) -> None:
+    with pytest.raises(wasgi.NoResponseError, match="returned without setting a response"):
+        app().handle(get("/silent"))
+
+
+@pytest.mark.parametrize(("asked", "code"), [(0, 0), (1, 1), (42, 1)])
+def test_exit(app: AppMaker, asked: int, code: int) -> None:
+    with pytest.raises(wasgi.GuestExitError) as raised:
+        app().handle(get(f"/exit?code={asked}"))
+    # `wasi:cli/exit.exit` knows success and failure only
+    assert raised.value.code == code
+
+
+@pytest.mark.parametrize("route", ["/spin", "/sleep?ms=60000"])
+def test_time_limit(app: AppMaker, route: str) -> None:
+    made = app(limits=wasgi.Limits(timeout=0.1))
+    with pytest.raises(wasgi.GuestTimeoutError, match=r"0\.1 s \(`Limits.timeout`\)") as raised:
+        made.handle(get(route))
+    assert raised.value.limit == 0.1
+    assert made.handle(get("/hello")).status == 200
+
+
+async def test_time_limit_async(app: AppMaker) -> None:
+    made = app(limits=wasgi.Limits(timeout=0.1))
+    with pytest.raises(wasgi.GuestTimeoutError):
+        await made.handle_async(get("/spin"))
+
+
+def test_memory_limit(app: AppMaker) -> None:
+    made = app(limits=wasgi.Limits(memory=16 << 20))
+    with pytest.raises(wasgi.MemoryLimitError, match="16777216 bytes") as raised:
+        made.handle(get("/alloc?mib=32"))
+    assert raised.value.limit == 16 << 20
+    assert isinstance(raised.value.__cause__, wasgi.TrapError)
+    assert made.handle(get("/try-alloc?mib=32")).text == "refused"
+    assert made.handle(get("/alloc?mib=4")).text == "4"
+
+
+def test_a_guest_that_is_larger_than_its_limit_from_the_start(app: AppMaker) -> None:
+    with pytest.raises(wasgi.MemoryLimitError):
+        app(limits=wasgi.Limits(memory=65536)).handle(get("/hello"))
+
+
+def test_overload(app: AppMaker) -> None:
+    made = app(limits=wasgi.Limits(concurrency=1))
+    with made.handle(get("/endless")), pytest.raises(wasgi.OverloadedError, match="all 1 exchanges"):
+        made.handle(get("/hello"))
+    assert eventually(lambda: made.handle(get("/hello"))).status == 200
+
+
+def eventually(call):  # type: ignore[no-untyped-def]
+    """Calls until the place that is being vacated on another thread is free."""
+    for _ in range(100_000):
+        try:
+            return call()
+        except wasgi.OverloadedError:
+            pass
+    raise AssertionError("the place was never vacated")
+
+
+def test_limits_are_checked() -> None:
+    assert repr(wasgi.Limits()) == "Limits(memory=268435456, timeout=30.0, concurrency=256)"
+    assert wasgi.Limits(memory=None, timeout=None, concurrency=None).memory is None
+    assert wasgi.Limits(timeout=1) == wasgi.Limits(timeout=1.0)
+    for wrong in ({"memory": 0}, {"timeout": 0}, {"timeout": -1}, {"timeout": float("nan")}, {"timeout": float("inf")}, {"concurrency": 0}):
+        with pytest.raises(ValueError, match=f"`{next(iter(wrong))}` must be"):
+            wasgi.Limits(**wrong)  # type: ignore[arg-type]
+    with pytest.raises(OverflowError):
+        wasgi.Limits(memory=-1)
+    with pytest.raises(TypeError):
+        wasgi.Limits(memory="1")  # type: ignore[arg-type]
+
+
+class TestBrokenBodies:
+    """A body that is not whole never looks whole."""
+
+    def test_a_trap_midway(self, app: AppMaker) -> None:
+        response = app().handle(get("/trap-midway?bytes=100"))
+        with pytest.raises(wasgi.BodyError, match="broke off after 100 bytes") as raised:
+            response.read()
+        assert raised.value.received == 100
+        assert isinstance(raised.value.__cause__, wasgi.TrapError)
+
+    def test_a_trap_midway_after_many_chunks(self, app: AppMaker) -> None:
+        response = app().handle(get("/trap-midway?bytes=1000000"))
+        received = 0
+        with pytest.raises(wasgi.BodyError) as raised:
+            for chunk in response:
+                received += len(chunk)
+        assert received == raised.value.received == 1_000_000
+
+    async def test_a_trap_midway_async(self, app: AppMaker) -> None:
+        response = await app().handle_async(get("/trap-midway?bytes=1000000"))
+        received = 0
+        with pytest.raises(wasgi.BodyError):
+            async for chunk in response:
+                received += len(chunk)
+        assert received == 1_000_000
+
+    @pytest.mark.parametrize("route", ["/unfinished", "/dropped"])
+    def test_a_body_that_the_guest_does_not_finish(self, app: AppMaker, route: str) -> None:
+        response = app().handle(get(route))
+        with pytest.raises(wasgi.BodyError, match="after 10 bytes: the guest did not finish it"):
+            response.read()
+
+    def test_shorter_than_its_length(self, app: AppMaker) -> None:
+        response = app().handle(get("/length?declared=10&written=5"))
+        with pytest.raises(wasgi.BodyError, match="after 5 bytes: its content-length says 10"):
+            response.read()
+
+    def test_as_long_as_its_length(self, app: AppMaker) -> None:
+        assert app().handle(get("/length?declared=10&written=10")).read() == b"x" * 10
+
+    def test_a_time_limit_midway(self, app: AppMaker) -> None:
+        response = app(limits=wasgi.Limits(timeout=0.2)).handle(get("/endless"))
+        with pytest.raises(wasgi.BodyError) as raised:
+            for _ in response:
+                pass
+        assert isinstance(raised.value.__cause__, wasgi.GuestTimeoutError)
