@@ -80,14 +80,9 @@ fn prepare(path: &str) -> Result<ProxyPre<Host>> {
 }
 
 async fn hello(pre: &ProxyPre<Host>) -> Result<usize> {
-    let request = http::Request::get("http://example.com/hello?x=1")
-        .body(Empty::new().map_err(|never: std::convert::Infallible| match never {}))?;
-    let host = Host {
-        table: ResourceTable::new(),
-        wasi: WasiCtx::builder().build(),
-        http: WasiHttpCtx::new(),
-        hooks: Denied,
-    };
+    let request = http::Request::get("http://example.com/hello?x=1").body(Empty::new())?;
+    let host =
+        Host { table: ResourceTable::new(), wasi: WasiCtx::builder().build(), http: WasiHttpCtx::new(), hooks: Denied };
     let mut store = Store::new(pre.engine(), host);
     store.set_epoch_deadline(1);
     store.epoch_deadline_async_yield_and_update(1);

@@ -2,7 +2,8 @@
 
     just bench
 
-Rounds of the three alternate; the figures are medians of the rounds, the ratios are to the floor.
+Rounds of the three alternate. A figure is the median of its rounds, a ratio the median of each round's ratio to the
+floor's: the machine's moods touch neighbours alike.
 """
 
 from __future__ import annotations
@@ -38,14 +39,15 @@ async def awaited(app: wasgi.App, requests: int) -> float:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("floor", help="the built benches/floor.rs")
-    parser.add_argument("--requests", type=int, default=10_000, help="requests a round")
-    parser.add_argument("--rounds", type=int, default=9)
+    parser.add_argument("--requests", type=int, default=2_000, help="requests a round")
+    parser.add_argument("--rounds", type=int, default=40)
     options = parser.parse_args()
     app = wasgi.App(GUEST)
     times: dict[str, list[float]] = {"floor (plain Rust)": [], "app.handle": [], "await app.handle_async": []}
     command = [options.floor, str(GUEST), str(options.requests)]
     with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as floor:
-        assert floor.stdin is not None and floor.stdout is not None
+        assert floor.stdin is not None
+        assert floor.stdout is not None
         for n in range(options.rounds + 1):
             floor.stdin.write("\n")
             floor.stdin.flush()
@@ -58,10 +60,11 @@ def main() -> None:
                 for name, figure in zip(times, figures, strict=True):
                     times[name].append(figure)
         floor.stdin.close()
-    base = statistics.median(times["floor (plain Rust)"])
+    floors = times["floor (plain Rust)"]
     for name, figures in times.items():
+        ratio = statistics.median(figure / base for figure, base in zip(figures, floors, strict=True))
         middle = statistics.median(figures)
-        print(f"{name:24}{middle:8.1f} µs {middle / base:8.2f}×   (from {min(figures):.1f} to {max(figures):.1f})")
+        print(f"{name:24}{middle:8.1f} µs {ratio:8.2f} x   (rounds from {min(figures):.1f} to {max(figures):.1f} µs)")
 
 
 if __name__ == "__main__":

@@ -123,9 +123,7 @@ impl GuestBody {
             Some(Err(error @ Error::Caller(_))) => return error.clone(),
             Some(Err(error)) => (error.to_string(), Some(Box::new(error.clone()))),
             _ => match self.expected {
-                Some(expected) if expected != self.received => {
-                    (format!("its content-length says {expected}"), None)
-                }
+                Some(expected) if expected != self.received => (format!("its content-length says {expected}"), None),
                 _ => ("the guest did not finish it".to_owned(), None),
             },
         };

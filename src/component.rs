@@ -47,11 +47,9 @@ const HEAVY: Duration = Duration::from_micros(500);
 
 impl Prepared {
     fn new(linked: &Linked, compiled: wasmtime::component::Component) -> Result<Self, Error> {
-        let pre = linked
-            .linker
-            .instantiate_pre(&compiled)
-            .and_then(ProxyPre::new)
-            .map_err(|error| Error::UnsupportedComponent(format!("the component cannot be linked: {}", chain(&error))))?;
+        let pre = linked.linker.instantiate_pre(&compiled).and_then(ProxyPre::new).map_err(|error| {
+            Error::UnsupportedComponent(format!("the component cannot be linked: {}", chain(&error)))
+        })?;
         Ok(Self { compiled, pre, set_up: AtomicU64::new(0) })
     }
 
@@ -156,20 +154,22 @@ fn compile(
         }
         Err(error) => {
             let reason = chain(&error);
-            Err(if reason.contains("not enabled") || reason.contains("support is not") || reason.contains("requires the") {
-                Error::UnsupportedComponent(format!("the component uses what this engine does not offer: {reason}"))
-            } else {
-                Error::InvalidComponent(format!("not a valid component: {reason}"))
-            })
+            Err(
+                if reason.contains("not enabled")
+                    || reason.contains("support is not")
+                    || reason.contains("requires the")
+                {
+                    Error::UnsupportedComponent(format!("the component uses what this engine does not offer: {reason}"))
+                } else {
+                    Error::InvalidComponent(format!("not a valid component: {reason}"))
+                },
+            )
         }
     }
 }
 
 fn missing_error(missing: Vec<String>) -> Error {
-    let mut message = format!(
-        "the component imports what wasgi does not provide: `{}`",
-        missing.join("`, `")
-    );
+    let mut message = format!("the component imports what wasgi does not provide: `{}`", missing.join("`, `"));
     let hint = if missing.iter().any(|name| name.starts_with("wasi:") && name.contains("@0.3")) {
         "this version provides WASI 0.2 only"
     } else if missing.iter().any(|name| name.starts_with("wasi:")) {

@@ -9,9 +9,7 @@ use std::sync::{Mutex, OnceLock};
 use std::time::Duration;
 
 use wasmtime::component::Linker;
-use wasmtime::{
-    Cache, CacheConfig, Config, Enabled, Engine, InstanceAllocationStrategy, PoolingAllocationConfig,
-};
+use wasmtime::{Cache, CacheConfig, Config, Enabled, Engine, InstanceAllocationStrategy, PoolingAllocationConfig};
 
 use crate::error::{Error, chain};
 use crate::host::Host;
@@ -240,11 +238,7 @@ fn open_cache(notes: &mut Vec<String>) -> Option<Cache> {
 #[cfg(unix)]
 fn private_directory(directory: &std::path::Path) -> Result<PathBuf, String> {
     use std::os::unix::fs::{DirBuilderExt, MetadataExt};
-    std::fs::DirBuilder::new()
-        .recursive(true)
-        .mode(0o700)
-        .create(directory)
-        .map_err(|error| error.to_string())?;
+    std::fs::DirBuilder::new().recursive(true).mode(0o700).create(directory).map_err(|error| error.to_string())?;
     let directory = directory.canonicalize().map_err(|error| error.to_string())?;
     let metadata = std::fs::metadata(&directory).map_err(|error| error.to_string())?;
     let user = rustix::process::geteuid().as_raw();

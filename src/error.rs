@@ -14,10 +14,7 @@ pub enum Error {
 
     /// The component imports what no host function here provides.
     #[error("{message}")]
-    MissingImports {
-        message: String,
-        missing: Vec<String>,
-    },
+    MissingImports { message: String, missing: Vec<String> },
 
     /// A valid component that this version cannot serve.
     #[error("{0}")]
@@ -47,11 +44,7 @@ pub enum Error {
 
     /// A body that broke off.
     #[error("the body broke off after {received} bytes: {reason}")]
-    Body {
-        received: u64,
-        reason: String,
-        cause: Option<Box<Error>>,
-    },
+    Body { received: u64, reason: String, cause: Option<Box<Error>> },
 
     /// The caller's own failure, say of its request body: handed back as it is.
     #[error("{0}")]
@@ -88,21 +81,14 @@ impl Trap {
             .downcast_ref::<wasmtime::WasmBacktrace>()
             .map(|backtrace| backtrace.frames().iter().map(frame).collect())
             .unwrap_or_default();
-        let mut message = format!(
-            "the guest trapped: {}",
-            reason.strip_prefix("wasm trap: ").unwrap_or(&reason)
-        );
+        let mut message = format!("the guest trapped: {}", reason.strip_prefix("wasm trap: ").unwrap_or(&reason));
         if let Some(frame) = backtrace.iter().find(|frame| !is_runtime(frame)) {
             message.push_str(&format!(" in `{frame}`"));
         }
         if let Some(line) = stderr.last() {
             message.push_str(&format!("; its last words: {line}"));
         }
-        Self {
-            message,
-            backtrace,
-            stderr,
-        }
+        Self { message, backtrace, stderr }
     }
 }
 

@@ -53,7 +53,13 @@ pub struct Host {
 }
 
 impl Host {
-    pub(crate) fn new(grants: &Grants, limits: &Limits, stdio: &Arc<Stdio>, peak: Arc<AtomicU64>, hooks: Hooks) -> Result<Self, Error> {
+    pub(crate) fn new(
+        grants: &Grants,
+        limits: &Limits,
+        stdio: &Arc<Stdio>,
+        peak: Arc<AtomicU64>,
+        hooks: Hooks,
+    ) -> Result<Self, Error> {
         let mut wasi = WasiCtxBuilder::new();
         wasi.stdout(GuestStream { stdio: stdio.clone(), stream: Stream::Stdout })
             .stderr(GuestStream { stdio: stdio.clone(), stream: Stream::Stderr })

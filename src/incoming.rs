@@ -72,7 +72,13 @@ impl App {
         store.limiter(|host| &mut host.memory);
         store.set_epoch_deadline(1);
         store.epoch_deadline_async_yield_and_update(1);
-        let mut guest = Guest { store, shared: shared.clone(), limits: self.limits.clone(), _ticking: world.tick()?, _permit: permit };
+        let mut guest = Guest {
+            store,
+            shared: shared.clone(),
+            limits: self.limits.clone(),
+            _ticking: world.tick()?,
+            _permit: permit,
+        };
 
         let scheme = match request.uri().scheme_str() {
             Some("http") | None => Scheme::Http,
@@ -323,7 +329,9 @@ impl Exchange {
             Err(_) => Err(match self.owner.fate() {
                 Some(Err(error)) => error.clone(),
                 Some(Ok(())) => Error::NoResponse("the guest returned without setting a response".into()),
-                None => Error::NoResponse("the guest dropped its `response-outparam` without setting a response".into()),
+                None => {
+                    Error::NoResponse("the guest dropped its `response-outparam` without setting a response".into())
+                }
             }),
         })
     }

@@ -23,7 +23,7 @@ mod _wasgi {
     #[pymodule_export]
     use crate::py::body::{AsyncChunks, Chunks};
     #[pymodule_export]
-    use crate::py::bridge::{LoopBridge, _after_fork, _shut_down, _work};
+    use crate::py::bridge::{_after_fork, _shut_down, _work, LoopBridge};
     #[pymodule_export]
     use crate::py::component::{_outline, _restore_component, PyComponent};
     #[pymodule_export]

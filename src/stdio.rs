@@ -44,7 +44,8 @@ pub struct Stdio {
 
 #[derive(Default)]
 struct State {
-    partial: [Vec<u8>; 2],
+    out: Vec<u8>,
+    err: Vec<u8>,
     waiting: VecDeque<Line>,
     bytes: usize,
     last: VecDeque<String>,
@@ -73,16 +74,18 @@ impl Stdio {
         self.lock().waiting.is_empty()
     }
 
-    /// From now on somebody is to be told of new lines.
+    /// From now on somebody is to be told of lines: of those that wait, and of new ones.
     pub fn set_bell(&self, bell: Bell) {
-        self.lock().bell = Some(bell);
+        let mut state = self.lock();
+        state.bell = Some(bell);
+        state.ring();
     }
 
     /// The guest has ended: what it wrote last is a line, newline or not.
     pub fn finish(&self) {
         let mut state = self.lock();
         for stream in [Stream::Stdout, Stream::Stderr] {
-            let rest = std::mem::take(&mut state.partial[stream as usize]);
+            let rest = std::mem::take(state.partial(stream));
             if !rest.is_empty() {
                 state.push(stream, &rest);
             }
@@ -95,7 +98,7 @@ impl Stdio {
     pub fn last_words(&self) -> Vec<String> {
         let state = self.lock();
         let mut last: Vec<String> = state.last.iter().cloned().collect();
-        let partial = &state.partial[Stream::Stderr as usize];
+        let partial = &state.err;
         if !partial.is_empty() {
             last.push(String::from_utf8_lossy(partial).into_owned());
         }
@@ -106,7 +109,7 @@ impl Stdio {
         let mut state = self.lock();
         while let Some(end) = bytes.iter().position(|&byte| byte == b'\n') {
             let (line, rest) = bytes.split_at(end);
-            let mut whole = std::mem::take(&mut state.partial[stream as usize]);
+            let mut whole = std::mem::take(state.partial(stream));
             if whole.is_empty() {
                 state.push(stream, line);
             } else {
@@ -116,9 +119,9 @@ impl Stdio {
             bytes = rest.get(1..).unwrap_or_default();
         }
         if !bytes.is_empty() {
-            state.partial[stream as usize].extend_from_slice(bytes);
-            if state.partial[stream as usize].len() >= LONGEST_LINE {
-                let whole = std::mem::take(&mut state.partial[stream as usize]);
+            state.partial(stream).extend_from_slice(bytes);
+            if state.partial(stream).len() >= LONGEST_LINE {
+                let whole = std::mem::take(state.partial(stream));
                 state.push(stream, &whole);
             }
         }
@@ -131,6 +134,14 @@ impl Stdio {
 }
 
 impl State {
+    /// What has come of a line that is not complete.
+    fn partial(&mut self, stream: Stream) -> &mut Vec<u8> {
+        match stream {
+            Stream::Stdout => &mut self.out,
+            Stream::Stderr => &mut self.err,
+        }
+    }
+
     fn push(&mut self, stream: Stream, line: &[u8]) {
         let line = line.strip_suffix(b"\r").unwrap_or(line);
         let text = String::from_utf8_lossy(line).into_owned();

@@ -313,7 +313,8 @@ async def test_many_tasks_at_once(app: AppMaker) -> None:
 
     async def work(n: int) -> bytes:
         response = await made.handle_async(post("/echo", (chunk for chunk in [b"%d" % n])))
-        return await response.aread()
+        body: bytes = await response.aread()
+        return body
 
     assert await asyncio.gather(*map(work, range(200))) == [b"%d" % n for n in range(200)]
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pickle
 import re
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -114,7 +115,9 @@ def test_leaves_are_builtins_too(name: str, builtin: type[Exception]) -> None:
 
 def test_the_tree_in_the_docstring_is_the_tree() -> None:
     assert errors.__doc__ is not None
-    names = {name for name, value in vars(errors).items() if isinstance(value, type) and issubclass(value, wasgi.WasgiError)}
+    names = {
+        name for name, value in vars(errors).items() if isinstance(value, type) and issubclass(value, wasgi.WasgiError)
+    }
     codes = {leaf.__name__ for leaf in errors.ERROR_CODES.values()}
     for name in names - codes:
         assert name.startswith("_") or name in errors.__doc__
@@ -195,7 +198,7 @@ def test_overload(app: AppMaker) -> None:
     assert eventually(lambda: made.handle(get("/hello"))).status == 200
 
 
-def eventually(call):  # type: ignore[no-untyped-def]
+def eventually(call: Callable[[], wasgi.Response]) -> wasgi.Response:
     """Calls until the place that is being vacated on another thread is free."""
     for _ in range(100_000):
         try:
@@ -209,9 +212,16 @@ def test_limits_are_checked() -> None:
     assert repr(wasgi.Limits()) == "Limits(memory=268435456, timeout=30.0, concurrency=256)"
     assert wasgi.Limits(memory=None, timeout=None, concurrency=None).memory is None
     assert wasgi.Limits(timeout=1) == wasgi.Limits(timeout=1.0)
-    for wrong in ({"memory": 0}, {"timeout": 0}, {"timeout": -1}, {"timeout": float("nan")}, {"timeout": float("inf")}, {"concurrency": 0}):
+    for wrong in (
+        {"memory": 0},
+        {"timeout": 0},
+        {"timeout": -1},
+        {"timeout": float("nan")},
+        {"timeout": float("inf")},
+        {"concurrency": 0},
+    ):
         with pytest.raises(ValueError, match=f"`{next(iter(wrong))}` must be"):
-            wasgi.Limits(**wrong)  # type: ignore[arg-type]
+            wasgi.Limits(**wrong)
     with pytest.raises(OverflowError):
         wasgi.Limits(memory=-1)
     with pytest.raises(TypeError):

@@ -19,12 +19,15 @@ def demo() -> None:
     loaded = wasgi.Component(component)
     millis = (time.perf_counter() - begun) * 1e3
     style.step("1. Load a component that somebody else wrote", 'component = wasgi.Component("demo.wasm")')
-    style.shows(f"{len(component) // 1024} KiB of WebAssembly, WASI {loaded.wasi}, ready in {millis:.0f} ms (the machine code is cached)")
+    style.shows(
+        f"{len(component) // 1024} KiB of WebAssembly, WASI {loaded.wasi}, "
+        f"ready in {millis:.0f} ms (the machine code is cached)"
+    )
 
     app = wasgi.App(loaded, stdout=lambda line: style.shows(f"the guest prints: {line}"))
     style.step(
         "2. Hand it a request",
-        'app = wasgi.App(component)',
+        "app = wasgi.App(component)",
         'app.handle(wasgi.Request("GET", "http://demo.local/greet?name=Ada"))',
     )
     response = app.handle(wasgi.Request("GET", "http://demo.local/greet?name=Ada"))

@@ -91,7 +91,9 @@ def inspect(file: Path) -> list[str]:
     source = file.read_bytes()
     imports, exports, wasi, missing = _wasgi._outline(source)
     names = {name.partition("@")[0] for name in imports}
-    versions = sorted({name.partition("@")[2] for name in imports + exports if name.startswith("wasi:") and "@" in name})
+    versions = sorted(
+        {name.partition("@")[2] for name in imports + exports if name.startswith("wasi:") and "@" in name}
+    )
     lines = [f"{file}: a component, {len(source):,} bytes"]
     if wasi is None:
         lines.append("  handler   none: it exports no `wasi:http/incoming-handler@0.2`, so wasgi cannot call it")

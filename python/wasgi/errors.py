@@ -21,9 +21,9 @@
 
 An `ErrorCode` travels both ways. A guest that answers with an error-code makes `App.handle` raise it; an upstream that
 raises one gives the guest exactly that code. Other exceptions of an upstream reach the guest as the code that is their
-true counterpart (``TimeoutError`` as ``connection-timeout``, ``ConnectionRefusedError`` as ``connection-refused``, …), or
-else as ``internal-error`` with the exception's type and no more; those are logged with their traceback to the logger
-``wasgi.outgoing``.
+true counterpart (``TimeoutError`` as ``connection-timeout``, ``ConnectionRefusedError`` as ``connection-refused``),
+or else as ``internal-error`` with the exception's type and no more; those are logged with their traceback to the
+logger ``wasgi.outgoing``.
 """
 
 from __future__ import annotations
@@ -178,8 +178,10 @@ class ErrorCode(WasgiError):
 
 
 class _Sized(ErrorCode):
-    """Attributes:
-    size: Bytes, if known.
+    """A size.
+
+    Attributes:
+        size: Bytes, if known.
     """
 
     def __init__(self, size: int | None = None) -> None:
@@ -194,8 +196,10 @@ class _Sized(ErrorCode):
 
 
 class _Detailed(ErrorCode):
-    """Attributes:
-    detail: The coding, or what happened, if known.
+    """Some text.
+
+    Attributes:
+        detail: The coding, or what happened, if known.
     """
 
     def __init__(self, detail: str | None = None) -> None:
@@ -210,9 +214,11 @@ class _Detailed(ErrorCode):
 
 
 class _Field(ErrorCode):
-    """Attributes:
-    field_name: The field, if known.
-    field_size: Its size in bytes, if known.
+    """A field.
+
+    Attributes:
+        field_name: The field, if known.
+        field_size: Its size in bytes, if known.
     """
 
     def __init__(self, field_name: str | None = None, field_size: int | None = None) -> None:

@@ -37,7 +37,10 @@ pub struct PyLimits {
 #[pymethods]
 impl PyLimits {
     #[new]
-    #[pyo3(signature = (*, memory=Some(256 << 20), timeout=Some(30.0), concurrency=Some(256)))]
+    #[pyo3(
+        signature = (*, memory=Some(256 << 20), timeout=Some(30.0), concurrency=Some(256)),
+        text_signature = "(*, memory=268435456, timeout=30.0, concurrency=256)"
+    )]
     fn new(memory: Option<u64>, timeout: Option<f64>, concurrency: Option<usize>) -> PyResult<Self> {
         if memory == Some(0) {
             return Err(PyValueError::new_err("`memory` must be a positive number of bytes, or None: 0"));
@@ -128,11 +131,12 @@ fn grants(
     let mut grants = Grants::default();
     if let Some(env) = env {
         for item in env.items()?.iter() {
-            let (name, value): (String, String) = item.extract().map_err(|_| {
-                PyTypeError::new_err("`env` must map str to str")
-            })?;
+            let (name, value): (String, String) =
+                item.extract().map_err(|_| PyTypeError::new_err("`env` must map str to str"))?;
             if name.is_empty() || name.contains(['=', '\0']) || value.contains('\0') {
-                return Err(PyValueError::new_err(format!("`env` has a name or value that no environment holds: {name:?}")));
+                return Err(PyValueError::new_err(format!(
+                    "`env` has a name or value that no environment holds: {name:?}"
+                )));
             }
             grants.env.push((name, value));
         }
@@ -151,7 +155,9 @@ fn grants(
             let (host, write) = match given.cast::<PyDir>() {
                 Ok(dir) => (dir.get().path.clone(), dir.get().write),
                 Err(_) => (
-                    given.extract().map_err(|_| PyTypeError::new_err("`dirs` must map guest paths to `Dir` or paths"))?,
+                    given
+                        .extract()
+                        .map_err(|_| PyTypeError::new_err("`dirs` must map guest paths to `Dir` or paths"))?,
                     false,
                 ),
             };
@@ -353,9 +359,9 @@ impl Operation for Handle {
                 *self = Self::Begun(begun);
                 Poll::Pending
             }
-            Poll::Ready(outcome) => Poll::Ready(
-                begun.answer(py, outcome).and_then(|response| Ok(Py::new(py, response)?.into_any())),
-            ),
+            Poll::Ready(outcome) => {
+                Poll::Ready(begun.answer(py, outcome).and_then(|response| Ok(Py::new(py, response)?.into_any())))
+            }
         }
     }
 }

@@ -41,9 +41,7 @@ impl Awaitable {
             State::Waiting(operation) => (operation, false),
             State::Done => return Err(PyRuntimeError::new_err("cannot await this a second time")),
         };
-        if is_new
-            && let Poll::Ready(result) = operation.poll(py, &mut Context::from_waker(Waker::noop()))
-        {
+        if is_new && let Poll::Ready(result) = operation.poll(py, &mut Context::from_waker(Waker::noop())) {
             return finished(py, result);
         }
         let running = LoopCore::running_loop(py)?;
@@ -91,11 +89,11 @@ impl Awaitable {
     }
 
     /// Called when the task is cancelled: what was waited for is stopped, then the exception goes on.
-    #[pyo3(signature = (r#type, value=None, traceback=None))]
+    #[pyo3(signature = (exception, value=None, traceback=None, /))]
     fn throw(
         &self,
         py: Python<'_>,
-        r#type: &Bound<'_, PyAny>,
+        exception: &Bound<'_, PyAny>,
         value: Option<&Bound<'_, PyAny>>,
         traceback: Option<&Bound<'_, PyAny>>,
     ) -> PyResult<Py<PyAny>> {
@@ -103,9 +101,9 @@ impl Awaitable {
         let _ = traceback;
         let exception = match value {
             Some(value) if value.is_instance_of::<pyo3::exceptions::PyBaseException>() => value.clone(),
-            Some(value) => r#type.call1((value,))?,
-            None if r#type.is_instance_of::<pyo3::types::PyType>() => r#type.call0()?,
-            None => r#type.clone(),
+            Some(value) => exception.call1((value,))?,
+            None if exception.is_instance_of::<pyo3::types::PyType>() => exception.call0()?,
+            None => exception.clone(),
         };
         Err(PyErr::from_value(exception))
     }

@@ -130,9 +130,7 @@ impl PyBody {
         Ok(match self.consume(py)? {
             Content::Bytes(bytes) => (with_trailers(bytes, trailers), None),
             Content::Guest(body) => match Arc::try_unwrap(body) {
-                Ok(body) => {
-                    (body.into_inner().unwrap_or_else(|poisoned| poisoned.into_inner()).boxed_unsync(), None)
-                }
+                Ok(body) => (body.into_inner().unwrap_or_else(|poisoned| poisoned.into_inner()).boxed_unsync(), None),
                 Err(_) => return Err(named(py, "BodyError", "the body is being read elsewhere")),
             },
             Content::Source(source) => {
@@ -193,9 +191,11 @@ impl PyBody {
             Content::Source(_) => Err(blocking_source()),
             content => {
                 let operation = match content {
-                    Content::Guest(body) => {
-                        ReadAll { body: self.clone(), gather: Some(Gather { body, gathered: BytesMut::new(), first: None }), ready: None }
-                    }
+                    Content::Guest(body) => ReadAll {
+                        body: self.clone(),
+                        gather: Some(Gather { body, gathered: BytesMut::new(), first: None }),
+                        ready: None,
+                    },
                     Content::Bytes(bytes) => ReadAll { body: self.clone(), gather: None, ready: Some(bytes) },
                     _ => ReadAll { body: self.clone(), gather: None, ready: Some(Bytes::new()) },
                 };
@@ -276,7 +276,9 @@ impl PyBody {
 }
 
 fn blocking_source() -> PyErr {
-    PyTypeError::new_err("this body is an iterator or a file, which blocks; hint: `read()` or `for`, outside the event loop")
+    PyTypeError::new_err(
+        "this body is an iterator or a file, which blocks; hint: `read()` or `for`, outside the event loop",
+    )
 }
 
 fn with_trailers(bytes: Bytes, trailers: Option<HeaderMap>) -> WasiBody {

@@ -146,25 +146,19 @@ impl LoopBridge {
         let py = event_loop.py();
         let (reader, writer) = std::io::pipe()?;
         let descriptor = reader.as_raw_fd();
-        let core = Arc::new(LoopCore {
-            jobs: Mutex::new(Vec::new()),
-            signalled: AtomicBool::new(false),
-            pipe: writer,
-        });
+        let core = Arc::new(LoopCore { jobs: Mutex::new(Vec::new()), signalled: AtomicBool::new(false), pipe: writer });
         let bridge = Py::new(py, Self { core, pipe: reader, process: std::process::id() })?;
         // In a context of its own: the reader would keep alive the one of whoever came first.
         let context = py.import("contextvars")?.getattr("Context")?.call0()?;
-        context
-            .call_method1("run", (event_loop.getattr("add_reader")?, descriptor, &bridge))
-            .map_err(|error| {
-                if error.is_instance_of::<PyNotImplementedError>(py) {
-                    PyRuntimeError::new_err(
-                        "this event loop cannot watch a pipe (`add_reader`); hint: use asyncio.SelectorEventLoop or uvloop",
-                    )
-                } else {
-                    error
-                }
-            })?;
+        context.call_method1("run", (event_loop.getattr("add_reader")?, descriptor, &bridge)).map_err(|error| {
+            if error.is_instance_of::<PyNotImplementedError>(py) {
+                PyRuntimeError::new_err(
+                    "this event loop cannot watch a pipe (`add_reader`); hint: use asyncio.SelectorEventLoop or uvloop",
+                )
+            } else {
+                error
+            }
+        })?;
         Ok(bridge)
     }
 }

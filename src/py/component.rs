@@ -140,7 +140,10 @@ pub fn _restore_component(path: &Bound<'_, PyAny>, digest: &str) -> PyResult<PyC
         Err(named(
             path.py(),
             "InvalidComponentError",
-            format!("`{path}` has changed since the component was pickled: its digest is {}", restored.component.digest),
+            format!(
+                "`{path}` has changed since the component was pickled: its digest is {}",
+                restored.component.digest
+            ),
         ))
     }
 }

@@ -63,7 +63,9 @@ impl Source {
                     chunk
                 }
                 Self::Async(_) => {
-                    return Err(PyTypeError::new_err("this body is an async iterable; hint: read it with `async for` or `await aread()`"));
+                    return Err(PyTypeError::new_err(
+                        "this body is an async iterable; hint: read it with `async for` or `await aread()`",
+                    ));
                 }
             };
             let chunk = chunk_bytes(&chunk)?;
@@ -311,7 +313,9 @@ impl Operation for Wanted {
         if state.gone || state.wanted {
             let wanted = !state.gone;
             drop(state);
-            return Poll::Ready(wanted.into_pyobject(py).map(|flag| flag.to_owned().into_any().unbind()).map_err(Into::into));
+            return Poll::Ready(
+                wanted.into_pyobject(py).map(|flag| flag.to_owned().into_any().unbind()).map_err(Into::into),
+            );
         }
         state.producer = Some(cx.waker().clone());
         Poll::Pending

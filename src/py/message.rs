@@ -156,7 +156,8 @@ fn parse_url(url: &str) -> PyResult<Uri> {
         .path_and_query(encoded)
         .build()
         .map_err(|error| wrong(&error.to_string()))?;
-    if uri.authority().is_some_and(|authority| authority.port_u16().is_none() && authority.as_str() != authority.host()) {
+    if uri.authority().is_some_and(|authority| authority.port_u16().is_none() && authority.as_str() != authority.host())
+    {
         return Err(wrong("its port is no number up to 65535"));
     }
     Ok(uri)
@@ -455,11 +456,7 @@ impl PyResponse {
 struct Itself(Option<Py<PyAny>>);
 
 impl super::awaitable::Operation for Itself {
-    fn poll(
-        &mut self,
-        py: Python<'_>,
-        _: &mut std::task::Context<'_>,
-    ) -> std::task::Poll<PyResult<Py<PyAny>>> {
+    fn poll(&mut self, py: Python<'_>, _: &mut std::task::Context<'_>) -> std::task::Poll<PyResult<Py<PyAny>>> {
         std::task::Poll::Ready(Ok(self.0.take().unwrap_or_else(|| py.None())))
     }
 }

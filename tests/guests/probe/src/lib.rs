@@ -214,6 +214,13 @@ impl Guest for Probe {
                 std::mem::forget(future);
                 named_function_that_traps();
             }
+            "/print-and-fetch" => {
+                println!("before the request");
+                match fetch(&query) {
+                    Ok(response) => relay(response, out),
+                    Err(code) => text(out, 502, &format!("{code:?}")),
+                }
+            }
             // the answer is complete; then the guest fetches `url` and ends
             "/work-after" => {
                 text(out, 200, "done already");

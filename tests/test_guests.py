@@ -1,0 +1,45 @@
+"""The guests of these tests: each built from the sources that stand beside it, and each used."""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+import re
+from pathlib import Path
+from types import ModuleType
+
+from .conftest import COMPONENTS, GUESTS
+
+TESTS = Path(__file__).parent
+
+
+def hashes() -> ModuleType:
+    spec = importlib.util.spec_from_file_location("hashes", GUESTS / "hashes.py")
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+def test_the_components_match_their_sources() -> None:
+    module = hashes()
+    recorded = json.loads(module.RECORD.read_text())
+    assert module.present() == recorded, "build the guests again: tests/guests/build.sh"
+
+
+def test_each_guest_is_small_and_names_no_machine() -> None:
+    for path in [*COMPONENTS.glob("*.wasm"), *hashes().COMPONENTS.values()]:
+        content = path.read_bytes()
+        assert len(content) < 300_000
+        for place in (b"/root/", b"/home/", b"/work/"):
+            assert place not in content, f"{path.name} names {place!r}"
+
+
+def test_each_route_of_the_probe_is_used() -> None:
+    source = (GUESTS / "probe" / "src" / "lib.rs").read_text()
+    routes = set(re.findall(r'^ +"(/[\w-]+)" =>', source, re.MULTILINE))
+    assert len(routes) > 30
+    tests = "".join(path.read_text() for path in TESTS.glob("test_*.py"))
+    unused = {route for route in routes if not re.search(re.escape(route) + r'["?& ]', tests)}
+    assert unused == set()

@@ -1,0 +1,96 @@
+"""The package as a whole: complete, typed, and what its README says."""
+
+from __future__ import annotations
+
+import importlib.metadata
+import importlib.resources
+import re
+import subprocess
+import sys
+import tomllib
+from pathlib import Path
+
+import pytest
+
+import wasgi
+
+from .conftest import HELLO
+
+ROOT = Path(__file__).parents[1]
+PYPROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())
+CARGO = tomllib.loads((ROOT / "Cargo.toml").read_text())
+
+
+def test_all_is_sorted_and_whole() -> None:
+    assert wasgi.__all__ == sorted(wasgi.__all__)
+    public = {name for name, value in vars(wasgi).items() if not name.startswith("_")}
+    assert public - set(wasgi.__all__) <= {"headers", "cli"}
+    for name in wasgi.__all__:
+        assert hasattr(wasgi, name)
+
+
+def test_exceptions_of_the_top_level_are_those_of_the_tree() -> None:
+    top = {name for name in wasgi.__all__ if name.endswith("Error") or name == "ErrorCode"}
+    codes = {leaf.__name__ for leaf in wasgi.errors.ERROR_CODES.values()}
+    assert top == set(wasgi.errors.__all__) - codes
+
+
+def test_abi3_equals_requires_python() -> None:
+    (feature,) = CARGO["dependencies"]["pyo3"]["features"]
+    minor = re.fullmatch(r"abi3-py3(\d+)", feature)
+    assert minor is not None
+    assert PYPROJECT["project"]["requires-python"] == f">=3.{minor[1]}"
+
+
+def test_the_version_is_cargos() -> None:
+    assert importlib.metadata.version("wasgi") == CARGO["package"]["version"]
+
+
+def test_is_typed() -> None:
+    assert importlib.resources.files("wasgi").joinpath("py.typed").is_file()
+
+
+def test_only_the_folder_py_knows_python() -> None:
+    for path in (ROOT / "src").rglob("*.rs"):
+        if "py" not in path.relative_to(ROOT / "src").parts and path.name != "lib.rs":
+            assert "pyo3" not in path.read_text(), path
+
+
+def test_the_house_is_drawn_as_it_stands() -> None:
+    """ARCHITECTURE.md names each room, and no room that is not there."""
+    drawn = (ROOT / "ARCHITECTURE.md").read_text()
+    rooms = [path for path in (ROOT / "src").rglob("*.rs") if path.name != "mod.rs"]
+    rooms += (ROOT / "python" / "wasgi").glob("*.py")
+    for room in rooms:
+        assert f"`{room.name}`" in drawn, f"{room.name} is not in ARCHITECTURE.md"
+    for name in re.findall(r"^\| `(\w+\.(?:rs|py))`", drawn, re.MULTILINE):
+        assert any(room.name == name for room in rooms), f"{name} is in ARCHITECTURE.md only"
+
+
+def test_each_dependency_is_explained() -> None:
+    explained = (ROOT / "ARCHITECTURE.md").read_text()
+    for name in [*CARGO["dependencies"], *CARGO["dev-dependencies"]]:
+        assert f"`{name}`" in explained, f"{name} is not in ARCHITECTURE.md"
+
+
+README = (ROOT / "README.md").read_text()
+
+
+@pytest.mark.parametrize("code", re.findall(r"```python\n(.*?)```", README, re.DOTALL))
+def test_the_readmes_code_runs(code: str, tmp_path: Path) -> None:
+    (tmp_path / "hello.wasm").write_bytes(HELLO.read_bytes())
+    done = subprocess.run([sys.executable, "-c", code], cwd=tmp_path, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    expected = re.findall(r"# prints: (.*)", code)
+    assert done.stdout.splitlines() == expected
+
+
+def test_the_readme_names_the_two_commands() -> None:
+    blocks = re.findall(r"```sh\n(.*?)```", README, re.DOTALL)
+    commands = [line.split("#")[0].strip() for line in blocks[0].splitlines()]
+    assert commands == ["uv run wasgi demo", "uv run pytest"]
+
+
+def test_no_lock_of_pythons_is_tracked() -> None:
+    ignored = (ROOT / ".gitignore").read_text().splitlines()
+    assert "uv.lock" in ignored
