@@ -85,6 +85,9 @@ impl Trap {
         if let Some(frame) = backtrace.iter().find(|frame| !is_runtime(frame)) {
             message.push_str(&format!(" in `{frame}`"));
         }
+        if reason == "resource has children" {
+            message.push_str("; hint: the guest dropped a handle while one that was made from it still lived");
+        }
         if let Some(line) = stderr.last() {
             message.push_str(&format!("; its last words: {line}"));
         }

@@ -15,7 +15,7 @@ use tokio::task::AbortHandle;
 use tokio::time::Sleep;
 use wasmtime::Store;
 use wasmtime::component::Resource;
-use wasmtime_wasi_http::p2::bindings::http::types::{ErrorCode as P2ErrorCode, Scheme};
+use wasmtime_wasi_http::p2::bindings::http::types::Scheme;
 use wasmtime_wasi_http::p2::body::{HostOutgoingBody, StreamContext};
 use wasmtime_wasi_http::p2::types::{HostIncomingRequest, HostResponseOutparam};
 use wasmtime_wasi_http::{WasiBody, WasiHttpView};
@@ -87,9 +87,15 @@ impl App {
         };
         let (sender, head) = oneshot::channel();
         let mut http = guest.store.data_mut().http();
-        let made = http
-            .new_incoming_request(scheme, request)
-            .and_then(|request| Ok((request, http.new_response_outparam(sender)?)));
+        let made = http.new_incoming_request(scheme, request).and_then(|request| {
+            Ok((
+                request,
+                http.new_response_outparam_from_callback(move |answer| {
+                    // nobody may be left to take it: the guest is told nothing of that
+                    let _ = sender.send(answer.map_err(ErrorCode::from));
+                })?,
+            ))
+        });
         let (request, out) = made.map_err(|error| Error::Host(chain(&error)))?;
         let heavy = prepared.is_heavy();
         Ok(Exchange {
@@ -260,7 +266,7 @@ impl Stopper {
 /// An exchange until its response begins.
 pub struct Exchange {
     run: Option<Pin<Box<dyn Future<Output = ()> + Send>>>,
-    head: oneshot::Receiver<Result<http::Response<WasiBody>, P2ErrorCode>>,
+    head: oneshot::Receiver<Result<http::Response<WasiBody>, ErrorCode>>,
     owner: Owner,
     world: &'static World,
     timeout: Option<Duration>,
@@ -325,7 +331,7 @@ impl Exchange {
                 let body = GuestBody::new(body, &parts.headers, owner);
                 Ok(http::Response::from_parts(parts, body))
             }
-            Ok(Err(code)) => Err(Error::Code(ErrorCode::from(code))),
+            Ok(Err(code)) => Err(Error::Code(code)),
             Err(_) => Err(match self.owner.fate() {
                 Some(Err(error)) => error.clone(),
                 Some(Ok(())) => Error::NoResponse("the guest returned without setting a response".into()),

@@ -107,9 +107,7 @@ def test_wit_where_nothing_can_be_written(tmp_path: Path, capsys: pytest.Capture
 
 
 def test_the_command_is_installed() -> None:
-    done = subprocess.run(
-        [Path(sys.executable).parent / "wasgi", "--help"], capture_output=True, text=True, check=True
-    )
+    done = subprocess.run([Path(sys.executable).parent / "wasgi", "--help"], capture_output=True, text=True, check=True)
     assert "demo" in done.stdout
 
 

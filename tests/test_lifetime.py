@@ -9,6 +9,7 @@ import subprocess
 import sys
 import threading
 from collections.abc import AsyncIterator, Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -189,7 +190,9 @@ try:
 except KeyboardInterrupt:
     print("interrupted", app.handle(wasgi.Request("GET", "http://guest.local/hello")).text, flush=True)
 """
-    with subprocess.Popen([sys.executable, "-c", script, str(PROBE), route], stdout=subprocess.PIPE, text=True) as process:
+    with subprocess.Popen(
+        [sys.executable, "-c", script, str(PROBE), route], stdout=subprocess.PIPE, text=True
+    ) as process:
         assert process.stdout is not None
         assert process.stdout.readline() == "ready\n"
         timer = threading.Timer(1.0, process.send_signal, [signal.SIGINT])
@@ -248,3 +251,64 @@ print("asyncio" in set(sys.modules) - before)
     done = run(script)
     assert done.stdout == "1 1\nFalse\n"
     assert done.stderr == ""
+
+
+def test_uvloop(app: AppMaker) -> None:
+    import uvloop
+
+    async def upstream(request: wasgi.Request) -> wasgi.Response:
+        await asyncio.sleep(0.001)
+        return wasgi.Response(body=b"up")
+
+    async def body() -> AsyncIterator[bytes]:
+        yield b"one "
+        await asyncio.sleep(0.001)
+        yield b"two"
+
+    async def main() -> tuple[bytes, bytes]:
+        made = app(outgoing=upstream)
+        fetched = await made.handle_async(get("/fetch?url=http://up/"))
+        echoed = await made.handle_async(post("/echo", body()))
+        return await fetched.aread(), await echoed.aread()
+
+    for _ in range(2):
+        loop = uvloop.new_event_loop()
+        try:
+            assert loop.run_until_complete(main()) == (b"up", b"one two")
+        finally:
+            loop.close()
+
+
+async def test_outside_of_asyncio_there_is_a_clear_error(app: AppMaker) -> None:
+    def work() -> None:
+        awaitable = app(outgoing=lambda request: wasgi.Response()).handle_async(get("/hello"))
+        with pytest.raises(RuntimeError, match="no running event loop"):
+            awaitable.send(None)
+
+    await asyncio.to_thread(work)
+
+
+def test_a_file_stays_open_and_a_generator_is_closed_by_whoever_runs_it(app: AppMaker, tmp_path: Path) -> None:
+    (tmp_path / "upload").write_bytes(b"x" * 1_000_000)
+    with (tmp_path / "upload").open("rb") as file:
+        with app().handle(post("/echo", file)) as response:
+            next(iter(response))
+        assert not file.closed
+
+    entered, leave, closed = threading.Event(), threading.Event(), threading.Event()
+
+    def slow() -> Iterator[bytes]:
+        try:
+            yield b"first"
+            entered.set()
+            assert leave.wait(10)
+            yield b"second"
+        finally:
+            closed.set()
+
+    response = app().handle(post("/echo", slow()))
+    assert next(iter(response)) == b"first"
+    assert entered.wait(10)
+    response.close()
+    leave.set()
+    assert closed.wait(10)

@@ -8,6 +8,8 @@ import functools
 import io
 import json
 import logging
+import socket
+import ssl
 import threading
 import time
 from collections.abc import AsyncIterator, Iterator
@@ -357,6 +359,12 @@ class TestFailures:
             (ConnectionRefusedError(), "ConnectionRefused"),
             (ConnectionResetError(), "ConnectionTerminated"),
             (BrokenPipeError(), "ConnectionTerminated"),
+            (ssl.SSLCertVerificationError("expired"), "TlsCertificateError"),
+            (ssl.SSLError("wrong version"), "TlsProtocolError"),
+            (
+                socket.gaierror(-2, "Name or service not known"),
+                'DnsError(DnsErrorPayload { rcode: Some("Name or service not known"), info-code: None })',
+            ),
             (wasgi.errors.DnsTimeout(), "DnsTimeout"),
         ],
     )

@@ -32,7 +32,7 @@ def test_all_is_sorted_and_whole() -> None:
 def test_exceptions_of_the_top_level_are_those_of_the_tree() -> None:
     top = {name for name in wasgi.__all__ if name.endswith("Error") or name == "ErrorCode"}
     codes = {leaf.__name__ for leaf in wasgi.errors.ERROR_CODES.values()}
-    assert top == set(wasgi.errors.__all__) - codes
+    assert top == set(wasgi.errors.__all__) - codes - {"ERROR_CODES"}
 
 
 def test_abi3_equals_requires_python() -> None:
@@ -69,7 +69,7 @@ def test_the_house_is_drawn_as_it_stands() -> None:
 
 def test_each_dependency_is_explained() -> None:
     explained = (ROOT / "ARCHITECTURE.md").read_text()
-    for name in [*CARGO["dependencies"], *CARGO["dev-dependencies"]]:
+    for name in CARGO["dependencies"]:
         assert f"`{name}`" in explained, f"{name} is not in ARCHITECTURE.md"
 
 

@@ -99,9 +99,7 @@ async def test_lines_come_while_the_guest_runs(app: AppMaker) -> None:
     assert response.status == 200
 
 
-def test_a_sink_that_fails_does_not_fail_the_exchange(
-    app: AppMaker, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_sink_that_fails_does_not_fail_the_exchange(app: AppMaker, monkeypatch: pytest.MonkeyPatch) -> None:
     failures: list[Any] = []
     monkeypatch.setattr("sys.unraisablehook", failures.append)
 

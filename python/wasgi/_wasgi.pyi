@@ -185,6 +185,7 @@ class App:
             ``exchange``), or a text file. None: the logger ``wasgi.guest``, stdout as INFO and stderr as WARNING.
         stderr: Likewise.
         limits: What each guest may use up; `Limits` says the defaults.
+        reuse: None, the only choice in this version: a fresh instance for each exchange.
 
     Raises:
         ComponentError: The component cannot be loaded.
@@ -208,6 +209,7 @@ class App:
         stdout: _Sink | None = None,
         stderr: _Sink | None = None,
         limits: Limits | None = None,
+        reuse: None = None,
     ) -> Self: ...
     @property
     def component(self) -> Component: ...

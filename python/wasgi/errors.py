@@ -28,9 +28,7 @@ logger ``wasgi.outgoing``.
 
 from __future__ import annotations
 
-import logging
-import socket
-import ssl
+import sys
 from collections.abc import Sequence
 from typing import ClassVar
 
@@ -321,19 +319,19 @@ class ConnectionLimitReached(ErrorCode):
     code = "connection-limit-reached"
 
 
-class TlsProtocolError(ErrorCode, ssl.SSLError):
+class TlsProtocolError(ErrorCode, OSError):
     """The peer does not speak TLS as it should."""
 
     code = "TLS-protocol-error"
 
 
-class TlsCertificateError(ErrorCode, ssl.SSLError):
+class TlsCertificateError(ErrorCode, OSError):
     """The peer's certificate is not accepted."""
 
     code = "TLS-certificate-error"
 
 
-class TlsAlertReceived(ErrorCode, ssl.SSLError):
+class TlsAlertReceived(ErrorCode, OSError):
     """The peer sent a TLS alert.
 
     Attributes:
@@ -508,12 +506,14 @@ ERROR_CODES: dict[str, type[ErrorCode]] = {
 
 
 def _counterpart(exc: BaseException) -> ErrorCode | None:
-    """The error-code that says the same as a builtin exception, if there is one."""
-    if isinstance(exc, ssl.SSLCertVerificationError):
+    """The error-code that says the same as an exception of Python's own, if there is one."""
+    # Whoever raised an exception of these modules has loaded them; importing them here would double our import's time.
+    ssl, socket = sys.modules.get("ssl"), sys.modules.get("socket")
+    if ssl is not None and isinstance(exc, ssl.SSLCertVerificationError):
         return TlsCertificateError()
-    if isinstance(exc, ssl.SSLError):
+    if ssl is not None and isinstance(exc, ssl.SSLError):
         return TlsProtocolError()
-    if isinstance(exc, socket.gaierror):
+    if socket is not None and isinstance(exc, socket.gaierror):
         return DnsError(rcode=exc.strerror)
     if isinstance(exc, ConnectionRefusedError):
         return ConnectionRefused()
@@ -528,6 +528,8 @@ def _code_for_guest(exc: BaseException) -> ErrorCode:
     """What an upstream's exception is to the guest. Logs those that are no error-code."""
     if isinstance(exc, ErrorCode):
         return exc
+    import logging  # here, because it takes a third of our import's time
+
     code = _counterpart(exc)
     log = logging.getLogger("wasgi.outgoing")
     if code is None:
@@ -539,7 +541,8 @@ def _code_for_guest(exc: BaseException) -> ErrorCode:
 
 
 __all__ = sorted(
-    [
+    ["ERROR_CODES"]
+    + [
         name
         for name, value in list(globals().items())
         if isinstance(value, type) and issubclass(value, WasgiError) and not name.startswith("_")

@@ -173,7 +173,7 @@ fn grants(
 #[pymethods]
 impl PyApp {
     #[new]
-    #[pyo3(signature = (component, *, outgoing=None, env=None, args=None, dirs=None, stdout=None, stderr=None, limits=None))]
+    #[pyo3(signature = (component, *, outgoing=None, env=None, args=None, dirs=None, stdout=None, stderr=None, limits=None, reuse=None))]
     #[allow(clippy::too_many_arguments)]
     fn new(
         py: Python<'_>,
@@ -185,7 +185,14 @@ impl PyApp {
         stdout: Option<Bound<'_, PyAny>>,
         stderr: Option<Bound<'_, PyAny>>,
         limits: Option<Py<PyLimits>>,
+        reuse: Option<Bound<'_, PyAny>>,
     ) -> PyResult<Self> {
+        if let Some(reuse) = reuse {
+            return Err(PyTypeError::new_err(format!(
+                "`reuse` must be None in this version, a fresh instance for each request, not {}",
+                reuse.get_type().name()?
+            )));
+        }
         let component: Py<PyComponent> = match component.cast::<PyComponent>() {
             Ok(component) => component.clone().unbind(),
             Err(_) => Py::new(py, PyComponent::load(component)?)?,

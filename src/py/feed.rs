@@ -112,6 +112,7 @@ struct State {
     wanted: bool,
     gone: bool,
     started: bool,
+    pulling: bool,
     consumer: Option<Waker>,
     producer: Option<Waker>,
     task: Option<Py<PyAny>>,
@@ -152,23 +153,34 @@ impl Feed {
                 Ok(())
             }
             (_, false) => {
-                let context = self.context.bind(py);
-                let handle = FeedHandle { feed: self.clone() };
-                let next = Bound::new(py, handle)?.getattr(intern!(py, "next"))?;
-                if let Err(error) = context.call_method1(intern!(py, "run"), (next,)) {
+                let handle = Bound::new(py, FeedHandle { feed: self.clone() })?;
+                let next = handle.getattr(intern!(py, "next"))?;
+                lock(&self.state).pulling = true;
+                let result = self.context.bind(py).call_method1(intern!(py, "run"), (next,));
+                let gone = {
+                    let mut state = lock(&self.state);
+                    state.pulling = false;
+                    state.gone
+                };
+                if let Err(error) = result {
                     self.fail(py, &error);
                 }
-                Ok(())
+                if gone { self.close(py) } else { Ok(()) }
             }
-            (Source::Iterator(iterator), true) => {
-                // a generator runs its `finally`; a file stays open, it is the caller's
-                match iterator.bind(py).getattr_opt(intern!(py, "close"))? {
-                    Some(close) => close.call0().map(drop),
-                    None => Ok(()),
-                }
-            }
-            (Source::File(_), true) => Ok(()),
+            // a generator cannot be closed while it runs: whoever runs it closes it then
+            (_, true) if lock(&self.state).pulling => Ok(()),
+            (_, true) => self.close(py),
         }
+    }
+
+    /// Nobody wants more of a source that blocks: a generator runs its `finally`; a file stays open, it is the caller's.
+    fn close(&self, py: Python<'_>) -> PyResult<()> {
+        if let Source::Iterator(iterator) = &self.source
+            && let Some(close) = iterator.bind(py).getattr_opt(intern!(py, "close"))?
+        {
+            close.call0()?;
+        }
+        Ok(())
     }
 
     fn put(&self, chunk: Option<Bytes>) {

@@ -8,8 +8,9 @@
 # not match their sources.
 set -euo pipefail
 cd "$(dirname "$0")"
-env -u CARGO_TARGET_DIR "${CARGO:-cargo}" build --release --target wasm32-wasip2
 mkdir -p components
+env -u CARGO_TARGET_DIR "${CARGO:-cargo}" build --release --target wasm32-wasip2 -p demo -p hello -p probe
+env -u CARGO_TARGET_DIR cargo run --quiet -p everything -- ../../wit components/everything.wasm
 built=target/wasm32-wasip2/release
 cp "$built/hello.wasm" "$built/probe.wasm" components/
 cp "$built/demo.wasm" ../../python/wasgi/demo.wasm # part of the package

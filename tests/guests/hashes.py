@@ -8,21 +8,26 @@ import sys
 from pathlib import Path
 
 HERE = Path(__file__).parent
+ROOT = HERE.parents[1]
+WIT = ROOT / "wit"
 RECORD = HERE / "components" / "hashes.json"
 COMPONENTS = {
-    "demo": HERE.parents[1] / "python" / "wasgi" / "demo.wasm",
+    "demo": ROOT / "python" / "wasgi" / "demo.wasm",
+    "everything": HERE / "components" / "everything.wasm",
     "hello": HERE / "components" / "hello.wasm",
     "probe": HERE / "components" / "probe.wasm",
 }
 
 
 def of_sources(guest: str) -> str:
-    """The hash of all that goes into a guest: its files, and the workspace's manifest and lock file."""
+    """The hash of all that goes into a guest: its files, the workspace's manifest and lock file, for one the WIT."""
     files = [HERE / "Cargo.toml", HERE / "Cargo.lock", *sorted((HERE / guest).rglob("*"))]
+    if guest == "everything":
+        files += sorted(WIT.rglob("*.wit"))
     digest = hashlib.sha256()
     for file in files:
         if file.is_file():
-            digest.update(f"{file.relative_to(HERE)}\0{hashlib.sha256(file.read_bytes()).hexdigest()}\n".encode())
+            digest.update(f"{file.relative_to(ROOT)}\0{hashlib.sha256(file.read_bytes()).hexdigest()}\n".encode())
     return digest.hexdigest()
 
 

@@ -78,11 +78,6 @@ impl Guest for Probe {
                 // a read past the end of linear memory
                 text(out, 200, &unsafe { pointer.read_volatile() }.to_string());
             }
-            "/divide" => text(
-                out,
-                200,
-                &std::hint::black_box(1 / std::hint::black_box(number("by") as i32)).to_string(),
-            ),
             "/exit" => std::process::exit(number("code") as i32),
             // returns and never answers
             "/silent" => {}

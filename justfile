@@ -1,0 +1,50 @@
+# The project's tasks. `uv run just TASK`; CI runs `uv run just ci`.
+
+set shell := ["bash", "-euo", "pipefail", "-c"]
+
+target := env("CARGO_TARGET_DIR", justfile_directory() / "target")
+
+# Lists the tasks.
+default:
+    @just --list
+
+# Builds the native module into the environment (dev profile).
+build:
+    maturin develop --uv
+
+# Formatting, lints, types, stubs.
+check:
+    cargo fmt --check
+    cargo clippy --all-targets --locked -- -D warnings
+    ruff format --check .
+    ruff check .
+    mypy
+    python -m mypy.stubtest wasgi._wasgi --allowlist tests/stubtest_allowlist.txt
+
+# Puts the code into form.
+fmt:
+    cargo fmt
+    ruff check --fix .
+    ruff format .
+
+# The tests of the core.
+test-rust:
+    cargo test --locked
+
+# All tests but the slow ones.
+test: test-rust
+    pytest
+
+# All tests.
+test-all: test-rust
+    pytest -m "slow or not slow"
+
+# Prints the floor in plain Rust beside app.handle and app.handle_async, all optimised.
+bench *options:
+    CARGO_PROFILE_DEV_OPT_LEVEL=3 cargo build --locked --example floor
+    CARGO_PROFILE_DEV_OPT_LEVEL=3 maturin develop --uv
+    python benches/hello.py {{ target }}/debug/examples/floor {{ options }}
+
+# A wheel for users.
+wheel:
+    maturin build --release --locked
