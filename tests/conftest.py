@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -22,6 +23,14 @@ def get(target: str, **options: Any) -> wasgi.Request:
 
 def post(target: str, body: Any, **options: Any) -> wasgi.Request:
     return wasgi.Request("POST", f"http://guest.local{target}", body=body, **options)
+
+
+def until(condition: Callable[[], bool]) -> None:
+    """Waits for what another thread is about to do."""
+    deadline = time.monotonic() + 30
+    while not condition():
+        assert time.monotonic() < deadline
+        time.sleep(0.001)
 
 
 @pytest.fixture(scope="session")

@@ -164,8 +164,8 @@ async def test_work_after_the_answer_goes_on(app: AppMaker) -> None:
 
 
 async def test_an_awaitable_that_is_never_awaited_starts_nothing(app: AppMaker) -> None:
-    called = []
-    awaitable = app(outgoing=called.append).handle_async(get("/fetch?url=http://up/"))
+    called: list[wasgi.Request] = []
+    awaitable = app(outgoing=lambda request: called.append(request)).handle_async(get("/fetch?url=http://up/"))
     awaitable.close()
     with pytest.raises(RuntimeError, match="a second time"):
         await awaitable

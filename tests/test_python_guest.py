@@ -33,16 +33,9 @@ def component() -> wasgi.Component:
     if not target.exists():
         CACHE.mkdir(parents=True, exist_ok=True)
         made = target.with_suffix(f".{os.getpid()}")
-        command = [
-            Path(sys.executable).parent / "componentize-py",
-            "-d",
-            WIT,
-            "-w",
-            "http-handler",
-            "componentize",
-            "app",
-        ]
-        built = subprocess.run([*command, "-o", made], cwd=source.parent, capture_output=True, text=True)
+        tool = str(Path(sys.executable).parent / "componentize-py")
+        command = [tool, "-d", str(WIT), "-w", "http-handler", "componentize", "app", "-o", str(made)]
+        built = subprocess.run(command, cwd=source.parent, capture_output=True, text=True)
         assert built.returncode == 0, built.stderr
         made.replace(target)
     return wasgi.Component(target)

@@ -18,7 +18,7 @@ from collections.abc import (
 )
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Generic, Protocol, Self, TypeAlias, TypeVar, final
+from typing import Any, Protocol, Self, TypeAlias, final
 
 from typing_extensions import Buffer, disjoint_base
 
@@ -47,8 +47,6 @@ __all__ = [
     "_work",
 ]
 
-_T = TypeVar("_T")
-
 class _File(Protocol):
     def read(self, size: int, /) -> bytes: ...
 
@@ -62,10 +60,10 @@ _Sink: TypeAlias = Callable[[str], object] | _Writable
 _Upstream: TypeAlias = Callable[[Request], Response | _Awaitable[Response]] | App
 
 @final
-class Awaitable(Coroutine[Any, Any, _T], Generic[_T]):
+class Awaitable(Coroutine[Any, Any, Any]):
     """Something to await once, wherever asyncio takes a coroutine. Cancelling or closing it stops the work."""
 
-    def __await__(self) -> Generator[Any, Any, _T]: ...
+    def __await__(self) -> Generator[Any, Any, Any]: ...
     def __iter__(self) -> Self: ...
     def __next__(self) -> Any: ...
     def send(self, value: Any) -> Any: ...
@@ -84,8 +82,8 @@ class AsyncChunks(AsyncIterator[bytes]):
     """The chunks of a body, as they come. Dropping it before the end stops the guest that writes them."""
 
     def __aiter__(self) -> Self: ...
-    def __anext__(self) -> Awaitable[bytes]: ...
-    def aclose(self) -> Awaitable[None]: ...
+    def __anext__(self) -> Coroutine[Any, Any, bytes]: ...
+    def aclose(self) -> Coroutine[Any, Any, None]: ...
 
 @final
 class Component:
@@ -234,7 +232,7 @@ class App:
             BodyError: The request's body was consumed before.
             Exception: What the iterator of the request's body raised, as it is.
         """
-    def handle_async(self, request: Request) -> Awaitable[Response]:
+    def handle_async(self, request: Request) -> Coroutine[Any, Any, Response]:
         """Like `handle`, for a task of an asyncio event loop, which it never blocks.
 
         The guest starts when this is awaited. Cancelling the task stops the guest and all that it waits for.
@@ -310,7 +308,7 @@ class Request:
         Raises:
             BodyError: The body broke off, or was consumed before.
         """
-    def aread(self) -> Awaitable[bytes]:
+    def aread(self) -> Coroutine[Any, Any, bytes]:
         """The whole body.
 
         Raises:
@@ -394,7 +392,7 @@ class Response:
         Raises:
             BodyError: The body broke off, or was consumed before.
         """
-    def aread(self) -> Awaitable[bytes]:
+    def aread(self) -> Coroutine[Any, Any, bytes]:
         """The whole body.
 
         Raises:
@@ -409,16 +407,16 @@ class Response:
         """The body parsed as JSON; see `Request.json`."""
     def close(self) -> None:
         """Stops the guest, its outgoing requests and its bodies, unless the body has ended."""
-    def aclose(self) -> Awaitable[None]:
+    def aclose(self) -> Coroutine[Any, Any, None]:
         """Like `close`."""
     def __enter__(self) -> Self: ...
     def __exit__(
         self, _type: type[BaseException] | None, _value: BaseException | None, _traceback: TracebackType | None
     ) -> None: ...
-    def __aenter__(self) -> Awaitable[Self]: ...
+    def __aenter__(self) -> Coroutine[Any, Any, Self]: ...
     def __aexit__(
         self, _type: type[BaseException] | None, _value: BaseException | None, _traceback: TracebackType | None
-    ) -> Awaitable[None]: ...
+    ) -> Coroutine[Any, Any, None]: ...
 
 @final
 class LoopBridge:
@@ -446,7 +444,7 @@ class OutgoingCall:
 class FeedHandle:
     """The producer's side of a body that Python makes."""
 
-    def wanted(self) -> Awaitable[bool]: ...
+    def wanted(self) -> Coroutine[Any, Any, bool]: ...
     def push(self, chunk: Buffer) -> None: ...
     def end(self) -> None: ...
     def fail(self, error: BaseException) -> None: ...
