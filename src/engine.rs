@@ -176,7 +176,7 @@ fn make_pooled(cache: Option<&Cache>, notes: &mut Vec<String>) -> Option<Linked>
         config.allocation_strategy(InstanceAllocationStrategy::Pooling(pool));
         match Engine::new(&config).and_then(Linked::new) {
             Ok(linked) => {
-                if !scan {
+                if cfg!(target_os = "linux") && !scan {
                     notes.push(
                         "this kernel has no PAGEMAP_SCAN (Linux 6.7): guests start slower, and threads hold each \
                          other up; hint: several worker processes serve more requests than several threads"

@@ -88,7 +88,8 @@ impl Trap {
         if reason == "resource has children" {
             message.push_str("; hint: the guest dropped a handle while one that was made from it still lived");
         }
-        if let Some(line) = stderr.last() {
+        // Rust's advice after a panic is about the guest's own environment, not about what happened
+        if let Some(line) = stderr.iter().rev().find(|line| !line.starts_with("note: run with `RUST_BACKTRACE")) {
             message.push_str(&format!("; its last words: {line}"));
         }
         Self { message, backtrace, stderr }

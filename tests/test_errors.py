@@ -147,6 +147,12 @@ def test_traps_of_other_kinds(app: AppMaker, route: str, reason: str) -> None:
     assert made.handle(get("/hello")).status == 200
 
 
+def test_a_panic_is_told_by_its_message(app: AppMaker) -> None:
+    with pytest.raises(wasgi.TrapError, match="its last words: no such thing") as raised:
+        app().handle(get("/panic"))
+    assert any("panicked at" in line for line in raised.value.stderr)
+
+
 def test_no_response(app: AppMaker) -> None:
     with pytest.raises(wasgi.NoResponseError, match="returned without setting a response"):
         app().handle(get("/silent"))

@@ -8,6 +8,7 @@ import signal
 import subprocess
 import sys
 import threading
+import weakref
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 from typing import Any
@@ -16,7 +17,7 @@ import pytest
 
 import wasgi
 
-from .conftest import HELLO, PROBE, AppMaker, get, post
+from .conftest import HELLO, PROBE, AppMaker, get, post, until
 
 
 class Hanging:
@@ -312,3 +313,26 @@ def test_a_file_stays_open_and_a_generator_is_closed_by_whoever_runs_it(app: App
     response.close()
     leave.set()
     assert closed.wait(10)
+
+
+def test_an_app_in_a_cycle_is_collected(probe: wasgi.Component) -> None:
+    class Service:
+        def __init__(self) -> None:
+            self.app = wasgi.App(probe, outgoing=self.upstream, stdout=self.line)
+
+        def upstream(self, request: wasgi.Request) -> wasgi.Response:
+            return wasgi.Response()
+
+        def line(self, text: str) -> None:
+            pass
+
+    service = Service()
+    assert service.app.handle(get("/fetch?url=http://up/")).status == 200
+    gone = weakref.ref(service)
+    del service
+
+    def collected() -> bool:
+        gc.collect()
+        return gone() is None
+
+    until(collected)  # a thread of ours may be holding on to its last call for a moment

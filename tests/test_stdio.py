@@ -12,12 +12,13 @@ import pytest
 
 import wasgi
 
-from .conftest import PROBE, AppMaker, get
+from .conftest import PROBE, AppMaker, get, until
 
 
 def test_lines_go_to_a_logger(app: AppMaker, caplog: pytest.LogCaptureFixture) -> None:
     with caplog.at_level(logging.INFO, "wasgi.guest"):
         response = app().handle(get("/stdio?n=2&tag=t"))
+        until(lambda: len(caplog.records) == 5)  # a line without newline ends with its guest
     lines = [(record.levelname, record.getMessage()) for record in caplog.records]
     assert lines == [
         ("INFO", "t out 0"),
@@ -35,6 +36,7 @@ def test_lines_go_to_a_logger(app: AppMaker, caplog: pytest.LogCaptureFixture) -
 def test_lines_go_to_a_callable(app: AppMaker) -> None:
     lines: list[Any] = []
     response = app(stdout=lines.append, stderr=lines.append).handle(get("/stdio?n=1&tag=t"))
+    until(lambda: len(lines) == 3)
     assert lines == ["t out 0", "t err 0", "no newline at the end"]
     assert [line.stream for line in lines] == ["stdout", "stderr", "stdout"]
     assert response.report is not None
@@ -43,7 +45,9 @@ def test_lines_go_to_a_callable(app: AppMaker) -> None:
 
 def test_lines_go_to_a_file(app: AppMaker) -> None:
     out, err = io.StringIO(), io.StringIO()
-    app(stdout=out, stderr=err).handle(get("/stdio?n=1&tag=t"))
+    response = app(stdout=out, stderr=err).handle(get("/stdio?n=1&tag=t"))
+    until(lambda: "end" in out.getvalue())
+    assert response.status == 200
     assert out.getvalue() == "t out 0\nno newline at the end\n"
     assert err.getvalue() == "t err 0\n"
 
@@ -57,6 +61,7 @@ def test_nothing_is_lost_when_the_guest_dies(app: AppMaker, route: str) -> None:
             made.handle(get(route)).read()
     except wasgi.TrapError:
         pass
+    until(lambda: len(lines) > 0)
     assert lines in (["last words"], ["trapping midway"])
 
 
@@ -77,6 +82,7 @@ def test_lines_of_concurrent_exchanges_are_told_apart(app: AppMaker) -> None:
 
     with concurrent.futures.ThreadPoolExecutor(8) as pool:
         exchanges = list(pool.map(work, range(40)))
+    until(lambda: len(lines) == 40 * 41)
     for n, exchange in enumerate(exchanges):
         own = [line for line in lines if line.exchange == exchange]
         expected = [f"{n} {stream} {i}" for i in range(20) for stream in ("out", "err")]
@@ -107,4 +113,5 @@ def test_a_sink_that_fails_does_not_fail_the_exchange(app: AppMaker, monkeypatch
         raise RuntimeError(line)
 
     assert app(stdout=fails).handle(get("/stdio?n=1&tag=t")).text == "printed"
+    until(lambda: len(failures) == 2)
     assert [str(failure.exc_value) for failure in failures] == ["t out 0", "no newline at the end"]

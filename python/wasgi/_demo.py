@@ -61,7 +61,9 @@ def demo() -> None:
         silent.handle(wasgi.Request("GET", "http://demo.local/crash"))
     except wasgi.TrapError as trap:
         style.shows(f"wasgi.TrapError: {trap}")
-        for frame in trap.backtrace:
+        outermost = trap.backtrace[-2:]
+        style.shows(f"    ... {len(trap.backtrace) - len(outermost)} frames of Rust's panic machinery")
+        for frame in outermost:
             style.shows(f"    {frame}")
     response = app.handle(wasgi.Request("GET", "http://demo.local/greet?name=again"))
     style.shows(f"and the next call: {response.status} {response.text.strip()!r}")

@@ -65,6 +65,7 @@ impl Guest for Probe {
                 eprintln!("last words");
                 named_function_that_traps();
             }
+            "/panic" => panic!("no such thing"),
             "/trap-midway" => {
                 let (body, stream) = start(out, 200, &[]);
                 write(&stream, &vec![b'x'; number("bytes") as usize]);
