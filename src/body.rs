@@ -89,6 +89,7 @@ impl GuestBody {
     fn finish(&mut self, end: Result<Next, Error>) -> Result<Next, Error> {
         self.done = true;
         match end {
+            Ok(_) if let Some(error) = self.owner.callers_failure() => Err(error),
             Ok(next) => {
                 // the guest may work on; it is no longer this body's
                 self.owner.release();
@@ -119,8 +120,10 @@ impl GuestBody {
     }
 
     fn broken(&self) -> Error {
+        if let Some(error) = self.owner.callers_failure() {
+            return error;
+        }
         let (reason, cause) = match self.owner.fate() {
-            Some(Err(error @ Error::Caller(_))) => return error.clone(),
             Some(Err(error)) => (error.to_string(), Some(Box::new(error.clone()))),
             _ => match self.expected {
                 Some(expected) if expected != self.received => (format!("its content-length says {expected}"), None),

@@ -221,6 +221,14 @@ impl Owner {
         self.shared.fate.get()
     }
 
+    /// The caller's own failure, if that ended the exchange.
+    pub(crate) fn callers_failure(&self) -> Option<Error> {
+        match self.fate() {
+            Some(Err(error @ Error::Caller(_))) => Some(error.clone()),
+            _ => None,
+        }
+    }
+
     pub fn stdio(&self) -> &Arc<Stdio> {
         &self.shared.stdio
     }
@@ -324,6 +332,8 @@ impl Exchange {
     /// The head of the response, as soon as the guest has set it; its body follows.
     pub fn poll_head(&mut self, cx: &mut Context<'_>) -> Poll<Result<http::Response<GuestBody>, Error>> {
         Poll::Ready(match ready!(Pin::new(&mut self.head).poll(cx)) {
+            // the guest may have answered in the moment in which its caller failed: the caller's exception comes first
+            Ok(_) if let Some(error) = self.owner.callers_failure() => Err(error),
             Ok(Ok(response)) => {
                 let observer = self.owner.observe();
                 let owner = std::mem::replace(&mut self.owner, observer);
