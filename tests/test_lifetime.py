@@ -184,9 +184,9 @@ import sys, wasgi
 def upstream(request):
     import time
     time.sleep(40)
-print("ready", flush=True)
 app = wasgi.App(sys.argv[1], outgoing=upstream, limits=wasgi.Limits(timeout=None))
 try:
+    print("ready", flush=True)
     app.handle(wasgi.Request("GET", "http://guest.local" + sys.argv[2]))
 except KeyboardInterrupt:
     print("interrupted", app.handle(wasgi.Request("GET", "http://guest.local/hello")).text, flush=True)

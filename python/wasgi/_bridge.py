@@ -36,10 +36,10 @@ def as_upstream(upstream: Any) -> tuple[Callable[..., Any], bool]:
     return upstream, is_async
 
 
-async def answer(call: OutgoingCall) -> None:
-    """Has a coroutine function answer an outgoing request."""
+async def answer(call: OutgoingCall, awaitable: Awaitable[Any] | None = None) -> None:
+    """Has a coroutine function answer an outgoing request, or goes on with what a plain callable left to be awaited."""
     try:
-        response = await call.upstream(call.request)
+        response = await (call.upstream(call.request) if awaitable is None else awaitable)
     except BaseException as exc:
         call.fail(exc)
         if not isinstance(exc, Exception):
@@ -59,18 +59,6 @@ def answer_blocking(call: OutgoingCall) -> None:
             call.hand_to_loop(response)
         else:
             call.answer(response)
-
-
-async def finish(call: OutgoingCall, awaitable: Awaitable[Any]) -> None:
-    """Goes on with what a plain callable left to be awaited."""
-    try:
-        response = await awaitable
-    except BaseException as exc:
-        call.fail(exc)
-        if not isinstance(exc, Exception):
-            raise
-    else:
-        call.answer(response)
 
 
 async def feed(handle: FeedHandle, source: AsyncIterable[Any]) -> None:

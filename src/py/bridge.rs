@@ -224,7 +224,7 @@ impl Threads {
     }
 
     /// Sees to it that there is a thread. Only Python's threads can start one, so this is done before a guest that may
-    /// need it runs; further ones are started by those that take jobs.
+    /// need it runs; further ones are started by those that take jobs, so that one always waits for the next.
     pub fn ensure(&self, py: Python<'_>) -> PyResult<()> {
         let first = {
             let mut state = lock(&self.state);
@@ -260,11 +260,12 @@ impl Threads {
         let mut state = lock(&self.state);
         loop {
             if let Some(job) = state.jobs.pop_front() {
-                let more = !state.jobs.is_empty() && state.idle == 0 && state.threads < most_threads();
-                if more {
+                // The job may block, and whoever submits the next one cannot start a thread: one is left waiting.
+                let spare = state.idle == 0 && state.threads < most_threads() && !state.closed;
+                if spare {
                     state.threads += 1;
                 }
-                return Some((job, more));
+                return Some((job, spare));
             }
             if state.closed {
                 state.threads -= 1;
@@ -286,8 +287,8 @@ impl Threads {
 #[pyfunction]
 pub fn _work(py: Python<'_>) {
     let threads = threads();
-    while let Some((job, more)) = py.detach(|| threads.take()) {
-        if more && let Err(error) = threads.spawn(py) {
+    while let Some((job, spare)) = py.detach(|| threads.take()) {
+        if spare && let Err(error) = threads.spawn(py) {
             error.write_unraisable(py, None);
         }
         job.run(py);

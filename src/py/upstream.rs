@@ -188,7 +188,7 @@ impl Call {
     /// The job that follows [`OutgoingCall::hand_to_loop`].
     pub fn go_on(&self, py: Python<'_>, handle: Py<OutgoingCall>, awaitable: Py<PyAny>) -> PyResult<()> {
         let bridge = py.import(intern!(py, "wasgi._bridge"))?;
-        let coroutine = bridge.call_method1(intern!(py, "finish"), (handle, awaitable))?;
+        let coroutine = bridge.call_method1(intern!(py, "answer"), (handle, awaitable))?;
         let context = self.target.context.bind(py).call_method0(intern!(py, "copy"))?;
         *lock(&self.task) = Some(spawn(&coroutine, &context)?);
         Ok(())
