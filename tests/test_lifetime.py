@@ -180,7 +180,9 @@ def run(script: str, *args: str) -> subprocess.CompletedProcess[str]:
 @pytest.mark.parametrize("route", ["/spin", "/sleep?ms=60000", "/fetch?url=http://up/"])
 def test_ctrl_c_interrupts_a_blocking_call(route: str) -> None:
     script = """
-import sys, wasgi
+import signal, sys, wasgi
+# started in the background, a process may have inherited that SIGINT is ignored
+signal.signal(signal.SIGINT, signal.default_int_handler)
 def upstream(request):
     import time
     time.sleep(40)
@@ -195,11 +197,14 @@ except KeyboardInterrupt:
         [sys.executable, "-c", script, str(PROBE), route], stdout=subprocess.PIPE, text=True
     ) as process:
         assert process.stdout is not None
-        assert process.stdout.readline() == "ready\n"
-        timer = threading.Timer(1.0, process.send_signal, [signal.SIGINT])
-        timer.start()
-        assert process.stdout.readline() == "interrupted Hello, World!\n"
-        assert process.wait(20) == 0
+        try:
+            assert process.stdout.readline() == "ready\n"
+            timer = threading.Timer(1.0, process.send_signal, [signal.SIGINT])
+            timer.start()
+            assert process.stdout.readline() == "interrupted Hello, World!\n"
+            assert process.wait(20) == 0
+        finally:
+            process.kill()
 
 
 def test_the_interpreter_exits_with_guests_in_flight() -> None:
