@@ -1,6 +1,6 @@
 //! Loading: is it a component, which WASI does it speak, does it find here what it imports.
 
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
@@ -40,7 +40,13 @@ pub struct Prepared {
     pre: ProxyPre<Host>,
     /// Nanoseconds that the last instantiation took; 0 before the first.
     set_up: AtomicU64,
+    /// How many of the next exchanges are to keep off event loops, because a guest computed for longer than its turn.
+    computes: AtomicU32,
 }
+
+/// After a guest that computed for longer than its turn, so many others start on the runtime: a component that always
+/// does so holds an event loop up once in a while, not each time.
+const KEEP_OFF: u32 = 32;
 
 /// An instantiation that takes longer than this is kept off event loops.
 const HEAVY: Duration = Duration::from_micros(500);
@@ -50,7 +56,7 @@ impl Prepared {
         let pre = linked.linker.instantiate_pre(&compiled).and_then(ProxyPre::new).map_err(|error| {
             Error::UnsupportedComponent(format!("the component cannot be linked: {}", chain(&error)))
         })?;
-        Ok(Self { compiled, pre, set_up: AtomicU64::new(0) })
+        Ok(Self { compiled, pre, set_up: AtomicU64::new(0), computes: AtomicU32::new(0) })
     }
 
     pub(crate) fn engine(&self) -> &Engine {
@@ -65,10 +71,18 @@ impl Prepared {
         self.set_up.store(u64::try_from(time.as_nanos()).unwrap_or(u64::MAX).max(1), Ordering::Relaxed);
     }
 
-    /// Whether instantiating takes long, or nobody knows yet.
+    /// A guest has computed for longer than its turn on a calling thread.
+    pub(crate) fn was_interrupted(&self) {
+        self.computes.store(KEEP_OFF, Ordering::Relaxed);
+    }
+
+    /// Whether the next guest should not start on an event loop's thread: instantiating takes long, or nobody knows yet,
+    /// or one computed for too long lately.
     pub(crate) fn is_heavy(&self) -> bool {
         let nanos = self.set_up.load(Ordering::Relaxed);
-        nanos == 0 || u128::from(nanos) > HEAVY.as_nanos()
+        let computes =
+            self.computes.fetch_update(Ordering::Relaxed, Ordering::Relaxed, |left| left.checked_sub(1)).is_ok();
+        computes || nanos == 0 || u128::from(nanos) > HEAVY.as_nanos()
     }
 }
 

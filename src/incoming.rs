@@ -97,14 +97,13 @@ impl App {
             ))
         });
         let (request, out) = made.map_err(|error| Error::Host(chain(&error)))?;
-        let heavy = prepared.is_heavy();
         Ok(Exchange {
-            run: Some(Box::pin(run(guest, prepared, request, out))),
+            run: Some(Box::pin(run(guest, prepared.clone(), request, out))),
+            prepared,
             head,
             owner: Owner { shared, owns: true },
             world,
             timeout: self.limits.timeout,
-            heavy,
         })
     }
 }
@@ -278,7 +277,7 @@ pub struct Exchange {
     owner: Owner,
     world: &'static World,
     timeout: Option<Duration>,
-    heavy: bool,
+    prepared: Arc<Prepared>,
 }
 
 impl Exchange {
@@ -286,9 +285,9 @@ impl Exchange {
         &self.owner
     }
 
-    /// Whether it takes so long to set the guest up that an event loop's thread should not do it.
+    /// Whether an event loop's thread should not begin it: guests of this component take long to set up, or compute.
     pub fn is_heavy(&self) -> bool {
-        self.heavy
+        self.prepared.is_heavy()
     }
 
     /// Runs the guest on this thread until it ends, waits, or has had its slice. Returns whether it ended.
@@ -303,7 +302,11 @@ impl Exchange {
                 self.run = None;
                 return Ok(true);
             }
-            if !flag.0.swap(false, Ordering::Relaxed) || begun.elapsed() > SLICE {
+            if !flag.0.swap(false, Ordering::Relaxed) {
+                return Ok(false); // it waits
+            }
+            if begun.elapsed() > SLICE {
+                self.prepared.was_interrupted();
                 return Ok(false);
             }
         }
