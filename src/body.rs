@@ -8,7 +8,7 @@ use http_body::{Body, Frame};
 use wasmtime_wasi_http::WasiBody;
 
 use crate::error::Error;
-use crate::incoming::Owner;
+use crate::owner::Owner;
 
 /// Small frames that are ready together cross to the reader as one chunk of about this size.
 const CHUNK: usize = 64 << 10;

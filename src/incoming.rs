@@ -1,17 +1,16 @@
 //! One exchange: a request goes in, the guest runs, a response or a reason comes out.
 //!
-//! An exchange has one owner ([`Owner`]). It first runs on the thread that asks ([`Exchange::run_here`]): a guest that
+//! An exchange has one owner ([`crate::owner::Owner`]). It first runs on the thread that asks ([`Exchange::run_here`]): a guest that
 //! waits for nothing is done there. If it is not, the runtime takes it over ([`Exchange::hand_over`]), and the owner
 //! keeps the handle that stops it.
 
 use std::pin::Pin;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, OnceLock};
 use std::task::{Context, Poll, Wake, Waker, ready};
 use std::time::{Duration, Instant};
 
-use tokio::sync::{Notify, oneshot};
-use tokio::task::AbortHandle;
+use tokio::sync::oneshot;
 use tokio::time::Sleep;
 use wasmtime::Store;
 use wasmtime::component::Resource;
@@ -27,7 +26,7 @@ use crate::engine::{Ticking, World, world};
 use crate::error::{Error, Trap, chain};
 use crate::host::{Grants, Host, Limits};
 use crate::outgoing::{Hooks, Upstream};
-use crate::stdio::Stdio;
+use crate::owner::{Owner, Shared};
 
 /// A guest that was interrupted by a tick goes on here if it has had less than this; with the tick that follows it
 /// stays under 2 ms.
@@ -55,17 +54,7 @@ impl App {
         let permit = Permit::take(&self.live, self.limits.concurrency)?;
         let world = world()?;
         let prepared = self.component.prepared(world)?;
-        let shared = Arc::new(Shared {
-            fate: OnceLock::new(),
-            task: Mutex::new(None),
-            stopped: AtomicBool::new(false),
-            ended: Notify::new(),
-            stdio: Arc::new(Stdio::default()),
-            begun: Instant::now(),
-            took: OnceLock::new(),
-            peak: Arc::default(),
-            sent: AtomicU64::new(0),
-        });
+        let shared = Shared::new();
         let hooks = Hooks { upstream, exchange: Owner::observer(&shared) };
         let host = Host::new(&self.grants, &self.limits, &shared.stdio, shared.peak.clone(), hooks)?;
         let mut store = Store::new(prepared.engine(), host);
@@ -101,7 +90,7 @@ impl App {
             run: Some(Box::pin(run(guest, prepared.clone(), request, out))),
             prepared,
             head,
-            owner: Owner { shared, owns: true },
+            owner: Owner::new(shared),
             world,
             timeout: self.limits.timeout,
         })
@@ -127,146 +116,6 @@ impl Permit {
 impl Drop for Permit {
     fn drop(&mut self) {
         self.0.fetch_sub(1, Ordering::AcqRel);
-    }
-}
-
-/// What the guest's side and the owner's side both know.
-pub(crate) struct Shared {
-    /// How the guest ended. The first to say so is right.
-    fate: OnceLock<Result<(), Error>>,
-    task: Mutex<Option<AbortHandle>>,
-    stopped: AtomicBool,
-    ended: Notify,
-    stdio: Arc<Stdio>,
-    begun: Instant,
-    took: OnceLock<Duration>,
-    peak: Arc<AtomicU64>,
-    sent: AtomicU64,
-}
-
-impl Shared {
-    fn stop(&self, reason: Error) {
-        self.settle(Err(reason));
-        self.stopped.store(true, Ordering::SeqCst);
-        if let Some(task) = self.take_task() {
-            task.abort();
-        }
-    }
-
-    fn take_task(&self) -> Option<AbortHandle> {
-        self.task.lock().unwrap_or_else(|poisoned| poisoned.into_inner()).take()
-    }
-
-    fn settle(&self, fate: Result<(), Error>) {
-        if self.fate.set(fate).is_ok() {
-            let _ = self.took.set(self.begun.elapsed());
-        }
-    }
-}
-
-/// What an exchange has cost.
-#[derive(Clone, Copy, Debug)]
-pub struct Report {
-    /// From the guest's start to its end, or until now if it still runs.
-    pub duration: Duration,
-    /// The most linear memory that it held, in bytes.
-    pub memory: u64,
-    /// How many requests it sent out.
-    pub outgoing: u64,
-    /// Whether it still runs.
-    pub running: bool,
-}
-
-/// The right to a guest's life: dropping it stops the guest, unless it was released. An observer only looks on.
-pub struct Owner {
-    shared: Arc<Shared>,
-    owns: bool,
-}
-
-impl Owner {
-    pub(crate) fn observer(shared: &Arc<Shared>) -> Self {
-        Self { shared: shared.clone(), owns: false }
-    }
-
-    pub(crate) fn observe(&self) -> Self {
-        Self::observer(&self.shared)
-    }
-
-    /// Stops the guest, its outgoing requests and its bodies.
-    pub fn stop(&self) {
-        self.stop_because(Error::Cancelled);
-    }
-
-    /// Stops the guest; readers of its bodies are told why.
-    pub fn stop_because(&self, reason: Error) {
-        if self.owns {
-            self.shared.stop(reason);
-        }
-    }
-
-    /// A way to stop the guest for whoever does not own it.
-    pub fn stopper(&self) -> Stopper {
-        Stopper(Arc::downgrade(&self.shared))
-    }
-
-    /// The guest may work on after this owner is gone.
-    pub fn release(&self) {
-        if self.owns {
-            self.shared.take_task();
-        }
-    }
-
-    pub fn fate(&self) -> Option<&Result<(), Error>> {
-        self.shared.fate.get()
-    }
-
-    /// The caller's own failure, if that ended the exchange.
-    pub(crate) fn callers_failure(&self) -> Option<Error> {
-        match self.fate() {
-            Some(Err(error @ Error::Caller(_))) => Some(error.clone()),
-            _ => None,
-        }
-    }
-
-    pub fn stdio(&self) -> &Arc<Stdio> {
-        &self.shared.stdio
-    }
-
-    pub(crate) fn count_outgoing(&self) {
-        self.shared.sent.fetch_add(1, Ordering::Relaxed);
-    }
-
-    pub fn report(&self) -> Report {
-        let shared = &self.shared;
-        Report {
-            duration: shared.took.get().copied().unwrap_or_else(|| shared.begun.elapsed()),
-            memory: shared.peak.load(Ordering::Relaxed),
-            outgoing: shared.sent.load(Ordering::Relaxed),
-            running: shared.fate.get().is_none(),
-        }
-    }
-}
-
-impl Drop for Owner {
-    fn drop(&mut self) {
-        if !self.owns {
-            return;
-        }
-        if let Some(task) = self.shared.take_task() {
-            self.shared.settle(Err(Error::Cancelled));
-            task.abort();
-        }
-    }
-}
-
-/// See [`Owner::stopper`].
-pub struct Stopper(std::sync::Weak<Shared>);
-
-impl Stopper {
-    pub fn stop_because(&self, reason: Error) {
-        if let Some(shared) = self.0.upgrade() {
-            shared.stop(reason);
-        }
     }
 }
 
@@ -459,6 +308,5 @@ impl Drop for Guest {
                 std::mem::replace(body, empty).abort();
             }
         }
-        self.shared.ended.notify_waiters();
     }
 }

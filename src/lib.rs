@@ -9,6 +9,7 @@ pub mod host;
 pub mod incoming;
 pub mod outgoing;
 pub mod outline;
+pub mod owner;
 pub mod py;
 pub mod runtime;
 pub mod stdio;
@@ -21,8 +22,6 @@ mod _wasgi {
     #[pymodule_export]
     use crate::py::awaitable::Awaitable;
     #[pymodule_export]
-    use crate::py::body::{AsyncChunks, Chunks};
-    #[pymodule_export]
     use crate::py::bridge::{_after_fork, _shut_down, _work, LoopBridge};
     #[pymodule_export]
     use crate::py::component::{_outline, _restore_component, PyComponent};
@@ -30,6 +29,8 @@ mod _wasgi {
     use crate::py::feed::FeedHandle;
     #[pymodule_export]
     use crate::py::message::{PyReport, PyRequest, PyResponse, PyTimeouts};
+    #[pymodule_export]
+    use crate::py::reading::{AsyncChunks, Chunks};
     #[pymodule_export]
     use crate::py::upstream::OutgoingCall;
     #[pymodule_export]

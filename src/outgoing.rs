@@ -14,7 +14,7 @@ use wasmtime_wasi_http::{Error as HostError, RequestOptions, WasiBody, WasiHttpH
 
 use crate::body::GuestBody;
 use crate::code::{ErrorCode, Payload};
-use crate::incoming::Owner;
+use crate::owner::Owner;
 
 /// What an upstream gives back, some time.
 pub type Answer = Pin<Box<dyn Future<Output = Result<http::Response<WasiBody>, ErrorCode>> + Send>>;

@@ -3,13 +3,12 @@
 
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
-use std::sync::Arc;
 use std::task::{Context, Poll, Waker};
 
 use _wasgi::component::Component;
 use _wasgi::error::Error;
 use _wasgi::host::{Grants, Limits};
-use _wasgi::incoming::App;
+use _wasgi::incoming::{App, Exchange};
 use _wasgi::outline::{Outline, PROVIDED};
 use http_body_util::{BodyExt, Empty};
 
@@ -19,11 +18,8 @@ const EVERYTHING: &[u8] = include_bytes!("guests/components/everything.wasm");
 #[test]
 fn a_component_that_imports_the_whole_world_is_instantiated() {
     let component = Component::new(EVERYTHING).expect("the world promises what the linker lacks");
-    let limits = Limits { memory: None, timeout: None, concurrency: None };
-    let app = App::new(component, Grants::default(), limits);
-    let body = Empty::new().map_err(|never| match never {}).boxed_unsync();
-    let request = http::Request::get("http://example.com/").body(body).unwrap();
-    let mut exchange = app.start(request, None).unwrap();
+    let app = App::new(component, Grants::default(), Limits { memory: None, timeout: None, concurrency: None });
+    let mut exchange = start(&app, "/").unwrap();
     assert!(exchange.run_here().unwrap());
     match exchange.poll_head(&mut Context::from_waker(Waker::noop())) {
         // it got as far as the dummy's handler, which is `unreachable`
@@ -47,18 +43,39 @@ fn the_world_is_what_is_provided() {
     assert_eq!(outline.missing(), Vec::<String>::new());
 }
 
+fn probe(limits: Limits) -> App {
+    let component = Component::new(include_bytes!("guests/components/probe.wasm")).unwrap();
+    App::new(component, Grants::default(), limits)
+}
+
+fn start(app: &App, route: &str) -> Result<Exchange, Error> {
+    let body = Empty::new().map_err(|never| match never {}).boxed_unsync();
+    app.start(http::Request::get(format!("http://example.com{route}")).body(body).unwrap(), None)
+}
+
 #[test]
 fn a_dropped_exchange_leaves_nothing_behind() {
-    let component = Component::new(include_bytes!("guests/components/probe.wasm")).unwrap();
-    let limits = Limits { memory: None, timeout: None, concurrency: Some(1) };
-    let app = Arc::new(App::new(component, Grants::default(), limits));
-    let start = || {
-        let body = Empty::new().map_err(|never| match never {}).boxed_unsync();
-        app.start(http::Request::get("http://example.com/spin").body(body).unwrap(), None)
-    };
-    let mut exchange = start().unwrap();
+    let app = probe(Limits { memory: None, timeout: None, concurrency: Some(1) });
+    let mut exchange = start(&app, "/spin").unwrap();
     assert!(!exchange.run_here().unwrap());
-    assert!(matches!(start(), Err(Error::Overloaded(_))));
+    assert!(matches!(start(&app, "/spin"), Err(Error::Overloaded(_))));
     drop(exchange);
-    assert!(start().is_ok());
+    assert!(start(&app, "/spin").is_ok());
+}
+
+#[test]
+fn guests_that_compute_keep_off_event_loops() {
+    let app = probe(Limits { memory: None, timeout: None, concurrency: None });
+    assert!(start(&app, "/hello").unwrap().is_heavy(), "nobody knows yet how long setting it up takes");
+    // one that took long to set up, on a busy machine, counts as heavy, too: some try is not
+    let becomes_light = || {
+        (0..1000).any(|_| {
+            start(&app, "/hello").unwrap().run_here().unwrap();
+            !start(&app, "/hello").unwrap().is_heavy()
+        })
+    };
+    assert!(becomes_light());
+    assert!(!start(&app, "/spin").unwrap().run_here().unwrap());
+    assert!(start(&app, "/hello").unwrap().is_heavy());
+    assert!(becomes_light(), "kept off for ever");
 }

@@ -1,26 +1,26 @@
 //! Bodies of `wasgi.Request` and `wasgi.Response`: what a caller may give, and how it is read back.
 
 use std::sync::{Arc, Mutex, Weak};
-use std::task::{Context, Poll};
 
 use bytes::{Bytes, BytesMut};
 use http::HeaderMap;
 use http_body_util::{BodyExt, Full};
 use pyo3::buffer::PyBuffer;
-use pyo3::exceptions::{PyStopAsyncIteration, PyTypeError};
+use pyo3::exceptions::PyTypeError;
 use pyo3::intern;
 use pyo3::prelude::*;
 use pyo3::types::{PyBytes, PyDict, PyString};
 use wasmtime_wasi_http::WasiBody;
 
-use super::awaitable::{Awaitable, Operation};
+use super::awaitable::Awaitable;
 use super::bridge::LoopCore;
 use super::errors::{named, to_py};
 use super::feed::{Feed, OnError, Source, lane_of};
+use super::lock;
 use super::message::{PyRequest, PyResponse};
+use super::reading::{AsyncChunks, Chunks, Gather, KeepWhole, ReadAll};
 use super::stdio::GuestOutput;
-use super::{errors, lock};
-use crate::body::{GuestBody, Next};
+use crate::body::GuestBody;
 
 /// A stream that can be consumed once, and what is known after that.
 pub struct PyBody {
@@ -37,7 +37,8 @@ struct State {
     trailers: Option<HeaderMap>,
 }
 
-enum Content {
+/// Where a body is.
+pub enum Content {
     Bytes(Bytes),
     Source(Source),
     Guest(Arc<Mutex<GuestBody>>),
@@ -168,17 +169,17 @@ impl PyBody {
                 whole.freeze()
             }
             Content::Guest(body) => {
-                let mut gather = Gather { body, gathered: BytesMut::new(), first: None };
+                let mut gather = Gather::new(body);
                 let outcome = super::app::block_on(py, |cx| gather.poll(cx));
                 self.deliver(py);
                 let (whole, trailers) = outcome?.map_err(|error| to_py(py, &error))?;
-                lock(&self.state).trailers = trailers;
+                self.keep_trailers(trailers);
                 whole
             }
             Content::Consumed => Bytes::new(),
         };
         let object = PyBytes::new(py, &whole).into_any().unbind();
-        lock(&self.state).whole = Some(whole);
+        self.keep_whole(whole);
         Ok(object)
     }
 
@@ -191,11 +192,9 @@ impl PyBody {
             Content::Source(_) => Err(blocking_source()),
             content => {
                 let operation = match content {
-                    Content::Guest(body) => ReadAll {
-                        body: self.clone(),
-                        gather: Some(Gather { body, gathered: BytesMut::new(), first: None }),
-                        ready: None,
-                    },
+                    Content::Guest(body) => {
+                        ReadAll { body: self.clone(), gather: Some(Gather::new(body)), ready: None }
+                    }
                     Content::Bytes(bytes) => ReadAll { body: self.clone(), gather: None, ready: Some(bytes) },
                     _ => ReadAll { body: self.clone(), gather: None, ready: Some(Bytes::new()) },
                 };
@@ -243,6 +242,15 @@ impl PyBody {
         lock(&self.state).whole.clone().ok_or_else(|| named(py, "BodyError", "the body has not been read"))
     }
 
+    /// What `text` and `json` have after a reading.
+    pub fn keep_whole(&self, whole: Bytes) {
+        lock(&self.state).whole = Some(whole);
+    }
+
+    pub fn keep_trailers(&self, trailers: Option<HeaderMap>) {
+        lock(&self.state).trailers = trailers;
+    }
+
     pub fn trailers(&self) -> Option<HeaderMap> {
         lock(&self.state).trailers.clone()
     }
@@ -288,195 +296,5 @@ fn with_trailers(bytes: Bytes, trailers: Option<HeaderMap>) -> WasiBody {
             .map_err(|never| match never {})
             .with_trailers(std::future::ready(Some(Ok(trailers))))
             .boxed_unsync(),
-    }
-}
-
-/// Collects a guest's body.
-struct Gather {
-    body: Arc<Mutex<GuestBody>>,
-    gathered: BytesMut,
-    first: Option<Bytes>,
-}
-
-type Gathered = Result<(Bytes, Option<HeaderMap>), crate::error::Error>;
-
-impl Gather {
-    fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Gathered> {
-        loop {
-            let next = std::task::ready!(lock(&self.body).poll_next(cx));
-            match next {
-                Ok(Next::Chunk(chunk)) if self.first.is_none() && self.gathered.is_empty() => self.first = Some(chunk),
-                Ok(Next::Chunk(chunk)) => {
-                    if let Some(first) = self.first.take() {
-                        self.gathered.extend_from_slice(&first);
-                    }
-                    self.gathered.extend_from_slice(&chunk);
-                }
-                Ok(Next::End(trailers)) => {
-                    let whole = self.first.take().unwrap_or_else(|| std::mem::take(&mut self.gathered).freeze());
-                    return Poll::Ready(Ok((whole, trailers)));
-                }
-                Err(error) => return Poll::Ready(Err(error)),
-            }
-        }
-    }
-}
-
-struct ReadAll {
-    body: Arc<PyBody>,
-    gather: Option<Gather>,
-    ready: Option<Bytes>,
-}
-
-impl Operation for ReadAll {
-    fn poll(&mut self, py: Python<'_>, cx: &mut Context<'_>) -> Poll<PyResult<Py<PyAny>>> {
-        let whole = match &mut self.gather {
-            None => self.ready.take().unwrap_or_default(),
-            Some(gather) => {
-                let outcome = std::task::ready!(gather.poll(cx));
-                self.body.deliver(py);
-                match outcome {
-                    Ok((whole, trailers)) => {
-                        lock(&self.body.state).trailers = trailers;
-                        whole
-                    }
-                    Err(error) => return Poll::Ready(Err(to_py(py, &error))),
-                }
-            }
-        };
-        let object = PyBytes::new(py, &whole).into_any().unbind();
-        lock(&self.body.state).whole = Some(whole);
-        Poll::Ready(Ok(object))
-    }
-}
-
-/// For `wasgi._bridge.gather`: keeps what was read of an async iterable.
-#[pyclass(module = "wasgi._wasgi", frozen)]
-pub struct KeepWhole {
-    body: Arc<PyBody>,
-}
-
-#[pymethods]
-impl KeepWhole {
-    fn __call__(&self, whole: &Bound<'_, PyBytes>) {
-        lock(&self.body.state).whole = Some(Bytes::copy_from_slice(whole.as_bytes()));
-    }
-}
-
-/// What `iter(message)` gives.
-#[pyclass(module = "wasgi._wasgi", frozen)]
-pub struct Chunks {
-    body: Arc<PyBody>,
-    content: Mutex<Content>,
-}
-
-#[pymethods]
-impl Chunks {
-    fn __iter__(slf: Py<Self>) -> Py<Self> {
-        slf
-    }
-
-    fn __next__(&self, py: Python<'_>) -> PyResult<Option<Py<PyAny>>> {
-        let content = std::mem::replace(&mut *lock(&self.content), Content::Consumed);
-        let chunk = match content {
-            Content::Consumed => return Ok(None),
-            Content::Bytes(bytes) => (!bytes.is_empty()).then_some(bytes),
-            Content::Source(source) => {
-                let chunk = source.next(py)?;
-                if chunk.is_some() {
-                    *lock(&self.content) = Content::Source(source);
-                }
-                chunk
-            }
-            Content::Guest(body) => {
-                let outcome = super::app::block_on(py, |cx| lock(&body).poll_next(cx));
-                self.body.deliver(py);
-                match outcome?.map_err(|error| to_py(py, &error))? {
-                    Next::Chunk(chunk) => {
-                        *lock(&self.content) = Content::Guest(body);
-                        Some(chunk)
-                    }
-                    Next::End(trailers) => {
-                        lock(&self.body.state).trailers = trailers;
-                        None
-                    }
-                }
-            }
-        };
-        Ok(chunk.map(|chunk| PyBytes::new(py, &chunk).into_any().unbind()))
-    }
-}
-
-/// What `aiter(message)` gives.
-#[pyclass(module = "wasgi._wasgi", frozen)]
-pub struct AsyncChunks {
-    body: Arc<PyBody>,
-    content: Arc<Mutex<Content>>,
-}
-
-#[pymethods]
-impl AsyncChunks {
-    fn __aiter__(slf: Py<Self>) -> Py<Self> {
-        slf
-    }
-
-    fn __anext__(&self) -> Awaitable {
-        Awaitable::new(NextChunk { body: self.body.clone(), content: self.content.clone() })
-    }
-
-    /// Stops the guest, if the body has not ended.
-    fn aclose(&self) -> Awaitable {
-        let content = std::mem::replace(&mut *lock(&self.content), Content::Consumed);
-        if let Content::Guest(body) = content {
-            lock(&body).close();
-        }
-        Awaitable::new(Nothing)
-    }
-}
-
-/// Nothing to wait for.
-pub struct Nothing;
-
-impl Operation for Nothing {
-    fn poll(&mut self, py: Python<'_>, _: &mut Context<'_>) -> Poll<PyResult<Py<PyAny>>> {
-        Poll::Ready(Ok(py.None()))
-    }
-}
-
-struct NextChunk {
-    body: Arc<PyBody>,
-    content: Arc<Mutex<Content>>,
-}
-
-impl Operation for NextChunk {
-    fn poll(&mut self, py: Python<'_>, cx: &mut Context<'_>) -> Poll<PyResult<Py<PyAny>>> {
-        let stop = || Poll::Ready(Err(PyStopAsyncIteration::new_err(())));
-        let body = {
-            let mut content = lock(&self.content);
-            match &*content {
-                Content::Guest(body) => body.clone(),
-                Content::Bytes(_) => match std::mem::replace(&mut *content, Content::Consumed) {
-                    Content::Bytes(bytes) if !bytes.is_empty() => {
-                        return Poll::Ready(Ok(PyBytes::new(py, &bytes).into_any().unbind()));
-                    }
-                    _ => return stop(),
-                },
-                _ => return stop(),
-            }
-        };
-        let next = std::task::ready!(lock(&body).poll_next(cx));
-        self.body.deliver(py);
-        match next {
-            Ok(Next::Chunk(chunk)) => Poll::Ready(Ok(PyBytes::new(py, &chunk).into_any().unbind())),
-            Ok(Next::End(trailers)) => {
-                lock(&self.body.state).trailers = trailers;
-                *lock(&self.content) = Content::Consumed;
-                stop()
-            }
-            Err(error) => {
-                *lock(&self.content) = Content::Consumed;
-                Poll::Ready(Err(errors::to_py(py, &error)))
-            }
-        }
     }
 }

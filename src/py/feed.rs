@@ -21,7 +21,7 @@ use super::errors::code_of_exception;
 use super::lock;
 use crate::code::ErrorCode;
 use crate::error::Error;
-use crate::incoming::Stopper;
+use crate::owner::Stopper;
 
 /// How much of a file is read at once.
 const FILE_CHUNK: usize = 64 << 10;

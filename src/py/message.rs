@@ -10,14 +10,15 @@ use pyo3::types::PyString;
 use wasmtime_wasi_http::WasiBody;
 
 use super::awaitable::Awaitable;
-use super::body::{Chunks, Nothing, PyBody};
+use super::body::PyBody;
 use super::bridge::LoopCore;
 use super::feed::{Feed, OnError};
 use super::headers::Fields;
+use super::reading::{Chunks, Nothing};
 use super::stdio::GuestOutput;
 use crate::body::GuestBody;
-use crate::incoming::Owner;
 use crate::outgoing::Timeouts;
+use crate::owner::Owner;
 
 /// The fields after the body: given beforehand, or known when a guest's body has ended.
 fn trailers(py: Python<'_>, given: Option<&Fields>, body: &PyBody) -> PyResult<Option<Py<PyAny>>> {

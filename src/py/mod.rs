@@ -12,6 +12,7 @@ pub mod errors;
 pub mod feed;
 pub mod headers;
 pub mod message;
+pub mod reading;
 pub mod stdio;
 pub mod upstream;
 pub mod wit;

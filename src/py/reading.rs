@@ -1,0 +1,211 @@
+//! Reading a body: whole or by chunks, blocking or awaited.
+
+use std::sync::{Arc, Mutex};
+use std::task::{Context, Poll};
+
+use bytes::{Bytes, BytesMut};
+use http::HeaderMap;
+use pyo3::exceptions::PyStopAsyncIteration;
+use pyo3::prelude::*;
+use pyo3::types::PyBytes;
+
+use super::awaitable::{Awaitable, Operation};
+use super::body::{Content, PyBody};
+use super::errors::to_py;
+use super::lock;
+use crate::body::{GuestBody, Next};
+
+/// Collects a guest's body.
+pub struct Gather {
+    body: Arc<Mutex<GuestBody>>,
+    gathered: BytesMut,
+    first: Option<Bytes>,
+}
+
+pub type Gathered = Result<(Bytes, Option<HeaderMap>), crate::error::Error>;
+
+impl Gather {
+    pub fn new(body: Arc<Mutex<GuestBody>>) -> Self {
+        Self { body, gathered: BytesMut::new(), first: None }
+    }
+
+    pub fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Gathered> {
+        loop {
+            let next = std::task::ready!(lock(&self.body).poll_next(cx));
+            match next {
+                Ok(Next::Chunk(chunk)) if self.first.is_none() && self.gathered.is_empty() => self.first = Some(chunk),
+                Ok(Next::Chunk(chunk)) => {
+                    if let Some(first) = self.first.take() {
+                        self.gathered.extend_from_slice(&first);
+                    }
+                    self.gathered.extend_from_slice(&chunk);
+                }
+                Ok(Next::End(trailers)) => {
+                    let whole = self.first.take().unwrap_or_else(|| std::mem::take(&mut self.gathered).freeze());
+                    return Poll::Ready(Ok((whole, trailers)));
+                }
+                Err(error) => return Poll::Ready(Err(error)),
+            }
+        }
+    }
+}
+
+/// `await aread()`.
+pub struct ReadAll {
+    pub body: Arc<PyBody>,
+    pub gather: Option<Gather>,
+    pub ready: Option<Bytes>,
+}
+
+impl Operation for ReadAll {
+    fn poll(&mut self, py: Python<'_>, cx: &mut Context<'_>) -> Poll<PyResult<Py<PyAny>>> {
+        let whole = match &mut self.gather {
+            None => self.ready.take().unwrap_or_default(),
+            Some(gather) => {
+                let outcome = std::task::ready!(gather.poll(cx));
+                self.body.deliver(py);
+                match outcome {
+                    Ok((whole, trailers)) => {
+                        self.body.keep_trailers(trailers);
+                        whole
+                    }
+                    Err(error) => return Poll::Ready(Err(to_py(py, &error))),
+                }
+            }
+        };
+        let object = PyBytes::new(py, &whole).into_any().unbind();
+        self.body.keep_whole(whole);
+        Poll::Ready(Ok(object))
+    }
+}
+
+/// For `wasgi._bridge.gather`: keeps what was read of an async iterable.
+#[pyclass(module = "wasgi._wasgi", frozen)]
+pub struct KeepWhole {
+    pub body: Arc<PyBody>,
+}
+
+#[pymethods]
+impl KeepWhole {
+    fn __call__(&self, whole: &Bound<'_, PyBytes>) {
+        self.body.keep_whole(Bytes::copy_from_slice(whole.as_bytes()));
+    }
+}
+
+/// What `iter(message)` gives.
+#[pyclass(module = "wasgi._wasgi", frozen)]
+pub struct Chunks {
+    pub body: Arc<PyBody>,
+    pub content: Mutex<Content>,
+}
+
+#[pymethods]
+impl Chunks {
+    fn __iter__(slf: Py<Self>) -> Py<Self> {
+        slf
+    }
+
+    fn __next__(&self, py: Python<'_>) -> PyResult<Option<Py<PyAny>>> {
+        let content = std::mem::replace(&mut *lock(&self.content), Content::Consumed);
+        let chunk = match content {
+            Content::Consumed => return Ok(None),
+            Content::Bytes(bytes) => (!bytes.is_empty()).then_some(bytes),
+            Content::Source(source) => {
+                let chunk = source.next(py)?;
+                if chunk.is_some() {
+                    *lock(&self.content) = Content::Source(source);
+                }
+                chunk
+            }
+            Content::Guest(body) => {
+                let outcome = super::app::block_on(py, |cx| lock(&body).poll_next(cx));
+                self.body.deliver(py);
+                match outcome?.map_err(|error| to_py(py, &error))? {
+                    Next::Chunk(chunk) => {
+                        *lock(&self.content) = Content::Guest(body);
+                        Some(chunk)
+                    }
+                    Next::End(trailers) => {
+                        self.body.keep_trailers(trailers);
+                        None
+                    }
+                }
+            }
+        };
+        Ok(chunk.map(|chunk| PyBytes::new(py, &chunk).into_any().unbind()))
+    }
+}
+
+/// What `aiter(message)` gives.
+#[pyclass(module = "wasgi._wasgi", frozen)]
+pub struct AsyncChunks {
+    pub body: Arc<PyBody>,
+    pub content: Arc<Mutex<Content>>,
+}
+
+#[pymethods]
+impl AsyncChunks {
+    fn __aiter__(slf: Py<Self>) -> Py<Self> {
+        slf
+    }
+
+    fn __anext__(&self) -> Awaitable {
+        Awaitable::new(NextChunk { body: self.body.clone(), content: self.content.clone() })
+    }
+
+    /// Stops the guest, if the body has not ended.
+    fn aclose(&self) -> Awaitable {
+        let content = std::mem::replace(&mut *lock(&self.content), Content::Consumed);
+        if let Content::Guest(body) = content {
+            lock(&body).close();
+        }
+        Awaitable::new(Nothing)
+    }
+}
+
+/// Nothing to wait for.
+pub struct Nothing;
+
+impl Operation for Nothing {
+    fn poll(&mut self, py: Python<'_>, _: &mut Context<'_>) -> Poll<PyResult<Py<PyAny>>> {
+        Poll::Ready(Ok(py.None()))
+    }
+}
+
+struct NextChunk {
+    body: Arc<PyBody>,
+    content: Arc<Mutex<Content>>,
+}
+
+impl Operation for NextChunk {
+    fn poll(&mut self, py: Python<'_>, cx: &mut Context<'_>) -> Poll<PyResult<Py<PyAny>>> {
+        let stop = || Poll::Ready(Err(PyStopAsyncIteration::new_err(())));
+        let body = {
+            let mut content = lock(&self.content);
+            match &*content {
+                Content::Guest(body) => body.clone(),
+                Content::Bytes(_) => match std::mem::replace(&mut *content, Content::Consumed) {
+                    Content::Bytes(bytes) if !bytes.is_empty() => {
+                        return Poll::Ready(Ok(PyBytes::new(py, &bytes).into_any().unbind()));
+                    }
+                    _ => return stop(),
+                },
+                _ => return stop(),
+            }
+        };
+        let next = std::task::ready!(lock(&body).poll_next(cx));
+        self.body.deliver(py);
+        match next {
+            Ok(Next::Chunk(chunk)) => Poll::Ready(Ok(PyBytes::new(py, &chunk).into_any().unbind())),
+            Ok(Next::End(trailers)) => {
+                self.body.keep_trailers(trailers);
+                *lock(&self.content) = Content::Consumed;
+                stop()
+            }
+            Err(error) => {
+                *lock(&self.content) = Content::Consumed;
+                Poll::Ready(Err(to_py(py, &error)))
+            }
+        }
+    }
+}
