@@ -50,6 +50,7 @@ struct State {
     bytes: usize,
     last: VecDeque<String>,
     bell: Option<Bell>,
+    finished: bool,
 }
 
 impl Stdio {
@@ -74,24 +75,31 @@ impl Stdio {
         self.lock().waiting.is_empty()
     }
 
-    /// From now on somebody is to be told of lines: of those that wait, and of new ones.
+    /// From now on, until the guest ends, somebody is to be told of lines: of those that wait, and of new ones.
     pub fn set_bell(&self, bell: Bell) {
         let mut state = self.lock();
+        if state.finished {
+            return;
+        }
         state.bell = Some(bell);
         state.ring();
     }
 
     /// The guest has ended: what it wrote last is a line, newline or not.
     pub fn finish(&self) {
-        let mut state = self.lock();
-        for stream in [Stream::Stdout, Stream::Stderr] {
-            let rest = std::mem::take(state.partial(stream));
-            if !rest.is_empty() {
-                state.push(stream, &rest);
+        let bell = {
+            let mut state = self.lock();
+            for stream in [Stream::Stdout, Stream::Stderr] {
+                let rest = std::mem::take(state.partial(stream));
+                if !rest.is_empty() {
+                    state.push(stream, &rest);
+                }
             }
-        }
-        state.ring();
-        state.bell = None;
+            state.ring();
+            state.finished = true;
+            state.bell.take()
+        };
+        drop(bell);
     }
 
     /// The last lines of stderr.

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import concurrent.futures
+import gc
 import io
 import logging
 from typing import Any
@@ -115,3 +116,22 @@ def test_a_sink_that_fails_does_not_fail_the_exchange(app: AppMaker, monkeypatch
     assert app(stdout=fails).handle(get("/stdio?n=1&tag=t")).text == "printed"
     until(lambda: len(failures) == 2)
     assert [str(failure.exc_value) for failure in failures] == ["t out 0", "no newline at the end"]
+
+
+async def test_lines_come_when_the_response_is_gone(app: AppMaker) -> None:
+    lines: list[str] = []
+    asked, answer = asyncio.Event(), asyncio.Event()
+
+    async def upstream(request: wasgi.Request) -> wasgi.Response:
+        asked.set()
+        await answer.wait()
+        return wasgi.Response()
+
+    response = await app(outgoing=upstream, stdout=lines.append).handle_async(get("/work-after?url=http://up/"))
+    assert await response.aread() == b"done already"
+    await asked.wait()
+    del response
+    gc.collect()
+    answer.set()
+    await asyncio.to_thread(until, lambda: bool(lines))
+    assert lines == ["worked on"]

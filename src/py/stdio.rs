@@ -63,14 +63,11 @@ impl GuestOutput {
         Arc::new(Self { sinks, stdio, exchange, delivering: Mutex::new(None), delivered: Condvar::new() })
     }
 
-    /// From now on lines are delivered as they come, by a thread of ours.
+    /// From now on lines are delivered as they come, by a thread of ours; also those that come when the response is gone.
+    /// The end of the guest takes the bell off again ([`Stdio::finish`]), and with it this cycle of references apart.
     pub fn go_live(self: &Arc<Self>) {
-        let this = Arc::downgrade(self);
-        self.stdio.set_bell(Box::new(move || {
-            if let Some(this) = this.upgrade() {
-                Lane::Threads.submit(Job::Lines(this));
-            }
-        }));
+        let this = self.clone();
+        self.stdio.set_bell(Box::new(move || Lane::Threads.submit(Job::Lines(this.clone()))));
     }
 
     /// Delivers what there is; when it returns, all that was there before has been delivered.

@@ -221,6 +221,7 @@ impl Guest for Probe {
             "/work-after" => {
                 text(out, 200, "done already");
                 let _ = fetch(&query);
+                println!("worked on");
             }
             _ => text(out, 404, "no such route"),
         }
