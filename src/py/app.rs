@@ -12,7 +12,7 @@ use pyo3::sync::PyOnceLock;
 use pyo3::types::{PyMapping, PyString};
 
 use super::awaitable::{Awaitable, Operation};
-use super::bridge::LoopCore;
+use super::bridge::{LoopCore, is_exiting};
 use super::component::PyComponent;
 use super::errors::to_py;
 use super::message::{PyRequest, PyResponse};
@@ -378,6 +378,7 @@ pub fn block_on<T: Send>(py: Python<'_>, mut poll: impl FnMut(&mut Context<'_>) 
     if let Poll::Ready(ready) = poll(&mut Context::from_waker(Waker::noop())) {
         return Ok(ready);
     }
+    let exiting = is_exiting();
     let parked = Arc::new(Parked { thread: std::thread::current(), woken: AtomicBool::new(false) });
     let waker = Waker::from(parked.clone());
     loop {
@@ -390,6 +391,13 @@ pub fn block_on<T: Send>(py: Python<'_>, mut poll: impl FnMut(&mut Context<'_>) 
             ready
         });
         match ready {
+            // The guest was stopped because the interpreter exits: a daemon thread that waited for it stays asleep.
+            // Woken with an error it would run into the finalization, and print into a stream that is being taken away.
+            Poll::Ready(_) if is_exiting() && !exiting => py.detach(|| {
+                loop {
+                    std::thread::park();
+                }
+            }),
             Poll::Ready(ready) => return Ok(ready),
             Poll::Pending => py.check_signals()?,
         }

@@ -9,6 +9,7 @@ use std::io::{PipeReader, PipeWriter, Read, Write};
 use std::os::fd::AsRawFd;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Condvar, Mutex};
+use std::time::{Duration, Instant};
 
 use pyo3::exceptions::{PyNotImplementedError, PyRuntimeError};
 use pyo3::intern;
@@ -195,6 +196,8 @@ impl LoopBridge {
 pub struct Threads {
     state: Mutex<Queue>,
     filled: Condvar,
+    /// A thread has left.
+    left: Condvar,
 }
 
 #[derive(Default)]
@@ -214,7 +217,7 @@ fn most_threads() -> usize {
 }
 
 pub fn threads() -> &'static Threads {
-    THREADS.get(|| Threads { state: Mutex::new(Queue::default()), filled: Condvar::new() })
+    THREADS.get(|| Threads { state: Mutex::new(Queue::default()), filled: Condvar::new(), left: Condvar::new() })
 }
 
 impl Threads {
@@ -269,6 +272,7 @@ impl Threads {
             }
             if state.closed {
                 state.threads -= 1;
+                self.left.notify_all();
                 return None;
             }
             state.idle += 1;
@@ -277,10 +281,30 @@ impl Threads {
         }
     }
 
-    fn close(&self) {
-        lock(&self.state).closed = true;
+    /// No more jobs after those that are there; waits for the threads to finish them, but not longer than `bound`.
+    fn close(&self, bound: Duration) {
+        let mut state = lock(&self.state);
+        state.closed = true;
         self.filled.notify_all();
+        let deadline = Instant::now() + bound;
+        while state.threads > 0 {
+            let left = deadline.saturating_duration_since(Instant::now());
+            if left.is_zero() {
+                return; // one is in code of the user's that does not end
+            }
+            state = match self.left.wait_timeout(state, left) {
+                Ok((state, _)) => state,
+                Err(poisoned) => poisoned.into_inner().0,
+            };
+        }
     }
+}
+
+/// Set when the interpreter is about to exit.
+static EXITING: AtomicBool = AtomicBool::new(false);
+
+pub fn is_exiting() -> bool {
+    EXITING.load(Ordering::SeqCst)
 }
 
 /// What each of our threads runs.
@@ -306,12 +330,14 @@ pub fn _after_fork() {
 /// For `atexit`: guests stop, then the threads that ran their Python side.
 #[pyfunction]
 pub fn _shut_down(py: Python<'_>) {
+    const BOUND: Duration = Duration::from_secs(1);
+    EXITING.store(true, Ordering::SeqCst);
     py.detach(|| {
         if let Some(world) = crate::engine::existing() {
-            world.runtime.shut_down(std::time::Duration::from_secs(1));
+            world.runtime.shut_down(BOUND);
         }
         if let Some(threads) = THREADS.existing() {
-            threads.close();
+            threads.close(BOUND);
         }
     });
 }
