@@ -4,7 +4,7 @@
 //! of its parent's do not exist there, and its parent's pool resets memory by a handle on the *parent's* page map.
 
 use std::path::PathBuf;
-use std::sync::atomic::{AtomicBool, AtomicPtr, AtomicU64, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Mutex, OnceLock};
 use std::time::Duration;
 
@@ -13,6 +13,7 @@ use wasmtime::{Cache, CacheConfig, Config, Enabled, Engine, InstanceAllocationSt
 
 use crate::error::{Error, chain};
 use crate::host::Host;
+use crate::process::PerProcess;
 
 /// How long a guest runs before its thread's turn ends. A guest polled on an event loop's thread holds it for two
 /// of these at the most.
@@ -40,37 +41,25 @@ pub struct World {
     notes: Mutex<Vec<String>>,
 }
 
-static WORLD: AtomicPtr<World> = AtomicPtr::new(std::ptr::null_mut());
+static WORLD: PerProcess<World> = PerProcess::new();
 static GENERATION: AtomicU64 = AtomicU64::new(0);
 
 /// The process's world, made now if this is the first use (or the first after a fork).
 pub fn world() -> Result<&'static World, Error> {
-    static MAKING: Mutex<()> = Mutex::new(());
-    if let Some(world) = existing() {
-        return Ok(world);
-    }
-    let _making = MAKING.lock().unwrap_or_else(|poisoned| poisoned.into_inner());
-    if let Some(world) = existing() {
-        return Ok(world);
-    }
-    let world = Box::leak(Box::new(World::new()?));
-    WORLD.store(world, Ordering::Release);
-    Ok(world)
+    WORLD.try_get(World::new)
 }
 
 /// The process's world, if there is one.
 pub fn existing() -> Option<&'static World> {
-    // SAFETY: the pointer is null or came from `Box::leak` in `world`, and is never freed.
-    unsafe { WORLD.load(Ordering::Acquire).as_ref() }
+    WORLD.existing()
 }
 
-/// To be called in a child right after `fork`: the next use makes a new world. The old one is leaked, because
-/// dropping it would wait for threads that do not exist here.
+/// To be called in a child right after `fork`: the next use makes a new world.
 pub fn after_fork() {
     if existing().is_some() {
         GENERATION.fetch_add(1, Ordering::Relaxed);
     }
-    WORLD.store(std::ptr::null_mut(), Ordering::Release);
+    WORLD.forget();
 }
 
 /// An engine and what it links into every component.

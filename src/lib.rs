@@ -10,6 +10,7 @@ pub mod incoming;
 pub mod outgoing;
 pub mod outline;
 pub mod owner;
+pub mod process;
 pub mod py;
 pub mod runtime;
 pub mod stdio;

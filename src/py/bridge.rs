@@ -19,9 +19,10 @@ use pyo3::types::PyDict;
 
 use super::awaitable::LoopWaker;
 use super::feed::Feed;
+use super::lock;
 use super::stdio::GuestOutput;
 use super::upstream::{Call, OutgoingCall};
-use super::{PerProcess, lock};
+use crate::process::PerProcess;
 
 /// Something to do under the GIL.
 pub enum Job {
