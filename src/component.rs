@@ -77,8 +77,8 @@ impl Prepared {
     }
 
     /// Whether the next guest should not start on an event loop's thread: instantiating takes long, or nobody knows yet,
-    /// or one computed for too long lately.
-    pub(crate) fn is_heavy(&self) -> bool {
+    /// or one computed for too long lately. Counts one off the exchanges that the last such guest keeps away.
+    pub(crate) fn keep_off_loop(&self) -> bool {
         let nanos = self.set_up.load(Ordering::Relaxed);
         let computes =
             self.computes.fetch_update(Ordering::Relaxed, Ordering::Relaxed, |left| left.checked_sub(1)).is_ok();

@@ -14,6 +14,7 @@ use wasmtime::{Cache, CacheConfig, Config, Enabled, Engine, InstanceAllocationSt
 use crate::error::{Error, chain};
 use crate::host::Host;
 use crate::process::PerProcess;
+use crate::sync::lock;
 
 /// How long a guest runs before its thread's turn ends. A guest polled on an event loop's thread holds it for two
 /// of these at the most.
@@ -118,11 +119,11 @@ impl World {
 
     /// What was worth telling about the set-up; each line is told once.
     pub fn take_notes(&self) -> Vec<String> {
-        std::mem::take(&mut *self.notes.lock().unwrap_or_else(|poisoned| poisoned.into_inner()))
+        std::mem::take(&mut *lock(&self.notes))
     }
 
     pub fn note(&self, line: String) {
-        self.notes.lock().unwrap_or_else(|poisoned| poisoned.into_inner()).push(line);
+        lock(&self.notes).push(line);
     }
 
     /// How many exchanges are under way.
@@ -307,7 +308,7 @@ impl Ticker {
     }
 
     fn start(&'static self, world: &'static World) -> Result<(), Error> {
-        let _starting = self.starting.lock().unwrap_or_else(|poisoned| poisoned.into_inner());
+        let _starting = lock(&self.starting);
         if self.thread.get().is_some() {
             return Ok(());
         }

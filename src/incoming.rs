@@ -27,6 +27,7 @@ use crate::error::{Error, Trap, chain};
 use crate::host::{Grants, Host, Limits};
 use crate::outgoing::{Hooks, Upstream};
 use crate::owner::{Owner, Shared};
+use crate::sync::lock;
 
 /// A guest that was interrupted by a tick goes on here if it has had less than this; with the tick that follows it
 /// stays under 2 ms.
@@ -134,9 +135,10 @@ impl Exchange {
         &self.owner
     }
 
-    /// Whether an event loop's thread should not begin it: guests of this component take long to set up, or compute.
-    pub fn is_heavy(&self) -> bool {
-        self.prepared.is_heavy()
+    /// Whether an event loop's thread should not begin it: guests of this component take long to set up, or compute. To be
+    /// asked once an exchange: the answer counts.
+    pub fn keep_off_loop(&self) -> bool {
+        self.prepared.keep_off_loop()
     }
 
     /// Runs the guest on this thread until it ends, waits, or has had its slice. Returns whether it ended.
@@ -174,7 +176,7 @@ impl Exchange {
             shared: shared.clone(),
         });
         let abort = task.abort_handle();
-        *shared.task.lock().unwrap_or_else(|poisoned| poisoned.into_inner()) = Some(abort.clone());
+        *lock(&shared.task) = Some(abort.clone());
         if shared.stopped.load(Ordering::SeqCst) {
             abort.abort();
         }

@@ -14,6 +14,7 @@ pub mod process;
 pub mod py;
 pub mod runtime;
 pub mod stdio;
+mod sync;
 
 /// The native module, `wasgi._wasgi`.
 #[pyo3::pymodule(gil_used = true)]

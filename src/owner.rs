@@ -8,6 +8,7 @@ use tokio::task::AbortHandle;
 
 use crate::error::Error;
 use crate::stdio::Stdio;
+use crate::sync::lock;
 
 /// What the guest's side and the owner's side both know.
 pub(crate) struct Shared {
@@ -45,7 +46,7 @@ impl Shared {
     }
 
     fn take_task(&self) -> Option<AbortHandle> {
-        self.task.lock().unwrap_or_else(|poisoned| poisoned.into_inner()).take()
+        lock(&self.task).take()
     }
 
     pub fn settle(&self, fate: Result<(), Error>) {

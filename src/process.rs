@@ -4,6 +4,8 @@ use std::convert::Infallible;
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicPtr, Ordering};
 
+use crate::sync::lock;
+
 /// One value a process: made at first use, made anew in a forked child.
 pub struct PerProcess<T> {
     value: AtomicPtr<T>,
@@ -31,7 +33,7 @@ impl<T: Sync> PerProcess<T> {
         if let Some(value) = self.existing() {
             return Ok(value);
         }
-        let _making = self.making.lock().unwrap_or_else(|poisoned| poisoned.into_inner());
+        let _making = lock(&self.making);
         if let Some(value) = self.existing() {
             return Ok(value);
         }

@@ -6,6 +6,7 @@ use std::sync::{Mutex, OnceLock};
 use std::time::Duration;
 
 use crate::error::Error;
+use crate::sync::lock;
 
 pub struct Runtime {
     handle: OnceLock<tokio::runtime::Handle>,
@@ -24,7 +25,7 @@ impl Runtime {
         if let Some(handle) = self.handle.get() {
             return Ok(handle);
         }
-        let mut owned = self.owned.lock().unwrap_or_else(|poisoned| poisoned.into_inner());
+        let mut owned = lock(&self.owned);
         if let Some(handle) = self.handle.get() {
             return Ok(handle);
         }
@@ -41,7 +42,7 @@ impl Runtime {
 
     /// Stops every guest that is still running. Waits for their threads, but not longer than `bound`.
     pub fn shut_down(&self, bound: Duration) {
-        let owned = self.owned.lock().unwrap_or_else(|poisoned| poisoned.into_inner()).take();
+        let owned = lock(&self.owned).take();
         if let Some(runtime) = owned {
             runtime.shutdown_timeout(bound);
         }

@@ -12,6 +12,8 @@ use wasmtime_wasi::async_trait;
 use wasmtime_wasi::cli::{IsTerminal, StdoutStream};
 use wasmtime_wasi::p2::{OutputStream, Pollable, StreamError};
 
+use crate::sync::lock;
+
 /// A line longer than this is cut into several.
 const LONGEST_LINE: usize = 64 << 10;
 /// How much may wait to be fetched before the guest has to.
@@ -55,7 +57,7 @@ struct State {
 
 impl Stdio {
     fn lock(&self) -> MutexGuard<'_, State> {
-        self.state.lock().unwrap_or_else(|poisoned| poisoned.into_inner())
+        lock(&self.state)
     }
 
     /// Takes the lines that are complete.

@@ -66,16 +66,16 @@ fn a_dropped_exchange_leaves_nothing_behind() {
 #[test]
 fn guests_that_compute_keep_off_event_loops() {
     let app = probe(Limits { memory: None, timeout: None, concurrency: None });
-    assert!(start(&app, "/hello").unwrap().is_heavy(), "nobody knows yet how long setting it up takes");
+    assert!(start(&app, "/hello").unwrap().keep_off_loop(), "nobody knows yet how long setting it up takes");
     // one that took long to set up, on a busy machine, counts as heavy, too: some try is not
     let becomes_light = || {
         (0..1000).any(|_| {
             start(&app, "/hello").unwrap().run_here().unwrap();
-            !start(&app, "/hello").unwrap().is_heavy()
+            !start(&app, "/hello").unwrap().keep_off_loop()
         })
     };
     assert!(becomes_light());
     assert!(!start(&app, "/spin").unwrap().run_here().unwrap());
-    assert!(start(&app, "/hello").unwrap().is_heavy());
+    assert!(start(&app, "/hello").unwrap().keep_off_loop());
     assert!(becomes_light(), "kept off for ever");
 }

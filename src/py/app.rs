@@ -275,7 +275,7 @@ impl PyApp {
             if let Some(feed) = &feed {
                 feed.belongs_to(exchange.owner().stopper());
             }
-            let done = if may_block || !exchange.is_heavy() { exchange.run_here()? } else { false };
+            let done = if may_block || !exchange.keep_off_loop() { exchange.run_here()? } else { false };
             Ok::<_, Error>((exchange, done))
         });
         let (mut exchange, done) = exchange.map_err(|error| to_py(py, &error))?;

@@ -13,6 +13,7 @@ use http_body::{Body, Frame};
 use pyo3::exceptions::PyTypeError;
 use pyo3::intern;
 use pyo3::prelude::*;
+use pyo3::types::PyBool;
 use wasmtime_wasi_http::Error as HostError;
 
 use super::awaitable::{Awaitable, Operation};
@@ -325,9 +326,7 @@ impl Operation for Wanted {
         if state.gone || state.wanted {
             let wanted = !state.gone;
             drop(state);
-            return Poll::Ready(
-                wanted.into_pyobject(py).map(|flag| flag.to_owned().into_any().unbind()).map_err(Into::into),
-            );
+            return Poll::Ready(Ok(PyBool::new(py, wanted).to_owned().into_any().unbind()));
         }
         state.producer = Some(cx.waker().clone());
         Poll::Pending

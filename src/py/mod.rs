@@ -17,9 +17,4 @@ pub mod stdio;
 pub mod upstream;
 pub mod wit;
 
-use std::sync::Mutex;
-
-/// Locks; a panic elsewhere does not make the value unusable.
-pub(crate) fn lock<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
-    mutex.lock().unwrap_or_else(|poisoned| poisoned.into_inner())
-}
+pub(crate) use crate::sync::lock;
