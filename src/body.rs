@@ -8,10 +8,11 @@ use http_body::{Body, Frame};
 use wasmtime_wasi_http::WasiBody;
 
 use crate::error::Error;
+use crate::flow::Side;
 use crate::owner::Owner;
 
-/// Small frames that are ready together cross to the reader as one chunk of about this size.
-const CHUNK: usize = 64 << 10;
+/// Small frames that are ready together cross to the reader as one chunk of about this size; a guest's writes are no larger.
+pub(crate) const CHUNK: usize = 64 << 10;
 
 /// What a reader gets next.
 #[derive(Debug)]
@@ -30,17 +31,22 @@ pub struct GuestBody {
     /// A trailing frame or failure that came while frames were being joined.
     held: Option<Result<Next, Error>>,
     received: u64,
-    expected: Option<u64>,
+    expected: Expected,
     done: bool,
     owner: Owner,
 }
 
+/// What the head of a message says of its body.
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum Expected {
+    /// There is none, whatever length the head names: the answer to HEAD, 204, 304 (RFC 9110, 6.4.1).
+    Nothing,
+    /// Its length, if it was announced, and the most that may come.
+    Body { side: Side, length: Option<u64>, limit: Option<u64> },
+}
+
 impl GuestBody {
-    pub(crate) fn new(inner: WasiBody, headers: &http::HeaderMap, owner: Owner) -> Self {
-        let expected = headers
-            .get(http::header::CONTENT_LENGTH)
-            .and_then(|value| value.to_str().ok())
-            .and_then(|value| value.parse().ok());
+    pub(crate) fn new(inner: WasiBody, expected: Expected, owner: Owner) -> Self {
         Self { inner, held: None, received: 0, expected, done: false, owner }
     }
 
@@ -64,6 +70,11 @@ impl GuestBody {
         if let Some(held) = self.held.take() {
             return Poll::Ready(self.finish(held));
         }
+        if let Some(error) = self.owner.out_of_reach() {
+            self.done = true;
+            let (reason, cause) = (error.to_string(), Some(Box::new(error)));
+            return Poll::Ready(Err(Error::Body { received: self.received, reason, cause }));
+        }
         let first = match ready!(self.poll_data(cx)) {
             Ok(Next::Chunk(first)) => first,
             end => return Poll::Ready(self.finish(end)),
@@ -82,14 +93,23 @@ impl GuestBody {
             }
         }
         let chunk = joined.map_or(first, BytesMut::freeze);
-        self.received += chunk.len() as u64;
+        let size = self.received + chunk.len() as u64;
+        if let Expected::Body { side, limit: Some(value), .. } = self.expected
+            && size > value
+        {
+            let error = Error::Limited { code: side.body_size(size), limit: "response_body", value };
+            self.owner.stop_because(error.clone());
+            let (reason, cause) = (error.to_string(), Some(Box::new(error)));
+            return Poll::Ready(self.finish(Err(Error::Body { received: self.received, reason, cause })));
+        }
+        self.received = size;
         Poll::Ready(Ok(Next::Chunk(chunk)))
     }
 
     fn finish(&mut self, end: Result<Next, Error>) -> Result<Next, Error> {
         self.done = true;
         match end {
-            Ok(_) if let Some(error) = self.owner.callers_failure() => Err(error),
+            Ok(_) if self.owner.overruled().is_some() => Err(self.broken()),
             Ok(next) => {
                 // the guest may work on; it is no longer this body's
                 self.owner.release();
@@ -114,21 +134,26 @@ impl GuestBody {
                     Ok(data) => Ok(Next::Chunk(data)),
                     Err(frame) => Ok(Next::End(frame.into_trailers().ok())),
                 },
+                Some(Err(_)) if self.is_bare() => Ok(Next::End(None)),
                 Some(Err(_)) => Err(self.broken()),
             });
         }
     }
 
+    /// A guest that answers HEAD with a length and no body has finished it well, but wasmtime-wasi-http finds it too short.
+    fn is_bare(&self) -> bool {
+        matches!(self.expected, Expected::Nothing) && self.received == 0 && !matches!(self.owner.fate(), Some(Err(_)))
+    }
+
     fn broken(&self) -> Error {
-        if let Some(error) = self.owner.callers_failure() {
-            return error;
-        }
-        let (reason, cause) = match self.owner.fate() {
-            Some(Err(error)) => (error.to_string(), Some(Box::new(error.clone()))),
-            _ => match self.expected {
-                Some(expected) if expected != self.received => (format!("its content-length says {expected}"), None),
-                _ => ("the guest did not finish it".to_owned(), None),
-            },
+        let (reason, cause) = match (self.owner.fate(), self.expected) {
+            (Some(Err(error @ Error::Caller(_))), _) => return error.clone(),
+            (Some(Err(error)), _) => (error.to_string(), Some(Box::new(error.clone()))),
+            (_, Expected::Body { side, length: Some(length), .. }) if length != self.received => {
+                let code = side.body_size(self.received);
+                (format!("its content-length says {length}"), Some(Box::new(Error::Code(code))))
+            }
+            _ => ("the guest did not finish it".to_owned(), None),
         };
         Error::Body { received: self.received, reason, cause }
     }

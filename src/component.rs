@@ -21,16 +21,36 @@ pub struct Component {
     first: Slot,
 }
 
-/// What one world has made of a component; a forked child adds its own.
+/// What one world has made of a component; a forked child adds its own, and so do guests under a limit of fuel.
 struct Slot {
     generation: u64,
+    fuel: bool,
     prepared: Arc<Prepared>,
     next: OnceLock<Box<Slot>>,
 }
 
 impl Slot {
-    fn new(world: &World, prepared: Prepared) -> Self {
-        Self { generation: world.generation, prepared: Arc::new(prepared), next: OnceLock::new() }
+    fn new(world: &World, fuel: bool, prepared: Prepared) -> Self {
+        Self { generation: world.generation, fuel, prepared: Arc::new(prepared), next: OnceLock::new() }
+    }
+
+    /// Appends a slot, or takes the like of it that somebody else has appended meanwhile.
+    fn add(&self, slot: Self) -> Arc<Prepared> {
+        let (mut last, mut slot) = (self, Box::new(slot));
+        loop {
+            if last.generation == slot.generation && last.fuel == slot.fuel {
+                return last.prepared.clone();
+            }
+            let prepared = slot.prepared.clone();
+            match last.next.set(slot) {
+                Ok(()) => return prepared,
+                Err(back) => slot = back,
+            }
+            match last.next.get() {
+                Some(next) => last = next,
+                None => return prepared,
+            }
+        }
     }
 }
 
@@ -119,27 +139,52 @@ impl Component {
         let digest = hex(&Sha256::digest(&binary));
         let world = world()?;
         let prepared = compile(world, |engine| wasmtime::component::Component::new(engine, &binary))?;
-        Ok(Arc::new(Self { outline, digest, first: Slot::new(world, prepared) }))
+        Ok(Arc::new(Self { outline, digest, first: Slot::new(world, false, prepared) }))
+    }
+
+    /// Compiles it once more, for guests under a limit of fuel. `source` is what it was made from.
+    pub fn prepare_for_fuel(&self, source: &[u8]) -> Result<(), Error> {
+        let world = world()?;
+        if self.slots().any(|slot| slot.fuel) {
+            return Ok(());
+        }
+        let binary = crate::outline::to_binary(source)?;
+        if hex(&Sha256::digest(&binary)) != self.digest {
+            return Err(Error::InvalidComponent("the component has changed since it was loaded".into()));
+        }
+        let linked = world.fuelled()?;
+        let compiled = wasmtime::component::Component::new(&linked.engine, &binary)
+            .map_err(|error| Error::UnsupportedComponent(format!("it cannot run on fuel: {}", chain(&error))))?;
+        self.first.add(Slot::new(world, true, Prepared::new(linked, compiled)?));
+        Ok(())
+    }
+
+    fn slots(&self) -> impl Iterator<Item = &Slot> {
+        std::iter::successors(Some(&self.first), |slot| slot.next.get().map(|next| &**next))
     }
 
     /// What the present process's world has of it.
-    pub(crate) fn prepared(&self, world: &'static World) -> Result<Arc<Prepared>, Error> {
-        let mut slot = &self.first;
-        loop {
+    pub(crate) fn prepared(&self, world: &'static World, fuel: bool) -> Result<Arc<Prepared>, Error> {
+        let mut other = None;
+        for slot in self.slots().filter(|slot| slot.fuel == fuel) {
             if slot.generation == world.generation {
                 return Ok(slot.prepared.clone());
             }
-            match slot.next.get() {
-                Some(next) => slot = next,
-                None => break,
-            }
+            other = Some(slot);
         }
-        let code = slot.prepared.compiled.serialize().map_err(|error| Error::Host(chain(&error)))?;
-        let prepared = compile(world, |engine| {
-            // SAFETY: the bytes come from `serialize` just now, in this process, of the same wasmtime.
-            unsafe { wasmtime::component::Component::deserialize(engine, &code) }
-        })?;
-        Ok(slot.next.get_or_init(|| Box::new(Slot::new(world, prepared))).prepared.clone())
+        let Some(other) = other else {
+            return Err(Error::Host("the component was not compiled for fuel".into()));
+        };
+        let code = other.prepared.compiled.serialize().map_err(|error| Error::Host(chain(&error)))?;
+        // SAFETY: the bytes come from `serialize` just now, in this process, of the same wasmtime.
+        let restore = |engine: &Engine| unsafe { wasmtime::component::Component::deserialize(engine, &code) };
+        let prepared = if fuel {
+            let linked = world.fuelled()?;
+            Prepared::new(linked, restore(&linked.engine).map_err(|error| Error::Host(chain(&error)))?)?
+        } else {
+            compile(world, restore)?
+        };
+        Ok(self.first.add(Slot::new(world, fuel, prepared)))
     }
 }
 

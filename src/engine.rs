@@ -27,6 +27,9 @@ const IDLE_TICKS: u32 = 100;
 /// 42 µs a request without it, 21.6 with it (and PAGEMAP_SCAN).
 const KEEP_RESIDENT: usize = 64 << 10;
 
+/// What a table in a slot of the pool can grow to: address space, not memory.
+const TABLE_ELEMENTS: usize = 10_000_000;
+
 /// Numbers of slots to try, largest first: an address-space limit may refuse the larger ones.
 const POOL_SLOTS: [u32; 3] = [1024, 256, 64];
 
@@ -36,6 +39,9 @@ pub struct World {
     pub generation: u64,
     pooled: Option<Linked>,
     plain: OnceLock<Linked>,
+    /// The engine whose guests use fuel; counting it costs, so others do without.
+    fuelled: OnceLock<Linked>,
+    pub(crate) counters: crate::stats::Counters,
     cache: Option<Cache>,
     ticker: Ticker,
     pub(crate) runtime: crate::runtime::Runtime,
@@ -48,6 +54,11 @@ static GENERATION: AtomicU64 = AtomicU64::new(0);
 /// The process's world, made now if this is the first use (or the first after a fork).
 pub fn world() -> Result<&'static World, Error> {
     WORLD.try_get(World::new)
+}
+
+/// The number of the process's world: a forked child's is another one.
+pub fn generation() -> u64 {
+    GENERATION.load(Ordering::Relaxed)
 }
 
 /// The process's world, if there is one.
@@ -83,11 +94,13 @@ impl World {
     fn new() -> Result<Self, Error> {
         let mut notes = Vec::new();
         let cache = open_cache(&mut notes);
-        let pooled = make_pooled(cache.as_ref(), &mut notes);
+        let pooled = make_pooled(cache.as_ref(), false, &mut notes);
         Ok(Self {
             generation: GENERATION.load(Ordering::Relaxed),
             pooled,
             plain: OnceLock::new(),
+            fuelled: OnceLock::new(),
+            counters: crate::stats::Counters::default(),
             cache,
             ticker: Ticker::default(),
             runtime: crate::runtime::Runtime::new(),
@@ -105,10 +118,29 @@ impl World {
         if let Some(linked) = self.plain.get() {
             return Ok(linked);
         }
-        let linked = Engine::new(&base_config(self.cache.as_ref()))
+        let linked = Engine::new(&base_config(self.cache.as_ref(), false))
             .and_then(Linked::new)
             .map_err(|error| Error::Host(format!("cannot make an engine: {}", chain(&error))))?;
         Ok(self.plain.get_or_init(|| linked))
+    }
+
+    /// The engine for guests under [`crate::limits::Limits::fuel`]: with a pool of its own, or without one.
+    pub(crate) fn fuelled(&self) -> Result<&Linked, Error> {
+        if let Some(linked) = self.fuelled.get() {
+            return Ok(linked);
+        }
+        let linked = match make_pooled(self.cache.as_ref(), true, &mut Vec::new()) {
+            Some(linked) => linked,
+            None => Engine::new(&base_config(self.cache.as_ref(), true))
+                .and_then(Linked::new)
+                .map_err(|error| Error::Host(format!("cannot make an engine: {}", chain(&error))))?,
+        };
+        Ok(self.fuelled.get_or_init(|| linked))
+    }
+
+    /// All engines that there are.
+    pub(crate) fn engines(&self) -> impl Iterator<Item = &Engine> {
+        self.pooled.iter().chain(self.plain.get()).chain(self.fuelled.get()).map(|linked| &linked.engine)
     }
 
     /// An exchange begins: the ticker ticks until the returned guard is dropped.
@@ -126,17 +158,23 @@ impl World {
         lock(&self.notes).push(line);
     }
 
+    /// Whether the ticker's thread runs.
+    pub(crate) fn has_ticker(&self) -> bool {
+        self.ticker.thread.get().is_some()
+    }
+
     /// How many exchanges are under way.
     pub fn live(&self) -> usize {
         self.ticker.live.load(Ordering::Relaxed)
     }
 }
 
-fn base_config(cache: Option<&Cache>) -> Config {
+fn base_config(cache: Option<&Cache>, fuel: bool) -> Config {
     let mut config = Config::new();
     config
         .wasm_component_model(true)
         .epoch_interruption(true)
+        .consume_fuel(fuel)
         // rayon's threads do not exist in a forked child, and would be waited for in vain
         .parallel_compilation(GENERATION.load(Ordering::Relaxed) == 0)
         // 0.2 needs none of it, and it costs a fifth of a request's time (21.6 µs with it, 17.2 without)
@@ -145,7 +183,7 @@ fn base_config(cache: Option<&Cache>) -> Config {
     config
 }
 
-fn make_pooled(cache: Option<&Cache>, notes: &mut Vec<String>) -> Option<Linked> {
+fn make_pooled(cache: Option<&Cache>, fuel: bool, notes: &mut Vec<String>) -> Option<Linked> {
     let scan = has_pagemap_scan();
     let mut refused = String::new();
     for slots in POOL_SLOTS {
@@ -157,12 +195,12 @@ fn make_pooled(cache: Option<&Cache>, notes: &mut Vec<String>) -> Option<Linked>
             .total_tables(slots.saturating_mul(4))
             .total_stacks(slots)
             .max_tables_per_module(8)
-            .table_elements(100_000)
+            .table_elements(TABLE_ELEMENTS)
             .linear_memory_keep_resident(KEEP_RESIDENT)
             .table_keep_resident(KEEP_RESIDENT)
             .async_stack_keep_resident(KEEP_RESIDENT)
             .pagemap_scan(if scan { Enabled::Yes } else { Enabled::No });
-        let mut config = base_config(cache);
+        let mut config = base_config(cache, fuel);
         config.allocation_strategy(InstanceAllocationStrategy::Pooling(pool));
         match Engine::new(&config).and_then(Linked::new) {
             Ok(linked) => {
@@ -326,8 +364,8 @@ impl Ticker {
         let mut idle = 0;
         loop {
             std::thread::sleep(TICK);
-            for linked in world.pooled.iter().chain(world.plain.get()) {
-                linked.engine.increment_epoch();
+            for engine in world.engines() {
+                engine.increment_epoch();
             }
             if self.live.load(Ordering::SeqCst) > 0 {
                 idle = 0;

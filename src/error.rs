@@ -4,6 +4,7 @@
 use std::sync::Arc;
 
 use crate::code::ErrorCode;
+use crate::limits::Limit;
 
 /// Why something did not work. Cheap to clone: the fate of an exchange is told to each of its readers.
 #[derive(Clone, Debug, thiserror::Error)]
@@ -32,8 +33,13 @@ pub enum Error {
     #[error("the guest was stopped at its time limit: {limit} s (`Limits.timeout`)")]
     Timeout { limit: f64 },
 
-    #[error("the guest ran into its memory limit: {limit} bytes (`Limits.memory`)")]
-    MemoryLimit { limit: u64, trap: Option<Arc<Trap>> },
+    /// The guest ran into a limit inside its store.
+    #[error("the guest ran into its limit of {value} {} (`Limits.{}`)", .limit.unit(), .limit.name())]
+    Limit { limit: Limit, value: u64, trap: Option<Arc<Trap>> },
+
+    /// A message that is larger than a limit allows.
+    #[error("{code}: the limit is {value} bytes (`Limits.{limit}`)")]
+    Limited { code: ErrorCode, limit: &'static str, value: u64 },
 
     #[error("{0}")]
     Overloaded(String),
@@ -53,6 +59,9 @@ pub enum Error {
     /// The exchange was cancelled or its response was closed.
     #[error("the exchange was stopped by its caller")]
     Cancelled,
+
+    #[error("the app is closed")]
+    Closed,
 
     /// A fault of the host's own.
     #[error("{0}")]

@@ -1,9 +1,7 @@
-//! The state of one store: what the guest was granted, and what it may use up.
+//! The state of one store, and what the guest was granted.
 
 use std::path::PathBuf;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
-use std::time::Duration;
 
 use wasmtime::StoreContextMut;
 use wasmtime::component::{Linker, Resource, ResourceTable};
@@ -13,6 +11,7 @@ use wasmtime_wasi_http::{WasiHttpCtx, WasiHttpCtxView, WasiHttpView};
 
 use crate::code::ErrorCode;
 use crate::error::{Error, chain};
+use crate::limits::Meter;
 use crate::outgoing::Hooks;
 use crate::stdio::{GuestStream, Stdio, Stream};
 
@@ -32,34 +31,17 @@ pub struct DirGrant {
     pub write: bool,
 }
 
-/// What a guest may use up. `None` lifts a limit.
-#[derive(Clone, Debug)]
-pub struct Limits {
-    /// Bytes, all linear memories of an instance together.
-    pub memory: Option<u64>,
-    /// From the guest's first instruction to the end of the exchange.
-    pub timeout: Option<Duration>,
-    /// Exchanges of one app at once.
-    pub concurrency: Option<usize>,
-}
-
 /// `T` of the guest's `Store<T>`.
 pub struct Host {
     table: ResourceTable,
     wasi: WasiCtx,
     http: WasiHttpCtx,
     hooks: Hooks,
-    pub(crate) memory: MemoryMeter,
+    pub(crate) meter: Meter,
 }
 
 impl Host {
-    pub(crate) fn new(
-        grants: &Grants,
-        limits: &Limits,
-        stdio: &Arc<Stdio>,
-        peak: Arc<AtomicU64>,
-        hooks: Hooks,
-    ) -> Result<Self, Error> {
+    pub(crate) fn new(grants: &Grants, stdio: &Arc<Stdio>, meter: Meter, hooks: Hooks) -> Result<Self, Error> {
         let mut wasi = WasiCtxBuilder::new();
         wasi.stdout(GuestStream { stdio: stdio.clone(), stream: Stream::Stdout })
             .stderr(GuestStream { stdio: stdio.clone(), stream: Stream::Stderr })
@@ -77,13 +59,17 @@ impl Host {
                 Error::Host(format!("cannot open the granted directory `{}`: {}", dir.host.display(), chain(&error)))
             })?;
         }
-        Ok(Self {
-            table: ResourceTable::new(),
-            wasi: wasi.build(),
-            http: WasiHttpCtx::new(),
-            hooks,
-            memory: MemoryMeter { limit: limits.memory, total: 0, peak, refused: false },
-        })
+        let mut table = ResourceTable::new();
+        meter.bound_handles(&mut table);
+        let mut http = WasiHttpCtx::new();
+        let fields = hooks.limits.fields.map_or(usize::MAX, |most| usize::try_from(most).unwrap_or(usize::MAX));
+        http.set_field_size_limit(fields);
+        Ok(Self { table, wasi: wasi.build(), http, hooks, meter })
+    }
+
+    /// The limit of fuel.
+    pub(crate) fn fuel(&self) -> Option<u64> {
+        self.hooks.limits.fuel
     }
 
     pub(crate) fn table(&mut self) -> &mut ResourceTable {
@@ -123,30 +109,4 @@ pub(crate) fn mend_http_error_code(linker: &mut Linker<Host>) -> wasmtime::Resul
     )?;
     linker.allow_shadowing(false);
     Ok(())
-}
-
-/// Counts the linear memory of an instance, and refuses to let it grow past the limit.
-pub(crate) struct MemoryMeter {
-    limit: Option<u64>,
-    total: u64,
-    peak: Arc<AtomicU64>,
-    /// Whether a growth was refused: a trap that follows is the guest's way to say so.
-    pub refused: bool,
-}
-
-impl wasmtime::ResourceLimiter for MemoryMeter {
-    fn memory_growing(&mut self, current: usize, desired: usize, _: Option<usize>) -> wasmtime::Result<bool> {
-        let total = self.total.saturating_sub(current as u64).saturating_add(desired as u64);
-        if self.limit.is_some_and(|limit| total > limit) {
-            self.refused = true;
-            return Ok(false);
-        }
-        self.total = total;
-        self.peak.fetch_max(total, Ordering::Relaxed);
-        Ok(true)
-    }
-
-    fn table_growing(&mut self, _: usize, _: usize, _: Option<usize>) -> wasmtime::Result<bool> {
-        Ok(true)
-    }
 }

@@ -5,11 +5,12 @@
 //! keeps the handle that stops it.
 
 use std::pin::Pin;
-use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex};
 use std::task::{Context, Poll, Wake, Waker, ready};
 use std::time::{Duration, Instant};
 
+use http_body_util::BodyExt;
 use tokio::sync::oneshot;
 use tokio::time::Sleep;
 use wasmtime::Store;
@@ -19,12 +20,15 @@ use wasmtime_wasi_http::p2::body::{HostOutgoingBody, StreamContext};
 use wasmtime_wasi_http::p2::types::{HostIncomingRequest, HostResponseOutparam};
 use wasmtime_wasi_http::{WasiBody, WasiHttpView};
 
-use crate::body::GuestBody;
+use crate::body::{Expected, GuestBody};
 use crate::code::ErrorCode;
 use crate::component::{Component, Prepared};
 use crate::engine::{Ticking, World, world};
 use crate::error::{Error, Trap, chain};
-use crate::host::{Grants, Host, Limits};
+use crate::flow::{Bounds, Inflow, Outflow, OutflowReader, Side, announced, fields_size};
+use crate::gate::{Admission, Gate, Permit};
+use crate::host::{Grants, Host};
+use crate::limits::{Limits, Meter};
 use crate::outgoing::{Hooks, Upstream};
 use crate::owner::{Owner, Shared};
 use crate::sync::lock;
@@ -33,54 +37,101 @@ use crate::sync::lock;
 /// stays under 2 ms.
 const SLICE: Duration = Duration::from_micros(500);
 
+/// See [`App::close`].
+pub type Closing = Pin<Box<dyn Future<Output = ()> + Send>>;
+
 /// A component and the terms on which its guests run.
 pub struct App {
     pub component: Arc<Component>,
     pub grants: Grants,
     pub limits: Limits,
-    live: Arc<AtomicU64>,
+    closed: AtomicBool,
+    gate: Mutex<Option<Arc<Gate>>>,
 }
 
 impl App {
     pub fn new(component: Arc<Component>, grants: Grants, limits: Limits) -> Self {
-        Self { component, grants, limits, live: Arc::default() }
+        Self { component, grants, limits, closed: AtomicBool::new(false), gate: Mutex::new(None) }
+    }
+
+    fn gate(&self, world: &'static World) -> Arc<Gate> {
+        let mut gate = lock(&self.gate);
+        match &*gate {
+            Some(gate) if gate.generation == world.generation => gate.clone(),
+            _ => gate.insert(Gate::new(world, &self.limits, self.closed.load(Ordering::SeqCst))).clone(),
+        }
+    }
+
+    /// A place for an exchange, now or when its turn comes.
+    pub fn admit(&self) -> Result<Admission, Error> {
+        self.gate(world()?).admit()
+    }
+
+    /// Admits no more exchanges. The future waits for those that are under way, and ends them after `drain`.
+    pub fn close(&self, drain: Option<Duration>) -> Result<Closing, Error> {
+        self.closed.store(true, Ordering::SeqCst);
+        let Some(world) = crate::engine::existing() else { return Ok(Box::pin(std::future::ready(()))) };
+        let gate = self.gate(world);
+        gate.close();
+        Ok(Box::pin(gate.drained(drain)?))
+    }
+
+    pub fn is_closed(&self) -> bool {
+        self.closed.load(Ordering::SeqCst)
     }
 
     /// Begins an exchange. The guest does not run yet.
     pub fn start(
         &self,
+        permit: Permit,
         request: http::Request<WasiBody>,
         upstream: Option<Arc<dyn Upstream>>,
     ) -> Result<Exchange, Error> {
-        let permit = Permit::take(&self.live, self.limits.concurrency)?;
+        let limits = &self.limits;
+        check_request(request.headers(), limits)?;
         let world = world()?;
-        let prepared = self.component.prepared(world)?;
-        let shared = Shared::new();
-        let hooks = Hooks { upstream, exchange: Owner::observer(&shared) };
-        let host = Host::new(&self.grants, &self.limits, &shared.stdio, shared.peak.clone(), hooks)?;
+        let prepared = self.component.prepared(world, limits.fuel.is_some())?;
+        let shared = Shared::new(world, limits.timeout);
+        let hooks = Hooks::new(upstream, Owner::observer(&shared), limits);
+        let meter = Meter::new(world, limits, shared.peak.clone());
+        let host = Host::new(&self.grants, &shared.stdio, meter, hooks)?;
         let mut store = Store::new(prepared.engine(), host);
-        store.limiter(|host| &mut host.memory);
+        store.limiter(|host| &mut host.meter);
         store.set_epoch_deadline(1);
         store.epoch_deadline_async_yield_and_update(1);
-        let mut guest = Guest {
-            store,
-            shared: shared.clone(),
-            limits: self.limits.clone(),
-            _ticking: world.tick()?,
-            _permit: permit,
-        };
+        if let Some(fuel) = limits.fuel {
+            store.set_fuel(fuel).map_err(|error| Error::Host(chain(&error)))?;
+        }
+        let (gate, number) = (permit.gate.clone(), permit.number);
+        let mut guest = Guest { store, shared: shared.clone(), _ticking: world.tick()?, _permit: permit };
 
         let scheme = match request.uri().scheme_str() {
             Some("http") | None => Scheme::Http,
             Some("https") => Scheme::Https,
             Some(other) => Scheme::Other(other.to_owned()),
         };
+        let head_only = request.method() == http::Method::HEAD;
+        let bounds = Bounds {
+            side: Side::Request,
+            length: announced(request.headers()),
+            limit: limits.request_body,
+            fields: limits.fields,
+        };
+        let request = request.map(|body| Inflow::of_caller(body, bounds, &shared));
         let (sender, head) = oneshot::channel();
+        let answered = shared.clone();
         let mut http = guest.store.data_mut().http();
         let made = http.new_incoming_request(scheme, request).and_then(|request| {
             Ok((
                 request,
                 http.new_response_outparam_from_callback(move |answer| {
+                    let answer = answer.map(|response| {
+                        response.map(|body| {
+                            let flow = Outflow::new(body, answered.clock.clone());
+                            let _ = answered.outflow.set(flow.clone());
+                            OutflowReader(flow).boxed_unsync()
+                        })
+                    });
                     // nobody may be left to take it: the guest is told nothing of that
                     let _ = sender.send(answer.map_err(ErrorCode::from));
                 })?,
@@ -93,31 +144,25 @@ impl App {
             head,
             owner: Owner::new(shared),
             world,
-            timeout: self.limits.timeout,
+            gate,
+            number,
+            head_only,
+            response_body: limits.response_body,
         })
     }
 }
 
-/// A place among the exchanges of one app.
-struct Permit(Arc<AtomicU64>);
-
-impl Permit {
-    fn take(live: &Arc<AtomicU64>, most: Option<usize>) -> Result<Self, Error> {
-        let before = live.fetch_add(1, Ordering::AcqRel);
-        let permit = Self(live.clone());
-        match most {
-            Some(most) if before >= most as u64 => Err(Error::Overloaded(format!(
-                "all {most} exchanges that this app may have at once are taken (`Limits.concurrency`)"
-            ))),
-            _ => Ok(permit),
-        }
+/// What a request says of itself must fit its limits.
+fn check_request(headers: &http::HeaderMap, limits: &Limits) -> Result<(), Error> {
+    let size = fields_size(headers);
+    if let Some(value) = limits.fields.filter(|limit| size > *limit) {
+        return Err(Error::Limited { code: Side::Request.header_size(size), limit: "fields", value });
     }
-}
-
-impl Drop for Permit {
-    fn drop(&mut self) {
-        self.0.fetch_sub(1, Ordering::AcqRel);
+    let length = announced(headers).unwrap_or(0);
+    if let Some(value) = limits.request_body.filter(|limit| length > *limit) {
+        return Err(Error::Limited { code: Side::Request.body_size(length), limit: "request_body", value });
     }
+    Ok(())
 }
 
 /// An exchange until its response begins.
@@ -126,8 +171,12 @@ pub struct Exchange {
     head: oneshot::Receiver<Result<http::Response<WasiBody>, ErrorCode>>,
     owner: Owner,
     world: &'static World,
-    timeout: Option<Duration>,
     prepared: Arc<Prepared>,
+    gate: Arc<Gate>,
+    number: u64,
+    /// No body follows, whatever its length is said to be (RFC 9110, 9.3.2).
+    head_only: bool,
+    response_body: Option<u64>,
 }
 
 impl Exchange {
@@ -144,15 +193,19 @@ impl Exchange {
     /// Runs the guest on this thread until it ends, waits, or has had its slice. Returns whether it ended.
     pub fn run_here(&mut self) -> Result<bool, Error> {
         let Some(run) = &mut self.run else { return Ok(true) };
+        let shared = &self.owner.shared;
         let _entered = self.world.runtime.handle()?.enter();
         let flag = Arc::new(Flag::default());
         let waker = Waker::from(flag.clone());
         let begun = Instant::now();
         loop {
+            shared.clock.enter();
             if run.as_mut().poll(&mut Context::from_waker(&waker)).is_ready() {
                 self.run = None;
                 return Ok(true);
             }
+            shared.look();
+            shared.clock.leave(None);
             if !flag.0.swap(false, Ordering::Relaxed) {
                 return Ok(false); // it waits
             }
@@ -168,18 +221,13 @@ impl Exchange {
         let Some(run) = self.run.take() else { return Ok(()) };
         let shared = self.owner.shared.clone();
         let handle = self.world.runtime.handle()?;
-        let deadline = self.timeout.and_then(|timeout| Some((shared.begun.checked_add(timeout)?, timeout)));
-        let _entered = handle.enter();
-        let task = handle.spawn(Running {
-            run: Some(run),
-            deadline: deadline.map(|(at, limit)| (at, limit, Box::pin(tokio::time::sleep_until(at.into())))),
-            shared: shared.clone(),
-        });
+        let task = handle.spawn(Running { run: Some(run), due: None, shared: shared.clone() });
         let abort = task.abort_handle();
         *lock(&shared.task) = Some(abort.clone());
         if shared.stopped.load(Ordering::SeqCst) {
             abort.abort();
         }
+        self.gate.enroll(self.number, &shared);
         Ok(())
     }
 
@@ -187,13 +235,24 @@ impl Exchange {
     pub fn poll_head(&mut self, cx: &mut Context<'_>) -> Poll<Result<http::Response<GuestBody>, Error>> {
         Poll::Ready(match ready!(Pin::new(&mut self.head).poll(cx)) {
             // the guest may have answered in the moment in which its caller failed: the caller's exception comes first
-            Ok(_) if let Some(error) = self.owner.callers_failure() => Err(error),
+            Ok(_) if let Some(error) = self.owner.overruled() => Err(error),
             Ok(Ok(response)) => {
                 let observer = self.owner.observe();
                 let owner = std::mem::replace(&mut self.owner, observer);
                 let (parts, body) = response.into_parts();
-                let body = GuestBody::new(body, &parts.headers, owner);
-                Ok(http::Response::from_parts(parts, body))
+                let length = announced(&parts.headers);
+                let is_bare = self.head_only || matches!(parts.status.as_u16(), 100..=199 | 204 | 304);
+                let limit = self.response_body;
+                if let (Some(size), Some(value), false) = (length, limit, is_bare)
+                    && size > value
+                {
+                    let error = Error::Limited { code: Side::Response.body_size(size), limit: "response_body", value };
+                    owner.stop_because(error.clone());
+                    return Poll::Ready(Err(error));
+                }
+                let expected =
+                    if is_bare { Expected::Nothing } else { Expected::Body { side: Side::Response, length, limit } };
+                Ok(http::Response::from_parts(parts, GuestBody::new(body, expected, owner)))
             }
             Ok(Err(code)) => Err(Error::Code(code)),
             Err(_) => Err(match self.owner.fate() {
@@ -223,8 +282,18 @@ impl Wake for Flag {
 /// A guest on the runtime, under its time limit.
 struct Running {
     run: Option<Pin<Box<dyn Future<Output = ()> + Send>>>,
-    deadline: Option<(Instant, Duration, Pin<Box<Sleep>>)>,
+    /// When its time is up, unless its caller holds it up.
+    due: Option<Pin<Box<Sleep>>>,
     shared: Arc<Shared>,
+}
+
+impl Running {
+    fn time_is_up(&mut self) -> Poll<()> {
+        let limit = self.shared.clock.limit().unwrap_or_default();
+        self.shared.settle(Err(Error::Timeout { limit: limit.as_secs_f64() }));
+        self.run = None;
+        Poll::Ready(())
+    }
 }
 
 impl Future for Running {
@@ -233,18 +302,23 @@ impl Future for Running {
     fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<()> {
         let this = &mut *self;
         let Some(run) = &mut this.run else { return Poll::Ready(()) };
-        if let Some((at, limit, sleep)) = &mut this.deadline {
-            // The clock is asked as well as the timer: where every worker is busy with a spinning guest,
-            // tokio looks at its timers only every 61 turns.
-            if Instant::now() >= *at || sleep.as_mut().poll(cx).is_ready() {
-                this.shared.settle(Err(Error::Timeout { limit: limit.as_secs_f64() }));
-                this.run = None;
-                return Poll::Ready(());
-            }
+        // The clock is asked as well as the timer below: where every worker is busy with a spinning guest, tokio looks
+        // at its timers only every 61 turns.
+        if this.shared.clock.enter().is_some_and(|at| Instant::now() >= at) {
+            return this.time_is_up();
         }
-        ready!(run.as_mut().poll(cx));
-        this.run = None;
-        Poll::Ready(())
+        if run.as_mut().poll(cx).is_ready() {
+            this.run = None;
+            return Poll::Ready(());
+        }
+        this.shared.look();
+        let Some(at) = this.shared.clock.leave(Some(cx.waker())) else { return Poll::Pending };
+        let due = this.due.get_or_insert_with(|| Box::pin(tokio::time::sleep_until(at.into())));
+        if due.deadline() != at.into() {
+            due.as_mut().reset(at.into());
+        }
+        ready!(due.as_mut().poll(cx));
+        this.time_is_up()
     }
 }
 
@@ -252,7 +326,6 @@ impl Future for Running {
 struct Guest {
     store: Store<Host>,
     shared: Arc<Shared>,
-    limits: Limits,
     _ticking: Ticking,
     _permit: Permit,
 }
@@ -273,10 +346,17 @@ async fn run(
         Err(error) => Err(error),
     };
     let fate = guest.read(result);
+    guest.tell_fuel();
     guest.shared.settle(fate);
 }
 
 impl Guest {
+    fn tell_fuel(&self) {
+        if let (Some(limit), Ok(left)) = (self.store.data().fuel(), self.store.get_fuel()) {
+            let _ = self.shared.fuel.set(limit.saturating_sub(left));
+        }
+    }
+
     fn read(&self, result: wasmtime::Result<()>) -> Result<(), Error> {
         let Err(error) = result else { return Ok(()) };
         if let Some(exit) = error.downcast_ref::<wasmtime_wasi::I32Exit>() {
@@ -287,19 +367,14 @@ impl Guest {
                 "all instance slots of this process are taken; hint: set `Limits.concurrency` lower".into(),
             ));
         }
-        let trapped = error.is::<wasmtime::WasmBacktrace>() || error.is::<wasmtime::Trap>();
         let trap = Arc::new(Trap::read(&error, self.shared.stdio.last_words()));
-        match self.limits.memory {
-            Some(limit) if self.store.data().memory.refused => {
-                Err(Error::MemoryLimit { limit, trap: trapped.then_some(trap) })
-            }
-            _ => Err(Error::Trap(trap)),
-        }
+        Err(self.store.data().meter.explain(&error, &trap).unwrap_or(Error::Trap(trap)))
     }
 }
 
 impl Drop for Guest {
     fn drop(&mut self) {
+        self.tell_fuel();
         self.shared.settle(Err(Error::Cancelled));
         self.shared.stdio.finish();
         // A body whose guest is gone would look complete to its reader: wasmtime-wasi-http takes a dropped sender

@@ -1,18 +1,23 @@
 //! The map of the crate, and what the native module exports. Everything but [`py`] knows nothing of Python.
 
 pub mod body;
+mod clock;
 pub mod code;
 pub mod component;
 pub mod engine;
 pub mod error;
+mod flow;
+pub mod gate;
 pub mod host;
 pub mod incoming;
+pub mod limits;
 pub mod outgoing;
 pub mod outline;
 pub mod owner;
 pub mod process;
 pub mod py;
 pub mod runtime;
+pub mod stats;
 pub mod stdio;
 mod sync;
 
@@ -20,19 +25,27 @@ mod sync;
 #[pyo3::pymodule(gil_used = true)]
 mod _wasgi {
     #[pymodule_export]
-    use crate::py::app::{PyApp, PyDir, PyLimits};
+    use crate::py::app::{PyApp, PyDir};
     #[pymodule_export]
     use crate::py::awaitable::Awaitable;
     #[pymodule_export]
-    use crate::py::bridge::{_after_fork, _shut_down, _work, LoopBridge};
+    use crate::py::bridge::{_after_fork, _shut_down};
     #[pymodule_export]
     use crate::py::component::{_outline, _restore_component, PyComponent};
     #[pymodule_export]
     use crate::py::feed::FeedHandle;
     #[pymodule_export]
+    use crate::py::limits::PyLimits;
+    #[pymodule_export]
+    use crate::py::loops::LoopBridge;
+    #[pymodule_export]
     use crate::py::message::{PyReport, PyRequest, PyResponse, PyTimeouts};
     #[pymodule_export]
     use crate::py::reading::{AsyncChunks, Chunks};
+    #[pymodule_export]
+    use crate::py::stats::{PyStats, stats};
+    #[pymodule_export]
+    use crate::py::threads::_work;
     #[pymodule_export]
     use crate::py::upstream::OutgoingCall;
     #[pymodule_export]

@@ -4,6 +4,7 @@
 
 use std::pin::Pin;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
@@ -12,9 +13,12 @@ use http_body::{Body, Frame};
 use http_body_util::BodyExt;
 use wasmtime_wasi_http::{Error as HostError, RequestOptions, WasiBody, WasiHttpHooks};
 
-use crate::body::GuestBody;
+use crate::body::{CHUNK, Expected, GuestBody};
 use crate::code::{ErrorCode, Payload};
+use crate::flow::{Bounds, Inflow, Side, announced, fields_size};
+use crate::limits::Limits;
 use crate::owner::Owner;
+use crate::stats::Counters;
 
 /// What an upstream gives back, some time.
 pub type Answer = Pin<Box<dyn Future<Output = Result<http::Response<WasiBody>, ErrorCode>> + Send>>;
@@ -36,8 +40,56 @@ pub struct Timeouts {
 
 /// The hooks of one exchange.
 pub(crate) struct Hooks {
-    pub upstream: Option<Arc<dyn Upstream>>,
-    pub exchange: Owner,
+    upstream: Option<Arc<dyn Upstream>>,
+    exchange: Owner,
+    pub limits: Limits,
+    under_way: Arc<AtomicU64>,
+}
+
+impl Hooks {
+    pub fn new(upstream: Option<Arc<dyn Upstream>>, exchange: Owner, limits: &Limits) -> Self {
+        Self { upstream, exchange, limits: *limits, under_way: Arc::default() }
+    }
+
+    /// Counts one more request, if it may be sent.
+    fn count(&self) -> Result<UnderWay, HostError> {
+        let before = self.exchange.count_outgoing();
+        if let Some(most) = self.limits.outgoing.filter(|most| before >= *most) {
+            self.exchange.stdio().note(format!(
+                "an outgoing request was denied: this exchange has sent {most} already (`Limits.outgoing`)"
+            ));
+            return Err(HostError::HttpRequestDenied);
+        }
+        let under_way = UnderWay::new(&self.under_way, &self.exchange.world().counters);
+        if let Some(most) = self.limits.outgoing_concurrency.filter(|most| under_way.before >= *most) {
+            self.exchange.stdio().note(format!(
+                "an outgoing request was refused: this exchange has {most} under way (`Limits.outgoing_concurrency`)"
+            ));
+            return Err(HostError::ConnectionLimitReached);
+        }
+        Ok(under_way)
+    }
+}
+
+/// Counted until its response has been read, or nobody wants it any more.
+struct UnderWay {
+    before: u64,
+    exchange: Arc<AtomicU64>,
+    counters: &'static Counters,
+}
+
+impl UnderWay {
+    fn new(exchange: &Arc<AtomicU64>, counters: &'static Counters) -> Self {
+        counters.outgoing.fetch_add(1, Ordering::Relaxed);
+        Self { before: exchange.fetch_add(1, Ordering::AcqRel), exchange: exchange.clone(), counters }
+    }
+}
+
+impl Drop for UnderWay {
+    fn drop(&mut self) {
+        self.exchange.fetch_sub(1, Ordering::AcqRel);
+        self.counters.outgoing.fetch_sub(1, Ordering::Relaxed);
+    }
 }
 
 type HookFuture = Box<
@@ -55,6 +107,14 @@ impl WasiHttpHooks for Hooks {
         false
     }
 
+    fn p2_outgoing_body_buffer_chunks(&mut self) -> usize {
+        self.limits.chunks.max(1)
+    }
+
+    fn p2_outgoing_body_chunk_size(&mut self) -> usize {
+        CHUNK
+    }
+
     fn send_request(
         &mut self,
         request: http::Request<WasiBody>,
@@ -64,21 +124,35 @@ impl WasiHttpHooks for Hooks {
         let Some(upstream) = &self.upstream else {
             return Box::new(async { Err(HostError::HttpRequestDenied) });
         };
-        self.exchange.count_outgoing();
+        let under_way = match self.count() {
+            Ok(under_way) => under_way,
+            Err(refused) => return Box::new(async { Err(refused) }),
+        };
         let timeouts = options.map_or_else(Timeouts::default, |options| Timeouts {
             connect: options.connect_timeout,
             first_byte: options.first_byte_timeout,
             between_bytes: options.between_bytes_timeout,
         });
         let (parts, body) = request.into_parts();
-        let body = GuestBody::new(body, &parts.headers, self.exchange.observe());
+        let expected = Expected::Body { side: Side::Request, length: announced(&parts.headers), limit: None };
+        let body = GuestBody::new(body, expected, self.exchange.observe());
+        let fields = self.limits.fields;
+        let head_only = parts.method == http::Method::HEAD;
         let answer = upstream.send(http::Request::from_parts(parts, body), timeouts);
         Box::new(async move {
             let response = within(timeouts, answer).await.map_err(ErrorCode::into_host)?;
-            let response = match timeouts.between_bytes {
-                Some(limit) => response.map(|body| Paced { body, limit, pause: None }.boxed_unsync()),
-                None => response,
-            };
+            let size = fields_size(response.headers());
+            if fields.is_some_and(|most| size > most) {
+                return Err(Side::Response.header_size(size).into_host());
+            }
+            let is_bare = head_only || matches!(response.status().as_u16(), 100..=199 | 204 | 304);
+            let length = announced(response.headers()).filter(|_| !is_bare);
+            let bounds = Bounds { side: Side::Response, length, limit: None, fields };
+            let response = response.map(|body| {
+                let body = Inflow::of_upstream(body, bounds);
+                let pause = timeouts.between_bytes.map(|limit| (limit, None));
+                Paced { body, pause, _under_way: under_way }.boxed_unsync()
+            });
             Ok((response, Box::new(async { Ok(()) }) as _))
         })
     }
@@ -103,11 +177,11 @@ fn read_timeout() -> ErrorCode {
     ErrorCode { name: "connection-read-timeout", payload: Payload::None }
 }
 
-/// A response body under the guest's `between-bytes-timeout`.
+/// A response body under the guest's `between-bytes-timeout`, if it set one.
 struct Paced {
-    body: WasiBody,
-    limit: Duration,
-    pause: Option<Pin<Box<tokio::time::Sleep>>>,
+    body: Inflow,
+    pause: Option<(Duration, Option<Pin<Box<tokio::time::Sleep>>>)>,
+    _under_way: UnderWay,
 }
 
 impl Body for Paced {
@@ -117,16 +191,14 @@ impl Body for Paced {
     fn poll_frame(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, HostError>>> {
         let this = &mut *self;
         if let Poll::Ready(frame) = Pin::new(&mut this.body).poll_frame(cx) {
-            this.pause = None;
+            if let Some((_, pause)) = &mut this.pause {
+                *pause = None;
+            }
             return Poll::Ready(frame);
         }
-        let limit = this.limit;
-        let pause = this.pause.get_or_insert_with(|| Box::pin(tokio::time::sleep(limit)));
+        let Some((limit, pause)) = &mut this.pause else { return Poll::Pending };
+        let pause = pause.get_or_insert_with(|| Box::pin(tokio::time::sleep(*limit)));
         ready!(pause.as_mut().poll(cx));
         Poll::Ready(Some(Err(read_timeout().into_host())))
-    }
-
-    fn is_end_stream(&self) -> bool {
-        self.body.is_end_stream()
     }
 }

@@ -4,16 +4,24 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, OnceLock};
 use std::time::{Duration, Instant};
 
+use tokio::sync::SetOnce;
 use tokio::task::AbortHandle;
 
+use crate::clock::Clock;
+use crate::engine::World;
 use crate::error::Error;
+use crate::flow::Outflow;
 use crate::stdio::Stdio;
 use crate::sync::lock;
 
 /// What the guest's side and the owner's side both know.
 pub(crate) struct Shared {
+    pub world: &'static World,
     /// How the guest ended. The first to say so is right.
-    pub fate: OnceLock<Result<(), Error>>,
+    pub fate: SetOnce<Result<(), Error>>,
+    pub clock: Arc<Clock>,
+    /// The body of its response.
+    pub outflow: OnceLock<Arc<Mutex<Outflow>>>,
     pub task: Mutex<Option<AbortHandle>>,
     pub stopped: AtomicBool,
     pub stdio: Arc<Stdio>,
@@ -21,12 +29,17 @@ pub(crate) struct Shared {
     pub took: OnceLock<Duration>,
     pub peak: Arc<AtomicU64>,
     pub sent: AtomicU64,
+    /// What a guest under a limit of fuel has used, when it has ended.
+    pub fuel: OnceLock<u64>,
 }
 
 impl Shared {
-    pub fn new() -> Arc<Self> {
+    pub fn new(world: &'static World, timeout: Option<Duration>) -> Arc<Self> {
         Arc::new(Self {
-            fate: OnceLock::new(),
+            world,
+            fate: SetOnce::new(),
+            clock: Clock::new(timeout),
+            outflow: OnceLock::new(),
             task: Mutex::new(None),
             stopped: AtomicBool::new(false),
             stdio: Arc::default(),
@@ -34,10 +47,11 @@ impl Shared {
             took: OnceLock::new(),
             peak: Arc::default(),
             sent: AtomicU64::new(0),
+            fuel: OnceLock::new(),
         })
     }
 
-    fn stop(&self, reason: Error) {
+    pub fn stop(&self, reason: Error) {
         self.settle(Err(reason));
         self.stopped.store(true, Ordering::SeqCst);
         if let Some(task) = self.take_task() {
@@ -46,12 +60,35 @@ impl Shared {
     }
 
     fn take_task(&self) -> Option<AbortHandle> {
-        lock(&self.task).take()
+        let task = lock(&self.task).take();
+        if self.is_foreign() {
+            // its runtime is the parent's: telling it may wait for a lock that no thread here will ever give back
+            std::mem::forget(task);
+            return None;
+        }
+        task
+    }
+
+    /// The guest waits: perhaps because nobody takes what it has written.
+    pub fn look(&self) {
+        if let Some(outflow) = self.outflow.get() {
+            lock(outflow).look();
+        }
+    }
+
+    /// Whether the guest is in the process that forked this one.
+    pub fn is_foreign(&self) -> bool {
+        self.world.generation != crate::engine::generation()
     }
 
     pub fn settle(&self, fate: Result<(), Error>) {
+        if self.fate.initialized() {
+            return;
+        }
+        let _ = self.took.set(self.begun.elapsed());
+        let outcome = crate::stats::Outcome::of(&fate);
         if self.fate.set(fate).is_ok() {
-            let _ = self.took.set(self.begun.elapsed());
+            self.world.counters.ended(outcome);
         }
     }
 }
@@ -65,6 +102,8 @@ pub struct Report {
     pub memory: u64,
     /// How many requests it sent out.
     pub outgoing: u64,
+    /// How much fuel it used, if that was limited and it has ended.
+    pub fuel: Option<u64>,
     /// Whether it still runs.
     pub running: bool,
 }
@@ -116,20 +155,40 @@ impl Owner {
         self.shared.fate.get()
     }
 
-    /// The caller's own failure, if that ended the exchange.
-    pub(crate) fn callers_failure(&self) -> Option<Error> {
+    /// What ended the exchange whatever the guest had answered: the caller's own failure, or a request past a limit.
+    pub(crate) fn overruled(&self) -> Option<Error> {
         match self.fate() {
-            Some(Err(error @ Error::Caller(_))) => Some(error.clone()),
+            Some(Err(error @ (Error::Caller(_) | Error::Limited { .. }))) => Some(error.clone()),
             _ => None,
         }
+    }
+
+    /// Waits until the guest has ended.
+    pub fn ended(&self) -> impl Future<Output = ()> + Send + use<> {
+        let shared = self.shared.clone();
+        async move {
+            shared.fate.wait().await;
+        }
+    }
+
+    /// Why nothing will come from the guest any more, though it has not ended: it is in another process.
+    pub(crate) fn out_of_reach(&self) -> Option<Error> {
+        self.shared.is_foreign().then(|| {
+            Error::Host("its guest is in the parent process; hint: a forked child makes its own exchanges".into())
+        })
     }
 
     pub fn stdio(&self) -> &Arc<Stdio> {
         &self.shared.stdio
     }
 
-    pub(crate) fn count_outgoing(&self) {
-        self.shared.sent.fetch_add(1, Ordering::Relaxed);
+    /// Counts one more outgoing request; returns how many there were before.
+    pub(crate) fn count_outgoing(&self) -> u64 {
+        self.shared.sent.fetch_add(1, Ordering::Relaxed)
+    }
+
+    pub(crate) fn world(&self) -> &'static World {
+        self.shared.world
     }
 
     pub fn report(&self) -> Report {
@@ -138,6 +197,7 @@ impl Owner {
             duration: shared.took.get().copied().unwrap_or_else(|| shared.begun.elapsed()),
             memory: shared.peak.load(Ordering::Relaxed),
             outgoing: shared.sent.load(Ordering::Relaxed),
+            fuel: shared.fuel.get().copied(),
             running: shared.fate.get().is_none(),
         }
     }

@@ -40,6 +40,26 @@ impl Runtime {
         Ok(self.handle.get_or_init(|| handle))
     }
 
+    /// A future that finds the runtime's timers wherever it is polled.
+    pub(crate) fn within<F: Future + Send>(&self, future: F) -> Result<impl Future<Output = F::Output> + Send, Error> {
+        let handle = self.handle()?.clone();
+        let mut future = Box::pin(future);
+        Ok(std::future::poll_fn(move |cx| {
+            let _entered = handle.enter();
+            future.as_mut().poll(cx)
+        }))
+    }
+
+    /// How many tasks there are.
+    pub fn tasks(&self) -> usize {
+        self.handle.get().map_or(0, |handle| handle.metrics().num_alive_tasks())
+    }
+
+    /// How many threads poll them.
+    pub fn workers(&self) -> usize {
+        self.handle.get().map_or(0, |handle| handle.metrics().num_workers())
+    }
+
     /// Stops every guest that is still running. Waits for their threads, but not longer than `bound`.
     pub fn shut_down(&self, bound: Duration) {
         let owned = lock(&self.owned).take();

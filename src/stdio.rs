@@ -18,6 +18,8 @@ use crate::sync::lock;
 const LONGEST_LINE: usize = 64 << 10;
 /// How much may wait to be fetched before the guest has to.
 const MOST_WAITING: usize = 256 << 10;
+/// How many notes of the host's about one guest are kept.
+const MOST_NOTES: usize = 10;
 /// How many of the last lines of stderr an error tells.
 const LAST_LINES: usize = 20;
 
@@ -25,6 +27,8 @@ const LAST_LINES: usize = 20;
 pub enum Stream {
     Stdout,
     Stderr,
+    /// Not the guest: what its host did to it.
+    Host,
 }
 
 /// One line of a guest's, without its newline; bytes that are no UTF-8 are replaced.
@@ -48,6 +52,7 @@ pub struct Stdio {
 struct State {
     out: Vec<u8>,
     err: Vec<u8>,
+    notes: usize,
     waiting: VecDeque<Line>,
     bytes: usize,
     last: VecDeque<String>,
@@ -104,6 +109,20 @@ impl Stdio {
         drop(bell);
     }
 
+    /// A line of the host's own about this guest. A guest that provokes many is told on so often and no more.
+    pub fn note(&self, text: String) {
+        let mut state = self.lock();
+        state.notes += 1;
+        match state.notes.cmp(&MOST_NOTES) {
+            std::cmp::Ordering::Less => state.push(Stream::Host, text.as_bytes()),
+            std::cmp::Ordering::Equal => {
+                state.push(Stream::Host, format!("{text}; no more is said of this").as_bytes())
+            }
+            std::cmp::Ordering::Greater => {}
+        }
+        state.ring();
+    }
+
     /// The last lines of stderr.
     pub fn last_words(&self) -> Vec<String> {
         let state = self.lock();
@@ -147,7 +166,7 @@ impl State {
     /// What has come of a line that is not complete.
     fn partial(&mut self, stream: Stream) -> &mut Vec<u8> {
         match stream {
-            Stream::Stdout => &mut self.out,
+            Stream::Stdout | Stream::Host => &mut self.out,
             Stream::Stderr => &mut self.err,
         }
     }

@@ -7,8 +7,10 @@ use std::task::{Context, Poll, Waker};
 
 use _wasgi::component::Component;
 use _wasgi::error::Error;
-use _wasgi::host::{Grants, Limits};
+use _wasgi::gate::Admission;
+use _wasgi::host::Grants;
 use _wasgi::incoming::{App, Exchange};
+use _wasgi::limits::Limits;
 use _wasgi::outline::{Outline, PROVIDED};
 use http_body_util::{BodyExt, Empty};
 
@@ -18,7 +20,7 @@ const EVERYTHING: &[u8] = include_bytes!("guests/components/everything.wasm");
 #[test]
 fn a_component_that_imports_the_whole_world_is_instantiated() {
     let component = Component::new(EVERYTHING).expect("the world promises what the linker lacks");
-    let app = App::new(component, Grants::default(), Limits { memory: None, timeout: None, concurrency: None });
+    let app = App::new(component, Grants::default(), Limits::NONE);
     let mut exchange = start(&app, "/").unwrap();
     assert!(exchange.run_here().unwrap());
     match exchange.poll_head(&mut Context::from_waker(Waker::noop())) {
@@ -50,12 +52,16 @@ fn probe(limits: Limits) -> App {
 
 fn start(app: &App, route: &str) -> Result<Exchange, Error> {
     let body = Empty::new().map_err(|never| match never {}).boxed_unsync();
-    app.start(http::Request::get(format!("http://example.com{route}")).body(body).unwrap(), None)
+    let permit = match app.admit()? {
+        Admission::Permit(permit) => permit,
+        Admission::Queued(_) => panic!("there is a queue"),
+    };
+    app.start(permit, http::Request::get(format!("http://example.com{route}")).body(body).unwrap(), None)
 }
 
 #[test]
 fn a_dropped_exchange_leaves_nothing_behind() {
-    let app = probe(Limits { memory: None, timeout: None, concurrency: Some(1) });
+    let app = probe(Limits { concurrency: Some(1), ..Limits::NONE });
     let mut exchange = start(&app, "/spin").unwrap();
     assert!(!exchange.run_here().unwrap());
     assert!(matches!(start(&app, "/spin"), Err(Error::Overloaded(_))));
@@ -65,7 +71,7 @@ fn a_dropped_exchange_leaves_nothing_behind() {
 
 #[test]
 fn guests_that_compute_keep_off_event_loops() {
-    let app = probe(Limits { memory: None, timeout: None, concurrency: None });
+    let app = probe(Limits::NONE);
     assert!(start(&app, "/hello").unwrap().keep_off_loop(), "nobody knows yet how long setting it up takes");
     // one that took long to set up, on a busy machine, counts as heavy, too: some try is not
     let becomes_light = || {

@@ -4,8 +4,22 @@ import atexit as _atexit
 import os as _os
 
 from wasgi import errors
-from wasgi._wasgi import App, Component, Dir, Limits, Report, Request, Response, Timeouts, _after_fork, _shut_down
+from wasgi._wasgi import (
+    App,
+    Component,
+    Dir,
+    Limits,
+    Report,
+    Request,
+    Response,
+    Stats,
+    Timeouts,
+    _after_fork,
+    _shut_down,
+    stats,
+)
 from wasgi.errors import (
+    AppClosedError,
     BodyError,
     ComponentError,
     ErrorCode,
@@ -13,11 +27,14 @@ from wasgi.errors import (
     GuestError,
     GuestExitError,
     GuestTimeoutError,
+    HandleLimitError,
+    InstanceLimitError,
     InvalidComponentError,
     MemoryLimitError,
     MissingImportError,
     NoResponseError,
     OverloadedError,
+    TableLimitError,
     TrapError,
     UnsupportedComponentError,
     WasgiError,
@@ -26,6 +43,7 @@ from wasgi.headers import Headers
 
 __all__ = [
     "App",
+    "AppClosedError",
     "BodyError",
     "Component",
     "ComponentError",
@@ -35,7 +53,9 @@ __all__ = [
     "GuestError",
     "GuestExitError",
     "GuestTimeoutError",
+    "HandleLimitError",
     "Headers",
+    "InstanceLimitError",
     "InvalidComponentError",
     "Limits",
     "MemoryLimitError",
@@ -45,11 +65,14 @@ __all__ = [
     "Report",
     "Request",
     "Response",
+    "Stats",
+    "TableLimitError",
     "Timeouts",
     "TrapError",
     "UnsupportedComponentError",
     "WasgiError",
     "errors",
+    "stats",
 ]
 
 _atexit.register(_shut_down)

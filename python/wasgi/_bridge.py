@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from wasgi.headers import Headers
 
 _guest_log = logging.getLogger("wasgi.guest")
+_host_log = logging.getLogger("wasgi.outgoing")
 
 
 def as_upstream(upstream: Any) -> tuple[Callable[..., Any], bool]:
@@ -123,11 +124,12 @@ class Line(str):
 
 
 def log_line(text: str, stream: str, component: str, exchange: int) -> None:
-    """Logs a guest's line: stdout as INFO, stderr as WARNING."""
-    level = logging.WARNING if stream == "stderr" else logging.INFO
-    if _guest_log.isEnabledFor(level):
+    """Logs a guest's line: stdout as INFO, stderr as WARNING; or what its host has to say of it."""
+    log = _host_log if stream == "host" else _guest_log
+    level = logging.INFO if stream == "stdout" else logging.WARNING
+    if log.isEnabledFor(level):
         extra = {"wasgi_stream": stream, "wasgi_component": component, "wasgi_exchange": exchange}
-        _guest_log.log(level, "%s", text, extra=extra)
+        log.log(level, "%s", text, extra=extra)
 
 
 def start_own_loop() -> object:

@@ -38,6 +38,7 @@ __all__ = [
     "Report",
     "Request",
     "Response",
+    "Stats",
     "Timeouts",
     "_after_fork",
     "_outline",
@@ -45,6 +46,7 @@ __all__ = [
     "_shut_down",
     "_wit",
     "_work",
+    "stats",
 ]
 
 class _File(Protocol):
@@ -127,27 +129,90 @@ class Component:
 
 @final
 class Limits:
-    """What a guest may use up. ``None`` lifts a limit.
+    """What a guest may use up. ``None`` lifts a limit; the defaults suit a plug-in that nobody has looked at.
+
+    A limit that a guest meets inside ends it with an exception of its own, whose ``limit`` is the value. Those of messages are
+    wasi:http's own error-codes, with a note that names the limit. What a guest does to its outgoing requests is told to the
+    guest as an error-code, and to the logger ``wasgi.outgoing``.
 
     Args:
         memory: Bytes, all linear memories of an instance together. A guest that asks for more is refused; if it ends
-            because of that, the caller gets `MemoryLimitError`.
-        timeout: Seconds of wall clock, from the guest's first instruction to its end; then `GuestTimeoutError`.
-        concurrency: Exchanges of one `App` at once; one more raises `OverloadedError`.
+            because of that: `MemoryLimitError`.
+        table_elements: Elements, all tables of an instance together; refused like memory: `TableLimitError`.
+        instances: Core instances that a component is made of: `InstanceLimitError`.
+        handles: Handles of host resources that a guest holds at once: `HandleLimitError`.
+        timeout: Seconds of the guest's own time: wall clock from its first instruction to its end, but for the time in which
+            it waits for a chunk of its request that has not come, or for its reader to take a chunk of its response. Then
+            `GuestTimeoutError`; a body that is being read breaks off with it as the cause.
+        fuel: Units of wasmtime's fuel, about one for each instruction. Unlike time the same in every run, and slower to count;
+            the component is compiled once more for it. `FuelExhaustedError`; `Report.fuel` says what was used.
+        fields: Bytes of one set of fields: names, values, and about 70 bytes for each. A request with more is refused with
+            ``HTTP-request-header-section-size``; a guest that makes more is told so by `wasi:http/types.fields`; one
+            whose upstream answers with more gets ``HTTP-response-header-section-size``. Likewise for trailers.
+        request_body: Bytes. A longer one is refused if it says so beforehand, else the exchange ends as soon as it is:
+            ``HTTP-request-body-size``. A body that streams costs no memory, so there is no limit by default.
+        response_body: Bytes, likewise: ``HTTP-response-body-size``, as the cause of a `BodyError` if the body had begun.
+        outgoing: Requests that one exchange may send out; the guest gets ``HTTP-request-denied``.
+        outgoing_concurrency: Requests of one exchange that are under way at once, until their responses have been read; the
+            guest gets ``connection-limit-reached``.
+        concurrency: Exchanges of one `App` at once.
+        queue: Exchanges that may wait for a place; without one, `OverloadedError`.
+        queue_timeout: Seconds that they wait; then `OverloadedError`.
+        chunks: Writes of a guest, of at most 64 KiB each, that may lie between it and whoever reads its body.
 
     Raises:
-        ValueError: A limit that is zero or negative.
+        ValueError: A limit that is negative, or zero where that leaves nothing to run.
     """
 
     def __new__(
-        cls, *, memory: int | None = 268435456, timeout: float | None = 30.0, concurrency: int | None = 256
+        cls,
+        *,
+        memory: int | None = 268435456,
+        table_elements: int | None = 1000000,
+        instances: int | None = 256,
+        handles: int | None = 4096,
+        timeout: float | None = 30.0,
+        fuel: int | None = None,
+        fields: int | None = 65536,
+        request_body: int | None = None,
+        response_body: int | None = None,
+        outgoing: int | None = 1000,
+        outgoing_concurrency: int | None = 64,
+        concurrency: int | None = 256,
+        queue: int = 0,
+        queue_timeout: float | None = 10.0,
+        chunks: int = 4,
     ) -> Self: ...
     @property
     def memory(self) -> int | None: ...
     @property
+    def table_elements(self) -> int | None: ...
+    @property
+    def instances(self) -> int | None: ...
+    @property
+    def handles(self) -> int | None: ...
+    @property
     def timeout(self) -> float | None: ...
     @property
+    def fuel(self) -> int | None: ...
+    @property
+    def fields(self) -> int | None: ...
+    @property
+    def request_body(self) -> int | None: ...
+    @property
+    def response_body(self) -> int | None: ...
+    @property
+    def outgoing(self) -> int | None: ...
+    @property
+    def outgoing_concurrency(self) -> int | None: ...
+    @property
     def concurrency(self) -> int | None: ...
+    @property
+    def queue(self) -> int: ...
+    @property
+    def queue_timeout(self) -> float | None: ...
+    @property
+    def chunks(self) -> int: ...
     def __eq__(self, other: object, /) -> bool: ...
     def __hash__(self) -> int: ...
 
@@ -228,7 +293,8 @@ class App:
         Raises:
             GuestError: The guest trapped, exited, ran out of a limit, or never answered.
             ErrorCode: The guest answered with an error-code.
-            OverloadedError: `Limits.concurrency` was reached.
+            OverloadedError: `Limits.concurrency` was reached, and the queue had no place or gave none in time.
+            AppClosedError: The app was closed.
             BodyError: The request's body was consumed before.
             Exception: What the iterator of the request's body raised, as it is.
         """
@@ -237,6 +303,27 @@ class App:
 
         The guest starts when this is awaited. Cancelling the task stops the guest and all that it waits for.
         """
+    def close(self, timeout: float | None = 10.0) -> None:
+        """Begins no more exchanges, and waits until those under way have ended, work after their responses included.
+
+        ``with app:`` and ``async with app:`` do it when they are left.
+
+        Args:
+            timeout: Seconds; then what is left is stopped: `AppClosedError` for whoever waits for it. None: as long as it takes.
+        """
+    def aclose(self, timeout: float | None = 10.0) -> Coroutine[Any, Any, None]:
+        """Like `close`, for a task of an asyncio event loop."""
+    @property
+    def closed(self) -> bool:
+        """Whether `close` was called."""
+    def __enter__(self) -> Self: ...
+    def __exit__(
+        self, _type: type[BaseException] | None, _value: BaseException | None, _traceback: TracebackType | None
+    ) -> None: ...
+    def __aenter__(self) -> Coroutine[Any, Any, Self]: ...
+    def __aexit__(
+        self, _type: type[BaseException] | None, _value: BaseException | None, _traceback: TracebackType | None
+    ) -> Coroutine[Any, Any, None]: ...
 
 @final
 class Timeouts:
@@ -347,6 +434,9 @@ class Report:
     def outgoing(self) -> int:
         """How many requests it sent out."""
     @property
+    def fuel(self) -> int | None:
+        """How much fuel it used, under `Limits.fuel` and when it has ended; else None."""
+    @property
     def running(self) -> bool:
         """Whether the guest still runs."""
 
@@ -405,6 +495,22 @@ class Response:
         """The body as text; see `Request.text`."""
     def json(self) -> Any:
         """The body parsed as JSON; see `Request.json`."""
+    def finished(self) -> Coroutine[Any, Any, Report | None]:
+        """Waits until the guest has ended: it may work on after its response.
+
+        What nobody has begun to read of the body is read and thrown away, since a guest cannot end before it is rid of it.
+        Giving up waiting stops nothing.
+
+        Returns:
+            What the exchange has cost; None for a response that is no guest's.
+
+        Raises:
+            GuestError: How the guest ended, if it did not return: `TrapError`, `GuestTimeoutError` and the others.
+            BodyError: What was thrown away of the body had broken off.
+            WasgiError: The exchange was stopped by its caller.
+        """
+    def wait(self) -> Report | None:
+        """Like `finished`, and blocks."""
     def close(self) -> None:
         """Stops the guest, its outgoing requests and its bodies, unless the body has ended."""
     def aclose(self) -> Coroutine[Any, Any, None]:
@@ -417,6 +523,52 @@ class Response:
     def __aexit__(
         self, _type: type[BaseException] | None, _value: BaseException | None, _traceback: TracebackType | None
     ) -> Coroutine[Any, Any, None]: ...
+
+@final
+class Stats:
+    """What there is in this process, and what there was: a look at its counters. When all work is done, all but ``threads`` and
+    ``outcomes`` are zero.
+    """
+
+    @property
+    def exchanges(self) -> int:
+        """Guests that exist."""
+    @property
+    def queued(self) -> int:
+        """Exchanges that wait for a place (`Limits.queue`)."""
+    @property
+    def outgoing(self) -> int:
+        """Requests of guests that are under way."""
+    @property
+    def calls(self) -> int:
+        """Those of them that Python code answers, or will."""
+    @property
+    def feeds(self) -> int:
+        """Bodies whose chunks Python code makes."""
+    @property
+    def tasks(self) -> int:
+        """Tasks of the native runtime."""
+    @property
+    def slots(self) -> int:
+        """Component instances in the pool."""
+    @property
+    def memories(self) -> int:
+        """Linear memories in the pool."""
+    @property
+    def stacks(self) -> int:
+        """Call stacks in the pool."""
+    @property
+    def memory(self) -> int:
+        """Bytes of linear memory that guests hold."""
+    @property
+    def threads(self) -> int:
+        """Threads of ours: they are kept for the next exchange."""
+    @property
+    def outcomes(self) -> dict[str, int]:
+        """How exchanges have ended: ``returned``, ``trapped``, ``exited``, ``timed_out``, ``limited``, ``stopped``, ``failed``.
+
+        Each exchange is counted once.
+        """
 
 @final
 class LoopBridge:
@@ -456,3 +608,5 @@ def _restore_component(path: str, digest: str) -> Component: ...
 def _shut_down() -> None: ...
 def _wit() -> list[tuple[str, str]]: ...
 def _work() -> None: ...
+def stats() -> Stats:
+    """Counts what there is now: see `Stats`. Cheap enough for a health check."""

@@ -13,8 +13,12 @@
     │   ├── NoResponseError
     │   ├── GuestTimeoutError (TimeoutError)    .limit
     │   ├── MemoryLimitError (MemoryError)      .limit
+    │   ├── TableLimitError (MemoryError)       .limit
+    │   ├── InstanceLimitError                  .limit
+    │   ├── HandleLimitError (MemoryError)      .limit
     │   └── FuelExhaustedError                  .limit
     ├── OverloadedError
+    ├── AppClosedError (RuntimeError)
     ├── BodyError                               .received
     └── ErrorCode                               .code
         └── one class for each of wasi:http's 39 cases, with its payload as attributes
@@ -119,8 +123,44 @@ class MemoryLimitError(GuestError, MemoryError):
         self.limit = limit
 
 
+class TableLimitError(GuestError, MemoryError):
+    """The guest was refused a larger table by `Limits.table_elements`, and ended.
+
+    Attributes:
+        limit: Elements.
+    """
+
+    def __init__(self, message: str, *, limit: int = 0) -> None:
+        super().__init__(message)
+        self.limit = limit
+
+
+class InstanceLimitError(GuestError):
+    """The component is made of more core instances than `Limits.instances` allows.
+
+    Attributes:
+        limit: Core instances.
+    """
+
+    def __init__(self, message: str, *, limit: int = 0) -> None:
+        super().__init__(message)
+        self.limit = limit
+
+
+class HandleLimitError(GuestError, MemoryError):
+    """The guest held as many handles as `Limits.handles` allows, and asked for one more.
+
+    Attributes:
+        limit: Handles.
+    """
+
+    def __init__(self, message: str, *, limit: int = 0) -> None:
+        super().__init__(message)
+        self.limit = limit
+
+
 class FuelExhaustedError(GuestError):
-    """The guest has used up its fuel.
+    """The guest has used up its fuel (`Limits.fuel`).
 
     Attributes:
         limit: Units of fuel.
@@ -132,7 +172,11 @@ class FuelExhaustedError(GuestError):
 
 
 class OverloadedError(WasgiError):
-    """The limit of exchanges at once was reached."""
+    """The limit of exchanges at once was reached, and the queue gave no place in time."""
+
+
+class AppClosedError(WasgiError, RuntimeError):
+    """The app was closed: it begins no exchange, or this one did not end in the time that it had to."""
 
 
 class BodyError(WasgiError):

@@ -1,4 +1,4 @@
-//! `wasgi.App`: a component, what its guests may do, and the two ways to call it.
+//! `wasgi.App`: a component, what its guests may do, the two ways to call it, and its end.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -12,81 +12,22 @@ use pyo3::sync::PyOnceLock;
 use pyo3::types::{PyMapping, PyString};
 
 use super::awaitable::{Awaitable, Operation};
-use super::bridge::{LoopCore, is_exiting};
+use super::bridge::is_exiting;
 use super::component::PyComponent;
 use super::errors::to_py;
-use super::message::{PyRequest, PyResponse};
+use super::limits::PyLimits;
+use super::loops::LoopCore;
+use super::message::{Itself, PyRequest, PyResponse};
 use super::stdio::{GuestOutput, Sink, Sinks};
 use super::upstream::PyUpstream;
 use crate::error::Error;
-use crate::host::{DirGrant, Grants, Limits};
-use crate::incoming::{App, Exchange};
+use crate::gate::{Admission, Permit, Queued};
+use crate::host::{DirGrant, Grants};
+use crate::incoming::{App, Closing, Exchange};
 use crate::outgoing::Upstream;
 
 /// How often a blocked call looks for signals (Ctrl-C).
 const SIGNALS: Duration = Duration::from_millis(50);
-
-#[pyclass(name = "Limits", module = "wasgi", frozen, eq, get_all)]
-#[derive(Clone, PartialEq)]
-pub struct PyLimits {
-    memory: Option<u64>,
-    timeout: Option<f64>,
-    concurrency: Option<usize>,
-}
-
-#[pymethods]
-impl PyLimits {
-    #[new]
-    #[pyo3(
-        signature = (*, memory=Some(256 << 20), timeout=Some(30.0), concurrency=Some(256)),
-        text_signature = "(*, memory=268435456, timeout=30.0, concurrency=256)"
-    )]
-    fn new(memory: Option<u64>, timeout: Option<f64>, concurrency: Option<usize>) -> PyResult<Self> {
-        if memory == Some(0) {
-            return Err(PyValueError::new_err("`memory` must be a positive number of bytes, or None: 0"));
-        }
-        if let Some(seconds) = timeout
-            && (seconds <= 0.0 || Duration::try_from_secs_f64(seconds).is_err())
-        {
-            return Err(PyValueError::new_err(format!(
-                "`timeout` must be a positive number of seconds, or None: {seconds}"
-            )));
-        }
-        if concurrency == Some(0) {
-            return Err(PyValueError::new_err("`concurrency` must be at least 1, or None: 0"));
-        }
-        Ok(Self { memory, timeout, concurrency })
-    }
-
-    fn __repr__(&self) -> String {
-        fn show<T: std::fmt::Debug>(value: &Option<T>) -> String {
-            value.as_ref().map_or_else(|| "None".to_owned(), |value| format!("{value:?}"))
-        }
-        format!(
-            "Limits(memory={}, timeout={}, concurrency={})",
-            show(&self.memory),
-            show(&self.timeout),
-            show(&self.concurrency)
-        )
-    }
-
-    fn __hash__(&self) -> u64 {
-        use std::hash::{DefaultHasher, Hash, Hasher};
-        let mut hasher = DefaultHasher::new();
-        (self.memory, self.timeout.map(f64::to_bits), self.concurrency).hash(&mut hasher);
-        hasher.finish()
-    }
-}
-
-impl PyLimits {
-    fn core(&self) -> Limits {
-        Limits {
-            memory: self.memory,
-            timeout: self.timeout.and_then(|seconds| Duration::try_from_secs_f64(seconds).ok()),
-            concurrency: self.concurrency,
-        }
-    }
-}
 
 #[pyclass(name = "Dir", module = "wasgi", frozen, get_all)]
 pub struct PyDir {
@@ -199,7 +140,7 @@ impl PyApp {
         };
         let limits = match limits {
             Some(limits) => limits,
-            None => Py::new(py, PyLimits::new(Some(256 << 20), Some(30.0), Some(256))?)?,
+            None => Py::new(py, PyLimits::default())?,
         };
         let outgoing = outgoing
             .map(|outgoing| {
@@ -214,17 +155,62 @@ impl PyApp {
             component: component.get().label(),
         };
         let core = App::new(component.get().component.clone(), grants(env, args, dirs)?, limits.get().core());
+        if core.limits.fuel.is_some() {
+            component.get().prepare_for_fuel(py)?;
+        }
         Ok(Self { app: Arc::new(core), component, outgoing, sinks: Arc::new(sinks), limits })
     }
 
     fn handle(&self, py: Python<'_>, request: &Bound<'_, PyRequest>) -> PyResult<PyResponse> {
-        let mut begun = self.begin(py, request, None, true)?;
+        let permit = match self.app.admit().map_err(|error| to_py(py, &error))? {
+            Admission::Permit(permit) => permit,
+            Admission::Queued(mut queued) => block_on(py, |cx| queued.poll(cx))?.map_err(|error| to_py(py, &error))?,
+        };
+        let mut begun = self.begin(py, permit, request, None, true)?;
         let outcome = block_on(py, |cx| begun.exchange.poll_head(cx));
         begun.answer(py, outcome?)
     }
 
     fn handle_async(slf: Py<Self>, request: Py<PyRequest>) -> Awaitable {
         Awaitable::new(Handle::New { app: slf, request })
+    }
+
+    #[pyo3(signature = (timeout=Some(10.0)))]
+    fn close(&self, py: Python<'_>, timeout: Option<f64>) -> PyResult<()> {
+        let mut closing = self.closing(py, timeout)?;
+        block_on(py, |cx| closing.as_mut().poll(cx))
+    }
+
+    #[pyo3(signature = (timeout=Some(10.0)))]
+    fn aclose(&self, py: Python<'_>, timeout: Option<f64>) -> PyResult<Awaitable> {
+        Ok(Awaitable::new(Closed(self.closing(py, timeout)?)))
+    }
+
+    #[getter]
+    fn closed(&self) -> bool {
+        self.app.is_closed()
+    }
+
+    fn __enter__(slf: Py<Self>) -> Py<Self> {
+        slf
+    }
+
+    fn __exit__(&self, py: Python<'_>, _type: Py<PyAny>, _value: Py<PyAny>, _traceback: Py<PyAny>) -> PyResult<()> {
+        self.close(py, DRAIN)
+    }
+
+    fn __aenter__(slf: Py<Self>) -> Awaitable {
+        Awaitable::new(Itself(Some(slf.into_any())))
+    }
+
+    fn __aexit__(
+        &self,
+        py: Python<'_>,
+        _type: Py<PyAny>,
+        _value: Py<PyAny>,
+        _traceback: Py<PyAny>,
+    ) -> PyResult<Awaitable> {
+        self.aclose(py, DRAIN)
     }
 
     fn __repr__(&self) -> String {
@@ -257,6 +243,7 @@ impl PyApp {
     fn begin(
         &self,
         py: Python<'_>,
+        permit: Permit,
         request: &Bound<'_, PyRequest>,
         event_loop: Option<&Arc<LoopCore>>,
         may_block: bool,
@@ -271,7 +258,7 @@ impl PyApp {
         let upstream = self.upstream(py, event_loop, &context)?;
         let (request, feed) = request.to_guest(py, event_loop, &context)?;
         let exchange = py.detach(|| {
-            let mut exchange = self.app.start(request, upstream)?;
+            let mut exchange = self.app.start(permit, request, upstream)?;
             if let Some(feed) = &feed {
                 feed.belongs_to(exchange.owner().stopper());
             }
@@ -282,7 +269,7 @@ impl PyApp {
         let number = NUMBER.fetch_add(1, Ordering::Relaxed);
         let output = GuestOutput::new(self.sinks.clone(), exchange.owner().stdio().clone(), number);
         if !done {
-            super::bridge::threads().ensure(py)?;
+            super::threads::threads().ensure(py)?;
             output.go_live();
             exchange.hand_over().map_err(|error| to_py(py, &error))?;
         }
@@ -301,7 +288,7 @@ impl PyApp {
             None => LoopCore::own(py)?,
         };
         if !outgoing.is_async {
-            super::bridge::threads().ensure(py)?;
+            super::threads::threads().ensure(py)?;
         }
         let callable = outgoing.callable.clone_ref(py);
         Ok(Some(Arc::new(PyUpstream::new(callable, outgoing.is_async, event_loop, context.clone().unbind()))))
@@ -310,6 +297,24 @@ impl PyApp {
     /// Whether an exchange may need the caller's event loop.
     fn needs_loop(&self, request: &PyRequest) -> bool {
         self.outgoing.is_some() || request.body().is_python()
+    }
+
+    fn closing(&self, py: Python<'_>, timeout: Option<f64>) -> PyResult<Closing> {
+        let drain = timeout.map(Duration::try_from_secs_f64).transpose().map_err(|_| {
+            PyValueError::new_err(format!("`timeout` must be a number of seconds, or None: {}", timeout.unwrap_or(0.0)))
+        })?;
+        self.app.close(drain).map_err(|error| to_py(py, &error))
+    }
+}
+
+/// How long `with App(...)` lets exchanges finish.
+const DRAIN: Option<f64> = Some(10.0);
+
+struct Closed(Closing);
+
+impl Operation for Closed {
+    fn poll(&mut self, py: Python<'_>, cx: &mut Context<'_>) -> Poll<PyResult<Py<PyAny>>> {
+        self.0.as_mut().poll(cx).map(|()| Ok(py.None()))
     }
 }
 
@@ -337,38 +342,60 @@ fn copy_context(py: Python<'_>) -> PyResult<Bound<'_, PyAny>> {
 /// What `handle_async` waits for. The guest starts when it is awaited.
 enum Handle {
     New { app: Py<PyApp>, request: Py<PyRequest> },
+    Queued { app: Py<PyApp>, request: Py<PyRequest>, queued: Queued },
     Begun(Begun),
     Done,
 }
 
+impl Handle {
+    fn begin(py: Python<'_>, app: &PyApp, permit: Permit, request: &Bound<'_, PyRequest>) -> PyResult<Begun> {
+        let event_loop = match app.needs_loop(request.get()) {
+            true => Some(LoopCore::of(&LoopCore::running_loop(py)?)?),
+            false => None,
+        };
+        app.begin(py, permit, request, event_loop.as_ref(), false)
+    }
+
+    fn step(&mut self, py: Python<'_>, cx: &mut Context<'_>) -> PyResult<Option<PyResponse>> {
+        loop {
+            *self = match std::mem::replace(self, Self::Done) {
+                Self::New { app, request } => {
+                    // asked for first: a guest must not have run where its caller cannot wait for it
+                    LoopCore::running_loop(py)?;
+                    match app.get().app.admit().map_err(|error| to_py(py, &error))? {
+                        Admission::Permit(permit) => Self::Begun(Self::begin(py, app.get(), permit, request.bind(py))?),
+                        Admission::Queued(queued) => Self::Queued { app, request, queued },
+                    }
+                }
+                Self::Queued { app, request, mut queued } => match queued.poll(cx) {
+                    Poll::Ready(permit) => {
+                        let permit = permit.map_err(|error| to_py(py, &error))?;
+                        Self::Begun(Self::begin(py, app.get(), permit, request.bind(py))?)
+                    }
+                    Poll::Pending => {
+                        *self = Self::Queued { app, request, queued };
+                        return Ok(None);
+                    }
+                },
+                Self::Begun(mut begun) => match begun.exchange.poll_head(cx) {
+                    Poll::Ready(outcome) => return begun.answer(py, outcome).map(Some),
+                    Poll::Pending => {
+                        *self = Self::Begun(begun);
+                        return Ok(None);
+                    }
+                },
+                Self::Done => return Ok(None),
+            }
+        }
+    }
+}
+
 impl Operation for Handle {
     fn poll(&mut self, py: Python<'_>, cx: &mut Context<'_>) -> Poll<PyResult<Py<PyAny>>> {
-        let mut begun = match std::mem::replace(self, Self::Done) {
-            Self::New { app, request } => {
-                let (app, request) = (app.get(), request.bind(py));
-                let started = (|| {
-                    let event_loop = match app.needs_loop(request.get()) {
-                        true => Some(LoopCore::of(&LoopCore::running_loop(py)?)?),
-                        false => None,
-                    };
-                    app.begin(py, request, event_loop.as_ref(), false)
-                })();
-                match started {
-                    Ok(begun) => begun,
-                    Err(error) => return Poll::Ready(Err(error)),
-                }
-            }
-            Self::Begun(begun) => begun,
-            Self::Done => return Poll::Pending,
-        };
-        match begun.exchange.poll_head(cx) {
-            Poll::Pending => {
-                *self = Self::Begun(begun);
-                Poll::Pending
-            }
-            Poll::Ready(outcome) => {
-                Poll::Ready(begun.answer(py, outcome).and_then(|response| Ok(Py::new(py, response)?.into_any())))
-            }
+        match self.step(py, cx) {
+            Ok(Some(response)) => Poll::Ready(Py::new(py, response).map(Py::into_any)),
+            Ok(None) => Poll::Pending,
+            Err(error) => Poll::Ready(Err(error)),
         }
     }
 }

@@ -11,8 +11,9 @@ use pyo3::exceptions::{PyRuntimeError, PyStopIteration};
 use pyo3::intern;
 use pyo3::prelude::*;
 
-use super::bridge::{Job, LoopCore};
+use super::bridge::Job;
 use super::lock;
+use super::loops::LoopCore;
 
 /// Something to wait for. Dropping it cancels it.
 pub trait Operation: Send {

@@ -13,12 +13,12 @@ use pyo3::types::{PyBytes, PyDict, PyString};
 use wasmtime_wasi_http::WasiBody;
 
 use super::awaitable::Awaitable;
-use super::bridge::LoopCore;
 use super::errors::{named, to_py};
 use super::feed::{Feed, OnError, Source, lane_of};
 use super::lock;
+use super::loops::LoopCore;
 use super::message::{PyRequest, PyResponse};
-use super::reading::{AsyncChunks, Chunks, Gather, KeepWhole, ReadAll};
+use super::reading::{AsyncChunks, Chunks, Drain, Gather, KeepWhole, ReadAll};
 use super::stdio::GuestOutput;
 use crate::body::GuestBody;
 
@@ -105,6 +105,23 @@ impl PyBody {
     fn take_over(&self, py: Python<'_>) -> PyResult<Self> {
         let content = self.consume(py)?;
         Ok(Self { guest: self.guest.clone(), output: self.output.clone(), ..Self::new(content) })
+    }
+
+    /// What nobody has begun to read of a guest's body.
+    pub fn take_rest(&self) -> Option<Drain> {
+        let mut state = lock(&self.state);
+        if !matches!(state.content, Content::Guest(_)) {
+            return None;
+        }
+        match std::mem::replace(&mut state.content, Content::Consumed) {
+            Content::Guest(body) => Some(Drain::new(body)),
+            _ => None,
+        }
+    }
+
+    /// See [`Self::take_rest`].
+    pub fn give_back(&self, rest: Drain) {
+        lock(&self.state).content = Content::Guest(rest.into_body());
     }
 
     fn consume(&self, py: Python<'_>) -> PyResult<Content> {

@@ -67,6 +67,15 @@ impl PyComponent {
         Ok(Self { component, source: Source::Path(path) })
     }
 
+    /// Compiles it for guests under a limit of fuel, from what it was loaded from.
+    pub fn prepare_for_fuel(&self, py: Python<'_>) -> PyResult<()> {
+        let source = match &self.source {
+            Source::Path(path) => read_file(py, path)?,
+            Source::Bytes(bytes) => bytes.as_bytes(py).to_vec(),
+        };
+        py.detach(|| self.component.prepare_for_fuel(&source)).map_err(|error| to_py(py, &error))
+    }
+
     /// A short name for logs: the file's, or the digest's beginning.
     pub fn label(&self) -> String {
         match &self.source {

@@ -6,6 +6,7 @@ use pyo3::types::{PyDict, PyModule};
 
 use crate::code::{ErrorCode, NAMES, Payload};
 use crate::error::{Error, Trap};
+use crate::limits::Limit;
 
 fn module(py: Python<'_>) -> PyResult<&Bound<'_, PyModule>> {
     static MODULE: PyOnceLock<Py<PyModule>> = PyOnceLock::new();
@@ -44,9 +45,16 @@ fn try_to_py(py: Python<'_>, error: &Error) -> PyResult<PyErr> {
             attributes.set_item("limit", limit)?;
             "GuestTimeoutError"
         }
-        Error::MemoryLimit { limit, trap } => {
-            attributes.set_item("limit", limit)?;
-            let exception = make(py, "MemoryLimitError", error.to_string(), &attributes)?;
+        Error::Limit { limit, value, trap } => {
+            attributes.set_item("limit", value)?;
+            let class = match limit {
+                Limit::Memory => "MemoryLimitError",
+                Limit::TableElements => "TableLimitError",
+                Limit::Instances => "InstanceLimitError",
+                Limit::Handles => "HandleLimitError",
+                Limit::Fuel => "FuelExhaustedError",
+            };
+            let exception = make(py, class, error.to_string(), &attributes)?;
             if let Some(trap) = trap {
                 exception.set_cause(py, Some(to_py(py, &Error::Trap(trap.clone()))));
             }
@@ -54,6 +62,14 @@ fn try_to_py(py: Python<'_>, error: &Error) -> PyResult<PyErr> {
         }
         Error::Overloaded(_) => "OverloadedError",
         Error::Code(code) => return code_to_py(py, code),
+        Error::Limited { code, limit, value } => {
+            let exception = code_to_py(py, code)?;
+            exception
+                .value(py)
+                .call_method1("add_note", (format!("the limit is {value} bytes (`Limits.{limit}`)"),))?;
+            return Ok(exception);
+        }
+        Error::Closed => "AppClosedError",
         Error::Body { received, cause, .. } => {
             attributes.set_item("received", received)?;
             let exception = make(py, "BodyError", error.to_string(), &attributes)?;

@@ -17,9 +17,11 @@ use pyo3::types::PyBool;
 use wasmtime_wasi_http::Error as HostError;
 
 use super::awaitable::{Awaitable, Operation};
-use super::bridge::{Job, Lane, LoopCore};
+use super::bridge::{Abandon, Job, LOOP_CLOSED, Lane};
 use super::errors::code_of_exception;
 use super::lock;
+use super::loops::LoopCore;
+use super::stats::Counted;
 use crate::code::ErrorCode;
 use crate::error::Error;
 use crate::owner::Stopper;
@@ -104,6 +106,7 @@ pub struct Feed {
     context: Py<PyAny>,
     on_error: OnError,
     state: Mutex<State>,
+    _counted: Counted,
 }
 
 #[derive(Default)]
@@ -121,7 +124,12 @@ struct State {
 
 impl Feed {
     pub fn new(source: Source, lane: Lane, context: Py<PyAny>, on_error: OnError) -> Arc<Self> {
-        Arc::new(Self { source, lane, context, on_error, state: Mutex::default() })
+        let feed =
+            Arc::new(Self { source, lane, context, on_error, state: Mutex::default(), _counted: Counted::feed() });
+        if let Lane::Loop(core) = &feed.lane {
+            core.depends(&feed);
+        }
+        feed
     }
 
     pub fn body(self: &Arc<Self>, trailers: Option<HeaderMap>) -> FeedBody {
@@ -209,14 +217,34 @@ impl Feed {
             }
             OnError::TellGuest => code_of_exception(py, error),
         };
+        self.break_off(code);
+    }
+
+    fn break_off(&self, code: ErrorCode) {
         let consumer = {
             let mut state = lock(&self.state);
-            state.end = Some(Err(code));
+            if state.end.is_none() {
+                state.end = Some(Err(code));
+            }
             state.consumer.take()
         };
         if let Some(consumer) = consumer {
             consumer.wake();
         }
+    }
+}
+
+impl Abandon for Feed {
+    fn abandon(&self) {
+        if lock(&self.state).end.is_some() {
+            return;
+        }
+        if let OnError::StopExchange(stopper) = &self.on_error
+            && let Some(stopper) = stopper.get()
+        {
+            stopper.stop_because(Error::Host(LOOP_CLOSED.into()));
+        }
+        self.break_off(ErrorCode::internal(LOOP_CLOSED));
     }
 }
 
@@ -341,7 +369,7 @@ pub fn lane_of(py: Python<'_>, source: &Source, event_loop: Option<&Arc<LoopCore
             None => LoopCore::own(py)?,
         })),
         Source::Iterator(_) | Source::File(_) => {
-            super::bridge::threads().ensure(py)?;
+            super::threads::threads().ensure(py)?;
             Ok(Lane::Threads)
         }
     }

@@ -1,6 +1,7 @@
 //! `wasgi.Request` and `wasgi.Response`: the same pair for both directions.
 
 use std::sync::Arc;
+use std::task::{Context, Poll, ready};
 
 use http::header::{CONTENT_LENGTH, TRANSFER_ENCODING};
 use http::{HeaderMap, HeaderValue, Method, StatusCode, Uri};
@@ -11,12 +12,14 @@ use wasmtime_wasi_http::WasiBody;
 
 use super::awaitable::Awaitable;
 use super::body::PyBody;
-use super::bridge::LoopCore;
+use super::errors::to_py;
 use super::feed::{Feed, OnError};
 use super::headers::Fields;
-use super::reading::{Chunks, Nothing};
+use super::loops::LoopCore;
+use super::reading::{Chunks, Drain, Nothing};
 use super::stdio::GuestOutput;
 use crate::body::GuestBody;
+use crate::error::Error;
 use crate::outgoing::Timeouts;
 use crate::owner::Owner;
 
@@ -279,18 +282,34 @@ pub struct PyReport {
     duration: f64,
     memory: u64,
     outgoing: u64,
+    fuel: Option<u64>,
     running: bool,
+}
+
+impl PyReport {
+    fn of(exchange: u64, owner: &Owner) -> Self {
+        let report = owner.report();
+        Self {
+            exchange,
+            duration: report.duration.as_secs_f64(),
+            memory: report.memory,
+            outgoing: report.outgoing,
+            fuel: report.fuel,
+            running: report.running,
+        }
+    }
 }
 
 #[pymethods]
 impl PyReport {
     fn __repr__(&self) -> String {
         format!(
-            "Report(exchange={}, duration={:.6}, memory={}, outgoing={}, running={})",
+            "Report(exchange={}, duration={:.6}, memory={}, outgoing={}, fuel={}, running={})",
             self.exchange,
             self.duration,
             self.memory,
             self.outgoing,
+            self.fuel.map_or_else(|| "None".to_owned(), |fuel| fuel.to_string()),
             if self.running { "True" } else { "False" }
         )
     }
@@ -382,14 +401,17 @@ impl PyResponse {
     #[getter]
     fn report(&self) -> Option<PyReport> {
         let (exchange, owner) = self.exchange.as_ref()?;
-        let report = owner.report();
-        Some(PyReport {
-            exchange: *exchange,
-            duration: report.duration.as_secs_f64(),
-            memory: report.memory,
-            outgoing: report.outgoing,
-            running: report.running,
-        })
+        Some(PyReport::of(*exchange, owner))
+    }
+
+    fn finished(&self) -> Awaitable {
+        Awaitable::new(Finished(self.end()))
+    }
+
+    fn wait(&self, py: Python<'_>) -> PyResult<Option<PyReport>> {
+        let Some(mut end) = self.end() else { return Ok(None) };
+        let failure = super::app::block_on(py, |cx| end.poll(cx))?;
+        end.tell(py, failure).map(Some)
     }
 
     fn read(&self, py: Python<'_>) -> PyResult<Py<PyAny>> {
@@ -453,8 +475,81 @@ impl PyResponse {
     }
 }
 
-/// `async with response` gives the response.
-struct Itself(Option<Py<PyAny>>);
+/// The end of a guest: what is left of its body is thrown away, unless somebody reads it.
+struct End {
+    exchange: u64,
+    owner: Owner,
+    body: Arc<PyBody>,
+    rest: Option<Drain>,
+    failure: Option<Error>,
+    ended: std::pin::Pin<Box<dyn Future<Output = ()> + Send>>,
+}
+
+impl PyResponse {
+    fn end(&self) -> Option<End> {
+        let (exchange, owner) = self.exchange.as_ref()?;
+        Some(End {
+            exchange: *exchange,
+            owner: owner.observe(),
+            body: self.body.clone(),
+            rest: self.body.take_rest(),
+            failure: None,
+            ended: Box::pin(owner.ended()),
+        })
+    }
+}
+
+impl End {
+    /// The failure that ended it, if one did.
+    fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Option<Error>> {
+        if let Some(error) = self.owner.out_of_reach() {
+            return Poll::Ready(Some(error));
+        }
+        if let Some(rest) = &mut self.rest {
+            match ready!(rest.poll(cx)) {
+                Ok(trailers) => self.body.keep_trailers(trailers),
+                Err(error) => self.failure = Some(error),
+            }
+            self.rest = None;
+        }
+        ready!(self.ended.as_mut().poll(cx));
+        Poll::Ready(match self.owner.fate() {
+            Some(Err(error)) => Some(error.clone()),
+            _ => self.failure.take(),
+        })
+    }
+
+    fn tell(&self, py: Python<'_>, failure: Option<Error>) -> PyResult<PyReport> {
+        self.body.deliver(py);
+        match failure {
+            Some(error) => Err(to_py(py, &error)),
+            None => Ok(PyReport::of(self.exchange, &self.owner)),
+        }
+    }
+}
+
+impl Drop for End {
+    /// Whoever waited gave up, which stops nothing.
+    fn drop(&mut self) {
+        if let Some(rest) = self.rest.take() {
+            self.body.give_back(rest);
+        }
+    }
+}
+
+/// `await response.finished()`.
+struct Finished(Option<End>);
+
+impl super::awaitable::Operation for Finished {
+    fn poll(&mut self, py: Python<'_>, cx: &mut Context<'_>) -> Poll<PyResult<Py<PyAny>>> {
+        let Some(end) = &mut self.0 else { return Poll::Ready(Ok(py.None())) };
+        let failure = ready!(end.poll(cx));
+        Poll::Ready(end.tell(py, failure).and_then(|report| Ok(Py::new(py, report)?.into_any())))
+    }
+}
+
+/// `async with` gives what it was asked of.
+pub struct Itself(pub Option<Py<PyAny>>);
 
 impl super::awaitable::Operation for Itself {
     fn poll(&mut self, py: Python<'_>, _: &mut std::task::Context<'_>) -> std::task::Poll<PyResult<Py<PyAny>>> {

@@ -11,9 +11,13 @@ pub mod component;
 pub mod errors;
 pub mod feed;
 pub mod headers;
+pub mod limits;
+pub mod loops;
 pub mod message;
 pub mod reading;
+pub mod stats;
 pub mod stdio;
+pub mod threads;
 pub mod upstream;
 pub mod wit;
 

@@ -30,7 +30,7 @@ impl Gather {
     }
 
     pub fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Gathered> {
-        loop {
+        for _ in 0..MOST_AT_ONCE {
             let next = std::task::ready!(lock(&self.body).poll_next(cx));
             match next {
                 Ok(Next::Chunk(chunk)) if self.first.is_none() && self.gathered.is_empty() => self.first = Some(chunk),
@@ -47,6 +47,36 @@ impl Gather {
                 Err(error) => return Poll::Ready(Err(error)),
             }
         }
+        cx.waker().wake_by_ref();
+        Poll::Pending
+    }
+}
+
+/// A guest that is as fast as its reader must not hold an event loop: after so many chunks others have their turn.
+const MOST_AT_ONCE: usize = 16;
+
+/// Reads the rest of a guest's body and throws it away.
+pub struct Drain(Arc<Mutex<GuestBody>>);
+
+impl Drain {
+    pub fn new(body: Arc<Mutex<GuestBody>>) -> Self {
+        Self(body)
+    }
+
+    pub fn into_body(self) -> Arc<Mutex<GuestBody>> {
+        self.0
+    }
+
+    pub fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Result<Option<HeaderMap>, crate::error::Error>> {
+        for _ in 0..MOST_AT_ONCE {
+            match std::task::ready!(lock(&self.0).poll_next(cx)) {
+                Ok(Next::Chunk(_)) => {}
+                Ok(Next::End(trailers)) => return Poll::Ready(Ok(trailers)),
+                Err(error) => return Poll::Ready(Err(error)),
+            }
+        }
+        cx.waker().wake_by_ref();
+        Poll::Pending
     }
 }
 

@@ -90,6 +90,7 @@ impl GuestOutput {
             let sink = match line.stream {
                 Stream::Stdout => &self.sinks.stdout,
                 Stream::Stderr => &self.sinks.stderr,
+                Stream::Host => &Sink::Logger,
             };
             if let Err(error) = self.write(py, sink, line.stream, &line.text) {
                 error.write_unraisable(py, sink.object().map(|object| object.bind(py)));
@@ -104,6 +105,7 @@ impl GuestOutput {
         let stream = match stream {
             Stream::Stdout => intern!(py, "stdout"),
             Stream::Stderr => intern!(py, "stderr"),
+            Stream::Host => intern!(py, "host"),
         };
         match sink {
             Sink::Logger => {

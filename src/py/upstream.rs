@@ -9,10 +9,12 @@ use pyo3::types::PyDict;
 use tokio::sync::oneshot;
 use wasmtime_wasi_http::WasiBody;
 
-use super::bridge::{Job, Lane, LoopCore};
+use super::bridge::{Abandon, Job, LOOP_CLOSED, Lane};
 use super::errors::code_of_exception;
 use super::lock;
+use super::loops::LoopCore;
 use super::message::{PyRequest, PyResponse};
+use super::stats::Counted;
 use crate::body::GuestBody;
 use crate::code::ErrorCode;
 use crate::outgoing::{Answer, Timeouts, Upstream};
@@ -45,8 +47,13 @@ impl Upstream for PyUpstream {
             request: Mutex::new(Some((request, timeouts))),
             reply: Mutex::new(Some(reply)),
             task: Mutex::new(None),
+            _counted: Counted::call(),
         });
-        self.target.lane().submit(Job::Call(call.clone()));
+        let lane = self.target.lane();
+        if let Lane::Loop(core) = &lane {
+            core.depends(&call);
+        }
+        lane.submit(Job::Call(call.clone()));
         let waiting = Waiting(call);
         Box::pin(async move {
             let _waiting = waiting;
@@ -81,6 +88,13 @@ pub struct Call {
     request: Mutex<Option<(http::Request<GuestBody>, Timeouts)>>,
     reply: Mutex<Option<Reply>>,
     task: Mutex<Option<Py<PyAny>>>,
+    _counted: Counted,
+}
+
+impl Abandon for Call {
+    fn abandon(&self) {
+        self.reply(Err(ErrorCode::internal(LOOP_CLOSED)));
+    }
 }
 
 impl Call {
@@ -179,6 +193,7 @@ impl OutgoingCall {
     /// A blocking callable gave an awaitable after all: the loop goes on with it.
     fn hand_to_loop(&self, py: Python<'_>, awaitable: Py<PyAny>) -> PyResult<()> {
         let handle = Py::new(py, Self { call: self.call.clone(), request: self.request.clone_ref(py) })?;
+        self.call.target.event_loop.depends(&self.call);
         self.call.target.event_loop.submit(Job::Finish(self.call.clone(), handle, awaitable));
         Ok(())
     }

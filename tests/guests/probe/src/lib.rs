@@ -94,7 +94,7 @@ impl Guest for Probe {
                 text(out, 200, &x.to_string());
             }
             "/sleep" => {
-                monotonic_clock::subscribe_duration(number("ms") * 1_000_000).block();
+                sleep(number("ms"));
                 text(out, 200, "slept");
             }
             "/alloc" => {
@@ -206,7 +206,7 @@ impl Guest for Probe {
             // sends a request, never waits for it, and traps
             "/fetch-and-trap" => {
                 let future = send(&query);
-                monotonic_clock::subscribe_duration(number("ms") * 1_000_000).block();
+                sleep(number("ms"));
                 std::mem::forget(future);
                 named_function_that_traps();
             }
@@ -223,8 +223,96 @@ impl Guest for Probe {
                 let _ = fetch(&query);
                 println!("worked on");
             }
+            // the answer is complete; then it goes on as `then` says
+            "/then" => {
+                text(out, 200, "done already");
+                after(&arg("then"), number("ms"));
+            }
+            // answers and ends nothing: sleeps, then writes the rest
+            "/slow-body" => {
+                let (body, stream) = start(out, 200, &[]);
+                write(&stream, b"first");
+                sleep(number("ms"));
+                write(&stream, b"last");
+                drop(stream);
+                let _ = OutgoingBody::finish(body, None);
+            }
+            // looks once whether a chunk of the request has come, then goes on as `then` says
+            "/peek" => {
+                let body = request.consume().unwrap();
+                let stream = body.stream().unwrap();
+                let came = stream.read(1).map(|chunk| chunk.len());
+                after(&arg("then"), number("ms"));
+                text(out, 200, &format!("{came:?}"));
+            }
+            // takes its time for each chunk of the request, then says how much came
+            "/read-slowly" => {
+                let body = request.consume().unwrap();
+                let stream = body.stream().unwrap();
+                let mut came = 0;
+                while let Ok(chunk) = stream.blocking_read(1 << 20) {
+                    came += chunk.len();
+                    sleep(number("ms"));
+                }
+                text(out, 200, &came.to_string());
+            }
+            // makes `n` sets of fields and keeps their handles
+            "/handles" => {
+                for _ in 0..number("n") {
+                    std::mem::forget(Fields::new());
+                }
+                text(out, 200, "kept them");
+            }
+            // appends fields until that fails, then says how many there are and why
+            "/fields" => {
+                let fields = Fields::new();
+                let mut count = 0u64;
+                let why = loop {
+                    if count == number("n") {
+                        break "enough".to_owned();
+                    }
+                    match fields.append(&format!("x-{count}"), b"value") {
+                        Ok(()) => count += 1,
+                        Err(error) => break format!("{error:?}"),
+                    }
+                };
+                text(out, 200, &format!("{count} {why}"));
+            }
+            // `n` requests to `url`, one after the other; the answers' statuses or codes
+            "/fetch-in-turn" => {
+                let mut seen = Vec::new();
+                for _ in 0..number("n") {
+                    seen.push(match fetch(&query) {
+                        Ok(response) => response.status().to_string(),
+                        Err(code) => format!("{code:?}"),
+                    });
+                }
+                text(out, 200, &seen.join(" "));
+            }
+            // the head of an answer to HEAD: a length, and no body
+            "/head" => {
+                let (body, stream) = start(out, 200, &[("content-length", "1234")]);
+                drop(stream);
+                let _ = OutgoingBody::finish(body, None);
+            }
             _ => text(out, 404, "no such route"),
         }
+    }
+}
+
+fn sleep(ms: u64) {
+    monotonic_clock::subscribe_duration(ms * 1_000_000).block();
+}
+
+fn after(then: &str, ms: u64) {
+    match then {
+        "sleep" => sleep(ms),
+        "trap" => named_function_that_traps(),
+        "spin" => loop {
+            std::hint::black_box(());
+        },
+        "exit" => std::process::exit(3),
+        _ => {}
     }
 }
 

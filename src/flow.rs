@@ -1,0 +1,282 @@
+//! Bodies at the guest's border: how much may pass, whether it is what was announced, and whose time it takes.
+
+use std::pin::Pin;
+use std::sync::{Arc, Mutex, Weak};
+use std::task::{Context, Poll, Waker, ready};
+
+use bytes::Bytes;
+use http::HeaderMap;
+use http::header::{CONTENT_LENGTH, HeaderName, HeaderValue};
+use http_body::{Body, Frame};
+use wasmtime_wasi_http::{Error as HostError, WasiBody};
+
+use crate::clock::{Clock, Wait};
+use crate::code::{ErrorCode, Payload};
+use crate::error::Error;
+use crate::owner::Shared;
+use crate::sync::lock;
+
+/// Which message of an exchange a body belongs to: it decides the error-code.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Side {
+    Request,
+    Response,
+}
+
+impl Side {
+    pub fn body_size(self, bytes: u64) -> ErrorCode {
+        let name = match self {
+            Self::Request => "HTTP-request-body-size",
+            Self::Response => "HTTP-response-body-size",
+        };
+        ErrorCode { name, payload: Payload::Size(Some(bytes)) }
+    }
+
+    pub fn header_size(self, bytes: u64) -> ErrorCode {
+        let name = match self {
+            Self::Request => "HTTP-request-header-section-size",
+            Self::Response => "HTTP-response-header-section-size",
+        };
+        ErrorCode { name, payload: Payload::Size(Some(bytes)) }
+    }
+
+    fn trailer_size(self, bytes: u64) -> ErrorCode {
+        let name = match self {
+            Self::Request => "HTTP-request-trailer-section-size",
+            Self::Response => "HTTP-response-trailer-section-size",
+        };
+        ErrorCode { name, payload: Payload::Size(Some(bytes)) }
+    }
+}
+
+/// How large fields are, counted as wasmtime-wasi-http counts those that a guest makes: names and values, and for each
+/// what it takes to keep it, so that empty ones count, too.
+pub fn fields_size(fields: &HeaderMap) -> u64 {
+    let names: usize = fields.keys().map(|name| name.as_str().len() + size_of::<HeaderName>()).sum();
+    let values: usize = fields.values().map(|value| value.len() + size_of::<HeaderValue>()).sum();
+    (names + values) as u64
+}
+
+/// The length that a message announces for its body.
+pub fn announced(headers: &HeaderMap) -> Option<u64> {
+    headers.get(CONTENT_LENGTH)?.to_str().ok()?.parse().ok()
+}
+
+/// What bounds a body on its way into a guest.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Bounds {
+    pub side: Side,
+    /// What its message announced.
+    pub length: Option<u64>,
+    /// The most bytes that may pass, and the name of that limit.
+    pub limit: Option<u64>,
+    /// The most bytes of trailers.
+    pub fields: Option<u64>,
+}
+
+/// A body on its way into a guest.
+pub(crate) struct Inflow {
+    body: WasiBody,
+    bounds: Bounds,
+    passed: u64,
+    done: bool,
+    /// The request's body: while the guest waits for it the clock stands still, and going past a limit ends the exchange.
+    exchange: Option<(Weak<Shared>, Arc<Clock>)>,
+    wait: Option<Arc<Wait>>,
+}
+
+impl Inflow {
+    /// The body of the request that an exchange is about.
+    pub fn of_caller(body: WasiBody, bounds: Bounds, shared: &Arc<Shared>) -> Self {
+        let exchange = Some((Arc::downgrade(shared), shared.clock.clone()));
+        Self { body, bounds, passed: 0, done: false, exchange, wait: None }
+    }
+
+    /// The body of an upstream's response.
+    pub fn of_upstream(body: WasiBody, bounds: Bounds) -> Self {
+        Self { body, bounds, passed: 0, done: false, exchange: None, wait: None }
+    }
+
+    fn check(&mut self, frame: Option<&Frame<Bytes>>) -> Result<(), ErrorCode> {
+        let side = self.bounds.side;
+        let Some(frame) = frame else {
+            return match self.bounds.length {
+                Some(length) if length != self.passed => Err(side.body_size(self.passed)),
+                _ => Ok(()),
+            };
+        };
+        if let Some(data) = frame.data_ref() {
+            self.passed += data.len() as u64;
+            if let Some(limit) = self.bounds.limit.filter(|limit| self.passed > *limit) {
+                return Err(self.refuse(side.body_size(self.passed), "request_body", limit));
+            }
+            if self.bounds.length.is_some_and(|length| self.passed > length) {
+                return Err(side.body_size(self.passed));
+            }
+        }
+        if let Some(trailers) = frame.trailers_ref() {
+            self.check(None)?;
+            let size = fields_size(trailers);
+            if let Some(limit) = self.bounds.fields.filter(|limit| size > *limit) {
+                return Err(self.refuse(side.trailer_size(size), "fields", limit));
+            }
+        }
+        Ok(())
+    }
+
+    /// Past a limit: a caller's request ends its exchange; an upstream's response is the guest's to cope with.
+    fn refuse(&self, code: ErrorCode, limit: &'static str, value: u64) -> ErrorCode {
+        if let Some(shared) = self.exchange.as_ref().and_then(|(shared, _)| shared.upgrade()) {
+            shared.stop(Error::Limited { code: code.clone(), limit, value });
+        }
+        code
+    }
+
+    fn settle_wait(&mut self) {
+        if let Some(wait) = self.wait.take() {
+            wait.finish();
+        }
+    }
+}
+
+impl Body for Inflow {
+    type Data = Bytes;
+    type Error = HostError;
+
+    fn poll_frame(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, HostError>>> {
+        let this = &mut *self;
+        if this.done {
+            return Poll::Ready(None);
+        }
+        this.settle_wait();
+        let polled = match &this.exchange {
+            None => Pin::new(&mut this.body).poll_frame(cx),
+            Some((_, clock)) => {
+                let wait = Wait::begin(Some(clock), cx.waker());
+                let polled = Pin::new(&mut this.body).poll_frame(&mut Context::from_waker(&Waker::from(wait.clone())));
+                if polled.is_pending() {
+                    this.wait = Some(wait);
+                } else {
+                    wait.finish();
+                }
+                polled
+            }
+        };
+        let frame = ready!(polled);
+        this.done = !matches!(frame, Some(Ok(_)));
+        Poll::Ready(match frame {
+            Some(Err(error)) => Some(Err(error)),
+            None => match this.check(None) {
+                Ok(()) => None,
+                Err(code) => Some(Err(code.into_host())),
+            },
+            Some(Ok(frame)) => match this.check(Some(&frame)) {
+                Ok(()) => Some(Ok(frame)),
+                Err(code) => {
+                    this.done = true;
+                    Some(Err(code.into_host()))
+                }
+            },
+        })
+    }
+}
+
+impl Drop for Inflow {
+    fn drop(&mut self) {
+        self.settle_wait();
+    }
+}
+
+/// The body of a guest's response on its way out. Both sides look at it: the reader takes frames; when the guest waits, its side
+/// looks whether one lies there that nobody takes, for then the time is the reader's.
+pub(crate) struct Outflow {
+    body: WasiBody,
+    ready: Option<Option<Result<Frame<Bytes>, HostError>>>,
+    /// The reader's wait for a frame.
+    reader: Option<Arc<Wait>>,
+    clock: Arc<Clock>,
+    holds: bool,
+    ended: bool,
+}
+
+impl Outflow {
+    pub fn new(body: WasiBody, clock: Arc<Clock>) -> Arc<Mutex<Self>> {
+        Arc::new(Mutex::new(Self { body, ready: None, reader: None, clock, holds: false, ended: false }))
+    }
+
+    /// The guest waits.
+    pub fn look(&mut self) {
+        if self.ended || self.reader.as_ref().is_some_and(|wait| !wait.is_over()) {
+            return;
+        }
+        if self.ready.is_none()
+            && let Poll::Ready(frame) = Pin::new(&mut self.body).poll_frame(&mut Context::from_waker(Waker::noop()))
+        {
+            self.ready = Some(frame);
+        }
+        // an end that nobody has taken holds nothing up
+        if matches!(self.ready, Some(Some(Ok(_)))) && !self.holds {
+            self.holds = true;
+            self.clock.hold();
+        }
+    }
+
+    fn let_go(&mut self) {
+        if std::mem::take(&mut self.holds) {
+            self.clock.release();
+        }
+    }
+
+    fn take(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, HostError>>> {
+        if let Some(wait) = self.reader.take() {
+            wait.finish();
+        }
+        let frame = match self.ready.take() {
+            Some(frame) => frame,
+            None if self.ended => None,
+            None => {
+                let wait = Wait::begin(None, cx.waker());
+                let waker = Waker::from(wait.clone());
+                match Pin::new(&mut self.body).poll_frame(&mut Context::from_waker(&waker)) {
+                    Poll::Ready(frame) => frame,
+                    Poll::Pending => {
+                        self.reader = Some(wait);
+                        self.let_go();
+                        return Poll::Pending;
+                    }
+                }
+            }
+        };
+        self.ended |= !matches!(frame, Some(Ok(_)));
+        self.let_go();
+        Poll::Ready(frame)
+    }
+}
+
+/// The reader's end.
+pub(crate) struct OutflowReader(pub Arc<Mutex<Outflow>>);
+
+impl Body for OutflowReader {
+    type Data = Bytes;
+    type Error = HostError;
+
+    fn poll_frame(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, HostError>>> {
+        lock(&self.0).take(cx)
+    }
+}
+
+impl Drop for OutflowReader {
+    fn drop(&mut self) {
+        let mut flow = lock(&self.0);
+        flow.ended = true;
+        // the guest is to see that nobody reads
+        flow.body = empty();
+        flow.ready = None;
+        flow.let_go();
+    }
+}
+
+fn empty() -> WasiBody {
+    use http_body_util::BodyExt;
+    http_body_util::Empty::new().map_err(|never| match never {}).boxed_unsync()
+}

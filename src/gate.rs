@@ -1,0 +1,205 @@
+//! Who may begin an exchange of an app, who waits for a place, and how an app closes.
+
+use std::collections::HashMap;
+use std::pin::Pin;
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, Weak};
+use std::task::{Context, Poll};
+use std::time::Duration;
+
+use tokio::sync::{Notify, OwnedSemaphorePermit, Semaphore};
+
+use crate::engine::World;
+use crate::error::Error;
+use crate::limits::Limits;
+use crate::owner::Shared;
+use crate::sync::lock;
+
+/// What one process counts of an app; a forked child has none of its parent's guests, and counts anew.
+pub(crate) struct Gate {
+    pub generation: u64,
+    world: &'static World,
+    places: Option<Arc<Semaphore>>,
+    limits: Limits,
+    queued: AtomicUsize,
+    live: AtomicUsize,
+    emptied: Notify,
+    next: AtomicU64,
+    roster: Mutex<Roster>,
+    closed: AtomicBool,
+}
+
+/// The guests that are not run by the thread that asked for them.
+#[derive(Default)]
+struct Roster {
+    guests: HashMap<u64, Weak<Shared>>,
+    /// No more of them: the app has closed, and their time to finish is over.
+    ended: bool,
+}
+
+impl Gate {
+    pub fn new(world: &'static World, limits: &Limits, closed: bool) -> Arc<Self> {
+        Arc::new(Self {
+            generation: world.generation,
+            world,
+            places: limits.concurrency.map(|most| Arc::new(Semaphore::new(most.min(Semaphore::MAX_PERMITS)))),
+            limits: *limits,
+            queued: AtomicUsize::new(0),
+            live: AtomicUsize::new(0),
+            emptied: Notify::new(),
+            next: AtomicU64::new(0),
+            roster: Mutex::default(),
+            closed: AtomicBool::new(closed),
+        })
+    }
+
+    /// A place, if there is one; else a place in the queue, if there is one.
+    pub fn admit(self: &Arc<Self>) -> Result<Admission, Error> {
+        if self.closed.load(Ordering::SeqCst) {
+            return Err(Error::Closed);
+        }
+        let Some(places) = &self.places else { return Ok(Admission::Permit(Permit::new(self, None))) };
+        // whoever waits already comes first: the semaphore is fair, and has none to give while there is a queue
+        if let Ok(place) = places.clone().try_acquire_owned() {
+            return Ok(Admission::Permit(Permit::new(self, Some(place))));
+        }
+        let most = self.limits.concurrency.unwrap_or(usize::MAX);
+        if self.queued.fetch_add(1, Ordering::AcqRel) >= self.limits.queue {
+            self.queued.fetch_sub(1, Ordering::AcqRel);
+            let queue = match self.limits.queue {
+                0 => "(`Limits.concurrency`; there is no queue: `Limits.queue`)".to_owned(),
+                queue => format!("(`Limits.concurrency`), and so are the {queue} places in the queue (`Limits.queue`)"),
+            };
+            return Err(Error::Overloaded(format!(
+                "all {most} exchanges that this app may have at once are taken {queue}"
+            )));
+        }
+        self.world.counters.queued.fetch_add(1, Ordering::Relaxed);
+        let queued = InQueue(self.clone());
+        let (places, gate, limit) = (places.clone(), self.clone(), self.limits.queue_timeout);
+        let wait = self.world.runtime.within(async move {
+            let _queued = queued;
+            let place = places.acquire_owned();
+            let place = match limit {
+                None => place.await,
+                Some(limit) => match tokio::time::timeout(limit, place).await {
+                    Ok(place) => place,
+                    Err(_) => {
+                        return Err(Error::Overloaded(format!(
+                            "no exchange ended within {} s in the queue (`Limits.queue_timeout`); this app may have {most} at \
+                             once (`Limits.concurrency`)",
+                            limit.as_secs_f64()
+                        )));
+                    }
+                },
+            };
+            match place {
+                Ok(place) => Ok(Permit::new(&gate, Some(place))),
+                Err(_) => Err(Error::Closed),
+            }
+        })?;
+        Ok(Admission::Queued(Queued(Box::pin(wait))))
+    }
+
+    /// A guest is given to the runtime. One that comes too late is stopped.
+    pub fn enroll(&self, number: u64, shared: &Arc<Shared>) {
+        let ended = {
+            let mut roster = lock(&self.roster);
+            roster.guests.insert(number, Arc::downgrade(shared));
+            roster.ended
+        };
+        if ended {
+            shared.stop(Error::Closed);
+        }
+    }
+
+    /// No new exchanges, and nobody in the queue.
+    pub fn close(&self) {
+        self.closed.store(true, Ordering::SeqCst);
+        if let Some(places) = &self.places {
+            places.close();
+        }
+    }
+
+    /// Stops what is left.
+    fn end(&self) {
+        let guests = {
+            let mut roster = lock(&self.roster);
+            roster.ended = true;
+            std::mem::take(&mut roster.guests)
+        };
+        for shared in guests.into_values().filter_map(|guest| guest.upgrade()) {
+            shared.stop(Error::Closed);
+        }
+    }
+
+    async fn empty(&self) {
+        loop {
+            let emptied = self.emptied.notified();
+            if self.live.load(Ordering::SeqCst) == 0 {
+                return;
+            }
+            emptied.await;
+        }
+    }
+
+    /// Waits until all exchanges have ended; after `drain` it ends them.
+    pub fn drained(self: Arc<Self>, drain: Option<Duration>) -> Result<impl Future<Output = ()> + Send, Error> {
+        let runtime = &self.world.runtime;
+        runtime.within(async move {
+            let Some(drain) = drain else { return self.empty().await };
+            if tokio::time::timeout(drain, self.empty()).await.is_err() {
+                self.end();
+                self.empty().await;
+            }
+        })
+    }
+}
+
+/// Counted while it waits.
+struct InQueue(Arc<Gate>);
+
+impl Drop for InQueue {
+    fn drop(&mut self) {
+        self.0.queued.fetch_sub(1, Ordering::AcqRel);
+        self.0.world.counters.queued.fetch_sub(1, Ordering::Relaxed);
+    }
+}
+
+pub enum Admission {
+    Permit(Permit),
+    Queued(Queued),
+}
+
+/// A place in the queue. Dropping it leaves the queue.
+pub struct Queued(Pin<Box<dyn Future<Output = Result<Permit, Error>> + Send>>);
+
+impl Queued {
+    pub fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Result<Permit, Error>> {
+        self.0.as_mut().poll(cx)
+    }
+}
+
+/// A place among the exchanges of one app, until it is dropped.
+pub struct Permit {
+    pub(crate) gate: Arc<Gate>,
+    pub(crate) number: u64,
+    place: Option<OwnedSemaphorePermit>,
+}
+
+impl Permit {
+    fn new(gate: &Arc<Gate>, place: Option<OwnedSemaphorePermit>) -> Self {
+        gate.live.fetch_add(1, Ordering::SeqCst);
+        Self { gate: gate.clone(), number: gate.next.fetch_add(1, Ordering::Relaxed), place }
+    }
+}
+
+impl Drop for Permit {
+    fn drop(&mut self) {
+        lock(&self.gate.roster).guests.remove(&self.number);
+        drop(self.place.take());
+        if self.gate.live.fetch_sub(1, Ordering::SeqCst) == 1 {
+            self.gate.emptied.notify_waiters();
+        }
+    }
+}

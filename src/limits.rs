@@ -1,0 +1,190 @@
+//! What a guest may use up, and the meter that stops it there.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
+
+use wasmtime::component::{ResourceTable, ResourceTableError};
+
+use crate::engine::World;
+use crate::error::{Error, Trap};
+
+/// `None` lifts a limit. The Python class says the defaults.
+#[derive(Clone, Copy, Debug)]
+pub struct Limits {
+    /// Bytes, all linear memories of an instance together.
+    pub memory: Option<u64>,
+    /// Elements, all tables of an instance together.
+    pub table_elements: Option<u64>,
+    /// Core instances in one component's instance.
+    pub instances: Option<u64>,
+    /// Handles that a guest has at once.
+    pub handles: Option<u64>,
+    /// The guest's own time, see [`crate::clock`].
+    pub timeout: Option<Duration>,
+    /// Units of wasmtime's fuel.
+    pub fuel: Option<u64>,
+    /// Bytes of one set of fields, counted as [`crate::flow::fields_size`] does.
+    pub fields: Option<u64>,
+    /// Bytes.
+    pub request_body: Option<u64>,
+    /// Bytes.
+    pub response_body: Option<u64>,
+    /// Requests that one exchange may send out.
+    pub outgoing: Option<u64>,
+    /// Requests of one exchange that wait for their answer at once.
+    pub outgoing_concurrency: Option<u64>,
+    /// Exchanges of one app at once.
+    pub concurrency: Option<usize>,
+    /// Exchanges that may wait for a place.
+    pub queue: usize,
+    /// How long they wait.
+    pub queue_timeout: Option<Duration>,
+    /// Writes of a guest that may lie between it and its reader.
+    pub chunks: usize,
+}
+
+impl Limits {
+    /// Nothing is limited; what has to have a bound has a small one.
+    pub const NONE: Self = Self {
+        memory: None,
+        table_elements: None,
+        instances: None,
+        handles: None,
+        timeout: None,
+        fuel: None,
+        fields: None,
+        request_body: None,
+        response_body: None,
+        outgoing: None,
+        outgoing_concurrency: None,
+        concurrency: None,
+        queue: 0,
+        queue_timeout: None,
+        chunks: 4,
+    };
+}
+
+/// The limits that a guest meets inside its store.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Limit {
+    Memory,
+    TableElements,
+    Instances,
+    Handles,
+    Fuel,
+}
+
+impl Limit {
+    /// Its name among `Limits`.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Memory => "memory",
+            Self::TableElements => "table_elements",
+            Self::Instances => "instances",
+            Self::Handles => "handles",
+            Self::Fuel => "fuel",
+        }
+    }
+
+    /// What it counts.
+    pub fn unit(self) -> &'static str {
+        match self {
+            Self::Memory => "bytes",
+            Self::TableElements => "table elements",
+            Self::Instances => "core instances",
+            Self::Handles => "handles",
+            Self::Fuel => "units of fuel",
+        }
+    }
+}
+
+/// Counts what the instances in one store take, and refuses what goes past a limit.
+pub(crate) struct Meter {
+    world: &'static World,
+    limits: Limits,
+    memory: u64,
+    peak: Arc<AtomicU64>,
+    elements: u64,
+    /// The growth that was refused: a trap that follows is the guest's way to say so.
+    refused: Option<Limit>,
+}
+
+impl Meter {
+    pub fn new(world: &'static World, limits: &Limits, peak: Arc<AtomicU64>) -> Self {
+        Self { world, limits: *limits, memory: 0, peak, elements: 0, refused: None }
+    }
+
+    /// The limit that ended a guest, if one did.
+    pub fn explain(&self, error: &wasmtime::Error, trap: &Arc<Trap>) -> Option<Error> {
+        let trapped = error.is::<wasmtime::WasmBacktrace>() || error.is::<wasmtime::Trap>();
+        let full = matches!(error.downcast_ref::<ResourceTableError>(), Some(ResourceTableError::Full));
+        let which = if error.downcast_ref::<wasmtime::Trap>() == Some(&wasmtime::Trap::OutOfFuel) {
+            Limit::Fuel
+        } else if full {
+            Limit::Handles
+        } else if let Some(refused) = self.refused {
+            refused
+        } else if !trapped && error.root_cause().to_string().contains("instance count too high") {
+            Limit::Instances
+        } else {
+            return None;
+        };
+        let value = match which {
+            Limit::Memory => self.limits.memory,
+            Limit::TableElements => self.limits.table_elements,
+            Limit::Instances => self.limits.instances,
+            Limit::Handles => self.limits.handles,
+            Limit::Fuel => self.limits.fuel,
+        }?;
+        Some(Error::Limit { limit: which, value, trap: trapped.then(|| trap.clone()) })
+    }
+
+    pub fn bound_handles(&self, table: &mut ResourceTable) {
+        if let Some(handles) = self.limits.handles {
+            table.set_max_capacity(usize::try_from(handles).unwrap_or(usize::MAX));
+        }
+    }
+}
+
+impl Drop for Meter {
+    fn drop(&mut self) {
+        self.world.counters.memory_grew(-i64::try_from(self.memory).unwrap_or(i64::MAX));
+    }
+}
+
+impl wasmtime::ResourceLimiter for Meter {
+    fn memory_growing(&mut self, current: usize, desired: usize, _: Option<usize>) -> wasmtime::Result<bool> {
+        let total = self.memory.saturating_sub(current as u64).saturating_add(desired as u64);
+        if self.limits.memory.is_some_and(|limit| total > limit) {
+            self.refused = Some(Limit::Memory);
+            return Ok(false);
+        }
+        self.world.counters.memory_grew(i64::try_from(desired).unwrap_or(0) - i64::try_from(current).unwrap_or(0));
+        self.memory = total;
+        self.peak.fetch_max(total, Ordering::Relaxed);
+        Ok(true)
+    }
+
+    fn table_growing(&mut self, current: usize, desired: usize, _: Option<usize>) -> wasmtime::Result<bool> {
+        let total = self.elements.saturating_sub(current as u64).saturating_add(desired as u64);
+        if self.limits.table_elements.is_some_and(|limit| total > limit) {
+            self.refused = Some(Limit::TableElements);
+            return Ok(false);
+        }
+        self.elements = total;
+        Ok(true)
+    }
+
+    fn instances(&self) -> usize {
+        self.limits.instances.map_or(usize::MAX, |most| usize::try_from(most).unwrap_or(usize::MAX))
+    }
+
+    fn tables(&self) -> usize {
+        usize::MAX
+    }
+
+    fn memories(&self) -> usize {
+        usize::MAX
+    }
+}

@@ -1,0 +1,150 @@
+//! Python threads for code that blocks.
+
+use std::collections::VecDeque;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Condvar, Mutex};
+use std::time::{Duration, Instant};
+
+use pyo3::prelude::*;
+use pyo3::types::PyDict;
+
+use super::bridge::Job;
+use super::lock;
+use crate::process::PerProcess;
+
+/// Python threads for code that blocks: synchronous upstreams, iterators and files as bodies, sinks of output.
+pub struct Threads {
+    state: Mutex<Queue>,
+    filled: Condvar,
+    /// A thread has left.
+    left: Condvar,
+}
+
+#[derive(Default)]
+struct Queue {
+    jobs: VecDeque<Job>,
+    idle: usize,
+    threads: usize,
+    closed: bool,
+}
+
+static THREADS: PerProcess<Threads> = PerProcess::new();
+static LIVE_THREADS: AtomicUsize = AtomicUsize::new(0);
+
+/// In a forked child.
+pub fn forget() {
+    THREADS.forget();
+}
+
+/// No more jobs after those that are there; waits for the threads to finish them, but not longer than `bound`.
+pub fn close(bound: Duration) {
+    if let Some(threads) = THREADS.existing() {
+        threads.close(bound);
+    }
+}
+
+/// How many there are.
+pub fn count() -> usize {
+    THREADS.existing().map_or(0, |threads| lock(&threads.state).threads)
+}
+
+/// As many as `concurrent.futures` would use.
+fn most_threads() -> usize {
+    std::thread::available_parallelism().map_or(8, |cores| (cores.get() + 4).min(32))
+}
+
+pub fn threads() -> &'static Threads {
+    THREADS.get(|| Threads { state: Mutex::new(Queue::default()), filled: Condvar::new(), left: Condvar::new() })
+}
+
+impl Threads {
+    pub fn submit(&self, job: Job) {
+        lock(&self.state).jobs.push_back(job);
+        self.filled.notify_one();
+    }
+
+    /// Sees to it that there is a thread. Only Python's threads can start one, so this is done before a guest that may
+    /// need it runs; further ones are started by those that take jobs, so that one always waits for the next.
+    pub fn ensure(&self, py: Python<'_>) -> PyResult<()> {
+        let first = {
+            let mut state = lock(&self.state);
+            let first = state.threads == 0 && !state.closed;
+            if first {
+                state.threads += 1;
+            }
+            first
+        };
+        if first { self.spawn(py) } else { Ok(()) }
+    }
+
+    /// Starts a thread that is counted already.
+    fn spawn(&self, py: Python<'_>) -> PyResult<()> {
+        let number = LIVE_THREADS.fetch_add(1, Ordering::Relaxed);
+        let options = PyDict::new(py);
+        options.set_item("target", py.import("wasgi._wasgi")?.getattr("_work")?)?;
+        options.set_item("name", format!("wasgi-thread-{number}"))?;
+        options.set_item("daemon", true)?;
+        let started = py
+            .import("threading")?
+            .getattr("Thread")?
+            .call((), Some(&options))
+            .and_then(|thread| thread.call_method0("start"));
+        if let Err(error) = started {
+            lock(&self.state).threads -= 1;
+            return Err(error);
+        }
+        Ok(())
+    }
+
+    fn take(&self) -> Option<(Job, bool)> {
+        let mut state = lock(&self.state);
+        loop {
+            if let Some(job) = state.jobs.pop_front() {
+                // The job may block, and whoever submits the next one cannot start a thread: one is left waiting.
+                let spare = state.idle == 0 && state.threads < most_threads() && !state.closed;
+                if spare {
+                    state.threads += 1;
+                }
+                return Some((job, spare));
+            }
+            if state.closed {
+                state.threads -= 1;
+                self.left.notify_all();
+                return None;
+            }
+            state.idle += 1;
+            state = self.filled.wait(state).unwrap_or_else(|poisoned| poisoned.into_inner());
+            state.idle -= 1;
+        }
+    }
+
+    /// No more jobs after those that are there; waits for the threads to finish them, but not longer than `bound`.
+    fn close(&self, bound: Duration) {
+        let mut state = lock(&self.state);
+        state.closed = true;
+        self.filled.notify_all();
+        let deadline = Instant::now() + bound;
+        while state.threads > 0 {
+            let left = deadline.saturating_duration_since(Instant::now());
+            if left.is_zero() {
+                return; // one is in code of the user's that does not end
+            }
+            state = match self.left.wait_timeout(state, left) {
+                Ok((state, _)) => state,
+                Err(poisoned) => poisoned.into_inner().0,
+            };
+        }
+    }
+}
+
+/// What each of our threads runs.
+#[pyfunction]
+pub fn _work(py: Python<'_>) {
+    let threads = threads();
+    while let Some((job, spare)) = py.detach(|| threads.take()) {
+        if spare && let Err(error) = threads.spawn(py) {
+            error.write_unraisable(py, None);
+        }
+        job.run(py);
+    }
+}
