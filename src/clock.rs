@@ -147,6 +147,7 @@ impl Wake for Wait {
 }
 
 #[cfg(test)]
+#[allow(clippy::unwrap_used)]
 mod tests {
     use super::*;
 

@@ -118,7 +118,7 @@ impl World {
         if let Some(linked) = self.plain.get() {
             return Ok(linked);
         }
-        let linked = Engine::new(&base_config(self.cache.as_ref(), false))
+        let linked = new_engine(&base_config(self.cache.as_ref(), false))
             .and_then(Linked::new)
             .map_err(|error| Error::Host(format!("cannot make an engine: {}", chain(&error))))?;
         Ok(self.plain.get_or_init(|| linked))
@@ -131,7 +131,7 @@ impl World {
         }
         let linked = match make_pooled(self.cache.as_ref(), true, &mut Vec::new()) {
             Some(linked) => linked,
-            None => Engine::new(&base_config(self.cache.as_ref(), true))
+            None => new_engine(&base_config(self.cache.as_ref(), true))
                 .and_then(Linked::new)
                 .map_err(|error| Error::Host(format!("cannot make an engine: {}", chain(&error))))?,
         };
@@ -169,6 +169,10 @@ impl World {
     }
 }
 
+fn new_engine(config: &Config) -> wasmtime::Result<Engine> {
+    crate::signals::around_engine(|| Engine::new(config))
+}
+
 fn base_config(cache: Option<&Cache>, fuel: bool) -> Config {
     let mut config = Config::new();
     config
@@ -202,7 +206,7 @@ fn make_pooled(cache: Option<&Cache>, fuel: bool, notes: &mut Vec<String>) -> Op
             .pagemap_scan(if scan { Enabled::Yes } else { Enabled::No });
         let mut config = base_config(cache, fuel);
         config.allocation_strategy(InstanceAllocationStrategy::Pooling(pool));
-        match Engine::new(&config).and_then(Linked::new) {
+        match new_engine(&config).and_then(Linked::new) {
             Ok(linked) => {
                 if cfg!(target_os = "linux") && !scan {
                     notes.push(

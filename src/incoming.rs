@@ -200,6 +200,7 @@ impl Exchange {
         let begun = Instant::now();
         loop {
             shared.clock.enter();
+            crate::signals::reclaim();
             if run.as_mut().poll(&mut Context::from_waker(&waker)).is_ready() {
                 self.run = None;
                 return Ok(true);
@@ -307,6 +308,7 @@ impl Future for Running {
         if this.shared.clock.enter().is_some_and(|at| Instant::now() >= at) {
             return this.time_is_up();
         }
+        crate::signals::reclaim();
         if run.as_mut().poll(cx).is_ready() {
             this.run = None;
             return Poll::Ready(());

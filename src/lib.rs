@@ -17,6 +17,7 @@ pub mod owner;
 pub mod process;
 pub mod py;
 pub mod runtime;
+mod signals;
 pub mod stats;
 pub mod stdio;
 mod sync;

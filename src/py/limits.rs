@@ -11,21 +11,21 @@ use crate::limits::Limits;
 #[pyclass(name = "Limits", module = "wasgi", frozen, eq, get_all)]
 #[derive(Clone, PartialEq)]
 pub struct PyLimits {
-    memory: Option<u64>,
-    table_elements: Option<u64>,
-    instances: Option<u64>,
-    handles: Option<u64>,
+    memory: Option<i64>,
+    table_elements: Option<i64>,
+    instances: Option<i64>,
+    handles: Option<i64>,
     timeout: Option<f64>,
-    fuel: Option<u64>,
-    fields: Option<u64>,
-    request_body: Option<u64>,
-    response_body: Option<u64>,
-    outgoing: Option<u64>,
-    outgoing_concurrency: Option<u64>,
-    concurrency: Option<usize>,
-    queue: usize,
+    fuel: Option<i64>,
+    fields: Option<i64>,
+    request_body: Option<i64>,
+    response_body: Option<i64>,
+    outgoing: Option<i64>,
+    outgoing_concurrency: Option<i64>,
+    concurrency: Option<i64>,
+    queue: i64,
     queue_timeout: Option<f64>,
-    chunks: usize,
+    chunks: i64,
 }
 
 impl Default for PyLimits {
@@ -51,10 +51,24 @@ impl Default for PyLimits {
     }
 }
 
+/// More would be no bound: each may have 64 KiB.
+const MOST_CHUNKS: i64 = 1024;
+
 /// Zero is no limit that leaves anything to run.
-fn positive(name: &str, unit: &str, value: Option<u64>) -> PyResult<()> {
+fn positive(name: &str, unit: &str, value: Option<i64>) -> PyResult<()> {
     match value {
-        Some(0) => Err(PyValueError::new_err(format!("`{name}` must be a positive number of {unit}, or None: 0"))),
+        Some(value) if value < 1 => {
+            Err(PyValueError::new_err(format!("`{name}` must be a positive number of {unit}, or None: {value}")))
+        }
+        _ => Ok(()),
+    }
+}
+
+fn not_negative(name: &str, unit: &str, value: Option<i64>) -> PyResult<()> {
+    match value {
+        Some(value) if value < 0 => {
+            Err(PyValueError::new_err(format!("`{name}` must be a number of {unit}, zero or more: {value}")))
+        }
         _ => Ok(()),
     }
 }
@@ -82,34 +96,38 @@ impl PyLimits {
     )]
     #[allow(clippy::too_many_arguments)]
     fn new(
-        memory: Option<u64>,
-        table_elements: Option<u64>,
-        instances: Option<u64>,
-        handles: Option<u64>,
+        memory: Option<i64>,
+        table_elements: Option<i64>,
+        instances: Option<i64>,
+        handles: Option<i64>,
         timeout: Option<f64>,
-        fuel: Option<u64>,
-        fields: Option<u64>,
-        request_body: Option<u64>,
-        response_body: Option<u64>,
-        outgoing: Option<u64>,
-        outgoing_concurrency: Option<u64>,
-        concurrency: Option<usize>,
-        queue: usize,
+        fuel: Option<i64>,
+        fields: Option<i64>,
+        request_body: Option<i64>,
+        response_body: Option<i64>,
+        outgoing: Option<i64>,
+        outgoing_concurrency: Option<i64>,
+        concurrency: Option<i64>,
+        queue: i64,
         queue_timeout: Option<f64>,
-        chunks: usize,
+        chunks: i64,
     ) -> PyResult<Self> {
         positive("memory", "bytes", memory)?;
+        not_negative("table_elements", "elements", table_elements)?;
         positive("instances", "core instances", instances)?;
         positive("handles", "handles", handles)?;
+        seconds("timeout", timeout)?;
         positive("fuel", "units of fuel", fuel)?;
         positive("fields", "bytes", fields)?;
+        not_negative("request_body", "bytes", request_body)?;
+        not_negative("response_body", "bytes", response_body)?;
+        not_negative("outgoing", "requests", outgoing)?;
         positive("outgoing_concurrency", "requests", outgoing_concurrency)?;
-        positive("concurrency", "exchanges", concurrency.map(|most| most as u64))?;
-        positive("chunks", "chunks", Some(chunks as u64))?;
-        seconds("timeout", timeout)?;
+        positive("concurrency", "exchanges", concurrency)?;
+        not_negative("queue", "exchanges", Some(queue))?;
         seconds("queue_timeout", queue_timeout)?;
-        if chunks > 1024 {
-            return Err(PyValueError::new_err(format!("`chunks` must be at most 1024: {chunks}")));
+        if !(1..=MOST_CHUNKS).contains(&chunks) {
+            return Err(PyValueError::new_err(format!("`chunks` must be from 1 to {MOST_CHUNKS}: {chunks}")));
         }
         Ok(Self {
             memory,
@@ -164,22 +182,24 @@ impl PyLimits {
 impl PyLimits {
     pub fn core(&self) -> Limits {
         let time = |seconds: Option<f64>| seconds.and_then(|seconds| Duration::try_from_secs_f64(seconds).ok());
+        let count = |value: Option<i64>| value.and_then(|value| u64::try_from(value).ok());
+        let size = |value: i64| usize::try_from(value).unwrap_or(usize::MAX);
         Limits {
-            memory: self.memory,
-            table_elements: self.table_elements,
-            instances: self.instances,
-            handles: self.handles,
+            memory: count(self.memory),
+            table_elements: count(self.table_elements),
+            instances: count(self.instances),
+            handles: count(self.handles),
             timeout: time(self.timeout),
-            fuel: self.fuel,
-            fields: self.fields,
-            request_body: self.request_body,
-            response_body: self.response_body,
-            outgoing: self.outgoing,
-            outgoing_concurrency: self.outgoing_concurrency,
-            concurrency: self.concurrency,
-            queue: self.queue,
+            fuel: count(self.fuel),
+            fields: count(self.fields),
+            request_body: count(self.request_body),
+            response_body: count(self.response_body),
+            outgoing: count(self.outgoing),
+            outgoing_concurrency: count(self.outgoing_concurrency),
+            concurrency: self.concurrency.map(size),
+            queue: size(self.queue),
             queue_timeout: time(self.queue_timeout),
-            chunks: self.chunks,
+            chunks: size(self.chunks),
         }
     }
 }
