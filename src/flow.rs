@@ -1,5 +1,6 @@
 //! Bodies at the guest's border: how much may pass, whether it is what was announced, and whose time it takes.
 
+use std::collections::VecDeque;
 use std::pin::Pin;
 use std::sync::{Arc, Mutex, Weak};
 use std::task::{Context, Poll, Waker, ready};
@@ -188,10 +189,12 @@ impl Drop for Inflow {
 }
 
 /// The body of a guest's response on its way out. Both sides look at it: the reader takes frames; when the guest waits, its side
-/// looks whether one lies there that nobody takes, for then the time is the reader's.
+/// looks whether as many as may be lie there and nobody takes them, for then the time is the reader's.
 pub(crate) struct Outflow {
     body: WasiBody,
-    ready: Option<Option<Result<Frame<Bytes>, HostError>>>,
+    /// What has been looked at and not been taken.
+    ready: VecDeque<Option<Result<Frame<Bytes>, HostError>>>,
+    most: usize,
     /// The reader's wait for a frame.
     reader: Option<Arc<Wait>>,
     clock: Arc<Clock>,
@@ -200,8 +203,9 @@ pub(crate) struct Outflow {
 }
 
 impl Outflow {
-    pub fn new(body: WasiBody, clock: Arc<Clock>) -> Arc<Mutex<Self>> {
-        Arc::new(Mutex::new(Self { body, ready: None, reader: None, clock, holds: false, ended: false }))
+    pub fn new(body: WasiBody, most: usize, clock: Arc<Clock>) -> Arc<Mutex<Self>> {
+        let ready = VecDeque::new();
+        Arc::new(Mutex::new(Self { body, ready, most, reader: None, clock, holds: false, ended: false }))
     }
 
     /// The guest waits.
@@ -209,13 +213,14 @@ impl Outflow {
         if self.ended || self.reader.as_ref().is_some_and(|wait| !wait.is_over()) {
             return;
         }
-        if self.ready.is_none()
-            && let Poll::Ready(frame) = Pin::new(&mut self.body).poll_frame(&mut Context::from_waker(Waker::noop()))
-        {
-            self.ready = Some(frame);
+        while self.ready.len() < self.most && !matches!(self.ready.back(), Some(None | Some(Err(_)))) {
+            match Pin::new(&mut self.body).poll_frame(&mut Context::from_waker(Waker::noop())) {
+                Poll::Ready(frame) => self.ready.push_back(frame),
+                Poll::Pending => return,
+            }
         }
         // an end that nobody has taken holds nothing up
-        if matches!(self.ready, Some(Some(Ok(_)))) && !self.holds {
+        if matches!(self.ready.back(), Some(Some(Ok(_)))) && !self.holds {
             self.holds = true;
             self.clock.hold();
         }
@@ -231,7 +236,7 @@ impl Outflow {
         if let Some(wait) = self.reader.take() {
             wait.finish();
         }
-        let frame = match self.ready.take() {
+        let frame = match self.ready.pop_front() {
             Some(frame) => frame,
             None if self.ended => None,
             None => {
@@ -271,7 +276,7 @@ impl Drop for OutflowReader {
         flow.ended = true;
         // the guest is to see that nobody reads
         flow.body = empty();
-        flow.ready = None;
+        flow.ready.clear();
         flow.let_go();
     }
 }

@@ -119,7 +119,7 @@ impl App {
         };
         let request = request.map(|body| Inflow::of_caller(body, bounds, &shared));
         let (sender, head) = oneshot::channel();
-        let answered = shared.clone();
+        let (answered, chunks) = (shared.clone(), limits.chunks);
         let mut http = guest.store.data_mut().http();
         let made = http.new_incoming_request(scheme, request).and_then(|request| {
             Ok((
@@ -127,7 +127,7 @@ impl App {
                 http.new_response_outparam_from_callback(move |answer| {
                     let answer = answer.map(|response| {
                         response.map(|body| {
-                            let flow = Outflow::new(body, answered.clock.clone());
+                            let flow = Outflow::new(body, chunks, answered.clock.clone());
                             let _ = answered.outflow.set(flow.clone());
                             OutflowReader(flow).boxed_unsync()
                         })

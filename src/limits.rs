@@ -5,6 +5,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use wasmtime::component::{ResourceTable, ResourceTableError};
+use wasmtime_wasi_http::FieldMapError;
 
 use crate::engine::World;
 use crate::error::{Error, Trap};
@@ -72,6 +73,7 @@ pub enum Limit {
     TableElements,
     Instances,
     Handles,
+    Fields,
     Fuel,
 }
 
@@ -83,6 +85,7 @@ impl Limit {
             Self::TableElements => "table_elements",
             Self::Instances => "instances",
             Self::Handles => "handles",
+            Self::Fields => "fields",
             Self::Fuel => "fuel",
         }
     }
@@ -91,6 +94,7 @@ impl Limit {
     pub fn unit(self) -> &'static str {
         match self {
             Self::Memory => "bytes",
+            Self::Fields => "bytes of fields",
             Self::TableElements => "table elements",
             Self::Instances => "core instances",
             Self::Handles => "handles",
@@ -123,6 +127,8 @@ impl Meter {
             Limit::Fuel
         } else if full {
             Limit::Handles
+        } else if matches!(error.downcast_ref::<FieldMapError>(), Some(FieldMapError::TotalSizeTooBig)) {
+            Limit::Fields
         } else if let Some(refused) = self.refused {
             refused
         } else if !trapped && error.root_cause().to_string().contains("instance count too high") {
@@ -135,6 +141,7 @@ impl Meter {
             Limit::TableElements => self.limits.table_elements,
             Limit::Instances => self.limits.instances,
             Limit::Handles => self.limits.handles,
+            Limit::Fields => self.limits.fields,
             Limit::Fuel => self.limits.fuel,
         }?;
         Some(Error::Limit { limit: which, value, trap: trapped.then(|| trap.clone()) })

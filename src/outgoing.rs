@@ -108,7 +108,7 @@ impl WasiHttpHooks for Hooks {
     }
 
     fn p2_outgoing_body_buffer_chunks(&mut self) -> usize {
-        self.limits.chunks.max(1)
+        1 // those that lie ready are kept where it can be seen that nobody takes them (`Outflow`)
     }
 
     fn p2_outgoing_body_chunk_size(&mut self) -> usize {

@@ -54,3 +54,33 @@ def app(probe: wasgi.Component) -> AppMaker:
         return wasgi.App(probe, **options)
 
     return make
+
+
+def bare(body: str, declarations: str = "", instances: int = 1) -> wasgi.Component:
+    """A component by hand, whose handler does `body` and answers nothing. Has as many core instances as asked for."""
+    more = "\n".join("(core instance (instantiate $spare))" for _ in range(instances - 1))
+    text = f"""
+    (component
+      (import "wasi:http/types@0.2.0" (instance $types
+        (export "incoming-request" (type (sub resource)))
+        (export "response-outparam" (type (sub resource)))))
+      (alias export $types "incoming-request" (type $request))
+      (alias export $types "response-outparam" (type $outparam))
+      (core module $spare)
+      {more}
+      (core module $guest
+        {declarations}
+        (func $handle (export "handle") (param i32 i32) {body}))
+      (core instance $guest (instantiate $guest))
+      (func $handle (param "request" (own $request)) (param "response-out" (own $outparam))
+        (canon lift (core func $guest "handle")))
+      (component $handler
+        (import "request" (type $request (sub resource)))
+        (import "outparam" (type $outparam (sub resource)))
+        (import "handle" (func $handle (param "request" (own $request)) (param "response-out" (own $outparam))))
+        (export "handle" (func $handle)))
+      (instance $handler (instantiate $handler
+        (with "request" (type $request)) (with "outparam" (type $outparam)) (with "handle" (func $handle))))
+      (export "wasi:http/incoming-handler@0.2.0" (instance $handler)))
+    """
+    return wasgi.Component(text.encode())

@@ -147,8 +147,7 @@ class Limits:
         fuel: Units of wasmtime's fuel, about one for each instruction. Unlike time the same in every run, and slower to count;
             the component is compiled once more for it. `FuelExhaustedError`; `Report.fuel` says what was used.
         fields: Bytes of one set of fields: names, values, and about 70 bytes for each. A request with more is refused with
-            ``HTTP-request-header-section-size``; a guest that makes more is told so by `wasi:http/types.fields`; one
-            whose upstream answers with more gets ``HTTP-response-header-section-size``. Likewise for trailers.
+            ``HTTP-request-header-section-size``; a guest that makes more is ended with `FieldsLimitError`; one whose upstream answers with more gets ``HTTP-response-header-section-size``. Likewise for trailers.
         request_body: Bytes. A longer one is refused if it says so beforehand, else the exchange ends as soon as it is:
             ``HTTP-request-body-size``. A body that streams costs no memory, so there is no limit by default.
         response_body: Bytes, likewise: ``HTTP-response-body-size``, as the cause of a `BodyError` if the body had begun.
@@ -158,7 +157,8 @@ class Limits:
         concurrency: Exchanges of one `App` at once.
         queue: Exchanges that may wait for a place; without one, `OverloadedError`.
         queue_timeout: Seconds that they wait; then `OverloadedError`.
-        chunks: Writes of a guest, of at most 64 KiB each, that may lie between it and whoever reads its body.
+        chunks: Writes of a guest, of at most 64 KiB each, that may lie between it and whoever reads its body; two more may
+            be on their way.
 
     Raises:
         ValueError: A limit that is negative, or zero where that leaves nothing to run.

@@ -16,6 +16,7 @@
     │   ├── TableLimitError (MemoryError)       .limit
     │   ├── InstanceLimitError                  .limit
     │   ├── HandleLimitError (MemoryError)      .limit
+    │   ├── FieldsLimitError (MemoryError)      .limit
     │   └── FuelExhaustedError                  .limit
     ├── OverloadedError
     ├── AppClosedError (RuntimeError)
@@ -152,6 +153,18 @@ class HandleLimitError(GuestError, MemoryError):
 
     Attributes:
         limit: Handles.
+    """
+
+    def __init__(self, message: str, *, limit: int = 0) -> None:
+        super().__init__(message)
+        self.limit = limit
+
+
+class FieldsLimitError(GuestError, MemoryError):
+    """The guest put more into one set of fields than `Limits.fields` allows.
+
+    Attributes:
+        limit: Bytes.
     """
 
     def __init__(self, message: str, *, limit: int = 0) -> None:

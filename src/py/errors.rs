@@ -52,6 +52,7 @@ fn try_to_py(py: Python<'_>, error: &Error) -> PyResult<PyErr> {
                 Limit::TableElements => "TableLimitError",
                 Limit::Instances => "InstanceLimitError",
                 Limit::Handles => "HandleLimitError",
+                Limit::Fields => "FieldsLimitError",
                 Limit::Fuel => "FuelExhaustedError",
             };
             let exception = make(py, class, error.to_string(), &attributes)?;
