@@ -25,6 +25,13 @@ mod sync;
 /// The native module, `wasgi._wasgi`.
 #[pyo3::pymodule(gil_used = true)]
 mod _wasgi {
+    use pyo3::prelude::*;
+
+    #[pymodule_init]
+    fn init(module: &Bound<'_, PyModule>) -> PyResult<()> {
+        crate::py::refuse_sub_interpreters(module.py())
+    }
+
     #[pymodule_export]
     use crate::py::app::{PyApp, PyDir};
     #[pymodule_export]

@@ -11,7 +11,7 @@ import pytest
 import wasgi
 from wasgi import errors
 
-from .conftest import AppMaker, get, until
+from .conftest import AppMaker, get
 
 WIT = (Path(__file__).parents[1] / "wit" / "deps" / "http.wit").read_text()
 CASES = re.findall(

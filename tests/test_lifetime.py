@@ -4,9 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import gc
-import signal
-import subprocess
-import sys
 import threading
 import weakref
 from collections.abc import AsyncIterator, Iterator
@@ -17,7 +14,7 @@ import pytest
 
 import wasgi
 
-from .conftest import HELLO, PROBE, AppMaker, get, post, until
+from .conftest import AppMaker, get, post, until
 
 
 class Hanging:
@@ -173,127 +170,6 @@ async def test_an_awaitable_that_is_never_awaited_starts_nothing(app: AppMaker) 
     assert called == []
 
 
-def run(script: str, *args: str) -> subprocess.CompletedProcess[str]:
-    return subprocess.run([sys.executable, "-c", script, *args], capture_output=True, text=True, timeout=50)
-
-
-@pytest.mark.parametrize("route", ["/spin", "/sleep?ms=60000", "/fetch?url=http://up/"])
-def test_ctrl_c_interrupts_a_blocking_call(route: str) -> None:
-    script = """
-import signal, sys, wasgi
-# started in the background, a process may have inherited that SIGINT is ignored
-signal.signal(signal.SIGINT, signal.default_int_handler)
-def upstream(request):
-    import time
-    time.sleep(40)
-app = wasgi.App(sys.argv[1], outgoing=upstream, limits=wasgi.Limits(timeout=None))
-try:
-    print("ready", flush=True)
-    app.handle(wasgi.Request("GET", "http://guest.local" + sys.argv[2]))
-except KeyboardInterrupt:
-    print("interrupted", app.handle(wasgi.Request("GET", "http://guest.local/hello")).text, flush=True)
-"""
-    with subprocess.Popen(
-        [sys.executable, "-c", script, str(PROBE), route], stdout=subprocess.PIPE, text=True
-    ) as process:
-        assert process.stdout is not None
-        try:
-            assert process.stdout.readline() == "ready\n"
-            timer = threading.Timer(1.0, process.send_signal, [signal.SIGINT])
-            timer.start()
-            assert process.stdout.readline() == "interrupted Hello, World!\n"
-            assert process.wait(20) == 0
-        finally:
-            process.kill()
-
-
-def test_the_interpreter_exits_with_guests_in_flight() -> None:
-    script = """
-import sys, threading, wasgi
-app = wasgi.App(sys.argv[1], outgoing=lambda request: threading.Event().wait(), limits=wasgi.Limits(timeout=None))
-routes = ["/spin", "/sleep?ms=60000", "/fetch?url=http://up/"]
-started = threading.Barrier(len(routes) + 1)
-def work(route):
-    started.wait()
-    app.handle(wasgi.Request("GET", "http://guest.local" + route))
-for route in routes:
-    threading.Thread(target=work, args=[route], daemon=True).start()
-started.wait()
-kept = app.handle(wasgi.Request("GET", "http://guest.local/endless"))
-print("leaving")
-"""
-    done = run(script, str(PROBE))
-    assert (done.returncode, done.stdout) == (0, "leaving\n"), done.stderr
-
-
-def test_a_forked_child_has_a_world_of_its_own() -> None:
-    script = """
-import os, sys, wasgi
-app = wasgi.App(sys.argv[1], outgoing=lambda request: wasgi.Response(body=b"up"))
-def call(route):
-    return app.handle(wasgi.Request("GET", "http://guest.local" + route)).text
-print(call("/hello"), call("/fetch?url=http://up/"), call("/sleep?ms=1"), flush=True)
-child = os.fork()
-print(call("/hello"), call("/fetch?url=http://up/"), call("/sleep?ms=1"), flush=True)
-if child == 0:
-    wasgi.Component(open(sys.argv[2], "rb").read())
-    sys.exit(7)
-print(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]), flush=True)
-"""
-    done = run(script, str(PROBE), str(HELLO))
-    lines = done.stdout.splitlines()
-    assert lines == ["Hello, World! up slept"] * 3 + ["7"], done.stderr
-
-
-def test_importing_starts_nothing() -> None:
-    script = """
-import sys, threading
-before = set(sys.modules)
-import wasgi
-import os
-print(threading.active_count(), len(os.listdir("/proc/self/task")))
-print("asyncio" in set(sys.modules) - before)
-"""
-    done = run(script)
-    assert done.stdout == "1 1\nFalse\n"
-    assert done.stderr == ""
-
-
-def test_uvloop(app: AppMaker) -> None:
-    import uvloop
-
-    async def upstream(request: wasgi.Request) -> wasgi.Response:
-        await asyncio.sleep(0.001)
-        return wasgi.Response(body=b"up")
-
-    async def body() -> AsyncIterator[bytes]:
-        yield b"one "
-        await asyncio.sleep(0.001)
-        yield b"two"
-
-    async def main() -> tuple[bytes, bytes]:
-        made = app(outgoing=upstream)
-        fetched = await made.handle_async(get("/fetch?url=http://up/"))
-        echoed = await made.handle_async(post("/echo", body()))
-        return await fetched.aread(), await echoed.aread()
-
-    for _ in range(2):
-        loop = uvloop.new_event_loop()
-        try:
-            assert loop.run_until_complete(main()) == (b"up", b"one two")
-        finally:
-            loop.close()
-
-
-async def test_outside_of_asyncio_there_is_a_clear_error(app: AppMaker) -> None:
-    def work() -> None:
-        awaitable = app(outgoing=lambda request: wasgi.Response()).handle_async(get("/hello"))
-        with pytest.raises(RuntimeError, match="no running event loop"):
-            awaitable.send(None)
-
-    await asyncio.to_thread(work)
-
-
 def test_a_file_stays_open_and_a_generator_is_closed_by_whoever_runs_it(app: AppMaker, tmp_path: Path) -> None:
     (tmp_path / "upload").write_bytes(b"x" * 1_000_000)
     with (tmp_path / "upload").open("rb") as file:
@@ -344,3 +220,172 @@ def test_an_app_in_a_cycle_is_collected(probe: wasgi.Component) -> None:
         return gone() is None
 
     until(collected)
+
+
+class TestFinished:
+    """Work after the response, and how it ends."""
+
+    @staticmethod
+    async def end(response: wasgi.Response, how: str) -> wasgi.Report | None:
+        return await (asyncio.to_thread(response.wait) if how == "wait" else response.finished())
+
+    @pytest.mark.parametrize("how", ["wait", "finished"])
+    async def test_the_guest_returned(self, app: AppMaker, how: str) -> None:
+        response = await app().handle_async(get("/then?then=sleep&ms=50"))
+        assert await response.aread() == b"done already"
+        report = await self.end(response, how)
+        assert report is not None
+        assert not report.running
+        assert report.duration >= 0.05
+
+    @pytest.mark.parametrize("how", ["wait", "finished"])
+    @pytest.mark.parametrize(
+        ("then", "error"),
+        [("trap", wasgi.TrapError), ("exit", wasgi.GuestExitError), ("spin", wasgi.GuestTimeoutError)],
+    )
+    async def test_the_guest_did_not(self, app: AppMaker, how: str, then: str, error: type[wasgi.GuestError]) -> None:
+        response = await app(limits=wasgi.Limits(timeout=0.3)).handle_async(get(f"/then?then={then}"))
+        assert await response.aread() == b"done already"
+        with pytest.raises(error):
+            await self.end(response, how)
+        with pytest.raises(error):  # the fate is one
+            await self.end(response, how)
+
+    @pytest.mark.parametrize("how", ["wait", "finished"])
+    async def test_what_nobody_reads_is_thrown_away(self, app: AppMaker, how: str) -> None:
+        response = await app().handle_async(get("/stream?chunks=1000&bytes=4096"))
+        assert await self.end(response, how) is not None
+        with pytest.raises(wasgi.BodyError, match="consumed already"):
+            response.read()
+        response = await app().handle_async(get("/trailers"))
+        await self.end(response, how)
+        assert response.trailers is not None
+
+    @pytest.mark.parametrize("how", ["wait", "finished"])
+    async def test_what_is_thrown_away_must_be_whole(self, app: AppMaker, how: str) -> None:
+        response = await app().handle_async(get("/dropped"))
+        with pytest.raises(wasgi.BodyError, match="did not finish it"):
+            await self.end(response, how)
+
+    async def test_whoever_reads_goes_on_reading(self, app: AppMaker) -> None:
+        response = await app().handle_async(get("/stream?chunks=100&bytes=4096"))
+        chunks = aiter(response)
+        received = len(await anext(chunks))
+        waiting = asyncio.create_task(response.finished())
+        async for chunk in chunks:
+            received += len(chunk)
+        assert received == 409_600
+        assert await waiting is not None
+
+    async def test_giving_up_stops_nothing(self, app: AppMaker) -> None:
+        response = await app().handle_async(get("/slow-body?ms=300"))
+        with pytest.raises(TimeoutError):
+            await asyncio.wait_for(response.finished(), 0.05)
+        assert (await response.aread()).endswith(b"last")
+
+    async def test_a_response_that_was_closed(self, app: AppMaker) -> None:
+        response = await app().handle_async(get("/endless"))
+        await response.aclose()
+        with pytest.raises(wasgi.WasgiError, match="stopped by its caller"):
+            await response.finished()
+
+    async def test_a_response_that_is_no_guests(self) -> None:
+        response = wasgi.Response()
+        assert response.wait() is None
+        assert await response.finished() is None
+
+
+class TestClose:
+    async def test_exchanges_drain(self, app: AppMaker) -> None:
+        made = app()
+        response = await made.handle_async(get("/slow-body?ms=200"))
+        closing = asyncio.create_task(made.aclose())
+        while not made.closed:
+            await asyncio.sleep(0)
+        with pytest.raises(wasgi.AppClosedError, match="the app is closed"):
+            await made.handle_async(get("/hello"))
+        with pytest.raises(RuntimeError):
+            made.handle(get("/hello"))
+        assert (await response.aread()).endswith(b"last")
+        await closing
+        await made.aclose()
+
+    async def test_work_after_the_response_drains_too(self, app: AppMaker) -> None:
+        seen = asyncio.Event()
+
+        async def upstream(request: wasgi.Request) -> wasgi.Response:
+            await asyncio.sleep(0.1)
+            seen.set()
+            return wasgi.Response()
+
+        async with app(outgoing=upstream) as made:
+            assert await (await made.handle_async(get("/work-after?url=http://up/"))).aread() == b"done already"
+        assert seen.is_set()
+        assert wasgi.stats().exchanges == 0
+
+    @pytest.mark.parametrize("route", ["/endless", "/then?then=sleep&ms=60000", "/then?then=spin"])
+    def test_what_does_not_end_in_time_is_ended(self, app: AppMaker, route: str) -> None:
+        made = app()
+        response = made.handle(get(route))
+        made.close(timeout=0.05)
+        with pytest.raises(wasgi.WasgiError) as raised:
+            response.wait()
+        error = raised.value.__cause__ if isinstance(raised.value, wasgi.BodyError) else raised.value
+        assert isinstance(error, wasgi.AppClosedError)
+
+    def test_a_reader_is_told_why(self, app: AppMaker) -> None:
+        made = app()
+        response = made.handle(get("/endless"))
+        made.close(timeout=0)
+        with pytest.raises(wasgi.BodyError, match="the app is closed") as raised:
+            response.read()
+        assert isinstance(raised.value.__cause__, wasgi.AppClosedError)
+
+    def test_with(self, app: AppMaker) -> None:
+        with app() as made:
+            assert isinstance(made, wasgi.App)
+            assert made.handle(get("/hello")).text == "Hello, World!"
+        assert made.closed
+
+    async def test_whoever_is_queued_is_told_at_once(self, app: AppMaker) -> None:
+        made = app(limits=wasgi.Limits(concurrency=1, queue=1))
+        response = await made.handle_async(get("/endless"))
+        queued = asyncio.create_task(made.handle_async(get("/hello")))
+        while wasgi.stats().queued == 0:
+            await asyncio.sleep(0)
+        closing = asyncio.create_task(made.aclose())
+        with pytest.raises(wasgi.AppClosedError):
+            await queued
+        await response.aclose()
+        await closing
+
+    async def test_giving_up_waiting_leaves_it_closed(self, app: AppMaker) -> None:
+        made = app()
+        async with await made.handle_async(get("/endless")):
+            with pytest.raises(TimeoutError):
+                await asyncio.wait_for(made.aclose(timeout=None), 0.05)
+            assert made.closed
+
+    @pytest.mark.parametrize("wrong", [-1, float("nan")])
+    def test_wrong_timeouts(self, app: AppMaker, wrong: float) -> None:
+        made = app()
+        with pytest.raises(ValueError, match="`timeout` must be"):
+            made.close(timeout=wrong)
+        assert not made.closed
+
+
+async def test_a_reader_of_a_fast_guest_lets_others_have_the_loop(app: AppMaker) -> None:
+    """Reading a body whole must not hold the event loop for as long as the guest keeps up."""
+    turns = 0
+
+    async def other() -> None:
+        nonlocal turns
+        while True:
+            turns += 1
+            await asyncio.sleep(0)
+
+    task = asyncio.create_task(other())
+    response = await app().handle_async(get("/stream?chunks=500&bytes=65536"))
+    await response.aread()
+    task.cancel()
+    assert turns > 10

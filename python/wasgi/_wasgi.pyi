@@ -131,9 +131,9 @@ class Component:
 class Limits:
     """What a guest may use up. ``None`` lifts a limit; the defaults suit a plug-in that nobody has looked at.
 
-    A limit that a guest meets inside ends it with an exception of its own, whose ``limit`` is the value. Those of messages are
-    wasi:http's own error-codes, with a note that names the limit. What a guest does to its outgoing requests is told to the
-    guest as an error-code, and to the logger ``wasgi.outgoing``.
+    A limit that a guest meets inside ends it with an exception of its own, whose ``limit`` is the value. Those of
+    messages are wasi:http's own error-codes, with a note that names the limit. Those of outgoing requests are told to
+    the guest as an error-code, and to the logger ``wasgi.outgoing``.
 
     Args:
         memory: Bytes, all linear memories of an instance together. A guest that asks for more is refused; if it ends
@@ -141,24 +141,26 @@ class Limits:
         table_elements: Elements, all tables of an instance together; refused like memory: `TableLimitError`.
         instances: Core instances that a component is made of: `InstanceLimitError`.
         handles: Handles of host resources that a guest holds at once: `HandleLimitError`.
-        timeout: Seconds of the guest's own time: wall clock from its first instruction to its end, but for the time in which
-            it waits for a chunk of its request that has not come, or for its reader to take a chunk of its response. Then
-            `GuestTimeoutError`; a body that is being read breaks off with it as the cause.
-        fuel: Units of wasmtime's fuel, about one for each instruction. Unlike time the same in every run, and slower to count;
-            the component is compiled once more for it. `FuelExhaustedError`; `Report.fuel` says what was used.
-        fields: Bytes of one set of fields: names, values, and about 70 bytes for each. A request with more is refused with
-            ``HTTP-request-header-section-size``; a guest that makes more is ended with `FieldsLimitError`; one whose upstream answers with more gets ``HTTP-response-header-section-size``. Likewise for trailers.
+        timeout: Seconds of the guest's own time: wall clock from its first instruction to its end, but for the time in
+            which it waits for a chunk of its request that has not come, or for its reader to take a chunk of its
+            response. Then `GuestTimeoutError`; a body that is being read breaks off with it as the cause.
+        fuel: Units of wasmtime's fuel, about one for each instruction. Unlike time the same in every run, and slower to
+            count; the component is compiled once more for it. `FuelExhaustedError`; `Report.fuel` says what was used.
+        fields: Bytes of one set of fields: names, values, and about 70 bytes for each. A request with more is refused
+            with ``HTTP-request-header-section-size``; a guest that makes more is ended with `FieldsLimitError`; one
+            whose upstream answers with more gets ``HTTP-response-header-section-size``. Likewise for trailers.
         request_body: Bytes. A longer one is refused if it says so beforehand, else the exchange ends as soon as it is:
             ``HTTP-request-body-size``. A body that streams costs no memory, so there is no limit by default.
-        response_body: Bytes, likewise: ``HTTP-response-body-size``, as the cause of a `BodyError` if the body had begun.
+        response_body: Bytes, likewise: ``HTTP-response-body-size``, as the cause of a `BodyError` if the body had
+            begun.
         outgoing: Requests that one exchange may send out; the guest gets ``HTTP-request-denied``.
-        outgoing_concurrency: Requests of one exchange that are under way at once, until their responses have been read; the
-            guest gets ``connection-limit-reached``.
+        outgoing_concurrency: Requests of one exchange that are under way at once, until their responses have been read;
+            the guest gets ``connection-limit-reached``.
         concurrency: Exchanges of one `App` at once.
         queue: Exchanges that may wait for a place; without one, `OverloadedError`.
         queue_timeout: Seconds that they wait; then `OverloadedError`.
-        chunks: Writes of a guest, of at most 64 KiB each, that may lie between it and whoever reads its body; two more may
-            be on their way.
+        chunks: Writes of a guest, of at most 64 KiB each, that may lie between it and whoever reads its body; two more
+            may be on their way.
 
     Raises:
         ValueError: A limit that is negative, or zero where that leaves nothing to run.
@@ -309,7 +311,8 @@ class App:
         ``with app:`` and ``async with app:`` do it when they are left.
 
         Args:
-            timeout: Seconds; then what is left is stopped: `AppClosedError` for whoever waits for it. None: as long as it takes.
+            timeout: Seconds; then what is left is stopped: `AppClosedError` for whoever waits for it. None: as long as
+                it takes.
         """
     def aclose(self, timeout: float | None = 10.0) -> Coroutine[Any, Any, None]:
         """Like `close`, for a task of an asyncio event loop."""
@@ -498,8 +501,8 @@ class Response:
     def finished(self) -> Coroutine[Any, Any, Report | None]:
         """Waits until the guest has ended: it may work on after its response.
 
-        What nobody has begun to read of the body is read and thrown away, since a guest cannot end before it is rid of it.
-        Giving up waiting stops nothing.
+        What nobody has begun to read of the body is read and thrown away, since a guest cannot end before it is rid of
+        it. Giving up waiting stops nothing.
 
         Returns:
             What the exchange has cost; None for a response that is no guest's.
@@ -526,8 +529,9 @@ class Response:
 
 @final
 class Stats:
-    """What there is in this process, and what there was: a look at its counters. When all work is done, all but ``threads`` and
-    ``outcomes`` are zero.
+    """What there is in this process, and what there was: a look at its counters.
+
+    When all work is done, all but ``threads`` and ``outcomes`` are zero.
     """
 
     @property
@@ -565,9 +569,10 @@ class Stats:
         """Threads of ours: they are kept for the next exchange."""
     @property
     def outcomes(self) -> dict[str, int]:
-        """How exchanges have ended: ``returned``, ``trapped``, ``exited``, ``timed_out``, ``limited``, ``stopped``, ``failed``.
+        """How exchanges have ended, each counted once.
 
-        Each exchange is counted once.
+        ``returned``, ``trapped``, ``exited``, ``timed_out``, ``limited``, ``stopped`` (by its caller, or with its app),
+        ``failed`` (on the host's side).
         """
 
 @final

@@ -21,4 +21,23 @@ pub mod threads;
 pub mod upstream;
 pub mod wit;
 
+use std::sync::OnceLock;
+
+use pyo3::exceptions::PyImportError;
+use pyo3::prelude::*;
+
 pub(crate) use crate::sync::lock;
+
+/// Threads, loops and cached objects here are one interpreter's: a second one would be handed the first one's.
+pub fn refuse_sub_interpreters(_: Python<'_>) -> PyResult<()> {
+    static FIRST: OnceLock<i64> = OnceLock::new();
+    // SAFETY: the GIL is held, so there is a present interpreter, and it stays while it is asked for its number.
+    let present = unsafe { pyo3::ffi::PyInterpreterState_GetID(pyo3::ffi::PyInterpreterState_Get()) };
+    if *FIRST.get_or_init(|| present) == present {
+        return Ok(());
+    }
+    Err(PyImportError::new_err(
+        "wasgi works in one interpreter of a process, and another one has imported it; hint: use threads or processes, not \
+         subinterpreters",
+    ))
+}

@@ -228,6 +228,19 @@ impl Guest for Probe {
                 text(out, 200, "done already");
                 after(&arg("then"), number("ms"));
             }
+            // the head goes out; then it fetches `url` and says how that went
+            "/then-fetch" => {
+                let (body, stream) = start(out, 200, &[]);
+                sleep(number("ms"));
+                let words = match fetch(&query) {
+                    Ok(response) => response.status().to_string(),
+                    Err(ErrorCode::InternalError(Some(text))) => format!("InternalError: {text}"),
+                    Err(code) => format!("{code:?}"),
+                };
+                write(&stream, words.as_bytes());
+                drop(stream);
+                let _ = OutgoingBody::finish(body, None);
+            }
             // answers and ends nothing: sleeps, then writes the rest
             "/slow-body" => {
                 let (body, stream) = start(out, 200, &[]);
