@@ -9,7 +9,8 @@ import pytest
 
 import wasgi
 
-GUESTS = Path(__file__).parent / "guests"
+ROOT = Path(__file__).parents[1]
+GUESTS = ROOT / "tests" / "guests"
 COMPONENTS = GUESTS / "components"
 HELLO = COMPONENTS / "hello.wasm"
 PROBE = COMPONENTS / "probe.wasm"

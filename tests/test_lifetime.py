@@ -130,6 +130,30 @@ def test_the_callers_own_exception_comes_back_as_it_is(app: AppMaker, route: str
     assert made.handle(get("/hello")).status == 200
 
 
+def test_the_callers_own_exception_is_handed_out_once(app: AppMaker) -> None:
+    """Kept, it would hold the frames that hold the response that keeps it."""
+
+    class Own(Exception):
+        pass
+
+    def body() -> Iterator[bytes]:
+        yield b"begun"
+        raise Own("mine")
+
+    def read(response: wasgi.Response) -> weakref.ref[Own]:
+        try:
+            response.read()
+        except Own as error:
+            return weakref.ref(error)
+        raise AssertionError("nothing was raised")
+
+    response = app().handle(post("/echo", body()))
+    own = read(response)
+    until(lambda: gc.collect() >= 0 and own() is None)
+    with pytest.raises(wasgi.WasgiError, match=r"the request's body raised Own\('mine'\)"):
+        response.wait()
+
+
 async def test_the_callers_own_exception_comes_back_as_it_is_async(app: AppMaker) -> None:
     async def body() -> AsyncIterator[bytes]:
         yield b"begun"

@@ -7,6 +7,7 @@ import atexit
 import functools
 import inspect
 import logging
+import os
 import threading
 from collections.abc import AsyncIterable, Awaitable, Callable
 from typing import TYPE_CHECKING, Any
@@ -14,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 from wasgi import _wasgi
 
 if TYPE_CHECKING:
-    from wasgi._wasgi import FeedHandle, OutgoingCall
+    from wasgi._wasgi import FeedHandle, LoopBridge, OutgoingCall
     from wasgi.headers import Headers
 
 _guest_log = logging.getLogger("wasgi.guest")
@@ -132,8 +133,30 @@ def log_line(text: str, stream: str, component: str, exchange: int) -> None:
         log.log(level, "%s", text, extra=extra)
 
 
-def start_own_loop() -> object:
-    """Starts the event loop of our own, on a thread of its own, for calls from where no loop runs."""
+_own: LoopBridge | None = None
+_own_lock = threading.Lock()
+
+
+def _after_fork() -> None:
+    """The parent's thread does not exist in a forked child, and a thread of the parent's may have held the lock."""
+    global _own, _own_lock
+    _own, _own_lock = None, threading.Lock()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_after_fork)
+
+
+def own_loop() -> LoopBridge:
+    """The event loop of our own, on a thread of its own, for calls from where no loop runs; started when first asked for."""
+    global _own
+    with _own_lock:
+        if _own is None:
+            _own = _start_own_loop()
+        return _own
+
+
+def _start_own_loop() -> LoopBridge:
     loop = asyncio.new_event_loop()
     bridge = _wasgi.LoopBridge.attach(loop)
     running = threading.Event()

@@ -1,9 +1,12 @@
 //! Core errors to Python exceptions and back. The classes are Python's: `python/wasgi/errors.py`.
 
+use std::sync::{Arc, Mutex};
+
 use pyo3::prelude::*;
 use pyo3::sync::PyOnceLock;
 use pyo3::types::{PyDict, PyModule};
 
+use super::lock;
 use crate::code::{ErrorCode, NAMES, Payload};
 use crate::error::{Error, Trap};
 use crate::limits::Limit;
@@ -80,14 +83,42 @@ fn try_to_py(py: Python<'_>, error: &Error) -> PyResult<PyErr> {
             return Ok(exception);
         }
         Error::Caller(own) => {
-            return match own.downcast_ref::<PyErr>() {
-                Some(exception) => Ok(exception.clone_ref(py)),
-                None => make(py, "WasgiError", own.to_string(), &attributes),
+            return match own.downcast_ref::<CallersException>().and_then(CallersException::take) {
+                Some(exception) => Ok(exception),
+                None => make(py, "WasgiError", error.to_string(), &attributes),
             };
         }
         Error::Cancelled | Error::Host(_) => "WasgiError",
     };
     make(py, class, error.to_string(), &attributes)
+}
+
+/// What a caller's own code has raised, on its way back to the caller. It is handed out once and not kept: its traceback
+/// refers to frames, these to the response that was being read, and a response to how its exchange ended, a cycle that no
+/// garbage collection would find.
+#[derive(Debug)]
+pub struct CallersException {
+    exception: Mutex<Option<PyErr>>,
+    words: String,
+}
+
+impl CallersException {
+    pub fn error(exception: PyErr, py: Python<'_>) -> Error {
+        let words = exception.value(py).repr().map_or_else(|_| "an exception".to_owned(), |words| words.to_string());
+        Error::Caller(Arc::new(Self { exception: Mutex::new(Some(exception)), words }))
+    }
+
+    fn take(&self) -> Option<PyErr> {
+        lock(&self.exception).take()
+    }
+}
+
+impl std::error::Error for CallersException {}
+
+impl std::fmt::Display for CallersException {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "the request's body raised {}", self.words)
+    }
 }
 
 fn trap_attributes(attributes: &Bound<'_, PyDict>, trap: &Trap) -> PyResult<()> {

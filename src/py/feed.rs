@@ -18,7 +18,7 @@ use wasmtime_wasi_http::Error as HostError;
 
 use super::awaitable::{Awaitable, Operation};
 use super::bridge::{Abandon, Job, LOOP_CLOSED, Lane};
-use super::errors::code_of_exception;
+use super::errors::{CallersException, code_of_exception};
 use super::lock;
 use super::loops::LoopCore;
 use super::stats::Counted;
@@ -211,7 +211,7 @@ impl Feed {
         let code = match &self.on_error {
             OnError::StopExchange(stopper) => {
                 if let Some(stopper) = stopper.get() {
-                    stopper.stop_because(Error::Caller(Arc::new(error.clone_ref(py))));
+                    stopper.stop_because(CallersException::error(error.clone_ref(py), py));
                 }
                 ErrorCode::internal("the request body broke off")
             }

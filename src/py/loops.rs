@@ -172,7 +172,7 @@ impl LoopCore {
         if let Some(core) = OWN.existing() {
             return Ok(core.clone());
         }
-        let bridge = py.import("wasgi._bridge")?.call_method0("start_own_loop")?;
+        let bridge = py.import("wasgi._bridge")?.call_method0("own_loop")?;
         let core = bridge.extract::<Bound<'_, LoopBridge>>()?.get().core.clone();
         Ok(OWN.get(|| core).clone())
     }

@@ -514,6 +514,8 @@ impl End {
         }
         ready!(self.ended.as_mut().poll(cx));
         Poll::Ready(match self.owner.fate() {
+            // that the rest of the body was broken is why it was stopped
+            Some(Err(Error::Cancelled)) if self.failure.is_some() => self.failure.take(),
             Some(Err(error)) => Some(error.clone()),
             _ => self.failure.take(),
         })

@@ -1,0 +1,395 @@
+"""Exchanges at random: guests that answer, trap, spin, stall, stream and die, callers that read, give up, cancel and wait,
+upstreams that answer, fail, hang and break off; from one event loop and several threads at once.
+
+Each exchange has a plan, made from the seed and its number alone. It must end in an outcome that its plan allows, and when all
+have ended nothing may be left over of them.
+
+    python -m tests.chaos --exchanges 1000000 --seed 1
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import collections
+import gc
+import itertools
+import logging
+import os
+import random
+import threading
+import time
+from collections.abc import AsyncIterator, Callable, Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import wasgi
+
+from .conftest import PROBE
+
+TASKS = 24
+THREADS = 4
+
+
+@dataclass(frozen=True)
+class Route:
+    """A way in which a guest behaves."""
+
+    weight: float
+    target: str
+    """What the guest is asked; ``{}`` becomes a way of the upstream's."""
+    ends: frozenset[str]
+    """How this may end for a caller that reads the whole answer."""
+    content: bytes | None = None
+    """What that caller reads then."""
+    fates: frozenset[str] = frozenset({"ok"})
+    """How this may end for a caller that waits for the guest's end."""
+    body: str = ""
+    """How the request's body is made."""
+    strict: bool = False
+    """Whether its app has a short time limit."""
+
+
+def route(weight: float, target: str, ends: str = "ok", content: bytes | None = None, **options: Any) -> Route:
+    fates = options.pop("fates", ends if ends.startswith("BodyError") is False else "ok")
+    return Route(weight, target, frozenset(ends.split()), content, frozenset(fates.split()), **options)
+
+
+BODY = b"0123456789" * 500
+ROUTES = [
+    route(20, "/hello", content=b"Hello, World!"),
+    route(5, "/headers", content=b""),
+    route(5, "/stream?chunks=20&bytes=3000"),
+    route(3, "/endless", "gave-up", fates="gave-up"),
+    route(3, "/trailers", content=b"body"),
+    route(3, "/trap", "TrapError"),
+    route(3, "/trap-midway?bytes=9000", "BodyError:TrapError", fates="TrapError"),
+    route(2, "/out-of-bounds", "TrapError"),
+    route(1, "/overflow?n=1000000", "TrapError"),
+    route(2, "/panic", "TrapError"),
+    route(2, "/exit?code=1", "GuestExitError"),
+    route(2, "/silent", "NoResponseError"),
+    route(1, "/alloc?mib=40", "MemoryLimitError"),
+    route(1, "/handles?n=5000", "HandleLimitError"),
+    route(2, "/code?name=connection-refused", "ConnectionRefused"),
+    route(2, "/unfinished", "BodyError:None", fates="BodyError:None"),
+    route(2, "/dropped", "BodyError:None", fates="BodyError:None"),
+    route(3, "/sleep?ms=3", content=b"slept"),
+    route(3, "/slow-body?ms=2", content=b"firstlast"),
+    route(0.4, "/spin", "GuestTimeoutError", strict=True),
+    route(0.4, "/sleep?ms=60000", "GuestTimeoutError", strict=True),
+    route(0.4, "/slow-body?ms=60000", "BodyError:GuestTimeoutError", fates="GuestTimeoutError", strict=True),
+    route(2, "/then?then=sleep&ms=2", content=b"done already"),
+    route(1, "/then?then=trap", content=b"done already", fates="TrapError"),
+    route(0.4, "/then?then=spin", content=b"done already", fates="GuestTimeoutError", strict=True),
+    route(8, "/echo", content=BODY, body="whole"),
+    route(4, "/echo", content=BODY, body="chunks"),
+    route(2, "/echo", "Own BodyError:Own", fates="Own BodyError:Own", body="fails"),
+    route(2, "/collect", "Own", body="fails"),
+    route(1, "/ignore-body", content=b"not read", body="endless"),
+    route(6, "/fetch?url=http://up/answers", content=b"up"),
+    route(3, "/fetch?url=http://up/streams", content=b"x" * 30_000),
+    route(2, "/fetch?url=http://up/refuses", content=b"ErrorCode::ConnectionRefused"),
+    route(2, "/fetch?url=http://up/fails", content=b'ErrorCode::InternalError(Some("RuntimeError"))'),
+    route(2, "/fetch?url=http://up/breaks-off"),
+    route(0.4, "/fetch?url=http://up/hangs", "GuestTimeoutError", strict=True),
+    route(1, "/fetch?first-byte-ms=3&url=http://up/hangs", content=b"ErrorCode::ConnectionReadTimeout"),
+    route(2, "/fetch-many?n=5&url=http://up/answers", content=b"up,up,up,up,up"),
+    route(2, "/fetch-and-forget?url=http://up/hangs", content=b"forgotten"),
+    route(1, "/fetch-and-trap?ms=1&url=http://up/hangs", "TrapError"),
+    route(2, "/proxy?method=POST&url=http://up/echoes", content=BODY, body="chunks"),
+    route(1, "/work-after?url=http://up/answers", content=b"done already"),
+    route(1, "/fetch?url=http://up/calls-again", content=b"Hello, World!"),
+]
+WEIGHTS = list(itertools.accumulate(route.weight for route in ROUTES))
+ACTS = ["read"] * 6 + ["chunks", "close", "drop", "wait", "cancel"]
+"""What a caller does. Only a task can be cancelled; a thread reads instead."""
+
+
+class Own(Exception):
+    """A caller's own."""
+
+
+def chunks(how: str) -> Iterator[bytes]:
+    for start in range(0, len(BODY), 700):
+        yield BODY[start : start + 700]
+        if how == "fails":
+            raise Own
+    while how == "endless":
+        yield BODY
+
+
+async def async_chunks(how: str) -> AsyncIterator[bytes]:
+    for chunk in chunks(how):
+        await asyncio.sleep(0)
+        yield chunk
+
+
+class Upstream:
+    """Behaves as the path says; from a thread, or as a coroutine."""
+
+    def __init__(self) -> None:
+        self.app: wasgi.App
+        self.leave = threading.Event()
+
+    def blocking(self, request: wasgi.Request) -> wasgi.Response:
+        way = request.path.strip("/0123456789")
+        if way == "hangs":
+            # a thread cannot be cancelled: it comes back by itself, when nobody waits any more
+            self.leave.wait(0.05)
+        elif way == "echoes":
+            return wasgi.Response(body=request.read())
+        elif way == "calls-again":
+            return self.app.handle(wasgi.Request("GET", "http://guest.local/hello"))
+        return self.answer(way, lambda: (b"x" * 1000 for _ in range(30)), lambda: chunks("fails"))
+
+    async def awaited(self, request: wasgi.Request) -> wasgi.Response:
+        way = request.path.strip("/0123456789")
+        await asyncio.sleep(0)
+        if way == "hangs":
+            await asyncio.Event().wait()
+        elif way == "echoes":
+            return wasgi.Response(body=await request.aread())
+        elif way == "calls-again":
+            return await self.app.handle_async(wasgi.Request("GET", "http://guest.local/hello"))
+
+        async def streams() -> AsyncIterator[bytes]:
+            for _ in range(30):
+                yield b"x" * 1000
+                await asyncio.sleep(0)
+
+        return self.answer(way, streams, lambda: async_chunks("fails"))
+
+    @staticmethod
+    def answer(way: str, streams: Callable[[], Any], breaks_off: Callable[[], Any]) -> wasgi.Response:
+        match way:
+            case "streams":
+                return wasgi.Response(body=streams())
+            case "breaks-off":
+                return wasgi.Response(body=breaks_off())
+            case "refuses":
+                raise wasgi.errors.ConnectionRefused
+            case "fails":
+                raise RuntimeError
+        return wasgi.Response(body=b"up")
+
+
+class Finding(AssertionError):
+    """Something that must not be."""
+
+
+def name_of(error: BaseException) -> str:
+    name = type(error).__name__
+    return (
+        f"{name}:{type(error.__cause__).__name__.removesuffix('Type')}" if isinstance(error, wasgi.BodyError) else name
+    )
+
+
+class Chaos:
+    def __init__(self, component: wasgi.Component, seed: int, exchanges: int) -> None:
+        self.seed = seed
+        self.exchanges = exchanges
+        self.numbers = iter(range(exchanges))
+        self.taking = threading.Lock()
+        self.ends: collections.Counter[str] = collections.Counter()
+        self.findings: list[str] = []
+        upstream = Upstream()
+        limits = {"memory": 32 << 20, "concurrency": 64, "queue": 1000}
+        self.apps = {
+            (strict, is_async): wasgi.App(
+                component,
+                outgoing=upstream.awaited if is_async else upstream.blocking,
+                limits=wasgi.Limits(timeout=0.03 if strict else 60.0, **limits),  # type: ignore[arg-type]
+            )
+            for strict in (False, True)
+            for is_async in (False, True)
+        }
+        # what an upstream calls has an app of its own, or the queue would wait for itself
+        self.again = wasgi.App(component)
+        upstream.app = self.again
+        self.upstream = upstream
+
+    def take(self) -> int | None:
+        with self.taking:
+            return next(self.numbers, None)
+
+    def plan(self, number: int, is_async: bool) -> tuple[Route, str, wasgi.App, wasgi.Request, random.Random]:
+        dice = random.Random(self.seed << 32 | number)
+        chosen = dice.choices(ROUTES, cum_weights=WEIGHTS)[0]
+        act = dice.choice(ACTS)
+        if act == "cancel" and not is_async:
+            act = "read"
+        if chosen.target == "/endless" and act in ("read", "chunks", "wait"):
+            act = "close"
+        app = self.apps[chosen.strict, is_async if dice.random() < 0.7 else not is_async]
+        body: Any = None
+        if chosen.body == "whole":
+            body = BODY
+        elif chosen.body:
+            body = async_chunks(chosen.body) if dice.random() < 0.5 else chunks(chosen.body)
+        request = wasgi.Request("POST" if body else "GET", f"http://guest.local{chosen.target}", body=body)
+        return chosen, act, app, request, dice
+
+    def judge(self, number: int, chosen: Route, act: str, end: str, content: bytes | None) -> None:
+        """`content` is what a caller has read that has read all."""
+        self.ends[end] += 1
+        allowed = set(chosen.fates if act == "wait" else chosen.ends)
+        if act == "cancel":
+            allowed.add("CancelledError")
+        if act in ("close", "drop"):
+            allowed.add("gave-up")
+        if end not in allowed:
+            self.findings.append(f"{number}: {chosen.target} {chosen.body} {act}: {end}, not one of {sorted(allowed)}")
+        elif content is not None and chosen.content is not None and content != chosen.content:
+            self.findings.append(f"{number}: {chosen.target} {act}: read {content[:100]!r}, {len(content)} bytes")
+
+    def blocking(self, number: int) -> None:
+        chosen, act, app, request, _ = self.plan(number, False)
+        content = None
+        try:
+            response = app.handle(request)
+            if act == "read":
+                content = response.read()
+            elif act == "chunks":
+                content = b"".join(response)
+            elif act == "wait":
+                response.wait()
+            elif act == "close":
+                with response:
+                    next(iter(response), None)
+            end = "ok" if act in ("read", "chunks", "wait") else "gave-up"
+        except Exception as error:
+            end = name_of(error)
+        self.judge(number, chosen, act, end, content)
+
+    async def awaited(self, number: int) -> None:
+        chosen, act, app, request, dice = self.plan(number, True)
+        content: bytes | None = None
+
+        async def work() -> str:
+            nonlocal content
+            response = await app.handle_async(request)
+            if act in ("read", "cancel"):
+                content = await response.aread()
+            elif act == "chunks":
+                content = b"".join([chunk async for chunk in response])
+            elif act == "wait":
+                await response.finished()
+            elif act == "close":
+                async with response:
+                    await anext(aiter(response), None)
+            return "ok" if act in ("read", "chunks", "wait", "cancel") else "gave-up"
+
+        try:
+            if act == "cancel":
+                task = asyncio.create_task(work())
+                if dice.random() < 0.5:
+                    for _ in range(dice.randrange(6)):
+                        await asyncio.sleep(0)
+                else:
+                    await asyncio.sleep(dice.random() * 0.004)
+                task.cancel()
+                end = await task
+            else:
+                end = await work()
+        except asyncio.CancelledError:
+            end = "CancelledError"
+        except Exception as error:
+            end = name_of(error)
+        self.judge(number, chosen, act, end, content)
+
+    async def tasks(self) -> None:
+        async def worker() -> None:
+            while (number := self.take()) is not None:
+                await self.awaited(number)
+
+        await asyncio.gather(*(worker() for _ in range(TASKS)))
+
+    def thread(self) -> None:
+        while (number := self.take()) is not None:
+            self.blocking(number)
+
+    def run(self) -> None:
+        threads = [threading.Thread(target=self.thread) for _ in range(THREADS)]
+        for thread in threads:
+            thread.start()
+        asyncio.run(self.tasks())
+        for thread in threads:
+            thread.join()
+
+
+def left_over() -> dict[str, int]:
+    """What must be zero when all is done."""
+    gc.collect()
+    stats = wasgi.stats()
+    names = ("exchanges", "queued", "outgoing", "calls", "feeds", "tasks", "slots", "memories", "stacks", "memory")
+    return {name: count for name in names if (count := getattr(stats, name))}
+
+
+def descriptors() -> int:
+    gc.collect()  # a closed event loop takes the pipe that woke it with it
+    return len(os.listdir("/proc/self/fd"))
+
+
+def threads_of_the_process() -> int:
+    return len(os.listdir("/proc/self/task"))
+
+
+def settle(condition: Callable[[], bool], seconds: float = 20) -> bool:
+    deadline = time.monotonic() + seconds
+    while not condition():
+        if time.monotonic() > deadline:
+            return False
+        time.sleep(0.01)
+    return True
+
+
+def run(seed: int, exchanges: int, say: Callable[[str], None] = lambda line: None) -> collections.Counter[str]:
+    """Runs so many exchanges; raises `Finding` if something was not as it must be. Returns how they ended for their callers."""
+    logging.getLogger("wasgi").setLevel(logging.CRITICAL)
+    component = wasgi.Component(PROBE)
+    Chaos(component, seed, min(exchanges, 500)).run()  # what is made once is made
+    settle(lambda: not left_over())
+    files, threads, before = descriptors(), threads_of_the_process(), wasgi.stats().outcomes
+    begun = time.monotonic()
+    chaos = Chaos(component, seed, exchanges)
+    chaos.run()
+    took = time.monotonic() - begun
+    findings = chaos.findings[:20]
+    if not settle(lambda: not left_over()):
+        findings.append(f"left over: {left_over()}")
+    if not settle(lambda: descriptors() <= files):
+        findings.append(f"descriptors: {files} before, {descriptors()} after")
+    spare = wasgi.stats().threads
+    if threads_of_the_process() > max(threads, spare + 80):
+        findings.append(f"threads: {threads} before, {threads_of_the_process()} after")
+    after = wasgi.stats().outcomes
+    outcomes = {name: after[name] - before[name] for name in after}
+    again = chaos.again.handle(wasgi.Request("GET", "http://guest.local/hello")).read()
+    if again != b"Hello, World!":
+        findings.append("the app does not serve any more")
+    say(f"seed {seed}: {exchanges} exchanges in {took:.0f} s, {exchanges / took:.0f} a second")
+    say(f"for their callers: {dict(chaos.ends.most_common())}")
+    say(
+        f"outcomes: {outcomes}; left over: {left_over() or 'nothing'}; descriptors: {files} before, {descriptors()} after"
+    )
+    # what an upstream calls is an exchange, too; one that is cancelled before it began is none
+    if sum(chaos.ends.values()) != exchanges:
+        findings.append(f"{exchanges} exchanges ended {sum(chaos.ends.values())} times")
+    if not 0.9 * exchanges < sum(outcomes.values()) < 1.1 * exchanges:
+        findings.append(f"outcomes of {sum(outcomes.values())} guests for {exchanges} exchanges")
+    if findings:
+        raise Finding(f"seed {seed}, {exchanges} exchanges:\n" + "\n".join(findings))
+    return chaos.ends
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--exchanges", type=int, default=10_000)
+    parser.add_argument("--seed", type=int, default=1)
+    options = parser.parse_args()
+    run(options.seed, options.exchanges, lambda line: print(line, flush=True))
+
+
+if __name__ == "__main__":
+    main()

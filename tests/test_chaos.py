@@ -1,0 +1,33 @@
+"""Some thousands of exchanges at random: each ends as it may, and nothing is left over. See `tests.chaos` for more of them."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+
+import pytest
+
+from .conftest import ROOT
+
+
+@pytest.mark.timeout(180)
+@pytest.mark.parametrize("seed", [1, 2])
+def test_nothing_is_left_over(seed: int) -> None:
+    """In a process of its own: its counters are those of these exchanges alone."""
+    command = [sys.executable, "-m", "tests.chaos", "--exchanges", "3000", "--seed", str(seed)]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=170)
+    assert done.returncode == 0, done.stdout + done.stderr
+
+
+def test_a_finding_is_found() -> None:
+    """The harness can fail: with an allowed outcome taken away it says which exchange ended otherwise."""
+    script = """
+import dataclasses
+from tests import chaos
+chaos.ROUTES[:] = [dataclasses.replace(route, ends=frozenset(), fates=frozenset()) for route in chaos.ROUTES]
+chaos.run(1, 50)
+"""
+    done = subprocess.run([sys.executable, "-c", script], cwd=ROOT, capture_output=True, text=True, timeout=50)
+    assert done.returncode == 1
+    assert "/hello" in done.stderr
+    assert "not one of []" in done.stderr
