@@ -45,6 +45,25 @@ bench *options:
     CARGO_PROFILE_DEV_OPT_LEVEL=3 maturin develop --uv
     python benches/hello.py {{ target }}/debug/examples/floor {{ options }}
 
+# A large body through an echo guest: speed, and peak memory.
+bench-echo *options:
+    CARGO_PROFILE_DEV_OPT_LEVEL=3 maturin develop --uv
+    python benches/echo.py {{ options }}
+
+# Mixed load for a long time: memory and descriptors stay where they are.
+soak *options:
+    python benches/soak.py {{ options }}
+
+# Exchanges at random; the tests run some thousands of them.
+chaos *options:
+    python -m tests.chaos {{ options }}
+
+# Fuzzes what turns foreign bytes into our types, so many seconds each (needs `cargo install cargo-fuzz`).
+fuzz seconds="60":
+    for target in url fields; do \
+      cargo fuzz run --sanitizer none "$target" -- -max_len=256 -max_total_time={{ seconds }}; \
+    done
+
 # A wheel for users.
 wheel:
     maturin build --release --locked

@@ -6,14 +6,13 @@ use std::sync::{Arc, Mutex, Weak};
 use std::task::{Context, Poll, Waker, ready};
 
 use bytes::Bytes;
-use http::HeaderMap;
-use http::header::{CONTENT_LENGTH, HeaderName, HeaderValue};
 use http_body::{Body, Frame};
 use wasmtime_wasi_http::{Error as HostError, WasiBody};
 
 use crate::clock::{Clock, Wait};
 use crate::code::{ErrorCode, Payload};
 use crate::error::Error;
+use crate::fields;
 use crate::owner::Shared;
 use crate::sync::lock;
 
@@ -48,19 +47,6 @@ impl Side {
         };
         ErrorCode { name, payload: Payload::Size(Some(bytes)) }
     }
-}
-
-/// How large fields are, counted as wasmtime-wasi-http counts those that a guest makes: names and values, and for each
-/// what it takes to keep it, so that empty ones count, too.
-pub fn fields_size(fields: &HeaderMap) -> u64 {
-    let names: usize = fields.keys().map(|name| name.as_str().len() + size_of::<HeaderName>()).sum();
-    let values: usize = fields.values().map(|value| value.len() + size_of::<HeaderValue>()).sum();
-    (names + values) as u64
-}
-
-/// The length that a message announces for its body.
-pub fn announced(headers: &HeaderMap) -> Option<u64> {
-    headers.get(CONTENT_LENGTH)?.to_str().ok()?.parse().ok()
 }
 
 /// What bounds a body on its way into a guest.
@@ -117,7 +103,7 @@ impl Inflow {
         }
         if let Some(trailers) = frame.trailers_ref() {
             self.check(None)?;
-            let size = fields_size(trailers);
+            let size = fields::size(trailers);
             if let Some(limit) = self.bounds.fields.filter(|limit| size > *limit) {
                 return Err(self.refuse(side.trailer_size(size), "fields", limit));
             }

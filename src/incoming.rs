@@ -25,7 +25,8 @@ use crate::code::ErrorCode;
 use crate::component::{Component, Prepared};
 use crate::engine::{Ticking, World, world};
 use crate::error::{Error, Trap, chain};
-use crate::flow::{Bounds, Inflow, Outflow, OutflowReader, Side, announced, fields_size};
+use crate::fields;
+use crate::flow::{Bounds, Inflow, Outflow, OutflowReader, Side};
 use crate::gate::{Admission, Gate, Permit};
 use crate::host::{Grants, Host};
 use crate::limits::{Limits, Meter};
@@ -113,7 +114,7 @@ impl App {
         let head_only = request.method() == http::Method::HEAD;
         let bounds = Bounds {
             side: Side::Request,
-            length: announced(request.headers()),
+            length: fields::announced_length(request.headers()),
             limit: limits.request_body,
             fields: limits.fields,
         };
@@ -154,11 +155,11 @@ impl App {
 
 /// What a request says of itself must fit its limits.
 fn check_request(headers: &http::HeaderMap, limits: &Limits) -> Result<(), Error> {
-    let size = fields_size(headers);
+    let size = fields::size(headers);
     if let Some(value) = limits.fields.filter(|limit| size > *limit) {
         return Err(Error::Limited { code: Side::Request.header_size(size), limit: "fields", value });
     }
-    let length = announced(headers).unwrap_or(0);
+    let length = fields::announced_length(headers).unwrap_or(0);
     if let Some(value) = limits.request_body.filter(|limit| length > *limit) {
         return Err(Error::Limited { code: Side::Request.body_size(length), limit: "request_body", value });
     }
@@ -241,7 +242,7 @@ impl Exchange {
                 let observer = self.owner.observe();
                 let owner = std::mem::replace(&mut self.owner, observer);
                 let (parts, body) = response.into_parts();
-                let length = announced(&parts.headers);
+                let length = fields::announced_length(&parts.headers);
                 let is_bare = self.head_only || matches!(parts.status.as_u16(), 100..=199 | 204 | 304);
                 let limit = self.response_body;
                 if let (Some(size), Some(value), false) = (length, limit, is_bare)

@@ -6,6 +6,7 @@ pub mod code;
 pub mod component;
 pub mod engine;
 pub mod error;
+pub mod fields;
 mod flow;
 pub mod gate;
 pub mod host;
@@ -21,6 +22,7 @@ mod signals;
 pub mod stats;
 pub mod stdio;
 mod sync;
+pub mod url;
 
 /// The native module, `wasgi._wasgi`.
 #[pyo3::pymodule(gil_used = true)]

@@ -25,7 +25,7 @@ pub struct Limits {
     pub timeout: Option<Duration>,
     /// Units of wasmtime's fuel.
     pub fuel: Option<u64>,
-    /// Bytes of one set of fields, counted as [`crate::flow::fields_size`] does.
+    /// Bytes of one set of fields, counted as [`crate::fields::size`] does.
     pub fields: Option<u64>,
     /// Bytes.
     pub request_body: Option<u64>,
@@ -62,7 +62,7 @@ impl Limits {
         concurrency: None,
         queue: 0,
         queue_timeout: None,
-        chunks: 4,
+        chunks: 8,
     };
 }
 

@@ -15,7 +15,8 @@ use wasmtime_wasi_http::{Error as HostError, RequestOptions, WasiBody, WasiHttpH
 
 use crate::body::{CHUNK, Expected, GuestBody};
 use crate::code::{ErrorCode, Payload};
-use crate::flow::{Bounds, Inflow, Side, announced, fields_size};
+use crate::fields;
+use crate::flow::{Bounds, Inflow, Side};
 use crate::limits::Limits;
 use crate::owner::Owner;
 use crate::stats::Counters;
@@ -134,19 +135,20 @@ impl WasiHttpHooks for Hooks {
             between_bytes: options.between_bytes_timeout,
         });
         let (parts, body) = request.into_parts();
-        let expected = Expected::Body { side: Side::Request, length: announced(&parts.headers), limit: None };
+        let expected =
+            Expected::Body { side: Side::Request, length: fields::announced_length(&parts.headers), limit: None };
         let body = GuestBody::new(body, expected, self.exchange.observe());
         let fields = self.limits.fields;
         let head_only = parts.method == http::Method::HEAD;
         let answer = upstream.send(http::Request::from_parts(parts, body), timeouts);
         Box::new(async move {
             let response = within(timeouts, answer).await.map_err(ErrorCode::into_host)?;
-            let size = fields_size(response.headers());
+            let size = fields::size(response.headers());
             if fields.is_some_and(|most| size > most) {
                 return Err(Side::Response.header_size(size).into_host());
             }
             let is_bare = head_only || matches!(response.status().as_u16(), 100..=199 | 204 | 304);
-            let length = announced(response.headers()).filter(|_| !is_bare);
+            let length = fields::announced_length(response.headers()).filter(|_| !is_bare);
             let bounds = Bounds { side: Side::Response, length, limit: None, fields };
             let response = response.map(|body| {
                 let body = Inflow::of_upstream(body, bounds);

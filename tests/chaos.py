@@ -1,8 +1,8 @@
-"""Exchanges at random: guests that answer, trap, spin, stall, stream and die, callers that read, give up, cancel and wait,
-upstreams that answer, fail, hang and break off; from one event loop and several threads at once.
+"""Exchanges at random: guests that answer, trap, spin, stall, stream and die, callers that read, give up, cancel and
+wait, upstreams that answer, fail, hang and break off; from one event loop and several threads at once.
 
-Each exchange has a plan, made from the seed and its number alone. It must end in an outcome that its plan allows, and when all
-have ended nothing may be left over of them.
+Each exchange has a plan, made from the seed and its number alone. It must end in an outcome that its plan allows, and
+when all have ended nothing may be left over of them.
 
     python -m tests.chaos --exchanges 1000000 --seed 1
 """
@@ -318,6 +318,11 @@ class Chaos:
             thread.join()
 
 
+def quiet() -> None:
+    """What upstreams raise here is meant, and would fill the log."""
+    logging.getLogger("wasgi").setLevel(logging.CRITICAL)
+
+
 def left_over() -> dict[str, int]:
     """What must be zero when all is done."""
     gc.collect()
@@ -345,8 +350,12 @@ def settle(condition: Callable[[], bool], seconds: float = 20) -> bool:
 
 
 def run(seed: int, exchanges: int, say: Callable[[str], None] = lambda line: None) -> collections.Counter[str]:
-    """Runs so many exchanges; raises `Finding` if something was not as it must be. Returns how they ended for their callers."""
-    logging.getLogger("wasgi").setLevel(logging.CRITICAL)
+    """Runs so many exchanges; raises `Finding` if something was not as it must be.
+
+    Returns:
+        How they ended for their callers.
+    """
+    quiet()
     component = wasgi.Component(PROBE)
     Chaos(component, seed, min(exchanges, 500)).run()  # what is made once is made
     settle(lambda: not left_over())
@@ -370,9 +379,8 @@ def run(seed: int, exchanges: int, say: Callable[[str], None] = lambda line: Non
         findings.append("the app does not serve any more")
     say(f"seed {seed}: {exchanges} exchanges in {took:.0f} s, {exchanges / took:.0f} a second")
     say(f"for their callers: {dict(chaos.ends.most_common())}")
-    say(
-        f"outcomes: {outcomes}; left over: {left_over() or 'nothing'}; descriptors: {files} before, {descriptors()} after"
-    )
+    say(f"outcomes: {outcomes}")
+    say(f"left over: {left_over() or 'nothing'}; descriptors: {files} before, {descriptors()} after")
     # what an upstream calls is an exchange, too; one that is cancelled before it began is none
     if sum(chaos.ends.values()) != exchanges:
         findings.append(f"{exchanges} exchanges ended {sum(chaos.ends.values())} times")

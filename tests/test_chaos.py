@@ -1,4 +1,4 @@
-"""Some thousands of exchanges at random: each ends as it may, and nothing is left over. See `tests.chaos` for more of them."""
+"""Some thousands of exchanges at random: each ends as it may, and nothing is left over. `tests.chaos` runs more."""
 
 from __future__ import annotations
 

@@ -70,7 +70,7 @@ def test_limits_say_what_they_are() -> None:
     assert repr(wasgi.Limits(memory=1 << 20, fuel=5, request_body=None)) == (
         "Limits(memory=1048576, table_elements=1000000, instances=256, handles=4096, timeout=30.0, fuel=5, "
         "fields=65536, request_body=None, response_body=None, outgoing=1000, outgoing_concurrency=64, concurrency=256, "
-        "queue=0, queue_timeout=10.0, chunks=4)"
+        "queue=0, queue_timeout=10.0, chunks=8)"
     )
     assert wasgi.Limits(timeout=1) == wasgi.Limits(timeout=1.0)
     assert wasgi.Limits(timeout=1) != wasgi.Limits(timeout=2)

@@ -148,7 +148,7 @@ if hasattr(os, "register_at_fork"):
 
 
 def own_loop() -> LoopBridge:
-    """The event loop of our own, on a thread of its own, for calls from where no loop runs; started when first asked for."""
+    """The event loop of our own, on its own thread, for calls from where no loop runs; started when first asked for."""
     global _own
     with _own_lock:
         if _own is None:

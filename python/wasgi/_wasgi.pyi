@@ -183,7 +183,7 @@ class Limits:
         concurrency: int | None = 256,
         queue: int = 0,
         queue_timeout: float | None = 10.0,
-        chunks: int = 4,
+        chunks: int = 8,
     ) -> Self: ...
     @property
     def memory(self) -> int | None: ...

@@ -2,13 +2,14 @@
 
 use std::sync::Mutex;
 
-use http::{HeaderMap, HeaderName, HeaderValue};
+use http::HeaderMap;
 use pyo3::exceptions::PyValueError;
 use pyo3::prelude::*;
 use pyo3::sync::PyOnceLock;
 use pyo3::types::{PyBytes, PyList, PyTuple};
 
 use super::lock;
+use crate::fields::{self, Wrong};
 
 /// The fields of a message: as they came from a guest, or as the `Headers` that Python has seen and may have changed.
 pub struct Fields(Mutex<State>);
@@ -57,16 +58,15 @@ impl Fields {
             State::Native(map) => return Ok(map.clone()),
             State::Python(headers) => headers.clone_ref(py),
         };
-        let mut map = HeaderMap::new();
-        for pair in headers.bind(py).getattr("raw")?.try_iter()? {
-            let (name, value): (Bound<'_, PyBytes>, Bound<'_, PyBytes>) = pair?.extract()?;
-            let name = HeaderName::from_bytes(name.as_bytes())
-                .map_err(|_| PyValueError::new_err(format!("invalid header name: {name:?}")))?;
-            let value = HeaderValue::from_bytes(value.as_bytes())
-                .map_err(|_| PyValueError::new_err(format!("invalid value of header `{name}`: {value:?}")))?;
-            map.try_append(name, value).map_err(|_| PyValueError::new_err("too many headers"))?;
-        }
-        Ok(map)
+        let pairs: Vec<(Bound<'_, PyBytes>, Bound<'_, PyBytes>)> = headers.bind(py).getattr("raw")?.extract()?;
+        fields::from_pairs(pairs.iter().map(|(name, value)| (name.as_bytes(), value.as_bytes()))).map_err(|wrong| {
+            let show = |bytes: &[u8]| format!("{:?}", PyBytes::new(py, bytes));
+            PyValueError::new_err(match wrong {
+                Wrong::Name(name) => format!("invalid header name: {}", show(&name)),
+                Wrong::Value(name, value) => format!("invalid value of header `{name}`: {}", show(&value)),
+                Wrong::TooMany => "too many headers".to_owned(),
+            })
+        })
     }
 
     pub fn traverse(&self, visit: &pyo3::PyVisit<'_>) -> Result<(), pyo3::PyTraverseError> {

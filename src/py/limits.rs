@@ -46,7 +46,7 @@ impl Default for PyLimits {
             concurrency: Some(256),
             queue: 0,
             queue_timeout: Some(10.0),
-            chunks: 4,
+            chunks: 8,
         }
     }
 }
@@ -89,10 +89,10 @@ impl PyLimits {
         signature = (*, memory=Some(256 << 20), table_elements=Some(1_000_000), instances=Some(256), handles=Some(4096),
             timeout=Some(30.0), fuel=None, fields=Some(64 << 10), request_body=None, response_body=None,
             outgoing=Some(1000), outgoing_concurrency=Some(64), concurrency=Some(256), queue=0,
-            queue_timeout=Some(10.0), chunks=4),
+            queue_timeout=Some(10.0), chunks=8),
         text_signature = "(*, memory=268435456, table_elements=1000000, instances=256, handles=4096, timeout=30.0, \
             fuel=None, fields=65536, request_body=None, response_body=None, outgoing=1000, outgoing_concurrency=64, \
-            concurrency=256, queue=0, queue_timeout=10.0, chunks=4)"
+            concurrency=256, queue=0, queue_timeout=10.0, chunks=8)"
     )]
     #[allow(clippy::too_many_arguments)]
     fn new(

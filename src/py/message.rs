@@ -121,50 +121,8 @@ impl PyRequest {
     }
 }
 
-/// An absolute URL. Characters that a URL cannot hold, in its path and query, are percent-encoded.
 fn parse_url(url: &str) -> PyResult<Uri> {
-    let wrong = |why: &str| PyValueError::new_err(format!("invalid URL: {why}: {url:?}"));
-    let Some((scheme, rest)) = url.split_once("://") else {
-        return Err(wrong("it must be absolute, like \"http://example.com/path\""));
-    };
-    let rest = rest.split_once('#').map_or(rest, |(before, _)| before);
-    let (authority, target) = rest.split_at(rest.find(['/', '?']).unwrap_or(rest.len()));
-    if authority.is_empty() || authority.starts_with(':') {
-        return Err(wrong("it has no host"));
-    }
-    if authority.contains('@') {
-        return Err(wrong("it has credentials; hint: send an `authorization` header"));
-    }
-    if !authority.is_ascii() {
-        return Err(wrong("its host is not ASCII; hint: encode it by IDNA (\"xn--…\")"));
-    }
-    let mut encoded = String::with_capacity(target.len() + 1);
-    if !target.starts_with('/') {
-        encoded.push('/');
-    }
-    for character in target.chars() {
-        if character.is_ascii_graphic() && !matches!(character, '"' | '<' | '>' | '\\' | '^' | '`' | '{' | '|' | '}') {
-            encoded.push(character);
-        } else if character.is_ascii_control() {
-            return Err(wrong("it has a control character"));
-        } else {
-            let mut buffer = [0; 4];
-            for byte in character.encode_utf8(&mut buffer).bytes() {
-                encoded.push_str(&format!("%{byte:02X}"));
-            }
-        }
-    }
-    let uri = Uri::builder()
-        .scheme(scheme)
-        .authority(authority)
-        .path_and_query(encoded)
-        .build()
-        .map_err(|error| wrong(&error.to_string()))?;
-    if uri.authority().is_some_and(|authority| authority.port_u16().is_none() && authority.as_str() != authority.host())
-    {
-        return Err(wrong("its port is no number up to 65535"));
-    }
-    Ok(uri)
+    crate::url::parse(url).map_err(|why| PyValueError::new_err(format!("invalid URL: {why}: {url:?}")))
 }
 
 #[pymethods]

@@ -1,0 +1,19 @@
+//! Any text is a URL or it is refused; what was read is whole, ASCII, and reads the same again.
+#![no_main]
+
+#[path = "../../src/url.rs"]
+mod url;
+
+libfuzzer_sys::fuzz_target!(|text: &str| {
+    let Ok(uri) = url::parse(text) else { return };
+    let written = uri.to_string();
+    assert!(written.is_ascii());
+    assert!(!written.contains(|character: char| character.is_ascii_control() || character == ' ' || character == '#'));
+    assert!(uri.path().starts_with('/'));
+    let authority = uri.authority().expect("an authority");
+    assert!(!authority.host().is_empty());
+    assert!(!authority.as_str().contains('@'));
+    assert!(authority.as_str() == authority.host() || authority.port_u16().is_some());
+    assert!(!uri.scheme_str().expect("a scheme").is_empty());
+    assert_eq!(url::parse(&written).as_ref(), Ok(&uri), "{text:?} became {written:?}");
+});

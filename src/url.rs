@@ -1,0 +1,57 @@
+//! Absolute URLs, from whoever makes a request, as `http::Uri`.
+
+use http::Uri;
+
+/// Reads an absolute URL. Characters that a URL cannot hold are percent-encoded in its path and query; a fragment is left out.
+/// The error says what is wrong with it.
+pub fn parse(url: &str) -> Result<Uri, String> {
+    let Some((scheme, rest)) = url.split_once("://") else {
+        return Err("it must be absolute, like \"http://example.com/path\"".into());
+    };
+    if !scheme.starts_with(|first: char| first.is_ascii_alphabetic()) {
+        return Err("its scheme must begin with a letter".into());
+    }
+    let rest = rest.split_once('#').map_or(rest, |(before, _)| before);
+    let (authority, target) = rest.split_at(rest.find(['/', '?']).unwrap_or(rest.len()));
+    if authority.is_empty() || authority.starts_with(':') {
+        return Err("it has no host".into());
+    }
+    if authority.contains('@') {
+        return Err("it has credentials; hint: send an `authorization` header".into());
+    }
+    if !authority.is_ascii() {
+        return Err("its host is not ASCII; hint: encode it by IDNA (\"xn--…\")".into());
+    }
+    let uri = Uri::builder()
+        .scheme(scheme)
+        .authority(authority)
+        .path_and_query(encode(target)?)
+        .build()
+        .map_err(|error| error.to_string())?;
+    if uri.authority().is_some_and(|authority| authority.port_u16().is_none() && authority.as_str() != authority.host())
+    {
+        return Err("its port is no number up to 65535".into());
+    }
+    Ok(uri)
+}
+
+/// A path with its query, encoded where it has to be.
+fn encode(target: &str) -> Result<String, String> {
+    let mut encoded = String::with_capacity(target.len() + 1);
+    if !target.starts_with('/') {
+        encoded.push('/');
+    }
+    for character in target.chars() {
+        if character.is_ascii_graphic() && !matches!(character, '"' | '<' | '>' | '\\' | '^' | '`' | '{' | '|' | '}') {
+            encoded.push(character);
+        } else if character.is_ascii_control() {
+            return Err("it has a control character".into());
+        } else {
+            let mut buffer = [0; 4];
+            for byte in character.encode_utf8(&mut buffer).bytes() {
+                encoded.push_str(&format!("%{byte:02X}"));
+            }
+        }
+    }
+    Ok(encoded)
+}
