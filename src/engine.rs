@@ -28,7 +28,7 @@ const IDLE_TICKS: u32 = 100;
 const KEEP_RESIDENT: usize = 64 << 10;
 
 /// What a table in a slot of the pool can grow to: address space, not memory.
-const TABLE_ELEMENTS: usize = 10_000_000;
+const TABLE_ELEMENTS: usize = 1_000_000;
 
 /// Numbers of slots to try, largest first: an address-space limit may refuse the larger ones.
 const POOL_SLOTS: [u32; 3] = [1024, 256, 64];

@@ -355,7 +355,9 @@ async fn run(
 
 impl Guest {
     fn tell_fuel(&self) {
-        if let (Some(limit), Ok(left)) = (self.store.data().fuel(), self.store.get_fuel()) {
+        // asked only where it is counted: elsewhere the answer is an error, with a backtrace of ours in it
+        let Some(limit) = self.store.data().fuel() else { return };
+        if let Ok(left) = self.store.get_fuel() {
             let _ = self.shared.fuel.set(limit.saturating_sub(left));
         }
     }
