@@ -15,6 +15,7 @@ build:
 # Formatting, lints, types, stubs.
 check:
     cargo fmt --check
+    cargo fmt --check --manifest-path fuzz/Cargo.toml
     cargo clippy --all-targets --locked -- -D warnings
     ruff format --check .
     ruff check .
@@ -24,6 +25,7 @@ check:
 # Puts the code into form.
 fmt:
     cargo fmt
+    cargo fmt --manifest-path fuzz/Cargo.toml
     ruff check --fix .
     ruff format .
 

@@ -2,8 +2,8 @@
 
     just soak --minutes 10
 
-Runs the exchanges of `tests.chaos` round by round. The first tenth warms up; after that the line that fits the memory of
-each round best must not rise by more than a tenth of it.
+Runs the exchanges of `tests.chaos` round by round. The first tenth warms up; after that the line that fits the memory
+of each round best must not rise by more than a tenth of it.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from pathlib import Path
 import wasgi
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
-from tests import chaos
+from tests import chaos, conftest
 
 
 def resident() -> float:
@@ -35,7 +35,7 @@ def main() -> None:
     parser.add_argument("--minutes", type=float, default=10)
     parser.add_argument("--seed", type=int, default=1)
     options = parser.parse_args()
-    component = wasgi.Component(chaos.PROBE)
+    component = wasgi.Component(conftest.PROBE)
     chaos.quiet()
     begun, rounds = time.monotonic(), list[tuple[float, float, int]]()
     exchanges, seed = 0, options.seed

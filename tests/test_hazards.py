@@ -482,7 +482,7 @@ class TestLoops:
             task._log_destroy_pending = False  # type: ignore[attr-defined]
 
     def test_a_response_may_be_read_where_no_loop_runs_any_more(self, app: AppMaker) -> None:
-        response = asyncio.run(app().handle_async(get("/slow-body?ms=50")))  # type: ignore[arg-type]
+        response = asyncio.run(app().handle_async(get("/slow-body?ms=50")))
         assert response.text == "firstlast"
 
     def test_trio_is_told_what_to_do(self, app: AppMaker) -> None:

@@ -136,8 +136,11 @@ def test_the_callers_own_exception_is_handed_out_once(app: AppMaker) -> None:
     class Own(Exception):
         pass
 
+    answered = threading.Event()
+
     def body() -> Iterator[bytes]:
         yield b"begun"
+        answered.wait(10)
         raise Own("mine")
 
     def read(response: wasgi.Response) -> weakref.ref[Own]:
@@ -148,6 +151,7 @@ def test_the_callers_own_exception_is_handed_out_once(app: AppMaker) -> None:
         raise AssertionError("nothing was raised")
 
     response = app().handle(post("/echo", body()))
+    answered.set()
     own = read(response)
     until(lambda: gc.collect() >= 0 and own() is None)
     with pytest.raises(wasgi.WasgiError, match=r"the request's body raised Own\('mine'\)"):

@@ -11,7 +11,8 @@ libfuzzer_sys::fuzz_target!(|pairs: Vec<(&[u8], &[u8])>| {
     for (name, _) in &pairs {
         let lower = name.to_ascii_lowercase();
         let name = std::str::from_utf8(&lower).expect("a name is ASCII");
-        let given = pairs.iter().filter(|(other, _)| other.eq_ignore_ascii_case(name.as_bytes())).map(|(_, value)| *value);
+        let given =
+            pairs.iter().filter(|(other, _)| other.eq_ignore_ascii_case(name.as_bytes())).map(|(_, value)| *value);
         assert!(map.get_all(name).iter().map(|value| value.as_bytes()).eq(given));
     }
     for (name, value) in &map {

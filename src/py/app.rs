@@ -175,13 +175,13 @@ impl PyApp {
         Awaitable::new(Handle::New { app: slf, request })
     }
 
-    #[pyo3(signature = (timeout=Some(10.0)))]
+    #[pyo3(signature = (timeout=Some(10.0)), text_signature = "($self, timeout=10.0)")]
     fn close(&self, py: Python<'_>, timeout: Option<f64>) -> PyResult<()> {
         let mut closing = self.closing(py, timeout)?;
         block_on(py, |cx| closing.as_mut().poll(cx))
     }
 
-    #[pyo3(signature = (timeout=Some(10.0)))]
+    #[pyo3(signature = (timeout=Some(10.0)), text_signature = "($self, timeout=10.0)")]
     fn aclose(&self, py: Python<'_>, timeout: Option<f64>) -> PyResult<Awaitable> {
         Ok(Awaitable::new(Closed(self.closing(py, timeout)?)))
     }
