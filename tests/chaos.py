@@ -332,8 +332,8 @@ def left_over() -> dict[str, int]:
 
 
 def descriptors() -> int:
-    # A closed event loop takes the pipe that woke it with it. What a thread without the GIL let go of is released when the
-    # native module is next called.
+    # A closed event loop takes the pipe that woke it with it. What a thread without the GIL let go of is released when
+    # the native module is next called.
     wasgi.stats()
     gc.collect()
     return len(os.listdir("/proc/self/fd"))
