@@ -55,6 +55,11 @@ impl GuestBody {
         self.received
     }
 
+    /// Whether the clean end is known, without trailers, though it has not been taken.
+    pub fn has_ended(&self) -> bool {
+        matches!(self.held, Some(Ok(Next::End(None)))) && self.owner.overruled().is_none()
+    }
+
     pub fn owner(&self) -> &Owner {
         &self.owner
     }

@@ -77,6 +77,17 @@ impl App {
         Ok(Box::pin(gate.drained(drain)?))
     }
 
+    /// Opens it again after [`Self::close`], and makes what the first exchange of this process would have to wait for.
+    pub fn warm(&self) -> Result<(), Error> {
+        let world = world()?;
+        self.component.prepared(world, self.limits.fuel.is_some())?;
+        world.runtime.handle()?;
+        if self.closed.swap(false, Ordering::SeqCst) {
+            *lock(&self.gate) = None;
+        }
+        Ok(())
+    }
+
     pub fn is_closed(&self) -> bool {
         self.closed.load(Ordering::SeqCst)
     }

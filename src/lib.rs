@@ -49,7 +49,7 @@ mod _wasgi {
     #[pymodule_export]
     use crate::py::loops::LoopBridge;
     #[pymodule_export]
-    use crate::py::message::{PyReport, PyRequest, PyResponse, PyTimeouts};
+    use crate::py::message::{_request_of_server, PyReport, PyRequest, PyResponse, PyTimeouts};
     #[pymodule_export]
     use crate::py::reading::{AsyncChunks, Chunks};
     #[pymodule_export]

@@ -1,6 +1,7 @@
 //! Absolute URLs, from whoever makes a request, as `http::Uri`.
 
 use http::Uri;
+use http::uri::PathAndQuery;
 
 /// Reads an absolute URL. Characters that a URL cannot hold are percent-encoded in its path and query; a fragment is left out.
 /// The error says what is wrong with it.
@@ -13,6 +14,24 @@ pub fn parse(url: &str) -> Result<Uri, String> {
     }
     let rest = rest.split_once('#').map_or(rest, |(before, _)| before);
     let (authority, target) = rest.split_at(rest.find(['/', '?']).unwrap_or(rest.len()));
+    build(scheme, authority, encode(target.as_bytes())?)
+}
+
+/// Puts together what a server has read: the target (a path with its query, or `*`) as it came, byte for byte, where
+/// a URL can hold it.
+pub fn of_server(scheme: &str, authority: &str, target: &[u8]) -> Result<Uri, String> {
+    let as_it_is = std::str::from_utf8(target)
+        .ok()
+        .filter(|target| target.is_ascii() && !target.contains('#') && target.parse::<PathAndQuery>().is_ok());
+    let target = match as_it_is {
+        Some("*") => "*".to_owned(),
+        Some(target) if target.starts_with('/') => target.to_owned(),
+        _ => encode(target)?,
+    };
+    build(scheme, authority, target)
+}
+
+fn build(scheme: &str, authority: &str, target: String) -> Result<Uri, String> {
     if authority.is_empty() || authority.starts_with(':') {
         return Err("it has no host".into());
     }
@@ -25,7 +44,7 @@ pub fn parse(url: &str) -> Result<Uri, String> {
     let uri = Uri::builder()
         .scheme(scheme)
         .authority(authority)
-        .path_and_query(encode(target)?)
+        .path_and_query(target)
         .build()
         .map_err(|error| error.to_string())?;
     if uri.authority().is_some_and(|authority| authority.port_u16().is_none() && authority.as_str() != authority.host())
@@ -36,21 +55,19 @@ pub fn parse(url: &str) -> Result<Uri, String> {
 }
 
 /// A path with its query, encoded where it has to be.
-fn encode(target: &str) -> Result<String, String> {
+fn encode(target: &[u8]) -> Result<String, String> {
     let mut encoded = String::with_capacity(target.len() + 1);
-    if !target.starts_with('/') {
+    if !target.starts_with(b"/") {
         encoded.push('/');
     }
-    for character in target.chars() {
-        if character.is_ascii_graphic() && !matches!(character, '"' | '<' | '>' | '\\' | '^' | '`' | '{' | '|' | '}') {
-            encoded.push(character);
-        } else if character.is_ascii_control() {
-            return Err("it has a control character".into());
-        } else {
-            let mut buffer = [0; 4];
-            for byte in character.encode_utf8(&mut buffer).bytes() {
+    for &byte in target {
+        match byte {
+            b'"' | b'<' | b'>' | b'\\' | b'^' | b'`' | b'{' | b'|' | b'}' | b'#' | b' ' => {
                 encoded.push_str(&format!("%{byte:02X}"));
             }
+            _ if byte.is_ascii_graphic() => encoded.push(char::from(byte)),
+            _ if byte.is_ascii_control() => return Err("it has a control character".into()),
+            _ => encoded.push_str(&format!("%{byte:02X}")),
         }
     }
     Ok(encoded)

@@ -5,7 +5,6 @@ import os as _os
 
 from wasgi import errors
 from wasgi._wasgi import (
-    App,
     Component,
     Dir,
     Limits,
@@ -18,6 +17,7 @@ from wasgi._wasgi import (
     _shut_down,
     stats,
 )
+from wasgi.app import App
 from wasgi.errors import (
     AppClosedError,
     BodyError,

@@ -42,6 +42,7 @@ __all__ = [
     "Timeouts",
     "_after_fork",
     "_outline",
+    "_request_of_server",
     "_restore_component",
     "_shut_down",
     "_wit",
@@ -86,6 +87,9 @@ class AsyncChunks(AsyncIterator[bytes]):
     def __aiter__(self) -> Self: ...
     def __anext__(self) -> Coroutine[Any, Any, bytes]: ...
     def aclose(self) -> Coroutine[Any, Any, None]: ...
+    @property
+    def ended(self) -> bool:
+        """Whether no chunk will follow, where that is known already."""
 
 @final
 class Component:
@@ -235,33 +239,7 @@ class Dir:
 
 @disjoint_base
 class App:
-    """A component, and the terms on which its guests run. Each exchange gets a fresh instance.
-
-    Args:
-        component: A `Component`, or what one is loaded from.
-        outgoing: Who answers the guest's outgoing requests: a function or coroutine function from `Request` to
-            `Response`, or another `App`. A coroutine function runs as a task of the caller's event loop (of one of our
-            own where none runs), anything else on a thread of ours; both see the caller's context variables. None: each
-            request is denied with `HTTP-request-denied`.
-        env: The guest's environment; empty unless given.
-        args: The guest's arguments; empty unless given.
-        dirs: The directories that the guest sees, by the paths it sees them at: a `Dir`, or a path, then read-only.
-        stdout: Where the guest's lines go: a callable that takes each line (a str with the attributes ``stream`` and
-            ``exchange``), or a text file. None: the logger ``wasgi.guest``, stdout as INFO and stderr as WARNING.
-        stderr: Likewise.
-        limits: What each guest may use up; `Limits` says the defaults.
-        reuse: None, the only choice in this version: a fresh instance for each exchange.
-
-    Raises:
-        ComponentError: The component cannot be loaded.
-        TypeError: An option of the wrong type.
-        ValueError: An option of the wrong value, say a directory that does not exist.
-
-    Example:
-        >>> app = wasgi.App("hello.wasm")
-        >>> app.handle(wasgi.Request("GET", "http://example.com/")).text
-        'Hello, World!'
-    """
+    """What `wasgi.App` adds ASGI and WSGI to; the arguments are described there."""
 
     def __new__(
         cls,
@@ -316,6 +294,7 @@ class App:
         """
     def aclose(self, timeout: float | None = 10.0) -> Coroutine[Any, Any, None]:
         """Like `close`, for a task of an asyncio event loop."""
+    def _warm(self) -> None: ...
     @property
     def closed(self) -> bool:
         """Whether `close` was called."""
@@ -608,6 +587,14 @@ class FeedHandle:
     def next(self) -> None: ...
 
 def _after_fork() -> None: ...
+def _request_of_server(
+    method: str,
+    scheme: str,
+    authority: str,
+    target: bytes,
+    headers: Sequence[tuple[bytes, bytes]],
+    body: _Body | None,
+) -> Request: ...
 def _outline(source: bytes) -> tuple[list[str], list[str], str | None, list[str]]: ...
 def _restore_component(path: str, digest: str) -> Component: ...
 def _shut_down() -> None: ...

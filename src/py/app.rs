@@ -186,6 +186,12 @@ impl PyApp {
         Ok(Awaitable::new(Closed(self.closing(py, timeout)?)))
     }
 
+    /// For start-up: see [`App::warm`].
+    fn _warm(&self, py: Python<'_>) -> PyResult<()> {
+        super::threads::threads().ensure(py)?;
+        py.detach(|| self.app.warm()).map_err(|error| to_py(py, &error))
+    }
+
     #[getter]
     fn closed(&self) -> bool {
         self.app.is_closed()

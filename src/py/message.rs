@@ -7,7 +7,7 @@ use http::header::{CONTENT_LENGTH, TRANSFER_ENCODING};
 use http::{HeaderMap, HeaderValue, Method, StatusCode, Uri};
 use pyo3::exceptions::PyValueError;
 use pyo3::prelude::*;
-use pyo3::types::PyString;
+use pyo3::types::{PyBytes, PyString};
 use wasmtime_wasi_http::WasiBody;
 
 use super::awaitable::Awaitable;
@@ -231,6 +231,31 @@ impl PyRequest {
         self.fields.traverse(&visit)?;
         self.body.traverse(&visit)
     }
+}
+
+/// A request as a server has read it: the target byte for byte, the fields as pairs of bytes.
+#[pyfunction]
+pub fn _request_of_server(
+    method: &str,
+    scheme: &str,
+    authority: &str,
+    target: &[u8],
+    headers: Vec<(Bound<'_, PyBytes>, Bound<'_, PyBytes>)>,
+    body: Option<&Bound<'_, PyAny>>,
+) -> PyResult<PyRequest> {
+    let pairs = headers.iter().map(|(name, value)| (name.as_bytes(), value.as_bytes()));
+    Ok(PyRequest {
+        method: Method::from_bytes(method.as_bytes())
+            .map_err(|_| PyValueError::new_err(format!("invalid method: {method:?}")))?,
+        uri: crate::url::of_server(scheme, authority, target)
+            .map_err(|why| PyValueError::new_err(format!("invalid URL: {why}")))?,
+        fields: Fields::native(
+            crate::fields::from_pairs(pairs).map_err(|_| PyValueError::new_err("invalid or too many headers"))?,
+        ),
+        trailers: None,
+        body: Arc::new(PyBody::given(body)?),
+        timeouts: Timeouts::default(),
+    })
 }
 
 /// What an exchange has cost.

@@ -183,6 +183,16 @@ impl AsyncChunks {
         Awaitable::new(NextChunk { body: self.body.clone(), content: self.content.clone() })
     }
 
+    /// Whether no chunk will follow, where that is known already.
+    #[getter]
+    fn ended(&self) -> bool {
+        match &*lock(&self.content) {
+            Content::Guest(body) => lock(body).has_ended(),
+            Content::Consumed => true,
+            _ => false,
+        }
+    }
+
     /// Stops the guest, if the body has not ended.
     fn aclose(&self) -> Awaitable {
         let content = std::mem::replace(&mut *lock(&self.content), Content::Consumed);

@@ -1,0 +1,128 @@
+"""`App`: a component, the terms on which its guests run, and the ways to call it."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Awaitable, Callable, Mapping, MutableMapping, Sequence
+from typing import TYPE_CHECKING, Any, Literal, Self
+
+from wasgi import _wasgi
+
+if TYPE_CHECKING:
+    from wasgi._wasgi import Component, Dir, Limits, Request, Response, _Sink, _Source, _Upstream
+
+OnRequest = Callable[
+    [MutableMapping[str, Any], "Request"], "Request | Response | Awaitable[Request | Response | None] | None"
+]
+OnError = Callable[[MutableMapping[str, Any], Exception], "Response | Awaitable[Response | None] | None"]
+
+
+class App(_wasgi.App):
+    """A component, and the terms on which its guests run. Each exchange gets a fresh instance.
+
+    It is called by `handle` and `handle_async`, and it is itself an ASGI 3 application: mount it, or give it to a
+    server. There it streams both ways, stops its guest when the client goes away, and answers with a small
+    ``application/problem+json`` (RFC 9457) when the guest has no answer: 500 for a trap, 504 for the time limit, 503
+    when overloaded, 413 and 431 for a request past its limits, 502 for an error-code (some are 4xx or 504, see
+    `wasgi.asgi.status_of_code`). An answer that breaks off raises in the server, which cuts the connection.
+
+    Args:
+        component: A `Component`, or what one is loaded from.
+        outgoing: Who answers the guest's outgoing requests: a function or coroutine function from `Request` to
+            `Response`, or another `App`. A coroutine function runs as a task of the caller's event loop (of one of our
+            own where none runs), anything else on a thread of ours; both see the caller's context variables. None: each
+            request is denied with `HTTP-request-denied`.
+        env: The guest's environment; empty unless given.
+        args: The guest's arguments; empty unless given.
+        dirs: The directories that the guest sees, by the paths it sees them at: a `Dir`, or a path, then read-only.
+        stdout: Where the guest's lines go: a callable that takes each line (a str with the attributes ``stream`` and
+            ``exchange``), or a text file. None: the logger ``wasgi.guest``, stdout as INFO and stderr as WARNING.
+        stderr: Likewise.
+        limits: What each guest may use up; `Limits` says the defaults.
+        reuse: None, the only choice in this version: a fresh instance for each exchange.
+        root_path: Where it is mounted below a path: ``"strip"`` shows the guest the path below it, and the mount's in
+            ``x-forwarded-prefix``; ``"keep"`` shows it the whole path.
+        forwarded: Whether the guest sees ``x-forwarded-for``, ``-proto`` and ``-host``: as the server knows them, never
+            as a client has written them.
+        on_request: Called with the ASGI scope and the guest's request before the guest is; may be a coroutine function.
+            It may change the request's headers, give another request, or give a `Response` instead of the guest's.
+        on_error: Called with the ASGI scope and the exception when the guest has no answer; may be a coroutine
+            function. It may give a `Response`; None: the usual one.
+        debug: Whether answers to failures tell what happened, with the guest's backtrace.
+
+    Raises:
+        ComponentError: The component cannot be loaded.
+        TypeError: An option of the wrong type.
+        ValueError: An option of the wrong value, say a directory that does not exist.
+
+    Example:
+        >>> app = wasgi.App("hello.wasm")
+        >>> app.handle(wasgi.Request("GET", "http://example.com/")).text
+        'Hello, World!'
+    """
+
+    root_path: Literal["strip", "keep"]
+    forwarded: bool
+    on_request: OnRequest | None
+    on_error: OnError | None
+    debug: bool
+
+    def __new__(
+        cls,
+        component: Component | _Source,
+        *,
+        outgoing: _Upstream | None = None,
+        env: Mapping[str, str] | None = None,
+        args: Sequence[str] | None = None,
+        dirs: Mapping[str, Dir | str | os.PathLike[str]] | None = None,
+        stdout: _Sink | None = None,
+        stderr: _Sink | None = None,
+        limits: Limits | None = None,
+        reuse: None = None,
+        root_path: Literal["strip", "keep"] = "strip",
+        forwarded: bool = False,
+        on_request: OnRequest | None = None,
+        on_error: OnError | None = None,
+        debug: bool = False,
+    ) -> Self:
+        app = super().__new__(
+            cls,
+            component,
+            outgoing=outgoing,
+            env=env,
+            args=args,
+            dirs=dirs,
+            stdout=stdout,
+            stderr=stderr,
+            limits=limits,
+            reuse=reuse,
+        )
+        if root_path not in ("strip", "keep"):
+            raise ValueError(f'`root_path` must be "strip" or "keep": {root_path!r}')
+        for name, callback in (("on_request", on_request), ("on_error", on_error)):
+            if callback is not None and not callable(callback):
+                raise TypeError(f"`{name}` must be callable, or None, not {type(callback).__name__}")
+        app.root_path = root_path
+        app.forwarded = forwarded
+        app.on_request = on_request
+        app.on_error = on_error
+        app.debug = debug
+        return app
+
+    async def __call__(
+        self,
+        scope: MutableMapping[str, Any],
+        receive: Callable[[], Awaitable[MutableMapping[str, Any]]],
+        send: Callable[[MutableMapping[str, Any]], Awaitable[None]],
+    ) -> None:
+        """Serves one scope of an ASGI server."""
+        from wasgi import asgi  # here, because it brings asyncio with it
+
+        await asgi.serve(self, scope, receive, send)
+
+    @property
+    def wsgi(self) -> Callable[[dict[str, Any], Callable[..., Any]], Any]:
+        """This app as a WSGI application (PEP 3333)."""
+        from wasgi.wsgi import Wsgi
+
+        return Wsgi(self)

@@ -1,0 +1,462 @@
+"""An `App` as an ASGI 3 application.
+
+The protocol's types and outcomes in one place: `serve` is what `App.__call__` awaits. See the ASGI specification
+(HTTP & WebSocket, and Lifespan) for the messages, and RFC 9110 for what they mean.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import collections
+import inspect
+import json
+import logging
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, MutableMapping
+from http import HTTPStatus
+from typing import TYPE_CHECKING, Any
+from urllib.parse import quote
+
+from wasgi import errors
+from wasgi._wasgi import Request, Response, _request_of_server
+
+if TYPE_CHECKING:
+    from wasgi.app import App
+
+Scope = MutableMapping[str, Any]
+Message = MutableMapping[str, Any]
+Receive = Callable[[], Awaitable[Message]]
+Send = Callable[[Message], Awaitable[None]]
+
+_log = logging.getLogger("wasgi.asgi")
+
+# Of one connection, not of the message (RFC 9110, 7.6.1; RFC 9113, 8.2.2). `te` is: `trailers` may be asked for.
+HOP_BY_HOP = frozenset(
+    [
+        b"connection",
+        b"http2-settings",
+        b"keep-alive",
+        b"proxy-authenticate",
+        b"proxy-authorization",
+        b"proxy-connection",
+        b"te",
+        b"trailer",
+        b"transfer-encoding",
+        b"upgrade",
+    ]
+)
+# What anybody could have written: handed on only as this server itself knows it.
+_FORWARDED = frozenset(
+    [b"forwarded", b"x-forwarded-for", b"x-forwarded-host", b"x-forwarded-prefix", b"x-forwarded-proto"]
+)
+
+_GATEWAY_TIMEOUTS = {
+    "DNS-timeout",
+    "HTTP-response-timeout",
+    "connection-read-timeout",
+    "connection-timeout",
+    "connection-write-timeout",
+}
+_CLIENTS_FAULT = {
+    "HTTP-request-URI-invalid": 400,
+    "HTTP-request-URI-too-long": 414,
+    "HTTP-request-body-size": 413,
+    "HTTP-request-header-section-size": 431,
+    "HTTP-request-header-size": 431,
+    "HTTP-request-length-required": 411,
+    "HTTP-request-method-invalid": 400,
+    "HTTP-request-trailer-section-size": 431,
+    "HTTP-request-trailer-size": 431,
+}
+
+
+def status_of_code(code: str) -> int:
+    """The status that stands for a guest's error-code: what the client did wrong is 4xx, the rest a bad gateway."""
+    if code in _CLIENTS_FAULT:
+        return _CLIENTS_FAULT[code]
+    if code == "loop-detected":
+        return 508
+    return 504 if code in _GATEWAY_TIMEOUTS else 502
+
+
+def status_of(error: BaseException) -> int:
+    """The status of the answer when a guest has none."""
+    match error:
+        case errors.ErrorCode():
+            return status_of_code(error.code)
+        case errors.GuestTimeoutError():
+            return 504
+        case errors.OverloadedError() | errors.AppClosedError():
+            return 503
+    return 500
+
+
+def problem(status: int, error: BaseException | None = None, *, debug: bool = False) -> Response:
+    """A small answer in JSON (RFC 9457). It says nothing of the inside, unless asked."""
+    try:
+        title = HTTPStatus(status).phrase
+    except ValueError:
+        title = "Error"
+    said: dict[str, object] = {"type": "about:blank", "title": title, "status": status}
+    if debug and error is not None:
+        said["detail"] = f"{type(error).__name__}: {error}"
+        if backtrace := getattr(error, "backtrace", None):
+            said["backtrace"] = backtrace
+        if stderr := getattr(error, "stderr", None):
+            said["stderr"] = stderr
+    headers = {"content-type": "application/problem+json"}
+    if status == 503:
+        headers["retry-after"] = "1"
+    return Response(status, headers=headers, body=json.dumps(said))
+
+
+class _BadRequestError(Exception):
+    """A request that no guest can be asked, with the status of its answer."""
+
+    def __init__(self, status: int, why: str) -> None:
+        super().__init__(why)
+        self.status = status
+
+
+class _ClientDisconnectedError(Exception):
+    """The client has gone before its request's body was whole."""
+
+
+async def serve(app: App, scope: Scope, receive: Receive, send: Send) -> None:
+    """Serves one scope of an ASGI server."""
+    match scope["type"]:
+        case "http":
+            await _Exchange(app, scope, receive, send).serve()
+        case "lifespan":
+            await _lifespan(app, receive, send)
+        case "websocket":
+            # before it is accepted, closing refuses the handshake: the client gets 403
+            message = await receive()
+            if message["type"] == "websocket.connect":
+                await send({"type": "websocket.close", "code": 1000, "reason": "components speak HTTP only"})
+        case kind:
+            raise NotImplementedError(f"wasgi serves no scope of type {kind!r}")
+
+
+async def _lifespan(app: App, receive: Receive, send: Send) -> None:
+    """Start-up makes what the first request of a process would have to wait for; shutdown drains.
+
+    An app that was closed is opened again: tests run a lifespan several times.
+    """
+    while True:
+        message = await receive()
+        if message["type"] == "lifespan.startup":
+            try:
+                await asyncio.to_thread(app._warm)
+            except Exception as error:
+                _log.exception("start-up failed")
+                await send({"type": "lifespan.startup.failed", "message": f"{type(error).__name__}: {error}"})
+                return
+            await send({"type": "lifespan.startup.complete"})
+        elif message["type"] == "lifespan.shutdown":
+            await app.aclose()
+            await send({"type": "lifespan.shutdown.complete"})
+            return
+
+
+def strip_prefix(root: str, path: str, raw: bytes) -> bytes | None:
+    """The raw path below `root`, which stands decoded at the head of `path`; None if it does not stand there."""
+    prefix = root.rstrip("/")
+    if not prefix or not path.startswith(prefix) or path[len(prefix) : len(prefix) + 1] not in ("", "/"):
+        return None
+    wanted, position = prefix.encode(), 0
+    for byte in wanted:
+        if raw[position : position + 1] == b"%":
+            try:
+                found = int(raw[position + 1 : position + 3], 16)
+            except ValueError:
+                return None
+            position += 3
+        elif position < len(raw):
+            found = raw[position]
+            position += 1
+        else:
+            return None
+        if found != byte:
+            return None
+    return raw[position:] or b"/"
+
+
+def request_of(app: App, scope: Scope, body: AsyncIterator[bytes] | None) -> Request:
+    """The guest's request for an HTTP scope.
+
+    Raises:
+        _BadRequestError: It cannot be one.
+    """
+    method = scope["method"]
+    if method == "CONNECT":
+        raise _BadRequestError(501, "a component opens no tunnel")
+    host: bytes | None = None
+    headers: list[tuple[bytes, bytes]] = []
+    named: set[bytes] = set()
+    given: Iterable[tuple[bytes, bytes]] = scope["headers"]
+    for name, value in given:
+        name = bytes(name).lower()
+        if name == b"host":
+            if host is not None:
+                raise _BadRequestError(400, "more than one `host` header")
+            host = bytes(value)
+        elif name == b"connection":
+            named.update(token.strip().lower() for token in bytes(value).split(b","))
+        elif name not in HOP_BY_HOP and name not in _FORWARDED:
+            headers.append((name, bytes(value)))
+    if named:
+        headers = [pair for pair in headers if pair[0] not in named]
+
+    path: str = scope["path"]
+    raw = scope.get("raw_path")
+    # RFC 3986, 3.3: what a segment holds as it is
+    target: bytes = bytes(raw) if raw else quote(path, safe="/:@!$&'()*+,;=~").encode()
+    target = target.partition(b"?")[0]
+    root: str = scope.get("root_path", "")
+    if root and app.root_path == "strip":
+        below = strip_prefix(root, path, target)
+        if below is not None:
+            target = below
+            headers.append((b"x-forwarded-prefix", quote(root.rstrip("/")).encode()))
+    if query := scope.get("query_string", b""):
+        target += b"?" + bytes(query)
+
+    scheme: str = scope.get("scheme", "http")
+    if host:
+        authority = host.decode("latin-1")
+    else:
+        name_, port = scope.get("server") or ("localhost", None)
+        authority = f"[{name_}]" if ":" in name_ else name_
+        if port is not None and port != {"http": 80, "https": 443}.get(scheme):
+            authority += f":{port}"
+    if app.forwarded:
+        if client := scope.get("client"):
+            headers.append((b"x-forwarded-for", str(client[0]).encode("latin-1", "replace")))
+        headers.append((b"x-forwarded-proto", scheme.encode()))
+        headers.append((b"x-forwarded-host", authority.encode("latin-1")))
+    try:
+        return _request_of_server(method, scheme, authority, target, headers, body)
+    except ValueError as error:
+        raise _BadRequestError(400, str(error)) from error
+
+
+def _has_body(scope: Scope) -> bool:
+    """Whether a body may come (RFC 9112, 6.3). HTTP/2 needs no length for one."""
+    for name, value in scope["headers"]:
+        name = bytes(name).lower()
+        if name == b"transfer-encoding" or (name == b"content-length" and bytes(value).strip() != b"0"):
+            return True
+        if name == b"content-length":
+            return False
+    return scope.get("http_version", "1.1") not in ("1.0", "1.1") and scope["method"] not in ("GET", "HEAD")
+
+
+# How much of a body is taken from the server before the guest wants it. A client that goes away is told of by the same
+# `receive` that brings the body: a guest that does not read could not be stopped if nothing were received ahead of it.
+_AHEAD = 64 << 10
+
+
+class _Exchange:
+    """One HTTP scope."""
+
+    def __init__(self, app: App, scope: Scope, receive: Receive, send: Send) -> None:
+        self.app = app
+        self.scope = scope
+        self.receive = receive
+        self.send = send
+        self.task: asyncio.Task[Any] | None = None
+        self.listener: asyncio.Task[None] | None = None
+        self.disconnected = False
+        self.answered = False
+        self.chunks: collections.deque[bytes] = collections.deque()
+        self.ahead = 0
+        self.wanted = _has_body(scope)
+        self.whole = not self.wanted
+        self.came = asyncio.Event()
+        self.room = asyncio.Event()
+
+    async def serve(self) -> None:
+        """Answers; silently gives up when the client has gone."""
+        self.task = asyncio.current_task()
+        # A guest that waits for nothing is done before the loop has its next turn, and then nobody has to listen.
+        soon = asyncio.get_running_loop().call_soon(self.listen)
+        try:
+            await self.answer()
+        except asyncio.CancelledError:
+            if not self.disconnected or (self.task is not None and self.task.uncancel() > 0):
+                raise
+        except _ClientDisconnectedError:
+            pass
+        finally:
+            soon.cancel()
+            if self.listener is not None:
+                self.listener.cancel()
+
+    # the client's side
+
+    def listen(self) -> None:
+        """Begins to receive."""
+        if self.listener is None:
+            self.listener = asyncio.get_running_loop().create_task(self.hear())
+
+    async def hear(self) -> None:
+        """Receives, a little ahead of the guest, until the client goes away or the exchange ends."""
+        while True:
+            message = await self.receive()
+            if message["type"] == "http.disconnect":
+                self.hang_up()
+                return
+            if self.whole:
+                continue
+            self.whole = not message.get("more_body", False)
+            if self.wanted and (chunk := message.get("body", b"")):
+                self.chunks.append(chunk)
+                self.ahead += len(chunk)
+            self.came.set()
+            while self.wanted and self.ahead >= _AHEAD:
+                self.room.clear()
+                await self.room.wait()
+
+    def hang_up(self) -> None:
+        """The client has gone: whatever is under way for it stops. Servers say it after the answer, too."""
+        if self.answered:
+            return
+        self.disconnected = True
+        self.came.set()
+        if self.task is not None:
+            self.task.cancel()
+
+    async def body(self) -> AsyncIterator[bytes]:
+        """The request's body, as the guest reads it."""
+        self.listen()
+        try:
+            while True:
+                while self.chunks:
+                    chunk = self.chunks.popleft()
+                    self.ahead -= len(chunk)
+                    self.room.set()
+                    yield chunk
+                if self.disconnected:
+                    raise _ClientDisconnectedError
+                if self.whole:
+                    return
+                self.came.clear()
+                await self.came.wait()
+        finally:
+            # nobody reads on: what still comes is thrown away, so that one hears of the client
+            self.wanted = False
+            self.chunks.clear()
+            self.room.set()
+
+    # the guest's side
+
+    async def answer(self) -> None:
+        """Four outcomes: an answer, another one instead, a broken one, or none because the client has gone."""
+        try:
+            response = await self.respond()
+        except (asyncio.CancelledError, _ClientDisconnectedError):
+            raise
+        except Exception as error:
+            response = await self.instead(error)
+        async with response:
+            await self.relay(response)
+
+    async def respond(self) -> Response:
+        app, scope = self.app, self.scope
+        request = request_of(app, scope, self.body() if _has_body(scope) else None)
+        if app.on_request is not None:
+            given = app.on_request(scope, request)
+            if inspect.isawaitable(given):
+                given = await given
+            if isinstance(given, Response):
+                return given
+            if given is not None:
+                request = given
+        return await app.handle_async(request)
+
+    async def instead(self, error: Exception) -> Response:
+        """What the client gets when the guest has no answer."""
+        if isinstance(error, _BadRequestError):
+            return problem(error.status, error, debug=self.app.debug)
+        status = status_of(error)
+        expected = status < 500 or isinstance(error, errors.OverloadedError | errors.AppClosedError)
+        method, path = self.scope["method"], self.scope["path"]
+        _log.log(
+            logging.INFO if expected else logging.ERROR,
+            "%s %s is answered with %d: %s: %s",
+            method,
+            path,
+            status,
+            type(error).__name__,
+            error,
+            exc_info=None if expected else error,
+        )
+        if self.app.on_error is not None:
+            given = self.app.on_error(self.scope, error)
+            if inspect.isawaitable(given):
+                given = await given
+            if given is not None:
+                return given
+        return problem(status, error, debug=self.app.debug)
+
+    async def relay(self, response: Response) -> None:
+        """Sends an answer, as fast as the server takes it. One that breaks off raises: the connection is to be cut."""
+        bare = self.scope["method"] == "HEAD" or response.status in (204, 304)
+        headers = [pair for pair in response.headers.raw if pair[0].lower() not in HOP_BY_HOP]
+        start: Message = {"type": "http.response.start", "status": response.status, "headers": headers}
+        trailing = not bare and self.takes_trailers(response)
+        if trailing:
+            start["trailers"] = True
+        # at once: whoever reads events wants to know that there will be some
+        await self.send(start)
+        if bare:
+            await self.send_last(b"")
+            await _discard(response)
+            return
+        try:
+            chunks = aiter(response)
+        except TypeError:  # a body that blocks, of an answer that Python made
+            chunks = _in_threads(response)
+        async for chunk in chunks:
+            if getattr(chunks, "ended", False) and not trailing:
+                await self.send_last(chunk)
+                break
+            await self.send({"type": "http.response.body", "body": chunk, "more_body": True})
+        else:
+            await self.send_last(b"")
+            if trailing:
+                trailers = response.trailers.raw if response.trailers is not None else []
+                await self.send({"type": "http.response.trailers", "headers": trailers, "more_trailers": False})
+            return
+        # the end has come, but nobody has taken it: a guest that works on would be stopped
+        async for _ in chunks:
+            pass
+
+    async def send_last(self, chunk: bytes) -> None:
+        self.answered = True
+        await self.send({"type": "http.response.body", "body": chunk, "more_body": False})
+
+    def takes_trailers(self, response: Response) -> bool:
+        """Whether server and client take trailers, and the framing has a place for them (RFC 9110, 6.5.1)."""
+        if "http.response.trailers" not in (self.scope.get("extensions") or {}):
+            return False
+        if "content-length" in response.headers:
+            return False
+        te = b",".join(bytes(value) for name, value in self.scope["headers"] if bytes(name).lower() == b"te")
+        return b"trailers" in te.lower()
+
+
+async def _discard(response: Response) -> None:
+    """Reads what a guest writes though nobody may have it, so that it can end; but not for ever."""
+    left = 1 << 20
+    async for chunk in response:
+        left -= len(chunk)
+        if left < 0:
+            return
+
+
+async def _in_threads(response: Response) -> AsyncIterator[bytes]:
+    """The chunks of an answer that blocks, say of a file: each is read on a thread."""
+    iterator = iter(response)
+    while (chunk := await asyncio.to_thread(next, iterator, None)) is not None:
+        yield chunk
