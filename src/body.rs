@@ -11,8 +11,8 @@ use crate::error::Error;
 use crate::flow::Side;
 use crate::owner::Owner;
 
-/// Small frames that are ready together cross to the reader as one chunk of about this size; a guest's writes are no larger.
-pub(crate) const CHUNK: usize = 64 << 10;
+/// Small frames that are ready together cross to the reader as one chunk of about this size.
+const CHUNK: usize = 64 << 10;
 
 /// What a reader gets next.
 #[derive(Debug)]

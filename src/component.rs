@@ -138,7 +138,7 @@ impl Component {
         }
         let digest = hex(&Sha256::digest(&binary));
         let world = world()?;
-        let prepared = compile(world, |engine| wasmtime::component::Component::new(engine, &binary))?;
+        let prepared = compile(world, false, |engine| wasmtime::component::Component::new(engine, &binary))?;
         Ok(Arc::new(Self { outline, digest, first: Slot::new(world, false, prepared) }))
     }
 
@@ -152,10 +152,8 @@ impl Component {
         if hex(&Sha256::digest(&binary)) != self.digest {
             return Err(Error::InvalidComponent("the component has changed since it was loaded".into()));
         }
-        let linked = world.fuelled()?;
-        let compiled = wasmtime::component::Component::new(&linked.engine, &binary)
-            .map_err(|error| Error::UnsupportedComponent(format!("it cannot run on fuel: {}", chain(&error))))?;
-        self.first.add(Slot::new(world, true, Prepared::new(linked, compiled)?));
+        let prepared = compile(world, true, |engine| wasmtime::component::Component::new(engine, &binary))?;
+        self.first.add(Slot::new(world, true, prepared));
         Ok(())
     }
 
@@ -178,29 +176,24 @@ impl Component {
         let code = other.prepared.compiled.serialize().map_err(|error| Error::Host(chain(&error)))?;
         // SAFETY: the bytes come from `serialize` just now, in this process, of the same wasmtime.
         let restore = |engine: &Engine| unsafe { wasmtime::component::Component::deserialize(engine, &code) };
-        let prepared = if fuel {
-            let linked = world.fuelled()?;
-            Prepared::new(linked, restore(&linked.engine).map_err(|error| Error::Host(chain(&error)))?)?
-        } else {
-            compile(world, restore)?
-        };
-        Ok(self.first.add(Slot::new(world, fuel, prepared)))
+        Ok(self.first.add(Slot::new(world, fuel, compile(world, fuel, restore)?)))
     }
 }
 
 /// Into the pool if it fits there, else into the engine that allocates on demand.
 fn compile(
     world: &World,
+    fuel: bool,
     make: impl Fn(&Engine) -> wasmtime::Result<wasmtime::component::Component>,
 ) -> Result<Prepared, Error> {
     let mut refused = None;
-    if let Some(linked) = world.pooled() {
+    if let Some(linked) = world.pooled(fuel) {
         match make(&linked.engine) {
             Ok(compiled) => return Prepared::new(linked, compiled),
             Err(error) => refused = Some(chain(&error)),
         }
     }
-    let linked = world.plain()?;
+    let linked = world.plain(fuel)?;
     match make(&linked.engine) {
         Ok(compiled) => {
             if let Some(reason) = refused {

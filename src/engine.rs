@@ -40,7 +40,9 @@ pub struct World {
     pooled: Option<Linked>,
     plain: OnceLock<Linked>,
     /// The engine whose guests use fuel; counting it costs, so others do without.
-    fuelled: OnceLock<Linked>,
+    fuelled: OnceLock<Option<Linked>>,
+    /// The same without a pool.
+    fuelled_plain: OnceLock<Linked>,
     pub(crate) counters: crate::stats::Counters,
     cache: Option<Cache>,
     ticker: Ticker,
@@ -86,6 +88,7 @@ impl Linked {
         wasmtime_wasi::p2::add_to_linker_async(&mut linker)?;
         wasmtime_wasi_http::p2::add_only_http_to_linker_async(&mut linker)?;
         crate::host::mend_http_error_code(&mut linker)?;
+        crate::host::bound_requests(&mut linker)?;
         Ok(Self { engine, linker })
     }
 }
@@ -100,6 +103,7 @@ impl World {
             pooled,
             plain: OnceLock::new(),
             fuelled: OnceLock::new(),
+            fuelled_plain: OnceLock::new(),
             counters: crate::stats::Counters::default(),
             cache,
             ticker: Ticker::default(),
@@ -108,39 +112,33 @@ impl World {
         })
     }
 
-    /// The engine with the pooling allocator, where the machine lets us have one.
-    pub(crate) fn pooled(&self) -> Option<&Linked> {
-        self.pooled.as_ref()
+    /// The engine with the pooling allocator, where the machine lets us have one. `fuel`: for guests under
+    /// [`crate::limits::Limits::fuel`].
+    pub(crate) fn pooled(&self, fuel: bool) -> Option<&Linked> {
+        if fuel {
+            self.fuelled.get_or_init(|| make_pooled(self.cache.as_ref(), true, &mut Vec::new())).as_ref()
+        } else {
+            self.pooled.as_ref()
+        }
     }
 
     /// The engine that allocates on demand: for components that fit no slot of the pool.
-    pub(crate) fn plain(&self) -> Result<&Linked, Error> {
-        if let Some(linked) = self.plain.get() {
+    pub(crate) fn plain(&self, fuel: bool) -> Result<&Linked, Error> {
+        let slot = if fuel { &self.fuelled_plain } else { &self.plain };
+        if let Some(linked) = slot.get() {
             return Ok(linked);
         }
-        let linked = new_engine(&base_config(self.cache.as_ref(), false))
+        let linked = new_engine(&base_config(self.cache.as_ref(), fuel))
             .and_then(Linked::new)
             .map_err(|error| Error::Host(format!("cannot make an engine: {}", chain(&error))))?;
-        Ok(self.plain.get_or_init(|| linked))
-    }
-
-    /// The engine for guests under [`crate::limits::Limits::fuel`]: with a pool of its own, or without one.
-    pub(crate) fn fuelled(&self) -> Result<&Linked, Error> {
-        if let Some(linked) = self.fuelled.get() {
-            return Ok(linked);
-        }
-        let linked = match make_pooled(self.cache.as_ref(), true, &mut Vec::new()) {
-            Some(linked) => linked,
-            None => new_engine(&base_config(self.cache.as_ref(), true))
-                .and_then(Linked::new)
-                .map_err(|error| Error::Host(format!("cannot make an engine: {}", chain(&error))))?,
-        };
-        Ok(self.fuelled.get_or_init(|| linked))
+        Ok(slot.get_or_init(|| linked))
     }
 
     /// All engines that there are.
     pub(crate) fn engines(&self) -> impl Iterator<Item = &Engine> {
-        self.pooled.iter().chain(self.plain.get()).chain(self.fuelled.get()).map(|linked| &linked.engine)
+        let fuelled = self.fuelled.get().and_then(Option::as_ref);
+        let all = self.pooled.iter().chain(self.plain.get()).chain(fuelled).chain(self.fuelled_plain.get());
+        all.map(|linked| &linked.engine)
     }
 
     /// An exchange begins: the ticker ticks until the returned guard is dropped.

@@ -186,12 +186,13 @@ pub(crate) struct Outflow {
     clock: Arc<Clock>,
     holds: bool,
     ended: bool,
+    generation: u64,
 }
 
 impl Outflow {
     pub fn new(body: WasiBody, most: usize, clock: Arc<Clock>) -> Arc<Mutex<Self>> {
-        let ready = VecDeque::new();
-        Arc::new(Mutex::new(Self { body, ready, most, reader: None, clock, holds: false, ended: false }))
+        let (ready, generation) = (VecDeque::new(), crate::engine::generation());
+        Arc::new(Mutex::new(Self { body, ready, most, reader: None, clock, holds: false, ended: false, generation }))
     }
 
     /// The guest waits.
@@ -260,6 +261,11 @@ impl Drop for OutflowReader {
     fn drop(&mut self) {
         let mut flow = lock(&self.0);
         flow.ended = true;
+        if flow.generation != crate::engine::generation() {
+            // in a forked child: to tell the guest would be to wake a task of the parent's runtime
+            std::mem::forget(std::mem::replace(&mut flow.body, empty()));
+            return;
+        }
         // the guest is to see that nobody reads
         flow.body = empty();
         flow.ready.clear();

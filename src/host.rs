@@ -6,7 +6,10 @@ use std::sync::Arc;
 use wasmtime::StoreContextMut;
 use wasmtime::component::{Linker, Resource, ResourceTable};
 use wasmtime_wasi::{FsPerms, WasiCtx, WasiCtxBuilder, WasiCtxView, WasiView};
-use wasmtime_wasi_http::p2::bindings::http::types::ErrorCode as P2ErrorCode;
+use wasmtime_wasi_http::p2::bindings::http::types::{
+    ErrorCode as P2ErrorCode, HostOutgoingRequest as _, Method, Scheme,
+};
+use wasmtime_wasi_http::p2::types::HostOutgoingRequest;
 use wasmtime_wasi_http::{WasiHttpCtx, WasiHttpCtxView, WasiHttpView};
 
 use crate::code::ErrorCode;
@@ -87,6 +90,56 @@ impl WasiHttpView for Host {
     fn http(&mut self) -> WasiHttpCtxView<'_> {
         WasiHttpCtxView { ctx: &mut self.http, table: &mut self.table, hooks: &mut self.hooks }
     }
+}
+
+/// The most bytes of a method, a scheme or an authority that a guest may make, and of a path with its query.
+const MOST_TOKEN: usize = 4 << 10;
+const MOST_PATH: usize = 32 << 10;
+
+/// Bounds what a guest may put into a request of its own: wasmtime-wasi-http 48 keeps strings of any length, of which a guest
+/// with many handles can make more than any limit of memory.
+pub(crate) fn bound_requests(linker: &mut Linker<Host>) -> wasmtime::Result<()> {
+    type Set<T> = (Resource<HostOutgoingRequest>, T);
+    linker.allow_shadowing(true);
+    let mut types = linker.instance("wasi:http/types@0.2.12")?;
+    types.func_wrap(
+        "[method]outgoing-request.set-method",
+        |mut store: StoreContextMut<'_, Host>, (request, method): Set<Method>| {
+            if matches!(&method, Method::Other(text) if text.len() > MOST_TOKEN) {
+                return Ok((Err(()),));
+            }
+            Ok((store.data_mut().http().set_method(request, method)?,))
+        },
+    )?;
+    types.func_wrap(
+        "[method]outgoing-request.set-scheme",
+        |mut store: StoreContextMut<'_, Host>, (request, scheme): Set<Option<Scheme>>| {
+            if matches!(&scheme, Some(Scheme::Other(text)) if text.len() > MOST_TOKEN) {
+                return Ok((Err(()),));
+            }
+            Ok((store.data_mut().http().set_scheme(request, scheme)?,))
+        },
+    )?;
+    types.func_wrap(
+        "[method]outgoing-request.set-authority",
+        |mut store: StoreContextMut<'_, Host>, (request, authority): Set<Option<String>>| {
+            if authority.as_ref().is_some_and(|text| text.len() > MOST_TOKEN) {
+                return Ok((Err(()),));
+            }
+            Ok((store.data_mut().http().set_authority(request, authority)?,))
+        },
+    )?;
+    types.func_wrap(
+        "[method]outgoing-request.set-path-with-query",
+        |mut store: StoreContextMut<'_, Host>, (request, path): Set<Option<String>>| {
+            if path.as_ref().is_some_and(|text| text.len() > MOST_PATH) {
+                return Ok((Err(()),));
+            }
+            Ok((store.data_mut().http().set_path_with_query(request, path)?,))
+        },
+    )?;
+    linker.allow_shadowing(false);
+    Ok(())
 }
 
 /// Replaces `wasi:http/types.http-error-code`: the one of wasmtime-wasi-http 48 looks for an error of the guest's bindings,

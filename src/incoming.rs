@@ -115,7 +115,13 @@ impl App {
             store.set_fuel(fuel).map_err(|error| Error::Host(chain(&error)))?;
         }
         let (gate, number) = (permit.gate.clone(), permit.number);
-        let mut guest = Guest { store, shared: shared.clone(), _ticking: world.tick()?, _permit: permit };
+        let mut guest = Guest {
+            store,
+            shared: shared.clone(),
+            _ticking: world.tick()?,
+            _permit: permit,
+            _gone: Gone(shared.clone()),
+        };
 
         let scheme = match request.uri().scheme_str() {
             Some("http") | None => Scheme::Http,
@@ -234,13 +240,14 @@ impl Exchange {
         let Some(run) = self.run.take() else { return Ok(()) };
         let shared = self.owner.shared.clone();
         let handle = self.world.runtime.handle()?;
+        // before it runs: one that ends at once must find itself there to be taken off
+        self.gate.enroll(self.number, &shared);
         let task = handle.spawn(Running { run: Some(run), due: None, shared: shared.clone() });
         let abort = task.abort_handle();
         *lock(&shared.task) = Some(abort.clone());
         if shared.stopped.load(Ordering::SeqCst) {
             abort.abort();
         }
-        self.gate.enroll(self.number, &shared);
         Ok(())
     }
 
@@ -342,6 +349,17 @@ struct Guest {
     shared: Arc<Shared>,
     _ticking: Ticking,
     _permit: Permit,
+    /// The last to go.
+    _gone: Gone,
+}
+
+/// Tells, when it is dropped, that nothing is left of the guest.
+struct Gone(Arc<Shared>);
+
+impl Drop for Gone {
+    fn drop(&mut self) {
+        let _ = self.0.gone.set(());
+    }
 }
 
 async fn run(

@@ -110,13 +110,28 @@ pub(crate) struct Meter {
     memory: u64,
     peak: Arc<AtomicU64>,
     elements: u64,
+    /// By how much the memories and tables were to grow last: taken back if they did not.
+    last_memory: u64,
+    last_elements: u64,
+    /// The peak before that.
+    before: u64,
     /// The growth that was refused: a trap that follows is the guest's way to say so.
     refused: Option<Limit>,
 }
 
 impl Meter {
     pub fn new(world: &'static World, limits: &Limits, peak: Arc<AtomicU64>) -> Self {
-        Self { world, limits: *limits, memory: 0, peak, elements: 0, refused: None }
+        Self {
+            world,
+            limits: *limits,
+            memory: 0,
+            peak,
+            elements: 0,
+            last_memory: 0,
+            last_elements: 0,
+            before: 0,
+            refused: None,
+        }
     }
 
     /// The limit that ended a guest, if one did.
@@ -167,10 +182,24 @@ impl wasmtime::ResourceLimiter for Meter {
             self.refused = Some(Limit::Memory);
             return Ok(false);
         }
-        self.world.counters.memory_grew(i64::try_from(desired).unwrap_or(0) - i64::try_from(current).unwrap_or(0));
+        self.last_memory = total.saturating_sub(self.memory);
         self.memory = total;
-        self.peak.fetch_max(total, Ordering::Relaxed);
+        self.world.counters.memory_grew(i64::try_from(self.last_memory).unwrap_or(i64::MAX));
+        self.before = self.peak.fetch_max(total, Ordering::Relaxed);
+        // it coped with what was refused before
+        self.refused = None;
         Ok(true)
+    }
+
+    /// It was allowed, but the memory's own maximum or the allocator was against it.
+    fn memory_grow_failed(&mut self, _: wasmtime::Error) -> wasmtime::Result<()> {
+        if self.refused.is_none() {
+            self.memory = self.memory.saturating_sub(self.last_memory);
+            self.world.counters.memory_grew(-i64::try_from(self.last_memory).unwrap_or(i64::MAX));
+            self.peak.store(self.before, Ordering::Relaxed);
+        }
+        self.last_memory = 0;
+        Ok(())
     }
 
     fn table_growing(&mut self, current: usize, desired: usize, _: Option<usize>) -> wasmtime::Result<bool> {
@@ -179,8 +208,18 @@ impl wasmtime::ResourceLimiter for Meter {
             self.refused = Some(Limit::TableElements);
             return Ok(false);
         }
+        self.last_elements = total.saturating_sub(self.elements);
         self.elements = total;
+        self.refused = None;
         Ok(true)
+    }
+
+    fn table_grow_failed(&mut self, _: wasmtime::Error) -> wasmtime::Result<()> {
+        if self.refused.is_none() {
+            self.elements = self.elements.saturating_sub(self.last_elements);
+        }
+        self.last_elements = 0;
+        Ok(())
     }
 
     fn instances(&self) -> usize {

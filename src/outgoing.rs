@@ -13,7 +13,7 @@ use http_body::{Body, Frame};
 use http_body_util::BodyExt;
 use wasmtime_wasi_http::{Error as HostError, RequestOptions, WasiBody, WasiHttpHooks};
 
-use crate::body::{CHUNK, Expected, GuestBody};
+use crate::body::{Expected, GuestBody};
 use crate::code::{ErrorCode, Payload};
 use crate::fields;
 use crate::flow::{Bounds, Inflow, Side};
@@ -38,6 +38,10 @@ pub struct Timeouts {
     pub first_byte: Option<Duration>,
     pub between_bytes: Option<Duration>,
 }
+
+/// The most that one write of a guest's into a body takes. Two of them may lie in each body that it has begun and that nobody
+/// reads, so with its handles this bounds what it can have its host keep.
+const WRITE: usize = 16 << 10;
 
 /// The hooks of one exchange.
 pub(crate) struct Hooks {
@@ -113,7 +117,7 @@ impl WasiHttpHooks for Hooks {
     }
 
     fn p2_outgoing_body_chunk_size(&mut self) -> usize {
-        CHUNK
+        WRITE
     }
 
     fn send_request(

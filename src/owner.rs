@@ -19,11 +19,15 @@ pub(crate) struct Shared {
     pub world: &'static World,
     /// How the guest ended. The first to say so is right.
     pub fate: SetOnce<Result<(), Error>>,
+    /// Set when nothing is left of the guest: its store, its slot, its place among the exchanges of its app.
+    pub gone: SetOnce<()>,
     pub clock: Arc<Clock>,
     /// The body of its response.
     pub outflow: OnceLock<Arc<Mutex<Outflow>>>,
     pub task: Mutex<Option<AbortHandle>>,
     pub stopped: AtomicBool,
+    /// Its body was read to the end: it may work on, and only its app and its limits stop it.
+    released: AtomicBool,
     pub stdio: Arc<Stdio>,
     pub begun: Instant,
     pub took: OnceLock<Duration>,
@@ -38,10 +42,12 @@ impl Shared {
         Arc::new(Self {
             world,
             fate: SetOnce::new(),
+            gone: SetOnce::new(),
             clock: Clock::new(timeout),
             outflow: OnceLock::new(),
             task: Mutex::new(None),
             stopped: AtomicBool::new(false),
+            released: AtomicBool::new(false),
             stdio: Arc::default(),
             begun: Instant::now(),
             took: OnceLock::new(),
@@ -134,7 +140,7 @@ impl Owner {
 
     /// Stops the guest; readers of its bodies are told why.
     pub fn stop_because(&self, reason: Error) {
-        if self.owns {
+        if self.owns && !self.shared.released.load(Ordering::SeqCst) {
             self.shared.stop(reason);
         }
     }
@@ -147,7 +153,7 @@ impl Owner {
     /// The guest may work on after this owner is gone.
     pub fn release(&self) {
         if self.owns {
-            self.shared.take_task();
+            self.shared.released.store(true, Ordering::SeqCst);
         }
     }
 
@@ -163,11 +169,11 @@ impl Owner {
         }
     }
 
-    /// Waits until the guest has ended.
+    /// Waits until nothing is left of the guest.
     pub fn ended(&self) -> impl Future<Output = ()> + Send + use<> {
         let shared = self.shared.clone();
         async move {
-            shared.fate.wait().await;
+            shared.gone.wait().await;
         }
     }
 
@@ -205,7 +211,7 @@ impl Owner {
 
 impl Drop for Owner {
     fn drop(&mut self) {
-        if !self.owns {
+        if !self.owns || self.shared.released.load(Ordering::SeqCst) {
             return;
         }
         if let Some(task) = self.shared.take_task() {

@@ -1,20 +1,56 @@
 //! What a process has once, and a forked child has anew.
 
 use std::convert::Infallible;
-use std::sync::Mutex;
-use std::sync::atomic::{AtomicPtr, Ordering};
+use std::sync::atomic::{AtomicPtr, AtomicU32, Ordering};
+use std::time::Duration;
 
-use crate::sync::lock;
+/// A lock that a forked child may take though a thread of its parent's held it when it was forked: that thread does not exist
+/// here. For what is done seldom; whoever waits looks again each millisecond.
+pub struct ForkLock {
+    /// The process whose thread holds it; 0 if none does.
+    holder: AtomicU32,
+}
+
+impl ForkLock {
+    pub const fn new() -> Self {
+        Self { holder: AtomicU32::new(0) }
+    }
+
+    pub fn lock(&self) -> ForkLockGuard<'_> {
+        let own = std::process::id();
+        loop {
+            let holder = self.holder.load(Ordering::Acquire);
+            if holder != own && self.holder.compare_exchange(holder, own, Ordering::AcqRel, Ordering::Acquire).is_ok() {
+                return ForkLockGuard(self);
+            }
+            std::thread::sleep(Duration::from_millis(1));
+        }
+    }
+}
+
+impl Default for ForkLock {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+pub struct ForkLockGuard<'a>(&'a ForkLock);
+
+impl Drop for ForkLockGuard<'_> {
+    fn drop(&mut self) {
+        self.0.holder.store(0, Ordering::Release);
+    }
+}
 
 /// One value a process: made at first use, made anew in a forked child.
 pub struct PerProcess<T> {
     value: AtomicPtr<T>,
-    making: Mutex<()>,
+    making: ForkLock,
 }
 
 impl<T: Sync> PerProcess<T> {
     pub const fn new() -> Self {
-        Self { value: AtomicPtr::new(std::ptr::null_mut()), making: Mutex::new(()) }
+        Self { value: AtomicPtr::new(std::ptr::null_mut()), making: ForkLock::new() }
     }
 
     pub fn existing(&self) -> Option<&'static T> {
@@ -33,7 +69,7 @@ impl<T: Sync> PerProcess<T> {
         if let Some(value) = self.existing() {
             return Ok(value);
         }
-        let _making = lock(&self.making);
+        let _making = self.making.lock();
         if let Some(value) = self.existing() {
             return Ok(value);
         }

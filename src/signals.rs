@@ -29,12 +29,11 @@ pub(crate) fn reclaim() {}
 mod unix {
     use std::cell::{Cell, UnsafeCell};
     use std::mem::MaybeUninit;
-    use std::sync::Mutex;
     use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 
     use libc::{SA_NODEFER, SA_ONSTACK, SA_SIGINFO, SIG_DFL, SIG_IGN, c_int, c_void, siginfo_t};
 
-    use crate::sync::lock;
+    use crate::process::ForkLock;
 
     type Action = libc::sigaction;
     type Handler = extern "C" fn(c_int, *mut siginfo_t, *mut c_void);
@@ -95,7 +94,7 @@ mod unix {
 
     static CHAINS: [Chain; 4] =
         [Chain::new(libc::SIGSEGV), Chain::new(libc::SIGILL), Chain::new(libc::SIGFPE), Chain::new(libc::SIGBUS)];
-    static CHANGING: Mutex<()> = Mutex::new(());
+    static CHANGING: ForkLock = ForkLock::new();
     /// wasmtime has installed its handlers, and will not again.
     static INSTALLED: AtomicBool = AtomicBool::new(false);
 
@@ -103,6 +102,46 @@ mod unix {
         /// How many handlers of others are being asked on this thread about one fault: one that asks back whoever was there
         /// before it must not be asked again.
         static ASKED: Cell<usize> = const { Cell::new(0) };
+        /// The fault that handlers of others have seen last and done nothing about, and how often one after the other.
+        static UNHANDLED: Cell<(Fault, usize)> = const { Cell::new((Fault { pc: 0, address: 0 }, 0)) };
+    }
+
+    /// After so many times that the same fault comes back the handler that should have done something is passed over: it was
+    /// switched off, as faulthandler's is by `faulthandler.disable()`, which puts back what it found and not what it is.
+    const PATIENCE: usize = 3;
+
+    #[derive(Clone, Copy, PartialEq, Eq)]
+    struct Fault {
+        pc: usize,
+        address: usize,
+    }
+
+    impl Fault {
+        fn read(info: *mut siginfo_t, context: *mut c_void) -> Self {
+            // SAFETY: both are null or what the kernel gave the handler.
+            unsafe {
+                let address = info.as_ref().map_or(0, |info| info.si_addr() as usize);
+                Self { pc: program_counter(context), address }
+            }
+        }
+    }
+
+    /// # Safety
+    /// `context` is null or what the kernel gave a signal handler.
+    unsafe fn program_counter(context: *mut c_void) -> usize {
+        // SAFETY: the caller's promise.
+        let Some(context) = (unsafe { context.cast::<libc::ucontext_t>().as_ref() }) else { return 0 };
+        #[cfg(all(target_os = "linux", target_arch = "x86_64"))]
+        return context.uc_mcontext.gregs.get(libc::REG_RIP as usize).map_or(0, |pc| *pc as usize);
+        #[cfg(all(target_os = "linux", target_arch = "aarch64"))]
+        return context.uc_mcontext.pc as usize;
+        #[cfg(not(all(target_os = "linux", any(target_arch = "x86_64", target_arch = "aarch64"))))]
+        return std::ptr::from_ref(context) as usize;
+    }
+
+    fn was_sent(info: *mut siginfo_t) -> bool {
+        // SAFETY: it is null or what the kernel gave the handler.
+        unsafe { info.as_ref().is_some_and(|info| info.si_code <= 0) }
     }
 
     fn current(signal: c_int) -> Option<Action> {
@@ -130,8 +169,12 @@ mod unix {
 
     /// Makes an engine, the first of which installs wasmtime's handlers, with ours below and above them.
     pub fn around_engine<T>(make: impl FnOnce() -> T) -> T {
-        let _changing = lock(&CHANGING);
         if INSTALLED.load(Ordering::Acquire) {
+            return make();
+        }
+        let changing = CHANGING.lock();
+        if INSTALLED.load(Ordering::Acquire) {
+            drop(changing);
             return make();
         }
         for chain in &CHAINS {
@@ -167,7 +210,7 @@ mod unix {
 
     #[cold]
     fn cover(chain: &Chain) {
-        let _changing = lock(&CHANGING);
+        let _changing = CHANGING.lock();
         let Some(now) = current(chain.signal).filter(|now| !is(now, top)) else { return };
         let known = chain.known.load(Ordering::Acquire);
         let place =
@@ -199,15 +242,22 @@ mod unix {
         let Some(chain) = chain_of(signal) else {
             return default(signal, info);
         };
-        let asked = ASKED.get();
-        ASKED.set(asked + 1);
+        let fault = Fault::read(info, context);
+        let sent = was_sent(info);
+        let (last, times) = UNHANDLED.get();
+        let times = if !sent && last == fault { times } else { 0 };
+        let depth = ASKED.get();
+        ASKED.set(depth + 1);
+        let asked = depth + times.saturating_sub(PATIENCE - 1);
         let latest = chain.latest.load(Ordering::Acquire);
         match latest.checked_sub(asked + 1).and_then(|place| chain.foreign.get(place)) {
             Some(foreign) => ask(&foreign.get(), signal, info, context),
             None if asked <= latest => ask(&chain.first.get(), signal, info, context),
             None => default(signal, info),
         }
-        ASKED.set(asked);
+        ASKED.set(depth);
+        let handled = sent || Fault::read(info, context).pc != fault.pc;
+        UNHANDLED.set((fault, if handled { 0 } else { times + 1 }));
     }
 
     fn ask(action: &Action, signal: c_int, info: *mut siginfo_t, context: *mut c_void) {
@@ -234,7 +284,7 @@ mod unix {
             let mut action: Action = std::mem::zeroed();
             action.sa_sigaction = SIG_DFL;
             install(signal, &action);
-            if !info.is_null() && (*info).si_code <= 0 {
+            if was_sent(info) {
                 libc::raise(signal);
             }
         }

@@ -198,12 +198,16 @@ pub struct GuestStream {
     pub stream: Stream,
 }
 
-/// The most that one write takes.
-const PERMIT: usize = 64 << 10;
+/// The most that one write takes. Each of its bytes may end a line, and a line takes more to keep than its bytes.
+const PERMIT: usize = 4 << 10;
 
 #[async_trait]
 impl OutputStream for GuestStream {
     fn write(&mut self, bytes: Bytes) -> Result<(), StreamError> {
+        // the host function leaves this to the stream: a guest that does not ask how much it may write never waits
+        if bytes.len() > PERMIT || !self.stdio.has_room() {
+            return Err(StreamError::trap("a write to stdout or stderr exceeded what `check-write` permits"));
+        }
         self.stdio.write(self.stream, &bytes);
         Ok(())
     }

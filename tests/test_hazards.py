@@ -256,6 +256,31 @@ print(codes)
         )
 
 
+def test_a_fork_while_another_thread_makes_an_engine() -> None:
+    """Whatever lock that thread holds, it does not exist in the child."""
+    check(
+        """
+import time
+codes = set()
+for delay in (0, 0.0005, 0.001, 0.002, 0.004, 0.008, 0.016):
+    if os.fork() == 0:  # a process whose first engines these are
+        if delay > 0.002:
+            wasgi.Component(HELLO)
+        making = threading.Thread(target=lambda: wasgi.App(HELLO, limits=wasgi.Limits(fuel=1000)))
+        making.start()
+        time.sleep(delay)
+        child = os.fork()
+        if child == 0:
+            signal.alarm(20)
+            os._exit(0 if wasgi.App(PROBE).handle(get("/hello")).text == "Hello, World!" else 1)
+        os._exit(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) % 256)
+    codes.add(os.waitstatus_to_exitcode(os.wait()[1]))
+print(codes)
+""",
+        ["{0}"],
+    )
+
+
 TRAPS = {
     "unreachable": "unreachable",
     "divide by zero": "(drop (i32.div_s (i32.const 1) (i32.const 0)))",
@@ -357,6 +382,24 @@ ctypes.string_at(0)
             code=-signal.SIGSEGV,
         )
         assert stderr.count("Fatal Python error: Segmentation fault") == (0 if when == "never" else 1), stderr
+
+    def test_a_real_fault_after_a_handler_was_switched_off(self) -> None:
+        """`faulthandler.disable()` puts back what it found, ours, which asks it once more: it does nothing any more."""
+        stderr = check(
+            self.SCRIPT
+            + """
+trap()
+faulthandler.enable()
+trap()
+faulthandler.disable()
+import ctypes
+print("now", flush=True)
+ctypes.string_at(0)
+""",
+            ["now"],
+            code=-signal.SIGSEGV,
+        )
+        assert "Fatal Python error" not in stderr
 
     def test_a_fault_signal_that_somebody_sends(self) -> None:
         stderr = check(

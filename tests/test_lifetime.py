@@ -322,8 +322,35 @@ class TestFinished:
         assert response.wait() is None
         assert await response.finished() is None
 
+    async def test_who_waits_reads_on_where_another_gave_up(self, app: AppMaker) -> None:
+        response = await app().handle_async(get("/stream?chunks=2000&bytes=60000"))
+        first, second = asyncio.create_task(response.finished()), asyncio.create_task(response.finished())
+        await asyncio.sleep(0.01)
+        first.cancel()
+        assert await asyncio.wait_for(second, 30) is not None
+
+    async def test_asking_for_the_end_without_waiting_takes_nothing(self, app: AppMaker) -> None:
+        response = await app().handle_async(get("/hello"))
+        response.finished().close()
+        assert await response.aread() == b"Hello, World!"
+
+    def test_its_place_is_free_when_a_guest_has_ended(self, app: AppMaker) -> None:
+        made = app(limits=wasgi.Limits(concurrency=1))
+        for _ in range(300):
+            made.handle(get("/stream?chunks=3&bytes=5000")).wait()
+        assert wasgi.stats().exchanges == 0
+
 
 class TestClose:
+    def test_a_guest_whose_body_was_read_is_ended_too(self, app: AppMaker) -> None:
+        made = app(limits=wasgi.Limits(timeout=None))
+        response = made.handle(get("/then?then=sleep&ms=60000"))
+        assert response.read() == b"done already"
+        made.close(timeout=0.05)
+        with pytest.raises(wasgi.AppClosedError):
+            response.wait()
+        assert wasgi.stats().exchanges == 0
+
     async def test_exchanges_drain(self, app: AppMaker) -> None:
         made = app()
         response = await made.handle_async(get("/slow-body?ms=200"))

@@ -542,3 +542,33 @@ def test_no_more_chunks_lie_in_between_than_allowed(app: AppMaker, chunks: int) 
         # besides: one that the guest holds, one that it asked for, one that was looked at, one that is being put in
         assert asked <= received // 4096 + chunks + 4
     assert received == 200 * 4096
+
+
+class TestHostsMemory:
+    """What a guest can have its host keep, outside of its own memory."""
+
+    def test_a_guest_that_does_not_ask_how_much_it_may_print(self, app: AppMaker) -> None:
+        lines: list[str] = []
+        with pytest.raises(wasgi.TrapError, match="exceeded what `check-write` permits"):
+            app(stdout=lines.append).handle(get("/flood?n=4000&times=1000"))
+        assert len(lines) < 20_000
+        with pytest.raises(wasgi.TrapError, match="exceeded what `check-write` permits"):
+            app(stdout=lines.append).handle(get("/flood?n=5000&times=1"))
+        assert app(stdout=lines.append).handle(get("/flood?n=1000&times=1")).text == "written"
+
+    def test_strings_of_a_request(self, app: AppMaker) -> None:
+        assert app().handle(get("/long-method?n=4096&times=3")).text == "3"
+        assert app().handle(get("/long-method?n=4097&times=3")).text == "0"
+
+    def test_memory_that_was_not_got_is_not_counted(self) -> None:
+        """The memory's own maximum is 2 pages; the guest asks for more than its limit in vain, and then gets one."""
+        grow = "(drop (memory.grow (i32.const 500)))" * 9
+        then = "(if (i32.eq (memory.grow (i32.const 1)) (i32.const -1)) (then unreachable))"
+        with pytest.raises(wasgi.NoResponseError):
+            call(bare(grow + then, "(memory 1 2)"), memory=1000 << 16)
+
+    def test_a_component_that_does_not_fit_the_pool_runs_on_fuel_too(self) -> None:
+        tables = bare("", "(table 1 funcref)" * 9)
+        for fuel in (None, 1000):
+            with pytest.raises(wasgi.NoResponseError):
+                call(tables, fuel=fuel)

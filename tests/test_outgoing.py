@@ -541,3 +541,25 @@ def test_slow_upstreams_do_not_hold_each_other_up(app: AppMaker) -> None:
     begun = time.monotonic()
     assert app(outgoing=upstream).handle(get("/fetch-many?n=2&url=http://up/")).text == "/0,/1"
     assert time.monotonic() - begun < 30
+
+
+async def test_an_awaitable_that_comes_too_late_is_closed(app: AppMaker) -> None:
+    """A plain callable gives a coroutine when its guest is gone: nobody waits for it, so it does not begin."""
+    begun = threading.Event()
+    leave = threading.Event()
+
+    async def late() -> wasgi.Response:
+        begun.set()
+        await asyncio.Event().wait()
+        raise AssertionError("unreachable")
+
+    def upstream(request: wasgi.Request) -> Any:
+        leave.wait(10)
+        return late()
+
+    with pytest.raises(wasgi.GuestTimeoutError):
+        await app(outgoing=upstream, limits=wasgi.Limits(timeout=0.1)).handle_async(get("/fetch?url=http://up/"))
+    leave.set()
+    while wasgi.stats().calls:
+        await asyncio.sleep(0)
+    assert not begun.is_set()

@@ -24,7 +24,7 @@ CARGO = tomllib.loads((ROOT / "Cargo.toml").read_text())
 def test_all_is_sorted_and_whole() -> None:
     assert wasgi.__all__ == sorted(wasgi.__all__)
     public = {name for name, value in vars(wasgi).items() if not name.startswith("_")}
-    assert public - set(wasgi.__all__) <= {"headers", "cli"}
+    assert public - set(wasgi.__all__) <= {"app", "asgi", "cli", "headers", "httpx", "wsgi"}
     for name in wasgi.__all__:
         assert hasattr(wasgi, name)
 

@@ -7,6 +7,9 @@ import concurrent.futures
 import gc
 import io
 import logging
+import subprocess
+import sys
+import threading
 from typing import Any
 
 import pytest
@@ -135,3 +138,57 @@ async def test_lines_come_when_the_response_is_gone(app: AppMaker) -> None:
     answer.set()
     await asyncio.to_thread(until, lambda: bool(lines))
     assert lines == ["worked on"]
+
+
+def test_a_chatty_guest_leaves_threads_for_others(app: AppMaker) -> None:
+    """Its sink is slow; the lines that wait for it are one thread's work."""
+    leave = threading.Event()
+
+    def slow(line: str) -> None:
+        leave.wait(10)
+
+    chatty = app(stdout=slow)
+    thread = threading.Thread(target=lambda: chatty.handle(get("/chatter?n=3000")).read())
+    thread.start()
+    other = app(outgoing=lambda request: wasgi.Response(body=b"up"))
+    for _ in range(50):
+        assert other.handle(get("/fetch?url=http://up/")).text == "up"
+    assert thread.is_alive()
+    leave.set()
+    thread.join()
+
+
+async def test_a_sink_may_wait_for_the_loop_that_waits_for_it(app: AppMaker) -> None:
+    loop, here = asyncio.get_running_loop(), threading.current_thread()
+    seen: list[str] = []
+
+    async def note(line: str) -> None:
+        seen.append(line)
+
+    def sink(line: str) -> None:
+        if threading.current_thread() is here:
+            seen.append(line)
+        else:
+            asyncio.run_coroutine_threadsafe(note(line), loop).result(10)
+
+    async def upstream(request: wasgi.Request) -> wasgi.Response:
+        return wasgi.Response(body=b"up")
+
+    for _ in range(20):
+        response = await app(stdout=sink, outgoing=upstream).handle_async(get("/print-and-fetch?url=http://up/"))
+        assert await response.aread() == b"up"
+    assert seen == ["before the request"] * 20
+
+
+def test_exit_with_a_sink_that_is_slower_than_its_guest() -> None:
+    script = """
+import sys, threading, time, wasgi
+app = wasgi.App(sys.argv[1], stdout=lambda line: time.sleep(0.001))
+request = wasgi.Request("GET", "http://guest.local/chatter?n=8000")
+threading.Thread(target=app.handle, args=[request], daemon=True).start()
+while not wasgi.stats().exchanges:
+    pass
+print("leaving")
+"""
+    done = subprocess.run([sys.executable, "-c", script, str(PROBE)], capture_output=True, text=True, timeout=50)
+    assert (done.returncode, done.stdout, done.stderr) == (0, "leaving\n", "")

@@ -48,6 +48,8 @@ async def answer(call: OutgoingCall, awaitable: Awaitable[Any] | None = None) ->
             raise
     else:
         call.answer(response)
+    finally:
+        del call  # an exception that somebody keeps has this frame in its traceback
 
 
 def answer_blocking(call: OutgoingCall) -> None:
@@ -61,6 +63,8 @@ def answer_blocking(call: OutgoingCall) -> None:
             call.hand_to_loop(response)
         else:
             call.answer(response)
+    finally:
+        del call  # see `answer`
 
 
 async def feed(handle: FeedHandle, source: AsyncIterable[Any]) -> None:
@@ -79,6 +83,7 @@ async def feed(handle: FeedHandle, source: AsyncIterable[Any]) -> None:
         if not isinstance(exc, Exception):
             raise
     finally:
+        del handle  # see `answer`
         aclose = getattr(iterator, "aclose", None)
         if aclose is not None:
             await aclose()

@@ -144,7 +144,8 @@ class Limits:
             because of that: `MemoryLimitError`.
         table_elements: Elements, all tables of an instance together; refused like memory: `TableLimitError`.
         instances: Core instances that a component is made of: `InstanceLimitError`.
-        handles: Handles of host resources that a guest holds at once: `HandleLimitError`.
+        handles: Handles of host resources that a guest holds at once: `HandleLimitError`. Each may have the host keep
+            as much as ``fields`` and about 64 KiB more, outside of the guest's own memory.
         timeout: Seconds of the guest's own time: wall clock from its first instruction to its end, but for the time in
             which it waits for a chunk of its request that has not come, or for its reader to take a chunk of its
             response. Then `GuestTimeoutError`; a body that is being read breaks off with it as the cause.
@@ -160,10 +161,11 @@ class Limits:
         outgoing: Requests that one exchange may send out; the guest gets ``HTTP-request-denied``.
         outgoing_concurrency: Requests of one exchange that are under way at once, until their responses have been read;
             the guest gets ``connection-limit-reached``.
-        concurrency: Exchanges of one `App` at once.
+        concurrency: Exchanges of one `App` at once. A guest counts until it has ended, which may be after its response
+            has been read.
         queue: Exchanges that may wait for a place; without one, `OverloadedError`.
         queue_timeout: Seconds that they wait; then `OverloadedError`.
-        chunks: Writes of a guest, of at most 64 KiB each, that may lie between it and whoever reads its body; two more
+        chunks: Writes of a guest, of at most 16 KiB each, that may lie between it and whoever reads its body; two more
             may be on their way.
 
     Raises:

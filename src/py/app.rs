@@ -168,6 +168,7 @@ impl PyApp {
         };
         let mut begun = self.begin(py, permit, request, None, true)?;
         let outcome = block_on(py, |cx| begun.exchange.poll_head(cx));
+        begun.output.deliver(py)?;
         begun.answer(py, outcome?)
     }
 
@@ -325,12 +326,7 @@ impl Operation for Closed {
 }
 
 impl Begun {
-    fn answer(
-        self,
-        py: Python<'_>,
-        outcome: Result<http::Response<crate::body::GuestBody>, Error>,
-    ) -> PyResult<PyResponse> {
-        self.output.deliver(py);
+    fn answer(self, py: Python<'_>, outcome: Outcome) -> PyResult<PyResponse> {
         match outcome {
             Ok(response) => Ok(PyResponse::from_guest(response, self.number, self.output)),
             Err(error) => Err(to_py(py, &error)),
@@ -347,11 +343,25 @@ fn copy_context(py: Python<'_>) -> PyResult<Bound<'_, PyAny>> {
 
 /// What `handle_async` waits for. The guest starts when it is awaited.
 enum Handle {
-    New { app: Py<PyApp>, request: Py<PyRequest> },
-    Queued { app: Py<PyApp>, request: Py<PyRequest>, queued: Queued },
+    New {
+        app: Py<PyApp>,
+        request: Py<PyRequest>,
+    },
+    Queued {
+        app: Py<PyApp>,
+        request: Py<PyRequest>,
+        queued: Queued,
+    },
     Begun(Begun),
+    /// The head is there; lines that were printed before it are on their way.
+    Answered {
+        begun: Begun,
+        outcome: Box<Outcome>,
+    },
     Done,
 }
+
+type Outcome = Result<http::Response<crate::body::GuestBody>, Error>;
 
 impl Handle {
     fn begin(py: Python<'_>, app: &PyApp, permit: Permit, request: &Bound<'_, PyRequest>) -> PyResult<Begun> {
@@ -384,9 +394,16 @@ impl Handle {
                     }
                 },
                 Self::Begun(mut begun) => match begun.exchange.poll_head(cx) {
-                    Poll::Ready(outcome) => return begun.answer(py, outcome).map(Some),
+                    Poll::Ready(outcome) => Self::Answered { begun, outcome: Box::new(outcome) },
                     Poll::Pending => {
                         *self = Self::Begun(begun);
+                        return Ok(None);
+                    }
+                },
+                Self::Answered { begun, outcome } => match begun.output.poll_deliver(py, cx) {
+                    Poll::Ready(()) => return begun.answer(py, *outcome).map(Some),
+                    Poll::Pending => {
+                        *self = Self::Answered { begun, outcome };
                         return Ok(None);
                     }
                 },
@@ -434,6 +451,26 @@ pub fn block_on<T: Send>(py: Python<'_>, mut poll: impl FnMut(&mut Context<'_>) 
             Poll::Ready(ready) => return Ok(ready),
             Poll::Pending => py.check_signals()?,
         }
+    }
+}
+
+/// The same for what needs the GIL to be polled.
+pub fn block_on_python<T>(
+    py: Python<'_>,
+    mut poll: impl FnMut(Python<'_>, &mut Context<'_>) -> Poll<T>,
+) -> PyResult<T> {
+    let parked = Arc::new(Parked { thread: std::thread::current(), woken: AtomicBool::new(false) });
+    let waker = Waker::from(parked.clone());
+    loop {
+        if let Poll::Ready(ready) = poll(py, &mut Context::from_waker(&waker)) {
+            return Ok(ready);
+        }
+        py.detach(|| {
+            if !parked.woken.swap(false, Ordering::AcqRel) {
+                std::thread::park_timeout(SIGNALS);
+            }
+        });
+        py.check_signals()?;
     }
 }
 

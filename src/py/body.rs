@@ -1,6 +1,7 @@
 //! Bodies of `wasgi.Request` and `wasgi.Response`: what a caller may give, and how it is read back.
 
 use std::sync::{Arc, Mutex, Weak};
+use std::task::Waker;
 
 use bytes::{Bytes, BytesMut};
 use http::HeaderMap;
@@ -19,7 +20,7 @@ use super::lock;
 use super::loops::LoopCore;
 use super::message::{PyRequest, PyResponse};
 use super::reading::{AsyncChunks, Chunks, Drain, Gather, KeepWhole, ReadAll};
-use super::stdio::GuestOutput;
+use super::stdio::{Flushed, GuestOutput};
 use crate::body::GuestBody;
 
 /// A stream that can be consumed once, and what is known after that.
@@ -35,6 +36,8 @@ struct State {
     /// The whole body, once `read` has read it.
     whole: Option<Bytes>,
     trailers: Option<HeaderMap>,
+    /// Those who wait for the guest's end, and would read the rest if whoever reads it gives up.
+    waiting: Vec<Waker>,
 }
 
 /// Where a body is.
@@ -61,7 +64,11 @@ pub fn bytes_of(object: &Bound<'_, PyAny>) -> PyResult<Option<Bytes>> {
 
 impl PyBody {
     fn new(content: Content) -> Self {
-        Self { state: Mutex::new(State { content, whole: None, trailers: None }), guest: None, output: None }
+        Self {
+            state: Mutex::new(State { content, whole: None, trailers: None, waiting: Vec::new() }),
+            guest: None,
+            output: None,
+        }
     }
 
     /// What a caller gave as `body=`.
@@ -107,10 +114,13 @@ impl PyBody {
         Ok(Self { guest: self.guest.clone(), output: self.output.clone(), ..Self::new(content) })
     }
 
-    /// What nobody has begun to read of a guest's body.
-    pub fn take_rest(&self) -> Option<Drain> {
+    /// What nobody has begun to read of a guest's body. If somebody has, `waker` is told when it is given back.
+    pub fn take_rest(&self, waker: &Waker) -> Option<Drain> {
         let mut state = lock(&self.state);
         if !matches!(state.content, Content::Guest(_)) {
+            if !state.waiting.iter().any(|known| known.will_wake(waker)) {
+                state.waiting.push(waker.clone());
+            }
             return None;
         }
         match std::mem::replace(&mut state.content, Content::Consumed) {
@@ -121,7 +131,14 @@ impl PyBody {
 
     /// See [`Self::take_rest`].
     pub fn give_back(&self, rest: Drain) {
-        lock(&self.state).content = Content::Guest(rest.into_body());
+        let waiting = {
+            let mut state = lock(&self.state);
+            state.content = Content::Guest(rest.into_body());
+            std::mem::take(&mut state.waiting)
+        };
+        for waker in waiting {
+            waker.wake();
+        }
     }
 
     fn consume(&self, py: Python<'_>) -> PyResult<Content> {
@@ -188,7 +205,7 @@ impl PyBody {
             Content::Guest(body) => {
                 let mut gather = Gather::new(body);
                 let outcome = super::app::block_on(py, |cx| gather.poll(cx));
-                self.deliver(py);
+                self.deliver(py)?;
                 let (whole, trailers) = outcome?.map_err(|error| to_py(py, &error))?;
                 self.keep_trailers(trailers);
                 whole
@@ -215,7 +232,7 @@ impl PyBody {
                     Content::Bytes(bytes) => ReadAll { body: self.clone(), gather: None, ready: Some(bytes) },
                     _ => ReadAll { body: self.clone(), gather: None, ready: Some(Bytes::new()) },
                 };
-                Ok(Py::new(py, Awaitable::new(operation))?.into_any())
+                Ok(Py::new(py, Awaitable::new(Flushed::new(operation, self.output())))?.into_any())
             }
         }
     }
@@ -272,9 +289,15 @@ impl PyBody {
         lock(&self.state).trailers.clone()
     }
 
-    pub fn deliver(&self, py: Python<'_>) {
-        if let Some(output) = &self.output {
-            output.deliver(py);
+    /// Where lines of the guest that writes it go.
+    pub fn output(&self) -> Option<Arc<GuestOutput>> {
+        self.output.clone()
+    }
+
+    pub fn deliver(&self, py: Python<'_>) -> PyResult<()> {
+        match &self.output {
+            Some(output) => output.deliver(py),
+            None => Ok(()),
         }
     }
 
@@ -287,7 +310,9 @@ impl PyBody {
             }
             drop(content);
         });
-        self.deliver(py);
+        if let Some(output) = &self.output {
+            output.try_deliver(py);
+        }
     }
 
     pub fn traverse(&self, visit: &pyo3::PyVisit<'_>) -> Result<(), pyo3::PyTraverseError> {

@@ -4,9 +4,9 @@
 //! Both take jobs without the GIL. Neither queue needs a bound of its own: a job belongs to a waiting task, an outgoing
 //! request or a body, and each of those has at most two jobs under way.
 
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::time::Duration;
+use std::sync::{Arc, OnceLock};
+use std::time::{Duration, Instant};
 
 use pyo3::prelude::*;
 
@@ -45,7 +45,7 @@ impl Job {
             Self::CancelCall(call) => call.cancel(py),
             Self::Feed(feed) => feed.turn(py),
             Self::Lines(output) => {
-                output.deliver(py);
+                output.turn(py);
                 Ok(())
             }
             Self::Look(core) => core.look(py),
@@ -96,6 +96,14 @@ pub fn is_exiting() -> bool {
     EXITING.load(Ordering::SeqCst)
 }
 
+/// When no more Python code should be begun, for it would run into the interpreter's finalization, which ends threads where
+/// they stand, through frames of Rust.
+static LAST_CALL: OnceLock<Instant> = OnceLock::new();
+
+pub fn is_too_late() -> bool {
+    LAST_CALL.get().is_some_and(|last| Instant::now() > *last)
+}
+
 /// For `os.register_at_fork`: the child starts without the parent's threads.
 #[pyfunction]
 pub fn _after_fork() {
@@ -110,6 +118,7 @@ pub fn _after_fork() {
 pub fn _shut_down(py: Python<'_>) {
     const BOUND: Duration = Duration::from_secs(1);
     EXITING.store(true, Ordering::SeqCst);
+    let _ = LAST_CALL.set(Instant::now() + BOUND.mul_f64(0.8));
     py.detach(|| {
         if let Some(world) = crate::engine::existing() {
             world.runtime.shut_down(BOUND);

@@ -51,7 +51,7 @@ impl Default for PyLimits {
     }
 }
 
-/// More would be no bound: each may have 64 KiB.
+/// More would be no bound: each may have 16 KiB.
 const MOST_CHUNKS: i64 = 1024;
 
 /// Zero is no limit that leaves anything to run.

@@ -27,6 +27,8 @@ pub struct LoopCore {
     /// A weak reference to the loop.
     event_loop: Py<PyAny>,
     watched: AtomicBool,
+    /// Whether somebody is asked to look already.
+    looked_at: AtomicBool,
 }
 
 #[derive(Default)]
@@ -92,7 +94,9 @@ impl LoopCore {
                 tokio::time::sleep(LOOK).await;
                 let Some(core) = core.upgrade() else { return };
                 if core.is_waited_for() {
-                    super::threads::threads().submit(Job::Look(core));
+                    if !core.looked_at.swap(true, Ordering::SeqCst) {
+                        super::threads::threads().submit(Job::Look(core));
+                    }
                     continue;
                 }
                 core.watched.store(false, Ordering::SeqCst);
@@ -111,6 +115,7 @@ impl LoopCore {
 
     /// The job: has it closed?
     pub fn look(&self, py: Python<'_>) -> PyResult<()> {
+        self.looked_at.store(false, Ordering::SeqCst);
         let event_loop = self.event_loop.bind(py).call0()?;
         if event_loop.is_none() || event_loop.call_method0(intern!(py, "is_closed"))?.is_truthy()? {
             self.close();
@@ -209,6 +214,7 @@ impl LoopBridge {
             pipe: writer,
             event_loop: py.import("weakref")?.getattr("ref")?.call1((event_loop,))?.unbind(),
             watched: AtomicBool::new(false),
+            looked_at: AtomicBool::new(false),
         });
         let bridge = Py::new(py, Self { core, pipe: reader, process: std::process::id() })?;
         // In a context of its own: the reader would keep alive the one of whoever came first.

@@ -17,7 +17,7 @@ use super::feed::{Feed, OnError};
 use super::headers::Fields;
 use super::loops::LoopCore;
 use super::reading::{Chunks, Drain, Nothing};
-use super::stdio::GuestOutput;
+use super::stdio::{Flushed, GuestOutput};
 use crate::body::GuestBody;
 use crate::error::Error;
 use crate::outgoing::Timeouts;
@@ -388,12 +388,13 @@ impl PyResponse {
     }
 
     fn finished(&self) -> Awaitable {
-        Awaitable::new(Finished(self.end()))
+        Awaitable::new(Flushed::new(Finished(self.end()), self.body.output()))
     }
 
     fn wait(&self, py: Python<'_>) -> PyResult<Option<PyReport>> {
         let Some(mut end) = self.end() else { return Ok(None) };
         let failure = super::app::block_on(py, |cx| end.poll(cx))?;
+        self.body.deliver(py)?;
         end.tell(py, failure).map(Some)
     }
 
@@ -475,7 +476,7 @@ impl PyResponse {
             exchange: *exchange,
             owner: owner.observe(),
             body: self.body.clone(),
-            rest: self.body.take_rest(),
+            rest: None,
             failure: None,
             ended: Box::pin(owner.ended()),
         })
@@ -487,6 +488,9 @@ impl End {
     fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Option<Error>> {
         if let Some(error) = self.owner.out_of_reach() {
             return Poll::Ready(Some(error));
+        }
+        if self.rest.is_none() {
+            self.rest = self.body.take_rest(cx.waker());
         }
         if let Some(rest) = &mut self.rest {
             match ready!(rest.poll(cx)) {
@@ -505,7 +509,6 @@ impl End {
     }
 
     fn tell(&self, py: Python<'_>, failure: Option<Error>) -> PyResult<PyReport> {
-        self.body.deliver(py);
         match failure {
             Some(error) => Err(to_py(py, &error)),
             None => Ok(PyReport::of(self.exchange, &self.owner)),

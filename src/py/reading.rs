@@ -13,6 +13,7 @@ use super::awaitable::{Awaitable, Operation};
 use super::body::{Content, PyBody};
 use super::errors::to_py;
 use super::lock;
+use super::stdio::Flushed;
 use crate::body::{GuestBody, Next};
 
 /// Collects a guest's body.
@@ -91,17 +92,13 @@ impl Operation for ReadAll {
     fn poll(&mut self, py: Python<'_>, cx: &mut Context<'_>) -> Poll<PyResult<Py<PyAny>>> {
         let whole = match &mut self.gather {
             None => self.ready.take().unwrap_or_default(),
-            Some(gather) => {
-                let outcome = std::task::ready!(gather.poll(cx));
-                self.body.deliver(py);
-                match outcome {
-                    Ok((whole, trailers)) => {
-                        self.body.keep_trailers(trailers);
-                        whole
-                    }
-                    Err(error) => return Poll::Ready(Err(to_py(py, &error))),
+            Some(gather) => match std::task::ready!(gather.poll(cx)) {
+                Ok((whole, trailers)) => {
+                    self.body.keep_trailers(trailers);
+                    whole
                 }
-            }
+                Err(error) => return Poll::Ready(Err(to_py(py, &error))),
+            },
         };
         let object = PyBytes::new(py, &whole).into_any().unbind();
         self.body.keep_whole(whole);
@@ -149,7 +146,7 @@ impl Chunks {
             }
             Content::Guest(body) => {
                 let outcome = super::app::block_on(py, |cx| lock(&body).poll_next(cx));
-                self.body.deliver(py);
+                self.body.deliver(py)?;
                 match outcome?.map_err(|error| to_py(py, &error))? {
                     Next::Chunk(chunk) => {
                         *lock(&self.content) = Content::Guest(body);
@@ -180,7 +177,8 @@ impl AsyncChunks {
     }
 
     fn __anext__(&self) -> Awaitable {
-        Awaitable::new(NextChunk { body: self.body.clone(), content: self.content.clone() })
+        let next = NextChunk { body: self.body.clone(), content: self.content.clone() };
+        Awaitable::new(Flushed::new(next, self.body.output()))
     }
 
     /// Whether no chunk will follow, where that is known already.
@@ -234,7 +232,6 @@ impl Operation for NextChunk {
             }
         };
         let next = std::task::ready!(lock(&body).poll_next(cx));
-        self.body.deliver(py);
         match next {
             Ok(Next::Chunk(chunk)) => Poll::Ready(Ok(PyBytes::new(py, &chunk).into_any().unbind())),
             Ok(Next::End(trailers)) => {

@@ -1,12 +1,15 @@
 //! Where a guest's lines go: a logger, a callable or a file of the caller's.
 
-use std::sync::{Arc, Condvar, Mutex};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex};
+use std::task::{Context, Poll, Waker};
 use std::thread::ThreadId;
 
 use pyo3::exceptions::PyTypeError;
 use pyo3::intern;
 use pyo3::prelude::*;
 
+use super::awaitable::Operation;
 use super::bridge::{Job, Lane};
 use super::lock;
 use crate::stdio::{Stdio, Stream};
@@ -54,50 +57,100 @@ pub struct GuestOutput {
     sinks: Arc<Sinks>,
     stdio: Arc<Stdio>,
     exchange: u64,
-    delivering: Mutex<Option<ThreadId>>,
-    delivered: Condvar,
+    delivering: Mutex<Delivering>,
+    /// Whether a thread is asked to deliver already: a guest that prints a lot is one job, not one for each write.
+    asked: AtomicBool,
+}
+
+#[derive(Default)]
+struct Delivering {
+    by: Option<ThreadId>,
+    waiting: Vec<Waker>,
 }
 
 impl GuestOutput {
     pub fn new(sinks: Arc<Sinks>, stdio: Arc<Stdio>, exchange: u64) -> Arc<Self> {
-        Arc::new(Self { sinks, stdio, exchange, delivering: Mutex::new(None), delivered: Condvar::new() })
+        Arc::new(Self { sinks, stdio, exchange, delivering: Mutex::default(), asked: AtomicBool::new(false) })
     }
 
     /// From now on lines are delivered as they come, by a thread of ours; also those that come when the response is gone.
     /// The end of the guest takes the bell off again ([`Stdio::finish`]), and with it this cycle of references apart.
     pub fn go_live(self: &Arc<Self>) {
         let this = self.clone();
-        self.stdio.set_bell(Box::new(move || Lane::Threads.submit(Job::Lines(this.clone()))));
+        self.stdio.set_bell(Box::new(move || {
+            if !this.asked.swap(true, Ordering::SeqCst) {
+                Lane::Threads.submit(Job::Lines(this.clone()));
+            }
+        }));
     }
 
-    /// Delivers what there is; when it returns, all that was there before has been delivered.
-    pub fn deliver(&self, py: Python<'_>) {
+    /// The job. If somebody delivers already, these lines are delivered with the others.
+    pub fn turn(&self, py: Python<'_>) {
+        self.asked.store(false, Ordering::SeqCst);
+        self.try_deliver(py);
+    }
+
+    /// Delivers what there is, unless another thread is about it.
+    pub fn try_deliver(&self, py: Python<'_>) {
+        let _ = self.poll_deliver(py, &mut Context::from_waker(Waker::noop()));
+    }
+
+    /// Delivers what there is. Ready when all that was there before has been delivered, by whomever.
+    pub fn poll_deliver(&self, py: Python<'_>, cx: &mut Context<'_>) -> Poll<()> {
         let me = std::thread::current().id();
-        if *lock(&self.delivering) == Some(me) {
-            return; // a sink that reads the same response
-        }
-        if self.stdio.is_empty() && lock(&self.delivering).is_none() {
-            return;
-        }
-        py.detach(|| {
-            let mut delivering = lock(&self.delivering);
-            while delivering.is_some() {
-                delivering = self.delivered.wait(delivering).unwrap_or_else(|poisoned| poisoned.into_inner());
+        // a line that comes while the last one is delivered rang its bell for nothing: so look again
+        while std::task::ready!(self.begin(me, cx)) {
+            loop {
+                let lines = self.stdio.take();
+                if lines.is_empty() {
+                    break;
+                }
+                for line in lines {
+                    if super::bridge::is_too_late() {
+                        continue; // the process exits, and this sink is slower than its guest
+                    }
+                    let sink = match line.stream {
+                        Stream::Stdout => &self.sinks.stdout,
+                        Stream::Stderr => &self.sinks.stderr,
+                        Stream::Host => &Sink::Logger,
+                    };
+                    if let Err(error) = self.write(py, sink, line.stream, &line.text) {
+                        error.write_unraisable(py, sink.object().map(|object| object.bind(py)));
+                    }
+                }
             }
-            *delivering = Some(me);
-        });
-        for line in self.stdio.take() {
-            let sink = match line.stream {
-                Stream::Stdout => &self.sinks.stdout,
-                Stream::Stderr => &self.sinks.stderr,
-                Stream::Host => &Sink::Logger,
+            let waiting = {
+                let mut delivering = lock(&self.delivering);
+                delivering.by = None;
+                std::mem::take(&mut delivering.waiting)
             };
-            if let Err(error) = self.write(py, sink, line.stream, &line.text) {
-                error.write_unraisable(py, sink.object().map(|object| object.bind(py)));
+            for waker in waiting {
+                waker.wake();
             }
         }
-        *lock(&self.delivering) = None;
-        self.delivered.notify_all();
+        Poll::Ready(())
+    }
+
+    /// Whether there is something for this thread to deliver; pending if another one is about it.
+    fn begin(&self, me: ThreadId, cx: &mut Context<'_>) -> Poll<bool> {
+        let mut delivering = lock(&self.delivering);
+        match delivering.by {
+            Some(by) if by == me => Poll::Ready(false), // a sink that reads the same response
+            Some(_) => {
+                delivering.waiting.push(cx.waker().clone());
+                Poll::Pending
+            }
+            None if self.stdio.is_empty() => Poll::Ready(false),
+            None => {
+                delivering.by = Some(me);
+                Poll::Ready(true)
+            }
+        }
+    }
+
+    /// Delivers what there is, or waits until it has been delivered. Signals interrupt the wait.
+    pub fn deliver(&self, py: Python<'_>) -> PyResult<()> {
+        super::app::block_on_python(py, |py, cx| self.poll_deliver(py, cx))
     }
 
     fn write(&self, py: Python<'_>, sink: &Sink, stream: Stream, text: &str) -> PyResult<()> {
@@ -120,5 +173,34 @@ impl GuestOutput {
             }
         }
         Ok(())
+    }
+}
+
+/// An operation whose result is given when the lines that its guest has printed until then have been delivered.
+pub struct Flushed<O> {
+    operation: O,
+    output: Option<Arc<GuestOutput>>,
+    result: Option<PyResult<Py<PyAny>>>,
+}
+
+impl<O> Flushed<O> {
+    pub fn new(operation: O, output: Option<Arc<GuestOutput>>) -> Self {
+        Self { operation, output, result: None }
+    }
+}
+
+impl<O: Operation> Operation for Flushed<O> {
+    fn poll(&mut self, py: Python<'_>, cx: &mut Context<'_>) -> Poll<PyResult<Py<PyAny>>> {
+        let result = match self.result.take() {
+            Some(result) => result,
+            None => std::task::ready!(self.operation.poll(py, cx)),
+        };
+        if let Some(output) = &self.output
+            && output.poll_deliver(py, cx).is_pending()
+        {
+            self.result = Some(result);
+            return Poll::Pending;
+        }
+        Poll::Ready(result)
     }
 }

@@ -202,6 +202,13 @@ impl OutgoingCall {
 impl Call {
     /// The job that follows [`OutgoingCall::hand_to_loop`].
     pub fn go_on(&self, py: Python<'_>, handle: Py<OutgoingCall>, awaitable: Py<PyAny>) -> PyResult<()> {
+        if lock(&self.reply).is_none() {
+            // nobody waits any more: a coroutine that is not begun is closed, a task of the upstream's own is its own
+            return match awaitable.bind(py).getattr_opt(intern!(py, "close"))? {
+                Some(close) => close.call0().map(drop),
+                None => Ok(()),
+            };
+        }
         let bridge = py.import(intern!(py, "wasgi._bridge"))?;
         let coroutine = bridge.call_method1(intern!(py, "answer"), (handle, awaitable))?;
         let context = self.target.context.bind(py).call_method0(intern!(py, "copy"))?;

@@ -302,6 +302,21 @@ impl Guest for Probe {
                 }
                 text(out, 200, &seen.join(" "));
             }
+            // a method of `n` characters, in as many requests as `times` says; how many of them were taken
+            "/long-method" => {
+                let method = Method::Other("M".repeat(number("n") as usize));
+                let requests: Vec<_> = (0..number("times")).map(|_| OutgoingRequest::new(Fields::new())).collect();
+                let taken = requests.iter().filter(|request| request.set_method(&method).is_ok()).count();
+                text(out, 200, &taken.to_string());
+            }
+            // writes `n` newlines to stdout and does not ask how many it may
+            "/flood" => {
+                let stdout = wasip2::cli::stdout::get_stdout();
+                for _ in 0..number("times") {
+                    let _ = stdout.write(&vec![b'\n'; number("n") as usize]);
+                }
+                text(out, 200, "written");
+            }
             // the head of an answer to HEAD: a length, and no body
             "/head" => {
                 let (body, stream) = start(out, 200, &[("content-length", "1234")]);

@@ -1,0 +1,55 @@
+"""What the servers of `tests/test_servers.py` serve: an App by itself, and mounted in FastAPI and Starlette."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+from fastapi import FastAPI
+from starlette.applications import Starlette
+from starlette.middleware.cors import CORSMiddleware
+from starlette.middleware.gzip import GZipMiddleware
+from starlette.routing import Mount
+
+import wasgi
+
+from .conftest import PROBE
+
+probe = wasgi.App(PROBE, limits=wasgi.Limits(timeout=60.0))
+
+api = FastAPI()
+
+
+@api.get("/own")
+async def own() -> dict[str, bool]:
+    return {"fastapi": True}
+
+
+nested = Starlette(routes=[Mount("/inner", probe)])
+api.mount("/plugins/probe", probe)
+api.mount("/outer", nested)
+
+dressed = FastAPI()
+dressed.add_middleware(GZipMiddleware, minimum_size=100)
+dressed.add_middleware(CORSMiddleware, allow_origins=["https://example.com"])
+dressed.mount("/probe", probe)
+
+
+async def application(scope: Any, receive: Any, send: Any) -> None:
+    """`/api`, `/dressed` and `/stats`; the probe everywhere else."""
+    if scope["type"] == "lifespan":
+        await probe(scope, receive, send)
+    elif scope["path"] == "/stats":
+        body = json.dumps({"exchanges": wasgi.stats().exchanges}).encode()
+        await send({"type": "http.response.start", "status": 200, "headers": [(b"content-length", b"%d" % len(body))]})
+        await send({"type": "http.response.body", "body": body})
+    elif scope["path"].startswith("/api/"):
+        await below(api, "/api", scope, receive, send)
+    elif scope["path"].startswith("/dressed/"):
+        await below(dressed, "/dressed", scope, receive, send)
+    else:
+        await probe(scope, receive, send)
+
+
+async def below(app: Any, root: str, scope: Any, receive: Any, send: Any) -> None:
+    await app(dict(scope, root_path=scope.get("root_path", "") + root), receive, send)

@@ -1,0 +1,214 @@
+"""An App under real servers, each in a process of its own, with real clients: the same table of cases for all."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import socket
+import subprocess
+import sys
+import urllib.request
+from collections.abc import Iterator
+
+import httpx2
+import pytest
+
+from .conftest import ROOT, until
+
+APPLICATION = "tests.served:application"
+SERVERS: dict[str, list[str]] = {
+    "uvicorn-h11": ["uvicorn", APPLICATION, "--http", "h11", "--log-level", "error", "--port"],
+    "uvicorn-httptools": ["uvicorn", APPLICATION, "--http", "httptools", "--log-level", "error", "--port"],
+    "hypercorn": ["hypercorn", APPLICATION, "--bind"],
+    "hypercorn-h2": ["hypercorn", APPLICATION, "--bind"],
+    "granian": ["granian", "--interface", "asgi", APPLICATION, "--log-level", "error", "--port"],
+    "daphne": ["daphne", "-v", "0", APPLICATION, "-p"],
+}
+
+
+def free_port() -> int:
+    with socket.socket() as listener:
+        listener.bind(("127.0.0.1", 0))
+        port: int = listener.getsockname()[1]
+        return port
+
+
+class Served:
+    """A server that runs."""
+
+    def __init__(self, name: str, port: int) -> None:
+        self.name = name
+        self.port = port
+        self.url = f"http://127.0.0.1:{port}"
+        self.is_h2 = name.endswith("h2")
+        self.client = httpx2.Client(base_url=self.url, http1=not self.is_h2, http2=self.is_h2, timeout=30)
+
+    def exchanges(self) -> int:
+        count: int = self.client.get("/stats").json()["exchanges"]
+        return count
+
+    def idle(self) -> None:
+        until(lambda: self.exchanges() == 0)
+
+    @contextlib.contextmanager
+    def raw(self, *lines: str, body: bytes = b"") -> Iterator[socket.socket]:
+        """A connection on which this was sent."""
+        if self.is_h2:
+            pytest.skip("a raw HTTP/1.1 client, for the servers of HTTP/1.1")
+        with socket.create_connection(("127.0.0.1", self.port), timeout=30) as connection:
+            connection.sendall("\r\n".join([*lines, "", ""]).encode() + body)
+            yield connection
+
+
+@pytest.fixture(scope="module", params=SERVERS)
+def served(request: pytest.FixtureRequest) -> Iterator[Served]:
+    port = free_port()
+    command = [*SERVERS[request.param], f"127.0.0.1:{port}" if "hypercorn" in request.param else str(port)]
+    with subprocess.Popen([sys.executable, "-m", *command], cwd=ROOT, stderr=subprocess.DEVNULL) as process:
+        try:
+            made = Served(request.param, port)
+
+            def answers() -> bool:
+                assert process.poll() is None, f"{request.param} has ended"
+                with contextlib.suppress(httpx2.TransportError):
+                    return made.client.get("/hello").status_code == 200
+                return False
+
+            until(answers)
+            with made.client:
+                yield made
+        finally:
+            process.terminate()
+            try:
+                process.wait(10)
+            except subprocess.TimeoutExpired:
+                process.kill()
+
+
+def test_hello(served: Served) -> None:
+    response = served.client.get("/hello")
+    assert (response.status_code, response.text) == (200, "Hello, World!")
+    assert response.headers["content-type"] == "text/plain; charset=utf-8"
+    assert response.http_version == ("HTTP/2" if served.is_h2 else "HTTP/1.1")
+
+
+def test_the_request_is_seen_whole(served: Served) -> None:
+    response = served.client.get("/inspect?x=%20&y", headers=[("x-a", "1"), ("x-a", "2"), ("host", "example.com:99")])
+    lines = response.text.splitlines()
+    assert 'authority: Some("example.com:99")' in lines
+    assert 'path: Some("/inspect?x=%20&y")' in lines
+    assert [line for line in lines if "x-a" in line] == ["header x-a: 1", "header x-a: 2"]
+
+
+@pytest.mark.parametrize("size", [0, 10, 100_000, 3_000_000])
+def test_bodies_stream_through(served: Served, size: int) -> None:
+    def chunks() -> Iterator[bytes]:
+        for start in range(0, size, 50_000):
+            yield b"x" * min(50_000, size - start)
+
+    assert served.client.post("/echo", content=chunks()).content == b"x" * size
+    assert served.client.post("/collect", content=b"y" * size).text.startswith(f"{size} bytes")
+
+
+def test_events_come_one_by_one(served: Served) -> None:
+    with served.client.stream("GET", "/slow-body?ms=300") as response:
+        chunks = response.iter_raw()
+        assert next(chunks) == b"first"
+        assert served.exchanges() == 1
+        assert b"".join(chunks) == b"last"
+
+
+def test_mounts(served: Served) -> None:
+    assert served.client.get("/api/own").json() == {"fastapi": True}
+    lines = served.client.get("/api/plugins/probe/inspect?q=1").text.splitlines()
+    assert 'path: Some("/inspect?q=1")' in lines
+    assert "header x-forwarded-prefix: /api/plugins/probe" in lines
+    lines = served.client.get("/api/outer/inner/inspect").text.splitlines()
+    assert 'path: Some("/inspect")' in lines
+    assert "header x-forwarded-prefix: /api/outer/inner" in lines
+
+
+def test_middleware(served: Served) -> None:
+    headers = {"accept-encoding": "gzip", "origin": "https://example.com"}
+    response = served.client.get("/dressed/probe/stream?chunks=10&bytes=1000", headers=headers)
+    assert response.headers["content-encoding"] == "gzip"
+    assert response.headers["access-control-allow-origin"] == "https://example.com"
+    assert len(response.content) == 10_000
+
+
+def test_head_and_bare_statuses(served: Served) -> None:
+    assert served.client.head("/hello").content == b""
+    assert served.client.get("/no-body").status_code == 204
+    assert served.client.get("/status?code=304").content == b""
+    assert served.client.get("/hello").text == "Hello, World!", "the connection is still good"
+
+
+def test_a_guest_without_an_answer(served: Served) -> None:
+    response = served.client.get("/trap")
+    assert response.status_code == 500
+    assert response.json() == {"type": "about:blank", "title": "Internal Server Error", "status": 500}
+
+
+@pytest.mark.parametrize("route", ["/trap-midway?bytes=5000", "/dropped"])
+def test_an_answer_that_breaks_off_looks_broken(served: Served, route: str) -> None:
+    with pytest.raises(httpx2.TransportError):
+        served.client.get(route)
+    assert served.client.get("/hello").status_code == 200
+
+
+@pytest.mark.parametrize("route", ["/sleep?ms=60000", "/spin", "/endless", "/slow-body?ms=60000"])
+def test_a_client_that_hangs_up_stops_the_guest(served: Served, route: str) -> None:
+    with served.raw(f"GET {route} HTTP/1.1", "host: guest.local"):
+        until(lambda: served.exchanges() == 1)
+    served.idle()
+
+
+@pytest.mark.parametrize("route", ["/collect", "/echo", "/sleep?ms=60000"])
+def test_a_client_that_hangs_up_in_its_request_stops_the_guest(served: Served, route: str) -> None:
+    lines = [f"POST {route} HTTP/1.1", "host: guest.local", "content-length: 100000"]
+    with served.raw(*lines, body=b"x" * 1000):
+        if served.name == "daphne":
+            pytest.skip("daphne calls an application when the whole request is there")
+        until(lambda: served.exchanges() == 1)
+    served.idle()
+
+
+def test_half_a_head_is_no_request(served: Served) -> None:
+    with served.raw("GET /hello HTTP/1.1", "host: guest") as connection:
+        connection.recv(1)
+    with socket.create_connection(("127.0.0.1", served.port)) as connection:
+        connection.sendall(b"GET /hello HTT")
+    assert served.client.get("/hello").status_code == 200
+    served.idle()
+
+
+def test_a_client_that_never_reads(served: Served) -> None:
+    """The guest is held up, and no more than a little is kept for the client; when it hangs up, the guest ends."""
+    with served.raw("GET /endless HTTP/1.1", "host: guest.local"):
+        until(lambda: served.exchanges() == 1)
+        assert served.client.get("/hello").text == "Hello, World!"
+    served.idle()
+
+
+def test_pipelined_requests(served: Served) -> None:
+    request = ["GET /hello HTTP/1.1", "host: guest.local", ""]
+    last = ["GET /hello HTTP/1.1", "host: guest.local", "connection: close"]
+    with served.raw(*request, *request, *last) as connection:
+        received = b""
+        while chunk := connection.recv(65536):
+            received += chunk
+    assert received.count(b"Hello, World!") == 3
+
+
+def test_a_client_of_the_standard_library(served: Served) -> None:
+    if served.is_h2:
+        pytest.skip("it speaks HTTP/1.1 only")
+    with urllib.request.urlopen(f"{served.url}/hello", timeout=30) as response:
+        assert response.read() == b"Hello, World!"
+
+
+def test_curl(served: Served) -> None:
+    options = ["--http2-prior-knowledge"] if served.is_h2 else []
+    command = ["curl", "-sS", "--max-time", "30", *options, "-d", json.dumps({"a": 1}), f"{served.url}/echo"]
+    done = subprocess.run(command, capture_output=True, text=True)
+    assert (done.stdout, done.returncode) == ('{"a": 1}', 0), done.stderr
