@@ -233,7 +233,8 @@ class TestStreams:
         headers = [(b"host", b"guest.local"), (b"te", b"trailers")]
         answer = await get(app(), "/trailers", headers=headers, extensions={"http.response.trailers": {}})
         assert (answer.body, answer.trailers) == (b"body", [(b"x-checksum", b"abc"), (b"x-checksum", b"def")])
-        for changes in ({"headers": headers}, {"extensions": {"http.response.trailers": {}}}):
+        without: list[dict[str, Any]] = [{"headers": headers}, {"extensions": {"http.response.trailers": {}}}]
+        for changes in without:
             answer = await get(app(), "/trailers", **changes)
             assert (answer.body, answer.trailers) == (b"body", [])
 
@@ -493,7 +494,7 @@ class TestOtherScopes:
 
     async def test_others_are_an_error(self, app: AppMaker) -> None:
         with pytest.raises(NotImplementedError, match="'smtp'"):
-            await app()({"type": "smtp"}, None, None)
+            await asgi.serve(app(), {"type": "smtp"}, asyncio.Queue[Any]().get, asyncio.Queue[Any]().put)
 
 
 APP = wasgi.App(PROBE)

@@ -134,8 +134,11 @@ class Wsgi:
             for name, value in response.headers.raw
             if name.lower() not in HOP_BY_HOP
         ]
-        start_response(f"{response.status} {_reason(response.status)}", headers)
         bare = environ["REQUEST_METHOD"] == "HEAD" or response.status in (204, 304)
+        if not bare and "content-type" not in response.headers:
+            # what a client may assume (RFC 9110, 8.3); servers and `wsgiref.validate` want it to be said
+            headers.append(("content-type", "application/octet-stream"))
+        start_response(f"{response.status} {_reason(response.status)}", headers)
         return _Answer(response, bare=bare)
 
 

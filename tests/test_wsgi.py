@@ -1,0 +1,201 @@
+"""An App as a WSGI application: by the letter, and under real servers."""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import json
+import subprocess
+import sys
+import threading
+import urllib.error
+import urllib.request
+import wsgiref.simple_server
+import wsgiref.util
+import wsgiref.validate
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+
+import wasgi
+
+from .conftest import ROOT, AppMaker, until
+from .test_servers import free_port
+
+
+def environ(target: str = "/", body: bytes = b"", **changes: str) -> dict[str, Any]:
+    path, _, query = target.partition("?")
+    made: dict[str, Any] = {"SCRIPT_NAME": "", "PATH_INFO": path, "QUERY_STRING": query, "wsgi.input": io.BytesIO(body)}
+    made |= {"HTTP_HOST": "guest.local", **changes}
+    if body:
+        made["CONTENT_LENGTH"] = str(len(body))
+    if body and "REQUEST_METHOD" not in changes:
+        made["REQUEST_METHOD"] = "POST"
+    wsgiref.util.setup_testing_defaults(made)
+    return made
+
+
+def call(app: wasgi.App, given: dict[str, Any]) -> tuple[str, list[tuple[str, str]], bytes]:
+    """One request, under the standard library's validator."""
+    started: list[Any] = []
+
+    def start_response(status: str, headers: list[tuple[str, str]], exc_info: Any = None) -> Any:
+        started.append((status, headers))
+        return lambda data: None
+
+    answer = wsgiref.validate.validator(app.wsgi)(given, start_response)
+    try:
+        body = b"".join(answer)
+    finally:
+        answer.close()  # type: ignore[attr-defined]
+    [(status, headers)] = started
+    return status, headers, body
+
+
+def test_hello(app: AppMaker) -> None:
+    status, headers, body = call(app(), environ("/hello"))
+    assert (status, body) == ("200 OK", b"Hello, World!")
+    assert ("content-type", "text/plain; charset=utf-8") in headers
+
+
+def test_the_request(app: AppMaker) -> None:
+    given = environ("/inspect?a=%20", HTTP_X_ONE="é", CONTENT_TYPE="text/plain", REQUEST_METHOD="PATCH")
+    lines = call(app(), given)[2].decode().splitlines()
+    assert lines[:4] == [
+        "method: Method::Patch",
+        "scheme: Some(Scheme::Http)",
+        'authority: Some("guest.local")',
+        'path: Some("/inspect?a=%20")',
+    ]
+    assert sorted(lines[4:]) == ["header content-type: text/plain", "header x-one: \\xe9"]
+
+
+@pytest.mark.parametrize(
+    ("changes", "path"),
+    [
+        ({"PATH_INFO": "/caf\xc3\xa9 x"}, "/caf%C3%A9%20x"),
+        ({"PATH_INFO": "/a/b", "RAW_URI": "/a%2Fb?q"}, "/a%2Fb"),
+        ({"PATH_INFO": "/a/b", "REQUEST_URI": "/a/b"}, "/a/b"),
+        ({"PATH_INFO": "/changed", "RAW_URI": "/as-it-came"}, "/changed"),
+        ({"SCRIPT_NAME": "/mount", "PATH_INFO": "/a"}, "/a"),
+        ({"SCRIPT_NAME": "/mount", "PATH_INFO": ""}, "/"),
+    ],
+)
+def test_paths(app: AppMaker, changes: dict[str, str], path: str) -> None:
+    from wasgi.wsgi import request_of
+
+    request = request_of(app(), environ() | changes)
+    assert request.path == path
+    assert request.headers.get("x-forwarded-prefix") == changes.get("SCRIPT_NAME")
+    if script := changes.get("SCRIPT_NAME"):
+        assert request_of(app(root_path="keep"), environ() | changes).path == script + changes["PATH_INFO"]
+
+
+def test_without_a_host_and_forwarded(app: AppMaker) -> None:
+    from wasgi.wsgi import request_of
+
+    given = environ("/", SERVER_NAME="2001:db8::1", SERVER_PORT="8080", REMOTE_ADDR="192.0.2.1")
+    del given["HTTP_HOST"]
+    given["HTTP_X_FORWARDED_FOR"] = "forged"
+    request = request_of(app(forwarded=True), given)
+    assert request.authority == "[2001:db8::1]:8080"
+    assert request.headers["x-forwarded-for"] == "192.0.2.1"
+    assert "forged" not in str(request_of(app(), given).headers)
+
+
+@pytest.mark.parametrize("size", [1, 100_000, 1_000_000])
+def test_bodies(app: AppMaker, size: int) -> None:
+    assert call(app(), environ("/echo", b"x" * size))[2] == b"x" * size
+
+
+def test_a_body_that_is_terminated_by_its_server(app: AppMaker) -> None:
+    given = environ("/echo", REQUEST_METHOD="POST") | {"wsgi.input": io.BytesIO(b"x" * 100_000)}
+    given["CONTENT_LENGTH"] = ""
+    assert b"".join(app().wsgi(given | {"wsgi.input_terminated": True}, lambda *args: None)) == b"x" * 100_000
+    assert b"".join(app().wsgi(given, lambda *args: None)) == b"", "whose end nobody knows, nobody reads"
+
+
+def test_the_answer_streams_and_close_stops_the_guest(app: AppMaker) -> None:
+    answer: Any = app().wsgi(environ("/endless"), lambda *args: None)
+    assert next(iter(answer))
+    assert wasgi.stats().exchanges == 1
+    answer.close()
+    until(lambda: wasgi.stats().exchanges == 0)
+
+
+@pytest.mark.parametrize(("path", "method"), [("/head", "HEAD"), ("/no-body", "GET"), ("/status?code=304", "GET")])
+def test_answers_without_a_body(app: AppMaker, path: str, method: str) -> None:
+    given = environ(path, REQUEST_METHOD=method)
+    answer = app().wsgi(given, lambda *args: None)
+    assert b"".join(answer) == b""
+
+
+@pytest.mark.parametrize(
+    ("path", "status"), [("/trap", "500 Internal Server Error"), ("/code?name=connection-refused", "502 Bad Gateway")]
+)
+def test_a_guest_without_an_answer(app: AppMaker, path: str, status: str) -> None:
+    got, headers, body = call(app(), environ(path))
+    assert got == status
+    assert json.loads(body)["status"] == int(status[:3])
+    assert ("content-type", "application/problem+json") in headers
+
+
+def test_an_answer_that_breaks_off_raises(app: AppMaker) -> None:
+    with pytest.raises(wasgi.BodyError):
+        call(app(), environ("/trap-midway?bytes=10"))
+
+
+def test_a_host_that_is_none(app: AppMaker) -> None:
+    assert call(app(), environ("/hello", HTTP_HOST="a b"))[0] == "400 Bad Request"
+
+
+@contextlib.contextmanager
+def serving(command: list[str], port: int) -> Iterator[str]:
+    """A server that runs."""
+    url = f"http://127.0.0.1:{port}"
+    with subprocess.Popen([sys.executable, "-m", *command], cwd=ROOT, stderr=subprocess.DEVNULL) as process:
+        try:
+
+            def answers() -> bool:
+                assert process.poll() is None, f"{command[0]} has ended"
+                with contextlib.suppress(OSError), urllib.request.urlopen(f"{url}/hello", timeout=30) as response:
+                    return bool(response.status == 200)
+                return False
+
+            until(answers)
+            yield url
+        finally:
+            process.terminate()
+            process.wait(20)
+
+
+@pytest.mark.parametrize("worker", ["sync", "gthread"])
+def test_gunicorn(worker: str) -> None:
+    """With the app loaded before its workers are forked."""
+    port = free_port()
+    command = ["gunicorn", "tests.served_wsgi:application", "--preload", "-w", "2", "-k", worker, "--threads", "2"]
+    with serving([*command, "-b", f"127.0.0.1:{port}"], port) as url:
+        for _ in range(20):
+            with urllib.request.urlopen(f"{url}/fetch?url=http://up/", timeout=30) as response:
+                assert response.read() == b"up"
+        upload = urllib.request.Request(f"{url}/echo", data=b"x" * 1_000_000)
+        with urllib.request.urlopen(upload, timeout=30) as response:
+            assert response.read() == b"x" * 1_000_000
+        with pytest.raises(urllib.error.HTTPError, match="500"):
+            urllib.request.urlopen(f"{url}/trap", timeout=30)
+        with urllib.request.urlopen(f"{url}/flask/probe/inspect", timeout=30) as response:
+            assert b'path: Some("/inspect")' in response.read()
+
+
+def test_the_server_of_the_standard_library(app: AppMaker) -> None:
+    class Quiet(wsgiref.simple_server.WSGIRequestHandler):
+        def log_message(self, *args: Any) -> None:
+            pass
+
+    with wsgiref.simple_server.make_server("127.0.0.1", 0, app().wsgi, handler_class=Quiet) as server:
+        thread = threading.Thread(target=server.handle_request)
+        thread.start()
+        with urllib.request.urlopen(f"http://127.0.0.1:{server.server_port}/hello", timeout=30) as response:
+            assert response.read() == b"Hello, World!"
+        thread.join()
