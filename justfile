@@ -52,6 +52,11 @@ bench-echo *options:
     CARGO_PROFILE_DEV_OPT_LEVEL=3 maturin develop --uv
     python benches/echo.py {{ options }}
 
+# uvicorn with a plain hello beside uvicorn with an App (needs wrk).
+bench-asgi *options:
+    CARGO_PROFILE_DEV_OPT_LEVEL=3 maturin develop --uv
+    python -m benches.asgi {{ options }}
+
 # Mixed load for a long time: memory and descriptors stay where they are.
 soak *options:
     python benches/soak.py {{ options }}

@@ -265,9 +265,10 @@ class TestDisconnects:
         "path", ["/sleep?ms=60000", "/fetch?url=http://up/", "/endless", "/spin", "/slow-body?ms=60000"]
     )
     async def test_the_guest_stops(self, app: AppMaker, path: str) -> None:
-        cancelled = asyncio.Event()
+        called, cancelled = asyncio.Event(), asyncio.Event()
 
         async def upstream(request: wasgi.Request) -> wasgi.Response:
+            called.set()
             try:
                 await asyncio.Event().wait()
             finally:
@@ -278,6 +279,8 @@ class TestDisconnects:
         task = asyncio.create_task(app(outgoing=upstream)(server.scope, server.receive, server.send))
         while not wasgi.stats().exchanges:
             await asyncio.sleep(0)
+        if "fetch" in path:
+            await asyncio.wait_for(called.wait(), 10)
         server.hang_up()
         await asyncio.wait_for(task, 10)
         await settled()

@@ -56,6 +56,12 @@ def test_only_the_folder_py_knows_python() -> None:
             assert "pyo3" not in path.read_text(), path
 
 
+def test_the_transports_need_no_import_of_their_own() -> None:
+    script = "import wasgi; print(wasgi.httpx.Transport.__name__, hasattr(wasgi, 'nothing'))"
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True)
+    assert done.stdout == "Transport False\n", done.stderr
+
+
 def test_the_house_is_drawn_as_it_stands() -> None:
     """ARCHITECTURE.md names each room, and no room that is not there."""
     drawn = (ROOT / "ARCHITECTURE.md").read_text()

@@ -77,6 +77,16 @@ __all__ = [
     "stats",
 ]
 
+
+def __getattr__(name: str) -> object:
+    """`wasgi.httpx` without importing it first; it brings asyncio, which would double this import's time."""
+    if name == "httpx":
+        import importlib
+
+        return importlib.import_module("wasgi.httpx")
+    raise AttributeError(f"module 'wasgi' has no attribute {name!r}")
+
+
 _atexit.register(_shut_down)
 if hasattr(_os, "register_at_fork"):
     _os.register_at_fork(after_in_child=_after_fork)

@@ -3,9 +3,9 @@
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::task::{Context, Poll, Wake, Waker};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
-use pyo3::exceptions::{PyTypeError, PyValueError};
+use pyo3::exceptions::{PyTimeoutError, PyTypeError, PyValueError};
 use pyo3::intern;
 use pyo3::prelude::*;
 use pyo3::sync::PyOnceLock;
@@ -162,12 +162,25 @@ impl PyApp {
     }
 
     fn handle(&self, py: Python<'_>, request: &Bound<'_, PyRequest>) -> PyResult<PyResponse> {
+        self._handle_within(py, request, None)
+    }
+
+    /// `handle`, but no longer than so many seconds.
+    fn _handle_within(
+        &self,
+        py: Python<'_>,
+        request: &Bound<'_, PyRequest>,
+        seconds: Option<f64>,
+    ) -> PyResult<PyResponse> {
+        let deadline = deadline(seconds);
         let permit = match self.app.admit().map_err(|error| to_py(py, &error))? {
             Admission::Permit(permit) => permit,
-            Admission::Queued(mut queued) => block_on(py, |cx| queued.poll(cx))?.map_err(|error| to_py(py, &error))?,
+            Admission::Queued(mut queued) => {
+                block_on_until(py, deadline, |cx| queued.poll(cx))?.map_err(|error| to_py(py, &error))?
+            }
         };
         let mut begun = self.begin(py, permit, request, None, true)?;
-        let outcome = block_on(py, |cx| begun.exchange.poll_head(cx));
+        let outcome = block_on_until(py, deadline, |cx| begun.exchange.poll_head(cx));
         begun.output.deliver(py)?;
         begun.answer(py, outcome?)
     }
@@ -424,7 +437,21 @@ impl Operation for Handle {
 }
 
 /// Polls until ready, without the GIL while it waits. Signals interrupt it: then the error is theirs.
-pub fn block_on<T: Send>(py: Python<'_>, mut poll: impl FnMut(&mut Context<'_>) -> Poll<T> + Send) -> PyResult<T> {
+pub fn block_on<T: Send>(py: Python<'_>, poll: impl FnMut(&mut Context<'_>) -> Poll<T> + Send) -> PyResult<T> {
+    block_on_until(py, None, poll)
+}
+
+/// When so many seconds will have passed.
+pub fn deadline(seconds: Option<f64>) -> Option<Instant> {
+    Instant::now().checked_add(Duration::try_from_secs_f64(seconds?).ok()?)
+}
+
+/// The same until a time has come; then `TimeoutError`.
+pub fn block_on_until<T: Send>(
+    py: Python<'_>,
+    deadline: Option<Instant>,
+    mut poll: impl FnMut(&mut Context<'_>) -> Poll<T> + Send,
+) -> PyResult<T> {
     if let Poll::Ready(ready) = poll(&mut Context::from_waker(Waker::noop())) {
         return Ok(ready);
     }
@@ -435,7 +462,8 @@ pub fn block_on<T: Send>(py: Python<'_>, mut poll: impl FnMut(&mut Context<'_>) 
         let ready = py.detach(|| {
             let ready = poll(&mut Context::from_waker(&waker));
             if ready.is_pending() && !parked.woken.load(Ordering::Acquire) {
-                std::thread::park_timeout(SIGNALS);
+                let left = deadline.map(|deadline| deadline.saturating_duration_since(Instant::now()));
+                std::thread::park_timeout(left.map_or(SIGNALS, |left| left.min(SIGNALS)));
             }
             parked.woken.store(false, Ordering::Release);
             ready
@@ -450,6 +478,9 @@ pub fn block_on<T: Send>(py: Python<'_>, mut poll: impl FnMut(&mut Context<'_>) 
             }),
             Poll::Ready(ready) => return Ok(ready),
             Poll::Pending => py.check_signals()?,
+        }
+        if deadline.is_some_and(|deadline| Instant::now() >= deadline) {
+            return Err(PyTimeoutError::new_err("the time to wait is over"));
         }
     }
 }

@@ -133,6 +133,11 @@ impl Chunks {
     }
 
     fn __next__(&self, py: Python<'_>) -> PyResult<Option<Py<PyAny>>> {
+        self._next_within(py, None)
+    }
+
+    /// The next chunk, or None at the end; no longer than so many seconds.
+    fn _next_within(&self, py: Python<'_>, seconds: Option<f64>) -> PyResult<Option<Py<PyAny>>> {
         let content = std::mem::replace(&mut *lock(&self.content), Content::Consumed);
         let chunk = match content {
             Content::Consumed => return Ok(None),
@@ -145,7 +150,8 @@ impl Chunks {
                 chunk
             }
             Content::Guest(body) => {
-                let outcome = super::app::block_on(py, |cx| lock(&body).poll_next(cx));
+                let outcome =
+                    super::app::block_on_until(py, super::app::deadline(seconds), |cx| lock(&body).poll_next(cx));
                 self.body.deliver(py)?;
                 match outcome?.map_err(|error| to_py(py, &error))? {
                     Next::Chunk(chunk) => {

@@ -1,0 +1,226 @@
+"""A component as a transport of httpx2 or httpx: their clients call it instead of the network.
+
+Neither library is required; which of them a request belongs to is seen from the request.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import functools
+import importlib
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from types import ModuleType, TracebackType
+from typing import TYPE_CHECKING, Any, Self
+
+from wasgi import errors
+from wasgi._wasgi import Request, Response, _request_of_server
+
+if TYPE_CHECKING:
+    from wasgi.app import App
+
+_CONNECT_TIMEOUTS = {"DNS-timeout", "connection-timeout"}
+_READ_TIMEOUTS = {"HTTP-response-timeout", "connection-read-timeout"}
+_PROTOCOL = {
+    "HTTP-protocol-error",
+    "HTTP-response-body-size",
+    "HTTP-response-content-coding",
+    "HTTP-response-header-section-size",
+    "HTTP-response-header-size",
+    "HTTP-response-incomplete",
+    "HTTP-response-trailer-section-size",
+    "HTTP-response-trailer-size",
+    "HTTP-response-transfer-coding",
+    "HTTP-upgrade-failed",
+    "internal-error",
+    "loop-detected",
+}
+
+
+def exception_name(error: BaseException) -> str:
+    """The client library's exception that says the same."""
+    match error:
+        case errors.BodyError():
+            return "ReadTimeout" if isinstance(error.__cause__, errors.GuestTimeoutError) else "ReadError"
+        case errors.ErrorCode(code="connection-write-timeout"):
+            return "WriteTimeout"
+        case errors.ErrorCode():
+            if error.code in _CONNECT_TIMEOUTS:
+                return "ConnectTimeout"
+            if error.code in _READ_TIMEOUTS:
+                return "ReadTimeout"
+            if error.code.startswith("HTTP-request"):
+                return "LocalProtocolError"
+            # names that were not found, refusals, TLS: there was no connection
+            return "RemoteProtocolError" if error.code in _PROTOCOL else "ConnectError"
+        case errors.OverloadedError():
+            return "PoolTimeout"
+        case errors.AppClosedError():
+            return "ConnectError"
+        case TimeoutError():  # the guest's time limit, or the client's own
+            return "ReadTimeout"
+    return "RemoteProtocolError"
+
+
+def _library(request: Any) -> ModuleType:
+    return importlib.import_module(type(request).__module__.partition(".")[0])
+
+
+def _raise(request: Any, error: BaseException) -> None:
+    raise getattr(_library(request), exception_name(error))(str(error), request=request) from error
+
+
+# What is ours or the client's own limit; what a body of the caller's raises comes back as it is.
+_OURS = (errors.WasgiError, TimeoutError)
+
+
+def _request(request: Any, body: Any) -> Request:
+    raw: list[tuple[bytes, bytes]] = [(bytes(name).lower(), bytes(value)) for name, value in request.headers.raw]
+    authority = next((value for name, value in raw if name == b"host"), request.url.netloc).decode("latin-1")
+    headers = [(name, value) for name, value in raw if name not in (b"host", b"connection", b"transfer-encoding")]
+    has_body = any(name in (b"content-length", b"transfer-encoding") for name, _ in raw)
+    return _request_of_server(
+        request.method,
+        request.url.scheme,
+        authority,
+        request.url.raw_path,
+        headers,
+        body if has_body else None,
+    )
+
+
+def _timeout(request: Any, name: str) -> float | None:
+    seconds: float | None = request.extensions.get("timeout", {}).get(name)
+    return seconds
+
+
+def _response(request: Any, response: Response, stream: Any) -> Any:
+    return _library(request).Response(
+        response.status,
+        headers=response.headers.raw,
+        stream=stream,
+        extensions={"http_version": b"HTTP/1.1", "wasgi_response": response},
+    )
+
+
+@functools.cache
+def _sync_stream(base: type[Any]) -> type[Any]:
+    class Stream(base):  # type: ignore[misc]
+        def __init__(self, request: Any, response: Response) -> None:
+            self.request = request
+            self.response = response
+
+        def __iter__(self) -> Iterator[bytes]:
+            chunks, seconds = iter(self.response), _timeout(self.request, "read")
+            try:
+                while (chunk := chunks._next_within(seconds)) is not None:  # type: ignore[attr-defined]
+                    yield chunk
+            except _OURS as error:
+                _raise(self.request, error)
+
+        def close(self) -> None:
+            self.response.close()
+
+    return Stream
+
+
+@functools.cache
+def _async_stream(base: type[Any]) -> type[Any]:
+    class Stream(base):  # type: ignore[misc]
+        def __init__(self, request: Any, response: Response) -> None:
+            self.request = request
+            self.response = response
+
+        async def __aiter__(self) -> AsyncIterator[bytes]:
+            chunks, seconds = aiter(self.response), _timeout(self.request, "read")
+            try:
+                while True:
+                    async with asyncio.timeout(seconds):
+                        chunk = await anext(chunks, None)
+                    if chunk is None:
+                        return
+                    yield chunk
+            except _OURS as error:
+                _raise(self.request, error)
+
+        async def aclose(self) -> None:
+            await self.response.aclose()
+
+    return Stream
+
+
+class Transport:
+    """A transport for ``httpx2.Client`` or ``httpx.Client``: an `App` answers.
+
+    Bodies stream both ways; closing a response stops its guest. The client's ``read`` timeout bounds the wait for the
+    head and for each chunk. Failures are the client library's own exceptions, with ours as their cause: the time limit
+    as ``ReadTimeout``, a trap as ``RemoteProtocolError``, an answer that breaks off as ``ReadError``, an error-code as
+    its counterpart. The extension ``trace`` is told of ``wasgi.handle.started`` and ``.complete`` or ``.failed``.
+
+    Args:
+        app: Who answers. It stays open when the client is closed.
+
+    Example:
+        >>> with httpx2.Client(transport=wasgi.httpx.Transport(app)) as client:
+        ...     client.get("http://example.com/").text
+        'Hello, World!'
+    """
+
+    def __init__(self, app: App) -> None:
+        self.app = app
+
+    def handle_request(self, request: Any) -> Any:
+        """Answers one request of the client's."""
+        trace: Callable[[str, dict[str, Any]], Any] = request.extensions.get("trace") or (lambda name, info: None)
+        trace("wasgi.handle.started", {"request": request})
+        try:
+            response = self.app._handle_within(_request(request, iter(request.stream)), _timeout(request, "read"))
+        except _OURS as error:
+            trace("wasgi.handle.failed", {"exception": error})
+            _raise(request, error)
+        trace("wasgi.handle.complete", {"return_value": response})
+        return _response(request, response, _sync_stream(_library(request).SyncByteStream)(request, response))
+
+    def close(self) -> None:
+        """Nothing to close: the app is its maker's."""
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, _type: type[BaseException] | None, _value: BaseException | None, _traceback: TracebackType | None
+    ) -> None:
+        self.close()
+
+
+class AsyncTransport:
+    """A transport for ``httpx2.AsyncClient`` or ``httpx.AsyncClient``, under asyncio; see `Transport`."""
+
+    def __init__(self, app: App) -> None:
+        self.app = app
+
+    async def handle_async_request(self, request: Any) -> Any:
+        """Answers one request of the client's."""
+        trace: Callable[[str, dict[str, Any]], Awaitable[Any]] | None = request.extensions.get("trace")
+        if trace is not None:
+            await trace("wasgi.handle.started", {"request": request})
+        try:
+            async with asyncio.timeout(_timeout(request, "read")):
+                response = await self.app.handle_async(_request(request, aiter(request.stream)))
+        except _OURS as error:
+            if trace is not None:
+                await trace("wasgi.handle.failed", {"exception": error})
+            _raise(request, error)
+        if trace is not None:
+            await trace("wasgi.handle.complete", {"return_value": response})
+        return _response(request, response, _async_stream(_library(request).AsyncByteStream)(request, response))
+
+    async def aclose(self) -> None:
+        """Nothing to close: the app is its maker's."""
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(
+        self, _type: type[BaseException] | None, _value: BaseException | None, _traceback: TracebackType | None
+    ) -> None:
+        await self.aclose()

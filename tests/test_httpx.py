@@ -1,0 +1,201 @@
+"""A component as the transport of a client, of either library, blocking or not."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Iterator
+from types import ModuleType
+from typing import Any
+
+import httpx
+import httpx2
+import pytest
+
+import wasgi
+import wasgi.httpx
+
+from .conftest import AppMaker, until
+
+libraries = pytest.mark.parametrize("library", [httpx2, httpx], ids=["httpx2", "httpx"])
+both = pytest.mark.parametrize("is_async", [False, True], ids=["blocking", "async"])
+
+BASE = "http://guest.local"
+
+
+async def ask(library: ModuleType, is_async: bool, app: wasgi.App, method: str, path: str, **options: Any) -> Any:
+    """One request, read whole."""
+    client_options = {"follow_redirects": True, **options.pop("client", {})}
+    if is_async:
+        async with library.AsyncClient(transport=wasgi.httpx.AsyncTransport(app), **client_options) as client:
+            return await client.request(method, BASE + path, **options)
+
+    def blocking() -> Any:
+        with library.Client(transport=wasgi.httpx.Transport(app), **client_options) as client:
+            return client.request(method, BASE + path, **options)
+
+    return await asyncio.to_thread(blocking)
+
+
+@libraries
+@both
+async def test_hello(library: ModuleType, is_async: bool, app: AppMaker) -> None:
+    response = await ask(library, is_async, app(), "GET", "/hello")
+    assert (response.status_code, response.text) == (200, "Hello, World!")
+    assert response.headers["content-type"] == "text/plain; charset=utf-8"
+    assert response.extensions["wasgi_response"].report.memory > 0
+
+
+@libraries
+@both
+async def test_the_request(library: ModuleType, is_async: bool, app: AppMaker) -> None:
+    headers = [("x-a", "1"), ("x-a", "2")]
+    response = await ask(library, is_async, app(), "PATCH", "/inspect?a=%20&b", headers=headers)
+    lines = response.text.splitlines()
+    assert lines[:4] == [
+        "method: Method::Patch",
+        "scheme: Some(Scheme::Http)",
+        'authority: Some("guest.local")',
+        'path: Some("/inspect?a=%20&b")',
+    ]
+    assert [line for line in lines if "x-a" in line] == ["header x-a: 1", "header x-a: 2"]
+
+
+@libraries
+@both
+async def test_bodies(library: ModuleType, is_async: bool, app: AppMaker) -> None:
+    def chunks() -> Iterator[bytes]:
+        yield b"a" * 10_000
+        yield b"b" * 10_000
+
+    async def async_chunks() -> AsyncIterator[bytes]:
+        for chunk in chunks():
+            yield chunk
+
+    whole = b"a" * 10_000 + b"b" * 10_000
+    for content in (whole, async_chunks() if is_async else chunks()):
+        response = await ask(library, is_async, app(), "POST", "/echo", content=content)
+        assert response.content == whole
+    response = await ask(library, is_async, app(), "POST", "/echo", json={"a": 1})
+    assert response.json() == {"a": 1}
+
+
+@libraries
+async def test_streams(library: ModuleType, app: AppMaker) -> None:
+    transport = wasgi.httpx.AsyncTransport(app())
+    async with library.AsyncClient(transport=transport) as client:
+        async with client.stream("GET", f"{BASE}/slow-body?ms=100") as response:
+            chunks = response.aiter_raw()
+            assert await anext(chunks) == b"first"
+            assert await anext(chunks) == b"last"
+        async with client.stream("GET", f"{BASE}/endless") as response:
+            await anext(response.aiter_raw())
+            assert wasgi.stats().exchanges == 1
+    blocking = library.Client(transport=wasgi.httpx.Transport(app()))
+    with blocking, blocking.stream("GET", f"{BASE}/endless") as response:
+        assert next(response.iter_raw())
+    until(lambda: wasgi.stats().exchanges == 0)
+
+
+@libraries
+@both
+@pytest.mark.parametrize(
+    ("path", "name"),
+    [
+        ("/trap", "RemoteProtocolError"),
+        ("/silent", "RemoteProtocolError"),
+        ("/spin", "ReadTimeout"),
+        ("/trap-midway?bytes=10", "ReadError"),
+        ("/slow-body?ms=60000", "ReadTimeout"),
+        ("/code?name=connection-refused", "ConnectError"),
+        ("/code?name=DNS-timeout", "ConnectTimeout"),
+        ("/code?name=connection-read-timeout", "ReadTimeout"),
+        ("/code?name=connection-write-timeout", "WriteTimeout"),
+        ("/code?name=HTTP-request-denied", "LocalProtocolError"),
+        ("/code?name=HTTP-protocol-error", "RemoteProtocolError"),
+    ],
+)
+async def test_failures(library: ModuleType, is_async: bool, app: AppMaker, path: str, name: str) -> None:
+    made = app(limits=wasgi.Limits(timeout=0.2))
+    with pytest.raises(getattr(library, name)) as raised:
+        await ask(library, is_async, made, "GET", path)
+    assert type(raised.value).__name__ == name
+    assert isinstance(raised.value.__cause__, wasgi.WasgiError)
+    assert str(raised.value.request.url) == BASE + path
+
+
+def test_each_failure_has_a_counterpart() -> None:
+    from wasgi.httpx import exception_name
+
+    made: list[Exception] = [error() for error in wasgi.errors.ERROR_CODES.values()]
+    made += [wasgi.OverloadedError("x"), wasgi.AppClosedError("x"), wasgi.TrapError("x"), wasgi.BodyError("x")]
+    for error in made:
+        for library in (httpx, httpx2):
+            assert issubclass(getattr(library, exception_name(error)), library.TransportError)
+
+
+@libraries
+@both
+@pytest.mark.parametrize("path", ["/sleep?ms=60000", "/slow-body?ms=60000"])
+async def test_the_clients_own_timeout(library: ModuleType, is_async: bool, app: AppMaker, path: str) -> None:
+    timeout = library.Timeout(5.0, read=0.1)
+    with pytest.raises(library.ReadTimeout):
+        await ask(library, is_async, app(), "GET", path, timeout=timeout)
+    while wasgi.stats().exchanges:
+        await asyncio.sleep(0)
+
+
+@libraries
+@both
+async def test_the_callers_own_exception_comes_back(library: ModuleType, is_async: bool, app: AppMaker) -> None:
+    def chunks() -> Iterator[bytes]:
+        yield b"a"
+        raise KeyError("mine")
+
+    async def async_chunks() -> AsyncIterator[bytes]:
+        for chunk in chunks():
+            yield chunk
+
+    with pytest.raises(KeyError, match="mine"):
+        await ask(library, is_async, app(), "POST", "/collect", content=async_chunks() if is_async else chunks())
+
+
+@libraries
+@both
+async def test_cookies_and_redirects(library: ModuleType, is_async: bool, app: AppMaker) -> None:
+    """They are the client's business, and work as over the network."""
+
+    def upstream(request: wasgi.Request) -> wasgi.Response:
+        if request.path == "/start":
+            return wasgi.Response(302, headers={"location": f"{BASE}/fetch?url=http://up/end", "set-cookie": "a=1"})
+        return wasgi.Response(body=b"end")
+
+    response = await ask(library, is_async, app(outgoing=upstream), "GET", "/fetch?url=http://up/start")
+    assert (response.text, len(response.history)) == ("end", 1)
+    assert response.request.headers["cookie"] == "a=1"
+
+
+@libraries
+@both
+async def test_trace(library: ModuleType, is_async: bool, app: AppMaker) -> None:
+    events: list[str] = []
+
+    async def traced(name: str, info: dict[str, Any]) -> None:
+        events.append(name)
+
+    def note(name: str, info: dict[str, Any]) -> None:
+        events.append(name)
+
+    extensions = {"trace": traced if is_async else note}
+    await ask(library, is_async, app(), "GET", "/hello", extensions=extensions)
+    with pytest.raises(library.TransportError):
+        await ask(library, is_async, app(), "GET", "/trap", extensions=extensions)
+    assert events == [f"wasgi.handle.{what}" for what in ("started", "complete", "started", "failed")]
+
+
+def test_starlettes_test_client(app: AppMaker) -> None:
+    from starlette.testclient import TestClient
+
+    with TestClient(app()) as client:
+        assert client.get("/hello").text == "Hello, World!"
+        assert client.post("/echo", content=b"body").content == b"body"
+        assert client.get("/trap").status_code == 500
