@@ -71,6 +71,31 @@ impl GuestBody {
         }
     }
 
+    /// A chunk that is there already. Any end that comes instead is kept for [`Self::poll_next`], but for a clean one, which is
+    /// taken.
+    pub fn take_ready(&mut self) -> Option<Bytes> {
+        if self.has_ended() {
+            let end = self.held.take()?;
+            let _ = self.finish(end);
+            return None;
+        }
+        if self.held.is_some() || self.done {
+            return None;
+        }
+        match self.poll_next(&mut Context::from_waker(std::task::Waker::noop())) {
+            Poll::Ready(Ok(Next::Chunk(chunk))) => Some(chunk),
+            Poll::Ready(Ok(end)) => {
+                self.held = Some(Ok(end));
+                None
+            }
+            Poll::Ready(Err(error)) => {
+                self.held = Some(Err(error));
+                None
+            }
+            Poll::Pending => None,
+        }
+    }
+
     pub fn poll_next(&mut self, cx: &mut Context<'_>) -> Poll<Result<Next, Error>> {
         if let Some(held) = self.held.take() {
             return Poll::Ready(self.finish(held));

@@ -88,9 +88,8 @@ class AsyncChunks(AsyncIterator[bytes]):
     def __aiter__(self) -> Self: ...
     def __anext__(self) -> Coroutine[Any, Any, bytes]: ...
     def aclose(self) -> Coroutine[Any, Any, None]: ...
-    @property
-    def ended(self) -> bool:
-        """Whether no chunk will follow, where that is known already."""
+    def take_ready(self) -> tuple[bytes, bool] | None:
+        """What there is without waiting: a chunk, and whether it was the last. None: the next one is to be awaited."""
 
 @final
 class Component:
@@ -481,6 +480,7 @@ class Response:
         """The body as text; see `Request.text`."""
     def json(self) -> Any:
         """The body parsed as JSON; see `Request.json`."""
+    def _raw_headers(self) -> list[tuple[bytes, bytes]]: ...
     def finished(self) -> Coroutine[Any, Any, Report | None]:
         """Waits until the guest has ended: it may work on after its response.
 

@@ -268,12 +268,13 @@ class _Exchange:
         self.listener: asyncio.Task[None] | None = None
         self.disconnected = False
         self.answered = False
-        self.chunks: collections.deque[bytes] = collections.deque()
-        self.ahead = 0
         self.wanted = _has_body(scope)
         self.whole = not self.wanted
-        self.came = asyncio.Event()
-        self.room = asyncio.Event()
+        if self.wanted:
+            self.chunks: collections.deque[bytes] = collections.deque()
+            self.ahead = 0
+            self.came = asyncio.Event()
+            self.room = asyncio.Event()
 
     async def serve(self) -> None:
         """Answers; silently gives up when the client has gone."""
@@ -305,6 +306,8 @@ class _Exchange:
             message = await self.receive()
             if message["type"] == "http.disconnect":
                 self.hang_up()
+                if not self.whole:
+                    self.came.set()
                 return
             if self.whole:
                 continue
@@ -322,7 +325,6 @@ class _Exchange:
         if self.answered:
             return
         self.disconnected = True
-        self.came.set()
         if self.task is not None:
             self.task.cancel()
 
@@ -358,12 +360,14 @@ class _Exchange:
             raise
         except Exception as error:
             response = await self.instead(error)
-        async with response:
+        try:
             await self.relay(response)
+        finally:
+            response.close()
 
     async def respond(self) -> Response:
         app, scope = self.app, self.scope
-        request = request_of(app, scope, self.body() if _has_body(scope) else None)
+        request = request_of(app, scope, self.body() if self.wanted else None)
         if app.on_request is not None:
             given = app.on_request(scope, request)
             if inspect.isawaitable(given):
@@ -402,9 +406,11 @@ class _Exchange:
     async def relay(self, response: Response) -> None:
         """Sends an answer, as fast as the server takes it. One that breaks off raises: the connection is to be cut."""
         bare = self.scope["method"] == "HEAD" or response.status in (204, 304)
-        headers = [pair for pair in response.headers.raw if pair[0].lower() not in HOP_BY_HOP]
+        headers = response._raw_headers()
+        if response.report is None:  # of Python's making; a guest cannot set these
+            headers = [(name.lower(), value) for name, value in headers if name.lower() not in HOP_BY_HOP]
         start: Message = {"type": "http.response.start", "status": response.status, "headers": headers}
-        trailing = not bare and self.takes_trailers(response)
+        trailing = not bare and self.takes_trailers(headers)
         if trailing:
             start["trailers"] = True
         # at once: whoever reads events wants to know that there will be some
@@ -415,32 +421,32 @@ class _Exchange:
             return
         try:
             chunks = aiter(response)
-        except TypeError:  # a body that blocks, of an answer that Python made
+        except TypeError:  # a body that blocks
             chunks = _in_threads(response)
-        async for chunk in chunks:
-            if getattr(chunks, "ended", False) and not trailing:
-                await self.send_last(chunk)
+        take_ready = None if trailing else getattr(chunks, "take_ready", None)
+        while True:
+            if take_ready is not None and (ready := take_ready()) is not None:
+                chunk, last = ready
+                if last:
+                    await self.send_last(chunk)
+                    return
+            elif (chunk := await anext(chunks, None)) is None:
                 break
             await self.send({"type": "http.response.body", "body": chunk, "more_body": True})
-        else:
-            await self.send_last(b"")
-            if trailing:
-                trailers = response.trailers.raw if response.trailers is not None else []
-                await self.send({"type": "http.response.trailers", "headers": trailers, "more_trailers": False})
-            return
-        # the end has come, but nobody has taken it: a guest that works on would be stopped
-        async for _ in chunks:
-            pass
+        await self.send_last(b"")
+        if trailing:
+            trailers = response.trailers.raw if response.trailers is not None else []
+            await self.send({"type": "http.response.trailers", "headers": trailers, "more_trailers": False})
 
     async def send_last(self, chunk: bytes) -> None:
         self.answered = True
         await self.send({"type": "http.response.body", "body": chunk, "more_body": False})
 
-    def takes_trailers(self, response: Response) -> bool:
+    def takes_trailers(self, headers: list[tuple[bytes, bytes]]) -> bool:
         """Whether server and client take trailers, and the framing has a place for them (RFC 9110, 6.5.1)."""
         if "http.response.trailers" not in (self.scope.get("extensions") or {}):
             return False
-        if "content-length" in response.headers:
+        if any(name == b"content-length" for name, _ in headers):
             return False
         te = b",".join(bytes(value) for name, value in self.scope["headers"] if bytes(name).lower() == b"te")
         return b"trailers" in te.lower()

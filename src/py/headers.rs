@@ -37,6 +37,15 @@ impl Fields {
         })
     }
 
+    /// The pairs as bytes, without a `Headers` object where there is none yet.
+    pub fn raw(&self, py: Python<'_>) -> PyResult<Py<PyAny>> {
+        let map = match &*lock(&self.0) {
+            State::Python(headers) => return headers.getattr(py, "raw"),
+            State::Native(map) => map.clone(),
+        };
+        Ok(raw_pairs(py, &map)?.into_any().unbind())
+    }
+
     /// The `Headers` object; always the same one.
     pub fn object(&self, py: Python<'_>) -> PyResult<Py<PyAny>> {
         // Python objects are made outside of the lock: making them may run any code (garbage collection).

@@ -387,6 +387,11 @@ impl PyResponse {
         Some(PyReport::of(*exchange, owner))
     }
 
+    /// `headers.raw`, for whoever needs no more of them.
+    fn _raw_headers(&self, py: Python<'_>) -> PyResult<Py<PyAny>> {
+        self.fields.raw(py)
+    }
+
     fn finished(&self) -> Awaitable {
         Awaitable::new(Flushed::new(Finished(self.end()), self.body.output()))
     }

@@ -187,14 +187,27 @@ impl AsyncChunks {
         Awaitable::new(Flushed::new(next, self.body.output()))
     }
 
-    /// Whether no chunk will follow, where that is known already.
-    #[getter]
-    fn ended(&self) -> bool {
-        match &*lock(&self.content) {
-            Content::Guest(body) => lock(body).has_ended(),
-            Content::Consumed => true,
-            _ => false,
+    /// What there is without waiting: a chunk, and whether it was the last. None if nothing is there, or something went wrong:
+    /// then the next one is to be awaited.
+    fn take_ready(&self, py: Python<'_>) -> Option<(Py<PyBytes>, bool)> {
+        let body = match &*lock(&self.content) {
+            Content::Guest(body) => body.clone(),
+            _ => return None,
+        };
+        let (chunk, ended) = {
+            let mut body = lock(&body);
+            let chunk = body.take_ready()?;
+            // the end has come with it: taken, too, so that a guest that works on is let go
+            let ended = body.has_ended() && body.take_ready().is_none();
+            (chunk, ended)
+        };
+        if ended {
+            *lock(&self.content) = Content::Consumed;
         }
+        if let Some(output) = self.body.output() {
+            output.try_deliver(py);
+        }
+        Some((PyBytes::new(py, &chunk).unbind(), ended))
     }
 
     /// Stops the guest, if the body has not ended.
