@@ -67,7 +67,7 @@ chaos *options:
 
 # Fuzzes what turns foreign bytes into our types, so many seconds each (needs `cargo install cargo-fuzz`).
 fuzz seconds="60":
-    for target in url fields; do \
+    for target in url target fields; do \
       cargo fuzz run --sanitizer none "$target" -- -max_len=256 -max_total_time={{ seconds }}; \
     done
 

@@ -2,6 +2,7 @@
 #![no_main]
 
 #[path = "../../src/url.rs"]
+#[allow(dead_code)]
 mod url;
 
 libfuzzer_sys::fuzz_target!(|text: &str| {

@@ -1,0 +1,19 @@
+//! Any authority and any target that a server has read make a URL or are refused; a target that a URL can hold stays as it came.
+#![no_main]
+
+#[path = "../../src/url.rs"]
+#[allow(dead_code)]
+mod url;
+
+libfuzzer_sys::fuzz_target!(|scope: (&str, &str, &[u8])| {
+    let (scheme, authority, target) = scope;
+    let Ok(uri) = url::of_server(scheme, authority, target) else { return };
+    let written = uri.path_and_query().expect("a target").as_str();
+    assert!(written.starts_with('/') || written == "*");
+    assert!(written.is_ascii() && !written.contains([' ', '#', '\r', '\n', '\0']));
+    assert!(!uri.authority().expect("an authority").host().is_empty());
+    let plain = |byte: &u8| byte.is_ascii_alphanumeric() || b"-._~!$&'()*+,;=:@/%".contains(byte);
+    if target.starts_with(b"/") && target.iter().all(plain) {
+        assert_eq!(written.as_bytes(), target);
+    }
+});
