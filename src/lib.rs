@@ -49,9 +49,11 @@ mod _wasgi {
     #[pymodule_export]
     use crate::py::loops::LoopBridge;
     #[pymodule_export]
-    use crate::py::message::{_request_of_server, PyReport, PyRequest, PyResponse, PyTimeouts};
+    use crate::py::message::{_request_of_server, PyRequest, PyResponse, PyTimeouts};
     #[pymodule_export]
     use crate::py::reading::{AsyncChunks, Chunks};
+    #[pymodule_export]
+    use crate::py::report::PyReport;
     #[pymodule_export]
     use crate::py::stats::{PyStats, stats};
     #[pymodule_export]

@@ -330,6 +330,14 @@ class TestDisconnects:
         await app(outgoing=upstream)(server.scope, server.receive, send)
         await asyncio.wait_for(done.wait(), 10)
 
+    async def test_a_receive_that_fails_is_a_disconnect(self, app: AppMaker) -> None:
+        async def receive() -> Any:
+            raise OSError("the connection is gone")
+
+        server = Server(http_scope("/sleep?ms=60000"))
+        await asyncio.wait_for(app()(server.scope, receive, server.send), 10)
+        await settled()
+
     async def test_a_send_that_fails_stops_the_guest(self, app: AppMaker) -> None:
         server = Server(http_scope("/endless"))
 
@@ -353,6 +361,7 @@ class TestOutcomes:
             ("/code?name=internal-error", 502, "Bad Gateway"),
             ("/code?name=HTTP-response-timeout", 504, "Gateway Timeout"),
             ("/code?name=loop-detected", 508, "Loop Detected"),
+            ("/status?code=103", 502, "Bad Gateway"),
         ],
     )
     async def test_a_guest_without_an_answer(
@@ -364,6 +373,11 @@ class TestOutcomes:
         assert answer.headers["content-type"] == "application/problem+json"
         assert json.loads(answer.body) == {"type": "about:blank", "title": title, "status": status}
         assert f"is answered with {status}" in caplog.messages[0]
+
+    async def test_a_log_line_is_one_line(self, app: AppMaker, caplog: pytest.LogCaptureFixture) -> None:
+        with caplog.at_level(logging.ERROR, "wasgi.asgi"):
+            await get(app(), "/trap", path="/x\nforged", raw_path=b"/trap")
+        assert caplog.messages[0].startswith(r"GET '/x\nforged' is answered with 500")
 
     async def test_debug_tells(self, app: AppMaker) -> None:
         said = json.loads((await get(app(debug=True), "/trap")).body)

@@ -132,7 +132,12 @@ def test_answers_without_a_body(app: AppMaker, path: str, method: str) -> None:
 
 
 @pytest.mark.parametrize(
-    ("path", "status"), [("/trap", "500 Internal Server Error"), ("/code?name=connection-refused", "502 Bad Gateway")]
+    ("path", "status"),
+    [
+        ("/trap", "500 Internal Server Error"),
+        ("/code?name=connection-refused", "502 Bad Gateway"),
+        ("/status?code=103", "502 Bad Gateway"),
+    ],
 )
 def test_a_guest_without_an_answer(app: AppMaker, path: str, status: str) -> None:
     got, headers, body = call(app(), environ(path))

@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import collections
 import inspect
+import itertools
 import json
 import logging
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, MutableMapping
@@ -256,6 +257,10 @@ def _has_body(scope: Scope) -> bool:
 _AHEAD = 64 << 10
 
 
+# A guest that is as fast as its server must not hold the event loop: after so many chunks others have their turn.
+_MOST_AT_ONCE = 16
+
+
 class _Exchange:
     """One HTTP scope."""
 
@@ -303,7 +308,11 @@ class _Exchange:
     async def hear(self) -> None:
         """Receives, a little ahead of the guest, until the client goes away or the exchange ends."""
         while True:
-            message = await self.receive()
+            try:
+                message = await self.receive()
+            except Exception:
+                _log.debug("the server's `receive` failed", exc_info=True)
+                message = {"type": "http.disconnect"}
             if message["type"] == "http.disconnect":
                 self.hang_up()
                 if not self.whole:
@@ -376,7 +385,12 @@ class _Exchange:
                 return given
             if given is not None:
                 request = given
-        return await app.handle_async(request)
+        response = await app.handle_async(request)
+        if response.status < 200:
+            # interim (RFC 9110, 15.2): no answer to end with, and no server sends it as one
+            response.close()
+            raise errors.HttpProtocolError
+        return response
 
     async def instead(self, error: Exception) -> Response:
         """What the client gets when the guest has no answer."""
@@ -387,7 +401,7 @@ class _Exchange:
         method, path = self.scope["method"], self.scope["path"]
         _log.log(
             logging.INFO if expected else logging.ERROR,
-            "%s %s is answered with %d: %s: %s",
+            "%s %r is answered with %d: %s: %s",
             method,
             path,
             status,
@@ -424,7 +438,9 @@ class _Exchange:
         except TypeError:  # a body that blocks
             chunks = _in_threads(response)
         take_ready = None if trailing else getattr(chunks, "take_ready", None)
-        while True:
+        for turn in itertools.count(1):
+            if turn % _MOST_AT_ONCE == 0:
+                await asyncio.sleep(0)
             if take_ready is not None and (ready := take_ready()) is not None:
                 chunk, last = ready
                 if last:

@@ -8,6 +8,7 @@ from http import HTTPStatus
 from typing import TYPE_CHECKING, Any
 from urllib.parse import quote, unquote_to_bytes
 
+from wasgi import errors
 from wasgi._wasgi import Request, Response, _request_of_server
 from wasgi.asgi import HOP_BY_HOP, problem, status_of
 
@@ -125,9 +126,12 @@ class Wsgi:
         else:
             try:
                 response = self.app.handle(request)
+                if response.status < 200:  # interim: see `wasgi.asgi`
+                    response.close()
+                    raise errors.HttpProtocolError
             except Exception as error:
                 status = status_of(error)
-                _log.error("%s %s is answered with %d", request.method, request.path, status, exc_info=error)
+                _log.error("%s %r is answered with %d", request.method, request.path, status, exc_info=error)
                 response = problem(status, error, debug=self.app.debug)
         headers = [
             (name.decode("latin-1"), value.decode("latin-1"))

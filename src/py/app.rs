@@ -1,18 +1,17 @@
 //! `wasgi.App`: a component, what its guests may do, the two ways to call it, and its end.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::task::{Context, Poll, Wake, Waker};
-use std::time::{Duration, Instant};
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::task::{Context, Poll};
+use std::time::Duration;
 
-use pyo3::exceptions::{PyTimeoutError, PyTypeError, PyValueError};
+use pyo3::exceptions::{PyTypeError, PyValueError};
 use pyo3::intern;
 use pyo3::prelude::*;
 use pyo3::sync::PyOnceLock;
 use pyo3::types::{PyMapping, PyString};
 
 use super::awaitable::{Awaitable, Operation};
-use super::bridge::is_exiting;
 use super::component::PyComponent;
 use super::errors::to_py;
 use super::limits::PyLimits;
@@ -20,14 +19,12 @@ use super::loops::LoopCore;
 use super::message::{Itself, PyRequest, PyResponse};
 use super::stdio::{GuestOutput, Sink, Sinks};
 use super::upstream::PyUpstream;
+use super::waiting::{block_on, block_on_until, deadline};
 use crate::error::Error;
 use crate::gate::{Admission, Permit, Queued};
 use crate::host::{DirGrant, Grants};
 use crate::incoming::{App, Closing, Exchange};
 use crate::outgoing::Upstream;
-
-/// How often a blocked call looks for signals (Ctrl-C).
-const SIGNALS: Duration = Duration::from_millis(50);
 
 #[pyclass(name = "Dir", module = "wasgi", frozen, get_all)]
 pub struct PyDir {
@@ -433,86 +430,5 @@ impl Operation for Handle {
             Ok(None) => Poll::Pending,
             Err(error) => Poll::Ready(Err(error)),
         }
-    }
-}
-
-/// Polls until ready, without the GIL while it waits. Signals interrupt it: then the error is theirs.
-pub fn block_on<T: Send>(py: Python<'_>, poll: impl FnMut(&mut Context<'_>) -> Poll<T> + Send) -> PyResult<T> {
-    block_on_until(py, None, poll)
-}
-
-/// When so many seconds will have passed.
-pub fn deadline(seconds: Option<f64>) -> Option<Instant> {
-    Instant::now().checked_add(Duration::try_from_secs_f64(seconds?).ok()?)
-}
-
-/// The same until a time has come; then `TimeoutError`.
-pub fn block_on_until<T: Send>(
-    py: Python<'_>,
-    deadline: Option<Instant>,
-    mut poll: impl FnMut(&mut Context<'_>) -> Poll<T> + Send,
-) -> PyResult<T> {
-    if let Poll::Ready(ready) = poll(&mut Context::from_waker(Waker::noop())) {
-        return Ok(ready);
-    }
-    let exiting = is_exiting();
-    let parked = Arc::new(Parked { thread: std::thread::current(), woken: AtomicBool::new(false) });
-    let waker = Waker::from(parked.clone());
-    loop {
-        let ready = py.detach(|| {
-            let ready = poll(&mut Context::from_waker(&waker));
-            if ready.is_pending() && !parked.woken.load(Ordering::Acquire) {
-                let left = deadline.map(|deadline| deadline.saturating_duration_since(Instant::now()));
-                std::thread::park_timeout(left.map_or(SIGNALS, |left| left.min(SIGNALS)));
-            }
-            parked.woken.store(false, Ordering::Release);
-            ready
-        });
-        match ready {
-            // The guest was stopped because the interpreter exits: a daemon thread that waited for it stays asleep.
-            // Woken with an error it would run into the finalization, and print into a stream that is being taken away.
-            Poll::Ready(_) if is_exiting() && !exiting => py.detach(|| {
-                loop {
-                    std::thread::park();
-                }
-            }),
-            Poll::Ready(ready) => return Ok(ready),
-            Poll::Pending => py.check_signals()?,
-        }
-        if deadline.is_some_and(|deadline| Instant::now() >= deadline) {
-            return Err(PyTimeoutError::new_err("the time to wait is over"));
-        }
-    }
-}
-
-/// The same for what needs the GIL to be polled.
-pub fn block_on_python<T>(
-    py: Python<'_>,
-    mut poll: impl FnMut(Python<'_>, &mut Context<'_>) -> Poll<T>,
-) -> PyResult<T> {
-    let parked = Arc::new(Parked { thread: std::thread::current(), woken: AtomicBool::new(false) });
-    let waker = Waker::from(parked.clone());
-    loop {
-        if let Poll::Ready(ready) = poll(py, &mut Context::from_waker(&waker)) {
-            return Ok(ready);
-        }
-        py.detach(|| {
-            if !parked.woken.swap(false, Ordering::AcqRel) {
-                std::thread::park_timeout(SIGNALS);
-            }
-        });
-        py.check_signals()?;
-    }
-}
-
-struct Parked {
-    thread: std::thread::Thread,
-    woken: AtomicBool,
-}
-
-impl Wake for Parked {
-    fn wake(self: Arc<Self>) {
-        self.woken.store(true, Ordering::Release);
-        self.thread.unpark();
     }
 }

@@ -204,7 +204,7 @@ impl PyBody {
             }
             Content::Guest(body) => {
                 let mut gather = Gather::new(body);
-                let outcome = super::app::block_on(py, |cx| gather.poll(cx));
+                let outcome = super::waiting::block_on(py, |cx| gather.poll(cx));
                 self.deliver(py)?;
                 let (whole, trailers) = outcome?.map_err(|error| to_py(py, &error))?;
                 self.keep_trailers(trailers);

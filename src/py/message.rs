@@ -1,7 +1,6 @@
 //! `wasgi.Request` and `wasgi.Response`: the same pair for both directions.
 
 use std::sync::Arc;
-use std::task::{Context, Poll, ready};
 
 use http::header::{CONTENT_LENGTH, TRANSFER_ENCODING};
 use http::{HeaderMap, HeaderValue, Method, StatusCode, Uri};
@@ -12,14 +11,13 @@ use wasmtime_wasi_http::WasiBody;
 
 use super::awaitable::Awaitable;
 use super::body::PyBody;
-use super::errors::to_py;
 use super::feed::{Feed, OnError};
 use super::headers::Fields;
 use super::loops::LoopCore;
-use super::reading::{Chunks, Drain, Nothing};
+use super::reading::{Chunks, Nothing};
+use super::report::{End, Finished, PyReport};
 use super::stdio::{Flushed, GuestOutput};
 use crate::body::GuestBody;
-use crate::error::Error;
 use crate::outgoing::Timeouts;
 use crate::owner::Owner;
 
@@ -258,46 +256,6 @@ pub fn _request_of_server(
     })
 }
 
-/// What an exchange has cost.
-#[pyclass(name = "Report", module = "wasgi", frozen, get_all)]
-pub struct PyReport {
-    exchange: u64,
-    duration: f64,
-    memory: u64,
-    outgoing: u64,
-    fuel: Option<u64>,
-    running: bool,
-}
-
-impl PyReport {
-    fn of(exchange: u64, owner: &Owner) -> Self {
-        let report = owner.report();
-        Self {
-            exchange,
-            duration: report.duration.as_secs_f64(),
-            memory: report.memory,
-            outgoing: report.outgoing,
-            fuel: report.fuel,
-            running: report.running,
-        }
-    }
-}
-
-#[pymethods]
-impl PyReport {
-    fn __repr__(&self) -> String {
-        format!(
-            "Report(exchange={}, duration={:.6}, memory={}, outgoing={}, fuel={}, running={})",
-            self.exchange,
-            self.duration,
-            self.memory,
-            self.outgoing,
-            self.fuel.map_or_else(|| "None".to_owned(), |fuel| fuel.to_string()),
-            if self.running { "True" } else { "False" }
-        )
-    }
-}
-
 #[pyclass(name = "Response", module = "wasgi", frozen)]
 pub struct PyResponse {
     status: u16,
@@ -308,6 +266,11 @@ pub struct PyResponse {
 }
 
 impl PyResponse {
+    fn end(&self) -> Option<End> {
+        let (exchange, owner) = self.exchange.as_ref()?;
+        Some(End::new(*exchange, owner, &self.body))
+    }
+
     /// What a guest answered.
     pub fn from_guest(response: http::Response<GuestBody>, exchange: u64, output: Arc<GuestOutput>) -> Self {
         let (parts, body) = response.into_parts();
@@ -398,7 +361,7 @@ impl PyResponse {
 
     fn wait(&self, py: Python<'_>) -> PyResult<Option<PyReport>> {
         let Some(mut end) = self.end() else { return Ok(None) };
-        let failure = super::app::block_on(py, |cx| end.poll(cx))?;
+        let failure = super::waiting::block_on(py, |cx| end.poll(cx))?;
         self.body.deliver(py)?;
         end.tell(py, failure).map(Some)
     }
@@ -461,83 +424,6 @@ impl PyResponse {
     fn __traverse__(&self, visit: pyo3::PyVisit<'_>) -> Result<(), pyo3::PyTraverseError> {
         self.fields.traverse(&visit)?;
         self.body.traverse(&visit)
-    }
-}
-
-/// The end of a guest: what is left of its body is thrown away, unless somebody reads it.
-struct End {
-    exchange: u64,
-    owner: Owner,
-    body: Arc<PyBody>,
-    rest: Option<Drain>,
-    failure: Option<Error>,
-    ended: std::pin::Pin<Box<dyn Future<Output = ()> + Send>>,
-}
-
-impl PyResponse {
-    fn end(&self) -> Option<End> {
-        let (exchange, owner) = self.exchange.as_ref()?;
-        Some(End {
-            exchange: *exchange,
-            owner: owner.observe(),
-            body: self.body.clone(),
-            rest: None,
-            failure: None,
-            ended: Box::pin(owner.ended()),
-        })
-    }
-}
-
-impl End {
-    /// The failure that ended it, if one did.
-    fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Option<Error>> {
-        if let Some(error) = self.owner.out_of_reach() {
-            return Poll::Ready(Some(error));
-        }
-        if self.rest.is_none() {
-            self.rest = self.body.take_rest(cx.waker());
-        }
-        if let Some(rest) = &mut self.rest {
-            match ready!(rest.poll(cx)) {
-                Ok(trailers) => self.body.keep_trailers(trailers),
-                Err(error) => self.failure = Some(error),
-            }
-            self.rest = None;
-        }
-        ready!(self.ended.as_mut().poll(cx));
-        Poll::Ready(match self.owner.fate() {
-            // that the rest of the body was broken is why it was stopped
-            Some(Err(Error::Cancelled)) if self.failure.is_some() => self.failure.take(),
-            Some(Err(error)) => Some(error.clone()),
-            _ => self.failure.take(),
-        })
-    }
-
-    fn tell(&self, py: Python<'_>, failure: Option<Error>) -> PyResult<PyReport> {
-        match failure {
-            Some(error) => Err(to_py(py, &error)),
-            None => Ok(PyReport::of(self.exchange, &self.owner)),
-        }
-    }
-}
-
-impl Drop for End {
-    /// Whoever waited gave up, which stops nothing.
-    fn drop(&mut self) {
-        if let Some(rest) = self.rest.take() {
-            self.body.give_back(rest);
-        }
-    }
-}
-
-/// `await response.finished()`.
-struct Finished(Option<End>);
-
-impl super::awaitable::Operation for Finished {
-    fn poll(&mut self, py: Python<'_>, cx: &mut Context<'_>) -> Poll<PyResult<Py<PyAny>>> {
-        let Some(end) = &mut self.0 else { return Poll::Ready(Ok(py.None())) };
-        let failure = ready!(end.poll(cx));
-        Poll::Ready(end.tell(py, failure).and_then(|report| Ok(Py::new(py, report)?.into_any())))
     }
 }
 

@@ -15,10 +15,12 @@ pub mod limits;
 pub mod loops;
 pub mod message;
 pub mod reading;
+pub mod report;
 pub mod stats;
 pub mod stdio;
 pub mod threads;
 pub mod upstream;
+pub mod waiting;
 pub mod wit;
 
 use std::sync::OnceLock;

@@ -150,8 +150,9 @@ impl Chunks {
                 chunk
             }
             Content::Guest(body) => {
-                let outcome =
-                    super::app::block_on_until(py, super::app::deadline(seconds), |cx| lock(&body).poll_next(cx));
+                let outcome = super::waiting::block_on_until(py, super::waiting::deadline(seconds), |cx| {
+                    lock(&body).poll_next(cx)
+                });
                 self.body.deliver(py)?;
                 match outcome?.map_err(|error| to_py(py, &error))? {
                     Next::Chunk(chunk) => {

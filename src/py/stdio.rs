@@ -150,7 +150,7 @@ impl GuestOutput {
 
     /// Delivers what there is, or waits until it has been delivered. Signals interrupt the wait.
     pub fn deliver(&self, py: Python<'_>) -> PyResult<()> {
-        super::app::block_on_python(py, |py, cx| self.poll_deliver(py, cx))
+        super::waiting::block_on_python(py, |py, cx| self.poll_deliver(py, cx))
     }
 
     fn write(&self, py: Python<'_>, sink: &Sink, stream: Stream, text: &str) -> PyResult<()> {

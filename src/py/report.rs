@@ -1,0 +1,121 @@
+//! What an exchange has cost, and how its guest has ended.
+
+use std::sync::Arc;
+use std::task::{Context, Poll, ready};
+
+use pyo3::prelude::*;
+
+use super::awaitable::Operation;
+use super::body::PyBody;
+use super::errors::to_py;
+use super::reading::Drain;
+use crate::error::Error;
+use crate::owner::Owner;
+
+/// What an exchange has cost.
+#[pyclass(name = "Report", module = "wasgi", frozen, get_all)]
+pub struct PyReport {
+    exchange: u64,
+    duration: f64,
+    memory: u64,
+    outgoing: u64,
+    fuel: Option<u64>,
+    running: bool,
+}
+
+impl PyReport {
+    pub fn of(exchange: u64, owner: &Owner) -> Self {
+        let report = owner.report();
+        Self {
+            exchange,
+            duration: report.duration.as_secs_f64(),
+            memory: report.memory,
+            outgoing: report.outgoing,
+            fuel: report.fuel,
+            running: report.running,
+        }
+    }
+}
+
+#[pymethods]
+impl PyReport {
+    fn __repr__(&self) -> String {
+        format!(
+            "Report(exchange={}, duration={:.6}, memory={}, outgoing={}, fuel={}, running={})",
+            self.exchange,
+            self.duration,
+            self.memory,
+            self.outgoing,
+            self.fuel.map_or_else(|| "None".to_owned(), |fuel| fuel.to_string()),
+            if self.running { "True" } else { "False" }
+        )
+    }
+}
+
+/// The end of a guest: what is left of its body is thrown away, unless somebody reads it.
+pub struct End {
+    exchange: u64,
+    owner: Owner,
+    body: Arc<PyBody>,
+    rest: Option<Drain>,
+    failure: Option<Error>,
+    ended: std::pin::Pin<Box<dyn Future<Output = ()> + Send>>,
+}
+
+impl End {
+    pub fn new(exchange: u64, owner: &Owner, body: &Arc<PyBody>) -> Self {
+        let ended = Box::pin(owner.ended());
+        Self { exchange, owner: owner.observe(), body: body.clone(), rest: None, failure: None, ended }
+    }
+
+    /// The failure that ended it, if one did.
+    pub fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Option<Error>> {
+        if let Some(error) = self.owner.out_of_reach() {
+            return Poll::Ready(Some(error));
+        }
+        if self.rest.is_none() {
+            self.rest = self.body.take_rest(cx.waker());
+        }
+        if let Some(rest) = &mut self.rest {
+            match ready!(rest.poll(cx)) {
+                Ok(trailers) => self.body.keep_trailers(trailers),
+                Err(error) => self.failure = Some(error),
+            }
+            self.rest = None;
+        }
+        ready!(self.ended.as_mut().poll(cx));
+        Poll::Ready(match self.owner.fate() {
+            // that the rest of the body was broken is why it was stopped
+            Some(Err(Error::Cancelled)) if self.failure.is_some() => self.failure.take(),
+            Some(Err(error)) => Some(error.clone()),
+            _ => self.failure.take(),
+        })
+    }
+
+    pub fn tell(&self, py: Python<'_>, failure: Option<Error>) -> PyResult<PyReport> {
+        match failure {
+            Some(error) => Err(to_py(py, &error)),
+            None => Ok(PyReport::of(self.exchange, &self.owner)),
+        }
+    }
+}
+
+impl Drop for End {
+    /// Whoever waited gave up, which stops nothing.
+    fn drop(&mut self) {
+        if let Some(rest) = self.rest.take() {
+            self.body.give_back(rest);
+        }
+    }
+}
+
+/// `await response.finished()`.
+pub struct Finished(pub Option<End>);
+
+impl Operation for Finished {
+    fn poll(&mut self, py: Python<'_>, cx: &mut Context<'_>) -> Poll<PyResult<Py<PyAny>>> {
+        let Some(end) = &mut self.0 else { return Poll::Ready(Ok(py.None())) };
+        let failure = ready!(end.poll(cx));
+        Poll::Ready(end.tell(py, failure).and_then(|report| Ok(Py::new(py, report)?.into_any())))
+    }
+}
