@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import logging
+import re
 from collections.abc import AsyncIterator, Iterator
 from typing import Any
 
@@ -16,7 +17,7 @@ import wasgi
 from wasgi import asgi
 
 from .asgi_driver import Server, get, http_scope, post
-from .conftest import PROBE, AppMaker
+from .conftest import PROBE, ROOT, AppMaker
 from .test_roundtrips import ALWAYS, fields
 
 
@@ -412,6 +413,8 @@ class TestOutcomes:
         assert len(table) == 39
         assert set(table.values()) == {400, 411, 413, 414, 431, 502, 504, 508}
         assert all(code.startswith("HTTP-request") for code, status in table.items() if status < 500)
+        documented = re.findall(r"^\| `([\w-]+)` \| (\d+)", (ROOT / "docs" / "servers.md").read_text(), re.MULTILINE)
+        assert {code: int(status) for code, status in documented} == table
 
     async def test_on_error(self, app: AppMaker) -> None:
         errors: list[Exception] = []
