@@ -60,7 +60,14 @@ class Served:
             yield connection
 
 
-@pytest.fixture(scope="module", params=SERVERS)
+# a plain run stays fast with one kind of server; CI runs all
+QUICK = ("uvicorn-h11", "uvicorn-httptools")
+
+
+@pytest.fixture(
+    scope="module",
+    params=[pytest.param(name, marks=[] if name in QUICK else pytest.mark.slow) for name in SERVERS],
+)
 def served(request: pytest.FixtureRequest) -> Iterator[Served]:
     port = free_port()
     command = [*SERVERS[request.param], f"127.0.0.1:{port}" if "hypercorn" in request.param else str(port)]

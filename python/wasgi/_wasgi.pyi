@@ -142,7 +142,8 @@ class Limits:
     Args:
         memory: Bytes, all linear memories of an instance together. A guest that asks for more is refused; if it ends
             because of that: `MemoryLimitError`.
-        table_elements: Elements, all tables of an instance together; refused like memory: `TableLimitError`.
+        table_elements: Elements, all tables of an instance together; refused like memory: `TableLimitError`. A single
+            table holds a million at the most, whatever the limit, where instances come from the pool.
         instances: Core instances that a component is made of: `InstanceLimitError`.
         handles: Handles of host resources that a guest holds at once: `HandleLimitError`. Each may have the host keep
             as much as ``fields`` and about 64 KiB more, outside of the guest's own memory.
