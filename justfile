@@ -65,10 +65,13 @@ soak *options:
 chaos *options:
     python -m tests.chaos {{ options }}
 
-# Fuzzes what turns foreign bytes into our types, so many seconds each (needs `cargo install cargo-fuzz`).
+# Fuzzes what turns foreign bytes into our types, so many seconds each (needs `cargo install cargo-fuzz`). What it finds
+# interesting goes into a folder of its own; `cargo fuzz cmin` puts it into the corpus.
 fuzz seconds="60":
     for target in url target fields; do \
-      cargo fuzz run --sanitizer none "$target" -- -max_len=256 -max_total_time={{ seconds }}; \
+      found=$(mktemp -d); \
+      cargo fuzz run --sanitizer none "$target" "$found" "fuzz/corpus/$target" -- \
+        -max_len=256 -max_total_time={{ seconds }}; \
     done
 
 # A wheel for users.
