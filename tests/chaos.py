@@ -17,6 +17,7 @@ import itertools
 import logging
 import os
 import random
+import sys
 import threading
 import time
 from collections.abc import AsyncIterator, Callable, Iterator
@@ -312,6 +313,15 @@ class Chaos:
         while (number := self.take()) is not None:
             self.blocking(number)
 
+    def tell(self, seconds: float) -> None:
+        """Says on stderr how far it is, so that a long run that stalls is seen to."""
+        ended = sum(self.ends.values())
+        print(f"{ended} of {self.exchanges} exchanges; {wasgi.stats()}", file=sys.stderr, flush=True)
+        if ended < self.exchanges:
+            timer = threading.Timer(seconds, self.tell, [seconds])
+            timer.daemon = True
+            timer.start()
+
     def run(self) -> None:
         threads = [threading.Thread(target=self.thread) for _ in range(THREADS)]
         for thread in threads:
@@ -368,6 +378,8 @@ def run(seed: int, exchanges: int, say: Callable[[str], None] = lambda line: Non
     files, threads, before = descriptors(), threads_of_the_process(), wasgi.stats().outcomes
     begun = time.monotonic()
     chaos = Chaos(component, seed, exchanges)
+    if exchanges > 100_000:
+        chaos.tell(60)
     chaos.run()
     took = time.monotonic() - begun
     findings = chaos.findings[:20]
