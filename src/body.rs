@@ -102,8 +102,7 @@ impl GuestBody {
         }
         if let Some(error) = self.owner.out_of_reach() {
             self.done = true;
-            let (reason, cause) = (error.to_string(), Some(Box::new(error)));
-            return Poll::Ready(Err(Error::Body { received: self.received, reason, cause }));
+            return Poll::Ready(Err(self.broken_by(error)));
         }
         let first = match ready!(self.poll_data(cx)) {
             Ok(Next::Chunk(first)) => first,
@@ -129,8 +128,7 @@ impl GuestBody {
         {
             let error = Error::Limited { code: side.body_size(size), limit: "response_body", value };
             self.owner.stop_because(error.clone());
-            let (reason, cause) = (error.to_string(), Some(Box::new(error)));
-            return Poll::Ready(self.finish(Err(Error::Body { received: self.received, reason, cause })));
+            return Poll::Ready(self.finish(Err(self.broken_by(error))));
         }
         self.received = size;
         Poll::Ready(Ok(Next::Chunk(chunk)))
@@ -178,7 +176,7 @@ impl GuestBody {
     fn broken(&self) -> Error {
         let (reason, cause) = match (self.owner.fate(), self.expected) {
             (Some(Err(error @ Error::Caller(_))), _) => return error.clone(),
-            (Some(Err(error)), _) => (error.to_string(), Some(Box::new(error.clone()))),
+            (Some(Err(error)), _) => return self.broken_by(error.clone()),
             (_, Expected::Body { side, length: Some(length), .. }) if length != self.received => {
                 let code = side.body_size(self.received);
                 (format!("its content-length says {length}"), Some(Box::new(Error::Code(code))))
@@ -186,6 +184,10 @@ impl GuestBody {
             _ => ("the guest did not finish it".to_owned(), None),
         };
         Error::Body { received: self.received, reason, cause }
+    }
+
+    fn broken_by(&self, error: Error) -> Error {
+        Error::Body { received: self.received, reason: error.to_string(), cause: Some(Box::new(error)) }
     }
 }
 

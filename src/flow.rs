@@ -49,6 +49,11 @@ impl Side {
     }
 }
 
+/// Whether an answer has no body, whatever length it announces (RFC 9110, 6.4.1).
+pub(crate) fn is_bare(to_head: bool, status: http::StatusCode) -> bool {
+    to_head || matches!(status.as_u16(), 100..=199 | 204 | 304)
+}
+
 /// What bounds a body on its way into a guest.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Bounds {

@@ -2,7 +2,7 @@
 
 use std::collections::HashMap;
 use std::pin::Pin;
-use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, Weak};
 use std::task::{Context, Poll};
 use std::time::Duration;
@@ -26,7 +26,6 @@ pub(crate) struct Gate {
     emptied: Notify,
     next: AtomicU64,
     roster: Mutex<Roster>,
-    closed: AtomicBool,
 }
 
 /// The guests that are not run by the thread that asked for them.
@@ -38,7 +37,7 @@ struct Roster {
 }
 
 impl Gate {
-    pub fn new(world: &'static World, limits: &Limits, closed: bool) -> Arc<Self> {
+    pub fn new(world: &'static World, limits: &Limits) -> Arc<Self> {
         Arc::new(Self {
             generation: world.generation,
             world,
@@ -49,23 +48,18 @@ impl Gate {
             emptied: Notify::new(),
             next: AtomicU64::new(0),
             roster: Mutex::default(),
-            closed: AtomicBool::new(closed),
         })
     }
 
     /// A place, if there is one; else a place in the queue, if there is one.
     pub fn admit(self: &Arc<Self>) -> Result<Admission, Error> {
-        if self.closed.load(Ordering::SeqCst) {
-            return Err(Error::Closed);
-        }
         let Some(places) = &self.places else { return Ok(Admission::Permit(Permit::new(self, None))) };
         // whoever waits already comes first: the semaphore is fair, and has none to give while there is a queue
         if let Ok(place) = places.clone().try_acquire_owned() {
             return Ok(Admission::Permit(Permit::new(self, Some(place))));
         }
         let most = self.limits.concurrency.unwrap_or(usize::MAX);
-        if self.queued.fetch_add(1, Ordering::AcqRel) >= self.limits.queue {
-            self.queued.fetch_sub(1, Ordering::AcqRel);
+        let Some(queued) = InQueue::join(self) else {
             let queue = match self.limits.queue {
                 0 => "(`Limits.concurrency`; there is no queue: `Limits.queue`)".to_owned(),
                 queue => format!("(`Limits.concurrency`), and so are the {queue} places in the queue (`Limits.queue`)"),
@@ -73,9 +67,7 @@ impl Gate {
             return Err(Error::Overloaded(format!(
                 "all {most} exchanges that this app may have at once are taken {queue}"
             )));
-        }
-        self.world.counters.queued.fetch_add(1, Ordering::Relaxed);
-        let queued = InQueue(self.clone());
+        };
         let (places, gate, limit) = (places.clone(), self.clone(), self.limits.queue_timeout);
         let wait = self.world.runtime.within(async move {
             let _queued = queued;
@@ -113,9 +105,8 @@ impl Gate {
         }
     }
 
-    /// No new exchanges, and nobody in the queue.
+    /// Nobody in the queue any more.
     pub fn close(&self) {
-        self.closed.store(true, Ordering::SeqCst);
         if let Some(places) = &self.places {
             places.close();
         }
@@ -158,6 +149,15 @@ impl Gate {
 
 /// Counted while it waits.
 struct InQueue(Arc<Gate>);
+
+impl InQueue {
+    fn join(gate: &Arc<Gate>) -> Option<Self> {
+        gate.world.counters.queued.fetch_add(1, Ordering::Relaxed);
+        let before = gate.queued.fetch_add(1, Ordering::AcqRel);
+        let joined = Self(gate.clone());
+        (before < gate.limits.queue).then_some(joined)
+    }
+}
 
 impl Drop for InQueue {
     fn drop(&mut self) {

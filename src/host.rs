@@ -4,7 +4,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use wasmtime::StoreContextMut;
-use wasmtime::component::{Linker, Resource, ResourceTable};
+use wasmtime::component::{ComponentNamedList, Lift, Linker, LinkerInstance, Resource, ResourceTable};
 use wasmtime_wasi::{FsPerms, WasiCtx, WasiCtxBuilder, WasiCtxView, WasiView};
 use wasmtime_wasi_http::p2::bindings::http::types::{
     ErrorCode as P2ErrorCode, HostOutgoingRequest as _, Method, Scheme,
@@ -99,47 +99,51 @@ const MOST_PATH: usize = 32 << 10;
 /// Bounds what a guest may put into a request of its own: wasmtime-wasi-http 48 keeps strings of any length, of which a guest
 /// with many handles can make more than any limit of memory.
 pub(crate) fn bound_requests(linker: &mut Linker<Host>) -> wasmtime::Result<()> {
-    type Set<T> = (Resource<HostOutgoingRequest>, T);
     linker.allow_shadowing(true);
     let mut types = linker.instance("wasi:http/types@0.2.12")?;
-    types.func_wrap(
+    bound(
+        &mut types,
         "[method]outgoing-request.set-method",
-        |mut store: StoreContextMut<'_, Host>, (request, method): Set<Method>| {
-            if matches!(&method, Method::Other(text) if text.len() > MOST_TOKEN) {
-                return Ok((Err(()),));
-            }
-            Ok((store.data_mut().http().set_method(request, method)?,))
-        },
+        |method| matches!(method, Method::Other(text) if text.len() > MOST_TOKEN),
+        |http, request, method| http.set_method(request, method),
     )?;
-    types.func_wrap(
+    bound(
+        &mut types,
         "[method]outgoing-request.set-scheme",
-        |mut store: StoreContextMut<'_, Host>, (request, scheme): Set<Option<Scheme>>| {
-            if matches!(&scheme, Some(Scheme::Other(text)) if text.len() > MOST_TOKEN) {
-                return Ok((Err(()),));
-            }
-            Ok((store.data_mut().http().set_scheme(request, scheme)?,))
-        },
+        |scheme| matches!(scheme, Some(Scheme::Other(text)) if text.len() > MOST_TOKEN),
+        |http, request, scheme| http.set_scheme(request, scheme),
     )?;
-    types.func_wrap(
+    bound(
+        &mut types,
         "[method]outgoing-request.set-authority",
-        |mut store: StoreContextMut<'_, Host>, (request, authority): Set<Option<String>>| {
-            if authority.as_ref().is_some_and(|text| text.len() > MOST_TOKEN) {
-                return Ok((Err(()),));
-            }
-            Ok((store.data_mut().http().set_authority(request, authority)?,))
-        },
+        |authority: &Option<String>| authority.as_ref().is_some_and(|text| text.len() > MOST_TOKEN),
+        |http, request, authority| http.set_authority(request, authority),
     )?;
-    types.func_wrap(
+    bound(
+        &mut types,
         "[method]outgoing-request.set-path-with-query",
-        |mut store: StoreContextMut<'_, Host>, (request, path): Set<Option<String>>| {
-            if path.as_ref().is_some_and(|text| text.len() > MOST_PATH) {
-                return Ok((Err(()),));
-            }
-            Ok((store.data_mut().http().set_path_with_query(request, path)?,))
-        },
+        |path: &Option<String>| path.as_ref().is_some_and(|text| text.len() > MOST_PATH),
+        |http, request, path| http.set_path_with_query(request, path),
     )?;
     linker.allow_shadowing(false);
     Ok(())
+}
+
+type Setter<T> = fn(&mut WasiHttpCtxView<'_>, Resource<HostOutgoingRequest>, T) -> wasmtime::Result<Result<(), ()>>;
+
+/// Puts a setter in the place of wasmtime-wasi-http's, which is called unless the value is too long.
+fn bound<T: Lift + Send + Sync + 'static>(
+    types: &mut LinkerInstance<'_, Host>,
+    name: &str,
+    is_too_long: fn(&T) -> bool,
+    set: Setter<T>,
+) -> wasmtime::Result<()>
+where
+    (Resource<HostOutgoingRequest>, T): ComponentNamedList,
+{
+    types.func_wrap(name, move |mut store: StoreContextMut<'_, Host>, (request, value)| {
+        Ok((if is_too_long(&value) { Err(()) } else { set(&mut store.data_mut().http(), request, value)? },))
+    })
 }
 
 /// Replaces `wasi:http/types.http-error-code`: the one of wasmtime-wasi-http 48 looks for an error of the guest's bindings,

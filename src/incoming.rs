@@ -26,7 +26,7 @@ use crate::component::{Component, Prepared};
 use crate::engine::{Ticking, World, world};
 use crate::error::{Error, Trap, chain};
 use crate::fields;
-use crate::flow::{Bounds, Inflow, Outflow, OutflowReader, Side};
+use crate::flow::{Bounds, Inflow, Outflow, OutflowReader, Side, is_bare};
 use crate::gate::{Admission, Gate, Permit};
 use crate::host::{Grants, Host};
 use crate::limits::{Limits, Meter};
@@ -59,12 +59,15 @@ impl App {
         let mut gate = lock(&self.gate);
         match &*gate {
             Some(gate) if gate.generation == world.generation => gate.clone(),
-            _ => gate.insert(Gate::new(world, &self.limits, self.closed.load(Ordering::SeqCst))).clone(),
+            _ => gate.insert(Gate::new(world, &self.limits)).clone(),
         }
     }
 
     /// A place for an exchange, now or when its turn comes.
     pub fn admit(&self) -> Result<Admission, Error> {
+        if self.is_closed() {
+            return Err(Error::Closed);
+        }
         self.gate(world()?).admit()
     }
 
@@ -261,7 +264,7 @@ impl Exchange {
                 let owner = std::mem::replace(&mut self.owner, observer);
                 let (parts, body) = response.into_parts();
                 let length = fields::announced_length(&parts.headers);
-                let is_bare = self.head_only || matches!(parts.status.as_u16(), 100..=199 | 204 | 304);
+                let is_bare = is_bare(self.head_only, parts.status);
                 let limit = self.response_body;
                 if let (Some(size), Some(value), false) = (length, limit, is_bare)
                     && size > value

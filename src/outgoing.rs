@@ -16,7 +16,7 @@ use wasmtime_wasi_http::{Error as HostError, RequestOptions, WasiBody, WasiHttpH
 use crate::body::{Expected, GuestBody};
 use crate::code::{ErrorCode, Payload};
 use crate::fields;
-use crate::flow::{Bounds, Inflow, Side};
+use crate::flow::{Bounds, Inflow, Side, is_bare};
 use crate::limits::Limits;
 use crate::owner::Owner;
 use crate::stats::Counters;
@@ -151,7 +151,7 @@ impl WasiHttpHooks for Hooks {
             if fields.is_some_and(|most| size > most) {
                 return Err(Side::Response.header_size(size).into_host());
             }
-            let is_bare = head_only || matches!(response.status().as_u16(), 100..=199 | 204 | 304);
+            let is_bare = is_bare(head_only, response.status());
             let length = fields::announced_length(response.headers()).filter(|_| !is_bare);
             let bounds = Bounds { side: Side::Response, length, limit: None, fields };
             let response = response.map(|body| {

@@ -137,7 +137,7 @@ impl PyApp {
         };
         let limits = match limits {
             Some(limits) => limits,
-            None => Py::new(py, PyLimits::default())?,
+            None => py.get_type::<PyLimits>().call0()?.extract()?,
         };
         let outgoing = outgoing
             .map(|outgoing| {
@@ -267,11 +267,7 @@ impl PyApp {
     ) -> PyResult<Begun> {
         static NUMBER: AtomicU64 = AtomicU64::new(1);
         let request = request.get();
-        let context = if self.outgoing.is_some() || request.body().is_python() {
-            copy_context(py)?
-        } else {
-            py.None().into_bound(py)
-        };
+        let context = if self.needs_loop(request) { copy_context(py)? } else { py.None().into_bound(py) };
         let upstream = self.upstream(py, event_loop, &context)?;
         let (request, feed) = request.to_guest(py, event_loop, &context)?;
         let exchange = py.detach(|| {
@@ -311,7 +307,7 @@ impl PyApp {
         Ok(Some(Arc::new(PyUpstream::new(callable, outgoing.is_async, event_loop, context.clone().unbind()))))
     }
 
-    /// Whether an exchange may need the caller's event loop.
+    /// Whether an exchange may need the caller's event loop and context: Python code takes part in it.
     fn needs_loop(&self, request: &PyRequest) -> bool {
         self.outgoing.is_some() || request.body().is_python()
     }

@@ -28,29 +28,6 @@ pub struct PyLimits {
     chunks: i64,
 }
 
-impl Default for PyLimits {
-    /// Those of the signature below.
-    fn default() -> Self {
-        Self {
-            memory: Some(256 << 20),
-            table_elements: Some(1_000_000),
-            instances: Some(256),
-            handles: Some(4096),
-            timeout: Some(30.0),
-            fuel: None,
-            fields: Some(64 << 10),
-            request_body: None,
-            response_body: None,
-            outgoing: Some(1000),
-            outgoing_concurrency: Some(64),
-            concurrency: Some(256),
-            queue: 0,
-            queue_timeout: Some(10.0),
-            chunks: 8,
-        }
-    }
-}
-
 /// More would be no bound: each may have 16 KiB.
 const MOST_CHUNKS: i64 = 1024;
 

@@ -31,30 +31,41 @@ impl Gather {
     }
 
     pub fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Gathered> {
-        for _ in 0..MOST_AT_ONCE {
-            let next = std::task::ready!(lock(&self.body).poll_next(cx));
-            match next {
-                Ok(Next::Chunk(chunk)) if self.first.is_none() && self.gathered.is_empty() => self.first = Some(chunk),
-                Ok(Next::Chunk(chunk)) => {
-                    if let Some(first) = self.first.take() {
-                        self.gathered.extend_from_slice(&first);
-                    }
-                    self.gathered.extend_from_slice(&chunk);
-                }
-                Ok(Next::End(trailers)) => {
-                    let whole = self.first.take().unwrap_or_else(|| std::mem::take(&mut self.gathered).freeze());
-                    return Poll::Ready(Ok((whole, trailers)));
-                }
-                Err(error) => return Poll::Ready(Err(error)),
+        let Self { body, gathered, first } = self;
+        let trailers = std::task::ready!(poll_chunks(body, cx, |chunk| {
+            if first.is_none() && gathered.is_empty() {
+                *first = Some(chunk);
+                return;
             }
-        }
-        cx.waker().wake_by_ref();
-        Poll::Pending
+            if let Some(first) = first.take() {
+                gathered.extend_from_slice(&first);
+            }
+            gathered.extend_from_slice(&chunk);
+        }))?;
+        let whole = first.take().unwrap_or_else(|| std::mem::take(gathered).freeze());
+        Poll::Ready(Ok((whole, trailers)))
     }
 }
 
 /// A guest that is as fast as its reader must not hold an event loop: after so many chunks others have their turn.
 const MOST_AT_ONCE: usize = 16;
+
+/// Takes the chunks that there are; ready with the trailers at the end.
+fn poll_chunks(
+    body: &Mutex<GuestBody>,
+    cx: &mut Context<'_>,
+    mut take: impl FnMut(Bytes),
+) -> Poll<Result<Option<HeaderMap>, crate::error::Error>> {
+    for _ in 0..MOST_AT_ONCE {
+        match std::task::ready!(lock(body).poll_next(cx)) {
+            Ok(Next::Chunk(chunk)) => take(chunk),
+            Ok(Next::End(trailers)) => return Poll::Ready(Ok(trailers)),
+            Err(error) => return Poll::Ready(Err(error)),
+        }
+    }
+    cx.waker().wake_by_ref();
+    Poll::Pending
+}
 
 /// Reads the rest of a guest's body and throws it away.
 pub struct Drain(Arc<Mutex<GuestBody>>);
@@ -69,15 +80,7 @@ impl Drain {
     }
 
     pub fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Result<Option<HeaderMap>, crate::error::Error>> {
-        for _ in 0..MOST_AT_ONCE {
-            match std::task::ready!(lock(&self.0).poll_next(cx)) {
-                Ok(Next::Chunk(_)) => {}
-                Ok(Next::End(trailers)) => return Poll::Ready(Ok(trailers)),
-                Err(error) => return Poll::Ready(Err(error)),
-            }
-        }
-        cx.waker().wake_by_ref();
-        Poll::Pending
+        poll_chunks(&self.0, cx, drop)
     }
 }
 

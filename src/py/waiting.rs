@@ -33,16 +33,15 @@ pub fn block_on_until<T: Send>(
         return Ok(ready);
     }
     let exiting = is_exiting();
-    let parked = Arc::new(Parked { thread: std::thread::current(), woken: AtomicBool::new(false) });
+    let parked = Parked::here();
     let waker = Waker::from(parked.clone());
     loop {
         let ready = py.detach(|| {
             let ready = poll(&mut Context::from_waker(&waker));
-            if ready.is_pending() && !parked.woken.load(Ordering::Acquire) {
+            if ready.is_pending() {
                 let left = deadline.map(|deadline| deadline.saturating_duration_since(Instant::now()));
-                std::thread::park_timeout(left.map_or(SIGNALS, |left| left.min(SIGNALS)));
+                parked.park(left.map_or(SIGNALS, |left| left.min(SIGNALS)));
             }
-            parked.woken.store(false, Ordering::Release);
             ready
         });
         match ready {
@@ -67,17 +66,13 @@ pub fn block_on_python<T>(
     py: Python<'_>,
     mut poll: impl FnMut(Python<'_>, &mut Context<'_>) -> Poll<T>,
 ) -> PyResult<T> {
-    let parked = Arc::new(Parked { thread: std::thread::current(), woken: AtomicBool::new(false) });
+    let parked = Parked::here();
     let waker = Waker::from(parked.clone());
     loop {
         if let Poll::Ready(ready) = poll(py, &mut Context::from_waker(&waker)) {
             return Ok(ready);
         }
-        py.detach(|| {
-            if !parked.woken.swap(false, Ordering::AcqRel) {
-                std::thread::park_timeout(SIGNALS);
-            }
-        });
+        py.detach(|| parked.park(SIGNALS));
         py.check_signals()?;
     }
 }
@@ -85,6 +80,19 @@ pub fn block_on_python<T>(
 struct Parked {
     thread: std::thread::Thread,
     woken: AtomicBool,
+}
+
+impl Parked {
+    fn here() -> Arc<Self> {
+        Arc::new(Self { thread: std::thread::current(), woken: AtomicBool::new(false) })
+    }
+
+    /// Until it is woken, but no longer than this.
+    fn park(&self, most: Duration) {
+        if !self.woken.swap(false, Ordering::AcqRel) {
+            std::thread::park_timeout(most);
+        }
+    }
 }
 
 impl Wake for Parked {
