@@ -14,7 +14,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import wasgi
-from wasgi import asgi
+from wasgi import _serving
 
 from .asgi_driver import Server, get, http_scope, post
 from .conftest import PROBE, ROOT, AppMaker
@@ -409,7 +409,7 @@ class TestOutcomes:
         assert server.state == "body", "it must not look complete"
 
     async def test_each_error_code_has_a_status(self) -> None:
-        table = {code: asgi.status_of_code(code) for code in wasgi.errors.ERROR_CODES}
+        table = {code: _serving.status_of_code(code) for code in wasgi.errors.ERROR_CODES}
         assert len(table) == 39
         assert set(table.values()) == {400, 411, 413, 414, 431, 502, 504, 508}
         assert all(code.startswith("HTTP-request") for code, status in table.items() if status < 500)
@@ -515,7 +515,7 @@ class TestOtherScopes:
 
     async def test_others_are_an_error(self, app: AppMaker) -> None:
         with pytest.raises(NotImplementedError, match="'smtp'"):
-            await asgi.serve(app(), {"type": "smtp"}, asyncio.Queue[Any]().get, asyncio.Queue[Any]().put)
+            await app()({"type": "smtp"}, asyncio.Queue[Any]().get, asyncio.Queue[Any]().put)
 
 
 APP = wasgi.App(PROBE)

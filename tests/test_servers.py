@@ -6,14 +6,14 @@ import contextlib
 import json
 import socket
 import subprocess
-import sys
 import urllib.request
 from collections.abc import Iterator
 
 import httpx2
 import pytest
 
-from .conftest import ROOT, until
+from .conftest import until
+from .processes import free_port, serving
 
 APPLICATION = "tests.served:application"
 SERVERS: dict[str, list[str]] = {
@@ -24,13 +24,6 @@ SERVERS: dict[str, list[str]] = {
     "granian": ["granian", "--interface", "asgi", APPLICATION, "--log-level", "error", "--port"],
     "daphne": ["daphne", "-v", "0", APPLICATION, "-p"],
 }
-
-
-def free_port() -> int:
-    with socket.socket() as listener:
-        listener.bind(("127.0.0.1", 0))
-        port: int = listener.getsockname()[1]
-        return port
 
 
 class Served:
@@ -71,25 +64,9 @@ QUICK = ("uvicorn-h11", "uvicorn-httptools")
 def served(request: pytest.FixtureRequest) -> Iterator[Served]:
     port = free_port()
     command = [*SERVERS[request.param], f"127.0.0.1:{port}" if "hypercorn" in request.param else str(port)]
-    with subprocess.Popen([sys.executable, "-m", *command], cwd=ROOT, stderr=subprocess.DEVNULL) as process:
-        try:
-            made = Served(request.param, port)
-            with made.client:
-
-                def answers() -> bool:
-                    assert process.poll() is None, f"{request.param} has ended"
-                    with contextlib.suppress(httpx2.TransportError):
-                        return made.client.get("/hello").status_code == 200
-                    return False
-
-                until(answers)
-                yield made
-        finally:
-            process.terminate()
-            try:
-                process.wait(10)
-            except subprocess.TimeoutExpired:
-                process.kill()
+    made = Served(request.param, port)
+    with made.client, serving(command, lambda: made.client.get("/hello").status_code == 200):
+        yield made
 
 
 def test_hello(served: Served) -> None:

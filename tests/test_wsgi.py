@@ -2,26 +2,23 @@
 
 from __future__ import annotations
 
-import contextlib
 import io
 import json
-import subprocess
-import sys
 import threading
 import urllib.error
 import urllib.request
 import wsgiref.simple_server
 import wsgiref.util
 import wsgiref.validate
-from collections.abc import Iterator
 from typing import Any
 
+import httpx2
 import pytest
 
 import wasgi
 
-from .conftest import ROOT, AppMaker, until
-from .test_servers import free_port
+from .conftest import AppMaker, until
+from .processes import free_port, serving
 
 
 def environ(target: str = "/", body: bytes = b"", **changes: str) -> dict[str, Any]:
@@ -151,28 +148,52 @@ def test_an_answer_that_breaks_off_raises(app: AppMaker) -> None:
         call(app(), environ("/trap-midway?bytes=10"))
 
 
-def test_a_host_that_is_none(app: AppMaker) -> None:
-    assert call(app(), environ("/hello", HTTP_HOST="a b"))[0] == "400 Bad Request"
+@pytest.mark.parametrize(
+    ("changes", "status"),
+    [
+        ({"HTTP_HOST": "a b"}, "400 Bad Request"),
+        ({"CONTENT_LENGTH": "ten"}, "400 Bad Request"),
+        ({"REQUEST_METHOD": "CONNECT"}, "501 Not Implemented"),
+    ],
+)
+def test_requests_that_are_none(app: AppMaker, changes: dict[str, str], status: str) -> None:
+    answer = []
+    app().wsgi(environ("/hello") | changes, lambda status, headers: answer.append(status))
+    assert answer == [status]
 
 
-@contextlib.contextmanager
-def serving(command: list[str], port: int) -> Iterator[str]:
-    """A server that runs."""
-    url = f"http://127.0.0.1:{port}"
-    with subprocess.Popen([sys.executable, "-m", *command], cwd=ROOT, stderr=subprocess.DEVNULL) as process:
-        try:
+def test_fields_of_a_connection_stay_out(app: AppMaker) -> None:
+    given = environ("/inspect", HTTP_CONNECTION="x-mine, keep-alive", HTTP_X_MINE="1", HTTP_TE="trailers", HTTP_X_A="2")
+    lines = call(app(), given)[2].decode().splitlines()
+    assert [line for line in lines if line.startswith("header")] == ["header x-a: 2"]
 
-            def answers() -> bool:
-                assert process.poll() is None, f"{command[0]} has ended"
-                with contextlib.suppress(OSError), urllib.request.urlopen(f"{url}/hello", timeout=30) as response:
-                    return bool(response.status == 200)
-                return False
 
-            until(answers)
-            yield url
-        finally:
-            process.terminate()
-            process.wait(20)
+def test_on_request(app: AppMaker) -> None:
+    """What stands for who may ask stands for WSGI, too."""
+
+    def auth(given: Any, request: wasgi.Request) -> wasgi.Response | None:
+        request.headers["x-user"] = given["REMOTE_USER"]
+        return wasgi.Response(401, body="no") if given["REMOTE_USER"] == "eve" else None
+
+    made = app(on_request=auth)
+    assert b"header x-user: ada" in call(made, environ("/inspect", REMOTE_USER="ada"))[2]
+    status, _, body = call(made, environ("/inspect", REMOTE_USER="eve"))
+    assert (status, body) == ("401 Unauthorized", b"no")
+
+    async def other(given: Any, request: wasgi.Request) -> None: ...
+
+    assert call(app(on_request=other), environ("/hello"))[0].startswith("500"), (
+        "nobody awaits it: it must not be passed"
+    )
+
+
+def test_on_error(app: AppMaker) -> None:
+    def answer(given: Any, error: Exception) -> wasgi.Response | None:
+        return wasgi.Response(418, body=given["PATH_INFO"]) if isinstance(error, wasgi.TrapError) else None
+
+    made = app(on_error=answer)
+    assert call(made, environ("/trap"))[2] == b"/trap"
+    assert call(made, environ("/silent"))[0].startswith("500")
 
 
 @pytest.mark.parametrize("worker", ["sync", "gthread"])
@@ -180,7 +201,8 @@ def test_gunicorn(worker: str) -> None:
     """With the app loaded before its workers are forked."""
     port = free_port()
     command = ["gunicorn", "tests.served_wsgi:application", "--preload", "-w", "2", "-k", worker, "--threads", "2"]
-    with serving([*command, "-b", f"127.0.0.1:{port}"], port) as url:
+    url = f"http://127.0.0.1:{port}"
+    with serving([*command, "-b", f"127.0.0.1:{port}"], lambda: httpx2.get(f"{url}/hello").status_code == 200):
         for _ in range(20):
             with urllib.request.urlopen(f"{url}/fetch?url=http://up/", timeout=30) as response:
                 assert response.read() == b"up"

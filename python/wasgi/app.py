@@ -23,8 +23,8 @@ class App(_wasgi.App):
     It is called by `handle` and `handle_async`, and it is itself an ASGI 3 application: mount it, or give it to a
     server. There it streams both ways, stops its guest when the client goes away, and answers with a small
     ``application/problem+json`` (RFC 9457) when the guest has no answer: 500 for a trap, 504 for the time limit, 503
-    when overloaded, 413 and 431 for a request past its limits, 502 for an error-code (some are 4xx or 504, see
-    `wasgi.asgi.status_of_code`). An answer that breaks off raises in the server, which cuts the connection.
+    when overloaded, 413 and 431 for a request past its limits, 502 for an error-code (some are 4xx or 504: the page
+    on servers has the table). An answer that breaks off raises in the server, which cuts the connection.
 
     Args:
         component: A `Component`, or what one is loaded from.
@@ -44,10 +44,11 @@ class App(_wasgi.App):
             ``x-forwarded-prefix``; ``"keep"`` shows it the whole path.
         forwarded: Whether the guest sees ``x-forwarded-for``, ``-proto`` and ``-host``: as the server knows them, never
             as a client has written them.
-        on_request: Called with the ASGI scope and the guest's request before the guest is; may be a coroutine function.
-            It may change the request's headers, give another request, or give a `Response` instead of the guest's.
-        on_error: Called with the ASGI scope and the exception when the guest has no answer; may be a coroutine
-            function. It may give a `Response`; None: the usual one.
+        on_request: Called with the ASGI scope (or WSGI environ) and the guest's request before the guest is; may be a
+            coroutine function, save under WSGI. It may change the request's headers, give another request, or give a
+            `Response` instead of the guest's.
+        on_error: Called with the ASGI scope (or WSGI environ) and the exception when the guest has no answer; may be a
+            coroutine function, save under WSGI. It may give a `Response`; None: the usual one.
         debug: Whether answers to failures tell what happened, with the guest's backtrace.
 
     Raises:

@@ -10,14 +10,13 @@ import asyncio
 import collections
 import inspect
 import itertools
-import json
 import logging
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, MutableMapping
-from http import HTTPStatus
+from collections.abc import AsyncIterator, Awaitable, Callable, MutableMapping
 from typing import TYPE_CHECKING, Any
 from urllib.parse import quote
 
-from wasgi import errors
+from wasgi import _serving
+from wasgi._serving import BadRequestError, Pairs
 from wasgi._wasgi import Request, Response, _request_of_server
 
 if TYPE_CHECKING:
@@ -29,93 +28,6 @@ Receive = Callable[[], Awaitable[Message]]
 Send = Callable[[Message], Awaitable[None]]
 
 _log = logging.getLogger("wasgi.asgi")
-
-# Of one connection, not of the message (RFC 9110, 7.6.1; RFC 9113, 8.2.2). `te` is: `trailers` may be asked for.
-HOP_BY_HOP = frozenset(
-    [
-        b"connection",
-        b"http2-settings",
-        b"keep-alive",
-        b"proxy-authenticate",
-        b"proxy-authorization",
-        b"proxy-connection",
-        b"te",
-        b"trailer",
-        b"transfer-encoding",
-        b"upgrade",
-    ]
-)
-# What anybody could have written: handed on only as this server itself knows it.
-_FORWARDED = frozenset(
-    [b"forwarded", b"x-forwarded-for", b"x-forwarded-host", b"x-forwarded-prefix", b"x-forwarded-proto"]
-)
-
-_GATEWAY_TIMEOUTS = {
-    "DNS-timeout",
-    "HTTP-response-timeout",
-    "connection-read-timeout",
-    "connection-timeout",
-    "connection-write-timeout",
-}
-_CLIENTS_FAULT = {
-    "HTTP-request-URI-invalid": 400,
-    "HTTP-request-URI-too-long": 414,
-    "HTTP-request-body-size": 413,
-    "HTTP-request-header-section-size": 431,
-    "HTTP-request-header-size": 431,
-    "HTTP-request-length-required": 411,
-    "HTTP-request-method-invalid": 400,
-    "HTTP-request-trailer-section-size": 431,
-    "HTTP-request-trailer-size": 431,
-}
-
-
-def status_of_code(code: str) -> int:
-    """The status that stands for a guest's error-code: what the client did wrong is 4xx, the rest a bad gateway."""
-    if code in _CLIENTS_FAULT:
-        return _CLIENTS_FAULT[code]
-    if code == "loop-detected":
-        return 508
-    return 504 if code in _GATEWAY_TIMEOUTS else 502
-
-
-def status_of(error: BaseException) -> int:
-    """The status of the answer when a guest has none."""
-    match error:
-        case errors.ErrorCode():
-            return status_of_code(error.code)
-        case errors.GuestTimeoutError():
-            return 504
-        case errors.OverloadedError() | errors.AppClosedError():
-            return 503
-    return 500
-
-
-def problem(status: int, error: BaseException | None = None, *, debug: bool = False) -> Response:
-    """A small answer in JSON (RFC 9457). It says nothing of the inside, unless asked."""
-    try:
-        title = HTTPStatus(status).phrase
-    except ValueError:
-        title = "Error"
-    said: dict[str, object] = {"type": "about:blank", "title": title, "status": status}
-    if debug and error is not None:
-        said["detail"] = f"{type(error).__name__}: {error}"
-        if backtrace := getattr(error, "backtrace", None):
-            said["backtrace"] = backtrace
-        if stderr := getattr(error, "stderr", None):
-            said["stderr"] = stderr
-    headers = {"content-type": "application/problem+json"}
-    if status == 503:
-        headers["retry-after"] = "1"
-    return Response(status, headers=headers, body=json.dumps(said))
-
-
-class _BadRequestError(Exception):
-    """A request that no guest can be asked, with the status of its answer."""
-
-    def __init__(self, status: int, why: str) -> None:
-        super().__init__(why)
-        self.status = status
 
 
 class _ClientDisconnectedError(Exception):
@@ -186,32 +98,20 @@ def request_of(app: App, scope: Scope, body: AsyncIterator[bytes] | None) -> Req
     """The guest's request for an HTTP scope.
 
     Raises:
-        _BadRequestError: It cannot be one.
+        BadRequestError: It cannot be one.
     """
     method = scope["method"]
     if method == "CONNECT":
-        raise _BadRequestError(501, "a component opens no tunnel")
-    host: bytes | None = None
-    headers: list[tuple[bytes, bytes]] = []
-    named: set[bytes] = set()
-    given: Iterable[tuple[bytes, bytes]] = scope["headers"]
-    for name, value in given:
-        name = bytes(name).lower()
-        if name == b"host":
-            if host is not None:
-                raise _BadRequestError(400, "more than one `host` header")
-            host = bytes(value)
-        elif name == b"connection":
-            named.update(token.strip().lower() for token in bytes(value).split(b","))
-        elif name not in HOP_BY_HOP and name not in _FORWARDED:
-            headers.append((name, bytes(value)))
-    if named:
-        headers = [pair for pair in headers if pair[0] not in named]
+        raise BadRequestError(501, "a component opens no tunnel")
+    given = [(bytes(name).lower(), bytes(value)) for name, value in scope["headers"]]
+    hosts = [value for name, value in given if name == b"host"]
+    if len(hosts) > 1:
+        raise BadRequestError(400, "more than one `host` header")
+    headers = _serving.end_to_end(pair for pair in given if pair[0] != b"host")
 
     path: str = scope["path"]
     raw = scope.get("raw_path")
-    # RFC 3986, 3.3: what a segment holds as it is
-    target: bytes = bytes(raw) if raw else quote(path, safe="/:@!$&'()*+,;=~").encode()
+    target = bytes(raw) if raw else quote(path, safe=_serving.IN_A_PATH).encode()
     target = target.partition(b"?")[0]
     root: str = scope.get("root_path", "")
     if root and app.root_path == "strip":
@@ -223,22 +123,17 @@ def request_of(app: App, scope: Scope, body: AsyncIterator[bytes] | None) -> Req
         target += b"?" + bytes(query)
 
     scheme: str = scope.get("scheme", "http")
-    if host:
-        authority = host.decode("latin-1")
+    if hosts and hosts[0]:
+        authority = hosts[0].decode("latin-1")
     else:
-        name_, port = scope.get("server") or ("localhost", None)
-        authority = f"[{name_}]" if ":" in name_ else name_
-        if port is not None and port != {"http": 80, "https": 443}.get(scheme):
-            authority += f":{port}"
+        authority = _serving.authority_of(scheme, *(scope.get("server") or ("localhost", None)))
     if app.forwarded:
-        if client := scope.get("client"):
-            headers.append((b"x-forwarded-for", str(client[0]).encode("latin-1", "replace")))
-        headers.append((b"x-forwarded-proto", scheme.encode()))
-        headers.append((b"x-forwarded-host", authority.encode("latin-1")))
+        client = scope.get("client")
+        headers += _serving.forwarded_by(client and client[0], scheme, authority)
     try:
         return _request_of_server(method, scheme, authority, target, headers, body)
     except ValueError as error:
-        raise _BadRequestError(400, str(error)) from error
+        raise BadRequestError(400, str(error)) from error
 
 
 def _has_body(scope: Scope) -> bool:
@@ -385,44 +280,23 @@ class _Exchange:
                 return given
             if given is not None:
                 request = given
-        response = await app.handle_async(request)
-        if response.status < 200:
-            # interim (RFC 9110, 15.2): no answer to end with, and no server sends it as one
-            response.close()
-            raise errors.HttpProtocolError
-        return response
+        return _serving.only_final(await app.handle_async(request))
 
     async def instead(self, error: Exception) -> Response:
         """What the client gets when the guest has no answer."""
-        if isinstance(error, _BadRequestError):
-            return problem(error.status, error, debug=self.app.debug)
-        status = status_of(error)
-        expected = status < 500 or isinstance(error, errors.OverloadedError | errors.AppClosedError)
-        method, path = self.scope["method"], self.scope["path"]
-        _log.log(
-            logging.INFO if expected else logging.ERROR,
-            "%s %r is answered with %d: %s: %s",
-            method,
-            path,
-            status,
-            type(error).__name__,
-            error,
-            exc_info=None if expected else error,
-        )
-        if self.app.on_error is not None:
+        _serving.log_failure(_log, self.scope["method"], self.scope["path"], error)
+        if self.app.on_error is not None and not isinstance(error, BadRequestError):
             given = self.app.on_error(self.scope, error)
             if inspect.isawaitable(given):
                 given = await given
             if given is not None:
                 return given
-        return problem(status, error, debug=self.app.debug)
+        return _serving.problem(error, debug=self.app.debug)
 
     async def relay(self, response: Response) -> None:
         """Sends an answer, as fast as the server takes it. One that breaks off raises: the connection is to be cut."""
-        bare = self.scope["method"] == "HEAD" or response.status in (204, 304)
-        headers = response._raw_headers()
-        if response.report is None:  # of Python's making; a guest cannot set these
-            headers = [(name.lower(), value) for name, value in headers if name.lower() not in HOP_BY_HOP]
+        bare = _serving.is_bare(self.scope["method"], response.status)
+        headers = _serving.headers_of(response)
         start: Message = {"type": "http.response.start", "status": response.status, "headers": headers}
         trailing = not bare and self.takes_trailers(headers)
         if trailing:
@@ -458,7 +332,7 @@ class _Exchange:
         self.answered = True
         await self.send({"type": "http.response.body", "body": chunk, "more_body": False})
 
-    def takes_trailers(self, headers: list[tuple[bytes, bytes]]) -> bool:
+    def takes_trailers(self, headers: Pairs) -> bool:
         """Whether server and client take trailers, and the framing has a place for them (RFC 9110, 6.5.1)."""
         if "http.response.trailers" not in (self.scope.get("extensions") or {}):
             return False

@@ -100,88 +100,72 @@ class NoResponseError(GuestError):
     """The guest returned and never set a response."""
 
 
-class GuestTimeoutError(GuestError, TimeoutError):
+class _LimitedError(GuestError):
+    """The guest ran into one of its `Limits`.
+
+    Attributes:
+        limit: Its value.
+    """
+
+    def __init__(self, message: str, *, limit: float = 0) -> None:
+        super().__init__(message)
+        self.limit = limit
+
+
+class GuestTimeoutError(_LimitedError, TimeoutError):
     """The guest was stopped at `Limits.timeout`.
 
     Attributes:
         limit: Seconds.
     """
 
-    def __init__(self, message: str, *, limit: float = 0.0) -> None:
-        super().__init__(message)
-        self.limit = limit
 
-
-class MemoryLimitError(GuestError, MemoryError):
+class MemoryLimitError(_LimitedError, MemoryError):
     """The guest was refused memory by `Limits.memory`, and ended. Its trap is the cause, if there was one.
 
     Attributes:
         limit: Bytes.
     """
 
-    def __init__(self, message: str, *, limit: int = 0) -> None:
-        super().__init__(message)
-        self.limit = limit
 
-
-class TableLimitError(GuestError, MemoryError):
+class TableLimitError(_LimitedError, MemoryError):
     """The guest was refused a larger table by `Limits.table_elements`, and ended.
 
     Attributes:
         limit: Elements.
     """
 
-    def __init__(self, message: str, *, limit: int = 0) -> None:
-        super().__init__(message)
-        self.limit = limit
 
-
-class InstanceLimitError(GuestError):
+class InstanceLimitError(_LimitedError):
     """The component is made of more core instances than `Limits.instances` allows.
 
     Attributes:
         limit: Core instances.
     """
 
-    def __init__(self, message: str, *, limit: int = 0) -> None:
-        super().__init__(message)
-        self.limit = limit
 
-
-class HandleLimitError(GuestError, MemoryError):
+class HandleLimitError(_LimitedError, MemoryError):
     """The guest held as many handles as `Limits.handles` allows, and asked for one more.
 
     Attributes:
         limit: Handles.
     """
 
-    def __init__(self, message: str, *, limit: int = 0) -> None:
-        super().__init__(message)
-        self.limit = limit
 
-
-class FieldsLimitError(GuestError, MemoryError):
+class FieldsLimitError(_LimitedError, MemoryError):
     """The guest put more into one set of fields than `Limits.fields` allows.
 
     Attributes:
         limit: Bytes.
     """
 
-    def __init__(self, message: str, *, limit: int = 0) -> None:
-        super().__init__(message)
-        self.limit = limit
 
-
-class FuelExhaustedError(GuestError):
+class FuelExhaustedError(_LimitedError):
     """The guest has used up its fuel (`Limits.fuel`).
 
     Attributes:
         limit: Units of fuel.
     """
-
-    def __init__(self, message: str, *, limit: int = 0) -> None:
-        super().__init__(message)
-        self.limit = limit
 
 
 class OverloadedError(WasgiError):

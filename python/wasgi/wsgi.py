@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
+import inspect
 import logging
 from collections.abc import Callable, Iterable, Iterator
-from http import HTTPStatus
 from typing import TYPE_CHECKING, Any
 from urllib.parse import quote, unquote_to_bytes
 
-from wasgi import errors
+from wasgi import _serving
+from wasgi._serving import BadRequestError
 from wasgi._wasgi import Request, Response, _request_of_server
-from wasgi.asgi import HOP_BY_HOP, problem, status_of
 
 if TYPE_CHECKING:
     from wasgi.app import App
@@ -23,24 +23,16 @@ _log = logging.getLogger("wasgi.wsgi")
 _CHUNK = 64 << 10
 
 
-def _reason(status: int) -> str:
-    try:
-        return HTTPStatus(status).phrase
-    except ValueError:
-        return "Unknown"
-
-
 def _target(environ: Environ, *, strip: bool) -> bytes:
     """The path and query for the guest. A server that tells them as they came is believed if they mean the same."""
     script, path = (environ.get(name, "").encode("latin-1") for name in ("SCRIPT_NAME", "PATH_INFO"))
     raw = environ.get("RAW_URI") or environ.get("REQUEST_URI") or ""
     raw_path = raw.partition("?")[0].encode("latin-1", "replace")
-    safe = "/:@!$&'()*+,;=~"
     if not script or not strip:
         whole = script + path
-        target = raw_path if unquote_to_bytes(raw_path) == whole else quote(whole, safe=safe).encode()
+        target = raw_path if unquote_to_bytes(raw_path) == whole else quote(whole, safe=_serving.IN_A_PATH).encode()
     else:
-        target = quote(path, safe=safe).encode()
+        target = quote(path, safe=_serving.IN_A_PATH).encode()
     target = target or b"/"
     if query := environ.get("QUERY_STRING", ""):
         target += b"?" + query.encode("latin-1")
@@ -52,7 +44,10 @@ def _body(environ: Environ) -> Iterator[bytes] | None:
     stream = environ["wsgi.input"]
     length = environ.get("CONTENT_LENGTH") or ""
     if length:
-        left = int(length)
+        try:
+            left = int(length)
+        except ValueError as error:
+            raise BadRequestError(400, f"a content-length that is no number: {length!r}") from error
 
         def counted() -> Iterator[bytes]:
             nonlocal left
@@ -73,42 +68,43 @@ def request_of(app: App, environ: Environ) -> Request:
     """The guest's request for an environ.
 
     Raises:
-        ValueError: It cannot be one.
+        BadRequestError: It cannot be one.
     """
+    method = environ["REQUEST_METHOD"]
+    if method == "CONNECT":
+        raise BadRequestError(501, "a component opens no tunnel")
     scheme: str = environ["wsgi.url_scheme"]
     authority = environ.get("HTTP_HOST")
     if not authority:
-        name, port = environ["SERVER_NAME"], environ["SERVER_PORT"]
-        authority = f"[{name}]" if ":" in name else name
-        if port != {"http": "80", "https": "443"}.get(scheme):
-            authority += f":{port}"
-    headers: list[tuple[bytes, bytes]] = []
-    for key, value in environ.items():
-        if key.startswith("HTTP_"):
-            name = key[5:]
-        elif key in ("CONTENT_TYPE", "CONTENT_LENGTH") and value:
-            name = key
-        else:
-            continue
-        raw = name.replace("_", "-").lower().encode("latin-1")
-        if raw != b"host" and raw not in HOP_BY_HOP and not raw.startswith((b"x-forwarded-", b"forwarded")):
-            headers.append((raw, value.encode("latin-1")))
+        authority = _serving.authority_of(scheme, environ["SERVER_NAME"], environ["SERVER_PORT"])
+    headers = _serving.end_to_end(_fields(environ))
     strip = app.root_path == "strip"
     if strip and (script := environ.get("SCRIPT_NAME", "").rstrip("/")):
         headers.append((b"x-forwarded-prefix", quote(script.encode("latin-1")).encode()))
     if app.forwarded:
-        if client := environ.get("REMOTE_ADDR"):
-            headers.append((b"x-forwarded-for", client.encode("latin-1", "replace")))
-        headers.append((b"x-forwarded-proto", scheme.encode()))
-        headers.append((b"x-forwarded-host", authority.encode("latin-1")))
-    return _request_of_server(
-        environ["REQUEST_METHOD"],
-        scheme,
-        authority,
-        _target(environ, strip=strip),
-        headers,
-        _body(environ),
-    )
+        headers += _serving.forwarded_by(environ.get("REMOTE_ADDR"), scheme, authority)
+    try:
+        return _request_of_server(method, scheme, authority, _target(environ, strip=strip), headers, _body(environ))
+    except ValueError as error:
+        raise BadRequestError(400, str(error)) from error
+
+
+def _fields(environ: Environ) -> Iterator[tuple[bytes, bytes]]:
+    for key, value in environ.items():
+        if key.startswith("HTTP_") and key != "HTTP_HOST":
+            key = key[5:]
+        elif key not in ("CONTENT_TYPE", "CONTENT_LENGTH") or not value:
+            continue
+        yield key.replace("_", "-").lower().encode("latin-1"), value.encode("latin-1")
+
+
+def _at_once(given: Any, name: str) -> Any:
+    """What a callback has given; a coroutine has nobody to await it here."""
+    if inspect.isawaitable(given):
+        if inspect.iscoroutine(given):
+            given.close()
+        raise TypeError(f"`{name}` must not be a coroutine function under WSGI")
+    return given
 
 
 class Wsgi:
@@ -120,30 +116,37 @@ class Wsgi:
     def __call__(self, environ: Environ, start_response: StartResponse) -> Iterable[bytes]:
         """Answers one request. The iterable streams from the guest; its ``close`` stops the guest."""
         try:
-            request = request_of(self.app, environ)
-        except ValueError as error:
-            response = problem(400, error, debug=self.app.debug)
-        else:
-            try:
-                response = self.app.handle(request)
-                if response.status < 200:  # interim: see `wasgi.asgi`
-                    response.close()
-                    raise errors.HttpProtocolError
-            except Exception as error:
-                status = status_of(error)
-                _log.error("%s %r is answered with %d", request.method, request.path, status, exc_info=error)
-                response = problem(status, error, debug=self.app.debug)
-        headers = [
-            (name.decode("latin-1"), value.decode("latin-1"))
-            for name, value in response.headers.raw
-            if name.lower() not in HOP_BY_HOP
-        ]
-        bare = environ["REQUEST_METHOD"] == "HEAD" or response.status in (204, 304)
+            response = self.respond(environ)
+        except Exception as error:
+            response = self.instead(environ, error)
+        headers = [(name.decode("latin-1"), value.decode("latin-1")) for name, value in _serving.headers_of(response)]
+        bare = _serving.is_bare(environ["REQUEST_METHOD"], response.status)
         if not bare and "content-type" not in response.headers:
             # what a client may assume (RFC 9110, 8.3); servers and `wsgiref.validate` want it to be said
             headers.append(("content-type", "application/octet-stream"))
-        start_response(f"{response.status} {_reason(response.status)}", headers)
+        start_response(f"{response.status} {_serving.phrase_of(response.status)}", headers)
         return _Answer(response, bare=bare)
+
+    def respond(self, environ: Environ) -> Response:
+        """The guest's answer, or that of `on_request`."""
+        app = self.app
+        request = request_of(app, environ)
+        if app.on_request is not None:
+            given = _at_once(app.on_request(environ, request), "on_request")
+            if isinstance(given, Response):
+                return given
+            if given is not None:
+                request = given
+        return _serving.only_final(app.handle(request))
+
+    def instead(self, environ: Environ, error: Exception) -> Response:
+        """What the client gets when the guest has no answer."""
+        _serving.log_failure(_log, environ["REQUEST_METHOD"], environ.get("PATH_INFO", ""), error)
+        if self.app.on_error is not None and not isinstance(error, BadRequestError):
+            given: Response | None = _at_once(self.app.on_error(environ, error), "on_error")
+            if given is not None:
+                return given
+        return _serving.problem(error, debug=self.app.debug)
 
 
 class _Answer:

@@ -1,0 +1,43 @@
+"""Servers in processes of their own, on free ports of the loopback."""
+
+from __future__ import annotations
+
+import contextlib
+import socket
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import httpx2
+
+from .conftest import ROOT, until
+
+
+def free_port() -> int:
+    with socket.socket() as listener:
+        listener.bind(("127.0.0.1", 0))
+        port: int = listener.getsockname()[1]
+        return port
+
+
+@contextlib.contextmanager
+def serving(command: list[str], answers: Callable[[], bool], *, cwd: Path = ROOT) -> Iterator[None]:
+    """`python -m command`, until it is left; entered when it answers."""
+    with subprocess.Popen([sys.executable, "-m", *command], cwd=cwd, stderr=subprocess.DEVNULL) as process:
+        try:
+
+            def ready() -> bool:
+                assert process.poll() is None, f"{command[0]} has ended"
+                with contextlib.suppress(httpx2.TransportError):
+                    return answers()
+                return False
+
+            until(ready)
+            yield
+        finally:
+            process.terminate()
+            try:
+                process.wait(10)
+            except subprocess.TimeoutExpired:
+                process.kill()
