@@ -11,7 +11,10 @@ HERE = Path(__file__).parent
 ROOT = HERE.parents[1]
 WIT = ROOT / "wit"
 RECORD = HERE / "components" / "hashes.json"
+PLUGINS = ROOT / "examples" / "plugins"
+SOURCES = {"board": PLUGINS / "board"}  # the others have a folder here
 COMPONENTS = {
+    "board": PLUGINS / "components" / "board.wasm",
     "demo": ROOT / "python" / "wasgi" / "demo.wasm",
     "everything": HERE / "components" / "everything.wasm",
     "hello": HERE / "components" / "hello.wasm",
@@ -21,7 +24,7 @@ COMPONENTS = {
 
 def of_sources(guest: str) -> str:
     """The hash of all that goes into a guest: its files, the workspace's manifest and lock file, for one the WIT."""
-    files = [HERE / "Cargo.toml", HERE / "Cargo.lock", *sorted((HERE / guest).rglob("*"))]
+    files = [HERE / "Cargo.toml", HERE / "Cargo.lock", *sorted(SOURCES.get(guest, HERE / guest).rglob("*"))]
     if guest == "everything":
         files += sorted(WIT.rglob("*.wit"))
     digest = hashlib.sha256()
