@@ -1,6 +1,9 @@
-"""uvicorn with a plain ASGI hello, and uvicorn with an App of the Rust hello guest, under the same load in one run.
+"""What an App costs under a server.
 
-just bench-asgi        (needs wrk)
+uvicorn with a plain ASGI hello, uvicorn with an App of the Rust hello guest (one worker, and two), and `wasmtime serve`
+with the same guest where it is installed, each under the same load in turn.
+
+just bench-asgi        (needs wrk; for wasmtime: cargo install wasmtime-cli)
 """
 
 from __future__ import annotations
@@ -8,7 +11,9 @@ from __future__ import annotations
 import argparse
 import contextlib
 import re
+import shutil
 import socket
+import statistics
 import subprocess
 import sys
 import time
@@ -20,7 +25,8 @@ from typing import Any
 import wasgi
 
 ROOT = Path(__file__).parents[1]
-app = wasgi.App(ROOT / "tests" / "guests" / "components" / "hello.wasm")
+HELLO = ROOT / "tests" / "guests" / "components" / "hello.wasm"
+app = wasgi.App(HELLO)
 
 
 async def plain(scope: Any, receive: Any, send: Any) -> None:
@@ -31,14 +37,25 @@ async def plain(scope: Any, receive: Any, send: Any) -> None:
     await send({"type": "http.response.body", "body": b"Hello, World!"})
 
 
+UVICORN = [sys.executable, "-m", "uvicorn", "--log-level", "error", "--http", "httptools", "--loop", "uvloop"]
+SERVERS = {
+    "plain": [*UVICORN, "benches.asgi:plain", "--port"],
+    "app": [*UVICORN, "benches.asgi:app", "--port"],
+    "app, 2 workers": [*UVICORN, "benches.asgi:app", "--workers", "2", "--port"],
+}
+if wasmtime := shutil.which("wasmtime"):
+    SERVERS["wasmtime serve"] = [wasmtime, "serve", "-Scli", str(HELLO), "--addr"]
+
+
 @contextlib.contextmanager
 def serving(name: str) -> Iterator[str]:
     with socket.socket() as listener:
         listener.bind(("127.0.0.1", 0))
         port = listener.getsockname()[1]
-    options = ["--port", str(port), "--log-level", "error", "--http", "httptools", "--loop", "uvloop"]
-    command = [sys.executable, "-m", "uvicorn", f"benches.asgi:{name}", *options]
-    with subprocess.Popen(command, cwd=ROOT) as process:
+    where = f"127.0.0.1:{port}" if name.startswith("wasmtime") else str(port)
+    with subprocess.Popen(
+        [*SERVERS[name], where], cwd=ROOT, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
+    ) as process:
         url = f"http://127.0.0.1:{port}/"
         try:
             while True:
@@ -66,16 +83,25 @@ def main() -> None:
     parser.add_argument("--seconds", type=int, default=5)
     parser.add_argument("--rounds", type=int, default=3)
     options = parser.parse_args()
-    with serving("plain") as one, serving("app") as other:
+    rates: dict[tuple[str, int], list[float]] = {}
+    slowest: dict[tuple[str, int], list[float]] = {}
+    with contextlib.ExitStack() as stack:
+        urls = {name: stack.enter_context(serving(name)) for name in SERVERS}
         for _ in range(options.rounds):
             for connections in (1, 32):
-                (plain_rate, plain_slow), (rate, slow) = (
-                    load(url, connections, options.seconds) for url in (one, other)
-                )
-                print(
-                    f"{connections:2} connections: plain {plain_rate:7.0f}/s, p99 {plain_slow:5.2f} ms;"
-                    f" app {rate:7.0f}/s ({rate / plain_rate:.2f} x), p99 {slow:5.2f} ms"
-                )
+                for name, url in urls.items():
+                    rate, slow = load(url, connections, options.seconds)
+                    rates.setdefault((name, connections), []).append(rate)
+                    slowest.setdefault((name, connections), []).append(slow)
+    print("medians; x: to `wasmtime serve` and to the plain application, by the median of the rounds' ratios")
+    for (name, connections), found in rates.items():
+        line = f"{connections:2} connections: {name:15} {statistics.median(found):7.0f}/s"
+        line += f", p99 {statistics.median(slowest[name, connections]):5.2f} ms"
+        for other in ("wasmtime serve", "plain"):
+            if other in urls and other != name:
+                ratios = [one / two for one, two in zip(found, rates[other, connections], strict=True)]
+                line += f", {statistics.median(ratios):.2f} x ({min(ratios):.2f} to {max(ratios):.2f})"
+        print(line)
 
 
 if __name__ == "__main__":

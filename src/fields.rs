@@ -11,6 +11,8 @@ pub enum Wrong {
     Value(HeaderName, Vec<u8>),
     /// More than a map holds.
     TooMany,
+    /// More than one `host`.
+    TwoHosts,
 }
 
 /// Reads pairs of names and values; those of one name keep their order.

@@ -18,6 +18,7 @@ pub mod owner;
 pub mod process;
 pub mod py;
 pub mod runtime;
+mod served;
 mod signals;
 pub mod stats;
 pub mod stdio;
@@ -49,11 +50,13 @@ mod _wasgi {
     #[pymodule_export]
     use crate::py::loops::LoopBridge;
     #[pymodule_export]
-    use crate::py::message::{_request_of_server, PyRequest, PyResponse, PyTimeouts};
+    use crate::py::message::{PyRequest, PyResponse, PyTimeouts};
     #[pymodule_export]
     use crate::py::reading::{AsyncChunks, Chunks};
     #[pymodule_export]
     use crate::py::report::PyReport;
+    #[pymodule_export]
+    use crate::py::served::_request_of_server;
     #[pymodule_export]
     use crate::py::stats::{PyStats, stats};
     #[pymodule_export]

@@ -31,6 +31,20 @@ pub fn of_server(scheme: &str, authority: &str, target: &[u8]) -> Result<Uri, St
     build(scheme, authority, target)
 }
 
+/// A server's own address as an authority, without the port that the scheme implies.
+pub fn authority_of(scheme: &str, host: &str, port: Option<u16>) -> String {
+    let implied = match scheme {
+        "http" => Some(80),
+        "https" => Some(443),
+        _ => None,
+    };
+    let host = if host.contains(':') { format!("[{host}]") } else { host.to_owned() };
+    match port.filter(|port| Some(*port) != implied) {
+        None => host,
+        Some(port) => format!("{host}:{port}"),
+    }
+}
+
 fn build(scheme: &str, authority: &str, target: String) -> Result<Uri, String> {
     if authority.is_empty() || authority.starts_with(':') {
         return Err("it has no host".into());

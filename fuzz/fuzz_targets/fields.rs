@@ -4,6 +4,8 @@
 
 #[path = "../../src/fields.rs"]
 mod fields;
+#[path = "../../src/served.rs"]
+mod served;
 
 libfuzzer_sys::fuzz_target!(|pairs: Vec<(&[u8], &[u8])>| {
     let Ok(map) = fields::from_pairs(pairs.iter().copied()) else { return };
@@ -14,6 +16,22 @@ libfuzzer_sys::fuzz_target!(|pairs: Vec<(&[u8], &[u8])>| {
         let given =
             pairs.iter().filter(|(other, _)| other.eq_ignore_ascii_case(name.as_bytes())).map(|(_, value)| *value);
         assert!(map.get_all(name).iter().map(|value| value.as_bytes()).eq(given));
+    }
+    let mut request = served::Served::new(false);
+    let refused = pairs.iter().find_map(|(name, value)| request.add(name, value).err());
+    let hosts = map.get_all("host").iter().count();
+    assert_eq!(refused.is_some(), hosts > 1, "of what are fields, only a second host is refused: {refused:?}");
+    if refused.is_none() {
+        let (kept, host) = request.finish();
+        assert_eq!(host.as_ref(), map.get("host"));
+        let named: Vec<u8> =
+            map.get_all("connection").iter().flat_map(|value| [value.as_bytes(), b","].concat()).collect();
+        for (name, value) in &kept {
+            assert!(!served::is_of_connection(name) && name != "host" && !name.as_str().starts_with("x-forwarded-for"));
+            assert!(map.get_all(name).iter().any(|given| given == value));
+            let mut tokens = named.split(|byte| *byte == b',').map(|token| token.trim_ascii());
+            assert!(!tokens.any(|token| token.eq_ignore_ascii_case(name.as_str().as_bytes())));
+        }
     }
     for (name, value) in &map {
         assert!(!name.as_str().is_empty());

@@ -1,4 +1,4 @@
-"""What being served means, whatever the server speaks: which fields a guest is given, and who answers in its place.
+"""What being served means, whatever the server speaks: what answers when the guest has no answer.
 
 `asgi.py` and `wsgi.py` are the two kinds of server.
 """
@@ -7,33 +7,10 @@ from __future__ import annotations
 
 import json
 import logging
-from collections.abc import Iterable
 from http import HTTPStatus
 
 from wasgi import errors
 from wasgi._wasgi import Response
-
-Pairs = list[tuple[bytes, bytes]]
-
-# Of one connection, not of the message (RFC 9110, 7.6.1; RFC 9113, 8.2.2). `te` is: `trailers` may be asked for.
-HOP_BY_HOP = frozenset(
-    [
-        b"connection",
-        b"http2-settings",
-        b"keep-alive",
-        b"proxy-authenticate",
-        b"proxy-authorization",
-        b"proxy-connection",
-        b"te",
-        b"trailer",
-        b"transfer-encoding",
-        b"upgrade",
-    ]
-)
-# What anybody could have written: handed on only as this server itself knows it.
-_FORWARDED = frozenset(
-    [b"forwarded", b"x-forwarded-for", b"x-forwarded-host", b"x-forwarded-prefix", b"x-forwarded-proto"]
-)
 
 # RFC 3986, 3.3: what a segment of a path holds as it is
 IN_A_PATH = "/:@!$&'()*+,;=~"
@@ -66,37 +43,6 @@ class BadRequestError(Exception):
         self.status = status
 
 
-# requests
-
-
-def authority_of(scheme: str, name: str, port: object) -> str:
-    """A server's own address as an authority, without the port that the scheme implies."""
-    authority = f"[{name}]" if ":" in name else name
-    if port is None or str(port) == {"http": "80", "https": "443"}.get(scheme):
-        return authority
-    return f"{authority}:{port}"
-
-
-def end_to_end(headers: Iterable[tuple[bytes, bytes]]) -> Pairs:
-    """The fields of a request (names in lower case) that are meant for the guest."""
-    kept: Pairs = []
-    named: set[bytes] = set()
-    for name, value in headers:
-        if name == b"connection":
-            named.update(token.strip().lower() for token in value.split(b","))
-        elif name not in HOP_BY_HOP and name not in _FORWARDED:
-            kept.append((name, value))
-    return [pair for pair in kept if pair[0] not in named] if named else kept
-
-
-def forwarded_by(client: object, scheme: str, authority: str) -> Pairs:
-    """Who asks, and for what, as the server knows it."""
-    pairs = [(b"x-forwarded-proto", scheme.encode()), (b"x-forwarded-host", authority.encode("latin-1"))]
-    if client:
-        pairs.insert(0, (b"x-forwarded-for", str(client).encode("latin-1", "replace")))
-    return pairs
-
-
 # answers
 
 
@@ -111,12 +57,6 @@ def only_final(response: Response) -> Response:
         response.close()
         raise errors.HttpProtocolError
     return response
-
-
-def headers_of(response: Response) -> Pairs:
-    """The fields of an answer that are meant for the client; names in lower case."""
-    lower = ((name.lower(), value) for name, value in response._raw_headers())
-    return [(name, value) for name, value in lower if name not in HOP_BY_HOP]
 
 
 # failures

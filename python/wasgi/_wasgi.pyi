@@ -481,7 +481,7 @@ class Response:
         """The body as text; see `Request.text`."""
     def json(self) -> Any:
         """The body parsed as JSON; see `Request.json`."""
-    def _raw_headers(self) -> list[tuple[bytes, bytes]]: ...
+    def _served_headers(self) -> list[tuple[bytes, bytes]]: ...
     def finished(self) -> Coroutine[Any, Any, Report | None]:
         """Waits until the guest has ended: it may work on after its response.
 
@@ -595,10 +595,14 @@ def _after_fork() -> None: ...
 def _request_of_server(
     method: str,
     scheme: str,
-    authority: str,
+    server: tuple[str, int | None] | None,
     target: bytes,
-    headers: Sequence[tuple[bytes, bytes]],
+    headers: Iterable[tuple[bytes, bytes]],
     body: _Body | None,
+    *,
+    forwarded: bool | None = None,
+    client: str | None = None,
+    prefix: bytes | None = None,
 ) -> Request: ...
 def _outline(source: bytes) -> tuple[list[str], list[str], str | None, list[str]]: ...
 def _restore_component(path: str, digest: str) -> Component: ...

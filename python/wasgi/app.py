@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import functools
 import os
 from collections.abc import Awaitable, Callable, Mapping, MutableMapping, Sequence
+from types import ModuleType
 from typing import TYPE_CHECKING, Any, Literal, Self
 
 from wasgi import _wasgi
@@ -15,6 +17,14 @@ OnRequest = Callable[
     [MutableMapping[str, Any], "Request"], "Request | Response | Awaitable[Request | Response | None] | None"
 ]
 OnError = Callable[[MutableMapping[str, Any], Exception], "Response | Awaitable[Response | None] | None"]
+
+
+@functools.cache
+def _asgi() -> ModuleType:
+    """At first use, because it brings asyncio with it; kept, because an import in a function costs 2 µs each time."""
+    from wasgi import asgi
+
+    return asgi
 
 
 class App(_wasgi.App):
@@ -117,9 +127,7 @@ class App(_wasgi.App):
         send: Callable[[MutableMapping[str, Any]], Awaitable[None]],
     ) -> None:
         """Serves one scope of an ASGI server."""
-        from wasgi import asgi  # here, because it brings asyncio with it
-
-        await asgi.serve(self, scope, receive, send)
+        await _asgi().serve(self, scope, receive, send)
 
     @property
     def wsgi(self) -> Callable[[dict[str, Any], Callable[..., Any]], Any]:

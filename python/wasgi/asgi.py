@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 from urllib.parse import quote
 
 from wasgi import _serving
-from wasgi._serving import BadRequestError, Pairs
+from wasgi._serving import BadRequestError
 from wasgi._wasgi import Request, Response, _request_of_server
 
 if TYPE_CHECKING:
@@ -103,35 +103,30 @@ def request_of(app: App, scope: Scope, body: AsyncIterator[bytes] | None) -> Req
     method = scope["method"]
     if method == "CONNECT":
         raise BadRequestError(501, "a component opens no tunnel")
-    given = [(bytes(name).lower(), bytes(value)) for name, value in scope["headers"]]
-    hosts = [value for name, value in given if name == b"host"]
-    if len(hosts) > 1:
-        raise BadRequestError(400, "more than one `host` header")
-    headers = _serving.end_to_end(pair for pair in given if pair[0] != b"host")
-
     path: str = scope["path"]
     raw = scope.get("raw_path")
     target = bytes(raw) if raw else quote(path, safe=_serving.IN_A_PATH).encode()
-    target = target.partition(b"?")[0]
+    if b"?" in target:
+        target = target.partition(b"?")[0]
+    prefix = None
     root: str = scope.get("root_path", "")
-    if root and app.root_path == "strip":
-        below = strip_prefix(root, path, target)
-        if below is not None:
-            target = below
-            headers.append((b"x-forwarded-prefix", quote(root.rstrip("/")).encode()))
-    if query := scope.get("query_string", b""):
-        target += b"?" + bytes(query)
-
-    scheme: str = scope.get("scheme", "http")
-    if hosts and hosts[0]:
-        authority = hosts[0].decode("latin-1")
-    else:
-        authority = _serving.authority_of(scheme, *(scope.get("server") or ("localhost", None)))
-    if app.forwarded:
-        client = scope.get("client")
-        headers += _serving.forwarded_by(client and client[0], scheme, authority)
+    if root and app.root_path == "strip" and (below := strip_prefix(root, path, target)) is not None:
+        target, prefix = below, quote(root.rstrip("/")).encode()
+    if query := scope.get("query_string"):
+        target += b"?" + query
+    client = scope.get("client") if app.forwarded else None
     try:
-        return _request_of_server(method, scheme, authority, target, headers, body)
+        return _request_of_server(
+            method,
+            scope.get("scheme", "http"),
+            scope.get("server"),
+            target,
+            scope["headers"],
+            body,
+            forwarded=app.forwarded,
+            client=client[0] if client else None,
+            prefix=prefix,
+        )
     except ValueError as error:
         raise BadRequestError(400, str(error)) from error
 
@@ -159,6 +154,23 @@ _MOST_AT_ONCE = 16
 class _Exchange:
     """One HTTP scope."""
 
+    __slots__ = (
+        "ahead",
+        "answered",
+        "app",
+        "came",
+        "chunks",
+        "disconnected",
+        "listener",
+        "receive",
+        "room",
+        "scope",
+        "send",
+        "task",
+        "wanted",
+        "whole",
+    )
+
     def __init__(self, app: App, scope: Scope, receive: Receive, send: Send) -> None:
         self.app = app
         self.scope = scope
@@ -179,8 +191,6 @@ class _Exchange:
     async def serve(self) -> None:
         """Answers; silently gives up when the client has gone."""
         self.task = asyncio.current_task()
-        # A guest that waits for nothing is done before the loop has its next turn, and then nobody has to listen.
-        soon = asyncio.get_running_loop().call_soon(self.listen)
         try:
             await self.answer()
         except asyncio.CancelledError:
@@ -189,14 +199,13 @@ class _Exchange:
         except _ClientDisconnectedError:
             pass
         finally:
-            soon.cancel()
             if self.listener is not None:
                 self.listener.cancel()
 
     # the client's side
 
     def listen(self) -> None:
-        """Begins to receive."""
+        """Begins to receive. A quick guest's exchange never does: it would cost a second task."""
         if self.listener is None:
             self.listener = asyncio.get_running_loop().create_task(self.hear())
 
@@ -265,6 +274,7 @@ class _Exchange:
         except Exception as error:
             response = await self.instead(error)
         try:
+            await asyncio.sleep(0)  # see `respond`
             await self.relay(response)
         finally:
             response.close()
@@ -275,12 +285,23 @@ class _Exchange:
         if app.on_request is not None:
             given = app.on_request(scope, request)
             if inspect.isawaitable(given):
+                self.listen()
                 given = await given
             if isinstance(given, Response):
                 return given
             if given is not None:
                 request = given
-        return _serving.only_final(await app.handle_async(request))
+        # Requests that have come together go through the same code together: first all are read, then all guests run,
+        # then all are answered. Each part finds its code and data in the processor's caches, where the next request's
+        # other parts would have driven them out (measured with 32 connections: 1.25 to 1.5 times the requests).
+        await asyncio.sleep(0)
+        # a guest that waits for nothing is done before the loop has its next turn, and then nobody has to listen
+        soon = asyncio.get_running_loop().call_soon(self.listen)
+        try:
+            response = await app.handle_async(request)
+        finally:
+            soon.cancel()
+        return _serving.only_final(response)
 
     async def instead(self, error: Exception) -> Response:
         """What the client gets when the guest has no answer."""
@@ -296,7 +317,7 @@ class _Exchange:
     async def relay(self, response: Response) -> None:
         """Sends an answer, as fast as the server takes it. One that breaks off raises: the connection is to be cut."""
         bare = _serving.is_bare(self.scope["method"], response.status)
-        headers = _serving.headers_of(response)
+        headers = response._served_headers()
         start: Message = {"type": "http.response.start", "status": response.status, "headers": headers}
         trailing = not bare and self.takes_trailers(headers)
         if trailing:
@@ -320,8 +341,11 @@ class _Exchange:
                 if last:
                     await self.send_last(chunk)
                     return
-            elif (chunk := await anext(chunks, None)) is None:
-                break
+                self.listen()
+            else:
+                self.listen()
+                if (chunk := await anext(chunks, None)) is None:
+                    break
             await self.send({"type": "http.response.body", "body": chunk, "more_body": True})
         await self.send_last(b"")
         if trailing:
@@ -332,7 +356,7 @@ class _Exchange:
         self.answered = True
         await self.send({"type": "http.response.body", "body": chunk, "more_body": False})
 
-    def takes_trailers(self, headers: Pairs) -> bool:
+    def takes_trailers(self, headers: list[tuple[bytes, bytes]]) -> bool:
         """Whether server and client take trailers, and the framing has a place for them (RFC 9110, 6.5.1)."""
         if "http.response.trailers" not in (self.scope.get("extensions") or {}):
             return False

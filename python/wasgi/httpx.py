@@ -75,16 +75,14 @@ _OURS = (errors.WasgiError, TimeoutError)
 
 def _request(request: Any, body: Any) -> Request:
     raw: list[tuple[bytes, bytes]] = [(bytes(name).lower(), bytes(value)) for name, value in request.headers.raw]
-    authority = next((value for name, value in raw if name == b"host"), request.url.netloc).decode("latin-1")
-    headers = [(name, value) for name, value in raw if name not in (b"host", b"connection", b"transfer-encoding")]
-    has_body = any(name in (b"content-length", b"transfer-encoding") for name, _ in raw)
+    url = request.url
     return _request_of_server(
         request.method,
-        request.url.scheme,
-        authority,
-        request.url.raw_path,
-        headers,
-        body if has_body else None,
+        url.scheme,
+        (url.host, url.port),
+        url.raw_path,
+        raw,
+        body if any(name in (b"content-length", b"transfer-encoding") for name, _ in raw) else None,
     )
 
 

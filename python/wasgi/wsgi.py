@@ -73,25 +73,28 @@ def request_of(app: App, environ: Environ) -> Request:
     method = environ["REQUEST_METHOD"]
     if method == "CONNECT":
         raise BadRequestError(501, "a component opens no tunnel")
-    scheme: str = environ["wsgi.url_scheme"]
-    authority = environ.get("HTTP_HOST")
-    if not authority:
-        authority = _serving.authority_of(scheme, environ["SERVER_NAME"], environ["SERVER_PORT"])
-    headers = _serving.end_to_end(_fields(environ))
     strip = app.root_path == "strip"
-    if strip and (script := environ.get("SCRIPT_NAME", "").rstrip("/")):
-        headers.append((b"x-forwarded-prefix", quote(script.encode("latin-1")).encode()))
-    if app.forwarded:
-        headers += _serving.forwarded_by(environ.get("REMOTE_ADDR"), scheme, authority)
+    script = environ.get("SCRIPT_NAME", "").rstrip("/")
+    port = environ["SERVER_PORT"]
     try:
-        return _request_of_server(method, scheme, authority, _target(environ, strip=strip), headers, _body(environ))
+        return _request_of_server(
+            method,
+            environ["wsgi.url_scheme"],
+            (environ["SERVER_NAME"], int(port) if port else None),
+            _target(environ, strip=strip),
+            _fields(environ),
+            _body(environ),
+            forwarded=app.forwarded,
+            client=environ.get("REMOTE_ADDR"),
+            prefix=quote(script.encode("latin-1")).encode() if strip and script else None,
+        )
     except ValueError as error:
         raise BadRequestError(400, str(error)) from error
 
 
 def _fields(environ: Environ) -> Iterator[tuple[bytes, bytes]]:
     for key, value in environ.items():
-        if key.startswith("HTTP_") and key != "HTTP_HOST":
+        if key.startswith("HTTP_"):
             key = key[5:]
         elif key not in ("CONTENT_TYPE", "CONTENT_LENGTH") or not value:
             continue
@@ -119,7 +122,7 @@ class Wsgi:
             response = self.respond(environ)
         except Exception as error:
             response = self.instead(environ, error)
-        headers = [(name.decode("latin-1"), value.decode("latin-1")) for name, value in _serving.headers_of(response)]
+        headers = [(name.decode("latin-1"), value.decode("latin-1")) for name, value in response._served_headers()]
         bare = _serving.is_bare(environ["REQUEST_METHOD"], response.status)
         if not bare and "content-type" not in response.headers:
             # what a client may assume (RFC 9110, 8.3); servers and `wsgiref.validate` want it to be said

@@ -2,7 +2,7 @@
 
 use std::sync::Mutex;
 
-use http::HeaderMap;
+use http::{HeaderMap, HeaderName, HeaderValue};
 use pyo3::exceptions::PyValueError;
 use pyo3::prelude::*;
 use pyo3::sync::PyOnceLock;
@@ -10,6 +10,7 @@ use pyo3::types::{PyBytes, PyList, PyTuple};
 
 use super::lock;
 use crate::fields::{self, Wrong};
+use crate::served;
 
 /// The fields of a message: as they came from a guest, or as the `Headers` that Python has seen and may have changed.
 pub struct Fields(Mutex<State>);
@@ -37,13 +38,10 @@ impl Fields {
         })
     }
 
-    /// The pairs as bytes, without a `Headers` object where there is none yet.
-    pub fn raw(&self, py: Python<'_>) -> PyResult<Py<PyAny>> {
-        let map = match &*lock(&self.0) {
-            State::Python(headers) => return headers.getattr(py, "raw"),
-            State::Native(map) => map.clone(),
-        };
-        Ok(raw_pairs(py, &map)?.into_any().unbind())
+    /// The pairs as bytes, but for those of a connection.
+    pub fn served(&self, py: Python<'_>) -> PyResult<Py<PyList>> {
+        let map = self.to_map(py)?;
+        Ok(raw_pairs(py, map.iter().filter(|(name, _)| !served::is_of_connection(name)))?.unbind())
     }
 
     /// The `Headers` object; always the same one.
@@ -53,7 +51,7 @@ impl Fields {
             State::Python(headers) => return Ok(headers.clone_ref(py)),
             State::Native(map) => map.clone(),
         };
-        let made = class(py)?.call1((raw_pairs(py, &map)?,))?.unbind();
+        let made = class(py)?.call1((raw_pairs(py, map.iter())?,))?.unbind();
         let mut state = lock(&self.0);
         if let State::Python(headers) = &*state {
             return Ok(headers.clone_ref(py));
@@ -68,14 +66,8 @@ impl Fields {
             State::Python(headers) => headers.clone_ref(py),
         };
         let pairs: Vec<(Bound<'_, PyBytes>, Bound<'_, PyBytes>)> = headers.bind(py).getattr("raw")?.extract()?;
-        fields::from_pairs(pairs.iter().map(|(name, value)| (name.as_bytes(), value.as_bytes()))).map_err(|wrong| {
-            let show = |bytes: &[u8]| format!("{:?}", PyBytes::new(py, bytes));
-            PyValueError::new_err(match wrong {
-                Wrong::Name(name) => format!("invalid header name: {}", show(&name)),
-                Wrong::Value(name, value) => format!("invalid value of header `{name}`: {}", show(&value)),
-                Wrong::TooMany => "too many headers".to_owned(),
-            })
-        })
+        fields::from_pairs(pairs.iter().map(|(name, value)| (name.as_bytes(), value.as_bytes())))
+            .map_err(|wrong| refused(py, wrong))
     }
 
     pub fn traverse(&self, visit: &pyo3::PyVisit<'_>) -> Result<(), pyo3::PyTraverseError> {
@@ -86,9 +78,23 @@ impl Fields {
     }
 }
 
-fn raw_pairs<'py>(py: Python<'py>, map: &HeaderMap) -> PyResult<Bound<'py, PyList>> {
+/// Why there are no fields of these pairs.
+pub fn refused(py: Python<'_>, wrong: Wrong) -> PyErr {
+    let show = |bytes: &[u8]| format!("{:?}", PyBytes::new(py, bytes));
+    PyValueError::new_err(match wrong {
+        Wrong::Name(name) => format!("invalid header name: {}", show(&name)),
+        Wrong::Value(name, value) => format!("invalid value of header `{name}`: {}", show(&value)),
+        Wrong::TooMany => "too many headers".to_owned(),
+        Wrong::TwoHosts => "more than one `host` header".to_owned(),
+    })
+}
+
+fn raw_pairs<'py, 'a>(
+    py: Python<'py>,
+    fields: impl Iterator<Item = (&'a HeaderName, &'a HeaderValue)>,
+) -> PyResult<Bound<'py, PyList>> {
     let pairs = PyList::empty(py);
-    for (name, value) in map {
+    for (name, value) in fields {
         pairs.append(PyTuple::new(
             py,
             [PyBytes::new(py, name.as_str().as_bytes()), PyBytes::new(py, value.as_bytes())],

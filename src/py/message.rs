@@ -6,7 +6,7 @@ use http::header::{CONTENT_LENGTH, TRANSFER_ENCODING};
 use http::{HeaderMap, HeaderValue, Method, StatusCode, Uri};
 use pyo3::exceptions::PyValueError;
 use pyo3::prelude::*;
-use pyo3::types::{PyBytes, PyString};
+use pyo3::types::{PyList, PyString};
 use wasmtime_wasi_http::WasiBody;
 
 use super::awaitable::Awaitable;
@@ -84,6 +84,17 @@ pub struct PyRequest {
 }
 
 impl PyRequest {
+    pub fn of_server(method: Method, uri: Uri, fields: HeaderMap, body: PyBody) -> Self {
+        Self {
+            method,
+            uri,
+            fields: Fields::native(fields),
+            trailers: None,
+            body: Arc::new(body),
+            timeouts: Timeouts::default(),
+        }
+    }
+
     pub fn from_guest(request: http::Request<GuestBody>, timeouts: Timeouts) -> Self {
         let (parts, body) = request.into_parts();
         Self {
@@ -231,31 +242,6 @@ impl PyRequest {
     }
 }
 
-/// A request as a server has read it: the target byte for byte, the fields as pairs of bytes.
-#[pyfunction]
-pub fn _request_of_server(
-    method: &str,
-    scheme: &str,
-    authority: &str,
-    target: &[u8],
-    headers: Vec<(Bound<'_, PyBytes>, Bound<'_, PyBytes>)>,
-    body: Option<&Bound<'_, PyAny>>,
-) -> PyResult<PyRequest> {
-    let pairs = headers.iter().map(|(name, value)| (name.as_bytes(), value.as_bytes()));
-    Ok(PyRequest {
-        method: Method::from_bytes(method.as_bytes())
-            .map_err(|_| PyValueError::new_err(format!("invalid method: {method:?}")))?,
-        uri: crate::url::of_server(scheme, authority, target)
-            .map_err(|why| PyValueError::new_err(format!("invalid URL: {why}")))?,
-        fields: Fields::native(
-            crate::fields::from_pairs(pairs).map_err(|_| PyValueError::new_err("invalid or too many headers"))?,
-        ),
-        trailers: None,
-        body: Arc::new(PyBody::given(body)?),
-        timeouts: Timeouts::default(),
-    })
-}
-
 #[pyclass(name = "Response", module = "wasgi", frozen)]
 pub struct PyResponse {
     status: u16,
@@ -350,9 +336,9 @@ impl PyResponse {
         Some(PyReport::of(*exchange, owner))
     }
 
-    /// `headers.raw`, for whoever needs no more of them.
-    fn _raw_headers(&self, py: Python<'_>) -> PyResult<Py<PyAny>> {
-        self.fields.raw(py)
+    /// The fields that are meant for a server's client: those of a connection stay out. Names are in lower case.
+    fn _served_headers(&self, py: Python<'_>) -> PyResult<Py<PyList>> {
+        self.fields.served(py)
     }
 
     fn finished(&self) -> Awaitable {

@@ -1,0 +1,105 @@
+//! Requests as servers tell of them.
+
+use bytes::Bytes;
+use http::{HeaderName, HeaderValue, Method};
+use pyo3::exceptions::{PyTypeError, PyValueError};
+use pyo3::prelude::*;
+use pyo3::pybacked::PyBackedStr;
+use pyo3::types::{PyBytes, PyTuple};
+
+use super::body::{PyBody, bytes_of};
+use super::headers::refused;
+use super::message::PyRequest;
+use crate::fields::Wrong;
+use crate::served::Served;
+
+/// A request as a server has read it: the target byte for byte, the fields as they came. Those of the connection stay out, `Host`
+/// becomes the authority (or else the server's own address), and what is said of proxies is what `forwarded` makes of it:
+/// None: as it came; false: nothing; true: what this server knows.
+#[pyfunction]
+#[pyo3(signature = (method, scheme, server, target, headers, body, *, forwarded=None, client=None, prefix=None))]
+#[allow(clippy::too_many_arguments)] // those of a scope
+pub fn _request_of_server(
+    py: Python<'_>,
+    method: &str,
+    scheme: &str,
+    server: Option<&Bound<'_, PyAny>>,
+    target: &[u8],
+    headers: &Bound<'_, PyAny>,
+    body: Option<&Bound<'_, PyAny>>,
+    forwarded: Option<bool>,
+    client: Option<&str>,
+    prefix: Option<&[u8]>,
+) -> PyResult<PyRequest> {
+    let mut served = Served::new(forwarded.is_none());
+    for pair in headers.try_iter()? {
+        let pair = pair?;
+        let (name, value) = match pair.cast::<PyTuple>() {
+            Ok(pair) => (pair.get_item(0)?, pair.get_item(1)?),
+            Err(_) => (pair.get_item(0)?, pair.get_item(1)?),
+        };
+        served.add(&Octets::of(&name)?, &Octets::of(&value)?).map_err(|wrong| refused(py, wrong))?;
+    }
+    let (mut fields, host) = served.finish();
+    let authority = match host.as_ref().map(|host| host.as_bytes()) {
+        Some(host) if !host.is_empty() => std::str::from_utf8(host)
+            .map_err(|_| PyValueError::new_err("invalid URL: its host is not ASCII"))?
+            .to_owned(),
+        _ => match server {
+            Some(server) => {
+                let host: PyBackedStr = server.get_item(0)?.extract()?;
+                crate::url::authority_of(scheme, &host, server.get_item(1)?.extract()?)
+            }
+            None => "localhost".to_owned(),
+        },
+    };
+    let uri = crate::url::of_server(scheme, &authority, target)
+        .map_err(|why| PyValueError::new_err(format!("invalid URL: {why}")))?;
+    let mut add = |name: &'static str, value: &[u8]| {
+        let name = HeaderName::from_static(name);
+        let value = HeaderValue::from_bytes(value).map_err(|_| Wrong::Value(name.clone(), value.to_vec()));
+        let added = value.and_then(|value| fields.try_append(name, value).map(drop).map_err(|_| Wrong::TooMany));
+        added.map_err(|wrong| refused(py, wrong))
+    };
+    if let Some(prefix) = prefix {
+        add("x-forwarded-prefix", prefix)?;
+    }
+    if forwarded == Some(true) {
+        if let Some(client) = client {
+            add("x-forwarded-for", client.as_bytes())?;
+        }
+        add("x-forwarded-proto", scheme.as_bytes())?;
+        add("x-forwarded-host", authority.as_bytes())?;
+    }
+    let method = Method::from_bytes(method.as_bytes())
+        .map_err(|_| PyValueError::new_err(format!("invalid method: {method:?}")))?;
+    Ok(PyRequest::of_server(method, uri, fields, PyBody::given(body)?))
+}
+
+/// Bytes, or what is like them, without a copy where there need be none.
+enum Octets<'a> {
+    Bytes(&'a [u8]),
+    Copied(Bytes),
+}
+
+impl<'a> Octets<'a> {
+    fn of(object: &'a Bound<'_, PyAny>) -> PyResult<Self> {
+        if let Ok(bytes) = object.cast::<PyBytes>() {
+            return Ok(Self::Bytes(bytes.as_bytes()));
+        }
+        let copied =
+            bytes_of(object)?.ok_or_else(|| PyTypeError::new_err("names and values of headers must be bytes"))?;
+        Ok(Self::Copied(copied))
+    }
+}
+
+impl std::ops::Deref for Octets<'_> {
+    type Target = [u8];
+
+    fn deref(&self) -> &[u8] {
+        match self {
+            Self::Bytes(bytes) => bytes,
+            Self::Copied(bytes) => bytes,
+        }
+    }
+}
