@@ -5,10 +5,11 @@ from __future__ import annotations
 import json
 from typing import Any
 
-from fastapi import FastAPI
+from fastapi import BackgroundTasks, FastAPI, Request
 from starlette.applications import Starlette
 from starlette.middleware.cors import CORSMiddleware
 from starlette.middleware.gzip import GZipMiddleware
+from starlette.middleware.sessions import SessionMiddleware
 from starlette.routing import Mount
 
 import wasgi
@@ -25,6 +26,20 @@ async def own() -> dict[str, bool]:
     return {"fastapi": True}
 
 
+done: list[str] = []
+
+
+async def work(text: str) -> None:
+    response = await probe.handle_async(wasgi.Request("POST", "http://guest.local/echo", body=text))
+    done.append((await response.aread()).decode())
+
+
+@api.get("/later")
+async def later(text: str, tasks: BackgroundTasks) -> list[str]:
+    tasks.add_task(work, text)
+    return done
+
+
 nested = Starlette(routes=[Mount("/inner", probe)])
 api.mount("/plugins/probe", probe)
 api.mount("/outer", nested)
@@ -32,7 +47,20 @@ api.mount("/outer", nested)
 dressed = FastAPI()
 dressed.add_middleware(GZipMiddleware, minimum_size=100)
 dressed.add_middleware(CORSMiddleware, allow_origins=["https://example.com"])
+dressed.add_middleware(SessionMiddleware, secret_key="of the tests")
 dressed.mount("/probe", probe)
+
+
+@dressed.get("/login")
+async def login(request: Request, user: str) -> None:
+    request.session["user"] = user
+
+
+def tell_user(scope: Any, request: wasgi.Request) -> None:
+    request.headers["x-user"] = scope["session"].get("user", "nobody")
+
+
+dressed.mount("/known", wasgi.App(PROBE, on_request=tell_user))
 
 
 async def application(scope: Any, receive: Any, send: Any) -> None:

@@ -124,6 +124,63 @@ def test_middleware(served: Served) -> None:
     assert len(response.content) == 10_000
 
 
+def test_sessions(served: Served) -> None:
+    """What a middleware knows of a user reaches the guest, and what a client says of itself does not."""
+    with httpx2.Client(base_url=served.url, http1=not served.is_h2, http2=served.is_h2, timeout=30) as client:
+        assert (
+            "header x-user: nobody"
+            in client.get("/dressed/known/inspect", headers={"x-user": "root"}).text.splitlines()
+        )
+        client.get("/dressed/login?user=ada")
+        assert "header x-user: ada" in client.get("/dressed/known/inspect").text.splitlines()
+
+
+def test_background_tasks(served: Served) -> None:
+    """A component is asked after the answer that it has nothing to do with."""
+    assert served.client.get("/api/later?text=soon").status_code == 200
+    until(lambda: "soon" in served.client.get("/api/later?text=again").json())
+
+
+def test_full_duplex(served: Served) -> None:
+    """Each chunk is sent only when the one before has come back."""
+    if served.name == "daphne":
+        pytest.skip("daphne calls an application when the whole request is there")
+    lines = ["POST /echo HTTP/1.1", "host: guest.local", "transfer-encoding: chunked"]
+    with served.raw(*lines) as connection, connection.makefile("rb") as answer:
+        for number in range(5):
+            connection.sendall(b"6\r\nping %d\r\n" % number)
+            while answer.readline().strip() != b"ping %d" % number:
+                pass
+        connection.sendall(b"0\r\n\r\n")
+        assert answer.readline() == b"0\r\n"
+
+
+# behind a proxy that takes a prefix off: each has its own way to be told of it
+BEHIND = {
+    "uvicorn": ["uvicorn", "tests.served:api", "--root-path", "/proxied", "--log-level", "error", "--port"],
+    "hypercorn": ["hypercorn", "tests.served:api", "--root-path", "/proxied", "--bind"],
+    "daphne": ["daphne", "-v", "0", "tests.served:api", "--root-path", "/proxied", "-p"],
+    "granian": ["granian", "--interface", "asgi", "tests.served:api", "--url-path-prefix", "/proxied", "--port"],
+}
+
+
+@pytest.mark.parametrize(
+    "server", [pytest.param(name, marks=[] if name == "uvicorn" else pytest.mark.slow) for name in BEHIND]
+)
+def test_behind_a_prefix(server: str) -> None:
+    port = free_port()
+    command = [*BEHIND[server], f"127.0.0.1:{port}" if server == "hypercorn" else str(port)]
+    # granian sees requests that have the prefix; the others, what the proxy has left of them
+    base = f"http://127.0.0.1:{port}" + ("/proxied" if server == "granian" else "")
+    with (
+        httpx2.Client(base_url=base, timeout=30) as client,
+        serving(command, lambda: client.get("/own").status_code == 200),
+    ):
+        lines = client.get("/plugins/probe/inspect?q=1").text.splitlines()
+        assert 'path: Some("/inspect?q=1")' in lines
+        assert "header x-forwarded-prefix: /proxied/plugins/probe" in lines
+
+
 def test_head_and_bare_statuses(served: Served) -> None:
     assert served.client.head("/hello").content == b""
     assert served.client.get("/no-body").status_code == 204

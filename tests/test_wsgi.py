@@ -211,8 +211,16 @@ def test_gunicorn(worker: str) -> None:
             assert response.read() == b"x" * 1_000_000
         with pytest.raises(urllib.error.HTTPError, match="500"):
             urllib.request.urlopen(f"{url}/trap", timeout=30)
-        with urllib.request.urlopen(f"{url}/flask/probe/inspect", timeout=30) as response:
-            assert b'path: Some("/inspect")' in response.read()
+        for site in ("flask", "django"):
+            inspected = httpx2.get(f"{url}/{site}/probe/inspect").text.splitlines()
+            assert 'path: Some("/inspect")' in inspected
+            assert f"header x-forwarded-prefix: /{site}/probe" in inspected
+        assert httpx2.get(f"{url}/flask/own").text == "flask"
+        assert httpx2.get(f"{url}/django/").text == "django"
+        with httpx2.stream("GET", f"{url}/django/view/slow-body?ms=300") as response:
+            chunks = response.iter_raw()
+            assert next(chunks) == b"first"
+            assert b"".join(chunks) == b"last"
 
 
 def test_the_server_of_the_standard_library(app: AppMaker) -> None:

@@ -73,10 +73,9 @@ async def _lifespan(app: App, receive: Receive, send: Send) -> None:
 
 def strip_prefix(root: str, path: str, raw: bytes) -> bytes | None:
     """The raw path below `root`, which stands decoded at the head of `path`; None if it does not stand there."""
-    prefix = root.rstrip("/")
-    if not prefix or not path.startswith(prefix) or path[len(prefix) : len(prefix) + 1] not in ("", "/"):
+    if not root or not path.startswith(root) or path[len(root) : len(root) + 1] not in ("", "/"):
         return None
-    wanted, position = prefix.encode(), 0
+    wanted, position = root.encode(), 0
     for byte in wanted:
         if raw[position : position + 1] == b"%":
             try:
@@ -109,9 +108,11 @@ def request_of(app: App, scope: Scope, body: AsyncIterator[bytes] | None) -> Req
     if b"?" in target:
         target = target.partition(b"?")[0]
     prefix = None
-    root: str = scope.get("root_path", "")
-    if root and app.root_path == "strip" and (below := strip_prefix(root, path, target)) is not None:
-        target, prefix = below, quote(root.rstrip("/")).encode()
+    if app.root_path == "strip" and (root := scope.get("root_path", "").rstrip("/")):
+        prefix = quote(root).encode()
+        # what a proxy has taken off may stand in `root_path` only; what Starlette's mounts add is in the path, too
+        mounts = root.removeprefix(scope.get("app_root_path", ""))
+        target = strip_prefix(root, path, target) or strip_prefix(mounts, path, target) or target
     if query := scope.get("query_string"):
         target += b"?" + query
     client = scope.get("client") if app.forwarded else None
