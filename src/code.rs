@@ -60,6 +60,10 @@ impl ErrorCode {
     pub fn denied() -> Self {
         Self { name: "HTTP-request-denied", payload: Payload::None }
     }
+
+    pub fn not_found() -> Self {
+        Self { name: "destination-not-found", payload: Payload::None }
+    }
 }
 
 fn narrow(size: Option<u64>) -> Option<u32> {

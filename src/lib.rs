@@ -15,8 +15,10 @@ pub mod limits;
 pub mod outgoing;
 pub mod outline;
 pub mod owner;
+pub mod pattern;
 pub mod process;
 pub mod py;
+mod route;
 pub mod runtime;
 mod served;
 mod signals;
@@ -55,6 +57,8 @@ mod _wasgi {
     use crate::py::reading::{AsyncChunks, Chunks};
     #[pymodule_export]
     use crate::py::report::PyReport;
+    #[pymodule_export]
+    use crate::py::route::PyRoute;
     #[pymodule_export]
     use crate::py::served::_request_of_server;
     #[pymodule_export]

@@ -24,7 +24,7 @@ CARGO = tomllib.loads((ROOT / "Cargo.toml").read_text())
 def test_all_is_sorted_and_whole() -> None:
     assert wasgi.__all__ == sorted(wasgi.__all__)
     public = {name for name, value in vars(wasgi).items() if not name.startswith("_")}
-    assert public - set(wasgi.__all__) <= {"app", "asgi", "cli", "headers", "httpx", "wsgi"}
+    assert public - set(wasgi.__all__) <= {"app", "asgi", "cli", "headers", "httpx", "outgoing", "wsgi"}
     for name in wasgi.__all__:
         assert hasattr(wasgi, name)
 
@@ -82,7 +82,10 @@ def test_each_dependency_is_explained() -> None:
 README = (ROOT / "README.md").read_text()
 
 
-@pytest.mark.parametrize("code", re.findall(r"```python\n(.*?)```", README, re.DOTALL))
+DOCS = README + "".join(path.read_text() for path in sorted((ROOT / "docs").glob("*.md")))
+
+
+@pytest.mark.parametrize("code", re.findall(r"```python\n(.*?)```", DOCS, re.DOTALL))
 def test_the_readmes_code_runs(code: str, tmp_path: Path) -> None:
     (tmp_path / "hello.wasm").write_bytes(HELLO.read_bytes())
     done = subprocess.run([sys.executable, "-c", code], cwd=tmp_path, capture_output=True, text=True)

@@ -79,11 +79,11 @@ __all__ = [
 
 
 def __getattr__(name: str) -> object:
-    """`wasgi.httpx` without importing it first; it brings asyncio, which would double this import's time."""
-    if name == "httpx":
+    """`wasgi.httpx` and `wasgi.outgoing` without importing them; they bring asyncio, which would double the time."""
+    if name in ("httpx", "outgoing"):
         import importlib
 
-        return importlib.import_module("wasgi.httpx")
+        return importlib.import_module(f"wasgi.{name}")
     raise AttributeError(f"module 'wasgi' has no attribute {name!r}")
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import atexit
+import contextvars
 import functools
 import inspect
 import logging
@@ -20,6 +21,10 @@ if TYPE_CHECKING:
 
 _guest_log = logging.getLogger("wasgi.guest")
 _host_log = logging.getLogger("wasgi.outgoing")
+
+
+# how many components have asked one another in a chain to come here
+depth: contextvars.ContextVar[int] = contextvars.ContextVar("wasgi.depth", default=0)
 
 
 def as_upstream(upstream: Any) -> tuple[Callable[..., Any], bool]:
@@ -40,6 +45,7 @@ def as_upstream(upstream: Any) -> tuple[Callable[..., Any], bool]:
 
 async def answer(call: OutgoingCall, awaitable: Awaitable[Any] | None = None) -> None:
     """Has a coroutine function answer an outgoing request, or goes on with what a plain callable left to be awaited."""
+    depth.set(depth.get() + 1)  # in a copy of the caller's context
     try:
         response = await (call.upstream(call.request) if awaitable is None else awaitable)
     except BaseException as exc:
@@ -54,6 +60,7 @@ async def answer(call: OutgoingCall, awaitable: Awaitable[Any] | None = None) ->
 
 def answer_blocking(call: OutgoingCall) -> None:
     """Has a plain callable answer an outgoing request, on a thread."""
+    depth.set(depth.get() + 1)  # in a copy of the caller's context
     try:
         response = call.upstream(call.request)
     except BaseException as exc:

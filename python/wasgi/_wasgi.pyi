@@ -38,6 +38,7 @@ __all__ = [
     "Report",
     "Request",
     "Response",
+    "Route",
     "Stats",
     "Timeouts",
     "_after_fork",
@@ -60,7 +61,7 @@ _Headers: TypeAlias = Mapping[str, str] | Mapping[bytes, bytes] | Iterable[Pair]
 _Body: TypeAlias = Buffer | str | _File | Iterable[Buffer] | AsyncIterable[Buffer] | Request | Response
 _Source: TypeAlias = str | os.PathLike[str] | Buffer
 _Sink: TypeAlias = Callable[[str], object] | _Writable
-_Upstream: TypeAlias = Callable[[Request], Response | _Awaitable[Response]] | App
+_Upstream: TypeAlias = Callable[[Request], Response | _Awaitable[Response]] | App | Route
 
 @final
 class Awaitable(Coroutine[Any, Any, Any]):
@@ -310,6 +311,14 @@ class App:
     def __aexit__(
         self, _type: type[BaseException] | None, _value: BaseException | None, _traceback: TracebackType | None
     ) -> Coroutine[Any, Any, None]: ...
+
+@final
+class Route:
+    """Upstreams by where a request goes: see `wasgi.outgoing.route`."""
+
+    def __new__(cls, table: Mapping[str, _Upstream]) -> Self: ...
+    def find(self, request: Request) -> _Upstream | None:
+        """The upstream that answers a request; None if no pattern fits it."""
 
 @final
 class Timeouts:

@@ -546,8 +546,59 @@ ERROR_CODES: dict[str, type[ErrorCode]] = {
 """The class of each error-code, by its name in the WIT, in the order of the WIT."""
 
 
+# The exceptions of httpx2 and httpx, by name. None: what its user did wrong, and no guest has to know.
+_OF_HTTPX: dict[str, type[ErrorCode] | None] = {
+    "CloseError": ConnectionTerminated,
+    "ConnectError": DestinationUnavailable,  # unless its cause says more
+    "ConnectTimeout": ConnectionTimeout,
+    "CookieConflict": None,
+    "DecodingError": HttpResponseContentCoding,
+    "HTTPError": None,
+    "HTTPStatusError": None,
+    "InvalidURL": HttpRequestUriInvalid,
+    "LocalProtocolError": HttpProtocolError,
+    "NetworkError": ConnectionTerminated,
+    "PoolTimeout": ConnectionLimitReached,
+    "ProtocolError": HttpProtocolError,
+    "ProxyError": DestinationUnavailable,
+    "ReadError": ConnectionTerminated,
+    "ReadTimeout": ConnectionReadTimeout,
+    "RemoteProtocolError": HttpProtocolError,
+    "RequestError": None,
+    "RequestNotRead": None,
+    "ResponseNotRead": None,
+    "SSEError": None,
+    "StreamClosed": None,
+    "StreamConsumed": None,
+    "StreamError": None,
+    "TimeoutException": ConnectionTimeout,
+    "TooManyRedirects": None,
+    "TransportError": DestinationUnavailable,
+    "UnsupportedProtocol": HttpRequestUriInvalid,
+    "WriteError": ConnectionTerminated,
+    "WriteTimeout": ConnectionWriteTimeout,
+}
+
+
 def _counterpart(exc: BaseException) -> ErrorCode | None:
-    """The error-code that says the same as an exception of Python's own, if there is one."""
+    """The error-code that says the same as an exception of Python's own, or of a client library, if there is one."""
+    if (code := _of_python(exc)) is not None:
+        return code
+    cls = next((cls for cls in type(exc).__mro__ if cls.__module__.partition(".")[0] in ("httpx", "httpx2")), None)
+    leaf = _OF_HTTPX.get(cls.__name__) if cls is not None else None
+    if leaf is None:
+        return None
+    # what has no better name has the operating system's exception among its causes
+    cause, seen = exc.__cause__ or exc.__context__, {id(exc)}
+    while leaf in (DestinationUnavailable, ConnectionTerminated) and cause is not None and id(cause) not in seen:
+        if (code := _of_python(cause)) is not None:
+            return code
+        seen.add(id(cause))
+        cause = cause.__cause__ or cause.__context__
+    return leaf()
+
+
+def _of_python(exc: BaseException) -> ErrorCode | None:
     # Whoever raised an exception of these modules has loaded them; importing them here would double our import's time.
     ssl, socket = sys.modules.get("ssl"), sys.modules.get("socket")
     if ssl is not None and isinstance(exc, ssl.SSLCertVerificationError):

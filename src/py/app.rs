@@ -17,8 +17,8 @@ use super::errors::to_py;
 use super::limits::PyLimits;
 use super::loops::LoopCore;
 use super::message::{Itself, PyRequest, PyResponse};
+use super::route::{Outgoing, check_depth};
 use super::stdio::{GuestOutput, Sink, Sinks};
-use super::upstream::PyUpstream;
 use super::waiting::{block_on, block_on_until, deadline};
 use crate::error::Error;
 use crate::gate::{Admission, Permit, Queued};
@@ -43,11 +43,6 @@ impl PyDir {
     fn __repr__(&self) -> String {
         format!("Dir({:?}, write={})", self.path, if self.write { "True" } else { "False" })
     }
-}
-
-struct Outgoing {
-    callable: Py<PyAny>,
-    is_async: bool,
 }
 
 #[pyclass(name = "App", module = "wasgi", frozen, subclass)]
@@ -139,13 +134,7 @@ impl PyApp {
             Some(limits) => limits,
             None => py.get_type::<PyLimits>().call0()?.extract()?,
         };
-        let outgoing = outgoing
-            .map(|outgoing| {
-                let bridge = py.import("wasgi._bridge")?;
-                let (callable, is_async) = bridge.call_method1("as_upstream", (outgoing,))?.extract()?;
-                Ok::<_, PyErr>(Outgoing { callable, is_async })
-            })
-            .transpose()?;
+        let outgoing = outgoing.map(|outgoing| Outgoing::given(&outgoing)).transpose()?;
         let sinks = Sinks {
             stdout: Sink::given("stdout", stdout)?,
             stderr: Sink::given("stderr", stderr)?,
@@ -236,7 +225,7 @@ impl PyApp {
 
     fn __traverse__(&self, visit: pyo3::PyVisit<'_>) -> Result<(), pyo3::PyTraverseError> {
         if let Some(outgoing) = &self.outgoing {
-            visit.call(&outgoing.callable)?;
+            outgoing.traverse(&visit)?;
         }
         for sink in [&self.sinks.stdout, &self.sinks.stderr] {
             if let Some(object) = sink.object() {
@@ -300,11 +289,8 @@ impl PyApp {
             Some(core) => core.clone(),
             None => LoopCore::own(py)?,
         };
-        if !outgoing.is_async {
-            super::threads::threads().ensure(py)?;
-        }
-        let callable = outgoing.callable.clone_ref(py);
-        Ok(Some(Arc::new(PyUpstream::new(callable, outgoing.is_async, event_loop, context.clone().unbind()))))
+        check_depth(py)?;
+        outgoing.upstream(py, &event_loop, context).map(Some)
     }
 
     /// Whether an exchange may need the caller's event loop and context: Python code takes part in it.

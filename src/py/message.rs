@@ -111,6 +111,10 @@ impl PyRequest {
         &self.body
     }
 
+    pub fn uri(&self) -> &Uri {
+        &self.uri
+    }
+
     /// For a guest's incoming handler. The body is consumed by it.
     pub fn to_guest(
         &self,

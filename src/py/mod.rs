@@ -16,6 +16,7 @@ pub mod loops;
 pub mod message;
 pub mod reading;
 pub mod report;
+pub mod route;
 pub mod served;
 pub mod stats;
 pub mod stdio;

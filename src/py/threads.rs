@@ -1,5 +1,6 @@
 //! Python threads for code that blocks.
 
+use std::cell::Cell;
 use std::collections::VecDeque;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Condvar, Mutex};
@@ -25,7 +26,54 @@ struct Queue {
     jobs: VecDeque<Job>,
     idle: usize,
     threads: usize,
+    /// Those that wait for a guest, and so for what other threads of ours have to do.
+    lent: usize,
     closed: bool,
+}
+
+impl Queue {
+    fn may_grow(&self) -> bool {
+        self.idle == 0 && !self.closed && self.threads < most_threads() + self.lent.min(MOST_LENT)
+    }
+}
+
+/// How many threads may wait for guests before none is started for them any more.
+const MOST_LENT: usize = 256;
+
+thread_local! {
+    static IS_OURS: Cell<bool> = const { Cell::new(false) };
+}
+
+/// Held by a thread of ours that waits for a guest.
+pub struct Lent(());
+
+/// A synchronous upstream that calls a component keeps its thread for as long as that one runs, whose upstream may need a thread
+/// as well: a chain of them must not end where the threads do. To be called before a thread waits for a guest.
+pub fn lend(py: Python<'_>) -> PyResult<Option<Lent>> {
+    if !IS_OURS.get() {
+        return Ok(None);
+    }
+    let threads = threads();
+    let spare = {
+        let mut state = lock(&threads.state);
+        state.lent += 1;
+        let spare = state.may_grow();
+        if spare {
+            state.threads += 1;
+        }
+        spare
+    };
+    let lent = Lent(());
+    if spare {
+        threads.spawn(py)?;
+    }
+    Ok(Some(lent))
+}
+
+impl Drop for Lent {
+    fn drop(&mut self) {
+        lock(&threads().state).lent -= 1;
+    }
 }
 
 static THREADS: PerProcess<Threads> = PerProcess::new();
@@ -101,13 +149,13 @@ impl Threads {
         loop {
             if let Some(job) = state.jobs.pop_front() {
                 // The job may block, and whoever submits the next one cannot start a thread: one is left waiting.
-                let spare = state.idle == 0 && state.threads < most_threads() && !state.closed;
+                let spare = state.may_grow();
                 if spare {
                     state.threads += 1;
                 }
                 return Some((job, spare));
             }
-            if state.closed {
+            if state.closed || state.threads > most_threads() + state.lent.min(MOST_LENT) {
                 state.threads -= 1;
                 self.left.notify_all();
                 return None;
@@ -140,6 +188,7 @@ impl Threads {
 /// What each of our threads runs.
 #[pyfunction]
 pub fn _work(py: Python<'_>) {
+    IS_OURS.set(true);
     let threads = threads();
     while let Some((job, spare)) = py.detach(|| threads.take()) {
         if spare && let Err(error) = threads.spawn(py) {

@@ -33,6 +33,7 @@ pub fn block_on_until<T: Send>(
         return Ok(ready);
     }
     let exiting = is_exiting();
+    let _lent = super::threads::lend(py)?;
     let parked = Parked::here();
     let waker = Waker::from(parked.clone());
     loop {

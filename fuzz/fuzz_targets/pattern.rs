@@ -1,0 +1,31 @@
+//! Any text is a pattern or refused; a pattern is what it is written as; what one covers, it matches; and nothing outside of
+//! its host is ever meant.
+#![no_main]
+
+#[path = "../../src/pattern.rs"]
+#[allow(dead_code)]
+mod pattern;
+
+use pattern::{Pattern, Table, Target};
+
+libfuzzer_sys::fuzz_target!(|given: (&str, &str, &str)| {
+    let (one, other, url) = given;
+    let target = url.parse().ok().and_then(|url| Target::of(&url));
+    let patterns: Vec<Pattern> = [one, other].iter().filter_map(|text| Pattern::parse(text).ok()).collect();
+    for pattern in &patterns {
+        let written = pattern.to_string();
+        let again = Pattern::parse(&written);
+        assert_eq!(again.as_ref(), Ok(pattern), "{written}");
+        assert!(pattern.covers(pattern));
+    }
+    if let ([one, other], Some(target)) = (&patterns[..], &target) {
+        if one.covers(other) && other.matches(target) {
+            assert!(one.matches(target));
+        }
+        let table = Table::new([given.0, given.1]);
+        if one.matches(target) && other.matches(target) {
+            let comparable = one.covers(other) != other.covers(one);
+            assert_eq!(table.is_ok(), comparable, "both are meant, so one must be the more special");
+        }
+    }
+});

@@ -1,0 +1,260 @@
+"""The server's side of ASGI, for an application that answers a guest: no sockets, no protocol."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Callable
+from types import TracebackType
+from typing import Any, Literal, Self
+from urllib.parse import unquote
+
+from wasgi import errors
+from wasgi._wasgi import Request, Response
+
+_log = logging.getLogger("wasgi.outgoing")
+_VERSIONS = {"version": "3.0", "spec_version": "2.4"}
+
+# Seconds that an application has to end after it was told that its client has gone; then it is cancelled.
+_GRACE = 1.0
+
+
+class Asgi:
+    """What `wasgi.outgoing.asgi` gives: an upstream, and the lifespan of the application behind it."""
+
+    def __init__(self, application: Callable[..., Any], lifespan: Literal["auto", "on", "off"]) -> None:
+        if not callable(application):
+            raise TypeError(f"`application` must be an ASGI application, not {type(application).__name__}")
+        if lifespan not in ("auto", "on", "off"):
+            raise ValueError(f'`lifespan` must be "auto", "on" or "off": {lifespan!r}')
+        self.application = application
+        self.mode = lifespan
+        self.lifespan: _Lifespan | None = None
+        self.tasks: set[asyncio.Task[None]] = set()
+
+    async def __call__(self, request: Request) -> Response:
+        """Answers one request."""
+        state = await self._state()
+        exchange = _Exchange(request, state)
+        task = asyncio.create_task(exchange.run(self.application))
+        self.tasks.add(task)
+        task.add_done_callback(self.tasks.discard)
+        exchange.task = task
+        try:
+            return await exchange.head()
+        except BaseException:
+            exchange.hang_up()
+            raise
+
+    async def _state(self) -> dict[str, Any]:
+        """What the lifespan has put into its state; the first request starts it."""
+        if self.mode == "off":
+            return {}
+        loop = asyncio.get_running_loop()
+        if self.lifespan is None or (self.lifespan.loop is not loop and self.lifespan.loop.is_closed()):
+            self.lifespan = _Lifespan(self.application, self.mode, loop)
+        await self.lifespan.started()
+        return dict(self.lifespan.state)
+
+    async def aclose(self) -> None:
+        """Ends what runs of the application, then its lifespan."""
+        lifespan, self.lifespan = self.lifespan, None
+        tasks = [task for task in self.tasks if not task.get_loop().is_closed()]
+        for task in tasks:
+            task.get_loop().call_soon_threadsafe(task.cancel)
+        here = asyncio.get_running_loop()
+        await asyncio.gather(*(task for task in tasks if task.get_loop() is here), return_exceptions=True)
+        if lifespan is not None:
+            await lifespan.end()
+
+    async def __aenter__(self) -> Self:
+        await self._state()
+        return self
+
+    async def __aexit__(
+        self, _type: type[BaseException] | None, _value: BaseException | None, _traceback: TracebackType | None
+    ) -> None:
+        await self.aclose()
+
+
+class _Lifespan:
+    """An application's lifespan, on the loop that it was started on."""
+
+    def __init__(self, application: Callable[..., Any], mode: str, loop: asyncio.AbstractEventLoop) -> None:
+        self.loop = loop
+        self.mode = mode
+        self.state: dict[str, Any] = {}
+        self.messages: asyncio.Queue[dict[str, Any]] = asyncio.Queue(2)  # start-up and shutdown, all there are
+        self.messages.put_nowait({"type": "lifespan.startup"})
+        self.up: asyncio.Future[None] = loop.create_future()
+        self.down: asyncio.Future[None] = loop.create_future()
+        self.task = loop.create_task(self.run(application))
+
+    async def run(self, application: Callable[..., Any]) -> None:
+        scope = {"type": "lifespan", "asgi": _VERSIONS, "state": self.state}
+        failure: BaseException | None = None
+        try:
+            await application(scope, self.messages.get, self.send)
+        except Exception as error:
+            # before it is up, this is how an application says that it has no lifespan
+            failure = error if self.mode == "on" or self.up.done() else None
+        finally:
+            for future in (self.up, self.down):
+                if future.done():
+                    continue
+                if failure is None:
+                    future.set_result(None)
+                else:
+                    future.set_exception(failure)
+                    future.exception()  # whoever waits for it is told; it may be nobody
+
+    async def send(self, message: dict[str, Any]) -> None:
+        kind, _, outcome = message["type"].rpartition(".")
+        future = self.up if kind == "lifespan.startup" else self.down
+        if future.done():
+            return
+        if outcome == "complete":
+            future.set_result(None)
+        else:
+            future.set_exception(RuntimeError(f"{kind} failed: {message.get('message', '')}"))
+            future.exception()
+
+    async def started(self) -> None:
+        if self.loop is asyncio.get_running_loop():
+            await asyncio.shield(self.up)
+        else:
+            await asyncio.wrap_future(asyncio.run_coroutine_threadsafe(self.started(), self.loop))
+
+    async def end(self) -> None:
+        if self.loop.is_closed():
+            return
+        if self.loop is not asyncio.get_running_loop():
+            await asyncio.wrap_future(asyncio.run_coroutine_threadsafe(self.end(), self.loop))
+            return
+        if not self.task.done():
+            self.messages.put_nowait({"type": "lifespan.shutdown"})
+            await self.down
+            await self.task
+
+
+class _Exchange:
+    """One request to an application: an async iterator over the body of its answer."""
+
+    def __init__(self, request: Request, state: dict[str, Any]) -> None:
+        self.request = request
+        self.state = state
+        self.chunks = aiter(request)
+        self.asked_all = False
+        self.started: dict[str, Any] | None = None
+        self.chunk: bytes | None = None
+        self.complete = False
+        self.gone = False
+        self.changed = asyncio.Event()
+        self.failure: Exception | None = None
+        self.task: asyncio.Task[None] | None = None
+
+    def scope(self) -> dict[str, Any]:
+        request = self.request
+        name, _, port = request.authority.rpartition(":")
+        if not port.isdigit():
+            name, port = request.authority, "443" if request.scheme == "https" else "80"
+        return {
+            "type": "http",
+            "asgi": _VERSIONS,
+            "http_version": "1.1",
+            "method": request.method,
+            "scheme": request.scheme,
+            "path": unquote(request.path),
+            "raw_path": request.path.encode("ascii"),
+            "query_string": (request.query or "").encode("ascii"),
+            "root_path": "",
+            "headers": [(b"host", request.authority.encode("ascii")), *request.headers.raw],
+            "client": None,
+            "server": (name.strip("[]"), int(port)),
+            "state": self.state,
+        }
+
+    async def run(self, application: Callable[..., Any]) -> None:
+        try:
+            await application(self.scope(), self.receive, self.send)
+        except Exception as error:
+            if self.complete:
+                _log.error("an ASGI application failed after its answer", exc_info=error)
+            elif not self.gone:
+                self.failure = error
+        finally:
+            if not self.complete and self.failure is None:
+                self.failure = errors.HttpResponseIncomplete()
+            self.changed.set()
+
+    async def wait(self) -> None:
+        self.changed.clear()
+        await self.changed.wait()
+
+    # the application's side
+
+    async def receive(self) -> dict[str, Any]:
+        if not self.asked_all and not self.gone:
+            try:
+                chunk = await anext(self.chunks, None)
+            except errors.BodyError:
+                self.gone = True  # a body that breaks off is a client that has gone
+            else:
+                self.asked_all = chunk is None
+                return {"type": "http.request", "body": chunk or b"", "more_body": not self.asked_all}
+        while not self.gone and not self.complete:
+            await self.wait()
+        return {"type": "http.disconnect"}
+
+    async def send(self, message: dict[str, Any]) -> None:
+        if self.gone:
+            raise OSError("the client has gone")
+        if message["type"] == "http.response.start":
+            if self.started is not None:
+                raise RuntimeError("an application sent `http.response.start` twice")
+            self.started = message
+        elif message["type"] == "http.response.body":
+            if self.started is None or self.complete:
+                raise RuntimeError("an application sent a body outside of its answer")
+            if chunk := bytes(message.get("body", b"")):
+                while self.chunk is not None:  # one at a time: the guest is to take it first
+                    await self.wait()
+                    if self.gone:
+                        raise OSError("the client has gone")
+                self.chunk = chunk
+            self.complete = not message.get("more_body", False)
+        self.changed.set()
+
+    # the guest's side
+
+    async def head(self) -> Response:
+        while self.started is None:
+            if self.failure is not None:
+                raise self.failure
+            await self.wait()
+        headers = [(bytes(name).lower(), bytes(value)) for name, value in self.started.get("headers", [])]
+        return Response(self.started["status"], headers=headers, body=self)
+
+    def __aiter__(self) -> Self:
+        return self
+
+    async def __anext__(self) -> bytes:
+        while self.chunk is None:
+            if self.complete:
+                raise StopAsyncIteration
+            if self.failure is not None:
+                raise self.failure
+            await self.wait()
+        chunk, self.chunk = self.chunk, None
+        self.changed.set()
+        return chunk
+
+    async def aclose(self) -> None:
+        self.hang_up()
+
+    def hang_up(self) -> None:
+        """Nobody wants the answer, or more of it. What an application does after its answer goes on."""
+        self.gone = self.gone or not self.complete
+        self.changed.set()
+        if self.gone and self.task is not None and not self.task.done():
+            self.task.get_loop().call_later(_GRACE, self.task.cancel)

@@ -1,0 +1,352 @@
+"""What may answer the requests that a guest sends out, besides a function.
+
+Other applications, clients, and several of them by turns: each is an upstream, for ``App(outgoing=...)``. So is any
+function or coroutine function from `Request` to `Response`, and any `App`. Middleware is a function that takes an
+upstream and gives one; it asks the one below by `call`::
+
+    def with_token(upstream):
+        async def send(request):
+            request.headers["authorization"] = "Bearer secret"
+            return await wasgi.outgoing.call(upstream, request)
+        return send
+
+    app = wasgi.App("plugin.wasm", outgoing=with_token(wasgi.outgoing.asgi(fake_api)))
+"""
+
+from __future__ import annotations
+
+import asyncio
+import importlib
+import inspect
+import io
+import itertools
+import sys
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Iterator, Mapping
+from types import ModuleType
+from typing import TYPE_CHECKING, Any, Literal, Self
+from urllib.parse import unquote_to_bytes
+
+from wasgi import _bridge
+from wasgi._asgi_upstream import Asgi
+from wasgi._wasgi import Request, Response, Route
+from wasgi.errors import DestinationNotFound
+
+if TYPE_CHECKING:
+    from wasgi._wasgi import _Upstream
+
+__all__ = ["asgi", "call", "httpx", "route", "wsgi"]
+
+
+async def call(upstream: _Upstream, request: Request) -> Response:
+    """Has an upstream of any kind answer a request: what middleware calls.
+
+    A coroutine function is awaited, an `App` handles it, a plain function runs on a thread.
+
+    Raises:
+        DestinationNotFound: A `route` has no upstream for the request.
+    """
+    if isinstance(upstream, Route):
+        found = upstream.find(request)
+        if found is None:
+            raise DestinationNotFound
+        return await call(found, request)
+    function, is_async = _bridge.as_upstream(upstream)
+    answer = function(request) if is_async else await asyncio.to_thread(function, request)
+    response: Response = await answer if inspect.isawaitable(answer) else answer
+    return response
+
+
+def route(table: Mapping[str, _Upstream]) -> Route:
+    """Sends each request to the upstream whose pattern fits it best.
+
+    A pattern is ``"*"``, or ``[scheme://]host[:port][/path]``. A host that begins with ``*.`` means all below it.
+    Without a scheme both are meant; without a port the scheme's own, or any port if there is no scheme. A path means
+    itself and what is below it; a request whose path has dot segments, plain or encoded, fits no pattern with a path.
+    Hosts are compared as IDNA A-labels, addresses by value. The most special pattern is meant; a request that none fits
+    is answered with ``destination-not-found``.
+
+    Args:
+        table: Upstreams by pattern.
+
+    Raises:
+        ValueError: A pattern is none; or two mean the same; or some request fits two of which neither is the more
+            special.
+
+    Example:
+        >>> wasgi.outgoing.route({"auth.local": auth_app, "https://api.example.com/v1/": fake, "*": refuse})
+    """
+    return Route(table)
+
+
+def asgi(application: Callable[..., Any], *, lifespan: Literal["auto", "on", "off"] = "auto") -> Asgi:
+    """An ASGI application answers, in process: FastAPI plays ``api.example.com``.
+
+    Bodies stream both ways. Its lifespan is started at the first request, on that request's event loop, and ended by
+    ``aclose`` or by leaving ``async with``. A guest that goes away is an ``http.disconnect``; an application that has
+    not ended a second after that is cancelled. An exception of the application is ``internal-error`` for the guest.
+
+    Args:
+        application: An ASGI 3 application.
+        lifespan: ``"auto"``: if the application has one; ``"on"``: a failure of it is an error; ``"off"``: never.
+    """
+    return Asgi(application, lifespan)
+
+
+def wsgi(application: Callable[..., Any]) -> Callable[[Request], Response]:
+    """A WSGI application (PEP 3333) answers, in process, on one of our threads. Bodies stream both ways."""
+
+    def send(request: Request) -> Response:
+        answer = _WsgiAnswer(application, request)
+        return Response(answer.status, headers=answer.headers, body=answer)
+
+    return send
+
+
+class _Input(io.RawIOBase):
+    """A request's body as ``wsgi.input``."""
+
+    def __init__(self, request: Request) -> None:
+        self.chunks = iter(request)
+        self.left = memoryview(b"")
+
+    def readable(self) -> bool:
+        return True
+
+    def readinto(self, buffer: Any) -> int:
+        while not self.left:
+            chunk = next(self.chunks, None)
+            if chunk is None:
+                return 0
+            self.left = memoryview(chunk)
+        count = min(len(buffer), len(self.left))
+        buffer[:count] = self.left[:count]
+        self.left = self.left[count:]
+        return count
+
+
+def _environ(request: Request) -> dict[str, Any]:
+    host, _, port = request.authority.rpartition(":") if _has_port(request.authority) else (request.authority, "", "")
+    made: dict[str, Any] = {
+        "REQUEST_METHOD": request.method,
+        "SCRIPT_NAME": "",
+        "PATH_INFO": unquote_to_bytes(request.path).decode("latin-1"),
+        "QUERY_STRING": request.query or "",
+        "SERVER_NAME": host.strip("[]"),
+        "SERVER_PORT": port or ("443" if request.scheme == "https" else "80"),
+        "SERVER_PROTOCOL": "HTTP/1.1",
+        "HTTP_HOST": request.authority,
+        "wsgi.version": (1, 0),
+        "wsgi.url_scheme": request.scheme,
+        "wsgi.input": io.BufferedReader(_Input(request)),
+        "wsgi.input_terminated": True,
+        "wsgi.errors": sys.stderr,
+        "wsgi.multithread": True,
+        "wsgi.multiprocess": False,
+        "wsgi.run_once": False,
+    }
+    for name, value in request.headers.raw:
+        key = name.decode("latin-1").upper().replace("-", "_")
+        if key not in ("CONTENT_TYPE", "CONTENT_LENGTH"):
+            key = f"HTTP_{key}"
+        text = value.decode("latin-1")
+        made[key] = f"{made[key]},{text}" if key in made and key != "HTTP_HOST" else text
+    return made
+
+
+def _has_port(authority: str) -> bool:
+    return ":" in authority.rpartition("]")[2]
+
+
+class _WsgiAnswer:
+    """What a WSGI application answers. Begun at once: it says its status at the latest with its first chunk."""
+
+    def __init__(self, application: Callable[..., Any], request: Request) -> None:
+        self.status = 0
+        self.headers: list[tuple[str, str]] = []
+        self.started: tuple[str, list[tuple[str, str]]] | None = None
+        self.written: list[bytes] = []
+        self.gone_out = False
+        self.iterable: Iterable[bytes] = application(_environ(request), self.start)
+        try:
+            self.chunks: Iterator[bytes] = iter(self.iterable)
+            while self.started is None or not any(self.written):
+                chunk = next(self.chunks, None)
+                if chunk is None:
+                    break
+                self.written.append(chunk)
+            if self.started is None:
+                raise RuntimeError("a WSGI application ended without calling `start_response`")
+        except BaseException:
+            self.close()
+            raise
+        status, self.headers = self.started
+        self.gone_out = True
+        self.status = int(status.split(" ", 1)[0])
+
+    def start(self, status: str, headers: list[tuple[str, str]], exc_info: Any = None) -> Callable[[bytes], None]:
+        if exc_info is not None:
+            try:
+                if self.gone_out:
+                    raise exc_info[1].with_traceback(exc_info[2])
+            finally:
+                exc_info = None
+        elif self.started is not None:
+            raise AssertionError("`start_response` was called twice")
+        self.started = (status, list(headers))
+        return self.written.append
+
+    def __iter__(self) -> Iterator[bytes]:
+        return self
+
+    def __next__(self) -> bytes:
+        if self.written:
+            return self.written.pop(0)
+        try:
+            chunk = next(self.chunks)
+        except BaseException:  # its end, too
+            self.close()
+            raise
+        self.written.append(chunk)  # after what `write` was given
+        return self.written.pop(0)
+
+    def close(self) -> None:
+        """Once, however it ends (PEP 3333: "Buffering and Streaming")."""
+        iterable, self.iterable = self.iterable, ()
+        close = getattr(iterable, "close", None)
+        if close is not None:
+            close()
+
+
+# httpx
+
+# Of one connection; the client library makes its own
+_NOT_PASSED = frozenset([b"connection", b"keep-alive", b"proxy-connection", b"transfer-encoding", b"upgrade"])
+
+
+def httpx(client: Any) -> Callable[[Request], Any]:
+    """A client or transport of httpx2 or httpx answers, blocking or async: so do its mocks, proxies and caches.
+
+    Redirects are the guest's business: none is followed. Bodies stream both ways, encoded as they come. A client's own
+    timeouts, cookies and authentication apply; of its headers, none. Exceptions are error-codes by the table of
+    `wasgi.errors`.
+
+    Args:
+        client: A ``Client``, an ``AsyncClient``, or a transport. It stays open.
+
+    Raises:
+        TypeError: It is none of these.
+    """
+    library = _library(client)
+    if hasattr(client, "send") and hasattr(client, "build_request"):
+        timeout = client.timeout.as_dict()
+        if inspect.iscoroutinefunction(client.send):
+            return _async_upstream(
+                library, timeout, lambda request: client.send(request, stream=True, follow_redirects=False)
+            )
+        return _sync_upstream(
+            library, timeout, lambda request: client.send(request, stream=True, follow_redirects=False)
+        )
+    if hasattr(client, "handle_async_request"):
+        return _async_upstream(library, {}, client.handle_async_request)
+    if hasattr(client, "handle_request"):
+        return _sync_upstream(library, {}, client.handle_request)
+    raise TypeError(f"`httpx` takes a client or a transport of httpx2 or httpx, not {type(client).__name__}")
+
+
+def _library(client: Any) -> ModuleType:
+    names = [cls.__module__.partition(".")[0] for cls in type(client).__mro__]
+    for name in [*names, "httpx2", "httpx"]:
+        if name in ("httpx2", "httpx"):
+            try:
+                return importlib.import_module(name)
+            except ModuleNotFoundError:
+                continue
+    raise TypeError("`httpx` needs httpx2 or httpx to be installed")
+
+
+# These have a body only if the guest has written one; without, it must not be announced as chunked.
+_MOSTLY_BARE = ("GET", "HEAD", "OPTIONS", "TRACE")
+
+
+def _request(library: ModuleType, timeout: Mapping[str, float | None], request: Request, content: Any) -> Any:
+    headers = [(name, value) for name, value in request.headers.raw if name not in _NOT_PASSED]
+    wanted = dict(timeout)
+    if (connect := request.timeouts.connect) is not None:
+        wanted["connect"] = min(connect, wanted.get("connect") or connect)
+    return library.Request(
+        request.method, request.url, headers=headers, content=content, extensions={"timeout": wanted}
+    )
+
+
+def _response(answer: Any, body: Any) -> Response:
+    headers = [(name.lower(), value) for name, value in answer.headers.raw]
+    return Response(answer.status_code, headers=[pair for pair in headers if pair[0] not in _NOT_PASSED], body=body)
+
+
+class _Chunks:
+    """The body of a blocking client's answer."""
+
+    def __init__(self, answer: Any) -> None:
+        self.answer = answer
+        self.chunks: Iterator[bytes] = iter(answer.iter_raw() if not answer.is_stream_consumed else [answer.content])
+
+    def __iter__(self) -> Self:
+        return self
+
+    def __next__(self) -> bytes:
+        return next(self.chunks)
+
+    def close(self) -> None:
+        self.answer.close()
+
+
+class _AsyncChunks:
+    """The body of an async client's answer."""
+
+    def __init__(self, answer: Any) -> None:
+        self.answer = answer
+        self.chunks: AsyncIterator[bytes] = (
+            answer.aiter_raw() if not answer.is_stream_consumed else _once(answer.content)
+        )
+
+    def __aiter__(self) -> Self:
+        return self
+
+    def __anext__(self) -> Awaitable[bytes]:
+        return anext(self.chunks)
+
+    async def aclose(self) -> None:
+        await self.answer.aclose()
+
+
+async def _once(content: bytes) -> AsyncIterator[bytes]:
+    yield content
+
+
+def _sync_upstream(library: ModuleType, timeout: Mapping[str, Any], ask: Callable[[Any], Any]) -> Callable[..., Any]:
+    def send(request: Request) -> Response:
+        content: Iterator[bytes] | None = iter(request)
+        if request.method in _MOSTLY_BARE and content is not None:
+            first = next(content, None)
+            content = None if first is None else itertools.chain([first], content)
+        answer = ask(_request(library, timeout, request, content))
+        return _response(answer, _Chunks(answer))
+
+    return send
+
+
+def _async_upstream(library: ModuleType, timeout: Mapping[str, Any], ask: Callable[[Any], Any]) -> Callable[..., Any]:
+    async def after(first: bytes, rest: AsyncIterator[bytes]) -> AsyncIterator[bytes]:
+        yield first
+        async for chunk in rest:
+            yield chunk
+
+    async def send(request: Request) -> Response:
+        content: AsyncIterator[bytes] | None = aiter(request)
+        if request.method in _MOSTLY_BARE and content is not None:
+            first = await anext(content, None)
+            content = None if first is None else after(first, content)
+        answer = await ask(_request(library, timeout, request, content))
+        return _response(answer, _AsyncChunks(answer))
+
+    return send

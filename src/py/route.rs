@@ -1,0 +1,126 @@
+//! What `outgoing=` may be: a callable, or several by where a request goes.
+
+use std::sync::Arc;
+
+use pyo3::exceptions::{PyTypeError, PyValueError};
+use pyo3::intern;
+use pyo3::prelude::*;
+use pyo3::types::{PyDict, PyMapping, PyString};
+use pyo3::{PyTraverseError, PyVisit};
+
+use super::loops::LoopCore;
+use super::message::PyRequest;
+use super::upstream::PyUpstream;
+use crate::outgoing::Upstream;
+use crate::pattern::Table;
+use crate::route::Route;
+
+/// An upstream as a caller gave it.
+pub enum Outgoing {
+    Callable { callable: Py<PyAny>, is_async: bool },
+    Route(Py<PyRoute>),
+}
+
+impl Outgoing {
+    pub fn given(upstream: &Bound<'_, PyAny>) -> PyResult<Self> {
+        if let Ok(route) = upstream.cast::<PyRoute>() {
+            return Ok(Self::Route(route.clone().unbind()));
+        }
+        let bridge = upstream.py().import("wasgi._bridge")?;
+        let (callable, is_async) = bridge.call_method1("as_upstream", (upstream,))?.extract()?;
+        Ok(Self::Callable { callable, is_async })
+    }
+
+    /// As one exchange uses it, with its caller's loop and context.
+    pub fn upstream(
+        &self,
+        py: Python<'_>,
+        event_loop: &Arc<LoopCore>,
+        context: &Bound<'_, PyAny>,
+    ) -> PyResult<Arc<dyn Upstream>> {
+        Ok(match self {
+            Self::Callable { callable, is_async } => {
+                if !is_async {
+                    super::threads::threads().ensure(py)?;
+                }
+                let context = context.clone().unbind();
+                Arc::new(PyUpstream::new(callable.clone_ref(py), *is_async, event_loop.clone(), context))
+            }
+            Self::Route(route) => {
+                let route = route.get();
+                let upstreams = route.upstreams.iter().map(|(upstream, _)| upstream.upstream(py, event_loop, context));
+                Arc::new(Route { table: route.table.clone(), upstreams: upstreams.collect::<PyResult<_>>()? })
+            }
+        })
+    }
+
+    pub fn traverse(&self, visit: &PyVisit<'_>) -> Result<(), PyTraverseError> {
+        match self {
+            Self::Callable { callable, .. } => visit.call(callable),
+            Self::Route(route) => visit.call(route),
+        }
+    }
+}
+
+/// What `wasgi.outgoing.route` gives.
+#[pyclass(name = "Route", module = "wasgi._wasgi", frozen)]
+pub struct PyRoute {
+    table: Arc<Table>,
+    /// In the order of the table's patterns, each with what the caller gave.
+    upstreams: Vec<(Outgoing, Py<PyAny>)>,
+    patterns: Vec<String>,
+}
+
+#[pymethods]
+impl PyRoute {
+    #[new]
+    fn new(table: &Bound<'_, PyMapping>) -> PyResult<Self> {
+        let (mut patterns, mut upstreams) = (Vec::new(), Vec::new());
+        for item in table.items()?.iter() {
+            let (pattern, upstream): (Bound<'_, PyAny>, Bound<'_, PyAny>) = item.extract()?;
+            let pattern = pattern
+                .cast::<PyString>()
+                .map_err(|_| PyTypeError::new_err("a route maps patterns, which are str, to upstreams"))?;
+            patterns.push(pattern.to_string());
+            upstreams.push((Outgoing::given(&upstream)?, upstream.unbind()));
+        }
+        let texts = patterns.iter().map(String::as_str);
+        let table = Table::new(texts).map_err(|why| PyValueError::new_err(format!("invalid route: {why}")))?;
+        Ok(Self { table: Arc::new(table), upstreams, patterns })
+    }
+
+    /// The upstream that answers a request, as it was given; None if there is none.
+    fn find(&self, py: Python<'_>, request: &PyRequest) -> Option<Py<PyAny>> {
+        let (_, upstream) = self.upstreams.get(self.table.find(request.uri())?)?;
+        Some(upstream.clone_ref(py))
+    }
+
+    fn __repr__(&self, py: Python<'_>) -> PyResult<String> {
+        let table = PyDict::new(py);
+        for (pattern, (_, upstream)) in self.patterns.iter().zip(&self.upstreams) {
+            table.set_item(pattern, upstream)?;
+        }
+        Ok(format!("wasgi.outgoing.route({})", table.repr()?))
+    }
+
+    fn __traverse__(&self, visit: PyVisit<'_>) -> Result<(), PyTraverseError> {
+        self.upstreams.iter().try_for_each(|(upstream, given)| {
+            upstream.traverse(&visit)?;
+            visit.call(given)
+        })
+    }
+}
+
+/// How many components may ask one another in a chain. More is taken for a loop.
+const DEEPEST: u32 = 16;
+
+/// Refuses an exchange that is too deep in a chain of components, each the upstream of the one before.
+pub fn check_depth(py: Python<'_>) -> PyResult<()> {
+    let bridge = py.import(intern!(py, "wasgi._bridge"))?;
+    let depth: u32 = bridge.getattr(intern!(py, "depth"))?.call_method0(intern!(py, "get"))?.extract()?;
+    if depth < DEEPEST {
+        return Ok(());
+    }
+    let class = py.import(intern!(py, "wasgi.errors"))?.getattr(intern!(py, "LoopDetected"))?;
+    Err(PyErr::from_value(class.call0()?))
+}

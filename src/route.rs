@@ -1,0 +1,24 @@
+//! An upstream that is several, by where a request goes.
+
+use std::sync::Arc;
+
+use crate::body::GuestBody;
+use crate::code::ErrorCode;
+use crate::outgoing::{Answer, Timeouts, Upstream};
+use crate::pattern::Table;
+
+/// Each request goes to the upstream of the most special pattern that fits it.
+pub struct Route {
+    pub table: Arc<Table>,
+    /// In the order in which the table was given its patterns.
+    pub upstreams: Vec<Arc<dyn Upstream>>,
+}
+
+impl Upstream for Route {
+    fn send(&self, request: http::Request<GuestBody>, timeouts: Timeouts) -> Answer {
+        match self.table.find(request.uri()).and_then(|place| self.upstreams.get(place)) {
+            Some(upstream) => upstream.send(request, timeouts),
+            None => Box::pin(async { Err(ErrorCode::not_found()) }),
+        }
+    }
+}
