@@ -38,11 +38,13 @@ pub struct Served {
     named: Vec<HeaderName>,
     /// Whether what is said of proxies passes.
     trusted: bool,
+    /// Framed by `transfer-encoding`: then `content-length` says nothing (RFC 9112, 6.3).
+    chunked: bool,
 }
 
 impl Served {
     pub fn new(trusted: bool) -> Self {
-        Self { trusted, map: HeaderMap::new(), host: None, named: Vec::new() }
+        Self { trusted, map: HeaderMap::new(), host: None, named: Vec::new(), chunked: false }
     }
 
     pub fn add(&mut self, name: &[u8], value: &[u8]) -> Result<(), Wrong> {
@@ -58,6 +60,7 @@ impl Served {
             let tokens = value.as_bytes().split(|byte| *byte == b',').map(<[u8]>::trim_ascii);
             self.named.extend(tokens.filter_map(|token| HeaderName::from_bytes(token).ok()));
         }
+        self.chunked |= name == http::header::TRANSFER_ENCODING;
         if is_of_connection(&name) || (!self.trusted && is_of_proxy(&name)) {
             return Ok(());
         }
@@ -68,6 +71,9 @@ impl Served {
     pub fn finish(mut self) -> (HeaderMap, Option<HeaderValue>) {
         for name in self.named {
             self.map.remove(name);
+        }
+        if self.chunked {
+            self.map.remove(http::header::CONTENT_LENGTH);
         }
         (self.map, self.host)
     }

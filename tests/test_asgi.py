@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import json
 import logging
 import re
@@ -16,7 +17,7 @@ from hypothesis import strategies as st
 import wasgi
 from wasgi import _serving
 
-from .asgi_driver import Server, get, http_scope, post
+from .asgi_driver import Message, Server, get, http_scope, post
 from .conftest import PROBE, ROOT, AppMaker
 from .test_roundtrips import ALWAYS, fields
 
@@ -269,7 +270,137 @@ class TestStreams:
 CHUNKED = [(b"host", b"guest.local"), (b"transfer-encoding", b"chunked")]
 
 
+class TestReceiving:
+    """What a server or a middleware gives, and when."""
+
+    @pytest.mark.parametrize("method", ["GET", "POST"])
+    async def test_a_receive_that_repeats_the_body_and_never_waits(self, app: AppMaker, method: str) -> None:
+        """As middleware replaces it that has read the body. The loop must go on."""
+        headers = CHUNKED if method == "POST" else [(b"host", b"guest.local")]
+        server = Server(http_scope("/sleep?ms=50", method=method, headers=headers))
+
+        async def repeat() -> Message:
+            return {"type": "http.request", "body": b"it", "more_body": False}
+
+        await asyncio.wait_for(app()(server.scope, repeat, server.send), 10)
+        assert server.state == "end"
+
+    async def test_a_receive_that_has_it_all_does_not_hold_the_loop(self, app: AppMaker) -> None:
+        left = 100
+
+        async def receive() -> Message:
+            nonlocal left
+            left -= 1
+            return {"type": "http.request", "body": b"x" * 65536, "more_body": left > 0}
+
+        turns = 0
+
+        async def count() -> None:
+            nonlocal turns
+            while left > 0:
+                turns += 1
+                await asyncio.sleep(0)
+
+        def elsewhere(scope: Any, request: wasgi.Request) -> wasgi.Request:
+            return wasgi.Request("GET", "http://guest.local/sleep?ms=200")
+
+        counting = asyncio.create_task(count())
+        server = Server(http_scope("/", method="POST", headers=CHUNKED))
+        await app(on_request=elsewhere)(server.scope, receive, server.send)
+        await counting
+        assert turns > 50
+
+    @pytest.mark.parametrize(("sent", "complete"), [(1000, True), (1000, False), (200_000, False)])
+    async def test_a_guest_that_reads_after_its_answer(self, app: AppMaker, sent: int, complete: bool) -> None:
+        """It has what had come; nothing keeps it, or a task of ours, when no more can."""
+        server = Server(http_scope("/answer-then-read", method="POST", headers=CHUNKED), b"x" * sent, complete=complete)
+        await server.run(app())
+        await settled()
+        assert asyncio.all_tasks() == {asyncio.current_task()}
+
+    async def test_it_is_not_received_for_an_exchange_that_is_over(self, app: AppMaker) -> None:
+        server = Server(http_scope("/answer-then-read", method="POST", headers=CHUNKED), b"x", complete=False)
+        await server.run(app())
+        received = server.received
+        await settled()
+        await asyncio.sleep(0)
+        assert server.received == received
+
+    @pytest.mark.parametrize("given", ["request", "response"])
+    async def test_a_disconnect_behind_an_upload_that_nobody_reads(self, app: AppMaker, given: str) -> None:
+        stream = asyncio.Event()
+
+        async def endless() -> AsyncIterator[bytes]:
+            while True:
+                yield b"x"
+                stream.set()
+                await asyncio.sleep(0)
+
+        def instead(scope: Any, request: wasgi.Request) -> Any:
+            if given == "request":
+                return wasgi.Request("GET", "http://guest.local/endless")
+            return wasgi.Response(body=endless())
+
+        parts = [b"x" * 65536] * 3
+        server = Server(http_scope("/", method="POST", headers=CHUNKED), *parts, complete=False)
+        task = asyncio.create_task(app(on_request=instead)(server.scope, server.receive, server.send))
+        await server.sent.wait()
+        server.hang_up()
+        await asyncio.wait_for(task, 10)
+        await settled()
+
+    async def test_a_path_that_middleware_has_changed(self, app: AppMaker) -> None:
+        echo = app(on_request=lambda scope, request: wasgi.Response(body=request.path))
+        for path, raw, root, expected in (
+            ("/hello", b"/inspect", "", b"/hello"),
+            ("/a/b", b"/a%2Fb", "", b"/a%2Fb"),
+            ("/a/b", b"/%61/b?q", "", b"/%61/b"),
+            ("/inspect", b"/mount/inspect", "/mount", b"/inspect"),
+            ("/caf\ufffd", b"/caf%E9", "", b"/caf%E9"),
+        ):
+            assert (await get(echo, "/", path=path, raw_path=raw, root_path=root)).body == expected
+        assert (await get(echo, "/", path="/\ud800", raw_path=b"")).status == 400
+
+    async def test_a_length_beside_chunks_says_nothing(self, app: AppMaker) -> None:
+        answer = await post(app(), "/inspect", b"x", headers=[(b"content-length", b"99")])
+        assert "header content-length" not in seen(answer.body)
+
+
 class TestDisconnects:
+    async def test_while_on_error_thinks(self, app: AppMaker) -> None:
+        begun = asyncio.Event()
+
+        async def think(scope: Any, error: Exception) -> None:
+            begun.set()
+            await asyncio.Event().wait()
+
+        server = Server(http_scope("/code?name=internal-error"))
+        task = asyncio.create_task(app(on_error=think)(server.scope, server.receive, server.send))
+        await asyncio.wait_for(begun.wait(), 10)
+        server.hang_up()
+        await asyncio.wait_for(task, 10)
+
+    async def test_on_request_that_swallows_it(self, app: AppMaker) -> None:
+        begun = asyncio.Event()
+
+        async def think(scope: Any, request: wasgi.Request) -> None:
+            begun.set()
+            with contextlib.suppress(asyncio.CancelledError):
+                await asyncio.Event().wait()
+
+        server = Server(http_scope("/endless"))
+        task = asyncio.create_task(app(on_request=think)(server.scope, server.receive, server.send))
+        await asyncio.wait_for(begun.wait(), 10)
+        server.hang_up()
+        await asyncio.wait_for(task, 10)
+        assert task.cancelling() == 0
+        assert server.answer.messages == []
+
+    async def test_a_head_keeps_no_guest(self, app: AppMaker) -> None:
+        for path in ("/endless", "/slow-body?ms=60000", "/trap-midway?bytes=10"):
+            await asyncio.wait_for(get(app(), path, method="HEAD"), 10)
+            await settled()
+
     @pytest.mark.parametrize(
         "path", ["/sleep?ms=60000", "/fetch?url=http://up/", "/endless", "/spin", "/slow-body?ms=60000"]
     )
@@ -384,7 +515,8 @@ class TestOutcomes:
 
     async def test_a_log_line_is_one_line(self, app: AppMaker, caplog: pytest.LogCaptureFixture) -> None:
         with caplog.at_level(logging.ERROR, "wasgi.asgi"):
-            await get(app(), "/trap", path="/x\nforged", raw_path=b"/trap")
+            trap = wasgi.Request("GET", "http://guest.local/trap")
+            await get(app(on_request=lambda scope, request: trap), "/trap", path="/x\nforged", raw_path=b"/x%0Aforged")
         assert caplog.messages[0].startswith(r"GET '/x\nforged' is answered with 500")
 
     async def test_debug_tells(self, app: AppMaker) -> None:
@@ -475,6 +607,27 @@ class TestOnRequest:
         bodies: dict[str, Any] = {"bytes": b"ab", "async": chunks, "blocking": blocking}
         body = bodies[kind] if kind == "bytes" else bodies[kind]()
         assert (await get(app(on_request=lambda scope, request: wasgi.Response(body=body)), "/")).body == b"ab"
+
+    @pytest.mark.parametrize("status", [204, 304])
+    async def test_answers_without_a_body(self, app: AppMaker, status: int) -> None:
+        def given(scope: Any, request: wasgi.Request) -> wasgi.Response:
+            return wasgi.Response(status, headers={"content-length": "5", "x-a": "1"}, body=iter([b"x"]))
+
+        answer = await get(app(on_request=given), "/")
+        assert answer.messages[0]["headers"] == [(b"x-a", b"1")]
+
+    @pytest.mark.parametrize("status", [101, 600, 799])
+    async def test_statuses_that_no_answer_has(self, app: AppMaker, status: int) -> None:
+        assert (await get(app(on_request=lambda scope, request: wasgi.Response(status)), "/")).status == 502
+
+    async def test_its_trailers_frame_nothing(self, app: AppMaker) -> None:
+        trailers = {"X-Sum": "1", "Content-Length": "5", "Transfer-Encoding": "chunked"}
+        given = wasgi.Response(body=b"x", trailers=trailers)
+        extensions: dict[str, Any] = {"http.response.trailers": {}}
+        headers = [(b"host", b"a"), (b"te", b"trailers")]
+        made = app(on_request=lambda scope, request: given)
+        answer = await get(made, "/", extensions=extensions, headers=headers)
+        assert answer.trailers == [(b"x-sum", b"1")]
 
     async def test_its_failure_is_one(self, app: AppMaker) -> None:
         def fails(scope: Any, request: wasgi.Request) -> None:

@@ -146,16 +146,41 @@ async def test_the_clients_own_timeout(library: ModuleType, is_async: bool, app:
 
 @libraries
 @both
-async def test_the_callers_own_exception_comes_back(library: ModuleType, is_async: bool, app: AppMaker) -> None:
+@pytest.mark.parametrize(
+    ("method", "path"),
+    [("HEAD", "/hello"), ("HEAD", "/endless"), ("GET", "/status?code=204"), ("GET", "/status?code=304")],
+)
+async def test_answers_without_a_body(
+    library: ModuleType, is_async: bool, app: AppMaker, method: str, path: str
+) -> None:
+    response = await ask(library, is_async, app(), method, path)
+    assert response.content == b""
+    while wasgi.stats().exchanges:
+        await asyncio.sleep(0)
+
+
+@libraries
+@both
+async def test_an_interim_answer_is_none(library: ModuleType, is_async: bool, app: AppMaker) -> None:
+    with pytest.raises(library.RemoteProtocolError):
+        await ask(library, is_async, app(), "GET", "/status?code=103")
+
+
+@libraries
+@both
+@pytest.mark.parametrize("error", [KeyError, TimeoutError, wasgi.OverloadedError])
+async def test_the_callers_own_exception_comes_back(
+    library: ModuleType, is_async: bool, app: AppMaker, error: type[Exception]
+) -> None:
     def chunks() -> Iterator[bytes]:
         yield b"a"
-        raise KeyError("mine")
+        raise error("mine")
 
     async def async_chunks() -> AsyncIterator[bytes]:
         for chunk in chunks():
             yield chunk
 
-    with pytest.raises(KeyError, match="mine"):
+    with pytest.raises(error, match="mine"):
         await ask(library, is_async, app(), "POST", "/collect", content=async_chunks() if is_async else chunks())
 
 

@@ -72,6 +72,7 @@ def test_the_board(client: httpx2.Client) -> None:
         client.post("/plugins/board/", data={"name": "Grace", "text": "now"})
         assert next(line for line in lines if line.startswith("id")) == "id: 3"
     assert client.post("/plugins/board/", data={"name": "Ada"}).status_code == 400
+    assert client.post("/plugins/board/", content=b"name=" + b"x" * 1_000_000).status_code == 413
     until(lambda: client.get("/api/plugins").json()[0]["running"] == 0)
 
 
@@ -132,8 +133,9 @@ def test_names_sizes_and_removal(client: httpx2.Client, folder: Path) -> None:
     assert client.put("/api/plugins/large", content=bytes((64 << 20) + 1)).status_code == 413
     assert client.get("/plugins/none/").status_code == 404
     assert client.delete("/api/plugins/none").status_code == 404
-    redirected = client.get("/plugins/board")
-    assert (redirected.status_code, redirected.headers["location"]) == (308, "/plugins/board/")
+    redirected = client.get("/plugins/board?x=1")
+    assert (redirected.status_code, redirected.headers["location"]) == (308, "/plugins/board/?x=1")
+    assert client.get("/plugins//board/").status_code == 404
     assert client.delete("/api/plugins/board").status_code == 204
     assert client.get("/plugins/board/").status_code == 404
     assert list(folder.iterdir()) == []

@@ -523,6 +523,23 @@ class TestHttpx:
         assert closed.wait(30)
         until(lambda: wasgi.stats().outgoing == 0)
 
+    @pytest.mark.parametrize("kind", ["Client", "AsyncClient"])
+    def test_an_answer_that_the_guest_does_not_read_is_closed(self, app: AppMaker, library: Any, kind: str) -> None:
+        closed = threading.Event()
+
+        class Unread(library.SyncByteStream, library.AsyncByteStream):  # type: ignore[misc]
+            def close(self) -> None:
+                closed.set()
+
+            async def aclose(self) -> None:
+                closed.set()
+
+        client = getattr(library, kind)(
+            transport=library.MockTransport(lambda _: library.Response(200, stream=Unread()))
+        )
+        assert app(outgoing=wasgi.outgoing.httpx(client)).handle(get("/fetch-in-turn?n=1&url=http://up/")).text == "200"
+        assert closed.wait(30)
+
     def test_each_exception_of_the_library_has_its_error_code(self, app: AppMaker, library: ModuleType) -> None:
         found = {
             name

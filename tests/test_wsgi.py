@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+import logging
 import threading
 import urllib.error
 import urllib.request
@@ -116,7 +117,6 @@ def test_a_body_that_is_terminated_by_its_server(app: AppMaker) -> None:
 def test_the_answer_streams_and_close_stops_the_guest(app: AppMaker) -> None:
     answer: Any = app().wsgi(environ("/endless"), lambda *args: None)
     assert next(iter(answer))
-    assert wasgi.stats().exchanges == 1
     answer.close()
     until(lambda: wasgi.stats().exchanges == 0)
 
@@ -153,6 +153,8 @@ def test_an_answer_that_breaks_off_raises(app: AppMaker) -> None:
     [
         ({"HTTP_HOST": "a b"}, "400 Bad Request"),
         ({"CONTENT_LENGTH": "ten"}, "400 Bad Request"),
+        ({"CONTENT_LENGTH": "-5"}, "400 Bad Request"),
+        ({"CONTENT_LENGTH": "1_0"}, "400 Bad Request"),
         ({"REQUEST_METHOD": "CONNECT"}, "501 Not Implemented"),
     ],
 )
@@ -166,6 +168,84 @@ def test_fields_of_a_connection_stay_out(app: AppMaker) -> None:
     given = environ("/inspect", HTTP_CONNECTION="x-mine, keep-alive", HTTP_X_MINE="1", HTTP_TE="trailers", HTTP_X_A="2")
     lines = call(app(), given)[2].decode().splitlines()
     assert [line for line in lines if line.startswith("header")] == ["header x-a: 2"]
+
+
+def test_lengths_that_a_client_wrote_with_an_underscore(app: AppMaker) -> None:
+    given = environ("/inspect", HTTP_CONTENT_LENGTH="5", HTTP_CONTENT_TYPE="text/html")
+    assert b"content-" not in b"".join(app().wsgi(given, lambda *args: None))
+
+
+class Slow(io.BytesIO):
+    """A body of which nothing comes before it is let."""
+
+    def __init__(self, content: bytes) -> None:
+        super().__init__(content)
+        self.asked = threading.Event()
+        self.let = threading.Event()
+        self.reads = 0
+
+    def read(self, size: int | None = -1, /) -> bytes:
+        self.reads += 1
+        self.asked.set()
+        assert self.let.wait(30)
+        return super().read(size)
+
+
+def test_nothing_is_read_after_the_answer_is_closed(app: AppMaker) -> None:
+    """It would be the next request's. A read that is under way is waited for."""
+    body = Slow(b"x" * 10)
+    given = environ("/peek", REQUEST_METHOD="POST", CONTENT_LENGTH="10") | {"wsgi.input": body}
+    answer: Any = app().wsgi(given, lambda *args: None)
+    assert b"".join(answer) == b"Ok(0)"
+    assert body.asked.wait(30)
+    closing = threading.Thread(target=answer.close)
+    closing.start()
+    closing.join(0.1)
+    assert closing.is_alive()
+    body.let.set()
+    closing.join(30)
+    assert not closing.is_alive()
+    assert body.reads == 1
+
+
+def test_slow_uploads_keep_no_others(app: AppMaker) -> None:
+    """More of them than we have threads."""
+    made, slow = app(), [Slow(b"x") for _ in range(20)]
+
+    def upload(body: Slow) -> None:
+        given = environ("/collect", REQUEST_METHOD="POST", CONTENT_LENGTH="1") | {"wsgi.input": body}
+        answers.append(call(made, given)[2])
+
+    answers: list[bytes] = []
+    threads = [threading.Thread(target=upload, args=[body]) for body in slow]
+    for thread in threads:
+        thread.start()
+    for body in slow:
+        assert body.asked.wait(30)
+    assert call(made, environ("/collect", b"quick"))[2] == b"5 bytes: quick"
+    for body in slow:
+        body.let.set()
+    for thread in threads:
+        thread.join(30)
+    assert answers == [b"1 bytes: x"] * 20
+
+
+def test_a_client_that_goes_in_its_upload_is_no_error_of_ours(app: AppMaker, caplog: pytest.LogCaptureFixture) -> None:
+    given = environ("/collect", b"x" * 10) | {"CONTENT_LENGTH": "20"}
+    with caplog.at_level(logging.INFO, "wasgi.wsgi"):
+        status: list[str] = []
+        app().wsgi(given, lambda told, headers: status.append(told))
+    assert status == ["400 Bad Request"]
+    assert [record.levelno for record in caplog.records] == [logging.INFO]
+
+
+def test_a_server_that_will_not_start(app: AppMaker) -> None:
+    def start_response(status: str, headers: Any) -> None:
+        raise RuntimeError("mine")
+
+    with pytest.raises(RuntimeError, match="mine"):
+        app().wsgi(environ("/endless"), start_response)
+    until(lambda: wasgi.stats().exchanges == 0)
 
 
 def test_on_request(app: AppMaker) -> None:

@@ -25,12 +25,14 @@ from typing import Any
 from urllib.parse import parse_qs
 
 from fastapi import FastAPI, HTTPException, Request
-from fastapi.responses import FileResponse
+from fastapi.responses import FileResponse, RedirectResponse, Response
 
 import wasgi
 
 HERE = Path(__file__).parent
 MOST_BYTES = 64 << 20
+MOST_NOTES = 10_000
+MOST_OF_A_NOTE = 8 << 10
 LIMITS = wasgi.Limits(memory=256 << 20, timeout=30, request_body=100 << 20, outgoing=100, concurrency=64, queue=64)
 log = logging.getLogger("plugins")
 
@@ -46,7 +48,12 @@ class Store:
         if request.authority != "store.local" or request.path.partition("?")[0] != "/notes":
             raise wasgi.errors.HttpRequestDenied
         if request.method == "POST":
-            return await self.add(parse_qs((await request.aread()).decode("utf-8", "replace")))
+            sent = b""
+            async for chunk in request:
+                sent += chunk
+                if len(sent) > MOST_OF_A_NOTE:
+                    return wasgi.Response(413)
+            return await self.add(parse_qs(sent.decode("utf-8", "replace")))
         query = parse_qs(request.query or "")
         after = int(query.get("after", ["0"])[0])
         if "after" in query and after >= len(self.notes):
@@ -55,7 +62,7 @@ class Store:
 
     async def add(self, form: dict[str, list[str]]) -> wasgi.Response:
         name, text = (form.get(key, [""])[0].strip() for key in ("name", "text"))
-        if not name or not text or len(name) > 100 or len(text) > 1000:
+        if not name or not text or len(name) > 100 or len(text) > 1000 or len(self.notes) >= MOST_NOTES:
             return wasgi.Response(400)
         at = datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")
         self.notes.append(json.dumps({"name": name, "text": text, "at": at}))
@@ -126,16 +133,14 @@ class Plugins:
         if scope["type"] != "http":
             return
         root = scope.get("root_path", "")
-        name, slash, _ = scope["path"].removeprefix(root).lstrip("/").partition("/")
+        name, slash, _ = scope["path"].removeprefix(root).removeprefix("/").partition("/")
         plugin = self.by_name.get(name)
         if plugin is None or not slash:
             # without the slash, a page's relative links would lead out of it
-            answer = (
-                wasgi.Response(404) if plugin is None else wasgi.Response(308, headers={"location": f"{root}/{name}/"})
-            )
-            start = {"type": "http.response.start", "status": answer.status, "headers": answer.headers.raw}
-            await send(start)
-            await send({"type": "http.response.body", "body": b""})
+            query = scope["query_string"].decode("latin-1")
+            there = f"{root}/{name}/?{query}" if query else f"{root}/{name}/"
+            answer = Response(status_code=404) if plugin is None else RedirectResponse(there, 308)
+            await answer(scope, receive, send)
             return
         plugin.requests += 1
         plugin.running += 1

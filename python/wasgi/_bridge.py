@@ -96,6 +96,13 @@ async def feed(handle: FeedHandle, source: AsyncIterable[Any]) -> None:
             await aclose()
 
 
+async def close(source: Any) -> None:
+    """Lets go of an async iterable of which nobody has read."""
+    aclose = getattr(source, "aclose", None)
+    if aclose is not None:
+        await aclose()
+
+
 async def gather(source: AsyncIterable[bytes], keep: Callable[[bytes], None]) -> bytes:
     """Reads an async iterable to its end."""
     whole = b"".join([bytes(chunk) async for chunk in source])

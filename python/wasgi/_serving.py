@@ -52,11 +52,20 @@ def is_bare(method: str, status: int) -> bool:
 
 
 def only_final(response: Response) -> Response:
-    """Refuses interim answers (RFC 9110, 15.2): none can end with one, and no server sends it as one."""
-    if response.status < 200:
+    """Refuses interim answers (RFC 9110, 15.2), with which no exchange can end, and what is no status at all."""
+    if not 200 <= response.status < 600:
         response.close()
         raise errors.HttpProtocolError
     return response
+
+
+def headers_of(response: Response) -> list[tuple[bytes, bytes]]:
+    """The fields of an answer that are meant for the client, in lower case."""
+    headers = response._served_headers()
+    if response.status in (204, 304):
+        # RFC 9110, 8.6: not with 204; with 304 it would be right, but servers wait for that many bytes
+        headers = [pair for pair in headers if pair[0] != b"content-length"]
+    return headers
 
 
 # failures

@@ -8,14 +8,15 @@ from __future__ import annotations
 
 import asyncio
 import collections
+import contextlib
 import inspect
 import itertools
 import logging
 from collections.abc import AsyncIterator, Awaitable, Callable, MutableMapping
-from typing import TYPE_CHECKING, Any
-from urllib.parse import quote
+from typing import TYPE_CHECKING, Any, Self
+from urllib.parse import quote, unquote
 
-from wasgi import _serving
+from wasgi import _serving, errors
 from wasgi._serving import BadRequestError
 from wasgi._wasgi import Request, Response, _request_of_server
 
@@ -93,6 +94,23 @@ def strip_prefix(root: str, path: str, raw: bytes) -> bytes | None:
     return raw[position:] or b"/"
 
 
+def target_of(root: str, path: str, scope: Scope) -> tuple[bytes, bytes | None]:
+    """The path below `root` with its query, and what of it is above."""
+    # as it came, if that still is what is asked for: middleware may have changed the path
+    target: bytes = bytes(scope.get("raw_path") or b"").partition(b"?")[0]
+    if unquote(target.decode("latin-1")) != path:
+        target = quote(path, safe=_serving.IN_A_PATH).encode()
+    prefix = None
+    if root:
+        prefix = quote(root).encode()
+        # what a proxy has taken off may stand in `root_path` only; what Starlette's mounts add is in the path, too
+        mounts = root.removeprefix(scope.get("app_root_path", ""))
+        target = strip_prefix(root, path, target) or strip_prefix(mounts, path, target) or target
+    if query := scope.get("query_string"):
+        target += b"?" + query
+    return target, prefix
+
+
 def request_of(app: App, scope: Scope, body: AsyncIterator[bytes] | None) -> Request:
     """The guest's request for an HTTP scope.
 
@@ -103,20 +121,10 @@ def request_of(app: App, scope: Scope, body: AsyncIterator[bytes] | None) -> Req
     if method == "CONNECT":
         raise BadRequestError(501, "a component opens no tunnel")
     path: str = scope["path"]
-    raw = scope.get("raw_path")
-    target = bytes(raw) if raw else quote(path, safe=_serving.IN_A_PATH).encode()
-    if b"?" in target:
-        target = target.partition(b"?")[0]
-    prefix = None
-    if app.root_path == "strip" and (root := scope.get("root_path", "").rstrip("/")):
-        prefix = quote(root).encode()
-        # what a proxy has taken off may stand in `root_path` only; what Starlette's mounts add is in the path, too
-        mounts = root.removeprefix(scope.get("app_root_path", ""))
-        target = strip_prefix(root, path, target) or strip_prefix(mounts, path, target) or target
-    if query := scope.get("query_string"):
-        target += b"?" + query
+    root: str = scope.get("root_path", "").rstrip("/")
     client = scope.get("client") if app.forwarded else None
     try:
+        target, prefix = target_of(root if app.root_path == "strip" else "", path, scope)
         return _request_of_server(
             method,
             scope.get("scheme", "http"),
@@ -152,6 +160,41 @@ _AHEAD = 64 << 10
 _MOST_AT_ONCE = 16
 
 
+class _Body:
+    """The request's body, as the guest reads it: an async iterator."""
+
+    def __init__(self, exchange: _Exchange) -> None:
+        self.exchange = exchange
+        self.loop = asyncio.get_running_loop()
+
+    def __del__(self) -> None:
+        """Nobody can read on: say, `on_request` has given something else. On whatever thread."""
+        if self.exchange.wanted and not self.exchange.over:
+            with contextlib.suppress(RuntimeError):  # the loop has closed
+                self.loop.call_soon_threadsafe(self.exchange.unwanted)
+
+    def __aiter__(self) -> Self:
+        return self
+
+    async def __anext__(self) -> bytes:
+        exchange = self.exchange
+        exchange.listen()
+        while not exchange.chunks:
+            if exchange.whole:
+                raise StopAsyncIteration
+            if exchange.gone:
+                raise _ClientDisconnectedError
+            exchange.came.clear()
+            await exchange.came.wait()
+        chunk = exchange.chunks.popleft()
+        exchange.ahead -= len(chunk)
+        exchange.room.set()
+        return chunk
+
+    async def aclose(self) -> None:
+        self.exchange.unwanted()
+
+
 class _Exchange:
     """One HTTP scope."""
 
@@ -161,8 +204,10 @@ class _Exchange:
         "app",
         "came",
         "chunks",
-        "disconnected",
+        "gone",
+        "hung_up",
         "listener",
+        "over",
         "receive",
         "room",
         "scope",
@@ -179,8 +224,10 @@ class _Exchange:
         self.send = send
         self.task: asyncio.Task[Any] | None = None
         self.listener: asyncio.Task[None] | None = None
-        self.disconnected = False
+        self.gone = False  # nothing comes any more: the client has hung up, or the exchange is over
+        self.hung_up = False  # that is why our task was cancelled
         self.answered = False
+        self.over = False
         self.wanted = _has_body(scope)
         self.whole = not self.wanted
         if self.wanted:
@@ -195,23 +242,31 @@ class _Exchange:
         try:
             await self.answer()
         except asyncio.CancelledError:
-            if not self.disconnected or (self.task is not None and self.task.uncancel() > 0):
+            if not self.hung_up or (self.task is not None and self.task.cancelling() > 1):
                 raise
         except _ClientDisconnectedError:
             pass
         finally:
+            if self.hung_up and self.task is not None:
+                self.task.uncancel()
+            self.over = True
             if self.listener is not None:
                 self.listener.cancel()
+            if not self.whole:
+                # a guest that goes on reads what has come, and no more: servers tell nothing after the answer
+                self.gone = True
+                self.came.set()
 
     # the client's side
 
     def listen(self) -> None:
         """Begins to receive. A quick guest's exchange never does: it would cost a second task."""
-        if self.listener is None:
+        if self.listener is None and not self.over:
             self.listener = asyncio.get_running_loop().create_task(self.hear())
 
     async def hear(self) -> None:
         """Receives, a little ahead of the guest, until the client goes away or the exchange ends."""
+        ended = False
         while True:
             try:
                 message = await self.receive()
@@ -220,13 +275,16 @@ class _Exchange:
                 message = {"type": "http.disconnect"}
             if message["type"] == "http.disconnect":
                 self.hang_up()
-                if not self.whole:
-                    self.came.set()
                 return
+            if ended:
+                return  # a `receive` that repeats the body, as middleware gives it that has read it: it tells no more
+            ended = not message.get("more_body", False)
             if self.whole:
-                continue
-            self.whole = not message.get("more_body", False)
-            if self.wanted and (chunk := message.get("body", b"")):
+                continue  # of a request without a body
+            self.whole = ended
+            if not self.wanted:
+                await asyncio.sleep(0)  # a `receive` that has it all must not hold the loop
+            elif chunk := message.get("body", b""):
                 self.chunks.append(chunk)
                 self.ahead += len(chunk)
             self.came.set()
@@ -236,31 +294,18 @@ class _Exchange:
 
     def hang_up(self) -> None:
         """The client has gone: whatever is under way for it stops. Servers say it after the answer, too."""
-        if self.answered:
-            return
-        self.disconnected = True
-        if self.task is not None:
+        self.gone = True
+        if not self.whole:
+            self.came.set()
+        if not self.answered and self.task is not None:
+            self.hung_up = True
             self.task.cancel()
 
-    async def body(self) -> AsyncIterator[bytes]:
-        """The request's body, as the guest reads it."""
-        self.listen()
-        try:
-            while True:
-                while self.chunks:
-                    chunk = self.chunks.popleft()
-                    self.ahead -= len(chunk)
-                    self.room.set()
-                    yield chunk
-                if self.disconnected:
-                    raise _ClientDisconnectedError
-                if self.whole:
-                    return
-                self.came.clear()
-                await self.came.wait()
-        finally:
-            # nobody reads on: what still comes is thrown away, so that one hears of the client
+    def unwanted(self) -> None:
+        """Nobody reads on: what still comes is thrown away, so that one hears of the client."""
+        if self.wanted:
             self.wanted = False
+            self.ahead = 0
             self.chunks.clear()
             self.room.set()
 
@@ -280,16 +325,23 @@ class _Exchange:
         finally:
             response.close()
 
+    async def ask(self, callback: Callable[[Scope, Any], Any], argument: Any) -> Any:
+        """What a callback of the user's gives. One that swallows its cancellation is not taken for a client."""
+        given = callback(self.scope, argument)
+        if inspect.isawaitable(given):
+            self.listen()
+            given = await given
+            if self.hung_up:
+                raise _ClientDisconnectedError
+        return given
+
     async def respond(self) -> Response:
         app, scope = self.app, self.scope
-        request = request_of(app, scope, self.body() if self.wanted else None)
+        request = request_of(app, scope, _Body(self) if self.wanted else None)
         if app.on_request is not None:
-            given = app.on_request(scope, request)
-            if inspect.isawaitable(given):
-                self.listen()
-                given = await given
+            given = await self.ask(app.on_request, request)
             if isinstance(given, Response):
-                return given
+                return _serving.only_final(given)
             if given is not None:
                 request = given
         # Requests that have come together go through the same code together: first all are read, then all guests run,
@@ -308,9 +360,7 @@ class _Exchange:
         """What the client gets when the guest has no answer."""
         _serving.log_failure(_log, self.scope["method"], self.scope["path"], error)
         if self.app.on_error is not None and not isinstance(error, BadRequestError):
-            given = self.app.on_error(self.scope, error)
-            if inspect.isawaitable(given):
-                given = await given
+            given: Response | None = await self.ask(self.app.on_error, error)
             if given is not None:
                 return given
         return _serving.problem(error, debug=self.app.debug)
@@ -318,7 +368,7 @@ class _Exchange:
     async def relay(self, response: Response) -> None:
         """Sends an answer, as fast as the server takes it. One that breaks off raises: the connection is to be cut."""
         bare = _serving.is_bare(self.scope["method"], response.status)
-        headers = response._served_headers()
+        headers = _serving.headers_of(response)
         start: Message = {"type": "http.response.start", "status": response.status, "headers": headers}
         trailing = not bare and self.takes_trailers(headers)
         if trailing:
@@ -327,7 +377,8 @@ class _Exchange:
         await self.send(start)
         if bare:
             await self.send_last(b"")
-            await _discard(response)
+            if response.report is not None:
+                await _let_end(response)
             return
         try:
             chunks = aiter(response)
@@ -351,7 +402,8 @@ class _Exchange:
         await self.send_last(b"")
         if trailing:
             trailers = response.trailers.raw if response.trailers is not None else []
-            await self.send({"type": "http.response.trailers", "headers": trailers, "more_trailers": False})
+            kept = [(name.lower(), value) for name, value in trailers if name.lower() not in _NO_TRAILERS]
+            await self.send({"type": "http.response.trailers", "headers": kept, "more_trailers": False})
 
     async def send_last(self, chunk: bytes) -> None:
         self.answered = True
@@ -367,13 +419,25 @@ class _Exchange:
         return b"trailers" in te.lower()
 
 
-async def _discard(response: Response) -> None:
+# What frames or routes a message cannot come after it (RFC 9110, 6.5.1).
+_NO_TRAILERS = {b"connection", b"content-length", b"host", b"keep-alive", b"te", b"trailer", b"transfer-encoding"}
+
+# Seconds and bytes that a guest has to end which writes a body that nobody may have.
+_GRACE = 1.0
+_WRITES = 1 << 20
+
+
+async def _let_end(response: Response) -> None:
     """Reads what a guest writes though nobody may have it, so that it can end; but not for ever."""
-    left = 1 << 20
-    async for chunk in response:
-        left -= len(chunk)
-        if left < 0:
-            return
+    left = _WRITES
+    try:
+        async with asyncio.timeout(_GRACE):
+            async for chunk in response:
+                left -= len(chunk)
+                if left < 0:
+                    return
+    except (TimeoutError, errors.BodyError):
+        _log.debug("a guest did not end after an answer without a body", exc_info=True)
 
 
 async def _in_threads(response: Response) -> AsyncIterator[bytes]:

@@ -12,7 +12,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from types import ModuleType, TracebackType
 from typing import TYPE_CHECKING, Any, Self
 
-from wasgi import errors
+from wasgi import _serving, errors
 from wasgi._wasgi import Request, Response, _request_of_server
 
 if TYPE_CHECKING:
@@ -65,6 +65,29 @@ def _library(request: Any) -> ModuleType:
     return importlib.import_module(type(request).__module__.partition(".")[0])
 
 
+class _Remembered:
+    """A client's request body: what it raises is its maker's, and comes back as it is."""
+
+    def __init__(self, chunks: Any) -> None:
+        self.chunks = chunks
+        self.raised: BaseException | None = None
+
+    def __iter__(self) -> Iterator[bytes]:
+        try:
+            yield from self.chunks
+        except BaseException as error:
+            self.raised = error
+            raise
+
+    async def __aiter__(self) -> AsyncIterator[bytes]:
+        try:
+            async for chunk in self.chunks:
+                yield chunk
+        except BaseException as error:
+            self.raised = error
+            raise
+
+
 def _raise(request: Any, error: BaseException) -> None:
     raise getattr(_library(request), exception_name(error))(str(error), request=request) from error
 
@@ -108,6 +131,8 @@ def _sync_stream(base: type[Any]) -> type[Any]:
             self.response = response
 
         def __iter__(self) -> Iterator[bytes]:
+            if _serving.is_bare(self.request.method, self.response.status):
+                return
             chunks, seconds = iter(self.response), _timeout(self.request, "read")
             try:
                 while (chunk := chunks._next_within(seconds)) is not None:  # type: ignore[attr-defined]
@@ -129,6 +154,8 @@ def _async_stream(base: type[Any]) -> type[Any]:
             self.response = response
 
         async def __aiter__(self) -> AsyncIterator[bytes]:
+            if _serving.is_bare(self.request.method, self.response.status):
+                return
             chunks, seconds = aiter(self.response), _timeout(self.request, "read")
             try:
                 while True:
@@ -150,9 +177,10 @@ class Transport:
     """A transport for ``httpx2.Client`` or ``httpx.Client``: an `App` answers.
 
     Bodies stream both ways; closing a response stops its guest. The client's ``read`` timeout bounds the wait for the
-    head and for each chunk. Failures are the client library's own exceptions, with ours as their cause: the time limit
-    as ``ReadTimeout``, a trap as ``RemoteProtocolError``, an answer that breaks off as ``ReadError``, an error-code as
-    its counterpart. The extension ``trace`` is told of ``wasgi.handle.started`` and ``.complete`` or ``.failed``.
+    head (with the upload that comes before it) and for each chunk. Failures are the client library's own exceptions,
+    with ours as their cause: the time limit as ``ReadTimeout``, a trap as ``RemoteProtocolError``, an answer that
+    breaks off as ``ReadError``, an error-code as its counterpart. What a body of the caller's raises comes back as it
+    is. The extension ``trace`` is told of ``wasgi.handle.started`` and ``.complete`` or ``.failed``.
 
     Args:
         app: Who answers. It stays open when the client is closed.
@@ -170,10 +198,14 @@ class Transport:
         """Answers one request of the client's."""
         trace: Callable[[str, dict[str, Any]], Any] = request.extensions.get("trace") or (lambda name, info: None)
         trace("wasgi.handle.started", {"request": request})
+        body = _Remembered(request.stream)
         try:
-            response = self.app._handle_within(_request(request, iter(request.stream)), _timeout(request, "read"))
+            response = self.app._handle_within(_request(request, iter(body)), _timeout(request, "read"))
+            _serving.only_final(response)
         except _OURS as error:
             trace("wasgi.handle.failed", {"exception": error})
+            if error is body.raised:
+                raise
             _raise(request, error)
         trace("wasgi.handle.complete", {"return_value": response})
         return _response(request, response, _sync_stream(_library(request).SyncByteStream)(request, response))
@@ -201,12 +233,16 @@ class AsyncTransport:
         trace: Callable[[str, dict[str, Any]], Awaitable[Any]] | None = request.extensions.get("trace")
         if trace is not None:
             await trace("wasgi.handle.started", {"request": request})
+        body = _Remembered(request.stream)
         try:
             async with asyncio.timeout(_timeout(request, "read")):
-                response = await self.app.handle_async(_request(request, aiter(request.stream)))
+                response = await self.app.handle_async(_request(request, aiter(body)))
+            _serving.only_final(response)
         except _OURS as error:
             if trace is not None:
                 await trace("wasgi.handle.failed", {"exception": error})
+            if error is body.raised:
+                raise
             _raise(request, error)
         if trace is not None:
             await trace("wasgi.handle.complete", {"return_value": response})

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import inspect
 import logging
+import threading
 from collections.abc import Callable, Iterable, Iterator
 from typing import TYPE_CHECKING, Any
 from urllib.parse import quote, unquote_to_bytes
@@ -39,32 +40,52 @@ def _target(environ: Environ, *, strip: bool) -> bytes:
     return target
 
 
-def _body(environ: Environ) -> Iterator[bytes] | None:
-    """The request's body, read as the guest reads it."""
-    stream = environ["wsgi.input"]
+class _Body:
+    """The request's body, read as the guest reads it, on threads of ours: an iterator.
+
+    The connection is the server's again once the answer is closed. So closing waits for a read that is under way, and
+    there is none after it: it would take what belongs to the next request.
+    """
+
+    def __init__(self, stream: Any, left: int | None) -> None:
+        self.stream = stream
+        self.left = left
+        self.reading = threading.Lock()
+        self.closed = False
+
+    def __iter__(self) -> Iterator[bytes]:
+        return self
+
+    def __next__(self) -> bytes:
+        with self.reading:
+            if self.closed or self.left == 0:
+                raise StopIteration
+            chunk: bytes = self.stream.read(_CHUNK if self.left is None else min(self.left, _CHUNK))
+            if not chunk and self.left:
+                raise BadRequestError(400, "the client has gone before its request's body was whole")
+            if not chunk:
+                raise StopIteration
+            if self.left is not None:
+                self.left -= len(chunk)
+            return chunk
+
+    def end(self) -> None:
+        """Of the server's thread."""
+        self.closed = True
+        with self.reading:
+            pass
+
+
+def _body(environ: Environ) -> _Body | None:
     length = environ.get("CONTENT_LENGTH") or ""
     if length:
-        try:
-            left = int(length)
-        except ValueError as error:
-            raise BadRequestError(400, f"a content-length that is no number: {length!r}") from error
-
-        def counted() -> Iterator[bytes]:
-            nonlocal left
-            while left > 0:
-                chunk = stream.read(min(left, _CHUNK))
-                if not chunk:
-                    raise ConnectionError("the client has gone before its request's body was whole")
-                left -= len(chunk)
-                yield chunk
-
-        return counted() if left else None
-    if environ.get("wsgi.input_terminated"):
-        return iter(lambda: stream.read(_CHUNK), b"")
-    return None
+        if not (length.isascii() and length.isdigit()):
+            raise BadRequestError(400, f"a content-length that is no number: {length!r}")
+        return _Body(environ["wsgi.input"], int(length)) if int(length) else None
+    return _Body(environ["wsgi.input"], None) if environ.get("wsgi.input_terminated") else None
 
 
-def request_of(app: App, environ: Environ) -> Request:
+def request_of(app: App, environ: Environ, body: _Body | None = None) -> Request:
     """The guest's request for an environ.
 
     Raises:
@@ -83,7 +104,7 @@ def request_of(app: App, environ: Environ) -> Request:
             (environ["SERVER_NAME"], int(port) if port else None),
             _target(environ, strip=strip),
             _fields(environ),
-            _body(environ),
+            body,
             forwarded=app.forwarded,
             client=environ.get("REMOTE_ADDR"),
             prefix=quote(script.encode("latin-1")).encode() if strip and script else None,
@@ -94,6 +115,8 @@ def request_of(app: App, environ: Environ) -> Request:
 
 def _fields(environ: Environ) -> Iterator[tuple[bytes, bytes]]:
     for key, value in environ.items():
+        if key in ("HTTP_CONTENT_TYPE", "HTTP_CONTENT_LENGTH"):
+            continue  # of a client that wrote them with an underscore
         if key.startswith("HTTP_"):
             key = key[5:]
         elif key not in ("CONTENT_TYPE", "CONTENT_LENGTH") or not value:
@@ -118,26 +141,40 @@ class Wsgi:
 
     def __call__(self, environ: Environ, start_response: StartResponse) -> Iterable[bytes]:
         """Answers one request. The iterable streams from the guest; its ``close`` stops the guest."""
+        body: _Body | None = None
         try:
-            response = self.respond(environ)
-        except Exception as error:
-            response = self.instead(environ, error)
-        headers = [(name.decode("latin-1"), value.decode("latin-1")) for name, value in response._served_headers()]
-        bare = _serving.is_bare(environ["REQUEST_METHOD"], response.status)
-        if not bare and "content-type" not in response.headers:
-            # what a client may assume (RFC 9110, 8.3); servers and `wsgiref.validate` want it to be said
-            headers.append(("content-type", "application/octet-stream"))
-        start_response(f"{response.status} {_serving.phrase_of(response.status)}", headers)
-        return _Answer(response, bare=bare)
+            try:
+                body = _body(environ)
+                response = self.respond(environ, body)
+            except Exception as error:
+                response = self.instead(environ, error)
+            headers = [
+                (name.decode("latin-1"), value.decode("latin-1")) for name, value in _serving.headers_of(response)
+            ]
+            bare = _serving.is_bare(environ["REQUEST_METHOD"], response.status)
+            if not bare and "content-type" not in response.headers:
+                # what a client may assume (RFC 9110, 8.3); servers and `wsgiref.validate` want it to be said
+                headers.append(("content-type", "application/octet-stream"))
+            answer = _Answer(response, body, bare=bare)
+        except BaseException:
+            if body is not None:
+                body.end()
+            raise
+        try:
+            start_response(f"{response.status} {_serving.phrase_of(response.status)}", headers)
+        except BaseException:
+            answer.close()
+            raise
+        return answer
 
-    def respond(self, environ: Environ) -> Response:
+    def respond(self, environ: Environ, body: _Body | None) -> Response:
         """The guest's answer, or that of `on_request`."""
         app = self.app
-        request = request_of(app, environ)
+        request = request_of(app, environ, body)
         if app.on_request is not None:
             given = _at_once(app.on_request(environ, request), "on_request")
             if isinstance(given, Response):
-                return given
+                return _serving.only_final(given)
             if given is not None:
                 request = given
         return _serving.only_final(app.handle(request))
@@ -155,8 +192,9 @@ class Wsgi:
 class _Answer:
     """The body of an answer."""
 
-    def __init__(self, response: Response, *, bare: bool) -> None:
+    def __init__(self, response: Response, body: _Body | None, *, bare: bool) -> None:
         self.response = response
+        self.body = body
         self.chunks = iter(response)
         self.bare = bare
 
@@ -170,3 +208,5 @@ class _Answer:
 
     def close(self) -> None:
         self.response.close()
+        if self.body is not None:
+            self.body.end()

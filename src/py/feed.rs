@@ -155,13 +155,21 @@ impl Feed {
                 Ok(())
             }
             (Source::Async(_), true) => {
-                let task = lock(&self.state).task.take();
+                let (task, started) = {
+                    let mut state = lock(&self.state);
+                    (state.task.take(), state.started)
+                };
                 if let Some(task) = task {
                     task.bind(py).call_method0(intern!(py, "cancel"))?;
+                } else if !started {
+                    // nobody has read of it; what it holds is to be let go all the same
+                    let coroutine = bridge(py)?.call_method1(intern!(py, "close"), (self.source.object(),))?;
+                    super::upstream::spawn(&coroutine, self.context.bind(py))?;
                 }
                 Ok(())
             }
             (_, false) => {
+                let _lent = super::threads::lend(py)?;
                 let handle = Bound::new(py, FeedHandle { feed: self.clone() })?;
                 let next = handle.getattr(intern!(py, "next"))?;
                 lock(&self.state).pulling = true;
@@ -296,7 +304,7 @@ impl Drop for FeedBody {
         let producer = {
             let mut state = lock(&self.feed.state);
             state.gone = true;
-            if state.end.is_some() || !state.started {
+            if state.end.is_some() {
                 return;
             }
             state.producer.take()

@@ -26,7 +26,7 @@ struct Queue {
     jobs: VecDeque<Job>,
     idle: usize,
     threads: usize,
-    /// Those that wait for a guest, and so for what other threads of ours have to do.
+    /// Those that wait for somebody else: for a guest, or for a chunk of a body.
     lent: usize,
     closed: bool,
 }
@@ -37,18 +37,19 @@ impl Queue {
     }
 }
 
-/// How many threads may wait for guests before none is started for them any more.
+/// How many threads may wait for others before none is started for them any more.
 const MOST_LENT: usize = 256;
 
 thread_local! {
     static IS_OURS: Cell<bool> = const { Cell::new(false) };
 }
 
-/// Held by a thread of ours that waits for a guest.
+/// Held by a thread of ours that waits for somebody else.
 pub struct Lent(());
 
 /// A synchronous upstream that calls a component keeps its thread for as long as that one runs, whose upstream may need a thread
-/// as well: a chain of them must not end where the threads do. To be called before a thread waits for a guest.
+/// as well: a chain of them must not end where the threads do. A body that is read from a slow client keeps one, too, and must
+/// not keep others from theirs. To be called before a thread waits.
 pub fn lend(py: Python<'_>) -> PyResult<Option<Lent>> {
     if !IS_OURS.get() {
         return Ok(None);

@@ -258,6 +258,13 @@ impl Guest for Probe {
                 after(&arg("then"), number("ms"));
                 text(out, 200, &format!("{came:?}"));
             }
+            // the answer is complete; then it reads its request, and prints how much of it came
+            "/answer-then-read" => {
+                text(out, 200, "done already");
+                let body = request.consume().unwrap();
+                let stream = body.stream().unwrap();
+                println!("read {:?}", read_all(&stream).map(|content| content.len()));
+            }
             // takes its time for each chunk of the request, then says how much came
             "/read-slowly" => {
                 let body = request.consume().unwrap();
