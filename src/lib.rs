@@ -1,9 +1,11 @@
 //! The map of the crate, and what the native module exports. Everything but [`py`] knows nothing of Python.
 
+mod address;
 pub mod body;
 mod clock;
 pub mod code;
 pub mod component;
+mod dial;
 pub mod engine;
 pub mod error;
 pub mod fields;
@@ -12,10 +14,12 @@ pub mod gate;
 pub mod host;
 pub mod incoming;
 pub mod limits;
+pub mod network;
 pub mod outgoing;
 pub mod outline;
 pub mod owner;
 pub mod pattern;
+pub mod policy;
 pub mod process;
 pub mod py;
 mod route;
@@ -53,6 +57,8 @@ mod _wasgi {
     use crate::py::loops::LoopBridge;
     #[pymodule_export]
     use crate::py::message::{PyRequest, PyResponse, PyTimeouts};
+    #[pymodule_export]
+    use crate::py::network::PyNetwork;
     #[pymodule_export]
     use crate::py::reading::{AsyncChunks, Chunks};
     #[pymodule_export]

@@ -20,6 +20,7 @@ use crate::flow::{Bounds, Inflow, Side, is_bare};
 use crate::limits::Limits;
 use crate::owner::Owner;
 use crate::stats::Counters;
+use crate::stdio::Stdio;
 
 /// What an upstream gives back, some time.
 pub type Answer = Pin<Box<dyn Future<Output = Result<http::Response<WasiBody>, ErrorCode>> + Send>>;
@@ -28,7 +29,8 @@ pub type Answer = Pin<Box<dyn Future<Output = Result<http::Response<WasiBody>, E
 /// block, and must not run anything but its own bookkeeping; the work belongs in the future. Dropping the future, or
 /// the body that it gave, means that nobody waits any more.
 pub trait Upstream: Send + Sync + 'static {
-    fn send(&self, request: http::Request<GuestBody>, timeouts: Timeouts) -> Answer;
+    /// `notes` takes what the host has to say of it to its user.
+    fn send(&self, request: http::Request<GuestBody>, timeouts: Timeouts, notes: &Arc<Stdio>) -> Answer;
 }
 
 /// The guest's `request-options`.
@@ -144,7 +146,7 @@ impl WasiHttpHooks for Hooks {
         let body = GuestBody::new(body, expected, self.exchange.observe());
         let fields = self.limits.fields;
         let head_only = parts.method == http::Method::HEAD;
-        let answer = upstream.send(http::Request::from_parts(parts, body), timeouts);
+        let answer = upstream.send(http::Request::from_parts(parts, body), timeouts, self.exchange.stdio());
         Box::new(async move {
             let response = within(timeouts, answer).await.map_err(ErrorCode::into_host)?;
             let size = fields::size(response.headers());
@@ -156,8 +158,7 @@ impl WasiHttpHooks for Hooks {
             let bounds = Bounds { side: Side::Response, length, limit: None, fields };
             let response = response.map(|body| {
                 let body = Inflow::of_upstream(body, bounds);
-                let pause = timeouts.between_bytes.map(|limit| (limit, None));
-                Paced { body, pause, _under_way: under_way }.boxed_unsync()
+                Paced::new(body, timeouts.between_bytes, under_way).boxed_unsync()
             });
             Ok((response, Box::new(async { Ok(()) }) as _))
         })
@@ -183,14 +184,21 @@ fn read_timeout() -> ErrorCode {
     ErrorCode { name: "connection-read-timeout", payload: Payload::None }
 }
 
-/// A response body under the guest's `between-bytes-timeout`, if it set one.
-struct Paced {
-    body: Inflow,
+/// A response body under a limit of the time between two chunks, if there is one.
+pub(crate) struct Paced<B, K> {
+    body: B,
     pause: Option<(Duration, Option<Pin<Box<tokio::time::Sleep>>>)>,
-    _under_way: UnderWay,
+    /// Held until the body has been read, or nobody wants it.
+    _kept: K,
 }
 
-impl Body for Paced {
+impl<B, K> Paced<B, K> {
+    pub fn new(body: B, pause: Option<Duration>, kept: K) -> Self {
+        Self { body, pause: pause.map(|limit| (limit, None)), _kept: kept }
+    }
+}
+
+impl<B: Body<Data = Bytes, Error = HostError> + Unpin, K: Unpin> Body for Paced<B, K> {
     type Data = Bytes;
     type Error = HostError;
 

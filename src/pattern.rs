@@ -154,6 +154,13 @@ impl Pattern {
             && (self.path.is_empty() || target.path.as_deref().is_some_and(|path| is_below(path, &self.path)))
     }
 
+    /// Whether it names the target's host itself, whatever the path.
+    pub fn names(&self, target: &Target) -> bool {
+        matches!(&self.hosts, Hosts::One(host) if *host == target.host)
+            && self.scheme.as_ref().is_none_or(|scheme| *scheme == target.scheme)
+            && self.port.is_none_or(|port| Some(port) == target.port)
+    }
+
     /// Whether all that `other` means is meant by this one, too.
     pub fn covers(&self, other: &Self) -> bool {
         (self.scheme.is_none() || self.scheme == other.scheme)

@@ -6,6 +6,7 @@ use crate::body::GuestBody;
 use crate::code::ErrorCode;
 use crate::outgoing::{Answer, Timeouts, Upstream};
 use crate::pattern::Table;
+use crate::stdio::Stdio;
 
 /// Each request goes to the upstream of the most special pattern that fits it.
 pub struct Route {
@@ -15,9 +16,9 @@ pub struct Route {
 }
 
 impl Upstream for Route {
-    fn send(&self, request: http::Request<GuestBody>, timeouts: Timeouts) -> Answer {
+    fn send(&self, request: http::Request<GuestBody>, timeouts: Timeouts, notes: &Arc<Stdio>) -> Answer {
         match self.table.find(request.uri()).and_then(|place| self.upstreams.get(place)) {
-            Some(upstream) => upstream.send(request, timeouts),
+            Some(upstream) => upstream.send(request, timeouts, notes),
             None => Box::pin(async { Err(ErrorCode::not_found()) }),
         }
     }

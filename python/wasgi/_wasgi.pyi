@@ -34,6 +34,7 @@ __all__ = [
     "FeedHandle",
     "Limits",
     "LoopBridge",
+    "Network",
     "OutgoingCall",
     "Report",
     "Request",
@@ -61,7 +62,7 @@ _Headers: TypeAlias = Mapping[str, str] | Mapping[bytes, bytes] | Iterable[Pair]
 _Body: TypeAlias = Buffer | str | _File | Iterable[Buffer] | AsyncIterable[Buffer] | Request | Response
 _Source: TypeAlias = str | os.PathLike[str] | Buffer
 _Sink: TypeAlias = Callable[[str], object] | _Writable
-_Upstream: TypeAlias = Callable[[Request], Response | _Awaitable[Response]] | App | Route
+_Upstream: TypeAlias = Callable[[Request], Response | _Awaitable[Response]] | App | Route | Network
 
 @final
 class Awaitable(Coroutine[Any, Any, Any]):
@@ -311,6 +312,69 @@ class App:
     def __aexit__(
         self, _type: type[BaseException] | None, _value: BaseException | None, _traceback: TracebackType | None
     ) -> Coroutine[Any, Any, None]: ...
+
+@final
+class Network:
+    """The real network, natively, under a policy: an upstream for ``App(outgoing=...)`` and for routes.
+
+    A request is checked before anything else; then its name is resolved, and each address is checked before it is
+    connected to: what is not the public internet's (loopback, private, link-local, carrier-grade NAT, multicast,
+    documentation, clouds' metadata) is blocked unless it is allowed by name. What the name does not pass is
+    ``HTTP-request-denied`` for the guest, what the address does not pass ``destination-IP-prohibited``; the logger
+    ``wasgi.outgoing`` says which rule it was. Redirects are the guest's business.
+
+    Connections are kept and shared by all guests of the apps that have this object: HTTP/1.1, or HTTP/2 where TLS
+    agrees on it (ALPN). The platform's certificates are trusted.
+
+    Args:
+        allow: Patterns of what may be asked (see `wasgi.outgoing.route`): ``"https://api.example.com"``,
+            ``"http://*.internal:8080"``, ``"https://example.org/v1/*"``.
+        deny: Patterns of what may not, whatever ``allow`` says.
+        methods: The methods that may be used; None: all.
+        allow_private: Whether addresses that are not the public internet's may be reached.
+        addresses: Addresses and networks (``"10.1.0.0/16"``) that may be reached whatever they are for. A pattern in
+            ``allow`` that is an address allows that one, too.
+        ca: Certificates of more authorities: a path, or bytes of PEM.
+        only_ca: Whether these are the only ones.
+        client_cert: A certificate chain for servers that ask for one: a path, or bytes of PEM.
+        client_key: Its key, likewise.
+        http2: Whether HTTP/2 is offered.
+        connect_timeout: Seconds for the name, TCP and TLS together: ``connection-timeout``. The guest's own options
+            can only shorten this and the following.
+        first_byte_timeout: Seconds from the request to the head of its response: ``HTTP-response-timeout``.
+        between_bytes_timeout: Seconds between two chunks of a response: ``connection-read-timeout``.
+        idle_timeout: Seconds that a connection is kept that nobody uses.
+        max_connections: Connections at once: ``connection-limit-reached``.
+        response_fields: Bytes of a response's head: ``HTTP-response-header-section-size``.
+
+    Raises:
+        ValueError: A pattern, method, address or certificate is none; a number is out of range.
+        OSError: A file cannot be read.
+
+    Example:
+        >>> app = wasgi.App("plugin.wasm", outgoing=wasgi.Network(["https://api.example.com/v1/"]))
+    """
+
+    def __new__(
+        cls,
+        allow: Iterable[str],
+        *,
+        deny: Iterable[str] | None = None,
+        methods: Iterable[str] | None = None,
+        allow_private: bool = False,
+        addresses: Iterable[str] | None = None,
+        ca: str | os.PathLike[str] | bytes | None = None,
+        only_ca: bool = False,
+        client_cert: str | os.PathLike[str] | bytes | None = None,
+        client_key: str | os.PathLike[str] | bytes | None = None,
+        http2: bool = True,
+        connect_timeout: float = 10.0,
+        first_byte_timeout: float | None = None,
+        between_bytes_timeout: float | None = None,
+        idle_timeout: float = 30.0,
+        max_connections: int = 256,
+        response_fields: int = 65536,
+    ) -> Self: ...
 
 @final
 class Route:

@@ -28,7 +28,7 @@ from urllib.parse import unquote_to_bytes
 
 from wasgi import _bridge
 from wasgi._asgi_upstream import Asgi
-from wasgi._wasgi import Request, Response, Route
+from wasgi._wasgi import Network, Request, Response, Route
 from wasgi.errors import DestinationNotFound
 
 if TYPE_CHECKING:
@@ -50,6 +50,10 @@ async def call(upstream: _Upstream, request: Request) -> Response:
         if found is None:
             raise DestinationNotFound
         return await call(found, request)
+    if isinstance(upstream, Network):
+        raise TypeError(
+            "a `Network` answers guests only; hint: middleware may ask `wasgi.outgoing.httpx(client)` instead"
+        )
     function, is_async = _bridge.as_upstream(upstream)
     answer = function(request) if is_async else await asyncio.to_thread(function, request)
     response: Response = await answer if inspect.isawaitable(answer) else answer

@@ -285,17 +285,15 @@ impl PyApp {
         context: &Bound<'_, PyAny>,
     ) -> PyResult<Option<Arc<dyn Upstream>>> {
         let Some(outgoing) = &self.outgoing else { return Ok(None) };
-        let event_loop = match event_loop {
-            Some(core) => core.clone(),
-            None => LoopCore::own(py)?,
-        };
-        check_depth(py)?;
-        outgoing.upstream(py, &event_loop, context).map(Some)
+        if outgoing.is_python() {
+            check_depth(py)?;
+        }
+        outgoing.upstream(py, event_loop, context).map(Some)
     }
 
     /// Whether an exchange may need the caller's event loop and context: Python code takes part in it.
     fn needs_loop(&self, request: &PyRequest) -> bool {
-        self.outgoing.is_some() || request.body().is_python()
+        self.outgoing.as_ref().is_some_and(Outgoing::is_python) || request.body().is_python()
     }
 
     fn closing(&self, py: Python<'_>, timeout: Option<f64>) -> PyResult<Closing> {

@@ -14,6 +14,7 @@ pub mod headers;
 pub mod limits;
 pub mod loops;
 pub mod message;
+pub mod network;
 pub mod reading;
 pub mod report;
 pub mod route;

@@ -1,4 +1,4 @@
-//! What `outgoing=` may be: a callable, or several by where a request goes.
+//! What `outgoing=` may be: a callable, the network, or several by where a request goes.
 
 use std::sync::Arc;
 
@@ -10,6 +10,7 @@ use pyo3::{PyTraverseError, PyVisit};
 
 use super::loops::LoopCore;
 use super::message::PyRequest;
+use super::network::PyNetwork;
 use super::upstream::PyUpstream;
 use crate::outgoing::Upstream;
 use crate::pattern::Table;
@@ -19,6 +20,7 @@ use crate::route::Route;
 pub enum Outgoing {
     Callable { callable: Py<PyAny>, is_async: bool },
     Route(Py<PyRoute>),
+    Network(Py<PyNetwork>),
 }
 
 impl Outgoing {
@@ -26,16 +28,28 @@ impl Outgoing {
         if let Ok(route) = upstream.cast::<PyRoute>() {
             return Ok(Self::Route(route.clone().unbind()));
         }
+        if let Ok(network) = upstream.cast::<PyNetwork>() {
+            return Ok(Self::Network(network.clone().unbind()));
+        }
         let bridge = upstream.py().import("wasgi._bridge")?;
         let (callable, is_async) = bridge.call_method1("as_upstream", (upstream,))?.extract()?;
         Ok(Self::Callable { callable, is_async })
+    }
+
+    /// Whether Python code takes part, which needs its caller's loop and context.
+    pub fn is_python(&self) -> bool {
+        match self {
+            Self::Callable { .. } => true,
+            Self::Route(route) => route.get().upstreams.iter().any(|(upstream, _)| upstream.is_python()),
+            Self::Network(_) => false,
+        }
     }
 
     /// As one exchange uses it, with its caller's loop and context.
     pub fn upstream(
         &self,
         py: Python<'_>,
-        event_loop: &Arc<LoopCore>,
+        event_loop: Option<&Arc<LoopCore>>,
         context: &Bound<'_, PyAny>,
     ) -> PyResult<Arc<dyn Upstream>> {
         Ok(match self {
@@ -44,8 +58,13 @@ impl Outgoing {
                     super::threads::threads().ensure(py)?;
                 }
                 let context = context.clone().unbind();
-                Arc::new(PyUpstream::new(callable.clone_ref(py), *is_async, event_loop.clone(), context))
+                let event_loop = match event_loop {
+                    Some(core) => core.clone(),
+                    None => LoopCore::own(py)?,
+                };
+                Arc::new(PyUpstream::new(callable.clone_ref(py), *is_async, event_loop, context))
             }
+            Self::Network(network) => network.get().network.clone(),
             Self::Route(route) => {
                 let route = route.get();
                 let upstreams = route.upstreams.iter().map(|(upstream, _)| upstream.upstream(py, event_loop, context));
@@ -58,6 +77,7 @@ impl Outgoing {
         match self {
             Self::Callable { callable, .. } => visit.call(callable),
             Self::Route(route) => visit.call(route),
+            Self::Network(network) => visit.call(network),
         }
     }
 }

@@ -18,6 +18,7 @@ use super::stats::Counted;
 use crate::body::GuestBody;
 use crate::code::ErrorCode;
 use crate::outgoing::{Answer, Timeouts, Upstream};
+use crate::stdio::Stdio;
 
 /// The callable, as one exchange calls it.
 pub struct PyUpstream {
@@ -40,7 +41,7 @@ impl PyUpstream {
 }
 
 impl Upstream for PyUpstream {
-    fn send(&self, request: http::Request<GuestBody>, timeouts: Timeouts) -> Answer {
+    fn send(&self, request: http::Request<GuestBody>, timeouts: Timeouts, _: &Arc<Stdio>) -> Answer {
         let (reply, answer) = oneshot::channel();
         let call = Arc::new(Call {
             target: self.target.clone(),

@@ -1,0 +1,147 @@
+//! What of the network a guest may reach.
+
+use std::net::IpAddr;
+
+use http::Method;
+use http::request::Parts;
+use ipnet::IpNet;
+use url::Host;
+
+use crate::address::{canonical, special};
+use crate::pattern::{Pattern, Target, canonical_host};
+
+/// Checked for each request before anything else, and again for each address before it is connected to.
+#[derive(Clone, Debug)]
+pub struct Policy {
+    pub allow: Vec<Pattern>,
+    pub deny: Vec<Pattern>,
+    /// None: all but CONNECT.
+    pub methods: Option<Vec<Method>>,
+    /// Whether addresses that are not the public internet's may be reached.
+    pub allow_private: bool,
+    /// Addresses that may be reached whatever they are for.
+    pub addresses: Vec<IpNet>,
+}
+
+impl Policy {
+    /// The error says which rule refuses it.
+    pub fn check(&self, parts: &Parts) -> Result<(), String> {
+        let uri = &parts.uri;
+        let (Some(authority), Some("http" | "https")) = (uri.authority(), uri.scheme_str()) else {
+            return Err("it is no http or https URL".into());
+        };
+        if authority.as_str().contains('@') {
+            return Err("its URL has credentials".into());
+        }
+        if parts.method == Method::CONNECT {
+            return Err("CONNECT is for proxies".into());
+        }
+        if let Some(host) = parts.headers.get(http::header::HOST)
+            && host.as_bytes() != authority.as_str().as_bytes()
+        {
+            return Err("its `host` is not its URL's".into());
+        }
+        let target = Target::of(uri).ok_or("its host is none")?;
+        if let Some(methods) = &self.methods
+            && !methods.contains(&parts.method)
+        {
+            return Err(format!("its method is not in `methods`: {}", parts.method));
+        }
+        if let Some(pattern) = self.deny.iter().find(|pattern| pattern.matches(&target)) {
+            return Err(format!("`deny` has `{pattern}`"));
+        }
+        if !self.allow.iter().any(|pattern| pattern.matches(&target)) {
+            return Err("nothing in `allow` fits it".into());
+        }
+        Ok(())
+    }
+
+    /// Whether an address may be connected to for this URL, which [`Self::check`] has let pass. The error says what the
+    /// address is.
+    pub fn check_address(&self, uri: &http::Uri, address: IpAddr) -> Result<(), &'static str> {
+        let address = canonical(address);
+        match special(address) {
+            None => Ok(()),
+            Some(_) if self.allow_private || self.addresses.iter().any(|network| network.contains(&address)) => Ok(()),
+            Some(_) if self.is_named(uri, address) => Ok(()),
+            Some(class) => Err(class),
+        }
+    }
+
+    /// Whether the URL is that of the address, and a rule names just that.
+    fn is_named(&self, uri: &http::Uri, address: IpAddr) -> bool {
+        let literal = match uri.host().and_then(canonical_host) {
+            Some(Host::Ipv4(literal)) => IpAddr::V4(literal),
+            Some(Host::Ipv6(literal)) => IpAddr::V6(literal),
+            _ => return false,
+        };
+        let Some(target) = Target::of(uri) else { return false };
+        literal == address && self.allow.iter().any(|pattern| pattern.names(&target))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use super::*;
+
+    fn policy(allow: &[&str]) -> Policy {
+        let allow = allow.iter().map(|text| Pattern::parse(text).unwrap()).collect();
+        Policy { allow, deny: Vec::new(), methods: None, allow_private: false, addresses: Vec::new() }
+    }
+
+    fn check(policy: &Policy, method: &str, url: &str, host: Option<&str>) -> Result<(), String> {
+        let mut request = http::Request::builder().method(method).uri(url);
+        if let Some(host) = host {
+            request = request.header("host", host);
+        }
+        policy.check(&request.body(()).unwrap().into_parts().0)
+    }
+
+    #[test]
+    fn what_is_not_allowed_is_denied_and_said_why() {
+        let mut rules = policy(&["https://a.b", "*.c"]);
+        rules.deny.push(Pattern::parse("secret.c").unwrap());
+        rules.methods = Some(vec![Method::GET]);
+        for (method, url, host, why) in [
+            ("GET", "https://a.b/x", None, None),
+            ("GET", "https://a.b/x", Some("a.b"), None),
+            ("GET", "http://x.c:81/", None, None),
+            ("GET", "http://a.b/", None, Some("nothing in `allow`")),
+            ("GET", "https://secret.c/", None, Some("`deny` has `secret.c`")),
+            ("GET", "https://SECRET.c./", None, Some("`deny` has `secret.c`")),
+            ("POST", "https://a.b/", None, Some("`methods`: POST")),
+            ("CONNECT", "https://a.b/", None, Some("CONNECT")),
+            ("GET", "https://user@a.b/", None, Some("credentials")),
+            ("GET", "https://a.b/", Some("x.c"), Some("`host`")),
+            ("GET", "ftp://x.c/", None, Some("no http")),
+        ] {
+            let checked = check(&rules, method, url, host);
+            match why {
+                None => assert_eq!(checked, Ok(()), "{method} {url}"),
+                Some(why) => {
+                    assert!(checked.as_ref().is_err_and(|told| told.contains(why)), "{method} {url}: {checked:?}")
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn an_address_is_reached_only_if_it_is_public_or_named() {
+        let reaches = |policy: &Policy, url: &str, address: &str| {
+            policy.check_address(&url.parse().unwrap(), address.parse().unwrap()).is_ok()
+        };
+        let mut rules = policy(&["*", "http://127.0.0.1:8080", "[fd00::1]"]);
+        assert!(reaches(&rules, "http://a/", "8.8.8.8"));
+        assert!(!reaches(&rules, "http://a/", "127.0.0.1"), "a name that leads there");
+        assert!(!reaches(&rules, "http://127.0.0.1/", "127.0.0.1"), "another port");
+        assert!(!reaches(&rules, "http://127.0.0.1:8080/", "127.0.0.2"));
+        assert!(reaches(&rules, "http://127.0.0.1:8080/", "127.0.0.1"));
+        assert!(reaches(&rules, "http://0x7f.1:8080/", "::ffff:127.0.0.1"));
+        assert!(reaches(&rules, "https://[fd00:0::1]/", "fd00::1"));
+        rules.addresses.push("10.1.0.0/16".parse().unwrap());
+        assert!(reaches(&rules, "http://a/", "10.1.2.3") && !reaches(&rules, "http://a/", "10.2.0.1"));
+        rules.allow_private = true;
+        assert!(reaches(&rules, "http://a/", "127.0.0.1"));
+    }
+}
