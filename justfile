@@ -57,6 +57,10 @@ bench-asgi *options:
     CARGO_PROFILE_DEV_OPT_LEVEL=3 maturin develop --uv
     python -m benches.asgi {{ options }}
 
+# What a guest's outgoing request costs (needs wrk).
+bench-network *options:
+    python -m benches.network {{ options }}
+
 # Mixed load for a long time: memory and descriptors stay where they are.
 soak *options:
     python benches/soak.py {{ options }}

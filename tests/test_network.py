@@ -411,7 +411,7 @@ class TestTls:
         context = ssl.create_default_context(cadata=trusted.decode())
         with (
             httpx2.Client(verify=context) as client,
-            serving(command, lambda: client.get(url).status_code == 200),
+            serving(command, lambda: client.get(url, headers={"connection": "close"}).status_code == 200),
         ):
             for http2, version in ((True, "2"), (False, "1.1")):
                 made = app(outgoing=wasgi.Network([url], ca=trusted, http2=http2))

@@ -1,0 +1,1 @@
+"""Benchmarks: each prints what it has measured. None is a test."""
