@@ -207,4 +207,8 @@ impl Body for GuestBody {
             Err(_) => Some(Err(wasmtime_wasi_http::Error::HttpResponseIncomplete)),
         })
     }
+
+    fn is_end_stream(&self) -> bool {
+        self.done || (self.held.is_none() && self.inner.is_end_stream())
+    }
 }

@@ -10,6 +10,7 @@ use hyper_rustls::{HttpsConnector, HttpsConnectorBuilder};
 use hyper_util::client::legacy::Client;
 use hyper_util::rt::{TokioExecutor, TokioTimer};
 use tokio::sync::Semaphore;
+use wasmtime_wasi_http::Error as HostError;
 
 use crate::body::GuestBody;
 use crate::code::ErrorCode;
@@ -57,7 +58,12 @@ impl Network {
         let mut client = lock(&self.client);
         match &*client {
             Some((made, pool)) if *made == generation() => pool.clone(),
-            _ => client.insert((generation(), self.make_pool())).1.clone(),
+            _ => {
+                let pool = self.make_pool();
+                // a parent's belongs to a runtime that does not exist here: not even dropped
+                std::mem::forget(client.replace((generation(), pool.clone())));
+                pool
+            }
         }
     }
 
@@ -74,6 +80,9 @@ impl Network {
             .pool_idle_timeout(self.options.idle)
             .http1_max_buf_size(usize::try_from(self.options.head).unwrap_or(usize::MAX).max(8192))
             .http2_max_header_list_size(self.options.head)
+            .http2_keep_alive_interval(Duration::from_secs(20))
+            .http2_keep_alive_timeout(Duration::from_secs(10))
+            .http2_keep_alive_while_idle(true)
             .build(Timed::new(connector, self.options.connect))
     }
 }
@@ -87,16 +96,15 @@ impl Upstream for Network {
         }
         // the connection's business: it writes them itself
         parts.headers.remove(http::header::HOST);
-        let (pool, notes) = (self.pool(), notes.clone());
+        let (pool, notes, connect) = (self.pool(), notes.clone(), self.options.connect);
         let first_byte = shorter(self.options.first_byte, timeouts.first_byte);
         let between_bytes = shorter(self.options.between_bytes, timeouts.between_bytes);
         Box::pin(async move {
             let url = parts.uri.clone();
             let asked = async {
-                let body = Sent::of(&parts, body).await;
+                let body = Sent::of(&mut parts, body, connect).await;
                 pool.request(http::Request::from_parts(parts, body)).await
             };
-            // connecting has its own limit
             let answered = match first_byte {
                 Some(limit) => tokio::time::timeout(limit, asked).await.map_err(|_| plain("HTTP-response-timeout"))?,
                 None => asked.await,
@@ -123,35 +131,42 @@ fn shorter(one: Option<Duration>, other: Option<Duration>) -> Option<Duration> {
 
 /// The body of a guest's request on its way out.
 pub struct Sent {
-    first: Option<Frame<Bytes>>,
+    first: Option<Result<Frame<Bytes>, HostError>>,
     rest: Option<GuestBody>,
 }
 
 impl Sent {
-    /// A GET or its like has a body only if something comes: without, it must not be framed as one.
-    async fn of(parts: &http::request::Parts, mut body: GuestBody) -> Self {
-        let mostly_bare = parts.method.is_safe() && !parts.headers.contains_key(http::header::CONTENT_LENGTH);
-        if !mostly_bare {
+    /// A GET or its like has a body only if something comes: without, it must not be framed as one. A guest that has begun one
+    /// and waits for the answer before it goes on is waited for no longer than `most`.
+    async fn of(parts: &mut http::request::Parts, mut body: GuestBody, most: Duration) -> Self {
+        let is_framed = parts.headers.contains_key(http::header::CONTENT_LENGTH);
+        if body.is_end_stream() {
+            return Self { first: None, rest: None };
+        }
+        if is_framed || !(parts.method.is_safe() || parts.method == http::Method::DELETE) {
             return Self { first: None, rest: Some(body) };
         }
-        match body.frame().await {
-            None => Self { first: None, rest: None },
-            Some(Ok(frame)) => Self { first: Some(frame), rest: Some(body) },
-            Some(Err(_)) => Self { first: None, rest: Some(body) },
-        }
+        let first = match tokio::time::timeout(most, body.frame()).await {
+            Ok(None) => return Self { first: None, rest: None },
+            Ok(first) => first,
+            Err(_) => None,
+        };
+        // else hyper would send none with a GET; with HTTP/2 it leaves this out
+        parts.headers.insert(http::header::TRANSFER_ENCODING, http::HeaderValue::from_static("chunked"));
+        Self { first, rest: Some(body) }
     }
 }
 
 impl Body for Sent {
     type Data = Bytes;
-    type Error = wasmtime_wasi_http::Error;
+    type Error = HostError;
 
     fn poll_frame(
         mut self: std::pin::Pin<&mut Self>,
         cx: &mut std::task::Context<'_>,
     ) -> std::task::Poll<Option<Result<Frame<Bytes>, Self::Error>>> {
         if let Some(first) = self.first.take() {
-            return std::task::Poll::Ready(Some(Ok(first)));
+            return std::task::Poll::Ready(Some(first));
         }
         match &mut self.rest {
             Some(rest) => std::pin::Pin::new(rest).poll_frame(cx),

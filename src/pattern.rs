@@ -60,9 +60,20 @@ pub struct Target {
     port: Option<u16>,
     /// `None` if nobody can say where it leads: it has dot segments, or what some servers read as such.
     path: Option<String>,
+    /// As servers may read it that take it most loosely.
+    loose: String,
 }
 
 impl Target {
+    /// The same at an address.
+    pub fn at(self, address: std::net::IpAddr) -> Self {
+        let host = match address {
+            std::net::IpAddr::V4(address) => Host::Ipv4(address),
+            std::net::IpAddr::V6(address) => Host::Ipv6(address),
+        };
+        Self { host, ..self }
+    }
+
     /// `None` if the host is none.
     pub fn of(uri: &http::Uri) -> Option<Self> {
         let scheme = uri.scheme_str().unwrap_or("https").to_ascii_lowercase();
@@ -70,10 +81,24 @@ impl Target {
         Some(Self {
             host: canonical_host(authority.host())?,
             port: authority.port_u16().or_else(|| implied_port(&scheme)),
+            loose: loose_path(uri.path()),
             path: certain_path(uri.path()),
             scheme,
         })
     }
+}
+
+/// A path with one slash where there are several or an encoded one, and without parameters of its segments.
+fn loose_path(path: &str) -> String {
+    let plain = certain_path(path).unwrap_or_default().replace("%2F", "/").replace("%5C", "/").replace('\\', "/");
+    let mut loose = String::with_capacity(plain.len());
+    for segment in plain.split('/').map(|segment| segment.split(';').next().unwrap_or_default()) {
+        if !segment.is_empty() {
+            loose.push('/');
+            loose.push_str(segment);
+        }
+    }
+    loose
 }
 
 /// A path without dot segments, in which unreserved characters are not percent-encoded.
@@ -85,6 +110,8 @@ fn certain_path(path: &str) -> Option<String> {
         let byte = after.get(..2).and_then(|digits| u8::from_str_radix(digits, 16).ok());
         match byte {
             Some(byte) if byte.is_ascii_alphanumeric() || b"-._~".contains(&byte) => plain.push(char::from(byte)),
+            // some servers end a path there
+            Some(byte) if byte.is_ascii_control() => return None,
             Some(byte) => plain.push_str(&format!("%{byte:02X}")),
             None => return None,
         }
@@ -148,17 +175,25 @@ impl Pattern {
     }
 
     pub fn matches(&self, target: &Target) -> bool {
+        self.is_of(target)
+            && (self.path.is_empty() || target.path.as_deref().is_some_and(|path| is_below(path, &self.path)))
+    }
+
+    /// Whether the target could be meant, as some server reads its path: for what is forbidden.
+    pub fn may_match(&self, target: &Target) -> bool {
+        let leads_anywhere = target.path.is_none();
+        self.is_of(target) && (leads_anywhere || is_below(&target.loose, &loose_path(&self.path)))
+    }
+
+    fn is_of(&self, target: &Target) -> bool {
         self.scheme.as_ref().is_none_or(|scheme| *scheme == target.scheme)
             && self.port.is_none_or(|port| Some(port) == target.port)
             && self.hosts.has(&target.host)
-            && (self.path.is_empty() || target.path.as_deref().is_some_and(|path| is_below(path, &self.path)))
     }
 
     /// Whether it names the target's host itself, whatever the path.
     pub fn names(&self, target: &Target) -> bool {
-        matches!(&self.hosts, Hosts::One(host) if *host == target.host)
-            && self.scheme.as_ref().is_none_or(|scheme| *scheme == target.scheme)
-            && self.port.is_none_or(|port| Some(port) == target.port)
+        matches!(&self.hosts, Hosts::One(_)) && self.is_of(target)
     }
 
     /// Whether all that `other` means is meant by this one, too.
@@ -251,10 +286,11 @@ impl Table {
         Ok(Self { patterns })
     }
 
-    /// The place of the pattern that is meant.
+    /// The place of the pattern that is meant. None also if a more special one could be, as some server reads the path.
     pub fn find(&self, uri: &http::Uri) -> Option<usize> {
         let target = Target::of(uri)?;
-        self.patterns.iter().find(|(pattern, _)| pattern.matches(&target)).map(|(_, place)| *place)
+        let (pattern, place) = self.patterns.iter().find(|(pattern, _)| pattern.may_match(&target))?;
+        pattern.matches(&target).then_some(*place)
     }
 }
 
@@ -314,6 +350,17 @@ mod tests {
                 assert!(!Pattern::parse("a/v1").unwrap().matches(&target), "{path}");
                 assert!(Pattern::parse("a").unwrap().matches(&target), "the whole host is meant, whatever the path");
             }
+        }
+        for path in ["/v1/../x", "//v1", "/v1;a=b/x", "/%2fv1", "/v1%00", "/x/..%2fv1", "\\\\v1/", "/v1//x"] {
+            if let Ok(url) = format!("http://a{path}").parse() {
+                let target = Target::of(&url).unwrap();
+                assert!(Pattern::parse("a/v1").unwrap().may_match(&target), "{path} may be below /v1");
+                assert!(!Pattern::parse("b/v1").unwrap().may_match(&target));
+            }
+        }
+        for path in ["/v2", "/", "/v10", "/x/v1"] {
+            let target = Target::of(&format!("http://a{path}").parse().unwrap()).unwrap();
+            assert!(!Pattern::parse("a/v1").unwrap().may_match(&target), "{path}");
         }
         assert_eq!(certain_path("/v1/%41%2fb%20c").as_deref(), Some("/v1/A%2Fb%20c"));
     }

@@ -47,7 +47,7 @@ impl Policy {
         {
             return Err(format!("its method is not in `methods`: {}", parts.method));
         }
-        if let Some(pattern) = self.deny.iter().find(|pattern| pattern.matches(&target)) {
+        if let Some(pattern) = self.deny.iter().find(|pattern| pattern.may_match(&target)) {
             return Err(format!("`deny` has `{pattern}`"));
         }
         if !self.allow.iter().any(|pattern| pattern.matches(&target)) {
@@ -60,6 +60,12 @@ impl Policy {
     /// address is.
     pub fn check_address(&self, uri: &http::Uri, address: IpAddr) -> Result<(), &'static str> {
         let address = canonical(address);
+        // an address that is denied is denied by whatever name
+        if let Some(target) = Target::of(uri).map(|target| target.at(address))
+            && self.deny.iter().any(|pattern| pattern.may_match(&target))
+        {
+            return Err("in `deny`");
+        }
         match special(address) {
             None => Ok(()),
             Some(_) if self.allow_private || self.addresses.iter().any(|network| network.contains(&address)) => Ok(()),
@@ -102,6 +108,7 @@ mod tests {
     fn what_is_not_allowed_is_denied_and_said_why() {
         let mut rules = policy(&["https://a.b", "*.c"]);
         rules.deny.push(Pattern::parse("secret.c").unwrap());
+        rules.deny.push(Pattern::parse("y.c/secret").unwrap());
         rules.methods = Some(vec![Method::GET]);
         for (method, url, host, why) in [
             ("GET", "https://a.b/x", None, None),
@@ -112,6 +119,12 @@ mod tests {
             ("GET", "https://SECRET.c./", None, Some("`deny` has `secret.c`")),
             ("POST", "https://a.b/", None, Some("`methods`: POST")),
             ("CONNECT", "https://a.b/", None, Some("CONNECT")),
+            ("GET", "http://y.c/secret", None, Some("`deny` has `y.c/secret`")),
+            ("GET", "http://y.c/x/../secret", None, Some("`deny` has `y.c/secret`")),
+            ("GET", "http://y.c//secret;a=b/x", None, Some("`deny` has `y.c/secret`")),
+            ("GET", "http://y.c/%2fsecret", None, Some("`deny` has `y.c/secret`")),
+            ("GET", "http://y.c/secret%00", None, Some("`deny` has `y.c/secret`")),
+            ("GET", "http://y.c/secrets", None, None),
             ("GET", "https://user@a.b/", None, Some("credentials")),
             ("GET", "https://a.b/", Some("x.c"), Some("`host`")),
             ("GET", "ftp://x.c/", None, Some("no http")),
@@ -143,5 +156,9 @@ mod tests {
         assert!(reaches(&rules, "http://a/", "10.1.2.3") && !reaches(&rules, "http://a/", "10.2.0.1"));
         rules.allow_private = true;
         assert!(reaches(&rules, "http://a/", "127.0.0.1"));
+        rules.deny.push(Pattern::parse("127.0.0.1:81").unwrap());
+        assert!(!reaches(&rules, "http://a:81/", "127.0.0.1"), "by another name");
+        assert!(!reaches(&rules, "http://a:81/", "::ffff:127.0.0.1"));
+        assert!(reaches(&rules, "http://a/", "127.0.0.1") && reaches(&rules, "http://a:81/", "127.0.0.2"));
     }
 }

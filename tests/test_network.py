@@ -164,6 +164,29 @@ class TestRequests:
             assert response.trailers is not None
             assert response.trailers["x-sum"] == "7"
 
+    @pytest.mark.parametrize("method", ["GET", "OPTIONS", "DELETE", "POST"])
+    @pytest.mark.parametrize("body", [b"", b"hello"])
+    def test_framing(self, app: AppMaker, method: str, body: bytes) -> None:
+        """What a guest writes arrives, with whatever method; and nothing is announced that does not come."""
+        heads: list[bytes] = []
+
+        def behave(connection: socket.socket) -> None:
+            received = head_of(connection)
+            while b"chunked" in received and not received.endswith(b"0\r\n\r\n"):
+                received += connection.recv(65536)
+            heads.append(received)
+            connection.sendall(HELLO)
+
+        with Peer(behave) as peer:
+            made = app(outgoing=wasgi.Network([peer.url]))
+            request = wasgi.Request(method, f"http://guest.local/proxy?url={peer.url}/", body=body)
+            assert made.handle(request).text == "hello"
+        head, _, rest = heads[0].partition(b"\r\n\r\n")
+        if body:
+            assert rest == b"5\r\nhello\r\n0\r\n\r\n"
+        elif method != "POST":
+            assert (b"transfer-encoding" in head, rest) == (False, b"")
+
     async def test_it_needs_no_python(self, app: AppMaker) -> None:
         with Peer(answers(HELLO)) as peer:
             made = app(outgoing=wasgi.outgoing.route({peer.authority: wasgi.Network([peer.url])}))
@@ -506,9 +529,14 @@ class TestPolicy:
             assert ask(made, f"{peer.url}/v1/x").text == "hello"
             for path, options, rule in (
                 ("/v2", {}, "nothing in `allow` fits it"),
-                ("/v1/../secret", {}, "nothing in `allow` fits it"),
-                ("/v1/%2e%2e/secret", {}, "nothing in `allow` fits it"),
+                ("/v1/../secret", {}, "`deny` has"),
+                ("/v1/%2e%2e/secret", {}, "`deny` has"),
                 ("/secret/x", {}, "`deny` has"),
+                ("//secret", {}, "`deny` has"),
+                ("/secret;a=b", {}, "`deny` has"),
+                ("/%2fsecret", {}, "`deny` has"),
+                ("/secret%00", {}, "`deny` has"),
+                ("/v1/../v1/x", {}, "`deny` has"),
                 ("/v1/x", {"method": "POST"}, "`methods`: POST"),
                 ("/v1/x", {"header": "host:example.com"}, "`host` is not its URL's"),
             ):
@@ -520,6 +548,13 @@ class TestPolicy:
                 assert raised.value.code == "HTTP-request-denied"
                 assert any("was denied" in message and rule in message for message in caplog.messages)
             assert peer.accepted == 1
+
+    def test_an_address_that_is_denied_is_denied_by_any_name(self, app: AppMaker) -> None:
+        with Peer(answers(HELLO)) as peer:
+            rules: dict[str, Any] = {"allow_private": True, "deny": ["127.0.0.1", "[::1]"]}
+            with pytest.raises(errors.DestinationIpProhibited):
+                ask(app(outgoing=wasgi.Network(["*"], **rules)), f"http://localhost:{peer.port}/")
+            assert peer.accepted == 0
 
     def test_an_address_is_said_to_be_what_it_is(self, app: AppMaker, caplog: pytest.LogCaptureFixture) -> None:
         with caplog.at_level(logging.INFO, "wasgi.outgoing"), pytest.raises(errors.DestinationIpProhibited):

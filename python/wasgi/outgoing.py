@@ -149,11 +149,14 @@ def _environ(request: Request) -> dict[str, Any]:
         "wsgi.run_once": False,
     }
     for name, value in request.headers.raw:
+        if b"_" in name:
+            continue  # it would be taken for the one with a hyphen
         key = name.decode("latin-1").upper().replace("-", "_")
         if key not in ("CONTENT_TYPE", "CONTENT_LENGTH"):
             key = f"HTTP_{key}"
         text = value.decode("latin-1")
-        made[key] = f"{made[key]},{text}" if key in made and key != "HTTP_HOST" else text
+        separator = "; " if key == "HTTP_COOKIE" else ","
+        made[key] = f"{made[key]}{separator}{text}" if key in made and key != "HTTP_HOST" else text
     return made
 
 
@@ -231,8 +234,9 @@ def httpx(client: Any) -> Callable[[Request], Any]:
     """A client or transport of httpx2 or httpx answers, blocking or async: so do its mocks, proxies and caches.
 
     Redirects are the guest's business: none is followed. Bodies stream both ways, encoded as they come. A client's own
-    timeouts, cookies and authentication apply; of its headers, none. Exceptions are error-codes by the table of
-    `wasgi.errors`.
+    timeouts and authentication apply, the latter wherever a guest asks: put it behind a `route`. Of its headers and
+    cookies none is sent, but what servers set stays in its jar: give it a client of its own. Exceptions are error-codes
+    by the table of `wasgi.errors`.
 
     Args:
         client: A ``Client``, an ``AsyncClient``, or a transport. It stays open.
@@ -284,7 +288,9 @@ def _request(library: ModuleType, timeout: Mapping[str, float | None], request: 
 
 def _response(answer: Any, body: Any) -> Response:
     headers = [(name.lower(), value) for name, value in answer.headers.raw]
-    return Response(answer.status_code, headers=[pair for pair in headers if pair[0] not in _NOT_PASSED], body=body)
+    # of one that somebody has read already, the content is decoded
+    left_out = _NOT_PASSED | {b"content-encoding", b"content-length"} if answer.is_stream_consumed else _NOT_PASSED
+    return Response(answer.status_code, headers=[pair for pair in headers if pair[0] not in left_out], body=body)
 
 
 class _Chunks:
@@ -334,7 +340,11 @@ def _sync_upstream(library: ModuleType, timeout: Mapping[str, Any], ask: Callabl
             first = next(content, None)
             content = None if first is None else itertools.chain([first], content)
         answer = ask(_request(library, timeout, request, content))
-        return _response(answer, _Chunks(answer))
+        try:
+            return _response(answer, _Chunks(answer))
+        except BaseException:  # say, of fields that are none
+            answer.close()
+            raise
 
     return send
 
@@ -351,6 +361,10 @@ def _async_upstream(library: ModuleType, timeout: Mapping[str, Any], ask: Callab
             first = await anext(content, None)
             content = None if first is None else after(first, content)
         answer = await ask(_request(library, timeout, request, content))
-        return _response(answer, _AsyncChunks(answer))
+        try:
+            return _response(answer, _AsyncChunks(answer))
+        except BaseException:  # say, of fields that are none
+            await answer.aclose()
+            raise
 
     return send

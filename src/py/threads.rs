@@ -57,6 +57,12 @@ pub fn lend(py: Python<'_>) -> PyResult<Option<Lent>> {
     let threads = threads();
     let spare = {
         let mut state = lock(&threads.state);
+        if state.lent >= MOST_LENT {
+            // better than to wait for what no thread is left to do
+            let class = py.import("wasgi.errors")?.getattr("OverloadedError")?;
+            let text = format!("{MOST_LENT} threads for code that blocks wait for others already");
+            return Err(PyErr::from_value(class.call1((text,))?));
+        }
         state.lent += 1;
         let spare = state.may_grow();
         if spare {
