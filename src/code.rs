@@ -58,11 +58,12 @@ impl ErrorCode {
     }
 
     pub fn denied() -> Self {
-        Self { name: "HTTP-request-denied", payload: Payload::None }
+        Self::plain("HTTP-request-denied")
     }
 
-    pub fn not_found() -> Self {
-        Self { name: "destination-not-found", payload: Payload::None }
+    /// One without a payload.
+    pub fn plain(name: &'static str) -> Self {
+        Self { name, payload: Payload::None }
     }
 }
 

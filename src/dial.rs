@@ -18,8 +18,9 @@ use tower_service::Service;
 use url::Host;
 
 use crate::code::{ErrorCode, Payload};
-use crate::pattern::{canonical_host, implied_port};
+use crate::pattern::{Target, canonical_host};
 use crate::policy::Policy;
+use crate::url::implied_port;
 
 /// How long one address is tried alone before the next one is tried as well (RFC 8305, 5).
 const STAGGER: Duration = Duration::from_millis(250);
@@ -67,10 +68,11 @@ impl Dialer {
             Host::Domain(name) => tokio::net::lookup_host((name, port)).await.map_err(Undialled::Name)?.collect(),
         };
         // what is checked here is what is connected to: nothing is resolved a second time
+        let target = Target::of(&uri).ok_or(Undialled::NoAddress)?;
         let mut refused = Undialled::NoAddress;
         let mut allowed = Vec::new();
         for address in found {
-            match self.policy.check_address(&uri, address.ip()) {
+            match self.policy.check_address(&target, address.ip()) {
                 Ok(()) => allowed.push(address),
                 Err(class) => refused = Undialled::Prohibited(address, class),
             }
@@ -207,11 +209,11 @@ pub fn code_of(error: &(dyn StdError + 'static)) -> (ErrorCode, String) {
         }
         next = cause.source().or_else(|| inner(cause));
     }
-    let code = code.unwrap_or_else(|| plain("HTTP-protocol-error"));
+    let code = code.unwrap_or_else(|| ErrorCode::plain("HTTP-protocol-error"));
     // one that ends while it is being made has no response to be incomplete
     let connecting = error.downcast_ref::<hyper_util::client::legacy::Error>().is_some_and(|error| error.is_connect());
     if connecting && code.name == "HTTP-response-incomplete" {
-        (plain("connection-terminated"), said)
+        (ErrorCode::plain("connection-terminated"), said)
     } else {
         (code, said)
     }
@@ -226,25 +228,25 @@ fn inner<'a>(error: &'a (dyn StdError + 'static)) -> Option<&'a (dyn StdError + 
 fn code_of_one(error: &(dyn StdError + 'static)) -> Option<ErrorCode> {
     if let Some(undialled) = error.downcast_ref::<Undialled>() {
         return Some(match undialled {
-            Undialled::Full(_) => plain("connection-limit-reached"),
+            Undialled::Full(_) => ErrorCode::plain("connection-limit-reached"),
             Undialled::Name(_) | Undialled::NoAddress => {
                 ErrorCode { name: "DNS-error", payload: Payload::Dns { rcode: None, info_code: None } }
             }
-            Undialled::Prohibited(..) => plain("destination-IP-prohibited"),
-            Undialled::Late(_) => plain("connection-timeout"),
+            Undialled::Prohibited(..) => ErrorCode::plain("destination-IP-prohibited"),
+            Undialled::Late(_) => ErrorCode::plain("connection-timeout"),
             Undialled::Tcp(error) => code_of_tcp(error.kind()),
         });
     }
     if let Some(error) = error.downcast_ref::<rustls::Error>() {
         return Some(match error {
             rustls::Error::InvalidCertificate(_) | rustls::Error::NoCertificatesPresented => {
-                plain("TLS-certificate-error")
+                ErrorCode::plain("TLS-certificate-error")
             }
             rustls::Error::AlertReceived(alert) => {
                 let (alert_id, alert_message) = (Some(u8::from(*alert)), Some(format!("{alert:?}")));
                 ErrorCode { name: "TLS-alert-received", payload: Payload::Tls { alert_id, alert_message } }
             }
-            _ => plain("TLS-protocol-error"),
+            _ => ErrorCode::plain("TLS-protocol-error"),
         });
     }
     if let Some(error) = error.downcast_ref::<hyper::Error>() {
@@ -252,11 +254,11 @@ fn code_of_one(error: &(dyn StdError + 'static)) -> Option<ErrorCode> {
             let payload = Payload::Size(None);
             Some(ErrorCode { name: "HTTP-response-header-section-size", payload })
         } else if error.is_incomplete_message() || error.is_closed() {
-            Some(plain("HTTP-response-incomplete"))
+            Some(ErrorCode::plain("HTTP-response-incomplete"))
         } else if error.is_timeout() {
-            Some(plain("HTTP-response-timeout"))
+            Some(ErrorCode::plain("HTTP-response-timeout"))
         } else if error.is_parse() {
-            Some(plain("HTTP-protocol-error"))
+            Some(ErrorCode::plain("HTTP-protocol-error"))
         } else {
             None
         };
@@ -264,16 +266,16 @@ fn code_of_one(error: &(dyn StdError + 'static)) -> Option<ErrorCode> {
     let error = error.downcast_ref::<io::Error>()?;
     match error.kind() {
         io::ErrorKind::ConnectionReset | io::ErrorKind::ConnectionAborted | io::ErrorKind::BrokenPipe => {
-            Some(plain("connection-terminated"))
+            Some(ErrorCode::plain("connection-terminated"))
         }
-        io::ErrorKind::UnexpectedEof => Some(plain("HTTP-response-incomplete")),
-        io::ErrorKind::TimedOut => Some(plain("connection-read-timeout")),
+        io::ErrorKind::UnexpectedEof => Some(ErrorCode::plain("HTTP-response-incomplete")),
+        io::ErrorKind::TimedOut => Some(ErrorCode::plain("connection-read-timeout")),
         _ => None,
     }
 }
 
 fn code_of_tcp(kind: io::ErrorKind) -> ErrorCode {
-    plain(match kind {
+    ErrorCode::plain(match kind {
         io::ErrorKind::ConnectionRefused => "connection-refused",
         io::ErrorKind::TimedOut => "connection-timeout",
         io::ErrorKind::NetworkUnreachable | io::ErrorKind::HostUnreachable => "destination-IP-unroutable",
@@ -281,9 +283,4 @@ fn code_of_tcp(kind: io::ErrorKind) -> ErrorCode {
         io::ErrorKind::AddrNotAvailable | io::ErrorKind::AddrInUse => "connection-limit-reached",
         _ => "destination-unavailable",
     })
-}
-
-/// An error-code without a payload.
-pub fn plain(name: &'static str) -> ErrorCode {
-    ErrorCode { name, payload: Payload::None }
 }

@@ -14,7 +14,7 @@ use wasmtime_wasi_http::Error as HostError;
 
 use crate::body::GuestBody;
 use crate::code::ErrorCode;
-use crate::dial::{Dialer, Timed, code_of, plain};
+use crate::dial::{Dialer, Timed, code_of};
 use crate::engine::generation;
 use crate::outgoing::{Answer, Paced, Timeouts, Upstream};
 use crate::policy::Policy;
@@ -106,7 +106,9 @@ impl Upstream for Network {
                 pool.request(http::Request::from_parts(parts, body)).await
             };
             let answered = match first_byte {
-                Some(limit) => tokio::time::timeout(limit, asked).await.map_err(|_| plain("HTTP-response-timeout"))?,
+                Some(limit) => {
+                    tokio::time::timeout(limit, asked).await.map_err(|_| ErrorCode::plain("HTTP-response-timeout"))?
+                }
                 None => asked.await,
             };
             let response = answered.map_err(|error| {

@@ -14,7 +14,7 @@ use http_body_util::BodyExt;
 use wasmtime_wasi_http::{Error as HostError, RequestOptions, WasiBody, WasiHttpHooks};
 
 use crate::body::{Expected, GuestBody};
-use crate::code::{ErrorCode, Payload};
+use crate::code::ErrorCode;
 use crate::fields;
 use crate::flow::{Bounds, Inflow, Side, is_bare};
 use crate::limits::Limits;
@@ -181,7 +181,7 @@ async fn within(timeouts: Timeouts, answer: Answer) -> Result<http::Response<Was
 }
 
 fn read_timeout() -> ErrorCode {
-    ErrorCode { name: "connection-read-timeout", payload: Payload::None }
+    ErrorCode::plain("connection-read-timeout")
 }
 
 /// A response body under a limit of the time between two chunks, if there is one.

@@ -5,8 +5,11 @@
 //! and what is below it.
 
 use std::fmt;
+use std::net::IpAddr;
 
 use url::Host;
+
+use crate::url::implied_port;
 
 /// A host in the one form in which hosts are compared: IDNA A-labels in lower case, without a trailing dot; IPv4 from any of
 /// its spellings; IPv6 compressed, and as IPv4 where it maps one. `None` if it is no host.
@@ -25,15 +28,6 @@ pub fn canonical_host(host: &str) -> Option<Host> {
     }
 }
 
-/// The port that a scheme implies.
-pub fn implied_port(scheme: &str) -> Option<u16> {
-    match scheme {
-        "http" => Some(80),
-        "https" => Some(443),
-        _ => None,
-    }
-}
-
 #[derive(Clone, Debug, PartialEq, Eq)]
 enum Hosts {
     Any,
@@ -49,7 +43,7 @@ pub struct Pattern {
     hosts: Hosts,
     port: Option<u16>,
     /// Without its last slash; empty: any.
-    path: String,
+    path: Path,
 }
 
 /// What a pattern is compared with, in canonical form.
@@ -58,20 +52,26 @@ pub struct Target {
     scheme: String,
     host: Host,
     port: Option<u16>,
-    /// `None` if nobody can say where it leads: it has dot segments, or what some servers read as such.
-    path: Option<String>,
-    /// As servers may read it that take it most loosely.
-    loose: String,
+    /// `None` if nobody can say where it leads.
+    path: Option<Path>,
+}
+
+fn host_of(address: IpAddr) -> Host {
+    match address {
+        IpAddr::V4(address) => Host::Ipv4(address),
+        IpAddr::V6(address) => Host::Ipv6(address),
+    }
 }
 
 impl Target {
     /// The same at an address.
-    pub fn at(self, address: std::net::IpAddr) -> Self {
-        let host = match address {
-            std::net::IpAddr::V4(address) => Host::Ipv4(address),
-            std::net::IpAddr::V6(address) => Host::Ipv6(address),
-        };
-        Self { host, ..self }
+    pub fn at(&self, address: IpAddr) -> Self {
+        Self { host: host_of(address), ..self.clone() }
+    }
+
+    /// Whether its host is written as this address.
+    pub fn is_at(&self, address: IpAddr) -> bool {
+        self.host == host_of(address)
     }
 
     /// `None` if the host is none.
@@ -81,53 +81,66 @@ impl Target {
         Some(Self {
             host: canonical_host(authority.host())?,
             port: authority.port_u16().or_else(|| implied_port(&scheme)),
-            loose: loose_path(uri.path()),
-            path: certain_path(uri.path()),
+            path: Path::of(uri.path()),
             scheme,
         })
     }
 }
 
-/// A path with one slash where there are several or an encoded one, and without parameters of its segments.
-fn loose_path(path: &str) -> String {
-    let plain = certain_path(path).unwrap_or_default().replace("%2F", "/").replace("%5C", "/").replace('\\', "/");
-    let mut loose = String::with_capacity(plain.len());
-    for segment in plain.split('/').map(|segment| segment.split(';').next().unwrap_or_default()) {
-        if !segment.is_empty() {
-            loose.push('/');
-            loose.push_str(segment);
-        }
-    }
-    loose
+/// A path in the two forms in which paths are compared.
+#[derive(Clone, Debug, PartialEq, Eq)]
+struct Path {
+    /// Unreserved characters are not percent-encoded.
+    plain: String,
+    /// As servers may read it that take it most loosely: one slash where there are several or an encoded one, and no
+    /// parameters of segments.
+    loose: String,
 }
 
-/// A path without dot segments, in which unreserved characters are not percent-encoded.
-fn certain_path(path: &str) -> Option<String> {
-    let mut plain = String::with_capacity(path.len());
-    let mut rest = path;
-    while let Some((before, after)) = rest.split_once('%') {
-        plain.push_str(before);
-        let byte = after.get(..2).and_then(|digits| u8::from_str_radix(digits, 16).ok());
-        match byte {
-            Some(byte) if byte.is_ascii_alphanumeric() || b"-._~".contains(&byte) => plain.push(char::from(byte)),
-            // some servers end a path there
-            Some(byte) if byte.is_ascii_control() => return None,
-            Some(byte) => plain.push_str(&format!("%{byte:02X}")),
-            None => return None,
+impl Path {
+    /// `None` if nobody can say where it leads: it has dot segments, or what some servers read as such.
+    fn of(path: &str) -> Option<Self> {
+        let mut plain = String::with_capacity(path.len());
+        let mut rest = path;
+        while let Some((before, after)) = rest.split_once('%') {
+            plain.push_str(before);
+            let byte = after.get(..2).and_then(|digits| u8::from_str_radix(digits, 16).ok());
+            match byte {
+                Some(byte) if byte.is_ascii_alphanumeric() || b"-._~".contains(&byte) => plain.push(char::from(byte)),
+                // some servers end a path there
+                Some(byte) if byte.is_ascii_control() => return None,
+                Some(byte) => plain.push_str(&format!("%{byte:02X}")),
+                None => return None,
+            }
+            rest = after.get(2..)?;
         }
-        rest = after.get(2..)?;
+        plain.push_str(rest);
+        let slashes = plain.replace("%2F", "/").replace("%5C", "/").replace('\\', "/");
+        let mut loose = String::with_capacity(plain.len());
+        for segment in slashes.split('/').map(|segment| segment.split(';').next().unwrap_or_default()) {
+            match segment {
+                "." | ".." => return None,
+                "" => {}
+                segment => {
+                    loose.push('/');
+                    loose.push_str(segment);
+                }
+            }
+        }
+        Some(Self { plain, loose })
     }
-    plain.push_str(rest);
-    let ends = plain.replace("%2F", "/").replace("%5C", "/").replace('\\', "/");
-    let is_dots = |segment: &str| matches!(segment.split(';').next(), Some("." | ".."));
-    (!ends.split('/').any(is_dots)).then_some(plain)
 }
 
 impl Pattern {
     /// Reads a pattern. The error says what is wrong with it.
     pub fn parse(text: &str) -> Result<Self, String> {
         if text == "*" {
-            return Ok(Self { scheme: None, hosts: Hosts::Any, port: None, path: String::new() });
+            return Ok(Self {
+                scheme: None,
+                hosts: Hosts::Any,
+                port: None,
+                path: Path { plain: String::new(), loose: String::new() },
+            });
         }
         let (scheme, rest) = match text.split_once("://") {
             None => (None, text),
@@ -165,24 +178,20 @@ impl Pattern {
         if path.contains('*') {
             return Err("`*` in a path stands at its end only, as in `/v1/*`".into());
         }
-        let path = certain_path(path).ok_or("its path has dot segments, or an encoding that is none")?;
-        Ok(Self {
-            port: port.or_else(|| scheme.as_deref().and_then(implied_port)),
-            scheme,
-            hosts,
-            path: path.trim_end_matches('/').to_owned(),
-        })
+        let mut path = Path::of(path).ok_or("its path has dot segments, or an encoding that is none")?;
+        path.plain.truncate(path.plain.trim_end_matches('/').len());
+        Ok(Self { port: port.or_else(|| scheme.as_deref().and_then(implied_port)), scheme, hosts, path })
     }
 
     pub fn matches(&self, target: &Target) -> bool {
         self.is_of(target)
-            && (self.path.is_empty() || target.path.as_deref().is_some_and(|path| is_below(path, &self.path)))
+            && (self.path.plain.is_empty()
+                || target.path.as_ref().is_some_and(|path| is_below(&path.plain, &self.path.plain)))
     }
 
     /// Whether the target could be meant, as some server reads its path: for what is forbidden.
     pub fn may_match(&self, target: &Target) -> bool {
-        let leads_anywhere = target.path.is_none();
-        self.is_of(target) && (leads_anywhere || is_below(&target.loose, &loose_path(&self.path)))
+        self.is_of(target) && target.path.as_ref().is_none_or(|path| is_below(&path.loose, &self.path.loose))
     }
 
     fn is_of(&self, target: &Target) -> bool {
@@ -201,7 +210,7 @@ impl Pattern {
         (self.scheme.is_none() || self.scheme == other.scheme)
             && (self.port.is_none() || self.port == other.port)
             && self.hosts.covers(&other.hosts)
-            && is_below(&other.path, &self.path)
+            && is_below(&other.path.plain, &self.path.plain)
     }
 
     /// Whether something is meant by both.
@@ -210,7 +219,7 @@ impl Pattern {
         agree(self.scheme.is_none(), other.scheme.is_none(), self.scheme == other.scheme)
             && agree(self.port.is_none(), other.port.is_none(), self.port == other.port)
             && (self.hosts.covers(&other.hosts) || other.hosts.covers(&self.hosts))
-            && (is_below(&other.path, &self.path) || is_below(&self.path, &other.path))
+            && (is_below(&other.path.plain, &self.path.plain) || is_below(&self.path.plain, &other.path.plain))
     }
 }
 
@@ -252,7 +261,7 @@ impl fmt::Display for Pattern {
         if let Some(port) = self.port.filter(|port| self.scheme.as_deref().and_then(implied_port) != Some(*port)) {
             write!(f, ":{port}")?;
         }
-        f.write_str(&self.path)
+        f.write_str(&self.path.plain)
     }
 }
 
@@ -344,7 +353,7 @@ mod tests {
             "/v1/%zz",
             "/v1/%2",
         ] {
-            assert_eq!(certain_path(path), None, "{path}");
+            assert_eq!(Path::of(path), None, "{path}");
             if let Ok(url) = format!("http://a{path}").parse() {
                 let target = Target::of(&url).unwrap();
                 assert!(!Pattern::parse("a/v1").unwrap().matches(&target), "{path}");
@@ -362,7 +371,7 @@ mod tests {
             let target = Target::of(&format!("http://a{path}").parse().unwrap()).unwrap();
             assert!(!Pattern::parse("a/v1").unwrap().may_match(&target), "{path}");
         }
-        assert_eq!(certain_path("/v1/%41%2fb%20c").as_deref(), Some("/v1/A%2Fb%20c"));
+        assert_eq!(Path::of("/v1/%41%2fb%20c").map(|path| path.plain).as_deref(), Some("/v1/A%2Fb%20c"));
     }
 
     #[test]

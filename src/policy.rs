@@ -5,10 +5,9 @@ use std::net::IpAddr;
 use http::Method;
 use http::request::Parts;
 use ipnet::IpNet;
-use url::Host;
 
 use crate::address::{canonical, special};
-use crate::pattern::{Pattern, Target, canonical_host};
+use crate::pattern::{Pattern, Target};
 
 /// Checked for each request before anything else, and again for each address before it is connected to.
 #[derive(Clone, Debug)]
@@ -56,33 +55,23 @@ impl Policy {
         Ok(())
     }
 
-    /// Whether an address may be connected to for this URL, which [`Self::check`] has let pass. The error says what the
+    /// Whether an address may be connected to for a target, which [`Self::check`] has let pass. The error says what the
     /// address is.
-    pub fn check_address(&self, uri: &http::Uri, address: IpAddr) -> Result<(), &'static str> {
+    pub fn check_address(&self, target: &Target, address: IpAddr) -> Result<(), &'static str> {
         let address = canonical(address);
         // an address that is denied is denied by whatever name
-        if let Some(target) = Target::of(uri).map(|target| target.at(address))
-            && self.deny.iter().any(|pattern| pattern.may_match(&target))
-        {
+        let there = target.at(address);
+        if self.deny.iter().any(|pattern| pattern.may_match(&there)) {
             return Err("in `deny`");
         }
+        // the URL is that of the address, and a rule names just that
+        let is_named = || target.is_at(address) && self.allow.iter().any(|pattern| pattern.names(target));
         match special(address) {
             None => Ok(()),
             Some(_) if self.allow_private || self.addresses.iter().any(|network| network.contains(&address)) => Ok(()),
-            Some(_) if self.is_named(uri, address) => Ok(()),
+            Some(_) if is_named() => Ok(()),
             Some(class) => Err(class),
         }
-    }
-
-    /// Whether the URL is that of the address, and a rule names just that.
-    fn is_named(&self, uri: &http::Uri, address: IpAddr) -> bool {
-        let literal = match uri.host().and_then(canonical_host) {
-            Some(Host::Ipv4(literal)) => IpAddr::V4(literal),
-            Some(Host::Ipv6(literal)) => IpAddr::V6(literal),
-            _ => return false,
-        };
-        let Some(target) = Target::of(uri) else { return false };
-        literal == address && self.allow.iter().any(|pattern| pattern.names(&target))
     }
 }
 
@@ -142,7 +131,7 @@ mod tests {
     #[test]
     fn an_address_is_reached_only_if_it_is_public_or_named() {
         let reaches = |policy: &Policy, url: &str, address: &str| {
-            policy.check_address(&url.parse().unwrap(), address.parse().unwrap()).is_ok()
+            policy.check_address(&Target::of(&url.parse().unwrap()).unwrap(), address.parse().unwrap()).is_ok()
         };
         let mut rules = policy(&["*", "http://127.0.0.1:8080", "[fd00::1]"]);
         assert!(reaches(&rules, "http://a/", "8.8.8.8"));

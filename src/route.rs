@@ -19,7 +19,7 @@ impl Upstream for Route {
     fn send(&self, request: http::Request<GuestBody>, timeouts: Timeouts, notes: &Arc<Stdio>) -> Answer {
         match self.table.find(request.uri()).and_then(|place| self.upstreams.get(place)) {
             Some(upstream) => upstream.send(request, timeouts, notes),
-            None => Box::pin(async { Err(ErrorCode::not_found()) }),
+            None => Box::pin(async { Err(ErrorCode::plain("destination-not-found")) }),
         }
     }
 }

@@ -31,13 +31,18 @@ pub fn of_server(scheme: &str, authority: &str, target: &[u8]) -> Result<Uri, St
     build(scheme, authority, target)
 }
 
-/// A server's own address as an authority, without the port that the scheme implies.
-pub fn authority_of(scheme: &str, host: &str, port: Option<u16>) -> String {
-    let implied = match scheme {
+/// The port that a scheme implies.
+pub fn implied_port(scheme: &str) -> Option<u16> {
+    match scheme {
         "http" => Some(80),
         "https" => Some(443),
         _ => None,
-    };
+    }
+}
+
+/// A server's own address as an authority, without the port that the scheme implies.
+pub fn authority_of(scheme: &str, host: &str, port: Option<u16>) -> String {
+    let implied = implied_port(scheme);
     let host = if host.contains(':') { format!("[{host}]") } else { host.to_owned() };
     match port.filter(|port| Some(*port) != implied) {
         None => host,

@@ -117,9 +117,7 @@ def once(*parts: bytes) -> Callable[[socket.socket], None]:
 
 def stalls_after(*parts: bytes) -> Callable[[socket.socket], None]:
     def behave(connection: socket.socket) -> None:
-        head_of(connection)
-        for part in parts:
-            connection.sendall(part)
+        once(*parts)(connection)
         connection.recv(1)  # until the other side gives up
 
     return behave

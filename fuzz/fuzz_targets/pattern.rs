@@ -5,6 +5,9 @@
 #[path = "../../src/pattern.rs"]
 #[allow(dead_code)]
 mod pattern;
+#[path = "../../src/url.rs"]
+#[allow(dead_code)]
+mod url;
 
 use pattern::{Pattern, Table, Target};
 

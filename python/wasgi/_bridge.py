@@ -91,13 +91,11 @@ async def feed(handle: FeedHandle, source: AsyncIterable[Any]) -> None:
             raise
     finally:
         del handle  # see `answer`
-        aclose = getattr(iterator, "aclose", None)
-        if aclose is not None:
-            await aclose()
+        await close(iterator)
 
 
 async def close(source: Any) -> None:
-    """Lets go of an async iterable of which nobody has read."""
+    """Lets go of an async iterable of which nobody reads any more."""
     aclose = getattr(source, "aclose", None)
     if aclose is not None:
         await aclose()

@@ -388,16 +388,14 @@ class _Exchange:
         for turn in itertools.count(1):
             if turn % _MOST_AT_ONCE == 0:
                 await asyncio.sleep(0)
-            if take_ready is not None and (ready := take_ready()) is not None:
-                chunk, last = ready
-                if last:
-                    await self.send_last(chunk)
-                    return
-                self.listen()
-            else:
-                self.listen()
-                if (chunk := await anext(chunks, None)) is None:
-                    break
+            ready: tuple[Any, bool] = (take_ready is not None and take_ready()) or (None, False)
+            chunk, last = ready
+            if last:
+                await self.send_last(chunk)
+                return
+            self.listen()
+            if chunk is None and (chunk := await anext(chunks, None)) is None:
+                break
             await self.send({"type": "http.response.body", "body": chunk, "more_body": True})
         await self.send_last(b"")
         if trailing:

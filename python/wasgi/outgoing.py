@@ -66,8 +66,8 @@ def route(table: Mapping[str, _Upstream]) -> Route:
     A pattern is ``"*"``, or ``[scheme://]host[:port][/path]``. A host that begins with ``*.`` means all below it.
     Without a scheme both are meant; without a port the scheme's own, or any port if there is no scheme. A path means
     itself and what is below it; a request whose path has dot segments, plain or encoded, fits no pattern with a path.
-    Hosts are compared as IDNA A-labels, addresses by value. The most special pattern is meant; a request that none fits
-    is answered with ``destination-not-found``.
+    Hosts are compared as IDNA A-labels, addresses by value. The most special pattern is meant; a request that none
+    fits, or that some server could read as one for a more special pattern, is answered with ``destination-not-found``.
 
     Args:
         table: Upstreams by pattern.
@@ -247,13 +247,8 @@ def httpx(client: Any) -> Callable[[Request], Any]:
     library = _library(client)
     if hasattr(client, "send") and hasattr(client, "build_request"):
         timeout = client.timeout.as_dict()
-        if inspect.iscoroutinefunction(client.send):
-            return _async_upstream(
-                library, timeout, lambda request: client.send(request, stream=True, follow_redirects=False)
-            )
-        return _sync_upstream(
-            library, timeout, lambda request: client.send(request, stream=True, follow_redirects=False)
-        )
+        make = _async_upstream if inspect.iscoroutinefunction(client.send) else _sync_upstream
+        return make(library, timeout, lambda request: client.send(request, stream=True, follow_redirects=False))
     if hasattr(client, "handle_async_request"):
         return _async_upstream(library, {}, client.handle_async_request)
     if hasattr(client, "handle_request"):

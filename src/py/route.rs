@@ -8,10 +8,13 @@ use pyo3::prelude::*;
 use pyo3::types::{PyDict, PyMapping, PyString};
 use pyo3::{PyTraverseError, PyVisit};
 
+use super::errors::to_py;
 use super::loops::LoopCore;
 use super::message::PyRequest;
 use super::network::PyNetwork;
 use super::upstream::PyUpstream;
+use crate::code::ErrorCode;
+use crate::error::Error;
 use crate::outgoing::Upstream;
 use crate::pattern::Table;
 use crate::route::Route;
@@ -141,6 +144,5 @@ pub fn check_depth(py: Python<'_>) -> PyResult<()> {
     if depth < DEEPEST {
         return Ok(());
     }
-    let class = py.import(intern!(py, "wasgi.errors"))?.getattr(intern!(py, "LoopDetected"))?;
-    Err(PyErr::from_value(class.call0()?))
+    Err(to_py(py, &Error::Code(ErrorCode::plain("loop-detected"))))
 }

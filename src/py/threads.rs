@@ -10,7 +10,9 @@ use pyo3::prelude::*;
 use pyo3::types::PyDict;
 
 use super::bridge::Job;
+use super::errors::to_py;
 use super::lock;
+use crate::error::Error;
 use crate::process::PerProcess;
 
 /// Python threads for code that blocks: synchronous upstreams, iterators and files as bodies, sinks of output.
@@ -59,9 +61,8 @@ pub fn lend(py: Python<'_>) -> PyResult<Option<Lent>> {
         let mut state = lock(&threads.state);
         if state.lent >= MOST_LENT {
             // better than to wait for what no thread is left to do
-            let class = py.import("wasgi.errors")?.getattr("OverloadedError")?;
             let text = format!("{MOST_LENT} threads for code that blocks wait for others already");
-            return Err(PyErr::from_value(class.call1((text,))?));
+            return Err(to_py(py, &Error::Overloaded(text)));
         }
         state.lent += 1;
         let spare = state.may_grow();
