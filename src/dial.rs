@@ -1,286 +1,290 @@
-//! Connecting: names resolved, each address checked before it is used, under one limit of time; and what failures are.
+//! Connecting: a name resolved once, each address checked before it is used, through a proxy or not, with TLS or not.
 
-use std::error::Error as StdError;
 use std::io;
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::pin::Pin;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU8, Ordering};
 use std::task::{Context, Poll};
 use std::time::Duration;
 
-use http::Uri;
-use hyper_util::client::legacy::connect::{Connected, Connection};
-use hyper_util::rt::TokioIo;
+use http::{HeaderValue, Uri};
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::TcpStream;
-use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::task::JoinSet;
-use tower_service::Service;
+use tokio::time::Sleep;
 use url::Host;
 
-use crate::code::{ErrorCode, Payload};
+use crate::failure::{Undialled, Unread};
 use crate::pattern::{Target, canonical_host};
 use crate::policy::Policy;
+use crate::proxy::{Goal, Kind, Proxies, Proxy};
+use crate::resolve::Resolve;
+use crate::tls::Tls;
 use crate::url::implied_port;
 
 /// How long one address is tried alone before the next one is tried as well (RFC 8305, 5).
 const STAGGER: Duration = Duration::from_millis(250);
 
-/// Why there is no connection.
-#[derive(Debug, thiserror::Error)]
-pub enum Undialled {
-    #[error("all {0} connections that this `Network` may have are taken (`max_connections`)")]
-    Full(usize),
-    #[error("its name was not resolved: {0}")]
-    Name(#[source] io::Error),
-    #[error("its name has no address")]
-    NoAddress,
-    #[error("its address is prohibited: {0} is {1}")]
-    Prohibited(SocketAddr, &'static str),
-    #[error("connecting took longer than {0:?}")]
-    Late(Duration),
-    #[error("{0}")]
-    Tcp(#[source] io::Error),
+/// Whom connections are for, in canonical form: what one may be kept for, too.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct Origin {
+    pub secure: bool,
+    pub host: Host,
+    pub port: u16,
 }
 
-type Boxed = Box<dyn StdError + Send + Sync>;
-type Dialling<T> = Pin<Box<dyn Future<Output = Result<T, Boxed>> + Send>>;
+impl Origin {
+    pub fn of(uri: &Uri) -> Option<Self> {
+        let scheme = uri.scheme_str()?;
+        let port = uri.port_u16().or_else(|| implied_port(scheme))?;
+        Some(Self { secure: scheme == "https", host: canonical_host(uri.host()?)?, port })
+    }
 
-/// Makes TCP connections to addresses that the policy lets pass.
-#[derive(Clone)]
+    fn uri(&self) -> Result<Uri, Undialled> {
+        let scheme = if self.secure { "https" } else { "http" };
+        let authority = format!("{}:{}", self.host, self.port);
+        Uri::builder().scheme(scheme).authority(authority).path_and_query("/").build().map_err(|_| Undialled::NoHost)
+    }
+}
+
+/// How far connecting has come, for whoever's patience ends.
+#[derive(Default)]
+pub struct Stage(AtomicU8);
+
+impl Stage {
+    /// For somebody else's connection to be given back, or to come up.
+    const WAITING: u8 = 0;
+    const RESOLVING: u8 = 1;
+    const CONNECTING: u8 = 2;
+
+    fn reach(&self, stage: u8) {
+        self.0.store(stage, Ordering::Relaxed);
+    }
+
+    /// What it is that took longer than this.
+    pub fn late(&self, limit: Duration) -> Undialled {
+        match self.0.load(Ordering::Relaxed) {
+            Self::WAITING => Undialled::Full(limit),
+            Self::RESOLVING => Undialled::NameLate(limit),
+            _ => Undialled::Late(limit),
+        }
+    }
+}
+
+trait Io: AsyncRead + AsyncWrite + Send + Unpin {}
+impl<T: AsyncRead + AsyncWrite + Send + Unpin> Io for T {}
+
+/// A connection that has been made.
+pub struct Link {
+    pub wire: Wire,
+    pub http2: bool,
+    /// Where it leads, if we know: a proxy that looks names up itself does not say.
+    pub address: Option<IpAddr>,
+    /// Whether a proxy reads the requests, and what each is to tell it.
+    pub relay: Option<Relay>,
+}
+
+#[derive(Clone, Debug)]
+pub struct Relay {
+    pub authorization: Option<HeaderValue>,
+}
+
+/// Makes connections to addresses that the policy lets pass.
 pub struct Dialer {
-    policy: Arc<Policy>,
-    permits: Arc<Semaphore>,
-    most: usize,
+    pub policy: Arc<Policy>,
+    pub resolver: Arc<dyn Resolve>,
+    pub proxies: Arc<Proxies>,
+    pub tls: Tls,
+    /// HTTP/2 without TLS, by prior knowledge (RFC 9113, 3.3).
+    pub h2c: bool,
+    /// How long a peer may leave unread what is written to it.
+    pub unread: Option<Duration>,
 }
 
 impl Dialer {
-    pub fn new(policy: Arc<Policy>, permits: Arc<Semaphore>) -> Self {
-        let most = permits.available_permits();
-        Self { policy, permits, most }
+    pub async fn dial(&self, origin: &Origin, target: &Target, stage: &Stage) -> Result<Link, Undialled> {
+        let proxy = self.proxies.proxy_for(&origin.uri()?).map_err(Undialled::Proxy)?;
+        let (stream, address, relay) = match proxy {
+            None => {
+                let (stream, address) = race(self.checked(origin, target, stage).await?, stage).await?;
+                let stream: Box<dyn Io> = Box::new(stream);
+                (stream, Some(address.ip()), None)
+            }
+            Some(proxy) => self.through(&proxy, origin, target, stage).await?,
+        };
+        stage.reach(Stage::CONNECTING);
+        if !origin.secure {
+            return Ok(Link { wire: Wire::new(stream, self.unread), http2: self.h2c, address, relay });
+        }
+        let (stream, http2) = self.tls.with_server(&origin.host, stream).await.map_err(Undialled::Tls)?;
+        Ok(Link { wire: Wire::new(Box::new(stream), self.unread), http2, address, relay: None })
     }
 
-    async fn dial(self, uri: Uri) -> Result<Dialled, Undialled> {
-        let permit = self.permits.try_acquire_owned().map_err(|_| Undialled::Full(self.most))?;
-        let port = uri.port_u16().or_else(|| uri.scheme_str().and_then(implied_port)).unwrap_or(443);
-        let found: Vec<SocketAddr> = match uri.host().and_then(canonical_host).ok_or(Undialled::NoAddress)? {
-            Host::Ipv4(address) => vec![(address, port).into()],
-            Host::Ipv6(address) => vec![(address, port).into()],
-            Host::Domain(name) => tokio::net::lookup_host((name, port)).await.map_err(Undialled::Name)?.collect(),
-        };
-        // what is checked here is what is connected to: nothing is resolved a second time
-        let target = Target::of(&uri).ok_or(Undialled::NoAddress)?;
-        let mut refused = Undialled::NoAddress;
+    /// The addresses of an origin that may be connected to. What is checked here is what is connected to: nothing is resolved
+    /// a second time.
+    async fn checked(&self, origin: &Origin, target: &Target, stage: &Stage) -> Result<Vec<SocketAddr>, Undialled> {
+        let mut refused = None;
         let mut allowed = Vec::new();
-        for address in found {
-            match self.policy.check_address(&target, address.ip()) {
-                Ok(()) => allowed.push(address),
-                Err(class) => refused = Undialled::Prohibited(address, class),
+        for address in self.resolved(&origin.host, stage).await? {
+            match self.policy.check_address(target, address) {
+                Ok(()) => allowed.push((address, origin.port).into()),
+                Err(class) => refused = Some(Undialled::Prohibited((address, origin.port).into(), class)),
             }
         }
-        if allowed.is_empty() {
-            return Err(refused);
+        match refused {
+            Some(refused) if allowed.is_empty() => Err(refused),
+            _ => Ok(allowed),
         }
-        let stream = race(allowed).await.map_err(Undialled::Tcp)?;
-        let _ = stream.set_nodelay(true);
-        Ok(Dialled { io: TokioIo::new(stream), _permit: permit })
+    }
+
+    async fn resolved(&self, host: &Host, stage: &Stage) -> Result<Vec<IpAddr>, Undialled> {
+        Ok(match host {
+            Host::Ipv4(address) => vec![(*address).into()],
+            Host::Ipv6(address) => vec![(*address).into()],
+            Host::Domain(name) => {
+                stage.reach(Stage::RESOLVING);
+                let found = self.resolver.resolve(name.clone()).await?;
+                if found.is_empty() {
+                    return Err(crate::resolve::Unresolved::NoAddress.into());
+                }
+                found
+            }
+        })
+    }
+
+    /// By a tunnel to an address that has been checked, or to a name if the proxy is to resolve it. The proxy's own address is
+    /// its owner's choice, and not checked.
+    async fn through(
+        &self,
+        proxy: &Proxy,
+        origin: &Origin,
+        target: &Target,
+        stage: &Stage,
+    ) -> Result<(Box<dyn Io>, Option<IpAddr>, Option<Relay>), Undialled> {
+        let goals: Vec<(Goal, Option<IpAddr>)> = match &origin.host {
+            Host::Domain(name) if proxy.resolves => vec![(Goal::Name(name.clone(), origin.port), None)],
+            _ => {
+                let addresses = self.checked(origin, target, stage).await?;
+                addresses.into_iter().map(|address| (Goal::Address(address), Some(address.ip()))).collect()
+            }
+        };
+        let mut failure = Undialled::NoHost;
+        for (goal, address) in goals {
+            let stream = self.reach(proxy, stage).await.map_err(|error| Undialled::NoProxy(Box::new(error)))?;
+            // a name without TLS needs no tunnel: the proxy asks for us
+            if !origin.secure && address.is_none() && proxy.kind != Kind::Socks && !self.h2c {
+                return Ok((stream, None, Some(Relay { authorization: proxy.authorization() })));
+            }
+            match proxy.tunnel(stream, &goal).await {
+                Ok(stream) => return Ok((stream, address, None)),
+                Err(error) => failure = error.into(),
+            }
+        }
+        Err(failure)
+    }
+
+    /// A connection to a proxy.
+    async fn reach(&self, proxy: &Proxy, stage: &Stage) -> Result<Box<dyn Io>, Undialled> {
+        let found = self.resolved(&proxy.host, stage).await?;
+        let (stream, _) = race(found.into_iter().map(|address| (address, proxy.port).into()).collect(), stage).await?;
+        match proxy.kind {
+            Kind::Https => Ok(Box::new(self.tls.with_proxy(&proxy.host, stream).await.map_err(Undialled::Tls)?)),
+            Kind::Http | Kind::Socks => Ok(Box::new(stream)),
+        }
     }
 }
 
 /// The first of these that answers; each is tried when the one before has failed, or has had its time alone.
-async fn race(addresses: Vec<SocketAddr>) -> io::Result<TcpStream> {
+async fn race(addresses: Vec<SocketAddr>, stage: &Stage) -> Result<(TcpStream, SocketAddr), Undialled> {
+    stage.reach(Stage::CONNECTING);
+    let connect = |address| async move { TcpStream::connect(address).await.map(|stream| (stream, address)) };
     let mut left = addresses.into_iter();
     let mut attempts = JoinSet::new();
     let mut failure = io::Error::from(io::ErrorKind::AddrNotAvailable);
     if let Some(first) = left.next() {
-        attempts.spawn(TcpStream::connect(first));
+        attempts.spawn(connect(first));
     }
     while !attempts.is_empty() {
         match tokio::time::timeout(STAGGER, attempts.join_next()).await {
-            Ok(Some(Ok(Ok(stream)))) => return Ok(stream),
+            Ok(Some(Ok(Ok((stream, address))))) => {
+                let _ = stream.set_nodelay(true);
+                return Ok((stream, address));
+            }
             Ok(Some(Ok(Err(error)))) => failure = error,
             Ok(Some(Err(_)) | None) | Err(_) => {}
         }
         if let Some(next) = left.next() {
-            attempts.spawn(TcpStream::connect(next));
+            attempts.spawn(connect(next));
         }
     }
-    Err(failure)
+    Err(Undialled::Tcp(failure))
 }
 
-impl Service<Uri> for Dialer {
-    type Response = Dialled;
-    type Error = Boxed;
-    type Future = Dialling<Dialled>;
+/// A connection's bytes. It fails when its peer leaves unread for too long what is written to it.
+pub struct Wire {
+    io: Box<dyn Io>,
+    unread: Option<Duration>,
+    pause: Option<Pin<Box<Sleep>>>,
+    /// Dropped with the connection, not sooner.
+    kept: Option<Box<dyn Send>>,
+}
 
-    fn poll_ready(&mut self, _: &mut Context<'_>) -> Poll<Result<(), Boxed>> {
-        Poll::Ready(Ok(()))
+impl Wire {
+    fn new(io: Box<dyn Io>, unread: Option<Duration>) -> Self {
+        Self { io, unread, pause: None, kept: None }
     }
 
-    fn call(&mut self, uri: Uri) -> Self::Future {
-        let dialer = self.clone();
-        Box::pin(async move { dialer.dial(uri).await.map_err(Into::into) })
+    /// Keeps something for as long as there is the connection.
+    pub fn keep(&mut self, kept: impl Send + 'static) {
+        self.kept = Some(Box::new(kept));
+    }
+
+    fn timed<T>(&mut self, cx: &mut Context<'_>, written: Poll<io::Result<T>>) -> Poll<io::Result<T>> {
+        let Some(limit) = self.unread else { return written };
+        if written.is_ready() {
+            self.pause = None;
+            return written;
+        }
+        let pause = self.pause.get_or_insert_with(|| Box::pin(tokio::time::sleep(limit)));
+        match pause.as_mut().poll(cx) {
+            Poll::Ready(()) => Poll::Ready(Err(io::Error::other(Unread(limit)))),
+            Poll::Pending => Poll::Pending,
+        }
     }
 }
 
-/// A connection, and its place among those that may be.
-pub struct Dialled {
-    io: TokioIo<TcpStream>,
-    _permit: OwnedSemaphorePermit,
-}
-
-impl Connection for Dialled {
-    fn connected(&self) -> Connected {
-        Connected::new()
-    }
-}
-
-impl hyper::rt::Read for Dialled {
-    fn poll_read(
-        mut self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-        buffer: hyper::rt::ReadBufCursor<'_>,
-    ) -> Poll<io::Result<()>> {
+impl AsyncRead for Wire {
+    fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buffer: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
         Pin::new(&mut self.io).poll_read(cx, buffer)
     }
 }
 
-impl hyper::rt::Write for Dialled {
+impl AsyncWrite for Wire {
     fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buffer: &[u8]) -> Poll<io::Result<usize>> {
-        Pin::new(&mut self.io).poll_write(cx, buffer)
+        let written = Pin::new(&mut self.io).poll_write(cx, buffer);
+        self.timed(cx, written)
+    }
+
+    fn poll_write_vectored(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buffers: &[io::IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        let written = Pin::new(&mut self.io).poll_write_vectored(cx, buffers);
+        self.timed(cx, written)
+    }
+
+    fn is_write_vectored(&self) -> bool {
+        self.io.is_write_vectored()
     }
 
     fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.io).poll_flush(cx)
+        let flushed = Pin::new(&mut self.io).poll_flush(cx);
+        self.timed(cx, flushed)
     }
 
     fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         Pin::new(&mut self.io).poll_shutdown(cx)
     }
-}
-
-/// A connector under a limit of time, TLS included.
-#[derive(Clone)]
-pub struct Timed<C> {
-    connector: C,
-    limit: Duration,
-}
-
-impl<C> Timed<C> {
-    pub fn new(connector: C, limit: Duration) -> Self {
-        Self { connector, limit }
-    }
-}
-
-impl<C> Service<Uri> for Timed<C>
-where
-    C: Service<Uri, Error = Boxed>,
-    C::Future: Send + 'static,
-    C::Response: 'static,
-{
-    type Response = C::Response;
-    type Error = Boxed;
-    type Future = Dialling<C::Response>;
-
-    fn poll_ready(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), Boxed>> {
-        self.connector.poll_ready(cx)
-    }
-
-    fn call(&mut self, uri: Uri) -> Self::Future {
-        let (connecting, limit) = (self.connector.call(uri), self.limit);
-        Box::pin(async move {
-            match tokio::time::timeout(limit, connecting).await {
-                Ok(connected) => connected,
-                Err(_) => Err(Undialled::Late(limit).into()),
-            }
-        })
-    }
-}
-
-/// The error-code that a failure is to a guest, and what it was.
-pub fn code_of(error: &(dyn StdError + 'static)) -> (ErrorCode, String) {
-    let mut said = error.to_string();
-    let mut code = None;
-    let mut next = Some(error);
-    while let Some(cause) = next {
-        // the innermost that says something says it best
-        if let Some(found) = code_of_one(cause) {
-            code = Some(found);
-            said = cause.to_string();
-        }
-        next = cause.source().or_else(|| inner(cause));
-    }
-    let code = code.unwrap_or_else(|| ErrorCode::plain("HTTP-protocol-error"));
-    // one that ends while it is being made has no response to be incomplete
-    let connecting = error.downcast_ref::<hyper_util::client::legacy::Error>().is_some_and(|error| error.is_connect());
-    if connecting && code.name == "HTTP-response-incomplete" {
-        (ErrorCode::plain("connection-terminated"), said)
-    } else {
-        (code, said)
-    }
-}
-
-/// An `io::Error` does not give what it was made of as its source.
-fn inner<'a>(error: &'a (dyn StdError + 'static)) -> Option<&'a (dyn StdError + 'static)> {
-    let inner = error.downcast_ref::<io::Error>()?.get_ref()?;
-    Some(inner)
-}
-
-fn code_of_one(error: &(dyn StdError + 'static)) -> Option<ErrorCode> {
-    if let Some(undialled) = error.downcast_ref::<Undialled>() {
-        return Some(match undialled {
-            Undialled::Full(_) => ErrorCode::plain("connection-limit-reached"),
-            Undialled::Name(_) | Undialled::NoAddress => {
-                ErrorCode { name: "DNS-error", payload: Payload::Dns { rcode: None, info_code: None } }
-            }
-            Undialled::Prohibited(..) => ErrorCode::plain("destination-IP-prohibited"),
-            Undialled::Late(_) => ErrorCode::plain("connection-timeout"),
-            Undialled::Tcp(error) => code_of_tcp(error.kind()),
-        });
-    }
-    if let Some(error) = error.downcast_ref::<rustls::Error>() {
-        return Some(match error {
-            rustls::Error::InvalidCertificate(_) | rustls::Error::NoCertificatesPresented => {
-                ErrorCode::plain("TLS-certificate-error")
-            }
-            rustls::Error::AlertReceived(alert) => {
-                let (alert_id, alert_message) = (Some(u8::from(*alert)), Some(format!("{alert:?}")));
-                ErrorCode { name: "TLS-alert-received", payload: Payload::Tls { alert_id, alert_message } }
-            }
-            _ => ErrorCode::plain("TLS-protocol-error"),
-        });
-    }
-    if let Some(error) = error.downcast_ref::<hyper::Error>() {
-        return if error.is_parse_too_large() {
-            let payload = Payload::Size(None);
-            Some(ErrorCode { name: "HTTP-response-header-section-size", payload })
-        } else if error.is_incomplete_message() || error.is_closed() {
-            Some(ErrorCode::plain("HTTP-response-incomplete"))
-        } else if error.is_timeout() {
-            Some(ErrorCode::plain("HTTP-response-timeout"))
-        } else if error.is_parse() {
-            Some(ErrorCode::plain("HTTP-protocol-error"))
-        } else {
-            None
-        };
-    }
-    let error = error.downcast_ref::<io::Error>()?;
-    match error.kind() {
-        io::ErrorKind::ConnectionReset | io::ErrorKind::ConnectionAborted | io::ErrorKind::BrokenPipe => {
-            Some(ErrorCode::plain("connection-terminated"))
-        }
-        io::ErrorKind::UnexpectedEof => Some(ErrorCode::plain("HTTP-response-incomplete")),
-        io::ErrorKind::TimedOut => Some(ErrorCode::plain("connection-read-timeout")),
-        _ => None,
-    }
-}
-
-fn code_of_tcp(kind: io::ErrorKind) -> ErrorCode {
-    ErrorCode::plain(match kind {
-        io::ErrorKind::ConnectionRefused => "connection-refused",
-        io::ErrorKind::TimedOut => "connection-timeout",
-        io::ErrorKind::NetworkUnreachable | io::ErrorKind::HostUnreachable => "destination-IP-unroutable",
-        // no local port is left
-        io::ErrorKind::AddrNotAvailable | io::ErrorKind::AddrInUse => "connection-limit-reached",
-        _ => "destination-unavailable",
-    })
 }

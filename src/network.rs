@@ -1,126 +1,138 @@
 //! The real network, under a policy: an upstream without Python.
 
+use std::pin::Pin;
 use std::sync::{Arc, Mutex};
+use std::task::{Context, Poll};
 use std::time::Duration;
 
 use bytes::Bytes;
+use http::header::{CONNECTION, HOST, HeaderValue, PROXY_AUTHORIZATION, TE, TRANSFER_ENCODING};
+use http::request::Parts;
+use http::{HeaderMap, Request, Response, StatusCode, Uri};
 use http_body::{Body, Frame};
 use http_body_util::BodyExt;
-use hyper_rustls::{HttpsConnector, HttpsConnectorBuilder};
-use hyper_util::client::legacy::Client;
-use hyper_util::rt::{TokioExecutor, TokioTimer};
-use tokio::sync::Semaphore;
-use wasmtime_wasi_http::Error as HostError;
+use hyper::body::Incoming;
+use tokio::time::{Instant, Sleep};
+use wasmtime_wasi_http::{Error as HostError, WasiBody};
 
 use crate::body::GuestBody;
-use crate::code::ErrorCode;
-use crate::dial::{Dialer, Timed, code_of};
+use crate::code::{ErrorCode, Payload};
+use crate::dial::{Dialer, Origin, Stage};
 use crate::engine::generation;
+use crate::failure::{code_of, is_refused};
+use crate::flow::Side;
 use crate::outgoing::{Answer, Paced, Timeouts, Upstream};
+use crate::pattern::Target;
 use crate::policy::Policy;
+use crate::pool::{Lease, Pool};
+use crate::proxy::Proxies;
+use crate::resolve::System;
+use crate::sent::Sent;
 use crate::stdio::Stdio;
+use crate::stock::Caps;
 use crate::sync::lock;
+use crate::tls::Tls;
+use crate::url::implied_port;
 
 /// How a `Network` connects, and for how long it waits.
 #[derive(Clone, Debug)]
 pub struct Options {
-    /// Name, TCP and TLS together.
+    /// Name, TCP and TLS together, and the wait for a connection that is free.
     pub connect: Duration,
-    /// From the request to the head of its response.
+    /// From the connection to the head of the response.
     pub first_byte: Option<Duration>,
+    /// Between two chunks of the response; and for which the peer may leave unread what is written to it.
     pub between_bytes: Option<Duration>,
-    /// Of an idle connection's life.
-    pub idle: Duration,
-    /// At once, idle ones counted.
-    pub connections: usize,
+    /// From the request to the end of the response.
+    pub total: Option<Duration>,
+    pub caps: Caps,
+    /// Whether TLS offers it.
     pub http2: bool,
+    /// Whether it is spoken without TLS.
+    pub h2c: bool,
     /// Bytes of a response's head.
     pub head: u32,
+    /// Bytes of a response's body.
+    pub body: Option<u64>,
+    /// After failures that may pass.
+    pub retries: u32,
 }
 
 /// An upstream: requests that its policy lets pass are sent.
 pub struct Network {
     policy: Arc<Policy>,
-    options: Options,
+    options: Arc<Options>,
     tls: rustls::ClientConfig,
+    proxies: Arc<Proxies>,
     /// Connections belong to the runtime of one process.
-    client: Mutex<Option<(u64, Pool)>>,
+    pool: Mutex<Option<(u64, Arc<Pool>)>>,
 }
 
-type Pool = Client<Timed<HttpsConnector<Dialer>>, Sent>;
-
 impl Network {
-    pub fn new(policy: Policy, options: Options, tls: rustls::ClientConfig) -> Self {
-        Self { policy: Arc::new(policy), options, tls, client: Mutex::new(None) }
+    pub fn new(policy: Policy, options: Options, tls: rustls::ClientConfig, proxies: Proxies) -> Self {
+        let (policy, options, proxies) = (Arc::new(policy), Arc::new(options), Arc::new(proxies));
+        Self { policy, options, tls, proxies, pool: Mutex::new(None) }
     }
 
-    fn pool(&self) -> Pool {
-        let mut client = lock(&self.client);
-        match &*client {
-            Some((made, pool)) if *made == generation() => pool.clone(),
+    fn pool(&self) -> Arc<Pool> {
+        let mut made = lock(&self.pool);
+        match &*made {
+            Some((since, pool)) if *since == generation() => pool.clone(),
             _ => {
                 let pool = self.make_pool();
                 // a parent's belongs to a runtime that does not exist here: not even dropped
-                std::mem::forget(client.replace((generation(), pool.clone())));
+                std::mem::forget(made.replace((generation(), pool.clone())));
                 pool
             }
         }
     }
 
-    fn make_pool(&self) -> Pool {
-        let dialer = Dialer::new(self.policy.clone(), Arc::new(Semaphore::new(self.options.connections)));
-        let builder = HttpsConnectorBuilder::new().with_tls_config(self.tls.clone()).https_or_http().enable_http1();
-        let connector = match self.options.http2 {
-            true => builder.enable_http2().wrap_connector(dialer),
-            false => builder.wrap_connector(dialer),
+    fn make_pool(&self) -> Arc<Pool> {
+        let Options { http2, h2c, between_bytes, caps, head, .. } = *self.options;
+        let dialer = Dialer {
+            policy: self.policy.clone(),
+            resolver: Arc::new(System::new()),
+            proxies: self.proxies.clone(),
+            tls: Tls::new(self.tls.clone(), http2),
+            h2c,
+            unread: between_bytes,
         };
-        Client::builder(TokioExecutor::new())
-            .pool_timer(TokioTimer::new())
-            .timer(TokioTimer::new())
-            .pool_idle_timeout(self.options.idle)
-            .http1_max_buf_size(usize::try_from(self.options.head).unwrap_or(usize::MAX).max(8192))
-            .http2_max_header_list_size(self.options.head)
-            .http2_keep_alive_interval(Duration::from_secs(20))
-            .http2_keep_alive_timeout(Duration::from_secs(10))
-            .http2_keep_alive_while_idle(true)
-            .build(Timed::new(connector, self.options.connect))
+        Pool::new(dialer, caps, head, http2 || h2c)
+    }
+}
+
+impl Drop for Network {
+    fn drop(&mut self) {
+        let made = lock(&self.pool).take();
+        if made.as_ref().is_some_and(|(since, _)| *since != generation()) {
+            std::mem::forget(made);
+        }
     }
 }
 
 impl Upstream for Network {
-    fn send(&self, request: http::Request<GuestBody>, timeouts: Timeouts, notes: &Arc<Stdio>) -> Answer {
+    fn send(&self, request: Request<GuestBody>, timeouts: Timeouts, notes: &Arc<Stdio>) -> Answer {
         let (mut parts, body) = request.into_parts();
         if let Err(rule) = self.policy.check(&parts) {
             notes.note(format!("{} {} was denied: {rule}", parts.method, parts.uri));
             return Box::pin(async { Err(ErrorCode::denied()) });
         }
+        let (Some(origin), Some(target)) = (Origin::of(&parts.uri), Target::of(&parts.uri)) else {
+            return Box::pin(async { Err(ErrorCode::plain("HTTP-request-URI-invalid")) });
+        };
         // the connection's business: it writes them itself
-        parts.headers.remove(http::header::HOST);
-        let (pool, notes, connect) = (self.pool(), notes.clone(), self.options.connect);
-        let first_byte = shorter(self.options.first_byte, timeouts.first_byte);
-        let between_bytes = shorter(self.options.between_bytes, timeouts.between_bytes);
-        Box::pin(async move {
-            let url = parts.uri.clone();
-            let asked = async {
-                let body = Sent::of(&mut parts, body, connect).await;
-                pool.request(http::Request::from_parts(parts, body)).await
-            };
-            let answered = match first_byte {
-                Some(limit) => {
-                    tokio::time::timeout(limit, asked).await.map_err(|_| ErrorCode::plain("HTTP-response-timeout"))?
-                }
-                None => asked.await,
-            };
-            let response = answered.map_err(|error| {
-                let (code, why) = code_of(&error);
-                notes.note(format!("{url} was not reached: {why}; the guest is told `{code}`"));
-                code
-            })?;
-            Ok(response.map(|body| {
-                let body = body.map_err(|error| code_of(&error).0.into_host());
-                Paced::new(body, between_bytes, ()).boxed_unsync()
-            }))
-        })
+        parts.headers.remove(HOST);
+        let ask = Ask {
+            connect: shorter(Some(self.options.connect), timeouts.connect).unwrap_or(self.options.connect),
+            first_byte: shorter(self.options.first_byte, timeouts.first_byte),
+            between_bytes: shorter(self.options.between_bytes, timeouts.between_bytes),
+            pool: self.pool(),
+            options: self.options.clone(),
+            notes: notes.clone(),
+            origin,
+            target,
+        };
+        Box::pin(ask.answered(parts, body))
     }
 }
 
@@ -131,98 +143,247 @@ fn shorter(one: Option<Duration>, other: Option<Duration>) -> Option<Duration> {
     }
 }
 
-/// The body of a guest's request on its way out.
-pub struct Sent {
-    first: Option<Result<Frame<Bytes>, HostError>>,
-    rest: Option<GuestBody>,
+/// How many connections that have been kept may turn out dead, one after the other, before that is a failure.
+const STALE: u32 = 3;
+/// Before the first retry; twice as long before each next one.
+const PAUSE: Duration = Duration::from_millis(50);
+
+/// One request of a guest.
+struct Ask {
+    pool: Arc<Pool>,
+    options: Arc<Options>,
+    notes: Arc<Stdio>,
+    origin: Origin,
+    target: Target,
+    connect: Duration,
+    first_byte: Option<Duration>,
+    between_bytes: Option<Duration>,
 }
 
-impl Sent {
-    /// A GET or its like has a body only if something comes: without, it must not be framed as one. A guest that has begun one
-    /// and waits for the answer before it goes on is waited for no longer than `most`.
-    async fn of(parts: &mut http::request::Parts, mut body: GuestBody, most: Duration) -> Self {
-        let is_framed = parts.headers.contains_key(http::header::CONTENT_LENGTH);
-        if body.is_end_stream() {
-            return Self { first: None, rest: None };
-        }
-        if is_framed || !(parts.method.is_safe() || parts.method == http::Method::DELETE) {
-            return Self { first: None, rest: Some(body) };
-        }
-        let first = match tokio::time::timeout(most, body.frame()).await {
-            Ok(None) => return Self { first: None, rest: None },
-            Ok(first) => first,
-            Err(_) => None,
+/// An attempt that came to nothing.
+struct Failed {
+    code: ErrorCode,
+    why: String,
+    /// What to send if it is tried again; `None` if it must not be.
+    body: Option<Sent>,
+    /// It was the fault of a connection that had been kept: no attempt, really.
+    stale: bool,
+    may_pass: bool,
+}
+
+impl Ask {
+    async fn answered(self, parts: Parts, body: GuestBody) -> Result<Response<WasiBody>, ErrorCode> {
+        let total = self.options.total.map(|total| Instant::now() + total);
+        let asked = self.ask(parts, body);
+        let (response, lease) = match total {
+            Some(end) => tokio::time::timeout_at(end, asked).await.map_err(|_| late())??,
+            None => asked.await?,
         };
-        // else hyper would send none with a GET; with HTTP/2 it leaves this out
-        parts.headers.insert(http::header::TRANSFER_ENCODING, http::HeaderValue::from_static("chunked"));
-        Self { first, rest: Some(body) }
+        let (limit, between_bytes) = (self.options.body, self.between_bytes);
+        Ok(response.map(|incoming| {
+            let body = Received::new(incoming, lease, limit, total);
+            Paced::new(body, between_bytes, ()).boxed_unsync()
+        }))
+    }
+
+    async fn ask(&self, mut parts: Parts, body: GuestBody) -> Result<(Response<Incoming>, Lease), ErrorCode> {
+        let mut body = Sent::of(&mut parts, body, self.connect).await;
+        let (mut stale, mut retries, mut pause) = (STALE, self.options.retries, PAUSE);
+        loop {
+            let failed = match self.attempt(&parts, body).await {
+                Ok(answered) => return Ok(answered),
+                Err(failed) => failed,
+            };
+            let (url, code, why) = (&parts.uri, failed.code, failed.why);
+            body = match failed.body {
+                Some(body) if failed.stale && stale > 0 => {
+                    stale -= 1;
+                    body
+                }
+                Some(body) if failed.may_pass && retries > 0 => {
+                    retries -= 1;
+                    self.notes.note(format!("{url} was not reached: {why}; it is tried again"));
+                    tokio::time::sleep(pause).await;
+                    pause = pause.saturating_mul(2);
+                    body
+                }
+                _ => {
+                    self.notes.note(format!("{url} was not reached: {why}; the guest is told `{code}`"));
+                    return Err(code);
+                }
+            };
+        }
+    }
+
+    async fn attempt(&self, parts: &Parts, body: Sent) -> Result<(Response<Incoming>, Lease), Failed> {
+        let stage = Stage::default();
+        let connected = tokio::time::timeout(self.connect, self.pool.checkout(&self.origin, &self.target, &stage));
+        let mut lease = match connected.await.unwrap_or_else(|_| Err(stage.late(self.connect))) {
+            Ok(lease) => lease,
+            Err(error) => {
+                let (code, why) = code_of(&error);
+                return Err(Failed { code, why, body: Some(body), stale: false, may_pass: error.may_pass() });
+            }
+        };
+        // one that does nothing twice, and can be made again
+        let repeats = parts.method.is_idempotent() && body.is_end_stream();
+        let request = self.written(parts, body, &lease);
+        let answered = match self.first_byte {
+            Some(limit) => match tokio::time::timeout(limit, lease.send(request)).await {
+                Ok(answered) => answered,
+                Err(_) => {
+                    let why = format!("no answer came for {limit:?}");
+                    return Err(Failed { code: late(), why, body: None, stale: false, may_pass: false });
+                }
+            },
+            None => lease.send(request).await,
+        };
+        match answered {
+            Ok(response) => match self.refused(&response, lease.is_http2()) {
+                Some(code) => {
+                    let why = "its response cannot be passed on".into();
+                    Err(Failed { code, why, body: None, stale: false, may_pass: false })
+                }
+                None => Ok((response, lease)),
+            },
+            Err(unanswered) => {
+                let (code, why) = code_of(&unanswered.error);
+                let was_cut = matches!(code.name, "HTTP-response-incomplete" | "connection-terminated");
+                let unsent = unanswered.request.map(Request::into_body);
+                let stale = lease.is_kept() && (unsent.is_some() || was_cut) || is_refused(&unanswered.error);
+                let body = unsent.or_else(|| repeats.then_some(Sent::NOTHING));
+                Err(Failed { code, why, body, stale, may_pass: was_cut })
+            }
+        }
+    }
+
+    /// The request as it is on the wire.
+    fn written(&self, parts: &Parts, body: Sent, lease: &Lease) -> Request<Sent> {
+        let mut request = Request::new(body);
+        *request.method_mut() = parts.method.clone();
+        *request.headers_mut() = parts.headers.clone();
+        *request.uri_mut() = parts.uri.clone();
+        if lease.is_http2() {
+            return request;
+        }
+        if let Some(host) = host_of(&parts.uri) {
+            request.headers_mut().insert(HOST, host);
+        }
+        if parts.headers.contains_key(TE) {
+            // RFC 9110, 10.1.4
+            request.headers_mut().insert(CONNECTION, HeaderValue::from_static("te"));
+        }
+        match lease.relay() {
+            Some(relay) => {
+                if let Some(authorization) = &relay.authorization {
+                    request.headers_mut().insert(PROXY_AUTHORIZATION, authorization.clone());
+                }
+            }
+            None => *request.uri_mut() = origin_form(&parts.uri),
+        }
+        request
+    }
+
+    /// A response that no guest can take.
+    fn refused(&self, response: &Response<Incoming>, http2: bool) -> Option<ErrorCode> {
+        // HTTP/1.1 has counted its bytes itself
+        let size = if http2 { list_size(response.headers()) } else { 0 };
+        if size > u64::from(self.options.head) {
+            return Some(Side::Response.header_size(size));
+        }
+        if response.status() == StatusCode::SWITCHING_PROTOCOLS {
+            return Some(ErrorCode::plain("HTTP-upgrade-failed"));
+        }
+        let coding = response.headers().get(TRANSFER_ENCODING).filter(|_| !http2)?;
+        if coding.as_bytes().eq_ignore_ascii_case(b"chunked") {
+            return None;
+        }
+        let payload = Payload::Text(Some(String::from_utf8_lossy(coding.as_bytes()).into_owned()));
+        Some(ErrorCode { name: "HTTP-response-transfer-coding", payload })
     }
 }
 
-impl Body for Sent {
+/// RFC 9113, 6.5.2.
+fn list_size(fields: &HeaderMap) -> u64 {
+    fields.iter().map(|(name, value)| (name.as_str().len() + value.len() + 32) as u64).sum()
+}
+
+fn late() -> ErrorCode {
+    ErrorCode::plain("HTTP-response-timeout")
+}
+
+/// RFC 9110, 7.2: the port only if it is not the scheme's own.
+fn host_of(uri: &Uri) -> Option<HeaderValue> {
+    let (authority, host) = (uri.authority()?, uri.host()?);
+    let is_implied = uri.port_u16().is_some_and(|port| uri.scheme_str().and_then(implied_port) == Some(port));
+    HeaderValue::from_str(if is_implied { host } else { authority.as_str() }).ok()
+}
+
+/// RFC 9112, 3.2.1.
+fn origin_form(uri: &Uri) -> Uri {
+    let path = uri.path_and_query().map_or("/", |path| path.as_str());
+    let rooted = if path.starts_with('/') { path.to_owned() } else { format!("/{path}") };
+    Uri::try_from(rooted).unwrap_or_else(|_| Uri::from_static("/"))
+}
+
+/// The body of a response, and the connection that it comes on.
+struct Received {
+    incoming: Incoming,
+    /// Given back at the body's clean end.
+    lease: Option<Lease>,
+    limit: Option<u64>,
+    passed: u64,
+    end: Option<Pin<Box<Sleep>>>,
+}
+
+impl Received {
+    fn new(incoming: Incoming, lease: Lease, limit: Option<u64>, total: Option<Instant>) -> Self {
+        let end = total.map(|end| Box::pin(tokio::time::sleep_until(end)));
+        let mut body = Self { incoming, lease: Some(lease), limit, passed: 0, end };
+        body.settle();
+        body
+    }
+
+    fn settle(&mut self) {
+        if self.incoming.is_end_stream()
+            && let Some(lease) = self.lease.take()
+        {
+            lease.finish();
+        }
+    }
+
+    fn fail(&mut self, code: ErrorCode) -> Poll<Option<Result<Frame<Bytes>, HostError>>> {
+        self.lease = None;
+        Poll::Ready(Some(Err(code.into_host())))
+    }
+}
+
+impl Body for Received {
     type Data = Bytes;
     type Error = HostError;
 
-    fn poll_frame(
-        mut self: std::pin::Pin<&mut Self>,
-        cx: &mut std::task::Context<'_>,
-    ) -> std::task::Poll<Option<Result<Frame<Bytes>, Self::Error>>> {
-        if let Some(first) = self.first.take() {
-            return std::task::Poll::Ready(Some(first));
-        }
-        match &mut self.rest {
-            Some(rest) => std::pin::Pin::new(rest).poll_frame(cx),
-            None => std::task::Poll::Ready(None),
-        }
-    }
-
-    fn is_end_stream(&self) -> bool {
-        self.first.is_none() && self.rest.is_none()
-    }
-}
-
-/// What TLS trusts, and who it says it is.
-pub struct Trust {
-    /// PEM; besides the platform's, or alone.
-    pub authorities: Option<Vec<u8>>,
-    pub only_these: bool,
-    /// A certificate chain and its key, PEM.
-    pub client: Option<(Vec<u8>, Vec<u8>)>,
-}
-
-impl Trust {
-    /// The error says what is wrong.
-    pub fn config(&self) -> Result<rustls::ClientConfig, String> {
-        use rustls::pki_types::pem::PemObject;
-        use rustls::pki_types::{CertificateDer, PrivateKeyDer};
-        let certificates = |name: &str, pem: &[u8]| {
-            let found: Result<Vec<_>, _> = CertificateDer::pem_slice_iter(pem).collect();
-            let found = found.map_err(|error| format!("`{name}` is no PEM: {error}"))?;
-            if found.is_empty() { Err(format!("`{name}` has no certificate")) } else { Ok(found) }
-        };
-        let provider = Arc::new(rustls::crypto::ring::default_provider());
-        let builder = rustls::ClientConfig::builder_with_provider(provider.clone())
-            .with_safe_default_protocol_versions()
-            .map_err(|error| error.to_string())?;
-        let extra = match &self.authorities {
-            Some(pem) => certificates("ca", pem)?,
-            None => Vec::new(),
-        };
-        let builder = if self.only_these {
-            let mut roots = rustls::RootCertStore::empty();
-            for certificate in extra {
-                roots.add(certificate).map_err(|error| format!("`ca`: {error}"))?;
+    fn poll_frame(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, HostError>>> {
+        let this = &mut *self;
+        match Pin::new(&mut this.incoming).poll_frame(cx) {
+            Poll::Ready(Some(Ok(frame))) => {
+                this.passed += frame.data_ref().map_or(0, |data| data.len() as u64);
+                if this.limit.is_some_and(|limit| this.passed > limit) {
+                    return this.fail(Side::Response.body_size(this.passed));
+                }
+                this.settle();
+                Poll::Ready(Some(Ok(frame)))
             }
-            builder.with_root_certificates(roots)
-        } else {
-            let verifier = rustls_platform_verifier::Verifier::new_with_extra_roots(extra, provider)
-                .map_err(|error| format!("the platform's certificates cannot be read: {error}"))?;
-            builder.dangerous().with_custom_certificate_verifier(Arc::new(verifier))
-        };
-        let Some((chain, key)) = &self.client else { return Ok(builder.with_no_client_auth()) };
-        let key = PrivateKeyDer::from_pem_slice(key).map_err(|error| format!("`client_key` is no PEM: {error}"))?;
-        builder
-            .with_client_auth_cert(certificates("client_cert", chain)?, key)
-            .map_err(|error| format!("`client_cert`: {error}"))
+            Poll::Ready(Some(Err(error))) => this.fail(code_of(&error).0),
+            Poll::Ready(None) => {
+                if let Some(lease) = this.lease.take() {
+                    lease.finish();
+                }
+                Poll::Ready(None)
+            }
+            Poll::Pending => match this.end.as_mut().map(|end| end.as_mut().poll(cx)) {
+                Some(Poll::Ready(())) => this.fail(late()),
+                _ => Poll::Pending,
+            },
+        }
     }
 }

@@ -148,7 +148,7 @@ impl WasiHttpHooks for Hooks {
         let head_only = parts.method == http::Method::HEAD;
         let answer = upstream.send(http::Request::from_parts(parts, body), timeouts, self.exchange.stdio());
         Box::new(async move {
-            let response = within(timeouts, answer).await.map_err(ErrorCode::into_host)?;
+            let response = answer.await.map_err(ErrorCode::into_host)?;
             let size = fields::size(response.headers());
             if fields.is_some_and(|most| size > most) {
                 return Err(Side::Response.header_size(size).into_host());
@@ -165,11 +165,9 @@ impl WasiHttpHooks for Hooks {
     }
 }
 
-/// Waits for the head of a response no longer than the guest's options allow.
-///
-/// An upstream that is a function has no connecting of its own to be timed, so the two limits before the first byte
-/// count together, and a `connect-timeout` alone limits nothing here.
-async fn within(timeouts: Timeouts, answer: Answer) -> Result<http::Response<WasiBody>, ErrorCode> {
+/// Waits for the head of a response no longer than the guest's options allow: for upstreams that have no connecting of their
+/// own to be timed. The two limits before the first byte count together, and a `connect-timeout` alone limits nothing here.
+pub(crate) async fn within(timeouts: Timeouts, answer: Answer) -> Result<http::Response<WasiBody>, ErrorCode> {
     let Some(first_byte) = timeouts.first_byte else {
         return answer.await;
     };

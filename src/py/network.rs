@@ -10,9 +10,12 @@ use pyo3::prelude::*;
 use pyo3::types::PyString;
 
 use super::body::bytes_of;
-use crate::network::{Network, Options, Trust};
+use crate::network::{Network, Options};
 use crate::pattern::Pattern;
 use crate::policy::Policy;
+use crate::proxy::Proxies;
+use crate::stock::Caps;
+use crate::tls::Trust;
 
 #[pyclass(name = "Network", module = "wasgi", frozen)]
 pub struct PyNetwork {
@@ -69,8 +72,10 @@ fn positive(name: &str, given: i64) -> PyResult<usize> {
 impl PyNetwork {
     #[new]
     #[pyo3(signature = (allow, *, deny=None, methods=None, allow_private=false, addresses=None, ca=None, only_ca=false,
-        client_cert=None, client_key=None, http2=true, connect_timeout=10.0, first_byte_timeout=None,
-        between_bytes_timeout=None, idle_timeout=30.0, max_connections=256, response_fields=65536))]
+        client_cert=None, client_key=None, http2=true, h2c=false, proxy=None, no_proxy=None, proxy_resolves=false,
+        trust_env=false, connect_timeout=10.0, first_byte_timeout=None, between_bytes_timeout=None, timeout=None,
+        retries=0, idle_timeout=30.0, connection_lifetime=Some(300.0), max_connections=256,
+        max_connections_per_host=None, response_fields=65536, response_body=None))]
     #[allow(clippy::too_many_arguments)]
     fn new(
         allow: &Bound<'_, PyAny>,
@@ -83,12 +88,22 @@ impl PyNetwork {
         client_cert: Option<&Bound<'_, PyAny>>,
         client_key: Option<&Bound<'_, PyAny>>,
         http2: bool,
+        h2c: bool,
+        proxy: Option<&str>,
+        no_proxy: Option<&Bound<'_, PyAny>>,
+        proxy_resolves: bool,
+        trust_env: bool,
         connect_timeout: f64,
         first_byte_timeout: Option<f64>,
         between_bytes_timeout: Option<f64>,
+        timeout: Option<f64>,
+        retries: i64,
         idle_timeout: f64,
+        connection_lifetime: Option<f64>,
         max_connections: i64,
+        max_connections_per_host: Option<i64>,
         response_fields: i64,
+        response_body: Option<i64>,
     ) -> PyResult<Self> {
         let methods = methods
             .map(|given| {
@@ -128,17 +143,45 @@ impl PyNetwork {
         if only_ca && trust.authorities.is_none() {
             return Err(PyValueError::new_err("`only_ca` needs `ca`"));
         }
+        let proxies = match (proxy, trust_env) {
+            (Some(_), true) => return Err(PyValueError::new_err("`proxy` and `trust_env` exclude each other")),
+            (Some(url), false) => {
+                let direct = no_proxy.map(|given| texts("no_proxy", given)).transpose()?.unwrap_or_default();
+                let proxies = Proxies::new(url, &direct, proxy_resolves);
+                // not the URL itself: it may have a password
+                proxies.map_err(|why| PyValueError::new_err(format!("`proxy` cannot be used: {why}")))?
+            }
+            (None, _) if no_proxy.is_some() => return Err(PyValueError::new_err("`no_proxy` needs `proxy`")),
+            (None, true) => Proxies::of_environment(proxy_resolves),
+            (None, false) => Proxies::none(),
+        };
+        let total = positive("max_connections", max_connections)?;
+        let caps = Caps {
+            total,
+            per_origin: max_connections_per_host
+                .map_or(Ok(total), |given| positive("max_connections_per_host", given))?,
+            idle: seconds("idle_timeout", Some(idle_timeout))?.unwrap_or_default(),
+            lifetime: seconds("connection_lifetime", connection_lifetime)?,
+        };
+        let retries = u32::try_from(retries).ok().filter(|retries| *retries <= 16);
+        let body = response_body.map(|given| {
+            u64::try_from(given)
+                .map_err(|_| PyValueError::new_err(format!("`response_body` must not be below 0: {given}")))
+        });
         let options = Options {
             connect: seconds("connect_timeout", Some(connect_timeout))?.unwrap_or_default(),
             first_byte: seconds("first_byte_timeout", first_byte_timeout)?,
             between_bytes: seconds("between_bytes_timeout", between_bytes_timeout)?,
-            idle: seconds("idle_timeout", Some(idle_timeout))?.unwrap_or_default(),
-            connections: positive("max_connections", max_connections)?,
+            total: seconds("timeout", timeout)?,
+            caps,
             http2,
+            h2c,
             head: u32::try_from(positive("response_fields", response_fields)?).unwrap_or(u32::MAX),
+            body: body.transpose()?,
+            retries: retries.ok_or_else(|| PyValueError::new_err("`retries` must be from 0 to 16"))?,
         };
         let tls = trust.config().map_err(PyValueError::new_err)?;
-        Ok(Self { network: Arc::new(Network::new(policy, options, tls)), shown })
+        Ok(Self { network: Arc::new(Network::new(policy, options, tls, proxies)), shown })
     }
 
     fn __repr__(&self) -> &str {

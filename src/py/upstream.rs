@@ -17,7 +17,7 @@ use super::message::{PyRequest, PyResponse};
 use super::stats::Counted;
 use crate::body::GuestBody;
 use crate::code::ErrorCode;
-use crate::outgoing::{Answer, Timeouts, Upstream};
+use crate::outgoing::{Answer, Timeouts, Upstream, within};
 use crate::stdio::Stdio;
 
 /// The callable, as one exchange calls it.
@@ -56,10 +56,11 @@ impl Upstream for PyUpstream {
         }
         lane.submit(Job::Call(call.clone()));
         let waiting = Waiting(call);
-        Box::pin(async move {
+        let answered = Box::pin(async move {
             let _waiting = waiting;
             answer.await.unwrap_or_else(|_| Err(ErrorCode::internal("the upstream gave no answer")))
-        })
+        });
+        Box::pin(within(timeouts, answered))
     }
 }
 

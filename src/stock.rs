@@ -1,0 +1,547 @@
+//! The connections that a pool has: who may use one, who may make one, who waits. No I/O is done here.
+//!
+//! Every connection has a [`Permit`] for as long as it is open; there are never more of them than the caps say, for one origin and
+//! in all. Whoever asks gets a connection that is free, or the right to make one, or waits in line until somebody gives
+//! either back.
+
+use std::collections::{HashMap, VecDeque};
+use std::sync::{Arc, Mutex, Weak};
+use std::time::{Duration, Instant};
+
+use tokio::sync::oneshot;
+
+use crate::dial::Origin;
+use crate::sync::lock;
+
+/// A connection, as far as that matters here.
+pub trait Keep: Sized + Send + 'static {
+    /// Whether a request may be sent on it.
+    fn is_usable(&self) -> bool;
+
+    fn born(&self) -> Instant;
+
+    /// One more handle to a connection on which many requests may be under way at once (HTTP/2).
+    fn share(&self) -> Option<Self>;
+
+    /// Whether there are other handles.
+    fn is_in_use(&self) -> bool;
+}
+
+#[derive(Clone, Copy, Debug)]
+pub struct Caps {
+    pub total: usize,
+    pub per_origin: usize,
+    /// How long a connection is kept that nobody uses.
+    pub idle: Duration,
+    /// How long a connection is used at all.
+    pub lifetime: Option<Duration>,
+}
+
+pub struct Stock<K: Keep> {
+    caps: Caps,
+    state: Mutex<State<K>>,
+}
+
+struct State<K: Keep> {
+    open: usize,
+    origins: HashMap<Origin, Kept<K>>,
+    waiting: VecDeque<Waiter<K>>,
+    /// Those that were made to go and have not gone yet.
+    leaving: usize,
+    reaping: bool,
+}
+
+/// Those of one origin.
+struct Kept<K> {
+    open: usize,
+    dialling: usize,
+    /// Since when; the one that was used last is the last.
+    idle: Vec<(K, Instant)>,
+    /// The one that all use, and since when nobody has.
+    shared: Option<(K, Instant)>,
+    /// Whether the last connection could be shared.
+    shares: Option<bool>,
+}
+
+impl<K> Kept<K> {
+    const NONE: Self = Self { open: 0, dialling: 0, idle: Vec::new(), shared: None, shares: None };
+
+    fn is_empty(&self) -> bool {
+        self.open == 0 && self.idle.is_empty() && self.shared.is_none()
+    }
+}
+
+struct Waiter<K: Keep> {
+    origin: Origin,
+    may_share: bool,
+    reply: oneshot::Sender<Grant<K>>,
+}
+
+pub enum Grant<K: Keep> {
+    Use(K),
+    Dial(Permit<K>),
+}
+
+/// The right to one connection; given back when it is dropped.
+pub struct Permit<K: Keep> {
+    stock: Weak<Stock<K>>,
+    origin: Origin,
+    dialling: bool,
+}
+
+impl<K: Keep> Permit<K> {
+    /// The connection is there: others need not wait to see what it will be.
+    pub fn connected(&mut self, shares: bool) {
+        let Some(stock) = self.stock.upgrade() else { return };
+        stock.change(|state, _| {
+            if let Some(kept) = state.origins.get_mut(&self.origin).filter(|_| self.dialling) {
+                kept.dialling -= 1;
+                kept.shares = Some(shares);
+            }
+            self.dialling = false;
+        });
+    }
+}
+
+impl<K: Keep> Drop for Permit<K> {
+    fn drop(&mut self) {
+        let Some(stock) = self.stock.upgrade() else { return };
+        stock.change(|state, left| {
+            state.open -= 1;
+            state.leaving = state.leaving.saturating_sub(1);
+            if let Some(kept) = state.origins.get_mut(&self.origin) {
+                kept.open -= 1;
+                kept.dialling -= usize::from(self.dialling);
+                // one that has ended by itself lies there still
+                left.extend(kept.idle.extract_if(.., |(one, _)| !one.is_usable()).map(|(one, _)| one));
+                left.extend(kept.shared.take_if(|(one, _)| !one.is_usable()).map(|(one, _)| one));
+                if kept.is_empty() {
+                    state.origins.remove(&self.origin);
+                }
+            }
+        });
+    }
+}
+
+/// A place in the line. What comes after nobody waits any more is passed on.
+pub struct Waiting<K: Keep> {
+    stock: Weak<Stock<K>>,
+    origin: Origin,
+    grant: oneshot::Receiver<Grant<K>>,
+}
+
+impl<K: Keep> Waiting<K> {
+    /// `None` if the stock is gone.
+    pub async fn granted(&mut self) -> Option<Grant<K>> {
+        (&mut self.grant).await.ok()
+    }
+}
+
+impl<K: Keep> Drop for Waiting<K> {
+    fn drop(&mut self) {
+        self.grant.close();
+        if let (Ok(Grant::Use(one)), Some(stock)) = (self.grant.try_recv(), self.stock.upgrade()) {
+            stock.put_back(&self.origin, one);
+        }
+    }
+}
+
+pub enum Asked<K: Keep> {
+    Granted(Grant<K>),
+    Wait(Waiting<K>),
+}
+
+impl<K: Keep> Stock<K> {
+    pub fn new(caps: Caps) -> Arc<Self> {
+        let (origins, waiting) = (HashMap::new(), VecDeque::new());
+        let state = State { open: 0, origins, waiting, leaving: 0, reaping: false };
+        Arc::new(Self { caps, state: Mutex::new(state) })
+    }
+
+    /// `may_share`: a connection that is being made may be one for all.
+    pub fn ask(self: &Arc<Self>, origin: &Origin, may_share: bool) -> Asked<K> {
+        let mut asked = None;
+        self.change(|state, left| {
+            if let Some(grant) = self.grant(state, origin, may_share, left) {
+                asked = Some(Asked::Granted(grant));
+                return;
+            }
+            let (reply, grant) = oneshot::channel();
+            state.waiting.push_back(Waiter { origin: origin.clone(), may_share, reply });
+            asked = Some(Asked::Wait(Waiting { stock: Arc::downgrade(self), origin: origin.clone(), grant }));
+        });
+        asked.unwrap_or_else(|| {
+            let (_, grant) = oneshot::channel();
+            Asked::Wait(Waiting { stock: Weak::new(), origin: origin.clone(), grant })
+        })
+    }
+
+    /// A connection that is free again.
+    pub fn put_back(self: &Arc<Self>, origin: &Origin, one: K) {
+        self.change(|state, left| match state.origins.get_mut(origin) {
+            Some(kept) if one.is_usable() && !self.is_old(&one) => kept.idle.push((one, Instant::now())),
+            _ => left.push(one),
+        });
+    }
+
+    /// A connection that all may use.
+    pub fn share(self: &Arc<Self>, origin: &Origin, one: K) {
+        self.change(|state, left| {
+            match state.origins.get_mut(origin) {
+                Some(kept) => left.extend(kept.shared.replace((one, Instant::now())).map(|(one, _)| one)),
+                None => left.push(one),
+            };
+        });
+    }
+
+    /// Ends what nobody has used for long. Says how long to wait before the next time; `None`: there is nothing left to end.
+    pub fn reap(self: &Arc<Self>) -> Option<Duration> {
+        let mut next = None;
+        self.change(|state, left| {
+            let now = Instant::now();
+            let is_over = |one: &K, since: Instant| now - since >= self.caps.idle || self.is_old(one);
+            for kept in state.origins.values_mut() {
+                left.extend(kept.idle.extract_if(.., |(one, since)| is_over(one, *since)).map(|(one, _)| one));
+                if let Some((one, since)) = &mut kept.shared
+                    && one.is_in_use()
+                {
+                    *since = now;
+                }
+                left.extend(kept.shared.take_if(|(one, since)| is_over(one, *since)).map(|(one, _)| one));
+                let oldest = kept.idle.iter().chain(&kept.shared).map(|(_, since)| *since).min();
+                next = [next, oldest].into_iter().flatten().min();
+            }
+            state.reaping = next.is_some();
+            next = next.map(|oldest: Instant| oldest + self.caps.idle);
+        });
+        // not more often than a tenth of the time that one may lie
+        next.map(|next| next.saturating_duration_since(Instant::now()).max(self.caps.idle / 10))
+    }
+
+    /// Whether somebody is to begin to reap.
+    pub fn begin_reaping(&self) -> bool {
+        let state = &mut *lock(&self.state);
+        let lies_there = |kept: &Kept<K>| !kept.idle.is_empty() || kept.shared.is_some();
+        !state.reaping && state.origins.values().any(lies_there) && {
+            state.reaping = true;
+            true
+        }
+    }
+
+    fn is_old(&self, one: &K) -> bool {
+        self.caps.lifetime.is_some_and(|lifetime| one.born().elapsed() >= lifetime)
+    }
+
+    /// Changes the state; then serves those who wait. Connections are dropped, and replies sent, when the lock has been released:
+    /// either may come back here.
+    fn change(self: &Arc<Self>, change: impl FnOnce(&mut State<K>, &mut Vec<K>)) {
+        let mut left = Vec::new();
+        let mut served = Vec::new();
+        {
+            let state = &mut *lock(&self.state);
+            change(state, &mut left);
+            let mut waiting = std::mem::take(&mut state.waiting);
+            waiting.retain(|waiter| !waiter.reply.is_closed());
+            while let Some(waiter) = waiting.pop_front() {
+                match self.grant(state, &waiter.origin, waiter.may_share, &mut left) {
+                    Some(grant) => served.push((waiter, grant)),
+                    None => state.waiting.push_back(waiter),
+                }
+            }
+            // what nobody uses makes room for those who wait for nothing else
+            while state.open >= self.caps.total && state.leaving < self.short_of_room(state) {
+                let Some(one) = state.evict() else { break };
+                state.leaving += 1;
+                left.push(one);
+            }
+        }
+        drop(left);
+        for (waiter, grant) in served {
+            if let Err(Grant::Use(one)) = waiter.reply.send(grant) {
+                self.put_back(&waiter.origin, one);
+            }
+        }
+    }
+
+    fn short_of_room(&self, state: &State<K>) -> usize {
+        let has_room = |waiter: &&Waiter<K>| {
+            let kept = state.origins.get(&waiter.origin);
+            kept.is_none_or(|kept| kept.open < self.caps.per_origin && kept.dialling == 0)
+        };
+        state.waiting.iter().filter(has_room).count()
+    }
+
+    /// Somebody has stopped to use one that is for all.
+    pub fn freed(self: &Arc<Self>) {
+        self.change(|_, _| ());
+    }
+
+    fn grant(
+        self: &Arc<Self>,
+        state: &mut State<K>,
+        origin: &Origin,
+        may_share: bool,
+        left: &mut Vec<K>,
+    ) -> Option<Grant<K>> {
+        let kept = match state.origins.get_mut(origin) {
+            Some(kept) => kept,
+            None if state.open < self.caps.total => state.origins.entry(origin.clone()).or_insert(Kept::NONE),
+            None => return None,
+        };
+        left.extend(kept.shared.take_if(|(one, _)| !one.is_usable() || self.is_old(one)).map(|(one, _)| one));
+        if let Some((shared, since)) = &mut kept.shared
+            && let Some(one) = shared.share()
+        {
+            *since = Instant::now();
+            return Some(Grant::Use(one));
+        }
+        while let Some((one, _)) = kept.idle.pop() {
+            if one.is_usable() && !self.is_old(&one) {
+                return Some(Grant::Use(one));
+            }
+            left.push(one);
+        }
+        let may_come = may_share && kept.shares != Some(false) && kept.dialling > 0;
+        if may_come || kept.open >= self.caps.per_origin || state.open >= self.caps.total {
+            return None;
+        }
+        state.open += 1;
+        kept.open += 1;
+        kept.dialling += 1;
+        Some(Grant::Dial(Permit { stock: Arc::downgrade(self), origin: origin.clone(), dialling: true }))
+    }
+}
+
+impl<K: Keep> State<K> {
+    /// The one that has been idle for longest.
+    fn evict(&mut self) -> Option<K> {
+        let since = |kept: &Kept<K>| {
+            let idle = kept.idle.first().map(|(_, since)| *since);
+            let shared = kept.shared.as_ref().filter(|(one, _)| !one.is_in_use()).map(|(_, since)| *since);
+            [idle, shared].into_iter().flatten().min()
+        };
+        let oldest = self
+            .origins
+            .iter()
+            .filter_map(|(origin, kept)| Some((since(kept)?, origin.clone())))
+            .min_by_key(|(since, _)| *since);
+        let kept = self.origins.get_mut(&oldest?.1)?;
+        match kept.shared.take_if(|(one, _)| !one.is_in_use()) {
+            Some((one, _)) => Some(one),
+            None => (!kept.idle.is_empty()).then(|| kept.idle.remove(0).0),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used, clippy::indexing_slicing)]
+    use std::sync::atomic::{AtomicBool, Ordering};
+
+    use proptest::prelude::*;
+
+    use super::*;
+
+    /// A connection that is open as long as somebody has a handle to it.
+    #[derive(Clone)]
+    struct Fake {
+        permit: Arc<Permit<Fake>>,
+        works: Arc<AtomicBool>,
+        shares: bool,
+    }
+
+    impl Keep for Fake {
+        fn is_usable(&self) -> bool {
+            self.works.load(Ordering::Relaxed)
+        }
+
+        fn born(&self) -> Instant {
+            Instant::now()
+        }
+
+        fn share(&self) -> Option<Self> {
+            self.shares.then(|| self.clone())
+        }
+
+        fn is_in_use(&self) -> bool {
+            Arc::strong_count(&self.permit) > 1
+        }
+    }
+
+    fn origin(number: usize) -> Origin {
+        Origin { secure: true, host: url::Host::Domain(format!("host{number}")), port: 443 }
+    }
+
+    #[derive(Clone, Debug)]
+    enum Step {
+        Ask(usize),
+        /// Those who may dial have connected, or have failed.
+        Connect(usize, bool),
+        Fail(usize),
+        /// A request is done, or its connection has broken.
+        Finish(usize),
+        Break(usize),
+        /// Somebody in line has gone away.
+        Leave(usize),
+        Reap,
+    }
+
+    fn steps() -> impl Strategy<Value = Vec<Step>> {
+        let step = prop_oneof![
+            4 => (0..3usize).prop_map(Step::Ask),
+            3 => (any::<usize>(), any::<bool>()).prop_map(|(which, shares)| Step::Connect(which, shares)),
+            1 => any::<usize>().prop_map(Step::Fail),
+            3 => any::<usize>().prop_map(Step::Finish),
+            1 => any::<usize>().prop_map(Step::Break),
+            1 => any::<usize>().prop_map(Step::Leave),
+            1 => Just(Step::Reap),
+        ];
+        prop::collection::vec(step, 0..80)
+    }
+
+    const CAPS: Caps = Caps { total: 4, per_origin: 2, idle: Duration::from_secs(3600), lifetime: None };
+
+    #[derive(Default)]
+    struct World {
+        dialling: Vec<(usize, Permit<Fake>)>,
+        used: Vec<(usize, Fake)>,
+        waiting: Vec<(usize, Waiting<Fake>)>,
+    }
+
+    impl World {
+        fn take(&mut self, of: usize, grant: Grant<Fake>) {
+            match grant {
+                Grant::Use(one) => self.used.push((of, one)),
+                Grant::Dial(permit) => self.dialling.push((of, permit)),
+            }
+        }
+
+        /// Those in line look whether it is their turn.
+        fn look(&mut self) {
+            for (of, mut waiting) in std::mem::take(&mut self.waiting) {
+                match waiting.grant.try_recv() {
+                    Ok(grant) => self.take(of, grant),
+                    Err(_) => self.waiting.push((of, waiting)),
+                }
+            }
+        }
+
+        fn step(&mut self, stock: &Arc<Stock<Fake>>, step: Step) {
+            let pick = |which: usize, of: usize| (of > 0).then(|| which % of);
+            match step {
+                Step::Ask(of) => match stock.ask(&origin(of), true) {
+                    Asked::Granted(grant) => self.take(of, grant),
+                    Asked::Wait(waiting) => self.waiting.push((of, waiting)),
+                },
+                Step::Connect(which, shares) => {
+                    let Some(which) = pick(which, self.dialling.len()) else { return };
+                    let (of, mut permit) = self.dialling.swap_remove(which);
+                    permit.connected(shares);
+                    let one = Fake { permit: Arc::new(permit), works: Arc::new(true.into()), shares };
+                    if shares {
+                        stock.share(&origin(of), one.clone());
+                    }
+                    self.used.push((of, one));
+                }
+                Step::Fail(which) => {
+                    let Some(which) = pick(which, self.dialling.len()) else { return };
+                    self.dialling.swap_remove(which);
+                }
+                Step::Finish(which) => {
+                    let Some(which) = pick(which, self.used.len()) else { return };
+                    let (of, one) = self.used.swap_remove(which);
+                    if one.shares {
+                        drop(one);
+                        stock.freed();
+                    } else {
+                        stock.put_back(&origin(of), one);
+                    }
+                }
+                Step::Break(which) => {
+                    let Some(which) = pick(which, self.used.len()) else { return };
+                    let (_, one) = self.used.swap_remove(which);
+                    one.works.store(false, Ordering::Relaxed);
+                    self.used.retain(|(_, other)| other.is_usable());
+                    drop(one);
+                    stock.freed();
+                }
+                Step::Leave(which) => {
+                    let Some(which) = pick(which, self.waiting.len()) else { return };
+                    self.waiting.swap_remove(which);
+                }
+                Step::Reap => {
+                    stock.reap();
+                }
+            }
+        }
+
+        /// What must be true at any time.
+        fn check(&self, stock: &Arc<Stock<Fake>>) {
+            let state = lock(&stock.state);
+            let mut permits: Vec<*const Permit<Fake>> = Vec::new();
+            let kept = state.origins.values().flat_map(|kept| kept.idle.iter().chain(&kept.shared));
+            for one in self.used.iter().map(|(_, one)| one).chain(kept.map(|(one, _)| one)) {
+                if !permits.contains(&Arc::as_ptr(&one.permit)) {
+                    permits.push(Arc::as_ptr(&one.permit));
+                }
+            }
+            assert_eq!(state.open, permits.len() + self.dialling.len(), "each open one is counted once");
+            assert!(state.open <= CAPS.total);
+            assert_eq!(state.open, state.origins.values().map(|kept| kept.open).sum::<usize>());
+            for kept in state.origins.values() {
+                assert!(kept.open <= CAPS.per_origin && !kept.is_empty());
+            }
+            for of in 0..3 {
+                let dialling = self.dialling.iter().filter(|(other, _)| *other == of).count();
+                assert_eq!(state.origins.get(&origin(of)).map_or(0, |kept| kept.dialling), dialling);
+            }
+            for (of, _) in &self.waiting {
+                let kept = state.origins.get(&origin(*of));
+                let is_full = state.open == CAPS.total || kept.is_some_and(|kept| kept.open == CAPS.per_origin);
+                let one_may_come = kept.is_some_and(|kept| kept.dialling > 0 && kept.shares != Some(false));
+                assert!(is_full || one_may_come, "nobody waits without a reason");
+                let nothing_lies = kept.is_none_or(|kept| kept.idle.is_empty() && kept.shared.is_none());
+                assert!(nothing_lies, "nobody waits for what lies there");
+            }
+            if state.open == CAPS.total && self.waiting.iter().any(|(of, _)| !state.origins.contains_key(&origin(*of)))
+            {
+                assert!(state.origins.values().all(|kept| kept.idle.is_empty()), "nothing idle is in the way");
+            }
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn permits_are_given_back_once_and_nobody_is_forgotten(steps in steps()) {
+            let stock = Stock::new(CAPS);
+            let mut world = World::default();
+            for step in steps {
+                world.step(&stock, step);
+                world.look();
+                world.check(&stock);
+            }
+            // everybody in line has their turn when the others are done
+            while !world.dialling.is_empty() || !world.used.is_empty() {
+                world.step(&stock, Step::Fail(0));
+                world.step(&stock, Step::Finish(0));
+                world.look();
+                world.check(&stock);
+            }
+            prop_assert!(world.waiting.is_empty());
+        }
+    }
+
+    #[test]
+    fn what_is_idle_for_too_long_or_too_old_is_ended() {
+        for caps in [Caps { idle: Duration::ZERO, ..CAPS }, Caps { lifetime: Some(Duration::ZERO), ..CAPS }] {
+            let stock = Stock::new(caps);
+            let mut world = World::default();
+            world.step(&stock, Step::Ask(0));
+            world.step(&stock, Step::Connect(0, false));
+            world.step(&stock, Step::Finish(0));
+            stock.reap();
+            let state = lock(&stock.state);
+            assert_eq!((state.open, state.origins.len()), (0, 0));
+        }
+    }
+}

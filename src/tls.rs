@@ -1,0 +1,106 @@
+//! TLS: what is trusted, who we say we are, and the handshake.
+
+use std::io;
+use std::sync::Arc;
+
+use rustls::ClientConfig;
+use rustls::pki_types::ServerName;
+use tokio::io::{AsyncRead, AsyncWrite};
+use tokio_rustls::TlsConnector;
+use tokio_rustls::client::TlsStream;
+use url::Host;
+
+const HTTP2: &[u8] = b"h2";
+const HTTP1: &[u8] = b"http/1.1";
+
+/// One configuration in two forms: what is offered by ALPN is part of it.
+#[derive(Clone)]
+pub struct Tls {
+    /// HTTP/1.1 alone.
+    plain: TlsConnector,
+    /// HTTP/2 as well, if that is wanted.
+    best: TlsConnector,
+}
+
+impl Tls {
+    pub fn new(config: ClientConfig, http2: bool) -> Self {
+        let offering = |protocols: &[&[u8]]| {
+            let mut config = config.clone();
+            config.alpn_protocols = protocols.iter().map(|protocol| protocol.to_vec()).collect();
+            TlsConnector::from(Arc::new(config))
+        };
+        let best: &[&[u8]] = if http2 { &[HTTP2, HTTP1] } else { &[HTTP1] };
+        Self { plain: offering(&[HTTP1]), best: offering(best) }
+    }
+
+    /// With a proxy.
+    pub async fn with_proxy<S: AsyncRead + AsyncWrite + Unpin>(&self, host: &Host, io: S) -> io::Result<TlsStream<S>> {
+        self.plain.connect(name_of(host)?, io).await
+    }
+
+    /// With a server. Also says whether it wants HTTP/2.
+    pub async fn with_server<S>(&self, host: &Host, io: S) -> io::Result<(TlsStream<S>, bool)>
+    where
+        S: AsyncRead + AsyncWrite + Unpin,
+    {
+        let stream = self.best.connect(name_of(host)?, io).await?;
+        let http2 = stream.get_ref().1.alpn_protocol() == Some(HTTP2);
+        Ok((stream, http2))
+    }
+}
+
+fn name_of(host: &Host) -> io::Result<ServerName<'static>> {
+    Ok(match host {
+        Host::Domain(name) => {
+            ServerName::try_from(name.clone()).map_err(|error| io::Error::new(io::ErrorKind::InvalidInput, error))?
+        }
+        Host::Ipv4(address) => ServerName::IpAddress(std::net::IpAddr::V4(*address).into()),
+        Host::Ipv6(address) => ServerName::IpAddress(std::net::IpAddr::V6(*address).into()),
+    })
+}
+
+/// What TLS trusts, and who it says it is.
+pub struct Trust {
+    /// PEM; besides the platform's, or alone.
+    pub authorities: Option<Vec<u8>>,
+    pub only_these: bool,
+    /// A certificate chain and its key, PEM.
+    pub client: Option<(Vec<u8>, Vec<u8>)>,
+}
+
+impl Trust {
+    /// The error says what is wrong.
+    pub fn config(&self) -> Result<ClientConfig, String> {
+        use rustls::pki_types::pem::PemObject;
+        use rustls::pki_types::{CertificateDer, PrivateKeyDer};
+        let certificates = |name: &str, pem: &[u8]| {
+            let found: Result<Vec<_>, _> = CertificateDer::pem_slice_iter(pem).collect();
+            let found = found.map_err(|error| format!("`{name}` is no PEM: {error}"))?;
+            if found.is_empty() { Err(format!("`{name}` has no certificate")) } else { Ok(found) }
+        };
+        let provider = Arc::new(rustls::crypto::ring::default_provider());
+        let builder = ClientConfig::builder_with_provider(provider.clone())
+            .with_safe_default_protocol_versions()
+            .map_err(|error| error.to_string())?;
+        let extra = match &self.authorities {
+            Some(pem) => certificates("ca", pem)?,
+            None => Vec::new(),
+        };
+        let builder = if self.only_these {
+            let mut roots = rustls::RootCertStore::empty();
+            for certificate in extra {
+                roots.add(certificate).map_err(|error| format!("`ca`: {error}"))?;
+            }
+            builder.with_root_certificates(roots)
+        } else {
+            let verifier = rustls_platform_verifier::Verifier::new_with_extra_roots(extra, provider)
+                .map_err(|error| format!("the platform's certificates cannot be read: {error}"))?;
+            builder.dangerous().with_custom_certificate_verifier(Arc::new(verifier))
+        };
+        let Some((chain, key)) = &self.client else { return Ok(builder.with_no_client_auth()) };
+        let key = PrivateKeyDer::from_pem_slice(key).map_err(|error| format!("`client_key` is no PEM: {error}"))?;
+        builder
+            .with_client_auth_cert(certificates("client_cert", chain)?, key)
+            .map_err(|error| format!("`client_cert`: {error}"))
+    }
+}
