@@ -66,7 +66,11 @@ pub fn code_of(error: &(dyn StdError + 'static)) -> (ErrorCode, String) {
     let mut code = None;
     let mut next = Some(error);
     while let Some(cause) = next {
-        // the innermost that says something says it best
+        // no connection: what that means depends on whom it was to be to
+        if let Some(undialled) = cause.downcast_ref::<Undialled>() {
+            return (code_of_undialled(undialled), undialled.to_string());
+        }
+        // else the innermost that says something says it best
         if let Some(found) = code_of_one(cause) {
             code = Some(found);
             said = cause.to_string();
@@ -83,9 +87,6 @@ fn inner<'a>(error: &'a (dyn StdError + 'static)) -> Option<&'a (dyn StdError + 
 }
 
 fn code_of_one(error: &(dyn StdError + 'static)) -> Option<ErrorCode> {
-    if let Some(undialled) = error.downcast_ref::<Undialled>() {
-        return Some(code_of_undialled(undialled));
-    }
     if let Some(tls) = error.downcast_ref::<rustls::Error>() {
         return Some(code_of_tls(tls));
     }
@@ -210,7 +211,6 @@ fn code_of_socks(error: &tokio_socks::Error) -> &'static str {
         Error::NetworkUnreachable | Error::HostUnreachable => "destination-IP-unroutable",
         Error::TtlExpired => "connection-timeout",
         Error::NoAcceptableAuthMethods
-        | Error::UnknownAuthMethod
         | Error::InvalidAuthValues(_)
         | Error::PasswordAuthFailure(_)
         | Error::AuthorizationRequired => "configuration-error",

@@ -1,11 +1,12 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
+import trustme
 
 import wasgi
 
@@ -42,6 +43,13 @@ def hello() -> wasgi.Component:
 @pytest.fixture(scope="session")
 def probe() -> wasgi.Component:
     return wasgi.Component(PROBE)
+
+
+@pytest.fixture
+def nothing_is_left() -> Iterator[None]:
+    """For tests that must leave no exchange and no outgoing request under way."""
+    yield
+    until(lambda: wasgi.stats().exchanges == 0 and wasgi.stats().outgoing == 0)
 
 
 AppMaker = Callable[..., wasgi.App]
@@ -85,3 +93,14 @@ def bare(body: str, declarations: str = "", instances: int = 1) -> wasgi.Compone
       (export "wasi:http/incoming-handler@0.2.0" (instance $handler)))
     """
     return wasgi.Component(text.encode())
+
+
+@pytest.fixture(scope="session")
+def authority() -> trustme.CA:
+    return trustme.CA()
+
+
+@pytest.fixture(scope="session")
+def trusted(authority: trustme.CA) -> bytes:
+    pem: bytes = authority.cert_pem.bytes()
+    return pem

@@ -309,6 +309,22 @@ impl Guest for Probe {
                 }
                 text(out, 200, &seen.join(" "));
             }
+            // `n` requests, one after the other, each read to its end; how many bytes that were
+            "/fetch-loop" => {
+                let mut bytes = 0;
+                for _ in 0..number("n") {
+                    let read = fetch(&query).map(|response| {
+                        let body = response.consume().unwrap();
+                        let stream = body.stream().unwrap();
+                        read_all(&stream).unwrap_or_default().len()
+                    });
+                    match read {
+                        Ok(length) => bytes += length,
+                        Err(code) => return ResponseOutparam::set(out, Err(code)),
+                    }
+                }
+                text(out, 200, &bytes.to_string());
+            }
             // a method of `n` characters, in as many requests as `times` says; how many of them were taken
             "/long-method" => {
                 let method = Method::Other("M".repeat(number("n") as usize));
@@ -533,7 +549,9 @@ fn prepare(
         .ok_or(ErrorCode::HttpRequestUriInvalid)?;
     let (authority, path) = rest.split_at(rest.find('/').unwrap_or(rest.len()));
     let headers = Fields::new();
-    if let Some((name, value)) = query.get("header").and_then(|h| h.split_once(':')) {
+    // a field a line
+    let lines = query.get("header").map(|lines| lines.split('\n'));
+    for (name, value) in lines.into_iter().flatten().filter_map(|line| line.split_once(':')) {
         headers
             .append(name, value.as_bytes())
             .map_err(|_| ErrorCode::ConfigurationError)?;
