@@ -288,3 +288,108 @@ impl AsyncWrite for Wire {
         Pin::new(&mut self.io).poll_shutdown(cx)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used, clippy::panic)]
+    use std::net::TcpListener;
+    use std::sync::Mutex;
+    use std::time::Duration;
+
+    use super::*;
+    use crate::pattern::Pattern;
+    use crate::pool::Pool;
+    use crate::resolve::Resolving;
+    use crate::stock::Caps;
+    use crate::sync::lock;
+    use crate::tls::Trust;
+
+    /// Answers from a list, one after the other: `None` is never an answer.
+    struct Told(Mutex<Vec<Option<Vec<IpAddr>>>>);
+
+    impl Resolve for Told {
+        fn resolve(&self, _: String) -> Resolving {
+            let next = lock(&self.0).remove(0);
+            Box::pin(async move {
+                match next {
+                    Some(addresses) => Ok(addresses),
+                    None => std::future::pending().await,
+                }
+            })
+        }
+    }
+
+    /// A pool under a policy that allows any public address, and these.
+    fn pool(told: Vec<Option<Vec<&str>>>, addresses: &[&str]) -> Arc<Pool> {
+        let told = told.into_iter().map(|told| told.map(|texts| texts.iter().map(|ip| ip.parse().unwrap()).collect()));
+        let policy = Policy {
+            allow: vec![Pattern::parse("*").unwrap()],
+            deny: Vec::new(),
+            methods: None,
+            allow_private: false,
+            addresses: addresses.iter().map(|network| network.parse().unwrap()).collect(),
+        };
+        let trust = Trust { authorities: None, only_these: false, client: None };
+        let dialer = Dialer {
+            policy: Arc::new(policy),
+            resolver: Arc::new(Told(Mutex::new(told.collect()))),
+            proxies: Arc::new(Proxies::none()),
+            tls: Tls::new(trust.config().unwrap(), true),
+            h2c: false,
+            unread: None,
+        };
+        let caps = Caps { total: 4, per_origin: 4, idle: Duration::from_secs(9), lifetime: None };
+        Pool::new(dialer, caps, 65536, false)
+    }
+
+    /// Asks for a connection to a name, as a request would.
+    fn checkout(pool: &Arc<Pool>, port: u16, patience: Duration) -> Result<(), Undialled> {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+        runtime.block_on(async {
+            let uri: Uri = format!("http://name.example:{port}/").parse().unwrap();
+            let (origin, target, stage) = (Origin::of(&uri).unwrap(), Target::of(&uri).unwrap(), Stage::default());
+            match tokio::time::timeout(patience, pool.checkout(&origin, &target, &stage)).await {
+                Ok(made) => made.map(drop),
+                Err(_) => Err(stage.late(patience)),
+            }
+        })
+    }
+
+    fn was_reached(listener: &TcpListener) -> bool {
+        listener.set_nonblocking(true).unwrap();
+        listener.accept().is_ok()
+    }
+
+    #[test]
+    fn a_name_that_changes_its_address_gains_nothing() {
+        let inside = TcpListener::bind("127.0.0.1:0").unwrap();
+        let port = inside.local_addr().unwrap().port();
+        // were it asked once to check and once more to connect, the second answer would be connected to
+        let pool = pool(vec![Some(vec!["127.0.0.2"]), Some(vec!["127.0.0.1"])], &["127.0.0.2/32"]);
+        let first = checkout(&pool, port, Duration::from_secs(9));
+        assert!(matches!(&first, Err(Undialled::Tcp(_))), "it was to 127.0.0.2, where nobody listens: {first:?}");
+        let second = checkout(&pool, port, Duration::from_secs(9));
+        assert!(matches!(&second, Err(Undialled::Prohibited(address, _)) if address.port() == port), "{second:?}");
+        assert!(!was_reached(&inside));
+    }
+
+    #[test]
+    fn of_mixed_addresses_only_those_that_may_be_are_tried() {
+        let (inside, outside) = (TcpListener::bind("127.0.0.1:0").unwrap(), TcpListener::bind("127.0.0.2:0").unwrap());
+        let told = || Some(vec!["127.0.0.1", "::ffff:127.0.0.1", "::1", "169.254.169.254", "127.0.0.2"]);
+        let pool = pool(vec![told(), told()], &["127.0.0.2/32"]);
+        let port = inside.local_addr().unwrap().port();
+        assert!(matches!(checkout(&pool, port, Duration::from_secs(9)), Err(Undialled::Tcp(_))));
+        checkout(&pool, outside.local_addr().unwrap().port(), Duration::from_secs(9)).unwrap();
+        assert!(!was_reached(&inside) && was_reached(&outside));
+    }
+
+    #[test]
+    fn a_resolver_that_never_answers_is_told_from_a_peer_that_does_not() {
+        let late = checkout(&pool(vec![None], &[]), 80, Duration::from_millis(20));
+        assert!(matches!(late, Err(Undialled::NameLate(_))), "{late:?}");
+        assert_eq!(crate::failure::code_of(&late.unwrap_err()).0.name, "DNS-timeout");
+        let nothing = checkout(&pool(vec![Some(vec![])], &[]), 80, Duration::from_secs(9));
+        assert_eq!(crate::failure::code_of(&nothing.unwrap_err()).0.name, "DNS-error");
+    }
+}

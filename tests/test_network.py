@@ -7,6 +7,7 @@ import os
 import socket
 import ssl
 import threading
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -82,6 +83,32 @@ class TestRequests:
         elif method != "POST":
             assert (b"transfer-encoding" in head, rest) == (False, b"")
 
+    def test_what_comes_before_the_response_is_passed_over(self, app: AppMaker) -> None:
+        """RFC 9110, 15.2."""
+        hints = b"HTTP/1.1 103 Early Hints\r\nlink: </a>\r\n\r\nHTTP/1.1 100 Continue\r\n\r\n"
+        with Peer(answers(hints + HELLO)) as peer:
+            response = ask(app(outgoing=wasgi.Network([peer.url])), peer.url)
+            assert (response.status, response.text, "link" in response.headers) == (200, "hello", False)
+
+    def test_who_takes_trailers_says_so_for_the_connection(self, app: AppMaker) -> None:
+        """RFC 9110, 10.1.4."""
+        heads: list[bytes] = []
+
+        def behave(connection: socket.socket) -> None:
+            heads.append(head_of(connection))
+            connection.sendall(HELLO)
+
+        with Peer(behave) as peer:
+            assert ask(app(outgoing=wasgi.Network([peer.url])), peer.url, header="te:trailers").text == "hello"
+        assert b"te: trailers\r\n" in heads[0]
+        assert b"connection: te\r\n" in heads[0]
+
+    @pytest.mark.parametrize("limit", [5, 4])
+    def test_the_body_has_a_limit(self, app: AppMaker, limit: int) -> None:
+        with Peer(answers(HELLO)) as peer:
+            text = ask(app(outgoing=wasgi.Network([peer.url], response_body=limit)), peer.url).text
+            assert text == ("hello" if limit == 5 else "[broken: Some(ErrorCode::HttpResponseBodySize(Some(5)))]")
+
     async def test_it_needs_no_python(self, app: AppMaker) -> None:
         with Peer(answers(HELLO)) as peer:
             made = app(outgoing=wasgi.outgoing.route({peer.authority: wasgi.Network([peer.url])}))
@@ -94,6 +121,9 @@ class TestRequests:
             url = f"http://localhost:{peer.port}"
             assert ask(app(outgoing=wasgi.Network([url], allow_private=True)), url).text == "hello"
             assert ask(app(outgoing=wasgi.Network([url], addresses=["127.0.0.0/8", "::1"])), url).text == "hello"
+
+
+LOCAL = ["127.0.0.1", "[::1]"]
 
 
 class TestConnections:
@@ -139,6 +169,70 @@ class TestConnections:
             with ask(made, peer.url), ask(made, peer.url), pytest.raises(errors.ConnectionLimitReached):
                 ask(made, peer.url)
             until(lambda: reached(made, peer.url))
+
+    def test_who_finds_none_free_waits_for_one(self, app: AppMaker) -> None:
+        release = threading.Event()
+
+        def behave(connection: socket.socket) -> None:
+            head_of(connection)
+            release.wait(30)
+            connection.sendall(HELLO)
+            answers(HELLO)(connection)
+
+        with Peer(behave) as peer, ThreadPoolExecutor(3) as pool:
+            made = app(outgoing=wasgi.Network([peer.url], max_connections=1))
+            asked = [pool.submit(lambda: ask(made, peer.url).text) for _ in range(3)]
+            until(lambda: wasgi.stats().outgoing == 3)
+            release.set()
+            assert [one.result(30) for one in asked] == ["hello"] * 3
+            assert peer.accepted == 1
+
+    def test_one_host_does_not_take_them_all(self, app: AppMaker) -> None:
+        stalled = stalls_after(b"HTTP/1.1 200 OK\r\ncontent-length: 9\r\n\r\nhe")
+        with Peer(stalled) as slow, Peer(answers(HELLO)) as quick:
+            network = wasgi.Network(
+                [slow.url, quick.url], max_connections=2, max_connections_per_host=1, connect_timeout=0.2
+            )
+            made = app(outgoing=network)
+            with ask(made, slow.url):
+                with pytest.raises(errors.ConnectionLimitReached):
+                    ask(made, slow.url)
+                assert ask(made, quick.url).text == "hello"
+
+    def test_an_idle_one_makes_room(self, app: AppMaker) -> None:
+        with Peer(answers(HELLO)) as one, Peer(answers(HELLO)) as other:
+            made = app(outgoing=wasgi.Network([one.url, other.url], max_connections=1, connect_timeout=30))
+            for _ in range(3):
+                assert ask(made, one.url).text == ask(made, other.url).text == "hello"
+            assert (one.accepted, other.accepted) == (3, 3)
+
+    @pytest.mark.parametrize("option", ["idle_timeout", "connection_lifetime"])
+    def test_they_end(self, app: AppMaker, option: str) -> None:
+        ended = threading.Event()
+
+        def behave(connection: socket.socket) -> None:
+            with contextlib.suppress(ConnectionError):
+                answers(HELLO)(connection)
+            ended.set()
+
+        with Peer(behave) as peer:
+            limits = {"idle_timeout": 0.1 if option == "idle_timeout" else 1.0, option: 0.1}
+            made = app(outgoing=wasgi.Network([peer.url], **limits))
+            assert ask(made, peer.url).text == "hello"
+            assert ended.wait(30), "though nobody asks any more"
+            assert ask(made, peer.url).text == "hello"
+            assert peer.accepted == 2
+
+    def test_one_that_was_allowed_for_one_path_is_not_for_another(self, app: AppMaker) -> None:
+        """A kept connection's address is checked again for each request."""
+        with Peer(answers(HELLO)) as peer:
+            rules: dict[str, Any] = {"allow_private": True, "deny": [f"http://{ip}:{peer.port}/secret" for ip in LOCAL]}
+            made = app(outgoing=wasgi.Network([f"http://localhost:{peer.port}"], **rules))
+            assert ask(made, f"http://localhost:{peer.port}/").text == "hello"
+            with pytest.raises(errors.DestinationIpProhibited):
+                ask(made, f"http://localhost:{peer.port}/secret")
+            assert ask(made, f"http://localhost:{peer.port}/").text == "hello"
+            assert peer.accepted == 1
 
     def test_a_guest_that_goes_away_closes_its_own(self, app: AppMaker) -> None:
         closed = threading.Event()
@@ -238,6 +332,11 @@ class TestTls:
         ({"connect_timeout": 0}, ValueError, "`connect_timeout` must be"),
         ({"first_byte_timeout": -1}, ValueError, "`first_byte_timeout` must be"),
         ({"max_connections": 0}, ValueError, "`max_connections` must be"),
+        ({"max_connections_per_host": 0}, ValueError, "`max_connections_per_host` must be"),
+        ({"timeout": 0}, ValueError, "`timeout` must be"),
+        ({"retries": -1}, ValueError, "`retries` must be from 0 to 16"),
+        ({"connection_lifetime": 0}, ValueError, "`connection_lifetime` must be"),
+        ({"response_body": -1}, ValueError, "`response_body` must not be"),
     ],
 )
 def test_wrong_options(options: dict[str, Any], error: type[Exception], why: str) -> None:
