@@ -57,9 +57,11 @@ bench-asgi *options:
     CARGO_PROFILE_DEV_OPT_LEVEL=3 maturin develop --uv
     python -m benches.asgi {{ options }}
 
-# What a guest's outgoing request costs (needs wrk).
+# What a guest's outgoing request costs, beside a plain client's.
 bench-network *options:
-    python -m benches.network {{ options }}
+    CARGO_PROFILE_DEV_OPT_LEVEL=3 cargo build --locked --example client
+    CARGO_PROFILE_DEV_OPT_LEVEL=3 maturin develop --uv
+    python -m benches.network {{ target }}/debug/examples/client {{ options }}
 
 # Mixed load for a long time: memory and descriptors stay where they are.
 soak *options:

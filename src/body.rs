@@ -191,6 +191,16 @@ impl GuestBody {
     }
 }
 
+/// A body that broke off, for whoever it is passed on to: with the error-code that it broke off with, if it did with one.
+fn passed_on(error: Error) -> wasmtime_wasi_http::Error {
+    if let Error::Body { cause: Some(cause), .. } = error
+        && let Error::Code(code) = *cause
+    {
+        return code.into_host();
+    }
+    wasmtime_wasi_http::Error::HttpResponseIncomplete
+}
+
 /// A guest's body can be another guest's: component to component.
 impl Body for GuestBody {
     type Data = Bytes;
@@ -204,7 +214,7 @@ impl Body for GuestBody {
             Ok(Next::Chunk(chunk)) => Some(Ok(Frame::data(chunk))),
             Ok(Next::End(Some(trailers))) => Some(Ok(Frame::trailers(trailers))),
             Ok(Next::End(None)) => None,
-            Err(_) => Some(Err(wasmtime_wasi_http::Error::HttpResponseIncomplete)),
+            Err(error) => Some(Err(passed_on(error))),
         })
     }
 

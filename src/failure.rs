@@ -96,6 +96,9 @@ fn code_of_one(error: &(dyn StdError + 'static)) -> Option<ErrorCode> {
     if let Some(error) = error.downcast_ref::<h2::Error>() {
         return error.reason().map(|reason| ErrorCode::plain(code_of_reason(reason)));
     }
+    if let Some(error) = error.downcast_ref::<wasmtime_wasi_http::Error>() {
+        return ErrorCode::from_host(error); // of the request's body, which the guest writes
+    }
     if error.is::<Unread>() {
         return Some(ErrorCode::plain("connection-write-timeout"));
     }

@@ -89,6 +89,12 @@ impl Inflow {
         Self { body, bounds, passed: 0, done: false, exchange: None, wait: None }
     }
 
+    /// Lets go of what it comes from.
+    pub fn close(&mut self) {
+        self.done = true;
+        self.body = empty();
+    }
+
     fn check(&mut self, frame: Option<&Frame<Bytes>>) -> Result<(), ErrorCode> {
         let side = self.bounds.side;
         let Some(frame) = frame else {

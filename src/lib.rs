@@ -1,6 +1,7 @@
 //! The map of the crate, and what the native module exports. Everything but [`py`] knows nothing of Python.
 
 mod address;
+pub mod asked;
 pub mod body;
 mod clock;
 pub mod code;

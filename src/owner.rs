@@ -35,11 +35,22 @@ pub(crate) struct Shared {
     pub sent: AtomicU64,
     /// What a guest under a limit of fuel has used, when it has ended.
     pub fuel: OnceLock<u64>,
+    /// Whether there is a guest, whose end is counted.
+    has_guest: bool,
 }
 
 impl Shared {
     pub fn new(world: &'static World, timeout: Option<Duration>) -> Arc<Self> {
-        Arc::new(Self {
+        Arc::new(Self::made(world, timeout, true))
+    }
+
+    /// Of a request that no guest makes.
+    pub fn without_guest(world: &'static World) -> Arc<Self> {
+        Arc::new(Self::made(world, None, false))
+    }
+
+    fn made(world: &'static World, timeout: Option<Duration>, has_guest: bool) -> Self {
+        Self {
             world,
             fate: SetOnce::new(),
             gone: SetOnce::new(),
@@ -54,7 +65,8 @@ impl Shared {
             peak: Arc::default(),
             sent: AtomicU64::new(0),
             fuel: OnceLock::new(),
-        })
+            has_guest,
+        }
     }
 
     pub fn stop(&self, reason: Error) {
@@ -93,7 +105,7 @@ impl Shared {
         }
         let _ = self.took.set(self.begun.elapsed());
         let outcome = crate::stats::Outcome::of(&fate);
-        if self.fate.set(fate).is_ok() {
+        if self.fate.set(fate).is_ok() && self.has_guest {
             self.world.counters.ended(outcome);
         }
     }

@@ -7,6 +7,7 @@ import socket
 import ssl
 import threading
 from collections.abc import Callable
+from typing import Self
 from urllib.parse import quote
 
 import trustme
@@ -60,7 +61,7 @@ class Peer:
             with self.tls.wrap_socket(connection.dup(), server_side=True) as wrapped:
                 self.behave(wrapped)
 
-    def __enter__(self) -> Peer:
+    def __enter__(self) -> Self:
         self.threads[0].start()
         return self
 

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
+import logging
 import os
 import socket
 import ssl
 import threading
+from collections.abc import AsyncIterator, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -137,6 +140,12 @@ class TestConnections:
             assert peer.accepted == 2, "another policy has its own"
             del network
 
+    def test_one_guest_uses_it_again_and_again(self, app: AppMaker) -> None:
+        with Peer(answers(HELLO)) as peer:
+            made = app(outgoing=wasgi.Network([peer.url]))
+            assert made.handle(get(f"/fetch-loop?n=500&url={peer.url}")).text == "2500"
+            assert peer.accepted == 1
+
     def test_one_that_the_peer_closes_is_not_used_again(self, app: AppMaker) -> None:
         closing = b"HTTP/1.1 200 OK\r\nconnection: close\r\ncontent-length: 5\r\n\r\nhello"
         for answer in (closing, b"HTTP/1.0 200 OK\r\n\r\nhello"):
@@ -216,7 +225,7 @@ class TestConnections:
             ended.set()
 
         with Peer(behave) as peer:
-            limits = {"idle_timeout": 0.1 if option == "idle_timeout" else 1.0, option: 0.1}
+            limits: dict[str, Any] = {"idle_timeout": 0.1 if option == "idle_timeout" else 1.0, option: 0.1}
             made = app(outgoing=wasgi.Network([peer.url], **limits))
             assert ask(made, peer.url).text == "hello"
             assert ended.wait(30), "though nobody asks any more"
@@ -344,8 +353,169 @@ def test_wrong_options(options: dict[str, Any], error: type[Exception], why: str
         wasgi.Network(**{"allow": [], **options})
 
 
-async def test_it_shows_itself_and_answers_guests_only() -> None:
-    network = wasgi.Network(["https://a"])
-    assert repr(network) == "wasgi.Network(allow=['https://a'])"
-    with pytest.raises(TypeError, match="answers guests only"):
-        await call(network, get("/"))
+def test_it_shows_itself() -> None:
+    assert repr(wasgi.Network(["https://a"])) == "wasgi.Network(allow=['https://a'])"
+
+
+class TestPythonAsks:
+    """By `wasgi.outgoing.call`: middleware over the network."""
+
+    async def test_a_request(self) -> None:
+        heads: list[bytes] = []
+
+        def behave(connection: socket.socket) -> None:
+            heads.append(head_of(connection))
+            connection.sendall(HELLO)
+
+        with Peer(behave) as peer:
+            request = wasgi.Request("GET", f"{peer.url}/path", headers={"x-a": "b", "connection": "upgrade"})
+            response = await call(wasgi.Network([peer.url]), request)
+            assert (response.status, await response.aread(), response.report) == (200, b"hello", None)
+            assert await response.finished() is None
+        assert heads == [b"GET /path HTTP/1.1\r\nx-a: b\r\nhost: %s\r\n\r\n" % peer.authority.encode()]
+
+    async def test_bodies_stream_both_ways(self) -> None:
+        async def chunks() -> AsyncIterator[bytes]:
+            for _ in range(3):
+                yield b"hello"
+
+        def behave(connection: socket.socket) -> None:
+            received = head_of(connection)
+            while not received.endswith(b"0\r\n\r\n"):
+                received += connection.recv(65536)
+            connection.sendall(b"HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n2\r\nhe\r\n0\r\nx-sum: 7\r\n\r\n")
+            assert received.count(b"5\r\nhello\r\n") == 3
+
+        with Peer(behave) as peer:
+            response = await call(wasgi.Network([peer.url]), wasgi.Request("POST", peer.url, body=chunks()))
+            assert [chunk async for chunk in response] == [b"he"]
+            assert response.trailers is not None
+            assert response.trailers["x-sum"] == "7"
+
+    async def test_the_policy_is_the_same(self, caplog: pytest.LogCaptureFixture) -> None:
+        network = wasgi.Network(["http://127.0.0.1:9"])
+        with caplog.at_level(logging.INFO, "wasgi.outgoing"), pytest.raises(errors.HttpRequestDenied):
+            await call(network, wasgi.Request("GET", "http://example.com/"))
+        assert "nothing in `allow` fits it" in caplog.text
+
+    async def test_a_body_that_breaks_off_says_why(self) -> None:
+        with Peer(once(b"HTTP/1.1 200 OK\r\ncontent-length: 9\r\n\r\nhe")) as peer:
+            response = await call(wasgi.Network([peer.url]), wasgi.Request("GET", peer.url))
+            with pytest.raises(wasgi.BodyError) as raised:
+                await response.aread()
+            assert isinstance(raised.value.__cause__, errors.HttpResponseIncomplete)
+
+    async def test_its_own_body_that_fails_comes_back(self) -> None:
+        class OursError(Exception):
+            pass
+
+        def chunks() -> Iterator[bytes]:
+            yield b"x"
+            raise OursError
+
+        with Peer(answers(HELLO)) as peer:
+
+            def reads(connection: socket.socket) -> None:
+                while connection.recv(65536):
+                    pass
+
+            peer.behave = reads
+            with pytest.raises(OursError):
+                await call(wasgi.Network([peer.url]), wasgi.Request("POST", peer.url, body=chunks()))
+
+    async def test_cancelling_closes_the_connection(self) -> None:
+        asked, closed = threading.Event(), threading.Event()
+
+        def behave(connection: socket.socket) -> None:
+            head_of(connection)
+            asked.set()
+            assert connection.recv(1) == b""
+            closed.set()
+
+        with Peer(behave) as peer:
+            task = asyncio.ensure_future(call(wasgi.Network([peer.url]), wasgi.Request("GET", peer.url)))
+            assert await asyncio.to_thread(asked.wait, 30)
+            task.cancel()
+            with pytest.raises(asyncio.CancelledError):
+                await task
+            assert await asyncio.to_thread(closed.wait, 30)
+
+    async def test_middleware(self, app: AppMaker) -> None:
+        """A guest's request, with something added, through the network; its body breaks off as the network's."""
+
+        def with_token(upstream: Any) -> Any:
+            async def send(request: wasgi.Request) -> wasgi.Response:
+                request.headers["authorization"] = "Bearer secret"
+                return await call(upstream, request)
+
+            return send
+
+        heads: list[bytes] = []
+
+        def behave(connection: socket.socket) -> None:
+            heads.append(head_of(connection))
+            connection.sendall(b"HTTP/1.1 200 OK\r\ncontent-length: 9\r\n\r\nhe")
+
+        with Peer(behave) as peer:
+            made = app(outgoing=with_token(wasgi.Network([peer.url])))
+            response = await made.handle_async(get(f"{OVER}{peer.url}/"))
+            assert await response.aread() == b"he[broken: Some(ErrorCode::HttpResponseIncomplete)]"
+        assert b"authorization: Bearer secret\r\n" in heads[0]
+
+
+def peak_memory() -> int:
+    """Of this process, in bytes; begun anew."""
+    status = Path("/proc/self/status").read_text()
+    peak = next(int(line.split()[1]) << 10 for line in status.splitlines() if line.startswith("VmHWM"))
+    Path("/proc/self/clear_refs").write_text("5")
+    return peak
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(not Path("/proc/self/clear_refs").exists(), reason="peaks of memory are read from Linux's /proc")
+class TestLargeBodies:
+    """1 GiB through a guest and the network, in memory that does not grow with it."""
+
+    SIZE = 1 << 30
+    MOST = 64 << 20
+
+    def test_down(self, app: AppMaker) -> None:
+        chunk = b"x" * (1 << 20)
+
+        def behave(connection: socket.socket) -> None:
+            head_of(connection)
+            connection.sendall(b"HTTP/1.1 200 OK\r\ncontent-length: %d\r\n\r\n" % self.SIZE)
+            for _ in range(self.SIZE >> 20):
+                connection.sendall(chunk)
+
+        with Peer(behave) as peer:
+            made = app(outgoing=wasgi.Network([peer.url]), limits=wasgi.Limits(timeout=500))
+            ask(made, f"{peer.url}/warm").close()
+            peak_memory()
+            before = peak_memory()
+            received = sum(len(part) for part in ask(made, peer.url))
+            assert received == self.SIZE
+            assert peak_memory() - before < self.MOST
+
+    def test_up(self, app: AppMaker) -> None:
+        chunk = b"x" * (1 << 20)
+        received = 0
+
+        def behave(connection: socket.socket) -> None:
+            nonlocal received
+            with connection.makefile("rb") as sent:
+                while sent.readline() != b"\r\n":
+                    pass
+                while size := int(sent.readline(), 16):
+                    received += len(sent.read(size))
+                    sent.readline()
+            connection.sendall(HELLO)
+
+        with Peer(behave) as peer:
+            made = app(outgoing=wasgi.Network([peer.url]), limits=wasgi.Limits(timeout=500, request_body=None))
+            peak_memory()
+            before = peak_memory()
+            response = made.handle(post(f"/proxy?url={peer.url}/", (chunk for _ in range(self.SIZE >> 20))))
+            assert response.text == "hello"
+            assert received == self.SIZE
+            assert peak_memory() - before < self.MOST

@@ -207,7 +207,11 @@ def test_no_such_name(app: AppMaker, caplog: pytest.LogCaptureFixture) -> None:
         socket.getaddrinfo("no-such-name.invalid", 80)
     with caplog.at_level(logging.INFO, "wasgi.outgoing"), pytest.raises(errors.DnsError) as raised:
         ask(app(outgoing=wasgi.Network(["*"])), "http://no-such-name.invalid")
-    rcodes = {socket.EAI_NONAME: "NXDOMAIN", socket.EAI_AGAIN: "SERVFAIL", socket.EAI_NODATA: "NOERROR"}
+    rcodes: dict[int | None, str] = {
+        socket.EAI_NONAME: "NXDOMAIN",
+        socket.EAI_AGAIN: "SERVFAIL",
+        socket.EAI_NODATA: "NOERROR",
+    }
     assert raised.value.rcode == rcodes.get(theirs.value.errno)
     assert "no-such-name.invalid" in caplog.text
 
@@ -225,7 +229,7 @@ def test_a_handshake_that_does_not_come(app: AppMaker) -> None:
 @pytest.mark.parametrize("option", ["first_byte_ms", "between_bytes_ms"])
 def test_a_guests_own_patience_is_shorter(app: AppMaker, option: str) -> None:
     behave = stalls_after() if option == "first_byte_ms" else stalls_after(SIZED)
-    limits = {"first_byte_timeout": 60, "between_bytes_timeout": 60}
+    limits: dict[str, Any] = {"first_byte_timeout": 60, "between_bytes_timeout": 60}
     with Peer(behave) as peer:
         made = app(outgoing=wasgi.Network([peer.url], **limits))
         if option == "first_byte_ms":
@@ -278,7 +282,10 @@ def test_a_server_without_tls(app: AppMaker) -> None:
 
 
 def test_a_server_that_ends_in_the_handshake(app: AppMaker) -> None:
-    with Peer(lambda connection: connection.recv(1)) as peer:
+    def takes_one_byte(connection: socket.socket) -> None:
+        connection.recv(1)
+
+    with Peer(takes_one_byte) as peer:
         url = f"https://{peer.authority}"
         with pytest.raises(errors.ConnectionTerminated):
             ask(app(outgoing=wasgi.Network([url])), url)

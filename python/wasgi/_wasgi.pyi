@@ -324,7 +324,11 @@ class Network:
     ``wasgi.outgoing`` says which rule it was. Redirects are the guest's business.
 
     Connections are kept and shared by all guests of the apps that have this object: HTTP/1.1, or HTTP/2 where TLS
-    agrees on it (ALPN). The platform's certificates are trusted.
+    agrees on it (ALPN). The address of a kept one is checked again for each request. The platform's certificates are
+    trusted. Middleware in Python asks it by `wasgi.outgoing.call`.
+
+    A kept connection that the peer has closed just when it was used again is replaced, if the request is one that may
+    be sent twice (RFC 9110, 9.2.2) and has no body, or if nothing of it was sent. That is no retry.
 
     Args:
         allow: Patterns of what may be asked (see `wasgi.outgoing.route`): ``"https://api.example.com"``,
@@ -338,17 +342,38 @@ class Network:
         only_ca: Whether these are the only ones.
         client_cert: A certificate chain for servers that ask for one: a path, or bytes of PEM.
         client_key: Its key, likewise.
-        http2: Whether HTTP/2 is offered.
-        connect_timeout: Seconds for the name, TCP and TLS together: ``connection-timeout``. The guest's own options
-            can only shorten this and the following.
-        first_byte_timeout: Seconds from the request to the head of its response: ``HTTP-response-timeout``.
-        between_bytes_timeout: Seconds between two chunks of a response: ``connection-read-timeout``.
+        http2: Whether HTTP/2 is offered with TLS.
+        h2c: Whether HTTP/2 is spoken without TLS, by prior knowledge (RFC 9113, 3.3): for gRPC inside a cluster.
+        proxy: The URL of a proxy for all requests: ``http``, ``https``, ``socks5`` or ``socks5h``, with a user and a
+            password if it wants them. It is asked for tunnels to addresses that were checked. Its own address is not
+            checked. Where it cannot be used, nothing goes around it: ``destination-unavailable``, or
+            ``configuration-error`` if it is a matter of passwords.
+        no_proxy: Hosts that are reached without it, as in ``NO_PROXY``: names with all below them, addresses, networks.
+        proxy_resolves: Whether the proxy resolves names (as ``socks5h`` always does). Then what is behind a name is
+            its business: only addresses in URLs are checked.
+        trust_env: Whether proxies are taken from the environment: ``HTTP_PROXY``, ``HTTPS_PROXY``, ``ALL_PROXY``,
+            ``NO_PROXY``, in upper or lower case.
+        connect_timeout: Seconds for name, TCP and TLS together, and for the wait for a free connection:
+            ``DNS-timeout``, ``connection-timeout``, ``connection-limit-reached``. The guest's own options can only
+            shorten this and the next two.
+        first_byte_timeout: Seconds from the connection to the head of the response: ``HTTP-response-timeout``.
+        between_bytes_timeout: Seconds between two chunks of a response: ``connection-read-timeout``; and for which the
+            peer may leave unread what is written to it: ``connection-write-timeout``.
+        timeout: Seconds from the request to the end of its response, retries included: ``HTTP-response-timeout``.
+        retries: How often a request is tried again, after 50 ms and twice as long each next time: if it was not
+            connected; or if the connection was cut before the response and the request may be sent twice and has no
+            body. What a rule denies, or a certificate, is not tried again; nor is what took too long.
         idle_timeout: Seconds that a connection is kept that nobody uses.
-        max_connections: Connections at once: ``connection-limit-reached``.
+        connection_lifetime: Seconds after which a connection is not used again, so that names are resolved anew; None:
+            as long as it works.
+        max_connections: Connections at once. One that is idle makes room for another host's; else a request waits for
+            one, for as long as for connecting.
+        max_connections_per_host: Those to one host and port; None: no other limit.
         response_fields: Bytes of a response's head: ``HTTP-response-header-section-size``.
+        response_body: Bytes of a response's body: ``HTTP-response-body-size``; None: any number.
 
     Raises:
-        ValueError: A pattern, method, address or certificate is none; a number is out of range.
+        ValueError: A pattern, method, address, proxy or certificate is none; a number is out of range.
         OSError: A file cannot be read.
 
     Example:
@@ -368,13 +393,24 @@ class Network:
         client_cert: str | os.PathLike[str] | bytes | None = None,
         client_key: str | os.PathLike[str] | bytes | None = None,
         http2: bool = True,
+        h2c: bool = False,
+        proxy: str | None = None,
+        no_proxy: Iterable[str] | None = None,
+        proxy_resolves: bool = False,
+        trust_env: bool = False,
         connect_timeout: float = 10.0,
         first_byte_timeout: float | None = None,
         between_bytes_timeout: float | None = None,
+        timeout: float | None = None,
+        retries: int = 0,
         idle_timeout: float = 30.0,
+        connection_lifetime: float | None = 300.0,
         max_connections: int = 256,
+        max_connections_per_host: int | None = None,
         response_fields: int = 65536,
+        response_body: int | None = None,
     ) -> Self: ...
+    def _answer(self, request: Request) -> Coroutine[Any, Any, Response]: ...
 
 @final
 class Route:

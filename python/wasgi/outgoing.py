@@ -40,10 +40,12 @@ __all__ = ["asgi", "call", "httpx", "route", "wsgi"]
 async def call(upstream: _Upstream, request: Request) -> Response:
     """Has an upstream of any kind answer a request: what middleware calls.
 
-    A coroutine function is awaited, an `App` handles it, a plain function runs on a thread.
+    A coroutine function is awaited, an `App` handles it, a `Network` sends it under its policy, a plain function runs
+    on a thread.
 
     Raises:
         DestinationNotFound: A `route` has no upstream for the request.
+        ErrorCode: What else a guest would be told.
     """
     if isinstance(upstream, Route):
         found = upstream.find(request)
@@ -51,9 +53,7 @@ async def call(upstream: _Upstream, request: Request) -> Response:
             raise DestinationNotFound
         return await call(found, request)
     if isinstance(upstream, Network):
-        raise TypeError(
-            "a `Network` answers guests only; hint: middleware may ask `wasgi.outgoing.httpx(client)` instead"
-        )
+        return await upstream._answer(request)
     function, is_async = _bridge.as_upstream(upstream)
     answer = function(request) if is_async else await asyncio.to_thread(function, request)
     response: Response = await answer if inspect.isawaitable(answer) else answer

@@ -111,6 +111,11 @@ impl PyRequest {
         &self.body
     }
 
+    /// The guest's options, if it is a guest's.
+    pub fn limits(&self) -> Timeouts {
+        self.timeouts
+    }
+
     pub fn uri(&self) -> &Uri {
         &self.uri
     }
@@ -271,6 +276,18 @@ impl PyResponse {
             trailers: None,
             body: Arc::new(PyBody::of_guest(body, Some(output))),
             exchange: Some((exchange, observer)),
+        }
+    }
+
+    /// What an upstream answered to Python's own request.
+    pub fn from_upstream(response: http::Response<GuestBody>) -> Self {
+        let (parts, body) = response.into_parts();
+        Self {
+            status: parts.status.as_u16(),
+            fields: Fields::native(parts.headers),
+            trailers: None,
+            body: Arc::new(PyBody::of_guest(body, None)),
+            exchange: None,
         }
     }
 

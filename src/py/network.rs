@@ -2,14 +2,22 @@
 
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::task::{Context, Poll};
 use std::time::Duration;
 
 use http::Method;
 use pyo3::exceptions::{PyTypeError, PyValueError};
+use pyo3::intern;
 use pyo3::prelude::*;
 use pyo3::types::PyString;
 
+use super::awaitable::{Awaitable, Operation};
 use super::body::bytes_of;
+use super::errors::to_py;
+use super::loops::LoopCore;
+use super::message::{PyRequest, PyResponse};
+use super::stdio::{GuestOutput, Sink, Sinks};
+use crate::asked::Asked;
 use crate::network::{Network, Options};
 use crate::pattern::Pattern;
 use crate::policy::Policy;
@@ -184,7 +192,57 @@ impl PyNetwork {
         Ok(Self { network: Arc::new(Network::new(policy, options, tls, proxies)), shown })
     }
 
+    /// What `wasgi.outgoing.call` awaits.
+    fn _answer(slf: Py<Self>, request: Py<PyRequest>) -> Awaitable {
+        Awaitable::new(Asking::New { network: slf, request })
+    }
+
     fn __repr__(&self) -> &str {
         &self.shown
+    }
+}
+
+/// A request of Python's own. It is sent when it is awaited.
+enum Asking {
+    New { network: Py<PyNetwork>, request: Py<PyRequest> },
+    Sent(Asked, Arc<GuestOutput>),
+    Done,
+}
+
+impl Asking {
+    fn begin(py: Python<'_>, network: &PyNetwork, request: &PyRequest) -> PyResult<Self> {
+        let event_loop = LoopCore::of(&LoopCore::running_loop(py)?)?;
+        let context = match request.body().is_python() {
+            true => py.import(intern!(py, "contextvars"))?.call_method0(intern!(py, "copy_context"))?,
+            false => py.None().into_bound(py),
+        };
+        let timeouts = request.limits();
+        let (request, feed) = request.to_guest(py, Some(&event_loop), &context)?;
+        let asked = Asked::new(&*network.network, request, timeouts).map_err(|error| to_py(py, &error))?;
+        if let Some(feed) = feed {
+            feed.belongs_to(asked.owner().stopper());
+        }
+        let sinks = Sinks { stdout: Sink::Logger, stderr: Sink::Logger, component: String::new() };
+        let output = GuestOutput::new(Arc::new(sinks), asked.notes().clone(), 0);
+        Ok(Self::Sent(asked, output))
+    }
+}
+
+impl Operation for Asking {
+    fn poll(&mut self, py: Python<'_>, cx: &mut Context<'_>) -> Poll<PyResult<Py<PyAny>>> {
+        if let Self::New { network, request } = self {
+            *self = match Self::begin(py, network.get(), request.get()) {
+                Ok(sent) => sent,
+                Err(error) => return Poll::Ready(Err(error)),
+            };
+        }
+        let Self::Sent(asked, output) = self else { return Poll::Pending };
+        let answered = std::task::ready!(asked.poll(cx));
+        output.try_deliver(py);
+        *self = Self::Done;
+        Poll::Ready(match answered {
+            Ok(response) => Py::new(py, PyResponse::from_upstream(response)).map(Py::into_any),
+            Err(error) => Err(to_py(py, &error)),
+        })
     }
 }

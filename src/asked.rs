@@ -1,0 +1,122 @@
+//! A request that the host's user sends through an upstream, without a guest: middleware asks the network.
+
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll};
+
+use bytes::Bytes;
+use http::header::{CONNECTION, HeaderName, TRANSFER_ENCODING, UPGRADE};
+use http::{Method, Request, Response};
+use http_body::{Body, Frame};
+use http_body_util::BodyExt;
+use tokio::runtime::Handle;
+use tokio::task::JoinHandle;
+use wasmtime_wasi_http::{Error as HostError, WasiBody};
+
+use crate::body::{Expected, GuestBody};
+use crate::code::ErrorCode;
+use crate::engine::world;
+use crate::error::Error;
+use crate::fields::announced_length;
+use crate::flow::{Bounds, Inflow, Side, is_bare};
+use crate::outgoing::{Timeouts, Upstream};
+use crate::owner::{Owner, Shared};
+use crate::stdio::Stdio;
+use crate::sync::lock;
+
+/// Those of a connection, which are no one's to send (RFC 9110, 7.6.1): a guest cannot, either.
+const NOT_PASSED: [HeaderName; 5] = [
+    CONNECTION,
+    TRANSFER_ENCODING,
+    UPGRADE,
+    HeaderName::from_static("keep-alive"),
+    HeaderName::from_static("proxy-connection"),
+];
+
+/// Dropping it gives the request up: its owner ends the task.
+pub struct Asked {
+    answer: JoinHandle<Result<Response<WasiBody>, ErrorCode>>,
+    method: Method,
+    runtime: Handle,
+    owner: Owner,
+}
+
+impl Asked {
+    pub fn new(upstream: &dyn Upstream, request: Request<WasiBody>, timeouts: Timeouts) -> Result<Self, Error> {
+        let world = world()?;
+        let runtime = world.runtime.handle()?.clone();
+        let owner = Owner::new(Shared::without_guest(world));
+        let (mut parts, body) = request.into_parts();
+        for name in NOT_PASSED {
+            parts.headers.remove(name);
+        }
+        let length = announced_length(&parts.headers);
+        let body = GuestBody::new(body, Expected::Body { side: Side::Request, length, limit: None }, owner.observe());
+        let method = parts.method.clone();
+        let answer = runtime.spawn(upstream.send(Request::from_parts(parts, body), timeouts, owner.stdio()));
+        *lock(&owner.shared.task) = Some(answer.abort_handle());
+        Ok(Self { answer, method, runtime, owner })
+    }
+
+    pub fn owner(&self) -> &Owner {
+        &self.owner
+    }
+
+    /// What the host has to say of it.
+    pub fn notes(&self) -> &Arc<Stdio> {
+        self.owner.stdio()
+    }
+
+    pub fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Result<Response<GuestBody>, Error>> {
+        let answered = std::task::ready!(Pin::new(&mut self.answer).poll(cx));
+        lock(&self.owner.shared.task).take();
+        let answered = answered.unwrap_or_else(|_| Err(ErrorCode::internal("the request was given up")));
+        let response = match (answered, self.owner.overruled()) {
+            // the caller's own failure is why
+            (Err(_), Some(error)) => return Poll::Ready(Err(error)),
+            (Err(code), None) => return Poll::Ready(Err(Error::Code(code))),
+            (Ok(response), _) => response,
+        };
+        let is_bare = is_bare(self.method == Method::HEAD, response.status());
+        let length = announced_length(response.headers()).filter(|_| !is_bare);
+        let bounds = Bounds { side: Side::Response, length, limit: None, fields: None };
+        let (runtime, owner) = (self.runtime.clone(), self.owner.observe());
+        Poll::Ready(Ok(response.map(|body| {
+            let body = Told { body: Inflow::of_upstream(body, bounds), runtime, owner: owner.observe() };
+            let expected = Expected::Body { side: Side::Response, length, limit: None };
+            GuestBody::new(body.boxed_unsync(), expected, owner)
+        })))
+    }
+}
+
+/// A body that says why it broke off, and finds the runtime's timers wherever it is read.
+struct Told {
+    body: Inflow,
+    runtime: Handle,
+    owner: Owner,
+}
+
+impl Body for Told {
+    type Data = Bytes;
+    type Error = HostError;
+
+    fn poll_frame(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, HostError>>> {
+        let this = &mut *self;
+        let _entered = this.runtime.enter();
+        let polled = Pin::new(&mut this.body).poll_frame(cx);
+        if let Poll::Ready(Some(Err(error))) = &polled
+            && let Some(code) = ErrorCode::from_host(error)
+        {
+            this.owner.shared.settle(Err(Error::Code(code)));
+        }
+        polled
+    }
+}
+
+impl Drop for Told {
+    fn drop(&mut self) {
+        // what it lets go of may have to tell the runtime
+        let _entered = self.runtime.enter();
+        self.body.close();
+    }
+}
