@@ -79,11 +79,19 @@ fn positive(name: &str, given: i64) -> PyResult<usize> {
 #[pymethods]
 impl PyNetwork {
     #[new]
-    #[pyo3(signature = (allow, *, deny=None, methods=None, allow_private=false, addresses=None, ca=None, only_ca=false,
+    #[pyo3(
+        signature = (allow, *, deny=None, methods=None, allow_private=false, addresses=None, ca=None, only_ca=false,
         client_cert=None, client_key=None, http2=true, h2c=false, proxy=None, no_proxy=None, proxy_resolves=false,
         trust_env=false, connect_timeout=10.0, first_byte_timeout=None, between_bytes_timeout=None, timeout=None,
         retries=0, idle_timeout=30.0, connection_lifetime=Some(300.0), max_connections=256,
-        max_connections_per_host=None, response_fields=65536, response_body=None))]
+        max_connections_per_host=None, response_fields=65536, response_body=None),
+        text_signature = "(allow, *, deny=None, methods=None, allow_private=False, addresses=None, ca=None, only_ca=False, \
+            client_cert=None, client_key=None, http2=True, h2c=False, proxy=None, no_proxy=None, \
+            proxy_resolves=False, trust_env=False, connect_timeout=10.0, first_byte_timeout=None, \
+            between_bytes_timeout=None, timeout=None, retries=0, idle_timeout=30.0, \
+            connection_lifetime=300.0, max_connections=256, max_connections_per_host=None, \
+            response_fields=65536, response_body=None)"
+    )]
     #[allow(clippy::too_many_arguments)]
     fn new(
         allow: &Bound<'_, PyAny>,
