@@ -105,6 +105,11 @@ impl Gate {
         }
     }
 
+    /// How many exchanges are under way.
+    pub fn live(&self) -> usize {
+        self.live.load(Ordering::SeqCst)
+    }
+
     /// Nobody in the queue any more.
     pub fn close(&self) {
         if let Some(places) = &self.places {

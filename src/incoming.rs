@@ -91,6 +91,12 @@ impl App {
         Ok(())
     }
 
+    /// How many exchanges are under way in this process.
+    pub fn exchanges(&self) -> usize {
+        let gate = lock(&self.gate);
+        gate.as_ref().filter(|gate| gate.generation == crate::engine::generation()).map_or(0, |gate| gate.live())
+    }
+
     pub fn is_closed(&self) -> bool {
         self.closed.load(Ordering::SeqCst)
     }

@@ -81,8 +81,8 @@ __all__ = [
 
 
 def __getattr__(name: str) -> object:
-    """`wasgi.httpx` and `wasgi.outgoing` without importing them; they bring asyncio, which would double the time."""
-    if name in ("httpx", "outgoing"):
+    """Modules that are not imported until they are used: they bring asyncio, which would double the time."""
+    if name in ("httpx", "outgoing", "testing"):
         import importlib
 
         return importlib.import_module(f"wasgi.{name}")

@@ -302,6 +302,9 @@ class App:
     def _handle_within(self, request: Request, seconds: float | None) -> Response: ...
     def _warm(self) -> None: ...
     @property
+    def exchanges(self) -> int:
+        """How many exchanges are under way: those whose guest has not ended."""
+    @property
     def closed(self) -> bool:
         """Whether `close` was called."""
     def __enter__(self) -> Self: ...
@@ -499,6 +502,9 @@ class Request:
     def __iter__(self) -> Iterator[bytes]: ...
     def __aiter__(self) -> AsyncIterator[bytes]: ...
     @property
+    def content(self) -> bytes:
+        """The whole body, as often as it is asked for; as for `text`, it is read if need be."""
+    @property
     def text(self) -> str:
         """The body as text, by the charset of its content-type, or else as UTF-8; what does not fit is replaced.
 
@@ -585,6 +591,9 @@ class Response:
         """
     def __iter__(self) -> Iterator[bytes]: ...
     def __aiter__(self) -> AsyncIterator[bytes]: ...
+    @property
+    def content(self) -> bytes:
+        """The whole body; see `Request.content`."""
     @property
     def text(self) -> str:
         """The body as text; see `Request.text`."""

@@ -193,6 +193,11 @@ impl PyApp {
     }
 
     #[getter]
+    fn exchanges(&self) -> usize {
+        self.app.exchanges()
+    }
+
+    #[getter]
     fn closed(&self) -> bool {
         self.app.is_closed()
     }

@@ -233,6 +233,11 @@ impl PyRequest {
     }
 
     #[getter]
+    fn content<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, pyo3::types::PyBytes>> {
+        Ok(pyo3::types::PyBytes::new(py, &self.body.whole(py)?))
+    }
+
+    #[getter]
     fn text(&self, py: Python<'_>) -> PyResult<Py<PyAny>> {
         text(py, &self.fields, &self.body)
     }
@@ -387,6 +392,11 @@ impl PyResponse {
 
     fn __aiter__(&self, py: Python<'_>) -> PyResult<Py<PyAny>> {
         self.body.aiterate(py)
+    }
+
+    #[getter]
+    fn content<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, pyo3::types::PyBytes>> {
+        Ok(pyo3::types::PyBytes::new(py, &self.body.whole(py)?))
     }
 
     #[getter]

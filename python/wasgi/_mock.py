@@ -1,0 +1,521 @@
+"""`wasgi.testing.Upstream`: plays what is around a component. Routes, answers, faults, and what was asked.
+
+Requests are compared as wasi:http has them (fields that stand several times, URLs as they are), which the mocks of
+client libraries cannot: theirs see a client's own request objects. The faults are error-codes.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import difflib
+import inspect
+import json as _json
+import re
+from collections.abc import AsyncIterable, AsyncIterator, Callable, Iterable, Mapping
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, Self
+from urllib.parse import parse_qsl
+
+from wasgi import errors, outgoing
+from wasgi._wasgi import Request, Response
+from wasgi.headers import Headers
+
+if TYPE_CHECKING:
+    from wasgi._wasgi import _Upstream
+
+Fault = str | BaseException | type[BaseException]
+Text = str | re.Pattern[str]
+_NOTHING: Any = object()
+
+
+def fault_of(fault: Fault) -> BaseException:
+    """An exception, by the name of its error-code or as it is."""
+    if isinstance(fault, str):
+        try:
+            return errors.ERROR_CODES[fault]()
+        except KeyError:
+            near = difflib.get_close_matches(fault, errors.ERROR_CODES, 1, 0)
+            raise ValueError(f"no error-code is called {fault!r}; hint: {near[0]!r} is") from None
+    if isinstance(fault, BaseException):
+        return fault
+    if isinstance(fault, type) and issubclass(fault, BaseException):
+        return fault()
+    raise TypeError(f"a fault must be the name of an error-code or an exception, not {type(fault).__name__}")
+
+
+@dataclass(frozen=True)
+class Asked:
+    """A request that a component has sent, as a test looks at it: read to its end.
+
+    Attributes:
+        headers: As the component has written them.
+        content: Its body.
+        trailers: None if there were none.
+    """
+
+    method: str
+    url: str
+    headers: Headers
+    content: bytes
+    trailers: Headers | None = None
+
+    @property
+    def text(self) -> str:
+        """The body as UTF-8."""
+        return self.content.decode()
+
+    def json(self) -> Any:
+        """The body as JSON."""
+        return _json.loads(self.content)
+
+    @property
+    def query(self) -> dict[str, list[str]]:
+        """The values of each name in the URL's query."""
+        return _query(self.url)
+
+    def __str__(self) -> str:
+        return f"{self.method} {self.url}"
+
+
+@dataclass
+class Call:
+    """A request and what it was answered with.
+
+    Attributes:
+        request: What was asked.
+        route: Which `Route` answered; None if none did.
+        outcome: The status, or the exception that was raised; None while there is no answer.
+    """
+
+    request: Asked
+    route: Route | None
+    outcome: int | BaseException | None = None
+
+    def __str__(self) -> str:
+        outcome = self.outcome
+        return (
+            f"{self.request} -> {outcome!r}" if isinstance(outcome, BaseException) else f"{self.request} -> {outcome}"
+        )
+
+
+def _query(url: str) -> dict[str, list[str]]:
+    found: dict[str, list[str]] = {}
+    for name, value in parse_qsl(url.partition("?")[2], keep_blank_values=True):
+        found.setdefault(name, []).append(value)
+    return found
+
+
+def _glob(pattern: str) -> re.Pattern[str]:
+    parts = re.split(r"(\*\*|\*)", pattern)
+    wild = {"*": "[^/?]*", "**": ".*"}
+    return re.compile("".join(wild.get(part, re.escape(part)) for part in parts), re.DOTALL)
+
+
+def _fits(wanted: Text, value: str) -> bool:
+    return wanted.search(value) is not None if isinstance(wanted, re.Pattern) else wanted == value
+
+
+def _has(whole: Any, part: Any) -> bool:
+    """Whether JSON has a part: the named members of objects, as deep as they go; all else as it is."""
+    if isinstance(part, Mapping):
+        return isinstance(whole, Mapping) and all(name in whole and _has(whole[name], part[name]) for name in part)
+    if isinstance(part, list):
+        return isinstance(whole, list) and len(whole) == len(part) and all(map(_has, whole, part))
+    return type(whole) is type(part) and bool(whole == part)
+
+
+@dataclass
+class _Answer:
+    """One answer of a route."""
+
+    make: Callable[[Asked], Any]
+    is_foreign: bool = False
+    """Whether it is the test's own code, whose failure is the test's."""
+    delay: float = 0.0
+    breaks: tuple[int, Fault] | None = None
+
+
+@dataclass
+class Wanted:
+    """What a route asks of a request. Each mismatch is a name, what is wanted, and what came."""
+
+    method: str | None
+    url: Text | None
+    query: Mapping[str, Text]
+    headers: Mapping[str, Text]
+    content: bytes | None
+    json: Any
+    where: Callable[[Asked], bool] | None
+
+    def mismatches(self, asked: Asked) -> list[tuple[str, str, str]]:
+        """None if it fits."""
+        wrong: list[tuple[str, str, str]] = []
+        if self.method is not None and self.method != asked.method:
+            wrong.append(("method", self.method, asked.method))
+        if self.url is not None and not self._fits_url(asked.url):
+            wrong.append(("url", _shown(self.url), asked.url))
+        for name, value in self.query.items():
+            values = asked.query.get(name, [])
+            if not any(_fits(value, one) for one in values):
+                wrong.append((f"query {name!r}", _shown(value), ", ".join(map(repr, values)) or "nothing"))
+        for name, value in self.headers.items():
+            values = asked.headers.get_all(name)
+            if not any(_fits(value, one) for one in values):
+                wrong.append((f"header {name!r}", _shown(value), ", ".join(map(repr, values)) or "nothing"))
+        if self.content is not None and self.content != asked.content:
+            wrong.append(("content", repr(self.content), _short(asked.content)))
+        if self.json is not _NOTHING:
+            try:
+                if not _has(asked.json(), self.json):
+                    wrong.append(("json", _json.dumps(self.json), _short(asked.content)))
+            except ValueError:
+                wrong.append(("json", _json.dumps(self.json), f"{_short(asked.content)}, which is no JSON"))
+        if self.where is not None and not wrong and not self.where(asked):
+            wrong.append(("where", getattr(self.where, "__name__", "a predicate"), "False"))
+        return wrong
+
+    def _fits_url(self, url: str) -> bool:
+        if isinstance(self.url, re.Pattern):
+            return self.url.search(url) is not None
+        wanted = self.url or ""
+        if "?" not in wanted:
+            url = url.partition("?")[0]
+        if "*" in wanted:
+            return _glob(wanted).fullmatch(url) is not None
+        return _rooted(wanted) == _rooted(url)
+
+    def distance(self, asked: Asked) -> float:
+        """How far a request is from what is wanted."""
+        far = 0.0
+        for name, wanted, came in self.mismatches(asked):
+            weight = {"url": 4.0, "method": 1.0}.get(name, 0.5)
+            far += weight * (1 - difflib.SequenceMatcher(None, wanted, came).ratio() / 2)
+        return far
+
+    def __str__(self) -> str:
+        parts = [self.method or "any", _shown(self.url) if self.url is not None else "URL"]
+        parts += [
+            f"{kind} {dict(found)}" for kind, found in (("query", self.query), ("headers", self.headers)) if found
+        ]
+        if self.content is not None:
+            parts.append(f"content {self.content!r}")
+        if self.json is not _NOTHING:
+            parts.append(f"json {_json.dumps(self.json)}")
+        if self.where is not None:
+            parts.append(f"where {getattr(self.where, '__name__', 'a predicate')}")
+        return " ".join(parts)
+
+
+def _rooted(url: str) -> str:
+    """`http://a` and `http://a/` are one."""
+    _, separator, rest = url.partition("://")
+    return f"{url}/" if separator and "/" not in rest and "?" not in rest else url
+
+
+def _shown(text: Text) -> str:
+    return f"/{text.pattern}/" if isinstance(text, re.Pattern) else text
+
+
+def _short(content: bytes) -> str:
+    return repr(content) if len(content) <= 200 else f"{content[:200]!r}… ({len(content)} bytes)"
+
+
+class Route:
+    """Some requests, and what they are answered with: 200 and nothing more, unless it is said. Made by `Upstream`.
+
+    Attributes:
+        wanted: What it asks of a request.
+        calls: What it has answered, in order.
+    """
+
+    def __init__(self, wanted: Wanted) -> None:
+        self.wanted = wanted
+        self.calls: list[Call] = []
+        self._answers: list[_Answer] = []
+        self._next = True
+
+    @property
+    def called(self) -> bool:
+        """Whether it has answered anything."""
+        return bool(self.calls)
+
+    @property
+    def then(self) -> Self:
+        """What is said next is the answer to the next request. The last answer is that to all that follow."""
+        self._next = True
+        return self
+
+    def _answer(self, make: Callable[[Asked], Any], *, is_foreign: bool = False) -> Self:
+        if not self._next:
+            self._answers.pop()
+        self._answers.append(_Answer(make, is_foreign))
+        self._next = False
+        return self
+
+    def _last(self) -> _Answer:
+        if self._next:
+            self.respond()
+        return self._answers[-1]
+
+    def respond(
+        self,
+        status: int = 200,
+        *,
+        headers: Mapping[str, str] | Iterable[tuple[str, str]] | None = None,
+        content: bytes | None = None,
+        text: str | None = None,
+        json: Any = _NOTHING,
+        stream: Iterable[bytes | float] | Callable[[], Iterable[bytes] | AsyncIterable[bytes]] | None = None,
+        trailers: Mapping[str, str] | Iterable[tuple[str, str]] | None = None,
+    ) -> Self:
+        """Answers with a response.
+
+        Args:
+            status: Its status.
+            headers: Its fields; a content-type is added for ``text`` and ``json`` unless it is there.
+            content: Its body: one of these four.
+            text: As UTF-8.
+            json: As JSON.
+            stream: Chunks; a number among them is a pause of so many seconds. Or a function that gives chunks.
+            trailers: The fields after the body.
+
+        Raises:
+            TypeError: More than one body.
+        """
+        given = [name for name, body in (("content", content), ("text", text), ("stream", stream)) if body is not None]
+        given += ["json"] if json is not _NOTHING else []
+        if len(given) > 1:
+            raise TypeError(f"a response has one body: not {' and '.join(given)}")
+        fields = Headers(headers or [])
+        chunks = list(stream) if stream is not None and not callable(stream) else stream
+        if text is not None:
+            content = text.encode()
+            fields.setdefault("content-type", "text/plain; charset=utf-8")
+        elif json is not _NOTHING:
+            content = _json.dumps(json).encode()
+            fields.setdefault("content-type", "application/json")
+        Response(status, headers=fields.raw, trailers=trailers)  # what is wrong with it is said here
+
+        def make(_: Asked) -> Response:
+            body = content if chunks is None else chunks() if callable(chunks) else _paced(chunks)
+            return Response(status, headers=fields.raw, body=body, trailers=trailers)
+
+        return self._answer(make)
+
+    def raises(self, fault: Fault) -> Self:
+        """Answers with a failure: an error-code by its name (``"connection-refused"``), or any exception."""
+        fault_of(fault)
+
+        def make(_: Asked) -> Response:
+            raise fault_of(fault)
+
+        return self._answer(make)
+
+    def answers(self, upstream: _Upstream) -> Self:
+        """Has another upstream answer: a function from `wasgi.Request` to `wasgi.Response`, an `App`, and so on."""
+        return self._answer(lambda asked: _ask(upstream, asked), is_foreign=True)
+
+    def passes_through(self, network: _Upstream) -> Self:
+        """Has the real thing answer: a `wasgi.Network`, whose own policy applies."""
+        return self.answers(network)
+
+    def breaks_after(self, size: int, fault: Fault = "HTTP-response-incomplete") -> Self:
+        """The body of the answer fails when so many bytes of it have been given."""
+        if size < 0:
+            raise ValueError(f"`size` must not be below 0: {size}")
+        fault_of(fault)
+        self._last().breaks = (size, fault)
+        return self
+
+    def delays(self, seconds: float) -> Self:
+        """The answer is given so many seconds after the request."""
+        if seconds < 0:
+            raise ValueError(f"`seconds` must not be below 0: {seconds}")
+        self._last().delay = seconds
+        return self
+
+    def _turn(self) -> _Answer:
+        """The answer to the next request."""
+        if not self._answers:
+            self.respond()
+        return self._answers[min(len(self.calls), len(self._answers) - 1)]
+
+    def __repr__(self) -> str:
+        return f"<wasgi.testing.Route {self.wanted}>"
+
+
+async def _ask(upstream: _Upstream, asked: Asked) -> Response:
+    request = Request(
+        asked.method, asked.url, headers=asked.headers.raw, body=asked.content or None, trailers=asked.trailers
+    )
+    return await outgoing.call(upstream, request)
+
+
+async def _paced(chunks: Iterable[bytes | float]) -> AsyncIterator[bytes]:
+    for chunk in chunks:
+        if isinstance(chunk, int | float):
+            await asyncio.sleep(chunk)
+        else:
+            yield chunk
+
+
+def _broken(response: Response, size: int, fault: Fault) -> Response:
+    async def body() -> AsyncIterator[bytes]:
+        left = size
+        async for chunk in response:
+            if len(chunk) > left:
+                break
+            left -= len(chunk)
+            yield chunk
+        else:
+            chunk = b""
+        if left and chunk:
+            yield chunk[:left]
+        raise fault_of(fault)
+
+    return Response(response.status, headers=response.headers.raw, body=body())
+
+
+@dataclass
+class Upstream:
+    """Plays what is around a component: give it to ``App(outgoing=...)``, or take the fixture ``upstream``.
+
+    Routes are tried in the order in which they were made; the first that fits answers. A request that none fits is
+    `DestinationNotFound` for the component, and a failure of the test, whatever the component makes of it; so is a
+    route that was never used.
+
+    Attributes:
+        calls: What was asked, in order.
+        allow_unmatched: Whether requests that no route fits are let pass.
+        allow_unused: Whether routes need not be used.
+
+    Example:
+        >>> upstream = wasgi.testing.Upstream()
+        >>> upstream.get("https://api.example.com/users/1").respond(json={"name": "Ada"})
+    """
+
+    allow_unmatched: bool = False
+    allow_unused: bool = False
+    calls: list[Call] = field(default_factory=list)
+    routes: list[Route] = field(default_factory=list)
+    _failures: list[BaseException] = field(default_factory=list)
+
+    def request(
+        self,
+        method: str | None,
+        url: Text | None = None,
+        *,
+        query: Mapping[str, Text] | None = None,
+        headers: Mapping[str, Text] | None = None,
+        content: bytes | str | None = None,
+        json: Any = _NOTHING,
+        where: Callable[[Asked], bool] | None = None,
+    ) -> Route:
+        """Some requests: those that fit all that is said.
+
+        Args:
+            method: None: any.
+            url: The whole URL; one without a query fits whatever the query. ``*`` stands for anything but a slash,
+                ``**`` for anything: ``"https://api.example.com/v1/**"``. A regular expression is searched for.
+            query: Values of the query, each str or a regular expression; there may be more.
+            headers: Likewise, of the fields.
+            content: The body.
+            json: A part of the body as JSON: members of objects that it must have, as deep as they go.
+            where: A function that looks at the request.
+        """
+        wanted = Wanted(
+            method.upper() if method is not None else None,
+            url,
+            dict(query or {}),
+            dict(headers or {}),
+            content.encode() if isinstance(content, str) else content,
+            json,
+            where,
+        )
+        route = Route(wanted)
+        self.routes.append(route)
+        return route
+
+    def any(self, url: Text | None = None, **options: Any) -> Route:
+        """Requests of any method; without a URL, all. See `request`."""
+        return self.request(None, url, **options)
+
+    def get(self, url: Text, **options: Any) -> Route:
+        """GET requests. See `request`."""
+        return self.request("GET", url, **options)
+
+    def head(self, url: Text, **options: Any) -> Route:
+        """HEAD requests. See `request`."""
+        return self.request("HEAD", url, **options)
+
+    def post(self, url: Text, **options: Any) -> Route:
+        """POST requests. See `request`."""
+        return self.request("POST", url, **options)
+
+    def put(self, url: Text, **options: Any) -> Route:
+        """PUT requests. See `request`."""
+        return self.request("PUT", url, **options)
+
+    def patch(self, url: Text, **options: Any) -> Route:
+        """PATCH requests. See `request`."""
+        return self.request("PATCH", url, **options)
+
+    def delete(self, url: Text, **options: Any) -> Route:
+        """DELETE requests. See `request`."""
+        return self.request("DELETE", url, **options)
+
+    async def __call__(self, request: Request) -> Response:
+        """Answers: what ``App(outgoing=...)`` calls."""
+        content = await request.aread()
+        trailers = Headers(request.trailers.raw) if request.trailers is not None else None
+        asked = Asked(request.method, request.url, Headers(request.headers.raw), content, trailers)
+        try:
+            route = next((route for route in self.routes if not route.wanted.mismatches(asked)), None)
+        except Exception as error:  # of a predicate
+            self._failures.append(error)
+            raise
+        call = Call(asked, route)
+        self.calls.append(call)
+        if route is None:
+            call.outcome = errors.DestinationNotFound()
+            raise call.outcome
+        answer = route._turn()
+        route.calls.append(call)
+        try:
+            if answer.delay:
+                await asyncio.sleep(answer.delay)
+            made = answer.make(asked)
+            response: Response = await made if inspect.isawaitable(made) else made
+        except BaseException as error:
+            call.outcome = error
+            if answer.is_foreign and not isinstance(error, errors.ErrorCode | asyncio.CancelledError):
+                self._failures.append(error)
+            raise
+        call.outcome = response.status
+        return response if answer.breaks is None else _broken(response, *answer.breaks)
+
+    def complaints(self) -> list[str]:
+        """What is wrong: requests that no route fits, routes that nothing has used, code of the test that failed."""
+        found = [f"the test's own upstream failed: {error!r}" for error in self._failures]
+        if not self.allow_unmatched:
+            unmatched = [call.request for call in self.calls if call.route is None]
+            found += [self._unmatched(asked) for asked in unmatched]
+        if not self.allow_unused:
+            found += [f"a route was never used: {route.wanted}" for route in self.routes if not route.called]
+        return found
+
+    def _unmatched(self, asked: Asked) -> str:
+        lines = [f"the component asked for what no route answers: {asked}"]
+        if not self.routes:
+            return f"{lines[0]} (there are no routes)"
+        nearest = min(self.routes, key=lambda route: route.wanted.distance(asked))
+        lines.append(f"the nearest route is: {nearest.wanted}")
+        for name, wanted, came in nearest.wanted.mismatches(asked):
+            lines += [f"  {name}", f"    wanted  {wanted}", f"    came    {came}"]
+        return "\n".join(lines)
+
+    def check(self) -> None:
+        """Raises AssertionError with all `complaints`, if there are any."""
+        found = self.complaints()
+        if found:
+            raise AssertionError("\n\n".join(found)) from next(iter(self._failures), None)
