@@ -63,6 +63,11 @@ bench-network *options:
     CARGO_PROFILE_DEV_OPT_LEVEL=3 maturin develop --uv
     python -m benches.network {{ target }}/debug/examples/client {{ options }}
 
+# What the fixtures of the pytest plug-in cost a test.
+bench-fixtures *options:
+    CARGO_PROFILE_DEV_OPT_LEVEL=3 maturin develop --uv
+    python -m benches.fixtures {{ options }}
+
 # Mixed load for a long time: memory and descriptors stay where they are.
 soak *options:
     python benches/soak.py {{ options }}

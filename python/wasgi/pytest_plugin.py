@@ -107,7 +107,7 @@ class _Test:
 
 
 _test = pytest.StashKey[_Test]()
-_components = pytest.StashKey[dict[tuple[Path, int, int], wasgi.Component]]()
+_components = pytest.StashKey[dict[str, wasgi.Component]]()
 
 
 def _of(item: pytest.Item) -> _Test:
@@ -162,12 +162,10 @@ def wasgi_component(pytestconfig: pytest.Config) -> Callable[..., wasgi.Componen
     def load(source: str | Path | bytes | wasgi.Component) -> wasgi.Component:
         if isinstance(source, bytes | wasgi.Component):
             return wasgi.Component(source) if isinstance(source, bytes) else source
-        path = _find(pytestconfig, source)
-        status = path.stat()
-        key = (path, status.st_mtime_ns, status.st_size)
-        if key not in loaded:
-            loaded[key] = wasgi.Component(path)
-        return loaded[key]
+        name = str(source)
+        if name not in loaded:
+            loaded[name] = wasgi.Component(_find(pytestconfig, source))
+        return loaded[name]
 
     return load
 
