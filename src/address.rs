@@ -18,6 +18,17 @@ pub fn canonical(address: IpAddr) -> IpAddr {
     }
 }
 
+/// The IPv4 address that one of a translator leads to (RFC 6052, 2.1; RFC 3056).
+pub fn translated(address: IpAddr) -> Option<IpAddr> {
+    let IpAddr::V6(v6) = address else { return None };
+    let (high, low) = match v6.segments() {
+        [0x64, 0xff9b, 0, 0, 0, 0, high, low] | [0x2002, high, low, ..] => (high, low),
+        _ => return None,
+    };
+    let ([a, b], [c, d]) = (high.to_be_bytes(), low.to_be_bytes());
+    Some(Ipv4Addr::new(a, b, c, d).into())
+}
+
 fn special_v4(address: Ipv4Addr) -> Option<&'static str> {
     match address.octets() {
         [0, ..] => Some("this network (0.0.0.0/8)"),

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::task::{Context, Poll};
 
 use bytes::Bytes;
-use http::header::{CONNECTION, HeaderName, TRANSFER_ENCODING, UPGRADE};
+use http::header::{CONNECTION, CONTENT_LENGTH, HeaderName, TRANSFER_ENCODING, UPGRADE};
 use http::{Method, Request, Response};
 use http_body::{Body, Frame};
 use http_body_util::BodyExt;
@@ -50,7 +50,14 @@ impl Asked {
         for name in NOT_PASSED {
             parts.headers.remove(name);
         }
+        // a guest's is its host's to see to; here, what is announced must be what comes
+        let announced: Vec<_> = parts.headers.get_all(CONTENT_LENGTH).iter().collect();
         let length = announced_length(&parts.headers);
+        if announced.len() > 1 || length.is_none() && !announced.is_empty() {
+            return Err(Error::Code(ErrorCode::plain("HTTP-protocol-error")));
+        }
+        let bounds = Bounds { side: Side::Request, length, limit: None, fields: None };
+        let body = Inflow::of_upstream(body, bounds).boxed_unsync();
         let body = GuestBody::new(body, Expected::Body { side: Side::Request, length, limit: None }, owner.observe());
         let method = parts.method.clone();
         let answer = runtime.spawn(upstream.send(Request::from_parts(parts, body), timeouts, owner.stdio()));
@@ -115,8 +122,13 @@ impl Body for Told {
 
 impl Drop for Told {
     fn drop(&mut self) {
+        if self.owner.out_of_reach().is_some() {
+            // in a forked child: it belongs to the parent's runtime
+            std::mem::forget(self.body.take());
+            return;
+        }
         // what it lets go of may have to tell the runtime
         let _entered = self.runtime.enter();
-        self.body.close();
+        drop(self.body.take());
     }
 }

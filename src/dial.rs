@@ -2,9 +2,10 @@
 
 use std::io;
 use std::net::{IpAddr, SocketAddr};
+use std::os::fd::{AsRawFd, RawFd};
 use std::pin::Pin;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU8, Ordering};
+use std::sync::atomic::{AtomicU8, AtomicU64, Ordering};
 use std::task::{Context, Poll};
 use std::time::Duration;
 
@@ -53,10 +54,15 @@ impl Origin {
 pub struct Stage(AtomicU8);
 
 impl Stage {
-    /// For somebody else's connection to be given back, or to come up.
+    /// For somebody else's connection to be given back, or to end.
     const WAITING: u8 = 0;
     const RESOLVING: u8 = 1;
     const CONNECTING: u8 = 2;
+
+    /// For room, or for the connection that somebody else is making.
+    pub fn waits_for_room(&self, for_room: bool) {
+        self.reach(if for_room { Self::WAITING } else { Self::CONNECTING });
+    }
 
     fn reach(&self, stage: u8) {
         self.0.store(stage, Ordering::Relaxed);
@@ -105,20 +111,21 @@ pub struct Dialer {
 impl Dialer {
     pub async fn dial(&self, origin: &Origin, target: &Target, stage: &Stage) -> Result<Link, Undialled> {
         let proxy = self.proxies.proxy_for(&origin.uri()?).map_err(Undialled::Proxy)?;
-        let (stream, address, relay) = match proxy {
+        let (stream, socket, address, relay) = match proxy {
             None => {
                 let (stream, address) = race(self.checked(origin, target, stage).await?, stage).await?;
+                let socket = stream.as_raw_fd();
                 let stream: Box<dyn Io> = Box::new(stream);
-                (stream, Some(address.ip()), None)
+                (stream, socket, Some(address.ip()), None)
             }
             Some(proxy) => self.through(&proxy, origin, target, stage).await?,
         };
         stage.reach(Stage::CONNECTING);
         if !origin.secure {
-            return Ok(Link { wire: Wire::new(stream, self.unread), http2: self.h2c, address, relay });
+            return Ok(Link { wire: Wire::new(stream, socket, self.unread), http2: self.h2c, address, relay });
         }
         let (stream, http2) = self.tls.with_server(&origin.host, stream).await.map_err(Undialled::Tls)?;
-        Ok(Link { wire: Wire::new(Box::new(stream), self.unread), http2, address, relay: None })
+        Ok(Link { wire: Wire::new(Box::new(stream), socket, self.unread), http2, address, relay: None })
     }
 
     /// The addresses of an origin that may be connected to. What is checked here is what is connected to: nothing is resolved
@@ -161,7 +168,7 @@ impl Dialer {
         origin: &Origin,
         target: &Target,
         stage: &Stage,
-    ) -> Result<(Box<dyn Io>, Option<IpAddr>, Option<Relay>), Undialled> {
+    ) -> Result<(Box<dyn Io>, RawFd, Option<IpAddr>, Option<Relay>), Undialled> {
         let goals: Vec<(Goal, Option<IpAddr>)> = match &origin.host {
             Host::Domain(name) if proxy.resolves => vec![(Goal::Name(name.clone(), origin.port), None)],
             _ => {
@@ -171,13 +178,14 @@ impl Dialer {
         };
         let mut failure = Undialled::NoHost;
         for (goal, address) in goals {
-            let stream = self.reach(proxy, stage).await.map_err(|error| Undialled::NoProxy(Box::new(error)))?;
+            let (stream, socket) =
+                self.reach(proxy, stage).await.map_err(|error| Undialled::NoProxy(Box::new(error)))?;
             // a name without TLS needs no tunnel: the proxy asks for us
             if !origin.secure && address.is_none() && proxy.kind != Kind::Socks && !self.h2c {
-                return Ok((stream, None, Some(Relay { authorization: proxy.authorization() })));
+                return Ok((stream, socket, None, Some(Relay { authorization: proxy.authorization() })));
             }
             match proxy.tunnel(stream, &goal).await {
-                Ok(stream) => return Ok((stream, address, None)),
+                Ok(stream) => return Ok((stream, socket, address, None)),
                 Err(error) => failure = error.into(),
             }
         }
@@ -185,13 +193,15 @@ impl Dialer {
     }
 
     /// A connection to a proxy.
-    async fn reach(&self, proxy: &Proxy, stage: &Stage) -> Result<Box<dyn Io>, Undialled> {
+    async fn reach(&self, proxy: &Proxy, stage: &Stage) -> Result<(Box<dyn Io>, RawFd), Undialled> {
         let found = self.resolved(&proxy.host, stage).await?;
         let (stream, _) = race(found.into_iter().map(|address| (address, proxy.port).into()).collect(), stage).await?;
-        match proxy.kind {
-            Kind::Https => Ok(Box::new(self.tls.with_proxy(&proxy.host, stream).await.map_err(Undialled::Tls)?)),
-            Kind::Http | Kind::Socks => Ok(Box::new(stream)),
-        }
+        let socket = stream.as_raw_fd();
+        let stream: Box<dyn Io> = match proxy.kind {
+            Kind::Https => Box::new(self.tls.with_proxy(&proxy.host, stream).await.map_err(Undialled::Tls)?),
+            Kind::Http | Kind::Socks => Box::new(stream),
+        };
+        Ok((stream, socket))
     }
 }
 
@@ -224,15 +234,23 @@ async fn race(addresses: Vec<SocketAddr>, stage: &Stage) -> Result<(TcpStream, S
 /// A connection's bytes. It fails when its peer leaves unread for too long what is written to it.
 pub struct Wire {
     io: Box<dyn Io>,
+    received: Arc<AtomicU64>,
     unread: Option<Duration>,
-    pause: Option<Pin<Box<Sleep>>>,
+    /// Since something could not be written, and what lay before the peer then.
+    pause: Option<(Pin<Box<Sleep>>, Option<u64>)>,
+    socket: RawFd,
     /// Dropped with the connection, not sooner.
     kept: Option<Box<dyn Send>>,
 }
 
 impl Wire {
-    fn new(io: Box<dyn Io>, unread: Option<Duration>) -> Self {
-        Self { io, unread, pause: None, kept: None }
+    fn new(io: Box<dyn Io>, socket: RawFd, unread: Option<Duration>) -> Self {
+        Self { io, received: Arc::default(), unread, pause: None, socket, kept: None }
+    }
+
+    /// Counts the bytes that come.
+    pub fn received(&self) -> Arc<AtomicU64> {
+        self.received.clone()
     }
 
     /// Keeps something for as long as there is the connection.
@@ -246,17 +264,40 @@ impl Wire {
             self.pause = None;
             return written;
         }
-        let pause = self.pause.get_or_insert_with(|| Box::pin(tokio::time::sleep(limit)));
-        match pause.as_mut().poll(cx) {
-            Poll::Ready(()) => Poll::Ready(Err(io::Error::other(Unread(limit)))),
-            Poll::Pending => Poll::Pending,
+        loop {
+            let lies = unread(self.socket);
+            let (pause, before) = self.pause.get_or_insert_with(|| (Box::pin(tokio::time::sleep(limit)), lies));
+            if pause.as_mut().poll(cx).is_pending() {
+                return Poll::Pending;
+            }
+            // it says that it can be written to only when much has been read: less may have been
+            if lies.is_none() || lies >= *before {
+                return Poll::Ready(Err(io::Error::other(Unread(limit))));
+            }
+            self.pause = None;
         }
     }
 }
 
+/// Bytes that have been written to a socket and that its peer has not taken; `None` if nobody can say.
+fn unread(socket: RawFd) -> Option<u64> {
+    if !cfg!(target_os = "linux") {
+        return None;
+    }
+    let mut bytes: libc::c_int = 0;
+    // SAFETY: the descriptor is that of the `TcpStream` inside the `Wire` that asks, so it is open; Linux's SIOCOUTQ, which is
+    // TIOCOUTQ, writes one c_int.
+    let result = unsafe { libc::ioctl(socket, libc::TIOCOUTQ, &mut bytes) };
+    if result == 0 { u64::try_from(bytes).ok() } else { None }
+}
+
 impl AsyncRead for Wire {
     fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buffer: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.io).poll_read(cx, buffer)
+        let before = buffer.filled().len();
+        let polled = Pin::new(&mut self.io).poll_read(cx, buffer);
+        let came = buffer.filled().len() - before;
+        self.received.fetch_add(came as u64, Ordering::Relaxed);
+        polled
     }
 }
 

@@ -94,7 +94,14 @@ fn code_of_one(error: &(dyn StdError + 'static)) -> Option<ErrorCode> {
         return code_of_http(error);
     }
     if let Some(error) = error.downcast_ref::<h2::Error>() {
-        return error.reason().map(|reason| ErrorCode::plain(code_of_reason(reason)));
+        return match (error.get_io(), error.reason()) {
+            // the connection has gone under it
+            (Some(lost), _) => code_of_io(lost).map(|code| match lost.kind() {
+                io::ErrorKind::BrokenPipe => ErrorCode::plain("HTTP-response-incomplete"),
+                _ => code,
+            }),
+            (None, reason) => reason.map(|reason| ErrorCode::plain(code_of_reason(reason))),
+        };
     }
     if let Some(error) = error.downcast_ref::<wasmtime_wasi_http::Error>() {
         return ErrorCode::from_host(error); // of the request's body, which the guest writes

@@ -89,10 +89,10 @@ impl Inflow {
         Self { body, bounds, passed: 0, done: false, exchange: None, wait: None }
     }
 
-    /// Lets go of what it comes from.
-    pub fn close(&mut self) {
+    /// What it comes from; nothing more comes.
+    pub fn take(&mut self) -> WasiBody {
         self.done = true;
-        self.body = empty();
+        std::mem::replace(&mut self.body, empty())
     }
 
     fn check(&mut self, frame: Option<&Frame<Bytes>>) -> Result<(), ErrorCode> {

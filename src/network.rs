@@ -1,7 +1,7 @@
 //! The real network, under a policy: an upstream without Python.
 
 use std::pin::Pin;
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Mutex, OnceLock};
 use std::task::{Context, Poll};
 use std::time::Duration;
 
@@ -65,17 +65,23 @@ pub struct Network {
     tls: rustls::ClientConfig,
     proxies: Arc<Proxies>,
     /// Connections belong to the runtime of one process.
-    pool: Mutex<Option<(u64, Arc<Pool>)>>,
+    pool: OnceLock<(u64, Arc<Pool>)>,
+    /// A forked child's: no thread of its parent's can have this lock.
+    of_child: Mutex<Option<(u64, Arc<Pool>)>>,
 }
 
 impl Network {
     pub fn new(policy: Policy, options: Options, tls: rustls::ClientConfig, proxies: Proxies) -> Self {
         let (policy, options, proxies) = (Arc::new(policy), Arc::new(options), Arc::new(proxies));
-        Self { policy, options, tls, proxies, pool: Mutex::new(None) }
+        Self { policy, options, tls, proxies, pool: OnceLock::new(), of_child: Mutex::new(None) }
     }
 
     fn pool(&self) -> Arc<Pool> {
-        let mut made = lock(&self.pool);
+        let (since, pool) = self.pool.get_or_init(|| (generation(), self.make_pool()));
+        if *since == generation() {
+            return pool.clone();
+        }
+        let mut made = lock(&self.of_child);
         match &*made {
             Some((since, pool)) if *since == generation() => pool.clone(),
             _ => {
@@ -103,9 +109,10 @@ impl Network {
 
 impl Drop for Network {
     fn drop(&mut self) {
-        let made = lock(&self.pool).take();
-        if made.as_ref().is_some_and(|(since, _)| *since != generation()) {
-            std::mem::forget(made);
+        for made in [self.pool.take(), lock(&self.of_child).take()].into_iter().flatten() {
+            if made.0 != generation() {
+                std::mem::forget(made);
+            }
         }
     }
 }
@@ -239,7 +246,7 @@ impl Ask {
             None => lease.send(request).await,
         };
         match answered {
-            Ok(response) => match self.refused(&response, lease.is_http2()) {
+            Ok(response) => match self.refused(&response, &lease) {
                 Some(code) => {
                     let why = "its response cannot be passed on".into();
                     Err(Failed { code, why, body: None, stale: false, may_pass: false })
@@ -250,7 +257,8 @@ impl Ask {
                 let (code, why) = code_of(&unanswered.error);
                 let was_cut = matches!(code.name, "HTTP-response-incomplete" | "connection-terminated");
                 let unsent = unanswered.request.map(Request::into_body);
-                let stale = lease.is_kept() && (unsent.is_some() || was_cut) || is_refused(&unanswered.error);
+                let silent = was_cut && unanswered.silent;
+                let stale = lease.is_kept() && (unsent.is_some() || silent) || is_refused(&unanswered.error);
                 let body = unsent.or_else(|| repeats.then_some(Sent::NOTHING));
                 Err(Failed { code, why, body, stale, may_pass: was_cut })
             }
@@ -285,21 +293,31 @@ impl Ask {
     }
 
     /// A response that no guest can take.
-    fn refused(&self, response: &Response<Incoming>, http2: bool) -> Option<ErrorCode> {
+    fn refused(&self, response: &Response<Incoming>, lease: &Lease) -> Option<ErrorCode> {
         // HTTP/1.1 has counted its bytes itself
-        let size = if http2 { list_size(response.headers()) } else { 0 };
+        let size = if lease.is_http2() { list_size(response.headers()) } else { 0 };
         if size > u64::from(self.options.head) {
             return Some(Side::Response.header_size(size));
         }
         if response.status() == StatusCode::SWITCHING_PROTOCOLS {
             return Some(ErrorCode::plain("HTTP-upgrade-failed"));
         }
-        let coding = response.headers().get(TRANSFER_ENCODING).filter(|_| !http2)?;
-        if coding.as_bytes().eq_ignore_ascii_case(b"chunked") {
+        // it is meant for us, and not what the guest has asked for
+        if lease.relay().is_some() && response.status() == StatusCode::PROXY_AUTHENTICATION_REQUIRED {
+            return Some(ErrorCode::plain("configuration-error"));
+        }
+        if lease.is_http2() {
             return None;
         }
-        let payload = Payload::Text(Some(String::from_utf8_lossy(coding.as_bytes()).into_owned()));
-        Some(ErrorCode { name: "HTTP-response-transfer-coding", payload })
+        let codings: Vec<_> = response.headers().get_all(TRANSFER_ENCODING).iter().map(HeaderValue::as_bytes).collect();
+        match codings.as_slice() {
+            [] => None,
+            [one] if one.eq_ignore_ascii_case(b"chunked") => None,
+            several => {
+                let payload = Payload::Text(Some(String::from_utf8_lossy(&several.join(&b", "[..])).into_owned()));
+                Some(ErrorCode { name: "HTTP-response-transfer-coding", payload })
+            }
+        }
     }
 }
 
@@ -374,12 +392,18 @@ impl Body for Received {
                 Poll::Ready(Some(Ok(frame)))
             }
             Poll::Ready(Some(Err(error))) => this.fail(code_of(&error).0),
-            Poll::Ready(None) => {
-                if let Some(lease) = this.lease.take() {
-                    lease.finish();
+            Poll::Ready(None) => match this.lease.take() {
+                // a stream that is reset without an error has not ended for that (RFC 9113, 8.1): trailers would have settled it
+                Some(lease) if lease.is_http2() && !this.incoming.is_end_stream() => {
+                    drop(lease);
+                    this.fail(ErrorCode::plain("HTTP-response-incomplete"))
                 }
-                Poll::Ready(None)
-            }
+                Some(lease) => {
+                    lease.finish();
+                    Poll::Ready(None)
+                }
+                None => Poll::Ready(None),
+            },
             Poll::Pending => match this.end.as_mut().map(|end| end.as_mut().poll(cx)) {
                 Some(Poll::Ready(())) => this.fail(late()),
                 _ => Poll::Pending,

@@ -200,9 +200,9 @@ impl Pattern {
             && self.hosts.has(&target.host)
     }
 
-    /// Whether it names the target's host itself, whatever the path.
+    /// Whether it fits the target, and names its host itself.
     pub fn names(&self, target: &Target) -> bool {
-        matches!(&self.hosts, Hosts::One(_)) && self.is_of(target)
+        matches!(&self.hosts, Hosts::One(_)) && self.matches(target)
     }
 
     /// Whether all that `other` means is meant by this one, too.

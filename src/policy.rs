@@ -6,7 +6,7 @@ use http::Method;
 use http::request::Parts;
 use ipnet::IpNet;
 
-use crate::address::{canonical, special};
+use crate::address::{canonical, special, translated};
 use crate::pattern::{Pattern, Target};
 
 /// Checked for each request before anything else, and again for each address before it is connected to.
@@ -59,10 +59,16 @@ impl Policy {
     /// address is.
     pub fn check_address(&self, target: &Target, address: IpAddr) -> Result<(), &'static str> {
         let address = canonical(address);
-        // an address that is denied is denied by whatever name
-        let there = target.at(address);
-        if self.deny.iter().any(|pattern| pattern.may_match(&there)) {
-            return Err("in `deny`");
+        // systems take it for one of their own, whatever rules say of those
+        if address.is_unspecified() {
+            return Err("unspecified");
+        }
+        // an address that is denied is denied by whatever name, and by whatever way to it
+        for address in [Some(address), translated(address)].into_iter().flatten() {
+            let there = target.at(address);
+            if self.deny.iter().any(|pattern| pattern.may_match(&there)) {
+                return Err("in `deny`");
+            }
         }
         // the URL is that of the address, and a rule names just that
         let is_named = || target.is_at(address) && self.allow.iter().any(|pattern| pattern.names(target));

@@ -1,11 +1,13 @@
 //! Connections that are kept, and lent to one request at a time, or to many where HTTP/2 is spoken.
 
+use std::pin::Pin;
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, Weak};
 use std::time::{Duration, Instant};
 
 use http::{Request, Response};
 use hyper::body::Incoming;
-use hyper::client::conn::{TrySendError, http1, http2};
+use hyper::client::conn::{http1, http2};
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use tokio::task::AbortHandle;
 
@@ -16,6 +18,11 @@ use crate::sent::Sent;
 use crate::stock::{Asked, Caps, Grant, Keep, Permit, Stock};
 use crate::sync::lock;
 
+/// What a peer may send on a stream before it is read; and on a connection of HTTP/2, so that streams that nobody reads do not
+/// hold up the others.
+const WINDOWS: (u32, u32) = (256 << 10, 32 << 20);
+/// Requests at once on a connection of HTTP/2, if its peer allows as many.
+const STREAMS: usize = 100;
 /// Between pings on a connection of HTTP/2, and for their answer.
 const PING: (Duration, Duration) = (Duration::from_secs(20), Duration::from_secs(10));
 
@@ -38,37 +45,77 @@ struct Connection {
     address: Option<std::net::IpAddr>,
     relay: Option<Relay>,
     born: Instant,
-    users: Arc<()>,
+    state: Arc<State>,
     /// Whether it has been used before.
     kept: bool,
 }
 
-impl Keep for Connection {
-    fn is_usable(&self) -> bool {
-        match &self.sender {
-            Sender::Http1(sender) => sender.is_ready(),
-            Sender::Http2(sender) => sender.is_ready(),
-        }
-    }
+/// What the handles to a connection have in common.
+struct State {
+    /// Requests that its peer lets be under way at once.
+    streams: AtomicUsize,
+    /// It has ended, whatever its handles know of that.
+    ended: AtomicBool,
+    traffic: Arc<AtomicU64>,
+}
 
-    fn born(&self) -> Instant {
-        self.born
-    }
+/// Kept by a connection's socket: says that it has ended before it gives the permit back.
+struct Ending {
+    state: Arc<State>,
+    _permit: Permit<Connection>,
+}
 
-    fn share(&self) -> Option<Self> {
+impl Drop for Ending {
+    fn drop(&mut self) {
+        self.state.ended.store(true, Ordering::Release);
+    }
+}
+
+impl Connection {
+    fn handle(&self) -> Option<Self> {
         let Sender::Http2(sender) = &self.sender else { return None };
         Some(Self {
             sender: Sender::Http2(sender.clone()),
             address: self.address,
             relay: self.relay.clone(),
             born: self.born,
-            users: self.users.clone(),
+            state: self.state.clone(),
             kept: true,
         })
     }
+}
+
+impl Keep for Connection {
+    fn is_usable(&self) -> bool {
+        !self.state.ended.load(Ordering::Acquire)
+            && match &self.sender {
+                Sender::Http1(sender) => sender.is_ready(),
+                Sender::Http2(sender) => sender.is_ready(),
+            }
+    }
+
+    fn born(&self) -> Instant {
+        self.born
+    }
+
+    fn is_shared(&self) -> bool {
+        matches!(self.sender, Sender::Http2(_))
+    }
+
+    fn share(&self) -> Option<Self> {
+        let most = self.state.streams.load(Ordering::Relaxed).min(STREAMS);
+        self.handle().filter(|_| self.users() < most)
+    }
 
     fn is_in_use(&self) -> bool {
-        Arc::strong_count(&self.users) > 1
+        self.users() > 0
+    }
+}
+
+impl Connection {
+    /// Handles besides this one, which is the stock's: its socket has the state, too.
+    fn users(&self) -> usize {
+        Arc::strong_count(&self.state).saturating_sub(3)
     }
 }
 
@@ -89,14 +136,32 @@ impl Pool {
         let may_share = self.http2 && (origin.secure || self.dialer.h2c);
         let grant = match self.stock.ask(origin, may_share) {
             Asked::Granted(grant) => grant,
-            Asked::Wait(mut waiting) => match waiting.granted().await {
-                Some(grant) => grant,
-                None => return Err(Undialled::Full(Duration::ZERO)),
-            },
+            Asked::Wait(mut waiting) => {
+                // else for the connection that somebody else is making
+                stage.waits_for_room(self.stock.is_full(origin));
+                match waiting.granted().await {
+                    Some(grant) => grant,
+                    None => return Err(Undialled::Full(Duration::ZERO)),
+                }
+            }
         };
         let connection = match grant {
             Grant::Use(connection) => connection,
-            Grant::Dial(permit) => self.connect(origin, target, stage, permit).await?,
+            Grant::Dial(permit, dialling) => {
+                let made = self.connect(origin, target, stage, permit).await?;
+                let first = made.handle();
+                let is_shared = first.is_some();
+                let own = match first {
+                    Some(first) => {
+                        self.stock.share(origin, made);
+                        self.reap();
+                        Connection { kept: false, ..first }
+                    }
+                    None => made,
+                };
+                dialling.done(is_shared);
+                own
+            }
         };
         let lease = Lease::new(self, origin, connection);
         if let Some(address) = lease.connection.address
@@ -113,27 +178,37 @@ impl Pool {
         origin: &Origin,
         target: &Target,
         stage: &Stage,
-        mut permit: Permit<Connection>,
+        permit: Permit<Connection>,
     ) -> Result<Connection, Undialled> {
         let mut link = self.dialer.dial(origin, target, stage).await?;
         let (http2, address, relay) = (link.http2, link.address, link.relay);
-        permit.connected(http2);
-        link.wire.keep(permit);
+        let state = Arc::new(State {
+            streams: AtomicUsize::new(STREAMS),
+            ended: AtomicBool::new(false),
+            traffic: link.wire.received(),
+        });
+        link.wire.keep(Ending { state: state.clone(), _permit: permit });
         let io = TokioIo::new(link.wire);
         let head = usize::try_from(self.head).unwrap_or(usize::MAX);
         let sender = if http2 {
-            let (sender, connection) = http2::Builder::new(TokioExecutor::new())
+            let (sender, mut connection) = http2::Builder::new(TokioExecutor::new())
                 .timer(TokioTimer::new())
+                .initial_stream_window_size(WINDOWS.0)
+                .initial_connection_window_size(WINDOWS.1)
                 // more than is let pass: what is a little too large is to be told from what is wrong
                 .max_header_list_size(self.head.saturating_mul(2).max(16 << 10))
-                .adaptive_window(true)
                 .keep_alive_interval(PING.0)
                 .keep_alive_timeout(PING.1)
                 .keep_alive_while_idle(true)
                 .handshake(io)
                 .await?;
             // it ends with its last handle: the pool's, or a request's
-            tokio::spawn(connection);
+            let state = state.clone();
+            tokio::spawn(std::future::poll_fn(move |cx| {
+                let polled = Pin::new(&mut connection).poll(cx);
+                state.streams.store(connection.current_max_send_streams(), Ordering::Relaxed);
+                polled
+            }));
             Sender::Http2(sender)
         } else {
             let mut builder = http1::Builder::new();
@@ -142,13 +217,7 @@ impl Pool {
             tokio::spawn(connection);
             Sender::Http1(sender)
         };
-        let made = Connection { sender, address, relay, born: Instant::now(), users: Arc::default(), kept: false };
-        if let Some(first) = made.share() {
-            self.stock.share(origin, made);
-            self.reap();
-            return Ok(Connection { kept: false, ..first });
-        }
-        Ok(made)
+        Ok(Connection { sender, address, relay, born: Instant::now(), state, kept: false })
     }
 
     /// While there is something idle, a task looks after it.
@@ -197,13 +266,8 @@ impl Drop for Freed {
 pub struct Unanswered {
     pub error: hyper::Error,
     pub request: Option<Request<Sent>>,
-}
-
-impl From<TrySendError<Request<Sent>>> for Unanswered {
-    fn from(mut error: TrySendError<Request<Sent>>) -> Self {
-        let request = error.take_message();
-        Self { error: error.into_error(), request }
-    }
+    /// Nothing came from the peer since the request, not a byte.
+    pub silent: bool,
 }
 
 impl Lease {
@@ -229,10 +293,17 @@ impl Lease {
 
     /// The request as it is to be on the wire.
     pub async fn send(&mut self, request: Request<Sent>) -> Result<Response<Incoming>, Unanswered> {
-        match &mut self.connection.sender {
-            Sender::Http1(sender) => Ok(sender.try_send_request(request).await?),
-            Sender::Http2(sender) => Ok(sender.try_send_request(request).await?),
-        }
+        let state = self.connection.state.clone();
+        let before = state.traffic.load(Ordering::Relaxed);
+        let answered = match &mut self.connection.sender {
+            Sender::Http1(sender) => sender.try_send_request(request).await,
+            Sender::Http2(sender) => sender.try_send_request(request).await,
+        };
+        answered.map_err(|mut error| Unanswered {
+            request: error.take_message(),
+            error: error.into_error(),
+            silent: state.traffic.load(Ordering::Relaxed) == before,
+        })
     }
 
     /// The response has been read to its end.

@@ -161,9 +161,24 @@ impl Proxies {
         Self { rules: None, resolves: false }
     }
 
-    /// As the environment says (`HTTP_PROXY`, `HTTPS_PROXY`, `ALL_PROXY`, `NO_PROXY`).
-    pub fn of_environment(resolves: bool) -> Self {
-        Self { rules: Some(Matcher::from_env()), resolves }
+    /// As the environment says (`HTTP_PROXY`, `HTTPS_PROXY`, `ALL_PROXY`, `NO_PROXY`). The error says what is wrong: what cannot
+    /// be read must not mean that there is none.
+    pub fn of_environment(resolves: bool) -> Result<Self, String> {
+        for name in ["HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY"]
+            .into_iter()
+            .flat_map(|name| [name.to_owned(), name.to_lowercase()])
+        {
+            match std::env::var(&name) {
+                Ok(url) if !url.is_empty() => {
+                    // without a scheme it means http, to all who read it
+                    let url = if url.contains("://") { url } else { format!("http://{url}") };
+                    Self::new(&url, &[], resolves).map_err(|why| format!("`{name}`: {why}"))?;
+                }
+                Err(std::env::VarError::NotUnicode(_)) => return Err(format!("`{name}`: it is no text")),
+                _ => {}
+            }
+        }
+        Ok(Self { rules: Some(Matcher::from_env()), resolves })
     }
 
     /// One for all, but for those in `direct`. The error says what is wrong.

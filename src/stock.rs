@@ -20,7 +20,10 @@ pub trait Keep: Sized + Send + 'static {
 
     fn born(&self) -> Instant;
 
-    /// One more handle to a connection on which many requests may be under way at once (HTTP/2).
+    /// Whether many requests may be under way on it at once (HTTP/2).
+    fn is_shared(&self) -> bool;
+
+    /// One more handle to it, if there may be one more request.
     fn share(&self) -> Option<Self>;
 
     /// Whether there are other handles.
@@ -57,17 +60,17 @@ struct Kept<K> {
     dialling: usize,
     /// Since when; the one that was used last is the last.
     idle: Vec<(K, Instant)>,
-    /// The one that all use, and since when nobody has.
-    shared: Option<(K, Instant)>,
+    /// Those that many use, and since when nobody has.
+    shared: Vec<(K, Instant)>,
     /// Whether the last connection could be shared.
     shares: Option<bool>,
 }
 
 impl<K> Kept<K> {
-    const NONE: Self = Self { open: 0, dialling: 0, idle: Vec::new(), shared: None, shares: None };
+    const NONE: Self = Self { open: 0, dialling: 0, idle: Vec::new(), shared: Vec::new(), shares: None };
 
     fn is_empty(&self) -> bool {
-        self.open == 0 && self.idle.is_empty() && self.shared.is_none()
+        self.open == 0 && self.dialling == 0 && self.idle.is_empty() && self.shared.is_empty()
     }
 }
 
@@ -79,28 +82,13 @@ struct Waiter<K: Keep> {
 
 pub enum Grant<K: Keep> {
     Use(K),
-    Dial(Permit<K>),
+    Dial(Permit<K>, Dialling<K>),
 }
 
 /// The right to one connection; given back when it is dropped.
 pub struct Permit<K: Keep> {
     stock: Weak<Stock<K>>,
     origin: Origin,
-    dialling: bool,
-}
-
-impl<K: Keep> Permit<K> {
-    /// The connection is there: others need not wait to see what it will be.
-    pub fn connected(&mut self, shares: bool) {
-        let Some(stock) = self.stock.upgrade() else { return };
-        stock.change(|state, _| {
-            if let Some(kept) = state.origins.get_mut(&self.origin).filter(|_| self.dialling) {
-                kept.dialling -= 1;
-                kept.shares = Some(shares);
-            }
-            self.dialling = false;
-        });
-    }
 }
 
 impl<K: Keep> Drop for Permit<K> {
@@ -109,16 +97,38 @@ impl<K: Keep> Drop for Permit<K> {
         stock.change(|state, left| {
             state.open -= 1;
             state.leaving = state.leaving.saturating_sub(1);
-            if let Some(kept) = state.origins.get_mut(&self.origin) {
+            state.of(&self.origin, |kept| {
                 kept.open -= 1;
-                kept.dialling -= usize::from(self.dialling);
                 // one that has ended by itself lies there still
                 left.extend(kept.idle.extract_if(.., |(one, _)| !one.is_usable()).map(|(one, _)| one));
-                left.extend(kept.shared.take_if(|(one, _)| !one.is_usable()).map(|(one, _)| one));
-                if kept.is_empty() {
-                    state.origins.remove(&self.origin);
-                }
-            }
+                left.extend(kept.shared.extract_if(.., |(one, _)| !one.is_usable()).map(|(one, _)| one));
+            });
+        });
+    }
+}
+
+/// While it is there, others may wait to see what the connection will be.
+pub struct Dialling<K: Keep> {
+    stock: Weak<Stock<K>>,
+    origin: Origin,
+    shares: Option<bool>,
+}
+
+impl<K: Keep> Dialling<K> {
+    /// The connection is where others find it, if it is one for many.
+    pub fn done(mut self, shares: bool) {
+        self.shares = Some(shares);
+    }
+}
+
+impl<K: Keep> Drop for Dialling<K> {
+    fn drop(&mut self) {
+        let Some(stock) = self.stock.upgrade() else { return };
+        stock.change(|state, _| {
+            state.of(&self.origin, |kept| {
+                kept.dialling -= 1;
+                kept.shares = self.shares.or(kept.shares);
+            });
         });
     }
 }
@@ -179,18 +189,19 @@ impl<K: Keep> Stock<K> {
     /// A connection that is free again.
     pub fn put_back(self: &Arc<Self>, origin: &Origin, one: K) {
         self.change(|state, left| match state.origins.get_mut(origin) {
-            Some(kept) if one.is_usable() && !self.is_old(&one) => kept.idle.push((one, Instant::now())),
+            Some(kept) if one.is_usable() && !one.is_shared() && !self.is_old(&one) => {
+                kept.idle.push((one, Instant::now()));
+            }
+            // of one for many there is another handle
             _ => left.push(one),
         });
     }
 
     /// A connection that all may use.
     pub fn share(self: &Arc<Self>, origin: &Origin, one: K) {
-        self.change(|state, left| {
-            match state.origins.get_mut(origin) {
-                Some(kept) => left.extend(kept.shared.replace((one, Instant::now())).map(|(one, _)| one)),
-                None => left.push(one),
-            };
+        self.change(|state, left| match state.origins.get_mut(origin) {
+            Some(kept) => kept.shared.push((one, Instant::now())),
+            None => left.push(one),
         });
     }
 
@@ -202,26 +213,26 @@ impl<K: Keep> Stock<K> {
             let is_over = |one: &K, since: Instant| now - since >= self.caps.idle || self.is_old(one);
             for kept in state.origins.values_mut() {
                 left.extend(kept.idle.extract_if(.., |(one, since)| is_over(one, *since)).map(|(one, _)| one));
-                if let Some((one, since)) = &mut kept.shared
-                    && one.is_in_use()
-                {
-                    *since = now;
+                for (one, since) in &mut kept.shared {
+                    if one.is_in_use() {
+                        *since = now;
+                    }
                 }
-                left.extend(kept.shared.take_if(|(one, since)| is_over(one, *since)).map(|(one, _)| one));
+                left.extend(kept.shared.extract_if(.., |(one, since)| is_over(one, *since)).map(|(one, _)| one));
                 let oldest = kept.idle.iter().chain(&kept.shared).map(|(_, since)| *since).min();
                 next = [next, oldest].into_iter().flatten().min();
             }
+            state.origins.retain(|_, kept| !kept.is_empty());
             state.reaping = next.is_some();
-            next = next.map(|oldest: Instant| oldest + self.caps.idle);
         });
         // not more often than a tenth of the time that one may lie
-        next.map(|next| next.saturating_duration_since(Instant::now()).max(self.caps.idle / 10))
+        next.map(|oldest| self.caps.idle.saturating_sub(oldest.elapsed()).max(self.caps.idle / 10))
     }
 
     /// Whether somebody is to begin to reap.
     pub fn begin_reaping(&self) -> bool {
         let state = &mut *lock(&self.state);
-        let lies_there = |kept: &Kept<K>| !kept.idle.is_empty() || kept.shared.is_some();
+        let lies_there = |kept: &Kept<K>| !kept.idle.is_empty() || !kept.shared.is_empty();
         !state.reaping && state.origins.values().any(lies_there) && {
             state.reaping = true;
             true
@@ -242,17 +253,21 @@ impl<K: Keep> Stock<K> {
             change(state, &mut left);
             let mut waiting = std::mem::take(&mut state.waiting);
             waiting.retain(|waiter| !waiter.reply.is_closed());
+            let mut short = 0;
             while let Some(waiter) = waiting.pop_front() {
                 match self.grant(state, &waiter.origin, waiter.may_share, &mut left) {
                     Some(grant) => served.push((waiter, grant)),
-                    None => state.waiting.push_back(waiter),
+                    None => {
+                        short += usize::from(self.is_short_of_room(state, &waiter.origin));
+                        state.waiting.push_back(waiter);
+                    }
                 }
-            }
-            // what nobody uses makes room for those who wait for nothing else
-            while state.open >= self.caps.total && state.leaving < self.short_of_room(state) {
-                let Some(one) = state.evict() else { break };
-                state.leaving += 1;
-                left.push(one);
+                // what nobody uses makes room for who waits for nothing else, before somebody who came later uses it
+                while state.leaving < short {
+                    let Some(one) = state.evict() else { break };
+                    state.leaving += 1;
+                    left.push(one);
+                }
             }
         }
         drop(left);
@@ -263,12 +278,17 @@ impl<K: Keep> Stock<K> {
         }
     }
 
-    fn short_of_room(&self, state: &State<K>) -> usize {
-        let has_room = |waiter: &&Waiter<K>| {
-            let kept = state.origins.get(&waiter.origin);
-            kept.is_none_or(|kept| kept.open < self.caps.per_origin && kept.dialling == 0)
-        };
-        state.waiting.iter().filter(has_room).count()
+    /// Whether one more connection there may be but for all the others.
+    fn is_short_of_room(&self, state: &State<K>, origin: &Origin) -> bool {
+        let may_be = |kept: &Kept<K>| kept.open < self.caps.per_origin && kept.dialling == 0;
+        state.open >= self.caps.total && state.origins.get(origin).is_none_or(may_be)
+    }
+
+    /// Whether there can be no more connections there, for now.
+    pub fn is_full(&self, origin: &Origin) -> bool {
+        let state = lock(&self.state);
+        let is_full = |kept: &Kept<K>| kept.open >= self.caps.per_origin;
+        state.open >= self.caps.total || state.origins.get(origin).is_some_and(is_full)
     }
 
     /// Somebody has stopped to use one that is for all.
@@ -288,12 +308,13 @@ impl<K: Keep> Stock<K> {
             None if state.open < self.caps.total => state.origins.entry(origin.clone()).or_insert(Kept::NONE),
             None => return None,
         };
-        left.extend(kept.shared.take_if(|(one, _)| !one.is_usable() || self.is_old(one)).map(|(one, _)| one));
-        if let Some((shared, since)) = &mut kept.shared
-            && let Some(one) = shared.share()
-        {
-            *since = Instant::now();
-            return Some(Grant::Use(one));
+        let is_over = |(one, _): &mut (K, Instant)| !one.is_usable() || self.is_old(one);
+        left.extend(kept.shared.extract_if(.., is_over).map(|(one, _)| one));
+        for (shared, since) in &mut kept.shared {
+            if let Some(one) = shared.share() {
+                *since = Instant::now();
+                return Some(Grant::Use(one));
+            }
         }
         while let Some((one, _)) = kept.idle.pop() {
             if one.is_usable() && !self.is_old(&one) {
@@ -308,28 +329,37 @@ impl<K: Keep> Stock<K> {
         state.open += 1;
         kept.open += 1;
         kept.dialling += 1;
-        Some(Grant::Dial(Permit { stock: Arc::downgrade(self), origin: origin.clone(), dialling: true }))
+        let stock = Arc::downgrade(self);
+        let permit = Permit { stock: stock.clone(), origin: origin.clone() };
+        Some(Grant::Dial(permit, Dialling { stock, origin: origin.clone(), shares: None }))
     }
 }
 
 impl<K: Keep> State<K> {
+    fn of(&mut self, origin: &Origin, change: impl FnOnce(&mut Kept<K>)) {
+        let Some(kept) = self.origins.get_mut(origin) else { return };
+        change(kept);
+        if kept.is_empty() {
+            self.origins.remove(origin);
+        }
+    }
+
     /// The one that has been idle for longest.
     fn evict(&mut self) -> Option<K> {
-        let since = |kept: &Kept<K>| {
-            let idle = kept.idle.first().map(|(_, since)| *since);
-            let shared = kept.shared.as_ref().filter(|(one, _)| !one.is_in_use()).map(|(_, since)| *since);
-            [idle, shared].into_iter().flatten().min()
-        };
-        let oldest = self
-            .origins
-            .iter()
-            .filter_map(|(origin, kept)| Some((since(kept)?, origin.clone())))
-            .min_by_key(|(since, _)| *since);
-        let kept = self.origins.get_mut(&oldest?.1)?;
-        match kept.shared.take_if(|(one, _)| !one.is_in_use()) {
-            Some((one, _)) => Some(one),
-            None => (!kept.idle.is_empty()).then(|| kept.idle.remove(0).0),
+        let mut oldest: Option<(Instant, Origin, bool, usize)> = None;
+        for (origin, kept) in &self.origins {
+            let idle = kept.idle.iter().enumerate().map(|(place, (_, since))| (*since, false, place));
+            let free = kept.shared.iter().enumerate().filter(|(_, (one, _))| !one.is_in_use());
+            for (since, is_shared, place) in idle.chain(free.map(|(place, (_, since))| (*since, true, place))) {
+                if oldest.as_ref().is_none_or(|(than, ..)| since < *than) {
+                    oldest = Some((since, origin.clone(), is_shared, place));
+                }
+            }
         }
+        let (_, origin, is_shared, place) = oldest?;
+        let kept = self.origins.get_mut(&origin)?;
+        let from = if is_shared { &mut kept.shared } else { &mut kept.idle };
+        (place < from.len()).then(|| from.remove(place).0)
     }
 }
 
@@ -342,29 +372,48 @@ mod tests {
 
     use super::*;
 
-    /// A connection that is open as long as somebody has a handle to it.
+    /// A connection that is open until its peer closes it, or nobody has a handle to it any more.
+    struct Line {
+        permit: Mutex<Option<Permit<Fake>>>,
+        works: AtomicBool,
+    }
+
+    impl Line {
+        fn close(&self) {
+            self.works.store(false, Ordering::Relaxed);
+            let permit = lock(&self.permit).take();
+            drop(permit);
+        }
+    }
+
     #[derive(Clone)]
     struct Fake {
-        permit: Arc<Permit<Fake>>,
-        works: Arc<AtomicBool>,
+        line: Arc<Line>,
         shares: bool,
     }
 
+    /// Requests that one of them takes at once.
+    const STREAMS: usize = 3;
+
     impl Keep for Fake {
         fn is_usable(&self) -> bool {
-            self.works.load(Ordering::Relaxed)
+            self.line.works.load(Ordering::Relaxed)
         }
 
         fn born(&self) -> Instant {
             Instant::now()
         }
 
+        fn is_shared(&self) -> bool {
+            self.shares
+        }
+
         fn share(&self) -> Option<Self> {
-            self.shares.then(|| self.clone())
+            (self.shares && Arc::strong_count(&self.line) <= STREAMS).then(|| self.clone())
         }
 
         fn is_in_use(&self) -> bool {
-            Arc::strong_count(&self.permit) > 1
+            Arc::strong_count(&self.line) > 1
         }
     }
 
@@ -378,9 +427,10 @@ mod tests {
         /// Those who may dial have connected, or have failed.
         Connect(usize, bool),
         Fail(usize),
-        /// A request is done, or its connection has broken.
+        /// A request is done, or given up; or a peer has closed a connection, whoever has it.
         Finish(usize),
-        Break(usize),
+        Drop(usize),
+        Close(usize),
         /// Somebody in line has gone away.
         Leave(usize),
         Reap,
@@ -392,7 +442,8 @@ mod tests {
             3 => (any::<usize>(), any::<bool>()).prop_map(|(which, shares)| Step::Connect(which, shares)),
             1 => any::<usize>().prop_map(Step::Fail),
             3 => any::<usize>().prop_map(Step::Finish),
-            1 => any::<usize>().prop_map(Step::Break),
+            1 => any::<usize>().prop_map(Step::Drop),
+            1 => any::<usize>().prop_map(Step::Close),
             1 => any::<usize>().prop_map(Step::Leave),
             1 => Just(Step::Reap),
         ];
@@ -403,8 +454,9 @@ mod tests {
 
     #[derive(Default)]
     struct World {
-        dialling: Vec<(usize, Permit<Fake>)>,
+        dialling: Vec<(usize, Permit<Fake>, Dialling<Fake>)>,
         used: Vec<(usize, Fake)>,
+        lines: Vec<Weak<Line>>,
         waiting: Vec<(usize, Waiting<Fake>)>,
     }
 
@@ -412,7 +464,7 @@ mod tests {
         fn take(&mut self, of: usize, grant: Grant<Fake>) {
             match grant {
                 Grant::Use(one) => self.used.push((of, one)),
-                Grant::Dial(permit) => self.dialling.push((of, permit)),
+                Grant::Dial(permit, dialling) => self.dialling.push((of, permit, dialling)),
             }
         }
 
@@ -435,12 +487,14 @@ mod tests {
                 },
                 Step::Connect(which, shares) => {
                     let Some(which) = pick(which, self.dialling.len()) else { return };
-                    let (of, mut permit) = self.dialling.swap_remove(which);
-                    permit.connected(shares);
-                    let one = Fake { permit: Arc::new(permit), works: Arc::new(true.into()), shares };
+                    let (of, permit, dialling) = self.dialling.swap_remove(which);
+                    let line = Arc::new(Line { permit: Mutex::new(Some(permit)), works: true.into() });
+                    self.lines.push(Arc::downgrade(&line));
+                    let one = Fake { line, shares };
                     if shares {
                         stock.share(&origin(of), one.clone());
                     }
+                    dialling.done(shares);
                     self.used.push((of, one));
                 }
                 Step::Fail(which) => {
@@ -457,13 +511,17 @@ mod tests {
                         stock.put_back(&origin(of), one);
                     }
                 }
-                Step::Break(which) => {
+                Step::Drop(which) => {
                     let Some(which) = pick(which, self.used.len()) else { return };
-                    let (_, one) = self.used.swap_remove(which);
-                    one.works.store(false, Ordering::Relaxed);
-                    self.used.retain(|(_, other)| other.is_usable());
-                    drop(one);
+                    drop(self.used.swap_remove(which));
                     stock.freed();
+                }
+                Step::Close(which) => {
+                    self.lines.retain(|line| line.strong_count() > 0);
+                    let Some(which) = pick(which, self.lines.len()) else { return };
+                    let line = self.lines[which].upgrade().unwrap();
+                    line.close();
+                    drop(line);
                 }
                 Step::Leave(which) => {
                     let Some(which) = pick(which, self.waiting.len()) else { return };
@@ -478,21 +536,17 @@ mod tests {
         /// What must be true at any time.
         fn check(&self, stock: &Arc<Stock<Fake>>) {
             let state = lock(&stock.state);
-            let mut permits: Vec<*const Permit<Fake>> = Vec::new();
-            let kept = state.origins.values().flat_map(|kept| kept.idle.iter().chain(&kept.shared));
-            for one in self.used.iter().map(|(_, one)| one).chain(kept.map(|(one, _)| one)) {
-                if !permits.contains(&Arc::as_ptr(&one.permit)) {
-                    permits.push(Arc::as_ptr(&one.permit));
-                }
-            }
-            assert_eq!(state.open, permits.len() + self.dialling.len(), "each open one is counted once");
+            let open = self.lines.iter().filter_map(Weak::upgrade).filter(|line| lock(&line.permit).is_some()).count();
+            assert_eq!(state.open, open + self.dialling.len(), "each open one is counted once");
+            let all_kept = || state.origins.values().flat_map(|kept| kept.idle.iter().chain(&kept.shared));
+            assert!(all_kept().all(|(one, _)| one.is_usable()), "nothing dead is kept");
             assert!(state.open <= CAPS.total);
             assert_eq!(state.open, state.origins.values().map(|kept| kept.open).sum::<usize>());
             for kept in state.origins.values() {
                 assert!(kept.open <= CAPS.per_origin && !kept.is_empty());
             }
             for of in 0..3 {
-                let dialling = self.dialling.iter().filter(|(other, _)| *other == of).count();
+                let dialling = self.dialling.iter().filter(|(other, ..)| *other == of).count();
                 assert_eq!(state.origins.get(&origin(of)).map_or(0, |kept| kept.dialling), dialling);
             }
             for (of, _) in &self.waiting {
@@ -500,13 +554,16 @@ mod tests {
                 let is_full = state.open == CAPS.total || kept.is_some_and(|kept| kept.open == CAPS.per_origin);
                 let one_may_come = kept.is_some_and(|kept| kept.dialling > 0 && kept.shares != Some(false));
                 assert!(is_full || one_may_come, "nobody waits without a reason");
-                let nothing_lies = kept.is_none_or(|kept| kept.idle.is_empty() && kept.shared.is_none());
+                let can_share = |one: &Fake| Arc::strong_count(&one.line) <= STREAMS;
+                let nothing_lies =
+                    kept.is_none_or(|kept| kept.idle.is_empty() && !kept.shared.iter().any(|(one, _)| can_share(one)));
                 assert!(nothing_lies, "nobody waits for what lies there");
             }
             if state.open == CAPS.total && self.waiting.iter().any(|(of, _)| !state.origins.contains_key(&origin(*of)))
             {
-                assert!(state.origins.values().all(|kept| kept.idle.is_empty()), "nothing idle is in the way");
+                assert!(all_kept().all(|(one, _)| one.is_in_use()), "nothing idle is in the way");
             }
+            assert!(state.leaving <= state.open);
         }
     }
 

@@ -343,6 +343,7 @@ class TestTls:
         ({"max_connections": 0}, ValueError, "`max_connections` must be"),
         ({"max_connections_per_host": 0}, ValueError, "`max_connections_per_host` must be"),
         ({"timeout": 0}, ValueError, "`timeout` must be"),
+        ({"timeout": 1.8e19}, ValueError, "`timeout` must be"),
         ({"retries": -1}, ValueError, "`retries` must be from 0 to 16"),
         ({"connection_lifetime": 0}, ValueError, "`connection_lifetime` must be"),
         ({"response_body": -1}, ValueError, "`response_body` must not be"),
@@ -391,6 +392,25 @@ class TestPythonAsks:
             assert [chunk async for chunk in response] == [b"he"]
             assert response.trailers is not None
             assert response.trailers["x-sum"] == "7"
+
+    @pytest.mark.parametrize(
+        ("method", "length", "body"),
+        [("POST", "3", b"hello"), ("POST", "9", b"hello"), ("GET", "5", b""), ("GET", "+5", b"hello")],
+    )
+    async def test_a_length_that_is_not_the_bodys(self, method: str, length: str, body: bytes) -> None:
+        """No part of it is left for the next request on the connection."""
+        with Peer(answers(HELLO)) as peer:
+            network = wasgi.Network([peer.url])
+            request = wasgi.Request(method, peer.url, headers={"content-length": length}, body=body)
+            with pytest.raises((errors.HttpRequestBodySize, errors.HttpProtocolError)):
+                await call(network, request)
+            response = await call(network, wasgi.Request("GET", peer.url))
+            assert await response.aread() == b"hello"
+
+    async def test_two_lengths(self) -> None:
+        request = wasgi.Request("GET", "http://127.0.0.1:9", headers=[("content-length", "0"), ("content-length", "0")])
+        with pytest.raises(errors.HttpProtocolError):
+            await call(wasgi.Network(["http://127.0.0.1:9"]), request)
 
     async def test_the_policy_is_the_same(self, caplog: pytest.LogCaptureFixture) -> None:
         network = wasgi.Network(["http://127.0.0.1:9"])

@@ -9,6 +9,7 @@ import socket
 import ssl
 import threading
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -86,6 +87,23 @@ def h2_breaks_off(state: h2.connection.H2Connection, stream: int) -> None:
     state.reset_stream(stream, h2.errors.ErrorCodes.INTERNAL_ERROR)
 
 
+def h2_ends_without_an_end(state: h2.connection.H2Connection, stream: int) -> None:
+    """RFC 9113, 8.1: only after its end may a stream be reset without an error."""
+    state.send_headers(stream, [(":status", "200")])
+    state.send_data(stream, b"he")
+    state.reset_stream(stream, h2.errors.ErrorCodes.NO_ERROR)
+
+
+def h2_closes(connection: socket.socket) -> None:
+    def answer(state: h2.connection.H2Connection, stream: int) -> None:
+        state.send_headers(stream, [(":status", "200")])
+        state.send_data(stream, b"he")
+        connection.sendall(state.data_to_send())
+        connection.shutdown(socket.SHUT_WR)
+
+    speaks_h2(answer)(connection)
+
+
 def h2_wrong_length(state: h2.connection.H2Connection, stream: int) -> None:
     state.send_headers(stream, [(":status", "200"), ("content-length", "9")])
     state.send_data(stream, b"he", end_stream=True)
@@ -144,6 +162,10 @@ CASES: dict[str, Case] = {
     "another coding below the chunks": Case(
         "HTTP-response-transfer-coding", once(b"HTTP/1.1 200 OK\r\ntransfer-encoding: gzip, chunked\r\n\r\n0\r\n\r\n")
     ),
+    "two codings in two lines": Case(
+        "HTTP-response-transfer-coding",
+        once(b"HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\ntransfer-encoding: identity\r\n\r\n0\r\n\r\n"),
+    ),
     "reads nothing": Case(
         "connection-write-timeout", reads_nothing, {"between_bytes_timeout": 0.2}, send=b"x" * 30_000_000
     ),
@@ -168,6 +190,10 @@ CASES: dict[str, Case] = {
         "HTTP-response-header-section-size", h2_large_head(12_000), {"h2c": True, "response_fields": 10_000}
     ),
     "h2 breaks off": Case("connection-terminated", speaks_h2(h2_breaks_off), {"h2c": True}, body="he"),
+    "h2 ends without an end": Case(
+        "HTTP-response-incomplete", speaks_h2(h2_ends_without_an_end), {"h2c": True}, body="he"
+    ),
+    "h2 loses its connection": Case("HTTP-response-incomplete", h2_closes, {"h2c": True}, body="he"),
     "h2 wrong length": Case("HTTP-protocol-error", speaks_h2(h2_wrong_length), {"h2c": True}, body=""),
     "h2 no head": Case("HTTP-response-timeout", speaks_h2(lambda *_: None), {"h2c": True, "first_byte_timeout": 0.2}),
 }
@@ -431,6 +457,33 @@ class TestRetries:
         assert not any("tried again" in message for message in caplog.messages)
 
 
+def test_a_slow_reader_is_none_that_does_not_read(app: AppMaker) -> None:
+    """A socket can be written to again only when much of what lies in it has been read."""
+    received = 0
+
+    def behave(connection: socket.socket) -> None:
+        nonlocal received
+        connection.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 65536)
+        pause = threading.Event()
+        while (chunk := connection.recv(65536))[-5:] != b"0\r\n\r\n":
+            received += len(chunk)
+            pause.wait(0.01)
+        connection.sendall(HELLO)
+
+    with Peer(behave) as peer:
+        made = app(outgoing=wasgi.Network([peer.url], between_bytes_timeout=0.3))
+        assert made.handle(post(f"/proxy?url={peer.url}/", b"x" * 6_000_000)).text == "hello"
+    assert received > 5_900_000
+
+
+def test_everybody_who_waits_for_a_handshake_is_told_so(app: AppMaker) -> None:
+    with Peer(reads) as peer, ThreadPoolExecutor(4) as pool:
+        url = f"https://{peer.authority}"
+        made = app(outgoing=wasgi.Network([url], connect_timeout=0.3))
+        asked = [pool.submit(ask, made, url) for _ in range(4)]
+        assert {type(one.exception(30)) for one in asked} == {errors.ConnectionTimeout}
+
+
 class TestKeptConnections:
     """One that the peer has closed just when it was used again: that is nobody's failure."""
 
@@ -454,6 +507,40 @@ class TestKeptConnections:
             with pytest.raises(errors.HttpResponseIncomplete):
                 ask(made, peer.url, method="POST", body="x")
             assert peer.accepted == 1
+
+    def test_nor_one_that_the_peer_has_begun_to_answer(self, app: AppMaker) -> None:
+        seen: list[bytes] = []
+
+        def behave(connection: socket.socket) -> None:
+            head_of(connection)
+            connection.sendall(HELLO)
+            seen.append(head_of(connection))
+            connection.sendall(b"HTTP/1.1 20")
+
+        with Peer(behave) as peer:
+            made = app(outgoing=wasgi.Network([peer.url]))
+            assert ask(made, peer.url).text == "hello"
+            with pytest.raises(errors.HttpResponseIncomplete):
+                ask(made, peer.url, method="DELETE")
+            assert len(seen) == 1
+
+    def test_nor_one_whose_stream_was_reset(self, app: AppMaker) -> None:
+        streams: list[int] = []
+
+        def answer(state: h2.connection.H2Connection, stream: int) -> None:
+            streams.append(stream)
+            if len(streams) > 1:
+                state.reset_stream(stream, h2.errors.ErrorCodes.INTERNAL_ERROR)
+                return
+            state.send_headers(stream, [(":status", "200")])
+            state.send_data(stream, b"hello", end_stream=True)
+
+        with Peer(speaks_h2(answer)) as peer:
+            made = app(outgoing=wasgi.Network([peer.url], h2c=True))
+            assert ask(made, peer.url).text == "hello"
+            with pytest.raises(errors.ConnectionTerminated):
+                ask(made, peer.url, method="DELETE")
+            assert len(streams) == 2
 
     def test_a_stream_that_was_refused_is_sent_again(self, app: AppMaker) -> None:
         """RFC 9113, 8.7: it was not processed."""

@@ -129,6 +129,29 @@ class TestPolicy:
                 ask(app(outgoing=wasgi.Network(["*"], **rules)), f"http://localhost:{peer.port}/")
             assert peer.accepted == 0
 
+    @pytest.mark.parametrize("host", ["0.0.0.0", "0", "[::]", "[::ffff:0.0.0.0]", "0x0"])
+    def test_nobody_is_at_the_unspecified_address(self, app: AppMaker, host: str) -> None:
+        """Linux would connect to loopback, whatever is denied there."""
+        made = app(outgoing=wasgi.Network(["*"], allow_private=True, deny=["127.0.0.1", "[::1]", "localhost"]))
+        with Canary() as canary:
+            with pytest.raises(errors.DestinationIpProhibited):
+                ask(made, f"http://{host}:{canary.port}/")
+            assert not canary.was_reached()
+
+    def test_a_way_around_by_a_translator_is_denied_too(self, app: AppMaker) -> None:
+        made = app(outgoing=wasgi.Network(["*"], allow_private=True, deny=["10.1.2.3"]))
+        for host in ("[64:ff9b::10.1.2.3]", "[2002:a01:203::1]"):
+            with pytest.raises(errors.DestinationIpProhibited):
+                ask(made, f"http://{host}/")
+
+    def test_a_path_that_is_allowed_opens_no_other(self, app: AppMaker) -> None:
+        """Of a private address, which "*" does not mean."""
+        with Peer(answers(HELLO)) as peer:
+            made = app(outgoing=wasgi.Network(["*", f"{peer.url}/public"]))
+            assert ask(made, f"{peer.url}/public/x").text == "hello"
+            with pytest.raises(errors.DestinationIpProhibited):
+                ask(made, f"{peer.url}/admin")
+
     def test_an_address_is_said_to_be_what_it_is(self, app: AppMaker, caplog: pytest.LogCaptureFixture) -> None:
         with caplog.at_level(logging.INFO, "wasgi.outgoing"), pytest.raises(errors.DestinationIpProhibited):
             ask(app(outgoing=wasgi.Network(["*"])), "http://169.254.169.254/latest/meta-data/")

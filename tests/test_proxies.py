@@ -105,6 +105,20 @@ def test_passwords(app: AppMaker, kind: type[Asking], scheme: str, user: str | N
             assert peer.accepted == 0
 
 
+def test_a_password_that_is_wrong_is_no_answer_for_the_guest(app: AppMaker) -> None:
+    with HttpProxy(user="ada:pass") as proxy:
+        network = wasgi.Network(["*"], proxy=f"http://ada:wrong@{proxy.authority}", proxy_resolves=True)
+        with pytest.raises(errors.ConfigurationError):
+            ask(app(outgoing=network), "http://example.invalid/")
+
+
+@pytest.mark.parametrize("url", ["htp://127.0.0.1:9", "http://pro xy:9", "http://[::1:9", "socks4://127.0.0.1"])
+def test_an_environment_that_cannot_be_read_is_not_passed_over(monkeypatch: pytest.MonkeyPatch, url: str) -> None:
+    monkeypatch.setenv("https_proxy", url)
+    with pytest.raises(ValueError, match="`trust_env`: the proxy cannot be used: `https_proxy`"):
+        wasgi.Network(["*"], trust_env=True)
+
+
 def test_a_password_goes_with_each_request_that_the_proxy_reads(app: AppMaker) -> None:
     with HttpProxy(user="ada:pass") as proxy:
         network = wasgi.Network(["*"], proxy=f"http://ada:pass@{proxy.authority}", proxy_resolves=True)

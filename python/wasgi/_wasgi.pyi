@@ -361,11 +361,12 @@ class Network:
             shorten this and the next two.
         first_byte_timeout: Seconds from the connection to the head of the response: ``HTTP-response-timeout``.
         between_bytes_timeout: Seconds between two chunks of a response: ``connection-read-timeout``; and for which the
-            peer may leave unread what is written to it: ``connection-write-timeout``.
+            peer may leave unread what is written to it: ``connection-write-timeout``. (An upload that the flow control of
+            HTTP/2 holds up is under ``timeout`` alone.)
         timeout: Seconds from the request to the end of its response, retries included: ``HTTP-response-timeout``.
         retries: How often a request is tried again, after 50 ms and twice as long each next time: if it was not
-            connected; or if the connection was cut before the response and the request may be sent twice and has no
-            body. What a rule denies, or a certificate, is not tried again; nor is what took too long.
+            connected; or if its connection or stream was cut before the response, and the request may be sent twice
+            and has no body. What a rule denies, or a certificate, is not tried again; nor is what took too long.
         idle_timeout: Seconds that a connection is kept that nobody uses.
         connection_lifetime: Seconds after which a connection is not used again, so that names are resolved anew; None:
             as long as it works.
@@ -376,7 +377,8 @@ class Network:
         response_body: Bytes of a response's body: ``HTTP-response-body-size``; None: any number.
 
     Raises:
-        ValueError: A pattern, method, address, proxy or certificate is none; a number is out of range.
+        ValueError: A pattern, method, address, proxy (of the environment, too) or certificate is none; a number is out of
+            range.
         OSError: A file cannot be read.
 
     Example:

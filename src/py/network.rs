@@ -58,12 +58,18 @@ fn pem(name: &str, given: Option<&Bound<'_, PyAny>>) -> PyResult<Option<Vec<u8>>
     Ok(Some(std::fs::read(path)?))
 }
 
+/// Some thirty years: what is added to a moment must be one still.
+const LONGEST: Duration = Duration::from_secs(1_000_000_000);
+
 fn seconds(name: &str, given: Option<f64>) -> PyResult<Option<Duration>> {
     given
         .map(|seconds| {
-            let duration = Duration::try_from_secs_f64(seconds).ok().filter(|duration| !duration.is_zero());
-            duration.ok_or_else(|| {
-                PyValueError::new_err(format!("`{name}` must be a number of seconds above 0, or None: {seconds}"))
+            let duration = Duration::try_from_secs_f64(seconds).ok();
+            duration.filter(|duration| !duration.is_zero() && *duration <= LONGEST).ok_or_else(|| {
+                PyValueError::new_err(format!(
+                    "`{name}` must be a number of seconds above 0 and up to {}, or None: {seconds}",
+                    LONGEST.as_secs()
+                ))
             })
         })
         .transpose()
@@ -168,7 +174,8 @@ impl PyNetwork {
                 proxies.map_err(|why| PyValueError::new_err(format!("`proxy` cannot be used: {why}")))?
             }
             (None, _) if no_proxy.is_some() => return Err(PyValueError::new_err("`no_proxy` needs `proxy`")),
-            (None, true) => Proxies::of_environment(proxy_resolves),
+            (None, true) => Proxies::of_environment(proxy_resolves)
+                .map_err(|why| PyValueError::new_err(format!("`trust_env`: the proxy cannot be used: {why}")))?,
             (None, false) => Proxies::none(),
         };
         let total = positive("max_connections", max_connections)?;
