@@ -89,6 +89,7 @@ impl Linked {
         wasmtime_wasi_http::p2::add_only_http_to_linker_async(&mut linker)?;
         crate::host::mend_http_error_code(&mut linker)?;
         crate::host::bound_requests(&mut linker)?;
+        crate::staged::stage_timers(&mut linker)?;
         Ok(Self { engine, linker })
     }
 }

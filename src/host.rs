@@ -16,6 +16,7 @@ use crate::code::ErrorCode;
 use crate::error::{Error, chain};
 use crate::limits::Meter;
 use crate::outgoing::Hooks;
+use crate::staged::{Clock, World};
 use crate::stdio::{GuestStream, Stdio, Stream};
 
 /// What a guest may see: nothing unless it is listed here.
@@ -24,6 +25,8 @@ pub struct Grants {
     pub env: Vec<(String, String)>,
     pub args: Vec<String>,
     pub dirs: Vec<DirGrant>,
+    /// Clocks and randomness that are not the machine's.
+    pub world: Option<World>,
 }
 
 /// A directory of the host's that the guest sees as `guest`.
@@ -40,6 +43,7 @@ pub struct Host {
     wasi: WasiCtx,
     http: WasiHttpCtx,
     hooks: Hooks,
+    staged: Option<Clock>,
     pub(crate) meter: Meter,
 }
 
@@ -62,12 +66,18 @@ impl Host {
                 Error::Host(format!("cannot open the granted directory `{}`: {}", dir.host.display(), chain(&error)))
             })?;
         }
+        let staged = grants.world.map(|world| world.stage(&mut wasi, hooks.under_way()));
         let mut table = ResourceTable::new();
         meter.bound_handles(&mut table);
         let mut http = WasiHttpCtx::new();
         let fields = hooks.limits.fields.map_or(usize::MAX, |most| usize::try_from(most).unwrap_or(usize::MAX));
         http.set_field_size_limit(fields);
-        Ok(Self { table, wasi: wasi.build(), http, hooks, meter })
+        Ok(Self { table, wasi: wasi.build(), http, hooks, staged, meter })
+    }
+
+    /// The clock of a world that is not the machine's.
+    pub(crate) fn staged(&self) -> Option<Clock> {
+        self.staged.clone()
     }
 
     /// The limit of fuel.

@@ -32,6 +32,7 @@ pub mod runtime;
 mod sent;
 mod served;
 mod signals;
+pub mod staged;
 pub mod stats;
 pub mod stdio;
 mod stock;
@@ -83,4 +84,6 @@ mod _wasgi {
     use crate::py::upstream::OutgoingCall;
     #[pymodule_export]
     use crate::py::wit::_wit;
+    #[pymodule_export]
+    use crate::py::world::PyWorld;
 }

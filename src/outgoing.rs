@@ -58,6 +58,11 @@ impl Hooks {
         Self { upstream, exchange, limits: *limits, under_way: Arc::default() }
     }
 
+    /// Counts the requests that are under way, their responses' bodies included.
+    pub fn under_way(&self) -> Arc<AtomicU64> {
+        self.under_way.clone()
+    }
+
     /// Counts one more request, if it may be sent.
     fn count(&self) -> Result<UnderWay, HostError> {
         let before = self.exchange.count_outgoing();

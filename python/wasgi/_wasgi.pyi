@@ -258,6 +258,7 @@ class App:
         stderr: _Sink | None = None,
         limits: Limits | None = None,
         reuse: None = None,
+        world: World | None = None,
     ) -> Self: ...
     @property
     def component(self) -> Component: ...
@@ -317,6 +318,31 @@ class App:
     ) -> Coroutine[Any, Any, None]: ...
 
 @final
+class World:
+    """A guest's world that is the same each time, for ``App(world=...)``: two runs give the same bytes.
+
+    Each guest finds it anew. Its clocks stand still but for its sleeps, which take no time: when it waits for timers
+    and nothing else, the first of them has ended. While a request of its own is under way a timer takes its time, so
+    that a guest's patience with others ends no sooner than it would.
+
+    Args:
+        seed: Of its random bytes, 0 to 2**64 - 1. They stay the same from run to run of one version of wasgi.
+        now: What the wall clock says when a guest begins: seconds since 1970, UTC.
+
+    Raises:
+        ValueError: ``now`` is out of range.
+        OverflowError: ``seed`` is.
+
+    Example:
+        >>> app = wasgi.App("plugin.wasm", world=wasgi.testing.World(seed=7, now=1_700_000_000))
+    """
+
+    seed: int
+    now: float
+
+    def __new__(cls, *, seed: int = 0, now: float = 0.0) -> Self: ...
+
+@final
 class Network:
     """The real network, natively, under a policy: an upstream for ``App(outgoing=...)`` and for routes.
 
@@ -361,8 +387,8 @@ class Network:
             shorten this and the next two.
         first_byte_timeout: Seconds from the connection to the head of the response: ``HTTP-response-timeout``.
         between_bytes_timeout: Seconds between two chunks of a response: ``connection-read-timeout``; and for which the
-            peer may leave unread what is written to it: ``connection-write-timeout``. (An upload that the flow control of
-            HTTP/2 holds up is under ``timeout`` alone.)
+            peer may leave unread what is written to it: ``connection-write-timeout``. (An upload that the flow control
+            of HTTP/2 holds up is under ``timeout`` alone.)
         timeout: Seconds from the request to the end of its response, retries included: ``HTTP-response-timeout``.
         retries: How often a request is tried again, after 50 ms and twice as long each next time: if it was not
             connected; or if its connection or stream was cut before the response, and the request may be sent twice
@@ -377,8 +403,8 @@ class Network:
         response_body: Bytes of a response's body: ``HTTP-response-body-size``; None: any number.
 
     Raises:
-        ValueError: A pattern, method, address, proxy (of the environment, too) or certificate is none; a number is out of
-            range.
+        ValueError: A pattern, method, address, proxy (of the environment, too) or certificate is none; a number is out
+            of range.
         OSError: A file cannot be read.
 
     Example:

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, Literal, Self
 from wasgi import _wasgi
 
 if TYPE_CHECKING:
-    from wasgi._wasgi import Component, Dir, Limits, Request, Response, _Sink, _Source, _Upstream
+    from wasgi._wasgi import Component, Dir, Limits, Request, Response, World, _Sink, _Source, _Upstream
 
 OnRequest = Callable[
     [MutableMapping[str, Any], "Request"], "Request | Response | Awaitable[Request | Response | None] | None"
@@ -50,6 +50,7 @@ class App(_wasgi.App):
         stderr: Likewise.
         limits: What each guest may use up; `Limits` says the defaults.
         reuse: None, the only choice in this version: a fresh instance for each exchange.
+        world: Clocks and randomness that are the same each time: `wasgi.testing.World`. None: the machine's.
         root_path: Where it is mounted below a path: ``"strip"`` shows the guest the path below it, and the mount's in
             ``x-forwarded-prefix``; ``"keep"`` shows it the whole path.
         forwarded: Whether the guest sees ``x-forwarded-for``, ``-proto`` and ``-host``: as the server knows them, never
@@ -90,6 +91,7 @@ class App(_wasgi.App):
         stderr: _Sink | None = None,
         limits: Limits | None = None,
         reuse: None = None,
+        world: World | None = None,
         root_path: Literal["strip", "keep"] = "strip",
         forwarded: bool = False,
         on_request: OnRequest | None = None,
@@ -107,6 +109,7 @@ class App(_wasgi.App):
             stderr=stderr,
             limits=limits,
             reuse=reuse,
+            world=world,
         )
         if root_path not in ("strip", "keep"):
             raise ValueError(f'`root_path` must be "strip" or "keep": {root_path!r}')

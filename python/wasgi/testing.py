@@ -23,7 +23,7 @@ from urllib.parse import urlencode, urljoin
 
 from wasgi import errors
 from wasgi._mock import Asked, Call, Fault, Route, Upstream
-from wasgi._wasgi import Request, Response
+from wasgi._wasgi import Request, Response, World
 from wasgi.headers import Headers
 
 if TYPE_CHECKING:
@@ -39,6 +39,7 @@ __all__ = [
     "Fault",
     "Route",
     "Upstream",
+    "World",
     "events",
     "every_error_code",
 ]

@@ -20,6 +20,7 @@ use super::message::{Itself, PyRequest, PyResponse};
 use super::route::{Outgoing, check_depth};
 use super::stdio::{GuestOutput, Sink, Sinks};
 use super::waiting::{block_on, block_on_until, deadline};
+use super::world::PyWorld;
 use crate::error::Error;
 use crate::gate::{Admission, Permit, Queued};
 use crate::host::{DirGrant, Grants};
@@ -106,7 +107,7 @@ fn grants(
 #[pymethods]
 impl PyApp {
     #[new]
-    #[pyo3(signature = (component, *, outgoing=None, env=None, args=None, dirs=None, stdout=None, stderr=None, limits=None, reuse=None))]
+    #[pyo3(signature = (component, *, outgoing=None, env=None, args=None, dirs=None, stdout=None, stderr=None, limits=None, reuse=None, world=None))]
     #[allow(clippy::too_many_arguments)]
     fn new(
         py: Python<'_>,
@@ -119,6 +120,7 @@ impl PyApp {
         stderr: Option<Bound<'_, PyAny>>,
         limits: Option<Py<PyLimits>>,
         reuse: Option<Bound<'_, PyAny>>,
+        world: Option<Bound<'_, PyWorld>>,
     ) -> PyResult<Self> {
         if let Some(reuse) = reuse {
             return Err(PyTypeError::new_err(format!(
@@ -140,7 +142,9 @@ impl PyApp {
             stderr: Sink::given("stderr", stderr)?,
             component: component.get().label(),
         };
-        let core = App::new(component.get().component.clone(), grants(env, args, dirs)?, limits.get().core());
+        let mut grants = grants(env, args, dirs)?;
+        grants.world = world.map(|world| world.get().core());
+        let core = App::new(component.get().component.clone(), grants, limits.get().core());
         if core.limits.fuel.is_some() {
             component.get().prepare_for_fuel(py)?;
         }

@@ -25,6 +25,7 @@ pub mod threads;
 pub mod upstream;
 pub mod waiting;
 pub mod wit;
+pub mod world;
 
 use std::sync::OnceLock;
 

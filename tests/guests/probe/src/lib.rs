@@ -85,6 +85,32 @@ impl Guest for Probe {
             "/spin" => loop {
                 std::hint::black_box(());
             },
+            // what it finds of clocks and randomness, before and after a sleep
+            "/world" => {
+                let look = || {
+                    let wall = wasip2::clocks::wall_clock::now();
+                    let random = wasip2::random::random::get_random_bytes(4);
+                    format!(
+                        "{}.{:09} {} {random:?} {}",
+                        wall.seconds,
+                        wall.nanoseconds,
+                        monotonic_clock::now(),
+                        wasip2::random::insecure::get_insecure_random_u64(),
+                    )
+                };
+                let before = look();
+                sleep(number("ms"));
+                let seed = wasip2::random::insecure_seed::insecure_seed();
+                text(out, 200, &format!("{before}\n{}\n{seed:?}", look()));
+            }
+            // waits for timers of `ms` and of `other-ms`, and for an answer of `url` if there is one: what was first, and when
+            "/first" => {
+                let answer = (!arg("url").is_empty()).then(|| send(&query).unwrap());
+                let timers = ["ms", "other-ms"].map(|name| monotonic_clock::subscribe_duration(number(name) * 1_000_000));
+                let pollables: Vec<_> = answer.iter().map(|answer| answer.subscribe()).chain(timers).collect();
+                let first = poll::poll(&pollables.iter().collect::<Vec<_>>());
+                text(out, 200, &format!("{first:?} at {}", monotonic_clock::now()));
+            }
             // computes for about n million rounds, then answers
             "/work" => {
                 let mut x = 1u64;

@@ -1,0 +1,91 @@
+"""`App(world=wasgi.testing.World(...))`: clocks, randomness and sleeps that are the same each time."""
+
+from __future__ import annotations
+
+import threading
+
+import pytest
+
+import wasgi
+from wasgi.testing import Client, Upstream, World
+
+from .conftest import AppMaker
+
+
+def look(app: wasgi.App, ms: int = 0) -> list[str]:
+    return Client(app).get(f"/world?ms={ms}").text.splitlines()
+
+
+def test_two_runs_are_one(app: AppMaker) -> None:
+    worlds = [World(seed=7, now=1_700_000_000.5), World(seed=7, now=1_700_000_000.5)]
+    runs = [look(app(world=world), 10) for world in worlds]
+    again = app(world=worlds[0])
+    assert runs[0] == runs[1] == look(again, 10) == look(again, 10), "and each guest finds it anew"
+
+
+def test_the_clocks(app: AppMaker) -> None:
+    before, after, _ = look(app(world=World(now=1_700_000_000.5)), 86_400_000)
+    assert before.split()[:2] == ["1700000000.500000000", "0"]
+    assert after.split()[:2] == ["1700086400.500000000", "86400000000000"], "a day has passed, at once"
+
+
+def test_randomness_is_the_seeds(app: AppMaker) -> None:
+    one, two = (look(app(world=World(seed=seed))) for seed in (1, 2))
+    for line in range(3):
+        assert one[line].split()[2:] != two[line].split()[2:] or one[line] != two[line]
+    assert one[0].split()[2:] != one[1].split()[2:], "and goes on"
+
+
+def test_without_it_the_world_is_the_machines(app: AppMaker) -> None:
+    assert look(app()) != look(app())
+
+
+@pytest.mark.parametrize(
+    ("ms", "other", "first"), [(5000, 1000, "[1] at 1000000000"), (1000, 5000, "[0] at 1000000000")]
+)
+def test_the_first_timer_is_over_first(app: AppMaker, ms: int, other: int, first: str) -> None:
+    made = app(world=World())
+    assert {Client(made).get(f"/first?ms={ms}&other-ms={other}").text for _ in range(20)} == {first}
+
+
+def test_timers_that_end_together(app: AppMaker) -> None:
+    assert Client(app(world=World())).get("/first?ms=1000&other-ms=1000").text == "[0, 1] at 1000000000"
+
+
+def test_a_guest_is_no_less_patient_with_others(app: AppMaker) -> None:
+    """What it asks for comes in a moment, its timer would end in a minute: that is what happens."""
+    asked = threading.Event()
+
+    def answer(request: wasgi.Request) -> wasgi.Response:
+        asked.set()
+        return wasgi.Response(body="up")
+
+    upstream = Upstream()
+    upstream.any().answers(answer)
+    made = app(world=World(), outgoing=upstream)
+    assert Client(made).get("/first?ms=60000&other-ms=60000&url=https://a/").text.startswith("[0] at ")
+    assert asked.is_set()
+
+
+def test_its_patience_ends_all_the_same(app: AppMaker) -> None:
+    upstream = Upstream()
+    upstream.any().delays(60)
+    made = app(world=World(), outgoing=upstream)
+    assert Client(made).get("/first?ms=20&other-ms=60000&url=https://a/").text == "[1] at 20000000"
+
+
+async def test_on_an_event_loop(app: AppMaker) -> None:
+    made = app(world=World(now=5))
+    response = await made.handle_async(wasgi.Request("GET", "http://guest.local/world?ms=1000"))
+    assert (await response.aread()).startswith(b"5.000000000 0 ")
+
+
+def test_what_it_is() -> None:
+    world = World(seed=7, now=1.5)
+    assert repr(world) == "wasgi.testing.World(seed=7, now=1.5)"
+    assert world == World(now=1.5, seed=7) != World(seed=7)
+    for now in (-1.0, 1e11, float("nan")):
+        with pytest.raises(ValueError, match="`now` must be seconds since 1970"):
+            World(now=now)
+    with pytest.raises(OverflowError):
+        World(seed=-1)
