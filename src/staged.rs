@@ -106,7 +106,7 @@ impl<'a> Awaited<'a> {
 
     /// It is over. It stays in the list until the guest waits again, so that none of those that are waited for with it is the
     /// first as well.
-    fn is_over(self) {
+    fn stay(self) {
         std::mem::forget(self);
     }
 
@@ -146,7 +146,7 @@ impl Pollable for Timer {
             left -= pause;
         }
         time.passed.fetch_max(self.end, Ordering::AcqRel);
-        awaited.is_over();
+        awaited.stay();
     }
 }
 
