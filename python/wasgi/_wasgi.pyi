@@ -42,6 +42,7 @@ __all__ = [
     "Route",
     "Stats",
     "Timeouts",
+    "World",
     "_after_fork",
     "_outline",
     "_request_of_server",
