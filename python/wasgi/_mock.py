@@ -21,6 +21,7 @@ from wasgi._wasgi import Request, Response
 from wasgi.headers import Headers
 
 if TYPE_CHECKING:
+    from wasgi._cassette import Cassette
     from wasgi._wasgi import _Upstream
 
 Fault = str | BaseException | type[BaseException]
@@ -388,6 +389,7 @@ class Upstream:
         calls: What was asked, in order.
         allow_unmatched: Whether requests that no route fits are let pass.
         allow_unused: Whether routes need not be used.
+        cassette: Who answers what no route fits, if there is one.
 
     Example:
         >>> upstream = wasgi.testing.Upstream()
@@ -398,6 +400,7 @@ class Upstream:
     allow_unused: bool = False
     calls: list[Call] = field(default_factory=list)
     routes: list[Route] = field(default_factory=list)
+    cassette: Cassette | None = None
     _failures: list[BaseException] = field(default_factory=list)
 
     def request(
@@ -477,8 +480,7 @@ class Upstream:
         call = Call(asked, route)
         self.calls.append(call)
         if route is None:
-            call.outcome = errors.DestinationNotFound()
-            raise call.outcome
+            return await self._otherwise(asked, call)
         answer = route._turn()
         route.calls.append(call)
         try:
@@ -494,10 +496,23 @@ class Upstream:
         call.outcome = response.status
         return response if answer.breaks is None else _broken(response, *answer.breaks)
 
+    async def _otherwise(self, asked: Asked, call: Call) -> Response:
+        try:
+            if self.cassette is None:
+                raise errors.DestinationNotFound
+            response = await _ask(self.cassette, asked)
+        except BaseException as error:
+            call.outcome = error
+            raise
+        call.outcome = response.status
+        return response
+
     def complaints(self) -> list[str]:
         """What is wrong: requests that no route fits, routes that nothing has used, code of the test that failed."""
         found = [f"the test's own upstream failed: {error!r}" for error in self._failures]
-        if not self.allow_unmatched:
+        if self.cassette is not None:
+            found += self.cassette.complaints()
+        elif not self.allow_unmatched:
             unmatched = [call.request for call in self.calls if call.route is None]
             found += [self._unmatched(asked) for asked in unmatched]
         if not self.allow_unused:

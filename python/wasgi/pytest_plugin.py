@@ -7,6 +7,7 @@ fixture is used.
 from __future__ import annotations
 
 import gc
+import re
 import shlex
 import subprocess
 import time
@@ -21,9 +22,13 @@ import pytest
 import wasgi
 
 if TYPE_CHECKING:
-    from wasgi.testing import AsyncClient, Client, Upstream
+    from wasgi.testing import AsyncClient, Cassette, Client, Upstream
 
-MARK = "wasgi_upstream(allow_unmatched=False, allow_unused=False): what the fixture `upstream` lets pass"
+MARKS = (
+    "wasgi_upstream(allow_unmatched=False, allow_unused=False): what the fixture `upstream` lets pass",
+    "wasgi_cassette(upstream=None, path=None, secret=..., secret_query=()): what no route of `upstream` fits is"
+    " recorded, or played back",
+)
 _LINES = 500
 """How many lines of each test's guests are kept for its report."""
 
@@ -32,6 +37,12 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     """Adds the options."""
     group = parser.getgroup("wasgi", "WebAssembly components")
     group.addoption("--wasgi-report", action="store_true", help="print what the tests' components have cost")
+    group.addoption(
+        "--wasgi-record",
+        choices=("once", "none", "all"),
+        default="once",
+        help="whether tests with the mark wasgi_cassette record: if there is no cassette yet, never, or anew",
+    )
     parser.addini("wasgi_components", "the folder that components are named from", type="paths", default=[])
     parser.addini("wasgi_build", "a command that builds the components, run once before the tests", default="")
     parser.addini("wasgi_timeout", "seconds that a component may take for a response", default="30")
@@ -76,6 +87,8 @@ class _Test:
             )
         if complaints:
             pytest.fail("\n\n".join(complaints), pytrace=False)
+        if self.upstream is not None and self.upstream.cassette is not None:
+            self.upstream.cassette.save()  # of tests that pass only
 
     def sections(self) -> Iterator[tuple[str, str]]:
         """For the report of a failure."""
@@ -119,7 +132,8 @@ def _of(item: pytest.Item) -> _Test:
 
 def pytest_configure(config: pytest.Config) -> None:
     """Registers the marks."""
-    config.addinivalue_line("markers", MARK)
+    for mark in MARKS:
+        config.addinivalue_line("markers", mark)
     config.stash[_components] = {}
 
 
@@ -185,8 +199,31 @@ def upstream(request: pytest.FixtureRequest) -> Upstream:
             if name not in ("allow_unmatched", "allow_unused"):
                 raise pytest.UsageError(f"the mark `wasgi_upstream` takes no `{name}`")
             setattr(made, name, value)
+    for mark in request.node.iter_markers("wasgi_cassette"):
+        made.cassette = _cassette(request, **mark.kwargs)
+        break  # the nearest
     _of(request.node).upstream = made
     return made
+
+
+def _cassette(request: pytest.FixtureRequest, path: str | None = None, **options: Any) -> Cassette:
+    """The cassette of a test: `cassettes/<module>/<test>.json` beside it, unless it is said."""
+    from wasgi.testing import Cassette
+
+    test = request.path
+    name = re.sub(r"[^\w.\-\[\]]", "_", request.node.name)
+    file = test.parent / (path if path is not None else Path("cassettes", test.stem, f"{name}.json"))
+    mode = request.config.option.wasgi_record
+    if mode == "none" or (mode == "once" and file.exists()):
+        options["record"] = False
+    elif mode == "all" or options.get("upstream") is not None:
+        options["record"] = True
+    else:
+        raise pytest.UsageError(
+            f"there is no cassette {file}, and nobody to record: "
+            "`@pytest.mark.wasgi_cassette(upstream=wasgi.Network([...]))`"
+        )
+    return Cassette(file, **options)
 
 
 def _make(
@@ -203,6 +240,8 @@ def _make(
         **options: Any,
     ) -> Any:
         options.setdefault("outgoing", upstream)
+        if upstream.cassette is not None:
+            options.setdefault("world", upstream.cassette.world)
         options.setdefault("stdout", test.lines.append)
         options.setdefault("stderr", test.lines.append)
         client = kind(wasgi.App(load(source), **options), base_url=base_url, timeout=timeout)

@@ -22,6 +22,7 @@ from typing import TYPE_CHECKING, Any, Self
 from urllib.parse import urlencode, urljoin
 
 from wasgi import errors
+from wasgi._cassette import Cassette
 from wasgi._mock import Asked, Call, Fault, Route, Upstream
 from wasgi._wasgi import Request, Response, World
 from wasgi.headers import Headers
@@ -33,6 +34,7 @@ __all__ = [
     "Asked",
     "AsyncClient",
     "Call",
+    "Cassette",
     "Client",
     "Event",
     "Exchange",
