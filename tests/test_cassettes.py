@@ -134,7 +134,7 @@ class TestCassette:
             '{"wasgi-cassette": 2}',
             '{"wasgi-cassette": 1, "world": {"seed": 1, "now": -1}, "exchanges": []}',
             '{"wasgi-cassette": 1, "world": {"seed": 1, "now": 1}, "exchanges": [{}]}',
-            '{"wasgi-cassette": 1, "world": {"seed": 1, "now": 1}, "exchanges": [{"request": {"body": {"base64": 1}}}]}',
+            '{"wasgi-cassette": 1, "world": {"seed": 1, "now": 1}, "exchanges": [{"request": {"body": {}}}]}',
         ],
     )
     def test_what_is_no_cassette(self, tmp_path: Path, content: str) -> None:
