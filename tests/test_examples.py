@@ -9,8 +9,11 @@ from pathlib import Path
 
 import pytest
 
+from wasgi.testing import every_error_code
+
 from .conftest import HELLO, ROOT
 
+GREETER = ROOT / "examples" / "greeter"
 EXAMPLES = sorted((ROOT / "examples").glob("*.py"))
 
 
@@ -20,3 +23,13 @@ def test_an_example(path: Path) -> None:
     expected = re.findall(r"# prints: (.*)", path.read_text())
     assert expected
     assert (done.returncode, done.stdout.splitlines()) == (0, expected), done.stderr
+
+
+def test_the_project_with_tests() -> None:
+    """By a pytest run of its own, as its readme says."""
+    command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "--wasgi-report"]
+    done = subprocess.run(command, cwd=GREETER, capture_output=True, text=True, timeout=50)
+    assert done.returncode == 0, done.stdout
+    tests = len(every_error_code()) + 11
+    assert f"{tests} passed" in done.stdout
+    assert "greeter.wasm" in done.stdout

@@ -11,11 +11,13 @@ HERE = Path(__file__).parent
 ROOT = HERE.parents[1]
 WIT = ROOT / "wit"
 RECORD = HERE / "components" / "hashes.json"
+GREETER = ROOT / "examples" / "greeter"
 PLUGINS = ROOT / "examples" / "plugins"
-SOURCES = {"board": PLUGINS / "board"}  # the others have a folder here
+SOURCES = {"board": PLUGINS / "board", "greeter": GREETER / "greeter"}  # the others have a folder here
 COMPONENTS = {
     "board": PLUGINS / "components" / "board.wasm",
     "demo": ROOT / "python" / "wasgi" / "demo.wasm",
+    "greeter": GREETER / "components" / "greeter.wasm",
     "everything": HERE / "components" / "everything.wasm",
     "hello": HERE / "components" / "hello.wasm",
     "probe": HERE / "components" / "probe.wasm",
