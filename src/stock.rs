@@ -170,19 +170,13 @@ impl<K: Keep> Stock<K> {
 
     /// `may_share`: a connection that is being made may be one for all.
     pub fn ask(self: &Arc<Self>, origin: &Origin, may_share: bool) -> Asked<K> {
-        let mut asked = None;
         self.change(|state, left| {
             if let Some(grant) = self.grant(state, origin, may_share, left) {
-                asked = Some(Asked::Granted(grant));
-                return;
+                return Asked::Granted(grant);
             }
             let (reply, grant) = oneshot::channel();
             state.waiting.push_back(Waiter { origin: origin.clone(), may_share, reply });
-            asked = Some(Asked::Wait(Waiting { stock: Arc::downgrade(self), origin: origin.clone(), grant }));
-        });
-        asked.unwrap_or_else(|| {
-            let (_, grant) = oneshot::channel();
-            Asked::Wait(Waiting { stock: Weak::new(), origin: origin.clone(), grant })
+            Asked::Wait(Waiting { stock: Arc::downgrade(self), origin: origin.clone(), grant })
         })
     }
 
@@ -207,8 +201,8 @@ impl<K: Keep> Stock<K> {
 
     /// Ends what nobody has used for long. Says how long to wait before the next time; `None`: there is nothing left to end.
     pub fn reap(self: &Arc<Self>) -> Option<Duration> {
-        let mut next = None;
-        self.change(|state, left| {
+        let next = self.change(|state, left| {
+            let mut next = None;
             let now = Instant::now();
             let is_over = |one: &K, since: Instant| now - since >= self.caps.idle || self.is_old(one);
             for kept in state.origins.values_mut() {
@@ -224,9 +218,10 @@ impl<K: Keep> Stock<K> {
             }
             state.origins.retain(|_, kept| !kept.is_empty());
             state.reaping = next.is_some();
+            next
         });
         // not more often than a tenth of the time that one may lie
-        next.map(|oldest| self.caps.idle.saturating_sub(oldest.elapsed()).max(self.caps.idle / 10))
+        next.map(|oldest: Instant| self.caps.idle.saturating_sub(oldest.elapsed()).max(self.caps.idle / 10))
     }
 
     /// Whether somebody is to begin to reap.
@@ -245,12 +240,12 @@ impl<K: Keep> Stock<K> {
 
     /// Changes the state; then serves those who wait. Connections are dropped, and replies sent, when the lock has been released:
     /// either may come back here.
-    fn change(self: &Arc<Self>, change: impl FnOnce(&mut State<K>, &mut Vec<K>)) {
+    fn change<R>(self: &Arc<Self>, change: impl FnOnce(&mut State<K>, &mut Vec<K>) -> R) -> R {
         let mut left = Vec::new();
         let mut served = Vec::new();
-        {
+        let result = {
             let state = &mut *lock(&self.state);
-            change(state, &mut left);
+            let result = change(state, &mut left);
             let mut waiting = std::mem::take(&mut state.waiting);
             waiting.retain(|waiter| !waiter.reply.is_closed());
             let mut short = 0;
@@ -269,13 +264,15 @@ impl<K: Keep> Stock<K> {
                     left.push(one);
                 }
             }
-        }
+            result
+        };
         drop(left);
         for (waiter, grant) in served {
             if let Err(Grant::Use(one)) = waiter.reply.send(grant) {
                 self.put_back(&waiter.origin, one);
             }
         }
+        result
     }
 
     /// Whether one more connection there may be but for all the others.
