@@ -13,7 +13,6 @@ from wasgi.testing import every_error_code
 
 from .conftest import HELLO, ROOT
 
-GREETER = ROOT / "examples" / "greeter"
 EXAMPLES = sorted((ROOT / "examples").glob("*.py"))
 
 
@@ -25,11 +24,22 @@ def test_an_example(path: Path) -> None:
     assert (done.returncode, done.stdout.splitlines()) == (0, expected), done.stderr
 
 
-def test_the_project_with_tests() -> None:
+def run_tests_in(project: Path) -> str:
     """By a pytest run of its own, as its readme says."""
     command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "--wasgi-report"]
-    done = subprocess.run(command, cwd=GREETER, capture_output=True, text=True, timeout=50)
-    assert done.returncode == 0, done.stdout
-    tests = len(every_error_code()) + 11
-    assert f"{tests} passed" in done.stdout
-    assert "greeter.wasm" in done.stdout
+    done = subprocess.run(command, cwd=project, capture_output=True, text=True, timeout=280)
+    assert done.returncode == 0, done.stdout + done.stderr
+    return done.stdout
+
+
+def test_a_component_in_rust_and_its_tests() -> None:
+    said = run_tests_in(ROOT / "examples" / "greeter")
+    assert f"{len(every_error_code()) + 11} passed" in said
+    assert "greeter.wasm" in said
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(300)
+def test_a_component_in_python_and_its_tests() -> None:
+    """It is built first, by `wasgi_build`."""
+    assert "5 passed" in run_tests_in(ROOT / "examples" / "dice")
