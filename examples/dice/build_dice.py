@@ -19,7 +19,8 @@ def main() -> None:
     if TARGET.exists() and stamp.exists() and stamp.read_text() == digest:
         return
     tool = Path(sys.executable).parent / "componentize-py"
-    command = [tool, "-d", WIT, "-w", "http-handler", "componentize", "dice", "-o", TARGET]
+    options = ["-d", str(WIT), "-w", "http-handler"]
+    command = [str(tool), *options, "componentize", "dice", "-o", str(TARGET)]
     subprocess.run(command, cwd=HERE, check=True)
     stamp.write_text(digest)
 

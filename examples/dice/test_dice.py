@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 import schemathesis
@@ -51,5 +52,5 @@ schema = schemathesis.openapi.from_asgi("/openapi.json", wasgi.App(Path(__file__
 
 
 @schema.parametrize()
-def test_it_is_as_it_says(case: schemathesis.Case) -> None:
+def test_it_is_as_it_says(case: schemathesis.Case[Any]) -> None:
     case.call_and_validate()
