@@ -18,6 +18,7 @@ def main() -> None:
     stamp = TARGET.with_suffix(".stamp")
     if TARGET.exists() and stamp.exists() and stamp.read_text() == digest:
         return
+    TARGET.parent.mkdir(exist_ok=True)
     tool = Path(sys.executable).parent / "componentize-py"
     options = ["-d", str(WIT), "-w", "http-handler"]
     command = [str(tool), *options, "componentize", "dice", "-o", str(TARGET)]
