@@ -17,12 +17,11 @@ use tokio::time::Sleep;
 use url::Host;
 
 use crate::failure::{Undialled, Unread};
-use crate::pattern::{Target, canonical_host};
+use crate::pattern::Target;
 use crate::policy::Policy;
 use crate::proxy::{Goal, Kind, Proxies, Proxy};
 use crate::resolve::Resolve;
 use crate::tls::Tls;
-use crate::url::implied_port;
 
 /// How long one address is tried alone before the next one is tried as well (RFC 8305, 5).
 const STAGGER: Duration = Duration::from_millis(250);
@@ -36,10 +35,9 @@ pub struct Origin {
 }
 
 impl Origin {
-    pub fn of(uri: &Uri) -> Option<Self> {
-        let scheme = uri.scheme_str()?;
-        let port = uri.port_u16().or_else(|| implied_port(scheme))?;
-        Some(Self { secure: scheme == "https", host: canonical_host(uri.host()?)?, port })
+    /// `None` if nobody can say at which port.
+    pub fn of(target: &Target) -> Option<Self> {
+        Some(Self { secure: target.is_secure(), host: target.host().clone(), port: target.port()? })
     }
 
     fn uri(&self) -> Result<Uri, Undialled> {
@@ -388,7 +386,8 @@ mod tests {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
         runtime.block_on(async {
             let uri: Uri = format!("http://name.example:{port}/").parse().unwrap();
-            let (origin, target, stage) = (Origin::of(&uri).unwrap(), Target::of(&uri).unwrap(), Stage::default());
+            let (target, stage) = (Target::of(&uri).unwrap(), Stage::default());
+            let origin = Origin::of(&target).unwrap();
             match tokio::time::timeout(patience, pool.checkout(&origin, &target, &stage)).await {
                 Ok(made) => made.map(drop),
                 Err(_) => Err(stage.late(patience)),

@@ -120,11 +120,14 @@ impl Drop for Network {
 impl Upstream for Network {
     fn send(&self, request: Request<GuestBody>, timeouts: Timeouts, notes: &Arc<Stdio>) -> Answer {
         let (mut parts, body) = request.into_parts();
-        if let Err(rule) = self.policy.check(&parts) {
-            notes.note(format!("{} {} was denied: {rule}", parts.method, parts.uri));
-            return Box::pin(async { Err(ErrorCode::denied()) });
-        }
-        let (Some(origin), Some(target)) = (Origin::of(&parts.uri), Target::of(&parts.uri)) else {
+        let target = match self.policy.check(&parts) {
+            Ok(target) => target,
+            Err(rule) => {
+                notes.note(format!("{} {} was denied: {rule}", parts.method, parts.uri));
+                return Box::pin(async { Err(ErrorCode::denied()) });
+            }
+        };
+        let Some(origin) = Origin::of(&target) else {
             return Box::pin(async { Err(ErrorCode::plain("HTTP-request-URI-invalid")) });
         };
         // the connection's business: it writes them itself

@@ -64,6 +64,18 @@ fn host_of(address: IpAddr) -> Host {
 }
 
 impl Target {
+    pub fn is_secure(&self) -> bool {
+        self.scheme == "https"
+    }
+
+    pub fn host(&self) -> &Host {
+        &self.host
+    }
+
+    pub fn port(&self) -> Option<u16> {
+        self.port
+    }
+
     /// The same at an address.
     pub fn at(&self, address: IpAddr) -> Self {
         Self { host: host_of(address), ..self.clone() }
