@@ -603,3 +603,25 @@ def test_a_hook_that_calls_the_same_app_again(app: AppMaker) -> None:
 
     made = app(outgoing=upstream)
     assert made.handle(get("/fetch?url=http://up/3")).text == "bottom"
+
+
+@pytest.mark.parametrize("attempt", range(3))
+def test_exit_while_daemon_threads_ask_guests_all_the_time(attempt: int) -> None:
+    """Before Python 3.14 the interpreter ends them where they stand, in frames of Rust, too."""
+    script = """
+import sys, threading, wasgi
+
+app = wasgi.App(sys.argv[1], stdout=lambda line: None)
+def ask(route):
+    while True:
+        app.handle(wasgi.Request("GET", f"http://guest.local{route}")).read()
+
+for number in range(12):
+    route = ["/hello", "/sleep?ms=5", "/chatter?n=50"][number % 3]
+    threading.Thread(target=ask, args=[route], daemon=True).start()
+while not wasgi.stats().exchanges:
+    pass
+print("leaving")
+"""
+    done = subprocess.run([sys.executable, "-c", script, str(PROBE)], capture_output=True, text=True, timeout=50)
+    assert (done.returncode, done.stdout, done.stderr) == (0, "leaving\n", "")

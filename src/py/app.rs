@@ -19,7 +19,7 @@ use super::loops::LoopCore;
 use super::message::{Itself, PyRequest, PyResponse};
 use super::route::{Outgoing, check_depth};
 use super::stdio::{GuestOutput, Sink, Sinks};
-use super::waiting::{block_on, block_on_until, deadline};
+use super::waiting::{Inside, block_on, block_on_until, deadline};
 use super::world::PyWorld;
 use crate::error::Error;
 use crate::gate::{Admission, Permit, Queued};
@@ -162,6 +162,8 @@ impl PyApp {
         request: &Bound<'_, PyRequest>,
         seconds: Option<f64>,
     ) -> PyResult<PyResponse> {
+        let inside = Inside::enter();
+        inside.check(py);
         let deadline = deadline(seconds);
         let permit = match self.app.admit().map_err(|error| to_py(py, &error))? {
             Admission::Permit(permit) => permit,
@@ -172,6 +174,7 @@ impl PyApp {
         let mut begun = self.begin(py, permit, request, None, true)?;
         let outcome = block_on_until(py, deadline, |cx| begun.exchange.poll_head(cx));
         begun.output.deliver(py)?;
+        inside.check(py);
         begun.answer(py, outcome?)
     }
 
@@ -372,6 +375,7 @@ impl Handle {
     }
 
     fn step(&mut self, py: Python<'_>, cx: &mut Context<'_>) -> PyResult<Option<PyResponse>> {
+        let _inside = Inside::enter();
         loop {
             *self = match std::mem::replace(self, Self::Done) {
                 Self::New { app, request } => {

@@ -6,6 +6,7 @@
 
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, OnceLock};
+use std::thread::ThreadId;
 use std::time::{Duration, Instant};
 
 use pyo3::prelude::*;
@@ -91,9 +92,12 @@ impl Lane {
 
 /// Set when the interpreter is about to exit.
 static EXITING: AtomicBool = AtomicBool::new(false);
+/// By which thread: its own handlers of exit may ask guests still, and are told that it is too late.
+static EXITING_THREAD: OnceLock<ThreadId> = OnceLock::new();
 
-pub fn is_exiting() -> bool {
-    EXITING.load(Ordering::SeqCst)
+/// Whether another thread than this one is about to end the interpreter.
+pub fn is_exiting_elsewhere() -> bool {
+    EXITING.load(Ordering::SeqCst) && EXITING_THREAD.get() != Some(&std::thread::current().id())
 }
 
 /// When no more Python code should be begun, for it would run into the interpreter's finalization, which ends threads where
@@ -111,12 +115,14 @@ pub fn _after_fork() {
     threads::forget();
     loops::forget();
     super::stats::forget();
+    super::waiting::forget_others();
 }
 
 /// For `atexit`: guests stop, then the threads that ran their Python side.
 #[pyfunction]
 pub fn _shut_down(py: Python<'_>) {
     const BOUND: Duration = Duration::from_secs(1);
+    let _ = EXITING_THREAD.set(std::thread::current().id());
     EXITING.store(true, Ordering::SeqCst);
     let _ = LAST_CALL.set(Instant::now() + BOUND.mul_f64(0.8));
     py.detach(|| {
@@ -124,5 +130,6 @@ pub fn _shut_down(py: Python<'_>) {
             world.runtime.shut_down(BOUND);
         }
         threads::close(BOUND);
+        super::waiting::wait_for_others(BOUND);
     });
 }

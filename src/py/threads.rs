@@ -12,6 +12,7 @@ use pyo3::types::PyDict;
 use super::bridge::Job;
 use super::errors::to_py;
 use super::lock;
+use super::waiting::Inside;
 use crate::error::Error;
 use crate::process::PerProcess;
 
@@ -199,6 +200,7 @@ pub fn _work(py: Python<'_>) {
     IS_OURS.set(true);
     let threads = threads();
     while let Some((job, spare)) = py.detach(|| threads.take()) {
+        let _inside = Inside::enter();
         if spare && let Err(error) = threads.spawn(py) {
             error.write_unraisable(py, None);
         }

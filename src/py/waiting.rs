@@ -1,17 +1,97 @@
 //! Waiting on a thread of Python's: without the GIL, and with an eye on signals.
 
+use std::cell::Cell;
+use std::marker::PhantomData;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::task::{Context, Poll, Wake, Waker};
 use std::time::{Duration, Instant};
 
 use pyo3::exceptions::PyTimeoutError;
 use pyo3::prelude::*;
 
-use super::bridge::is_exiting;
+use super::bridge::is_exiting_elsewhere;
 
 /// How often a blocked call looks for signals (Ctrl-C).
 const SIGNALS: Duration = Duration::from_millis(50);
+
+/// Threads of the user's that are in here.
+static INSIDE: AtomicUsize = AtomicUsize::new(0);
+
+thread_local! {
+    static DEPTH: Cell<usize> = const { Cell::new(0) };
+}
+
+/// A thread of the user's that is in here, where it must not be ended: before Python 3.14 the interpreter ends the daemon threads
+/// that come for the GIL when it finalizes, where they stand, and frames of Rust end the process then. So exit waits for those that
+/// are in here, but not for those that wait [`outside`]: they sleep on.
+pub struct Inside(PhantomData<*const ()>);
+
+impl Inside {
+    pub fn enter() -> Self {
+        let depth = DEPTH.get();
+        DEPTH.set(depth + 1);
+        if depth == 0 {
+            INSIDE.fetch_add(1, Ordering::SeqCst);
+        }
+        Self(PhantomData)
+    }
+}
+
+impl Drop for Inside {
+    fn drop(&mut self) {
+        let depth = DEPTH.get() - 1;
+        DEPTH.set(depth);
+        if depth == 0 {
+            INSIDE.fetch_sub(1, Ordering::SeqCst);
+        }
+    }
+}
+
+/// Waits without the GIL. If the interpreter begins to exit meanwhile, this thread stays asleep. `inside` says who waits.
+fn outside<T: Send>(py: Python<'_>, _inside: &Inside, wait: impl FnOnce() -> T + Send) -> T {
+    py.detach(|| {
+        INSIDE.fetch_sub(1, Ordering::SeqCst);
+        let waited = wait();
+        INSIDE.fetch_add(1, Ordering::SeqCst);
+        sleep_on_if_exiting();
+        waited
+    })
+}
+
+/// A daemon thread that is in here when the interpreter exits stays asleep. With an error, since its guest was stopped, it would
+/// run into the finalization, and print into a stream that is being taken away.
+fn sleep_on_if_exiting() {
+    if is_exiting_elsewhere() {
+        INSIDE.fetch_sub(1, Ordering::SeqCst);
+        loop {
+            std::thread::park();
+        }
+    }
+}
+
+impl Inside {
+    /// Before it goes on, or back to Python.
+    pub fn check(&self, py: Python<'_>) {
+        if is_exiting_elsewhere() {
+            py.detach(sleep_on_if_exiting);
+        }
+    }
+}
+
+/// For exit: waits until no other thread is in here, but not longer than this.
+pub fn wait_for_others(most: Duration) {
+    let own = usize::from(DEPTH.get() > 0);
+    let deadline = Instant::now() + most;
+    while INSIDE.load(Ordering::SeqCst) > own && Instant::now() < deadline {
+        std::thread::sleep(Duration::from_millis(1));
+    }
+}
+
+/// In a forked child: the parent's other threads do not exist.
+pub fn forget_others() {
+    INSIDE.store(usize::from(DEPTH.get() > 0), Ordering::SeqCst);
+}
 
 /// Polls until ready, without the GIL while it waits. Signals interrupt it: then the error is theirs.
 pub fn block_on<T: Send>(py: Python<'_>, poll: impl FnMut(&mut Context<'_>) -> Poll<T> + Send) -> PyResult<T> {
@@ -29,15 +109,16 @@ pub fn block_on_until<T: Send>(
     deadline: Option<Instant>,
     mut poll: impl FnMut(&mut Context<'_>) -> Poll<T> + Send,
 ) -> PyResult<T> {
+    let inside = Inside::enter();
     if let Poll::Ready(ready) = poll(&mut Context::from_waker(Waker::noop())) {
+        inside.check(py);
         return Ok(ready);
     }
-    let exiting = is_exiting();
     let _lent = super::threads::lend(py)?;
     let parked = Parked::here();
     let waker = Waker::from(parked.clone());
     loop {
-        let ready = py.detach(|| {
+        let ready = outside(py, &inside, || {
             let ready = poll(&mut Context::from_waker(&waker));
             if ready.is_pending() {
                 let left = deadline.map(|deadline| deadline.saturating_duration_since(Instant::now()));
@@ -46,13 +127,6 @@ pub fn block_on_until<T: Send>(
             ready
         });
         match ready {
-            // The guest was stopped because the interpreter exits: a daemon thread that waited for it stays asleep.
-            // Woken with an error it would run into the finalization, and print into a stream that is being taken away.
-            Poll::Ready(_) if is_exiting() && !exiting => py.detach(|| {
-                loop {
-                    std::thread::park();
-                }
-            }),
             Poll::Ready(ready) => return Ok(ready),
             Poll::Pending => py.check_signals()?,
         }
@@ -67,13 +141,14 @@ pub fn block_on_python<T>(
     py: Python<'_>,
     mut poll: impl FnMut(Python<'_>, &mut Context<'_>) -> Poll<T>,
 ) -> PyResult<T> {
+    let inside = Inside::enter();
     let parked = Parked::here();
     let waker = Waker::from(parked.clone());
     loop {
         if let Poll::Ready(ready) = poll(py, &mut Context::from_waker(&waker)) {
             return Ok(ready);
         }
-        py.detach(|| parked.park(SIGNALS));
+        outside(py, &inside, || parked.park(SIGNALS));
         py.check_signals()?;
     }
 }
