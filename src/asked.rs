@@ -18,7 +18,7 @@ use crate::code::ErrorCode;
 use crate::engine::world;
 use crate::error::Error;
 use crate::fields::announced_length;
-use crate::flow::{Bounds, Inflow, Side, is_bare};
+use crate::flow::{Bounds, Inflow, Side};
 use crate::outgoing::{Timeouts, Upstream};
 use crate::owner::{Owner, Shared};
 use crate::stdio::Stdio;
@@ -84,13 +84,11 @@ impl Asked {
             (Err(code), None) => return Poll::Ready(Err(Error::Code(code))),
             (Ok(response), _) => response,
         };
-        let is_bare = is_bare(self.method == Method::HEAD, response.status());
-        let length = announced_length(response.headers()).filter(|_| !is_bare);
-        let bounds = Bounds { side: Side::Response, length, limit: None, fields: None };
+        let bounds = Bounds::of_answer(self.method == Method::HEAD, &response, None);
         let (runtime, owner) = (self.runtime.clone(), self.owner.observe());
         Poll::Ready(Ok(response.map(|body| {
             let body = Told { body: Inflow::of_upstream(body, bounds), runtime, owner: owner.observe() };
-            let expected = Expected::Body { side: Side::Response, length, limit: None };
+            let expected = Expected::Body { side: bounds.side, length: bounds.length, limit: None };
             GuestBody::new(body.boxed_unsync(), expected, owner)
         })))
     }

@@ -66,6 +66,14 @@ pub(crate) struct Bounds {
     pub fields: Option<u64>,
 }
 
+impl Bounds {
+    /// Of the answer to a request, which was HEAD or not.
+    pub fn of_answer<B>(to_head: bool, answer: &http::Response<B>, fields: Option<u64>) -> Self {
+        let length = fields::announced_length(answer.headers()).filter(|_| !is_bare(to_head, answer.status()));
+        Self { side: Side::Response, length, limit: None, fields }
+    }
+}
+
 /// A body on its way into a guest.
 pub(crate) struct Inflow {
     body: WasiBody,

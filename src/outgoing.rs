@@ -16,7 +16,7 @@ use wasmtime_wasi_http::{Error as HostError, RequestOptions, WasiBody, WasiHttpH
 use crate::body::{Expected, GuestBody};
 use crate::code::ErrorCode;
 use crate::fields;
-use crate::flow::{Bounds, Inflow, Side, is_bare};
+use crate::flow::{Bounds, Inflow, Side};
 use crate::limits::Limits;
 use crate::owner::Owner;
 use crate::stats::Counters;
@@ -158,9 +158,7 @@ impl WasiHttpHooks for Hooks {
             if fields.is_some_and(|most| size > most) {
                 return Err(Side::Response.header_size(size).into_host());
             }
-            let is_bare = is_bare(head_only, response.status());
-            let length = fields::announced_length(response.headers()).filter(|_| !is_bare);
-            let bounds = Bounds { side: Side::Response, length, limit: None, fields };
+            let bounds = Bounds::of_answer(head_only, &response, fields);
             let response = response.map(|body| {
                 let body = Inflow::of_upstream(body, bounds);
                 Paced::new(body, timeouts.between_bytes, under_way).boxed_unsync()

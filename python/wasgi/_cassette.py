@@ -13,8 +13,8 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from wasgi import errors, outgoing
-from wasgi._mock import Asked
+from wasgi import errors
+from wasgi._asked import Asked
 from wasgi._wasgi import Request, Response, World
 from wasgi.headers import Headers
 
@@ -133,9 +133,7 @@ class Cassette:
 
     async def __call__(self, request: Request) -> Response:
         """Records, or plays."""
-        content = await request.aread()
-        trailers = Headers(request.trailers.raw) if request.trailers is not None else None
-        asked = Asked(request.method, request.url, Headers(request.headers.raw), content, trailers)
+        asked = await Asked.read(request)
         sent = self._request(asked)
         if self.recording:
             return await self._record(asked, sent)
@@ -153,11 +151,8 @@ class Cassette:
         entry: dict[str, Any] = {"request": sent}
         self._entries.append(entry)  # in the order of the requests, whatever is faster
         assert self.upstream is not None
-        request = Request(
-            asked.method, asked.url, headers=asked.headers.raw, body=asked.content or None, trailers=asked.trailers
-        )
         try:
-            response = await outgoing.call(self.upstream, request)
+            response = await asked.of(self.upstream)
             content = await response.aread()
         except errors.ErrorCode as error:
             entry["error"] = {"code": error.code, "payload": list(error._payload())}

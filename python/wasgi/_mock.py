@@ -1,7 +1,6 @@
 """`wasgi.testing.Upstream`: plays what is around a component. Routes, answers, faults, and what was asked.
 
-Requests are compared as wasi:http has them (fields that stand several times, URLs as they are), which the mocks of
-client libraries cannot: theirs see a client's own request objects. The faults are error-codes.
+The faults are error-codes.
 """
 
 from __future__ import annotations
@@ -10,13 +9,12 @@ import asyncio
 import difflib
 import inspect
 import json as _json
-import re
 from collections.abc import AsyncIterable, AsyncIterator, Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Self
-from urllib.parse import parse_qsl
 
-from wasgi import errors, outgoing
+from wasgi import errors
+from wasgi._asked import NOTHING, Asked, Text, Wanted
 from wasgi._wasgi import Request, Response
 from wasgi.headers import Headers
 
@@ -25,8 +23,6 @@ if TYPE_CHECKING:
     from wasgi._wasgi import _Upstream
 
 Fault = str | BaseException | type[BaseException]
-Text = str | re.Pattern[str]
-_NOTHING: Any = object()
 
 
 def fault_of(fault: Fault) -> BaseException:
@@ -42,40 +38,6 @@ def fault_of(fault: Fault) -> BaseException:
     if isinstance(fault, type) and issubclass(fault, BaseException):
         return fault()
     raise TypeError(f"a fault must be the name of an error-code or an exception, not {type(fault).__name__}")
-
-
-@dataclass(frozen=True)
-class Asked:
-    """A request that a component has sent, as a test looks at it: read to its end.
-
-    Attributes:
-        headers: As the component has written them.
-        content: Its body.
-        trailers: None if there were none.
-    """
-
-    method: str
-    url: str
-    headers: Headers
-    content: bytes
-    trailers: Headers | None = None
-
-    @property
-    def text(self) -> str:
-        """The body as UTF-8."""
-        return self.content.decode()
-
-    def json(self) -> Any:
-        """The body as JSON."""
-        return _json.loads(self.content)
-
-    @property
-    def query(self) -> dict[str, list[str]]:
-        """The values of each name in the URL's query."""
-        return _query(self.url)
-
-    def __str__(self) -> str:
-        return f"{self.method} {self.url}"
 
 
 @dataclass
@@ -99,32 +61,6 @@ class Call:
         )
 
 
-def _query(url: str) -> dict[str, list[str]]:
-    found: dict[str, list[str]] = {}
-    for name, value in parse_qsl(url.partition("?")[2], keep_blank_values=True):
-        found.setdefault(name, []).append(value)
-    return found
-
-
-def _glob(pattern: str) -> re.Pattern[str]:
-    parts = re.split(r"(\*\*|\*)", pattern)
-    wild = {"*": "[^/?]*", "**": ".*"}
-    return re.compile("".join(wild.get(part, re.escape(part)) for part in parts), re.DOTALL)
-
-
-def _fits(wanted: Text, value: str) -> bool:
-    return wanted.search(value) is not None if isinstance(wanted, re.Pattern) else wanted == value
-
-
-def _has(whole: Any, part: Any) -> bool:
-    """Whether JSON has a part: the named members of objects, as deep as they go; all else as it is."""
-    if isinstance(part, Mapping):
-        return isinstance(whole, Mapping) and all(name in whole and _has(whole[name], part[name]) for name in part)
-    if isinstance(part, list):
-        return isinstance(whole, list) and len(whole) == len(part) and all(map(_has, whole, part))
-    return type(whole) is type(part) and bool(whole == part)
-
-
 @dataclass
 class _Answer:
     """One answer of a route."""
@@ -134,91 +70,6 @@ class _Answer:
     """Whether it is the test's own code, whose failure is the test's."""
     delay: float = 0.0
     breaks: tuple[int, Fault] | None = None
-
-
-@dataclass
-class Wanted:
-    """What a route asks of a request. Each mismatch is a name, what is wanted, and what came."""
-
-    method: str | None
-    url: Text | None
-    query: Mapping[str, Text]
-    headers: Mapping[str, Text]
-    content: bytes | None
-    json: Any
-    where: Callable[[Asked], bool] | None
-
-    def mismatches(self, asked: Asked) -> list[tuple[str, str, str]]:
-        """None if it fits."""
-        wrong: list[tuple[str, str, str]] = []
-        if self.method is not None and self.method != asked.method:
-            wrong.append(("method", self.method, asked.method))
-        if self.url is not None and not self._fits_url(asked.url):
-            wrong.append(("url", _shown(self.url), asked.url))
-        for name, value in self.query.items():
-            values = asked.query.get(name, [])
-            if not any(_fits(value, one) for one in values):
-                wrong.append((f"query {name!r}", _shown(value), ", ".join(map(repr, values)) or "nothing"))
-        for name, value in self.headers.items():
-            values = asked.headers.get_all(name)
-            if not any(_fits(value, one) for one in values):
-                wrong.append((f"header {name!r}", _shown(value), ", ".join(map(repr, values)) or "nothing"))
-        if self.content is not None and self.content != asked.content:
-            wrong.append(("content", repr(self.content), _short(asked.content)))
-        if self.json is not _NOTHING:
-            try:
-                if not _has(asked.json(), self.json):
-                    wrong.append(("json", _json.dumps(self.json), _short(asked.content)))
-            except ValueError:
-                wrong.append(("json", _json.dumps(self.json), f"{_short(asked.content)}, which is no JSON"))
-        if self.where is not None and not wrong and not self.where(asked):
-            wrong.append(("where", getattr(self.where, "__name__", "a predicate"), "False"))
-        return wrong
-
-    def _fits_url(self, url: str) -> bool:
-        if isinstance(self.url, re.Pattern):
-            return self.url.search(url) is not None
-        wanted = self.url or ""
-        if "?" not in wanted:
-            url = url.partition("?")[0]
-        if "*" in wanted:
-            return _glob(wanted).fullmatch(url) is not None
-        return _rooted(wanted) == _rooted(url)
-
-    def distance(self, asked: Asked) -> float:
-        """How far a request is from what is wanted."""
-        far = 0.0
-        for name, wanted, came in self.mismatches(asked):
-            weight = {"url": 4.0, "method": 1.0}.get(name, 0.5)
-            far += weight * (1 - difflib.SequenceMatcher(None, wanted, came).ratio() / 2)
-        return far
-
-    def __str__(self) -> str:
-        parts = [self.method or "any", _shown(self.url) if self.url is not None else "URL"]
-        parts += [
-            f"{kind} {dict(found)}" for kind, found in (("query", self.query), ("headers", self.headers)) if found
-        ]
-        if self.content is not None:
-            parts.append(f"content {self.content!r}")
-        if self.json is not _NOTHING:
-            parts.append(f"json {_json.dumps(self.json)}")
-        if self.where is not None:
-            parts.append(f"where {getattr(self.where, '__name__', 'a predicate')}")
-        return " ".join(parts)
-
-
-def _rooted(url: str) -> str:
-    """`http://a` and `http://a/` are one."""
-    _, separator, rest = url.partition("://")
-    return f"{url}/" if separator and "/" not in rest and "?" not in rest else url
-
-
-def _shown(text: Text) -> str:
-    return f"/{text.pattern}/" if isinstance(text, re.Pattern) else text
-
-
-def _short(content: bytes) -> str:
-    return repr(content) if len(content) <= 200 else f"{content[:200]!r}… ({len(content)} bytes)"
 
 
 class Route:
@@ -265,7 +116,7 @@ class Route:
         headers: Mapping[str, str] | Iterable[tuple[str, str]] | None = None,
         content: bytes | None = None,
         text: str | None = None,
-        json: Any = _NOTHING,
+        json: Any = NOTHING,
         stream: Iterable[bytes | float] | Callable[[], Iterable[bytes] | AsyncIterable[bytes]] | None = None,
         trailers: Mapping[str, str] | Iterable[tuple[str, str]] | None = None,
     ) -> Self:
@@ -284,7 +135,7 @@ class Route:
             TypeError: More than one body.
         """
         given = [name for name, body in (("content", content), ("text", text), ("stream", stream)) if body is not None]
-        given += ["json"] if json is not _NOTHING else []
+        given += ["json"] if json is not NOTHING else []
         if len(given) > 1:
             raise TypeError(f"a response has one body: not {' and '.join(given)}")
         fields = Headers(headers or [])
@@ -292,7 +143,7 @@ class Route:
         if text is not None:
             content = text.encode()
             fields.setdefault("content-type", "text/plain; charset=utf-8")
-        elif json is not _NOTHING:
+        elif json is not NOTHING:
             content = _json.dumps(json).encode()
             fields.setdefault("content-type", "application/json")
         Response(status, headers=fields.raw, trailers=trailers)  # what is wrong with it is said here
@@ -314,7 +165,7 @@ class Route:
 
     def answers(self, upstream: _Upstream) -> Self:
         """Has another upstream answer: a function from `wasgi.Request` to `wasgi.Response`, an `App`, and so on."""
-        return self._answer(lambda asked: _ask(upstream, asked), is_foreign=True)
+        return self._answer(lambda asked: asked.of(upstream), is_foreign=True)
 
     def passes_through(self, network: _Upstream) -> Self:
         """Has the real thing answer: a `wasgi.Network`, whose own policy applies."""
@@ -343,13 +194,6 @@ class Route:
 
     def __repr__(self) -> str:
         return f"<wasgi.testing.Route {self.wanted}>"
-
-
-async def _ask(upstream: _Upstream, asked: Asked) -> Response:
-    request = Request(
-        asked.method, asked.url, headers=asked.headers.raw, body=asked.content or None, trailers=asked.trailers
-    )
-    return await outgoing.call(upstream, request)
 
 
 async def _paced(chunks: Iterable[bytes | float]) -> AsyncIterator[bytes]:
@@ -411,7 +255,7 @@ class Upstream:
         query: Mapping[str, Text] | None = None,
         headers: Mapping[str, Text] | None = None,
         content: bytes | str | None = None,
-        json: Any = _NOTHING,
+        json: Any = NOTHING,
         where: Callable[[Asked], bool] | None = None,
     ) -> Route:
         """Some requests: those that fit all that is said.
@@ -469,9 +313,7 @@ class Upstream:
 
     async def __call__(self, request: Request) -> Response:
         """Answers: what ``App(outgoing=...)`` calls."""
-        content = await request.aread()
-        trailers = Headers(request.trailers.raw) if request.trailers is not None else None
-        asked = Asked(request.method, request.url, Headers(request.headers.raw), content, trailers)
+        asked = await Asked.read(request)
         try:
             route = next((route for route in self.routes if not route.wanted.mismatches(asked)), None)
         except Exception as error:  # of a predicate
@@ -500,7 +342,7 @@ class Upstream:
         try:
             if self.cassette is None:
                 raise errors.DestinationNotFound
-            response = await _ask(self.cassette, asked)
+            response = await asked.of(self.cassette)
         except BaseException as error:
             call.outcome = error
             raise

@@ -56,6 +56,11 @@ class _Costs:
     seconds: float = 0.0
     memory: int = 0
 
+    def add(self, exchanges: int, seconds: float, memory: int) -> None:
+        self.exchanges += exchanges
+        self.seconds += seconds
+        self.memory = max(self.memory, memory)
+
 
 @dataclass
 class _Test:
@@ -112,11 +117,8 @@ class _Test:
         for name, client in self.clients:
             costs = self.costs.setdefault(name, _Costs())
             for exchange in client.exchanges:
-                costs.exchanges += 1
-                costs.seconds += exchange.seconds
                 report = getattr(exchange.outcome, "report", None)
-                if report is not None:
-                    costs.memory = max(costs.memory, report.memory)
+                costs.add(1, exchange.seconds, report.memory if report is not None else 0)
 
 
 _test = pytest.StashKey[_Test]()
@@ -226,10 +228,12 @@ def _cassette(request: pytest.FixtureRequest, path: str | None = None, **options
     return Cassette(file, **options)
 
 
-def _make(
+def _clients(
     kind: type[Any], request: pytest.FixtureRequest, load: Callable[..., wasgi.Component], upstream: Upstream
-) -> Callable[..., Any]:
+) -> Iterator[Callable[..., Any]]:
+    """For the two fixtures: what makes clients, and closes them after the test."""
     test = _of(request.node)
+    made: list[Client | AsyncClient] = []
     seconds = float(request.config.getini("wasgi_timeout"))
 
     def make(
@@ -245,10 +249,13 @@ def _make(
         options.setdefault("stdout", test.lines.append)
         options.setdefault("stderr", test.lines.append)
         client = kind(wasgi.App(load(source), **options), base_url=base_url, timeout=timeout)
+        made.append(client)
         test.clients.append((source if isinstance(source, str) else getattr(source, "name", "a component"), client))
         return client
 
-    return make
+    yield make
+    for client in made:
+        client.app.close(0)
 
 
 @pytest.fixture
@@ -263,9 +270,7 @@ def wasgi_app(
     """
     from wasgi.testing import Client
 
-    yield _make(Client, request, wasgi_component, upstream)
-    for _, client in _of(request.node).clients:
-        client.app.close(0)
+    yield from _clients(Client, request, wasgi_component, upstream)
 
 
 @pytest.fixture
@@ -275,9 +280,7 @@ def wasgi_async_app(
     """`wasgi_app` for asynchronous tests: its clients are awaited. For pytest-asyncio, or anyio on asyncio."""
     from wasgi.testing import AsyncClient
 
-    yield _make(AsyncClient, request, wasgi_component, upstream)
-    for _, client in _of(request.node).clients:
-        client.app.close(0)
+    yield from _clients(AsyncClient, request, wasgi_component, upstream)
 
 
 # each test
@@ -320,10 +323,7 @@ def pytest_terminal_summary(terminalreporter: Any, config: pytest.Config) -> Non
     for reports in terminalreporter.stats.values():
         for report in reports:
             for name, costs in getattr(report, "wasgi_costs", {}).items():
-                sum_ = total.setdefault(name, _Costs())
-                sum_.exchanges += costs["exchanges"]
-                sum_.seconds += costs["seconds"]
-                sum_.memory = max(sum_.memory, costs["memory"])
+                total.setdefault(name, _Costs()).add(**costs)
     terminalreporter.section("wasgi: components")
     if not total:
         terminalreporter.write_line("no component has answered anything")

@@ -15,15 +15,16 @@ import contextlib
 import json as _json
 import time
 from collections import deque
-from collections.abc import AsyncIterator, Iterable, Iterator, Mapping
+from collections.abc import AsyncIterator, Coroutine, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, Self
+from typing import TYPE_CHECKING, Any, Generic, Self, TypeVar
 from urllib.parse import urlencode, urljoin
 
 from wasgi import errors
+from wasgi._asked import Asked
 from wasgi._cassette import Cassette
-from wasgi._mock import Asked, Call, Fault, Route, Upstream
+from wasgi._mock import Call, Fault, Route, Upstream
 from wasgi._wasgi import Request, Response, World
 from wasgi.headers import Headers
 
@@ -79,7 +80,11 @@ _KEPT = 100
 """How many exchanges a client remembers."""
 
 
-class _Base:
+T = TypeVar("T")
+"""What a verb gives: a response, or what is awaited for one."""
+
+
+class _Base(Generic[T]):
     def __init__(self, app: App, *, base_url: str = "http://component.test", timeout: float | None = None) -> None:
         self.app = app
         self.base_url = base_url
@@ -126,22 +131,11 @@ class _Base:
         finally:
             exchange.seconds = time.perf_counter() - begun
 
-
-class Client(_Base):
-    """Asks a component, as a client of httpx's kind would, without a server and without ports.
-
-    Responses are read whole, and their guests have ended; a guest that fails after its answer raises here. `stream`
-    gives one that is not read yet.
-
-    Args:
-        app: The component, and its terms.
-        base_url: What relative URLs are relative to.
-        timeout: Seconds that the head of each response may take (with `AsyncClient`, all of it); None: as long as the
-            app's `Limits` let it.
-
-    Attributes:
-        exchanges: What was asked lately, for reports.
-    """
+    def _streamed(self, method: str, url: str, options: dict[str, Any]) -> Request:
+        parts = [options.pop(name, None) for name in ("params", "headers", "content", "json", "data", "trailers")]
+        if options:
+            raise TypeError(f"`stream` takes no `{next(iter(options))}`")
+        return self._request(method, url, *parts)
 
     def request(
         self,
@@ -154,7 +148,7 @@ class Client(_Base):
         json: Any = None,
         data: Mapping[str, Any] | None = None,
         trailers: Mapping[str, str] | None = None,
-    ) -> Response:
+    ) -> T:
         """Sends a request.
 
         Args:
@@ -173,7 +167,57 @@ class Client(_Base):
             BodyError: Its answer broke off.
             TimeoutError: It took longer than the client's ``timeout``.
         """
-        request = self._request(method, url, params, headers, content, json, data, trailers)
+        return self._send(self._request(method, url, params, headers, content, json, data, trailers))
+
+    def _send(self, request: Request) -> T:
+        raise NotImplementedError
+
+    def get(self, url: str, **options: Any) -> T:
+        """Sends a GET request. See `request`."""
+        return self.request("GET", url, **options)
+
+    def head(self, url: str, **options: Any) -> T:
+        """Sends a HEAD request. See `request`."""
+        return self.request("HEAD", url, **options)
+
+    def options(self, url: str, **options: Any) -> T:
+        """Sends an OPTIONS request. See `request`."""
+        return self.request("OPTIONS", url, **options)
+
+    def post(self, url: str, **options: Any) -> T:
+        """Sends a POST request. See `request`."""
+        return self.request("POST", url, **options)
+
+    def put(self, url: str, **options: Any) -> T:
+        """Sends a PUT request. See `request`."""
+        return self.request("PUT", url, **options)
+
+    def patch(self, url: str, **options: Any) -> T:
+        """Sends a PATCH request. See `request`."""
+        return self.request("PATCH", url, **options)
+
+    def delete(self, url: str, **options: Any) -> T:
+        """Sends a DELETE request. See `request`."""
+        return self.request("DELETE", url, **options)
+
+
+class Client(_Base[Response]):
+    """Asks a component, as a client of httpx's kind would, without a server and without ports.
+
+    Responses are read whole, and their guests have ended; a guest that fails after its answer raises here. `stream`
+    gives one that is not read yet.
+
+    Args:
+        app: The component, and its terms.
+        base_url: What relative URLs are relative to.
+        timeout: Seconds that the head of each response may take (with `AsyncClient`, all of it); None: as long as the
+            app's `Limits` let it.
+
+    Attributes:
+        exchanges: What was asked lately, for reports.
+    """
+
+    def _send(self, request: Request) -> Response:
         with self._noted(request) as exchange:
             response = self.app._handle_within(request, self.timeout)
             exchange.outcome = response
@@ -184,42 +228,11 @@ class Client(_Base):
     @contextlib.contextmanager
     def stream(self, method: str, url: str, **options: Any) -> Iterator[Response]:
         """Sends a request; the response is there as soon as its head is, and is closed in the end."""
-        parts = [options.pop(name, None) for name in ("params", "headers", "content", "json", "data", "trailers")]
-        if options:
-            raise TypeError(f"`stream` takes no `{next(iter(options))}`")
-        request = self._request(method, url, *parts)
+        request = self._streamed(method, url, options)
         with self._noted(request) as exchange:
             exchange.outcome = self.app._handle_within(request, self.timeout)
             with exchange.outcome as response:
                 yield response
-
-    def get(self, url: str, **options: Any) -> Response:
-        """Sends a GET request. See `request`."""
-        return self.request("GET", url, **options)
-
-    def head(self, url: str, **options: Any) -> Response:
-        """Sends a HEAD request. See `request`."""
-        return self.request("HEAD", url, **options)
-
-    def options(self, url: str, **options: Any) -> Response:
-        """Sends an OPTIONS request. See `request`."""
-        return self.request("OPTIONS", url, **options)
-
-    def post(self, url: str, **options: Any) -> Response:
-        """Sends a POST request. See `request`."""
-        return self.request("POST", url, **options)
-
-    def put(self, url: str, **options: Any) -> Response:
-        """Sends a PUT request. See `request`."""
-        return self.request("PUT", url, **options)
-
-    def patch(self, url: str, **options: Any) -> Response:
-        """Sends a PATCH request. See `request`."""
-        return self.request("PATCH", url, **options)
-
-    def delete(self, url: str, **options: Any) -> Response:
-        """Sends a DELETE request. See `request`."""
-        return self.request("DELETE", url, **options)
 
     def close(self) -> None:
         """Closes the app."""
@@ -234,25 +247,12 @@ class Client(_Base):
         self.close()
 
 
-class AsyncClient(_Base):
+class AsyncClient(_Base[Coroutine[Any, Any, Response]]):
     """`Client` for a task of an asyncio event loop, which it never blocks."""
 
-    async def request(
-        self,
-        method: str,
-        url: str,
-        *,
-        params: Mapping[str, Any] | Iterable[tuple[str, Any]] | None = None,
-        headers: Mapping[str, str] | Iterable[tuple[str, str]] | None = None,
-        content: Any = None,
-        json: Any = None,
-        data: Mapping[str, Any] | None = None,
-        trailers: Mapping[str, str] | None = None,
-    ) -> Response:
-        """Sends a request. See `Client.request`."""
+    async def _send(self, request: Request) -> Response:
         import asyncio
 
-        request = self._request(method, url, params, headers, content, json, data, trailers)
         with self._noted(request) as exchange:
             async with asyncio.timeout(self.timeout):
                 response = await self.app.handle_async(request)
@@ -266,43 +266,12 @@ class AsyncClient(_Base):
         """Sends a request; the response is there as soon as its head is, and is closed in the end."""
         import asyncio
 
-        parts = [options.pop(name, None) for name in ("params", "headers", "content", "json", "data", "trailers")]
-        if options:
-            raise TypeError(f"`stream` takes no `{next(iter(options))}`")
-        request = self._request(method, url, *parts)
+        request = self._streamed(method, url, options)
         with self._noted(request) as exchange:
             async with asyncio.timeout(self.timeout):
                 exchange.outcome = await self.app.handle_async(request)
             async with exchange.outcome as response:
                 yield response
-
-    async def get(self, url: str, **options: Any) -> Response:
-        """Sends a GET request. See `Client.request`."""
-        return await self.request("GET", url, **options)
-
-    async def head(self, url: str, **options: Any) -> Response:
-        """Sends a HEAD request. See `Client.request`."""
-        return await self.request("HEAD", url, **options)
-
-    async def options(self, url: str, **options: Any) -> Response:
-        """Sends an OPTIONS request. See `Client.request`."""
-        return await self.request("OPTIONS", url, **options)
-
-    async def post(self, url: str, **options: Any) -> Response:
-        """Sends a POST request. See `Client.request`."""
-        return await self.request("POST", url, **options)
-
-    async def put(self, url: str, **options: Any) -> Response:
-        """Sends a PUT request. See `Client.request`."""
-        return await self.request("PUT", url, **options)
-
-    async def patch(self, url: str, **options: Any) -> Response:
-        """Sends a PATCH request. See `Client.request`."""
-        return await self.request("PATCH", url, **options)
-
-    async def delete(self, url: str, **options: Any) -> Response:
-        """Sends a DELETE request. See `Client.request`."""
-        return await self.request("DELETE", url, **options)
 
     async def aclose(self) -> None:
         """Closes the app."""

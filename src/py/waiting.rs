@@ -36,6 +36,13 @@ impl Inside {
         }
         Self(PhantomData)
     }
+
+    /// Before it goes on, or back to Python.
+    pub fn check(&self, py: Python<'_>) {
+        if is_exiting_elsewhere() {
+            py.detach(sleep_on_if_exiting);
+        }
+    }
 }
 
 impl Drop for Inside {
@@ -66,15 +73,6 @@ fn sleep_on_if_exiting() {
         INSIDE.fetch_sub(1, Ordering::SeqCst);
         loop {
             std::thread::park();
-        }
-    }
-}
-
-impl Inside {
-    /// Before it goes on, or back to Python.
-    pub fn check(&self, py: Python<'_>) {
-        if is_exiting_elsewhere() {
-            py.detach(sleep_on_if_exiting);
         }
     }
 }
