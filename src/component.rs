@@ -96,13 +96,13 @@ impl Prepared {
         self.computes.store(KEEP_OFF, Ordering::Relaxed);
     }
 
-    /// Whether the next guest should not start on an event loop's thread: instantiating takes long, or nobody knows yet,
-    /// or one computed for too long lately. Counts one off the exchanges that the last such guest keeps away.
-    pub(crate) fn keep_off_loop(&self) -> bool {
+    /// Whether the next guest should not start on an event loop's thread: instantiating, if it has to be, takes long, or nobody
+    /// knows yet, or one computed for too long lately. Counts one off the exchanges that the last such guest keeps away.
+    pub(crate) fn keep_off_loop(&self, needs_set_up: bool) -> bool {
         let nanos = self.set_up.load(Ordering::Relaxed);
         let computes =
             self.computes.fetch_update(Ordering::Relaxed, Ordering::Relaxed, |left| left.checked_sub(1)).is_ok();
-        computes || nanos == 0 || u128::from(nanos) > HEAVY.as_nanos()
+        computes || (needs_set_up && (nanos == 0 || u128::from(nanos) > HEAVY.as_nanos()))
     }
 }
 

@@ -38,6 +38,8 @@ pub struct World {
     /// Tells worlds apart across forks.
     pub generation: u64,
     pooled: Option<Linked>,
+    /// How many instances its pool has room for.
+    slots: u32,
     plain: OnceLock<Linked>,
     /// The engine whose guests use fuel; counting it costs, so others do without.
     fuelled: OnceLock<Option<Linked>>,
@@ -98,10 +100,11 @@ impl World {
     fn new() -> Result<Self, Error> {
         let mut notes = Vec::new();
         let cache = open_cache(&mut notes);
-        let pooled = make_pooled(cache.as_ref(), false, &mut notes);
+        let (pooled, slots) = make_pooled(cache.as_ref(), false, &mut notes).unzip();
         Ok(Self {
             generation: GENERATION.load(Ordering::Relaxed),
             pooled,
+            slots: slots.unwrap_or(POOL_SLOTS[0]),
             plain: OnceLock::new(),
             fuelled: OnceLock::new(),
             fuelled_plain: OnceLock::new(),
@@ -117,7 +120,8 @@ impl World {
     /// [`crate::limits::Limits::fuel`].
     pub(crate) fn pooled(&self, fuel: bool) -> Option<&Linked> {
         if fuel {
-            self.fuelled.get_or_init(|| make_pooled(self.cache.as_ref(), true, &mut Vec::new())).as_ref()
+            let make = || make_pooled(self.cache.as_ref(), true, &mut Vec::new()).map(|(linked, _)| linked);
+            self.fuelled.get_or_init(make).as_ref()
         } else {
             self.pooled.as_ref()
         }
@@ -157,6 +161,11 @@ impl World {
         lock(&self.notes).push(line);
     }
 
+    /// How many instances there is room for; where they are allocated on demand, as many as a pool would have.
+    pub(crate) fn slots(&self) -> u32 {
+        self.slots
+    }
+
     /// Whether the ticker's thread runs.
     pub(crate) fn has_ticker(&self) -> bool {
         self.ticker.thread.get().is_some()
@@ -186,7 +195,8 @@ fn base_config(cache: Option<&Cache>, fuel: bool) -> Config {
     config
 }
 
-fn make_pooled(cache: Option<&Cache>, fuel: bool, notes: &mut Vec<String>) -> Option<Linked> {
+/// The engine, and how many instances its pool has room for.
+fn make_pooled(cache: Option<&Cache>, fuel: bool, notes: &mut Vec<String>) -> Option<(Linked, u32)> {
     let scan = has_pagemap_scan();
     let mut refused = String::new();
     for slots in POOL_SLOTS {
@@ -214,7 +224,7 @@ fn make_pooled(cache: Option<&Cache>, fuel: bool, notes: &mut Vec<String>) -> Op
                             .into(),
                     );
                 }
-                return Some(linked);
+                return Some((linked, slots));
             }
             Err(error) => refused = chain(&error),
         }

@@ -2,6 +2,7 @@
 
 use std::collections::VecDeque;
 use std::pin::Pin;
+use std::sync::atomic::Ordering;
 use std::sync::{Arc, Mutex, Weak};
 use std::task::{Context, Poll, Waker, ready};
 
@@ -88,6 +89,7 @@ pub(crate) struct Inflow {
 impl Inflow {
     /// The body of the request that an exchange is about.
     pub fn of_caller(body: WasiBody, bounds: Bounds, shared: &Arc<Shared>) -> Self {
+        shared.has_reader.store(true, Ordering::Relaxed);
         let exchange = Some((Arc::downgrade(shared), shared.clock.clone()));
         Self { body, bounds, passed: 0, done: false, exchange, wait: None }
     }
@@ -190,6 +192,9 @@ impl Body for Inflow {
 impl Drop for Inflow {
     fn drop(&mut self) {
         self.settle_wait();
+        if let Some(shared) = self.exchange.as_ref().and_then(|(shared, _)| shared.upgrade()) {
+            shared.has_reader.store(false, Ordering::Relaxed);
+        }
     }
 }
 

@@ -11,6 +11,8 @@ use tokio::sync::{Notify, OwnedSemaphorePermit, Semaphore};
 
 use crate::engine::World;
 use crate::error::Error;
+use crate::idle::Idle;
+use crate::instance::Reuse;
 use crate::limits::Limits;
 use crate::owner::Shared;
 use crate::sync::lock;
@@ -21,6 +23,8 @@ pub(crate) struct Gate {
     world: &'static World,
     places: Option<Arc<Semaphore>>,
     limits: Limits,
+    /// The instances that wait for an exchange, if instances are kept.
+    pub(crate) idle: Option<Arc<Idle>>,
     queued: AtomicUsize,
     live: AtomicUsize,
     emptied: Notify,
@@ -37,12 +41,13 @@ struct Roster {
 }
 
 impl Gate {
-    pub fn new(world: &'static World, limits: &Limits) -> Arc<Self> {
+    pub fn new(world: &'static World, limits: &Limits, reuse: Option<Reuse>) -> Arc<Self> {
         Arc::new(Self {
             generation: world.generation,
             world,
             places: limits.concurrency.map(|most| Arc::new(Semaphore::new(most.min(Semaphore::MAX_PERMITS)))),
             limits: *limits,
+            idle: reuse.map(|reuse| Idle::new(world, reuse)),
             queued: AtomicUsize::new(0),
             live: AtomicUsize::new(0),
             emptied: Notify::new(),
@@ -110,8 +115,11 @@ impl Gate {
         self.live.load(Ordering::SeqCst)
     }
 
-    /// Nobody in the queue any more.
+    /// Nobody in the queue any more, and no instance that waits.
     pub fn close(&self) {
+        if let Some(idle) = &self.idle {
+            idle.close();
+        }
         if let Some(places) = &self.places {
             places.close();
         }

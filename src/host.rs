@@ -1,23 +1,31 @@
 //! The state of one store, and what the guest was granted.
 
+use std::any::Any;
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::sync::atomic::AtomicU64;
 
+use http_body_util::BodyExt;
 use wasmtime::StoreContextMut;
 use wasmtime::component::{ComponentNamedList, Lift, Linker, LinkerInstance, Resource, ResourceTable};
 use wasmtime_wasi::{FsPerms, WasiCtx, WasiCtxBuilder, WasiCtxView, WasiView};
 use wasmtime_wasi_http::p2::bindings::http::types::{
     ErrorCode as P2ErrorCode, HostOutgoingRequest as _, Method, Scheme,
 };
-use wasmtime_wasi_http::p2::types::HostOutgoingRequest;
+use wasmtime_wasi_http::p2::body::{HostFutureTrailers, HostIncomingBody, HostOutgoingBody, StreamContext};
+use wasmtime_wasi_http::p2::types::{
+    HostFutureIncomingResponse, HostIncomingRequest, HostIncomingResponse, HostOutgoingRequest, HostOutgoingResponse,
+    HostResponseOutparam,
+};
 use wasmtime_wasi_http::{WasiHttpCtx, WasiHttpCtxView, WasiHttpView};
 
 use crate::code::ErrorCode;
 use crate::error::{Error, chain};
 use crate::limits::Meter;
 use crate::outgoing::Hooks;
-use crate::staged::{Clock, World};
-use crate::stdio::{GuestStream, Stdio, Stream};
+use crate::owner::{Owner, Shared};
+use crate::staged::{Clock, Stage, World};
+use crate::stdio::{GuestStream, Outlet, Stdio, Stream};
 
 /// What a guest may see: nothing unless it is listed here.
 #[derive(Clone, Debug, Default)]
@@ -43,15 +51,17 @@ pub struct Host {
     wasi: WasiCtx,
     http: WasiHttpCtx,
     hooks: Hooks,
-    staged: Option<Clock>,
+    outlet: Outlet,
+    staged: Option<Stage>,
     pub(crate) meter: Meter,
 }
 
 impl Host {
     pub(crate) fn new(grants: &Grants, stdio: &Arc<Stdio>, meter: Meter, hooks: Hooks) -> Result<Self, Error> {
         let mut wasi = WasiCtxBuilder::new();
-        wasi.stdout(GuestStream { stdio: stdio.clone(), stream: Stream::Stdout })
-            .stderr(GuestStream { stdio: stdio.clone(), stream: Stream::Stderr })
+        let outlet = Outlet::new(stdio);
+        wasi.stdout(GuestStream { outlet: outlet.clone(), stream: Stream::Stdout })
+            .stderr(GuestStream { outlet: outlet.clone(), stream: Stream::Stderr })
             .allow_tcp(false)
             .allow_udp(false);
         if !grants.env.is_empty() {
@@ -66,18 +76,61 @@ impl Host {
                 Error::Host(format!("cannot open the granted directory `{}`: {}", dir.host.display(), chain(&error)))
             })?;
         }
-        let staged = grants.world.map(|world| world.stage(&mut wasi, hooks.under_way()));
+        let staged = grants.world.map(|world| world.stage(&mut wasi));
         let mut table = ResourceTable::new();
         meter.bound_handles(&mut table);
         let mut http = WasiHttpCtx::new();
         let fields = hooks.limits.fields.map_or(usize::MAX, |most| usize::try_from(most).unwrap_or(usize::MAX));
         http.set_field_size_limit(fields);
-        Ok(Self { table, wasi: wasi.build(), http, hooks, staged, meter })
+        let mut host = Self { table, wasi: wasi.build(), http, hooks, outlet, staged, meter };
+        host.hooks.clock = host.clock();
+        Ok(host)
     }
 
-    /// The clock of a world that is not the machine's.
-    pub(crate) fn staged(&self) -> Option<Clock> {
-        self.staged.clone()
+    /// The next exchange of an instance that was kept.
+    pub(crate) fn begin_anew(&mut self, hooks: Hooks, stdio: &Arc<Stdio>, peak: Arc<AtomicU64>) {
+        self.hooks = hooks;
+        self.outlet.lead_to(stdio);
+        self.meter.begin_anew(peak);
+        if let Some(staged) = &self.staged {
+            staged.begin_anew();
+        }
+        self.hooks.clock = self.clock();
+    }
+
+    /// The exchange's time, if the world is not the machine's.
+    pub(crate) fn clock(&self) -> Option<Clock> {
+        self.staged.as_ref().map(Stage::clock)
+    }
+
+    /// Breaks off the bodies that the guest has not finished. A body whose guest is gone would look complete to its reader:
+    /// wasmtime-wasi-http takes a dropped sender for the end. Saying "abort" while the store still lives is what makes it look
+    /// broken. Returns whether there were any.
+    pub(crate) fn abort_bodies(&mut self) -> bool {
+        let mut found = false;
+        for entry in self.table.iter_mut() {
+            if let Some(body) = entry.downcast_mut::<HostOutgoingBody>() {
+                let (empty, _) = HostOutgoingBody::new(StreamContext::Response, None, 1, 1);
+                std::mem::replace(body, empty).abort();
+                found = true;
+            }
+        }
+        found
+    }
+
+    /// An exchange is over, and its instance may have another: what the guest has kept of it leads nowhere from now on. Guests
+    /// whose garbage is collected late do keep handles. Returns whether nothing is left that somebody else takes part in.
+    pub(crate) fn rest(&mut self) -> bool {
+        let mut handles = 0;
+        for entry in self.table.iter_mut() {
+            handles += 1;
+            let_go(entry);
+        }
+        let clean = !self.hooks.is_busy() && self.meter.has_room(handles);
+        let nobody = Shared::without_guest(self.hooks.world());
+        self.outlet.lead_to(&nobody.stdio);
+        self.hooks = Hooks::new(None, Owner::observer(&nobody), &self.hooks.limits);
+        clean
     }
 
     /// The limit of fuel.
@@ -99,6 +152,27 @@ impl WasiView for Host {
 impl WasiHttpView for Host {
     fn http(&mut self) -> WasiHttpCtxView<'_> {
         WasiHttpCtxView { ctx: &mut self.http, table: &mut self.table, hooks: &mut self.hooks }
+    }
+}
+
+/// What a handle of wasi:http's holds of an exchange.
+fn let_go(entry: &mut (dyn Any + Send)) {
+    if let Some(request) = entry.downcast_mut::<HostIncomingRequest>() {
+        request.body = None;
+    } else if let Some(response) = entry.downcast_mut::<HostIncomingResponse>() {
+        response.body = None;
+    } else if let Some(request) = entry.downcast_mut::<HostOutgoingRequest>() {
+        request.body = None;
+    } else if let Some(response) = entry.downcast_mut::<HostOutgoingResponse>() {
+        response.body = None;
+    } else if let Some(body) = entry.downcast_mut::<HostIncomingBody>() {
+        *body = HostIncomingBody::new(http_body_util::Empty::new().map_err(|never| match never {}).boxed_unsync());
+    } else if let Some(trailers) = entry.downcast_mut::<HostFutureTrailers>() {
+        *trailers = HostFutureTrailers::Consumed;
+    } else if let Some(answer) = entry.downcast_mut::<HostFutureIncomingResponse>() {
+        *answer = HostFutureIncomingResponse::Consumed;
+    } else if let Some(out) = entry.downcast_mut::<HostResponseOutparam>() {
+        out.send = Box::new(|_| ());
     }
 }
 

@@ -13,10 +13,8 @@ use std::time::{Duration, Instant};
 use http_body_util::BodyExt;
 use tokio::sync::oneshot;
 use tokio::time::Sleep;
-use wasmtime::Store;
 use wasmtime::component::Resource;
 use wasmtime_wasi_http::p2::bindings::http::types::Scheme;
-use wasmtime_wasi_http::p2::body::{HostOutgoingBody, StreamContext};
 use wasmtime_wasi_http::p2::types::{HostIncomingRequest, HostResponseOutparam};
 use wasmtime_wasi_http::{WasiBody, WasiHttpView};
 
@@ -24,12 +22,13 @@ use crate::body::{Expected, GuestBody};
 use crate::code::ErrorCode;
 use crate::component::{Component, Prepared};
 use crate::engine::{Ticking, World, world};
-use crate::error::{Error, Trap, chain};
+use crate::error::{Error, chain};
 use crate::fields;
 use crate::flow::{Bounds, Inflow, Outflow, OutflowReader, Side, is_bare};
 use crate::gate::{Admission, Gate, Permit};
-use crate::host::{Grants, Host};
-use crate::limits::{Limits, Meter};
+use crate::host::Grants;
+use crate::instance::{Instance, Reuse};
+use crate::limits::Limits;
 use crate::outgoing::{Hooks, Upstream};
 use crate::owner::{Owner, Shared};
 use crate::sync::lock;
@@ -46,20 +45,22 @@ pub struct App {
     pub component: Arc<Component>,
     pub grants: Grants,
     pub limits: Limits,
+    /// Whether instances have more than one exchange.
+    pub reuse: Option<Reuse>,
     closed: AtomicBool,
     gate: Mutex<Option<Arc<Gate>>>,
 }
 
 impl App {
-    pub fn new(component: Arc<Component>, grants: Grants, limits: Limits) -> Self {
-        Self { component, grants, limits, closed: AtomicBool::new(false), gate: Mutex::new(None) }
+    pub fn new(component: Arc<Component>, grants: Grants, limits: Limits, reuse: Option<Reuse>) -> Self {
+        Self { component, grants, limits, reuse, closed: AtomicBool::new(false), gate: Mutex::new(None) }
     }
 
     fn gate(&self, world: &'static World) -> Arc<Gate> {
         let mut gate = lock(&self.gate);
         match &*gate {
             Some(gate) if gate.generation == world.generation => gate.clone(),
-            _ => gate.insert(Gate::new(world, &self.limits)).clone(),
+            _ => gate.insert(Gate::new(world, &self.limits, self.reuse)).clone(),
         }
     }
 
@@ -114,24 +115,16 @@ impl App {
         let prepared = self.component.prepared(world, limits.fuel.is_some())?;
         let shared = Shared::new(world, limits.timeout);
         let hooks = Hooks::new(upstream, Owner::observer(&shared), limits);
-        let meter = Meter::new(world, limits, shared.peak.clone());
-        let host = Host::new(&self.grants, &shared.stdio, meter, hooks)?;
-        let mut store = Store::new(prepared.engine(), host);
-        store.limiter(|host| &mut host.meter);
-        store.set_epoch_deadline(1);
-        store.epoch_deadline_async_yield_and_update(1);
-        if let Some(fuel) = limits.fuel {
-            store.set_fuel(fuel).map_err(|error| Error::Host(chain(&error)))?;
-        }
-        let (gate, number) = (permit.gate.clone(), permit.number);
-        let mut guest = Guest {
-            store,
-            shared: shared.clone(),
-            _ticking: world.tick()?,
-            _permit: permit,
-            _gone: Gone(shared.clone()),
+        let gate = permit.gate.clone();
+        let kept = gate.idle.as_ref().and_then(|idle| idle.take());
+        let needs_set_up = kept.is_none();
+        let mut instance = match kept {
+            Some(mut instance) => {
+                instance.begin_anew(hooks, &shared)?;
+                instance
+            }
+            None => Instance::new(prepared.clone(), &self.grants, limits, hooks, &shared)?,
         };
-
         let scheme = match request.uri().scheme_str() {
             Some("http") | None => Scheme::Http,
             Some("https") => Scheme::Https,
@@ -146,16 +139,17 @@ impl App {
         };
         let request = request.map(|body| Inflow::of_caller(body, bounds, &shared));
         let (sender, head) = oneshot::channel();
-        let (answered, chunks) = (shared.clone(), limits.chunks);
-        let mut http = guest.store.data_mut().http();
+        let (of_answer, chunks) = (shared.clone(), limits.chunks);
+        let mut http = instance.host().http();
         let made = http.new_incoming_request(scheme, request).and_then(|request| {
             Ok((
                 request,
                 http.new_response_outparam_from_callback(move |answer| {
+                    of_answer.answered.store(true, Ordering::Relaxed);
                     let answer = answer.map(|response| {
                         response.map(|body| {
-                            let flow = Outflow::new(body, chunks, answered.clock.clone());
-                            let _ = answered.outflow.set(flow.clone());
+                            let flow = Outflow::new(body, chunks, of_answer.clock.clone());
+                            let _ = of_answer.outflow.set(flow.clone());
                             OutflowReader(flow).boxed_unsync()
                         })
                     });
@@ -165,9 +159,24 @@ impl App {
             ))
         });
         let (request, out) = made.map_err(|error| Error::Host(chain(&error)))?;
+        let clock = instance.host().clock();
+        let number = permit.number;
+        let guest = Guest {
+            instance: Some(instance),
+            shared: shared.clone(),
+            _ticking: world.tick()?,
+            permit,
+            _gone: Gone(shared.clone()),
+        };
+        let run = run(guest, request, out);
+        let run: Pin<Box<dyn Future<Output = ()> + Send>> = match clock {
+            Some(clock) => Box::pin(clock.turns(run)),
+            None => Box::pin(run),
+        };
         Ok(Exchange {
-            run: Some(Box::pin(run(guest, prepared.clone(), request, out))),
+            run: Some(run),
             prepared,
+            needs_set_up,
             head,
             owner: Owner::new(shared),
             world,
@@ -199,6 +208,8 @@ pub struct Exchange {
     owner: Owner,
     world: &'static World,
     prepared: Arc<Prepared>,
+    /// Whether its instance is still to be made.
+    needs_set_up: bool,
     gate: Arc<Gate>,
     number: u64,
     /// No body follows, whatever its length is said to be (RFC 9110, 9.3.2).
@@ -214,7 +225,7 @@ impl Exchange {
     /// Whether an event loop's thread should not begin it: guests of this component take long to set up, or compute. To be
     /// asked once an exchange: the answer counts.
     pub fn keep_off_loop(&self) -> bool {
-        self.prepared.keep_off_loop()
+        self.prepared.keep_off_loop(self.needs_set_up)
     }
 
     /// Runs the guest on this thread until it ends, waits, or has had its slice. Returns whether it ended.
@@ -352,12 +363,13 @@ impl Future for Running {
     }
 }
 
-/// A store with a guest in it. However it ends, it tells so, and its bodies that are not finished break off.
+/// An instance with a guest in it that runs. However it ends, it tells so, and its bodies that are not finished break off.
 struct Guest {
-    store: Store<Host>,
+    /// Until it has ended.
+    instance: Option<Instance>,
     shared: Arc<Shared>,
     _ticking: Ticking,
-    _permit: Permit,
+    permit: Permit,
     /// The last to go.
     _gone: Gone,
 }
@@ -371,62 +383,34 @@ impl Drop for Gone {
     }
 }
 
-async fn run(
-    mut guest: Guest,
-    prepared: Arc<Prepared>,
-    request: Resource<HostIncomingRequest>,
-    out: Resource<HostResponseOutparam>,
-) {
-    let begun = Instant::now();
-    let result = match prepared.pre().instantiate_async(&mut guest.store).await {
-        Ok(proxy) => {
-            prepared.set_up_took(begun.elapsed());
-            let handler = proxy.wasi_http_incoming_handler();
-            handler.call_handle(&mut guest.store, request, out).await
-        }
-        Err(error) => Err(error),
-    };
-    let fate = guest.read(result);
-    guest.tell_fuel();
-    guest.shared.settle(fate);
+async fn run(mut guest: Guest, request: Resource<HostIncomingRequest>, out: Resource<HostResponseOutparam>) {
+    let Some(instance) = &mut guest.instance else { return };
+    let result = instance.handle(request, out).await;
+    let fate = instance.fate(result, &guest.shared);
+    guest.settle(fate);
 }
 
 impl Guest {
-    fn tell_fuel(&self) {
-        // asked only where it is counted: elsewhere the answer is an error, with a backtrace of ours in it
-        let Some(limit) = self.store.data().fuel() else { return };
-        if let Ok(left) = self.store.get_fuel() {
-            let _ = self.shared.fuel.set(limit.saturating_sub(left));
+    fn settle(&self, fate: Result<(), Error>) {
+        if let Some(used) = self.instance.as_ref().and_then(Instance::fuel_used) {
+            let _ = self.shared.fuel.set(used);
         }
-    }
-
-    fn read(&self, result: wasmtime::Result<()>) -> Result<(), Error> {
-        let Err(error) = result else { return Ok(()) };
-        if let Some(exit) = error.downcast_ref::<wasmtime_wasi::I32Exit>() {
-            return Err(Error::GuestExit { code: exit.0 });
-        }
-        if error.is::<wasmtime::PoolConcurrencyLimitError>() {
-            return Err(Error::Overloaded(
-                "all instance slots of this process are taken; hint: set `Limits.concurrency` lower".into(),
-            ));
-        }
-        let trap = Arc::new(Trap::read(&error, self.shared.stdio.last_words()));
-        Err(self.store.data().meter.explain(&error, &trap).unwrap_or(Error::Trap(trap)))
+        self.shared.settle(fate);
     }
 }
 
 impl Drop for Guest {
     fn drop(&mut self) {
-        self.tell_fuel();
-        self.shared.settle(Err(Error::Cancelled));
+        self.settle(Err(Error::Cancelled));
         self.shared.stdio.finish();
-        // A body whose guest is gone would look complete to its reader: wasmtime-wasi-http takes a dropped sender
-        // for the end. Saying "abort" while the store still lives is what makes it look broken.
-        for entry in self.store.data_mut().table().iter_mut() {
-            if let Some(body) = entry.downcast_mut::<HostOutgoingBody>() {
-                let (empty, _) = HostOutgoingBody::new(StreamContext::Response, None, 1, 1);
-                std::mem::replace(body, empty).abort();
-            }
+        let Some(mut instance) = self.instance.take() else { return };
+        let broke_off = instance.host().abort_bodies();
+        let ended_well = !broke_off
+            && matches!(self.shared.fate.get(), Some(Ok(())))
+            && self.shared.answered.load(Ordering::Relaxed);
+        // before its place is free: whoever takes that finds it
+        if let (Some(idle), true) = (&self.permit.gate.idle, ended_well) {
+            idle.keep(instance);
         }
     }
 }

@@ -14,7 +14,9 @@ pub mod fields;
 mod flow;
 pub mod gate;
 pub mod host;
+mod idle;
 pub mod incoming;
+pub mod instance;
 pub mod limits;
 pub mod network;
 pub mod outgoing;
@@ -72,6 +74,8 @@ mod _wasgi {
     use crate::py::reading::{AsyncChunks, Chunks};
     #[pymodule_export]
     use crate::py::report::PyReport;
+    #[pymodule_export]
+    use crate::py::reuse::PyReuse;
     #[pymodule_export]
     use crate::py::route::PyRoute;
     #[pymodule_export]

@@ -134,6 +134,21 @@ impl Meter {
         }
     }
 
+    /// The next exchange of the same instance: what it holds already is where its peak begins.
+    pub fn begin_anew(&mut self, peak: Arc<AtomicU64>) {
+        peak.store(self.memory, Ordering::Relaxed);
+        self.peak = peak;
+        self.before = self.memory;
+        (self.last_memory, self.last_elements) = (0, 0);
+        self.refused = None;
+    }
+
+    /// Whether so many handles, and the memory, leave the next exchange of the same instance room.
+    pub fn has_room(&self, handles: u64) -> bool {
+        let fits = |held: u64, limit: Option<u64>| limit.is_none_or(|limit| held <= limit / 4 * 3);
+        fits(self.memory, self.limits.memory) && fits(handles, self.limits.handles)
+    }
+
     /// The limit that ended a guest, if one did.
     pub fn explain(&self, error: &wasmtime::Error, trap: &Arc<Trap>) -> Option<Error> {
         let trapped = error.is::<wasmtime::WasmBacktrace>() || error.is::<wasmtime::Trap>();

@@ -21,7 +21,7 @@ use crate::dial::{Dialer, Origin, Stage};
 use crate::engine::generation;
 use crate::failure::{code_of, is_refused};
 use crate::flow::Side;
-use crate::outgoing::{Answer, Paced, Timeouts, Upstream};
+use crate::outgoing::{Answer, Paced, Pause, Timeouts, Upstream};
 use crate::pattern::Target;
 use crate::policy::Policy;
 use crate::pool::{Lease, Pool};
@@ -192,7 +192,7 @@ impl Ask {
         let (limit, between_bytes) = (self.options.body, self.between_bytes);
         Ok(response.map(|incoming| {
             let body = Received::new(incoming, lease, limit, total);
-            Paced::new(body, between_bytes, ()).boxed_unsync()
+            Paced::new(body, between_bytes.map(|limit| Pause::new(limit, None)), ()).boxed_unsync()
         }))
     }
 

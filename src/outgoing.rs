@@ -15,10 +15,12 @@ use wasmtime_wasi_http::{Error as HostError, RequestOptions, WasiBody, WasiHttpH
 
 use crate::body::{Expected, GuestBody};
 use crate::code::ErrorCode;
+use crate::engine::World;
 use crate::fields;
 use crate::flow::{Bounds, Inflow, Side};
 use crate::limits::Limits;
 use crate::owner::Owner;
+use crate::staged::{Clock, Pace, Request};
 use crate::stats::Counters;
 use crate::stdio::Stdio;
 
@@ -51,16 +53,22 @@ pub(crate) struct Hooks {
     exchange: Owner,
     pub limits: Limits,
     under_way: Arc<AtomicU64>,
+    /// If the guest's time is not the machine's.
+    pub clock: Option<Clock>,
 }
 
 impl Hooks {
     pub fn new(upstream: Option<Arc<dyn Upstream>>, exchange: Owner, limits: &Limits) -> Self {
-        Self { upstream, exchange, limits: *limits, under_way: Arc::default() }
+        Self { upstream, exchange, limits: *limits, under_way: Arc::default(), clock: None }
     }
 
-    /// Counts the requests that are under way, their responses' bodies included.
-    pub fn under_way(&self) -> Arc<AtomicU64> {
-        self.under_way.clone()
+    /// Whether anything of the exchange's is left that somebody else takes part in.
+    pub fn is_busy(&self) -> bool {
+        self.under_way.load(Ordering::Acquire) > 0 || self.exchange.has_reader()
+    }
+
+    pub fn world(&self) -> &'static World {
+        self.exchange.world()
     }
 
     /// Counts one more request, if it may be sent.
@@ -151,7 +159,13 @@ impl WasiHttpHooks for Hooks {
         let body = GuestBody::new(body, expected, self.exchange.observe());
         let fields = self.limits.fields;
         let head_only = parts.method == http::Method::HEAD;
-        let answer = upstream.send(http::Request::from_parts(parts, body), timeouts, self.exchange.stdio());
+        let mut request = http::Request::from_parts(parts, body);
+        let awaited = self.clock.as_ref().map(Clock::request);
+        if let Some(awaited) = &awaited {
+            request.extensions_mut().insert(Pace::of(awaited));
+        }
+        let clock = self.clock.clone();
+        let answer = upstream.send(request, timeouts, self.exchange.stdio());
         Box::new(async move {
             let response = answer.await.map_err(ErrorCode::into_host)?;
             let size = fields::size(response.headers());
@@ -161,7 +175,8 @@ impl WasiHttpHooks for Hooks {
             let bounds = Bounds::of_answer(head_only, &response, fields);
             let response = response.map(|body| {
                 let body = Inflow::of_upstream(body, bounds);
-                Paced::new(body, timeouts.between_bytes, under_way).boxed_unsync()
+                let pause = timeouts.between_bytes.map(|limit| Pause::new(limit, clock));
+                Paced::new(Watched { body, awaited }, pause, under_way).boxed_unsync()
             });
             Ok((response, Box::new(async { Ok(()) }) as _))
         })
@@ -170,14 +185,66 @@ impl WasiHttpHooks for Hooks {
 
 /// Waits for the head of a response no longer than the guest's options allow: for upstreams that have no connecting of their
 /// own to be timed. The two limits before the first byte count together, and a `connect-timeout` alone limits nothing here.
-pub(crate) async fn within(timeouts: Timeouts, answer: Answer) -> Result<http::Response<WasiBody>, ErrorCode> {
+pub(crate) async fn within(
+    timeouts: Timeouts,
+    clock: Option<Clock>,
+    answer: Answer,
+) -> Result<http::Response<WasiBody>, ErrorCode> {
     let Some(first_byte) = timeouts.first_byte else {
         return answer.await;
     };
     let limit = first_byte.saturating_add(timeouts.connect.unwrap_or_default());
-    match tokio::time::timeout(limit, answer).await {
-        Ok(answer) => answer,
-        Err(_) => Err(read_timeout()),
+    let limit: Limit = match clock {
+        Some(clock) => Box::pin(clock.limit(limit, false)),
+        None => Box::pin(tokio::time::sleep(limit)),
+    };
+    tokio::select! {
+        biased;
+        answer = answer => answer,
+        () = limit => Err(read_timeout()),
+    }
+}
+
+/// The end of a time.
+type Limit = Pin<Box<dyn Future<Output = ()> + Send>>;
+
+/// A limit of the time between two chunks.
+pub(crate) struct Pause {
+    limit: Duration,
+    clock: Option<Clock>,
+    end: Option<Limit>,
+}
+
+impl Pause {
+    pub fn new(limit: Duration, clock: Option<Clock>) -> Self {
+        Self { limit, clock, end: None }
+    }
+
+    fn poll(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+        let end = self.end.get_or_insert_with(|| match &self.clock {
+            Some(clock) => Box::pin(clock.limit(self.limit, true)),
+            None => Box::pin(tokio::time::sleep(self.limit)),
+        });
+        end.as_mut().poll(cx)
+    }
+}
+
+/// A response body that tells, in a staged world, whether the guest waits for more of it.
+struct Watched<B> {
+    body: B,
+    awaited: Option<Arc<Request>>,
+}
+
+impl<B: Body<Data = Bytes, Error = HostError> + Unpin> Body for Watched<B> {
+    type Data = Bytes;
+    type Error = HostError;
+
+    fn poll_frame(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, HostError>>> {
+        let polled = Pin::new(&mut self.body).poll_frame(cx);
+        if let Some(awaited) = &self.awaited {
+            awaited.is_awaited(polled.is_pending());
+        }
+        polled
     }
 }
 
@@ -188,14 +255,14 @@ fn read_timeout() -> ErrorCode {
 /// A response body under a limit of the time between two chunks, if there is one.
 pub(crate) struct Paced<B, K> {
     body: B,
-    pause: Option<(Duration, Option<Pin<Box<tokio::time::Sleep>>>)>,
+    pause: Option<Pause>,
     /// Held until the body has been read, or nobody wants it.
     _kept: K,
 }
 
 impl<B, K> Paced<B, K> {
-    pub fn new(body: B, pause: Option<Duration>, kept: K) -> Self {
-        Self { body, pause: pause.map(|limit| (limit, None)), _kept: kept }
+    pub fn new(body: B, pause: Option<Pause>, kept: K) -> Self {
+        Self { body, pause, _kept: kept }
     }
 }
 
@@ -206,14 +273,13 @@ impl<B: Body<Data = Bytes, Error = HostError> + Unpin, K: Unpin> Body for Paced<
     fn poll_frame(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, HostError>>> {
         let this = &mut *self;
         if let Poll::Ready(frame) = Pin::new(&mut this.body).poll_frame(cx) {
-            if let Some((_, pause)) = &mut this.pause {
-                *pause = None;
+            if let Some(pause) = &mut this.pause {
+                pause.end = None;
             }
             return Poll::Ready(frame);
         }
-        let Some((limit, pause)) = &mut this.pause else { return Poll::Pending };
-        let pause = pause.get_or_insert_with(|| Box::pin(tokio::time::sleep(*limit)));
-        ready!(pause.as_mut().poll(cx));
+        let Some(pause) = &mut this.pause else { return Poll::Pending };
+        ready!(pause.poll(cx));
         Poll::Ready(Some(Err(read_timeout().into_host())))
     }
 }

@@ -33,6 +33,12 @@ pub(crate) struct Shared {
     pub took: OnceLock<Duration>,
     pub peak: Arc<AtomicU64>,
     pub sent: AtomicU64,
+    /// How many exchanges its instance has had before.
+    pub earlier: AtomicU64,
+    /// Whether the guest has answered.
+    pub answered: AtomicBool,
+    /// Whether there is somebody who may still read the body of its request.
+    pub has_reader: AtomicBool,
     /// What a guest under a limit of fuel has used, when it has ended.
     pub fuel: OnceLock<u64>,
     /// Whether there is a guest, whose end is counted.
@@ -64,6 +70,9 @@ impl Shared {
             took: OnceLock::new(),
             peak: Arc::default(),
             sent: AtomicU64::new(0),
+            earlier: AtomicU64::new(0),
+            answered: AtomicBool::new(false),
+            has_reader: AtomicBool::new(false),
             fuel: OnceLock::new(),
             has_guest,
         }
@@ -120,6 +129,8 @@ pub struct Report {
     pub memory: u64,
     /// How many requests it sent out.
     pub outgoing: u64,
+    /// How many exchanges its instance has had before.
+    pub reused: u64,
     /// How much fuel it used, if that was limited and it has ended.
     pub fuel: Option<u64>,
     /// Whether it still runs.
@@ -205,6 +216,11 @@ impl Owner {
         self.shared.sent.fetch_add(1, Ordering::Relaxed)
     }
 
+    /// Whether there is somebody who may still read the body of its request.
+    pub(crate) fn has_reader(&self) -> bool {
+        self.shared.has_reader.load(Ordering::Relaxed)
+    }
+
     pub(crate) fn world(&self) -> &'static World {
         self.shared.world
     }
@@ -215,6 +231,7 @@ impl Owner {
             duration: shared.took.get().copied().unwrap_or_else(|| shared.begun.elapsed()),
             memory: shared.peak.load(Ordering::Relaxed),
             outgoing: shared.sent.load(Ordering::Relaxed),
+            reused: shared.earlier.load(Ordering::Relaxed),
             fuel: shared.fuel.get().copied(),
             running: shared.fate.get().is_none(),
         }

@@ -54,6 +54,8 @@ pub struct Counters {
     pub(crate) queued: AtomicU64,
     /// Requests of guests that wait for their answer.
     pub(crate) outgoing: AtomicU64,
+    /// Instances that wait for their next exchange.
+    pub(crate) idle: AtomicU64,
 }
 
 impl Counters {
@@ -77,6 +79,8 @@ pub struct Stats {
     pub exchanges: u64,
     pub queued: u64,
     pub outgoing: u64,
+    /// Instances that wait for their next exchange.
+    pub idle: u64,
     /// Component instances in the pools.
     pub slots: u64,
     /// Linear memories in the pools.
@@ -113,6 +117,7 @@ impl Stats {
             exchanges: world.live() as u64,
             queued: counters.queued.load(Ordering::Relaxed),
             outgoing: counters.outgoing.load(Ordering::Relaxed),
+            idle: counters.idle.load(Ordering::Relaxed),
             slots,
             memories,
             stacks,

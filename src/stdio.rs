@@ -191,10 +191,28 @@ impl State {
     }
 }
 
+/// Where the streams of an instance lead: to the output of the exchange that it is about.
+#[derive(Clone)]
+pub struct Outlet(Arc<Mutex<Arc<Stdio>>>);
+
+impl Outlet {
+    pub fn new(stdio: &Arc<Stdio>) -> Self {
+        Self(Arc::new(Mutex::new(stdio.clone())))
+    }
+
+    pub fn lead_to(&self, stdio: &Arc<Stdio>) {
+        *lock(&self.0) = stdio.clone();
+    }
+
+    fn stdio(&self) -> Arc<Stdio> {
+        lock(&self.0).clone()
+    }
+}
+
 /// One of the two streams, as the guest's `wasi:cli` sees it.
 #[derive(Clone)]
 pub struct GuestStream {
-    pub stdio: Arc<Stdio>,
+    pub outlet: Outlet,
     pub stream: Stream,
 }
 
@@ -205,10 +223,11 @@ const PERMIT: usize = 4 << 10;
 impl OutputStream for GuestStream {
     fn write(&mut self, bytes: Bytes) -> Result<(), StreamError> {
         // the host function leaves this to the stream: a guest that does not ask how much it may write never waits
-        if bytes.len() > PERMIT || !self.stdio.has_room() {
+        let stdio = self.outlet.stdio();
+        if bytes.len() > PERMIT || !stdio.has_room() {
             return Err(StreamError::trap("a write to stdout or stderr exceeded what `check-write` permits"));
         }
-        self.stdio.write(self.stream, &bytes);
+        stdio.write(self.stream, &bytes);
         Ok(())
     }
 
@@ -217,16 +236,17 @@ impl OutputStream for GuestStream {
     }
 
     fn check_write(&mut self) -> Result<usize, StreamError> {
-        Ok(if self.stdio.has_room() { PERMIT } else { 0 })
+        Ok(if self.outlet.stdio().has_room() { PERMIT } else { 0 })
     }
 }
 
 #[async_trait]
 impl Pollable for GuestStream {
     async fn ready(&mut self) {
+        let stdio = self.outlet.stdio();
         loop {
-            let room = self.stdio.room.notified();
-            if self.stdio.has_room() {
+            let room = stdio.room.notified();
+            if stdio.has_room() {
                 return;
             }
             room.await;
@@ -253,7 +273,7 @@ impl StdoutStream for GuestStream {
 /// What 0.3 guests write to; unlike the stream above it does not hold the guest up.
 impl AsyncWrite for GuestStream {
     fn poll_write(self: Pin<&mut Self>, _: &mut Context<'_>, bytes: &[u8]) -> Poll<std::io::Result<usize>> {
-        self.stdio.write(self.stream, bytes);
+        self.outlet.stdio().write(self.stream, bytes);
         Poll::Ready(Ok(bytes.len()))
     }
 

@@ -1,4 +1,4 @@
-"""Servers in processes of their own, on free ports of the loopback."""
+"""Processes of their own: scripts, and servers on free ports of the loopback."""
 
 from __future__ import annotations
 
@@ -12,6 +12,11 @@ from pathlib import Path
 import httpx2
 
 from .conftest import ROOT, until
+
+
+def run(script: str, *args: str) -> subprocess.CompletedProcess[str]:
+    """`python -c script`, until it ends."""
+    return subprocess.run([sys.executable, "-c", script, *args], capture_output=True, text=True, timeout=50)
 
 
 def free_port() -> int:

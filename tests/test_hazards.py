@@ -14,10 +14,7 @@ import pytest
 import wasgi
 
 from .conftest import HELLO, PROBE, AppMaker, get, post, until
-
-
-def run(script: str, *args: str) -> subprocess.CompletedProcess[str]:
-    return subprocess.run([sys.executable, "-c", script, *args], capture_output=True, text=True, timeout=50)
+from .processes import run
 
 
 @pytest.mark.parametrize("route", ["/spin", "/sleep?ms=60000", "/fetch?url=http://up/"])

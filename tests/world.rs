@@ -20,7 +20,7 @@ const EVERYTHING: &[u8] = include_bytes!("guests/components/everything.wasm");
 #[test]
 fn a_component_that_imports_the_whole_world_is_instantiated() {
     let component = Component::new(EVERYTHING).expect("the world promises what the linker lacks");
-    let app = App::new(component, Grants::default(), Limits::NONE);
+    let app = App::new(component, Grants::default(), Limits::NONE, None);
     let mut exchange = start(&app, "/").unwrap();
     assert!(exchange.run_here().unwrap());
     match exchange.poll_head(&mut Context::from_waker(Waker::noop())) {
@@ -47,7 +47,7 @@ fn the_world_is_what_is_provided() {
 
 fn probe(limits: Limits) -> App {
     let component = Component::new(include_bytes!("guests/components/probe.wasm")).unwrap();
-    App::new(component, Grants::default(), limits)
+    App::new(component, Grants::default(), limits, None)
 }
 
 fn start(app: &App, route: &str) -> Result<Exchange, Error> {
@@ -71,7 +71,7 @@ fn a_dropped_exchange_leaves_nothing_behind() {
 
 #[test]
 fn guests_that_compute_keep_off_event_loops() {
-    let app = probe(Limits::NONE);
+    let app = probe(Limits::NONE, None);
     assert!(start(&app, "/hello").unwrap().keep_off_loop(), "nobody knows yet how long setting it up takes");
     // one that took long to set up, on a busy machine, counts as heavy, too: some try is not
     let becomes_light = || {

@@ -44,16 +44,24 @@ class Asked:
     @classmethod
     async def read(cls, request: Request) -> Self:
         """A request as it has come, read to its end."""
-        content = await request.aread()
+        await request.aread()
+        return cls.of_read(request)
+
+    @classmethod
+    def of_read(cls, request: Request) -> Self:
+        """A request that has been read."""
         trailers = Headers(request.trailers.raw) if request.trailers is not None else None
-        return cls(request.method, request.url, Headers(request.headers.raw), content, trailers)
+        return cls(request.method, request.url, Headers(request.headers.raw), request.content, trailers)
+
+    def again(self) -> Request:
+        """The same request, once more."""
+        return Request(
+            self.method, self.url, headers=self.headers.raw, body=self.content or None, trailers=self.trailers
+        )
 
     async def of(self, upstream: _Upstream) -> Response:
         """What an upstream answers to the same request."""
-        request = Request(
-            self.method, self.url, headers=self.headers.raw, body=self.content or None, trailers=self.trailers
-        )
-        return await outgoing.call(upstream, request)
+        return await outgoing.call(upstream, self.again())
 
     @property
     def text(self) -> str:

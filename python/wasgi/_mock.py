@@ -65,7 +65,7 @@ class Call:
 class _Answer:
     """One answer of a route."""
 
-    make: Callable[[Asked], Any]
+    make: Callable[[Asked, Request], Any]
     is_foreign: bool = False
     """Whether it is the test's own code, whose failure is the test's."""
     delay: float = 0.0
@@ -97,7 +97,7 @@ class Route:
         self._next = True
         return self
 
-    def _answer(self, make: Callable[[Asked], Any], *, is_foreign: bool = False) -> Self:
+    def _answer(self, make: Callable[[Asked, Request], Any], *, is_foreign: bool = False) -> Self:
         if not self._next:
             self._answers.pop()
         self._answers.append(_Answer(make, is_foreign))
@@ -128,7 +128,8 @@ class Route:
             content: Its body: one of these four.
             text: As UTF-8.
             json: As JSON.
-            stream: Chunks; a number among them is a pause of so many seconds. Or a function that gives chunks.
+            stream: Chunks; a number among them is a pause of so many seconds, of the `World`'s time if the app has one. Or a
+                function that gives chunks.
             trailers: The fields after the body.
 
         Raises:
@@ -148,8 +149,8 @@ class Route:
             fields.setdefault("content-type", "application/json")
         Response(status, headers=fields.raw, trailers=trailers)  # what is wrong with it is said here
 
-        def make(_: Asked) -> Response:
-            body = content if chunks is None else chunks() if callable(chunks) else _paced(chunks)
+        def make(_: Asked, request: Request) -> Response:
+            body = content if chunks is None else chunks() if callable(chunks) else _paced(chunks, request)
             return Response(status, headers=fields.raw, body=body, trailers=trailers)
 
         return self._answer(make)
@@ -158,14 +159,14 @@ class Route:
         """Answers with a failure: an error-code by its name (``"connection-refused"``), or any exception."""
         fault_of(fault)
 
-        def make(_: Asked) -> Response:
+        def make(*_: object) -> Response:
             raise fault_of(fault)
 
         return self._answer(make)
 
     def answers(self, upstream: _Upstream) -> Self:
         """Has another upstream answer: a function from `wasgi.Request` to `wasgi.Response`, an `App`, and so on."""
-        return self._answer(lambda asked: asked.of(upstream), is_foreign=True)
+        return self._answer(lambda asked, _: asked.of(upstream), is_foreign=True)
 
     def passes_through(self, network: _Upstream) -> Self:
         """Has the real thing answer: a `wasgi.Network`, whose own policy applies."""
@@ -180,7 +181,7 @@ class Route:
         return self
 
     def delays(self, seconds: float) -> Self:
-        """The answer is given so many seconds after the request."""
+        """The answer is given so many seconds after the request: of the `World`'s time, if the app has one."""
         if seconds < 0:
             raise ValueError(f"`seconds` must not be below 0: {seconds}")
         self._last().delay = seconds
@@ -196,10 +197,16 @@ class Route:
         return f"<wasgi.testing.Route {self.wanted}>"
 
 
-async def _paced(chunks: Iterable[bytes | float]) -> AsyncIterator[bytes]:
+async def _pause(request: Request, seconds: float) -> None:
+    """Of the guest's time, which is its `World`'s, if it has one."""
+    staged = request._pause(seconds)
+    await (asyncio.sleep(seconds) if staged is None else staged)
+
+
+async def _paced(chunks: Iterable[bytes | float], request: Request) -> AsyncIterator[bytes]:
     for chunk in chunks:
         if isinstance(chunk, int | float):
-            await asyncio.sleep(chunk)
+            await _pause(request, chunk)
         else:
             yield chunk
 
@@ -327,8 +334,8 @@ class Upstream:
         route.calls.append(call)
         try:
             if answer.delay:
-                await asyncio.sleep(answer.delay)
-            made = answer.make(asked)
+                await _pause(request, answer.delay)
+            made = answer.make(asked, request)
             response: Response = await made if inspect.isawaitable(made) else made
         except BaseException as error:
             call.outcome = error

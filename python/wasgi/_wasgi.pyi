@@ -243,6 +243,41 @@ class Dir:
     @property
     def write(self) -> bool: ...
 
+@final
+class Reuse:
+    """On what terms the instances of an `App` have one exchange after another.
+
+    For components that take long to instantiate (Python, JavaScript: 10 to 100 times the requests). What a guest keeps in
+    its memory meets its next exchange, whoever's that is: `wasgi.testing.check_isolation` shows what a component lets
+    through. An exchange's time, fuel, requests, lines and world are its own all the same, and what a guest has kept of an
+    earlier one (bodies, requests that it has sent) leads nowhere.
+
+    An instance is kept if its guest has returned, has finished all bodies that it had begun, and holds no more than three
+    quarters of ``Limits.memory`` and ``Limits.handles``. At most half of the pool (512 instances in a process, mostly)
+    wait at once; `Stats.idle` counts them. `Report.reused` says of each exchange what its instance had before.
+
+    Args:
+        requests: How many exchanges an instance has. None: as many as come.
+        concurrent: How many at once: 1, since a guest of WASI 0.2 handles one request at a time.
+        idle: Seconds that an instance waits for the next. None: until its app is closed.
+
+    Raises:
+        ValueError: A number that makes no sense.
+
+    Example:
+        >>> app = wasgi.App("plugin.wasm", reuse=wasgi.Reuse(requests=1000, idle=60))
+    """
+
+    def __new__(cls, *, requests: int | None = 128, concurrent: int = 1, idle: float | None = 10.0) -> Self: ...
+    @property
+    def requests(self) -> int | None: ...
+    @property
+    def concurrent(self) -> int: ...
+    @property
+    def idle(self) -> float | None: ...
+    def __eq__(self, other: object, /) -> bool: ...
+    def __hash__(self) -> int: ...
+
 @disjoint_base
 class App:
     """What `wasgi.App` adds ASGI and WSGI to; the arguments are described there."""
@@ -258,13 +293,19 @@ class App:
         stdout: _Sink | None = None,
         stderr: _Sink | None = None,
         limits: Limits | None = None,
-        reuse: None = None,
+        reuse: Reuse | None = None,
         world: World | None = None,
     ) -> Self: ...
     @property
     def component(self) -> Component: ...
     @property
     def limits(self) -> Limits: ...
+    @property
+    def reuse(self) -> Reuse | None: ...
+    @property
+    def world(self) -> World | None: ...
+    @property
+    def outgoing(self) -> _Upstream | None: ...
     def handle(self, request: Request) -> Response:
         """Calls the guest's `incoming-handler`, and blocks until it has set its response. The GIL is released.
 
@@ -303,6 +344,15 @@ class App:
         """Like `close`, for a task of an asyncio event loop."""
     def _handle_within(self, request: Request, seconds: float | None) -> Response: ...
     def _warm(self) -> None: ...
+    def _sibling(
+        self,
+        *,
+        outgoing: _Upstream | None,
+        stdout: _Sink | None,
+        stderr: _Sink | None,
+        reuse: Reuse | None,
+        world: World | None,
+    ) -> App: ...
     @property
     def exchanges(self) -> int:
         """How many exchanges are under way: those whose guest has not ended."""
@@ -322,9 +372,10 @@ class App:
 class World:
     """A guest's world that is the same each time, for ``App(world=...)``: two runs give the same bytes.
 
-    Each guest finds it anew. Its clocks stand still but for its sleeps, which take no time: when it waits for timers
-    and nothing else, the first of them has ended. While a request of its own is under way a timer takes its time, so
-    that a guest's patience with others ends no sooner than it would.
+    Each exchange finds it anew. Its clocks stand still but for sleeps, which take no time: when everybody who takes part
+    waits for a time to come, the first of those times has come. Those are the guest's timers, the limits of its
+    request-options, and the delays and pauses of `wasgi.testing.Upstream`. While anybody else works on a request of the
+    guest's, its timers take their time, so that its patience ends no sooner than it would.
 
     Args:
         seed: Of its random bytes, 0 to 2**64 - 1. They stay the same from run to run of one version of wasgi.
@@ -513,6 +564,7 @@ class Request:
     @property
     def trailers(self) -> Headers | None:
         """The fields after the body: of one that a guest sends, known when its body has ended."""
+    def _pause(self, seconds: float) -> Coroutine[Any, Any, None] | None: ...
     @property
     def timeouts(self) -> Timeouts:
         """What the guest allows its outgoing request; it is enforced."""
@@ -563,6 +615,9 @@ class Report:
     @property
     def outgoing(self) -> int:
         """How many requests it sent out."""
+    @property
+    def reused(self) -> int:
+        """How many exchanges its instance had before: 0 for a fresh one."""
     @property
     def fuel(self) -> int | None:
         """How much fuel it used, under `Limits.fuel` and when it has ended; else None."""
@@ -662,7 +717,7 @@ class Response:
 class Stats:
     """What there is in this process, and what there was: a look at its counters.
 
-    When all work is done, all but ``threads`` and ``outcomes`` are zero.
+    When all work is done and no instance waits for more, all but ``threads`` and ``outcomes`` are zero.
     """
 
     @property
@@ -680,6 +735,9 @@ class Stats:
     @property
     def feeds(self) -> int:
         """Bodies whose chunks Python code makes."""
+    @property
+    def idle(self) -> int:
+        """Instances that wait for their next exchange (`Reuse`)."""
     @property
     def tasks(self) -> int:
         """Tasks of the native runtime."""

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, Literal, Self
 from wasgi import _wasgi
 
 if TYPE_CHECKING:
-    from wasgi._wasgi import Component, Dir, Limits, Request, Response, World, _Sink, _Source, _Upstream
+    from wasgi._wasgi import Component, Dir, Limits, Request, Response, Reuse, World, _Sink, _Source, _Upstream
 
 OnRequest = Callable[
     [MutableMapping[str, Any], "Request"], "Request | Response | Awaitable[Request | Response | None] | None"
@@ -28,7 +28,7 @@ def _asgi() -> ModuleType:
 
 
 class App(_wasgi.App):
-    """A component, and the terms on which its guests run. Each exchange gets a fresh instance.
+    """A component, and the terms on which its guests run. Each exchange gets a fresh instance, unless ``reuse`` is given.
 
     It is called by `handle` and `handle_async`, and it is itself an ASGI 3 application: mount it, or give it to a
     server. There it streams both ways, stops its guest when the client goes away, and answers with a small
@@ -49,7 +49,8 @@ class App(_wasgi.App):
             ``exchange``), or a text file. None: the logger ``wasgi.guest``, stdout as INFO and stderr as WARNING.
         stderr: Likewise.
         limits: What each guest may use up; `Limits` says the defaults.
-        reuse: None, the only choice in this version: a fresh instance for each exchange.
+        reuse: On what terms an instance has one exchange after another, which spares making it; what the guest keeps in
+            its memory then meets the next exchange. None: a fresh instance for each.
         world: Clocks and randomness that are the same each time: `wasgi.testing.World`. None: the machine's.
         root_path: Where it is mounted below a path: ``"strip"`` shows the guest the path below it, and the mount's in
             ``x-forwarded-prefix``; ``"keep"`` shows it the whole path.
@@ -90,7 +91,7 @@ class App(_wasgi.App):
         stdout: _Sink | None = None,
         stderr: _Sink | None = None,
         limits: Limits | None = None,
-        reuse: None = None,
+        reuse: Reuse | None = None,
         world: World | None = None,
         root_path: Literal["strip", "keep"] = "strip",
         forwarded: bool = False,

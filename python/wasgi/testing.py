@@ -24,6 +24,7 @@ from urllib.parse import urlencode, urljoin
 from wasgi import errors
 from wasgi._asked import Asked
 from wasgi._cassette import Cassette
+from wasgi._isolation import check_isolation
 from wasgi._mock import Call, Fault, Route, Upstream
 from wasgi._wasgi import Request, Response, World
 from wasgi.headers import Headers
@@ -43,6 +44,7 @@ __all__ = [
     "Route",
     "Upstream",
     "World",
+    "check_isolation",
     "events",
     "every_error_code",
 ]

@@ -17,8 +17,9 @@ use super::errors::to_py;
 use super::limits::PyLimits;
 use super::loops::LoopCore;
 use super::message::{Itself, PyRequest, PyResponse};
+use super::reuse::PyReuse;
 use super::route::{Outgoing, check_depth};
-use super::stdio::{GuestOutput, Sink, Sinks};
+use super::stdio::{GuestOutput, Sinks};
 use super::waiting::{Inside, block_on, block_on_until, deadline};
 use super::world::PyWorld;
 use crate::error::Error;
@@ -55,6 +56,8 @@ pub struct PyApp {
     sinks: Arc<Sinks>,
     #[pyo3(get)]
     limits: Py<PyLimits>,
+    #[pyo3(get)]
+    reuse: Option<Py<PyReuse>>,
 }
 
 fn grants(
@@ -119,15 +122,9 @@ impl PyApp {
         stdout: Option<Bound<'_, PyAny>>,
         stderr: Option<Bound<'_, PyAny>>,
         limits: Option<Py<PyLimits>>,
-        reuse: Option<Bound<'_, PyAny>>,
+        reuse: Option<Py<PyReuse>>,
         world: Option<Bound<'_, PyWorld>>,
     ) -> PyResult<Self> {
-        if let Some(reuse) = reuse {
-            return Err(PyTypeError::new_err(format!(
-                "`reuse` must be None in this version, a fresh instance for each request, not {}",
-                reuse.get_type().name()?
-            )));
-        }
         let component: Py<PyComponent> = match component.cast::<PyComponent>() {
             Ok(component) => component.clone().unbind(),
             Err(_) => Py::new(py, PyComponent::load(component)?)?,
@@ -137,18 +134,40 @@ impl PyApp {
             None => py.get_type::<PyLimits>().call0()?.extract()?,
         };
         let outgoing = outgoing.map(|outgoing| Outgoing::given(&outgoing)).transpose()?;
-        let sinks = Sinks {
-            stdout: Sink::given("stdout", stdout)?,
-            stderr: Sink::given("stderr", stderr)?,
-            component: component.get().label(),
-        };
+        let sinks = Sinks::given(stdout, stderr, component.get().label())?;
         let mut grants = grants(env, args, dirs)?;
         grants.world = world.map(|world| world.get().core());
-        let core = App::new(component.get().component.clone(), grants, limits.get().core());
+        let terms = reuse.as_ref().map(|reuse| reuse.get().core());
+        let core = App::new(component.get().component.clone(), grants, limits.get().core(), terms);
         if core.limits.fuel.is_some() {
             component.get().prepare_for_fuel(py)?;
         }
-        Ok(Self { app: Arc::new(core), component, outgoing, sinks: Arc::new(sinks), limits })
+        Ok(Self { app: Arc::new(core), component, outgoing, sinks, limits, reuse })
+    }
+
+    /// An app of the same component on the same terms, save for these.
+    #[pyo3(signature = (*, outgoing, stdout, stderr, reuse, world))]
+    fn _sibling(
+        &self,
+        py: Python<'_>,
+        outgoing: Option<Bound<'_, PyAny>>,
+        stdout: Option<Bound<'_, PyAny>>,
+        stderr: Option<Bound<'_, PyAny>>,
+        reuse: Option<Py<PyReuse>>,
+        world: Option<Bound<'_, PyWorld>>,
+    ) -> PyResult<Self> {
+        let sinks = Sinks::given(stdout, stderr, self.sinks.component.clone())?;
+        let mut grants = self.app.grants.clone();
+        grants.world = world.map(|world| world.get().core());
+        let terms = reuse.as_ref().map(|reuse| reuse.get().core());
+        Ok(Self {
+            app: Arc::new(App::new(self.app.component.clone(), grants, self.app.limits, terms)),
+            component: self.component.clone_ref(py),
+            outgoing: outgoing.map(|outgoing| Outgoing::given(&outgoing)).transpose()?,
+            sinks,
+            limits: self.limits.clone_ref(py),
+            reuse,
+        })
     }
 
     fn handle(&self, py: Python<'_>, request: &Bound<'_, PyRequest>) -> PyResult<PyResponse> {
@@ -197,6 +216,16 @@ impl PyApp {
     fn _warm(&self, py: Python<'_>) -> PyResult<()> {
         super::threads::threads().ensure(py)?;
         py.detach(|| self.app.warm()).map_err(|error| to_py(py, &error))
+    }
+
+    #[getter]
+    fn outgoing(&self, py: Python<'_>) -> Option<Py<PyAny>> {
+        self.outgoing.as_ref().map(|outgoing| outgoing.object(py))
+    }
+
+    #[getter]
+    fn world(&self) -> Option<PyWorld> {
+        self.app.grants.world.map(PyWorld::of)
     }
 
     #[getter]

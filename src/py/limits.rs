@@ -32,7 +32,7 @@ pub struct PyLimits {
 const MOST_CHUNKS: i64 = 1024;
 
 /// Zero is no limit that leaves anything to run.
-fn positive(name: &str, unit: &str, value: Option<i64>) -> PyResult<()> {
+pub fn positive(name: &str, unit: &str, value: Option<i64>) -> PyResult<()> {
     match value {
         Some(value) if value < 1 => {
             Err(PyValueError::new_err(format!("`{name}` must be a positive number of {unit}, or None: {value}")))
@@ -50,13 +50,17 @@ fn not_negative(name: &str, unit: &str, value: Option<i64>) -> PyResult<()> {
     }
 }
 
-fn seconds(name: &str, value: Option<f64>) -> PyResult<()> {
+pub fn seconds(name: &str, value: Option<f64>) -> PyResult<()> {
     match value {
         Some(seconds) if seconds <= 0.0 || Duration::try_from_secs_f64(seconds).is_err() => {
             Err(PyValueError::new_err(format!("`{name}` must be a positive number of seconds, or None: {seconds}")))
         }
         _ => Ok(()),
     }
+}
+
+pub fn duration(seconds: Option<f64>) -> Option<Duration> {
+    seconds.and_then(|seconds| Duration::try_from_secs_f64(seconds).ok())
 }
 
 #[pymethods]
@@ -158,7 +162,6 @@ impl PyLimits {
 
 impl PyLimits {
     pub fn core(&self) -> Limits {
-        let time = |seconds: Option<f64>| seconds.and_then(|seconds| Duration::try_from_secs_f64(seconds).ok());
         let count = |value: Option<i64>| value.and_then(|value| u64::try_from(value).ok());
         let size = |value: i64| usize::try_from(value).unwrap_or(usize::MAX);
         Limits {
@@ -166,7 +169,7 @@ impl PyLimits {
             table_elements: count(self.table_elements),
             instances: count(self.instances),
             handles: count(self.handles),
-            timeout: time(self.timeout),
+            timeout: duration(self.timeout),
             fuel: count(self.fuel),
             fields: count(self.fields),
             request_body: count(self.request_body),
@@ -175,7 +178,7 @@ impl PyLimits {
             outgoing_concurrency: count(self.outgoing_concurrency),
             concurrency: self.concurrency.map(size),
             queue: size(self.queue),
-            queue_timeout: time(self.queue_timeout),
+            queue_timeout: duration(self.queue_timeout),
             chunks: size(self.chunks),
         }
     }

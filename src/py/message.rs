@@ -17,9 +17,11 @@ use super::loops::LoopCore;
 use super::reading::{Chunks, Nothing};
 use super::report::{End, Finished, PyReport};
 use super::stdio::{Flushed, GuestOutput};
+use super::world::pause;
 use crate::body::GuestBody;
 use crate::outgoing::Timeouts;
 use crate::owner::Owner;
+use crate::staged::Pace;
 
 /// The fields after the body: given beforehand, or known when a guest's body has ended.
 fn trailers(py: Python<'_>, given: Option<&Fields>, body: &PyBody) -> PyResult<Option<Py<PyAny>>> {
@@ -81,6 +83,8 @@ pub struct PyRequest {
     trailers: Option<Fields>,
     body: Arc<PyBody>,
     timeouts: Timeouts,
+    /// The time of the guest that has sent it, if that is not the machine's.
+    pace: Option<Pace>,
 }
 
 impl PyRequest {
@@ -92,11 +96,12 @@ impl PyRequest {
             trailers: None,
             body: Arc::new(body),
             timeouts: Timeouts::default(),
+            pace: None,
         }
     }
 
     pub fn from_guest(request: http::Request<GuestBody>, timeouts: Timeouts) -> Self {
-        let (parts, body) = request.into_parts();
+        let (mut parts, body) = request.into_parts();
         Self {
             method: parts.method,
             uri: parts.uri,
@@ -104,6 +109,7 @@ impl PyRequest {
             trailers: None,
             body: Arc::new(PyBody::of_guest(body, None)),
             timeouts,
+            pace: parts.extensions.remove(),
         }
     }
 
@@ -163,6 +169,7 @@ impl PyRequest {
             trailers: trailers.map(|trailers| Fields::given(py, Some(trailers))).transpose()?,
             body: Arc::new(PyBody::given(body)?),
             timeouts: Timeouts::default(),
+            pace: None,
         })
     }
 
@@ -204,6 +211,12 @@ impl PyRequest {
     #[getter]
     fn trailers(&self, py: Python<'_>) -> PyResult<Option<Py<PyAny>>> {
         trailers(py, self.trailers.as_ref(), &self.body)
+    }
+
+    /// So many seconds of doing nothing, for whoever answers it: where the time of the guest that has sent it is not the
+    /// machine's. Else None.
+    fn _pause(&self, seconds: f64) -> PyResult<Option<Awaitable>> {
+        self.pace.as_ref().map(|pace| pause(pace.clone(), seconds)).transpose()
     }
 
     #[getter]

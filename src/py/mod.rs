@@ -17,6 +17,7 @@ pub mod message;
 pub mod network;
 pub mod reading;
 pub mod report;
+pub mod reuse;
 pub mod route;
 pub mod served;
 pub mod stats;

@@ -19,6 +19,7 @@ pub struct PyReport {
     duration: f64,
     memory: u64,
     outgoing: u64,
+    reused: u64,
     fuel: Option<u64>,
     running: bool,
 }
@@ -31,6 +32,7 @@ impl PyReport {
             duration: report.duration.as_secs_f64(),
             memory: report.memory,
             outgoing: report.outgoing,
+            reused: report.reused,
             fuel: report.fuel,
             running: report.running,
         }
@@ -41,11 +43,12 @@ impl PyReport {
 impl PyReport {
     fn __repr__(&self) -> String {
         format!(
-            "Report(exchange={}, duration={:.6}, memory={}, outgoing={}, fuel={}, running={})",
+            "Report(exchange={}, duration={:.6}, memory={}, outgoing={}, reused={}, fuel={}, running={})",
             self.exchange,
             self.duration,
             self.memory,
             self.outgoing,
+            self.reused,
             self.fuel.map_or_else(|| "None".to_owned(), |fuel| fuel.to_string()),
             if self.running { "True" } else { "False" }
         )

@@ -40,6 +40,15 @@ impl Outgoing {
     }
 
     /// Whether Python code takes part, which needs its caller's loop and context.
+    /// What was given.
+    pub fn object(&self, py: Python<'_>) -> Py<PyAny> {
+        match self {
+            Self::Callable { callable, .. } => callable.clone_ref(py),
+            Self::Route(route) => route.clone_ref(py).into_any(),
+            Self::Network(network) => network.clone_ref(py).into_any(),
+        }
+    }
+
     pub fn is_python(&self) -> bool {
         match self {
             Self::Callable { .. } => true,

@@ -55,6 +55,7 @@ pub struct PyStats {
     outgoing: u64,
     calls: u64,
     feeds: u64,
+    idle: u64,
     tasks: u64,
     slots: u64,
     memories: u64,
@@ -68,13 +69,14 @@ pub struct PyStats {
 impl PyStats {
     fn __repr__(&self, py: Python<'_>) -> PyResult<String> {
         Ok(format!(
-            "Stats(exchanges={}, queued={}, outgoing={}, calls={}, feeds={}, tasks={}, slots={}, memories={}, stacks={}, \
+            "Stats(exchanges={}, queued={}, outgoing={}, calls={}, feeds={}, idle={}, tasks={}, slots={}, memories={}, stacks={}, \
              memory={}, threads={}, outcomes={})",
             self.exchanges,
             self.queued,
             self.outgoing,
             self.calls,
             self.feeds,
+            self.idle,
             self.tasks,
             self.slots,
             self.memories,
@@ -101,6 +103,7 @@ pub fn stats(py: Python<'_>) -> PyResult<PyStats> {
         outgoing: core.outgoing,
         calls: count(|live| &live.calls),
         feeds: count(|live| &live.feeds),
+        idle: core.idle,
         tasks: core.tasks,
         slots: core.slots,
         memories: core.memories,

@@ -22,7 +22,7 @@ pub enum Sink {
 }
 
 impl Sink {
-    pub fn given(name: &str, sink: Option<Bound<'_, PyAny>>) -> PyResult<Self> {
+    fn given(name: &str, sink: Option<Bound<'_, PyAny>>) -> PyResult<Self> {
         Ok(match sink {
             None => Self::Logger,
             Some(sink) if sink.hasattr("write")? => Self::File(sink.unbind()),
@@ -50,6 +50,17 @@ pub struct Sinks {
     pub stderr: Sink,
     /// Names the component in log records.
     pub component: String,
+}
+
+impl Sinks {
+    pub fn given(
+        stdout: Option<Bound<'_, PyAny>>,
+        stderr: Option<Bound<'_, PyAny>>,
+        component: String,
+    ) -> PyResult<Arc<Self>> {
+        let (stdout, stderr) = (Sink::given("stdout", stdout)?, Sink::given("stderr", stderr)?);
+        Ok(Arc::new(Self { stdout, stderr, component }))
+    }
 }
 
 /// The output of one exchange on its way to the sinks: in order, by one thread at a time.

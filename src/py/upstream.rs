@@ -18,6 +18,7 @@ use super::stats::Counted;
 use crate::body::GuestBody;
 use crate::code::ErrorCode;
 use crate::outgoing::{Answer, Timeouts, Upstream, within};
+use crate::staged::Pace;
 use crate::stdio::Stdio;
 
 /// The callable, as one exchange calls it.
@@ -43,6 +44,7 @@ impl PyUpstream {
 impl Upstream for PyUpstream {
     fn send(&self, request: http::Request<GuestBody>, timeouts: Timeouts, _: &Arc<Stdio>) -> Answer {
         let (reply, answer) = oneshot::channel();
+        let clock = request.extensions().get::<Pace>().map(|pace| pace.clock.clone());
         let call = Arc::new(Call {
             target: self.target.clone(),
             request: Mutex::new(Some((request, timeouts))),
@@ -60,7 +62,7 @@ impl Upstream for PyUpstream {
             let _waiting = waiting;
             answer.await.unwrap_or_else(|_| Err(ErrorCode::internal("the upstream gave no answer")))
         });
-        Box::pin(within(timeouts, answered))
+        Box::pin(within(timeouts, clock, answered))
     }
 }
 

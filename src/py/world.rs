@@ -1,11 +1,15 @@
-//! `wasgi.testing.World`.
+//! `wasgi.testing.World`, and the time in it.
 
+use std::pin::Pin;
+use std::task::{Context, Poll};
 use std::time::Duration;
 
 use pyo3::exceptions::PyValueError;
 use pyo3::prelude::*;
 
-use crate::staged::World;
+use super::awaitable::{Awaitable, Operation};
+use super::errors::to_py;
+use crate::staged::{Pace, World};
 
 #[pyclass(name = "World", module = "wasgi._wasgi", frozen, eq, get_all)]
 #[derive(Clone, PartialEq)]
@@ -15,6 +19,10 @@ pub struct PyWorld {
 }
 
 impl PyWorld {
+    pub fn of(world: World) -> Self {
+        Self { seed: world.seed, now: world.now.as_secs_f64() }
+    }
+
     pub fn core(&self) -> World {
         World { now: Duration::try_from_secs_f64(self.now).unwrap_or_default(), seed: self.seed }
     }
@@ -34,5 +42,32 @@ impl PyWorld {
 
     fn __repr__(&self) -> String {
         format!("wasgi.testing.World(seed={}, now={})", self.seed, self.now)
+    }
+}
+
+/// Waits for so many seconds of a guest's time.
+pub(super) fn pause(pace: Pace, seconds: f64) -> PyResult<Awaitable> {
+    let duration = Duration::try_from_secs_f64(seconds)
+        .map_err(|_| PyValueError::new_err(format!("a pause must be a number of seconds: {seconds}")))?;
+    Ok(Awaitable::new(Paused::New(pace, duration)))
+}
+
+enum Paused {
+    New(Pace, Duration),
+    Waiting(Pin<Box<dyn Future<Output = ()> + Send>>),
+}
+
+impl Operation for Paused {
+    fn poll(&mut self, py: Python<'_>, cx: &mut Context<'_>) -> Poll<PyResult<Py<PyAny>>> {
+        if let Self::New(pace, duration) = self {
+            let sleep = crate::engine::world()
+                .and_then(|world| world.runtime.within(pace.clone().sleep(*duration)))
+                .map_err(|error| to_py(py, &error))?;
+            *self = Self::Waiting(Box::pin(sleep));
+        }
+        match self {
+            Self::New(..) => Poll::Pending,
+            Self::Waiting(sleep) => sleep.as_mut().poll(cx).map(|()| Ok(py.None())),
+        }
     }
 }

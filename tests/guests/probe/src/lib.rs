@@ -302,6 +302,43 @@ impl Guest for Probe {
                 }
                 text(out, 200, &came.to_string());
             }
+            // what the same instance was told last; and keeps `word`
+            "/remember" => {
+                let before = LAST.lock().unwrap().replace(arg("word"));
+                if !arg("print").is_empty() {
+                    println!("before: {before:?}");
+                }
+                if !arg("url").is_empty() {
+                    let _ = fetch(&HashMap::from([("url".to_owned(), format!("{}{}", arg("url"), before.as_deref().unwrap_or("nothing")))]));
+                }
+                text(out, 200, if arg("quiet").is_empty() { before.as_deref().unwrap_or("nothing") } else { "quiet" });
+            }
+            // keeps a handle for ever, and answers
+            "/keep" => {
+                match arg("what").as_str() {
+                    "request" => std::mem::forget(request),
+                    "body" => std::mem::forget((request.consume(), request)),
+                    "stream" => {
+                        let body = request.consume().unwrap();
+                        std::mem::forget((body.stream(), body, request));
+                    }
+                    "trailers" => std::mem::forget((IncomingBody::finish(request.consume().unwrap()), request)),
+                    "future" => std::mem::forget(send(&query)),
+                    "response" => std::mem::forget(fetch(&query)),
+                    "response-body" => std::mem::forget(fetch(&query).map(|response| (response.consume(), response))),
+                    "response-stream" => std::mem::forget(fetch(&query).map(|response| {
+                        let body = response.consume().unwrap();
+                        (body.stream(), body, response)
+                    })),
+                    "out" => return std::mem::forget(out),
+                    "outgoing-response" => {
+                        let response = OutgoingResponse::new(Fields::new());
+                        std::mem::forget((response.body(), response));
+                    }
+                    _ => {}
+                }
+                text(out, 200, "kept it");
+            }
             // makes `n` sets of fields and keeps their handles
             "/handles" => {
                 for _ in 0..number("n") {
@@ -376,6 +413,9 @@ impl Guest for Probe {
         }
     }
 }
+
+/// What `/remember` was told last.
+static LAST: std::sync::Mutex<Option<String>> = std::sync::Mutex::new(None);
 
 fn sleep(ms: u64) {
     monotonic_clock::subscribe_duration(ms * 1_000_000).block();

@@ -1,0 +1,136 @@
+//! Instances that wait for their app's next exchange: how many there may be, and for how long.
+
+use std::collections::VecDeque;
+use std::sync::atomic::Ordering;
+use std::sync::{Arc, Mutex, Weak};
+use std::time::{Duration, Instant};
+
+use tokio::task::AbortHandle;
+
+use crate::engine::World;
+use crate::instance::{Instance, Reuse};
+use crate::stats::Counters;
+use crate::sync::lock;
+
+/// Those of one app, the one that has waited longest in front.
+pub(crate) struct Idle {
+    reuse: Reuse,
+    world: &'static World,
+    state: Mutex<State>,
+}
+
+#[derive(Default)]
+struct State {
+    kept: VecDeque<Kept>,
+    closed: bool,
+    /// Ends those that have waited too long; there is one while there is something to end.
+    sweeper: Option<AbortHandle>,
+}
+
+struct Kept {
+    instance: Instance,
+    since: Instant,
+    _counted: Counted,
+}
+
+/// One of the instances that wait in this process.
+struct Counted(&'static Counters);
+
+impl Counted {
+    /// None if there are as many as may be: instances that wait leave room for those that run.
+    fn new(world: &'static World) -> Option<Self> {
+        let most = u64::from(world.slots() / 2);
+        let before = world.counters.idle.fetch_add(1, Ordering::Relaxed);
+        let counted = Self(&world.counters);
+        (before < most).then_some(counted)
+    }
+}
+
+impl Drop for Counted {
+    fn drop(&mut self) {
+        self.0.idle.fetch_sub(1, Ordering::Relaxed);
+    }
+}
+
+impl Idle {
+    pub fn new(world: &'static World, reuse: Reuse) -> Arc<Self> {
+        Arc::new(Self { reuse, world, state: Mutex::default() })
+    }
+
+    /// The one that has waited for the shortest time: its memory is warm, and the others may go.
+    pub fn take(&self) -> Option<Instance> {
+        lock(&self.state).kept.pop_back().map(|kept| kept.instance)
+    }
+
+    /// An exchange has ended well. Keeps its instance, if that may have another.
+    pub fn keep(self: &Arc<Self>, mut instance: Instance) {
+        if !instance.rest(&self.reuse) {
+            return;
+        }
+        let Some(counted) = Counted::new(self.world) else { return };
+        let kept = Kept { instance, since: Instant::now(), _counted: counted };
+        let mut state = lock(&self.state);
+        if state.closed {
+            drop(state);
+            drop(kept);
+            return;
+        }
+        state.kept.push_back(kept);
+        if let (Some(limit), None) = (self.reuse.idle, &state.sweeper)
+            && let Ok(handle) = self.world.runtime.handle()
+        {
+            state.sweeper = Some(handle.spawn(sweep(Arc::downgrade(self), limit)).abort_handle());
+        }
+    }
+
+    /// Ends those that wait, and keeps no more.
+    pub fn close(&self) {
+        let ended = {
+            let mut state = lock(&self.state);
+            state.closed = true;
+            if let Some(sweeper) = state.sweeper.take() {
+                sweeper.abort();
+            }
+            std::mem::take(&mut state.kept)
+        };
+        drop(ended);
+    }
+
+    /// Ends those that have waited for so long. Returns for how long the next one has still to wait, if there is one.
+    fn expire(&self, limit: Duration) -> Option<Duration> {
+        let (ended, next) = {
+            let mut state = lock(&self.state);
+            let fresh = state.kept.iter().position(|kept| kept.since.elapsed() < limit).unwrap_or(state.kept.len());
+            let ended: Vec<_> = state.kept.drain(..fresh).collect();
+            let next = state.kept.front().map(|kept| limit.saturating_sub(kept.since.elapsed()));
+            if next.is_none() {
+                state.sweeper = None;
+            }
+            (ended, next)
+        };
+        drop(ended);
+        next
+    }
+}
+
+async fn sweep(idle: Weak<Idle>, limit: Duration) {
+    let mut pause = limit;
+    loop {
+        tokio::time::sleep(pause).await;
+        match idle.upgrade().and_then(|idle| idle.expire(limit)) {
+            Some(next) => pause = next,
+            None => return,
+        }
+    }
+}
+
+impl Drop for Idle {
+    fn drop(&mut self) {
+        if self.world.generation == crate::engine::generation() {
+            self.close();
+        } else {
+            // the parent's: its slots and its tasks are not this process's to give back
+            std::mem::forget(std::mem::take(&mut *lock(&self.state)));
+        }
+    }
+}

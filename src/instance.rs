@@ -1,0 +1,123 @@
+//! A store and the guest's instance in it, which has one exchange after another.
+
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::time::Instant;
+
+use wasmtime::Store;
+use wasmtime::component::Resource;
+use wasmtime_wasi_http::p2::bindings::Proxy;
+use wasmtime_wasi_http::p2::types::{HostIncomingRequest, HostResponseOutparam};
+
+use crate::component::Prepared;
+use crate::error::{Error, Trap, chain};
+use crate::host::{Grants, Host};
+use crate::limits::{Limits, Meter};
+use crate::outgoing::Hooks;
+use crate::owner::Shared;
+
+/// How many exchanges an instance has, and how long it waits for one.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Reuse {
+    /// In all; `None`: as many as come.
+    pub requests: Option<u64>,
+    /// How long it is kept without any; `None`: until its app closes.
+    pub idle: Option<std::time::Duration>,
+}
+
+/// A store and, from its first exchange on, the guest's instance in it.
+pub(crate) struct Instance {
+    store: Store<Host>,
+    proxy: Option<Proxy>,
+    prepared: Arc<Prepared>,
+    /// How many exchanges it has had.
+    served: u64,
+}
+
+impl Instance {
+    /// One that nothing has run in yet.
+    pub fn new(
+        prepared: Arc<Prepared>,
+        grants: &Grants,
+        limits: &Limits,
+        hooks: Hooks,
+        shared: &Shared,
+    ) -> Result<Self, Error> {
+        let meter = Meter::new(shared.world, limits, shared.peak.clone());
+        let host = Host::new(grants, &shared.stdio, meter, hooks)?;
+        let mut store = Store::new(prepared.engine(), host);
+        store.limiter(|host| &mut host.meter);
+        store.epoch_deadline_async_yield_and_update(1);
+        let mut instance = Self { store, proxy: None, prepared, served: 0 };
+        instance.refill()?;
+        Ok(instance)
+    }
+
+    /// The next exchange of one that was kept.
+    pub fn begin_anew(&mut self, hooks: Hooks, shared: &Shared) -> Result<(), Error> {
+        shared.earlier.store(self.served, Ordering::Relaxed);
+        self.host().begin_anew(hooks, &shared.stdio, shared.peak.clone());
+        self.refill()
+    }
+
+    /// A whole turn, and all the fuel that an exchange may use.
+    fn refill(&mut self) -> Result<(), Error> {
+        self.store.set_epoch_deadline(1);
+        match self.store.data().fuel() {
+            Some(fuel) => self.store.set_fuel(fuel).map_err(|error| Error::Host(chain(&error))),
+            None => Ok(()),
+        }
+    }
+
+    pub fn host(&mut self) -> &mut Host {
+        self.store.data_mut()
+    }
+
+    /// Has the guest handle a request.
+    pub async fn handle(
+        &mut self,
+        request: Resource<HostIncomingRequest>,
+        out: Resource<HostResponseOutparam>,
+    ) -> wasmtime::Result<()> {
+        let proxy = match self.proxy.take() {
+            Some(proxy) => proxy,
+            None => {
+                let begun = Instant::now();
+                let proxy = self.prepared.pre().instantiate_async(&mut self.store).await?;
+                self.prepared.set_up_took(begun.elapsed());
+                proxy
+            }
+        };
+        proxy.wasi_http_incoming_handler().call_handle(&mut self.store, request, out).await?;
+        self.served += 1;
+        self.proxy = Some(proxy); // one that failed cannot be entered again
+        Ok(())
+    }
+
+    /// What the end of its handler means.
+    pub fn fate(&self, result: wasmtime::Result<()>, shared: &Shared) -> Result<(), Error> {
+        let Err(error) = result else { return Ok(()) };
+        if let Some(exit) = error.downcast_ref::<wasmtime_wasi::I32Exit>() {
+            return Err(Error::GuestExit { code: exit.0 });
+        }
+        if error.is::<wasmtime::PoolConcurrencyLimitError>() {
+            return Err(Error::Overloaded(
+                "all instance slots of this process are taken; hint: set `Limits.concurrency` lower".into(),
+            ));
+        }
+        let trap = Arc::new(Trap::read(&error, shared.stdio.last_words()));
+        Err(self.store.data().meter.explain(&error, &trap).unwrap_or(Error::Trap(trap)))
+    }
+
+    /// The fuel that this exchange has used, if it is limited.
+    pub fn fuel_used(&self) -> Option<u64> {
+        // asked only where it is counted: elsewhere the answer is an error, with a backtrace of ours in it
+        let limit = self.store.data().fuel()?;
+        self.store.get_fuel().ok().map(|left| limit.saturating_sub(left))
+    }
+
+    /// Its exchange is over; all that belongs to it ends. Returns whether it may have another.
+    pub fn rest(&mut self, reuse: &Reuse) -> bool {
+        self.proxy.is_some() && reuse.requests.is_none_or(|most| self.served < most) && self.host().rest()
+    }
+}

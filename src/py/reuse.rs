@@ -1,0 +1,55 @@
+//! `wasgi.Reuse`.
+
+use pyo3::exceptions::PyValueError;
+use pyo3::prelude::*;
+
+use super::limits::{duration, positive, seconds};
+use crate::instance::Reuse;
+
+#[pyclass(name = "Reuse", module = "wasgi", frozen, eq, hash, get_all)]
+#[derive(Clone)]
+pub struct PyReuse {
+    requests: Option<i64>,
+    concurrent: i64,
+    idle: Option<f64>,
+}
+
+impl PartialEq for PyReuse {
+    fn eq(&self, other: &Self) -> bool {
+        self.__repr__() == other.__repr__()
+    }
+}
+
+impl std::hash::Hash for PyReuse {
+    fn hash<H: std::hash::Hasher>(&self, state: &mut H) {
+        self.__repr__().hash(state);
+    }
+}
+
+#[pymethods]
+impl PyReuse {
+    #[new]
+    #[pyo3(signature = (*, requests=Some(128), concurrent=1, idle=Some(10.0)), text_signature = "(*, requests=128, concurrent=1, idle=10.0)")]
+    fn new(requests: Option<i64>, concurrent: i64, idle: Option<f64>) -> PyResult<Self> {
+        positive("requests", "requests", requests)?;
+        if concurrent != 1 {
+            return Err(PyValueError::new_err(format!(
+                "`concurrent` must be 1: a guest of WASI 0.2 handles one request at a time, not {concurrent}"
+            )));
+        }
+        seconds("idle", idle)?;
+        Ok(Self { requests, concurrent, idle })
+    }
+
+    fn __repr__(&self) -> String {
+        let requests = self.requests.map_or_else(|| "None".to_owned(), |requests| requests.to_string());
+        let idle = self.idle.map_or_else(|| "None".to_owned(), |idle| format!("{idle:?}"));
+        format!("Reuse(requests={requests}, concurrent={}, idle={idle})", self.concurrent)
+    }
+}
+
+impl PyReuse {
+    pub fn core(&self) -> Reuse {
+        Reuse { requests: self.requests.and_then(|requests| u64::try_from(requests).ok()), idle: duration(self.idle) }
+    }
+}

@@ -1,0 +1,322 @@
+"""`App(reuse=wasgi.Reuse(...))`: instances that have one exchange after another, and what of one meets the next."""
+
+from __future__ import annotations
+
+import asyncio
+import gc
+import threading
+from collections.abc import AsyncIterator, Iterator
+from concurrent.futures import ThreadPoolExecutor
+
+import pytest
+
+import wasgi
+from wasgi.testing import Client, Upstream, World
+
+from .conftest import PROBE, AppMaker, get, post, until
+from .processes import run
+
+
+@pytest.fixture(autouse=True)
+def nothing_waits() -> Iterator[None]:
+    """Each test starts and ends with no instance that waits."""
+    until(lambda: wasgi.stats().idle == 0)
+    yield
+    gc.collect()
+    until(lambda: wasgi.stats().idle == 0 and wasgi.stats().memories == 0)
+
+
+def report(app: wasgi.App, target: str = "/hello") -> wasgi.Report:
+    return Client(app).get(target).report
+
+
+def test_an_instance_has_as_many_exchanges_as_it_may(app: AppMaker) -> None:
+    with app(reuse=wasgi.Reuse(requests=3)) as made:
+        assert [report(made).reused for _ in range(7)] == [0, 1, 2, 0, 1, 2, 0]
+
+
+def test_without_it_instances_are_fresh(app: AppMaker) -> None:
+    made = app()
+    assert made.reuse is None
+    assert [Client(made).get(f"/remember?word={word}").text for word in "abc"] == ["nothing"] * 3
+    assert [report(made).reused for _ in range(3)] == [0, 0, 0]
+
+
+def test_what_a_guest_keeps_meets_the_next(app: AppMaker) -> None:
+    with app(reuse=wasgi.Reuse()) as made:
+        assert [Client(made).get(f"/remember?word={word}").text for word in "abc"] == ["nothing", "a", "b"]
+
+
+async def test_on_an_event_loop(app: AppMaker) -> None:
+    async with app(reuse=wasgi.Reuse()) as made:
+        for reused in range(3):
+            response = await made.handle_async(get("/hello"))
+            assert await response.aread() == b"Hello, World!"
+            ended = await response.finished()
+            assert ended is not None and ended.reused == reused
+
+
+def test_it_waits_no_longer_than_it_may(app: AppMaker) -> None:
+    made = app(reuse=wasgi.Reuse(idle=0.05))
+    report(made)
+    assert wasgi.stats().idle == 1
+    until(lambda: wasgi.stats().idle == 0 and wasgi.stats().memories == 0)
+    until(lambda: wasgi.stats().tasks == 0)
+    assert report(made).reused == 0, "and there is a new one"
+
+
+def test_it_goes_with_its_app(app: AppMaker) -> None:
+    made = app(reuse=wasgi.Reuse(idle=None))
+    report(made)
+    assert wasgi.stats().idle == 1
+    made.close()
+    assert (wasgi.stats().idle, wasgi.stats().memories) == (0, 0)
+    other = app(reuse=wasgi.Reuse(idle=3600))
+    report(other)
+    assert wasgi.stats().tasks == 1, "what ends it some time"
+    del other
+    gc.collect()
+    assert (wasgi.stats().idle, wasgi.stats().memories) == (0, 0)
+    until(lambda: wasgi.stats().tasks == 0)
+
+
+def test_one_that_runs_when_its_app_closes_is_not_kept(app: AppMaker) -> None:
+    made = app(reuse=wasgi.Reuse(idle=None))
+    response = made.handle(get("/slow-body?ms=100"))
+    closing = threading.Thread(target=made.close)
+    closing.start()
+    assert response.read() == b"firstlast"
+    closing.join()
+    assert wasgi.stats().idle == 0
+
+
+def test_each_at_once_has_its_own(app: AppMaker) -> None:
+    threads = 4
+    meeting = threading.Barrier(threads)
+
+    def upstream(request: wasgi.Request) -> wasgi.Response:
+        meeting.wait(30)
+        return wasgi.Response(body=b"all are here")
+
+    with app(reuse=wasgi.Reuse(), outgoing=upstream) as made, ThreadPoolExecutor(threads) as pool:
+        for reused in range(3):
+            reports = list(pool.map(lambda _: report(made, "/fetch?url=https://a/"), range(threads)))
+            assert [each.reused for each in reports] == [reused] * threads
+            assert wasgi.stats().idle == threads
+
+
+def test_the_one_that_has_waited_least_is_next(app: AppMaker) -> None:
+    with app(reuse=wasgi.Reuse()) as made:
+        with made.handle(get("/slow-body?ms=30")) as one, made.handle(get("/slow-body?ms=30")) as two:
+            one.read(), two.read()
+            one.wait(), two.wait()
+        assert wasgi.stats().idle == 2
+        assert [report(made).reused for _ in range(3)] == [1, 2, 3]
+
+
+def test_a_guest_that_works_on_is_not_free_yet(app: AppMaker) -> None:
+    release = threading.Event()
+
+    def upstream(request: wasgi.Request) -> wasgi.Response:
+        release.wait(30)
+        return wasgi.Response()
+
+    with app(reuse=wasgi.Reuse(), outgoing=upstream) as made:
+        response = made.handle(get("/work-after?url=https://a/"))
+        assert response.read() == b"done already"
+        assert wasgi.stats().idle == 0
+        assert report(made).reused == 0
+        release.set()
+        response.wait()
+        assert wasgi.stats().idle == 2
+
+
+@pytest.mark.parametrize(
+    ("target", "limits"),
+    [
+        ("/trap", {}),
+        ("/exit?code=0", {}),
+        ("/silent", {}),
+        ("/unfinished", {}),
+        ("/sleep?ms=60000", {"timeout": 0.02}),
+        ("/spin", {"timeout": 0.02}),
+        ("/handles?n=100", {"handles": 128}),
+        ("/alloc?mib=12", {"memory": 16 << 20}),
+        ("/keep?what=out", {}),
+        ("/keep?what=outgoing-response", {}),
+    ],
+)
+def test_which_are_not_kept(app: AppMaker, target: str, limits: dict[str, float]) -> None:
+    with app(reuse=wasgi.Reuse(), limits=wasgi.Limits(**limits)) as made:  # type: ignore[arg-type]
+        assert report(made).reused == 0
+        assert wasgi.stats().idle == 1
+        try:
+            with made.handle(get(target)) as response:
+                response.read()
+                response.wait()
+        except wasgi.WasgiError:
+            pass
+        until(lambda: made.exchanges == 0)
+        assert wasgi.stats().idle == 0
+        assert report(made).reused == 0
+
+
+def test_one_whose_caller_has_gone_is_not_kept(app: AppMaker) -> None:
+    with app(reuse=wasgi.Reuse()) as made:
+        made.handle(get("/endless")).close()
+        until(lambda: made.exchanges == 0)
+        assert wasgi.stats().idle == 0
+
+
+KEPT = ["request", "body", "trailers", "response", "response-body"]
+"""Handles that a guest may keep and have another exchange."""
+LIVE = ["stream", "response-stream", "future"]
+"""Those behind which something goes on: its instance goes with it."""
+
+
+@pytest.mark.parametrize("what", [*KEPT, *LIVE])
+async def test_handles_that_a_guest_keeps_lead_nowhere(app: AppMaker, what: str) -> None:
+    """Neither the bodies nor the requests of an exchange outlive it, whatever the guest has kept of it."""
+
+    async def endless() -> AsyncIterator[bytes]:
+        while True:
+            yield b"x" * 1000
+
+    async def upstream(request: wasgi.Request) -> wasgi.Response:
+        if what == "future":
+            await asyncio.sleep(3600)
+        return wasgi.Response(body=endless())
+
+    async with app(reuse=wasgi.Reuse(), outgoing=upstream) as made:
+        response = await made.handle_async(post(f"/keep?what={what}&url=https://a/", endless()))
+        assert await response.aread() == b"kept it"
+        await response.finished()
+        async with asyncio.timeout(30):
+            while (stats := wasgi.stats()).outgoing or stats.calls or stats.feeds:
+                await asyncio.sleep(0.001)  # what makes the bodies runs on this loop
+        assert wasgi.stats().idle == (what in KEPT)
+        after = await made.handle_async(get("/hello"))
+        assert await after.aread() == b"Hello, World!"
+
+
+def test_each_exchange_has_limits_of_its_own(app: AppMaker) -> None:
+    upstream = Upstream()
+    upstream.any()
+    limits = wasgi.Limits(fuel=2_000_000, outgoing=1, timeout=5)
+    with app(reuse=wasgi.Reuse(), limits=limits, outgoing=upstream) as made:
+        reports = [report(made, "/fetch?url=https://a/") for _ in range(20)]
+    assert [each.reused for each in reports] == list(range(20))
+    assert [each.outgoing for each in reports] == [1] * 20
+    used = [each.fuel or 0 for each in reports]
+    assert all(0 < one < 1_000_000 for one in used) and sum(used[1:]) > 0
+    assert max(used[2:]) < 2 * min(used[2:]), "each is charged what it has used itself"
+
+
+def test_the_memory_that_it_has_already_counts(app: AppMaker) -> None:
+    with app(reuse=wasgi.Reuse()) as made:
+        reports = [report(made), report(made, "/alloc?mib=8"), report(made)]
+    assert reports[0].memory < 8 << 20 < reports[1].memory == reports[2].memory
+
+
+def test_lines_are_those_of_their_exchange(app: AppMaker) -> None:
+    lines: list[tuple[str, int]] = []
+
+    def note(line: str) -> None:
+        lines.append((line, line.exchange))  # type: ignore[attr-defined]
+
+    with app(reuse=wasgi.Reuse(), stdout=note, stderr=note) as made:
+        one = report(made, "/stdio?n=1&tag=one")
+        two = report(made, "/stdio?n=1&tag=two")
+    assert two.reused == 1
+    for tag, each in (("one", one), ("two", two)):
+        wanted = [(f"{tag} out 0", each.exchange), (f"{tag} err 0", each.exchange)]
+        assert sorted(line for line in lines if line[0].startswith(tag)) == sorted(wanted)
+    assert [line for line in lines if line[0].startswith("no newline")] == [
+        ("no newline at the end", one.exchange),
+        ("no newline at the end", two.exchange),
+    ]
+
+
+def test_the_world_is_each_exchanges(app: AppMaker) -> None:
+    """But for the monotonic clock, which does not go back."""
+    with app(reuse=wasgi.Reuse(), world=World(seed=7, now=5)) as made:
+        looks = [[line.split() for line in Client(made).get("/world?ms=10").text.splitlines()] for _ in range(2)]
+    monotonic = [[int(line[1]) for line in look[:2]] for look in looks]
+    assert monotonic == [[0, 10_000_000], [10_000_000, 20_000_000]]
+    for look in looks:
+        del look[0][1], look[1][1]
+    assert looks[0] == looks[1]
+
+
+def test_instances_that_wait_leave_room(app: AppMaker) -> None:
+    """Half of the pool, 512 of 1024, is for those that run."""
+
+    async def main() -> None:
+        limits = wasgi.Limits(concurrency=None, timeout=60)
+        async with app(reuse=wasgi.Reuse(idle=None), limits=limits, outgoing=upstream) as made:
+            tasks = [asyncio.ensure_future(made.handle_async(get("/fetch?url=https://a/"))) for _ in range(600)]
+            for response in await asyncio.gather(*tasks):
+                await response.aread()
+                await response.finished()
+            assert wasgi.stats().idle == 512
+            assert wasgi.stats().memories == 512
+
+    asked = 0
+    all_are_there = asyncio.Event()
+
+    async def upstream(request: wasgi.Request) -> wasgi.Response:
+        nonlocal asked
+        asked += 1
+        if asked == 600:
+            all_are_there.set()
+        await all_are_there.wait()
+        return wasgi.Response()
+
+    asyncio.run(main())
+
+
+def test_a_forked_child_has_instances_of_its_own() -> None:
+    """Its parent's are not in its pool."""
+    done = run(FORKS, str(PROBE))
+    assert done.stdout.split() == ["both"], done.stderr
+
+
+FORKS = """
+import os, sys, wasgi
+from wasgi.testing import Client
+
+app = wasgi.App(sys.argv[1], reuse=wasgi.Reuse(idle=60))
+client = Client(app)
+assert [client.get(f"/remember?word={word}").text for word in "ab"] == ["nothing", "a"]
+child = os.fork()
+if child == 0:
+    assert wasgi.stats().idle == 0
+    assert [client.get(f"/remember?word={word}").text for word in "cd"] == ["nothing", "c"]
+    del client, app
+    os._exit(0 if wasgi.stats().memories == 0 else 1)
+assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
+assert client.get("/remember?word=e").text == "b"
+print("both")
+"""
+
+
+def test_what_it_is() -> None:
+    reuse = wasgi.Reuse(requests=None, idle=1)
+    assert repr(reuse) == "Reuse(requests=None, concurrent=1, idle=1.0)"
+    assert repr(wasgi.Reuse()) == "Reuse(requests=128, concurrent=1, idle=10.0)"
+    assert reuse == wasgi.Reuse(requests=None, idle=1.0) != wasgi.Reuse()
+    assert len({reuse, wasgi.Reuse(requests=None, idle=1.0)}) == 1
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"requests": 0}, "`requests` must be a positive number of requests, or None: 0"),
+        ({"idle": 0}, "`idle` must be a positive number of seconds, or None: 0"),
+        ({"idle": float("nan")}, "`idle` must be a positive number of seconds, or None: NaN"),
+        ({"concurrent": 2}, "`concurrent` must be 1: a guest of WASI 0.2 handles one request at a time, not 2"),
+    ],
+)
+def test_numbers_that_make_no_sense(options: dict[str, float], message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        wasgi.Reuse(**options)  # type: ignore[arg-type]
