@@ -185,24 +185,23 @@ impl WasiHttpHooks for Hooks {
 
 /// Waits for the head of a response no longer than the guest's options allow: for upstreams that have no connecting of their
 /// own to be timed. The two limits before the first byte count together, and a `connect-timeout` alone limits nothing here.
-pub(crate) async fn within(
-    timeouts: Timeouts,
-    clock: Option<Clock>,
-    answer: Answer,
-) -> Result<http::Response<WasiBody>, ErrorCode> {
+pub(crate) fn within(timeouts: Timeouts, clock: Option<&Clock>, answer: Answer) -> Answer {
     let Some(first_byte) = timeouts.first_byte else {
-        return answer.await;
+        return answer;
     };
     let limit = first_byte.saturating_add(timeouts.connect.unwrap_or_default());
-    let limit: Limit = match clock {
-        Some(clock) => Box::pin(clock.limit(limit, false)),
-        None => Box::pin(tokio::time::sleep(limit)),
-    };
-    tokio::select! {
-        biased;
-        answer = answer => answer,
-        () = limit => Err(read_timeout()),
-    }
+    let end = clock.map(|clock| clock.limit(limit, false));
+    Box::pin(async move {
+        let end: Limit = match end {
+            Some(end) => Box::pin(end),
+            None => Box::pin(tokio::time::sleep(limit)),
+        };
+        tokio::select! {
+            biased;
+            answer = answer => answer,
+            () = end => Err(read_timeout()),
+        }
+    })
 }
 
 /// The end of a time.

@@ -170,33 +170,52 @@ enum Who {
 }
 
 /// In the list of what is waited for, for as long as it is.
-struct Awaited<'a> {
-    time: &'a Time,
+struct Awaited {
+    time: Arc<Time>,
     end: u64,
 }
 
-impl<'a> Awaited<'a> {
-    fn new(time: &'a Time, end: u64) -> Self {
+impl Awaited {
+    fn new(time: &Arc<Time>, end: u64) -> Self {
         let now = time.now();
         let mut ends = lock(&time.ends);
         ends.retain(|end| *end > now);
         ends.push(end);
-        Self { time, end }
+        Self { time: time.clone(), end }
     }
 
-    /// A timer of the guest's is over. It stays in the list until somebody waits again, so that none of the guest's others, which
-    /// it may wait for in the same turn, is the first as well.
-    fn stay(self) {
-        std::mem::forget(self);
+    /// Waits until then: no longer than until all others wait, too, and for later times.
+    async fn pass(&self, who: Who) {
+        let time = &self.time;
+        // all that are waited for together are in the list then
+        tokio::task::yield_now().await;
+        let mut left = Duration::from_nanos(self.end.saturating_sub(time.now()));
+        while time.now() < self.end && !left.is_zero() {
+            let quiet = time.busy.load(Ordering::Acquire) == 0;
+            let runs = who == Who::Other && time.turn.load(Ordering::SeqCst);
+            if quiet && !runs && self.is_first(who) {
+                break;
+            }
+            let pause = LOOK.min(left);
+            tokio::time::sleep(pause).await;
+            left -= pause;
+        }
+        time.passed.fetch_max(self.end, Ordering::AcqRel);
     }
 
     fn is_first(&self, who: Who) -> bool {
         let now = self.time.now();
         lock(&self.time.ends).iter().all(|end| *end >= self.end || (who == Who::Other && *end <= now))
     }
+
+    /// A timer of the guest's is over. Its end stays in the list until somebody waits again, so that none of the guest's others,
+    /// which it may wait for in the same turn, is the first as well.
+    fn stay(&self) {
+        lock(&self.time.ends).push(self.end);
+    }
 }
 
-impl Drop for Awaited<'_> {
+impl Drop for Awaited {
     fn drop(&mut self) {
         let mut ends = lock(&self.time.ends);
         if let Some(place) = ends.iter().position(|end| *end == self.end) {
@@ -209,35 +228,14 @@ impl Drop for Awaited<'_> {
 const LOOK: Duration = Duration::from_millis(1);
 
 impl Clock {
-    /// Waits until then: no longer than until all others wait, too, and for later times. What it gives is in the list still.
-    async fn wait(&self, end: u64, who: Who) -> Awaited<'_> {
-        let time = &*self.0;
-        let awaited = Awaited::new(time, end);
-        // all that are waited for together are in the list then
-        tokio::task::yield_now().await;
-        let mut left = Duration::from_nanos(end.saturating_sub(time.now()));
-        while time.now() < end && !left.is_zero() {
-            let quiet = time.busy.load(Ordering::Acquire) == 0;
-            let runs = who == Who::Other && time.turn.load(Ordering::SeqCst);
-            if quiet && !runs && awaited.is_first(who) {
-                break;
-            }
-            let pause = LOOK.min(left);
-            tokio::time::sleep(pause).await;
-            left -= pause;
-        }
-        time.passed.fetch_max(end, Ordering::AcqRel);
-        awaited
-    }
-
     fn after(&self, duration: Duration) -> u64 {
         self.0.now().saturating_add(u64::try_from(duration.as_nanos()).unwrap_or(u64::MAX))
     }
 
-    /// A limit of time on what an upstream does. `in_turn`: it is waited for in the guest's own turns.
+    /// A limit of time on what an upstream does, from now on. `in_turn`: it is waited for in the guest's own turns.
     pub fn limit(&self, duration: Duration, in_turn: bool) -> impl Future<Output = ()> + Send + use<> {
-        let (clock, end) = (self.clone(), self.after(duration));
-        async move { drop(clock.wait(end, if in_turn { Who::Guest } else { Who::Other }).await) }
+        let awaited = Awaited::new(&self.0, self.after(duration));
+        async move { awaited.pass(if in_turn { Who::Guest } else { Who::Other }).await }
     }
 
     /// A request of the guest's, which somebody works on from now on.
@@ -308,11 +306,10 @@ impl Pace {
 
     /// Whoever answers does nothing for so long.
     pub async fn sleep(self, duration: Duration) {
-        let asleep = Asleep::new(&self.request);
-        let awaited = self.clock.wait(self.clock.after(duration), Who::Other).await;
-        // in this order: in between, nobody else may seem to be the first while nobody works
-        drop(asleep);
-        drop(awaited);
+        // first this, and last to go: nobody else may seem to be the first while nobody works
+        let awaited = Awaited::new(&self.clock.0, self.clock.after(duration));
+        let _asleep = Asleep::new(&self.request);
+        awaited.pass(Who::Other).await;
     }
 }
 
@@ -389,7 +386,9 @@ struct Timer {
 #[async_trait]
 impl Pollable for Timer {
     async fn ready(&mut self) {
-        self.clock.wait(self.end, Who::Guest).await.stay();
+        let awaited = Awaited::new(&self.clock.0, self.end);
+        awaited.pass(Who::Guest).await;
+        awaited.stay();
     }
 }
 

@@ -700,3 +700,33 @@ class Answering:
     def __exit__(self, *_: object) -> None:
         self.thread.join()
         self.listener.close()
+
+
+async def test_a_body_that_nobody_wants_any_more_is_no_failure(app: AppMaker, caplog: pytest.LogCaptureFixture) -> None:
+    """Whoever makes it is cancelled, as a task is; its guest goes on, and nobody is told of a failure."""
+    ended: list[str] = []
+
+    async def halting(name: str) -> AsyncIterator[bytes]:
+        try:
+            yield b"one "
+            await asyncio.sleep(3600)
+        finally:
+            ended.append(name)
+
+    async def halting_at_once() -> AsyncIterator[bytes]:
+        try:
+            await asyncio.sleep(3600)
+            yield b"never"
+        finally:
+            ended.append("request")
+
+    async def upstream(request: wasgi.Request) -> wasgi.Response:
+        return wasgi.Response(body=halting("response"))
+
+    made = app(outgoing=upstream)
+    response = await made.handle_async(get("/fetch?url=https://a/&between-bytes-ms=20"))
+    assert await response.aread() == b"one [broken: Some(ErrorCode::ConnectionReadTimeout)]"
+    response = await made.handle_async(post("/let-go?ms=100", halting_at_once()))
+    assert await response.aread() == b"Ok(0)"
+    assert ended == ["response", "request"]
+    assert caplog.records == []

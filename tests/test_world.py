@@ -52,6 +52,48 @@ def test_timers_that_end_together(app: AppMaker) -> None:
     assert Client(app(world=World())).get("/first?ms=1000&other-ms=1000").text == "[0, 1] at 1000000000"
 
 
+@pytest.mark.parametrize(
+    ("patience", "first"),
+    [(3_600_000, "[0] at 60000000000"), (60_001, "[0] at 60000000000"), (59_999, "[1] at 59999000000")],
+)
+def test_delays_take_the_worlds_time(app: AppMaker, patience: int, first: str) -> None:
+    """Whoever's time ends first, the guest's or the upstream's, is first, however long that is."""
+    upstream = Upstream()
+    upstream.any().delays(60)
+    made = app(world=World(), outgoing=upstream)
+    url = f"/first?ms={patience}&other-ms=7200000&url=https://a/"
+    assert [Client(made).get(url).text for _ in range(20)] == [first] * 20
+
+
+def test_requests_that_wait_together(app: AppMaker) -> None:
+    upstream = Upstream()
+    upstream.get("https://a/0").respond(text="slow").delays(7200)
+    upstream.get("https://a/1").respond(text="quick").delays(3600)
+    upstream.get("https://a/2").respond(text="at once")
+    made = app(world=World(), outgoing=upstream)
+    assert Client(made).get("/fetch-many?url=https://a/&n=3").text == "slow,quick,at once"
+
+
+def test_pauses_take_the_worlds_time(app: AppMaker) -> None:
+    upstream = Upstream()
+    upstream.any().respond(stream=[b"one ", 3600.0, b"two ", 3600.0, b"three"])
+    made = app(world=World(), outgoing=upstream)
+    assert Client(made).get("/fetch?url=https://a/").text == "one two three"
+
+
+def test_limits_of_a_guest_are_the_worlds_time_too(app: AppMaker) -> None:
+    upstream = Upstream()
+    upstream.any("https://late/").delays(3600)
+    upstream.any("https://halting/").respond(stream=[b"one ", 3600.0, b"two"])
+    made = app(world=World(), outgoing=upstream)
+    client = Client(made)
+    assert client.get("/fetch?url=https://late/&first-byte-ms=3600001").status == 200
+    assert client.get("/fetch?url=https://late/&first-byte-ms=3599999").text == "ErrorCode::ConnectionReadTimeout"
+    assert client.get("/fetch?url=https://halting/&between-bytes-ms=3600001").text == "one two"
+    broken = client.get("/fetch?url=https://halting/&between-bytes-ms=3599999").text
+    assert broken == "one [broken: Some(ErrorCode::ConnectionReadTimeout)]"
+
+
 def test_a_guest_is_no_less_patient_with_others(app: AppMaker) -> None:
     """What it asks for comes in a moment, its timer would end in a minute: that is what happens."""
     asked = threading.Event()
@@ -65,13 +107,6 @@ def test_a_guest_is_no_less_patient_with_others(app: AppMaker) -> None:
     made = app(world=World(), outgoing=upstream)
     assert Client(made).get("/first?ms=60000&other-ms=60000&url=https://a/").text.startswith("[0] at ")
     assert asked.is_set()
-
-
-def test_its_patience_ends_all_the_same(app: AppMaker) -> None:
-    upstream = Upstream()
-    upstream.any().delays(60)
-    made = app(world=World(), outgoing=upstream)
-    assert Client(made).get("/first?ms=20&other-ms=60000&url=https://a/").text == "[1] at 20000000"
 
 
 async def test_on_an_event_loop(app: AppMaker) -> None:

@@ -341,6 +341,12 @@ impl FeedHandle {
         self.feed.put(None);
     }
 
+    /// Whether nobody wants more of it.
+    #[getter]
+    fn gone(&self) -> bool {
+        lock(&self.feed.state).gone
+    }
+
     fn fail(&self, py: Python<'_>, error: Bound<'_, PyAny>) {
         self.feed.fail(py, &PyErr::from_value(error));
     }

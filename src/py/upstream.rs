@@ -52,17 +52,19 @@ impl Upstream for PyUpstream {
             task: Mutex::new(None),
             _counted: Counted::call(),
         });
-        let lane = self.target.lane();
-        if let Lane::Loop(core) = &lane {
-            core.depends(&call);
-        }
-        lane.submit(Job::Call(call.clone()));
-        let waiting = Waiting(call);
+        let waiting = Waiting(call.clone());
         let answered = Box::pin(async move {
             let _waiting = waiting;
             answer.await.unwrap_or_else(|_| Err(ErrorCode::internal("the upstream gave no answer")))
         });
-        Box::pin(within(timeouts, clock, answered))
+        // before anybody works on it: its time runs
+        let answered = within(timeouts, clock.as_ref(), answered);
+        let lane = self.target.lane();
+        if let Lane::Loop(core) = &lane {
+            core.depends(&call);
+        }
+        lane.submit(Job::Call(call));
+        answered
     }
 }
 

@@ -284,6 +284,17 @@ impl Guest for Probe {
                 after(&arg("then"), number("ms"));
                 text(out, 200, &format!("{came:?}"));
             }
+            // asks for a chunk of the request, lets the body go after a while, works on and answers
+            "/let-go" => {
+                let body = request.consume().unwrap();
+                let stream = body.stream().unwrap();
+                let came = stream.read(1).map(|chunk| chunk.len());
+                sleep(number("ms"));
+                drop(stream);
+                drop(body);
+                sleep(number("ms"));
+                text(out, 200, &format!("{came:?}"));
+            }
             // the answer is complete; then it reads its request, and prints how much of it came
             "/answer-then-read" => {
                 text(out, 200, "done already");
