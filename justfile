@@ -63,6 +63,11 @@ bench-network *options:
     CARGO_PROFILE_DEV_OPT_LEVEL=3 maturin develop --uv
     python -m benches.network {{ target }}/debug/examples/client {{ options }}
 
+# What an exchange costs on fresh and on reused instances.
+bench-reuse *options:
+    CARGO_PROFILE_DEV_OPT_LEVEL=3 maturin develop --uv
+    python -m benches.reuse {{ options }}
+
 # What the fixtures of the pytest plug-in cost a test.
 bench-fixtures *options:
     CARGO_PROFILE_DEV_OPT_LEVEL=3 maturin develop --uv

@@ -278,7 +278,7 @@ def test_a_directory_that_goes_away(app: AppMaker, tmp_path: Path) -> None:
         ({"dirs": {"/x": "/no/such/place"}}, ValueError, "no such directory"),
         ({"dirs": {"/x": 1}}, TypeError, "`dirs` must map"),
         ({"outgoing": "http://x"}, TypeError, "`outgoing` must be callable"),
-        ({"reuse": 1}, TypeError, "`reuse` must be None"),
+        ({"reuse": 1}, TypeError, "not an instance of 'Reuse'"),
         ({"stdout": 1}, TypeError, "`stdout` must be None, a callable or a file"),
     ],
 )

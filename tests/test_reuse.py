@@ -27,7 +27,9 @@ def nothing_waits() -> Iterator[None]:
 
 
 def report(app: wasgi.App, target: str = "/hello") -> wasgi.Report:
-    return Client(app).get(target).report
+    report = Client(app).get(target).report
+    assert report is not None
+    return report
 
 
 def test_an_instance_has_as_many_exchanges_as_it_may(app: AppMaker) -> None:
@@ -53,7 +55,8 @@ async def test_on_an_event_loop(app: AppMaker) -> None:
             response = await made.handle_async(get("/hello"))
             assert await response.aread() == b"Hello, World!"
             ended = await response.finished()
-            assert ended is not None and ended.reused == reused
+            assert ended is not None
+            assert ended.reused == reused
 
 
 def test_it_waits_no_longer_than_it_may(app: AppMaker) -> None:
@@ -108,8 +111,9 @@ def test_each_at_once_has_its_own(app: AppMaker) -> None:
 def test_the_one_that_has_waited_least_is_next(app: AppMaker) -> None:
     with app(reuse=wasgi.Reuse()) as made:
         with made.handle(get("/slow-body?ms=30")) as one, made.handle(get("/slow-body?ms=30")) as two:
-            one.read(), two.read()
-            one.wait(), two.wait()
+            for response in (one, two):
+                response.read()
+                response.wait()
         assert wasgi.stats().idle == 2
         assert [report(made).reused for _ in range(3)] == [1, 2, 3]
 
@@ -208,7 +212,7 @@ def test_each_exchange_has_limits_of_its_own(app: AppMaker) -> None:
     assert [each.reused for each in reports] == list(range(20))
     assert [each.outgoing for each in reports] == [1] * 20
     used = [each.fuel or 0 for each in reports]
-    assert all(0 < one < 1_000_000 for one in used) and sum(used[1:]) > 0
+    assert all(0 < one < 1_000_000 for one in used)
     assert max(used[2:]) < 2 * min(used[2:]), "each is charged what it has used itself"
 
 

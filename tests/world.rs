@@ -71,7 +71,7 @@ fn a_dropped_exchange_leaves_nothing_behind() {
 
 #[test]
 fn guests_that_compute_keep_off_event_loops() {
-    let app = probe(Limits::NONE, None);
+    let app = probe(Limits::NONE);
     assert!(start(&app, "/hello").unwrap().keep_off_loop(), "nobody knows yet how long setting it up takes");
     // one that took long to set up, on a busy machine, counts as heavy, too: some try is not
     let becomes_light = || {

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import difflib
 from collections.abc import Iterable
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, Self
 
 from wasgi import errors
 from wasgi._asked import Asked
@@ -12,7 +12,6 @@ from wasgi._wasgi import Request, Response, Reuse, World
 
 if TYPE_CHECKING:
     from wasgi import _wasgi
-    from wasgi._bridge import Line
     from wasgi.app import App
     from wasgi.headers import Headers
     from wasgi.testing import AsyncClient, Client
@@ -27,7 +26,7 @@ class _Observed:
     def __init__(self, app: App, reuse: Reuse | None) -> None:
         self._upstream = app.outgoing
         self._asked: list[Asked] = []
-        self._printed: list[Line] = []
+        self._printed: list[Any] = []
         self.reused = 0
         self.app: _wasgi.App = app._sibling(
             outgoing=self._answer,
@@ -44,6 +43,12 @@ class _Observed:
             raise errors.HttpRequestDenied
         return await asked.of(self._upstream)
 
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.app.close()
+
     def look(self, request: Asked) -> list[str]:
         """All that an exchange shows, line by line."""
         self._asked.clear()
@@ -55,7 +60,7 @@ class _Observed:
         except (errors.WasgiError, OSError) as error:
             seen = [f"{type(error).__name__}: {error}"]
         else:
-            self.reused += report.reused > 0
+            self.reused += report is not None and report.reused > 0
             seen = [str(response.status), *_fields(response.headers), *_text(response.content)]
             seen += _fields(response.trailers) if response.trailers is not None else []
         # requests that are under way together may come in any order
@@ -73,11 +78,11 @@ def _text(content: bytes) -> list[str]:
 
 
 def check_isolation(app: App | Client | AsyncClient, requests: Iterable[Request | str]) -> None:
-    """Shows what a component lets one exchange see of those before it on the same instance: for apps under `wasgi.Reuse`.
+    """Shows what a component lets one exchange see of those before it: for apps under `wasgi.Reuse`.
 
     Each request is sent to a fresh instance, and all of them, twice, to one that is reused. What the component answers,
     asks its upstream and prints must be the same. The app itself is left alone: its component runs under a
-    `wasgi.testing.World` (its own, if it has one), so that clocks and randomness are the same each time; its upstream is
+    `wasgi.testing.World` (the app's, if it has one), so clocks and randomness are the same each time. Its upstream is
     asked, and must give the same answers each time.
 
     Args:
@@ -85,8 +90,8 @@ def check_isolation(app: App | Client | AsyncClient, requests: Iterable[Request 
         requests: Requests, or URLs to GET; relative ones are the component's.
 
     Raises:
-        AssertionError: Something differs: the message is a diff. Or nothing could be told: fresh instances differ from each
-            other, or no instance was kept.
+        AssertionError: Something differs: the message is a diff. Or nothing could be told: fresh instances differ from
+            each other, or no instance was kept.
 
     Example:
         >>> wasgi.testing.check_isolation(app, ["/login?as=ada", "/whoami"])
@@ -94,35 +99,44 @@ def check_isolation(app: App | Client | AsyncClient, requests: Iterable[Request 
     from wasgi.testing import AsyncClient, Client
 
     client = app if isinstance(app, Client | AsyncClient) else Client(app)
-    wanted: list[Asked] = []
-    for request in requests:
-        made = client._request("GET", request, None, None, None, None, None, None) if isinstance(request, str) else request
-        made.read()
-        wanted.append(Asked.of_read(made))
-    fresh = _Observed(client.app, None)
-    seen = [fresh.look(request) for request in wanted]
-    for request, before in zip(wanted, seen, strict=True):
-        difference = _difference(before, fresh.look(request), "on a fresh instance", "on another fresh instance")
-        if difference:
-            raise AssertionError(
-                f"the component's answers are not its alone: {request} differs on two fresh instances; hint: its upstream must "
-                f"answer the same each time\n\n{difference}"
-            )
-    reused = _Observed(client.app, Reuse(requests=None, idle=None))
-    found, earlier = [], list[str]()
-    with reused.app:
-        for _ in range(_ROUNDS):
-            for request, before in zip(wanted, seen, strict=True):
-                after = f"after {', '.join(earlier[-len(wanted) :])}" if earlier else "on a new one"
-                difference = _difference(before, reused.look(request), "on a fresh instance", f"{request} {after}")
-                if difference:
-                    found.append(difference)
-                earlier.append(str(request))
+    wanted = [_read(client._made("GET", request, {}) if isinstance(request, str) else request) for request in requests]
+    if not wanted:
+        raise AssertionError("nothing was checked: there are no requests")
+    seen = _on_fresh_instances(client.app, wanted)
+    with _Observed(client.app, Reuse(requests=None, idle=None)) as reused:
+        found, earlier = [], list[str]()
+        for request, fresh in [*zip(wanted, seen, strict=True)] * _ROUNDS:
+            title = f"{request} after {', '.join(earlier[-len(wanted) :])}" if earlier else f"{request} on a new one"
+            found += _difference(fresh, reused.look(request), title)
+            earlier.append(str(request))
     if found:
-        raise AssertionError("the component lets exchanges see what was before them\n\n" + "\n\n".join(found))
+        raise AssertionError("\n\n".join(["the component lets exchanges see what was before them", *found]))
     if not reused.reused:
-        raise AssertionError("nothing was checked: no instance served two of these requests (see `wasgi.Reuse`)")
+        raise AssertionError(
+            "nothing was checked: no instance had two of these exchanges, for none was kept (`wasgi.Reuse` says which "
+            "are)"
+        )
 
 
-def _difference(before: list[str], after: list[str], one: str, other: str) -> str:
-    return "\n".join(difflib.unified_diff(before, after, one, other, lineterm="", n=1))
+def _read(request: Request) -> Asked:
+    request.read()
+    return Asked.of_read(request)
+
+
+def _on_fresh_instances(app: App, wanted: list[Asked]) -> list[list[str]]:
+    """What is seen there, which must be the same twice for anything to be told by it."""
+    with _Observed(app, None) as observed:
+        seen = [observed.look(request) for request in wanted]
+        for request, fresh in zip(wanted, seen, strict=True):
+            if difference := _difference(fresh, observed.look(request), "on another fresh instance"):
+                raise AssertionError(
+                    f"{request} differs on two fresh instances, so nothing can be told of reused ones; hint: its "
+                    f"upstream must answer the same each time\n\n{difference[0]}"
+                )
+    return seen
+
+
+def _difference(fresh: list[str], other: list[str], title: str) -> list[str]:
+    """A diff, or none."""
+    lines = list(difflib.unified_diff(fresh, other, "on a fresh instance", title, lineterm="", n=1))
+    return ["\n".join(lines)] if lines else []

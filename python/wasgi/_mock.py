@@ -128,8 +128,8 @@ class Route:
             content: Its body: one of these four.
             text: As UTF-8.
             json: As JSON.
-            stream: Chunks; a number among them is a pause of so many seconds, of the `World`'s time if the app has one. Or a
-                function that gives chunks.
+            stream: Chunks; a number among them is a pause of so many seconds, of the `World`'s time if the app has one.
+                Or a function that gives chunks.
             trailers: The fields after the body.
 
         Raises:

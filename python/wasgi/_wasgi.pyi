@@ -39,6 +39,7 @@ __all__ = [
     "Report",
     "Request",
     "Response",
+    "Reuse",
     "Route",
     "Stats",
     "Timeouts",
@@ -247,14 +248,15 @@ class Dir:
 class Reuse:
     """On what terms the instances of an `App` have one exchange after another.
 
-    For components that take long to instantiate (Python, JavaScript: 10 to 100 times the requests). What a guest keeps in
-    its memory meets its next exchange, whoever's that is: `wasgi.testing.check_isolation` shows what a component lets
-    through. An exchange's time, fuel, requests, lines and world are its own all the same, and what a guest has kept of an
-    earlier one (bodies, requests that it has sent) leads nowhere.
+    For components that take long to instantiate. What a guest keeps in its memory meets its next exchange, whoever's
+    that is: `wasgi.testing.check_isolation` shows what a component lets through. An exchange's time, fuel, outgoing
+    requests, lines and world are its own all the same, and what a guest has kept of an earlier one (its bodies, the
+    requests that it has sent) leads nowhere.
 
-    An instance is kept if its guest has returned, has finished all bodies that it had begun, and holds no more than three
-    quarters of ``Limits.memory`` and ``Limits.handles``. At most half of the pool (512 instances in a process, mostly)
-    wait at once; `Stats.idle` counts them. `Report.reused` says of each exchange what its instance had before.
+    An instance is kept if its guest has answered and returned, has finished all bodies that it had begun, waits for no
+    answer, and holds no more than three quarters of ``Limits.memory`` and ``Limits.handles``. At most half of the pool
+    (512 instances in a process, mostly) wait at once; `Stats.idle` counts them. `Report.reused` says of an exchange how
+    many its instance had before.
 
     Args:
         requests: How many exchanges an instance has. None: as many as come.
@@ -372,10 +374,10 @@ class App:
 class World:
     """A guest's world that is the same each time, for ``App(world=...)``: two runs give the same bytes.
 
-    Each exchange finds it anew. Its clocks stand still but for sleeps, which take no time: when everybody who takes part
-    waits for a time to come, the first of those times has come. Those are the guest's timers, the limits of its
-    request-options, and the delays and pauses of `wasgi.testing.Upstream`. While anybody else works on a request of the
-    guest's, its timers take their time, so that its patience ends no sooner than it would.
+    Each exchange finds it anew. Its clocks stand still but for sleeps, which take no time: when everybody who takes
+    part waits for a time to come, the first of those times has come. Those are the guest's timers, the limits of its
+    request-options, and the delays and pauses of `wasgi.testing.Upstream`. While anybody else works on a request of
+    the guest's, its timers take their time, so that its patience ends no sooner than it would.
 
     Args:
         seed: Of its random bytes, 0 to 2**64 - 1. They stay the same from run to run of one version of wasgi.

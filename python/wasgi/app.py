@@ -28,7 +28,7 @@ def _asgi() -> ModuleType:
 
 
 class App(_wasgi.App):
-    """A component, and the terms on which its guests run. Each exchange gets a fresh instance, unless ``reuse`` is given.
+    """A component, and the terms on which its guests run. Each exchange gets a fresh instance, but for ``reuse``.
 
     It is called by `handle` and `handle_async`, and it is itself an ASGI 3 application: mount it, or give it to a
     server. There it streams both ways, stops its guest when the client goes away, and answers with a small

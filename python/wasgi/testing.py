@@ -133,7 +133,7 @@ class _Base(Generic[T]):
         finally:
             exchange.seconds = time.perf_counter() - begun
 
-    def _streamed(self, method: str, url: str, options: dict[str, Any]) -> Request:
+    def _made(self, method: str, url: str, options: dict[str, Any]) -> Request:
         parts = [options.pop(name, None) for name in ("params", "headers", "content", "json", "data", "trailers")]
         if options:
             raise TypeError(f"`stream` takes no `{next(iter(options))}`")
@@ -230,7 +230,7 @@ class Client(_Base[Response]):
     @contextlib.contextmanager
     def stream(self, method: str, url: str, **options: Any) -> Iterator[Response]:
         """Sends a request; the response is there as soon as its head is, and is closed in the end."""
-        request = self._streamed(method, url, options)
+        request = self._made(method, url, options)
         with self._noted(request) as exchange:
             exchange.outcome = self.app._handle_within(request, self.timeout)
             with exchange.outcome as response:
@@ -268,7 +268,7 @@ class AsyncClient(_Base[Coroutine[Any, Any, Response]]):
         """Sends a request; the response is there as soon as its head is, and is closed in the end."""
         import asyncio
 
-        request = self._streamed(method, url, options)
+        request = self._made(method, url, options)
         with self._noted(request) as exchange:
             async with asyncio.timeout(self.timeout):
                 exchange.outcome = await self.app.handle_async(request)
