@@ -57,6 +57,21 @@ struct State {
     /// It has ended, whatever its handles know of that.
     ended: AtomicBool,
     traffic: Arc<AtomicU64>,
+    /// How it failed, until a request is told.
+    failure: Mutex<Option<hyper::Error>>,
+}
+
+impl State {
+    fn failed<T>(&self, ended: Result<T, hyper::Error>) {
+        if let Err(error) = ended {
+            *lock(&self.failure) = Some(error);
+        }
+    }
+
+    /// What has ended a request: one that had not begun knows only that its connection is gone.
+    fn why(&self, error: hyper::Error) -> hyper::Error {
+        if error.is_canceled() { lock(&self.failure).take().unwrap_or(error) } else { error }
+    }
 }
 
 /// Kept by a connection's socket: says that it has ended before it gives the permit back.
@@ -186,6 +201,7 @@ impl Pool {
             streams: AtomicUsize::new(STREAMS),
             ended: AtomicBool::new(false),
             traffic: link.wire.received(),
+            failure: Mutex::default(),
         });
         link.wire.keep(Ending { state: state.clone(), _permit: permit });
         let io = TokioIo::new(link.wire);
@@ -207,14 +223,19 @@ impl Pool {
             tokio::spawn(std::future::poll_fn(move |cx| {
                 let polled = Pin::new(&mut connection).poll(cx);
                 state.streams.store(connection.current_max_send_streams(), Ordering::Relaxed);
-                polled
+                // before the requests that lie in it are told that it is gone
+                polled.map(|ended| state.failed(ended))
             }));
             Sender::Http2(sender)
         } else {
             let mut builder = http1::Builder::new();
             builder.max_header_size(head).max_buf_size(head.max(64 << 10));
             let (sender, connection) = builder.handshake(io).await?;
-            tokio::spawn(connection);
+            let state = state.clone();
+            tokio::spawn(async move {
+                let mut connection = Box::pin(connection);
+                state.failed(connection.as_mut().await);
+            });
             Sender::Http1(sender)
         };
         Ok(Connection { sender, address, relay, born: Instant::now(), state, kept: false })
@@ -301,7 +322,7 @@ impl Lease {
         };
         answered.map_err(|mut error| Unanswered {
             request: error.take_message(),
-            error: error.into_error(),
+            error: state.why(error.into_error()),
             silent: state.traffic.load(Ordering::Relaxed) == before,
         })
     }
