@@ -209,7 +209,7 @@ class TestComplaints:
             await ask(upstream, "GET", "https://api.example.com/users/2")
         assert upstream.complaints() == [
             "the component asked for what no route answers: GET https://api.example.com/users/2\n"
-            "the nearest route is: GET https://api.example.com/users/1 headers {'accept': 'application/json'}\n"
+            "the nearest route is: GET https://api.example.com/users/1 with header accept: application/json\n"
             "  url\n"
             "    wanted  https://api.example.com/users/1\n"
             "    came    https://api.example.com/users/2\n"
@@ -224,7 +224,7 @@ class TestComplaints:
 
     async def test_what_was_not_used(self, upstream: testing.Upstream) -> None:
         upstream.get(URL, json={"a": 1})
-        assert upstream.complaints() == [f'a route was never used: GET {URL} json {{"a": 1}}']
+        assert upstream.complaints() == [f'a route was never used: GET {URL} with json {{"a": 1}}']
         upstream.allow_unused = True
         upstream.check()
 
@@ -245,7 +245,7 @@ class TestComplaints:
         upstream.any(where=lambda asked: asked.json()["name"] == "Ada")
         with pytest.raises(ValueError, match="Expecting value"):
             await ask(upstream, "GET", URL, body=b"no json")
-        assert "the test's own upstream failed: JSONDecodeError" in upstream.complaints()[0]
+        assert "the test's own upstream failed: json.decoder.JSONDecodeError" in upstream.complaints()[0]
 
     async def test_what_was_asked(self, upstream: testing.Upstream) -> None:
         route = upstream.post(URL).respond(201)

@@ -32,6 +32,14 @@ def test_each_request_rolls_anew(wasgi_app: Callable[..., Client]) -> None:
     assert app.get("/roll?count=20").text != app.get("/roll?count=20").text
 
 
+def test_what_rolls_tell_of_those_before(wasgi_app: Callable[..., Client]) -> None:
+    """Python's generator goes on where it was, on an instance that is reused; nothing else meets the next request."""
+    dice = wasgi_app("dice.wasm")
+    wasgi.testing.check_isolation(dice, ["/roll?count=0", "/openapi.json", "/nowhere"])
+    with pytest.raises(AssertionError, match="see what was before"):
+        wasgi.testing.check_isolation(dice, ["/roll?count=20"])
+
+
 @given(count=st.integers(1, 100), sides=st.integers(2, 1000))
 def test_any_dice(dice: Client, count: int, sides: int) -> None:
     answer = dice.get("/roll", params={"count": count, "sides": sides}).json()

@@ -7,7 +7,7 @@ from collections.abc import Callable
 import pytest
 
 import wasgi
-from wasgi.testing import Client, Upstream
+from wasgi.testing import Client, Upstream, World
 
 API = "https://api.example.com/v1"
 
@@ -40,10 +40,19 @@ def test_once_more_is_enough(greeter: Client, upstream: Upstream, fault: str) ->
     assert greeter.get("/greet/1").text == "Hello, Ada"
 
 
-def test_an_api_that_is_too_slow(greeter: Client, upstream: Upstream) -> None:
-    upstream.any().delays(2.5).then.respond(json={"name": "Ada"})
+def test_an_api_that_is_too_slow(wasgi_app: Callable[..., Client], upstream: Upstream) -> None:
+    """For two seconds, of a time in which an hour takes none."""
+    upstream.any().delays(3600).then.respond(json={"name": "Ada"}).delays(1.9)
+    greeter = wasgi_app("greeter.wasm", env={"API": API}, world=World())
     assert greeter.get("/greet/1").text == "Hello, Ada"
-    assert upstream.calls[0].request.url == f"{API}/users/1"
+    assert [call.request.url for call in upstream.calls] == [f"{API}/users/1"] * 2
+
+
+def test_users_see_nothing_of_each_other(greeter: Client, upstream: Upstream) -> None:
+    """Not on one instance either: it may be served with `wasgi.Reuse`."""
+    upstream.get(f"{API}/users/1").respond(json={"name": "Ada"})
+    upstream.get(f"{API}/users/2").respond(json={"name": "Grace"})
+    wasgi.testing.check_isolation(greeter, ["/greet/1", "/greet/2", "/"])
 
 
 @pytest.mark.parametrize(

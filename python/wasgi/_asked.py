@@ -165,17 +165,22 @@ class Wanted:
         return far
 
     def __str__(self) -> str:
-        parts = [self.method or "any", _shown(self.url) if self.url is not None else "URL"]
-        parts += [
-            f"{kind} {dict(found)}" for kind, found in (("query", self.query), ("headers", self.headers)) if found
-        ]
+        more = [f"query {name}={_shown(value)}" for name, value in self.query.items()]
+        more += [f"header {name}: {_shown(value)}" for name, value in self.headers.items()]
         if self.content is not None:
-            parts.append(f"content {self.content!r}")
+            more.append(f"content {self.content!r}")
         if self.json is not NOTHING:
-            parts.append(f"json {_json.dumps(self.json)}")
+            more.append(f"json {_json.dumps(self.json)}")
         if self.where is not None:
-            parts.append(f"where {getattr(self.where, '__name__', 'a predicate')}")
-        return " ".join(parts)
+            more.append(f"predicate {getattr(self.where, '__name__', '')}".rstrip())
+        head = f"{self.method or 'any'} {_shown(self.url) if self.url is not None else 'URL'}"
+        return f"{head} with {', '.join(more)}" if more else head
+
+
+def told(error: BaseException) -> str:
+    """An exception on one line."""
+    first, *_ = str(error).splitlines() or [""]
+    return f"{type(error).__name__}: {first}" if first else type(error).__name__
 
 
 def _rooted(url: str) -> str:

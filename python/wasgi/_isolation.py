@@ -16,6 +16,8 @@ if TYPE_CHECKING:
     from wasgi.headers import Headers
     from wasgi.testing import AsyncClient, Client
 
+__tracebackhide__ = True  # in pytest's reports: a test's own line is what is wanted there
+
 _ROUNDS = 2
 """Each request follows on each other one then, itself and those behind it included."""
 

@@ -9,18 +9,21 @@ import asyncio
 import difflib
 import inspect
 import json as _json
+import traceback
 from collections.abc import AsyncIterable, AsyncIterator, Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Self
 
 from wasgi import errors
-from wasgi._asked import NOTHING, Asked, Text, Wanted
+from wasgi._asked import NOTHING, Asked, Text, Wanted, told
 from wasgi._wasgi import Request, Response
 from wasgi.headers import Headers
 
 if TYPE_CHECKING:
     from wasgi._cassette import Cassette
     from wasgi._wasgi import _Upstream
+
+__tracebackhide__ = True  # in pytest's reports: a test's own line is what is wanted there
 
 Fault = str | BaseException | type[BaseException]
 
@@ -56,9 +59,9 @@ class Call:
 
     def __str__(self) -> str:
         outcome = self.outcome
-        return (
-            f"{self.request} -> {outcome!r}" if isinstance(outcome, BaseException) else f"{self.request} -> {outcome}"
-        )
+        if self.route is None and isinstance(outcome, errors.DestinationNotFound):
+            return f"{self.request} -> nobody answers it"
+        return f"{self.request} -> {told(outcome) if isinstance(outcome, BaseException) else outcome}"
 
 
 @dataclass
@@ -197,6 +200,10 @@ class Route:
         return f"<wasgi.testing.Route {self.wanted}>"
 
 
+def _whole(error: BaseException) -> str:
+    return "".join(traceback.format_exception_only(error)).rstrip()
+
+
 async def _pause(request: Request, seconds: float) -> None:
     """Of the guest's time, which is its `World`'s, if it has one."""
     staged = request._pause(seconds)
@@ -321,13 +328,14 @@ class Upstream:
     async def __call__(self, request: Request) -> Response:
         """Answers: what ``App(outgoing=...)`` calls."""
         asked = await Asked.read(request)
+        call = Call(asked, None)
+        self.calls.append(call)
         try:
-            route = next((route for route in self.routes if not route.wanted.mismatches(asked)), None)
+            route = call.route = next((route for route in self.routes if not route.wanted.mismatches(asked)), None)
         except Exception as error:  # of a predicate
+            call.outcome = error
             self._failures.append(error)
             raise
-        call = Call(asked, route)
-        self.calls.append(call)
         if route is None:
             return await self._otherwise(asked, call)
         answer = route._turn()
@@ -358,11 +366,13 @@ class Upstream:
 
     def complaints(self) -> list[str]:
         """What is wrong: requests that no route fits, routes that nothing has used, code of the test that failed."""
-        found = [f"the test's own upstream failed: {error!r}" for error in self._failures]
+        found = [f"the test's own upstream failed: {_whole(error)}" for error in self._failures]
         if self.cassette is not None:
             found += self.cassette.complaints()
         elif not self.allow_unmatched:
-            unmatched = [call.request for call in self.calls if call.route is None]
+            unmatched = [
+                call.request for call in self.calls if call.route is None and call.outcome not in self._failures
+            ]
             found += [self._unmatched(asked) for asked in unmatched]
         if not self.allow_unused:
             found += [f"a route was never used: {route.wanted}" for route in self.routes if not route.called]

@@ -159,6 +159,7 @@ def pytest_sessionstart(session: pytest.Session) -> None:
 
 def _find(config: pytest.Config, source: str | Path) -> Path:
     """A component's file: by its name in `wasgi_components`, or relative to the root of the project."""
+    __tracebackhide__ = True
     folders = [*config.getini("wasgi_components"), config.rootpath]
     for folder in folders:
         if (found := Path(folder) / source).is_file():
@@ -176,6 +177,7 @@ def wasgi_component(pytestconfig: pytest.Config) -> Callable[..., wasgi.Componen
     loaded = pytestconfig.stash[_components]
 
     def load(source: str | Path | bytes | wasgi.Component) -> wasgi.Component:
+        __tracebackhide__ = True
         if isinstance(source, bytes | wasgi.Component):
             return wasgi.Component(source) if isinstance(source, bytes) else source
         name = str(source)
@@ -199,7 +201,7 @@ def upstream(request: pytest.FixtureRequest) -> Upstream:
     for mark in request.node.iter_markers("wasgi_upstream"):
         for name, value in mark.kwargs.items():
             if name not in ("allow_unmatched", "allow_unused"):
-                raise pytest.UsageError(f"the mark `wasgi_upstream` takes no `{name}`")
+                pytest.fail(f"the mark `wasgi_upstream` takes no `{name}`", pytrace=False)
             setattr(made, name, value)
     for mark in request.node.iter_markers("wasgi_cassette"):
         made.cassette = _cassette(request, **mark.kwargs)
@@ -221,9 +223,10 @@ def _cassette(request: pytest.FixtureRequest, path: str | None = None, **options
     elif mode == "all" or options.get("upstream") is not None:
         options["record"] = True
     else:
-        raise pytest.UsageError(
+        pytest.fail(
             f"there is no cassette {file}, and nobody to record: "
-            "`@pytest.mark.wasgi_cassette(upstream=wasgi.Network([...]))`"
+            "`@pytest.mark.wasgi_cassette(upstream=wasgi.Network([...]))`",
+            pytrace=False,
         )
     return Cassette(file, **options)
 
@@ -243,6 +246,7 @@ def _clients(
         timeout: float | None = seconds,
         **options: Any,
     ) -> Any:
+        __tracebackhide__ = True
         options.setdefault("outgoing", upstream)
         if upstream.cassette is not None:
             options.setdefault("world", upstream.cassette.world)

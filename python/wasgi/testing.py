@@ -22,7 +22,7 @@ from typing import TYPE_CHECKING, Any, Generic, Self, TypeVar
 from urllib.parse import urlencode, urljoin
 
 from wasgi import errors
-from wasgi._asked import Asked
+from wasgi._asked import Asked, told
 from wasgi._cassette import Cassette
 from wasgi._isolation import check_isolation
 from wasgi._mock import Call, Fault, Route, Upstream
@@ -48,6 +48,8 @@ __all__ = [
     "events",
     "every_error_code",
 ]
+
+__tracebackhide__ = True  # in pytest's reports: a test's own line is what is wanted there
 
 
 def every_error_code() -> list[str]:
@@ -75,7 +77,8 @@ class Exchange:
             report = self.outcome.report
             cost = f", {report.memory >> 10} KiB, {report.outgoing} outgoing" if report is not None else ""
             return f"{line} -> {self.outcome.status} in {self.seconds * 1e3:.1f} ms{cost}"
-        return f"{line} -> {self.outcome!r} in {self.seconds * 1e3:.1f} ms"
+        outcome = told(self.outcome) if self.outcome is not None else "nothing yet"
+        return f"{line} -> {outcome} ({self.seconds * 1e3:.1f} ms)"
 
 
 _KEPT = 100
