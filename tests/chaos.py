@@ -101,6 +101,13 @@ ROUTES = [
     route(2, "/proxy?method=POST&url=http://up/echoes", content=BODY, body="chunks"),
     route(1, "/work-after?url=http://up/answers", content=b"done already"),
     route(1, "/fetch?url=http://up/calls-again", content=b"Hello, World!"),
+    # what a guest keeps of an exchange that its instance has before others
+    route(1, "/keep?what=body", content=b"kept it", body="chunks"),
+    route(1, "/keep?what=stream", content=b"kept it", body="endless"),
+    route(1, "/keep?what=future&url=http://up/hangs", content=b"kept it"),
+    route(1, "/keep?what=response-stream&url=http://up/streams", content=b"kept it"),
+    route(1, "/keep?what=response-body&url=http://up/streams", content=b"kept it"),
+    route(1, "/keep?what=out", "NoResponseError"),
 ]
 WEIGHTS = list(itertools.accumulate(route.weight for route in ROUTES))
 ACTS = ["read"] * 6 + ["chunks", "close", "drop", "wait", "cancel"]
@@ -198,13 +205,15 @@ class Chaos:
         upstream = Upstream()
         limits = {"memory": 32 << 20, "concurrency": 64, "queue": 1000}
         self.apps = {
-            (strict, is_async): wasgi.App(
+            (strict, is_async, is_reused): wasgi.App(
                 component,
                 outgoing=upstream.awaited if is_async else upstream.blocking,
                 limits=wasgi.Limits(timeout=0.03 if strict else 60.0, **limits),
+                reuse=wasgi.Reuse(requests=20, idle=0.01) if is_reused else None,
             )
             for strict in (False, True)
             for is_async in (False, True)
+            for is_reused in (False, True)
         }
         # what an upstream calls has an app of its own, or the queue would wait for itself
         self.again = wasgi.App(component)
@@ -223,7 +232,7 @@ class Chaos:
             act = "read"
         if chosen.target == "/endless" and act in ("read", "chunks", "wait"):
             act = "close"
-        app = self.apps[chosen.strict, is_async if dice.random() < 0.7 else not is_async]
+        app = self.apps[chosen.strict, is_async if dice.random() < 0.7 else not is_async, dice.random() < 0.5]
         body: Any = None
         if chosen.body == "whole":
             body = BODY
@@ -340,7 +349,19 @@ def left_over() -> dict[str, int]:
     """What must be zero when all is done."""
     gc.collect()
     stats = wasgi.stats()
-    names = ("exchanges", "queued", "outgoing", "calls", "feeds", "tasks", "slots", "memories", "stacks", "memory")
+    names = [
+        "exchanges",
+        "queued",
+        "outgoing",
+        "calls",
+        "feeds",
+        "idle",
+        "tasks",
+        "slots",
+        "memories",
+        "stacks",
+        "memory",
+    ]
     return {name: count for name in names if (count := getattr(stats, name))}
 
 

@@ -738,7 +738,8 @@ fn fetch_many(url: &str, n: u64, out: ResponseOutparam) {
     let mut waiting: Vec<usize> = (0..futures.len()).collect();
     while !waiting.is_empty() {
         let pollables: Vec<_> = waiting.iter().map(|&i| futures[i].subscribe()).collect();
-        let ready = poll::poll(&pollables.iter().collect::<Vec<_>>());
+        let mut ready = poll::poll(&pollables.iter().collect::<Vec<_>>());
+        ready.sort_unstable(); // they come in any order
         drop(pollables);
         for &position in ready.iter().rev() {
             let i = waiting.remove(position as usize);
