@@ -341,6 +341,64 @@ def test_workers_of_xdist(pytester: pytest.Pytester) -> None:
     assert (pytester.path / "built").read_text() == "x"
 
 
+def test_doctests(pytester: pytest.Pytester) -> None:
+    """What their components have asked fails them, too."""
+    pytester.makepyfile(
+        good='''
+        def greet():
+            """Greets.
+
+            >>> app = getfixture("wasgi_app")("hello.wasm")
+            >>> app.get("/").text
+            'Hello, World!'
+            """
+        ''',
+        bad='''
+        def fetch():
+            """Fetches what nobody answers.
+
+            >>> app = getfixture("wasgi_app")("probe.wasm")
+            >>> app.get("/fetch?url=https://nowhere/").status
+            502
+            """
+        ''',
+    )
+    result = pytester.runpytest("--doctest-modules")
+    result.assert_outcomes(passed=1, failed=1)
+    result.stdout.fnmatch_lines(["the component asked for what no route answers: GET https://nowhere/ *"])
+
+
+@pytest.mark.parametrize("seed", [1, 2])
+def test_in_any_order(pytester: pytest.Pytester, seed: int) -> None:
+    """pytest-randomly shuffles tests and seeds Python's generator before each; a component's world is its own."""
+    pytester.makeini(f"[pytest]\nasyncio_default_fixture_loop_scope = function\nwasgi_components = {COMPONENTS}\n")
+    result = run(
+        pytester,
+        """
+        import pytest
+        from wasgi.testing import World
+
+        seen = []
+
+        @pytest.mark.parametrize("n", range(8))
+        def test_it(wasgi_app, upstream, n):
+            upstream.get(f"https://api.test/{n}").respond(text=str(n))
+            app = wasgi_app("probe.wasm", world=World(seed=7))
+            assert app.get(f"/fetch?url=https://api.test/{n}").text == str(n)
+            seen.append(app.get("/world").text)
+            assert set(seen) == {seen[0]}
+
+        def teardown_module():
+            assert len(seen) == 8
+        """,
+        "-p",
+        "randomly",
+        f"--randomly-seed={seed}",
+    )
+    result.assert_outcomes(passed=8)
+    result.stdout.fnmatch_lines([f"Using --randomly-seed={seed}"])
+
+
 def test_it_can_be_turned_off(pytester: pytest.Pytester) -> None:
     pytester.makeini("[pytest]\n")
     result = run(pytester, "def test_it(wasgi_app): pass", "-p", "no:wasgi", "-p", "no:asyncio")
