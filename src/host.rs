@@ -24,7 +24,8 @@ use crate::error::{Error, chain};
 use crate::limits::Meter;
 use crate::outgoing::Hooks;
 use crate::owner::{Owner, Shared};
-use crate::staged::{Clock, Stage, World};
+use crate::pace::Clock;
+use crate::staged::{Stage, World};
 use crate::stdio::{GuestStream, Outlet, Stdio, Stream};
 
 /// What a guest may see: nothing unless it is listed here.

@@ -22,6 +22,7 @@ pub mod network;
 pub mod outgoing;
 pub mod outline;
 pub mod owner;
+mod pace;
 pub mod pattern;
 pub mod policy;
 mod pool;

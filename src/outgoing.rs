@@ -20,7 +20,7 @@ use crate::fields;
 use crate::flow::{Bounds, Inflow, Side};
 use crate::limits::Limits;
 use crate::owner::Owner;
-use crate::staged::{Clock, Pace, Request};
+use crate::pace::{Clock, Pace, Request};
 use crate::stats::Counters;
 use crate::stdio::Stdio;
 

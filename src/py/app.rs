@@ -1,32 +1,26 @@
-//! `wasgi.App`: a component, what its guests may do, the two ways to call it, and its end.
+//! `wasgi.App`: a component, what its guests may do, and its end.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
 use std::task::{Context, Poll};
 use std::time::Duration;
 
 use pyo3::exceptions::{PyTypeError, PyValueError};
-use pyo3::intern;
 use pyo3::prelude::*;
-use pyo3::sync::PyOnceLock;
 use pyo3::types::{PyMapping, PyString};
 
 use super::awaitable::{Awaitable, Operation};
+use super::calling::Handle;
 use super::component::PyComponent;
 use super::errors::to_py;
 use super::limits::PyLimits;
-use super::loops::LoopCore;
 use super::message::{Itself, PyRequest, PyResponse};
 use super::reuse::PyReuse;
-use super::route::{Outgoing, check_depth};
-use super::stdio::{GuestOutput, Sinks};
-use super::waiting::{Inside, block_on, block_on_until, deadline};
+use super::route::Outgoing;
+use super::stdio::Sinks;
+use super::waiting::block_on;
 use super::world::PyWorld;
-use crate::error::Error;
-use crate::gate::{Admission, Permit, Queued};
 use crate::host::{DirGrant, Grants};
-use crate::incoming::{App, Closing, Exchange};
-use crate::outgoing::Upstream;
+use crate::incoming::{App, Closing};
 
 #[pyclass(name = "Dir", module = "wasgi", frozen, get_all)]
 pub struct PyDir {
@@ -49,11 +43,11 @@ impl PyDir {
 
 #[pyclass(name = "App", module = "wasgi", frozen, subclass)]
 pub struct PyApp {
-    app: Arc<App>,
+    pub(super) app: Arc<App>,
     #[pyo3(get)]
     component: Py<PyComponent>,
-    outgoing: Option<Outgoing>,
-    sinks: Arc<Sinks>,
+    pub(super) outgoing: Option<Outgoing>,
+    pub(super) sinks: Arc<Sinks>,
     #[pyo3(get)]
     limits: Py<PyLimits>,
     #[pyo3(get)]
@@ -171,7 +165,7 @@ impl PyApp {
     }
 
     fn handle(&self, py: Python<'_>, request: &Bound<'_, PyRequest>) -> PyResult<PyResponse> {
-        self._handle_within(py, request, None)
+        self.call(py, request, None)
     }
 
     /// `handle`, but no longer than so many seconds.
@@ -181,20 +175,7 @@ impl PyApp {
         request: &Bound<'_, PyRequest>,
         seconds: Option<f64>,
     ) -> PyResult<PyResponse> {
-        let inside = Inside::enter();
-        inside.check(py);
-        let deadline = deadline(seconds);
-        let permit = match self.app.admit().map_err(|error| to_py(py, &error))? {
-            Admission::Permit(permit) => permit,
-            Admission::Queued(mut queued) => {
-                block_on_until(py, deadline, |cx| queued.poll(cx))?.map_err(|error| to_py(py, &error))?
-            }
-        };
-        let mut begun = self.begin(py, permit, request, None, true)?;
-        let outcome = block_on_until(py, deadline, |cx| begun.exchange.poll_head(cx));
-        begun.output.deliver(py)?;
-        inside.check(py);
-        begun.answer(py, outcome?)
+        self.call(py, request, seconds)
     }
 
     fn handle_async(slf: Py<Self>, request: Py<PyRequest>) -> Awaitable {
@@ -277,66 +258,7 @@ impl PyApp {
     }
 }
 
-/// An exchange whose guest has had its first turn.
-struct Begun {
-    exchange: Exchange,
-    number: u64,
-    output: Arc<GuestOutput>,
-}
-
 impl PyApp {
-    /// Starts the guest and gives it a turn on this thread (unless setting it up would hold up an event loop); if it
-    /// is not done then, the runtime goes on with it.
-    fn begin(
-        &self,
-        py: Python<'_>,
-        permit: Permit,
-        request: &Bound<'_, PyRequest>,
-        event_loop: Option<&Arc<LoopCore>>,
-        may_block: bool,
-    ) -> PyResult<Begun> {
-        static NUMBER: AtomicU64 = AtomicU64::new(1);
-        let request = request.get();
-        let context = if self.needs_loop(request) { copy_context(py)? } else { py.None().into_bound(py) };
-        let upstream = self.upstream(py, event_loop, &context)?;
-        let (request, feed) = request.to_guest(py, event_loop, &context)?;
-        let exchange = py.detach(|| {
-            let mut exchange = self.app.start(permit, request, upstream)?;
-            if let Some(feed) = &feed {
-                feed.belongs_to(exchange.owner().stopper());
-            }
-            let done = if may_block || !exchange.keep_off_loop() { exchange.run_here()? } else { false };
-            Ok::<_, Error>((exchange, done))
-        });
-        let (mut exchange, done) = exchange.map_err(|error| to_py(py, &error))?;
-        let number = NUMBER.fetch_add(1, Ordering::Relaxed);
-        let output = GuestOutput::new(self.sinks.clone(), exchange.owner().stdio().clone(), number);
-        if !done {
-            super::threads::threads().ensure(py)?;
-            output.go_live();
-            exchange.hand_over().map_err(|error| to_py(py, &error))?;
-        }
-        Ok(Begun { exchange, number, output })
-    }
-
-    fn upstream(
-        &self,
-        py: Python<'_>,
-        event_loop: Option<&Arc<LoopCore>>,
-        context: &Bound<'_, PyAny>,
-    ) -> PyResult<Option<Arc<dyn Upstream>>> {
-        let Some(outgoing) = &self.outgoing else { return Ok(None) };
-        if outgoing.is_python() {
-            check_depth(py)?;
-        }
-        outgoing.upstream(py, event_loop, context).map(Some)
-    }
-
-    /// Whether an exchange may need the caller's event loop and context: Python code takes part in it.
-    fn needs_loop(&self, request: &PyRequest) -> bool {
-        self.outgoing.as_ref().is_some_and(Outgoing::is_python) || request.body().is_python()
-    }
-
     fn closing(&self, py: Python<'_>, timeout: Option<f64>) -> PyResult<Closing> {
         let drain = timeout.map(Duration::try_from_secs_f64).transpose().map_err(|_| {
             PyValueError::new_err(format!("`timeout` must be a number of seconds, or None: {}", timeout.unwrap_or(0.0)))
@@ -353,104 +275,5 @@ struct Closed(Closing);
 impl Operation for Closed {
     fn poll(&mut self, py: Python<'_>, cx: &mut Context<'_>) -> Poll<PyResult<Py<PyAny>>> {
         self.0.as_mut().poll(cx).map(|()| Ok(py.None()))
-    }
-}
-
-impl Begun {
-    fn answer(self, py: Python<'_>, outcome: Outcome) -> PyResult<PyResponse> {
-        match outcome {
-            Ok(response) => Ok(PyResponse::from_guest(response, self.number, self.output)),
-            Err(error) => Err(to_py(py, &error)),
-        }
-    }
-}
-
-fn copy_context(py: Python<'_>) -> PyResult<Bound<'_, PyAny>> {
-    static COPY: PyOnceLock<Py<PyAny>> = PyOnceLock::new();
-    COPY.get_or_try_init(py, || py.import("contextvars")?.getattr(intern!(py, "copy_context")).map(Bound::unbind))?
-        .bind(py)
-        .call0()
-}
-
-/// What `handle_async` waits for. The guest starts when it is awaited.
-enum Handle {
-    New {
-        app: Py<PyApp>,
-        request: Py<PyRequest>,
-    },
-    Queued {
-        app: Py<PyApp>,
-        request: Py<PyRequest>,
-        queued: Queued,
-    },
-    Begun(Begun),
-    /// The head is there; lines that were printed before it are on their way.
-    Answered {
-        begun: Begun,
-        outcome: Box<Outcome>,
-    },
-    Done,
-}
-
-type Outcome = Result<http::Response<crate::body::GuestBody>, Error>;
-
-impl Handle {
-    fn begin(py: Python<'_>, app: &PyApp, permit: Permit, request: &Bound<'_, PyRequest>) -> PyResult<Begun> {
-        let event_loop = match app.needs_loop(request.get()) {
-            true => Some(LoopCore::of(&LoopCore::running_loop(py)?)?),
-            false => None,
-        };
-        app.begin(py, permit, request, event_loop.as_ref(), false)
-    }
-
-    fn step(&mut self, py: Python<'_>, cx: &mut Context<'_>) -> PyResult<Option<PyResponse>> {
-        let _inside = Inside::enter();
-        loop {
-            *self = match std::mem::replace(self, Self::Done) {
-                Self::New { app, request } => {
-                    // asked for first: a guest must not have run where its caller cannot wait for it
-                    LoopCore::running_loop(py)?;
-                    match app.get().app.admit().map_err(|error| to_py(py, &error))? {
-                        Admission::Permit(permit) => Self::Begun(Self::begin(py, app.get(), permit, request.bind(py))?),
-                        Admission::Queued(queued) => Self::Queued { app, request, queued },
-                    }
-                }
-                Self::Queued { app, request, mut queued } => match queued.poll(cx) {
-                    Poll::Ready(permit) => {
-                        let permit = permit.map_err(|error| to_py(py, &error))?;
-                        Self::Begun(Self::begin(py, app.get(), permit, request.bind(py))?)
-                    }
-                    Poll::Pending => {
-                        *self = Self::Queued { app, request, queued };
-                        return Ok(None);
-                    }
-                },
-                Self::Begun(mut begun) => match begun.exchange.poll_head(cx) {
-                    Poll::Ready(outcome) => Self::Answered { begun, outcome: Box::new(outcome) },
-                    Poll::Pending => {
-                        *self = Self::Begun(begun);
-                        return Ok(None);
-                    }
-                },
-                Self::Answered { begun, outcome } => match begun.output.poll_deliver(py, cx) {
-                    Poll::Ready(()) => return begun.answer(py, *outcome).map(Some),
-                    Poll::Pending => {
-                        *self = Self::Answered { begun, outcome };
-                        return Ok(None);
-                    }
-                },
-                Self::Done => return Ok(None),
-            }
-        }
-    }
-}
-
-impl Operation for Handle {
-    fn poll(&mut self, py: Python<'_>, cx: &mut Context<'_>) -> Poll<PyResult<Py<PyAny>>> {
-        match self.step(py, cx) {
-            Ok(Some(response)) => Poll::Ready(Py::new(py, response).map(Py::into_any)),
-            Ok(None) => Poll::Pending,
-            Err(error) => Poll::Ready(Err(error)),
-        }
     }
 }

@@ -21,7 +21,7 @@ use super::world::pause;
 use crate::body::GuestBody;
 use crate::outgoing::Timeouts;
 use crate::owner::Owner;
-use crate::staged::Pace;
+use crate::pace::Pace;
 
 /// The fields after the body: given beforehand, or known when a guest's body has ended.
 fn trailers(py: Python<'_>, given: Option<&Fields>, body: &PyBody) -> PyResult<Option<Py<PyAny>>> {

@@ -7,6 +7,7 @@ pub mod app;
 pub mod awaitable;
 pub mod body;
 pub mod bridge;
+pub mod calling;
 pub mod component;
 pub mod errors;
 pub mod feed;

@@ -18,7 +18,7 @@ use super::stats::Counted;
 use crate::body::GuestBody;
 use crate::code::ErrorCode;
 use crate::outgoing::{Answer, Timeouts, Upstream, within};
-use crate::staged::Pace;
+use crate::pace::Pace;
 use crate::stdio::Stdio;
 
 /// The callable, as one exchange calls it.

@@ -9,7 +9,8 @@ use pyo3::prelude::*;
 
 use super::awaitable::{Awaitable, Operation};
 use super::errors::to_py;
-use crate::staged::{Pace, World};
+use crate::pace::Pace;
+use crate::staged::World;
 
 #[pyclass(name = "World", module = "wasgi._wasgi", frozen, eq, get_all)]
 #[derive(Clone, PartialEq)]
