@@ -68,13 +68,15 @@ mod _wasgi {
     #[pymodule_export]
     use crate::py::loops::LoopBridge;
     #[pymodule_export]
-    use crate::py::message::{PyRequest, PyResponse, PyTimeouts};
-    #[pymodule_export]
     use crate::py::network::PyNetwork;
     #[pymodule_export]
     use crate::py::reading::{AsyncChunks, Chunks};
     #[pymodule_export]
     use crate::py::report::PyReport;
+    #[pymodule_export]
+    use crate::py::request::{PyRequest, PyTimeouts};
+    #[pymodule_export]
+    use crate::py::response::PyResponse;
     #[pymodule_export]
     use crate::py::reuse::PyReuse;
     #[pymodule_export]

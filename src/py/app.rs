@@ -8,12 +8,13 @@ use pyo3::exceptions::{PyTypeError, PyValueError};
 use pyo3::prelude::*;
 use pyo3::types::{PyMapping, PyString};
 
-use super::awaitable::{Awaitable, Operation};
+use super::awaitable::{Awaitable, Itself, Operation};
 use super::calling::Handle;
 use super::component::PyComponent;
 use super::errors::to_py;
 use super::limits::PyLimits;
-use super::message::{Itself, PyRequest, PyResponse};
+use super::request::PyRequest;
+use super::response::PyResponse;
 use super::reuse::PyReuse;
 use super::route::Outgoing;
 use super::stdio::Sinks;

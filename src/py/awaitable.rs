@@ -139,3 +139,12 @@ impl Wake for LoopWaker {
         core.submit(Job::Wake(self));
     }
 }
+
+/// `async with` gives what it was asked of.
+pub struct Itself(pub Option<Py<PyAny>>);
+
+impl Operation for Itself {
+    fn poll(&mut self, py: Python<'_>, _: &mut Context<'_>) -> Poll<PyResult<Py<PyAny>>> {
+        Poll::Ready(Ok(self.0.take().unwrap_or_else(|| py.None())))
+    }
+}

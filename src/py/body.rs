@@ -18,8 +18,9 @@ use super::errors::{named, to_py};
 use super::feed::{Feed, OnError, Source, lane_of};
 use super::lock;
 use super::loops::LoopCore;
-use super::message::{PyRequest, PyResponse};
 use super::reading::{AsyncChunks, Chunks, Drain, Gather, KeepWhole, ReadAll};
+use super::request::PyRequest;
+use super::response::PyResponse;
 use super::stdio::{Flushed, GuestOutput};
 use crate::body::GuestBody;
 

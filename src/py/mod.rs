@@ -18,6 +18,8 @@ pub mod message;
 pub mod network;
 pub mod reading;
 pub mod report;
+pub mod request;
+pub mod response;
 pub mod reuse;
 pub mod route;
 pub mod served;

@@ -10,8 +10,8 @@ use pyo3::{PyTraverseError, PyVisit};
 
 use super::errors::to_py;
 use super::loops::LoopCore;
-use super::message::PyRequest;
 use super::network::PyNetwork;
+use super::request::PyRequest;
 use super::upstream::PyUpstream;
 use crate::code::ErrorCode;
 use crate::error::Error;

@@ -9,7 +9,7 @@ use pyo3::types::{PyBytes, PyTuple};
 
 use super::body::{PyBody, bytes_of};
 use super::headers::refused;
-use super::message::PyRequest;
+use super::request::PyRequest;
 use crate::fields::Wrong;
 use crate::served::Served;
 

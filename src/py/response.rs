@@ -1,0 +1,209 @@
+//! `wasgi.Response`: a guest's to its caller, and an upstream's to a guest.
+
+use std::sync::Arc;
+
+use http::StatusCode;
+use pyo3::exceptions::PyValueError;
+use pyo3::prelude::*;
+use pyo3::types::PyList;
+use wasmtime_wasi_http::WasiBody;
+
+use super::awaitable::{Awaitable, Itself};
+use super::body::PyBody;
+use super::feed::OnError;
+use super::headers::Fields;
+use super::loops::LoopCore;
+use super::message::{json, text, trailers, with_length};
+use super::reading::{Chunks, Nothing};
+use super::report::{End, Finished, PyReport};
+use super::stdio::{Flushed, GuestOutput};
+use crate::body::GuestBody;
+use crate::owner::Owner;
+
+#[pyclass(name = "Response", module = "wasgi", frozen)]
+pub struct PyResponse {
+    status: u16,
+    fields: Fields,
+    trailers: Option<Fields>,
+    body: Arc<PyBody>,
+    exchange: Option<(u64, Owner)>,
+}
+
+impl PyResponse {
+    fn end(&self) -> Option<End> {
+        let (exchange, owner) = self.exchange.as_ref()?;
+        Some(End::new(*exchange, owner, &self.body))
+    }
+
+    /// What a guest answered.
+    pub fn from_guest(response: http::Response<GuestBody>, exchange: u64, output: Arc<GuestOutput>) -> Self {
+        let (parts, body) = response.into_parts();
+        let observer = body.owner().observe();
+        Self {
+            status: parts.status.as_u16(),
+            fields: Fields::native(parts.headers),
+            trailers: None,
+            body: Arc::new(PyBody::of_guest(body, Some(output))),
+            exchange: Some((exchange, observer)),
+        }
+    }
+
+    /// What an upstream answered to Python's own request.
+    pub fn from_upstream(response: http::Response<GuestBody>) -> Self {
+        let (parts, body) = response.into_parts();
+        Self {
+            status: parts.status.as_u16(),
+            fields: Fields::native(parts.headers),
+            trailers: None,
+            body: Arc::new(PyBody::of_guest(body, None)),
+            exchange: None,
+        }
+    }
+
+    pub fn body(&self) -> &PyBody {
+        &self.body
+    }
+
+    /// As the answer to a guest's outgoing request.
+    pub fn to_guest(
+        &self,
+        py: Python<'_>,
+        event_loop: &Arc<LoopCore>,
+        context: &Bound<'_, PyAny>,
+    ) -> PyResult<http::Response<WasiBody>> {
+        let headers = with_length(self.fields.to_map(py)?, &self.body);
+        let trailers = self.trailers.as_ref().map(|trailers| trailers.to_map(py)).transpose()?;
+        let (body, _) = self.body.to_guest(py, trailers, Some(event_loop), context, OnError::TellGuest)?;
+        let mut response = http::Response::new(body);
+        *response.status_mut() =
+            StatusCode::from_u16(self.status).map_err(|_| PyValueError::new_err("invalid status"))?;
+        *response.headers_mut() = headers;
+        Ok(response)
+    }
+}
+
+#[pymethods]
+impl PyResponse {
+    #[new]
+    #[pyo3(signature = (status=200, *, headers=None, body=None, trailers=None))]
+    fn new(
+        py: Python<'_>,
+        status: u16,
+        headers: Option<&Bound<'_, PyAny>>,
+        body: Option<&Bound<'_, PyAny>>,
+        trailers: Option<&Bound<'_, PyAny>>,
+    ) -> PyResult<Self> {
+        if !(100..1000).contains(&status) {
+            return Err(PyValueError::new_err(format!("invalid status, it must be from 100 to 999: {status}")));
+        }
+        Ok(Self {
+            status,
+            fields: Fields::given(py, headers)?,
+            trailers: trailers.map(|trailers| Fields::given(py, Some(trailers))).transpose()?,
+            body: Arc::new(PyBody::given(body)?),
+            exchange: None,
+        })
+    }
+
+    #[getter]
+    fn status(&self) -> u16 {
+        self.status
+    }
+
+    #[getter]
+    fn headers(&self, py: Python<'_>) -> PyResult<Py<PyAny>> {
+        self.fields.object(py)
+    }
+
+    #[getter]
+    fn trailers(&self, py: Python<'_>) -> PyResult<Option<Py<PyAny>>> {
+        trailers(py, self.trailers.as_ref(), &self.body)
+    }
+
+    #[getter]
+    fn report(&self) -> Option<PyReport> {
+        let (exchange, owner) = self.exchange.as_ref()?;
+        Some(PyReport::of(*exchange, owner))
+    }
+
+    /// The fields that are meant for a server's client: those of a connection stay out. Names are in lower case.
+    fn _served_headers(&self, py: Python<'_>) -> PyResult<Py<PyList>> {
+        self.fields.served(py)
+    }
+
+    fn finished(&self) -> Awaitable {
+        Awaitable::new(Flushed::new(Finished(self.end()), self.body.output()))
+    }
+
+    fn wait(&self, py: Python<'_>) -> PyResult<Option<PyReport>> {
+        let Some(mut end) = self.end() else { return Ok(None) };
+        let failure = super::waiting::block_on(py, |cx| end.poll(cx))?;
+        self.body.deliver(py)?;
+        end.tell(py, failure).map(Some)
+    }
+
+    fn read(&self, py: Python<'_>) -> PyResult<Py<PyAny>> {
+        self.body.read(py)
+    }
+
+    fn aread(&self, py: Python<'_>) -> PyResult<Py<PyAny>> {
+        self.body.aread(py)
+    }
+
+    fn __iter__(&self, py: Python<'_>) -> PyResult<Chunks> {
+        self.body.iterate(py)
+    }
+
+    fn __aiter__(&self, py: Python<'_>) -> PyResult<Py<PyAny>> {
+        self.body.aiterate(py)
+    }
+
+    #[getter]
+    fn content<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, pyo3::types::PyBytes>> {
+        Ok(pyo3::types::PyBytes::new(py, &self.body.whole(py)?))
+    }
+
+    #[getter]
+    fn text(&self, py: Python<'_>) -> PyResult<Py<PyAny>> {
+        text(py, &self.fields, &self.body)
+    }
+
+    fn json(&self, py: Python<'_>) -> PyResult<Py<PyAny>> {
+        json(py, &self.body)
+    }
+
+    fn close(&self, py: Python<'_>) {
+        self.body.close(py);
+    }
+
+    fn aclose(&self, py: Python<'_>) -> Awaitable {
+        self.body.close(py);
+        Awaitable::new(Nothing)
+    }
+
+    fn __enter__(slf: Py<Self>) -> Py<Self> {
+        slf
+    }
+
+    fn __exit__(&self, py: Python<'_>, _type: Py<PyAny>, _value: Py<PyAny>, _traceback: Py<PyAny>) {
+        self.body.close(py);
+    }
+
+    fn __aenter__(slf: Py<Self>, py: Python<'_>) -> Awaitable {
+        let _ = py;
+        Awaitable::new(Itself(Some(slf.into_any())))
+    }
+
+    fn __aexit__(&self, py: Python<'_>, _type: Py<PyAny>, _value: Py<PyAny>, _traceback: Py<PyAny>) -> Awaitable {
+        self.aclose(py)
+    }
+
+    fn __repr__(&self) -> String {
+        format!("<wasgi.Response {}>", self.status)
+    }
+
+    fn __traverse__(&self, visit: pyo3::PyVisit<'_>) -> Result<(), pyo3::PyTraverseError> {
+        self.fields.traverse(&visit)?;
+        self.body.traverse(&visit)
+    }
+}
