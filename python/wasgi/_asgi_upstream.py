@@ -15,6 +15,15 @@ from wasgi._wasgi import Request, Response
 _log = logging.getLogger("wasgi.outgoing")
 _VERSIONS = {"version": "3.0", "spec_version": "2.4"}
 
+
+def address(request: Request) -> tuple[str, int]:
+    """The host and the port that a request is for: what its server would call its own."""
+    host, _, port = request.authority.rpartition(":")
+    if not port.isdigit():  # it has none, or is the end of an address of IPv6
+        host, port = request.authority, "443" if request.scheme == "https" else "80"
+    return host.strip("[]"), int(port)
+
+
 # Seconds that an application has to end after it was told that its client has gone; then it is cancelled.
 _GRACE = 1.0
 
@@ -155,9 +164,6 @@ class _Exchange:
 
     def scope(self) -> dict[str, Any]:
         request = self.request
-        name, _, port = request.authority.rpartition(":")
-        if not port.isdigit():
-            name, port = request.authority, "443" if request.scheme == "https" else "80"
         return {
             "type": "http",
             "asgi": _VERSIONS,
@@ -170,7 +176,7 @@ class _Exchange:
             "root_path": "",
             "headers": [(b"host", request.authority.encode("ascii")), *request.headers.raw],
             "client": None,
-            "server": (name.strip("[]"), int(port)),
+            "server": address(request),
             "state": self.state,
         }
 

@@ -27,7 +27,7 @@ from typing import TYPE_CHECKING, Any, Literal, Self
 from urllib.parse import unquote_to_bytes
 
 from wasgi import _bridge
-from wasgi._asgi_upstream import Asgi
+from wasgi._asgi_upstream import Asgi, address
 from wasgi._wasgi import Network, Request, Response, Route
 from wasgi.errors import DestinationNotFound
 
@@ -129,14 +129,14 @@ class _Input(io.RawIOBase):
 
 
 def _environ(request: Request) -> dict[str, Any]:
-    host, _, port = request.authority.rpartition(":") if _has_port(request.authority) else (request.authority, "", "")
+    host, port = address(request)
     made: dict[str, Any] = {
         "REQUEST_METHOD": request.method,
         "SCRIPT_NAME": "",
         "PATH_INFO": unquote_to_bytes(request.path).decode("latin-1"),
         "QUERY_STRING": request.query or "",
-        "SERVER_NAME": host.strip("[]"),
-        "SERVER_PORT": port or ("443" if request.scheme == "https" else "80"),
+        "SERVER_NAME": host,
+        "SERVER_PORT": str(port),
         "SERVER_PROTOCOL": "HTTP/1.1",
         "HTTP_HOST": request.authority,
         "wsgi.version": (1, 0),
@@ -158,10 +158,6 @@ def _environ(request: Request) -> dict[str, Any]:
         separator = "; " if key == "HTTP_COOKIE" else ","
         made[key] = f"{made[key]}{separator}{text}" if key in made and key != "HTTP_HOST" else text
     return made
-
-
-def _has_port(authority: str) -> bool:
-    return ":" in authority.rpartition("]")[2]
 
 
 class _WsgiAnswer:
