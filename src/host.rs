@@ -99,6 +99,11 @@ impl Host {
         self.hooks.clock = self.clock();
     }
 
+    /// The world, if it is not the machine's.
+    pub(crate) fn staged(&self) -> Option<&Stage> {
+        self.staged.as_ref()
+    }
+
     /// The exchange's time, if the world is not the machine's.
     pub(crate) fn clock(&self) -> Option<Clock> {
         self.staged.as_ref().map(Stage::clock)

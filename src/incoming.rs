@@ -31,6 +31,7 @@ use crate::instance::{Instance, Reuse};
 use crate::limits::Limits;
 use crate::outgoing::{Hooks, Upstream};
 use crate::owner::{Owner, Shared};
+use crate::pace::Watched;
 use crate::sync::lock;
 
 /// A guest that was interrupted by a tick goes on here if it has had less than this; with the tick that follows it
@@ -137,7 +138,9 @@ impl App {
             limit: limits.request_body,
             fields: limits.fields,
         };
-        let request = request.map(|body| Inflow::of_caller(body, bounds, &shared));
+        let clock = instance.host().clock();
+        let work = clock.as_ref().map(|clock| clock.work(false));
+        let request = request.map(|body| Watched::by_guest(Inflow::of_caller(body, bounds, &shared), work));
         let (sender, head) = oneshot::channel();
         let (of_answer, chunks) = (shared.clone(), limits.chunks);
         let mut http = instance.host().http();
@@ -159,7 +162,6 @@ impl App {
             ))
         });
         let (request, out) = made.map_err(|error| Error::Host(chain(&error)))?;
-        let clock = instance.host().clock();
         let number = permit.number;
         let guest = Guest {
             instance: Some(instance),

@@ -20,7 +20,7 @@ use crate::fields;
 use crate::flow::{Bounds, Inflow, Side};
 use crate::limits::Limits;
 use crate::owner::Owner;
-use crate::pace::{Clock, Pace, Request};
+use crate::pace::{Clock, Pace, Watched, Work};
 use crate::stats::Counters;
 use crate::stdio::Stdio;
 
@@ -141,12 +141,43 @@ impl WasiHttpHooks for Hooks {
         options: Option<RequestOptions>,
         _: Box<dyn Future<Output = Result<(), HostError>> + Send>,
     ) -> HookFuture {
+        let Some(clock) = self.clock.clone() else { return Box::new(self.send(request, options, None)) };
+        let work = clock.work(true);
+        let request = request.map(|body| Watched::by_others(body, work.pace()).boxed_unsync());
+        let answer = self.send(request, options, Some(&work));
+        Box::new(async move {
+            match answer.await {
+                // what is given with a response is spawned with it
+                Ok((response, _)) => Ok((
+                    response,
+                    Box::new(async {
+                        work.answered().await;
+                        Ok(())
+                    }) as _,
+                )),
+                Err(error) => {
+                    tokio::spawn(work.answered());
+                    Err(error)
+                }
+            }
+        })
+    }
+}
+
+impl Hooks {
+    /// Has the upstream answer. `work`: in a world whose time is not the machine's.
+    fn send(
+        &self,
+        request: http::Request<WasiBody>,
+        options: Option<RequestOptions>,
+        work: Option<&Arc<Work>>,
+    ) -> Pin<HookFuture> {
         let Some(upstream) = &self.upstream else {
-            return Box::new(async { Err(HostError::HttpRequestDenied) });
+            return Box::pin(async { Err(HostError::HttpRequestDenied) });
         };
         let under_way = match self.count() {
             Ok(under_way) => under_way,
-            Err(refused) => return Box::new(async { Err(refused) }),
+            Err(refused) => return Box::pin(async { Err(refused) }),
         };
         let timeouts = options.map_or_else(Timeouts::default, |options| Timeouts {
             connect: options.connect_timeout,
@@ -160,13 +191,12 @@ impl WasiHttpHooks for Hooks {
         let fields = self.limits.fields;
         let head_only = parts.method == http::Method::HEAD;
         let mut request = http::Request::from_parts(parts, body);
-        let awaited = self.clock.as_ref().map(Clock::request);
-        if let Some(awaited) = &awaited {
-            request.extensions_mut().insert(Pace::of(awaited));
+        if let Some(work) = work {
+            request.extensions_mut().insert(work.pace().clone());
         }
-        let clock = self.clock.clone();
+        let (clock, work) = (self.clock.clone(), work.cloned());
         let answer = upstream.send(request, timeouts, self.exchange.stdio());
-        Box::new(async move {
+        Box::pin(async move {
             let response = answer.await.map_err(ErrorCode::into_host)?;
             let size = fields::size(response.headers());
             if fields.is_some_and(|most| size > most) {
@@ -175,8 +205,8 @@ impl WasiHttpHooks for Hooks {
             let bounds = Bounds::of_answer(head_only, &response, fields);
             let response = response.map(|body| {
                 let body = Inflow::of_upstream(body, bounds);
-                let pause = timeouts.between_bytes.map(|limit| Pause::new(limit, clock));
-                Paced::new(Watched { body, awaited }, pause, under_way).boxed_unsync()
+                let body = Watched::by_guest(body, work);
+                Paced::new(body, timeouts.between_bytes.map(|limit| Pause::new(limit, clock)), under_way).boxed_unsync()
             });
             Ok((response, Box::new(async { Ok(()) }) as _))
         })
@@ -185,12 +215,12 @@ impl WasiHttpHooks for Hooks {
 
 /// Waits for the head of a response no longer than the guest's options allow: for upstreams that have no connecting of their
 /// own to be timed. The two limits before the first byte count together, and a `connect-timeout` alone limits nothing here.
-pub(crate) fn within(timeouts: Timeouts, clock: Option<&Clock>, answer: Answer) -> Answer {
+pub(crate) fn within(timeouts: Timeouts, pace: Option<&Pace>, answer: Answer) -> Answer {
     let Some(first_byte) = timeouts.first_byte else {
         return answer;
     };
     let limit = first_byte.saturating_add(timeouts.connect.unwrap_or_default());
-    let end = clock.map(|clock| clock.limit(limit, false));
+    let end = pace.map(|pace| pace.limit(limit));
     Box::pin(async move {
         let end: Limit = match end {
             Some(end) => Box::pin(end),
@@ -202,6 +232,10 @@ pub(crate) fn within(timeouts: Timeouts, clock: Option<&Clock>, answer: Answer) 
             () = end => Err(read_timeout()),
         }
     })
+}
+
+fn read_timeout() -> ErrorCode {
+    ErrorCode::plain("connection-read-timeout")
 }
 
 /// The end of a time.
@@ -221,34 +255,11 @@ impl Pause {
 
     fn poll(&mut self, cx: &mut Context<'_>) -> Poll<()> {
         let end = self.end.get_or_insert_with(|| match &self.clock {
-            Some(clock) => Box::pin(clock.limit(self.limit, true)),
+            Some(clock) => Box::pin(clock.after(self.limit)),
             None => Box::pin(tokio::time::sleep(self.limit)),
         });
         end.as_mut().poll(cx)
     }
-}
-
-/// A response body that tells, in a staged world, whether the guest waits for more of it.
-struct Watched<B> {
-    body: B,
-    awaited: Option<Arc<Request>>,
-}
-
-impl<B: Body<Data = Bytes, Error = HostError> + Unpin> Body for Watched<B> {
-    type Data = Bytes;
-    type Error = HostError;
-
-    fn poll_frame(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, HostError>>> {
-        let polled = Pin::new(&mut self.body).poll_frame(cx);
-        if let Some(awaited) = &self.awaited {
-            awaited.is_awaited(polled.is_pending());
-        }
-        polled
-    }
-}
-
-fn read_timeout() -> ErrorCode {
-    ErrorCode::plain("connection-read-timeout")
 }
 
 /// A response body under a limit of the time between two chunks, if there is one.

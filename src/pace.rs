@@ -1,116 +1,152 @@
 //! The time of an exchange in a staged world: it passes only where everybody sleeps who takes part in it.
 //!
-//! Those who wait for a time to come are in one list. The first of them has waited long enough as soon as the guest does not
-//! run, and nobody works on a request of its own.
+//! Those who wait for a time to come are in one list. When the guest neither runs nor is about to, and nobody works on what it
+//! waits for, the time has come that the first of them waits for, and that one goes on. While anybody works, waits take their
+//! time.
 
+use std::collections::HashMap;
 use std::pin::Pin;
-use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, Weak};
-use std::task::{Context, Poll, Wake, Waker};
-use std::time::Duration;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex};
+use std::task::{Context, Poll, Wake, Waker, ready};
+use std::time::{Duration, Instant};
+
+use bytes::Bytes;
+use http_body::{Body, Frame};
+use tokio::time::Sleep;
+use wasmtime_wasi_http::Error as HostError;
 
 use crate::sync::lock;
-
-#[derive(Default)]
-struct Time {
-    /// When the exchange began, in nanoseconds since its instance did.
-    began: u64,
-    /// Nanoseconds since the instance began.
-    passed: AtomicU64,
-    /// When what is waited for ends.
-    ends: Mutex<Vec<u64>>,
-    /// How many requests of the guest's somebody works on.
-    busy: AtomicI64,
-    /// Whether the guest runs, or is about to.
-    turn: AtomicBool,
-}
-
-impl Time {
-    fn now(&self) -> u64 {
-        self.passed.load(Ordering::Acquire)
-    }
-}
 
 /// What measures the time of one exchange, for all who take part in it.
 #[derive(Clone)]
 pub(crate) struct Clock(Arc<Time>);
 
-/// Who waits for a time to come.
-#[derive(Clone, Copy, PartialEq, Eq)]
-enum Who {
-    /// The guest, in a turn of its own.
-    Guest,
-    /// Somebody else, at any moment.
-    Other,
+struct Time {
+    /// When the exchange began, in nanoseconds since its instance did.
+    began: u64,
+    state: Mutex<State>,
 }
 
-/// In the list of what is waited for, for as long as it is.
-struct Awaited {
-    time: Arc<Time>,
+struct State {
+    /// Nanoseconds since the instance began.
+    now: u64,
+    /// Whether the guest runs, or is about to.
+    turn: bool,
+    /// The guest as it was left last.
+    guest: Waker,
+    waiting: Vec<Waiting>,
+    /// What others have to do for the guest.
+    work: HashMap<u64, Doing>,
+    /// The number of the next of either.
+    next: u64,
+}
+
+/// How far others are with it.
+#[derive(Clone, Copy, Default)]
+struct Doing {
+    /// The guest has no answer yet.
+    answers: bool,
+    /// The guest has asked for more of a body.
+    gives: bool,
+    /// Whoever answers waits for the guest to send more.
+    reads: bool,
+    /// Whoever is at it does nothing for some time.
+    sleeps: bool,
+}
+
+impl Doing {
+    fn is_at_it(self) -> bool {
+        (self.gives || self.answers && !self.reads) && !self.sleeps
+    }
+}
+
+/// Somebody who waits for a time to come.
+struct Waiting {
+    number: u64,
     end: u64,
+    who: Who,
+    waker: Waker,
 }
 
-impl Awaited {
-    fn new(time: &Arc<Time>, end: u64) -> Self {
-        let now = time.now();
-        let mut ends = lock(&time.ends);
-        ends.retain(|end| *end > now);
-        ends.push(end);
-        Self { time: time.clone(), end }
+/// Of those that wait for the same time, the first is the first.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+enum Who {
+    /// Whoever is at this work, and does nothing until then; or a limit on it.
+    Worker(u64),
+    /// The guest.
+    Guest,
+}
+
+impl State {
+    fn number(&mut self) -> u64 {
+        self.next += 1;
+        self.next
     }
 
-    /// Waits until then: no longer than until all others wait, too, and for later times.
-    async fn pass(&self, who: Who) {
-        let time = &self.time;
-        // all that are waited for together are in the list then
-        tokio::task::yield_now().await;
-        let mut left = Duration::from_nanos(self.end.saturating_sub(time.now()));
-        while time.now() < self.end && !left.is_zero() {
-            let quiet = time.busy.load(Ordering::Acquire) == 0;
-            let runs = who == Who::Other && time.turn.load(Ordering::SeqCst);
-            if quiet && !runs && self.is_first(who) {
-                break;
-            }
-            let pause = LOOK.min(left);
-            tokio::time::sleep(pause).await;
-            left -= pause;
+    /// Lets the first of those that wait go on, if nobody does anything. Its waker is to be called.
+    #[must_use]
+    fn advance(&mut self) -> Option<Waker> {
+        if self.turn || self.work.values().any(|work| work.is_at_it()) {
+            return None;
         }
-        time.passed.fetch_max(self.end, Ordering::AcqRel);
+        let first = self.waiting.iter().enumerate().min_by_key(|(_, one)| (one.end, one.who))?.0;
+        let first = self.waiting.swap_remove(first);
+        self.passed(first.end, first.who);
+        if first.who != Who::Guest {
+            return Some(first.waker);
+        }
+        // with all others of its own that are over; it may have looked at them in a turn that is over, too
+        self.waiting.retain(|one| one.who != Who::Guest || one.end > self.now);
+        Some(self.guest.clone())
     }
 
-    fn is_first(&self, who: Who) -> bool {
-        let now = self.time.now();
-        lock(&self.time.ends).iter().all(|end| *end >= self.end || (who == Who::Other && *end <= now))
-    }
-
-    /// A timer of the guest's is over. Its end stays in the list until somebody waits again, so that none of the guest's others,
-    /// which it may wait for in the same turn, is the first as well.
-    fn stay(&self) {
-        lock(&self.time.ends).push(self.end);
-    }
-}
-
-impl Drop for Awaited {
-    fn drop(&mut self) {
-        let mut ends = lock(&self.time.ends);
-        if let Some(place) = ends.iter().position(|end| *end == self.end) {
-            ends.swap_remove(place);
+    fn passed(&mut self, end: u64, who: Who) {
+        self.now = self.now.max(end);
+        match who {
+            Who::Guest => self.turn = true,
+            Who::Worker(work) => self.tell(work, |work| work.sleeps = false),
         }
     }
+
+    fn tell(&mut self, work: u64, change: impl FnOnce(&mut Doing)) {
+        if let Some(work) = self.work.get_mut(&work) {
+            change(work);
+        }
+    }
 }
 
-/// How often somebody who waits looks whether those are done that it stands behind.
-const LOOK: Duration = Duration::from_millis(1);
+impl Time {
+    /// Changes something, and sees whether time passes by that.
+    fn change(&self, change: impl FnOnce(&mut State)) {
+        let woken = {
+            let mut state = lock(&self.state);
+            change(&mut state);
+            state.advance()
+        };
+        if let Some(woken) = woken {
+            woken.wake();
+        }
+    }
+}
 
 impl Clock {
     /// Of an exchange that begins so many nanoseconds after its instance did.
     pub fn new(began: u64) -> Self {
-        Self(Arc::new(Time { began, passed: AtomicU64::new(began), ..Time::default() }))
+        let state = State {
+            now: began,
+            turn: true,
+            guest: Waker::noop().clone(),
+            waiting: Vec::new(),
+            work: HashMap::new(),
+            next: 0,
+        };
+        Self(Arc::new(Time { began, state: Mutex::new(state) }))
     }
 
     /// Nanoseconds since the instance began.
     pub fn now(&self) -> u64 {
-        self.0.now()
+        lock(&self.0.state).now
     }
 
     /// Since the exchange began.
@@ -118,28 +154,23 @@ impl Clock {
         Duration::from_nanos(self.now().saturating_sub(self.0.began))
     }
 
-    /// A timer of the guest's.
-    pub async fn timer(&self, end: u64) {
-        let awaited = Awaited::new(&self.0, end);
-        awaited.pass(Who::Guest).await;
-        awaited.stay();
+    /// What the guest waits for from now on, or in its turns: a timer, or a limit that it looks at itself. `due` is when it is
+    /// over at the latest.
+    pub fn until(&self, end: u64, due: Instant) -> Until {
+        Until::new(self, end, due, Who::Guest)
     }
 
-    fn after(&self, duration: Duration) -> u64 {
-        self.0.now().saturating_add(u64::try_from(duration.as_nanos()).unwrap_or(u64::MAX))
+    /// The same, so long from now.
+    pub fn after(&self, duration: Duration) -> Until {
+        Until::after(self, duration, Who::Guest)
     }
 
-    /// A limit of time on what an upstream does, from now on. `in_turn`: it is waited for in the guest's own turns.
-    pub fn limit(&self, duration: Duration, in_turn: bool) -> impl Future<Output = ()> + Send + use<> {
-        let awaited = Awaited::new(&self.0, self.after(duration));
-        async move { awaited.pass(if in_turn { Who::Guest } else { Who::Other }).await }
-    }
-
-    /// A request of the guest's, which somebody works on from now on.
-    pub fn request(&self) -> Arc<Request> {
-        let request = Request { clock: self.clone(), state: Mutex::default() };
-        request.change(|state| state.awaited = true);
-        Arc::new(request)
+    /// Something that others have to do for the guest. `answers`: somebody is at it.
+    pub fn work(&self, answers: bool) -> Arc<Work> {
+        let mut state = lock(&self.0.state);
+        let number = state.number();
+        state.work.insert(number, Doing { answers, ..Doing::default() });
+        Arc::new(Work(Pace { clock: self.clone(), work: number }))
     }
 
     /// A guest's run, by whose turns the time is told when it waits.
@@ -148,86 +179,223 @@ impl Clock {
     }
 }
 
-/// A request that the guest has sent.
-pub(crate) struct Request {
-    clock: Clock,
-    state: Mutex<RequestState>,
+/// In the list of those that wait, until its time has come or nobody waits any more.
+pub(crate) struct Until {
+    time: Arc<Time>,
+    number: u64,
+    end: u64,
+    who: Who,
+    due: Instant,
+    /// The machine's time, once it is waited for.
+    sleep: Option<Pin<Box<Sleep>>>,
 }
 
-#[derive(Default)]
-struct RequestState {
-    /// Whether the guest may wait for an answer, or for more of it.
-    awaited: bool,
-    /// Whether whoever answers sleeps.
-    asleep: bool,
-}
+impl Until {
+    fn new(clock: &Clock, end: u64, due: Instant, who: Who) -> Self {
+        let time = clock.0.clone();
+        let number = {
+            let mut state = lock(&time.state);
+            let number = state.number();
+            if state.now < end {
+                state.waiting.push(Waiting { number, end, who, waker: Waker::noop().clone() });
+            }
+            number
+        };
+        Self { time, number, end, who, due, sleep: None }
+    }
 
-impl RequestState {
-    fn is_busy(&self) -> bool {
-        self.awaited && !self.asleep
+    fn after(clock: &Clock, duration: Duration, who: Who) -> Self {
+        let end = clock.now().saturating_add(u64::try_from(duration.as_nanos()).unwrap_or(u64::MAX));
+        Self::new(clock, end, far_from_now(duration), who)
     }
 }
 
-impl Request {
-    fn change(&self, change: impl FnOnce(&mut RequestState)) {
-        let mut state = lock(&self.state);
-        let before = state.is_busy();
-        change(&mut state);
-        let change = i64::from(state.is_busy()) - i64::from(before);
-        self.clock.0.busy.fetch_add(change, Ordering::AcqRel);
-    }
+/// So long from now, or so far that nobody will wait for it.
+pub(crate) fn far_from_now(duration: Duration) -> Instant {
+    let now = Instant::now();
+    now.checked_add(duration).unwrap_or_else(|| now + Duration::from_secs(1 << 30))
+}
 
-    /// Whether the guest waits for more of the answer. It does from the beginning, until it has looked at what has come.
-    pub fn is_awaited(&self, awaited: bool) {
-        self.change(|state| state.awaited = awaited);
+impl Future for Until {
+    type Output = ();
+
+    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<()> {
+        let this = &mut *self;
+        {
+            let mut state = lock(&this.time.state);
+            match state.waiting.iter_mut().find(|one| one.number == this.number) {
+                None => return Poll::Ready(()),
+                Some(waiting) => waiting.waker.clone_from(cx.waker()),
+            }
+        }
+        let sleep = this.sleep.get_or_insert_with(|| Box::pin(tokio::time::sleep_until(this.due.into())));
+        ready!(sleep.as_mut().poll(cx));
+        let mut state = lock(&this.time.state);
+        state.waiting.retain(|one| one.number != this.number);
+        state.passed(this.end, this.who);
+        Poll::Ready(())
     }
 }
 
-impl Drop for Request {
+impl Drop for Until {
     fn drop(&mut self) {
-        self.change(|state| state.awaited = false);
+        lock(&self.time.state).waiting.retain(|one| one.number != self.number);
     }
 }
 
-/// A request's time, for whoever answers it.
+/// Something that others have to do for the guest, until nobody wants it any more.
+pub(crate) struct Work(Pace);
+
+impl Work {
+    /// It is answered: the guest is to look at that before any time passes. For a task that is spawned by the one that
+    /// gives the guest the outcome, as the last thing it does: such a task is run after it, by the same worker.
+    pub async fn answered(self: Arc<Self>) {
+        // but for workers that are in a hurry: then another one may run this, and be a moment too early
+        tokio::task::yield_now().await;
+        let guest = {
+            let mut state = lock(&self.0.clock.0.state);
+            state.tell(self.0.work, |work| work.answers = false);
+            state.turn = true;
+            state.guest.clone()
+        };
+        guest.wake();
+    }
+
+    pub fn pace(&self) -> &Pace {
+        &self.0
+    }
+}
+
+impl Drop for Work {
+    fn drop(&mut self) {
+        self.0.clock.0.change(|state| {
+            state.work.remove(&self.0.work);
+        });
+    }
+}
+
+/// The time of some work, for whoever is at it.
 #[derive(Clone)]
 pub(crate) struct Pace {
-    pub clock: Clock,
-    request: Weak<Request>,
+    clock: Clock,
+    work: u64,
 }
 
 impl Pace {
-    pub fn of(request: &Arc<Request>) -> Self {
-        Self { clock: request.clock.clone(), request: Arc::downgrade(request) }
+    /// A limit of time on the work, from now on.
+    pub fn limit(&self, duration: Duration) -> Until {
+        Until::after(&self.clock, duration, Who::Worker(self.work))
     }
 
-    /// Whoever answers does nothing for so long.
+    /// Whoever is at it does nothing for so long.
     pub async fn sleep(self, duration: Duration) {
-        // first this, and last to go: nobody else may seem to be the first while nobody works
-        let awaited = Awaited::new(&self.clock.0, self.clock.after(duration));
-        let _asleep = Asleep::new(&self.request);
-        awaited.pass(Who::Other).await;
+        let until = self.limit(duration);
+        self.clock.0.change(|state| state.tell(self.work, |work| work.sleeps = true));
+        let _goes_on = GoesOn(&self);
+        until.await;
     }
 }
 
-struct Asleep<'a>(&'a Weak<Request>);
+/// Whoever slept is at work again, whether its time has come or it was told to stop.
+struct GoesOn<'a>(&'a Pace);
 
-impl<'a> Asleep<'a> {
-    fn new(request: &'a Weak<Request>) -> Self {
-        Self::tell(request, true);
-        Self(request)
+impl Drop for GoesOn<'_> {
+    fn drop(&mut self) {
+        lock(&self.0.clock.0.state).tell(self.0.work, |work| work.sleeps = false);
+    }
+}
+
+/// A body that tells who is waited for while it has nothing to give.
+pub(crate) struct Watched<B> {
+    body: B,
+    side: Option<(Side, Pace)>,
+    /// What the guest waits for by it.
+    _work: Option<Arc<Work>>,
+}
+
+/// Who waits for a body.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Side {
+    Guest,
+    /// Whoever is at the work.
+    Others,
+}
+
+impl<B> Watched<B> {
+    /// That the guest reads. `None`: its time is the machine's.
+    pub fn by_guest(body: B, work: Option<Arc<Work>>) -> Self {
+        Self { body, side: work.as_ref().map(|work| (Side::Guest, work.pace().clone())), _work: work }
     }
 
-    fn tell(request: &Weak<Request>, asleep: bool) {
-        if let Some(request) = request.upgrade() {
-            request.change(|state| state.asleep = asleep);
+    /// That whoever is at the work reads.
+    pub fn by_others(body: B, pace: &Pace) -> Self {
+        Self { body, side: Some((Side::Others, pace.clone())), _work: None }
+    }
+}
+
+/// Whoever waits for a body has something to look at.
+struct Came {
+    pace: Pace,
+    reader: Side,
+    came: AtomicBool,
+    waker: Waker,
+}
+
+impl Came {
+    /// Says whether its reader waits.
+    fn tell(&self, waits: bool) {
+        self.pace.clock.0.change(|state| {
+            state.tell(self.pace.work, |work| match self.reader {
+                Side::Guest => work.gives = waits,
+                Side::Others => work.reads = waits,
+            });
+        });
+    }
+}
+
+impl Wake for Came {
+    fn wake(self: Arc<Self>) {
+        self.wake_by_ref();
+    }
+
+    fn wake_by_ref(self: &Arc<Self>) {
+        // in this order: whoever goes on does so before the other one stops
+        self.came.store(true, Ordering::SeqCst);
+        match self.reader {
+            Side::Guest => {
+                self.waker.wake_by_ref();
+                self.tell(false);
+            }
+            Side::Others => {
+                self.tell(false);
+                self.waker.wake_by_ref();
+            }
         }
     }
 }
 
-impl Drop for Asleep<'_> {
-    fn drop(&mut self) {
-        Self::tell(self.0, false);
+impl<B: Body<Data = Bytes, Error = HostError> + Unpin> Body for Watched<B> {
+    type Data = Bytes;
+    type Error = HostError;
+
+    fn poll_frame(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, HostError>>> {
+        let this = &mut *self;
+        let Some((reader, pace)) = &this.side else { return Pin::new(&mut this.body).poll_frame(cx) };
+        let (pace, waker) = (pace.clone(), cx.waker().clone());
+        let came = Arc::new(Came { pace, reader: *reader, came: AtomicBool::new(false), waker });
+        if *reader == Side::Guest {
+            came.tell(true); // before it is asked: it may sleep at once
+        }
+        let polled = Pin::new(&mut this.body).poll_frame(&mut Context::from_waker(&Waker::from(came.clone())));
+        if polled.is_ready() {
+            came.tell(false);
+        } else if *reader == Side::Others {
+            came.tell(true);
+            if came.came.load(Ordering::SeqCst) {
+                came.tell(false); // it came before anybody was told that it is waited for
+            }
+        }
+        polled
     }
 }
 
@@ -250,8 +418,11 @@ impl Wake for Told {
     }
 
     fn wake_by_ref(self: &Arc<Self>) {
-        self.woken.store(true, Ordering::SeqCst);
-        self.time.turn.store(true, Ordering::SeqCst);
+        {
+            let mut state = lock(&self.time.state);
+            state.turn = true;
+            self.woken.store(true, Ordering::Relaxed);
+        }
         self.waker.wake_by_ref();
     }
 }
@@ -261,14 +432,17 @@ impl<F: Future<Output = ()>> Future for Turns<F> {
 
     fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<()> {
         let this = &mut *self;
-        this.time.turn.store(true, Ordering::SeqCst);
         let told = Arc::new(Told { time: this.time.clone(), woken: AtomicBool::new(false), waker: cx.waker().clone() });
-        let polled = this.run.as_mut().poll(&mut Context::from_waker(&Waker::from(told.clone())));
+        let waker = Waker::from(told.clone());
+        {
+            let mut state = lock(&this.time.state);
+            state.turn = true;
+            state.guest = waker.clone();
+        }
+        let polled = this.run.as_mut().poll(&mut Context::from_waker(&waker));
         if polled.is_pending() {
-            this.time.turn.store(false, Ordering::SeqCst);
-            if told.woken.load(Ordering::SeqCst) {
-                this.time.turn.store(true, Ordering::SeqCst); // it only paused, or is about to go on
-            }
+            // one that was woken meanwhile has only paused, or is about to go on
+            this.time.change(|state| state.turn = told.woken.load(Ordering::Relaxed));
         }
         polled
     }

@@ -2,7 +2,7 @@
 
 use std::convert::Infallible;
 use std::sync::{Arc, Mutex};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use rand::rngs::StdRng;
 use rand::{SeedableRng, TryRng};
@@ -14,7 +14,7 @@ use wasmtime_wasi::p2::{DynPollable, Pollable, subscribe};
 use wasmtime_wasi::{HostMonotonicClock, HostWallClock, WasiCtxBuilder, async_trait};
 
 use crate::host::Host;
-use crate::pace::Clock;
+use crate::pace::{Clock, far_from_now};
 use crate::sync::lock;
 
 /// What an app's guests find, each exchange anew.
@@ -54,6 +54,11 @@ impl Stage {
     /// The time of the present exchange.
     pub fn clock(&self) -> Clock {
         self.present.clock()
+    }
+
+    fn timer_at(&self, end: u64) -> Timer {
+        let left = end.saturating_sub(self.clock().now());
+        Timer { present: self.present.clone(), end, due: far_from_now(Duration::from_nanos(left)) }
     }
 
     /// The next exchange finds the world as the first has. Only the monotonic clock does not go back.
@@ -132,16 +137,18 @@ impl HostMonotonicClock for Monotonic {
     }
 }
 
-/// One timer of a guest's.
+/// One timer of a guest's. It may outlive the exchange that it was made in.
 struct Timer {
-    clock: Clock,
+    present: Present,
     end: u64,
+    /// When it is over by the machine's time.
+    due: Instant,
 }
 
 #[async_trait]
 impl Pollable for Timer {
     async fn ready(&mut self) {
-        self.clock.timer(self.end).await;
+        self.present.clock().until(self.end, self.due).await;
     }
 }
 
@@ -151,18 +158,15 @@ pub(crate) fn stage_timers(linker: &mut Linker<Host>) -> wasmtime::Result<()> {
     let mut clocks = linker.instance("wasi:clocks/monotonic-clock@0.2.12")?;
     clocks.func_wrap("subscribe-instant", |mut store: StoreContextMut<'_, Host>, (when,): (u64,)| {
         let host = store.data_mut();
-        Ok((match host.clock() {
-            Some(clock) => timer(host, clock, when)?,
+        Ok((match host.staged().map(|stage| stage.timer_at(when)) {
+            Some(timer) => pushed(host, timer)?,
             None => host.clocks().subscribe_instant(when)?,
         },))
     })?;
     clocks.func_wrap("subscribe-duration", |mut store: StoreContextMut<'_, Host>, (duration,): (u64,)| {
         let host = store.data_mut();
-        Ok((match host.clock() {
-            Some(clock) => {
-                let end = clock.now().saturating_add(duration);
-                timer(host, clock, end)?
-            }
+        Ok((match host.staged().map(|stage| stage.timer_at(stage.clock().now().saturating_add(duration))) {
+            Some(timer) => pushed(host, timer)?,
             None => host.clocks().subscribe_duration(duration)?,
         },))
     })?;
@@ -170,7 +174,7 @@ pub(crate) fn stage_timers(linker: &mut Linker<Host>) -> wasmtime::Result<()> {
     Ok(())
 }
 
-fn timer(host: &mut Host, clock: Clock, end: u64) -> wasmtime::Result<Resource<DynPollable>> {
-    let timer = host.table().push(Timer { clock, end })?;
+fn pushed(host: &mut Host, timer: Timer) -> wasmtime::Result<Resource<DynPollable>> {
+    let timer = host.table().push(timer)?;
     subscribe(host.table(), timer)
 }

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import threading
+import time
+from collections.abc import Callable, Iterator
+from typing import Any
 
 import pytest
 
 import wasgi
 from wasgi.testing import Client, Upstream, World
 
-from .conftest import AppMaker
+from .conftest import AppMaker, get, post
 
 
 def look(app: wasgi.App, ms: int = 0) -> list[str]:
@@ -124,3 +127,92 @@ def test_what_it_is() -> None:
             World(now=now)
     with pytest.raises(OverflowError):
         World(seed=-1)
+
+
+def seen(app: wasgi.App, target: str, times: int = 20, body: Callable[[], Any] | None = None) -> set[str]:
+    """What a guest answers, time after time."""
+    return {
+        app.handle(post(target, body()) if body is not None else get(target)).text for _ in range(times)
+    }
+
+
+def test_equal_times(app: AppMaker) -> None:
+    """The upstream is first."""
+    upstream = Upstream()
+    upstream.any().delays(60)
+    made = app(world=World(), outgoing=upstream)
+    assert seen(made, "/first?ms=60000&other-ms=90000&url=https://a/") == {"[0] at 60000000000"}
+
+
+@pytest.mark.parametrize("how", ["denied", "refused", "raises"])
+def test_failures_come_before_any_time_passes(app: AppMaker, how: str) -> None:
+    upstream = Upstream()
+    upstream.any().raises("connection-refused")
+    limits = wasgi.Limits(outgoing=0 if how == "refused" else 10)
+    made = app(world=World(), outgoing=None if how == "denied" else upstream, limits=limits)
+    assert seen(made, "/first?ms=60000&other-ms=60000&url=https://a/", 40) == {"[0] at 0"}
+
+
+def test_a_body_that_is_slow_to_come(app: AppMaker) -> None:
+    """Whoever sends it works on it, for all that the guest can know."""
+
+    def body() -> Iterator[bytes]:
+        time.sleep(0.02)  # slow is what it is to be
+        yield b"at last"
+
+    made = app(world=World())
+    assert seen(made, "/body-or-timer?ms=60000", 10, body) == {"[0] at 0"}
+
+
+def test_an_answer_that_nobody_has_looked_at_holds_up_nothing(app: AppMaker) -> None:
+    upstream = Upstream()
+    upstream.any().respond(503, text="come back later")
+    made = app(world=World(), outgoing=upstream, limits=wasgi.Limits(timeout=10))
+    assert seen(made, "/keep-and-sleep?url=https://a/&ms=3600000") == {"slept until 3600000000000"}
+
+
+@pytest.mark.parametrize("between", [50_000, 150_000])
+def test_a_limit_that_nobody_looks_at_any_more(app: AppMaker, between: int) -> None:
+    """It has passed when it has; the guest sleeps on."""
+    upstream = Upstream()
+    upstream.any().respond(stream=[7200.0, b"late"])
+    made = app(world=World(), outgoing=upstream, limits=wasgi.Limits(timeout=10))
+    target = f"/keep-and-sleep?url=https://a/&ms=100000&look=1&between-bytes-ms={between}"
+    assert seen(made, target) == {"slept until 100000000000"}
+
+
+def test_a_guest_that_is_slow_to_send(app: AppMaker) -> None:
+    """Whoever reads its request does nothing meanwhile."""
+    upstream = Upstream()
+    upstream.any().respond(text="all of it")
+    made = app(world=World(), outgoing=upstream, limits=wasgi.Limits(timeout=10))
+    assert seen(made, "/send-slowly?url=https://a/&ms=3600000", 10) == {"200 at 3600000000000"}
+    assert upstream.calls[0].request.content == b"firstlast"
+
+
+def test_a_timer_that_is_kept_for_the_next_exchange(app: AppMaker) -> None:
+    """On a reused instance: it ends when its time has come, not before."""
+    with app(world=World(), reuse=wasgi.Reuse()) as made:
+        assert [made.handle(get("/keep-timer?ms=100000")).text for _ in range(2)] == ["kept", "100000000000"]
+
+
+def test_waiting_takes_its_time_where_somebody_works(app: AppMaker) -> None:
+    """As long as it says, and no longer: the two limits are far apart."""
+
+    def answer(request: wasgi.Request) -> wasgi.Response:
+        time.sleep(1.5)
+        return wasgi.Response()
+
+    made = app(world=World(), outgoing=answer)
+    assert seen(made, "/fetch?url=https://a/&first-byte-ms=1000", 1) == {"ErrorCode::ConnectionReadTimeout"}
+    assert seen(made, "/fetch?url=https://a/&first-byte-ms=5000", 1) == {""}
+
+
+def test_delays_behind_delays(app: AppMaker) -> None:
+    """A mock that another one asks for its answer takes the world's time as well."""
+    inner = Upstream()
+    inner.any().delays(1800)
+    outer = Upstream()
+    outer.any().answers(inner).delays(1800)
+    made = app(world=World(), outgoing=outer)
+    assert seen(made, "/first?ms=7200000&other-ms=7200000&url=https://a/", 5) == {"[0] at 3600000000000"}

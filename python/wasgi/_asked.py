@@ -10,7 +10,7 @@ import difflib
 import json as _json
 import re
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Self
 from urllib.parse import parse_qsl
 
@@ -40,6 +40,8 @@ class Asked:
     headers: Headers
     content: bytes
     trailers: Headers | None = None
+    _origin: Request | None = field(default=None, repr=False, compare=False)
+    """As it has come: its time, and what its sender allows it."""
 
     @classmethod
     async def read(cls, request: Request) -> Self:
@@ -51,13 +53,16 @@ class Asked:
     def of_read(cls, request: Request) -> Self:
         """A request that has been read."""
         trailers = Headers(request.trailers.raw) if request.trailers is not None else None
-        return cls(request.method, request.url, Headers(request.headers.raw), request.content, trailers)
+        return cls(request.method, request.url, Headers(request.headers.raw), request.content, trailers, request)
 
     def again(self) -> Request:
         """The same request, once more."""
-        return Request(
+        request = Request(
             self.method, self.url, headers=self.headers.raw, body=self.content or None, trailers=self.trailers
         )
+        if self._origin is not None:
+            request._follow(self._origin)
+        return request
 
     async def of(self, upstream: _Upstream) -> Response:
         """What an upstream answers to the same request."""

@@ -566,6 +566,7 @@ class Request:
     @property
     def trailers(self) -> Headers | None:
         """The fields after the body: of one that a guest sends, known when its body has ended."""
+    def _follow(self, other: Request) -> None: ...
     def _pause(self, seconds: float) -> Coroutine[Any, Any, None] | None: ...
     @property
     def timeouts(self) -> Timeouts:

@@ -1,6 +1,6 @@
 //! `wasgi.Request`: a caller's to a guest, and a guest's to its upstream.
 
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 
 use http::{HeaderMap, Method, Uri};
 use pyo3::exceptions::PyValueError;
@@ -50,7 +50,7 @@ pub struct PyRequest {
     body: Arc<PyBody>,
     timeouts: Timeouts,
     /// The time of the guest that has sent it, if that is not the machine's.
-    pace: Option<Pace>,
+    pace: OnceLock<Pace>,
 }
 
 impl PyRequest {
@@ -62,7 +62,7 @@ impl PyRequest {
             trailers: None,
             body: Arc::new(body),
             timeouts: Timeouts::default(),
-            pace: None,
+            pace: OnceLock::new(),
         }
     }
 
@@ -75,7 +75,7 @@ impl PyRequest {
             trailers: None,
             body: Arc::new(PyBody::of_guest(body, None)),
             timeouts,
-            pace: parts.extensions.remove(),
+            pace: parts.extensions.remove::<Pace>().map_or_else(OnceLock::new, OnceLock::from),
         }
     }
 
@@ -135,7 +135,7 @@ impl PyRequest {
             trailers: trailers.map(|trailers| Fields::given(py, Some(trailers))).transpose()?,
             body: Arc::new(PyBody::given(body)?),
             timeouts: Timeouts::default(),
-            pace: None,
+            pace: OnceLock::new(),
         })
     }
 
@@ -179,10 +179,17 @@ impl PyRequest {
         trailers(py, self.trailers.as_ref(), &self.body)
     }
 
+    /// Is sent for another one: in its time.
+    fn _follow(&self, other: &Bound<'_, Self>) {
+        if let Some(pace) = other.get().pace.get() {
+            let _ = self.pace.set(pace.clone());
+        }
+    }
+
     /// So many seconds of doing nothing, for whoever answers it: where the time of the guest that has sent it is not the
     /// machine's. Else None.
     fn _pause(&self, seconds: f64) -> PyResult<Option<Awaitable>> {
-        self.pace.as_ref().map(|pace| pause(pace.clone(), seconds)).transpose()
+        self.pace.get().map(|pace| pause(pace.clone(), seconds)).transpose()
     }
 
     #[getter]

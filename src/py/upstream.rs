@@ -45,7 +45,7 @@ impl PyUpstream {
 impl Upstream for PyUpstream {
     fn send(&self, request: http::Request<GuestBody>, timeouts: Timeouts, _: &Arc<Stdio>) -> Answer {
         let (reply, answer) = oneshot::channel();
-        let clock = request.extensions().get::<Pace>().map(|pace| pace.clock.clone());
+        let pace = request.extensions().get::<Pace>().cloned();
         let call = Arc::new(Call {
             target: self.target.clone(),
             request: Mutex::new(Some((request, timeouts))),
@@ -59,7 +59,7 @@ impl Upstream for PyUpstream {
             answer.await.unwrap_or_else(|_| Err(ErrorCode::internal("the upstream gave no answer")))
         });
         // before anybody works on it: its time runs
-        let answered = within(timeouts, clock.as_ref(), answered);
+        let answered = within(timeouts, pace.as_ref(), answered);
         let lane = self.target.lane();
         if let Lane::Loop(core) = &lane {
             core.depends(&call);

@@ -111,6 +111,54 @@ impl Guest for Probe {
                 let first = poll::poll(&pollables.iter().collect::<Vec<_>>());
                 text(out, 200, &format!("{first:?} at {}", monotonic_clock::now()));
             }
+            // waits for a chunk of its request and a timer: which was first, and when
+            "/body-or-timer" => {
+                let body = request.consume().unwrap();
+                let stream = body.stream().unwrap();
+                let timer = monotonic_clock::subscribe_duration(number("ms") * 1_000_000);
+                let first = poll::poll(&[&stream.subscribe(), &timer]);
+                text(out, 200, &format!("{first:?} at {}", monotonic_clock::now()));
+            }
+            // has an answer, looks at its body once if `look` is said, and sleeps
+            "/keep-and-sleep" => {
+                let response = fetch(&query).unwrap();
+                let body = response.consume().unwrap();
+                let stream = body.stream().unwrap();
+                if !arg("look").is_empty() {
+                    // nothing has come, so the one with no time at all is over
+                    poll::poll(&[&stream.subscribe(), &monotonic_clock::subscribe_duration(1)]);
+                    sleep(number("ms") - 1);
+                    monotonic_clock::subscribe_instant(number("ms") * 1_000_000).block();
+                } else {
+                    sleep(number("ms"));
+                }
+                text(out, 200, &format!("slept until {}", monotonic_clock::now()));
+            }
+            // sends half of a body, sleeps, and sends the rest
+            "/send-slowly" => {
+                let (request, options) = prepare(&query).unwrap();
+                let body = request.body().unwrap();
+                let future = outgoing_handler::handle(request, options).unwrap();
+                let stream = body.write().unwrap();
+                write(&stream, b"first");
+                sleep(number("ms"));
+                write(&stream, b"last");
+                drop(stream);
+                OutgoingBody::finish(body, None).unwrap();
+                let status = wait(&future).unwrap().status();
+                text(out, 200, &format!("{status} at {}", monotonic_clock::now()));
+            }
+            // makes a timer; the next exchange of the same instance waits for it, and says when that was
+            "/keep-timer" => {
+                let kept = TIMER.lock().unwrap().take();
+                if let Some(timer) = kept {
+                    timer.block();
+                    return text(out, 200, &monotonic_clock::now().to_string());
+                }
+                let timer = monotonic_clock::subscribe_duration(number("ms") * 1_000_000);
+                *TIMER.lock().unwrap() = Some(timer);
+                text(out, 200, "kept");
+            }
             // computes for about n million rounds, then answers
             "/work" => {
                 let mut x = 1u64;
@@ -424,6 +472,9 @@ impl Guest for Probe {
         }
     }
 }
+
+/// What `/keep-timer` has made.
+static TIMER: std::sync::Mutex<Option<poll::Pollable>> = std::sync::Mutex::new(None);
 
 /// What `/remember` was told last.
 static LAST: std::sync::Mutex<Option<String>> = std::sync::Mutex::new(None);
