@@ -46,6 +46,7 @@ pub struct World {
     /// The same without a pool.
     fuelled_plain: OnceLock<Linked>,
     pub(crate) counters: crate::stats::Counters,
+    pub(crate) keepers: crate::idle::Keepers,
     cache: Option<Cache>,
     ticker: Ticker,
     pub(crate) runtime: crate::runtime::Runtime,
@@ -109,6 +110,7 @@ impl World {
             fuelled: OnceLock::new(),
             fuelled_plain: OnceLock::new(),
             counters: crate::stats::Counters::default(),
+            keepers: crate::idle::Keepers::default(),
             cache,
             ticker: Ticker::default(),
             runtime: crate::runtime::Runtime::new(),

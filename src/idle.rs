@@ -46,6 +46,28 @@ impl Counted {
     }
 }
 
+/// All who keep instances in a process, so that one may take the place of another's.
+#[derive(Default)]
+pub(crate) struct Keepers(Mutex<Vec<Weak<Idle>>>);
+
+impl Keepers {
+    fn add(&self, idle: &Arc<Idle>) {
+        let mut all = lock(&self.0);
+        all.retain(|idle| idle.strong_count() > 0);
+        all.push(Arc::downgrade(idle));
+    }
+
+    /// Ends the instance that has waited longest, whoever's it is. Returns whether there was one.
+    pub fn end_oldest(&self) -> bool {
+        let all: Vec<Arc<Idle>> = lock(&self.0).iter().filter_map(Weak::upgrade).collect();
+        let oldest = all.iter().filter_map(|idle| Some((idle.oldest()?, idle))).min_by_key(|(since, _)| *since);
+        oldest.is_some_and(|(_, idle)| {
+            let kept = lock(&idle.state).kept.pop_front();
+            kept.is_some()
+        })
+    }
+}
+
 impl Drop for Counted {
     fn drop(&mut self) {
         self.0.idle.fetch_sub(1, Ordering::Relaxed);
@@ -54,7 +76,13 @@ impl Drop for Counted {
 
 impl Idle {
     pub fn new(world: &'static World, reuse: Reuse) -> Arc<Self> {
-        Arc::new(Self { reuse, world, state: Mutex::default() })
+        let idle = Arc::new(Self { reuse, world, state: Mutex::default() });
+        world.keepers.add(&idle);
+        idle
+    }
+
+    fn oldest(&self) -> Option<Instant> {
+        lock(&self.state).kept.front().map(|kept| kept.since)
     }
 
     /// The one that has waited for the shortest time: its memory is warm, and the others may go.
@@ -67,7 +95,11 @@ impl Idle {
         if !instance.rest(&self.reuse) {
             return;
         }
-        let Some(counted) = Counted::new(self.world) else { return };
+        let mut counted = Counted::new(self.world);
+        if counted.is_none() && self.world.keepers.end_oldest() {
+            counted = Counted::new(self.world);
+        }
+        let Some(counted) = counted else { return };
         let kept = Kept { instance, since: Instant::now(), _counted: counted };
         let mut state = lock(&self.state);
         if state.closed {
@@ -83,7 +115,8 @@ impl Idle {
         }
     }
 
-    /// Ends those that wait, and keeps no more.
+    /// Ends those that wait, and keeps no more. What they hold is given back on a thread of the runtime: the more memory it is,
+    /// the longer that takes, and whoever closes may be an event loop.
     pub fn close(&self) {
         let ended = {
             let mut state = lock(&self.state);
@@ -93,7 +126,10 @@ impl Idle {
             }
             std::mem::take(&mut state.kept)
         };
-        drop(ended);
+        match self.world.runtime.handle() {
+            Ok(runtime) if !ended.is_empty() => drop(runtime.spawn_blocking(move || drop(ended))),
+            _ => drop(ended),
+        }
     }
 
     /// Ends those that have waited for so long. Returns for how long the next one has still to wait, if there is one.
@@ -130,7 +166,11 @@ impl Drop for Idle {
             self.close();
         } else {
             // the parent's: its slots and its tasks are not this process's to give back
-            std::mem::forget(std::mem::take(&mut *lock(&self.state)));
+            // (a lock that a thread of the parent's held would never be given back)
+            std::mem::forget(std::mem::take(match self.state.get_mut() {
+                Ok(state) => state,
+                Err(poisoned) => poisoned.into_inner(),
+            }));
         }
     }
 }

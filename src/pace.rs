@@ -47,17 +47,17 @@ struct State {
 struct Doing {
     /// The guest has no answer yet.
     answers: bool,
-    /// The guest has asked for more of a body.
-    gives: bool,
-    /// Whoever answers waits for the guest to send more.
-    reads: bool,
+    /// The guest has asked for more of a body, by the look of this number.
+    gives: Option<u64>,
+    /// Whoever answers waits for the guest to send more, likewise.
+    reads: Option<u64>,
     /// Whoever is at it does nothing for some time.
     sleeps: bool,
 }
 
 impl Doing {
     fn is_at_it(self) -> bool {
-        (self.gives || self.answers && !self.reads) && !self.sleeps
+        (self.gives.is_some() || self.answers && self.reads.is_none()) && !self.sleeps
     }
 }
 
@@ -337,18 +337,33 @@ impl<B> Watched<B> {
 struct Came {
     pace: Pace,
     reader: Side,
+    /// Of its reader's look.
+    number: u64,
     came: AtomicBool,
     waker: Waker,
 }
 
 impl Came {
-    /// Says whether its reader waits.
-    fn tell(&self, waits: bool) {
+    fn tell(&self, change: impl FnOnce(&mut Option<u64>)) {
         self.pace.clock.0.change(|state| {
             state.tell(self.pace.work, |work| match self.reader {
-                Side::Guest => work.gives = waits,
-                Side::Others => work.reads = waits,
+                Side::Guest => change(&mut work.gives),
+                Side::Others => change(&mut work.reads),
             });
+        });
+    }
+
+    /// Its reader waits.
+    fn waits(&self) {
+        self.tell(|look| *look = Some(self.number));
+    }
+
+    /// Its reader waits no more, unless it has looked again meanwhile.
+    fn goes_on(&self) {
+        self.tell(|look| {
+            if *look == Some(self.number) {
+                *look = None;
+            }
         });
     }
 }
@@ -364,10 +379,10 @@ impl Wake for Came {
         match self.reader {
             Side::Guest => {
                 self.waker.wake_by_ref();
-                self.tell(false);
+                self.goes_on();
             }
             Side::Others => {
-                self.tell(false);
+                self.goes_on();
                 self.waker.wake_by_ref();
             }
         }
@@ -382,17 +397,18 @@ impl<B: Body<Data = Bytes, Error = HostError> + Unpin> Body for Watched<B> {
         let this = &mut *self;
         let Some((reader, pace)) = &this.side else { return Pin::new(&mut this.body).poll_frame(cx) };
         let (pace, waker) = (pace.clone(), cx.waker().clone());
-        let came = Arc::new(Came { pace, reader: *reader, came: AtomicBool::new(false), waker });
+        let number = lock(&pace.clock.0.state).number();
+        let came = Arc::new(Came { pace, reader: *reader, number, came: AtomicBool::new(false), waker });
         if *reader == Side::Guest {
-            came.tell(true); // before it is asked: it may sleep at once
+            came.waits(); // before it is asked: it may sleep at once
         }
         let polled = Pin::new(&mut this.body).poll_frame(&mut Context::from_waker(&Waker::from(came.clone())));
         if polled.is_ready() {
-            came.tell(false);
+            came.tell(|look| *look = None); // nobody waits, whatever an earlier look was about
         } else if *reader == Side::Others {
-            came.tell(true);
+            came.waits();
             if came.came.load(Ordering::SeqCst) {
-                came.tell(false); // it came before anybody was told that it is waited for
+                came.goes_on(); // it came before anybody was told that it is waited for
             }
         }
         polled

@@ -46,7 +46,7 @@ def test_what_it_answers(app: AppMaker) -> None:
 the component lets exchanges see what was before them
 
 --- on a fresh instance
-+++ GET http://component.test/remember?word=ada after GET http://component.test/remember?word=ada, GET http://component.test/hello
++++ GET http://component.test/remember?word=ada after GET http://component.test/remember?word=ada
 @@ -2,2 +2,2 @@
    content-type: text/plain; charset=utf-8
 -nothing
@@ -96,7 +96,7 @@ def test_an_upstream_that_is_not_the_same_each_time(app: AppMaker) -> None:
     assert failure(made, "/fetch?url=https://a/") == (
         """\
 GET http://component.test/fetch?url=https://a/ differs on two fresh instances, so nothing can be told of reused ones; \
-hint: its upstream must answer the same each time
+hint: its upstream must answer the same each time, and the component wait for what it asks
 
 --- on a fresh instance
 +++ on another fresh instance
@@ -109,10 +109,35 @@ hint: its upstream must answer the same each time
 
 
 def test_instances_that_are_never_kept(app: AppMaker) -> None:
-    assert failure(app(), "/trap", "/unfinished") == (
-        "nothing was checked: no instance had two of these exchanges, for none was kept (`wasgi.Reuse` says which are)"
+    upstream = Upstream()
+    upstream.any().respond(stream=[b"x", b"y"])
+    made = app(outgoing=upstream)
+    assert failure(made, "/trap", "/unfinished", "/keep?what=response-stream&url=https://a/") == (
+        """\
+nothing was checked: each exchange has ended its instance (`wasgi.Reuse` says why)
+  GET http://component.test/trap: TrapError
+  GET http://component.test/unfinished: BodyError
+  GET http://component.test/keep?what=response-stream&url=https://a/: it left something open"""
     )
-    assert failure(app()) == "nothing was checked: there are no requests"
+    assert failure(made) == "nothing was checked: there are no requests"
+
+
+@pytest.mark.parametrize("between", ["/trap", "/unfinished", "/remember?word=nothing&quiet=1"])
+def test_each_follows_on_each_other(app: AppMaker, between: str) -> None:
+    """Whatever stands between them in the list, ends its instance or hides what was before."""
+    message = failure(app(), "/remember?word=secret&quiet=1", between, "/remember?word=nothing")
+    assert "/remember?word=nothing after GET http://component.test/remember?word=secret&quiet=1" in message
+
+
+def test_what_is_seen_before_a_failure(app: AppMaker) -> None:
+    message = failure(app(), "/remember?word=secret&quiet=1", "/remember?word=secret&then=break")
+    assert "-x-before: nothing" in message.replace("-  ", "-")
+
+
+def test_delays_take_no_time(app: AppMaker) -> None:
+    upstream = Upstream()
+    upstream.any().respond(text="late").delays(3600)
+    check_isolation(app(outgoing=upstream), ["/fetch?url=https://a/"])
 
 
 def test_its_own_world(app: AppMaker) -> None:

@@ -131,9 +131,7 @@ def test_what_it_is() -> None:
 
 def seen(app: wasgi.App, target: str, times: int = 20, body: Callable[[], Any] | None = None) -> set[str]:
     """What a guest answers, time after time."""
-    return {
-        app.handle(post(target, body()) if body is not None else get(target)).text for _ in range(times)
-    }
+    return {app.handle(post(target, body()) if body is not None else get(target)).text for _ in range(times)}
 
 
 def test_equal_times(app: AppMaker) -> None:

@@ -12,63 +12,83 @@ from wasgi._wasgi import Request, Response, Reuse, World
 
 if TYPE_CHECKING:
     from wasgi import _wasgi
+    from wasgi._wasgi import _Upstream
     from wasgi.app import App
     from wasgi.headers import Headers
     from wasgi.testing import AsyncClient, Client
 
 __tracebackhide__ = True  # in pytest's reports: a test's own line is what is wanted there
 
-_ROUNDS = 2
-"""Each request follows on each other one then, itself and those behind it included."""
 
+class _Seen:
+    """All that one exchange shows."""
 
-class _Observed:
-    """An app whose exchanges are seen from all sides: what they answer, ask and print."""
-
-    def __init__(self, app: App, reuse: Reuse | None) -> None:
-        self._upstream = app.outgoing
+    def __init__(self, upstream: _Upstream | None) -> None:
+        self._upstream = upstream
         self._asked: list[Asked] = []
         self._printed: list[Any] = []
+        self._answered: list[str] = []
         self.reused = 0
-        self.app: _wasgi.App = app._sibling(
-            outgoing=self._answer,
-            stdout=self._printed.append,
-            stderr=self._printed.append,
-            reuse=reuse,
-            world=app.world or World(),
-        )
+        self.failure: str | None = None
 
-    async def _answer(self, request: Request) -> Response:
+    async def answer(self, request: Request) -> Response:
         asked = await Asked.read(request)
         self._asked.append(asked)
         if self._upstream is None:
             raise errors.HttpRequestDenied
         return await asked.of(self._upstream)
 
+    def send(self, app: _wasgi.App, request: Asked) -> None:
+        content = bytearray()
+        try:
+            with app.handle(request.again()) as response:
+                self._answered += [str(response.status), *_fields(response.headers)]
+                self.reused = response.report.reused if response.report is not None else 0
+                for chunk in response:
+                    content += chunk
+                response.wait()
+                self._answered += _text(content)
+                self._answered += _fields(response.trailers) if response.trailers is not None else []
+        except (errors.WasgiError, OSError) as error:
+            # what there was before that has been seen
+            self.failure = type(error).__name__
+            self._answered += [*(_text(content)), f"{self.failure}: {error}"]
+
+    def lines(self) -> list[str]:
+        # requests that are under way together may come in any order
+        asked = sorted(self._asked, key=lambda asked: (asked.url, asked.method, asked.content))
+        shown = [line for one in asked for line in (f"asked {one}", *_fields(one.headers), *_text(one.content))]
+        return [*self._answered, *shown, *(f"{line.stream}: {line}" for line in self._printed)]
+
+
+class _Observed:
+    """An app whose exchanges are seen from all sides."""
+
+    def __init__(self, app: App, reuse: Reuse | None) -> None:
+        self._upstream = app.outgoing
+        self._seen = _Seen(self._upstream)
+        self._app: _wasgi.App = app._sibling(
+            outgoing=self._answer,
+            stdout=lambda line: self._seen._printed.append(line),
+            stderr=lambda line: self._seen._printed.append(line),
+            reuse=reuse,
+            world=app.world or World(),
+        )
+
+    async def _answer(self, request: Request) -> Response:
+        return await self._seen.answer(request)
+
+    def look(self, request: Asked) -> _Seen:
+        """Sends a request, and waits until nothing of it is left."""
+        self._seen = _Seen(self._upstream)
+        self._seen.send(self._app, request)
+        return self._seen
+
     def __enter__(self) -> Self:
         return self
 
     def __exit__(self, *_: object) -> None:
-        self.app.close()
-
-    def look(self, request: Asked) -> list[str]:
-        """All that an exchange shows, line by line."""
-        self._asked.clear()
-        self._printed.clear()
-        try:
-            with self.app.handle(request.again()) as response:
-                response.read()
-                report = response.wait()
-        except (errors.WasgiError, OSError) as error:
-            seen = [f"{type(error).__name__}: {error}"]
-        else:
-            self.reused += report is not None and report.reused > 0
-            seen = [str(response.status), *_fields(response.headers), *_text(response.content)]
-            seen += _fields(response.trailers) if response.trailers is not None else []
-        # requests that are under way together may come in any order
-        for asked in sorted(self._asked, key=lambda asked: (asked.url, asked.method, asked.content)):
-            seen += [f"asked {asked}", *_fields(asked.headers), *_text(asked.content)]
-        return seen + [f"{line.stream}: {line}" for line in self._printed]
+        self._app.close()
 
 
 def _fields(headers: Headers) -> list[str]:
@@ -80,16 +100,16 @@ def _text(content: bytes) -> list[str]:
 
 
 def check_isolation(app: App | Client | AsyncClient, requests: Iterable[Request | str]) -> None:
-    """Shows what a component lets one exchange see of those before it: for apps under `wasgi.Reuse`.
+    """Shows what a component lets one exchange see of another: for apps under `wasgi.Reuse`.
 
-    Each request is sent to a fresh instance, and all of them, twice, to one that is reused. What the component answers,
-    asks its upstream and prints must be the same. The app itself is left alone: its component runs under a
-    `wasgi.testing.World` (the app's, if it has one), so clocks and randomness are the same each time. Its upstream is
-    asked, and must give the same answers each time.
+    Each request is sent to a fresh instance, and after each other one (and itself) to an instance that has just served
+    that one. What the component answers, asks its upstream and prints must be the same. The app itself is left alone:
+    its component runs under a `wasgi.testing.World` (the app's, if it has one), so clocks and randomness are the same
+    each time. Its upstream is asked, and must give the same answers each time.
 
     Args:
         app: An app, or a client of one.
-        requests: Requests, or URLs to GET; relative ones are the component's.
+        requests: Requests, or URLs to GET; relative ones are the component's. As many pairs are tried as these make.
 
     Raises:
         AssertionError: Something differs: the message is a diff. Or nothing could be told: fresh instances differ from
@@ -104,20 +124,25 @@ def check_isolation(app: App | Client | AsyncClient, requests: Iterable[Request 
     wanted = [_read(client._made("GET", request, {}) if isinstance(request, str) else request) for request in requests]
     if not wanted:
         raise AssertionError("nothing was checked: there are no requests")
-    seen = _on_fresh_instances(client.app, wanted)
-    with _Observed(client.app, Reuse(requests=None, idle=None)) as reused:
-        found, earlier = [], list[str]()
-        for request, fresh in [*zip(wanted, seen, strict=True)] * _ROUNDS:
-            title = f"{request} after {', '.join(earlier[-len(wanted) :])}" if earlier else f"{request} on a new one"
-            found += _difference(fresh, reused.look(request), title)
-            earlier.append(str(request))
+    fresh = _on_fresh_instances(client.app, wanted)
+    found: list[str] = []
+    ends: dict[str, str] = {}
+    checked = False
+    for before in wanted:
+        for request, alone in zip(wanted, fresh, strict=True):
+            with _Observed(client.app, Reuse(requests=2, idle=None)) as observed:
+                ended = observed.look(before)
+                after = observed.look(request)
+            if not after.reused and after.failure is None:
+                ends[str(before)] = ended.failure or "it left something open"
+                continue  # the first one has ended its instance
+            checked = checked or after.reused > 0
+            found += _difference(alone, after.lines(), f"{request} after {before}")
     if found:
         raise AssertionError("\n\n".join(["the component lets exchanges see what was before them", *found]))
-    if not reused.reused:
-        raise AssertionError(
-            "nothing was checked: no instance had two of these exchanges, for none was kept (`wasgi.Reuse` says which "
-            "are)"
-        )
+    if not checked:
+        how = "".join(f"\n  {request}: {end}" for request, end in ends.items())
+        raise AssertionError(f"nothing was checked: each exchange has ended its instance (`wasgi.Reuse` says why){how}")
 
 
 def _read(request: Request) -> Asked:
@@ -128,12 +153,13 @@ def _read(request: Request) -> Asked:
 def _on_fresh_instances(app: App, wanted: list[Asked]) -> list[list[str]]:
     """What is seen there, which must be the same twice for anything to be told by it."""
     with _Observed(app, None) as observed:
-        seen = [observed.look(request) for request in wanted]
+        seen = [observed.look(request).lines() for request in wanted]
         for request, fresh in zip(wanted, seen, strict=True):
-            if difference := _difference(fresh, observed.look(request), "on another fresh instance"):
+            if difference := _difference(fresh, observed.look(request).lines(), "on another fresh instance"):
                 raise AssertionError(
                     f"{request} differs on two fresh instances, so nothing can be told of reused ones; hint: its "
-                    f"upstream must answer the same each time\n\n{difference[0]}"
+                    "upstream must answer the same each time, and the component wait for what it asks\n\n"
+                    f"{difference[0]}"
                 )
     return seen
 

@@ -39,7 +39,6 @@ impl Outgoing {
         Ok(Self::Callable { callable, is_async })
     }
 
-    /// Whether Python code takes part, which needs its caller's loop and context.
     /// What was given.
     pub fn object(&self, py: Python<'_>) -> Py<PyAny> {
         match self {
@@ -49,6 +48,7 @@ impl Outgoing {
         }
     }
 
+    /// Whether Python code takes part, which needs its caller's loop and context.
     pub fn is_python(&self) -> bool {
         match self {
             Self::Callable { .. } => true,

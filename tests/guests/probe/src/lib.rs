@@ -370,6 +370,12 @@ impl Guest for Probe {
                 if !arg("url").is_empty() {
                     let _ = fetch(&HashMap::from([("url".to_owned(), format!("{}{}", arg("url"), before.as_deref().unwrap_or("nothing")))]));
                 }
+                if arg("then") == "break" {
+                    let (body, stream) = start(out, 200, &[("x-before", before.as_deref().unwrap_or("nothing"))]);
+                    write(&stream, b"half of it");
+                    drop(stream);
+                    return std::mem::forget(body);
+                }
                 text(out, 200, if arg("quiet").is_empty() { before.as_deref().unwrap_or("nothing") } else { "quiet" });
             }
             // keeps a handle for ever, and answers
