@@ -168,6 +168,14 @@ impl World {
         self.slots
     }
 
+    /// Ends the instance that has waited longest if there is no room for another one that runs.
+    pub(crate) fn make_room(&self) {
+        let idle = self.counters.idle.load(Ordering::Relaxed);
+        if idle > 0 && self.live() as u64 + idle >= u64::from(self.slots) {
+            self.keepers.end_oldest();
+        }
+    }
+
     /// Whether the ticker's thread runs.
     pub(crate) fn has_ticker(&self) -> bool {
         self.ticker.thread.get().is_some()

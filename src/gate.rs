@@ -8,6 +8,7 @@ use std::task::{Context, Poll};
 use std::time::Duration;
 
 use tokio::sync::{Notify, OwnedSemaphorePermit, Semaphore};
+use tokio::task::JoinHandle;
 
 use crate::engine::World;
 use crate::error::Error;
@@ -115,14 +116,12 @@ impl Gate {
         self.live.load(Ordering::SeqCst)
     }
 
-    /// Nobody in the queue any more, and no instance that waits.
-    pub fn close(&self) {
-        if let Some(idle) = &self.idle {
-            idle.close();
-        }
+    /// Nobody in the queue any more, and no instance that waits; the task gives back what those hold.
+    pub fn close(&self) -> Option<JoinHandle<()>> {
         if let Some(places) = &self.places {
             places.close();
         }
+        self.idle.as_ref()?.close()
     }
 
     /// Stops what is left.

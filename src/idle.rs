@@ -5,7 +5,7 @@ use std::sync::atomic::Ordering;
 use std::sync::{Arc, Mutex, Weak};
 use std::time::{Duration, Instant};
 
-use tokio::task::AbortHandle;
+use tokio::task::{AbortHandle, JoinHandle};
 
 use crate::engine::World;
 use crate::instance::{Instance, Reuse};
@@ -117,7 +117,7 @@ impl Idle {
 
     /// Ends those that wait, and keeps no more. What they hold is given back on a thread of the runtime: the more memory it is,
     /// the longer that takes, and whoever closes may be an event loop.
-    pub fn close(&self) {
+    pub fn close(&self) -> Option<JoinHandle<()>> {
         let ended = {
             let mut state = lock(&self.state);
             state.closed = true;
@@ -127,8 +127,8 @@ impl Idle {
             std::mem::take(&mut state.kept)
         };
         match self.world.runtime.handle() {
-            Ok(runtime) if !ended.is_empty() => drop(runtime.spawn_blocking(move || drop(ended))),
-            _ => drop(ended),
+            Ok(runtime) if !ended.is_empty() => Some(runtime.spawn_blocking(move || drop(ended))),
+            _ => None,
         }
     }
 
@@ -163,7 +163,7 @@ async fn sweep(idle: Weak<Idle>, limit: Duration) {
 impl Drop for Idle {
     fn drop(&mut self) {
         if self.world.generation == crate::engine::generation() {
-            self.close();
+            drop(self.close());
         } else {
             // the parent's: its slots and its tasks are not this process's to give back
             // (a lock that a thread of the parent's held would never be given back)

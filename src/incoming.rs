@@ -78,8 +78,14 @@ impl App {
         self.closed.store(true, Ordering::SeqCst);
         let Some(world) = crate::engine::existing() else { return Ok(Box::pin(std::future::ready(()))) };
         let gate = self.gate(world);
-        gate.close();
-        Ok(Box::pin(gate.drained(drain)?))
+        let given_back = gate.close();
+        let drained = gate.drained(drain)?;
+        Ok(Box::pin(async move {
+            drained.await;
+            if let Some(given_back) = given_back {
+                let _ = given_back.await;
+            }
+        }))
     }
 
     /// Opens it again after [`Self::close`], and makes what the first exchange of this process would have to wait for.
@@ -124,7 +130,10 @@ impl App {
                 instance.begin_anew(hooks, &shared)?;
                 instance
             }
-            None => Instance::new(prepared.clone(), &self.grants, limits, hooks, &shared)?,
+            None => {
+                world.make_room();
+                Instance::new(prepared.clone(), &self.grants, limits, hooks, &shared)?
+            }
         };
         let scheme = match request.uri().scheme_str() {
             Some("http") | None => Scheme::Http,

@@ -7,6 +7,7 @@ import gc
 import threading
 from collections.abc import AsyncIterator, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from typing import Any
 
 import pytest
 
@@ -73,7 +74,7 @@ def test_it_goes_with_its_app(app: AppMaker) -> None:
     report(made)
     assert wasgi.stats().idle == 1
     made.close()
-    until(lambda: (wasgi.stats().idle, wasgi.stats().memories) == (0, 0))
+    assert (wasgi.stats().idle, wasgi.stats().memories) == (0, 0)
     other = app(reuse=wasgi.Reuse(idle=3600))
     report(other)
     assert wasgi.stats().tasks == 1, "what ends it some time"
@@ -282,30 +283,40 @@ def test_instances_that_wait_leave_room(app: AppMaker) -> None:
 
 
 def test_the_oldest_makes_room(app: AppMaker) -> None:
-    """An app that has kept as many as may be leaves room for one that comes later."""
+    """For another app's that waits, and for those that run."""
+
+    class Meeting:
+        """Answers when so many have asked, so that all of them are there at once."""
+
+        def __init__(self, size: int) -> None:
+            self.left = size
+            self.complete = asyncio.Event()
+
+        async def __call__(self, request: wasgi.Request) -> wasgi.Response:
+            self.left -= 1
+            if self.left == 0:
+                self.complete.set()
+            await self.complete.wait()
+            return wasgi.Response()
+
+    async def all_at_once(size: int, **options: Any) -> wasgi.App:
+        limits = wasgi.Limits(concurrency=None, timeout=60)
+        made = app(limits=limits, outgoing=Meeting(size), **options)
+        tasks = [asyncio.ensure_future(made.handle_async(get("/fetch?url=https://a/"))) for _ in range(size)]
+        for response in await asyncio.gather(*tasks):
+            await response.aread()
+            await response.finished()
+        return made
 
     async def main() -> None:
-        limits = wasgi.Limits(concurrency=None, timeout=60)
-        async with app(reuse=wasgi.Reuse(idle=None), limits=limits, outgoing=upstream) as many:
-            tasks = [asyncio.ensure_future(many.handle_async(get("/fetch?url=https://a/"))) for _ in range(520)]
-            for response in await asyncio.gather(*tasks):
-                await response.aread()
-                await response.finished()
+        async with await all_at_once(520, reuse=wasgi.Reuse(idle=None)):
             assert wasgi.stats().idle == 512
             with app(reuse=wasgi.Reuse()) as other:
                 assert [report(other).reused for _ in range(3)] == [0, 1, 2]
                 assert wasgi.stats().idle == 512
+            await all_at_once(900)
+            assert 0 < wasgi.stats().idle < 512
 
-    async def upstream(request: wasgi.Request) -> wasgi.Response:
-        nonlocal asked
-        asked += 1
-        if asked == 520:
-            all_are_there.set()
-        await all_are_there.wait()
-        return wasgi.Response()
-
-    asked = 0
-    all_are_there = asyncio.Event()
     asyncio.run(main())
 
 

@@ -47,12 +47,12 @@ class _Seen:
                 for chunk in response:
                     content += chunk
                 response.wait()
-                self._answered += _text(content)
+                self._answered += _text(bytes(content))
                 self._answered += _fields(response.trailers) if response.trailers is not None else []
         except (errors.WasgiError, OSError) as error:
             # what there was before that has been seen
             self.failure = type(error).__name__
-            self._answered += [*(_text(content)), f"{self.failure}: {error}"]
+            self._answered += [*(_text(bytes(content))), f"{self.failure}: {error}"]
 
     def lines(self) -> list[str]:
         # requests that are under way together may come in any order

@@ -255,8 +255,9 @@ class Reuse:
 
     An instance is kept if its guest has answered and returned, has finished all bodies that it had begun, waits for no
     answer, and holds no more than three quarters of ``Limits.memory`` and ``Limits.handles``. At most half of the pool
-    (512 instances in a process, mostly) wait at once; `Stats.idle` counts them. `Report.reused` says of an exchange how
-    many its instance had before.
+    (512 instances in a process, mostly) wait at once, and fewer where those that run need the room: the one that has
+    waited longest ends, whichever app's it is. `Stats.idle` counts them; `Report.reused` says of an exchange how many
+    its instance had before.
 
     Args:
         requests: How many exchanges an instance has. None: as many as come.

@@ -53,6 +53,7 @@ pub struct PyApp {
     limits: Py<PyLimits>,
     #[pyo3(get)]
     reuse: Option<Py<PyReuse>>,
+    world: Option<Py<PyWorld>>,
 }
 
 fn grants(
@@ -118,7 +119,7 @@ impl PyApp {
         stderr: Option<Bound<'_, PyAny>>,
         limits: Option<Py<PyLimits>>,
         reuse: Option<Py<PyReuse>>,
-        world: Option<Bound<'_, PyWorld>>,
+        world: Option<Py<PyWorld>>,
     ) -> PyResult<Self> {
         let component: Py<PyComponent> = match component.cast::<PyComponent>() {
             Ok(component) => component.clone().unbind(),
@@ -131,13 +132,13 @@ impl PyApp {
         let outgoing = outgoing.map(|outgoing| Outgoing::given(&outgoing)).transpose()?;
         let sinks = Sinks::given(stdout, stderr, component.get().label())?;
         let mut grants = grants(env, args, dirs)?;
-        grants.world = world.map(|world| world.get().core());
+        grants.world = world.as_ref().map(|world| world.get().core());
         let terms = reuse.as_ref().map(|reuse| reuse.get().core());
         let core = App::new(component.get().component.clone(), grants, limits.get().core(), terms);
         if core.limits.fuel.is_some() {
             component.get().prepare_for_fuel(py)?;
         }
-        Ok(Self { app: Arc::new(core), component, outgoing, sinks, limits, reuse })
+        Ok(Self { app: Arc::new(core), component, outgoing, sinks, limits, reuse, world })
     }
 
     /// An app of the same component on the same terms, save for these.
@@ -149,11 +150,11 @@ impl PyApp {
         stdout: Option<Bound<'_, PyAny>>,
         stderr: Option<Bound<'_, PyAny>>,
         reuse: Option<Py<PyReuse>>,
-        world: Option<Bound<'_, PyWorld>>,
+        world: Option<Py<PyWorld>>,
     ) -> PyResult<Self> {
         let sinks = Sinks::given(stdout, stderr, self.sinks.component.clone())?;
         let mut grants = self.app.grants.clone();
-        grants.world = world.map(|world| world.get().core());
+        grants.world = world.as_ref().map(|world| world.get().core());
         let terms = reuse.as_ref().map(|reuse| reuse.get().core());
         Ok(Self {
             app: Arc::new(App::new(self.app.component.clone(), grants, self.app.limits, terms)),
@@ -162,6 +163,7 @@ impl PyApp {
             sinks,
             limits: self.limits.clone_ref(py),
             reuse,
+            world,
         })
     }
 
@@ -206,8 +208,8 @@ impl PyApp {
     }
 
     #[getter]
-    fn world(&self) -> Option<PyWorld> {
-        self.app.grants.world.map(PyWorld::of)
+    fn world(&self, py: Python<'_>) -> Option<Py<PyWorld>> {
+        self.world.as_ref().map(|world| world.clone_ref(py))
     }
 
     #[getter]

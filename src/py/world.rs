@@ -20,10 +20,6 @@ pub struct PyWorld {
 }
 
 impl PyWorld {
-    pub fn of(world: World) -> Self {
-        Self { seed: world.seed, now: world.now.as_secs_f64() }
-    }
-
     pub fn core(&self) -> World {
         World { now: Duration::try_from_secs_f64(self.now).unwrap_or_default(), seed: self.seed }
     }
