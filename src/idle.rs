@@ -165,8 +165,8 @@ impl Drop for Idle {
         if self.world.generation == crate::engine::generation() {
             drop(self.close());
         } else {
-            // the parent's: its slots and its tasks are not this process's to give back
-            // (a lock that a thread of the parent's held would never be given back)
+            // the parent's: its slots and its tasks are not this process's to give back, and a lock that a thread of the
+            // parent's held is never given back
             std::mem::forget(std::mem::take(match self.state.get_mut() {
                 Ok(state) => state,
                 Err(poisoned) => poisoned.into_inner(),

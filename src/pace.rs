@@ -18,7 +18,8 @@ use wasmtime_wasi_http::Error as HostError;
 
 use crate::sync::lock;
 
-/// What measures the time of one exchange, for all who take part in it.
+/// What measures the time of one exchange, for all who take part in it. What the guest waits for otherwise, a file say, it does
+/// not know: a guest that waits for that is one that sleeps.
 #[derive(Clone)]
 pub(crate) struct Clock(Arc<Time>);
 
@@ -33,12 +34,12 @@ struct State {
     now: u64,
     /// Whether the guest runs, or is about to.
     turn: bool,
-    /// The guest as it was left last.
+    /// Wakes the guest.
     guest: Waker,
     waiting: Vec<Waiting>,
     /// What others have to do for the guest.
     work: HashMap<u64, Doing>,
-    /// The number of the next of either.
+    /// The last number that was given to any of these.
     next: u64,
 }
 
@@ -69,7 +70,7 @@ struct Waiting {
     waker: Waker,
 }
 
-/// Of those that wait for the same time, the first is the first.
+/// In the order in which they go on where their times are the same.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 enum Who {
     /// Whoever is at this work, and does nothing until then; or a limit on it.

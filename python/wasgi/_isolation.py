@@ -26,8 +26,8 @@ class _Seen:
     def __init__(self, upstream: _Upstream | None) -> None:
         self._upstream = upstream
         self._asked: list[Asked] = []
-        self._printed: list[Any] = []
         self._answered: list[str] = []
+        self.printed: list[Any] = []
         self.reused = 0
         self.failure: str | None = None
 
@@ -58,7 +58,7 @@ class _Seen:
         # requests that are under way together may come in any order
         asked = sorted(self._asked, key=lambda asked: (asked.url, asked.method, asked.content))
         shown = [line for one in asked for line in (f"asked {one}", *_fields(one.headers), *_text(one.content))]
-        return [*self._answered, *shown, *(f"{line.stream}: {line}" for line in self._printed)]
+        return [*self._answered, *shown, *(f"{line.stream}: {line}" for line in self.printed)]
 
 
 class _Observed:
@@ -69,8 +69,8 @@ class _Observed:
         self._seen = _Seen(self._upstream)
         self._app: _wasgi.App = app._sibling(
             outgoing=self._answer,
-            stdout=lambda line: self._seen._printed.append(line),
-            stderr=lambda line: self._seen._printed.append(line),
+            stdout=lambda line: self._seen.printed.append(line),
+            stderr=lambda line: self._seen.printed.append(line),
             reuse=reuse,
             world=app.world or World(),
         )
@@ -79,7 +79,7 @@ class _Observed:
         return await self._seen.answer(request)
 
     def look(self, request: Asked) -> _Seen:
-        """Sends a request, and waits until nothing of it is left."""
+        """Sends a request, and waits for the end of its guest."""
         self._seen = _Seen(self._upstream)
         self._seen.send(self._app, request)
         return self._seen

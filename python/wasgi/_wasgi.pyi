@@ -378,7 +378,8 @@ class World:
     Each exchange finds it anew. Its clocks stand still but for sleeps, which take no time: when everybody who takes
     part waits for a time to come, the first of those times has come. Those are the guest's timers, the limits of its
     request-options, and the delays and pauses of `wasgi.testing.Upstream`. While anybody else works on a request of
-    the guest's, its timers take their time, so that its patience ends no sooner than it would.
+    the guest's, its timers take their time, so that its patience ends no sooner than it would. A guest that waits for a
+    file counts as one that sleeps.
 
     Args:
         seed: Of its random bytes, 0 to 2**64 - 1. They stay the same from run to run of one version of wasgi.
