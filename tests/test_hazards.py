@@ -66,6 +66,37 @@ print("leaving")
     assert (done.returncode, done.stdout) == (0, "leaving\n"), done.stderr
 
 
+def test_the_first_callers_context_is_let_go() -> None:
+    """Whatever was made for the first call stays; what that caller had in its context does not."""
+    script = """
+import contextvars, gc, sys, time, weakref
+import wasgi
+
+class Credentials: pass
+
+mine = contextvars.ContextVar("mine")
+app = wasgi.App(sys.argv[1], outgoing=lambda request: wasgi.Response(body=iter([b"up"])))
+
+def call():
+    credentials = Credentials()
+    mine.set(credentials)
+    request = wasgi.Request("POST", "http://guest.local/proxy?url=https://a/", body=iter([b"x"]))
+    with app.handle(request) as response:
+        assert response.read() == b"up"
+        response.wait()
+    return weakref.ref(credentials)
+
+kept = contextvars.copy_context().run(call)
+deadline = time.monotonic() + 20
+while kept() is not None and time.monotonic() < deadline:
+    gc.collect()
+    time.sleep(0.001)
+print("kept" if kept() is not None else "let go")
+"""
+    done = run(script, str(PROBE))
+    assert done.stdout.split() == ["let", "go"], done.stderr
+
+
 def test_a_forked_child_has_a_world_of_its_own() -> None:
     script = """
 import os, sys, wasgi

@@ -173,7 +173,8 @@ def own_loop() -> LoopBridge:
     global _own
     with _own_lock:
         if _own is None:
-            _own = _start_own_loop()
+            # in a context of its own: a loop keeps the one it was made in, which is that of whoever came first
+            _own = contextvars.Context().run(_start_own_loop)
         return _own
 
 
