@@ -34,7 +34,7 @@ def run_tests_in(project: Path) -> str:
 
 def test_a_component_in_rust_and_its_tests() -> None:
     said = run_tests_in(ROOT / "examples" / "greeter")
-    assert f"{len(every_error_code()) + 11} passed" in said
+    assert f"{len(every_error_code()) + 12} passed" in said
     assert "greeter.wasm" in said
 
 
