@@ -42,4 +42,4 @@ def test_a_component_in_rust_and_its_tests() -> None:
 @pytest.mark.timeout(300)
 def test_a_component_in_python_and_its_tests() -> None:
     """It is built first, by `wasgi_build`."""
-    assert "5 passed" in run_tests_in(ROOT / "examples" / "dice")
+    assert "6 passed" in run_tests_in(ROOT / "examples" / "dice")
