@@ -141,12 +141,12 @@ impl WasiHttpHooks for Hooks {
         options: Option<RequestOptions>,
         _: Box<dyn Future<Output = Result<(), HostError>> + Send>,
     ) -> HookFuture {
-        let Some(clock) = self.clock.clone() else { return Box::new(self.send(request, options, None)) };
+        let Some(clock) = self.clock.clone() else { return self.send(request, options, None) };
         let work = clock.work(true);
         let request = request.map(|body| Watched::by_others(body, work.pace()).boxed_unsync());
         let answer = self.send(request, options, Some(&work));
         Box::new(async move {
-            match answer.await {
+            match Pin::from(answer).await {
                 // what is given with a response is spawned with it
                 Ok((response, _)) => Ok((
                     response,
@@ -171,13 +171,13 @@ impl Hooks {
         request: http::Request<WasiBody>,
         options: Option<RequestOptions>,
         work: Option<&Arc<Work>>,
-    ) -> Pin<HookFuture> {
+    ) -> HookFuture {
         let Some(upstream) = &self.upstream else {
-            return Box::pin(async { Err(HostError::HttpRequestDenied) });
+            return Box::new(async { Err(HostError::HttpRequestDenied) });
         };
         let under_way = match self.count() {
             Ok(under_way) => under_way,
-            Err(refused) => return Box::pin(async { Err(refused) }),
+            Err(refused) => return Box::new(async { Err(refused) }),
         };
         let timeouts = options.map_or_else(Timeouts::default, |options| Timeouts {
             connect: options.connect_timeout,
@@ -196,7 +196,7 @@ impl Hooks {
         }
         let (clock, work) = (self.clock.clone(), work.cloned());
         let answer = upstream.send(request, timeouts, self.exchange.stdio());
-        Box::pin(async move {
+        Box::new(async move {
             let response = answer.await.map_err(ErrorCode::into_host)?;
             let size = fields::size(response.headers());
             if fields.is_some_and(|most| size > most) {

@@ -255,69 +255,47 @@ def test_the_world_is_each_exchanges(app: AppMaker) -> None:
     assert looks[0] == looks[1]
 
 
-def test_instances_that_wait_leave_room(app: AppMaker) -> None:
-    """Half of the pool, 512 of 1024, is for those that run."""
+class Meeting:
+    """Answers when so many have asked, so that all of them are there at once."""
 
-    async def main() -> None:
-        limits = wasgi.Limits(concurrency=None, timeout=60)
-        async with app(reuse=wasgi.Reuse(idle=None), limits=limits, outgoing=upstream) as made:
-            tasks = [asyncio.ensure_future(made.handle_async(get("/fetch?url=https://a/"))) for _ in range(600)]
-            for response in await asyncio.gather(*tasks):
-                await response.aread()
-                await response.finished()
-            assert wasgi.stats().idle == 512
-            assert wasgi.stats().memories == 512
+    def __init__(self, size: int) -> None:
+        self.left = size
+        self.complete = asyncio.Event()
 
-    asked = 0
-    all_are_there = asyncio.Event()
-
-    async def upstream(request: wasgi.Request) -> wasgi.Response:
-        nonlocal asked
-        asked += 1
-        if asked == 600:
-            all_are_there.set()
-        await all_are_there.wait()
+    async def __call__(self, request: wasgi.Request) -> wasgi.Response:
+        self.left -= 1
+        if self.left == 0:
+            self.complete.set()
+        await self.complete.wait()
         return wasgi.Response()
 
-    asyncio.run(main())
+
+async def all_at_once(app: AppMaker, size: int, **options: Any) -> wasgi.App:
+    """An app that has had so many exchanges at once."""
+    made = app(limits=wasgi.Limits(concurrency=None, timeout=60), outgoing=Meeting(size), **options)
+    tasks = [asyncio.ensure_future(made.handle_async(get("/fetch?url=https://a/"))) for _ in range(size)]
+    for response in await asyncio.gather(*tasks):
+        await response.aread()
+        await response.finished()
+    return made
 
 
-def test_the_oldest_makes_room(app: AppMaker) -> None:
+async def test_instances_that_wait_leave_room(app: AppMaker) -> None:
+    """Half of the pool, 512 of 1024, is for those that run."""
+    async with await all_at_once(app, 600, reuse=wasgi.Reuse(idle=None)):
+        assert wasgi.stats().idle == 512
+        assert wasgi.stats().memories == 512
+
+
+async def test_the_oldest_makes_room(app: AppMaker) -> None:
     """For another app's that waits, and for those that run."""
-
-    class Meeting:
-        """Answers when so many have asked, so that all of them are there at once."""
-
-        def __init__(self, size: int) -> None:
-            self.left = size
-            self.complete = asyncio.Event()
-
-        async def __call__(self, request: wasgi.Request) -> wasgi.Response:
-            self.left -= 1
-            if self.left == 0:
-                self.complete.set()
-            await self.complete.wait()
-            return wasgi.Response()
-
-    async def all_at_once(size: int, **options: Any) -> wasgi.App:
-        limits = wasgi.Limits(concurrency=None, timeout=60)
-        made = app(limits=limits, outgoing=Meeting(size), **options)
-        tasks = [asyncio.ensure_future(made.handle_async(get("/fetch?url=https://a/"))) for _ in range(size)]
-        for response in await asyncio.gather(*tasks):
-            await response.aread()
-            await response.finished()
-        return made
-
-    async def main() -> None:
-        async with await all_at_once(520, reuse=wasgi.Reuse(idle=None)):
+    async with await all_at_once(app, 520, reuse=wasgi.Reuse(idle=None)):
+        assert wasgi.stats().idle == 512
+        with app(reuse=wasgi.Reuse()) as other:
+            assert [report(other).reused for _ in range(3)] == [0, 1, 2]
             assert wasgi.stats().idle == 512
-            with app(reuse=wasgi.Reuse()) as other:
-                assert [report(other).reused for _ in range(3)] == [0, 1, 2]
-                assert wasgi.stats().idle == 512
-            await all_at_once(900)
-            assert 0 < wasgi.stats().idle < 512
-
-    asyncio.run(main())
+        await all_at_once(app, 900)
+        assert 0 < wasgi.stats().idle < 512
 
 
 def test_a_forked_child_has_instances_of_its_own() -> None:

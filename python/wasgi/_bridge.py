@@ -85,12 +85,10 @@ async def feed(handle: FeedHandle, source: AsyncIterable[Any]) -> None:
                 handle.end()
                 return
             handle.push(chunk)
-    except asyncio.CancelledError as exc:
-        if not handle.gone:  # else it is our own way to say so
-            handle.fail(exc)
-        raise
     except BaseException as exc:
-        handle.fail(exc)
+        # where nobody wants more, cancelling is our own way to say so
+        if not (handle.gone and isinstance(exc, asyncio.CancelledError)):
+            handle.fail(exc)
         if not isinstance(exc, Exception):
             raise
     finally:

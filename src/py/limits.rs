@@ -59,6 +59,13 @@ pub fn seconds(name: &str, value: Option<f64>) -> PyResult<()> {
     }
 }
 
+/// The hash of a value that is all in its repr.
+pub fn hash_of(repr: &str) -> u64 {
+    let mut hasher = DefaultHasher::new();
+    repr.hash(&mut hasher);
+    hasher.finish()
+}
+
 pub fn duration(seconds: Option<f64>) -> Option<Duration> {
     seconds.and_then(|seconds| Duration::try_from_secs_f64(seconds).ok())
 }
@@ -154,9 +161,7 @@ impl PyLimits {
     }
 
     fn __hash__(&self) -> u64 {
-        let mut hasher = DefaultHasher::new();
-        self.__repr__().hash(&mut hasher);
-        hasher.finish()
+        hash_of(&self.__repr__())
     }
 }
 

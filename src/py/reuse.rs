@@ -3,27 +3,15 @@
 use pyo3::exceptions::PyValueError;
 use pyo3::prelude::*;
 
-use super::limits::{duration, positive, seconds};
+use super::limits::{duration, hash_of, positive, seconds};
 use crate::instance::Reuse;
 
-#[pyclass(name = "Reuse", module = "wasgi", frozen, eq, hash, get_all)]
-#[derive(Clone)]
+#[pyclass(name = "Reuse", module = "wasgi", frozen, eq, get_all)]
+#[derive(Clone, PartialEq)]
 pub struct PyReuse {
     requests: Option<i64>,
     concurrent: i64,
     idle: Option<f64>,
-}
-
-impl PartialEq for PyReuse {
-    fn eq(&self, other: &Self) -> bool {
-        self.__repr__() == other.__repr__()
-    }
-}
-
-impl std::hash::Hash for PyReuse {
-    fn hash<H: std::hash::Hasher>(&self, state: &mut H) {
-        self.__repr__().hash(state);
-    }
 }
 
 #[pymethods]
@@ -45,6 +33,10 @@ impl PyReuse {
         let requests = self.requests.map_or_else(|| "None".to_owned(), |requests| requests.to_string());
         let idle = self.idle.map_or_else(|| "None".to_owned(), |idle| format!("{idle:?}"));
         format!("Reuse(requests={requests}, concurrent={}, idle={idle})", self.concurrent)
+    }
+
+    fn __hash__(&self) -> u64 {
+        hash_of(&self.__repr__())
     }
 }
 
