@@ -1,18 +1,27 @@
 //! Bodies that come out of a guest, and how they end.
 
+use std::future::poll_fn;
 use std::pin::Pin;
-use std::task::{Context, Poll, ready};
+use std::sync::{Arc, Mutex, Weak};
+use std::task::{Context, Poll, Waker, ready};
 
 use bytes::{Bytes, BytesMut};
 use http_body::{Body, Frame};
+use http_body_util::BodyExt;
+use tokio::task::AbortHandle;
 use wasmtime_wasi_http::WasiBody;
 
+use crate::engine::World;
 use crate::error::Error;
-use crate::flow::Side;
+use crate::flow::{Side, empty};
 use crate::owner::Owner;
+use crate::sync::lock;
 
 /// Small frames that are ready together cross to the reader as one chunk of about this size.
 const CHUNK: usize = 64 << 10;
+
+/// How much of a request's body is kept for an upstream that has answered and not read it.
+const KEPT: usize = 64 << 10;
 
 /// What a reader gets next.
 #[derive(Debug)]
@@ -26,6 +35,10 @@ pub enum Next {
 ///
 /// A clean end means that the guest said so. Whatever else ends it (a trap, a limit, a handle dropped or forgotten)
 /// is an error at the reader, with the fate of the guest as its cause.
+///
+/// The body of a request is read on when its reader leaves it, as a server reads on that has answered early (RFC 9112, 9.6):
+/// guests send a body and wait for the response at once, and a body that cannot be written would hide the response from
+/// them. The task that reads on ends with the guest, which holds the other end.
 pub struct GuestBody {
     inner: WasiBody,
     /// A trailing frame or failure that came while frames were being joined.
@@ -34,6 +47,29 @@ pub struct GuestBody {
     expected: Expected,
     done: bool,
     owner: Owner,
+    /// Of a request: what was read on of it.
+    unread: Option<Unread>,
+}
+
+/// What was read of a request's body after its upstream had answered.
+#[derive(Default)]
+struct Unread {
+    kept: BytesMut,
+    /// More came than is kept, and nobody can read it any more.
+    discarded: bool,
+    /// Reads on.
+    task: Option<AbortHandle>,
+    /// The reader that waits.
+    reader: Option<Waker>,
+}
+
+/// What follows when as much of an unread body is kept as may be.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub enum Past {
+    /// Its guest waits: the upstream may still read it while it writes its response.
+    Waits,
+    /// All of it is thrown away.
+    IsDiscarded,
 }
 
 /// What the head of a message says of its body.
@@ -47,7 +83,115 @@ pub(crate) enum Expected {
 
 impl GuestBody {
     pub(crate) fn new(inner: WasiBody, expected: Expected, owner: Owner) -> Self {
-        Self { inner, held: None, received: 0, expected, done: false, owner }
+        Self { inner, held: None, received: 0, expected, done: false, owner, unread: None }
+    }
+
+    /// The body of a request that a guest sends out.
+    pub(crate) fn of_request(inner: WasiBody, length: Option<u64>, exchange: Owner) -> Self {
+        let mut body = Self::new(inner, Expected::Body { side: Side::Request, length, limit: None }, exchange);
+        body.unread = Some(Unread::default());
+        body
+    }
+
+    /// Reads on in the background, if nobody reads just now: its upstream has answered. Whoever reads it later finds the first
+    /// 64 KiB, or all of it if there was no more. Returns whether nothing is left of it in the guest.
+    pub fn read_on(this: &Arc<Mutex<Self>>, past: Past) -> bool {
+        let mut body = lock(this);
+        if body.has_been_read() || body.owner.out_of_reach().is_some() {
+            return true;
+        }
+        let Some(unread) = &mut body.unread else { return true };
+        if unread.reader.is_some() {
+            return false; // it is being read
+        }
+        if let Some(before) = unread.task.take() {
+            before.abort();
+        }
+        // now, what lies there: a small body costs no task
+        if body.poll_read_on(past, &mut Context::from_waker(Waker::noop())).is_ready() {
+            return body.has_been_read();
+        }
+        if let Ok(runtime) = body.owner.world().runtime.handle() {
+            let weak = Arc::downgrade(this);
+            let task = runtime.spawn(poll_fn(move |cx| match Weak::upgrade(&weak) {
+                Some(body) => lock(&body).poll_read_on(past, cx),
+                None => Poll::Ready(()),
+            }));
+            if let Some(unread) = &mut body.unread {
+                unread.task = Some(task.abort_handle());
+            }
+        }
+        false
+    }
+
+    /// Nobody reads on. The rest is read and thrown away if it is a request's.
+    pub fn discard_rest(&mut self) {
+        let Some(unread) = &mut self.unread else { return };
+        if self.owner.out_of_reach().is_some() {
+            // in a forked child: to tell the parent's tasks is to wait for locks that no thread here will ever give back
+            std::mem::forget((self.unread.take(), std::mem::replace(&mut self.inner, empty())));
+            return;
+        }
+        if let Some(task) = unread.task.take() {
+            task.abort();
+        }
+        if self.done || self.held.is_some() || unread.discarded {
+            return;
+        }
+        unread.discarded = true;
+        if let Some(reader) = unread.reader.take() {
+            reader.wake();
+        }
+        discard(std::mem::replace(&mut self.inner, empty()), self.owner.world());
+    }
+
+    /// Whether nothing is left of it in the guest.
+    fn has_been_read(&self) -> bool {
+        self.done || self.held.is_some() || self.unread.as_ref().is_some_and(|unread| unread.discarded)
+    }
+
+    fn poll_read_on(&mut self, past: Past, cx: &mut Context<'_>) -> Poll<()> {
+        while !self.has_been_read() {
+            if past == Past::Waits && self.unread.as_ref().is_none_or(|unread| unread.kept.len() >= KEPT) {
+                break;
+            }
+            let next = ready!(self.poll_data(cx));
+            let Some(unread) = &mut self.unread else { break };
+            match next {
+                Ok(Next::Chunk(chunk)) if past == Past::Waits || unread.kept.len() + chunk.len() <= KEPT => {
+                    unread.kept.extend_from_slice(&chunk);
+                }
+                Ok(Next::Chunk(_)) => {
+                    self.discard_rest();
+                    break;
+                }
+                end => self.held = Some(end),
+            }
+        }
+        Poll::Ready(())
+    }
+
+    /// What was read on is the reader's again.
+    fn take_kept(&mut self) -> Option<Result<Bytes, Error>> {
+        let received = self.received;
+        let unread = self.unread.as_mut()?;
+        unread.reader = None;
+        if let Some(task) = unread.task.take() {
+            task.abort();
+        }
+        if unread.discarded {
+            let reason = format!(
+                "its upstream had answered without reading it, and it was longer than the {KEPT} bytes that are kept; hint: \
+                 read it before answering"
+            );
+            return Some(Err(Error::Body { received, reason, cause: None }));
+        }
+        if unread.kept.is_empty() {
+            return None;
+        }
+        let kept = std::mem::take(&mut unread.kept).freeze();
+        self.received += kept.len() as u64;
+        Some(Ok(kept))
     }
 
     /// Bytes handed to the reader so far.
@@ -57,7 +201,11 @@ impl GuestBody {
 
     /// Whether the clean end is known, without trailers, though it has not been taken.
     pub fn has_ended(&self) -> bool {
-        matches!(self.held, Some(Ok(Next::End(None)))) && self.owner.overruled().is_none()
+        matches!(self.held, Some(Ok(Next::End(None)))) && self.has_nothing_kept() && self.owner.overruled().is_none()
+    }
+
+    fn has_nothing_kept(&self) -> bool {
+        self.unread.as_ref().is_none_or(|unread| unread.kept.is_empty())
     }
 
     pub fn owner(&self) -> &Owner {
@@ -69,6 +217,7 @@ impl GuestBody {
         if !self.done {
             self.owner.stop();
         }
+        self.discard_rest();
     }
 
     /// A chunk that is there already. Any end that comes instead is kept for [`Self::poll_next`], but for a clean one, which is
@@ -97,6 +246,14 @@ impl GuestBody {
     }
 
     pub fn poll_next(&mut self, cx: &mut Context<'_>) -> Poll<Result<Next, Error>> {
+        match self.take_kept() {
+            Some(Ok(kept)) => return Poll::Ready(Ok(Next::Chunk(kept))),
+            Some(Err(error)) => {
+                self.done = true;
+                return Poll::Ready(Err(error));
+            }
+            None => {}
+        }
         if let Some(held) = self.held.take() {
             return Poll::Ready(self.finish(held));
         }
@@ -104,7 +261,11 @@ impl GuestBody {
             self.done = true;
             return Poll::Ready(Err(self.broken_by(error)));
         }
-        let first = match ready!(self.poll_data(cx)) {
+        let polled = self.poll_data(cx);
+        if let (Poll::Pending, Some(unread)) = (&polled, &mut self.unread) {
+            unread.reader = Some(cx.waker().clone());
+        }
+        let first = match ready!(polled) {
             Ok(Next::Chunk(first)) => first,
             end => return Poll::Ready(self.finish(end)),
         };
@@ -219,6 +380,27 @@ impl Body for GuestBody {
     }
 
     fn is_end_stream(&self) -> bool {
-        self.done || (self.held.is_none() && self.inner.is_end_stream())
+        self.done || (self.held.is_none() && self.has_nothing_kept() && self.inner.is_end_stream())
+    }
+}
+
+impl Drop for GuestBody {
+    fn drop(&mut self) {
+        self.discard_rest();
+    }
+}
+
+/// Reads a body to its end, which its guest gives it, and throws it away.
+fn discard(mut rest: WasiBody, world: &'static World) {
+    // in most cases all that there is lies there: no task is needed
+    for _ in 0..4 {
+        match Pin::new(&mut rest).poll_frame(&mut Context::from_waker(Waker::noop())) {
+            Poll::Ready(Some(Ok(_))) => {}
+            Poll::Ready(_) => return,
+            Poll::Pending => break,
+        }
+    }
+    if let Ok(runtime) = world.runtime.handle() {
+        runtime.spawn(async move { while let Some(Ok(_)) = rest.frame().await {} });
     }
 }

@@ -297,7 +297,7 @@ impl Drop for OutflowReader {
     }
 }
 
-fn empty() -> WasiBody {
+pub(crate) fn empty() -> WasiBody {
     use http_body_util::BodyExt;
     http_body_util::Empty::new().map_err(|never| match never {}).boxed_unsync()
 }

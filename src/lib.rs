@@ -1,6 +1,7 @@
 //! The map of the crate, and what the native module exports. Everything but [`py`] knows nothing of Python.
 
 mod address;
+mod ahead;
 pub mod asked;
 pub mod body;
 mod clock;

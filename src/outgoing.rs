@@ -13,7 +13,7 @@ use http_body::{Body, Frame};
 use http_body_util::BodyExt;
 use wasmtime_wasi_http::{Error as HostError, RequestOptions, WasiBody, WasiHttpHooks};
 
-use crate::body::{Expected, GuestBody};
+use crate::body::GuestBody;
 use crate::code::ErrorCode;
 use crate::engine::World;
 use crate::fields;
@@ -172,6 +172,9 @@ impl Hooks {
         options: Option<RequestOptions>,
         work: Option<&Arc<Work>>,
     ) -> HookFuture {
+        // first: whatever becomes of the request, its guest is to finish its body
+        let length = fields::announced_length(request.headers());
+        let request = request.map(|body| GuestBody::of_request(body, length, self.exchange.observe()));
         let Some(upstream) = &self.upstream else {
             return Box::new(async { Err(HostError::HttpRequestDenied) });
         };
@@ -184,13 +187,9 @@ impl Hooks {
             first_byte: options.first_byte_timeout,
             between_bytes: options.between_bytes_timeout,
         });
-        let (parts, body) = request.into_parts();
-        let expected =
-            Expected::Body { side: Side::Request, length: fields::announced_length(&parts.headers), limit: None };
-        let body = GuestBody::new(body, expected, self.exchange.observe());
         let fields = self.limits.fields;
-        let head_only = parts.method == http::Method::HEAD;
-        let mut request = http::Request::from_parts(parts, body);
+        let head_only = request.method() == http::Method::HEAD;
+        let mut request = request;
         if let Some(work) = work {
             request.extensions_mut().insert(work.pace().clone());
         }

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import collections
 import logging
-from collections.abc import Callable
+from collections.abc import AsyncIterator, Callable
 from types import TracebackType
 from typing import Any, Literal, Self
 from urllib.parse import unquote
@@ -23,6 +24,9 @@ def address(request: Request) -> tuple[str, int]:
         host, port = request.authority, "443" if request.scheme == "https" else "80"
     return host.strip("[]"), int(port)
 
+
+# How much of an answer lies ready for a guest that does not read yet, as it would in the buffers of a connection.
+_AHEAD = 64 << 10
 
 # Seconds that an application has to end after it was told that its client has gone; then it is cancelled.
 _GRACE = 1.0
@@ -152,10 +156,11 @@ class _Exchange:
     def __init__(self, request: Request, state: dict[str, Any]) -> None:
         self.request = request
         self.state = state
-        self.chunks = aiter(request)
+        self.chunks: AsyncIterator[bytes] | None = None  # made when the application first asks for the body
         self.asked_all = False
         self.started: dict[str, Any] | None = None
-        self.chunk: bytes | None = None
+        self.ready: collections.deque[bytes] = collections.deque()
+        self.ready_bytes = 0
         self.complete = False
         self.gone = False
         self.changed = asyncio.Event()
@@ -191,6 +196,7 @@ class _Exchange:
         finally:
             if not self.complete and self.failure is None:
                 self.failure = errors.HttpResponseIncomplete()
+            self.end_request()
             self.changed.set()
 
     async def wait(self) -> None:
@@ -200,11 +206,13 @@ class _Exchange:
     # the application's side
 
     async def receive(self) -> dict[str, Any]:
-        if not self.asked_all and not self.gone:
+        if not self.asked_all and not self.gone and not self.complete:
+            if self.chunks is None:
+                self.chunks = aiter(self.request)
             try:
                 chunk = await anext(self.chunks, None)
             except errors.BodyError:
-                self.gone = True  # a body that breaks off is a client that has gone
+                self.gone = not self.complete  # a body that breaks off is a client that has gone
             else:
                 self.asked_all = chunk is None
                 return {"type": "http.request", "body": chunk or b"", "more_body": not self.asked_all}
@@ -223,13 +231,20 @@ class _Exchange:
             if self.started is None or self.complete:
                 raise RuntimeError("an application sent a body outside of its answer")
             if chunk := bytes(message.get("body", b"")):
-                while self.chunk is not None:  # one at a time: the guest is to take it first
+                while self.ready and self.ready_bytes + len(chunk) > _AHEAD:  # the guest is to take some first
                     await self.wait()
                     if self.gone:
                         raise OSError("the client has gone")
-                self.chunk = chunk
+                self.ready.append(chunk)
+                self.ready_bytes += len(chunk)
             self.complete = not message.get("more_body", False)
+            if self.complete:
+                self.end_request()
         self.changed.set()
+
+    def end_request(self) -> None:
+        """The application has answered: what it has not read of the request is thrown away, as a server does."""
+        self.request._discard_rest()
 
     # the guest's side
 
@@ -245,13 +260,14 @@ class _Exchange:
         return self
 
     async def __anext__(self) -> bytes:
-        while self.chunk is None:
+        while not self.ready:
             if self.complete:
                 raise StopAsyncIteration
             if self.failure is not None:
                 raise self.failure
             await self.wait()
-        chunk, self.chunk = self.chunk, None
+        chunk = self.ready.popleft()
+        self.ready_bytes -= len(chunk)
         self.changed.set()
         return chunk
 

@@ -19,9 +19,8 @@ import asyncio
 import importlib
 import inspect
 import io
-import itertools
 import sys
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Iterator, Mapping
+from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Mapping
 from types import ModuleType
 from typing import TYPE_CHECKING, Any, Literal, Self
 from urllib.parse import unquote_to_bytes
@@ -110,13 +109,16 @@ class _Input(io.RawIOBase):
     """A request's body as ``wsgi.input``."""
 
     def __init__(self, request: Request) -> None:
-        self.chunks = iter(request)
+        self.request = request
+        self.chunks: Iterator[bytes] | None = None  # made when the application first reads
         self.left = memoryview(b"")
 
     def readable(self) -> bool:
         return True
 
     def readinto(self, buffer: Any) -> int:
+        if self.chunks is None:
+            self.chunks = iter(self.request)
         while not self.left:
             chunk = next(self.chunks, None)
             if chunk is None:
@@ -164,14 +166,16 @@ class _WsgiAnswer:
     """What a WSGI application answers. Begun at once: it says its status at the latest with its first chunk."""
 
     def __init__(self, application: Callable[..., Any], request: Request) -> None:
+        self.request = request
         self.status = 0
         self.headers: list[tuple[str, str]] = []
         self.started: tuple[str, list[tuple[str, str]]] | None = None
         self.written: list[bytes] = []
         self.gone_out = False
         self.iterable: Iterable[bytes] = application(_environ(request), self.start)
+        self.chunks: Iterator[bytes] = iter(())
         try:
-            self.chunks: Iterator[bytes] = iter(self.iterable)
+            self.chunks = iter(self.iterable)
             while self.started is None or not any(self.written):
                 chunk = next(self.chunks, None)
                 if chunk is None:
@@ -185,6 +189,16 @@ class _WsgiAnswer:
         status, self.headers = self.started
         self.gone_out = True
         self.status = int(status.split(" ", 1)[0])
+        if self._is_whole():
+            self.close()
+
+    def _is_whole(self) -> bool:
+        """Whether nothing more comes of the application than what it has given by now."""
+        if isinstance(self.iterable, list | tuple):
+            self.written += self.chunks
+            return True
+        lengths = [value for name, value in self.headers if name.lower() == "content-length"]
+        return lengths == [str(sum(map(len, self.written)))]
 
     def start(self, status: str, headers: list[tuple[str, str]], exc_info: Any = None) -> Callable[[bytes], None]:
         if exc_info is not None:
@@ -215,9 +229,13 @@ class _WsgiAnswer:
     def close(self) -> None:
         """Once, however it ends (PEP 3333: "Buffering and Streaming")."""
         iterable, self.iterable = self.iterable, ()
+        self.chunks = iter(())
         close = getattr(iterable, "close", None)
-        if close is not None:
-            close()
+        try:
+            if close is not None:
+                close()
+        finally:
+            self.request._discard_rest()  # as a server does with what its application has not read
 
 
 # httpx
@@ -277,62 +295,110 @@ def _request(library: ModuleType, timeout: Mapping[str, float | None], request: 
     )
 
 
+class _Content:
+    """The body of a guest's request, for a blocking client. One that lets go of it early, since the answer has come, lets
+    its guest finish it."""
+
+    def __init__(self, request: Request, first: bytes = b"", rest: Iterator[bytes] | None = None) -> None:
+        self.request = request
+        self.first = first
+        self.rest = rest
+
+    def __iter__(self) -> Iterator[bytes]:
+        try:
+            if self.first:
+                yield self.first
+            yield from self.request if self.rest is None else self.rest
+        finally:
+            self.request._discard_rest()
+
+
+class _AsyncContent:
+    """Likewise, for an async client."""
+
+    def __init__(self, request: Request, first: bytes = b"", rest: AsyncIterator[bytes] | None = None) -> None:
+        self.request = request
+        self.first = first
+        self.rest = rest
+
+    async def __aiter__(self) -> AsyncIterator[bytes]:
+        try:
+            if self.first:
+                yield self.first
+            async for chunk in self.request if self.rest is None else self.rest:
+                yield chunk
+        finally:
+            self.request._discard_rest()
+
+
 def _response(answer: Any, body: Any) -> Response:
     headers = [(name.lower(), value) for name, value in answer.headers.raw]
-    # of one that somebody has read already, the content is decoded
-    left_out = _NOT_PASSED | {b"content-encoding", b"content-length"} if answer.is_stream_consumed else _NOT_PASSED
+    left_out = _NOT_PASSED
+    if answer.is_stream_consumed:  # by somebody who has decoded it
+        left_out, body = _NOT_PASSED | {b"content-encoding", b"content-length"}, answer.content
     return Response(answer.status_code, headers=[pair for pair in headers if pair[0] not in left_out], body=body)
 
 
 class _Chunks:
     """The body of a blocking client's answer."""
 
-    def __init__(self, answer: Any) -> None:
+    def __init__(self, answer: Any, request: Request) -> None:
         self.answer = answer
-        self.chunks: Iterator[bytes] = iter(answer.iter_raw() if not answer.is_stream_consumed else [answer.content])
+        self.request = request
+        self.chunks: Iterator[bytes] | None = None
 
     def __iter__(self) -> Self:
         return self
 
     def __next__(self) -> bytes:
-        return next(self.chunks)
+        if self.chunks is None:
+            self.chunks = iter(self.answer.iter_raw())
+        try:
+            return next(self.chunks)
+        except BaseException:  # its end, too
+            self.request._discard_rest()
+            raise
 
     def close(self) -> None:
+        self.request._discard_rest()
         self.answer.close()
 
 
 class _AsyncChunks:
     """The body of an async client's answer."""
 
-    def __init__(self, answer: Any) -> None:
+    def __init__(self, answer: Any, request: Request) -> None:
         self.answer = answer
-        self.chunks: AsyncIterator[bytes] = (
-            answer.aiter_raw() if not answer.is_stream_consumed else _once(answer.content)
-        )
+        self.request = request
+        self.chunks: AsyncIterator[bytes] | None = None
 
     def __aiter__(self) -> Self:
         return self
 
-    def __anext__(self) -> Awaitable[bytes]:
-        return anext(self.chunks)
+    async def __anext__(self) -> bytes:
+        if self.chunks is None:
+            self.chunks = aiter(self.answer.aiter_raw())
+        try:
+            return await anext(self.chunks)
+        except BaseException:  # its end, too
+            self.request._discard_rest()
+            raise
 
     async def aclose(self) -> None:
+        self.request._discard_rest()
         await self.answer.aclose()
-
-
-async def _once(content: bytes) -> AsyncIterator[bytes]:
-    yield content
 
 
 def _sync_upstream(library: ModuleType, timeout: Mapping[str, Any], ask: Callable[[Any], Any]) -> Callable[..., Any]:
     def send(request: Request) -> Response:
-        content: Iterator[bytes] | None = iter(request)
-        if request.method in _MOSTLY_BARE and content is not None:
-            first = next(content, None)
-            content = None if first is None else itertools.chain([first], content)
+        content: _Content | None = _Content(request)
+        if request.method in _MOSTLY_BARE:
+            chunks = iter(request)
+            first = next(chunks, None)
+            content = None if first is None else _Content(request, first, chunks)
         answer = ask(_request(library, timeout, request, content))
         try:
-            return _response(answer, _Chunks(answer))
+            return _response(answer, _Chunks(answer, request))
         except BaseException:  # say, of fields that are none
             answer.close()
             raise
@@ -341,19 +407,15 @@ def _sync_upstream(library: ModuleType, timeout: Mapping[str, Any], ask: Callabl
 
 
 def _async_upstream(library: ModuleType, timeout: Mapping[str, Any], ask: Callable[[Any], Any]) -> Callable[..., Any]:
-    async def after(first: bytes, rest: AsyncIterator[bytes]) -> AsyncIterator[bytes]:
-        yield first
-        async for chunk in rest:
-            yield chunk
-
     async def send(request: Request) -> Response:
-        content: AsyncIterator[bytes] | None = aiter(request)
-        if request.method in _MOSTLY_BARE and content is not None:
-            first = await anext(content, None)
-            content = None if first is None else after(first, content)
+        content: _AsyncContent | None = _AsyncContent(request)
+        if request.method in _MOSTLY_BARE:
+            chunks = aiter(request)
+            first = await anext(chunks, None)
+            content = None if first is None else _AsyncContent(request, first, chunks)
         answer = await ask(_request(library, timeout, request, content))
         try:
-            return _response(answer, _AsyncChunks(answer))
+            return _response(answer, _AsyncChunks(answer, request))
         except BaseException:  # say, of fields that are none
             await answer.aclose()
             raise

@@ -1,10 +1,12 @@
 //! Bodies of `wasgi.Request` and `wasgi.Response`: what a caller may give, and how it is read back.
 
+use std::pin::Pin;
 use std::sync::{Arc, Mutex, Weak};
-use std::task::Waker;
+use std::task::{Context, Poll, Waker};
 
 use bytes::{Bytes, BytesMut};
 use http::HeaderMap;
+use http_body::{Body, Frame};
 use http_body_util::{BodyExt, Full};
 use pyo3::buffer::PyBuffer;
 use pyo3::exceptions::PyTypeError;
@@ -22,7 +24,7 @@ use super::reading::{AsyncChunks, Chunks, Drain, Gather, KeepWhole, ReadAll};
 use super::request::PyRequest;
 use super::response::PyResponse;
 use super::stdio::{Flushed, GuestOutput};
-use crate::body::GuestBody;
+use crate::body::{GuestBody, Past};
 
 /// A stream that can be consumed once, and what is known after that.
 pub struct PyBody {
@@ -142,6 +144,21 @@ impl PyBody {
         }
     }
 
+    /// Its upstream has answered. See [`GuestBody::read_on`]. Nothing is thrown away of one that somebody has begun to read. Returns
+    /// whether nothing is left of it.
+    pub fn read_on(&self, past: Past) -> bool {
+        let Some(body) = self.guest.as_ref().and_then(Weak::upgrade) else { return true };
+        let is_begun = !matches!(lock(&self.state).content, Content::Guest(_));
+        GuestBody::read_on(&body, if is_begun { Past::Waits } else { past })
+    }
+
+    /// Whoever may read a guest's request has done with it, wherever it is being read.
+    pub fn discard_rest(&self) {
+        if let Some(body) = self.guest.as_ref().and_then(Weak::upgrade) {
+            lock(&body).discard_rest();
+        }
+    }
+
     fn consume(&self, py: Python<'_>) -> PyResult<Content> {
         let content = std::mem::replace(&mut lock(&self.state).content, Content::Consumed);
         match content {
@@ -167,7 +184,7 @@ impl PyBody {
             Content::Bytes(bytes) => (with_trailers(bytes, trailers), None),
             Content::Guest(body) => match Arc::try_unwrap(body) {
                 Ok(body) => (body.into_inner().unwrap_or_else(|poisoned| poisoned.into_inner()).boxed_unsync(), None),
-                Err(_) => return Err(named(py, "BodyError", "the body is being read elsewhere")),
+                Err(body) => (Lent(body).boxed_unsync(), None),
             },
             Content::Source(source) => {
                 let lane = lane_of(py, &source, event_loop)?;
@@ -185,6 +202,11 @@ impl PyBody {
             Content::Bytes(bytes) => Some(bytes.len()),
             _ => None,
         }
+    }
+
+    /// Whether it is still being written when its message begins.
+    pub fn is_streamed(&self) -> bool {
+        matches!(lock(&self.state).content, Content::Source(_) | Content::Guest(_))
     }
 
     /// Whether Python code makes its chunks.
@@ -323,6 +345,18 @@ impl PyBody {
             visit.call(source.object())?;
         }
         Ok(())
+    }
+}
+
+/// A guest's body on its way to another guest, while somebody else may look at it.
+struct Lent(Arc<Mutex<GuestBody>>);
+
+impl Body for Lent {
+    type Data = Bytes;
+    type Error = wasmtime_wasi_http::Error;
+
+    fn poll_frame(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, Self::Error>>> {
+        Pin::new(&mut *lock(&self.0)).poll_frame(cx)
     }
 }
 

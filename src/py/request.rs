@@ -79,7 +79,7 @@ impl PyRequest {
         }
     }
 
-    pub fn body(&self) -> &PyBody {
+    pub fn body(&self) -> &Arc<PyBody> {
         &self.body
     }
 
@@ -177,6 +177,11 @@ impl PyRequest {
     #[getter]
     fn trailers(&self, py: Python<'_>) -> PyResult<Option<Py<PyAny>>> {
         trailers(py, self.trailers.as_ref(), &self.body)
+    }
+
+    /// Whoever answers it has done with its body: a guest that still writes it can finish.
+    fn _discard_rest(&self) {
+        self.body.discard_rest();
     }
 
     /// Is sent for another one: in its time.

@@ -2,6 +2,7 @@
 
 use std::sync::{Arc, Mutex};
 
+use http_body_util::BodyExt;
 use pyo3::exceptions::PyTypeError;
 use pyo3::intern;
 use pyo3::prelude::*;
@@ -16,7 +17,8 @@ use super::loops::LoopCore;
 use super::request::PyRequest;
 use super::response::PyResponse;
 use super::stats::Counted;
-use crate::body::GuestBody;
+use crate::ahead::Ahead;
+use crate::body::{GuestBody, Past};
 use crate::code::ErrorCode;
 use crate::outgoing::{Answer, Timeouts, Upstream, within};
 use crate::pace::Pace;
@@ -175,6 +177,7 @@ impl OutgoingCall {
 
     /// The upstream's return value.
     fn answer(&self, py: Python<'_>, response: &Bound<'_, PyAny>) {
+        let is_streamed = response.cast::<PyResponse>().is_ok_and(|response| response.get().body().is_streamed());
         let made = match response.cast::<PyResponse>() {
             Ok(response) => {
                 response.get().to_guest(py, &self.call.target.event_loop, self.call.target.context.bind(py))
@@ -184,13 +187,35 @@ impl OutgoingCall {
                 response.get_type().name().map_or_else(|_| "that".to_owned(), |name| name.to_string())
             ))),
         };
+        let body = self.request.get().body();
         match made {
-            Ok(response) => self.call.reply(Ok(response)),
-            Err(error) => self.call.reply(Err(code_of_exception(py, &error))),
+            // The response's end is when a server would stop to read the request. Until then whoever writes the response may
+            // still read it.
+            Ok(response) if is_streamed => {
+                let is_read = body.read_on(Past::Waits);
+                let runtime = (!is_read).then(crate::engine::existing).flatten();
+                let runtime = runtime.and_then(|world| world.runtime.handle().ok());
+                let request = Arc::downgrade(body);
+                let at_end = move || {
+                    if let Some(request) = request.upgrade() {
+                        request.read_on(Past::IsDiscarded);
+                    }
+                };
+                self.call.reply(Ok(response.map(|inner| Ahead::new(inner, runtime, at_end).boxed_unsync())));
+            }
+            Ok(response) => {
+                body.read_on(Past::IsDiscarded);
+                self.call.reply(Ok(response));
+            }
+            Err(error) => {
+                body.discard_rest();
+                self.call.reply(Err(code_of_exception(py, &error)));
+            }
         }
     }
 
     fn fail(&self, py: Python<'_>, error: Bound<'_, PyAny>) {
+        self.request.get().body().discard_rest(); // frames of the traceback may keep it
         if self.wanted() {
             let code = code_of_exception(py, &PyErr::from_value(error));
             self.call.reply(Err(code));

@@ -21,6 +21,7 @@ COMPONENTS = {
     "everything": HERE / "components" / "everything.wasm",
     "hello": HERE / "components" / "hello.wasm",
     "probe": HERE / "components" / "probe.wasm",
+    "wstd": HERE / "components" / "wstd.wasm",
 }
 
 

@@ -15,6 +15,7 @@ use wasip2::io::poll;
 use wasip2::io::streams::{InputStream, OutputStream, StreamError};
 
 mod codes;
+mod late;
 
 struct Probe;
 wasip2::http::proxy::export!(Probe);
@@ -270,6 +271,8 @@ impl Guest for Probe {
             },
             // `n` requests in flight at once, to url0, url1, …; the answers in order
             "/fetch-many" => fetch_many(&arg("url"), number("n"), out),
+            // writes `n` bytes to `url` when the response's head has come, and says how both went
+            "/late-body" => text(out, 200, &late::body(&query, number("n"))),
             // the request's body goes out to `url`, the response's body comes back, both streamed
             "/proxy" => proxy(request, &query, out),
             // sends a request and drops its future at once, then answers
