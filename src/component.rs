@@ -138,7 +138,7 @@ impl Component {
         }
         let digest = hex(&Sha256::digest(&binary));
         let world = world()?;
-        let prepared = compile(world, false, |engine| wasmtime::component::Component::new(engine, &binary))?;
+        let prepared = Self::compile(world, false, &binary)?;
         Ok(Arc::new(Self { outline, digest, first: Slot::new(world, false, prepared) }))
     }
 
@@ -152,9 +152,14 @@ impl Component {
         if hex(&Sha256::digest(&binary)) != self.digest {
             return Err(Error::InvalidComponent("the component has changed since it was loaded".into()));
         }
-        let prepared = compile(world, true, |engine| wasmtime::component::Component::new(engine, &binary))?;
+        let prepared = Self::compile(world, true, &binary)?;
         self.first.add(Slot::new(world, true, prepared));
         Ok(())
+    }
+
+    fn compile(world: &World, fuel: bool, binary: &[u8]) -> Result<Prepared, Error> {
+        let make = |engine: &Engine| wasmtime::component::Component::new(engine, binary);
+        prepare(world, fuel, make, |reason| refusal(reason, binary))
     }
 
     fn slots(&self) -> impl Iterator<Item = &Slot> {
@@ -176,15 +181,17 @@ impl Component {
         let code = other.prepared.compiled.serialize().map_err(|error| Error::Host(chain(&error)))?;
         // SAFETY: the bytes come from `serialize` just now, in this process, of the same wasmtime.
         let restore = |engine: &Engine| unsafe { wasmtime::component::Component::deserialize(engine, &code) };
-        Ok(self.first.add(Slot::new(world, fuel, compile(world, fuel, restore)?)))
+        let prepared = prepare(world, fuel, restore, |reason| Error::Host(reason.to_owned()))?;
+        Ok(self.first.add(Slot::new(world, fuel, prepared)))
     }
 }
 
 /// Into the pool if it fits there, else into the engine that allocates on demand.
-fn compile(
+fn prepare(
     world: &World,
     fuel: bool,
     make: impl Fn(&Engine) -> wasmtime::Result<wasmtime::component::Component>,
+    refused_for: impl FnOnce(&str) -> Error,
 ) -> Result<Prepared, Error> {
     let mut refused = None;
     if let Some(linked) = world.pooled(fuel) {
@@ -204,19 +211,17 @@ fn compile(
             }
             Prepared::new(linked, compiled)
         }
-        Err(error) => {
-            let reason = chain(&error);
-            Err(
-                if reason.contains("not enabled")
-                    || reason.contains("support is not")
-                    || reason.contains("requires the")
-                {
-                    Error::UnsupportedComponent(format!("the component uses what this engine does not offer: {reason}"))
-                } else {
-                    Error::InvalidComponent(format!("not a valid component: {reason}"))
-                },
-            )
-        }
+        Err(error) => Err(refused_for(&chain(&error))),
+    }
+}
+
+/// What is valid by some proposal that this engine does not offer is not called invalid.
+fn refusal(reason: &str, binary: &[u8]) -> Error {
+    let mut validator = wasmparser::Validator::new_with_features(wasmparser::WasmFeatures::all());
+    if validator.validate_all(binary).is_ok() {
+        Error::UnsupportedComponent(format!("the component uses what this engine does not offer: {reason}"))
+    } else {
+        Error::InvalidComponent(format!("not a valid component: {reason}"))
     }
 }
 

@@ -65,6 +65,18 @@ def test_is_answered(component: wasgi.Component) -> None:
     assert app.handle(get("/fetch?host=api.example")).text == "upstream said: you asked https://api.example/"
 
 
+@pytest.mark.parametrize("size", [1, 300_000])
+def test_an_answer_is_seen_that_comes_before_the_body_is_read(component: wasgi.Component, size: int) -> None:
+    app = wasgi.App(component, outgoing=lambda request: wasgi.Response(413))
+    assert app.handle(get(f"/post?host=api.example&bytes={size}")).text == "413"
+
+
+@pytest.mark.parametrize("size", [1, 300_000])
+def test_a_refusal_is_seen(component: wasgi.Component, size: int) -> None:
+    response = wasgi.App(component).handle(get(f"/post?host=api.example&bytes={size}"))
+    assert response.text == "error: ErrorCode_HttpRequestDenied"
+
+
 def test_its_exceptions_are_traps_with_its_traceback(component: wasgi.Component) -> None:
     with pytest.raises(wasgi.TrapError) as raised:
         wasgi.App(component).handle(get("/no-such-route"))

@@ -48,6 +48,10 @@ def almanac(target: Path) -> None:
 
 
 def chart(target: Path) -> None:
+    javascript(HERE / "chart.js", target)
+
+
+def javascript(source: Path, target: Path) -> None:
     tools = CACHE / "js"
     tools.mkdir(parents=True, exist_ok=True)
     options = ["--no-audit", "--no-fund", "--no-package-lock", "--silent"]
@@ -59,7 +63,7 @@ def chart(target: Path) -> None:
         (wit / "deps" / path.name).write_text(path.read_text().replace("0.2.12", WIT_OF_JS))
     (wit / "world.wit").write_text(WORLD_OF_JS.replace("VERSION", WIT_OF_JS))
     (tools / "build.mjs").write_text(BUILD_JS)
-    run("node", tools / "build.mjs", HERE / "chart.js", wit, target, cwd=tools)
+    run("node", tools / "build.mjs", source, wit, target, cwd=tools)
 
 
 BUILDERS = {"almanac.py": almanac, "chart.js": chart}
