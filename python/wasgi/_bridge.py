@@ -76,8 +76,10 @@ def answer_blocking(call: OutgoingCall) -> None:
 
 async def feed(handle: FeedHandle, source: AsyncIterable[Any]) -> None:
     """Gives a guest the chunks of an async iterable, one each time it wants one."""
-    iterator = aiter(source)
+    handle.enter()
+    iterator: Any = source
     try:
+        iterator = aiter(source)
         while await handle.wanted():
             try:
                 chunk = await anext(iterator)

@@ -116,10 +116,21 @@ struct State {
     wanted: bool,
     gone: bool,
     started: bool,
-    pulling: bool,
+    drive: Drive,
     consumer: Option<Waker>,
     producer: Option<Waker>,
-    task: Option<Py<PyAny>>,
+}
+
+/// Where the source is. It is closed when it turns to `Ended`, so once.
+#[derive(Default)]
+enum Drive {
+    #[default]
+    Rests,
+    /// A thread asks it for its next chunk. It cannot be closed meanwhile: whoever asks it closes it then.
+    Pulls,
+    /// A task drives it, which closes it. `entered`: it has had its first step. One that is cancelled before would never run.
+    Task { task: Py<PyAny>, entered: bool },
+    Ended,
 }
 
 impl Feed {
@@ -145,52 +156,70 @@ impl Feed {
 
     /// The job: a chunk is wanted, or nothing is any more.
     pub fn turn(self: &Arc<Self>, py: Python<'_>) -> PyResult<()> {
-        let gone = lock(&self.state).gone;
-        match (&self.source, gone) {
-            (Source::Async(source), false) => {
-                let handle = FeedHandle { feed: self.clone() };
-                let coroutine = bridge(py)?.call_method1(intern!(py, "feed"), (handle, source))?;
-                let task = super::upstream::spawn(&coroutine, self.context.bind(py))?;
-                lock(&self.state).task = Some(task);
-                Ok(())
-            }
-            (Source::Async(_), true) => {
-                let (task, started) = {
-                    let mut state = lock(&self.state);
-                    (state.task.take(), state.started)
-                };
-                if let Some(task) = task {
-                    task.bind(py).call_method0(intern!(py, "cancel"))?;
-                } else if !started {
-                    // nobody has read of it; what it holds is to be let go all the same
-                    let coroutine = bridge(py)?.call_method1(intern!(py, "close"), (self.source.object(),))?;
-                    super::upstream::spawn(&coroutine, self.context.bind(py))?;
-                }
-                Ok(())
-            }
-            (_, false) => {
-                let _lent = super::threads::lend(py)?;
-                let handle = Bound::new(py, FeedHandle { feed: self.clone() })?;
-                let next = handle.getattr(intern!(py, "next"))?;
-                lock(&self.state).pulling = true;
-                let result = self.context.bind(py).call_method1(intern!(py, "run"), (next,));
-                let gone = {
-                    let mut state = lock(&self.state);
-                    state.pulling = false;
-                    state.gone
-                };
-                if let Err(error) = result {
-                    self.fail(py, &error);
-                }
-                if gone { self.close(py) } else { Ok(()) }
-            }
-            // a generator cannot be closed while it runs: whoever runs it closes it then
-            (_, true) if lock(&self.state).pulling => Ok(()),
-            (_, true) => self.close(py),
+        match &self.source {
+            Source::Async(source) => self.turn_async(py, source),
+            _ => self.turn_blocking(py),
         }
     }
 
-    /// Nobody wants more of a source that blocks: a generator runs its `finally`; a file stays open, it is the caller's.
+    fn turn_async(self: &Arc<Self>, py: Python<'_>, source: &Py<PyAny>) -> PyResult<()> {
+        let (drive, gone) = {
+            let mut state = lock(&self.state);
+            let gone = state.gone;
+            match &state.drive {
+                // its first step finds that nobody wants anything
+                Drive::Task { entered: false, .. } => return Ok(()),
+                Drive::Task { .. } if !gone => return Ok(()),
+                _ => (std::mem::replace(&mut state.drive, Drive::Ended), gone),
+            }
+        };
+        match drive {
+            Drive::Rests if gone => {
+                let coroutine = bridge(py)?.call_method1(intern!(py, "close"), (source,))?;
+                super::upstream::spawn(&coroutine, self.context.bind(py)).map(drop)
+            }
+            Drive::Rests => {
+                let handle = FeedHandle { feed: self.clone() };
+                let coroutine = bridge(py)?.call_method1(intern!(py, "feed"), (handle, source))?;
+                let task = super::upstream::spawn(&coroutine, self.context.bind(py))?;
+                lock(&self.state).drive = Drive::Task { task, entered: false };
+                Ok(())
+            }
+            Drive::Task { task, .. } => task.bind(py).call_method0(intern!(py, "cancel")).map(drop),
+            Drive::Pulls | Drive::Ended => Ok(()),
+        }
+    }
+
+    fn turn_blocking(self: &Arc<Self>, py: Python<'_>) -> PyResult<()> {
+        let gone = {
+            let mut state = lock(&self.state);
+            if !matches!(state.drive, Drive::Rests) {
+                return Ok(());
+            }
+            state.drive = if state.gone { Drive::Ended } else { Drive::Pulls };
+            state.gone
+        };
+        if gone {
+            return self.close(py);
+        }
+        let _lent = super::threads::lend(py)?;
+        let handle = Bound::new(py, FeedHandle { feed: self.clone() })?;
+        let next = handle.getattr(intern!(py, "next"))?;
+        let result = self.context.bind(py).call_method1(intern!(py, "run"), (next,));
+        if let Err(error) = result {
+            self.fail(py, &error);
+        }
+        let is_over = {
+            let mut state = lock(&self.state);
+            let is_over = state.gone || state.end.is_some();
+            state.drive = if is_over { Drive::Ended } else { Drive::Rests };
+            is_over
+        };
+        if is_over { self.close(py) } else { Ok(()) }
+    }
+
+    /// A source that blocks has ended, or nobody wants more of it: an iterator that can be closed is. A file stays open, it is
+    /// the caller's.
     fn close(&self, py: Python<'_>) -> PyResult<()> {
         if let Source::Iterator(iterator) = &self.source
             && let Some(close) = iterator.bind(py).getattr_opt(intern!(py, "close"))?
@@ -324,6 +353,13 @@ pub struct FeedHandle {
 
 #[pymethods]
 impl FeedHandle {
+    /// The task has had its first step.
+    fn enter(&self) {
+        if let Drive::Task { entered, .. } = &mut lock(&self.feed.state).drive {
+            *entered = true;
+        }
+    }
+
     /// Waits until a chunk is wanted: `True`; `False` when none will be wanted any more.
     fn wanted(&self) -> Awaitable {
         Awaitable::new(Wanted(self.feed.clone()))
