@@ -98,7 +98,9 @@ class TestGrammar:
             places = list(range(size, len(stream), size))
             assert list(events(wasgi.Response(body=iter(cut(stream, places))))) == found
 
-    @given(st.lists(st.sampled_from([b"\r", b"\n", b"data", b":", b" ", b"id", b"\xc3", b"\xa9", BOM, b"x"])), st.data())
+    @given(
+        st.lists(st.sampled_from([b"\r", b"\n", b"data", b":", b" ", b"id", b"\xc3", b"\xa9", BOM, b"x"])), st.data()
+    )
     def test_cuts_change_nothing(self, parts: list[bytes], data: st.DataObject) -> None:
         stream = b"".join(parts)
         places = data.draw(st.lists(st.integers(0, len(stream))))
