@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 from collections.abc import AsyncIterator, Iterator
 from typing import Any
@@ -84,7 +85,7 @@ STREAMS: list[tuple[bytes, list[Event]]] = [
 
 def cut(stream: bytes, places: list[int]) -> list[bytes]:
     edges = [0, *sorted(places), len(stream)]
-    return [stream[begin:end] for begin, end in zip(edges, edges[1:], strict=False)]
+    return [stream[begin:end] for begin, end in itertools.pairwise(edges)]
 
 
 class TestGrammar:
@@ -116,9 +117,7 @@ class TestGrammar:
                 yield b"data: %d%s" % (number, end)
                 taken.append(number)
 
-        found = []
-        for event in events(wasgi.Response(body=chunks())):
-            found.append((event.data, list(taken)))
+        found = [(event.data, list(taken)) for event in events(wasgi.Response(body=chunks()))]
         assert found == [("0", []), ("1", [0]), ("2", [0, 1])]
 
     def test_a_long_line_of_small_chunks(self) -> None:
@@ -128,7 +127,7 @@ class TestGrammar:
 
 
 class TestFromAComponent:
-    STREAM = [b"id: 1\rdata: a\r", b"\rdata: b\r\n", b"\r\n"]
+    STREAM = (b"id: 1\rdata: a\r", b"\rdata: b\r\n", b"\r\n")
 
     def test_as_they_come(self, probe: wasgi.Component) -> None:
         upstream = Upstream()
@@ -154,5 +153,5 @@ class TestFromAComponent:
         found: list[Any] = []
         with pytest.raises(ZeroDivisionError):
             async for event in events(wasgi.Response(body=body())):
-                found.append(json.loads(event.data))
+                found += [json.loads(event.data)]
         assert found == [1]
