@@ -156,7 +156,7 @@ def test_an_exception_of_an_upstream_fails_the_test(pytester: pytest.Pytester, s
 
 @pytest.mark.parametrize("source", [PLAIN, MOCKS], ids=["plain", "inside of a mock"])
 def test_unless_it_asks_otherwise(pytester: pytest.Pytester, source: str) -> None:
-    result = run(pytester, "pytestmark = pytest.mark.wasgi_upstream(allow_errors=True)\n" + source)
+    result = run(pytester, "pytestmark = pytest.mark.wasgi_upstream(allow_errors=True, allow_unused=True)\n" + source)
     result.assert_outcomes(passed=source.count("def test_"))
 
 

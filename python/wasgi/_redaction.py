@@ -341,9 +341,10 @@ class Replaced:
 
 
 def _bounded(text: str) -> str:
-    """A pattern for a text that is not a part of a longer word."""
-    before = r"(?<![A-Za-z0-9])" if text[0].isalnum() else ""
-    after = r"(?![A-Za-z0-9])" if text[-1].isalnum() else ""
+    """A pattern for a text; for one that is not long only where it is not a part of a longer word."""
+    is_long = len(text) >= 20
+    before = r"(?<![A-Za-z0-9])" if text[0].isalnum() and not is_long else ""
+    after = r"(?![A-Za-z0-9])" if text[-1].isalnum() and not is_long else ""
     return before + re.escape(text) + after
 
 
