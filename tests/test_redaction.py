@@ -77,7 +77,8 @@ class TestFields:
             ("x-api-key", "", ""),
             (
                 "authorization",
-                'Digest username="hush", realm="a, b", nonce="hush-2", uri="/x?a=b", qop=auth, nc=00000001, response="hush3"',
+                'Digest username="hush", realm="a, b", nonce="hush-2", uri="/x?a=b", qop=auth, nc=00000001, '
+                'response="hush3"',
                 r'Digest username="wasgi-secret-\d+", realm="a, b", nonce="wasgi-secret-\d+", uri="/x\?a=b", qop=auth, '
                 r'nc=00000001, response="wasgi-secret-\d+"',
             ),
