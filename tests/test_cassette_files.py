@@ -253,7 +253,11 @@ def test_2(wasgi_app):
         assert not (pytester.path / "one.json").exists()
 
     def test_a_path_of_ones_own(self, run: Callable[..., pytest.RunResult], pytester: pytest.Pytester) -> None:
-        test = '@pytest.mark.wasgi_cassette(upstream=real, path="kept/one.json")\ndef test_it(wasgi_app): fetch(wasgi_app, 1)\n'
+        test = """
+@pytest.mark.wasgi_cassette(upstream=real, path="kept/one.json")
+def test_it(wasgi_app):
+    fetch(wasgi_app, 1)
+"""
         for _ in range(2):
             run(PREAMBLE + test).assert_outcomes(passed=1)
         assert (pytester.path / "kept" / "one.json").is_file()

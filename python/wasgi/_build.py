@@ -12,7 +12,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-_NOT_SOURCES = ("__pycache__", ".pytest_cache")
+_NOT_SOURCES = ("__pycache__", ".cache", ".hypothesis", ".pytest_cache")
+"""Folders that tests write into: our own cache of compiled code is in one, where the project is a home directory."""
 
 
 class BuildError(Exception):
@@ -31,7 +32,7 @@ def run(command: str, root: Path) -> None:
     try:
         words = shlex.split(command)
     except ValueError as error:
-        raise BuildError(f"`wasgi_build` is not a command: {error}: {command}") from None
+        raise BuildError(f"`wasgi_build` is not a command: {error}: {command}\n{_HINT}") from None
     try:
         built = subprocess.run(
             words, cwd=root, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, check=False
@@ -113,7 +114,7 @@ class Project:
                 raise BuildError(f"`wasgi_build_sources` names what is not there: {pattern}")
             for path in matched:
                 found.update(path.rglob("*") if path.is_dir() else [path])
-        return sorted(path for path in found if not path.is_dir() and not _is_litter(path))
+        return sorted(path for path in found if not path.is_dir() and not _is_litter(Path(self._name(path))))
 
 
 def _glob(root: Path, pattern: str) -> list[Path]:
