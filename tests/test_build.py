@@ -11,6 +11,9 @@ from pathlib import Path
 
 import pytest
 
+from wasgi._build import BuildError, build
+from wasgi._build import Project as Built
+
 from .conftest import HELLO
 
 pytest_plugins = ["pytester"]
@@ -41,6 +44,8 @@ class Project:
         self.path = pytester.path
         self.log = log
         self.command = f"{sys.executable} build.py"
+        self.globs: list[str] = []
+        self.stamp: object = None
         monkeypatch.setenv("BUILDS", str(log))
         monkeypatch.setenv("COMPONENT", str(HELLO))
         self.write("build.py", BUILD)
@@ -69,10 +74,16 @@ class Project:
     def run(self, *options: str) -> pytest.RunResult:
         return self.pytester.runpytest(*options)
 
-    def builds(self, *options: str) -> int:
-        """How often a run builds, whose tests pass."""
+    def runs(self, *options: str) -> int:
+        """How often a run of pytest builds, whose tests pass."""
         before = self.count()
         self.run(*options).assert_outcomes(passed=1)
+        return self.count() - before
+
+    def builds(self) -> int:
+        """How often it is built, without pytest."""
+        before = self.count()
+        self.stamp = build(self.command, Built(self.path, [self.path / "target"], self.globs), self.stamp)
         return self.count() - before
 
     def count(self) -> int:
@@ -88,7 +99,7 @@ def project(
 
 class TestWhenItIsRun:
     def test_once_while_nothing_changes(self, project: Project) -> None:
-        assert [project.builds() for _ in range(3)] == [1, 0, 0]
+        assert [project.runs() for _ in range(3)] == [1, 0, 0]
         result = project.run()
         result.stdout.fnmatch_lines(["wasgi: `wasgi_build` was not run: nothing has changed"])
 
@@ -171,32 +182,32 @@ class TestWhenItIsRun:
     def test_when_the_command_is_another(self, project: Project) -> None:
         project.builds()
         project.command += " more"
-        project.ini()
         assert [project.builds(), project.builds()] == [1, 0]
 
     def test_after_a_build_that_failed(self, project: Project) -> None:
         project.builds()
         project.write("src/lib.rs", "error")
         for _ in range(2):
-            assert project.run().ret == pytest.ExitCode.USAGE_ERROR
+            with pytest.raises(BuildError):
+                project.builds()
         assert project.count() == 3
         project.write("src/lib.rs", "fn main() {}")
         assert project.builds() == 0, "the components are those of these sources"
 
     def test_when_pytests_cache_is_cleared(self, project: Project) -> None:
-        project.builds()
-        assert project.builds("--cache-clear") == 1
+        project.runs()
+        assert project.runs("--cache-clear") == 1
 
     def test_each_time_without_that_cache(self, project: Project) -> None:
-        assert [project.builds("-p", "no:cacheprovider") for _ in range(2)] == [1, 1]
+        assert [project.runs("-p", "no:cacheprovider") for _ in range(2)] == [1, 1]
 
     def test_each_time_where_nobody_knows_the_sources(self, project: Project) -> None:
         shutil.rmtree(project.path / ".git")
-        assert [project.builds("-o", "wasgi_build_sources=") for _ in range(2)] == [1, 1]
+        assert [project.builds() for _ in range(2)] == [1, 1]
 
     def test_each_time_where_nobody_knows_the_components(self, project: Project) -> None:
         project.write("test_it.py", "def test_it(): pass")
-        assert [project.builds("-o", "wasgi_components=") for _ in range(2)] == [1, 1]
+        assert [project.runs("-o", "wasgi_components=") for _ in range(2)] == [1, 1]
 
     def test_components_that_git_does_not_ignore_are_no_sources(self, project: Project) -> None:
         project.write(".gitignore", "__pycache__/\n")
@@ -220,13 +231,10 @@ class TestWhenItIsRun:
         project.write("src/lib.rs", "error")
         project.write("target/hello.wasm", "(component)")
         project.write("test_it.py", "def test_it(): pass")
-        assert project.builds("--wasgi-no-build") == 0
+        assert project.runs("--wasgi-no-build") == 0
 
 
 class TestSources:
-    def globs(self, project: Project, *globs: str) -> None:
-        project.ini("wasgi_build_sources =\n" + "".join(f"    {pattern}\n" for pattern in globs))
-
     @pytest.mark.parametrize(
         ("globs", "changed", "builds"),
         [
@@ -242,19 +250,18 @@ class TestSources:
     )
     def test_those_that_are_named(self, project: Project, globs: list[str], changed: str, builds: int) -> None:
         project.write("Cargo.toml", "")
-        self.globs(project, *(pattern.replace("{name}", project.path.name) for pattern in globs))
-        project.builds("-p", "no:cacheprovider")  # for what pytest itself writes
+        project.globs = [pattern.replace("{name}", project.path.name) for pattern in globs]
         assert [project.builds(), project.builds()] == [1, 0]
         project.write(changed, "changed")
         assert [project.builds(), project.builds()] == [builds, 0]
 
     def test_without_git(self, project: Project, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setenv("PATH", str(project.path))
-        self.globs(project, "src")
+        project.globs = ["src"]
         assert [project.builds(), project.builds()] == [1, 0]
 
     def test_one_that_is_not_there_is_told_of(self, project: Project) -> None:
-        self.globs(project, "src", "scr/*.rs")
+        project.ini("wasgi_build_sources =\n    src\n    scr/*.rs\n")
         result = project.run()
         assert result.ret == pytest.ExitCode.USAGE_ERROR
         result.stderr.fnmatch_lines(["ERROR: `wasgi_build_sources` names what is not there: scr/[*].rs"])
@@ -265,16 +272,21 @@ class TestFailures:
     def fails(self, project: Project) -> Callable[[str], str]:
         def fails(command: str) -> str:
             project.command = command
-            project.ini()
-            result = project.run()
-            assert result.ret == pytest.ExitCode.USAGE_ERROR
-            text = result.stderr.str() + result.stdout.str()
-            assert "INTERNALERROR" not in text
-            assert "Traceback" not in text
-            assert "--wasgi-no-build" in text
-            return text
+            with pytest.raises(BuildError) as raised:
+                project.builds()
+            assert "--wasgi-no-build" in str(raised.value)
+            return str(raised.value)
 
         return fails
+
+    @pytest.mark.parametrize("command", ["no-such-cargo build", "cargo 'build", "./src", "sh -c 'exit 3'", '""'])
+    def test_they_are_usage_errors(self, project: Project, command: str) -> None:
+        project.command = command
+        project.ini()
+        result = project.run()
+        assert result.ret == pytest.ExitCode.USAGE_ERROR
+        assert result.stderr.str().startswith("ERROR: `wasgi_build` ")
+        assert "INTERNALERROR" not in result.stdout.str() + result.stderr.str()
 
     def test_a_tool_that_is_not_there(self, fails: Callable[[str], str]) -> None:
         text = fails("no-such-cargo build --release")
