@@ -12,6 +12,8 @@ from wasgi._wasgi import Network, Route
 if TYPE_CHECKING:
     from wasgi.app import App
 
+__tracebackhide__ = True  # in pytest's reports: a test's own line is what is wanted there
+
 
 def loop_runs_here() -> bool:
     """Whether this thread is in an event loop of asyncio."""

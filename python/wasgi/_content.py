@@ -10,6 +10,8 @@ from urllib.parse import urlencode
 
 from wasgi.headers import Headers
 
+__tracebackhide__ = True  # in pytest's reports: a test's own line is what is wanted there
+
 NOTHING: Any = object()
 """Not given, where None is a value."""
 

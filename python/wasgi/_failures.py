@@ -53,7 +53,7 @@ def described(error: BaseException) -> str:
 def _frames(trace: TracebackType | None) -> Iterator[str]:
     for frame in traceback.extract_tb(trace):
         if _is_foreign(os.path.abspath(frame.filename)):
-            yield f"  {frame.filename}:{frame.lineno}: in {frame.name}"
+            yield f"  {_shown(frame.filename)}:{frame.lineno}: in {frame.name}"
             if frame.line:
                 yield f"      {frame.line}"
 
@@ -61,3 +61,9 @@ def _frames(trace: TracebackType | None) -> Iterator[str]:
 def _is_foreign(file: str) -> bool:
     """Whether it is neither ours nor Python's own."""
     return not file.startswith(_OURS) and (not file.startswith(_LIBRARY) or file.startswith(_PACKAGES))
+
+
+def _shown(file: str) -> str:
+    """A file's path, from the working directory if it is below that."""
+    here = os.getcwd() + os.sep
+    return file.removeprefix(here)

@@ -21,6 +21,8 @@ from urllib.parse import parse_qsl
 from wasgi._content import NOTHING
 from wasgi.headers import Headers
 
+__tracebackhide__ = True  # in pytest's reports: a test's own line is what is wanted there
+
 Text = str | re.Pattern[str]
 Value = Text | float | Decimal | list[Any]
 """Of a name in a query, a form or fields: text, a regular expression, a number that may be written in several ways, or

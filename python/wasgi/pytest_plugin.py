@@ -86,6 +86,8 @@ class _Test:
     costs: dict[str, _Costs] = field(default_factory=dict)
     errors: list[BaseException] = field(default_factory=list)
     """What upstreams have raised, functions and bodies of theirs."""
+    is_told: bool = False
+    """Whether the failure itself says so."""
 
     def observe(self, error: BaseException) -> None:
         """Takes an exception that a guest is told of."""
@@ -125,6 +127,7 @@ class _Test:
                 f"exchanges were left open: {', '.join(left)}; hint: read each response to its end, or close it"
             )
         if complaints:
+            self.is_told = True
             pytest.fail("\n\n".join(complaints), pytrace=False)
         if self.upstream is not None and self.upstream.cassette is not None:
             self.upstream.cassette.save()  # of tests that pass only
@@ -138,7 +141,8 @@ class _Test:
             lines = [line for line in self.lines if line.stream == stream]
             if lines:
                 yield f"wasgi: guest's {stream}", "\n".join(lines)
-        if self.upstream is not None and (raised := [*self.failures(), *self.upstream._failures]):
+        raised = [*self.failures(), *self.upstream._failures] if self.upstream is not None else []
+        if raised and not self.is_told:
             yield "wasgi: exceptions of upstreams", "\n".join(map(_described, raised))
         if self.upstream is not None and self.upstream.calls:
             yield "wasgi: outgoing calls", "\n".join(map(str, self.upstream.calls))
