@@ -201,12 +201,30 @@ class TestWhenItIsRun:
     def test_each_time_without_that_cache(self, project: Project) -> None:
         assert [project.runs("-p", "no:cacheprovider") for _ in range(2)] == [1, 1]
 
-    def test_each_time_where_nobody_knows_the_sources(self, project: Project) -> None:
+    def test_in_no_repository(self, project: Project) -> None:
         shutil.rmtree(project.path / ".git")
+        assert [project.builds() for _ in range(2)] == [1, 0]
+        for name in (".cache/x", "target/more", "node_modules/x", "src/__pycache__/x"):
+            project.write(name, "")
+        assert project.builds() == 0
+        project.write("src/deep/new.rs", "")
+        assert [project.builds(), project.builds()] == [1, 0]
+
+    def test_each_time_where_there_are_too_many_files(self, project: Project, monkeypatch: pytest.MonkeyPatch) -> None:
+        shutil.rmtree(project.path / ".git")
+        monkeypatch.setattr("wasgi._build._MOST", 3)
         assert [project.builds() for _ in range(2)] == [1, 1]
 
-    def test_each_time_where_nobody_knows_the_components(self, project: Project) -> None:
+    def test_components_that_are_named_from_the_root(self, project: Project) -> None:
+        options = ("-o", "wasgi_components=")
+        project.write("test_it.py", TEST.replace("hello.wasm", "target/hello.wasm"))
+        assert [project.runs(*options) for _ in range(2)] == [1, 0]
+        (project.path / "target" / "hello.wasm").unlink()
+        assert project.runs(*options) == 1
+
+    def test_each_time_where_there_are_no_components(self, project: Project) -> None:
         project.write("test_it.py", "def test_it(): pass")
+        project.write("build.py", BUILD + '\nos.unlink("target/hello.wasm")\n')
         assert [project.runs("-o", "wasgi_components=") for _ in range(2)] == [1, 1]
 
     def test_components_that_git_does_not_ignore_are_no_sources(self, project: Project) -> None:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import fnmatch
 import hashlib
+import itertools
 import json
 import os
 import shlex
@@ -20,6 +22,11 @@ class BuildError(Exception):
     """The command cannot be run, or has failed."""
 
 
+_HIDDEN = (".*", "__pycache__", "node_modules")
+_MADE = ("build", "dist", "target", "venv")
+"""Folders that tools write into, where no `.gitignore` says so."""
+_MOST = 20_000
+"""Files of a project without git: more are no sources."""
 _HINT = "hint: `--wasgi-no-build` tests what was built before"
 
 
@@ -76,7 +83,8 @@ class Project:
     Args:
         root: Its folder.
         folders: Those that the components are in.
-        sources: Globs of what they are built of, relative to the root; none: all files that git does not ignore.
+        sources: Globs of what they are built of, relative to the root; none: all files that git does not ignore, or in
+            no repository all that do not look as if something has made them.
     """
 
     def __init__(self, root: Path, folders: Iterable[Path], sources: Iterable[str] = ()) -> None:
@@ -85,7 +93,7 @@ class Project:
         self.globs = list(sources)
 
     def stamp(self, command: str) -> Stamp | None:
-        """The project as it is now; None if nobody can tell what its sources are."""
+        """The project as it is now; None if it has more files than can be looked at."""
         sources = self._sources()
         if sources is None:
             return None
@@ -101,12 +109,17 @@ class Project:
         return Path(os.path.relpath(path, self.root)).as_posix()
 
     def _outputs(self) -> list[Path]:
+        if not self.folders:  # they are named from the root then
+            return sorted(path for path in _walked(self.root, _HIDDEN) if path.suffix == ".wasm")
         return sorted(path for folder in self.folders for path in folder.glob("*.wasm") if path.is_file())
 
     def _sources(self) -> list[Path] | None:
         if not self.globs:
             listed = _listed_by_git(self.root)
-            return None if listed is None else sorted(listed)
+            if listed is None:
+                listed = set(itertools.islice(_walked(self.root, (*_HIDDEN, *_MADE)), _MOST + 1))
+                return sorted(listed) if len(listed) <= _MOST else None
+            return sorted(listed)
         found: set[Path] = set()
         for pattern in self.globs:
             matched = [self.root / pattern] if (self.root / pattern).exists() else _glob(self.root, pattern)
@@ -121,6 +134,13 @@ def _glob(root: Path, pattern: str) -> list[Path]:
     import glob
 
     return [root / name for name in glob.glob(pattern, root_dir=root, recursive=True, include_hidden=True)]
+
+
+def _walked(folder: Path, without: Iterable[str]) -> Iterator[Path]:
+    """The files below a folder, but for those in folders of some names."""
+    for where, folders, files in os.walk(folder):
+        folders[:] = [name for name in folders if not any(fnmatch.fnmatch(name, other) for other in without)]
+        yield from (Path(where, name) for name in files)
 
 
 def _is_litter(path: Path) -> bool:
