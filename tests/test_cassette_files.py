@@ -241,16 +241,25 @@ def test_1(wasgi_app):
 def test_2(wasgi_app):
     fetch(wasgi_app, 2)
 """,
+            """
+@cassette
+def test_1(wasgi_app):
+    fetch(wasgi_app, 1)
+
+@pytest.mark.wasgi_cassette(upstream=real, path="cassettes/test_api/test_1.json")
+def test_2(wasgi_app):
+    fetch(wasgi_app, 2)
+""",
         ],
-        ids=["parameters", "a class", "another spelling"],
+        ids=["parameters", "a class", "another spelling", "another's own"],
     )
     def test_a_path_is_that_of_one_test(
         self, run: Callable[..., pytest.RunResult], pytester: pytest.Pytester, tests: str
     ) -> None:
         result = run(PREAMBLE + tests)
         result.assert_outcomes(errors=2)
-        result.stdout.fnmatch_lines(["*ne.json is the cassette of several tests, *1*, *2*; hint: without `path` *"])
-        assert not (pytester.path / "one.json").exists()
+        result.stdout.fnmatch_lines(["*.json is the cassette of several tests, *1*, *2*; hint: without `path` *"])
+        assert not list(pytester.path.rglob("*.json"))
 
     def test_a_path_of_ones_own(self, run: Callable[..., pytest.RunResult], pytester: pytest.Pytester) -> None:
         test = """

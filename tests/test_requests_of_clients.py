@@ -141,6 +141,10 @@ class TestUrls:
             ("http://guest.local:8080/inspect;x?a=%2f#f", None, "/inspect;x?a=%2f", "guest.local:8080"),
             ("http://[::1]:8080/inspect", None, "/inspect", "[::1]:8080"),
             ("http://müller.example/inspect", None, "/inspect", "xn--mller-kva.example"),
+            ("http://guest.local:80//double//slash/", None, "//double//slash/", "guest.local"),
+            ("http://user:password@guest.local/inspect", None, "/inspect", "guest.local"),
+            ("http://GUEST.local/%7e/é?é=ü", None, "/%7e/%C3%A9?%C3%A9=%C3%BC", "guest.local"),
+            ("/inspect?b=2#frag", {"a": ["1", "2"]}, "/inspect?a=1&a=2", "guest.local"),
         ],
     )
     def test_of_transports(

@@ -176,7 +176,7 @@ def _described(error: BaseException) -> str:
 _test = pytest.StashKey[_Test]()
 _is_built = pytest.StashKey[bool]()
 _timeout = pytest.StashKey[float]()
-_of_path = pytest.StashKey[dict[str, list[str]]]()
+_of_cassette = pytest.StashKey[dict[str, dict[str, None]]]()
 _components = pytest.StashKey[dict[str, wasgi.Component]]()
 
 
@@ -195,7 +195,7 @@ def pytest_configure(config: pytest.Config) -> None:
     for mark in MARKS:
         config.addinivalue_line("markers", mark)
     config.stash[_components] = {}
-    config.stash[_of_path] = {}
+    config.stash[_of_cassette] = {}
     said = config.getini("wasgi_timeout")
     try:
         seconds = float(said)
@@ -296,12 +296,11 @@ def _options(mark: pytest.Mark) -> dict[str, Any]:
 
 @pytest.hookimpl(tryfirst=True)  # before tests are deselected
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """Notes which tests name which cassette."""
-    tests = config.stash[_of_path]
+    """Notes which tests have which cassette."""
+    tests = config.stash[_of_cassette]
     for item in items:
-        mark = item.get_closest_marker("wasgi_cassette")
-        if mark is not None and (path := mark.kwargs.get("path")) is not None:
-            tests.setdefault(_folded(item.path.parent / path), []).append(item.nodeid)
+        if (mark := item.get_closest_marker("wasgi_cassette")) is not None:
+            tests.setdefault(_folded(_file_of(item, mark.kwargs.get("path"))), {})[item.nodeid] = None
 
 
 def _folded(path: Path) -> str:
@@ -309,12 +308,25 @@ def _folded(path: Path) -> str:
     return unicodedata.normalize("NFC", os.path.normpath(path)).casefold()
 
 
-def _cassette(request: pytest.FixtureRequest, path: str | Path | None = None, **options: Any) -> Cassette:
+def _file_of(item: pytest.Item, path: str | Path | None) -> Path:
     """The cassette of a test: `cassettes/<module>/<test>.json` beside it, unless it is said."""
+    from wasgi._filenames import of_module, of_test
+
+    if path is not None:
+        return item.path.parent / path
+    names: list[str] = []
+    for node in reversed(item.listchain()):
+        if isinstance(node, pytest.File):
+            break
+        names.insert(0, node.name)
+    return item.path.parent / "cassettes" / of_module(item.path.name) / f"{of_test(names)}.json"
+
+
+def _cassette(request: pytest.FixtureRequest, path: str | Path | None = None, **options: Any) -> Cassette:
     from wasgi.testing import Cassette
 
-    file = request.path.parent / path if path is not None else _own_cassette(request)
-    tests = request.config.stash[_of_path].get(_folded(file), []) if path is not None else []
+    file = _file_of(request.node, path)
+    tests = list(request.config.stash[_of_cassette].get(_folded(file), ()))
     if len(tests) > 1:
         pytest.fail(
             f"{file} is the cassette of several tests, {', '.join(tests[:2])}{', …' if tests[2:] else ''}; "
@@ -329,33 +341,19 @@ def _cassette(request: pytest.FixtureRequest, path: str | Path | None = None, **
     else:
         pytest.fail(
             f"there is no cassette {file}, and nobody to record: "
-            f"`@pytest.mark.wasgi_cassette(upstream=wasgi.Network([...]))`{_earlier(request, path)}",
+            f"`@pytest.mark.wasgi_cassette(upstream=wasgi.Network([...]))`{_earlier(request.node, path)}",
             pytrace=False,
         )
     if mode == "none" and not file.exists():
-        raise FileNotFoundError(f"there is no cassette {file}{_earlier(request, path)}")
+        raise FileNotFoundError(f"there is no cassette {file}{_earlier(request.node, path)}")
     return Cassette(file, **options)
 
 
-def _own_cassette(request: pytest.FixtureRequest) -> Path:
-    """One for each test, whatever it is called."""
-    from wasgi._filenames import of_module, of_test
-
-    test = request.path
-    names: list[str] = []
-    for node in reversed(request.node.listchain()):
-        if isinstance(node, pytest.File):
-            break
-        names.insert(0, node.name)
-    return test.parent / "cassettes" / of_module(test.name) / f"{of_test(names)}.json"
-
-
-def _earlier(request: pytest.FixtureRequest, path: str | Path | None) -> str:
+def _earlier(item: pytest.Item, path: str | Path | None) -> str:
     """A hint, if there is a cassette as they were called when tests of one name had the same."""
-    test = request.path
-    name = re.sub(r"[^\w.\-\[\]]", "_", request.node.name)
-    file = test.parent / "cassettes" / test.stem / f"{name}.json"
-    if path is not None or not file.exists():
+    name = re.sub(r"[^\w.\-\[\]]", "_", item.name)
+    file = item.path.parent / "cassettes" / item.path.stem / f"{name}.json"
+    if path is not None or len(file.name.encode()) > 255 or not file.exists():
         return ""
     return f"; hint: earlier releases called it {file.name}: rename it if it is this test's alone, or record anew"
 
@@ -383,7 +381,8 @@ def _clients(
         options.setdefault("stderr", test.lines.append)
         client = kind(wasgi.App(load(source), **options), base_url=base_url, timeout=timeout)
         made.append(client)
-        test.clients.append((source if isinstance(source, str) else getattr(source, "name", "a component"), client))
+        is_path = isinstance(source, str | Path)
+        test.clients.append((str(source) if is_path else getattr(source, "name", "a component"), client))
         return client
 
     yield make
