@@ -139,7 +139,7 @@ class TestNamesWithValues:
     def test_what_is_no_value_is_refused(self, where: str, wrong: Any, error: type[Exception], why: str) -> None:
         upstream = Upstream()
         with pytest.raises(error, match=why) as raised:
-            upstream.post(URL, **{where: {"n": wrong}})
+            upstream.post(URL, **{where: {"n": wrong}})  # type: ignore[arg-type]
         assert f"`{where}['n']`" in str(raised.value)
         assert not upstream.routes
 
@@ -224,14 +224,14 @@ class TestNamesWithValues:
             return False
 
         with pytest.raises(TypeError, match="`where` must be a plain function"):
-            Upstream().any(where=where)
+            Upstream().any(where=where)  # type: ignore[arg-type]
 
     async def test_nor_is_what_gives_one(self) -> None:
         async def where() -> bool:
             return False
 
         upstream = Upstream()
-        upstream.any(where=lambda asked: where())
+        upstream.any(where=lambda asked: where())  # type: ignore[arg-type, return-value]
         with pytest.raises(TypeError, match="`where` must be a plain function"):
             await call(upstream, wasgi.Request("GET", URL))
 

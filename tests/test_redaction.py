@@ -195,6 +195,11 @@ class TestUrlsAndBodies:
             "https://b.example/cb?access_token=wasgi-secret-1&state=1#frag"
         )
 
+    async def test_fragments_in_fields(self, path: Path) -> None:
+        answer = always(status=302, headers={"location": "https://b.example/cb#access_token=hush&state=1"})
+        (exchange,) = await recorded(path, answer, [request()])
+        assert field(exchange["response"], "location") == "https://b.example/cb#access_token=wasgi-secret-1&state=1"
+
     JSON = (
         '{ "user":"ada","password" : "hu\\"sh" , "n":1.50,"deep":[{"Refresh_Token":"hush2","pin":1234},'
         '[true,null,-0.5e3]],"access_token":{"a":"hush3","b":["hush4",12345.5],"c":null},"\\u00e9":"\\u00e9","x":"é"}'
@@ -340,6 +345,11 @@ class TestTheSameEverywhere:
         assert exchanges[6]["response"]["trailers"] == [["x-sum", f"={stand}"]]
         assert exchanges[7]["error"]["payload"] == [f"about {stand}"]
 
+    async def test_cookies_are_found_decoded(self, path: Path) -> None:
+        answer = always(headers={"set-cookie": "sid=s%3Aabc123"}, body='{"sid": "s:abc123"}')
+        (exchange,) = await recorded(path, answer, [request()])
+        assert exchange["response"]["body"] == '{"sid": "wasgi-secret-1"}'
+
     async def test_two_secrets_are_two(self, path: Path) -> None:
         requests = [request(headers={"authorization": f"Bearer {name}"}) for name in ("ada-1", "eve-1", "ada-1")]
         exchanges = await recorded(path, always(), requests)
@@ -353,6 +363,25 @@ class TestTheSameEverywhere:
         (exchange,) = await recorded(path, answer, [request(path="/1?en=dark", headers=headers)])
         assert exchange["request"]["url"] == f"{URL}/1?en=dark"
         assert exchange["response"]["body"] == '{"lang": "en", "theme": "dark", "n": 1, "one": "1", "abc": "abcd"}'
+
+    @pytest.mark.parametrize(
+        ("headers", "is_hidden"),
+        [
+            ({"cookie": "a=ab12"}, True),
+            ({"cookie": "a=1234"}, False),
+            ({"cookie": "a=abcd"}, False),
+            ({"cookie": "a=abcdef"}, True),
+            ({"cookie": "a=123456"}, True),
+            ({"x-api-key": "abcd"}, True),
+            ({"x-api-key": "----"}, False),
+            ({"authorization": "Bearer ab1"}, False),
+        ],
+    )
+    async def test_how_short_they_may_be(self, path: Path, headers: dict[str, str], is_hidden: bool) -> None:
+        value = next(iter(headers.values())).removeprefix("a=").removeprefix("Bearer ")
+        answer = always(body=f"<{value}>", headers={"content-type": "text/plain"})
+        (exchange,) = await recorded(path, answer, [request(headers=headers)])
+        assert (value not in exchange["response"]["body"]) == is_hidden
 
     async def test_long_ones_are_found_anywhere(self, path: Path) -> None:
         secret = "0rFk3-9sJd82-kdPw01-x"
@@ -506,7 +535,8 @@ class TestReplay:
             return await call(cassette, request(path="/?key=x&a=b", headers=headers, body='{"password": "x"}'))
 
         player = Cassette(path, secret_query=["key"])
-        assert asyncio.run(ask(player)).status == 201
+        response = asyncio.run(ask(player))
+        assert (response.status, response.headers["set-cookie"]) == (201, hidden)
         with pytest.raises(errors.DestinationNotFound):
             asyncio.run(ask(Cassette(path, secret_query=["key"]), "text/html"))
 

@@ -11,7 +11,7 @@ import inspect
 import re
 from collections.abc import AsyncIterable, AsyncIterator, Callable, Iterable, Mapping
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, Self
+from typing import TYPE_CHECKING, Any, Self, TypedDict, Unpack
 
 from wasgi import _bridge, _wasgi, errors
 from wasgi._asked import Asked, Wanted, told
@@ -265,6 +265,16 @@ def _broken(response: Response, size: int, fault: Fault) -> Response:
     return Response(response.status, headers=response.headers.raw, body=body())
 
 
+class _Matchers(TypedDict, total=False):
+    query: Any
+    params: Any
+    headers: Any
+    content: bytes | str | re.Pattern[Any] | None
+    json: Any
+    data: Any
+    where: Callable[[Asked], bool] | None
+
+
 @dataclass
 class Upstream:
     """Plays what is around a component: give it to ``App(outgoing=...)``, or take the fixture ``upstream``.
@@ -352,31 +362,35 @@ class Upstream:
         self.routes.append(route)
         return route
 
-    def any(self, url: Text | None = None, **options: Any) -> Route:
+    def any(self, url: Text | None = None, **options: Unpack[_Matchers]) -> Route:
         """Requests of any method; without a URL, all. See `request`."""
         return self.request(None, url, **options)
 
-    def get(self, url: Text, **options: Any) -> Route:
+    def get(self, url: Text, **options: Unpack[_Matchers]) -> Route:
         """GET requests. See `request`."""
         return self.request("GET", url, **options)
 
-    def head(self, url: Text, **options: Any) -> Route:
+    def head(self, url: Text, **options: Unpack[_Matchers]) -> Route:
         """HEAD requests. See `request`."""
         return self.request("HEAD", url, **options)
 
-    def post(self, url: Text, **options: Any) -> Route:
+    def options(self, url: Text, **options: Unpack[_Matchers]) -> Route:
+        """OPTIONS requests. See `request`."""
+        return self.request("OPTIONS", url, **options)
+
+    def post(self, url: Text, **options: Unpack[_Matchers]) -> Route:
         """POST requests. See `request`."""
         return self.request("POST", url, **options)
 
-    def put(self, url: Text, **options: Any) -> Route:
+    def put(self, url: Text, **options: Unpack[_Matchers]) -> Route:
         """PUT requests. See `request`."""
         return self.request("PUT", url, **options)
 
-    def patch(self, url: Text, **options: Any) -> Route:
+    def patch(self, url: Text, **options: Unpack[_Matchers]) -> Route:
         """PATCH requests. See `request`."""
         return self.request("PATCH", url, **options)
 
-    def delete(self, url: Text, **options: Any) -> Route:
+    def delete(self, url: Text, **options: Unpack[_Matchers]) -> Route:
         """DELETE requests. See `request`."""
         return self.request("DELETE", url, **options)
 

@@ -17,13 +17,14 @@ import zlib
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Protocol
-from urllib.parse import quote, quote_plus, unquote_plus
+from urllib.parse import quote, quote_plus, unquote, unquote_plus
 
 FIELDS = ("authorization", "cookie", "proxy-authorization", "set-cookie", "x-api-key")
 QUERY = ("access_token", "client_secret")
 BODY = ("access_token", "client_secret", "id_token", "password", "refresh_token")
 
-# How long a secret must be for its text to be hidden wherever else it stands: what is shorter is found by chance.
+# How long a secret must be for its text to be hidden wherever else it stands: what is shorter is found by chance. A
+# cookie may be a word of a language or a colour, so words must be longer there than what has digits in it.
 _KEY = 4
 _COOKIE = 6
 _USER = None  # a name is no secret: it is hidden where it stands with its password only
@@ -123,9 +124,11 @@ class Places:
     # URLs and forms
 
     def _url(self, url: str, by: Rewriter) -> str:
-        base, mark, rest = url.partition("?")
-        query, hash_mark, fragment = rest.partition("#")
-        return by.plain(base) + mark + _pairs(query, self.query, by, quote) + hash_mark + by.plain(fragment)
+        url, hash_mark, fragment = url.partition("#")
+        base, mark, query = url.partition("?")
+        # tokens are given in fragments, too (RFC 6749, 4.2.2)
+        query, fragment = (_pairs(part, self.query, by, quote) for part in (query, fragment))
+        return by.plain(base) + mark + query + hash_mark + fragment
 
     # bodies
 
@@ -294,9 +297,12 @@ class Collected:
         return text
 
     def is_found_by_chance(self, value: str) -> bool:
-        """Whether the text of a secret is too short to be hidden wherever it stands."""
+        """Whether the text of a secret is too short, or too plain, to be hidden wherever it stands."""
         least = self.least[value]
-        return least is None or len(value) < least
+        if least is None or not any(map(str.isalnum, value)):
+            return True
+        is_word = not (any(map(str.isdigit, value)) and any(map(str.isalpha, value)))
+        return len(value) < (least if is_word else _KEY)
 
 
 class Replaced:
@@ -321,8 +327,12 @@ class Replaced:
             if value != text and (elsewhere is None or elsewhere(value)):
                 escaped = json.dumps(value)[1:-1]
                 in_urls = (quote(value, safe=safe, errors="surrogatepass") for safe in ("/", ""))
-                for spelling in (value, *in_urls, quote_plus(value, errors="surrogatepass"), escaped):
+                in_forms = quote_plus(value, errors="surrogatepass")
+                for spelling in (value, *in_urls, in_forms, escaped):
                     spelled.setdefault(spelling, text)
+                decoded = unquote(value)
+                if len(decoded.strip()) >= _KEY:
+                    spelled.setdefault(decoded, text)
         self._spelled = spelled
         longest_first = sorted(spelled, key=len, reverse=True)
         self._pattern = re.compile("|".join(map(_bounded, longest_first))) if spelled else None
