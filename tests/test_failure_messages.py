@@ -44,6 +44,16 @@ FAILURES = {
             upstream.any(where=lambda asked: asked.json()["kind"] == "order")
             assert wasgi_app("probe.wasm").get("/fetch?url=https://api.test/").status == 502
         """,
+    "a function that fails": """
+        import wasgi
+
+        def answer(request):
+            return wasgi.Response(body={"name": "Ada"}["nmae"])
+
+        def test_it(wasgi_app):
+            app = wasgi_app("probe.wasm", outgoing=answer)
+            assert app.get("/fetch?url=https://api.test/").status == 502  # the component copes with it
+        """,
     "an exchange that is left open": """
         import wasgi
 
@@ -183,6 +193,13 @@ def test_a_cassette_that_has_changed(pytester: pytest.Pytester, snapshot: Snapsh
     pytester.makepyfile(test_it=source.format(path="a", accept="text/plain", both=True))
     assert pytester.runpytest().ret == pytest.ExitCode.OK
     assert failure_of(pytester, source.format(path="a", accept="text/html", both=False)) == snapshot
+
+
+def test_a_build_tool_that_is_not_there(pytester: pytest.Pytester, snapshot: SnapshotAssertion) -> None:
+    pytester.makepyfile("def test_it(): pass")
+    result = pytester.runpytest("-o", "wasgi_build=no-such-cargo build --release")
+    assert result.ret == pytest.ExitCode.USAGE_ERROR
+    assert result.stderr.str().strip() == snapshot
 
 
 def test_a_build_that_fails(pytester: pytest.Pytester, snapshot: SnapshotAssertion) -> None:

@@ -290,7 +290,7 @@ class TestClient:
     def test_a_stream(self, client: testing.Client) -> None:
         with client.stream("POST", "/echo", content=iter([b"a", b"b"])) as response:
             assert b"".join(response) == b"ab"
-        with pytest.raises(TypeError, match="takes no `body`"), client.stream("GET", "/", body=b""):
+        with pytest.raises(TypeError, match="takes no `body`"), client.stream("GET", "/", body=b""):  # type: ignore[call-arg]
             pass
         with client.stream("GET", "/endless") as response:
             pass

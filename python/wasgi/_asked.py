@@ -7,22 +7,23 @@ client libraries cannot: theirs see a client's own request objects.
 from __future__ import annotations
 
 import difflib
+import inspect
 import json as _json
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Self
 from urllib.parse import parse_qsl
 
 from wasgi import outgoing
+from wasgi._bridge import decode
+from wasgi._content import NOTHING
+from wasgi._matchers import Text, Value, fits, fits_content, fits_field, has_part, shown, shown_json
 from wasgi._wasgi import Request, Response
 from wasgi.headers import Headers
 
 if TYPE_CHECKING:
     from wasgi._wasgi import _Upstream
-
-Text = str | re.Pattern[str]
-NOTHING: Any = object()
 
 
 @dataclass(frozen=True)
@@ -70,8 +71,8 @@ class Asked:
 
     @property
     def text(self) -> str:
-        """The body as UTF-8."""
-        return self.content.decode()
+        """The body as text, by the charset of its content-type, or else as UTF-8; what does not fit is replaced."""
+        return decode(self.content, self.headers)
 
     def json(self) -> Any:
         """The body as JSON."""
@@ -80,17 +81,24 @@ class Asked:
     @property
     def query(self) -> dict[str, list[str]]:
         """The values of each name in the URL's query."""
-        return _query(self.url)
+        return _values(self.url.partition("?")[2])
 
     def __str__(self) -> str:
         return f"{self.method} {self.url}"
 
 
-def _query(url: str) -> dict[str, list[str]]:
+def _values(form: str) -> dict[str, list[str]]:
     found: dict[str, list[str]] = {}
-    for name, value in parse_qsl(url.partition("?")[2], keep_blank_values=True):
+    for name, value in parse_qsl(form, keep_blank_values=True):
         found.setdefault(name, []).append(value)
     return found
+
+
+def _differing(what: str, wanted: Mapping[str, Value], came: Mapping[str, list[str]]) -> Iterator[tuple[str, str, str]]:
+    for name, value in wanted.items():
+        values = came.get(name, [])
+        if not fits(value, values):
+            yield f"{what} {name!r}", shown(value), ", ".join(map(repr, values)) or "nothing"
 
 
 def _glob(pattern: str) -> re.Pattern[str]:
@@ -99,30 +107,18 @@ def _glob(pattern: str) -> re.Pattern[str]:
     return re.compile("".join(wild.get(part, re.escape(part)) for part in parts), re.DOTALL)
 
 
-def _fits(wanted: Text, value: str) -> bool:
-    return wanted.search(value) is not None if isinstance(wanted, re.Pattern) else wanted == value
-
-
-def _has(whole: Any, part: Any) -> bool:
-    """Whether JSON has a part: the named members of objects, as deep as they go; all else as it is."""
-    if isinstance(part, Mapping):
-        return isinstance(whole, Mapping) and all(name in whole and _has(whole[name], part[name]) for name in part)
-    if isinstance(part, list):
-        return isinstance(whole, list) and len(whole) == len(part) and all(map(_has, whole, part))
-    return type(whole) is type(part) and bool(whole == part)
-
-
 @dataclass
 class Wanted:
     """What a route asks of a request. Each mismatch is a name, what is wanted, and what came."""
 
     method: str | None
     url: Text | None
-    query: Mapping[str, Text]
-    headers: Mapping[str, Text]
-    content: bytes | None
+    query: Mapping[str, Value]
+    headers: Mapping[str, Value]
+    content: bytes | re.Pattern[Any] | None
     json: Any
     where: Callable[[Asked], bool] | None
+    data: Mapping[str, Value] = field(default_factory=dict)
 
     def mismatches(self, asked: Asked) -> list[tuple[str, str, str]]:
         """None if it fits."""
@@ -130,26 +126,36 @@ class Wanted:
         if self.method is not None and self.method != asked.method:
             wrong.append(("method", self.method, asked.method))
         if self.url is not None and not self._fits_url(asked.url):
-            wrong.append(("url", _shown(self.url), asked.url))
-        for name, value in self.query.items():
-            values = asked.query.get(name, [])
-            if not any(_fits(value, one) for one in values):
-                wrong.append((f"query {name!r}", _shown(value), ", ".join(map(repr, values)) or "nothing"))
+            wrong.append(("url", shown(self.url), asked.url))
+        wrong += _differing("query", self.query, asked.query)
         for name, value in self.headers.items():
             values = asked.headers.get_all(name)
-            if not any(_fits(value, one) for one in values):
-                wrong.append((f"header {name!r}", _shown(value), ", ".join(map(repr, values)) or "nothing"))
-        if self.content is not None and self.content != asked.content:
-            wrong.append(("content", repr(self.content), _short(asked.content)))
+            if not fits_field(value, values):
+                wrong.append((f"header {name!r}", shown(value), ", ".join(map(repr, values)) or "nothing"))
+        if self.content is not None and not fits_content(self.content, asked.content):
+            wanted = repr(self.content) if isinstance(self.content, bytes) else shown(self.content)
+            wrong.append(("content", wanted, _short(asked.content)))
+        if self.data:
+            wrong += _differing("data", self.data, _values(asked.content.decode("utf-8", "replace")))
         if self.json is not NOTHING:
             try:
-                if not _has(asked.json(), self.json):
-                    wrong.append(("json", _json.dumps(self.json), _short(asked.content)))
-            except ValueError:
-                wrong.append(("json", _json.dumps(self.json), f"{_short(asked.content)}, which is no JSON"))
-        if self.where is not None and not wrong and not self.where(asked):
+                if not has_part(asked.json(), self.json):
+                    wrong.append(("json", shown_json(self.json), _short(asked.content)))
+            except (ValueError, RecursionError):
+                came = f"{_short(asked.content)}, which is no JSON"
+                wrong.append(("json", shown_json(self.json), came))
+        if self.where is not None and not wrong and not self._answer_of(self.where, asked):
             wrong.append(("where", getattr(self.where, "__name__", "a predicate"), "False"))
         return wrong
+
+    @staticmethod
+    def _answer_of(where: Callable[[Asked], bool], asked: Asked) -> bool:
+        answer = where(asked)
+        if inspect.isawaitable(answer):  # which is always true
+            if inspect.iscoroutine(answer):
+                answer.close()
+            raise TypeError("`where` must be a plain function: what it gave has to be awaited")
+        return answer
 
     def _fits_url(self, url: str) -> bool:
         if isinstance(self.url, re.Pattern):
@@ -170,15 +176,17 @@ class Wanted:
         return far
 
     def __str__(self) -> str:
-        more = [f"query {name}={_shown(value)}" for name, value in self.query.items()]
-        more += [f"header {name}: {_shown(value)}" for name, value in self.headers.items()]
+        more = [f"query {name}={shown(value)}" for name, value in self.query.items()]
+        more += [f"header {name}: {shown(value)}" for name, value in self.headers.items()]
         if self.content is not None:
-            more.append(f"content {self.content!r}")
+            is_bytes = isinstance(self.content, bytes)
+            more.append(f"content {self.content!r}" if is_bytes else f"content {shown(self.content)}")
+        more += [f"data {name}={shown(value)}" for name, value in self.data.items()]
         if self.json is not NOTHING:
-            more.append(f"json {_json.dumps(self.json)}")
+            more.append(f"json {shown_json(self.json)}")
         if self.where is not None:
             more.append(f"predicate {getattr(self.where, '__name__', '')}".rstrip())
-        head = f"{self.method or 'any'} {_shown(self.url) if self.url is not None else 'URL'}"
+        head = f"{self.method or 'any'} {shown(self.url) if self.url is not None else 'URL'}"
         return f"{head} with {', '.join(more)}" if more else head
 
 
@@ -192,10 +200,6 @@ def _rooted(url: str) -> str:
     """`http://a` and `http://a/` are one."""
     _, separator, rest = url.partition("://")
     return f"{url}/" if separator and "/" not in rest and "?" not in rest else url
-
-
-def _shown(text: Text) -> str:
-    return f"/{text.pattern}/" if isinstance(text, re.Pattern) else text
 
 
 def _short(content: bytes) -> str:

@@ -2,41 +2,101 @@
 
 from __future__ import annotations
 
-import base64
 import binascii
+import dataclasses
 import difflib
 import json
 import os
 import secrets
 import time
 from collections.abc import Iterable
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from wasgi import errors
 from wasgi._asked import Asked
+from wasgi._redaction import (
+    BODY,
+    FIELDS,
+    QUERY,
+    Collected,
+    Message,
+    Places,
+    Replaced,
+    packed,
+    stand_ins,
+    unpacked,
+)
 from wasgi._wasgi import Request, Response, World
 from wasgi.headers import Headers
 
 if TYPE_CHECKING:
     from wasgi._wasgi import _Upstream
 
-SECRET = ("authorization", "cookie", "proxy-authorization", "set-cookie", "x-api-key")
-"""Fields whose values are not written down."""
-_VERSION = 1
-_HIDDEN = "(not recorded)"
+_VERSION = 2
+"""In the first one the whole value of a field was `(not recorded)`, be it a scheme, a cookie's name or attributes."""
 
 
-def _packed(content: bytes) -> Any:
-    """Text where it is text, for people to read."""
-    try:
-        return content.decode()
-    except UnicodeDecodeError:
-        return {"base64": base64.b64encode(content).decode()}
+@dataclass
+class _Entry:
+    """A request and what it was answered with: a response, or an error-code; neither while there is no answer."""
+
+    method: str
+    request: Message
+    status: int = 0
+    response: Message | None = None
+    error: errors.ErrorCode | None = None
+    is_played: bool = False
+
+    def answer(self) -> Response:
+        """What it was answered with."""
+        if self.error is not None:
+            raise type(self.error)(*self.error._payload())
+        assert self.response is not None
+        said = self.response
+        return Response(self.status, headers=_pairs(said.headers), body=said.body, trailers=_pairs(said.trailers))
+
+    def packed(self) -> dict[str, Any]:
+        """As JSON."""
+        request, response = self.request, self.response
+        written: dict[str, Any] = {
+            "request": {
+                "method": self.method,
+                "url": request.url,
+                "headers": request.headers,
+                "body": packed(request.body),
+            }
+        }
+        if self.error is not None:
+            written["error"] = {"code": self.error.code, "payload": list(self.error._payload())}
+        elif response is not None:
+            written["response"] = {
+                "status": self.status,
+                "headers": response.headers,
+                "body": packed(response.body),
+                "trailers": response.trailers,
+            }
+        return written
+
+    @classmethod
+    def unpacked(cls, written: dict[str, Any]) -> _Entry:
+        """From JSON, looked at for whether it can be played."""
+        asked = written["request"]
+        request = Message(asked["url"], [[*pair] for pair in asked["headers"]], unpacked(asked["body"]))
+        entry = cls(asked["method"], request)
+        if (error := written.get("error")) is not None:
+            entry.error = errors.ERROR_CODES[error["code"]](*error["payload"])
+            return entry
+        said = written["response"]
+        entry.status = said["status"]
+        entry.response = Message("", said["headers"], unpacked(said["body"]), said["trailers"])
+        entry.answer()
+        return entry
 
 
-def _unpacked(packed: Any) -> bytes:
-    return packed.encode() if isinstance(packed, str) else base64.b64decode(packed["base64"], validate=True)
+def _pairs(fields: list[list[str]] | None) -> Any:
+    return None if fields is None else [(name, value) for name, value in fields]
 
 
 class Cassette:
@@ -48,12 +108,19 @@ class Cassette:
     recorded is `DestinationNotFound` for the component, and a complaint. Bodies are recorded whole; how they were cut
     into chunks is not.
 
+    Secrets are not written down: something else stands for each, the same wherever it stands, in the form that it had.
+    A scheme, the names and attributes of cookies, JSON and its numbers, a UUID and a JWT stay what they were, so that a
+    component which reads a token or a cookie can go on with that. Played back, secrets are not compared, but what has
+    been sent is answered with where the answer had it; a request that two recorded ones fit is the one whose secrets
+    are those that it has been before.
+
     Args:
         path: The file.
         upstream: Who is recorded; None: it can be played only.
         record: Whether to record: None: if there is no such file.
-        secret: Names of fields whose values are not written down, and not compared.
+        secret: Names of fields whose values are secrets.
         secret_query: Likewise, of what is in the query of a URL.
+        secret_body: Likewise, of members of JSON, as deep as they are, and of what is in a form.
 
     Attributes:
         world: What the guest is to find of clocks and randomness.
@@ -70,17 +137,18 @@ class Cassette:
         upstream: _Upstream | None = None,
         *,
         record: bool | None = None,
-        secret: Iterable[str] = SECRET,
-        secret_query: Iterable[str] = (),
+        secret: Iterable[str] = FIELDS,
+        secret_query: Iterable[str] = QUERY,
+        secret_body: Iterable[str] = BODY,
     ) -> None:
         self.path = Path(path)
         self.upstream = upstream
-        self.secret = frozenset(name.lower() for name in secret)
-        self.secret_query = frozenset(secret_query)
+        self._places = Places.of(secret, secret_query, secret_body)
         self.recording = record if record is not None else upstream is not None and not self.path.exists()
-        self._entries: list[dict[str, Any]] = []
-        self._played: list[bool] = []
-        self._unknown: list[dict[str, Any]] = []
+        self._entries: list[_Entry] = []
+        self._unknown: list[tuple[str, Message]] = []
+        self._sent: dict[str, str] = {}
+        """What has been sent where a stand-in was recorded."""
         if self.recording:
             if upstream is None:
                 raise ValueError("to record a cassette, say whom: `upstream`")
@@ -91,121 +159,181 @@ class Cassette:
     def _load(self) -> None:
         try:
             read = json.loads(self.path.read_text("utf-8"))
-            if read["wasgi-cassette"] != _VERSION:
-                raise ValueError(f"it is of version {read['wasgi-cassette']}")
+            version = read["wasgi-cassette"]
+            if version not in (1, _VERSION):
+                raise ValueError(f"it is of version {version}")
+            if version == 1:
+                self._places = dataclasses.replace(self._places, body=frozenset(), is_whole=True)
             self.world = World(seed=read["world"]["seed"], now=read["world"]["now"])
-            self._entries = read["exchanges"]
-            for entry in self._entries:
-                _unpacked(entry["request"]["body"])
-                self._answer(entry)
+            self._entries = [_Entry.unpacked(entry) for entry in read["exchanges"]]
         except (KeyError, TypeError, ValueError, AttributeError, binascii.Error) as error:
             raise ValueError(f"{self.path} is no cassette: {error}") from error
-        self._played = [False] * len(self._entries)
-
-    def _fields(self, headers: Headers) -> list[list[str]]:
-        pairs = ((name.decode("latin-1").lower(), value.decode("latin-1")) for name, value in headers.raw)
-        return [[name, _HIDDEN if name in self.secret else value] for name, value in pairs]
-
-    def _url(self, url: str) -> str:
-        base, mark, query = url.partition("?")
-        pairs = (pair.partition("=") for pair in query.split("&"))
-        shown = (
-            f"{name}={_HIDDEN}" if name in self.secret_query else name + sign + value for name, sign, value in pairs
-        )
-        return base + mark + "&".join(shown)
-
-    def _request(self, asked: Asked) -> dict[str, Any]:
-        return {
-            "method": asked.method,
-            "url": self._url(asked.url),
-            "headers": self._fields(asked.headers),
-            "body": _packed(asked.content),
-        }
-
-    @staticmethod
-    def _answer(entry: dict[str, Any]) -> Response | errors.ErrorCode:
-        if (error := entry.get("error")) is not None:
-            return errors.ERROR_CODES[error["code"]](*error["payload"])
-        said = entry["response"]
-        trailers = [(name, value) for name, value in said["trailers"]] if said["trailers"] is not None else None
-        headers = [(name, value) for name, value in said["headers"]]
-        return Response(said["status"], headers=headers, body=_unpacked(said["body"]), trailers=trailers)
 
     async def __call__(self, request: Request) -> Response:
         """Records, or plays."""
         asked = await Asked.read(request)
-        sent = self._request(asked)
+        sent = Message(asked.url, _fields(asked.headers), asked.content)
         if self.recording:
             return await self._record(asked, sent)
-        for place, entry in enumerate(self._entries):
-            if not self._played[place] and entry["request"] == sent:
-                self._played[place] = True
-                answer = self._answer(entry)
-                if isinstance(answer, errors.ErrorCode):
-                    raise answer
-                return answer
-        self._unknown.append(sent)
-        raise errors.DestinationNotFound
+        found = [
+            (self._conflicts(pairs), entry)
+            for entry in self._entries
+            if not entry.is_played and entry.method == asked.method
+            if (pairs := self._matched(entry.request, sent)) is not None
+        ]
+        if not found:
+            self._unknown.append((asked.method, sent))
+            raise errors.DestinationNotFound
+        _, entry = min(found, key=lambda one: one[0])  # the first of them
+        entry.is_played = True
+        if not self._places.is_whole:  # where all secrets look the same
+            self._sent.update(self._matched(entry.request, sent) or {})
+        return self._as_sent(entry).answer()
 
-    async def _record(self, asked: Asked, sent: dict[str, Any]) -> Response:
-        entry: dict[str, Any] = {"request": sent}
+    def _matched(self, recorded: Message, sent: Message) -> dict[str, str] | None:
+        """What has been sent for each stand-in, if the requests are the same but for secrets."""
+        if [name for name, _ in recorded.headers] != [name for name, _ in sent.headers]:
+            return None
+        stands, came = Collected(), Collected()
+        self._places.walk(recorded, stands)
+        self._places.walk(sent, came)
+        if len(stands.values) != len(came.values):
+            return None
+        pairs = dict(zip(stands.values, came.values, strict=True))
+        # Either with what was sent in the recorded one, or the other way around: they differ in how what they have put
+        # in is spelled, and a secret that is short cannot be told from other text.
+        known = self._sent | pairs
+        if self._places.walk(recorded, Replaced(known, in_order=came.values)) == sent:
+            return pairs
+        back = {value: stand for stand, value in known.items() if len(value) > 1}
+        return pairs if self._places.walk(sent, Replaced(back, in_order=stands.values)) == recorded else None
+
+    def _conflicts(self, pairs: dict[str, str]) -> int:
+        """How many secrets would be others than they have been."""
+        back = {value: stand for stand, value in self._sent.items()}
+        return sum(
+            self._sent.get(stand, value) != value or back.get(value, stand) != stand for stand, value in pairs.items()
+        )
+
+    def _as_sent(self, entry: _Entry) -> _Entry:
+        """With what has been sent wherever the answer had it."""
+        if entry.response is None:
+            return entry
+        shown = {stand: value for stand, value in self._sent.items() if value.isprintable()}
+        try:
+            answer = dataclasses.replace(entry, response=self._places.walk(entry.response, Replaced(shown)))
+            answer.answer()
+        except ValueError:  # fields cannot say it
+            return entry
+        return answer
+
+    async def _record(self, asked: Asked, sent: Message) -> Response:
+        entry = _Entry(asked.method, sent)
         self._entries.append(entry)  # in the order of the requests, whatever is faster
         assert self.upstream is not None
         try:
             response = await asked.of(self.upstream)
             content = await response.aread()
         except errors.ErrorCode as error:
-            entry["error"] = {"code": error.code, "payload": list(error._payload())}
+            entry.error = type(error)(*error._payload())
             raise
         except errors.BodyError as error:
             cause = (
                 error.__cause__ if isinstance(error.__cause__, errors.ErrorCode) else errors.HttpResponseIncomplete()
             )
-            entry["error"] = {"code": cause.code, "payload": list(cause._payload())}
+            entry.error = type(cause)(*cause._payload())
             raise cause from error
         trailers = response.trailers
-        entry["response"] = {
-            "status": response.status,
-            "headers": self._fields(Headers(response.headers.raw)),
-            "body": _packed(content),
-            "trailers": self._fields(Headers(trailers.raw)) if trailers is not None else None,
-        }
+        entry.status = response.status
+        entry.response = Message(
+            "",
+            _fields(Headers(response.headers.raw)),
+            content,
+            _fields(Headers(trailers.raw)) if trailers is not None else None,
+        )
         return Response(response.status, headers=response.headers.raw, body=content, trailers=trailers)
 
     def save(self) -> None:
         """Writes what was recorded; nothing, if it was played."""
         if not self.recording:
             return
-        whole = [entry for entry in self._entries if "response" in entry or "error" in entry]
+        whole = [entry for entry in self._entries if entry.response is not None or entry.error is not None]
         written = {
             "wasgi-cassette": _VERSION,
             "world": {"seed": self.world.seed, "now": self.world.now},
-            "exchanges": whole,
+            "exchanges": [entry.packed() for entry in self._without_secrets(whole)],
         }
         self.path.parent.mkdir(parents=True, exist_ok=True)
-        beside = self.path.with_name(f"{self.path.name}.{os.getpid()}.new")
-        beside.write_text(json.dumps(written, indent=2, ensure_ascii=False) + "\n", "utf-8")
-        beside.replace(self.path)
+        beside = self.path.with_name(f".{secrets.token_hex(8)}.new")  # no longer a name than the file system takes
+        try:
+            beside.write_text(json.dumps(written, indent=2, ensure_ascii=False) + "\n", "utf-8")
+            beside.replace(self.path)
+        finally:
+            beside.unlink(missing_ok=True)
+
+    def _without_secrets(self, entries: list[_Entry]) -> list[_Entry]:
+        """With stand-ins, those of secrets that are known by a later message only among them."""
+        found = Collected()
+        for entry in entries:
+            self._places.walk(entry.request, found)
+            if entry.response is not None:
+                self._places.walk(entry.response, found)
+        hidden = Replaced(stand_ins(found.values), lambda value: not found.is_found_by_chance(value))
+        written = []
+        for entry in entries:
+            response, error = entry.response, entry.error
+            if error is not None:
+                payload = (hidden.plain(said) if isinstance(said, str) else said for said in error._payload())
+                error = type(error)(*payload)
+            written.append(
+                dataclasses.replace(
+                    entry,
+                    request=self._places.walk(entry.request, hidden),
+                    response=self._places.walk(response, hidden) if response is not None else None,
+                    error=error,
+                )
+            )
+        return written
 
     def complaints(self) -> list[str]:
         """What is not as it was recorded: requests that are new, and those that were not sent again."""
-        left = [entry["request"] for entry, played in zip(self._entries, self._played, strict=False) if not played]
-        found = [self._changed(sent, left) for sent in self._unknown]
+        left = [entry for entry in self._entries if not entry.is_played]
+        found = [self._changed(method, sent, left) for method, sent in self._unknown]
         if not found and not self.recording:
-            found = [f"a recorded request was not sent: {one['method']} {one['url']}" for one in left]
+            found = [f"a recorded request was not sent: {one.method} {one.request.url}" for one in left]
         return found
 
-    def _changed(self, sent: dict[str, Any], left: list[dict[str, Any]]) -> str:
-        head = f"the component asked for what {self.path.name} has not recorded: {sent['method']} {sent['url']}"
+    def _changed(self, method: str, sent: Message, left: list[_Entry]) -> str:
+        came, shown = Collected(), dict[str, str]()
+        self._places.walk(sent, came)
+        for value in came.values:
+            shown[value] = "(secret)"
+        hidden = self._places.walk(sent, Replaced(shown, lambda value: not came.is_found_by_chance(value)))
+        head = f"the component asked for what {self.path.name} has not recorded: {method} {hidden.url}"
         if not left:
             return f"{head} (all that it has was played)"
 
-        def lines(request: dict[str, Any]) -> list[str]:
-            fields = [f"{name}: {value}" for name, value in request["headers"]]
-            body = request["body"] if isinstance(request["body"], str) else str(request["body"])
-            return [f"{request['method']} {request['url']}", *fields, "", *body.splitlines()]
+        def lines(method: str, request: Message) -> list[str]:
+            fields = [f"{name}: {value}" for name, value in request.headers]
+            body = packed(request.body)
+            return [
+                f"{method} {request.url}",
+                *fields,
+                "",
+                *(body if isinstance(body, str) else str(body)).splitlines(),
+            ]
 
-        now = lines(sent)
-        nearest = max(left, key=lambda one: difflib.SequenceMatcher(None, lines(one), now).ratio())
-        diff = difflib.unified_diff(lines(nearest), now, "recorded", "sent", lineterm="")
+        now = lines(method, hidden)
+        nearest = max(left, key=lambda one: difflib.SequenceMatcher(None, lines(one.method, one.request), now).ratio())
+        # secrets are the same in both, for nobody compares them
+        stands = Collected()
+        self._places.walk(nearest.request, stands)
+        recorded = self._places.walk(
+            nearest.request, Replaced(dict.fromkeys(stands.values, "(secret)"), lambda _: True)
+        )
+        diff = difflib.unified_diff(lines(nearest.method, recorded), now, "recorded", "sent", lineterm="")
         return "\n".join([f"{head}; hint: --wasgi-record=all records anew", *(f"  {line}" for line in diff)])
+
+
+def _fields(headers: Headers) -> list[list[str]]:
+    return [[name.decode("latin-1").lower(), value.decode("latin-1")] for name, value in headers.raw]

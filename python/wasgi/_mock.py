@@ -8,14 +8,16 @@ from __future__ import annotations
 import asyncio
 import difflib
 import inspect
-import json as _json
-import traceback
+import re
 from collections.abc import AsyncIterable, AsyncIterator, Callable, Iterable, Mapping
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, Self
+from typing import TYPE_CHECKING, Any, Self, TypedDict, Unpack
 
-from wasgi import errors
-from wasgi._asked import NOTHING, Asked, Text, Wanted, told
+from wasgi import _bridge, _wasgi, errors
+from wasgi._asked import Asked, Wanted, told
+from wasgi._content import NOTHING, Pairs, chunks_of, encode, one_body, seconds_of
+from wasgi._failures import described, inject, is_failure
+from wasgi._matchers import Text, content_of, headers_of, json_of, named, pattern
 from wasgi._wasgi import Request, Response
 from wasgi.headers import Headers
 
@@ -117,9 +119,10 @@ class Route:
         status: int = 200,
         *,
         headers: Mapping[str, str] | Iterable[tuple[str, str]] | None = None,
-        content: bytes | None = None,
+        content: bytes | str | Iterable[bytes] | None = None,
         text: str | None = None,
         json: Any = NOTHING,
+        data: Pairs | None = None,
         stream: Iterable[bytes | float] | Callable[[], Iterable[bytes] | AsyncIterable[bytes]] | None = None,
         trailers: Mapping[str, str] | Iterable[tuple[str, str]] | None = None,
     ) -> Self:
@@ -127,48 +130,71 @@ class Route:
 
         Args:
             status: Its status.
-            headers: Its fields; a content-type is added for ``text`` and ``json`` unless it is there.
-            content: Its body: one of these four.
+            headers: Its fields; a content-type is added for ``text``, ``json`` and ``data`` unless it is there.
+            content: Its body, one of these five: bytes, str (as UTF-8) or chunks.
             text: As UTF-8.
-            json: As JSON.
+            json: As JSON; None is ``null``.
+            data: As a form: a mapping or pairs.
             stream: Chunks; a number among them is a pause of so many seconds, of the `World`'s time if the app has one.
                 Or a function that gives chunks.
             trailers: The fields after the body.
 
         Raises:
-            TypeError: More than one body.
+            TypeError: More than one body, or one of the wrong type.
+            ValueError: The status or a field is none, or a number that JSON has not.
         """
-        given = [name for name, body in (("content", content), ("text", text), ("stream", stream)) if body is not None]
-        given += ["json"] if json is not NOTHING else []
-        if len(given) > 1:
-            raise TypeError(f"a response has one body: not {' and '.join(given)}")
+        one_body(
+            "response",
+            content=content is not None,
+            text=text is not None,
+            json=json is not NOTHING,
+            data=data is not None,
+            stream=stream is not None,
+        )
         fields = Headers(headers or [])
-        chunks = list(stream) if stream is not None and not callable(stream) else stream
-        if text is not None:
-            content = text.encode()
+        body: Any = None
+        chunks: list[bytes | float] | Callable[[], Any] | None = None
+        if stream is not None:
+            chunks = stream if callable(stream) else chunks_of(stream, "stream")
+        elif text is not None:
+            if not isinstance(text, str):
+                raise TypeError(f"`text` must be str, not {type(text).__name__}; hint: `content` takes bytes")
+            body = text.encode()
             fields.setdefault("content-type", "text/plain; charset=utf-8")
-        elif json is not NOTHING:
-            content = _json.dumps(json).encode()
-            fields.setdefault("content-type", "application/json")
-        Response(status, headers=fields.raw, trailers=trailers)  # what is wrong with it is said here
+        else:
+            body = encode(fields, content, json, data)
+            if isinstance(body, str):
+                body = body.encode()
+            elif isinstance(body, bytearray | memoryview):
+                body = bytes(body)
+            elif body is not None and not isinstance(body, bytes):
+                chunks, body = chunks_of(body, "content"), None
+        # what is wrong with it is said here
+        Response(status, headers=fields.raw, trailers=trailers)
 
         def make(_: Asked, request: Request) -> Response:
-            body = content if chunks is None else chunks() if callable(chunks) else _paced(chunks, request)
-            return Response(status, headers=fields.raw, body=body, trailers=trailers)
+            made = body if chunks is None else chunks() if callable(chunks) else _paced(chunks, request)
+            return Response(status, headers=fields.raw, body=made, trailers=trailers)
 
-        return self._answer(make)
+        return self._answer(make, is_foreign=callable(chunks))
 
     def raises(self, fault: Fault) -> Self:
         """Answers with a failure: an error-code by its name (``"connection-refused"``), or any exception."""
         fault_of(fault)
 
         def make(*_: object) -> Response:
-            raise fault_of(fault)
+            raise inject(fault_of(fault))
 
         return self._answer(make)
 
     def answers(self, upstream: _Upstream) -> Self:
         """Has another upstream answer: a function from `wasgi.Request` to `wasgi.Response`, an `App`, and so on."""
+        if isinstance(upstream, Response):
+            raise TypeError(
+                "`answers` takes an upstream, not a response; hint: `respond`, or a function that makes one"
+            )
+        if not isinstance(upstream, _wasgi.Network | _wasgi.Route):
+            _bridge.as_upstream(upstream)
         return self._answer(lambda asked, _: asked.of(upstream), is_foreign=True)
 
     def passes_through(self, network: _Upstream) -> Self:
@@ -177,6 +203,8 @@ class Route:
 
     def breaks_after(self, size: int, fault: Fault = "HTTP-response-incomplete") -> Self:
         """The body of the answer fails when so many bytes of it have been given."""
+        if isinstance(size, bool) or not isinstance(size, int):
+            raise TypeError(f"`size` must be a number of bytes, not {type(size).__name__}")
         if size < 0:
             raise ValueError(f"`size` must not be below 0: {size}")
         fault_of(fault)
@@ -185,9 +213,7 @@ class Route:
 
     def delays(self, seconds: float) -> Self:
         """The answer is given so many seconds after the request: of the `World`'s time, if the app has one."""
-        if seconds < 0:
-            raise ValueError(f"`seconds` must not be below 0: {seconds}")
-        self._last().delay = seconds
+        self._last().delay = seconds_of(seconds, "`seconds`")
         return self
 
     def _turn(self) -> _Answer:
@@ -200,8 +226,12 @@ class Route:
         return f"<wasgi.testing.Route {self.wanted}>"
 
 
-def _whole(error: BaseException) -> str:
-    return "".join(traceback.format_exception_only(error)).rstrip()
+def failed(error: BaseException) -> str:
+    """A complaint about an exception."""
+    return (
+        f"the test's own upstream failed: {described(error)}\n"
+        "  hint: a component is told of a `wasgi.ErrorCode`; `allow_errors=True` lets upstreams raise anything"
+    )
 
 
 async def _pause(request: Request, seconds: float) -> None:
@@ -230,9 +260,19 @@ def _broken(response: Response, size: int, fault: Fault) -> Response:
             chunk = b""
         if left and chunk:
             yield chunk[:left]
-        raise fault_of(fault)
+        raise inject(fault_of(fault))
 
     return Response(response.status, headers=response.headers.raw, body=body())
+
+
+class _Matchers(TypedDict, total=False):
+    query: Any
+    params: Any
+    headers: Any
+    content: bytes | str | re.Pattern[Any] | None
+    json: Any
+    data: Any
+    where: Callable[[Asked], bool] | None
 
 
 @dataclass
@@ -247,6 +287,7 @@ class Upstream:
         calls: What was asked, in order.
         allow_unmatched: Whether requests that no route fits are let pass.
         allow_unused: Whether routes need not be used.
+        allow_errors: Whether functions that answer or match may raise what is no `ErrorCode`.
         cassette: Who answers what no route fits, if there is one.
 
     Example:
@@ -256,6 +297,7 @@ class Upstream:
 
     allow_unmatched: bool = False
     allow_unused: bool = False
+    allow_errors: bool = False
     calls: list[Call] = field(default_factory=list)
     routes: list[Route] = field(default_factory=list)
     cassette: Cassette | None = None
@@ -266,62 +308,89 @@ class Upstream:
         method: str | None,
         url: Text | None = None,
         *,
-        query: Mapping[str, Text] | None = None,
-        headers: Mapping[str, Text] | None = None,
-        content: bytes | str | None = None,
+        query: Any = None,
+        params: Any = None,
+        headers: Any = None,
+        content: bytes | str | re.Pattern[Any] | None = None,
         json: Any = NOTHING,
+        data: Any = None,
         where: Callable[[Asked], bool] | None = None,
     ) -> Route:
         """Some requests: those that fit all that is said.
+
+        Values of names (in ``query``, ``headers`` and ``data``, each a mapping or pairs) are text, numbers, booleans
+        (``true`` and ``false``), enumerations' values, or regular expressions, which are searched for. There may be
+        more values than the one that is said; a list says all.
 
         Args:
             method: None: any.
             url: The whole URL; one without a query fits whatever the query. ``*`` stands for anything but a slash,
                 ``**`` for anything: ``"https://api.example.com/v1/**"``. A regular expression is searched for.
-            query: Values of the query, each str or a regular expression; there may be more.
+            query: Values of the URL's query; there may be more names.
+            params: The same, as httpx calls it.
             headers: Likewise, of the fields.
-            content: The body.
-            json: A part of the body as JSON: members of objects that it must have, as deep as they go.
+            content: The body, or a regular expression.
+            json: A part of the body as JSON: members of objects that it must have, as deep as they go. Numbers are
+                compared by value; a regular expression is searched for in text; `unittest.mock.ANY` is anything.
+            data: Values of the body as a form.
             where: A function that looks at the request.
+
+        Raises:
+            TypeError: What cannot be compared with what a component sends.
         """
+        if method is not None and not isinstance(method, str):
+            raise TypeError(f"`method` must be str, or None for any, not {type(method).__name__}")
+        if isinstance(url, re.Pattern):
+            pattern(url, "`url`")
+        elif url is not None and not isinstance(url, str):
+            raise TypeError(f"`url` must be str or a regular expression, not {type(url).__name__}; hint: its `str()`")
+        if query is not None and params is not None:
+            raise TypeError("`query` and `params` are the same: one of them")
+        if where is not None and (not callable(where) or inspect.iscoroutinefunction(where)):
+            raise TypeError(f"`where` must be a plain function, not {where!r}")
         wanted = Wanted(
             method.upper() if method is not None else None,
             url,
-            dict(query or {}),
-            dict(headers or {}),
-            content.encode() if isinstance(content, str) else content,
-            json,
+            named(query, "query") if params is None else named(params, "params"),
+            headers_of(headers),
+            content_of(content),
+            json_of(json),
             where,
+            named(data, "data"),
         )
         route = Route(wanted)
         self.routes.append(route)
         return route
 
-    def any(self, url: Text | None = None, **options: Any) -> Route:
+    def any(self, url: Text | None = None, **options: Unpack[_Matchers]) -> Route:
         """Requests of any method; without a URL, all. See `request`."""
         return self.request(None, url, **options)
 
-    def get(self, url: Text, **options: Any) -> Route:
+    def get(self, url: Text, **options: Unpack[_Matchers]) -> Route:
         """GET requests. See `request`."""
         return self.request("GET", url, **options)
 
-    def head(self, url: Text, **options: Any) -> Route:
+    def head(self, url: Text, **options: Unpack[_Matchers]) -> Route:
         """HEAD requests. See `request`."""
         return self.request("HEAD", url, **options)
 
-    def post(self, url: Text, **options: Any) -> Route:
+    def options(self, url: Text, **options: Unpack[_Matchers]) -> Route:
+        """OPTIONS requests. See `request`."""
+        return self.request("OPTIONS", url, **options)
+
+    def post(self, url: Text, **options: Unpack[_Matchers]) -> Route:
         """POST requests. See `request`."""
         return self.request("POST", url, **options)
 
-    def put(self, url: Text, **options: Any) -> Route:
+    def put(self, url: Text, **options: Unpack[_Matchers]) -> Route:
         """PUT requests. See `request`."""
         return self.request("PUT", url, **options)
 
-    def patch(self, url: Text, **options: Any) -> Route:
+    def patch(self, url: Text, **options: Unpack[_Matchers]) -> Route:
         """PATCH requests. See `request`."""
         return self.request("PATCH", url, **options)
 
-    def delete(self, url: Text, **options: Any) -> Route:
+    def delete(self, url: Text, **options: Unpack[_Matchers]) -> Route:
         """DELETE requests. See `request`."""
         return self.request("DELETE", url, **options)
 
@@ -332,9 +401,9 @@ class Upstream:
         self.calls.append(call)
         try:
             route = call.route = next((route for route in self.routes if not route.wanted.mismatches(asked)), None)
-        except Exception as error:  # of a predicate
+        except BaseException as error:  # of a predicate
             call.outcome = error
-            self._failures.append(error)
+            self._note(error)
             raise
         if route is None:
             return await self._otherwise(asked, call)
@@ -344,14 +413,21 @@ class Upstream:
             if answer.delay:
                 await _pause(request, answer.delay)
             made = answer.make(asked, request)
-            response: Response = await made if inspect.isawaitable(made) else made
+            response = await made if inspect.isawaitable(made) else made
+            if not isinstance(response, Response):
+                raise TypeError(f"an upstream must give a `wasgi.Response`, not {type(response).__name__}")
         except BaseException as error:
             call.outcome = error
-            if answer.is_foreign and not isinstance(error, errors.ErrorCode | asyncio.CancelledError):
-                self._failures.append(error)
+            if answer.is_foreign and (is_failure(error) or isinstance(error, errors.GuestError)):
+                self._note(error)
             raise
         call.outcome = response.status
         return response if answer.breaks is None else _broken(response, *answer.breaks)
+
+    def _note(self, error: BaseException) -> None:
+        if self.allow_errors:
+            inject(error)  # so that nobody else complains
+        self._failures.append(error)
 
     async def _otherwise(self, asked: Asked, call: Call) -> Response:
         try:
@@ -366,7 +442,7 @@ class Upstream:
 
     def complaints(self) -> list[str]:
         """What is wrong: requests that no route fits, routes that nothing has used, code of the test that failed."""
-        found = [f"the test's own upstream failed: {_whole(error)}" for error in self._failures]
+        found = [] if self.allow_errors else list(map(failed, self._failures))
         if self.cassette is not None:
             found += self.cassette.complaints()
         elif not self.allow_unmatched:

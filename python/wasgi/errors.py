@@ -34,7 +34,7 @@ logger ``wasgi.outgoing``.
 from __future__ import annotations
 
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import ClassVar
 
 
@@ -616,10 +616,16 @@ def _of_python(exc: BaseException) -> ErrorCode | None:
     return None
 
 
+_observers: list[Callable[[BaseException], None]] = []
+"""Who else is told of an upstream's exceptions: tests are, whose own functions have raised them."""
+
+
 def _code_for_guest(exc: BaseException) -> ErrorCode:
     """What an upstream's exception is to the guest. Logs those that are no error-code."""
     if isinstance(exc, ErrorCode):
         return exc
+    for observe in tuple(_observers):
+        observe(exc)
     import logging  # here, because it takes a third of our import's time
 
     code = _counterpart(exc)

@@ -102,7 +102,7 @@ def _request(request: Any, body: Any) -> Request:
     return _request_of_server(
         request.method,
         url.scheme,
-        (url.host, url.port),
+        (url.raw_host.decode("ascii"), url.port),  # `host` has international names decoded
         url.raw_path,
         raw,
         body if any(name in (b"content-length", b"transfer-encoding") for name, _ in raw) else None,

@@ -7,10 +7,10 @@ fixture is used.
 from __future__ import annotations
 
 import gc
+import os
 import re
-import shlex
-import subprocess
 import time
+import unicodedata
 from collections import deque
 from collections.abc import Callable, Generator, Iterator
 from dataclasses import dataclass, field
@@ -25,10 +25,13 @@ if TYPE_CHECKING:
     from wasgi.testing import AsyncClient, Cassette, Client, Upstream
 
 MARKS = (
-    "wasgi_upstream(allow_unmatched=False, allow_unused=False): what the fixture `upstream` lets pass",
-    "wasgi_cassette(upstream=None, path=None, secret=..., secret_query=()): what no route of `upstream` fits is"
-    " recorded, or played back",
+    "wasgi_upstream(allow_unmatched=False, allow_unused=False, allow_errors=False): what the fixture `upstream` lets"
+    " pass",
+    "wasgi_cassette(upstream=None, path=None, secret=..., secret_query=..., secret_body=...): what no route of"
+    " `upstream` fits is recorded, or played back",
 )
+_STAMP = "wasgi/build"
+"""In pytest's cache: of what the components were built."""
 _LINES = 500
 """How many lines of each test's guests are kept for its report."""
 
@@ -44,7 +47,18 @@ def pytest_addoption(parser: pytest.Parser) -> None:
         help="whether tests with the mark wasgi_cassette record: if there is no cassette yet, never, or anew",
     )
     parser.addini("wasgi_components", "the folder that components are named from", type="paths", default=[])
-    parser.addini("wasgi_build", "a command that builds the components, run once before the tests", default="")
+    group.addoption(
+        "--wasgi-no-build", action="store_true", help="test components as they are: `wasgi_build` is not run"
+    )
+    parser.addini(
+        "wasgi_build", "a command that builds the components, run before the tests if sources have changed", default=""
+    )
+    parser.addini(
+        "wasgi_build_sources",
+        "what they are built of, as globs; if none are given, all files that git does not ignore",
+        type="linelist",
+        default=[],
+    )
     parser.addini("wasgi_timeout", "seconds that a component may take for a response", default="30")
 
 
@@ -70,6 +84,23 @@ class _Test:
     clients: list[tuple[str, Client | AsyncClient]] = field(default_factory=list)
     lines: deque[Any] = field(default_factory=lambda: deque(maxlen=_LINES))
     costs: dict[str, _Costs] = field(default_factory=dict)
+    errors: list[BaseException] = field(default_factory=list)
+    """What upstreams have raised, functions and bodies of theirs."""
+    is_told: bool = False
+    """Whether the failure itself says so."""
+
+    def observe(self, error: BaseException) -> None:
+        """Takes an exception that a guest is told of."""
+        self.errors.append(error)
+
+    def failures(self) -> list[BaseException]:
+        """What the test's own code has raised, and `upstream` does not know of."""
+        from wasgi._failures import is_failure
+
+        if self.upstream is None or self.upstream.allow_errors:
+            return []
+        known = {id(error) for error in self.upstream._failures}
+        return [error for error in self.errors if id(error) not in known and is_failure(error)]
 
     def open_exchanges(self) -> list[str]:
         """The apps that have exchanges under way, a moment after the test has ended."""
@@ -85,12 +116,18 @@ class _Test:
     def check(self) -> None:
         """Fails the test for what its own assertions have not seen."""
         __tracebackhide__ = True
-        complaints = self.upstream.complaints() if self.upstream is not None else []
+        failures = self.failures()
+        for error in [*failures, *(self.upstream._failures if self.upstream is not None else [])]:
+            if isinstance(error, pytest.skip.Exception | pytest.xfail.Exception):
+                raise error
+        complaints = [_told(error) for error in failures]
+        complaints += self.upstream.complaints() if self.upstream is not None else []
         if left := self.open_exchanges():
             complaints.append(
                 f"exchanges were left open: {', '.join(left)}; hint: read each response to its end, or close it"
             )
         if complaints:
+            self.is_told = True
             pytest.fail("\n\n".join(complaints), pytrace=False)
         if self.upstream is not None and self.upstream.cassette is not None:
             self.upstream.cassette.save()  # of tests that pass only
@@ -104,6 +141,9 @@ class _Test:
             lines = [line for line in self.lines if line.stream == stream]
             if lines:
                 yield f"wasgi: guest's {stream}", "\n".join(lines)
+        raised = [*self.failures(), *self.upstream._failures] if self.upstream is not None else []
+        if raised and not self.is_told:
+            yield "wasgi: exceptions of upstreams", "\n".join(map(_described, raised))
         if self.upstream is not None and self.upstream.calls:
             yield "wasgi: outgoing calls", "\n".join(map(str, self.upstream.calls))
         for _, client in self.clients:
@@ -121,12 +161,30 @@ class _Test:
                 costs.add(1, exchange.seconds, report.memory if report is not None else 0)
 
 
+def _told(error: BaseException) -> str:
+    from wasgi._mock import failed
+
+    return failed(error)
+
+
+def _described(error: BaseException) -> str:
+    from wasgi._failures import described
+
+    return described(error)
+
+
 _test = pytest.StashKey[_Test]()
+_is_built = pytest.StashKey[bool]()
+_timeout = pytest.StashKey[float]()
+_of_cassette = pytest.StashKey[dict[str, dict[str, None]]]()
 _components = pytest.StashKey[dict[str, wasgi.Component]]()
 
 
 def _of(item: pytest.Item) -> _Test:
-    return item.stash.setdefault(_test, _Test())
+    if (test := item.stash.get(_test, None)) is None:
+        test = item.stash[_test] = _Test()
+        wasgi.errors._observers.append(test.observe)
+    return test
 
 
 # once a run
@@ -137,21 +195,42 @@ def pytest_configure(config: pytest.Config) -> None:
     for mark in MARKS:
         config.addinivalue_line("markers", mark)
     config.stash[_components] = {}
+    config.stash[_of_cassette] = {}
+    said = config.getini("wasgi_timeout")
+    try:
+        seconds = float(said)
+    except ValueError:
+        seconds = 0.0
+    if not 0 < seconds < float("inf"):
+        raise pytest.UsageError(f"`wasgi_timeout` must be a number of seconds above 0: {said}")
+    config.stash[_timeout] = seconds
 
 
 def pytest_sessionstart(session: pytest.Session) -> None:
-    """Builds the components."""
+    """Builds the components, unless they are."""
     config = session.config
-    command = config.getini("wasgi_build")
-    is_worker = hasattr(config, "workerinput")
-    if not command or is_worker or config.option.collectonly:
+    command = config.getini("wasgi_build").strip()
+    option = config.option
+    is_dry = option.collectonly or getattr(option, "showfixtures", False) or getattr(option, "setupplan", False)
+    if not command or option.wasgi_no_build or hasattr(config, "workerinput") or is_dry:
         return
-    built = subprocess.run(
-        shlex.split(command), cwd=config.rootpath, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, check=False
-    )
-    if built.returncode != 0:
-        said = built.stdout.decode(errors="replace")
-        raise pytest.UsageError(f"`wasgi_build` failed with status {built.returncode}: {command}\n{said}")
+    from wasgi._build import BuildError, Project, build
+
+    project = Project(config.rootpath, config.getini("wasgi_components"), config.getini("wasgi_build_sources"))
+    cache = getattr(config, "cache", None)  # none under `-p no:cacheprovider`
+    stamped = cache.get(_STAMP, None) if cache is not None else None
+    try:
+        stamp = build(command, project, stamped)
+    except BuildError as error:
+        raise pytest.UsageError(str(error)) from None
+    config.stash[_is_built] = stamp is not None and stamp == stamped
+    if cache is not None and stamp != stamped:
+        cache.set(_STAMP, stamp)
+
+
+def pytest_report_header(config: pytest.Config) -> str | None:
+    """Says so if nothing was built."""
+    return "wasgi: `wasgi_build` was not run: nothing has changed" if config.stash.get(_is_built, False) else None
 
 
 # fixtures
@@ -192,31 +271,68 @@ def wasgi_component(pytestconfig: pytest.Config) -> Callable[..., wasgi.Componen
 def upstream(request: pytest.FixtureRequest) -> Upstream:
     """What is around the components that `wasgi_app` makes: their outgoing requests are answered by its routes.
 
-    The test fails if a component has asked what no route fits, or if a route was not used: the mark ``wasgi_upstream``
-    lets either pass.
+    The test fails if a component has asked what no route fits, if a route was not used, or if an upstream's own code
+    has raised what is no error-code: the mark ``wasgi_upstream`` lets each of these pass.
     """
     from wasgi.testing import Upstream
 
     made = Upstream()
-    for mark in request.node.iter_markers("wasgi_upstream"):
-        for name, value in mark.kwargs.items():
-            if name not in ("allow_unmatched", "allow_unused"):
+    for mark in reversed(list(request.node.iter_markers("wasgi_upstream"))):  # the nearest has the last word
+        for name, value in _options(mark).items():
+            if name not in ("allow_unmatched", "allow_unused", "allow_errors"):
                 pytest.fail(f"the mark `wasgi_upstream` takes no `{name}`", pytrace=False)
             setattr(made, name, value)
-    for mark in request.node.iter_markers("wasgi_cassette"):
-        made.cassette = _cassette(request, **mark.kwargs)
-        break  # the nearest
+    if (mark := request.node.get_closest_marker("wasgi_cassette")) is not None:
+        made.cassette = _cassette(request, **_options(mark))
     _of(request.node).upstream = made
     return made
 
 
-def _cassette(request: pytest.FixtureRequest, path: str | None = None, **options: Any) -> Cassette:
+def _options(mark: pytest.Mark) -> dict[str, Any]:
+    if mark.args:
+        pytest.fail(f"the mark `{mark.name}` takes its options by name, not {mark.args[0]!r}", pytrace=False)
+    return dict(mark.kwargs)
+
+
+@pytest.hookimpl(tryfirst=True)  # before tests are deselected
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Notes which tests have which cassette."""
+    tests = config.stash[_of_cassette]
+    for item in items:
+        if (mark := item.get_closest_marker("wasgi_cassette")) is not None:
+            tests.setdefault(_folded(_file_of(item, mark.kwargs.get("path"))), {})[item.nodeid] = None
+
+
+def _folded(path: Path) -> str:
+    """The same for two paths that are one file on some file system."""
+    return unicodedata.normalize("NFC", os.path.normpath(path)).casefold()
+
+
+def _file_of(item: pytest.Item, path: str | Path | None) -> Path:
     """The cassette of a test: `cassettes/<module>/<test>.json` beside it, unless it is said."""
+    from wasgi._filenames import of_module, of_test
+
+    if path is not None:
+        return item.path.parent / path
+    names: list[str] = []
+    for node in reversed(item.listchain()):
+        if isinstance(node, pytest.File):
+            break
+        names.insert(0, node.name)
+    return item.path.parent / "cassettes" / of_module(item.path.name) / f"{of_test(names)}.json"
+
+
+def _cassette(request: pytest.FixtureRequest, path: str | Path | None = None, **options: Any) -> Cassette:
     from wasgi.testing import Cassette
 
-    test = request.path
-    name = re.sub(r"[^\w.\-\[\]]", "_", request.node.name)
-    file = test.parent / (path if path is not None else Path("cassettes", test.stem, f"{name}.json"))
+    file = _file_of(request.node, path)
+    tests = list(request.config.stash[_of_cassette].get(_folded(file), ()))
+    if len(tests) > 1:
+        pytest.fail(
+            f"{file} is the cassette of several tests, {', '.join(tests[:2])}{', …' if tests[2:] else ''}; "
+            "hint: without `path` each has its own",
+            pytrace=False,
+        )
     mode = request.config.option.wasgi_record
     if mode == "none" or (mode == "once" and file.exists()):
         options["record"] = False
@@ -225,10 +341,21 @@ def _cassette(request: pytest.FixtureRequest, path: str | None = None, **options
     else:
         pytest.fail(
             f"there is no cassette {file}, and nobody to record: "
-            "`@pytest.mark.wasgi_cassette(upstream=wasgi.Network([...]))`",
+            f"`@pytest.mark.wasgi_cassette(upstream=wasgi.Network([...]))`{_earlier(request.node, path)}",
             pytrace=False,
         )
+    if mode == "none" and not file.exists():
+        raise FileNotFoundError(f"there is no cassette {file}{_earlier(request.node, path)}")
     return Cassette(file, **options)
+
+
+def _earlier(item: pytest.Item, path: str | Path | None) -> str:
+    """A hint, if there is a cassette as they were called when tests of one name had the same."""
+    name = re.sub(r"[^\w.\-\[\]]", "_", item.name)
+    file = item.path.parent / "cassettes" / item.path.stem / f"{name}.json"
+    if path is not None or len(file.name.encode()) > 255 or not file.exists():
+        return ""
+    return f"; hint: earlier releases called it {file.name}: rename it if it is this test's alone, or record anew"
 
 
 def _clients(
@@ -237,7 +364,7 @@ def _clients(
     """For the two fixtures: what makes clients, and closes them after the test."""
     test = _of(request.node)
     made: list[Client | AsyncClient] = []
-    seconds = float(request.config.getini("wasgi_timeout"))
+    seconds = request.config.stash[_timeout]
 
     def make(
         source: str | Path | bytes | wasgi.Component,
@@ -254,7 +381,8 @@ def _clients(
         options.setdefault("stderr", test.lines.append)
         client = kind(wasgi.App(load(source), **options), base_url=base_url, timeout=timeout)
         made.append(client)
-        test.clients.append((source if isinstance(source, str) else getattr(source, "name", "a component"), client))
+        is_path = isinstance(source, str | Path)
+        test.clients.append((str(source) if is_path else getattr(source, "name", "a component"), client))
         return client
 
     yield make
@@ -297,6 +425,15 @@ def pytest_runtest_call(item: pytest.Item) -> Generator[None, object, object]:
     if test := item.stash.get(_test, None):
         test.check()
     return result
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_runtest_teardown(item: pytest.Item) -> None:
+    """From now on, what upstreams raise is not the test's."""
+    if test := item.stash.get(_test, None):
+        if test.observe in wasgi.errors._observers:
+            wasgi.errors._observers.remove(test.observe)
+        test.errors.clear()  # their frames hold what the test has made
 
 
 @pytest.hookimpl(wrapper=True)

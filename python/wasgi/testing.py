@@ -12,18 +12,19 @@ With pytest, the fixtures ``wasgi_app`` and ``upstream`` make these; see the gui
 from __future__ import annotations
 
 import contextlib
-import json as _json
 import time
 from collections import deque
 from collections.abc import AsyncIterator, Coroutine, Iterable, Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, Generic, Self, TypeVar
-from urllib.parse import urlencode, urljoin
+from typing import TYPE_CHECKING, Any, Generic, Self, TypedDict, TypeVar, Unpack
 
 from wasgi import errors
 from wasgi._asked import Asked, told
+from wasgi._blocking import refuse_to_block
 from wasgi._cassette import Cassette
+from wasgi._content import NOTHING, Pairs, encode, join, one_body
+from wasgi._events import Event, Events, events
 from wasgi._isolation import check_isolation
 from wasgi._mock import Call, Fault, Route, Upstream
 from wasgi._wasgi import Request, Response, World
@@ -39,6 +40,7 @@ __all__ = [
     "Cassette",
     "Client",
     "Event",
+    "Events",
     "Exchange",
     "Fault",
     "Route",
@@ -85,6 +87,28 @@ _KEPT = 100
 """How many exchanges a client remembers."""
 
 
+class _Options(TypedDict, total=False):
+    params: Pairs | str | bytes | None
+    headers: Mapping[str, str] | Iterable[tuple[str, str]] | None
+    content: Any
+    json: Any
+    data: Pairs | None
+    trailers: Mapping[str, str] | Iterable[tuple[str, str]] | None
+
+
+_HINTS = {
+    "auth": '`headers={"authorization": ...}`',
+    "body": "`content`, `json` or `data`",
+    "cookies": '`headers={"cookie": ...}`',
+    "files": "encode them, and give `content` and a `content-type`",
+    "form": "`data`",
+    "query": "`params`",
+    "text": "`content`",
+    "timeout": "the client has one",
+}
+"""What other clients call it."""
+
+
 T = TypeVar("T")
 """What a verb gives: a response, or what is awaited for one."""
 
@@ -95,33 +119,6 @@ class _Base(Generic[T]):
         self.base_url = base_url
         self.timeout = timeout
         self.exchanges: deque[Exchange] = deque(maxlen=_KEPT)
-
-    def _request(
-        self,
-        method: str,
-        url: str,
-        params: Mapping[str, Any] | Iterable[tuple[str, Any]] | None,
-        headers: Mapping[str, str] | Iterable[tuple[str, str]] | None,
-        content: Any,
-        json: Any,
-        data: Mapping[str, Any] | None,
-        trailers: Mapping[str, str] | None,
-    ) -> Request:
-        fields = Headers(headers or [])
-        if sum(body is not None for body in (content, json, data)) > 1:
-            raise TypeError("a request has one body: `content`, `json` or `data`")
-        if json is not None:
-            content = _json.dumps(json).encode()
-            fields.setdefault("content-type", "application/json")
-        elif data is not None:
-            content = urlencode(data, doseq=True).encode()
-            fields.setdefault("content-type", "application/x-www-form-urlencoded")
-        whole = urljoin(self.base_url, url)
-        if params:
-            whole += ("&" if "?" in whole else "?") + urlencode(
-                params if isinstance(params, Mapping) else list(params), doseq=True
-            )
-        return Request(method, whole, headers=fields.raw, body=content, trailers=trailers)
 
     @contextlib.contextmanager
     def _noted(self, request: Request) -> Iterator[Exchange]:
@@ -136,72 +133,67 @@ class _Base(Generic[T]):
         finally:
             exchange.seconds = time.perf_counter() - begun
 
-    def _made(self, method: str, url: str, options: dict[str, Any]) -> Request:
-        parts = [options.pop(name, None) for name in ("params", "headers", "content", "json", "data", "trailers")]
-        if options:
-            raise TypeError(f"`stream` takes no `{next(iter(options))}`")
-        return self._request(method, url, *parts)
+    def _made(self, method: str, url: str, options: _Options) -> Request:
+        for name in options:
+            if name not in _Options.__annotations__:
+                hint = f"; hint: {_HINTS[name]}" if name in _HINTS else ""
+                raise TypeError(f"a request takes no `{name}`{hint}")
+        fields = Headers(options.get("headers") or [])
+        content, json, data = (options.get(name) for name in ("content", "json", "data"))
+        one_body("request", content=content is not None, json=json is not None, data=data is not None)
+        body = encode(fields, content, NOTHING if json is None else json, data)
+        whole = join(self.base_url, str(url), options.get("params"))
+        return Request(method, whole, headers=fields.raw, body=body, trailers=options.get("trailers"))
 
-    def request(
-        self,
-        method: str,
-        url: str,
-        *,
-        params: Mapping[str, Any] | Iterable[tuple[str, Any]] | None = None,
-        headers: Mapping[str, str] | Iterable[tuple[str, str]] | None = None,
-        content: Any = None,
-        json: Any = None,
-        data: Mapping[str, Any] | None = None,
-        trailers: Mapping[str, str] | None = None,
-    ) -> T:
+    def request(self, method: str, url: str, **options: Unpack[_Options]) -> T:
         """Sends a request.
 
         Args:
             method: Its method.
-            url: Absolute, or relative to ``base_url``.
-            params: Put behind the URL's query.
-            headers: Its fields.
-            content: Its body: whatever `wasgi.Request` takes.
-            json: Or as JSON.
-            data: Or as a form.
-            trailers: The fields after the body.
+            url: Absolute, or relative to ``base_url`` (RFC 3986, 5.2); a fragment is left out.
+            **options: As httpx has them: ``params``, put behind the URL's query: a mapping (a list stands for several
+                values, True for ``true``, None for nothing), pairs, or text. ``headers``: a mapping or pairs. One of
+                three bodies: ``content``, whatever `wasgi.Request` takes, ``json``, or ``data``, a form as a mapping or
+                pairs; the latter two add a ``content-type`` unless it is there. ``trailers``: fields after the body.
 
         Raises:
             GuestError: The guest failed, before or after its answer.
             ErrorCode: The guest answered with one.
             BodyError: Its answer broke off.
             TimeoutError: It took longer than the client's ``timeout``.
+            TypeError: More than one body, or an option that there is not.
+            RuntimeError: A blocking client would hold up the event loop that its upstream needs.
         """
-        return self._send(self._request(method, url, params, headers, content, json, data, trailers))
+        return self._send(self._made(method, url, options))
 
     def _send(self, request: Request) -> T:
         raise NotImplementedError
 
-    def get(self, url: str, **options: Any) -> T:
+    def get(self, url: str, **options: Unpack[_Options]) -> T:
         """Sends a GET request. See `request`."""
         return self.request("GET", url, **options)
 
-    def head(self, url: str, **options: Any) -> T:
+    def head(self, url: str, **options: Unpack[_Options]) -> T:
         """Sends a HEAD request. See `request`."""
         return self.request("HEAD", url, **options)
 
-    def options(self, url: str, **options: Any) -> T:
+    def options(self, url: str, **options: Unpack[_Options]) -> T:
         """Sends an OPTIONS request. See `request`."""
         return self.request("OPTIONS", url, **options)
 
-    def post(self, url: str, **options: Any) -> T:
+    def post(self, url: str, **options: Unpack[_Options]) -> T:
         """Sends a POST request. See `request`."""
         return self.request("POST", url, **options)
 
-    def put(self, url: str, **options: Any) -> T:
+    def put(self, url: str, **options: Unpack[_Options]) -> T:
         """Sends a PUT request. See `request`."""
         return self.request("PUT", url, **options)
 
-    def patch(self, url: str, **options: Any) -> T:
+    def patch(self, url: str, **options: Unpack[_Options]) -> T:
         """Sends a PATCH request. See `request`."""
         return self.request("PATCH", url, **options)
 
-    def delete(self, url: str, **options: Any) -> T:
+    def delete(self, url: str, **options: Unpack[_Options]) -> T:
         """Sends a DELETE request. See `request`."""
         return self.request("DELETE", url, **options)
 
@@ -210,7 +202,8 @@ class Client(_Base[Response]):
     """Asks a component, as a client of httpx's kind would, without a server and without ports.
 
     Responses are read whole, and their guests have ended; a guest that fails after its answer raises here. `stream`
-    gives one that is not read yet.
+    gives one that is not read yet. It blocks: in asynchronous code an upstream that is a coroutine function (as
+    `Upstream` is) could never answer, so there it raises; take `AsyncClient`.
 
     Args:
         app: The component, and its terms.
@@ -222,6 +215,10 @@ class Client(_Base[Response]):
         exchanges: What was asked lately, for reports.
     """
 
+    def _made(self, method: str, url: str, options: _Options) -> Request:
+        refuse_to_block(self.app, options.get("content"))
+        return super()._made(method, url, options)
+
     def _send(self, request: Request) -> Response:
         with self._noted(request) as exchange:
             response = self.app._handle_within(request, self.timeout)
@@ -231,7 +228,7 @@ class Client(_Base[Response]):
             return response
 
     @contextlib.contextmanager
-    def stream(self, method: str, url: str, **options: Any) -> Iterator[Response]:
+    def stream(self, method: str, url: str, **options: Unpack[_Options]) -> Iterator[Response]:
         """Sends a request; the response is there as soon as its head is, and is closed in the end."""
         request = self._made(method, url, options)
         with self._noted(request) as exchange:
@@ -267,7 +264,7 @@ class AsyncClient(_Base[Coroutine[Any, Any, Response]]):
             return response
 
     @contextlib.asynccontextmanager
-    async def stream(self, method: str, url: str, **options: Any) -> AsyncIterator[Response]:
+    async def stream(self, method: str, url: str, **options: Unpack[_Options]) -> AsyncIterator[Response]:
         """Sends a request; the response is there as soon as its head is, and is closed in the end."""
         import asyncio
 
@@ -289,62 +286,3 @@ class AsyncClient(_Base[Coroutine[Any, Any, Response]]):
         self, _type: type[BaseException] | None, _value: BaseException | None, _traceback: TracebackType | None
     ) -> None:
         await self.aclose()
-
-
-@dataclass(frozen=True)
-class Event:
-    """A server-sent event (WHATWG HTML, 9.2).
-
-    Attributes:
-        event: Its type.
-        data: Its lines, joined.
-        id: The last id that was sent.
-        retry: Milliseconds, if it says so.
-    """
-
-    event: str = "message"
-    data: str = ""
-    id: str = ""
-    retry: int | None = None
-
-
-@dataclass
-class _EventLines:
-    """The state of WHATWG HTML, 9.2.6."""
-
-    event: str = ""
-    data: list[str] = field(default_factory=list)
-    id: str = ""
-    retry: int | None = None
-
-    def take(self, line: str) -> Event | None:
-        if not line:
-            data, event, retry = self.data, self.event or "message", self.retry
-            self.data, self.event, self.retry = [], "", None
-            return Event(event, "\n".join(data), self.id, retry) if data else None
-        name, _, value = line.partition(":")
-        value = value.removeprefix(" ")
-        match name:
-            case "event":
-                self.event = value
-            case "data":
-                self.data.append(value)
-            case "id" if "\0" not in value:
-                self.id = value
-            case "retry" if value.isascii() and value.isdigit():
-                self.retry = int(value)
-        return None
-
-
-def events(response: Response) -> Iterator[Event]:
-    """The events of a ``text/event-stream`` as they come: for `Client.stream`."""
-    import codecs
-    import io
-
-    lines = io.IncrementalNewlineDecoder(codecs.getincrementaldecoder("utf-8-sig")("replace"), translate=True)
-    state, rest = _EventLines(), ""
-    for chunk in response:
-        *whole, rest = (rest + lines.decode(chunk)).split("\n")
-        for line in whole:
-            if event := state.take(line):
-                yield event

@@ -1,0 +1,210 @@
+"""Building components before tests: the command of `wasgi_build`, run when its sources have changed."""
+
+from __future__ import annotations
+
+import fnmatch
+import hashlib
+import itertools
+import json
+import os
+import shlex
+import subprocess
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+_NOT_SOURCES = ("__pycache__", ".cache", ".hypothesis", ".pytest_cache")
+"""Folders that tests write into: our own cache of compiled code is in one, where the project is a home directory."""
+
+
+class BuildError(Exception):
+    """The command cannot be run, or has failed."""
+
+
+_HIDDEN = (".*", "__pycache__", "node_modules")
+_MADE = ("build", "dist", "target", "venv")
+"""Folders that tools write into, where no `.gitignore` says so."""
+_MOST = 20_000
+"""Files of a project without git: more are no sources."""
+_HINT = "hint: `--wasgi-no-build` tests what was built before"
+
+
+def run(command: str, root: Path) -> None:
+    """Runs the command in the root of the project.
+
+    Raises:
+        BuildError: It cannot be run, or fails: with all that it has said.
+    """
+    try:
+        words = shlex.split(command)
+    except ValueError as error:
+        raise BuildError(f"`wasgi_build` is not a command: {error}: {command}\n{_HINT}") from None
+    try:
+        built = subprocess.run(
+            words, cwd=root, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, check=False
+        )
+    except FileNotFoundError:
+        raise BuildError(
+            f"`wasgi_build` cannot be run: there is no {words[0]!r} on the PATH: {command}\n"
+            f"hint: install it, or name it by its path; {_HINT.removeprefix('hint: ')}"
+        ) from None
+    except (OSError, ValueError) as error:
+        raise BuildError(f"`wasgi_build` cannot be run: {error}: {command}\n{_HINT}") from None
+    if built.returncode != 0:
+        how = f"with status {built.returncode}" if built.returncode > 0 else f"by signal {-built.returncode}"
+        said = built.stdout.decode(errors="replace")
+        raise BuildError(f"`wasgi_build` failed {how}: {command}\n{said.rstrip()}\n{_HINT}")
+
+
+@dataclass
+class Stamp:
+    """What a build was made of, and what it has made.
+
+    Attributes:
+        command: The command.
+        sources: A digest of each file's content, by its path; "" if the file is not there.
+        outputs: Likewise, of the components.
+    """
+
+    command: str
+    sources: dict[str, str]
+    outputs: dict[str, str]
+
+    def packed(self) -> dict[str, Any]:
+        """As JSON, to be compared."""
+        whole = hashlib.sha256(json.dumps(self.sources, sort_keys=True).encode()).hexdigest()
+        return {"command": self.command, "sources": whole, "outputs": self.outputs}
+
+
+class Project:
+    """The files of a project: what its components are built of, and they.
+
+    Args:
+        root: Its folder.
+        folders: Those that the components are in.
+        sources: Globs of what they are built of, relative to the root; none: all files that git does not ignore, or in
+            no repository all that do not look as if something has made them.
+    """
+
+    def __init__(self, root: Path, folders: Iterable[Path], sources: Iterable[str] = ()) -> None:
+        self.root = root
+        self.folders = list(folders)
+        self.globs = list(sources)
+
+    def stamp(self, command: str) -> Stamp | None:
+        """The project as it is now; None if it has more files than can be looked at."""
+        sources = self._sources()
+        if sources is None:
+            return None
+        outputs = self._outputs()
+        made = {path.resolve() for path in outputs}
+        return Stamp(
+            command,
+            {self._name(path): _digest(path) for path in sources if path.resolve() not in made},
+            {self._name(path): _digest(path) for path in outputs},
+        )
+
+    def _name(self, path: Path) -> str:
+        return Path(os.path.relpath(path, self.root)).as_posix()
+
+    def _outputs(self) -> list[Path]:
+        if not self.folders:  # they are named from the root then
+            return sorted(path for path in _walked(self.root, _HIDDEN) if path.suffix == ".wasm")
+        return sorted(path for folder in self.folders for path in folder.glob("*.wasm") if path.is_file())
+
+    def _sources(self) -> list[Path] | None:
+        if not self.globs:
+            listed = _listed_by_git(self.root)
+            if listed is None:
+                listed = set(itertools.islice(_walked(self.root, (*_HIDDEN, *_MADE)), _MOST + 1))
+                return sorted(listed) if len(listed) <= _MOST else None
+            return sorted(listed)
+        found: set[Path] = set()
+        for pattern in self.globs:
+            matched = [self.root / pattern] if (self.root / pattern).exists() else _glob(self.root, pattern)
+            if not matched:
+                raise BuildError(f"`wasgi_build_sources` names what is not there: {pattern}")
+            for path in matched:
+                found.update(path.rglob("*") if path.is_dir() else [path])
+        return sorted(path for path in found if not path.is_dir() and not _is_litter(Path(self._name(path))))
+
+
+def _glob(root: Path, pattern: str) -> list[Path]:
+    import glob
+
+    return [root / name for name in glob.glob(pattern, root_dir=root, recursive=True, include_hidden=True)]
+
+
+def _walked(folder: Path, without: Iterable[str]) -> Iterator[Path]:
+    """The files below a folder, but for those in folders of some names."""
+    for where, folders, files in os.walk(folder):
+        folders[:] = [name for name in folders if not any(fnmatch.fnmatch(name, other) for other in without)]
+        yield from (Path(where, name) for name in files)
+
+
+def _is_litter(path: Path) -> bool:
+    return any(part in _NOT_SOURCES for part in path.parts)
+
+
+def _listed_by_git(folder: Path) -> set[Path] | None:
+    """The files below a folder that git does not ignore; None if it is in no repository."""
+    # -z: names as they are
+    command = ["git", "ls-files", "-z", "--cached", "--others", "--exclude-standard"]
+    try:
+        listed = subprocess.run(command, cwd=folder, stdin=subprocess.DEVNULL, capture_output=True, check=False)
+    except OSError:
+        return None
+    if listed.returncode != 0:
+        return None
+    return set(_files(folder, (os.fsdecode(name) for name in listed.stdout.split(b"\0") if name)))
+
+
+def _files(folder: Path, names: Iterable[str]) -> Iterator[Path]:
+    for name in names:
+        path = folder / name
+        if _is_litter(Path(name)):
+            continue
+        if path.is_dir() and not path.is_symlink():  # a repository of its own: a submodule, say
+            yield from _listed_by_git(path) or ()
+        else:
+            yield path
+
+
+def _digest(path: Path) -> str:
+    digest = hashlib.sha256()
+    try:
+        if path.is_symlink():
+            digest.update(os.fsencode(os.readlink(path)))
+        if path.is_file():
+            with path.open("rb") as file:
+                while chunk := file.read(1 << 20):
+                    digest.update(chunk)
+            return digest.hexdigest()
+        return digest.hexdigest() if path.is_symlink() else ""
+    except OSError:
+        return ""
+
+
+def build(command: str, project: Project, stamped: Any) -> Any:
+    """Runs the command, unless it has made what is there of what is there; gives the new stamp, None if there is none.
+
+    Args:
+        command: The command.
+        project: What it builds.
+        stamped: The stamp of the last build, the same as this one's if nothing was to be done.
+
+    Raises:
+        BuildError: It cannot be run, or fails.
+    """
+    before = project.stamp(command)
+    if before is not None and before.outputs and before.packed() == stamped:
+        return stamped
+    run(command, project.root)
+    after = project.stamp(command)
+    if before is None or after is None or not after.outputs:
+        return None
+    # each file as it was when the build began, for it may have been changed since; and what the build has made beside
+    # its components as it left it
+    sources = {name: before.sources.get(name, digest) for name, digest in after.sources.items()}
+    return Stamp(command, sources, after.outputs).packed()
