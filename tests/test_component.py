@@ -249,8 +249,8 @@ class TestCache:
         assert [process.stderr for process in done] == [""] * 4
 
 
-# What this engine is built without, each in a form that the proposal allows. Where it were only found out when a guest runs,
-# the process could end: of the first, wasmtime 48.0.8 aborts it.
+# What this engine is built without, each in a form that the proposal allows. Found out only when a guest runs it, it could
+# end the process: of the first, wasmtime 48.0.8 aborts.
 NOT_OFFERED = {
     "calls by a type that has subtypes": """
         (type $wide (sub (func))) (type $narrow (sub $wide (func)))
@@ -273,7 +273,8 @@ NOT_OFFERED = {
         (memory 1 1) (func $x (drop (memory.atomic.wait32 (i32.const 0) (i32.const 0) (i64.const 1))))""",
     "fences": "(func $x (atomic.fence))",
     "stack switching": """
-        (type $f (func)) (type $c (cont $f)) (func $g) (elem declare func $g) (func $x (drop (cont.new $c (ref.func $g))))""",
+        (type $f (func)) (type $c (cont $f)) (func $g) (elem declare func $g)
+        (func $x (drop (cont.new $c (ref.func $g))))""",
     "wide arithmetic": """
         (func $x (i64.add128 (i64.const 1) (i64.const 1) (i64.const 1) (i64.const 1)) drop drop)""",
     "pages of another size": "(memory 1 (pagesize 1))",

@@ -17,6 +17,7 @@ import httpx2
 import pytest
 
 import wasgi
+import wasgi.testing
 
 from .conftest import COMPONENTS, HELLO, AppMaker, get, post, until
 
@@ -392,8 +393,50 @@ async def test_an_async_response_may_read_the_request_to_its_end(app: AppMaker) 
     assert await response.aread() == b"echo: " + b"x" * LONG
 
 
-def test_the_mock_answers_early(wstd: wasgi.Component) -> None:
-    upstream = wasgi.testing.Upstream()
-    upstream.post(URL).respond(413, text="too much")
-    app = wasgi.App(wstd, outgoing=upstream)
-    assert app.handle(get(f"/fetch?url={URL}&bytes={BIG}")).text == "413 too much"
+class TestMocks:
+    @pytest.mark.parametrize("size", [1, BIG])
+    def test_answer_before_the_body_comes(self, app: AppMaker, wstd: wasgi.Component, size: int) -> None:
+        upstream = wasgi.testing.Upstream()
+        upstream.post(URL).respond(413, text="too much").early()
+        response = app(outgoing=upstream).handle(get(f"/late-body?method=POST&url={URL}&n={size}"))
+        assert response.text == "413 too much, written: Ok(()), finished: Ok(())"
+        response = wasgi.App(wstd, outgoing=upstream).handle(get(f"/fetch?url={URL}&bytes={size}"))
+        assert response.text == "413 too much"
+        assert [call.request.content for call in upstream.calls] == [b"", b""]
+        upstream.check()
+
+    @pytest.mark.parametrize("size", [1, BIG])
+    def test_fail_before_the_body_comes(self, app: AppMaker, size: int) -> None:
+        upstream = wasgi.testing.Upstream()
+        upstream.post(URL).raises("connection-refused").early()
+        response = app(outgoing=upstream).handle(get(f"/late-body?method=POST&url={URL}&n={size}"))
+        assert response.text == "ErrorCode::ConnectionRefused, written: Ok(()), finished: Ok(())"
+
+    def test_give_the_request_on_as_it_comes(self, app: AppMaker) -> None:
+        upstream = wasgi.testing.Upstream()
+        upstream.post(URL).answers(function).early()
+        response = app(outgoing=upstream).handle(get(f"/late-body?method=POST&url={URL}&n={BIG}"))
+        assert response.text == "200 early, written: Ok(()), finished: Ok(())"
+
+    def test_read_the_body_first_otherwise(self, wstd: wasgi.Component) -> None:
+        upstream = wasgi.testing.Upstream()
+        upstream.post(URL).respond(413, text="too much").then.respond(200).early()
+        app = wasgi.App(wstd, outgoing=upstream)
+        assert app.handle(get(f"/fetch?url={URL}&bytes={BIG}")).text == "413 too much"
+        assert upstream.calls[0].request.content == b"x" * BIG
+        assert app.handle(get(f"/fetch?url={URL}&bytes={BIG}")).text == "200 "
+        assert upstream.calls[1].request.content == b""
+
+    def test_routes_that_come_first_are_asked_first(self, wstd: wasgi.Component) -> None:
+        upstream = wasgi.testing.Upstream(allow_unused=True)
+        upstream.post(URL, content=b"x").respond(200, text="the body")
+        upstream.any().respond(413).early()
+        app = wasgi.App(wstd, outgoing=upstream)
+        assert app.handle(get(f"/fetch?url={URL}&bytes=1")).text == "200 the body"
+        assert app.handle(get(f"/fetch?url={URL}&bytes=2")).text == "413 "
+
+    def test_that_look_at_bodies_cannot(self) -> None:
+        upstream = wasgi.testing.Upstream()
+        for matcher in ({"content": b"x"}, {"json": 1}, {"data": {"a": 1}}, {"where": bool}):
+            with pytest.raises(TypeError, match="looks at bodies"):
+                upstream.post(URL, **matcher).respond(413).early()

@@ -58,7 +58,7 @@ class Async:
         self.closed += 1
 
 
-KINDS: Any = pytest.mark.parametrize("kind", [Blocking, Async])
+KINDS = pytest.mark.parametrize("kind", [Blocking, Async])
 ENDLESS = 1 << 40
 
 

@@ -51,6 +51,11 @@ class Asked:
         return cls.of_read(request)
 
     @classmethod
+    def of_head(cls, request: Request) -> Self:
+        """A request of which nothing but the head is looked at."""
+        return cls(request.method, request.url, Headers(request.headers.raw), b"", None, request)
+
+    @classmethod
     def of_read(cls, request: Request) -> Self:
         """A request that has been read."""
         trailers = Headers(request.trailers.raw) if request.trailers is not None else None
@@ -120,18 +125,14 @@ class Wanted:
     where: Callable[[Asked], bool] | None
     data: Mapping[str, Value] = field(default_factory=dict)
 
+    @property
+    def is_of_head(self) -> bool:
+        """Whether it asks nothing of a body."""
+        return self.content is None and not self.data and self.json is NOTHING and self.where is None
+
     def mismatches(self, asked: Asked) -> list[tuple[str, str, str]]:
         """None if it fits."""
-        wrong: list[tuple[str, str, str]] = []
-        if self.method is not None and self.method != asked.method:
-            wrong.append(("method", self.method, asked.method))
-        if self.url is not None and not self._fits_url(asked.url):
-            wrong.append(("url", shown(self.url), asked.url))
-        wrong += _differing("query", self.query, asked.query)
-        for name, value in self.headers.items():
-            values = asked.headers.get_all(name)
-            if not fits_field(value, values):
-                wrong.append((f"header {name!r}", shown(value), ", ".join(map(repr, values)) or "nothing"))
+        wrong = self.mismatches_of_head(asked)
         if self.content is not None and not fits_content(self.content, asked.content):
             wanted = repr(self.content) if isinstance(self.content, bytes) else shown(self.content)
             wrong.append(("content", wanted, _short(asked.content)))
@@ -146,6 +147,20 @@ class Wanted:
                 wrong.append(("json", shown_json(self.json), came))
         if self.where is not None and not wrong and not self._answer_of(self.where, asked):
             wrong.append(("where", getattr(self.where, "__name__", "a predicate"), "False"))
+        return wrong
+
+    def mismatches_of_head(self, asked: Asked) -> list[tuple[str, str, str]]:
+        """Those that can be told before the body has come."""
+        wrong: list[tuple[str, str, str]] = []
+        if self.method is not None and self.method != asked.method:
+            wrong.append(("method", self.method, asked.method))
+        if self.url is not None and not self._fits_url(asked.url):
+            wrong.append(("url", shown(self.url), asked.url))
+        wrong += _differing("query", self.query, asked.query)
+        for name, value in self.headers.items():
+            values = asked.headers.get_all(name)
+            if not fits_field(value, values):
+                wrong.append((f"header {name!r}", shown(value), ", ".join(map(repr, values)) or "nothing"))
         return wrong
 
     @staticmethod

@@ -13,7 +13,7 @@ from collections.abc import AsyncIterable, AsyncIterator, Callable, Iterable, Ma
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Self, TypedDict, Unpack
 
-from wasgi import _bridge, _wasgi, errors
+from wasgi import _bridge, _wasgi, errors, outgoing
 from wasgi._asked import Asked, Wanted, told
 from wasgi._content import NOTHING, Pairs, chunks_of, encode, one_body, seconds_of
 from wasgi._failures import described, inject, is_failure
@@ -74,6 +74,7 @@ class _Answer:
     is_foreign: bool = False
     """Whether it is the test's own code, whose failure is the test's."""
     delay: float = 0.0
+    is_early: bool = False
     breaks: tuple[int, Fault] | None = None
 
 
@@ -195,7 +196,13 @@ class Route:
             )
         if not isinstance(upstream, _wasgi.Network | _wasgi.Route):
             _bridge.as_upstream(upstream)
-        return self._answer(lambda asked, _: asked.of(upstream), is_foreign=True)
+
+        def make(asked: Asked, request: Request) -> Any:
+            return outgoing.call(upstream, request) if answer.is_early else asked.of(upstream)
+
+        self._answer(make, is_foreign=True)
+        answer = self._answers[-1]
+        return self
 
     def passes_through(self, network: _Upstream) -> Self:
         """Has the real thing answer: a `wasgi.Network`, whose own policy applies."""
@@ -214,6 +221,20 @@ class Route:
     def delays(self, seconds: float) -> Self:
         """The answer is given so many seconds after the request: of the `World`'s time, if the app has one."""
         self._last().delay = seconds_of(seconds, "`seconds`")
+        return self
+
+    def early(self) -> Self:
+        """The answer is given when the head of the request has come: its body is not read.
+
+        What the component still writes of it is thrown away, as by a server that answers early (RFC 9112, 9.6). An
+        upstream that `answers` is given the request as it comes.
+
+        Raises:
+            TypeError: The route asks something of the body.
+        """
+        if not self.wanted.is_of_head:
+            raise TypeError(f"a route that looks at bodies cannot answer before they come: {self.wanted}")
+        self._last().is_early = True
         return self
 
     def _turn(self) -> _Answer:
@@ -396,11 +417,17 @@ class Upstream:
 
     async def __call__(self, request: Request) -> Response:
         """Answers: what ``App(outgoing=...)`` calls."""
-        asked = await Asked.read(request)
-        call = Call(asked, None)
+        asked = Asked.of_head(request)
+        route = next((route for route in self.routes if not route.wanted.mismatches_of_head(asked)), None)
+        is_early = route is not None and route._turn().is_early
+        if not is_early:
+            asked = await Asked.read(request)
+        call = Call(asked, route)
         self.calls.append(call)
         try:
-            route = call.route = next((route for route in self.routes if not route.wanted.mismatches(asked)), None)
+            if not is_early:
+                route = next((route for route in self.routes if not route.wanted.mismatches(asked)), None)
+            call.route = route
         except BaseException as error:  # of a predicate
             call.outcome = error
             self._note(error)

@@ -296,8 +296,7 @@ def _request(library: ModuleType, timeout: Mapping[str, float | None], request: 
 
 
 class _Content:
-    """The body of a guest's request, for a blocking client. One that lets go of it early, since the answer has come, lets
-    its guest finish it."""
+    """The body of a guest's request, for a blocking client. A client that lets go of it lets the guest finish it."""
 
     def __init__(self, request: Request, first: bytes = b"", rest: Iterator[bytes] | None = None) -> None:
         self.request = request
