@@ -249,8 +249,8 @@ class TestCache:
         assert [process.stderr for process in done] == [""] * 4
 
 
-# What this engine is built without, each in a form that the proposal allows. Found out only when a guest runs it, it could
-# end the process: of the first, wasmtime 48.0.8 aborts.
+# What this engine is built without, each in a form that the proposal allows. Found out only when a guest runs it, it
+# could end the process: of the first, wasmtime 48.0.8 aborts.
 NOT_OFFERED = {
     "calls by a type that has subtypes": """
         (type $wide (sub (func))) (type $narrow (sub $wide (func)))

@@ -1,4 +1,4 @@
-"""A guest that sends a body and waits for the response at once, and an upstream that answers without having read it all.
+"""A guest that sends a body and waits for the response at once, and an upstream that answers without reading it all.
 
 Guests see the answer, whatever came first: the answer, or the end of the body (RFC 9112, 9.6: a server reads on).
 """
@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import resource
 import socket
 import threading
 from collections.abc import AsyncIterator, Callable, Iterable, Iterator
@@ -316,9 +317,7 @@ class TestLimitsHold:
         until(lambda: wasgi.stats().exchanges == 0)
 
     def test_little_memory_is_used(self, app: AppMaker) -> None:
-        """A gigabyte of a body that is thrown away lies nowhere; an upstream that keeps its request does not keep it all."""
-        import resource
-
+        """What is thrown away lies nowhere; an upstream that keeps its request does not keep all of its body."""
         kept = []
 
         def upstream(request: wasgi.Request) -> wasgi.Response:
