@@ -7,7 +7,9 @@ use http::request::Parts;
 use ipnet::IpNet;
 
 use crate::address::{canonical, special, translated};
+use crate::normal::canonical_host;
 use crate::pattern::{Pattern, Target};
+use crate::url::{implied_port, split};
 
 /// Checked for each request before anything else, and again for each address before it is connected to.
 #[derive(Clone, Debug)]
@@ -36,11 +38,11 @@ impl Policy {
             return Err("CONNECT is for proxies".into());
         }
         if let Some(host) = parts.headers.get(http::header::HOST)
-            && host.as_bytes() != authority.as_str().as_bytes()
+            && !is_of(host.as_bytes(), authority.as_str(), uri.scheme_str())
         {
             return Err("its `host` is not its URL's".into());
         }
-        let target = Target::of(uri).ok_or("its host is none")?;
+        let target = Target::of(uri).ok_or("its host or its port is none")?;
         if let Some(methods) = &self.methods
             && !methods.contains(&parts.method)
         {
@@ -79,6 +81,16 @@ impl Policy {
             Some(class) => Err(class),
         }
     }
+}
+
+/// Whether a `host` field is of an authority: however both are spelt.
+fn is_of(field: &[u8], authority: &str, scheme: Option<&str>) -> bool {
+    let address = |authority| {
+        let (host, port) = split(authority).ok()?;
+        Some((canonical_host(host)?, port.or_else(|| scheme.and_then(implied_port))))
+    };
+    field == authority.as_bytes()
+        || std::str::from_utf8(field).ok().and_then(address).is_some_and(|one| Some(one) == address(authority))
 }
 
 #[cfg(test)]

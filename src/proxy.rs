@@ -14,7 +14,7 @@ use tokio::io::{AsyncRead, AsyncWrite};
 use tokio_socks::tcp::Socks5Stream;
 use url::Host;
 
-use crate::pattern::canonical_host;
+use crate::normal::canonical_host;
 
 /// What a proxy is asked for.
 #[derive(Clone, Debug)]

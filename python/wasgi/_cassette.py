@@ -28,7 +28,7 @@ from wasgi._redaction import (
     stand_ins,
     unpacked,
 )
-from wasgi._wasgi import Request, Response, World
+from wasgi._wasgi import Request, Response, World, _normal_url
 from wasgi.headers import Headers
 
 if TYPE_CHECKING:
@@ -97,6 +97,12 @@ class _Entry:
 
 def _pairs(fields: list[list[str]] | None) -> Any:
     return None if fields is None else [(name, value) for name, value in fields]
+
+
+def _same(one: Message, other: Message) -> bool:
+    """Whether two requests are the same, however their URLs are spelt (RFC 3986, 6.2.2 and 6.2.3)."""
+    first, second = (dataclasses.replace(message, url=_normal_url(message.url)) for message in (one, other))
+    return first == second
 
 
 class Cassette:
@@ -203,10 +209,10 @@ class Cassette:
         # Either with what was sent in the recorded one, or the other way around: they differ in how what they have put
         # in is spelled, and a secret that is short cannot be told from other text.
         known = self._sent | pairs
-        if self._places.walk(recorded, Replaced(known, in_order=came.values)) == sent:
+        if _same(self._places.walk(recorded, Replaced(known, in_order=came.values)), sent):
             return pairs
         back = {value: stand for stand, value in known.items() if len(value) > 1}
-        return pairs if self._places.walk(sent, Replaced(back, in_order=stands.values)) == recorded else None
+        return pairs if _same(self._places.walk(sent, Replaced(back, in_order=stands.values)), recorded) else None
 
     def _conflicts(self, pairs: dict[str, str]) -> int:
         """How many secrets would be others than they have been."""

@@ -26,7 +26,7 @@ from typing import TYPE_CHECKING, Any, Literal, Self
 from urllib.parse import unquote_to_bytes
 
 from wasgi import _bridge
-from wasgi._asgi_upstream import Asgi, address
+from wasgi._asgi_upstream import Asgi
 from wasgi._wasgi import Network, Request, Response, Route
 from wasgi.errors import DestinationNotFound
 
@@ -131,7 +131,7 @@ class _Input(io.RawIOBase):
 
 
 def _environ(request: Request) -> dict[str, Any]:
-    host, port = address(request)
+    host, port = request._address()
     made: dict[str, Any] = {
         "REQUEST_METHOD": request.method,
         "SCRIPT_NAME": "",
@@ -290,9 +290,12 @@ def _request(library: ModuleType, timeout: Mapping[str, float | None], request: 
     wanted = dict(timeout)
     if (connect := request.timeouts.connect) is not None:
         wanted["connect"] = min(connect, wanted.get("connect") or connect)
-    return library.Request(
-        request.method, request.url, headers=headers, content=content, extensions={"timeout": wanted}
-    )
+    made = library.Request(request.method, request.url, headers=headers, content=content, extensions={"timeout": wanted})
+    made.method = request.method  # RFC 9110, 9.1: not the same in capitals
+    target = request._target().encode()
+    if made.url.raw_path != target:  # it takes dot segments out, say
+        made.extensions["target"] = target
+    return made
 
 
 class _Content:
