@@ -315,6 +315,9 @@ mod tests {
             ("127.0.0.1", vec!["http://[::ffff:127.0.0.1]/", "http://[::ffff:7f00:1]/"], vec!["http://[::1]/"]),
             ("[2001:DB8::0:1]:81", vec!["http://[2001:db8::1]:81/"], vec!["http://[2001:db8::1]/"]),
             ("bücher.example", vec!["http://xn--bcher-kva.example/"], vec!["http://bucher.example/"]),
+            ("a/é/{x}", vec!["http://a/%C3%A9/%7Bx%7D", "http://a/%c3%a9/%7bx%7d"], vec!["http://a/e/%7Bx%7D"]),
+            ("http://a:", vec!["http://a/", "http://a:/", "http://a:0080/"], vec!["http://a:81/"]),
+            ("b%C3%BCcher.%65xample", vec!["http://xn--bcher-kva.example/"], vec![]),
         ] {
             for url in fitting {
                 assert!(matches(pattern, url), "{pattern} and {url}");
@@ -359,6 +362,16 @@ mod tests {
             assert!(!Pattern::parse("a/v1").unwrap().may_match(&target), "{path}");
         }
         assert_eq!(Path::of("/v1/%41%2fb%20c").map(|path| path.plain).as_deref(), Some("/v1/A%2Fb%20c"));
+    }
+
+    #[test]
+    fn what_is_no_port_is_no_target() {
+        for authority in ["a:99999", "a:65616", "a:+80", "a:abc", "[::1]a:80", "[::1%25lo]"] {
+            // `http::Uri` takes them
+            let uri = format!("http://{authority}/").parse().unwrap();
+            assert!(Target::of(&uri).is_none(), "{authority}");
+            assert_eq!(Table::new(["*"]).unwrap().find(&uri), None, "{authority}");
+        }
     }
 
     #[test]

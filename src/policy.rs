@@ -120,6 +120,12 @@ mod tests {
         for (method, url, host, why) in [
             ("GET", "https://a.b/x", None, None),
             ("GET", "https://a.b/x", Some("a.b"), None),
+            ("GET", "https://a.b/x", Some("A.B.:443"), None),
+            ("GET", "https://a.b:/x", Some("a.b"), None),
+            ("GET", "https://a.b/x", Some("a.b:80"), Some("`host`")),
+            ("GET", "https://a.b/x", Some("a.b:+443"), Some("`host`")),
+            ("GET", "https://a.b:99999/", None, Some("port")),
+            ("GET", "https://a.b:65979/", None, Some("port")),
             ("GET", "http://x.c:81/", None, None),
             ("GET", "http://a.b/", None, Some("nothing in `allow`")),
             ("GET", "https://secret.c/", None, Some("`deny` has `secret.c`")),

@@ -1,11 +1,13 @@
-"""One reading of URLs: what a guest asks for, what a policy, a route or a mock is compared with, and who is connected to."""
+"""One reading of URLs: what a guest asks for, what policies, routes and mocks compare it with, who is connected to."""
 
 from __future__ import annotations
 
 import logging
+import re
 import socket
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
+from pathlib import Path
 from typing import Any
 from urllib.parse import quote, unquote_to_bytes
 
@@ -17,14 +19,31 @@ import wasgi
 import wasgi.testing
 from wasgi.outgoing import asgi, call, route, wsgi
 
+from .asgi_driver import Server, http_scope
+from .asgi_driver import get as served
 from .conftest import AppMaker, get
 from .peers import HELLO, Peer, answers, ask, head_of
+from .test_wsgi import call as wsgi_call
+from .test_wsgi import environ
 
 IN_A_PATH = "/!$&'()*+,;=:@~"
 # what is no port: a sign, a letter, more than 16 bits
 NO_PORTS = ["99999", "65616", "65536", "abc", "80x", "-1", "+80", "0x50", "8 0", "80:80", "18446744073709551696"]
 # what `http::Uri` takes for a host, or a part of one
-NO_HOSTS = ["[::1]a", "[::1]a:80", "a[::1]", "[1.2.3.4]", "[a]", "[::1%25lo]", "a:b", "user@a", "user:word@a", "@a", ":80", ""]
+NO_HOSTS = [
+    "[::1]a",
+    "[::1]a:80",
+    "a[::1]",
+    "[1.2.3.4]",
+    "[a]",
+    "[::1%25lo]",
+    "a:b",
+    "user@a",
+    "user:word@a",
+    "@a",
+    ":80",
+    "",
+]
 
 
 def parts(app: wasgi.App, **parts: str) -> wasgi.Response:
@@ -139,6 +158,101 @@ class TestScheme:
         assert any("its scheme is neither http nor https: ws" in message for message in caplog.messages)
 
 
+# `Host` as RFC 9110, 7.2 and RFC 3986, 3.2.2 let it be written, and the authority that the guest sees
+HOSTS = [
+    (b"example.com:", "example.com:"),
+    (b"example.com:00080", "example.com:00080"),
+    (b"example.com:0", "example.com:0"),
+    (b"EXAMPLE.com", "EXAMPLE.com"),
+    (b"example.com.", "example.com."),
+    (b"ex%61mple%2Ecom:81", "example.com:81"),
+    (b"b%C3%BCcher.example", "xn--bcher-kva.example"),
+    (b"my_host", "my_host"),
+    (b"a!$&'()*+,;=~-b", "a!$&'()*+,;=~-b"),
+    (b"*", "*"),
+    (b"-", "-"),
+    (b"1.2.3", "1.2.3"),
+    (b"999.999.999.999", "999.999.999.999"),
+    (b"[::1]", "[::1]"),
+    (b"[2001:DB8::1]:8080", "[2001:DB8::1]:8080"),
+    (b"[::ffff:192.0.2.1]", "[::ffff:192.0.2.1]"),
+    (b"[::1]:", "[::1]:"),
+    (b"[v1.fe80:a+en1]", "[v1.fe80:a+en1]"),
+    (b"[V7.x]:80", "[V7.x]:80"),
+    (b"x" * 300, "x" * 300),
+]
+# and as they do not
+NO_SERVED_HOSTS = [
+    *NO_HOSTS[:-1],
+    *(f"a:{port}" for port in NO_PORTS),
+    "a b",
+    "a/b",
+    "a?b",
+    "a#b",
+    "a\\b",
+    "a%",
+    "a%2",
+    "a%zz",
+]
+NO_SERVED_HOSTS += [
+    "a%00",
+    "a%20b",
+    "a%2Fb",
+    "a%40b",
+    "a%3A80",
+    "é",
+    "\xff",
+    "<a>",
+    "a|b",
+    "a^b",
+    '"a"',
+    "[",
+    "]",
+    "[]",
+    "[v1.]",
+    "::1",
+]
+
+
+def authority_in(body: bytes) -> str:
+    (line,) = (line for line in body.decode().splitlines() if line.startswith("authority: "))
+    return line.removeprefix('authority: Some("').removesuffix('")')
+
+
+class TestServed:
+    @pytest.mark.parametrize(("host", "authority"), HOSTS)
+    async def test_a_host_in_any_valid_spelling_is_served(self, app: AppMaker, host: bytes, authority: str) -> None:
+        answer = await served(app(), "/inspect", headers=[(b"host", host)])
+        assert (answer.status, authority_in(answer.body)) == (200, authority)
+        status, _, body = wsgi_call(app(), environ("/inspect", HTTP_HOST=host.decode()))
+        assert (status, authority_in(body)) == ("200 OK", authority)
+
+    @pytest.mark.parametrize("host", NO_SERVED_HOSTS)
+    async def test_what_is_no_host_is_a_bad_request(self, app: AppMaker, host: str) -> None:
+        """RFC 9112, 3.2."""
+        answer = await served(app(), "/inspect", headers=[(b"host", host.encode("latin-1"))])
+        assert answer.status == 400
+        assert wsgi_call(app(), environ("/inspect", HTTP_HOST=host))[0].startswith("400 ")
+
+    async def test_a_target_in_absolute_form_has_its_own_authority(self, app: AppMaker) -> None:
+        """RFC 9112, 3.2.2: whatever `Host` says."""
+        scope = http_scope("/", headers=[(b"host", b"other")], path="http://real:81/inspect", query_string=b"a")
+        scope["raw_path"] = b"http://real:81/inspect"
+        answer = await Server(scope).run(app(forwarded=True))
+        assert authority_in(answer.body) == "real:81"
+        assert 'path: Some("/inspect?a")' in answer.body.decode()
+        assert "x-forwarded-host: real:81" in answer.body.decode()
+
+    async def test_a_request_for_all_of_a_server_has_a_url_that_is_one(self, app: AppMaker) -> None:
+        """RFC 9112, 3.3: its path is empty."""
+        urls: list[str] = []
+        made = app(on_request=lambda _, request: urls.append(request.url))
+        scope = http_scope("*", method="OPTIONS", headers=[(b"host", b"guest.local")])
+        await Server(scope).run(made)
+        assert urls == ["http://guest.local"]
+        assert wasgi.Request("OPTIONS", urls[0]).path == "/"
+
+
 # upstreams that answer with the URL that they were asked for
 
 
@@ -157,21 +271,6 @@ def _wsgi(environ: Any, start: Any) -> list[bytes]:
     return [f"http://{environ['HTTP_HOST']}{path}{'?' if query else ''}{query}".encode()]
 
 
-def _client(library: Any) -> Any:
-    def handle(request: Any) -> Any:
-        url = b"http://" + request.headers["host"].encode() + request.url.raw_path
-        return library.Response(200, content=url)
-
-    return wasgi.outgoing.httpx(library.Client(transport=library.MockTransport(handle)))
-
-
-def _transport(library: Any) -> Any:
-    def handle(request: Any) -> Any:
-        return library.Response(200, content=str(request.url).encode())
-
-    return wasgi.outgoing.httpx(library.MockTransport(handle))
-
-
 async def _awaited(request: wasgi.Request) -> wasgi.Response:
     return wasgi.Response(body=request.url)
 
@@ -183,17 +282,18 @@ def _mock() -> Any:
 
 
 @contextmanager
-def _network(_: Any = None) -> Iterator[tuple[Any, str]]:
+def _wired(upstream: Callable[[Peer], Any]) -> Iterator[tuple[Any, str]]:
+    """An upstream on loopback."""
+
     def behave(connection: socket.socket) -> None:
-        while True:
-            head = head_of(connection).decode("latin-1").split("\r\n")
-            target = head[0].split(" ")[1]
-            (host,) = (line[5:].strip() for line in head if line.lower().startswith("host:"))
-            url = f"http://{host}{target}".encode("latin-1")
-            connection.sendall(b"HTTP/1.1 200 OK\r\ncontent-length: %d\r\n\r\n%s" % (len(url), url))
+        head = head_of(connection).decode("latin-1").split("\r\n")
+        target = head[0].split(" ")[1]
+        (host,) = (line[5:].strip() for line in head if line.lower().startswith("host:"))
+        url = f"http://{host}{target}".encode("latin-1")
+        connection.sendall(b"HTTP/1.1 200 OK\r\nconnection: close\r\ncontent-length: %d\r\n\r\n" % len(url) + url)
 
     with Peer(behave) as peer:
-        yield wasgi.Network([peer.url]), peer.authority
+        yield upstream(peer), peer.authority
 
 
 @contextmanager
@@ -207,12 +307,12 @@ UPSTREAMS: dict[str, Callable[[], AbstractContextManager[tuple[Any, str]]]] = {
     "route": lambda: _as_it_is(route({"*": path_of})),
     "asgi": lambda: _as_it_is(asgi(_asgi)),
     "wsgi": lambda: _as_it_is(wsgi(_wsgi)),
-    "httpx": lambda: _as_it_is(_client(httpx)),
-    "httpx2": lambda: _as_it_is(_client(httpx2)),
-    "httpx transport": lambda: _as_it_is(_transport(httpx)),
-    "httpx2 transport": lambda: _as_it_is(_transport(httpx2)),
+    "httpx": lambda: _wired(lambda _: wasgi.outgoing.httpx(httpx.Client())),
+    "httpx, async": lambda: _wired(lambda _: wasgi.outgoing.httpx(httpx.AsyncClient())),
+    "httpx2": lambda: _wired(lambda _: wasgi.outgoing.httpx(httpx2.Client())),
+    "httpx2, a transport": lambda: _wired(lambda _: wasgi.outgoing.httpx(httpx2.HTTPTransport())),
     "mock": lambda: _as_it_is(_mock()),
-    "Network": _network,
+    "Network": lambda: _wired(lambda peer: wasgi.Network([peer.url])),
 }
 
 TARGETS = [
@@ -273,3 +373,125 @@ def test_a_url_that_is_too_long_when_it_is_encoded_is_told(app: AppMaker) -> Non
     made = app(outgoing=path_of)
     assert parts(made, authority="a", target="/é", times="10000").text == "ErrorCode::HttpRequestUriTooLong"
     assert len(parts(made, authority="a", target="/é", times="9000").text) == len("https://a") + 7 * 9000
+
+
+# each with what is the same URL by RFC 3986, 6.2.2 and 6.2.3
+SAME = [
+    ("https://API.example.com:443/x", "https://api.example.com/x"),
+    ("HTTPS://api.example.com/x", "https://api.example.com/x"),
+    ("https://api.example.com:/x", "https://api.example.com/x"),
+    ("http://api.example.com:80", "http://api.example.com/"),
+    ("http://api.example.com:0080/", "http://api.example.com/"),
+    ("http://api.example.com", "http://api.example.com/"),
+    ("http://api.example.com?q=1", "http://api.example.com/?q=1"),
+    ("https://api.example.com/%7euser/%41", "https://api.example.com/~user/A"),
+    ("https://api.example.com/a%2fb", "https://api.example.com/a%2Fb"),
+    ("https://api.example.com/x?q=%7e&r=%c3%a9", "https://api.example.com/x?q=~&r=%C3%A9"),
+    ("https://api.example.com/é?q=é", "https://api.example.com/%C3%A9?q=%C3%A9"),
+    ("https://%61pi.example.com/x", "https://api.example.com/x"),
+    ("https://bücher.example/x", "https://xn--bcher-kva.example/x"),
+    ("https://b%C3%BCcher.example/x", "https://xn--bcher-kva.example/x"),
+    ("https://api.example.com./x", "https://api.example.com/x"),
+    ("http://[0:0:0:0:0:0:0:1]:80/x", "http://[::1]/x"),
+    ("http://[2001:DB8::1]/x", "http://[2001:db8::1]/x"),
+    ("https://api.example.com/a/../x", "https://api.example.com/x"),
+    ("https://api.example.com/./a/%2e%2E/x/.", "https://api.example.com/x/"),
+    ("https://api.example.com/x y", "https://api.example.com/x%20y"),
+    ("https://api.example.com/x#part", "https://api.example.com/x"),
+]
+# and what is not
+OTHERS = [
+    ("http://api.example.com/x", "https://api.example.com/x"),
+    ("https://api.example.com:80/x", "https://api.example.com/x"),
+    ("http://api.example.com:443/x", "http://api.example.com/x"),
+    ("https://api.example.com/a%2Fb", "https://api.example.com/a/b"),
+    ("https://api.example.com/X", "https://api.example.com/x"),
+    ("https://api.example.com/x/", "https://api.example.com/x"),
+    ("https://api.example.com//x", "https://api.example.com/x"),
+    ("https://api.example.com/x?q=%26", "https://api.example.com/x?q=&"),
+    ("https://api.example.com/x?Q=1", "https://api.example.com/x?q=1"),
+    ("https://api.example.com/x?q=a%2Bb", "https://api.example.com/x?q=a+b"),
+]
+
+
+def asked(app: wasgi.App, url: str) -> wasgi.Response:
+    """As a guest can write it: it may set no host that is not ASCII."""
+    scheme, _, rest = url.replace("bücher", "b%C3%BCcher").replace(" ", "%20").partition("://")
+    at = min(place for place in (rest.find("/"), rest.find("?"), len(rest)) if place >= 0)
+    return parts(app, scheme=scheme, authority=rest[:at], target=rest[at:])
+
+
+class TestSame:
+    @pytest.mark.parametrize(("one", "other"), [*SAME, *(pair[::-1] for pair in SAME)])
+    def test_equivalent_urls_are_one_to_a_mock(self, app: AppMaker, one: str, other: str) -> None:
+        for wanted in (one, other):
+            mock = wasgi.testing.Upstream()
+            mock.get(wanted).respond(text="mocked")
+            assert asked(app(outgoing=mock), one).text == "mocked"
+            mock.check()
+
+    @pytest.mark.parametrize(("one", "other"), [*OTHERS, *(pair[::-1] for pair in OTHERS)])
+    def test_urls_that_mean_something_else_are_not(self, app: AppMaker, one: str, other: str) -> None:
+        mock = wasgi.testing.Upstream()
+        mock.get(other).respond(text="mocked")
+        assert asked(app(outgoing=mock), one).text == "ErrorCode::DestinationNotFound"
+
+    @pytest.mark.parametrize(
+        ("pattern", "url"),
+        [
+            ("HTTPS://API.example.com:443/v1/**", "https://api.example.com/v1/a/b"),
+            ("https://api.example.com/v1/*", "https://API.example.com:443/v1/%61"),
+            ("https://api.example.com/%7e*", "https://api.example.com/~user"),
+            ("https://*.Example.com:443", "https://api.example.com/"),
+            ("https://*.example.com:8443/é/*", "https://api.example.com:8443/%c3%a9/x"),
+            ("https://*.example.com/x?q=%7e*", "https://API.example.com/x?q=~1"),
+            ("https://**", "https://API.example.com/x"),
+            ("**/%7euser", "https://api.example.com/~user"),
+            ("*://api.example.com/x", "http://API.example.com:80/x"),
+        ],
+    )
+    def test_a_pattern_fits_a_url_in_any_spelling(self, app: AppMaker, pattern: str, url: str) -> None:
+        mock = wasgi.testing.Upstream()
+        mock.any(pattern).respond(text="mocked")
+        assert asked(app(outgoing=mock), url).text == "mocked"
+
+    def test_an_expression_finds_what_was_written_and_what_it_means(self, app: AppMaker) -> None:
+        for expression in (r"^https://API\.", r"^https://api\.example\.com/~x$"):
+            mock = wasgi.testing.Upstream()
+            mock.any(re.compile(expression)).respond(text="mocked")
+            assert asked(app(outgoing=mock), "https://API.example.com:443/%7ex").text == "mocked"
+
+    def test_what_was_asked_is_kept_as_it_was_written(self, app: AppMaker) -> None:
+        mock = wasgi.testing.Upstream()
+        mock.get("https://api.example.com/~x").respond()
+        asked(app(outgoing=mock), "https://API.example.com:443/%7ex")
+        assert mock.calls[0].request.url == "https://API.example.com:443/%7ex"
+
+    @pytest.mark.parametrize(("one", "other"), SAME)
+    def test_equivalent_urls_are_one_to_a_cassette(self, app: AppMaker, one: str, other: str, tmp_path: Path) -> None:
+        for place, (recorded, played) in enumerate(((one, other), (other, one))):
+            path = tmp_path / f"{place}.json"
+            recorder = wasgi.testing.Cassette(path, path_of)
+            answer = asked(app(outgoing=recorder), recorded).text
+            recorder.save()
+            player = wasgi.testing.Cassette(path)
+            assert asked(app(outgoing=player), played).text == answer
+            assert player.complaints() == []
+
+    @pytest.mark.parametrize(("one", "other"), OTHERS)
+    def test_urls_that_mean_something_else_are_not_played(
+        self, app: AppMaker, one: str, other: str, tmp_path: Path
+    ) -> None:
+        recorder = wasgi.testing.Cassette(tmp_path / "cassette.json", path_of)
+        asked(app(outgoing=recorder), one)
+        recorder.save()
+        player = wasgi.testing.Cassette(tmp_path / "cassette.json")
+        assert asked(app(outgoing=player), other).text == "ErrorCode::DestinationNotFound"
+
+    @pytest.mark.parametrize(("one", "other"), [pair for pair in SAME if "/." not in pair[0]])
+    def test_equivalent_urls_are_one_to_a_route_and_to_a_policy(self, app: AppMaker, one: str, other: str) -> None:
+        for rule, url in ((one, other), (other, one)):
+            rule = rule.partition("?")[0].partition("#")[0]
+            assert asked(app(outgoing=route({rule: path_of})), url).status == 200
+            denying = wasgi.Network(["*"], deny=[rule])
+            assert asked(app(outgoing=denying), url).text == "ErrorCode::HttpRequestDenied"
