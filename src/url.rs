@@ -191,7 +191,7 @@ pub fn octet(piece: &str) -> Option<u8> {
 
 fn build(scheme: &str, authority: &str, target: String) -> Result<Uri, String> {
     if !is_scheme(scheme) {
-        return Err("its scheme is none: letters, and after the first one digits, `+`, `-` and `.`".into());
+        return Err("its scheme must begin with a letter, and have but letters, digits, `+`, `-` and `.`".into());
     }
     let authority = decoded(authority)?;
     split(&authority)?;

@@ -14,18 +14,24 @@ from urllib.parse import quote, unquote_to_bytes
 import httpx
 import httpx2
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 import wasgi
 import wasgi.testing
+from wasgi import errors
+from wasgi._wasgi import _normal_url
 from wasgi.outgoing import asgi, call, route, wsgi
 
 from .asgi_driver import Server, http_scope
 from .asgi_driver import get as served
-from .conftest import AppMaker, get
+from .conftest import PROBE, AppMaker, get
 from .peers import HELLO, Peer, answers, ask, head_of
+from .test_roundtrips import ALWAYS
 from .test_wsgi import call as wsgi_call
 from .test_wsgi import environ
 
+PROBE_COMPONENT = wasgi.Component(PROBE)
 IN_A_PATH = "/!$&'()*+,;=:@~"
 # what is no port: a sign, a letter, more than 16 bits
 NO_PORTS = ["99999", "65616", "65536", "abc", "80x", "-1", "+80", "0x50", "8 0", "80:80", "18446744073709551696"]
@@ -66,12 +72,12 @@ class TestPort:
             return wasgi.Response()
 
         for outgoing in (upstream, route({rule: upstream}), wasgi.Network([rule], allow_private=True)):
-            with pytest.raises(wasgi.errors.HttpRequestUriInvalid):
+            with pytest.raises(errors.HttpRequestUriInvalid):
                 ask(app(outgoing=outgoing), f"http://localhost:{port}/")
         assert asked == []
 
     def test_it_is_said_what_is_wrong(self, app: AppMaker, caplog: pytest.LogCaptureFixture) -> None:
-        with caplog.at_level(logging.INFO), pytest.raises(wasgi.errors.HttpRequestUriInvalid):
+        with caplog.at_level(logging.INFO), pytest.raises(errors.HttpRequestUriInvalid):
             ask(app(outgoing=path_of), "http://localhost:99999/")
         assert any("its port is no number up to 65535" in message for message in caplog.messages)
 
@@ -83,7 +89,7 @@ class TestPort:
 
     def test_a_port_that_is_empty_is_connected_to_as_the_schemes_own(self, app: AppMaker) -> None:
         """Port 80 of an address that answers nobody: the policy has let it pass, and read it so."""
-        with pytest.raises(wasgi.errors.DestinationIpProhibited):
+        with pytest.raises(errors.DestinationIpProhibited):
             ask(app(outgoing=wasgi.Network(["http://*:80"])), "http://127.0.0.1:/")
 
 
@@ -495,3 +501,140 @@ class TestSame:
             assert asked(app(outgoing=route({rule: path_of})), url).status == 200
             denying = wasgi.Network(["*"], deny=[rule])
             assert asked(app(outgoing=denying), url).text == "ErrorCode::HttpRequestDenied"
+
+
+@pytest.mark.parametrize(
+    ("url", "server"),
+    [
+        ("http://a/", ("a", 80)),
+        ("https://a/", ("a", 443)),
+        ("http://a:/", ("a", 80)),
+        ("https://a:0443/", ("a", 443)),
+        ("http://a:8080/", ("a", 8080)),
+        ("http://[::1]/", ("::1", 80)),
+        ("http://[::1]:81/", ("::1", 81)),
+        ("http://[::1]:/", ("::1", 80)),
+    ],
+)
+def test_an_application_is_told_the_address_that_it_plays(app: AppMaker, url: str, server: tuple[str, int]) -> None:
+    scopes: list[Any] = []
+    environs: list[Any] = []
+
+    async def play(scope: Any, receive: Any, send: Any) -> None:
+        scopes.append(scope)
+        await _asgi(scope, receive, send)
+
+    def play_wsgi(environ: Any, start: Any) -> list[bytes]:
+        environs.append(environ)
+        return _wsgi(environ, start)
+
+    assert ask(app(outgoing=asgi(play, lifespan="off")), url).status == 200
+    assert ask(app(outgoing=wsgi(play_wsgi)), url).status == 200
+    assert scopes[0]["server"] == server
+    assert (environs[0]["SERVER_NAME"], environs[0]["SERVER_PORT"]) == (server[0], str(server[1]))
+
+
+@pytest.mark.parametrize("method", ["get", "Patch", "X-!#$%&'*+.^_`|~09"])
+def test_methods_stay_as_they_are(app: AppMaker, method: str) -> None:
+    """RFC 9110, 9.1: they are case-sensitive."""
+    methods: list[str] = []
+
+    def function(request: wasgi.Request) -> wasgi.Response:
+        methods.append(request.method)
+        return wasgi.Response()
+
+    async def asgi_app(scope: Any, receive: Any, send: Any) -> None:
+        methods.append(scope["method"])
+        await _asgi(scope, receive, send)
+
+    def wsgi_app(environ: Any, start: Any) -> list[bytes]:
+        methods.append(environ["REQUEST_METHOD"])
+        return _wsgi(environ, start)
+
+    def behave(connection: socket.socket) -> None:
+        methods.append(head_of(connection).decode().split(" ")[0])
+        connection.sendall(b"HTTP/1.1 200 OK\r\nconnection: close\r\ncontent-length: 0\r\n\r\n")
+
+    with Peer(behave) as peer:
+        upstreams = [
+            function,
+            asgi(asgi_app, lifespan="off"),
+            wsgi(wsgi_app),
+            wasgi.outgoing.httpx(httpx.Client()),
+            wasgi.outgoing.httpx(httpx2.HTTPTransport()),
+            wasgi.Network([peer.url]),
+        ]
+        for upstream in upstreams:
+            answer = parts(app(outgoing=upstream), scheme="http", authority=peer.authority, method=method)
+            assert answer.status == 200
+    assert methods == [method] * len(upstreams)
+
+
+PARTS = st.text(st.sampled_from("aZ0:[]%4fv.@/?#\\-_~!é+ *&=1"), max_size=12)
+
+
+@ALWAYS
+@given(PARTS, PARTS, st.sampled_from(["http", "https", "HTTP"]))
+def test_what_a_guest_may_ask_for_is_a_url(authority: str, target: str, scheme: str) -> None:
+    """The very one that `wasgi.Request` takes, with a host and a port."""
+    urls: list[str] = []
+
+    def upstream(request: wasgi.Request) -> wasgi.Response:
+        urls.append(request.url)
+        return wasgi.Response(body=request.url)
+
+    made = wasgi.App(PROBE_COMPONENT, outgoing=upstream)
+    answer = parts(made, scheme=scheme, authority=authority, target=target)
+    for url in urls:
+        again = wasgi.Request("GET", url)
+        assert again.url == url == answer.text
+        assert again._address()[0]
+        assert _normal_url(_normal_url(url)) == _normal_url(url)
+
+
+@ALWAYS
+@given(PARTS, PARTS)
+def test_a_url_that_is_read_is_read_the_same_again(authority: str, target: str) -> None:
+    try:
+        made = wasgi.Request("GET", f"http://{authority}/{target}")
+    except ValueError:
+        return
+    assert wasgi.Request("GET", made.url).url == made.url
+    assert _normal_url(made.url) == _normal_url(f"http://{authority}/{target}")
+
+
+class TestTexts:
+    """That cross from Python to a guest."""
+
+    @pytest.mark.parametrize("raised", [errors.InternalError("a\udcffb"), errors.DnsError("a\udcffb")])
+    def test_what_is_no_unicode_is_replaced(self, app: AppMaker, raised: errors.ErrorCode) -> None:
+        """`os.fsdecode` gives such texts, and the messages of an operating system's errors have them."""
+
+        def upstream(request: wasgi.Request) -> wasgi.Response:
+            raise raised
+
+        answer = app(outgoing=upstream).handle(get("/fetch?url=http://a/"))
+        assert re.search(rf"{type(raised).__name__}\(.*Some\(\"a\ufffd+b\"\)", answer.text)
+
+    @pytest.mark.parametrize("status", ["2_00 OK", "+200 OK", "\uff12\uff10\uff10 OK", "20 OK", "2000 OK", "OK", ""])
+    def test_a_status_that_is_none_is_a_failure(self, app: AppMaker, status: str) -> None:
+        def application(environ: Any, start: Any) -> list[bytes]:
+            start(status, [])
+            return [b""]
+
+        assert parts(app(outgoing=wsgi(application)), authority="a").text == (
+            'ErrorCode::InternalError(Some("ValueError"))'
+        )
+
+    def test_an_a_label_that_is_none_is_no_url_to_a_client(self, app: AppMaker) -> None:
+        upstream = wasgi.outgoing.httpx(httpx.MockTransport(lambda _: httpx.Response(200)))
+        assert parts(app(outgoing=upstream), authority="xn--zz").text == "ErrorCode::HttpRequestUriInvalid"
+
+
+@pytest.mark.parametrize("port", ["99999", "65616", "+80"])
+def test_a_proxys_port_that_is_none_is_refused(port: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    with pytest.raises(ValueError, match="port is no number"):
+        wasgi.Network(["*"], proxy=f"http://localhost:{port}")
+    monkeypatch.setenv("http_proxy", f"http://user:word@localhost:{port}")
+    with pytest.raises(ValueError, match="port is no number"):
+        wasgi.Network(["*"], trust_env=True)

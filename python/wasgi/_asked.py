@@ -1,7 +1,7 @@
 """What a component has asked, as a test looks at it, and whether it is what a test wants.
 
-Requests are compared as wasi:http has them (fields that stand several times), which the mocks of client libraries cannot:
-theirs see a client's own request objects. URLs are compared as policies and routes compare them.
+Requests are compared as wasi:http has them (fields that stand several times), which the mocks of client libraries
+cannot: theirs see a client's own request objects. URLs are compared as those of policies and routes are.
 """
 
 from __future__ import annotations

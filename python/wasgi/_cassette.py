@@ -110,9 +110,9 @@ class Cassette:
 
     A cassette is a file of JSON: the requests that were sent, what each was answered with, and the guest's world (the
     time of the recording, and a seed). It is recorded if there is no such file, and written by `save`. Played back, a
-    request is answered with what the first of the same requests was, that has not been played yet; one that was not
-    recorded is `DestinationNotFound` for the component, and a complaint. Bodies are recorded whole; how they were cut
-    into chunks is not.
+    request is answered with what the first of the same requests was, that has not been played yet, however its URL is
+    spelt (RFC 3986, 6.2.2 and 6.2.3); one that was not recorded is `DestinationNotFound` for the component, and a
+    complaint. Bodies are recorded whole; how they were cut into chunks is not.
 
     Secrets are not written down: something else stands for each, the same wherever it stands, in the form that it had.
     A scheme, the names and attributes of cookies, JSON and its numbers, a UUID and a JWT stay what they were, so that a
