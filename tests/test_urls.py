@@ -22,6 +22,7 @@ import wasgi.testing
 from wasgi import errors
 from wasgi._wasgi import _normal_url
 from wasgi.outgoing import asgi, call, route, wsgi
+from wasgi.wsgi import request_of
 
 from .asgi_driver import Server, http_scope
 from .asgi_driver import get as served
@@ -248,6 +249,22 @@ class TestServed:
         assert authority_in(answer.body) == "real:81"
         assert 'path: Some("/inspect?a")' in answer.body.decode()
         assert "x-forwarded-host: real:81" in answer.body.decode()
+
+    @pytest.mark.parametrize("name", ["RAW_URI", "REQUEST_URI"])
+    def test_a_wsgi_server_tells_an_absolute_form_beside_the_path(self, app: AppMaker, name: str) -> None:
+        for raw, path, seen in (
+            ("http://real:81/inspect?a", "/inspect", "/inspect?a"),
+            ("HTTP://real:81/inspect/%2F?a", "/inspect//", "/inspect/%2F?a"),
+            ("http://real:81?a", "/", "/?a"),
+            ("http://real:81", "", "/?a"),
+        ):
+            given = environ(path, HTTP_HOST="other", QUERY_STRING="a", **{name: raw})
+            request = request_of(app(), given)
+            assert request.url == f"http://real:81{seen}"
+        given = environ("/x", HTTP_HOST="other", **{name: "http://real:81/y"})
+        assert request_of(app(), given).url == "http://other/x"  # middleware has changed the path
+        given = environ("/x://y/z", HTTP_HOST="other", **{name: "/x://y/z"})
+        assert request_of(app(), given).url == "http://other/x://y/z"
 
     async def test_a_request_for_all_of_a_server_has_a_url_that_is_one(self, app: AppMaker) -> None:
         """RFC 9112, 3.3: its path is empty."""
@@ -568,6 +585,47 @@ def test_methods_stay_as_they_are(app: AppMaker, method: str) -> None:
             answer = parts(app(outgoing=upstream), scheme="http", authority=peer.authority, method=method)
             assert answer.status == 200
     assert methods == [method] * len(upstreams)
+
+
+@pytest.mark.parametrize("value", ["plain", "é", "日本", "a\tb", '"q, z"; x=y', "\x80\xff"])
+def test_the_bytes_of_a_field_stay_as_they_are(app: AppMaker, value: str) -> None:
+    """Both ways, through each upstream: of what is not ASCII nobody says what it means (RFC 9110, 5.5)."""
+    raw = value.encode()
+    asked: list[bytes] = []
+
+    def function(request: wasgi.Request) -> wasgi.Response:
+        asked.extend(value for name, value in request.headers.raw if name == b"x-field")
+        return wasgi.Response(headers=[(b"x-field", asked[-1])])
+
+    async def asgi_app(scope: Any, receive: Any, send: Any) -> None:
+        asked.extend(value for name, value in scope["headers"] if name == b"x-field")
+        await send({"type": "http.response.start", "status": 200, "headers": [(b"X-Field", asked[-1])]})
+        await send({"type": "http.response.body"})
+
+    def wsgi_app(environ: Any, start: Any) -> list[bytes]:
+        asked.append(environ["HTTP_X_FIELD"].encode("latin-1"))
+        start("200 OK", [("X-Field", environ["HTTP_X_FIELD"])])
+        return []
+
+    def behave(connection: socket.socket) -> None:
+        lines = head_of(connection).split(b"\r\n")
+        asked.extend(line[8:].strip() for line in lines if line.lower().startswith(b"x-field:"))
+        head = b"HTTP/1.1 200 \xe9\r\nconnection: close\r\ncontent-length: 0\r\nx-field: "
+        connection.sendall(head + asked[-1] + b"\r\n\r\n")
+
+    with Peer(behave) as peer:
+        upstreams = [
+            function,
+            asgi(asgi_app, lifespan="off"),
+            wsgi(wsgi_app),
+            wasgi.outgoing.httpx(httpx.Client()),
+            wasgi.outgoing.httpx(httpx2.Client()),
+            wasgi.Network([peer.url]),
+        ]
+        for upstream in upstreams:
+            response = ask(app(outgoing=upstream), peer.url, header=f"x-field:{value}")
+            assert [value for name, value in response.headers.raw if name == b"x-field"] == [raw]
+    assert asked == [raw] * len(upstreams)
 
 
 PARTS = st.text(st.sampled_from("aZ0:[]%4fv.@/?#\\-_~!é+ *&=1"), max_size=12)
