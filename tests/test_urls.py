@@ -258,13 +258,12 @@ class TestServed:
             ("http://real:81?a", "/", "/?a"),
             ("http://real:81", "", "/?a"),
         ):
-            given = environ(path, HTTP_HOST="other", QUERY_STRING="a", **{name: raw})
-            request = request_of(app(), given)
-            assert request.url == f"http://real:81{seen}"
-        given = environ("/x", HTTP_HOST="other", **{name: "http://real:81/y"})
-        assert request_of(app(), given).url == "http://other/x"  # middleware has changed the path
-        given = environ("/x://y/z", HTTP_HOST="other", **{name: "/x://y/z"})
-        assert request_of(app(), given).url == "http://other/x://y/z"
+            given = environ(path, HTTP_HOST="other", QUERY_STRING="a")
+            assert request_of(app(), given | {name: raw}).url == f"http://real:81{seen}"
+        # middleware has changed the path
+        assert request_of(app(), environ("/x", HTTP_HOST="other") | {name: "http://real:81/y"}).url == "http://other/x"
+        given = environ("/x://y/z", HTTP_HOST="other")
+        assert request_of(app(), given | {name: "/x://y/z"}).url == "http://other/x://y/z"
 
     async def test_a_request_for_all_of_a_server_has_a_url_that_is_one(self, app: AppMaker) -> None:
         """RFC 9112, 3.3: its path is empty."""

@@ -45,6 +45,7 @@ __all__ = [
     "Timeouts",
     "World",
     "_after_fork",
+    "_normal_url",
     "_outline",
     "_request_of_server",
     "_restore_component",
