@@ -122,12 +122,23 @@ pub fn at_port(authority: &str) -> (&str, &str) {
     }
 }
 
-/// RFC 3986, 3.2.2, without percent-encoded octets.
+/// RFC 3986, 3.2.2, without percent-encoded octets in a name.
 pub fn is_host(host: &str) -> bool {
     match host.strip_prefix('[').and_then(|rest| rest.strip_suffix(']')) {
-        Some(address) => address.parse::<Ipv6Addr>().is_ok() || is_future(address),
+        Some(address) => is_ipv6(address) || is_future(address),
         None => !host.is_empty() && host.bytes().all(is_of_name),
     }
+}
+
+/// With a zone, too (RFC 6874): one's own, of which no policy says anything, so that a `Network` reaches none.
+fn is_ipv6(address: &str) -> bool {
+    let (address, zone) = address.split_once("%25").map_or((address, None), |(address, zone)| (address, Some(zone)));
+    let is_zone = |zone: &str| !zone.is_empty() && octets(zone).is_some() && zone.bytes().all(of_zone);
+    address.parse::<Ipv6Addr>().is_ok() && zone.is_none_or(is_zone)
+}
+
+fn of_zone(byte: u8) -> bool {
+    is_unreserved(byte) || byte == b'%'
 }
 
 /// `IPvFuture`.
@@ -154,7 +165,8 @@ pub fn is_unreserved(byte: u8) -> bool {
 /// same name (RFC 3986, 6.2.2.2), and one that is not ASCII is resolved by IDNA (3.2.2).
 pub fn decoded(authority: &str) -> Result<Cow<'_, str>, String> {
     let (host, port) = at_port(authority);
-    if !host.contains('%') || authority.contains('@') {
+    // that of a zone stays
+    if !host.contains('%') || host.starts_with('[') || authority.contains('@') {
         return Ok(Cow::Borrowed(authority));
     }
     let wrong = || "its host is neither a name nor an address".to_owned();
@@ -248,6 +260,7 @@ mod tests {
             ("[::1]:1", "[::1]", Some(1)),
             ("[::ffff:1.2.3.4]", "[::ffff:1.2.3.4]", None),
             ("[vF.x:y]", "[vF.x:y]", None),
+            ("[fe80::1%25eth0]:80", "[fe80::1%25eth0]", Some(80)),
             ("999.999.999.999", "999.999.999.999", None),
             ("a_b.-~!$&'()*+,;=", "a_b.-~!$&'()*+,;=", None),
         ] {
@@ -275,7 +288,10 @@ mod tests {
             "[]",
             "[a]",
             "[1.2.3.4]",
-            "[::1%25lo]",
+            "[::1%25]",
+            "[::1%lo]",
+            "[::1%25a%]",
+            "[::1%25a:b]",
             "[v.a]",
             "[v1.]",
             "[vg.a]",

@@ -43,7 +43,7 @@ NO_HOSTS = [
     "a[::1]",
     "[1.2.3.4]",
     "[a]",
-    "[::1%25lo]",
+    "[::1%25]",
     "a:b",
     "user@a",
     "user:word@a",
@@ -124,6 +124,7 @@ class TestHost:
             ("a!$&'()*+,;=~-.b", "a!$&'()*+,;=~-.b"),
             ("[2001:DB8::1]:81", "[2001:DB8::1]:81"),
             ("[v1.a:b]", "[v1.a:b]"),
+            ("[fe80::1%25eth0]:81", "[fe80::1%25eth0]:81"),
             ("EXAMPLE.com", "EXAMPLE.com"),
             ("example.com.", "example.com."),
         ],
@@ -135,6 +136,8 @@ class TestHost:
     def test_an_encoded_host_is_the_one_that_the_policy_sees(self, app: AppMaker) -> None:
         network = wasgi.Network(["*"], deny=["secret.test"])
         assert parts(app(outgoing=network), authority="s%65cret.test").text == "ErrorCode::HttpRequestDenied"
+        network = wasgi.Network(["*"], allow_private=True)
+        assert parts(app(outgoing=network), authority="[::1%25lo]").text == "ErrorCode::HttpRequestDenied"
         network = wasgi.Network(["*"])
         assert parts(app(outgoing=network), authority="%31%32%37.0.0.1").text == "ErrorCode::DestinationIpProhibited"
 
@@ -186,6 +189,7 @@ HOSTS = [
     (b"[::1]:", "[::1]:"),
     (b"[v1.fe80:a+en1]", "[v1.fe80:a+en1]"),
     (b"[V7.x]:80", "[V7.x]:80"),
+    (b"[fe80::1%25eth0]:80", "[fe80::1%25eth0]:80"),  # RFC 6874
     (b"x" * 300, "x" * 300),
 ]
 # and as they do not
