@@ -213,7 +213,5 @@ def told(error: BaseException) -> str:
     return f"{type(error).__name__}: {first}" if first else type(error).__name__
 
 
-
-
 def _short(content: bytes) -> str:
     return repr(content) if len(content) <= 200 else f"{content[:200]!r}… ({len(content)} bytes)"
