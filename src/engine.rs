@@ -91,7 +91,8 @@ impl Linked {
         wasmtime_wasi::p2::add_to_linker_async(&mut linker)?;
         wasmtime_wasi_http::p2::add_only_http_to_linker_async(&mut linker)?;
         crate::host::mend_http_error_code(&mut linker)?;
-        crate::host::bound_requests(&mut linker)?;
+        crate::guest_request::bound_requests(&mut linker)?;
+        crate::guest_request::check_requests(&mut linker)?;
         crate::staged::stage_timers(&mut linker)?;
         Ok(Self { engine, linker })
     }

@@ -14,12 +14,14 @@ mod failure;
 pub mod fields;
 mod flow;
 pub mod gate;
+mod guest_request;
 pub mod host;
 mod idle;
 pub mod incoming;
 pub mod instance;
 pub mod limits;
 pub mod network;
+mod normal;
 pub mod outgoing;
 pub mod outline;
 pub mod owner;
@@ -75,7 +77,7 @@ mod _wasgi {
     #[pymodule_export]
     use crate::py::report::PyReport;
     #[pymodule_export]
-    use crate::py::request::{PyRequest, PyTimeouts};
+    use crate::py::request::{_normal_url, PyRequest, PyTimeouts};
     #[pymodule_export]
     use crate::py::response::PyResponse;
     #[pymodule_export]

@@ -333,10 +333,10 @@ fn late() -> ErrorCode {
     ErrorCode::plain("HTTP-response-timeout")
 }
 
-/// RFC 9110, 7.2: the port only if it is not the scheme's own.
+/// RFC 9110, 7.2: the port only if there is one that is not the scheme's own.
 fn host_of(uri: &Uri) -> Option<HeaderValue> {
     let (authority, host) = (uri.authority()?, uri.host()?);
-    let is_implied = uri.port_u16().is_some_and(|port| uri.scheme_str().and_then(implied_port) == Some(port));
+    let is_implied = uri.port_u16().is_none_or(|port| uri.scheme_str().and_then(implied_port) == Some(port));
     HeaderValue::from_str(if is_implied { host } else { authority.as_str() }).ok()
 }
 

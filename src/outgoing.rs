@@ -71,6 +71,11 @@ impl Hooks {
         self.exchange.world()
     }
 
+    /// A line of the host's own about this guest.
+    pub fn note(&self, text: String) {
+        self.exchange.stdio().note(text);
+    }
+
     /// Counts one more request, if it may be sent.
     fn count(&self) -> Result<UnderWay, HostError> {
         let before = self.exchange.count_outgoing();

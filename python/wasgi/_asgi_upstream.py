@@ -17,14 +17,6 @@ _log = logging.getLogger("wasgi.outgoing")
 _VERSIONS = {"version": "3.0", "spec_version": "2.4"}
 
 
-def address(request: Request) -> tuple[str, int]:
-    """The host and the port that a request is for: what its server would call its own."""
-    host, _, port = request.authority.rpartition(":")
-    if not port.isdigit():  # it has none, or is the end of an address of IPv6
-        host, port = request.authority, "443" if request.scheme == "https" else "80"
-    return host.strip("[]"), int(port)
-
-
 # How much of an answer lies ready for a guest that does not read yet, as it would in the buffers of a connection.
 _AHEAD = 64 << 10
 
@@ -181,7 +173,7 @@ class _Exchange:
             "root_path": "",
             "headers": [(b"host", request.authority.encode("ascii")), *request.headers.raw],
             "client": None,
-            "server": address(request),
+            "server": request._address(),
             "state": self.state,
         }
 

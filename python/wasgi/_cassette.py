@@ -28,7 +28,7 @@ from wasgi._redaction import (
     stand_ins,
     unpacked,
 )
-from wasgi._wasgi import Request, Response, World
+from wasgi._wasgi import Request, Response, World, _normal_url
 from wasgi.headers import Headers
 
 if TYPE_CHECKING:
@@ -104,14 +104,20 @@ def _pairs(fields: list[list[str]] | None) -> Any:
     return None if fields is None else [(name, value) for name, value in fields]
 
 
+def _same(one: Message, other: Message) -> bool:
+    """Whether two requests are the same, however their URLs are spelt (RFC 3986, 6.2.2 and 6.2.3)."""
+    first, second = (dataclasses.replace(message, url=_normal_url(message.url)) for message in (one, other))
+    return first == second
+
+
 class Cassette:
     """Records what an upstream answers, and plays it back: for ``App(outgoing=..., world=cassette.world)``.
 
     A cassette is a file of JSON: the requests that were sent, what each was answered with, and the guest's world (the
     time of the recording, and a seed). It is recorded if there is no such file, and written by `save`. Played back, a
-    request is answered with what the first of the same requests was, that has not been played yet; one that was not
-    recorded is `DestinationNotFound` for the component, and a complaint. Bodies are recorded whole; how they were cut
-    into chunks is not.
+    request is answered with what the first of the same requests was, that has not been played yet, however its URL is
+    spelt (RFC 3986, 6.2.2 and 6.2.3); one that was not recorded is `DestinationNotFound` for the component, and a
+    complaint. Bodies are recorded whole; how they were cut into chunks is not.
 
     Secrets are not written down: something else stands for each, the same wherever it stands, in the form that it had.
     A scheme, the names and attributes of cookies, JSON and its numbers, a UUID and a JWT stay what they were, so that a

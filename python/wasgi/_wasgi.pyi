@@ -45,6 +45,7 @@ __all__ = [
     "Timeouts",
     "World",
     "_after_fork",
+    "_normal_url",
     "_outline",
     "_request_of_server",
     "_restore_component",
@@ -525,14 +526,15 @@ class Request:
 
     Args:
         method: Any token (RFC 9110, 9.1), as it is: methods are case-sensitive.
-        url: Absolute. Characters that no URL holds are percent-encoded in its path and query; a fragment is left out.
+        url: Absolute. Characters that no URL holds are percent-encoded in its path and query, and a host that is
+            percent-encoded is decoded; a fragment is left out.
         headers: A mapping or pairs. ``host`` and hop-by-hop fields do not reach a guest: the URL names the host.
         body: Bytes, str (as UTF-8), a file, an iterable or async iterable of bytes, or another message, whose body
             moves over. A body of known length gets a ``content-length``, unless there is one.
         trailers: Fields after the body.
 
     Raises:
-        ValueError: A URL without a host, a method or a header that is not valid.
+        ValueError: A URL without a host or with a port that is none, a method or a header that is not valid.
         TypeError: A body or headers of another type.
     """
 
@@ -569,8 +571,10 @@ class Request:
     def trailers(self) -> Headers | None:
         """The fields after the body: of one that a guest sends, known when its body has ended."""
     def _discard_rest(self) -> None: ...
+    def _address(self) -> tuple[str, int]: ...
     def _follow(self, other: Request) -> None: ...
     def _pause(self, seconds: float) -> Coroutine[Any, Any, None] | None: ...
+    def _target(self) -> str: ...
     @property
     def timeouts(self) -> Timeouts:
         """What the guest allows its outgoing request; it is enforced."""
@@ -806,6 +810,7 @@ class FeedHandle:
     def next(self) -> None: ...
 
 def _after_fork() -> None: ...
+def _normal_url(url: str, *, glob: bool = False) -> str: ...
 def _request_of_server(
     method: str,
     scheme: str,
