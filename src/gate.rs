@@ -1,5 +1,6 @@
 //! Who may begin an exchange of an app, who waits for a place, and how an app closes.
 
+use std::any::Any;
 use std::collections::HashMap;
 use std::pin::Pin;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
@@ -7,9 +8,10 @@ use std::sync::{Arc, Mutex, Weak};
 use std::task::{Context, Poll};
 use std::time::Duration;
 
-use tokio::sync::{Notify, OwnedSemaphorePermit, Semaphore};
+use tokio::sync::{Notify, OwnedSemaphorePermit, Semaphore, TryAcquireError};
 use tokio::task::JoinHandle;
 
+use crate::component::Component;
 use crate::engine::World;
 use crate::error::Error;
 use crate::idle::Idle;
@@ -42,13 +44,13 @@ struct Roster {
 }
 
 impl Gate {
-    pub fn new(world: &'static World, limits: &Limits, reuse: Option<Reuse>) -> Arc<Self> {
+    pub fn new(world: &'static World, limits: &Limits, reuse: Option<Reuse>, component: &Component) -> Arc<Self> {
         Arc::new(Self {
             generation: world.generation,
             world,
             places: limits.concurrency.map(|most| Arc::new(Semaphore::new(most.min(Semaphore::MAX_PERMITS)))),
             limits: *limits,
-            idle: reuse.map(|reuse| Idle::new(world, reuse)),
+            idle: reuse.map(|reuse| Idle::new(world, reuse, component.reusable.clone())),
             queued: AtomicUsize::new(0),
             live: AtomicUsize::new(0),
             emptied: Notify::new(),
@@ -61,8 +63,10 @@ impl Gate {
     pub fn admit(self: &Arc<Self>) -> Result<Admission, Error> {
         let Some(places) = &self.places else { return Ok(Admission::Permit(Permit::new(self, None))) };
         // whoever waits already comes first: the semaphore is fair, and has none to give while there is a queue
-        if let Ok(place) = places.clone().try_acquire_owned() {
-            return Ok(Admission::Permit(Permit::new(self, Some(place))));
+        match places.clone().try_acquire_owned() {
+            Ok(place) => return Ok(Admission::Permit(Permit::new(self, Some(place)))),
+            Err(TryAcquireError::Closed) => return Err(Error::Closed),
+            Err(TryAcquireError::NoPermits) => {}
         }
         let most = self.limits.concurrency.unwrap_or(usize::MAX);
         let Some(queued) = InQueue::join(self) else {
@@ -197,17 +201,29 @@ pub struct Permit {
     pub(crate) gate: Arc<Gate>,
     pub(crate) number: u64,
     place: Option<OwnedSemaphorePermit>,
+    witness: Option<Witness>,
 }
+
+/// What is dropped when nothing is left of an exchange, before the app counts it as ended.
+pub type Witness = Arc<dyn Any + Send + Sync>;
 
 impl Permit {
     fn new(gate: &Arc<Gate>, place: Option<OwnedSemaphorePermit>) -> Self {
         gate.live.fetch_add(1, Ordering::SeqCst);
-        Self { gate: gate.clone(), number: gate.next.fetch_add(1, Ordering::Relaxed), place }
+        Self { gate: gate.clone(), number: gate.next.fetch_add(1, Ordering::Relaxed), place, witness: None }
+    }
+}
+
+impl Permit {
+    /// From now on the exchange has a witness.
+    pub fn is_seen_by(&mut self, witness: Witness) {
+        self.witness = Some(witness);
     }
 }
 
 impl Drop for Permit {
     fn drop(&mut self) {
+        drop(self.witness.take());
         lock(&self.gate.roster).guests.remove(&self.number);
         drop(self.place.take());
         if self.gate.live.fetch_sub(1, Ordering::SeqCst) == 1 {

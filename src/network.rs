@@ -123,7 +123,9 @@ impl Upstream for Network {
         let target = match self.policy.check(&parts) {
             Ok(target) => target,
             Err(rule) => {
-                notes.note(format!("{} {} was denied: {rule}", parts.method, parts.uri));
+                notes.refused(&parts.uri, &format!("was denied: {rule}"), |origin| {
+                    rule.contains("`allow`").then(|| format!("`Network(allow=[..., \"{origin}\"])`"))
+                });
                 return Box::pin(async { Err(ErrorCode::denied()) });
             }
         };

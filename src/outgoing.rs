@@ -176,6 +176,9 @@ impl Hooks {
         let length = fields::announced_length(request.headers());
         let request = request.map(|body| GuestBody::of_request(body, length, self.exchange.observe()));
         let Some(upstream) = &self.upstream else {
+            self.exchange.stdio().refused(request.uri(), "was denied: its app has no upstream", |origin| {
+                Some(format!("`App(..., outgoing=wasgi.Network(allow=[\"{origin}\"]))`, or a function that answers it"))
+            });
             return Box::new(async { Err(HostError::HttpRequestDenied) });
         };
         let under_way = match self.count() {

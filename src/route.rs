@@ -19,7 +19,12 @@ impl Upstream for Route {
     fn send(&self, request: http::Request<GuestBody>, timeouts: Timeouts, notes: &Arc<Stdio>) -> Answer {
         match self.table.find(request.uri()).and_then(|place| self.upstreams.get(place)) {
             Some(upstream) => upstream.send(request, timeouts, notes),
-            None => Box::pin(async { Err(ErrorCode::plain("destination-not-found")) }),
+            None => {
+                notes.refused(request.uri(), "has no route", |origin| {
+                    Some(format!("`route({{..., \"{origin}\": upstream}})`, or `\"*\"` for all others"))
+                });
+                Box::pin(async { Err(ErrorCode::plain("destination-not-found")) })
+            }
         }
     }
 }

@@ -39,7 +39,13 @@ from typing import ClassVar
 
 
 class WasgiError(Exception):
-    """The root: whatever this package raises of its own."""
+    """The root: whatever this package raises of its own.
+
+    Attributes:
+        exchange: The number of the exchange that it ended, as in `Report.exchange` and log records; None if it ended none.
+    """
+
+    exchange: int | None = None
 
 
 class ComponentError(WasgiError):

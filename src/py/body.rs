@@ -334,7 +334,7 @@ impl PyBody {
             drop(content);
         });
         if let Some(output) = &self.output {
-            output.try_deliver(py);
+            output.show(py);
         }
     }
 

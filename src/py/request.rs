@@ -88,6 +88,10 @@ impl PyRequest {
         self.timeouts
     }
 
+    pub fn http_method(&self) -> &Method {
+        &self.method
+    }
+
     pub fn uri(&self) -> &Uri {
         &self.uri
     }
