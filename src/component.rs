@@ -1,6 +1,6 @@
 //! Loading: is it a component, which WASI does it speak, does it find here what it imports.
 
-use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
@@ -18,8 +18,6 @@ pub struct Component {
     pub outline: Outline,
     /// SHA-256 of its binary form, in hexadecimal.
     pub digest: String,
-    /// Whether its instances can have more than one exchange, as far as is known.
-    pub(crate) reusable: Arc<AtomicBool>,
     first: Slot,
 }
 

@@ -3,7 +3,7 @@
 use std::any::Any;
 use std::collections::HashMap;
 use std::pin::Pin;
-use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, Weak};
 use std::task::{Context, Poll};
 use std::time::Duration;
@@ -11,7 +11,6 @@ use std::time::Duration;
 use tokio::sync::{Notify, OwnedSemaphorePermit, Semaphore, TryAcquireError};
 use tokio::task::JoinHandle;
 
-use crate::component::Component;
 use crate::engine::World;
 use crate::error::Error;
 use crate::idle::Idle;
@@ -44,13 +43,13 @@ struct Roster {
 }
 
 impl Gate {
-    pub fn new(world: &'static World, limits: &Limits, reuse: Option<Reuse>, component: &Component) -> Arc<Self> {
+    pub fn new(world: &'static World, limits: &Limits, reuse: Option<Reuse>, reusable: &Arc<AtomicBool>) -> Arc<Self> {
         Arc::new(Self {
             generation: world.generation,
             world,
             places: limits.concurrency.map(|most| Arc::new(Semaphore::new(most.min(Semaphore::MAX_PERMITS)))),
             limits: *limits,
-            idle: reuse.map(|reuse| Idle::new(world, reuse, component.reusable.clone())),
+            idle: reuse.map(|reuse| Idle::new(world, reuse, reusable.clone())),
             queued: AtomicUsize::new(0),
             live: AtomicUsize::new(0),
             emptied: Notify::new(),
@@ -229,5 +228,41 @@ impl Drop for Permit {
         if self.gate.live.fetch_sub(1, Ordering::SeqCst) == 1 {
             self.gate.emptied.notify_waiters();
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use super::*;
+
+    fn gate(concurrency: usize, queue: usize) -> Arc<Gate> {
+        let limits = Limits { concurrency: Some(concurrency), queue, ..Limits::default() };
+        Gate::new(crate::engine::world().unwrap(), &limits, None, &Arc::new(AtomicBool::new(true)))
+    }
+
+    fn refusal(admitted: Result<Admission, Error>) -> Error {
+        match admitted {
+            Ok(_) => panic!("it was admitted"),
+            Err(error) => error,
+        }
+    }
+
+    /// Between the look whether an app is closed and this one it may have been.
+    #[test]
+    fn one_that_comes_to_a_closed_gate_is_told_that_it_is_closed() {
+        for (concurrency, queue) in [(1, 0), (1, 5), (2, 0)] {
+            let gate = gate(concurrency, queue);
+            let _permit = gate.admit().unwrap();
+            drop(gate.close());
+            assert!(matches!(refusal(gate.admit()), Error::Closed), "{concurrency} {queue}");
+        }
+    }
+
+    #[test]
+    fn one_that_finds_no_place_is_told_so() {
+        let gate = gate(1, 0);
+        let _permit = gate.admit().unwrap();
+        assert!(matches!(refusal(gate.admit()), Error::Overloaded(_)));
     }
 }

@@ -16,7 +16,7 @@ use crate::sync::lock;
 pub(crate) struct Idle {
     reuse: Reuse,
     world: &'static World,
-    /// Whether instances of this component can have more than one exchange, as far as is known.
+    /// Whether instances of this app can have more than one exchange, as far as is known.
     reusable: Arc<AtomicBool>,
     state: Mutex<State>,
 }
@@ -97,7 +97,7 @@ impl Idle {
     }
 
     /// An instance that had answered before has ended without an answer: guests of some toolchains can have one exchange only.
-    /// No instance of this component has another one. Returns whether that is new.
+    /// No instance of this app has another one. Returns whether that is new.
     pub fn stop_reusing(&self) -> bool {
         self.reusable.swap(false, Ordering::Relaxed)
     }

@@ -50,21 +50,31 @@ pub struct App {
     /// Whether instances have more than one exchange.
     pub reuse: Option<Reuse>,
     refusals: Arc<Refusals>,
+    /// Whether its instances can have more than one exchange, as far as is known.
+    reusable: Arc<AtomicBool>,
     closed: AtomicBool,
     gate: Mutex<Option<Arc<Gate>>>,
 }
 
 impl App {
     pub fn new(component: Arc<Component>, grants: Grants, limits: Limits, reuse: Option<Reuse>) -> Self {
-        let (refusals, closed, gate) = (Arc::default(), AtomicBool::new(false), Mutex::new(None));
-        Self { component, grants, limits, reuse, refusals, closed, gate }
+        Self {
+            component,
+            grants,
+            limits,
+            reuse,
+            refusals: Arc::default(),
+            reusable: Arc::new(AtomicBool::new(true)),
+            closed: AtomicBool::new(false),
+            gate: Mutex::new(None),
+        }
     }
 
     fn gate(&self, world: &'static World) -> Arc<Gate> {
         let mut gate = lock(&self.gate);
         match &*gate {
             Some(gate) if gate.generation == world.generation => gate.clone(),
-            _ => gate.insert(Gate::new(world, &self.limits, self.reuse, &self.component)).clone(),
+            _ => gate.insert(Gate::new(world, &self.limits, self.reuse, &self.reusable)).clone(),
         }
     }
 
@@ -406,7 +416,7 @@ async fn run(mut guest: Guest, request: Resource<HostIncomingRequest>, out: Reso
 }
 
 /// What is said when an instance had answered before, and then returned without an answer.
-const NOT_REUSABLE: &str = "`reuse` has no effect on this component any more: an instance that had answered before returned without \
+const NOT_REUSABLE: &str = "`reuse` has no effect on this app any more: an instance that had answered before returned without \
                             an answer (`NoResponseError`), as guests of some toolchains do at their second request; each \
                             request gets a fresh instance from now on";
 
