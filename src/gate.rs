@@ -237,7 +237,7 @@ mod tests {
     use super::*;
 
     fn gate(concurrency: usize, queue: usize) -> Arc<Gate> {
-        let limits = Limits { concurrency: Some(concurrency), queue, ..Limits::default() };
+        let limits = Limits { concurrency: Some(concurrency), queue, ..Limits::NONE };
         Gate::new(crate::engine::world().unwrap(), &limits, None, &Arc::new(AtomicBool::new(true)))
     }
 

@@ -1,6 +1,7 @@
 //! What is said of outgoing requests that were refused: where to, why, and what would allow it; the same not twice in a minute.
 
 use std::collections::HashMap;
+use std::hash::{DefaultHasher, Hash, Hasher};
 use std::sync::Mutex;
 use std::time::{Duration, Instant};
 
@@ -17,7 +18,18 @@ const LONGEST: usize = 300;
 
 /// Of one app.
 #[derive(Default)]
-pub(crate) struct Refusals(Mutex<HashMap<(String, String), Told>>);
+pub(crate) struct Refusals(Mutex<HashMap<u64, Told>>);
+
+/// A request that was refused.
+pub(crate) struct Refused<'a> {
+    pub uri: &'a Uri,
+    /// Why.
+    pub what: &'a str,
+    /// Whether another path might not have been: then it is told for each, though the path is not.
+    pub by_path: bool,
+    /// What would allow it, for an origin.
+    pub hint: &'a dyn Fn(&str) -> Option<String>,
+}
 
 struct Told {
     at: Instant,
@@ -27,11 +39,11 @@ struct Told {
 
 impl Refusals {
     /// The line to log, unless the like of it was logged lately.
-    pub fn told(&self, uri: &Uri, what: &str, hint: impl FnOnce(&str) -> Option<String>) -> Option<String> {
-        let origin = origin(uri);
+    pub fn told(&self, refused: &Refused<'_>) -> Option<String> {
+        let key = refused.key();
         let mut known = lock(&self.0);
         let now = Instant::now();
-        let again = match known.get_mut(&(origin.clone(), what.to_owned())) {
+        let again = match known.get_mut(&key) {
             Some(told) if now.duration_since(told.at) < QUIET => {
                 told.again += 1;
                 return None;
@@ -45,22 +57,25 @@ impl Refusals {
                 return None;
             }
         }
-        known.insert((origin.clone(), what.to_owned()), Told { at: now, again: 0 });
+        known.insert(key, Told { at: now, again: 0 });
         let more = if again > 0 { format!("; {again} more of them since this was last said") } else { String::new() };
-        Some(said(&origin, what, &more, hint(&origin)))
+        Some(refused.sentence(&more))
     }
 }
 
-/// The same without a memory.
-pub(crate) fn sentence(uri: &Uri, what: &str, hint: impl FnOnce(&str) -> Option<String>) -> String {
-    let origin = origin(uri);
-    said(&origin, what, "", hint(&origin))
-}
+impl Refused<'_> {
+    fn key(&self) -> u64 {
+        let mut hasher = DefaultHasher::new();
+        (origin(self.uri), self.what, self.by_path.then(|| self.uri.path())).hash(&mut hasher);
+        hasher.finish()
+    }
 
-fn said(origin: &str, what: &str, more: &str, hint: Option<String>) -> String {
-    let what: String = what.chars().take(LONGEST).collect();
-    let hint = hint.map_or_else(String::new, |hint| format!("; hint: {hint}"));
-    format!("an outgoing request to `{origin}` {what}{more}{hint}")
+    pub fn sentence(&self, more: &str) -> String {
+        let origin = origin(self.uri);
+        let what: String = self.what.chars().take(LONGEST).collect();
+        let hint = (self.hint)(&origin).map_or_else(String::new, |hint| format!("; hint: {hint}"));
+        format!("an outgoing request to `{origin}` {what}{more}{hint}")
+    }
 }
 
 /// Scheme, host and port: paths, queries and credentials hold secrets. It is a guest's text, so it is escaped and cut.
@@ -80,7 +95,12 @@ mod tests {
     use super::*;
 
     fn told(refusals: &Refusals, url: &str) -> Option<String> {
-        refusals.told(&url.parse().unwrap(), "was denied", |origin| Some(format!("allow `{origin}`")))
+        told_of(refusals, url, false)
+    }
+
+    fn told_of(refusals: &Refusals, url: &str, by_path: bool) -> Option<String> {
+        let hint = |origin: &str| Some(format!("allow `{origin}`"));
+        refusals.told(&Refused { uri: &url.parse().unwrap(), what: "was denied", by_path, hint: &hint })
     }
 
     #[test]
@@ -90,6 +110,9 @@ mod tests {
         assert_eq!(line, "an outgoing request to `https://a.b:81` was denied; hint: allow `https://a.b:81`");
         assert_eq!(told(&refusals, "https://a.b:81/other"), None);
         assert!(told(&refusals, "https://a.b/").is_some(), "another one");
+        for told in [true, false] {
+            assert_eq!(told_of(&refusals, "https://a.b:81/path", true).is_some(), told, "a rule that looks at paths");
+        }
     }
 
     #[test]

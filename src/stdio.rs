@@ -12,7 +12,7 @@ use wasmtime_wasi::async_trait;
 use wasmtime_wasi::cli::{IsTerminal, StdoutStream};
 use wasmtime_wasi::p2::{OutputStream, Pollable, StreamError};
 
-use crate::refusals::Refusals;
+use crate::refusals::{Refusals, Refused};
 use crate::sync::lock;
 
 /// A line longer than this is cut into several.
@@ -109,11 +109,11 @@ impl Stdio {
         let _ = self.refusals.set(refusals.clone());
     }
 
-    /// A request to that URL was refused. Told, unless the same was told lately.
-    pub(crate) fn refused(&self, uri: &http::Uri, what: &str, hint: impl FnOnce(&str) -> Option<String>) {
+    /// A request of the guest's was refused. Told, unless the same was told lately.
+    pub(crate) fn refused(&self, refused: &Refused<'_>) {
         let text = match self.refusals.get() {
-            Some(refusals) => refusals.told(uri, what, hint),
-            None => Some(crate::refusals::sentence(uri, what, hint)),
+            Some(refusals) => refusals.told(refused),
+            None => Some(refused.sentence("")),
         };
         if let Some(text) = text {
             self.note(text);

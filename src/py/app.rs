@@ -10,7 +10,7 @@ use pyo3::types::{PyMapping, PyString};
 
 use super::awaitable::{Awaitable, Itself, Operation};
 use super::calling::Handle;
-use super::component::PyComponent;
+use super::component::{PyComponent, path_of};
 use super::errors::to_py;
 use super::finish::OnFinish;
 use super::limits::PyLimits;
@@ -58,6 +58,12 @@ pub struct PyApp {
     world: Option<Py<PyWorld>>,
 }
 
+/// A str, with the error that is right for it if it has a surrogate, which is no text to a guest.
+fn given_text(given: &Bound<'_, PyAny>, wrong: &'static str) -> PyResult<String> {
+    let text = given.cast::<PyString>().map_err(|_| PyTypeError::new_err(wrong))?;
+    Ok(text.to_str()?.to_owned())
+}
+
 fn grants(
     env: Option<&Bound<'_, PyMapping>>,
     args: Option<&Bound<'_, PyAny>>,
@@ -66,8 +72,9 @@ fn grants(
     let mut grants = Grants::default();
     if let Some(env) = env {
         for item in env.items()?.iter() {
-            let (name, value): (String, String) =
-                item.extract().map_err(|_| PyTypeError::new_err("`env` must map str to str"))?;
+            let (name, value): (Bound<'_, PyAny>, Bound<'_, PyAny>) = item.extract()?;
+            let wrong = "`env` must map str to str";
+            let (name, value) = (given_text(&name, wrong)?, given_text(&value, wrong)?);
             if name.is_empty() || name.contains(['=', '\0']) || value.contains('\0') {
                 return Err(PyValueError::new_err(format!(
                     "`env` has a name or value that no environment holds: {name:?}"
@@ -81,7 +88,7 @@ fn grants(
             return Err(PyTypeError::new_err("`args` must be a sequence of str, not one str"));
         }
         for arg in args.try_iter()? {
-            grants.args.push(arg?.extract().map_err(|_| PyTypeError::new_err("`args` must be a sequence of str"))?);
+            grants.args.push(given_text(&arg?, "`args` must be a sequence of str")?);
         }
     }
     if let Some(dirs) = dirs {
@@ -89,12 +96,7 @@ fn grants(
             let (guest, given): (String, Bound<'_, PyAny>) = item.extract()?;
             let (host, write) = match given.cast::<PyDir>() {
                 Ok(dir) => (dir.get().path.clone(), dir.get().write),
-                Err(_) => (
-                    given
-                        .extract()
-                        .map_err(|_| PyTypeError::new_err("`dirs` must map guest paths to `Dir` or paths"))?,
-                    false,
-                ),
+                Err(_) => (path_of(&given, || "`dirs` must map guest paths to `Dir` or paths".to_owned())?, false),
             };
             if !host.is_dir() {
                 return Err(PyValueError::new_err(format!("`dirs`: no such directory: `{}`", host.display())));

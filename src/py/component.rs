@@ -33,6 +33,14 @@ fn read_file(py: Python<'_>, path: &PathBuf) -> PyResult<Vec<u8>> {
     })
 }
 
+/// A path as Python has it. What its `__fspath__` raises is told as it is.
+pub fn path_of(given: &Bound<'_, PyAny>, wrong: impl FnOnce() -> String) -> PyResult<PathBuf> {
+    if !given.is_instance_of::<PyString>() && !given.hasattr("__fspath__")? {
+        return Err(PyTypeError::new_err(wrong()));
+    }
+    given.extract()
+}
+
 /// Tells the log what was worth telling about the set-up of this process.
 fn tell_notes(py: Python<'_>) -> PyResult<()> {
     let Some(world) = crate::engine::existing() else { return Ok(()) };
@@ -52,9 +60,9 @@ impl PyComponent {
             tell_notes(py)?;
             return Ok(Self { component, source: Source::Bytes(PyBytes::new(py, &bytes).unbind()) });
         }
-        let path: PathBuf = source.extract().map_err(|_| {
+        let path = path_of(source, || {
             let kind = source.get_type().name().map_or_else(|_| "that".to_owned(), |name| name.to_string());
-            PyTypeError::new_err(format!("a component is loaded from a path or from bytes, not from {kind}"))
+            format!("a component is loaded from a path or from bytes, not from {kind}")
         })?;
         let bytes = read_file(py, &path)?;
         let component = py.detach(|| Component::new(&bytes)).map_err(|error| {
