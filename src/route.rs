@@ -25,7 +25,9 @@ impl Upstream for Route {
                     uri: request.uri(),
                     what: "has no route",
                     by_path: false,
-                    hint: &|origin| Some(format!("`route({{..., \"{origin}\": upstream}})`, or `\"*\"` for all others")),
+                    hint: &|origin| {
+                        Some(format!("`route({{..., \"{origin}\": upstream}})`, or `\"*\"` for all others"))
+                    },
                 });
                 Box::pin(async { Err(ErrorCode::plain("destination-not-found")) })
             }

@@ -75,7 +75,15 @@ class TestWhileNobodyHasConfiguredLogging:
 
 SERVERS: dict[str, list[str]] = {
     "uvicorn": ["uvicorn", "tests.served_printing:application", "--log-level", "error", "--port"],
-    "granian": ["granian", "--interface", "asgi", "tests.served_printing:application", "--log-level", "error", "--port"],
+    "granian": [
+        "granian",
+        "--interface",
+        "asgi",
+        "tests.served_printing:application",
+        "--log-level",
+        "error",
+        "--port",
+    ],
     "gunicorn": ["gunicorn", "tests.served_printing:wsgi", "--log-level", "error", "-b"],
 }
 

@@ -29,6 +29,23 @@ _logs = {
 }
 
 
+_part: contextvars.ContextVar[dict[str, object] | None] = contextvars.ContextVar("wasgi.exchange", default=None)
+
+
+def take_part(component: str, app: str, exchange: int) -> None:
+    """In the context of code that takes part in an exchange."""
+    _part.set(_extra(component, app, exchange))
+
+
+def part() -> dict[str, object] | None:
+    """What log records have as ``extra`` where code takes part in an exchange."""
+    return _part.get()
+
+
+def _extra(component: str, app: str, exchange: int) -> dict[str, object]:
+    return {"wasgi_component": component or None, "wasgi_app": app or None, "wasgi_exchange": exchange or None}
+
+
 # how many components have asked one another in a chain to come here
 depth: contextvars.ContextVar[int] = contextvars.ContextVar("wasgi.depth", default=0)
 
@@ -197,12 +214,8 @@ def log_line(text: str, stream: str, component: str, app: str, exchange: int) ->
             return
     elif log.disabled:
         return
-    extra = {
-        "wasgi_stream": stream,
-        "wasgi_component": component or None,
-        "wasgi_app": app or None,
-        "wasgi_exchange": exchange or None,
-    }
+    extra = _extra(component, app, exchange)
+    extra["wasgi_stream"] = stream if stream in ("stdout", "stderr") else "host"
     if is_configured:
         log.log(level, "%s", text, extra=extra)
         return

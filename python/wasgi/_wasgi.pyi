@@ -662,7 +662,7 @@ class Exchange:
         """Of the guest's response; None if the caller got none."""
     @property
     def error(self) -> BaseException | None:
-        """What the caller was told instead of a response, or how the guest ended that had answered; None if it ended well.
+        """What the caller was told instead of a response, or how the guest ended after it; None if it ended well.
 
         A guest that was stopped, because its caller or client went away, has a `WasgiError`.
         """

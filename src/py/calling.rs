@@ -76,11 +76,13 @@ impl PyApp {
             }
             None => None,
         };
-        self.begin_numbered(py, number, permit, request, event_loop, may_block, finishing.clone()).inspect_err(|error| {
-            if let Some(finishing) = finishing {
-                finishing.failed(Failure::Python(error.clone_ref(py)));
-            }
-        })
+        self.begin_numbered(py, number, permit, request, event_loop, may_block, finishing.clone()).inspect_err(
+            |error| {
+                if let Some(finishing) = finishing {
+                    finishing.failed(Failure::Python(error.clone_ref(py)));
+                }
+            },
+        )
     }
 
     #[allow(clippy::too_many_arguments)]
@@ -95,7 +97,10 @@ impl PyApp {
         finishing: Option<Arc<Finishing>>,
     ) -> PyResult<Begun> {
         let request = request.get();
-        let context = if self.needs_loop(request) { copy_context(py)? } else { py.None().into_bound(py) };
+        let context = match self.needs_loop(request) {
+            true => self.context(py, number)?,
+            false => py.None().into_bound(py),
+        };
         let upstream = self.upstream(py, event_loop, &context)?;
         let (request, feed) = request.to_guest(py, event_loop, &context)?;
         let exchange = py.detach(|| {
@@ -130,6 +135,15 @@ impl PyApp {
             check_depth(py)?;
         }
         outgoing.upstream(py, event_loop, context).map(Some)
+    }
+
+    /// A copy of the caller's context for code that takes part in an exchange, which names that in log records.
+    fn context<'py>(&self, py: Python<'py>, number: u64) -> PyResult<Bound<'py, PyAny>> {
+        let context = copy_context(py)?;
+        let sinks = self.sinks.get();
+        let take_part = py.import(intern!(py, "wasgi._bridge"))?.getattr(intern!(py, "take_part"))?;
+        context.call_method1(intern!(py, "run"), (take_part, &sinks.component, &sinks.app, number))?;
+        Ok(context)
     }
 
     /// Whether an exchange may need the caller's event loop and context: Python code takes part in it.
@@ -238,13 +252,15 @@ impl Handle {
                         return Ok(None);
                     }
                 },
-                Self::Answered { begun, outcome, mut lines } => match begun.output.poll_delivered(py, cx, &mut lines)? {
-                    Poll::Ready(()) => return begun.answer(py, *outcome).map(Some),
-                    Poll::Pending => {
-                        *self = Self::Answered { begun, outcome, lines };
-                        return Ok(None);
+                Self::Answered { begun, outcome, mut lines } => {
+                    match begun.output.poll_delivered(py, cx, &mut lines)? {
+                        Poll::Ready(()) => return begun.answer(py, *outcome).map(Some),
+                        Poll::Pending => {
+                            *self = Self::Answered { begun, outcome, lines };
+                            return Ok(None);
+                        }
                     }
-                },
+                }
                 Self::Done => return Ok(None),
             }
         }

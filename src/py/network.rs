@@ -220,7 +220,10 @@ impl PyNetwork {
 
 /// A request of Python's own. It is sent when it is awaited.
 enum Asking {
-    New { network: Py<PyNetwork>, request: Py<PyRequest> },
+    New {
+        network: Py<PyNetwork>,
+        request: Py<PyRequest>,
+    },
     Sent(Asked, Arc<GuestOutput>),
     /// What the log is told of it is on its way.
     Answered(Flushed<Answered>),

@@ -37,10 +37,7 @@ pub trait Work: Send + Sync {
 
 impl<T: Turn> Serial<T> {
     pub fn new(most: usize) -> Self {
-        Self {
-            state: Mutex::new(State { waiting: VecDeque::new(), busy: false, by: None, emptied: Vec::new() }),
-            most,
-        }
+        Self { state: Mutex::new(State { waiting: VecDeque::new(), busy: false, by: None, emptied: Vec::new() }), most }
     }
 
     /// Needs no GIL, but a thread of ours. Returns whether there was a place.
