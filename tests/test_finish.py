@@ -209,7 +209,8 @@ class TestEveryDoor:
         assert told.one().status == 200
 
     def test_httpx(self, app: AppMaker, told: Told) -> None:
-        with httpx2.Client(transport=Transport(app(on_finish=told))) as client:
+        transport: Any = Transport(app(on_finish=told))
+        with httpx2.Client(transport=transport) as client:
             assert client.get("http://guest.local/hello").status_code == 200
         assert told.one().url == "http://guest.local/hello"
 

@@ -192,7 +192,7 @@ _to_stderr = _ToStderr()
 
 
 def _has_level(log: logging.Logger) -> bool:
-    """Whether somebody has set a level, be it on a logger above; that of the root does not count, for it has one by default."""
+    """Whether somebody has set a level, be it on a logger above. The root has one by default, which does not count."""
     above: logging.Logger | None = log
     while above is not None and above is not logging.root:
         if above.level:
@@ -204,8 +204,8 @@ def _has_level(log: logging.Logger) -> bool:
 def log_line(text: str, stream: str, component: str, app: str, exchange: int) -> None:
     """Logs a guest's line, stdout as INFO and stderr as WARNING, or what its host has to say of it.
 
-    While nobody has configured a handler it goes to stderr: `logging` itself would show warnings only, and not say whose they
-    are.
+    While nobody has configured a handler it goes to stderr: `logging` itself would show warnings only, and not say
+    whose they are.
     """
     log, level = _logs[stream]
     is_configured = log.hasHandlers()
