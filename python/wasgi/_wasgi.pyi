@@ -639,8 +639,8 @@ class Exchange:
     """An exchange that is over, for `App(on_finish=)`.
 
     Every exchange that was admitted is told of once: when its caller has the head of the response, or the reason why
-    there is none, and nothing is left of its guest. Requests that were refused before are no exchanges: those that found
-    no place (`OverloadedError`), whose app was closed, or that a server does not ask a guest (400, or what
+    there is none, and nothing is left of its guest. Requests that were refused before are no exchanges: those that
+    found no place (`OverloadedError`), whose app was closed, or that a server does not ask a guest (400, or what
     ``on_request`` answered).
 
     Example:
