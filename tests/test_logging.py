@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import array
 import json
 import logging
 import os
@@ -275,3 +276,24 @@ def test_what_a_path_raises_is_told_as_it_is(probe: wasgi.Component) -> None:
         wasgi.Component(Broken())
     with pytest.raises(LookupError):
         wasgi.App(probe, dirs={"/data": Broken()})
+
+
+def test_a_path_that_none_can_be_is_told_as_such() -> None:
+    with pytest.raises(ValueError, match="NUL byte"):
+        wasgi.Component("a\0b")
+
+
+def test_a_buffer_is_its_bytes_whatever_its_items(app: AppMaker) -> None:
+    items = array.array("H", [1, 2, 3])
+    assert app().handle(wasgi.Request("POST", "http://a/echo", body=items)).content == items.tobytes()
+    assert app().handle(wasgi.Request("POST", "http://a/echo", body=memoryview(b"abcd")[::2])).content == b"ac"
+    released = memoryview(b"abc")
+    released.release()
+    with pytest.raises(ValueError, match="released"):
+        wasgi.Request("POST", "http://a/echo", body=released)
+
+
+def test_a_section_that_says_more_than_it_has_is_no_truncated_file() -> None:
+    section = bytes([10, 1, 5])  # imports: one byte, which says that there are five
+    with pytest.raises(wasgi.InvalidComponentError, match="not a valid component: unexpected end"):
+        wasgi.Component(b"\0asm\x0d\0\1\0" + section)

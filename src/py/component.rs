@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 use std::sync::Arc;
 
-use pyo3::exceptions::{PyOSError, PyTypeError};
+use pyo3::exceptions::{PyOSError, PyTypeError, PyValueError};
 use pyo3::prelude::*;
 use pyo3::types::{PyBytes, PyString, PyTuple};
 
@@ -25,7 +25,13 @@ enum Source {
 /// Reads a file without the GIL; a failure is the `OSError` that `open` would raise.
 fn read_file(py: Python<'_>, path: &PathBuf) -> PyResult<Vec<u8>> {
     py.detach(|| std::fs::read(path)).map_err(|error| {
-        let number = error.raw_os_error().unwrap_or(0);
+        let Some(number) = error.raw_os_error() else {
+            // a path with a null byte, which no system has been asked for
+            return match error.kind() {
+                std::io::ErrorKind::InvalidInput => PyValueError::new_err(error.to_string()),
+                _ => PyOSError::new_err(error.to_string()),
+            };
+        };
         match py.import("os").and_then(|os| os.call_method1("strerror", (number,))) {
             Ok(text) => PyOSError::new_err((number, text.unbind(), path.clone().into_os_string())),
             Err(failure) => failure,
