@@ -242,10 +242,7 @@ mod tests {
     }
 
     fn refusal(admitted: Result<Admission, Error>) -> Error {
-        match admitted {
-            Ok(_) => panic!("it was admitted"),
-            Err(error) => error,
-        }
+        admitted.err().unwrap()
     }
 
     /// Between the look whether an app is closed and this one it may have been.

@@ -89,17 +89,15 @@ impl Idle {
 
     /// The one that has waited for the shortest time: its memory is warm, and the others may go.
     pub fn take(&self) -> Option<Instance> {
-        if !self.reusable.load(Ordering::Relaxed) {
-            self.end_all();
-            return None;
-        }
         lock(&self.state).kept.pop_back().map(|kept| kept.instance)
     }
 
     /// An instance that had answered before has ended without an answer: guests of some toolchains can have one exchange only.
     /// No instance of this app has another one. Returns whether that is new.
     pub fn stop_reusing(&self) -> bool {
-        self.reusable.swap(false, Ordering::Relaxed)
+        let is_new = self.reusable.swap(false, Ordering::Relaxed);
+        drop(self.end_all());
+        is_new
     }
 
     /// Ends those that wait, on a thread of the runtime.

@@ -74,6 +74,16 @@ class TestWhileNobodyHasConfiguredLogging:
         assert (done.returncode, done.stdout, done.stderr) == (0, "", seen)
 
 
+def test_a_guest_moves_no_cursor_on_a_terminal() -> None:
+    script = """
+import sys, wasgi
+app = wasgi.App(sys.argv[1])
+app.handle(wasgi.Request("GET", "http://guest.local/long-line?text=a%1B[2J%0Db%09c%C2%9B1m€")).wait()
+"""
+    done = run(script, str(PROBE))
+    assert done.stderr == "probe.wasm: a\\x1b[2J\\x0db\tc\\x9b1m€\n"
+
+
 SERVERS: dict[str, list[str]] = {
     "uvicorn": ["uvicorn", "tests.served_printing:application", "--log-level", "error", "--port"],
     "granian": [
@@ -141,6 +151,21 @@ class TestExtras:
         extras: Any = record
         assert (extras.wasgi_component, extras.wasgi_exchange) == ("probe.wasm", seen[0].id)
         assert extras.wasgi_app.startswith("probe.wasm#")
+
+    @pytest.mark.parametrize("way", ["function", "coroutine function"])
+    def test_an_upstream_that_fails(self, app: AppMaker, caplog: pytest.LogCaptureFixture, way: str) -> None:
+        def fails(request: wasgi.Request) -> wasgi.Response:
+            raise LookupError("of the upstream's")
+
+        async def fails_later(request: wasgi.Request) -> wasgi.Response:
+            raise LookupError("of the upstream's")
+
+        made = app(outgoing=fails if way == "function" else fails_later)
+        response = made.handle(get("/fetch?url=http://up/"))
+        assert response.report is not None
+        (record,) = (record for record in caplog.records if record.name == "wasgi.outgoing")
+        extras: Any = record
+        assert (extras.wasgi_component, extras.wasgi_exchange) == ("probe.wasm", response.report.exchange)
 
     def test_an_error_says_which_exchange_it_ended(self, app: AppMaker) -> None:
         seen: list[wasgi.Exchange] = []

@@ -70,6 +70,19 @@ def test_nothing_is_lost_when_the_guest_dies(app: AppMaker, route: str) -> None:
     assert lines in (["last words"], ["trapping midway"])
 
 
+def test_a_sink_is_no_coroutine_function(app: AppMaker) -> None:
+    """Nobody would await it."""
+
+    class File:
+        async def write(self, text: str) -> None: ...
+
+    async def sink(line: str) -> None: ...
+
+    for given in (File(), sink):
+        with pytest.raises(TypeError, match="`stderr` must not be a coroutine function"):
+            app(stderr=given)
+
+
 def test_more_than_any_buffer_holds(app: AppMaker) -> None:
     lines: list[str] = []
     assert app(stdout=lines.append).handle(get("/chatter?n=20000")).text == "printed"

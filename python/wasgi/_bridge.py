@@ -174,6 +174,10 @@ class Line(str):
         return line
 
 
+# What moves a terminal's cursor could forge lines of others; a guest may be anybody's.
+_SHOWN = {code: f"\\x{code:02x}" for code in (*range(0x20), *range(0x7F, 0xA0)) if code != 0x09}
+
+
 class _ToStderr(logging.Handler):
     """Whatever `sys.stderr` is when there is something to say, with the component's name."""
 
@@ -182,7 +186,8 @@ class _ToStderr(logging.Handler):
             return
         try:
             component = getattr(record, "wasgi_component", None)
-            stderr.write(f"{component}: {record.getMessage()}\n" if component else f"{record.getMessage()}\n")
+            text = f"{component}: {record.getMessage()}" if component else record.getMessage()
+            stderr.write(text.translate(_SHOWN) + "\n")
             stderr.flush()
         except Exception:
             self.handleError(record)

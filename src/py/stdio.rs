@@ -29,11 +29,18 @@ pub enum Sink {
 
 impl Sink {
     fn given(name: &str, sink: Option<Bound<'_, PyAny>>) -> PyResult<Self> {
+        let Some(sink) = sink else { return Ok(Self::Logger) };
+        let write = sink.getattr_opt("write")?;
+        let bridge = sink.py().import("wasgi._bridge")?;
+        if bridge.call_method1("is_async", (write.as_ref().unwrap_or(&sink),))?.is_truthy()? {
+            return Err(PyTypeError::new_err(format!(
+                "`{name}` must not be a coroutine function: it runs on a thread"
+            )));
+        }
         Ok(match sink {
-            None => Self::Logger,
-            Some(sink) if sink.hasattr("write")? => Self::File(sink.unbind()),
-            Some(sink) if sink.is_callable() => Self::Callable(sink.unbind()),
-            Some(sink) => {
+            sink if write.is_some() => Self::File(sink.unbind()),
+            sink if sink.is_callable() => Self::Callable(sink.unbind()),
+            sink => {
                 return Err(PyTypeError::new_err(format!(
                     "`{name}` must be None, a callable or a file, not {}",
                     sink.get_type().name()?
