@@ -119,11 +119,13 @@ impl<T> Drop for Made<T> {
     }
 }
 
-impl<T> PerFork<T> {
-    pub const fn new() -> Self {
+impl<T> Default for PerFork<T> {
+    fn default() -> Self {
         Self { first: OnceLock::new(), of_child: Mutex::new(None) }
     }
+}
 
+impl<T> PerFork<T> {
     pub fn get(&self, make: impl Fn() -> T) -> Arc<T> {
         if let Some(own) = self.first.get_or_init(|| Made::new(make())).own() {
             return own;

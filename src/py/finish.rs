@@ -39,7 +39,7 @@ impl OnFinish {
         if bridge.call_method1(intern!(py, "is_async"), (callable,))?.is_truthy()? {
             return Err(PyTypeError::new_err("`on_finish` must not be a coroutine function: it runs on a thread"));
         }
-        Py::new(py, Self { callable: callable.clone().unbind(), lane: PerFork::new() })
+        Py::new(py, Self { callable: callable.clone().unbind(), lane: PerFork::default() })
     }
 
     /// Those that wait for it, in this process.

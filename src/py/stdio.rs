@@ -79,14 +79,14 @@ impl Sinks {
         static NUMBER: AtomicU64 = AtomicU64::new(1);
         let (stdout, stderr) = (Sink::given("stdout", stdout)?, Sink::given("stderr", stderr)?);
         let app = format!("{component}#{}", NUMBER.fetch_add(1, Ordering::Relaxed));
-        Py::new(py, Self { stdout, stderr, component, app, lane: PerFork::new() })
+        Py::new(py, Self { stdout, stderr, component, app, lane: PerFork::default() })
     }
 
     /// For requests that no app's guest makes.
     pub fn of_no_app(py: Python<'_>) -> PyResult<Py<Self>> {
         static LOGGER: PyOnceLock<Py<Sinks>> = PyOnceLock::new();
         let make = || {
-            let (stdout, stderr, lane) = (Sink::Logger, Sink::Logger, PerFork::new());
+            let (stdout, stderr, lane) = (Sink::Logger, Sink::Logger, PerFork::default());
             Py::new(py, Self { stdout, stderr, component: String::new(), app: String::new(), lane })
         };
         Ok(LOGGER.get_or_try_init(py, make)?.clone_ref(py))
