@@ -342,6 +342,15 @@ for number in range(5):
         assert done.stdout.splitlines() == [f"200 http://guest.local/hello?{number}" for number in range(5)]
         assert (done.returncode, done.stderr) == (0, "")
 
+    def test_one_that_runs_when_the_process_exits(self) -> None:
+        script = """
+import sys, wasgi
+app = wasgi.App(sys.argv[1], on_finish=lambda exchange: print(exchange.status, repr(exchange.error)))
+kept = app.handle(wasgi.Request("GET", "http://guest.local/slow-body?ms=60000"))
+"""
+        done = run(script, str(PROBE))
+        assert done.stdout == "200 WasgiError('the process ends')\n", done.stderr
+
     @pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
     def test_a_forked_child_tells_of_its_own_exchanges_only(self) -> None:
         script = """
