@@ -59,8 +59,8 @@ impl Host {
     pub(crate) fn new(grants: &Grants, stdio: &Arc<Stdio>, meter: Meter, hooks: Hooks) -> Result<Self, Error> {
         let mut wasi = WasiCtxBuilder::new();
         let outlet = Outlet::new(stdio);
-        wasi.stdout(GuestStream { outlet: outlet.clone(), stream: Stream::Stdout })
-            .stderr(GuestStream { outlet: outlet.clone(), stream: Stream::Stderr })
+        wasi.stdout(GuestStream::new(&outlet, Stream::Stdout))
+            .stderr(GuestStream::new(&outlet, Stream::Stderr))
             .allow_tcp(false)
             .allow_udp(false);
         if !grants.env.is_empty() {

@@ -32,6 +32,7 @@ mod pool;
 pub mod process;
 mod proxy;
 pub mod py;
+mod refusals;
 mod resolve;
 mod route;
 pub mod runtime;
@@ -66,6 +67,8 @@ mod _wasgi {
     use crate::py::component::{_outline, _restore_component, PyComponent};
     #[pymodule_export]
     use crate::py::feed::FeedHandle;
+    #[pymodule_export]
+    use crate::py::finish::PyExchange;
     #[pymodule_export]
     use crate::py::limits::PyLimits;
     #[pymodule_export]

@@ -26,6 +26,7 @@ use crate::pattern::Target;
 use crate::policy::Policy;
 use crate::pool::{Lease, Pool};
 use crate::proxy::Proxies;
+use crate::refusals::Refused;
 use crate::resolve::System;
 use crate::sent::Sent;
 use crate::stdio::Stdio;
@@ -123,7 +124,14 @@ impl Upstream for Network {
         let target = match self.policy.check(&parts) {
             Ok(target) => target,
             Err(rule) => {
-                notes.note(format!("{} {} was denied: {rule}", parts.method, parts.uri));
+                notes.refused(&Refused {
+                    uri: &parts.uri,
+                    what: &format!("was denied: {rule}"),
+                    by_path: true,
+                    hint: &|origin| {
+                        rule.contains("`allow`").then(|| format!("`wasgi.Network(allow=[..., \"{origin}\"])`"))
+                    },
+                });
                 return Box::pin(async { Err(ErrorCode::denied()) });
             }
         };

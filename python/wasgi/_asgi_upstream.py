@@ -10,7 +10,7 @@ from types import TracebackType
 from typing import Any, Literal, Self
 from urllib.parse import unquote
 
-from wasgi import errors
+from wasgi import _bridge, errors
 from wasgi._wasgi import Request, Response
 
 _log = logging.getLogger("wasgi.outgoing")
@@ -182,7 +182,7 @@ class _Exchange:
             await application(self.scope(), self.receive, self.send)
         except Exception as error:
             if self.complete:
-                _log.error("an ASGI application failed after its answer", exc_info=error)
+                _log.error("an ASGI application failed after its answer", exc_info=error, extra=_bridge.part())
             elif not self.gone:
                 self.failure = error
         finally:

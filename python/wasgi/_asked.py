@@ -214,4 +214,8 @@ def told(error: BaseException) -> str:
 
 
 def _short(content: bytes) -> str:
-    return repr(content) if len(content) <= 200 else f"{content[:200]!r}… ({len(content)} bytes)"
+    if len(content) <= 200:
+        return repr(content)
+    # not in the middle of a character, if it is UTF-8
+    end = next((end for end in range(200, 196, -1) if content[end] & 0b1100_0000 != 0b1000_0000), 200)
+    return f"{content[:end]!r}… ({len(content)} bytes)"

@@ -260,6 +260,9 @@ class Reuse:
     waited longest ends, whichever app's it is. `Stats.idle` counts them; `Report.reused` says of an exchange how many
     its instance had before.
 
+    Not every toolchain's guests can have a second exchange. One that returns without an answer, though its instance had
+    answered before, shows it: from then on its app keeps no instance, and the logger ``wasgi`` says so once.
+
     Args:
         requests: How many exchanges an instance has. None: as many as come.
         concurrent: How many at once: 1, since a guest of WASI 0.2 handles one request at a time.
@@ -299,7 +302,10 @@ class App:
         limits: Limits | None = None,
         reuse: Reuse | None = None,
         world: World | None = None,
+        on_finish: Callable[[Exchange], object] | None = None,
     ) -> Self: ...
+    @property
+    def _label(self) -> str: ...
     @property
     def component(self) -> Component: ...
     @property
@@ -636,6 +642,43 @@ class Report:
         """Whether the guest still runs."""
 
 @final
+class Exchange:
+    """An exchange that is over, for `App(on_finish=)`.
+
+    Every exchange that was admitted is told of once: when its caller has the head of the response, or the reason why
+    there is none, and nothing is left of its guest. Requests that were refused before are no exchanges: those that
+    found no place (`OverloadedError`), whose app was closed, or that a server does not ask a guest (400, or what
+    ``on_request`` answered).
+
+    Example:
+        >>> def log(exchange: wasgi.Exchange) -> None:
+        ...     print(exchange.method, exchange.url, exchange.status, exchange.report.duration)
+        >>> app = wasgi.App("hello.wasm", on_finish=log)
+    """
+
+    @property
+    def id(self) -> int:
+        """Its number in this process: `Report.exchange`, and ``wasgi_exchange`` of log records."""
+    @property
+    def method(self) -> str:
+        """Of the guest's request."""
+    @property
+    def url(self) -> str:
+        """Of the guest's request: the whole URL."""
+    @property
+    def status(self) -> int | None:
+        """Of the guest's response; None if the caller got none."""
+    @property
+    def error(self) -> BaseException | None:
+        """What the caller was told instead of a response, or how the guest ended after it; None if it ended well.
+
+        A guest that was stopped, because its caller or client went away, has a `WasgiError`.
+        """
+    @property
+    def report(self) -> Report:
+        """What it has cost."""
+
+@final
 class Response:
     """A response: a guest's, or one for a guest.
 
@@ -727,7 +770,7 @@ class Response:
 class Stats:
     """What there is in this process, and what there was: a look at its counters.
 
-    When all work is done and no instance waits for more, all but ``threads`` and ``outcomes`` are zero.
+    When all work is done and no instance waits for more, all but ``threads``, ``dropped`` and ``outcomes`` are zero.
     """
 
     @property
@@ -766,6 +809,9 @@ class Stats:
     @property
     def threads(self) -> int:
         """Threads of ours: they are kept for the next exchange."""
+    @property
+    def dropped(self) -> int:
+        """Exchanges that `App(on_finish=)` was not told of, because 1024 waited for it; since the process began."""
     @property
     def outcomes(self) -> dict[str, int]:
         """How exchanges have ended, each counted once.

@@ -185,7 +185,7 @@ class Wsgi:
 
     def instead(self, environ: Environ, error: Exception) -> Response:
         """What the client gets when the guest has no answer."""
-        _serving.log_failure(_log, environ["REQUEST_METHOD"], environ.get("PATH_INFO", ""), error)
+        _serving.log_failure(self.app, _log, environ["REQUEST_METHOD"], environ.get("PATH_INFO", ""), error)
         if self.app.on_error is not None and not isinstance(error, BadRequestError):
             given: Response | None = _at_once(self.app.on_error(environ, error), "on_error")
             if given is not None:

@@ -93,6 +93,17 @@ fn try_to_py(py: Python<'_>, error: &Error) -> PyResult<PyErr> {
     make(py, class, error.to_string(), &attributes)
 }
 
+/// For somebody who looks on: a caller's own exception stays the caller's to have.
+pub fn seen_from_aside(py: Python<'_>, error: &Error) -> PyErr {
+    if let Error::Caller(own) = error
+        && let Some(own) = own.downcast_ref::<CallersException>()
+        && let Some(exception) = &*lock(&own.exception)
+    {
+        return exception.clone_ref(py);
+    }
+    to_py(py, error)
+}
+
 /// What a caller's own code has raised, on its way back to the caller. It is handed out once and not kept: its traceback
 /// refers to frames, these to the response that was being read, and a response to how its exchange ended, a cycle that no
 /// garbage collection would find.

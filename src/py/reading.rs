@@ -209,7 +209,7 @@ impl AsyncChunks {
             *lock(&self.content) = Content::Consumed;
         }
         if let Some(output) = self.body.output() {
-            output.try_deliver(py);
+            output.show(py);
         }
         Some((PyBytes::new(py, &chunk).unbind(), ended))
     }

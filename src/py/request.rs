@@ -97,6 +97,10 @@ impl PyRequest {
         }
     }
 
+    pub fn http_method(&self) -> &Method {
+        &self.method
+    }
+
     pub fn uri(&self) -> &Uri {
         &self.uri
     }

@@ -16,6 +16,7 @@ use wasip2::io::streams::{InputStream, OutputStream, StreamError};
 
 mod codes;
 mod late;
+mod output;
 mod urls;
 
 struct Probe;
@@ -480,6 +481,8 @@ impl Guest for Probe {
                 drop(stream);
                 let _ = OutgoingBody::finish(body, None);
             }
+            "/long-line" => output::long_line(&query, out),
+            "/permits" => output::permits(out),
             _ => text(out, 404, "no such route"),
         }
     }
