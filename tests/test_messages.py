@@ -11,6 +11,8 @@ import pytest
 
 import wasgi
 
+from .conftest import AppMaker, get, post
+
 Message = Callable[..., Any]
 
 
@@ -344,3 +346,90 @@ def test_mapping_given_as_headers_is_copied() -> None:
     made = request(headers=given)
     made.headers["a"] = "2"
     assert given == {"a": "1"}
+
+
+class TestWhereALoopRuns:
+    """A notebook's cell, say: whoever has made a blocking call may be blocked by its response, too."""
+
+    async def test_the_response_of_a_blocking_call_is_read_as_anywhere(self, app: AppMaker) -> None:
+        assert app().handle(get("/hello")).text == "Hello, World!"
+        assert app().handle(get("/hello")).content == b"Hello, World!"
+        assert app().handle(post("/echo", '{"a": 1}')).json() == {"a": 1}
+
+    async def test_an_async_upstream_and_an_async_body_do_not_hinder_it(self, app: AppMaker) -> None:
+        async def upstream(request: wasgi.Request) -> wasgi.Response:
+            await asyncio.sleep(0)
+            return wasgi.Response(body=Stream())
+
+        assert app(outgoing=upstream).handle(get("/fetch?url=https://a.example/")).text.endswith("one two")
+        assert app().handle(post("/echo", Stream())).text == "one two"
+
+    async def test_nor_does_handing_the_body_on(self, app: AppMaker) -> None:
+        handed_on = wasgi.Response(body=app().handle(get("/hello")))
+        assert handed_on.text == "Hello, World!"
+
+    async def test_the_response_of_an_awaited_call_is_awaited(self, app: AppMaker) -> None:
+        response = await app().handle_async(get("/hello"))
+        for read in (lambda: response.text, lambda: response.content, response.json):
+            with pytest.raises(wasgi.BodyError, match=r"hint: `await aread\(\)` first"):
+                read()
+        await response.aread()
+        assert response.text == "Hello, World!"
+
+
+class TestReadersThatNobodyUses:
+    """What is made and never used takes nothing away."""
+
+    @both
+    def test_an_aread_that_nobody_awaits(self, make: Message) -> None:
+        made = make(b"x")
+        made.aread().close()
+        del made
+        made = make(b"x")
+        first, second = made.aread(), made.aread()
+        del first
+        assert made.read() == b"x"
+        with pytest.raises(wasgi.BodyError, match="consumed already"):
+            asyncio.run(_await(second))
+
+    @both
+    async def test_an_aread_of_an_async_iterable_that_nobody_awaits(self, make: Message) -> None:
+        made = make(Stream())
+        made.aread().close()
+        assert await made.aread() == b"one two"
+
+    @both
+    def test_iterators_that_nobody_asks(self, make: Message) -> None:
+        made = make(b"x")
+        first, second = iter(made), iter(made)
+        aiter(made)
+        assert next(first) == b"x"
+        with pytest.raises(wasgi.BodyError, match="consumed already"):
+            next(second)
+
+    async def test_readers_of_a_guests_body(self, app: AppMaker) -> None:
+        response = app().handle(get("/hello"))
+        response.aread().close()
+        del response
+        response = app().handle(get("/hello"))
+        iter(response)
+        aiter(response)
+        response.aclose().close()
+        assert await response.aread() == b"Hello, World!"
+
+    async def test_closing_an_iterator_that_nobody_has_asked_stops_the_guest(self, app: AppMaker) -> None:
+        response = app().handle(get("/hello"))
+        await aiter(response).aclose()
+        with pytest.raises(wasgi.BodyError):
+            response.read()
+
+    async def test_an_app_closes_when_that_is_awaited(self, app: AppMaker) -> None:
+        made = app()
+        made.aclose().close()
+        assert not made.closed
+        await made.aclose()
+        assert made.closed
+
+
+async def _await(awaitable: Any) -> Any:
+    return await awaitable

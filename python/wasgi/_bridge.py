@@ -105,10 +105,10 @@ async def close(source: Any) -> None:
         await aclose()
 
 
-async def gather(source: AsyncIterable[bytes], keep: Callable[[bytes], None]) -> bytes:
-    """Reads an async iterable to its end."""
-    whole = b"".join([bytes(chunk) async for chunk in source])
-    keep(whole)
+async def gather(source: Any) -> bytes:
+    """Reads the async iterable of a body to its end."""
+    whole = b"".join([bytes(chunk) async for chunk in source.take()])
+    source.keep(whole)
     return whole
 
 

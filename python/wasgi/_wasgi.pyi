@@ -44,6 +44,7 @@ __all__ = [
     "Stats",
     "Timeouts",
     "World",
+    "__version__",
     "_after_fork",
     "_outline",
     "_request_of_server",
@@ -59,6 +60,9 @@ class _File(Protocol):
 
 class _Writable(Protocol):
     def write(self, text: str, /) -> object: ...
+
+__version__: str
+"""The version of wasgi."""
 
 _Headers: TypeAlias = Mapping[str, str] | Mapping[bytes, bytes] | Iterable[Pair]
 _Body: TypeAlias = Buffer | str | _File | Iterable[Buffer] | AsyncIterable[Buffer] | Request | Response
@@ -344,7 +348,7 @@ class App:
                 it takes.
         """
     def aclose(self, timeout: float | None = 10.0) -> Coroutine[Any, Any, None]:
-        """Like `close`, for a task of an asyncio event loop."""
+        """Like `close`, for a task of an asyncio event loop. It begins to close when this is awaited."""
     def _handle_within(self, request: Request, seconds: float | None) -> Response: ...
     def _warm(self) -> None: ...
     def _sibling(
@@ -581,7 +585,7 @@ class Request:
             BodyError: The body broke off, or was consumed before.
         """
     def aread(self) -> Coroutine[Any, Any, bytes]:
-        """The whole body.
+        """The whole body. It is consumed when this is awaited.
 
         Raises:
             BodyError: The body broke off, or was consumed before.
@@ -595,8 +599,8 @@ class Request:
     def text(self) -> str:
         """The body as text, by the charset of its content-type, or else as UTF-8; what does not fit is replaced.
 
-        Reads the body if that has not been done. Where an event loop runs, that is a `BodyError` instead: ``await
-        aread()`` first.
+        Reads the body if that has not been done. Where an event loop runs, that is a `BodyError` instead (``await
+        aread()`` first), but for the response of a blocking `App.handle`, and for what is at hand.
         """
     def json(self) -> Any:
         """The body parsed as JSON (RFC 8259); as for `text`, it is read if need be.
@@ -674,7 +678,7 @@ class Response:
             BodyError: The body broke off, or was consumed before.
         """
     def aread(self) -> Coroutine[Any, Any, bytes]:
-        """The whole body.
+        """The whole body. It is consumed when this is awaited.
 
         Raises:
             BodyError: The body broke off, or was consumed before.
@@ -709,7 +713,7 @@ class Response:
     def close(self) -> None:
         """Stops the guest, its outgoing requests and its bodies, unless the body has ended."""
     def aclose(self) -> Coroutine[Any, Any, None]:
-        """Like `close`."""
+        """Like `close`, when it is awaited."""
     def __enter__(self) -> Self: ...
     def __exit__(
         self, _type: type[BaseException] | None, _value: BaseException | None, _traceback: TracebackType | None

@@ -192,8 +192,9 @@ impl PyApp {
     }
 
     #[pyo3(signature = (timeout=Some(10.0)), text_signature = "($self, timeout=10.0)")]
-    fn aclose(&self, py: Python<'_>, timeout: Option<f64>) -> PyResult<Awaitable> {
-        Ok(Awaitable::new(Closed(self.closing(py, timeout)?)))
+    fn aclose(&self, timeout: Option<f64>) -> PyResult<Awaitable> {
+        let drain = drain(timeout)?;
+        Ok(Awaitable::new(Closed::New(self.app.clone(), drain)))
     }
 
     /// For start-up: see [`App::warm`].
@@ -234,14 +235,8 @@ impl PyApp {
         Awaitable::new(Itself(Some(slf.into_any())))
     }
 
-    fn __aexit__(
-        &self,
-        py: Python<'_>,
-        _type: Py<PyAny>,
-        _value: Py<PyAny>,
-        _traceback: Py<PyAny>,
-    ) -> PyResult<Awaitable> {
-        self.aclose(py, DRAIN)
+    fn __aexit__(&self, _type: Py<PyAny>, _value: Py<PyAny>, _traceback: Py<PyAny>) -> PyResult<Awaitable> {
+        self.aclose(DRAIN)
     }
 
     fn __repr__(&self) -> String {
@@ -263,20 +258,36 @@ impl PyApp {
 
 impl PyApp {
     fn closing(&self, py: Python<'_>, timeout: Option<f64>) -> PyResult<Closing> {
-        let drain = timeout.map(Duration::try_from_secs_f64).transpose().map_err(|_| {
-            PyValueError::new_err(format!("`timeout` must be a number of seconds, or None: {}", timeout.unwrap_or(0.0)))
-        })?;
-        self.app.close(drain).map_err(|error| to_py(py, &error))
+        self.app.close(drain(timeout)?).map_err(|error| to_py(py, &error))
     }
+}
+
+fn drain(timeout: Option<f64>) -> PyResult<Option<Duration>> {
+    timeout.map(Duration::try_from_secs_f64).transpose().map_err(|_| {
+        PyValueError::new_err(format!("`timeout` must be a number of seconds, or None: {}", timeout.unwrap_or(0.0)))
+    })
 }
 
 /// How long `with App(...)` lets exchanges finish.
 const DRAIN: Option<f64> = Some(10.0);
 
-struct Closed(Closing);
+/// It begins to close when it is awaited.
+enum Closed {
+    New(Arc<App>, Option<Duration>),
+    Closing(Closing),
+}
 
 impl Operation for Closed {
     fn poll(&mut self, py: Python<'_>, cx: &mut Context<'_>) -> Poll<PyResult<Py<PyAny>>> {
-        self.0.as_mut().poll(cx).map(|()| Ok(py.None()))
+        if let Self::New(app, drain) = self {
+            *self = match app.close(*drain) {
+                Ok(closing) => Self::Closing(closing),
+                Err(error) => return Poll::Ready(Err(to_py(py, &error))),
+            };
+        }
+        match self {
+            Self::New(..) => Poll::Pending,
+            Self::Closing(closing) => closing.as_mut().poll(cx).map(|()| Ok(py.None())),
+        }
     }
 }

@@ -50,7 +50,7 @@ impl PyApp {
         let outcome = block_on_until(py, deadline, |cx| begun.exchange.poll_head(cx));
         begun.output.deliver(py)?;
         inside.check(py);
-        begun.answer(py, outcome?)
+        begun.answer(py, outcome?, true)
     }
 
     /// Starts the guest and gives it a turn on this thread (unless setting it up would hold up an event loop); if it
@@ -107,9 +107,9 @@ impl PyApp {
 }
 
 impl Begun {
-    fn answer(self, py: Python<'_>, outcome: Outcome) -> PyResult<PyResponse> {
+    fn answer(self, py: Python<'_>, outcome: Outcome, blocking: bool) -> PyResult<PyResponse> {
         match outcome {
-            Ok(response) => Ok(PyResponse::from_guest(response, self.number, self.output)),
+            Ok(response) => Ok(PyResponse::from_guest(response, self.number, self.output, blocking)),
             Err(error) => Err(to_py(py, &error)),
         }
     }
@@ -183,7 +183,7 @@ impl Handle {
                     }
                 },
                 Self::Answered { begun, outcome } => match begun.output.poll_deliver(py, cx) {
-                    Poll::Ready(()) => return begun.answer(py, *outcome).map(Some),
+                    Poll::Ready(()) => return begun.answer(py, *outcome, false).map(Some),
                     Poll::Pending => {
                         *self = Self::Answered { begun, outcome };
                         return Ok(None);

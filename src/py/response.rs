@@ -14,7 +14,7 @@ use super::feed::OnError;
 use super::headers::Fields;
 use super::loops::LoopCore;
 use super::message::{json, text, trailers, with_length};
-use super::reading::{Chunks, Nothing};
+use super::reading::{Chunks, Once};
 use super::report::{End, Finished, PyReport};
 use super::stdio::{Flushed, GuestOutput};
 use crate::body::GuestBody;
@@ -36,14 +36,19 @@ impl PyResponse {
     }
 
     /// What a guest answered.
-    pub fn from_guest(response: http::Response<GuestBody>, exchange: u64, output: Arc<GuestOutput>) -> Self {
+    pub fn from_guest(
+        response: http::Response<GuestBody>,
+        exchange: u64,
+        output: Arc<GuestOutput>,
+        blocking: bool,
+    ) -> Self {
         let (parts, body) = response.into_parts();
         let observer = body.owner().observe();
         Self {
             status: parts.status.as_u16(),
             fields: Fields::native(parts.headers),
             trailers: None,
-            body: Arc::new(PyBody::of_guest(body, Some(output))),
+            body: Arc::new(PyBody::of_guest(body, Some(output)).of_blocking_call(blocking)),
             exchange: Some((exchange, observer)),
         }
     }
@@ -176,9 +181,9 @@ impl PyResponse {
         self.body.close(py);
     }
 
-    fn aclose(&self, py: Python<'_>) -> Awaitable {
-        self.body.close(py);
-        Awaitable::new(Nothing)
+    fn aclose(&self) -> Awaitable {
+        let body = self.body.clone();
+        Awaitable::new(Once(Some(move |py: Python<'_>| body.close(py))))
     }
 
     fn __enter__(slf: Py<Self>) -> Py<Self> {
@@ -194,8 +199,8 @@ impl PyResponse {
         Awaitable::new(Itself(Some(slf.into_any())))
     }
 
-    fn __aexit__(&self, py: Python<'_>, _type: Py<PyAny>, _value: Py<PyAny>, _traceback: Py<PyAny>) -> Awaitable {
-        self.aclose(py)
+    fn __aexit__(&self, _type: Py<PyAny>, _value: Py<PyAny>, _traceback: Py<PyAny>) -> Awaitable {
+        self.aclose()
     }
 
     fn __repr__(&self) -> String {
