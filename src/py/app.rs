@@ -1,31 +1,34 @@
 //! `wasgi.App`: a component, what its guests may do, and its end.
 
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::task::{Context, Poll};
 use std::time::Duration;
 
 use pyo3::exceptions::{PyTypeError, PyValueError};
 use pyo3::prelude::*;
-use pyo3::types::{PyMapping, PyString};
+use pyo3::types::{PyDict, PyMapping, PyString};
 
 use super::awaitable::{Awaitable, Itself, Operation};
 use super::calling::Handle;
 use super::component::PyComponent;
 use super::errors::to_py;
-use super::limits::PyLimits;
+use super::limits::{LONGEST, PyLimits};
 use super::request::PyRequest;
 use super::response::PyResponse;
 use super::reuse::PyReuse;
 use super::route::Outgoing;
 use super::stdio::Sinks;
+use super::values::{Number, Reduced, Seconds, plain, reduce, replaced, settings};
 use super::waiting::block_on;
 use super::world::PyWorld;
 use crate::host::{DirGrant, Grants};
 use crate::incoming::{App, Closing};
 
-#[pyclass(name = "Dir", module = "wasgi", frozen, get_all)]
+#[pyclass(name = "Dir", module = "wasgi", frozen, eq, hash, get_all)]
+#[derive(Clone, PartialEq, Hash)]
 pub struct PyDir {
-    path: std::path::PathBuf,
+    path: PathBuf,
     write: bool,
 }
 
@@ -33,13 +36,49 @@ pub struct PyDir {
 impl PyDir {
     #[new]
     #[pyo3(signature = (path, *, write=false))]
-    fn new(path: std::path::PathBuf, write: bool) -> Self {
-        Self { path, write }
+    fn new(path: PathBuf, write: bool) -> PyResult<Self> {
+        let path = without_nul("path", path)?;
+        Ok(Self { path, write })
     }
 
-    fn __repr__(&self) -> String {
-        format!("Dir({:?}, write={})", self.path, if self.write { "True" } else { "False" })
+    fn __repr__(&self, py: Python<'_>) -> PyResult<String> {
+        let path = self.path.as_os_str().into_pyobject(py)?;
+        Ok(format!("Dir({}, write={})", path.repr()?, if self.write { "True" } else { "False" }))
     }
+
+    fn __reduce__<'py>(slf: &Bound<'py, Self>) -> PyResult<Reduced<'py>> {
+        reduce(&slf.get_type(), &slf.get().settings(slf.py())?)
+    }
+
+    #[pyo3(signature = (**changes))]
+    fn __replace__<'py>(
+        slf: &Bound<'py, Self>,
+        changes: Option<&Bound<'py, PyDict>>,
+    ) -> PyResult<Bound<'py, PyAny>> {
+        replaced(&slf.get_type(), &slf.get().settings(slf.py())?, changes)
+    }
+
+    fn __copy__(slf: Py<Self>) -> Py<Self> {
+        slf
+    }
+
+    fn __deepcopy__(slf: Py<Self>, _memo: &Bound<'_, PyAny>) -> Py<Self> {
+        slf
+    }
+}
+
+impl PyDir {
+    fn settings<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyDict>> {
+        settings!(py, self; path, write)
+    }
+}
+
+/// No file system has a path with a NUL.
+pub fn without_nul(name: &str, path: PathBuf) -> PyResult<PathBuf> {
+    if path.as_os_str().as_encoded_bytes().contains(&0) {
+        return Err(PyValueError::new_err(format!("`{name}` has a NUL: {path:?}")));
+    }
+    Ok(path)
 }
 
 #[pyclass(name = "App", module = "wasgi", frozen, subclass)]
@@ -79,7 +118,11 @@ fn grants(
             return Err(PyTypeError::new_err("`args` must be a sequence of str, not one str"));
         }
         for arg in args.try_iter()? {
-            grants.args.push(arg?.extract().map_err(|_| PyTypeError::new_err("`args` must be a sequence of str"))?);
+            let arg: String = arg?.extract().map_err(|_| PyTypeError::new_err("`args` must be a sequence of str"))?;
+            if arg.contains('\0') {
+                return Err(PyValueError::new_err(format!("`args` has what no argument holds, a NUL: {arg:?}")));
+            }
+            grants.args.push(arg);
         }
     }
     if let Some(dirs) = dirs {
@@ -94,6 +137,9 @@ fn grants(
                     false,
                 ),
             };
+            if guest.contains('\0') {
+                return Err(PyValueError::new_err(format!("`dirs` has a guest path with a NUL: {guest:?}")));
+            }
             if !host.is_dir() {
                 return Err(PyValueError::new_err(format!("`dirs`: no such directory: `{}`", host.display())));
             }
@@ -185,15 +231,15 @@ impl PyApp {
         Awaitable::new(Handle::New { app: slf, request })
     }
 
-    #[pyo3(signature = (timeout=Some(10.0)), text_signature = "($self, timeout=10.0)")]
-    fn close(&self, py: Python<'_>, timeout: Option<f64>) -> PyResult<()> {
-        let mut closing = self.closing(py, timeout)?;
+    #[pyo3(signature = (timeout=Some(Number(10.0))), text_signature = "($self, timeout=10.0)")]
+    fn close(&self, py: Python<'_>, timeout: Option<Seconds>) -> PyResult<()> {
+        let mut closing = self.closing(py, plain(timeout))?;
         block_on(py, |cx| closing.as_mut().poll(cx))
     }
 
-    #[pyo3(signature = (timeout=Some(10.0)), text_signature = "($self, timeout=10.0)")]
-    fn aclose(&self, timeout: Option<f64>) -> PyResult<Awaitable> {
-        let drain = drain(timeout)?;
+    #[pyo3(signature = (timeout=Some(Number(10.0))), text_signature = "($self, timeout=10.0)")]
+    fn aclose(&self, timeout: Option<Seconds>) -> PyResult<Awaitable> {
+        let drain = drain(plain(timeout))?;
         Ok(Awaitable::new(Closed::New(self.app.clone(), drain)))
     }
 
@@ -228,7 +274,7 @@ impl PyApp {
     }
 
     fn __exit__(&self, py: Python<'_>, _type: Py<PyAny>, _value: Py<PyAny>, _traceback: Py<PyAny>) -> PyResult<()> {
-        self.close(py, DRAIN)
+        self.close(py, DRAIN.map(Number))
     }
 
     fn __aenter__(slf: Py<Self>) -> Awaitable {
@@ -236,7 +282,7 @@ impl PyApp {
     }
 
     fn __aexit__(&self, _type: Py<PyAny>, _value: Py<PyAny>, _traceback: Py<PyAny>) -> PyResult<Awaitable> {
-        self.aclose(DRAIN)
+        self.aclose(DRAIN.map(Number))
     }
 
     fn __repr__(&self) -> String {
@@ -263,9 +309,14 @@ impl PyApp {
 }
 
 fn drain(timeout: Option<f64>) -> PyResult<Option<Duration>> {
-    timeout.map(Duration::try_from_secs_f64).transpose().map_err(|_| {
-        PyValueError::new_err(format!("`timeout` must be a number of seconds, or None: {}", timeout.unwrap_or(0.0)))
-    })
+    let Some(seconds) = timeout else { return Ok(None) };
+    match Duration::try_from_secs_f64(seconds) {
+        Ok(drain) if drain <= LONGEST => Ok(Some(drain)),
+        _ => Err(PyValueError::new_err(format!(
+            "`timeout` must be a number of seconds, from 0 to {}, or None: {seconds}",
+            LONGEST.as_secs()
+        ))),
+    }
 }
 
 /// How long `with App(...)` lets exchanges finish.

@@ -2,8 +2,10 @@
 
 use pyo3::exceptions::PyValueError;
 use pyo3::prelude::*;
+use pyo3::types::PyDict;
 
-use super::limits::{duration, hash_of, positive, seconds};
+use super::limits::{duration, positive, seconds};
+use super::values::{Count, Number, Reduced, Seconds, hash_of, plain, reduce, replaced, settings, shown};
 use crate::instance::Reuse;
 
 #[pyclass(name = "Reuse", module = "wasgi", frozen, eq, get_all)]
@@ -17,8 +19,12 @@ pub struct PyReuse {
 #[pymethods]
 impl PyReuse {
     #[new]
-    #[pyo3(signature = (*, requests=Some(128), concurrent=1, idle=Some(10.0)), text_signature = "(*, requests=128, concurrent=1, idle=10.0)")]
-    fn new(requests: Option<i64>, concurrent: i64, idle: Option<f64>) -> PyResult<Self> {
+    #[pyo3(
+        signature = (*, requests=Some(Number(128)), concurrent=Number(1), idle=Some(Number(10.0))),
+        text_signature = "(*, requests=128, concurrent=1, idle=10.0)"
+    )]
+    fn new(requests: Option<Count>, concurrent: Count, idle: Option<Seconds>) -> PyResult<Self> {
+        let (requests, Number(concurrent), idle) = (plain(requests), concurrent, plain(idle));
         positive("requests", "requests", requests)?;
         if concurrent != 1 {
             return Err(PyValueError::new_err(format!(
@@ -29,18 +35,40 @@ impl PyReuse {
         Ok(Self { requests, concurrent, idle })
     }
 
-    fn __repr__(&self) -> String {
-        let requests = self.requests.map_or_else(|| "None".to_owned(), |requests| requests.to_string());
-        let idle = self.idle.map_or_else(|| "None".to_owned(), |idle| format!("{idle:?}"));
-        format!("Reuse(requests={requests}, concurrent={}, idle={idle})", self.concurrent)
+    fn __repr__(&self, py: Python<'_>) -> PyResult<String> {
+        shown("Reuse", &self.settings(py)?)
     }
 
-    fn __hash__(&self) -> u64 {
-        hash_of(&self.__repr__())
+    fn __hash__(&self, py: Python<'_>) -> PyResult<u64> {
+        Ok(hash_of(&self.__repr__(py)?))
+    }
+
+    fn __reduce__<'py>(slf: &Bound<'py, Self>) -> PyResult<Reduced<'py>> {
+        reduce(&slf.get_type(), &slf.get().settings(slf.py())?)
+    }
+
+    #[pyo3(signature = (**changes))]
+    fn __replace__<'py>(
+        slf: &Bound<'py, Self>,
+        changes: Option<&Bound<'py, PyDict>>,
+    ) -> PyResult<Bound<'py, PyAny>> {
+        replaced(&slf.get_type(), &slf.get().settings(slf.py())?, changes)
+    }
+
+    fn __copy__(slf: Py<Self>) -> Py<Self> {
+        slf
+    }
+
+    fn __deepcopy__(slf: Py<Self>, _memo: &Bound<'_, PyAny>) -> Py<Self> {
+        slf
     }
 }
 
 impl PyReuse {
+    fn settings<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyDict>> {
+        settings!(py, self; requests, concurrent, idle)
+    }
+
     pub fn core(&self) -> Reuse {
         Reuse { requests: self.requests.and_then(|requests| u64::try_from(requests).ok()), idle: duration(self.idle) }
     }

@@ -6,9 +6,11 @@ use std::time::Duration;
 
 use pyo3::exceptions::PyValueError;
 use pyo3::prelude::*;
+use pyo3::types::PyDict;
 
 use super::awaitable::{Awaitable, Operation};
 use super::errors::to_py;
+use super::values::{Number, Reduced, Seconds, hash_of, reduce, replaced, settings, shown};
 use crate::pace::Pace;
 use crate::staged::World;
 
@@ -20,6 +22,10 @@ pub struct PyWorld {
 }
 
 impl PyWorld {
+    fn settings<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyDict>> {
+        settings!(py, self; seed, now)
+    }
+
     pub fn core(&self) -> World {
         World { now: Duration::try_from_secs_f64(self.now).unwrap_or_default(), seed: self.seed }
     }
@@ -28,8 +34,9 @@ impl PyWorld {
 #[pymethods]
 impl PyWorld {
     #[new]
-    #[pyo3(signature = (*, seed=0, now=0.0))]
-    fn new(seed: u64, now: f64) -> PyResult<Self> {
+    #[pyo3(signature = (*, seed=Number(0), now=Number(0.0)), text_signature = "(*, seed=0, now=0.0)")]
+    fn new(seed: Number<u64>, now: Seconds) -> PyResult<Self> {
+        let (Number(seed), Number(now)) = (seed, now);
         // what a `u64` of nanoseconds holds, and more than any test wants
         if !(0.0..=1e10).contains(&now) {
             return Err(PyValueError::new_err(format!("`now` must be seconds since 1970, from 0 to 1e10: {now}")));
@@ -37,8 +44,32 @@ impl PyWorld {
         Ok(Self { seed, now })
     }
 
-    fn __repr__(&self) -> String {
-        format!("wasgi.testing.World(seed={}, now={})", self.seed, self.now)
+    fn __repr__(&self, py: Python<'_>) -> PyResult<String> {
+        shown("wasgi.testing.World", &self.settings(py)?)
+    }
+
+    fn __hash__(&self, py: Python<'_>) -> PyResult<u64> {
+        Ok(hash_of(&self.__repr__(py)?))
+    }
+
+    fn __reduce__<'py>(slf: &Bound<'py, Self>) -> PyResult<Reduced<'py>> {
+        reduce(&slf.get_type(), &slf.get().settings(slf.py())?)
+    }
+
+    #[pyo3(signature = (**changes))]
+    fn __replace__<'py>(
+        slf: &Bound<'py, Self>,
+        changes: Option<&Bound<'py, PyDict>>,
+    ) -> PyResult<Bound<'py, PyAny>> {
+        replaced(&slf.get_type(), &slf.get().settings(slf.py())?, changes)
+    }
+
+    fn __copy__(slf: Py<Self>) -> Py<Self> {
+        slf
+    }
+
+    fn __deepcopy__(slf: Py<Self>, _memo: &Bound<'_, PyAny>) -> Py<Self> {
+        slf
     }
 }
 
