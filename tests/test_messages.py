@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import asyncio
+import encodings
+import encodings.aliases
 import io
+import pkgutil
 from collections.abc import AsyncIterator, Callable, Iterator, Mapping, MutableMapping
 from typing import Any
 
 import pytest
 
 import wasgi
+from wasgi import headers
 
 from .conftest import AppMaker, get, post
 
@@ -346,6 +350,78 @@ def test_mapping_given_as_headers_is_copied() -> None:
     made = request(headers=given)
     made.headers["a"] = "2"
     assert given == {"a": "1"}
+
+
+class TestText:
+    """Text never raises, whatever the peer says of it."""
+
+    LABELS = sorted(
+        {module.name for module in pkgutil.iter_modules(encodings.__path__)}
+        | set(encodings.aliases.aliases)
+        | {label.replace("_", "-").upper() for label in encodings.aliases.aliases}
+        | {"", "\xff", "utf-8\xe9", "utf_8;", "a" * 60_000, "x.y", "..", "os.path", "none", "windows-874", "a b"}
+    )
+    BODIES = (b"", b"plain", "caf\xe9 \u20ac".encode(), bytes(range(256)), b"\\", b"\\N{x}\\u12", b"+AD4-", b"xn--\xff", b"\x1b$B\xff")
+
+    @both
+    def test_with_any_label(self, make: Message) -> None:
+        for label in self.LABELS:
+            for body in self.BODIES:
+                made = make(body, headers={"content-type": f"text/plain; charset={label}"})
+                assert isinstance(made.text, str), label
+
+    @both
+    @pytest.mark.parametrize(
+        "label",
+        ["idna", "punycode", "undefined", "unicode_escape", "raw_unicode_escape", "utf-7", "u7", "base64", "hex", "rot13"]
+        + ["zlib", "bz2", "uu", "quopri", "mbcs", "oem", "charmap", "aliases", "no-such", "", "utf_8.x", "a" * 60_000],
+    )
+    def test_what_is_no_charset_of_text_is_read_as_utf_8(self, make: Message, label: str) -> None:
+        for body in (b"+AD4-\xc3\xa9\xff", b"\\u0041", b"uryyb"):
+            made = make(body, headers={"content-type": f"text/plain; charset={label}"})
+            assert made.text == body.decode("utf-8", "replace")
+
+    @both
+    @pytest.mark.parametrize(
+        ("content_type", "text"),
+        [
+            ("text/plain; charset=iso-8859-1", "\xe9"),
+            ("text/plain;CHARSET=LATIN1", "\xe9"),
+            ("text/plain; format=flowed; charset=latin-1", "\xe9"),
+            ('text/plain; charset="iso-8859-1"', "\xe9"),
+            ('text/plain; charset="iso\\-8859-1"', "\xe9"),
+            ("text/plain; charset='iso-8859-1'", "\xe9"),
+            ("text/plain; charset=windows-1251", "\u0439"),
+            ("text/plain; charset=x-cp1251", "\u0439"),
+            ("text/plain; charset=windows-874", "\u0e49"),
+            ("text/plain; charset=koi8-r", "\u0418"),
+            ('text/plain; x="; charset=koi8-r"; charset=latin-1', "\xe9"),
+            ("text/plain; xcharset=latin-1", "\ufffd"),
+            ("text/plain; charset", "\ufffd"),
+            ("charset=latin-1", "\ufffd"),
+        ],
+    )
+    def test_charsets(self, make: Message, content_type: str, text: str) -> None:
+        assert make(b"\xe9", headers={"content-type": content_type}).text == text
+
+    @both
+    def test_labels_of_a_peer_are_not_kept(self, make: Message) -> None:
+        known = len(encodings._cache)  # type: ignore[attr-defined]
+        for number in range(100):
+            make(b"x", headers={"content-type": f"text/plain; charset=no-such-{number}"}).text  # noqa: B018
+        assert len(encodings._cache) == known  # type: ignore[attr-defined]
+
+    def test_a_guests_label_with_a_nul(self, app: AppMaker) -> None:
+        with pytest.raises(ValueError, match="control character"):
+            wasgi.Headers({"content-type": "text/plain; charset=a\0b"})
+        assert headers._decode(b"\xc3\xa9", "text/plain; charset=utf-8\0") == "\xe9"
+        assert headers._decode(b"\xc3\xa9", "text/plain; charset=\0") == "\xe9"
+
+    @both
+    @pytest.mark.parametrize("body", [b"[" * 200_000, b'{"a":' * 200_000, b"\xff", b"\xff\xfe\x00", b"9" * 10_000, b""])
+    def test_json_that_is_none_is_a_value_error(self, make: Message, body: bytes) -> None:
+        with pytest.raises(ValueError):  # noqa: PT011
+            make(body).json()
 
 
 class TestWhereALoopRuns:

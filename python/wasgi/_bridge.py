@@ -17,7 +17,6 @@ from wasgi import _wasgi
 
 if TYPE_CHECKING:
     from wasgi._wasgi import FeedHandle, LoopBridge, OutgoingCall
-    from wasgi.headers import Headers
 
 _guest_log = logging.getLogger("wasgi.guest")
 _host_log = logging.getLogger("wasgi.outgoing")
@@ -112,19 +111,6 @@ async def gather(source: Any) -> bytes:
     return whole
 
 
-def decode(whole: bytes, headers: Headers) -> str:
-    """Text by the charset of the content-type (RFC 9110, 8.3), or else as UTF-8; what does not fit is replaced."""
-    content_type = headers.get("content-type", "")
-    for parameter in content_type.split(";")[1:]:
-        name, _, value = parameter.partition("=")
-        if name.strip().lower() == "charset":
-            try:
-                return whole.decode(value.strip().strip("\"'"), "replace")
-            except LookupError:
-                break
-    return whole.decode("utf-8", "replace")
-
-
 class Line(str):
     """A line that a guest printed, without its newline.
 
@@ -143,6 +129,9 @@ class Line(str):
         line.stream = stream
         line.exchange = exchange
         return line
+
+    def __getnewargs__(self) -> tuple[str, str, int]:
+        return str(self), self.stream, self.exchange
 
 
 def log_line(text: str, stream: str, component: str, exchange: int) -> None:

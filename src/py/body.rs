@@ -34,6 +34,8 @@ pub struct PyBody {
     output: Option<Arc<GuestOutput>>,
     /// It came from a call that blocked: whoever made that call may be blocked by its body as well, event loop or not.
     from_blocking_call: bool,
+    /// It was made without a byte, so what it was is known when it is consumed, too.
+    is_empty: bool,
 }
 
 struct State {
@@ -74,18 +76,19 @@ impl PyBody {
             guest: None,
             output: None,
             from_blocking_call: false,
+            is_empty: false,
         }
     }
 
     /// What a caller gave as `body=`.
     pub fn given(body: Option<&Bound<'_, PyAny>>) -> PyResult<Self> {
-        let Some(body) = body else { return Ok(Self::new(Content::Bytes(Bytes::new()))) };
+        let Some(body) = body else { return Ok(Self::of_bytes(Bytes::new())) };
         let py = body.py();
         if let Ok(text) = body.cast::<PyString>() {
-            return Ok(Self::new(Content::Bytes(Bytes::copy_from_slice(text.to_str()?.as_bytes()))));
+            return Ok(Self::of_bytes(Bytes::copy_from_slice(text.to_str()?.as_bytes())));
         }
         if let Some(bytes) = bytes_of(body)? {
-            return Ok(Self::new(Content::Bytes(bytes)));
+            return Ok(Self::of_bytes(bytes));
         }
         // a message as the body of another: its stream moves over
         if let Ok(request) = body.cast::<PyRequest>() {
@@ -113,6 +116,32 @@ impl PyBody {
     pub fn of_guest(body: GuestBody, output: Option<Arc<GuestOutput>>) -> Self {
         let body = Arc::new(Mutex::new(body));
         Self { guest: Some(Arc::downgrade(&body)), output, ..Self::new(Content::Guest(body)) }
+    }
+
+    /// The whole of it, where that is at hand or was read.
+    pub fn known(&self) -> Option<Bytes> {
+        let state = lock(&self.state);
+        match (&state.whole, &state.content) {
+            (Some(whole), _) => Some(whole.clone()),
+            (None, Content::Bytes(bytes)) => Some(bytes.clone()),
+            _ => self.is_empty.then(Bytes::new),
+        }
+    }
+
+    /// [`Self::known`], or why this message cannot be copied or pickled.
+    pub fn copied(&self, py: Python<'_>, what: &str) -> PyResult<Bytes> {
+        let is_consumed = matches!(lock(&self.state).content, Content::Consumed);
+        match self.known() {
+            Some(whole) => Ok(whole),
+            None if is_consumed => Err(consumed(py)),
+            None => Err(PyTypeError::new_err(format!(
+                "a message whose body streams cannot be {what}; hint: `read()` or `await aread()` first"
+            ))),
+        }
+    }
+
+    pub fn of_bytes(bytes: Bytes) -> Self {
+        Self { is_empty: bytes.is_empty(), ..Self::new(Content::Bytes(bytes)) }
     }
 
     pub fn of_blocking_call(self, blocking: bool) -> Self {

@@ -39,7 +39,7 @@ impl PyApp {
     ) -> PyResult<PyResponse> {
         let inside = Inside::enter();
         inside.check(py);
-        let deadline = deadline(seconds);
+        let deadline = deadline(seconds)?;
         let permit = match self.app.admit().map_err(|error| to_py(py, &error))? {
             Admission::Permit(permit) => permit,
             Admission::Queued(mut queued) => {

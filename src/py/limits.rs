@@ -56,10 +56,13 @@ pub const LONGEST: Duration = Duration::from_secs(1_000_000_000);
 
 pub fn seconds(name: &str, value: Option<f64>) -> PyResult<()> {
     match value {
-        Some(seconds) if !(seconds > 0.0 && seconds <= LONGEST.as_secs_f64()) => Err(PyValueError::new_err(format!(
-            "`{name}` must be a positive number of seconds up to {}, or None: {seconds}",
+        Some(seconds) if seconds > LONGEST.as_secs_f64() => Err(PyValueError::new_err(format!(
+            "`{name}` must be at most {} seconds, or None: {seconds}",
             LONGEST.as_secs()
         ))),
+        Some(seconds) if seconds.is_nan() || seconds <= 0.0 => {
+            Err(PyValueError::new_err(format!("`{name}` must be a positive number of seconds, or None: {seconds}")))
+        }
         _ => Ok(()),
     }
 }

@@ -9,8 +9,9 @@ use http::Method;
 use pyo3::exceptions::{PyTypeError, PyValueError};
 use pyo3::intern;
 use pyo3::prelude::*;
-use pyo3::types::PyString;
+use pyo3::types::{PyBytes, PyDict, PyList, PyString};
 
+use super::app::without_nul;
 use super::awaitable::{Awaitable, Operation};
 use super::body::bytes_of;
 use super::errors::to_py;
@@ -18,6 +19,7 @@ use super::loops::LoopCore;
 use super::request::PyRequest;
 use super::response::PyResponse;
 use super::stdio::{GuestOutput, Sink, Sinks};
+use super::values::{Count, Number, Reduced, Seconds, hash_of, plain, reduce, replaced};
 use crate::asked::Asked;
 use crate::network::{Network, Options};
 use crate::pattern::Pattern;
@@ -29,7 +31,45 @@ use crate::tls::Trust;
 #[pyclass(name = "Network", module = "wasgi", frozen)]
 pub struct PyNetwork {
     pub network: Arc<Network>,
-    shown: String,
+    /// What was given and is not the default.
+    settings: Py<PyDict>,
+}
+
+/// What a setting says in a repr: nothing that is secret.
+fn shown_setting(name: &str, value: &Bound<'_, PyAny>) -> PyResult<String> {
+    Ok(match (name, value.extract::<String>()) {
+        ("client_key", _) => "...".to_owned(),
+        ("proxy", Ok(url)) => match (url.find("://"), url.rfind('@')) {
+            (Some(scheme), Some(at)) => {
+                let (before, after) = (url.get(..scheme + 3).unwrap_or(""), url.get(at..).unwrap_or(""));
+                PyString::new(value.py(), &format!("{before}...{after}")).repr()?.to_string()
+            }
+            (None, Some(_)) => "...".to_owned(),
+            _ => value.repr()?.to_string(),
+        },
+        _ => match value.cast::<PyBytes>() {
+            Ok(bytes) => format!("<{} bytes>", bytes.as_bytes().len()),
+            Err(_) => value.repr()?.to_string(),
+        },
+    })
+}
+
+/// What a sequence of text was given as, once and for all: it may be an iterator.
+fn listed<'py>(name: &str, given: Option<&Bound<'py, PyAny>>) -> PyResult<Option<Bound<'py, PyAny>>> {
+    let list = |given: &Bound<'py, PyAny>| Ok(PyList::new(given.py(), texts(name, given)?)?.into_any());
+    given.map(list).transpose()
+}
+
+/// A path as text, or a copy of bytes.
+fn path_or_bytes<'py>(name: &str, given: Option<&Bound<'py, PyAny>>) -> PyResult<Option<Bound<'py, PyAny>>> {
+    let Some(given) = given else { return Ok(None) };
+    let py = given.py();
+    if let Some(bytes) = bytes_of(given)? {
+        return Ok(Some(PyBytes::new(py, &bytes).into_any()));
+    }
+    let path: PathBuf =
+        given.extract().map_err(|_| PyTypeError::new_err(format!("`{name}` must be a path, or bytes of PEM")))?;
+    Ok(Some(without_nul(name, path)?.into_os_string().into_pyobject(py)?.into_any()))
 }
 
 fn texts(name: &str, given: &Bound<'_, PyAny>) -> PyResult<Vec<String>> {
@@ -89,9 +129,9 @@ impl PyNetwork {
     #[pyo3(
         signature = (allow, *, deny=None, methods=None, allow_private=false, addresses=None, ca=None, only_ca=false,
         client_cert=None, client_key=None, http2=true, h2c=false, proxy=None, no_proxy=None, proxy_resolves=false,
-        trust_env=false, connect_timeout=10.0, first_byte_timeout=None, between_bytes_timeout=None, timeout=None,
-        retries=0, idle_timeout=30.0, connection_lifetime=Some(300.0), max_connections=256,
-        max_connections_per_host=None, response_fields=65536, response_body=None),
+        trust_env=false, connect_timeout=Number(10.0), first_byte_timeout=None, between_bytes_timeout=None, timeout=None,
+        retries=Number(0), idle_timeout=Number(30.0), connection_lifetime=Some(Number(300.0)),
+        max_connections=Number(256), max_connections_per_host=None, response_fields=Number(65536), response_body=None),
         text_signature = "(allow, *, deny=None, methods=None, allow_private=False, addresses=None, ca=None, only_ca=False, \
             client_cert=None, client_key=None, http2=True, h2c=False, proxy=None, no_proxy=None, \
             proxy_resolves=False, trust_env=False, connect_timeout=10.0, first_byte_timeout=None, \
@@ -116,18 +156,95 @@ impl PyNetwork {
         no_proxy: Option<&Bound<'_, PyAny>>,
         proxy_resolves: bool,
         trust_env: bool,
-        connect_timeout: f64,
-        first_byte_timeout: Option<f64>,
-        between_bytes_timeout: Option<f64>,
-        timeout: Option<f64>,
-        retries: i64,
-        idle_timeout: f64,
-        connection_lifetime: Option<f64>,
-        max_connections: i64,
-        max_connections_per_host: Option<i64>,
-        response_fields: i64,
-        response_body: Option<i64>,
+        connect_timeout: Seconds,
+        first_byte_timeout: Option<Seconds>,
+        between_bytes_timeout: Option<Seconds>,
+        timeout: Option<Seconds>,
+        retries: Count,
+        idle_timeout: Seconds,
+        connection_lifetime: Option<Seconds>,
+        max_connections: Count,
+        max_connections_per_host: Option<Count>,
+        response_fields: Count,
+        response_body: Option<Count>,
     ) -> PyResult<Self> {
+        let py = allow.py();
+        let settings = PyDict::new(py);
+        let allow = &PyList::new(py, texts("allow", allow)?)?.into_any();
+        settings.set_item("allow", allow)?;
+        let (deny, methods, addresses) =
+            (listed("deny", deny)?, listed("methods", methods)?, listed("addresses", addresses)?);
+        let no_proxy = listed("no_proxy", no_proxy)?;
+        let (ca, client_cert, client_key) = (
+            path_or_bytes("ca", ca)?,
+            path_or_bytes("client_cert", client_cert)?,
+            path_or_bytes("client_key", client_key)?,
+        );
+        let (deny, methods, addresses, no_proxy) =
+            (deny.as_ref(), methods.as_ref(), addresses.as_ref(), no_proxy.as_ref());
+        let (ca, client_cert, client_key) = (ca.as_ref(), client_cert.as_ref(), client_key.as_ref());
+        let objects = [
+            ("deny", deny),
+            ("methods", methods),
+            ("addresses", addresses),
+            ("ca", ca),
+            ("client_cert", client_cert),
+            ("client_key", client_key),
+            ("no_proxy", no_proxy),
+        ];
+        for (name, given) in objects {
+            if let Some(given) = given {
+                settings.set_item(name, given)?;
+            }
+        }
+        let flags = [
+            ("allow_private", allow_private, false),
+            ("only_ca", only_ca, false),
+            ("http2", http2, true),
+            ("h2c", h2c, false),
+            ("proxy_resolves", proxy_resolves, false),
+            ("trust_env", trust_env, false),
+        ];
+        for (name, given, _) in flags.into_iter().filter(|(_, given, default)| given != default) {
+            settings.set_item(name, given)?;
+        }
+        if let Some(proxy) = proxy {
+            settings.set_item("proxy", proxy)?;
+        }
+        let times = [
+            ("connect_timeout", Some(connect_timeout), Some(10.0)),
+            ("first_byte_timeout", first_byte_timeout, None),
+            ("between_bytes_timeout", between_bytes_timeout, None),
+            ("timeout", timeout, None),
+            ("idle_timeout", Some(idle_timeout), Some(30.0)),
+            ("connection_lifetime", connection_lifetime, Some(300.0)),
+        ];
+        for (name, given, default) in times {
+            let given = plain(given);
+            if given != default {
+                settings.set_item(name, given)?;
+            }
+        }
+        let counts = [
+            ("retries", Some(retries), Some(0)),
+            ("max_connections", Some(max_connections), Some(256)),
+            ("max_connections_per_host", max_connections_per_host, None),
+            ("response_fields", Some(response_fields), Some(65536)),
+            ("response_body", response_body, None),
+        ];
+        for (name, given, default) in counts {
+            let given = plain(given);
+            if given != default {
+                settings.set_item(name, given)?;
+            }
+        }
+        let (Number(connect_timeout), Number(idle_timeout)) = (connect_timeout, idle_timeout);
+        let (first_byte_timeout, between_bytes_timeout, timeout) =
+            (plain(first_byte_timeout), plain(between_bytes_timeout), plain(timeout));
+        let connection_lifetime = plain(connection_lifetime);
+        let (Number(retries), Number(max_connections), Number(response_fields)) =
+            (retries, max_connections, response_fields);
+        let (max_connections_per_host, response_body) = (plain(max_connections_per_host), plain(response_body));
         let methods = methods
             .map(|given| {
                 let parse = |name: String| {
@@ -149,7 +266,6 @@ impl PyNetwork {
                 texts("addresses", given)?.into_iter().map(parse).collect::<PyResult<Vec<_>>>()?
             }
         };
-        let shown = format!("wasgi.Network(allow={})", allow.repr()?);
         let policy = Policy {
             allow: patterns("allow", Some(allow))?,
             deny: patterns("deny", deny)?,
@@ -205,7 +321,7 @@ impl PyNetwork {
             retries: retries.ok_or_else(|| PyValueError::new_err("`retries` must be from 0 to 16"))?,
         };
         let tls = trust.config().map_err(PyValueError::new_err)?;
-        Ok(Self { network: Arc::new(Network::new(policy, options, tls, proxies)), shown })
+        Ok(Self { network: Arc::new(Network::new(policy, options, tls, proxies)), settings: settings.unbind() })
     }
 
     /// What `wasgi.outgoing.call` awaits.
@@ -213,8 +329,43 @@ impl PyNetwork {
         Awaitable::new(Asking::New { network: slf, request })
     }
 
-    fn __repr__(&self) -> &str {
-        &self.shown
+    fn __repr__(&self, py: Python<'_>) -> PyResult<String> {
+        let mut parts = Vec::new();
+        for (name, value) in self.settings.bind(py).iter() {
+            let name: String = name.extract()?;
+            parts.push(format!("{name}={}", shown_setting(&name, &value)?));
+        }
+        Ok(format!("wasgi.Network({})", parts.join(", ")))
+    }
+
+    /// By its settings; connections are each one's own.
+    fn __eq__(&self, py: Python<'_>, other: &Bound<'_, Self>) -> PyResult<bool> {
+        self.settings.bind(py).eq(other.get().settings.bind(py))
+    }
+
+    fn __hash__(&self, py: Python<'_>) -> PyResult<u64> {
+        let settings = self.settings.bind(py);
+        Ok(hash_of(&format!("{:?} {}", settings.get_item("allow")?, settings.len())))
+    }
+
+    fn __reduce__<'py>(slf: &Bound<'py, Self>) -> PyResult<Reduced<'py>> {
+        reduce(&slf.get_type(), slf.get().settings.bind(slf.py()))
+    }
+
+    #[pyo3(signature = (**changes))]
+    fn __replace__<'py>(
+        slf: &Bound<'py, Self>,
+        changes: Option<&Bound<'py, PyDict>>,
+    ) -> PyResult<Bound<'py, PyAny>> {
+        replaced(&slf.get_type(), &slf.get().settings.bind(slf.py()).copy()?, changes)
+    }
+
+    fn __copy__(slf: Py<Self>) -> Py<Self> {
+        slf
+    }
+
+    fn __deepcopy__(slf: Py<Self>, _memo: &Bound<'_, PyAny>) -> Py<Self> {
+        slf
     }
 }
 

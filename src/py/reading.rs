@@ -169,6 +169,7 @@ impl Chunks {
 
     /// The next chunk, or None at the end; no longer than so many seconds.
     fn _next_within(&self, py: Python<'_>, seconds: Option<f64>) -> PyResult<Option<Py<PyAny>>> {
+        let deadline = super::waiting::deadline(seconds)?;
         let content = lock(&self.content).replace(Content::Consumed);
         let chunk = match content.map_or_else(|| self.body.consume(py), Ok)? {
             Content::Consumed => return Ok(None),
@@ -181,9 +182,7 @@ impl Chunks {
                 chunk
             }
             Content::Guest(body) => {
-                let outcome = super::waiting::block_on_until(py, super::waiting::deadline(seconds), |cx| {
-                    lock(&body).poll_next(cx)
-                });
+                let outcome = super::waiting::block_on_until(py, deadline, |cx| lock(&body).poll_next(cx));
                 self.body.deliver(py)?;
                 match outcome?.map_err(|error| to_py(py, &error))? {
                     Next::Chunk(chunk) => {

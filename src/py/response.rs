@@ -5,7 +5,7 @@ use std::sync::Arc;
 use http::StatusCode;
 use pyo3::exceptions::PyValueError;
 use pyo3::prelude::*;
-use pyo3::types::PyList;
+use pyo3::types::{PyBytes, PyDict, PyList};
 use wasmtime_wasi_http::WasiBody;
 
 use super::awaitable::{Awaitable, Itself};
@@ -13,10 +13,11 @@ use super::body::PyBody;
 use super::feed::OnError;
 use super::headers::Fields;
 use super::loops::LoopCore;
-use super::message::{json, text, trailers, with_length};
+use super::message::{Changes, changed, json, own_trailers, same_body, same_trailers, text, trailers, with_length};
 use super::reading::{Chunks, Once};
 use super::report::{End, Finished, PyReport};
 use super::stdio::{Flushed, GuestOutput};
+use super::values::{Count, Number, hash_of};
 use crate::body::GuestBody;
 use crate::owner::Owner;
 
@@ -27,6 +28,8 @@ pub struct PyResponse {
     trailers: Option<Fields>,
     body: Arc<PyBody>,
     exchange: Option<(u64, Owner)>,
+    /// What its exchange had cost when it was copied or pickled.
+    past: Option<PyReport>,
 }
 
 impl PyResponse {
@@ -50,6 +53,7 @@ impl PyResponse {
             trailers: None,
             body: Arc::new(PyBody::of_guest(body, Some(output)).of_blocking_call(blocking)),
             exchange: Some((exchange, observer)),
+            past: None,
         }
     }
 
@@ -62,6 +66,7 @@ impl PyResponse {
             trailers: None,
             body: Arc::new(PyBody::of_guest(body, None)),
             exchange: None,
+            past: None,
         }
     }
 
@@ -87,26 +92,34 @@ impl PyResponse {
     }
 }
 
+fn parse_status(Number(status): Count) -> PyResult<u16> {
+    u16::try_from(status)
+        .ok()
+        .filter(|status| (100..1000).contains(status))
+        .ok_or_else(|| PyValueError::new_err(format!("invalid status, it must be from 100 to 999: {status}")))
+}
+
 #[pymethods]
 impl PyResponse {
     #[new]
-    #[pyo3(signature = (status=200, *, headers=None, body=None, trailers=None))]
+    #[pyo3(
+        signature = (status=Number(200), *, headers=None, body=None, trailers=None),
+        text_signature = "(status=200, *, headers=None, body=None, trailers=None)"
+    )]
     fn new(
         py: Python<'_>,
-        status: u16,
+        status: Count,
         headers: Option<&Bound<'_, PyAny>>,
         body: Option<&Bound<'_, PyAny>>,
         trailers: Option<&Bound<'_, PyAny>>,
     ) -> PyResult<Self> {
-        if !(100..1000).contains(&status) {
-            return Err(PyValueError::new_err(format!("invalid status, it must be from 100 to 999: {status}")));
-        }
         Ok(Self {
-            status,
+            status: parse_status(status)?,
             fields: Fields::given(py, headers)?,
             trailers: trailers.map(|trailers| Fields::given(py, Some(trailers))).transpose()?,
             body: Arc::new(PyBody::given(body)?),
             exchange: None,
+            past: None,
         })
     }
 
@@ -127,8 +140,10 @@ impl PyResponse {
 
     #[getter]
     fn report(&self) -> Option<PyReport> {
-        let (exchange, owner) = self.exchange.as_ref()?;
-        Some(PyReport::of(*exchange, owner))
+        match &self.exchange {
+            Some((exchange, owner)) => Some(PyReport::of(*exchange, owner)),
+            None => self.past.clone(),
+        }
     }
 
     /// The fields that are meant for a server's client: those of a connection stay out. Names are in lower case.
@@ -141,7 +156,7 @@ impl PyResponse {
     }
 
     fn wait(&self, py: Python<'_>) -> PyResult<Option<PyReport>> {
-        let Some(mut end) = self.end() else { return Ok(None) };
+        let Some(mut end) = self.end() else { return Ok(self.past.clone()) };
         let failure = super::waiting::block_on(py, |cx| end.poll(cx))?;
         self.body.deliver(py)?;
         end.tell(py, failure).map(Some)
@@ -201,6 +216,68 @@ impl PyResponse {
 
     fn __aexit__(&self, _type: Py<PyAny>, _value: Py<PyAny>, _traceback: Py<PyAny>) -> Awaitable {
         self.aclose()
+    }
+
+    /// A body that streams is equal to itself only; what its exchange has cost does not count.
+    fn __eq__(&self, py: Python<'_>, other: &Bound<'_, Self>) -> PyResult<bool> {
+        let other = other.get();
+        Ok(std::ptr::eq(self, other)
+            || (self.status == other.status
+                && self.fields.equal(py, &other.fields)?
+                && same_trailers(
+                    py,
+                    own_trailers(py, self.trailers.as_ref(), &self.body)?.as_ref(),
+                    own_trailers(py, other.trailers.as_ref(), &other.body)?.as_ref(),
+                )?
+                && same_body(&self.body, &other.body)))
+    }
+
+    /// Of what never changes in it.
+    fn __hash__(&self) -> u64 {
+        hash_of(&self.status.to_string())
+    }
+
+    fn __reduce__<'py>(
+        slf: &Bound<'py, Self>,
+    ) -> PyResult<(Bound<'py, PyAny>, (Bound<'py, PyDict>, Option<PyReport>))> {
+        let (py, this) = (slf.py(), slf.get());
+        let settings = PyDict::new(py);
+        settings.set_item("status", this.status)?;
+        settings.set_item("headers", this.fields.raw(py)?)?;
+        settings.set_item("body", PyBytes::new(py, &this.body.copied(py, "pickled")?))?;
+        if let Some(trailers) = own_trailers(py, this.trailers.as_ref(), &this.body)? {
+            settings.set_item("trailers", trailers.raw(py)?)?;
+        }
+        Ok((slf.get_type().getattr("_restore")?, (settings, this.report())))
+    }
+
+    /// What `__reduce__` has pickled.
+    #[staticmethod]
+    fn _restore(py: Python<'_>, settings: &Bound<'_, PyDict>, report: Option<PyReport>) -> PyResult<Self> {
+        let restored = py.get_type::<Self>().call((), Some(settings))?;
+        let restored = restored.cast::<Self>()?.get();
+        Ok(Self { past: report, ..restored.__replace__(py, None)? })
+    }
+
+    #[pyo3(signature = (**changes))]
+    fn __replace__(&self, py: Python<'_>, changes: Option<&Bound<'_, PyDict>>) -> PyResult<Self> {
+        let changes = Changes::new(py, changes, "Response", &["status", "headers", "body", "trailers"])?;
+        let status = match changes.get("status")? {
+            Some(status) => parse_status(status.extract()?)?,
+            None => self.status,
+        };
+        let (fields, trailers, body) = changed(py, &changes, &self.fields, self.trailers.as_ref(), &self.body)?;
+        let exchange = self.exchange.as_ref().map(|(exchange, owner)| (*exchange, owner.observe()));
+        Ok(Self { status, fields, trailers, body: Arc::new(body), exchange, past: self.past.clone() })
+    }
+
+    fn __copy__(&self, py: Python<'_>) -> PyResult<Self> {
+        self.body.copied(py, "copied")?;
+        self.__replace__(py, None)
+    }
+
+    fn __deepcopy__(&self, py: Python<'_>, _memo: &Bound<'_, PyAny>) -> PyResult<Self> {
+        self.__copy__(py)
     }
 
     fn __repr__(&self) -> String {
