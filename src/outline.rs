@@ -156,9 +156,7 @@ fn interface(name: &str) -> &str {
 /// Pre-releases are compatible with nothing but themselves.
 fn is_of(name: &str, interface: &str, track: &str) -> bool {
     let Some((named, version)) = name.split_once('@') else { return false };
-    let is_number = |part: &str| {
-        part.parse::<u64>().is_ok_and(|number| number.to_string() == part)
-    };
+    let is_number = |part: &str| part.parse::<u64>().is_ok_and(|number| number.to_string() == part);
     named == interface
         && version
             .strip_prefix(track)
@@ -249,7 +247,9 @@ mod tests {
         for version in ["0.2.0", "0.2.3", "0.2.12", "0.2.1+build.5"] {
             assert!(is_of(&format!("a:b/c@{version}"), "a:b/c", "0.2"), "{version}");
         }
-        for version in ["0.2", "0.21.0", "0.2.0-rc-2023-10-18", "0.2.1-pre+b", "0.2.01", "0.2.+1", "0.2.", "0.3.0", "1.0.0"] {
+        for version in
+            ["0.2", "0.21.0", "0.2.0-rc-2023-10-18", "0.2.1-pre+b", "0.2.01", "0.2.+1", "0.2.", "0.3.0", "1.0.0"]
+        {
             assert!(!is_of(&format!("a:b/c@{version}"), "a:b/c", "0.2"), "{version}");
         }
         assert!(!is_of("a:b/c", "a:b/c", "0.2"));

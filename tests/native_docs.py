@@ -10,7 +10,9 @@ import inspect
 import re
 import sys
 from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 ROOT = Path(__file__).parents[1]
 STUB = ROOT / "python" / "wasgi" / "_wasgi.pyi"
@@ -29,6 +31,48 @@ def documented() -> Iterator[tuple[str | None, str, str]]:
         for member in node.body:
             if isinstance(member, ast.FunctionDef) and (doc := ast.get_docstring(member)):
                 yield node.name, member.name, doc
+
+
+@dataclass
+class StubSignature:
+    """What the stub says of a class's constructor, a method, or a function: names, kinds and defaults of parameters."""
+
+    name: str
+    parameters: list[tuple[str, inspect._ParameterKind, Any]]
+
+
+def stub_signatures() -> Iterator[StubSignature]:
+    """Of all public classes that can be made, and their methods but for special ones."""
+    for node in ast.parse(STUB.read_text()).body:
+        if isinstance(node, ast.FunctionDef) and not node.name.startswith("_"):
+            yield StubSignature(node.name, _parameters(node, 0))
+        if not isinstance(node, ast.ClassDef):
+            continue
+        for member in node.body:
+            if not isinstance(member, ast.FunctionDef) or any(
+                isinstance(decorator, ast.Name) and decorator.id in ("property", "staticmethod")
+                for decorator in member.decorator_list
+            ):
+                continue
+            if member.name == "__new__":
+                yield StubSignature(node.name, _parameters(member, 1))
+            elif not member.name.startswith("__"):
+                yield StubSignature(f"{node.name}.{member.name}", _parameters(member, 1))
+
+
+def _parameters(function: ast.FunctionDef, skip: int) -> list[tuple[str, inspect._ParameterKind, Any]]:
+    kinds = inspect.Parameter
+    arguments = function.args
+    none = kinds.empty
+    found: list[tuple[str, inspect._ParameterKind, Any]] = []
+    positional = [*arguments.posonlyargs, *arguments.args]
+    defaults = [None] * (len(positional) - len(arguments.defaults)) + list(arguments.defaults)
+    for argument, default in zip(positional, defaults, strict=True):
+        kind = kinds.POSITIONAL_ONLY if argument in arguments.posonlyargs else kinds.POSITIONAL_OR_KEYWORD
+        found.append((argument.arg, kind, none if default is None else ast.literal_eval(default)))
+    for argument, default in zip(arguments.kwonlyargs, arguments.kw_defaults, strict=True):
+        found.append((argument.arg, kinds.KEYWORD_ONLY, none if default is None else ast.literal_eval(default)))
+    return found[skip:]
 
 
 def _commented(doc: str, indent: str) -> list[str]:

@@ -103,7 +103,8 @@ def test_inspect_and_loading_agree(tmp_path: Path, capsys: pytest.CaptureFixture
         of_the_wrong_type,
         "(component)",
         '(component (instance $h) (export "wasi:http/incoming-handler@0.2.0" (instance $h)))',
-        '(component (import "wasi:io/poll" (instance)) (instance $h) (export "wasi:http/incoming-handler@0.2.0" (instance $h)))',
+        '(component (import "wasi:io/poll" (instance)) (instance $h)'
+        ' (export "wasi:http/incoming-handler@0.2.0" (instance $h)))',
         '(component (import "wasi:io/poll@0.2.0-rc-2023-10-18" (instance)) (instance $h)'
         ' (export "wasi:http/incoming-handler@0.2.0" (instance $h)))',
         '(component (instance $h) (export "wasi:http/incoming-handler@0.2.0-rc-2023-12-05" (instance $h)))',
@@ -162,11 +163,12 @@ def test_the_package_is_a_command() -> None:
     assert done.stdout == f"wasgi {wasgi.__version__}\n"
 
 
-class TestWhateverStdoutIs:
-    ASCII = {**os.environ, "PYTHONIOENCODING": "ascii", "PYTHONUTF8": "0"}
+ASCII = {**os.environ, "PYTHONIOENCODING": "ascii", "PYTHONUTF8": "0"}
 
+
+class TestWhateverStdoutIs:
     def test_one_of_ascii(self) -> None:
-        done = subprocess.run([*COMMAND, "demo"], capture_output=True, env=self.ASCII)
+        done = subprocess.run([*COMMAND, "demo"], capture_output=True, env=ASCII)
         assert (done.returncode, done.stderr) == (0, b"")
         shown = done.stdout.decode("ascii")
         assert "200 'Lisbon: sunny, 24  deg C'" in shown
@@ -175,7 +177,7 @@ class TestWhateverStdoutIs:
     def test_a_path_that_ascii_does_not_have(self, tmp_path: Path) -> None:
         path = tmp_path / "gäst.wasm"
         path.write_bytes(HELLO.read_bytes())
-        done = subprocess.run([*COMMAND, "inspect", path], capture_output=True, env=self.ASCII)
+        done = subprocess.run([*COMMAND, "inspect", path], capture_output=True, env=ASCII)
         assert (done.returncode, done.stderr) == (0, b"")
         assert b"g\\xe4st.wasm: a component" in done.stdout
 

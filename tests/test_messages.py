@@ -361,7 +361,17 @@ class TestText:
         | {label.replace("_", "-").upper() for label in encodings.aliases.aliases}
         | {"", "\xff", "utf-8\xe9", "utf_8;", "a" * 60_000, "x.y", "..", "os.path", "none", "windows-874", "a b"}
     )
-    BODIES = (b"", b"plain", "caf\xe9 \u20ac".encode(), bytes(range(256)), b"\\", b"\\N{x}\\u12", b"+AD4-", b"xn--\xff", b"\x1b$B\xff")
+    BODIES = (
+        b"",
+        b"plain",
+        "caf\xe9 \u20ac".encode(),
+        bytes(range(256)),
+        b"\\",
+        b"\\N{x}\\u12",
+        b"+AD4-",
+        b"xn--\xff",
+        b"\x1b$B\xff",
+    )
 
     @both
     def test_with_any_label(self, make: Message) -> None:
@@ -373,8 +383,11 @@ class TestText:
     @both
     @pytest.mark.parametrize(
         "label",
-        ["idna", "punycode", "undefined", "unicode_escape", "raw_unicode_escape", "utf-7", "u7", "base64", "hex", "rot13"]
-        + ["zlib", "bz2", "uu", "quopri", "mbcs", "oem", "charmap", "aliases", "no-such", "", "utf_8.x", "a" * 60_000],
+        [
+            *("idna", "punycode", "undefined", "unicode_escape", "raw_unicode_escape", "utf-7", "u7", "base64", "hex"),
+            *("rot13", "zlib", "bz2", "uu", "quopri", "mbcs", "oem", "charmap", "aliases", "no-such", "utf_8.x", ""),
+            "a" * 60_000,
+        ],
     )
     def test_what_is_no_charset_of_text_is_read_as_utf_8(self, make: Message, label: str) -> None:
         for body in (b"+AD4-\xc3\xa9\xff", b"\\u0041", b"uryyb"):
@@ -406,10 +419,10 @@ class TestText:
 
     @both
     def test_labels_of_a_peer_are_not_kept(self, make: Message) -> None:
-        known = len(encodings._cache)  # type: ignore[attr-defined]
+        known = len(encodings._cache)
         for number in range(100):
             make(b"x", headers={"content-type": f"text/plain; charset=no-such-{number}"}).text  # noqa: B018
-        assert len(encodings._cache) == known  # type: ignore[attr-defined]
+        assert len(encodings._cache) == known
 
     def test_a_guests_label_with_a_nul(self, app: AppMaker) -> None:
         with pytest.raises(ValueError, match="control character"):
@@ -495,7 +508,7 @@ class TestReadersThatNobodyUses:
 
     async def test_closing_an_iterator_that_nobody_has_asked_stops_the_guest(self, app: AppMaker) -> None:
         response = app().handle(get("/hello"))
-        await aiter(response).aclose()
+        await aiter(response).aclose()  # type: ignore[attr-defined]
         with pytest.raises(wasgi.BodyError):
             response.read()
 

@@ -2,19 +2,25 @@
 
 from __future__ import annotations
 
+import ast
 import importlib.metadata
 import importlib.resources
+import inspect
+import pydoc
 import re
 import subprocess
 import sys
 import tomllib
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 import wasgi
+from wasgi import _wasgi
 
 from .conftest import HELLO
+from .native_docs import StubSignature, documented, stub_signatures
 
 ROOT = Path(__file__).parents[1]
 PYPROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())
@@ -105,3 +111,58 @@ def test_the_readme_names_the_two_commands() -> None:
 def test_no_lock_of_pythons_is_tracked() -> None:
     ignored = (ROOT / ".gitignore").read_text().splitlines()
     assert "uv.lock" in ignored
+
+
+class TestHelp:
+    """`help` and `inspect` know the native classes as the stubs do."""
+
+    @pytest.mark.parametrize(("owner", "name", "doc"), list(documented()))
+    def test_docstrings_are_those_of_the_stubs(self, owner: str | None, name: str, doc: str) -> None:
+        native: Any = _wasgi
+        for part in filter(None, (owner, name)):
+            native = getattr(native, part)
+        assert inspect.getdoc(native) == doc, "hint: python tests/native_docs.py --write"
+
+    @pytest.mark.parametrize("signature", list(stub_signatures()), ids=lambda signature: signature.name)
+    def test_signatures_are_those_of_the_stubs(self, signature: StubSignature) -> None:
+        native: Any = _wasgi
+        for part in signature.name.split("."):
+            native = getattr(native, part)
+        parameters = [
+            parameter for parameter in inspect.signature(native).parameters.values() if parameter.name != "self"
+        ]
+        described = [(parameter.name, parameter.kind, parameter.default) for parameter in parameters]
+        assert described == signature.parameters
+
+    def test_what_a_user_asks_for_help_on(self) -> None:
+        for name in wasgi.__all__:
+            found = getattr(wasgi, name)
+            assert inspect.getdoc(found), name
+            if inspect.isclass(found) and not issubclass(found, BaseException):
+                assert "Args" not in (inspect.getdoc(found) or "") or inspect.signature(found).parameters, name
+        assert "memory=268435456" in str(inspect.signature(wasgi.Limits))
+        assert "Calls the guest's `incoming-handler`" in pydoc.render_doc(wasgi.App)
+
+
+def test_dir_lists_what_there_is() -> None:
+    script = (
+        "import wasgi, sys; print([name for name in dir(wasgi) if name[0] != '_']); print('asyncio' in sys.modules)"
+    )
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
+    names, asyncio_came = done.stdout.splitlines()
+    assert set(ast.literal_eval(names)) >= {*wasgi.__all__, "httpx", "outgoing", "testing"}
+    assert asyncio_came == "False"
+
+
+def test_everything_that_dir_lists_is_there() -> None:
+    for name in dir(wasgi):
+        assert hasattr(wasgi, name), name
+
+
+def test_a_star_import_hides_no_other_package() -> None:
+    assert not {"httpx", "outgoing", "testing"} & set(wasgi.__all__)
+    assert "httpx" in dir(wasgi)
+
+
+def test_the_package_says_its_version() -> None:
+    assert wasgi.__version__ == CARGO["package"]["version"]

@@ -110,7 +110,11 @@ def replace(value: Any, **changes: Any) -> Any:
             wasgi.Request("PUT", "http://b/", headers={"a": "1"}, body=b"x"),
         ),
         (wasgi.Request("GET", "http://a/", body=b"x"), {"body": None}, wasgi.Request("GET", "http://a/")),
-        (wasgi.Response(200, headers={"a": "1"}, body="x"), {"status": 404}, wasgi.Response(404, headers={"a": "1"}, body="x")),
+        (
+            wasgi.Response(200, headers={"a": "1"}, body="x"),
+            {"status": 404},
+            wasgi.Response(404, headers={"a": "1"}, body="x"),
+        ),
         (wasgi.Response(body="x"), {"headers": {"a": "1"}}, wasgi.Response(headers={"a": "1"}, body="x")),
     ],
 )
@@ -186,7 +190,7 @@ class TestStreams:
 
     def test_are_equal_to_themselves_only(self, make: Callable[[Any], Any]) -> None:
         message = make(chunks())
-        assert message == message  # noqa: PLR0124
+        assert message == message
         assert message != make(chunks())
 
     def test_move_over_to_what_replaces_them(self, make: Callable[[Any], Any]) -> None:

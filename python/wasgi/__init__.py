@@ -91,7 +91,7 @@ if _TYPE_CHECKING:
     from wasgi import testing as testing
 else:
 
-    def __getattr__(name):
+    def __getattr__(name: str) -> object:
         """Modules that are not imported until they are used: they bring asyncio, which would double the time."""
         if name in _LAZY:
             import importlib
@@ -99,7 +99,7 @@ else:
             return importlib.import_module(f"wasgi.{name}")
         raise AttributeError(f"module 'wasgi' has no attribute {name!r}")
 
-    def __dir__():
+    def __dir__() -> list[str]:
         return sorted({*globals(), *_LAZY})
 
 

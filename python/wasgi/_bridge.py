@@ -130,7 +130,7 @@ class Line(str):
         line.exchange = exchange
         return line
 
-    def __getnewargs__(self) -> tuple[str, str, int]:
+    def __getnewargs__(self) -> tuple[str, str, int]:  # type: ignore[override]
         return str(self), self.stream, self.exchange
 
 

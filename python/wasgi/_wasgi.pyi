@@ -104,9 +104,10 @@ class Component:
     """A WebAssembly component that exports `wasi:http/incoming-handler@0.2`.
 
     Compiled once, on all cores and without the GIL; the machine code is kept on disk (in `WASGI_CACHE_DIR`, by default
-    `wasgi` in the user's cache directory; empty: nowhere). What takes longer than a second is told to the logger ``wasgi``
-    (INFO). The same content is compiled and held once in a process, and by one process at a time. Immutable, safe to share
-    between threads, hashable and equal by its content. It pickles as the path or the bytes that it was loaded from.
+    `wasgi` in the user's cache directory; empty: nowhere). What takes longer than a second is told to the logger
+    ``wasgi`` (INFO). The same content is compiled and held once in a process, and by one process at a time. Immutable,
+    safe to share between threads, hashable and equal by its content. It pickles as the path or the bytes that it was
+    loaded from.
 
     Args:
         source: A path, or the bytes of a component, in binary or text form.
@@ -597,9 +598,9 @@ class Request:
         ValueError: A URL without a host, a method or a header that is not valid.
         TypeError: A body or headers of another type.
 
-    Requests are equal if all of them is; a body that streams is equal to itself only. One whose body is bytes, or was read,
-    can be copied and pickled. ``copy.replace(request, url=...)`` (Python 3.13) makes another one, to which a body that
-    streams moves over.
+    Requests are equal if all of them is; a body that streams is equal to itself only. One whose body is bytes, or was
+    read, can be copied and pickled. ``copy.replace(request, url=...)`` (Python 3.13) makes another one, to which a body
+    that streams moves over.
     """
 
     def __new__(

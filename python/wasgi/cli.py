@@ -29,7 +29,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--version", action="version", version=f"wasgi {_wasgi.__version__}")
     commands = parser.add_subparsers(dest="command", required=True)
     commands.add_parser("demo", help="show what it does, on a bundled component")
-    inspecting = commands.add_parser("inspect", help="say what a component is, what it needs, and whether it runs (the exit status, too)")
+    inspecting = commands.add_parser(
+        "inspect", help="say what a component is, what it needs, and whether it runs (the exit status, too)"
+    )
     inspecting.add_argument("file", type=Path)
     writing = commands.add_parser("wit", help="write out the WIT that a component can be built against")
     writing.add_argument("directory", type=Path)

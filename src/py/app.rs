@@ -25,6 +25,14 @@ use super::world::PyWorld;
 use crate::host::{DirGrant, Grants};
 use crate::incoming::{App, Closing};
 
+/// A directory of the host's that a guest may see.
+///
+/// Args:
+///     path: The directory. Links in it do not lead out of it.
+///     write: Whether the guest may change it.
+///
+/// Raises:
+///     ValueError: A path that no file system has.
 #[pyclass(name = "Dir", module = "wasgi", frozen, eq, hash, get_all)]
 #[derive(Clone, PartialEq, Hash)]
 pub struct PyDir {
@@ -51,10 +59,7 @@ impl PyDir {
     }
 
     #[pyo3(signature = (**changes))]
-    fn __replace__<'py>(
-        slf: &Bound<'py, Self>,
-        changes: Option<&Bound<'py, PyDict>>,
-    ) -> PyResult<Bound<'py, PyAny>> {
+    fn __replace__<'py>(slf: &Bound<'py, Self>, changes: Option<&Bound<'py, PyDict>>) -> PyResult<Bound<'py, PyAny>> {
         replaced(&slf.get_type(), &slf.get().settings(slf.py())?, changes)
     }
 
@@ -81,6 +86,7 @@ pub fn without_nul(name: &str, path: PathBuf) -> PyResult<PathBuf> {
     Ok(path)
 }
 
+/// What `wasgi.App` adds ASGI and WSGI to; the arguments are described there.
 #[pyclass(name = "App", module = "wasgi", frozen, subclass)]
 pub struct PyApp {
     pub(super) app: Arc<App>,
@@ -213,6 +219,24 @@ impl PyApp {
         })
     }
 
+    /// Calls the guest's `incoming-handler`, and blocks until it has set its response. The GIL is released.
+    ///
+    /// The body streams from the guest as the response is read; the guest may still be running. Ctrl-C interrupts the
+    /// call and stops the guest.
+    ///
+    /// Args:
+    ///     request: Its body is consumed by the guest.
+    ///
+    /// Returns:
+    ///     The response. It owns the guest: closing or dropping it before its body has ended stops the guest.
+    ///
+    /// Raises:
+    ///     GuestError: The guest trapped, exited, ran out of a limit, or never answered.
+    ///     ErrorCode: The guest answered with an error-code.
+    ///     OverloadedError: `Limits.concurrency` was reached, and the queue had no place or gave none in time.
+    ///     AppClosedError: The app was closed.
+    ///     BodyError: The request's body was consumed before.
+    ///     Exception: What the iterator of the request's body raised, as it is.
     fn handle(&self, py: Python<'_>, request: &Bound<'_, PyRequest>) -> PyResult<PyResponse> {
         self.call(py, request, None)
     }
@@ -227,16 +251,27 @@ impl PyApp {
         self.call(py, request, seconds)
     }
 
+    /// Like `handle`, for a task of an asyncio event loop, which it never blocks.
+    ///
+    /// The guest starts when this is awaited. Cancelling the task stops the guest and all that it waits for.
     fn handle_async(slf: Py<Self>, request: Py<PyRequest>) -> Awaitable {
         Awaitable::new(Handle::New { app: slf, request })
     }
 
+    /// Begins no more exchanges, and waits until those under way have ended, work after their responses included.
+    ///
+    /// ``with app:`` and ``async with app:`` do it when they are left.
+    ///
+    /// Args:
+    ///     timeout: Seconds; then what is left is stopped: `AppClosedError` for whoever waits for it. None: as long as
+    ///         it takes.
     #[pyo3(signature = (timeout=Some(Number(10.0))), text_signature = "($self, timeout=10.0)")]
     fn close(&self, py: Python<'_>, timeout: Option<Seconds>) -> PyResult<()> {
         let mut closing = self.closing(py, plain(timeout))?;
         block_on(py, |cx| closing.as_mut().poll(cx))
     }
 
+    /// Like `close`, for a task of an asyncio event loop. It begins to close when this is awaited.
     #[pyo3(signature = (timeout=Some(Number(10.0))), text_signature = "($self, timeout=10.0)")]
     fn aclose(&self, timeout: Option<Seconds>) -> PyResult<Awaitable> {
         let drain = drain(plain(timeout))?;
@@ -259,11 +294,13 @@ impl PyApp {
         self.world.as_ref().map(|world| world.clone_ref(py))
     }
 
+    /// How many exchanges are under way: those whose guest has not ended.
     #[getter]
     fn exchanges(&self) -> usize {
         self.app.exchanges()
     }
 
+    /// Whether `close` was called.
     #[getter]
     fn closed(&self) -> bool {
         self.app.is_closed()

@@ -20,6 +20,28 @@ use crate::component::Component;
 use crate::error::Error;
 use crate::outline::{Outline, Wasi};
 
+/// A WebAssembly component that exports `wasi:http/incoming-handler@0.2`.
+///
+/// Compiled once, on all cores and without the GIL; the machine code is kept on disk (in `WASGI_CACHE_DIR`, by default
+/// `wasgi` in the user's cache directory; empty: nowhere). What takes longer than a second is told to the logger
+/// ``wasgi`` (INFO). The same content is compiled and held once in a process, and by one process at a time. Immutable,
+/// safe to share between threads, hashable and equal by its content. It pickles as the path or the bytes that it was
+/// loaded from.
+///
+/// Args:
+///     source: A path, or the bytes of a component, in binary or text form.
+///
+/// Raises:
+///     InvalidComponentError: It is no component; the message says what it is instead.
+///     UnsupportedComponentError: It is a component, but exports no HTTP handler that can be called.
+///     MissingImportError: It imports what is not provided.
+///     OSError: The file cannot be read.
+///     ValueError: A path that no file system has.
+///
+/// Example:
+///     >>> component = wasgi.Component("hello.wasm")
+///     >>> component.wasi
+///     '0.2'
 #[pyclass(name = "Component", module = "wasgi", frozen)]
 pub struct PyComponent {
     pub component: Arc<Component>,
@@ -168,21 +190,25 @@ impl PyComponent {
         Self::load(source)
     }
 
+    /// What it imports, like ``"wasi:http/types@0.2.12"``.
     #[getter]
     fn imports(&self) -> Vec<String> {
         self.component.outline.imports.clone()
     }
 
+    /// What it exports.
     #[getter]
     fn exports(&self) -> Vec<String> {
         self.component.outline.exports.clone()
     }
 
+    /// The version of WASI that its handler speaks: ``"0.2"``.
     #[getter]
     fn wasi(&self) -> &'static str {
         wasi_version(&self.component.outline).unwrap_or("0.2")
     }
 
+    /// The SHA-256 of its binary form, in hexadecimal.
     #[getter]
     fn digest(&self) -> &str {
         &self.component.digest

@@ -345,7 +345,7 @@ impl Drop for FeedBody {
     }
 }
 
-/// The producer's side, for `wasgi._bridge.feed`.
+/// The producer's side of a body that Python makes.
 #[pyclass(module = "wasgi._wasgi", frozen)]
 pub struct FeedHandle {
     feed: Arc<Feed>,

@@ -9,6 +9,44 @@ use pyo3::types::PyDict;
 use super::values::{Count, Number, Reduced, Seconds, hash_of, plain, reduce, replaced, settings, shown};
 use crate::limits::Limits;
 
+/// What a guest may use up. ``None`` lifts a limit; the defaults suit a plug-in that nobody has looked at.
+///
+/// A limit that a guest meets inside ends it with an exception of its own, whose ``limit`` is the value. Those of
+/// messages are wasi:http's own error-codes, with a note that names the limit. Those of outgoing requests are told to
+/// the guest as an error-code, and to the logger ``wasgi.outgoing``.
+///
+/// Args:
+///     memory: Bytes, all linear memories of an instance together. A guest that asks for more is refused; if it ends
+///         because of that: `MemoryLimitError`.
+///     table_elements: Elements, all tables of an instance together; refused like memory: `TableLimitError`. A single
+///         table holds a million at the most, whatever the limit, where instances come from the pool.
+///     instances: Core instances that a component is made of: `InstanceLimitError`.
+///     handles: Handles of host resources that a guest holds at once: `HandleLimitError`. Each may have the host keep
+///         as much as ``fields`` and about 64 KiB more, outside of the guest's own memory.
+///     timeout: Seconds of the guest's own time: wall clock from its first instruction to its end, but for the time in
+///         which it waits for a chunk of its request that has not come, or for its reader to take a chunk of its
+///         response. Then `GuestTimeoutError`; a body that is being read breaks off with it as the cause.
+///     fuel: Units of wasmtime's fuel, about one for each instruction. Unlike time the same in every run, and slower to
+///         count; the component is compiled once more for it. `FuelExhaustedError`; `Report.fuel` says what was used.
+///     fields: Bytes of one set of fields: names, values, and about 70 bytes for each. A request with more is refused
+///         with ``HTTP-request-header-section-size``; a guest that makes more is ended with `FieldsLimitError`; one
+///         whose upstream answers with more gets ``HTTP-response-header-section-size``. Likewise for trailers.
+///     request_body: Bytes. A longer one is refused if it says so beforehand, else the exchange ends as soon as it is:
+///         ``HTTP-request-body-size``. A body that streams costs no memory, so there is no limit by default.
+///     response_body: Bytes, likewise: ``HTTP-response-body-size``, as the cause of a `BodyError` if the body had
+///         begun.
+///     outgoing: Requests that one exchange may send out; the guest gets ``HTTP-request-denied``.
+///     outgoing_concurrency: Requests of one exchange that are under way at once, until their responses have been read;
+///         the guest gets ``connection-limit-reached``.
+///     concurrency: Exchanges of one `App` at once. A guest counts until it has ended, which may be after its response
+///         has been read.
+///     queue: Exchanges that may wait for a place; without one, `OverloadedError`.
+///     queue_timeout: Seconds that they wait; then `OverloadedError`.
+///     chunks: Writes of a guest, of at most 16 KiB each, that may lie between it and whoever reads its body; two more
+///         may be on their way.
+///
+/// Raises:
+///     ValueError: A limit that is negative, or zero where that leaves nothing to run.
 #[pyclass(name = "Limits", module = "wasgi", frozen, eq, get_all)]
 #[derive(Clone, PartialEq)]
 pub struct PyLimits {
@@ -157,10 +195,7 @@ impl PyLimits {
     }
 
     #[pyo3(signature = (**changes))]
-    fn __replace__<'py>(
-        slf: &Bound<'py, Self>,
-        changes: Option<&Bound<'py, PyDict>>,
-    ) -> PyResult<Bound<'py, PyAny>> {
+    fn __replace__<'py>(slf: &Bound<'py, Self>, changes: Option<&Bound<'py, PyDict>>) -> PyResult<Bound<'py, PyAny>> {
         replaced(&slf.get_type(), &slf.get().settings(slf.py())?, changes)
     }
 

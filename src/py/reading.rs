@@ -143,7 +143,7 @@ impl SourceOf {
     }
 }
 
-/// What `iter(message)` gives.
+/// The chunks of a body, as they come. Dropping it before the end stops the guest that writes them.
 #[pyclass(module = "wasgi._wasgi", frozen)]
 pub struct Chunks {
     body: Arc<PyBody>,
@@ -200,7 +200,7 @@ impl Chunks {
     }
 }
 
-/// What `aiter(message)` gives.
+/// The chunks of a body, as they come. Dropping it before the end stops the guest that writes them.
 #[pyclass(module = "wasgi._wasgi", frozen)]
 pub struct AsyncChunks(Arc<Taking>);
 
@@ -246,8 +246,7 @@ impl AsyncChunks {
         Awaitable::new(Flushed::new(NextChunk(self.0.clone()), self.0.body.output()))
     }
 
-    /// What there is without waiting: a chunk, and whether it was the last. None if nothing is there, or something went wrong:
-    /// then the next one is to be awaited.
+    /// What there is without waiting: a chunk, and whether it was the last. None: the next one is to be awaited.
     fn take_ready(&self, py: Python<'_>) -> Option<(Py<PyBytes>, bool)> {
         let body = match self.0.begin(py) {
             Ok(Content::Guest(body)) => body,

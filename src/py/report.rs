@@ -13,16 +13,23 @@ use super::values::{Reduced, hash_of};
 use crate::error::Error;
 use crate::owner::Owner;
 
-/// What an exchange has cost.
+/// What an exchange has cost so far.
 #[pyclass(name = "Report", module = "wasgi", frozen, eq, get_all, from_py_object)]
 #[derive(Clone, PartialEq)]
 pub struct PyReport {
+    /// Its number in this process; log records and printed lines have it, too.
     exchange: u64,
+    /// Seconds from the guest's start to its end.
     duration: f64,
+    /// The most linear memory that it held, in bytes.
     memory: u64,
+    /// How many requests it sent out.
     outgoing: u64,
+    /// How many exchanges its instance had before: 0 for a fresh one.
     reused: u64,
+    /// How much fuel it used, under `Limits.fuel` and when it has ended; else None.
     fuel: Option<u64>,
+    /// Whether the guest still runs.
     running: bool,
 }
 

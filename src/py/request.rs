@@ -22,6 +22,15 @@ use crate::body::GuestBody;
 use crate::outgoing::Timeouts;
 use crate::pace::Pace;
 
+/// The timeouts of a request: those that a guest set in its `request-options`. In seconds; None where it set none.
+///
+/// Args:
+///     connect: From the request to the connection.
+///     first_byte: From the connection to the head of the response.
+///     between_bytes: Between two chunks of the response.
+///
+/// Raises:
+///     ValueError: A number of seconds that is none, or negative.
 #[pyclass(name = "Timeouts", module = "wasgi", frozen, eq, get_all)]
 #[derive(Clone, PartialEq)]
 pub struct PyTimeouts {
@@ -61,10 +70,7 @@ impl PyTimeouts {
     }
 
     #[pyo3(signature = (**changes))]
-    fn __replace__<'py>(
-        slf: &Bound<'py, Self>,
-        changes: Option<&Bound<'py, PyDict>>,
-    ) -> PyResult<Bound<'py, PyAny>> {
+    fn __replace__<'py>(slf: &Bound<'py, Self>, changes: Option<&Bound<'py, PyDict>>) -> PyResult<Bound<'py, PyAny>> {
         replaced(&slf.get_type(), &slf.get().settings(slf.py())?, changes)
     }
 
@@ -92,6 +98,24 @@ impl PyTimeouts {
     }
 }
 
+/// A request: for a guest's incoming handler, or one that a guest sends out.
+///
+/// Args:
+///     method: Any token (RFC 9110, 9.1), as it is: methods are case-sensitive.
+///     url: Absolute. Characters that no URL holds are percent-encoded in its path and query; a fragment is left out.
+///     headers: A mapping or pairs. ``host`` and hop-by-hop fields do not reach a guest: the URL names the host.
+///     body: Bytes, str (as UTF-8), a file, an iterable or async iterable of bytes, or another message, whose body
+///         moves over. A body of known length gets a ``content-length``, unless there is one.
+///     trailers: Fields after the body.
+///     timeouts: What `wasgi.outgoing.call` allows it; a guest's own request has those of its `request-options`.
+///
+/// Raises:
+///     ValueError: A URL without a host, a method or a header that is not valid.
+///     TypeError: A body or headers of another type.
+///
+/// Requests are equal if all of them is; a body that streams is equal to itself only. One whose body is bytes, or was
+/// read, can be copied and pickled. ``copy.replace(request, url=...)`` (Python 3.13) makes another one, to which a body
+/// that streams moves over.
 #[pyclass(name = "Request", module = "wasgi", frozen)]
 pub struct PyRequest {
     method: Method,
@@ -199,36 +223,43 @@ impl PyRequest {
         self.method.as_str()
     }
 
+    /// The whole URL.
     #[getter]
     fn url(&self) -> String {
         self.uri.to_string()
     }
 
+    /// ``"http"`` or ``"https"``.
     #[getter]
     fn scheme(&self) -> &str {
         self.uri.scheme_str().unwrap_or("http")
     }
 
+    /// Host, and port if the URL has one.
     #[getter]
     fn authority(&self) -> &str {
         self.uri.authority().map_or("", |authority| authority.as_str())
     }
 
+    /// The path, percent-encoded, at least ``"/"``.
     #[getter]
     fn path(&self) -> &str {
         self.uri.path()
     }
 
+    /// The query without its ``?``; empty if there is none.
     #[getter]
     fn query(&self) -> &str {
         self.uri.query().unwrap_or("")
     }
 
+    /// The fields. Always the same object; changing it changes the request.
     #[getter]
     fn headers(&self, py: Python<'_>) -> PyResult<Py<PyAny>> {
         self.fields.object(py)
     }
 
+    /// The fields after the body: of one that a guest sends, known when its body has ended.
     #[getter]
     fn trailers(&self, py: Python<'_>) -> PyResult<Option<Py<PyAny>>> {
         trailers(py, self.trailers.as_ref(), &self.body)
@@ -252,6 +283,7 @@ impl PyRequest {
         self.pace.get().map(|pace| pause(pace.clone(), seconds)).transpose()
     }
 
+    /// What the guest allows its outgoing request; it is enforced.
     #[getter]
     fn timeouts(&self) -> PyTimeouts {
         let seconds = |limit: Option<Duration>| limit.map(|limit| limit.as_secs_f64());
@@ -262,10 +294,18 @@ impl PyRequest {
         }
     }
 
+    /// The whole body; blocks.
+    ///
+    /// Raises:
+    ///     BodyError: The body broke off, or was consumed before.
     fn read(&self, py: Python<'_>) -> PyResult<Py<PyAny>> {
         self.body.read(py)
     }
 
+    /// The whole body. It is consumed when this is awaited.
+    ///
+    /// Raises:
+    ///     BodyError: The body broke off, or was consumed before.
     fn aread(&self, py: Python<'_>) -> PyResult<Py<PyAny>> {
         self.body.aread(py)
     }
@@ -278,16 +318,25 @@ impl PyRequest {
         self.body.aiterate(py)
     }
 
+    /// The whole body, as often as it is asked for; as for `text`, it is read if need be.
     #[getter]
     fn content<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, pyo3::types::PyBytes>> {
         Ok(pyo3::types::PyBytes::new(py, &self.body.whole(py)?))
     }
 
+    /// The body as text, by the charset of its content-type, or else as UTF-8; what does not fit is replaced.
+    ///
+    /// Reads the body if that has not been done. Where an event loop runs, that is a `BodyError` instead (``await
+    /// aread()`` first), but for the response of a blocking `App.handle`, and for what is at hand.
     #[getter]
     fn text(&self, py: Python<'_>) -> PyResult<Py<PyAny>> {
         text(py, &self.fields, &self.body)
     }
 
+    /// The body parsed as JSON (RFC 8259); as for `text`, it is read if need be.
+    ///
+    /// Raises:
+    ///     ValueError: It is not JSON.
     fn json(&self, py: Python<'_>) -> PyResult<Py<PyAny>> {
         json(py, &self.body)
     }
@@ -325,7 +374,8 @@ impl PyRequest {
 
     #[pyo3(signature = (**changes))]
     fn __replace__(&self, py: Python<'_>, changes: Option<&Bound<'_, PyDict>>) -> PyResult<Self> {
-        let changes = Changes::new(py, changes, "Request", &["method", "url", "headers", "body", "trailers", "timeouts"])?;
+        let changes =
+            Changes::new(py, changes, "Request", &["method", "url", "headers", "body", "trailers", "timeouts"])?;
         let method = match changes.get("method")? {
             Some(method) => parse_method(method.extract()?)?,
             None => self.method.clone(),

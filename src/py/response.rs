@@ -21,6 +21,20 @@ use super::values::{Count, Number, hash_of};
 use crate::body::GuestBody;
 use crate::owner::Owner;
 
+/// A response: a guest's, or one for a guest.
+///
+/// It is a context manager, for ``with`` and ``async with``: leaving closes it. It is compared, copied and pickled as a
+/// `Request` is; a guest's takes its report along.
+///
+/// Args:
+///     status: From 100 to 999.
+///     headers: A mapping or pairs.
+///     body: As for `Request`.
+///     trailers: Fields after the body.
+///
+/// Raises:
+///     ValueError: A status or a header that is not valid.
+///     TypeError: A body or headers of another type.
 #[pyclass(name = "Response", module = "wasgi", frozen)]
 pub struct PyResponse {
     status: u16,
@@ -128,16 +142,19 @@ impl PyResponse {
         self.status
     }
 
+    /// The fields. Always the same object; names from a guest are lower-case.
     #[getter]
     fn headers(&self, py: Python<'_>) -> PyResult<Py<PyAny>> {
         self.fields.object(py)
     }
 
+    /// The fields after the body: of a guest's response, known when its body has ended.
     #[getter]
     fn trailers(&self, py: Python<'_>) -> PyResult<Option<Py<PyAny>>> {
         trailers(py, self.trailers.as_ref(), &self.body)
     }
 
+    /// What the exchange has cost; None if no guest made this response.
     #[getter]
     fn report(&self) -> Option<PyReport> {
         match &self.exchange {
@@ -151,10 +168,23 @@ impl PyResponse {
         self.fields.served(py)
     }
 
+    /// Waits until the guest has ended: it may work on after its response.
+    ///
+    /// What nobody has begun to read of the body is read and thrown away, since a guest cannot end before it is rid of
+    /// it. Giving up waiting stops nothing.
+    ///
+    /// Returns:
+    ///     What the exchange has cost; None for a response that is no guest's.
+    ///
+    /// Raises:
+    ///     GuestError: How the guest ended, if it did not return: `TrapError`, `GuestTimeoutError` and the others.
+    ///     BodyError: What was thrown away of the body had broken off.
+    ///     WasgiError: The exchange was stopped by its caller.
     fn finished(&self) -> Awaitable {
         Awaitable::new(Flushed::new(Finished(self.end()), self.body.output()))
     }
 
+    /// Like `finished`, and blocks.
     fn wait(&self, py: Python<'_>) -> PyResult<Option<PyReport>> {
         let Some(mut end) = self.end() else { return Ok(self.past.clone()) };
         let failure = super::waiting::block_on(py, |cx| end.poll(cx))?;
@@ -162,10 +192,18 @@ impl PyResponse {
         end.tell(py, failure).map(Some)
     }
 
+    /// The whole body; blocks.
+    ///
+    /// Raises:
+    ///     BodyError: The body broke off, or was consumed before.
     fn read(&self, py: Python<'_>) -> PyResult<Py<PyAny>> {
         self.body.read(py)
     }
 
+    /// The whole body. It is consumed when this is awaited.
+    ///
+    /// Raises:
+    ///     BodyError: The body broke off, or was consumed before.
     fn aread(&self, py: Python<'_>) -> PyResult<Py<PyAny>> {
         self.body.aread(py)
     }
@@ -178,24 +216,29 @@ impl PyResponse {
         self.body.aiterate(py)
     }
 
+    /// The whole body; see `Request.content`.
     #[getter]
     fn content<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, pyo3::types::PyBytes>> {
         Ok(pyo3::types::PyBytes::new(py, &self.body.whole(py)?))
     }
 
+    /// The body as text; see `Request.text`.
     #[getter]
     fn text(&self, py: Python<'_>) -> PyResult<Py<PyAny>> {
         text(py, &self.fields, &self.body)
     }
 
+    /// The body parsed as JSON; see `Request.json`.
     fn json(&self, py: Python<'_>) -> PyResult<Py<PyAny>> {
         json(py, &self.body)
     }
 
+    /// Stops the guest, its outgoing requests and its bodies, unless the body has ended.
     fn close(&self, py: Python<'_>) {
         self.body.close(py);
     }
 
+    /// Like `close`, when it is awaited.
     fn aclose(&self) -> Awaitable {
         let body = self.body.clone();
         Awaitable::new(Once(Some(move |py: Python<'_>| body.close(py))))

@@ -8,6 +8,29 @@ use super::limits::{duration, positive, seconds};
 use super::values::{Count, Number, Reduced, Seconds, hash_of, plain, reduce, replaced, settings, shown};
 use crate::instance::Reuse;
 
+/// On what terms the instances of an `App` have one exchange after another.
+///
+/// For components that take long to instantiate. What a guest keeps in its memory meets its next exchange, whoever's
+/// that is: `wasgi.testing.check_isolation` shows what a component lets through. An exchange's time, fuel, outgoing
+/// requests, lines and world are its own all the same, and what a guest has kept of an earlier one (its bodies, the
+/// requests that it has sent) leads nowhere.
+///
+/// An instance is kept if its guest has answered and returned, has finished all bodies that it had begun, waits for no
+/// answer, and holds no more than three quarters of ``Limits.memory`` and ``Limits.handles``. At most half of the pool
+/// (512 instances in a process, mostly) wait at once, and fewer where those that run need the room: the one that has
+/// waited longest ends, whichever app's it is. `Stats.idle` counts them; `Report.reused` says of an exchange how many
+/// its instance had before.
+///
+/// Args:
+///     requests: How many exchanges an instance has. None: as many as come.
+///     concurrent: How many at once: 1, since a guest of WASI 0.2 handles one request at a time.
+///     idle: Seconds that an instance waits for the next. None: until its app is closed.
+///
+/// Raises:
+///     ValueError: A number that makes no sense.
+///
+/// Example:
+///     >>> app = wasgi.App("plugin.wasm", reuse=wasgi.Reuse(requests=1000, idle=60))
 #[pyclass(name = "Reuse", module = "wasgi", frozen, eq, get_all)]
 #[derive(Clone, PartialEq)]
 pub struct PyReuse {
@@ -48,10 +71,7 @@ impl PyReuse {
     }
 
     #[pyo3(signature = (**changes))]
-    fn __replace__<'py>(
-        slf: &Bound<'py, Self>,
-        changes: Option<&Bound<'py, PyDict>>,
-    ) -> PyResult<Bound<'py, PyAny>> {
+    fn __replace__<'py>(slf: &Bound<'py, Self>, changes: Option<&Bound<'py, PyDict>>) -> PyResult<Bound<'py, PyAny>> {
         replaced(&slf.get_type(), &slf.get().settings(slf.py())?, changes)
     }
 

@@ -94,7 +94,7 @@ impl Outgoing {
     }
 }
 
-/// What `wasgi.outgoing.route` gives.
+/// Upstreams by where a request goes: see `wasgi.outgoing.route`.
 #[pyclass(name = "Route", module = "wasgi._wasgi", frozen)]
 pub struct PyRoute {
     table: Arc<Table>,
@@ -121,7 +121,7 @@ impl PyRoute {
         Ok(Self { table: Arc::new(table), upstreams, patterns })
     }
 
-    /// The upstream that answers a request, as it was given; None if there is none.
+    /// The upstream that answers a request; None if no pattern fits it.
     fn find(&self, py: Python<'_>, request: &PyRequest) -> Option<Py<PyAny>> {
         let (_, upstream) = self.upstreams.get(self.table.find(request.uri())?)?;
         Some(upstream.clone_ref(py))

@@ -102,7 +102,9 @@ pub fn deadline(seconds: Option<f64>) -> PyResult<Option<Instant>> {
         Some(seconds) if seconds.is_nan() || seconds < 0.0 => {
             Err(PyValueError::new_err(format!("a time to wait must be a number of seconds, zero or more: {seconds}")))
         }
-        Some(seconds) => Ok(Duration::try_from_secs_f64(seconds).ok().and_then(|wait| Instant::now().checked_add(wait))),
+        Some(seconds) => {
+            Ok(Duration::try_from_secs_f64(seconds).ok().and_then(|wait| Instant::now().checked_add(wait)))
+        }
         None => Ok(None),
     }
 }

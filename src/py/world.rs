@@ -14,6 +14,24 @@ use super::values::{Number, Reduced, Seconds, hash_of, reduce, replaced, setting
 use crate::pace::Pace;
 use crate::staged::World;
 
+/// A guest's world that is the same each time, for ``App(world=...)``: two runs give the same bytes.
+///
+/// Each exchange finds it anew. Its clocks stand still but for sleeps, which take no time: when everybody who takes
+/// part waits for a time to come, the first of those times has come. Those are the guest's timers, the limits of its
+/// request-options, and the delays and pauses of `wasgi.testing.Upstream`. While anybody else works on a request of
+/// the guest's, its timers take their time, so that its patience ends no sooner than it would. A guest that waits for a
+/// file counts as one that sleeps.
+///
+/// Args:
+///     seed: Of its random bytes, 0 to 2**64 - 1. They stay the same from run to run of one version of wasgi.
+///     now: What the wall clock says when a guest begins: seconds since 1970, UTC.
+///
+/// Raises:
+///     ValueError: ``now`` is out of range.
+///     OverflowError: ``seed`` is.
+///
+/// Example:
+///     >>> app = wasgi.App("plugin.wasm", world=wasgi.testing.World(seed=7, now=1_700_000_000))
 #[pyclass(name = "World", module = "wasgi._wasgi", frozen, eq, get_all)]
 #[derive(Clone, PartialEq)]
 pub struct PyWorld {
@@ -57,10 +75,7 @@ impl PyWorld {
     }
 
     #[pyo3(signature = (**changes))]
-    fn __replace__<'py>(
-        slf: &Bound<'py, Self>,
-        changes: Option<&Bound<'py, PyDict>>,
-    ) -> PyResult<Bound<'py, PyAny>> {
+    fn __replace__<'py>(slf: &Bound<'py, Self>, changes: Option<&Bound<'py, PyDict>>) -> PyResult<Bound<'py, PyAny>> {
         replaced(&slf.get_type(), &slf.get().settings(slf.py())?, changes)
     }
 
