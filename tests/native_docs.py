@@ -46,7 +46,7 @@ def stub_signatures() -> Iterator[StubSignature]:
     for node in ast.parse(STUB.read_text()).body:
         if isinstance(node, ast.FunctionDef) and not node.name.startswith("_"):
             yield StubSignature(node.name, _parameters(node, 0))
-        if not isinstance(node, ast.ClassDef):
+        if not isinstance(node, ast.ClassDef) or node.name.startswith("_"):
             continue
         for member in node.body:
             if not isinstance(member, ast.FunctionDef) or any(

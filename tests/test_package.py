@@ -102,6 +102,41 @@ def test_the_readmes_code_runs(code: str, tmp_path: Path) -> None:
     assert done.stdout.splitlines() == expected
 
 
+MYPY = [sys.executable, "-m", "mypy", "--strict", "--config-file="]
+
+
+@pytest.fixture
+def blocks(tmp_path: Path) -> Path:
+    """A folder with each block of code in the README and the docs as a module."""
+    for path in [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]:
+        for number, code in enumerate(re.findall(r"```python\n(.*?)```", path.read_text(), re.DOTALL)):
+            (tmp_path / f"{path.stem.lower()}_{number}.py").write_text(code)
+    return tmp_path
+
+
+@pytest.mark.timeout(300)
+def test_the_docs_code_has_the_types_that_mypy_wants(blocks: Path) -> None:
+    done = subprocess.run([*MYPY, str(blocks)], capture_output=True, text=True, cwd=ROOT)
+    assert done.returncode == 0, done.stdout
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(300)
+def test_the_docs_code_has_the_types_that_pyright_wants(blocks: Path) -> None:
+    command = [sys.executable, "-m", "basedpyright", "--level", "error", "--pythonpath", sys.executable, str(blocks)]
+    done = subprocess.run(command, capture_output=True, text=True, cwd=blocks)
+    assert done.returncode == 0, done.stdout
+
+
+@pytest.mark.parametrize(
+    "name", ["nothing_such", "outgoing.nothing_such", "testing.nothing_such", "httpx.nothing_such"]
+)
+def test_a_name_that_is_not_there_is_seen_by_type_checkers(name: str, tmp_path: Path) -> None:
+    (tmp_path / "wrong.py").write_text(f"import wasgi\n\nwasgi.{name}\n")
+    done = subprocess.run([*MYPY, str(tmp_path / "wrong.py")], capture_output=True, text=True, cwd=ROOT)
+    assert 'has no attribute "nothing_such"' in done.stdout
+
+
 def test_the_readme_names_the_two_commands() -> None:
     blocks = re.findall(r"```sh\n(.*?)```", README, re.DOTALL)
     commands = [line.split("#")[0].strip() for line in blocks[0].splitlines()]

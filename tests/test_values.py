@@ -306,7 +306,7 @@ class TestNumbers:
         for name in ("memory", "instances", "handles", "fuel", "fields", "outgoing", "concurrency", "queue", "chunks"):
             for number in (-1, 2**63, -(2**70)):
                 with pytest.raises(ValueError, match=r"must be|out of range"):
-                    wasgi.Limits(**{name: number})  # type: ignore[arg-type]
+                    wasgi.Limits(**{name: number})
             with pytest.raises(TypeError):
                 wasgi.Limits(**{name: 1.5})  # type: ignore[arg-type]
         for name in ("max_connections", "max_connections_per_host", "response_fields", "response_body", "retries"):

@@ -2,7 +2,7 @@
 
 import atexit as _atexit
 import os as _os
-from typing import TYPE_CHECKING as _TYPE_CHECKING
+import typing as _typing
 
 from wasgi import errors
 from wasgi._wasgi import (
@@ -85,7 +85,7 @@ __all__ = [
 # not in it, for `from wasgi import *` must not hide anybody's httpx; but in `dir(wasgi)`
 _LAZY = ("httpx", "outgoing", "testing")
 
-if _TYPE_CHECKING:
+if _typing.TYPE_CHECKING:
     from wasgi import httpx as httpx
     from wasgi import outgoing as outgoing
     from wasgi import testing as testing
