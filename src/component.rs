@@ -213,8 +213,12 @@ const LONGEST_TURN: Duration = Duration::from_secs(120);
 impl Turn {
     fn take(world: &World, digest: &str) -> Self {
         // one of 256 files for each component: as many as there will ever be
-        let Some(file) = world.lock_file(digest.get(..2).unwrap_or("")) else { return Self(None) };
-        let deadline = Instant::now() + LONGEST_TURN;
+        Self::wait(world.lock_file(digest.get(..2).unwrap_or("")), LONGEST_TURN)
+    }
+
+    fn wait(file: Option<File>, longest: Duration) -> Self {
+        let Some(file) = file else { return Self(None) };
+        let deadline = Instant::now() + longest;
         let mut pause = Duration::from_millis(1);
         loop {
             match file.try_lock() {
@@ -278,4 +282,22 @@ fn refusal(reason: &str, binary: &[u8]) -> Error {
 
 fn hex(bytes: &[u8]) -> String {
     bytes.iter().map(|byte| format!("{byte:02x}")).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_turn_is_not_waited_for_for_ever() {
+        let path = std::env::temp_dir().join(format!("wasgi-turn-{}.lock", std::process::id()));
+        let open = || File::options().write(true).create(true).truncate(false).open(&path).ok();
+        let held = Turn::wait(open(), Duration::ZERO);
+        assert!(held.0.is_some());
+        assert!(Turn::wait(open(), Duration::ZERO).0.is_none());
+        drop(held);
+        assert!(Turn::wait(open(), Duration::ZERO).0.is_some());
+        assert!(Turn::wait(None, Duration::ZERO).0.is_none());
+        let _ = std::fs::remove_file(&path);
+    }
 }
