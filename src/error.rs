@@ -110,6 +110,10 @@ fn is_runtime(frame: &str) -> bool {
     ["abort", "__rust", "rust_panic", "std::", "core::", "panic", "__wasi", "exit"]
         .iter()
         .any(|prefix| frame.starts_with(prefix))
+        // with debug information names have no module, but a place
+        || ["library/core/src/", "library/std/src/", "library/alloc/src/", "/libc-top-half/"]
+            .iter()
+            .any(|place| frame.contains(place))
 }
 
 /// Its lines: one for each function that was inlined there and is known by debug information, innermost first.
@@ -118,11 +122,16 @@ fn frame(frame: &wasmtime::FrameInfo) -> Vec<String> {
         Some(name) => demangle(name),
         None => format!("wasm function {}", frame.func_index()),
     };
-    let by_source: Vec<String> = frame
-        .symbols()
+    let symbols = frame.symbols();
+    let by_source: Vec<String> = symbols
         .iter()
-        .filter_map(|symbol| {
-            let name = symbol.name().map_or_else(own_name, str::to_owned);
+        .enumerate()
+        .filter_map(|(place, symbol)| {
+            // the last is the function itself, whose name elsewhere has its module
+            let name = match symbol.name() {
+                Some(name) if place + 1 < symbols.len() || frame.func_name().is_none() => name.to_owned(),
+                _ => own_name(),
+            };
             Some(format!("{name} ({}:{})", symbol.file()?, symbol.line()?))
         })
         .collect();

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import collections
 import contextlib
+import functools
 import logging
 import weakref
 from collections.abc import AsyncIterator, Callable
@@ -104,7 +105,7 @@ def _let_go(lifespans: list[_Lifespan], tasks: set[asyncio.Task[None]]) -> None:
             task._log_destroy_pending = False  # type: ignore[attr-defined]
             loop = task.get_loop()
             with contextlib.suppress(RuntimeError):  # it has closed
-                loop.call_soon_threadsafe(loop.call_later, _GRACE, task.cancel)
+                loop.call_soon_threadsafe(functools.partial(loop.call_later, _GRACE, task.cancel))
     for lifespan in lifespans:
         with contextlib.suppress(RuntimeError):
             lifespan.loop.call_soon_threadsafe(lifespan.shut_down)
