@@ -42,6 +42,7 @@ VALUES = [
         max_connections_per_host=4,
         connection_lifetime=None,
     ),
+    wasgi.outgoing.route({"https://a.example/": wasgi.Network(["https://a.example"]), "*": len}),
     wasgi.testing.World(),
     wasgi.testing.World(seed=2**64 - 1, now=1.5),
     wasgi.Request("GET", "https://a.example/x?y=1"),

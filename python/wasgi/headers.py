@@ -170,7 +170,9 @@ class Headers(MutableMapping[str, str]):
         return f"Headers({pairs!r})"
 
 
-_PARAMETER = re.compile(r';[ \t]*([^;="\s]+)=(?:"((?:[^"\\]|\\.)*)"|([^;"]*))')  # RFC 9110, 5.6.6
+_PARAMETER = (  # RFC 9110, 5.6.6; compiled when first asked for
+    r';[ \t]*([^;="\s]+)=(?:"((?:[^"\\]|\\.)*)"|([^;"]*))'
+)
 # What Python has by the name of an encoding, but no charset of a text: some fail whatever they are told to replace, and
 # one (UTF-7) turns what looks harmless into markup.
 _NO_CHARSETS = {"base64_codec", "bz2_codec", "hex_codec", "quopri_codec", "rot_13", "uu_codec", "zlib_codec"}
@@ -183,7 +185,7 @@ _CHARSETS |= {"cp720", "cp737", "cp856", "cp874", "cp875", "cp1006", "koi8_t", "
 
 def _charset(content_type: str) -> str | None:
     """The codec that a content-type names, if it is one for text."""
-    for name, quoted, token in _PARAMETER.findall(content_type):
+    for name, quoted, token in re.findall(_PARAMETER, content_type):
         if name.lower() != "charset":
             continue
         label = (re.sub(r"\\(.)", r"\1", quoted) or token).strip().strip("'").lower()

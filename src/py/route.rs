@@ -5,7 +5,7 @@ use std::sync::Arc;
 use pyo3::exceptions::{PyTypeError, PyValueError};
 use pyo3::intern;
 use pyo3::prelude::*;
-use pyo3::types::{PyDict, PyMapping, PyString};
+use pyo3::types::{PyDict, PyMapping, PyString, PyType};
 use pyo3::{PyTraverseError, PyVisit};
 
 use super::errors::to_py;
@@ -13,6 +13,7 @@ use super::loops::LoopCore;
 use super::network::PyNetwork;
 use super::request::PyRequest;
 use super::upstream::PyUpstream;
+use super::values::hash_of;
 use crate::code::ErrorCode;
 use crate::error::Error;
 use crate::outgoing::Upstream;
@@ -128,11 +129,24 @@ impl PyRoute {
     }
 
     fn __repr__(&self, py: Python<'_>) -> PyResult<String> {
-        let table = PyDict::new(py);
-        for (pattern, (_, upstream)) in self.patterns.iter().zip(&self.upstreams) {
-            table.set_item(pattern, upstream)?;
-        }
-        Ok(format!("wasgi.outgoing.route({})", table.repr()?))
+        Ok(format!("wasgi.outgoing.route({})", self.given(py)?.repr()?))
+    }
+
+    /// As its upstreams are: by what was given, in that order.
+    fn __eq__(&self, py: Python<'_>, other: &Bound<'_, Self>) -> PyResult<bool> {
+        Ok(self.patterns == other.get().patterns && self.given(py)?.eq(other.get().given(py)?)?)
+    }
+
+    fn __hash__(&self) -> u64 {
+        hash_of(&self.patterns.join(" "))
+    }
+
+    fn __reduce__<'py>(slf: &Bound<'py, Self>) -> PyResult<(Bound<'py, PyType>, (Bound<'py, PyDict>,))> {
+        Ok((slf.get_type(), (slf.get().given(slf.py())?,)))
+    }
+
+    fn __copy__(slf: Py<Self>) -> Py<Self> {
+        slf
     }
 
     fn __traverse__(&self, visit: PyVisit<'_>) -> Result<(), PyTraverseError> {
@@ -140,6 +154,17 @@ impl PyRoute {
             upstream.traverse(&visit)?;
             visit.call(given)
         })
+    }
+}
+
+impl PyRoute {
+    /// The table as it was given.
+    fn given<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyDict>> {
+        let table = PyDict::new(py);
+        for (pattern, (_, upstream)) in self.patterns.iter().zip(&self.upstreams) {
+            table.set_item(pattern, upstream)?;
+        }
+        Ok(table)
     }
 }
 
