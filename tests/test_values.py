@@ -18,6 +18,11 @@ import wasgi
 
 from .conftest import HELLO, AppMaker, get, post
 
+
+def answer(request: wasgi.Request) -> wasgi.Response:
+    return wasgi.Response(body=request.url)
+
+
 VALUES = [
     wasgi.Limits(),
     wasgi.Limits(memory=1 << 20, timeout=None, fuel=5, queue=3, chunks=2),
@@ -42,7 +47,7 @@ VALUES = [
         max_connections_per_host=4,
         connection_lifetime=None,
     ),
-    wasgi.outgoing.route({"https://a.example/": wasgi.Network(["https://a.example"]), "*": len}),
+    wasgi.outgoing.route({"https://a.example/": wasgi.Network(["https://a.example"]), "*": answer}),
     wasgi.testing.World(),
     wasgi.testing.World(seed=2**64 - 1, now=1.5),
     wasgi.Request("GET", "https://a.example/x?y=1"),
