@@ -129,7 +129,10 @@ enum Drive {
     /// A thread asks it for its next chunk. It cannot be closed meanwhile: whoever asks it closes it then.
     Pulls,
     /// A task drives it, which closes it. `entered`: it has had its first step. One that is cancelled before would never run.
-    Task { task: Py<PyAny>, entered: bool },
+    Task {
+        task: Py<PyAny>,
+        entered: bool,
+    },
     Ended,
 }
 

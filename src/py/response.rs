@@ -17,7 +17,7 @@ use super::message::{Changes, changed, json, own_trailers, same_body, same_trail
 use super::reading::{Chunks, Once};
 use super::report::{End, Finished, PyReport};
 use super::stdio::{Flushed, GuestOutput};
-use super::values::{Count, Number, hash_of};
+use super::values::{Count, Number, Reduced, hash_of};
 use crate::body::GuestBody;
 use crate::owner::Owner;
 
@@ -280,9 +280,7 @@ impl PyResponse {
         hash_of(&self.status.to_string())
     }
 
-    fn __reduce__<'py>(
-        slf: &Bound<'py, Self>,
-    ) -> PyResult<(Bound<'py, PyAny>, (Bound<'py, PyDict>, Option<PyReport>))> {
+    fn __reduce__<'py>(slf: &Bound<'py, Self>) -> PyResult<Reduced<'py>> {
         let (py, this) = (slf.py(), slf.get());
         let settings = PyDict::new(py);
         settings.set_item("status", this.status)?;
@@ -291,7 +289,7 @@ impl PyResponse {
         if let Some(trailers) = own_trailers(py, this.trailers.as_ref(), &this.body)? {
             settings.set_item("trailers", trailers.raw(py)?)?;
         }
-        Ok((slf.get_type().getattr("_restore")?, (settings, this.report())))
+        Ok((slf.get_type().getattr("_restore")?, (settings, this.report()).into_pyobject(py)?))
     }
 
     /// What `__reduce__` has pickled.

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use pyo3::exceptions::{PyTypeError, PyValueError};
 use pyo3::intern;
 use pyo3::prelude::*;
-use pyo3::types::{PyDict, PyMapping, PyString, PyType};
+use pyo3::types::{PyDict, PyMapping, PyString};
 use pyo3::{PyTraverseError, PyVisit};
 
 use super::errors::to_py;
@@ -13,7 +13,7 @@ use super::loops::LoopCore;
 use super::network::PyNetwork;
 use super::request::PyRequest;
 use super::upstream::PyUpstream;
-use super::values::hash_of;
+use super::values::{Reduced, hash_of};
 use crate::code::ErrorCode;
 use crate::error::Error;
 use crate::outgoing::Upstream;
@@ -141,8 +141,9 @@ impl PyRoute {
         hash_of(&self.patterns.join(" "))
     }
 
-    fn __reduce__<'py>(slf: &Bound<'py, Self>) -> PyResult<(Bound<'py, PyType>, (Bound<'py, PyDict>,))> {
-        Ok((slf.get_type(), (slf.get().given(slf.py())?,)))
+    fn __reduce__<'py>(slf: &Bound<'py, Self>) -> PyResult<Reduced<'py>> {
+        let table = slf.get().given(slf.py())?;
+        Ok((slf.get_type().into_any(), (table,).into_pyobject(slf.py())?))
     }
 
     fn __copy__(slf: Py<Self>) -> Py<Self> {
