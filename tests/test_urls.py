@@ -487,6 +487,16 @@ class TestSame:
             mock.any(re.compile(expression)).respond(text="mocked")
             assert asked(app(outgoing=mock), "https://API.example.com:443/%7ex").text == "mocked"
 
+    @pytest.mark.parametrize(
+        "url",
+        ["", "/x", "api.example.com/x", "http://", "http://a:99999/", "http://u@a/", "http://a b/", "http://a/\ud800"],
+    )
+    def test_what_no_component_could_ask_for_is_refused_where_it_is_written(self, url: str) -> None:
+        mock = wasgi.testing.Upstream()
+        with pytest.raises(ValueError, match=r"no URL that a component|surrogates not allowed"):
+            mock.get(url)
+        assert mock.routes == []
+
     def test_what_was_asked_is_kept_as_it_was_written(self, app: AppMaker) -> None:
         mock = wasgi.testing.Upstream()
         mock.get("https://api.example.com/~x").respond()
@@ -650,7 +660,7 @@ def test_what_a_guest_may_ask_for_is_a_url(authority: str, target: str, scheme: 
         again = wasgi.Request("GET", url)
         assert again.url == url == answer.text
         assert again._address()[0]
-        assert _normal_url(_normal_url(url)) == _normal_url(url)
+        assert _normal_url(_normal_url(url) or "") == _normal_url(url)
 
 
 @ALWAYS

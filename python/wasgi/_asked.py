@@ -172,13 +172,13 @@ class Wanted:
         return answer
 
     def _fits_url(self, url: str) -> bool:
-        normal = _normal_url(url)
+        normal = _normal_url(url) or url
         if isinstance(self.url, re.Pattern):
             return self.url.search(url) is not None or self.url.search(normal) is not None
         if self.url is None:
             return True
         is_glob = "*" in self.url
-        wanted = _normal_url(self.url, glob=is_glob)
+        wanted = _normal_url(self.url, glob=is_glob) or self.url
         if "?" not in wanted:
             normal = normal.partition("?")[0]
         return _glob(wanted).fullmatch(normal) is not None if is_glob else wanted == normal

@@ -101,7 +101,9 @@ def _pairs(fields: list[list[str]] | None) -> Any:
 
 def _same(one: Message, other: Message) -> bool:
     """Whether two requests are the same, however their URLs are spelt (RFC 3986, 6.2.2 and 6.2.3)."""
-    first, second = (dataclasses.replace(message, url=_normal_url(message.url)) for message in (one, other))
+    first, second = (
+        dataclasses.replace(message, url=_normal_url(message.url) or message.url) for message in (one, other)
+    )
     return first == second
 
 

@@ -18,7 +18,7 @@ from wasgi._asked import Asked, Wanted, told
 from wasgi._content import NOTHING, Pairs, chunks_of, encode, one_body, seconds_of
 from wasgi._failures import described, inject, is_failure
 from wasgi._matchers import Text, content_of, headers_of, json_of, named, pattern
-from wasgi._wasgi import Request, Response
+from wasgi._wasgi import Request, Response, _normal_url
 from wasgi.headers import Headers
 
 if TYPE_CHECKING:
@@ -360,6 +360,7 @@ class Upstream:
 
         Raises:
             TypeError: What cannot be compared with what a component sends.
+            ValueError: A URL that no component could ask for.
         """
         if method is not None and not isinstance(method, str):
             raise TypeError(f"`method` must be str, or None for any, not {type(method).__name__}")
@@ -367,6 +368,11 @@ class Upstream:
             pattern(url, "`url`")
         elif url is not None and not isinstance(url, str):
             raise TypeError(f"`url` must be str or a regular expression, not {type(url).__name__}; hint: its `str()`")
+        elif url is not None and "*" not in url and _normal_url(url) is None:
+            raise ValueError(
+                f"`url` is no URL that a component could ask for: {url!r}; hint: it is whole, as in "
+                "'http://example.com/x'; `**` stands for any characters"
+            )
         if query is not None and params is not None:
             raise TypeError("`query` and `params` are the same: one of them")
         if where is not None and (not callable(where) or inspect.iscoroutinefunction(where)):

@@ -207,11 +207,11 @@ fn parse_url(url: &str) -> PyResult<Uri> {
     crate::url::parse(url).map_err(|why| PyValueError::new_err(format!("invalid URL: {why}: {url:?}")))
 }
 
-/// A URL in the form in which URLs are compared, or what is none as it is. `glob`: it is a pattern, with `*` for any characters.
+/// A URL in the form in which URLs are compared; None if it is none. `glob`: it is a pattern, with `*` for any characters.
 #[pyfunction]
 #[pyo3(signature = (url, *, glob=false))]
-pub fn _normal_url(url: &str, glob: bool) -> String {
-    if glob { normal::glob(url) } else { normal::url(url).unwrap_or_else(|| url.to_owned()) }
+pub fn _normal_url(url: &str, glob: bool) -> Option<String> {
+    if glob { Some(normal::glob(url)) } else { normal::url(url) }
 }
 
 #[pymethods]
