@@ -17,7 +17,7 @@ import wasgi
 from wasgi.outgoing import route
 
 from . import asgi_driver
-from .conftest import PROBE, ROOT, AppMaker, get, until
+from .conftest import PROBE, AppMaker, get, until
 from .processes import free_port, run, serving
 
 SCRIPT = """
@@ -238,48 +238,6 @@ class TestRefusedRequests:
         for number in range(200):
             self.ask(made, f"https://a{number}.example/")
         assert len(caplog.records) == 32
-
-
-def test_an_instance_that_has_one_exchange_only_is_not_reused(caplog: pytest.LogCaptureFixture) -> None:
-    """As those of StarlingMonkey: a component by hand that answers once and then never again."""
-    text = (ROOT / "tests" / "guests" / "hand.wat").read_text()
-    once = text.replace(
-        '(func (export "handle") (param $request i32) (param $out i32)\n      (local $response i32)',
-        "(global $asked (mut i32) (i32.const 0))\n"
-        '(func (export "handle") (param $request i32) (param $out i32)\n      (local $response i32)\n'
-        "(if (global.get $asked) (then (return)))\n(global.set $asked (i32.const 1))",
-    )
-    assert once != text
-    component = wasgi.Component(once.encode())
-    with wasgi.App(component, reuse=wasgi.Reuse()) as made:
-        answers: list[int | None] = []
-        for _ in range(6):
-            try:
-                response = made.handle(get("/"))
-            except wasgi.NoResponseError:
-                answers.append(None)
-                continue
-            ended = response.wait()
-            assert ended is not None
-            assert ended.reused == 0
-            answers.append(response.status)
-        assert answers == [299, None, 299, 299, 299, 299]
-        assert wasgi.stats().idle == 0
-    (record,) = caplog.records
-    assert (record.name, record.levelname) == ("wasgi", "WARNING")
-    assert "`reuse` has no effect on this app any more" in record.getMessage()
-    assert "`NoResponseError`" in record.getMessage()
-
-
-def test_a_guest_that_answers_seldom_is_told_of_as_such(app: AppMaker) -> None:
-    """A fresh instance without an answer says nothing of whether instances can be reused."""
-    with app(reuse=wasgi.Reuse()) as made:
-        with pytest.raises(wasgi.NoResponseError):
-            made.handle(get("/silent"))
-        for reused in range(3):
-            ended = made.handle(get("/hello")).wait()
-            assert ended is not None
-            assert ended.reused == reused
 
 
 @pytest.mark.parametrize("bad", ["\udc80", "a\ud800"])

@@ -14,7 +14,7 @@ import pytest
 import wasgi
 from wasgi.testing import Client, Upstream, World
 
-from .conftest import PROBE, AppMaker, get, post, until
+from .conftest import PROBE, ROOT, AppMaker, get, post, until
 from .processes import run
 
 
@@ -345,3 +345,45 @@ def test_what_it_is() -> None:
 def test_numbers_that_make_no_sense(options: dict[str, float], message: str) -> None:
     with pytest.raises(ValueError, match=message):
         wasgi.Reuse(**options)  # type: ignore[arg-type]
+
+
+def test_an_instance_that_has_one_exchange_only_is_not_reused(caplog: pytest.LogCaptureFixture) -> None:
+    """As those of StarlingMonkey: a component by hand that answers once and then never again."""
+    text = (ROOT / "tests" / "guests" / "hand.wat").read_text()
+    once = text.replace(
+        '(func (export "handle") (param $request i32) (param $out i32)\n      (local $response i32)',
+        "(global $asked (mut i32) (i32.const 0))\n"
+        '(func (export "handle") (param $request i32) (param $out i32)\n      (local $response i32)\n'
+        "(if (global.get $asked) (then (return)))\n(global.set $asked (i32.const 1))",
+    )
+    assert once != text
+    component = wasgi.Component(once.encode())
+    with wasgi.App(component, reuse=wasgi.Reuse()) as made:
+        answers: list[int | None] = []
+        for _ in range(6):
+            try:
+                response = made.handle(get("/"))
+            except wasgi.NoResponseError:
+                answers.append(None)
+                continue
+            ended = response.wait()
+            assert ended is not None
+            assert ended.reused == 0
+            answers.append(response.status)
+        assert answers == [299, None, 299, 299, 299, 299]
+        assert wasgi.stats().idle == 0
+    (record,) = caplog.records
+    assert (record.name, record.levelname) == ("wasgi", "WARNING")
+    assert "`reuse` has no effect on this app any more" in record.getMessage()
+    assert "`NoResponseError`" in record.getMessage()
+
+
+def test_a_guest_that_answers_seldom_is_told_of_as_such(app: AppMaker) -> None:
+    """A fresh instance without an answer says nothing of whether instances can be reused."""
+    with app(reuse=wasgi.Reuse()) as made:
+        with pytest.raises(wasgi.NoResponseError):
+            made.handle(get("/silent"))
+        for reused in range(3):
+            ended = made.handle(get("/hello")).wait()
+            assert ended is not None
+            assert ended.reused == reused
