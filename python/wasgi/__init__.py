@@ -8,6 +8,7 @@ from wasgi import errors
 from wasgi._wasgi import (
     Component,
     Dir,
+    Exchange,
     Limits,
     Network,
     Report,
@@ -54,6 +55,7 @@ __all__ = [
     "ComponentError",
     "Dir",
     "ErrorCode",
+    "Exchange",
     "FieldsLimitError",
     "FuelExhaustedError",
     "GuestError",

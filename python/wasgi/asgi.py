@@ -358,7 +358,7 @@ class _Exchange:
 
     async def instead(self, error: Exception) -> Response:
         """What the client gets when the guest has no answer."""
-        _serving.log_failure(_log, self.scope["method"], self.scope["path"], error)
+        _serving.log_failure(self.app, _log, self.scope["method"], self.scope["path"], error)
         if self.app.on_error is not None and not isinstance(error, BadRequestError):
             given: Response | None = await self.ask(self.app.on_error, error)
             if given is not None:

@@ -108,7 +108,7 @@ def _request(request: Any, body: Any) -> Request:
         request.method,
         url.scheme,
         (url.raw_host.decode("ascii"), url.port),  # `host` has international names decoded
-        url.raw_path,
+        request.extensions.get("target", url.raw_path),
         raw,
         body if any(name in (b"content-length", b"transfer-encoding") for name, _ in raw) else None,
     )

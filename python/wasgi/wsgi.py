@@ -29,9 +29,13 @@ def _target(environ: Environ, *, strip: bool) -> bytes:
     script, path = (environ.get(name, "").encode("latin-1") for name in ("SCRIPT_NAME", "PATH_INFO"))
     raw = environ.get("RAW_URI") or environ.get("REQUEST_URI") or ""
     raw_path = raw.partition("?")[0].encode("latin-1", "replace")
+    base, absolute, rest = raw_path.partition(b"://")
+    # RFC 9112, 3.2.2: an absolute one says whose it is, too
+    below = b"/" + rest.partition(b"/")[2] if absolute and b"/" not in base else raw_path
     if not script or not strip:
         whole = script + path
-        target = raw_path if unquote_to_bytes(raw_path) == whole else quote(whole, safe=_serving.IN_A_PATH).encode()
+        is_same = unquote_to_bytes(below) == (whole or b"/")
+        target = raw_path if is_same else quote(whole, safe=_serving.IN_A_PATH).encode()
     else:
         target = quote(path, safe=_serving.IN_A_PATH).encode()
     target = target or b"/"
@@ -181,7 +185,7 @@ class Wsgi:
 
     def instead(self, environ: Environ, error: Exception) -> Response:
         """What the client gets when the guest has no answer."""
-        _serving.log_failure(_log, environ["REQUEST_METHOD"], environ.get("PATH_INFO", ""), error)
+        _serving.log_failure(self.app, _log, environ["REQUEST_METHOD"], environ.get("PATH_INFO", ""), error)
         if self.app.on_error is not None and not isinstance(error, BadRequestError):
             given: Response | None = _at_once(self.app.on_error(environ, error), "on_error")
             if given is not None:

@@ -264,7 +264,7 @@ impl AsyncChunks {
             self.0.end();
         }
         if let Some(output) = self.0.body.output() {
-            output.try_deliver(py);
+            output.show(py);
         }
         Some((PyBytes::new(py, &chunk).unbind(), ended))
     }

@@ -19,6 +19,7 @@ use super::reading::Chunks;
 use super::values::{Reduced, Seconds, hash_of, plain, reduce, replaced, settings, shown};
 use super::world::pause;
 use crate::body::GuestBody;
+use crate::normal;
 use crate::outgoing::Timeouts;
 use crate::pace::Pace;
 
@@ -102,7 +103,8 @@ impl PyTimeouts {
 ///
 /// Args:
 ///     method: Any token (RFC 9110, 9.1), as it is: methods are case-sensitive.
-///     url: Absolute. Characters that no URL holds are percent-encoded in its path and query; a fragment is left out.
+///     url: Absolute. Characters that no URL holds are percent-encoded in its path and query, and a host that is
+///         percent-encoded is decoded; a fragment is left out.
 ///     headers: A mapping or pairs. ``host`` and hop-by-hop fields do not reach a guest: the URL names the host.
 ///     body: Bytes, str (as UTF-8), a file, an iterable or async iterable of bytes, or another message, whose body
 ///         moves over. A body of known length gets a ``content-length``, unless there is one.
@@ -110,7 +112,7 @@ impl PyTimeouts {
 ///     timeouts: What `wasgi.outgoing.call` allows it; a guest's own request has those of its `request-options`.
 ///
 /// Raises:
-///     ValueError: A URL without a host, a method or a header that is not valid.
+///     ValueError: A URL without a host or with a port that is none, a method or a header that is not valid.
 ///     TypeError: A body or headers of another type.
 ///
 /// Requests are equal if all of them is; a body that streams is equal to itself only. One whose body is bytes, or was
@@ -163,6 +165,18 @@ impl PyRequest {
         self.timeouts
     }
 
+    /// Its URL. One for `*` has an empty path (RFC 9112, 3.3).
+    fn written(&self) -> String {
+        match self.uri.path() {
+            "*" => format!("{}://{}", self.scheme(), self.authority()),
+            _ => self.uri.to_string(),
+        }
+    }
+
+    pub fn http_method(&self) -> &Method {
+        &self.method
+    }
+
     pub fn uri(&self) -> &Uri {
         &self.uri
     }
@@ -192,6 +206,13 @@ fn parse_method(method: &str) -> PyResult<Method> {
 
 fn parse_url(url: &str) -> PyResult<Uri> {
     crate::url::parse(url).map_err(|why| PyValueError::new_err(format!("invalid URL: {why}: {url:?}")))
+}
+
+/// A URL in the form in which URLs are compared, or what is none as it is. `glob`: it is a pattern, with `*` for any characters.
+#[pyfunction]
+#[pyo3(signature = (url, *, glob=false))]
+pub fn _normal_url(url: &str, glob: bool) -> String {
+    if glob { normal::glob(url) } else { normal::url(url).unwrap_or_else(|| url.to_owned()) }
 }
 
 #[pymethods]
@@ -226,7 +247,7 @@ impl PyRequest {
     /// The whole URL.
     #[getter]
     fn url(&self) -> String {
-        self.uri.to_string()
+        self.written()
     }
 
     /// ``"http"`` or ``"https"``.
@@ -268,6 +289,18 @@ impl PyRequest {
     /// Whoever answers it has done with its body: a guest that still writes it can finish.
     fn _discard_rest(&self) {
         self.body.discard_rest();
+    }
+
+    /// The host and the port that it is for; an address of IPv6 without brackets.
+    fn _address(&self) -> (&str, u16) {
+        let (host, port) = crate::url::split(self.authority()).unwrap_or_default();
+        let host = host.trim_start_matches('[').trim_end_matches(']');
+        (host, port.or_else(|| crate::url::implied_port(self.scheme())).unwrap_or_default())
+    }
+
+    /// The path with the query.
+    fn _target(&self) -> &str {
+        self.uri.path_and_query().map_or("/", |target| target.as_str())
     }
 
     /// Is sent for another one: in its time.
@@ -403,7 +436,7 @@ impl PyRequest {
     }
 
     fn __repr__(&self, py: Python<'_>) -> PyResult<String> {
-        Ok(format!("<wasgi.Request {} {}>", self.method, PyString::new(py, &self.uri.to_string()).repr()?))
+        Ok(format!("<wasgi.Request {} {}>", self.method, PyString::new(py, &self.written()).repr()?))
     }
 
     fn __traverse__(&self, visit: pyo3::PyVisit<'_>) -> Result<(), pyo3::PyTraverseError> {

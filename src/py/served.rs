@@ -69,7 +69,7 @@ pub fn _request_of_server(
             add("x-forwarded-for", client.as_bytes())?;
         }
         add("x-forwarded-proto", scheme.as_bytes())?;
-        add("x-forwarded-host", authority.as_bytes())?;
+        add("x-forwarded-host", uri.authority().map_or("", |authority| authority.as_str()).as_bytes())?;
     }
     let method = Method::from_bytes(method.as_bytes())
         .map_err(|_| PyValueError::new_err(format!("invalid method: {method:?}")))?;

@@ -13,6 +13,7 @@ use crate::stats::Stats;
 struct Live {
     calls: AtomicU64,
     feeds: AtomicU64,
+    dropped: AtomicU64,
 }
 
 static LIVE: PerProcess<Live> = PerProcess::new();
@@ -20,6 +21,11 @@ static LIVE: PerProcess<Live> = PerProcess::new();
 /// In a forked child.
 pub fn forget() {
     LIVE.forget();
+}
+
+/// An exchange that `on_finish` was not told of, because too many waited for it.
+pub fn dropped_exchange() {
+    LIVE.get(Live::default).dropped.fetch_add(1, Ordering::Relaxed);
 }
 
 /// Counted while it lives.
@@ -50,7 +56,7 @@ impl Drop for Counted {
 
 /// What there is in this process, and what there was: a look at its counters.
 ///
-/// When all work is done and no instance waits for more, all but ``threads`` and ``outcomes`` are zero.
+/// When all work is done and no instance waits for more, all but ``threads``, ``dropped`` and ``outcomes`` are zero.
 #[pyclass(name = "Stats", module = "wasgi", frozen, get_all)]
 pub struct PyStats {
     /// Guests that exist.
@@ -77,6 +83,8 @@ pub struct PyStats {
     memory: u64,
     /// Threads of ours: they are kept for the next exchange.
     threads: u64,
+    /// Exchanges that `App(on_finish=)` was not told of, because 1024 waited for it; since the process began.
+    dropped: u64,
     /// How exchanges have ended, each counted once.
     ///
     /// ``returned``, ``trapped``, ``exited``, ``timed_out``, ``limited``, ``stopped`` (by its caller, or with its app),
@@ -89,7 +97,7 @@ impl PyStats {
     fn __repr__(&self, py: Python<'_>) -> PyResult<String> {
         Ok(format!(
             "Stats(exchanges={}, queued={}, outgoing={}, calls={}, feeds={}, idle={}, tasks={}, slots={}, memories={}, stacks={}, \
-             memory={}, threads={}, outcomes={})",
+             memory={}, threads={}, dropped={}, outcomes={})",
             self.exchanges,
             self.queued,
             self.outgoing,
@@ -102,6 +110,7 @@ impl PyStats {
             self.stacks,
             self.memory,
             self.threads,
+            self.dropped,
             self.outcomes.bind(py).repr()?
         ))
     }
@@ -130,6 +139,7 @@ pub fn stats(py: Python<'_>) -> PyResult<PyStats> {
         stacks: core.stacks,
         memory: core.memory,
         threads: core.threads + (super::threads::count() + super::loops::own_threads()) as u64,
+        dropped: count(|live| &live.dropped),
         outcomes: outcomes.unbind(),
     })
 }
