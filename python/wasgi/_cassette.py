@@ -95,11 +95,6 @@ class _Entry:
         return entry
 
 
-def _same(one: Message, other: Message) -> bool:
-    """Whether two requests are the same."""
-    return one == other
-
-
 def _pairs(fields: list[list[str]] | None) -> Any:
     return None if fields is None else [(name, value) for name, value in fields]
 
