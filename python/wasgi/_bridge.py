@@ -159,8 +159,8 @@ class Line(str):
         line.cut = cut
         return line
 
-    def __getnewargs__(self) -> tuple[str, str, int]:  # type: ignore[override]
-        return str(self), self.stream, self.exchange
+    def __getnewargs__(self) -> tuple[str, str, int, bool]:  # type: ignore[override]
+        return str(self), self.stream, self.exchange, self.cut
 
 
 # What moves a terminal's cursor could forge lines of others; a guest may be anybody's.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import sys
 import time
 from importlib import resources
@@ -12,6 +13,17 @@ import wasgi
 def demo() -> None:
     """Loads the bundled component, calls it, answers it, denies it, and lets it trap."""
     style = _Style()
+    log, handler = logging.getLogger("wasgi"), _Shown(style)
+    log.addHandler(handler)
+    propagate, log.propagate = log.propagate, False
+    try:
+        _show(style)
+    finally:
+        log.removeHandler(handler)
+        log.propagate = propagate
+
+
+def _show(style: _Style) -> None:
     print(style.title("wasgi: WebAssembly components that speak wasi:http, run from Python"))
 
     component = resources.files("wasgi").joinpath("demo.wasm").read_bytes()
@@ -68,6 +80,17 @@ def demo() -> None:
     response = app.handle(wasgi.Request("GET", "http://demo.local/greet?name=again"))
     style.shows(f"and the next call: {response.status} {response.text.strip()!r}")
     style.print()
+
+
+class _Shown(logging.Handler):
+    """What the host has to say is part of the demo."""
+
+    def __init__(self, style: _Style) -> None:
+        super().__init__(logging.WARNING)
+        self.style = style
+
+    def emit(self, record: logging.LogRecord) -> None:
+        self.style.shows(f"the host logs: {record.getMessage()}")
 
 
 _PLAIN = str.maketrans({"µ": "u", "°": " deg "})

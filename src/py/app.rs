@@ -274,15 +274,15 @@ impl PyApp {
     ///         it takes.
     #[pyo3(signature = (timeout=Some(Number(10.0))), text_signature = "($self, timeout=10.0)")]
     fn close(&self, py: Python<'_>, timeout: Option<Seconds>) -> PyResult<()> {
-        let mut closing = self.closing(py, plain(timeout))?;
+        let mut closing = self.closing(py, drain(plain(timeout))?)?;
         block_on(py, |cx| closing.as_mut().poll(cx))
     }
 
     /// Like `close`, for a task of an asyncio event loop. It begins to close when this is awaited.
     #[pyo3(signature = (timeout=Some(Number(10.0))), text_signature = "($self, timeout=10.0)")]
-    fn aclose(&self, timeout: Option<Seconds>) -> PyResult<Awaitable> {
+    fn aclose(slf: Py<Self>, timeout: Option<Seconds>) -> PyResult<Awaitable> {
         let drain = drain(plain(timeout))?;
-        Ok(Awaitable::new(Closed::New(self.app.clone(), drain)))
+        Ok(Awaitable::new(Closed::New(slf, drain)))
     }
 
     /// For start-up: see [`App::warm`].
@@ -331,8 +331,8 @@ impl PyApp {
         Awaitable::new(Itself(Some(slf.into_any())))
     }
 
-    fn __aexit__(&self, _type: Py<PyAny>, _value: Py<PyAny>, _traceback: Py<PyAny>) -> PyResult<Awaitable> {
-        self.aclose(DRAIN.map(Number))
+    fn __aexit__(slf: Py<Self>, _type: Py<PyAny>, _value: Py<PyAny>, _traceback: Py<PyAny>) -> PyResult<Awaitable> {
+        Self::aclose(slf, DRAIN.map(Number))
     }
 
     fn __repr__(&self) -> String {
@@ -351,8 +351,7 @@ impl PyApp {
 }
 
 impl PyApp {
-    fn closing(&self, py: Python<'_>, timeout: Option<f64>) -> PyResult<Closing> {
-        let drain = drain(timeout)?;
+    fn closing(&self, py: Python<'_>, drain: Option<Duration>) -> PyResult<Closing> {
         let closing = self.app.close(drain).map_err(|error| to_py(py, &error))?;
         let (Some(on_finish), Some(world)) = (&self.on_finish, crate::engine::existing()) else { return Ok(closing) };
         let lane = on_finish.get().lane();
@@ -388,16 +387,16 @@ const DRAIN: Option<f64> = Some(10.0);
 
 /// It begins to close when it is awaited.
 enum Closed {
-    New(Arc<App>, Option<Duration>),
+    New(Py<PyApp>, Option<Duration>),
     Closing(Closing),
 }
 
 impl Operation for Closed {
     fn poll(&mut self, py: Python<'_>, cx: &mut Context<'_>) -> Poll<PyResult<Py<PyAny>>> {
         if let Self::New(app, drain) = self {
-            *self = match app.close(*drain) {
+            *self = match app.get().closing(py, *drain) {
                 Ok(closing) => Self::Closing(closing),
-                Err(error) => return Poll::Ready(Err(to_py(py, &error))),
+                Err(error) => return Poll::Ready(Err(error)),
             };
         }
         match self {

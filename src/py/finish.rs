@@ -160,14 +160,32 @@ impl Turn for Finished {
     }
 }
 
-/// `wasgi.Exchange`.
+/// An exchange that is over, for `App(on_finish=)`.
+///
+/// Every exchange that was admitted is told of once: when its caller has the head of the response, or the reason why
+/// there is none, and nothing is left of its guest. Requests that were refused before are no exchanges: those that
+/// found no place (`OverloadedError`), whose app was closed, or that a server does not ask a guest (400, or what
+/// ``on_request`` answered).
+///
+/// Example:
+///     >>> def log(exchange: wasgi.Exchange) -> None:
+///     ...     print(exchange.method, exchange.url, exchange.status, exchange.report.duration)
+///     >>> app = wasgi.App("hello.wasm", on_finish=log)
 #[pyclass(name = "Exchange", module = "wasgi", frozen, get_all)]
 pub struct PyExchange {
+    /// Its number in this process: `Report.exchange`, and ``wasgi_exchange`` of log records.
     id: u64,
+    /// Of the guest's request.
     method: String,
+    /// Of the guest's request: the whole URL.
     url: String,
+    /// Of the guest's response; None if the caller got none.
     status: Option<u16>,
+    /// What the caller was told instead of a response, or how the guest ended after it; None if it ended well.
+    ///
+    /// A guest that was stopped, because its caller or client went away, has a `WasgiError`.
     error: Option<Py<PyAny>>,
+    /// What it has cost.
     report: Py<PyReport>,
 }
 

@@ -103,7 +103,8 @@ impl PyTimeouts {
 ///
 /// Args:
 ///     method: Any token (RFC 9110, 9.1), as it is: methods are case-sensitive.
-///     url: Absolute. Characters that no URL holds are percent-encoded in its path and query; a fragment is left out.
+///     url: Absolute. Characters that no URL holds are percent-encoded in its path and query, and a host that is
+///         percent-encoded is decoded; a fragment is left out.
 ///     headers: A mapping or pairs. ``host`` and hop-by-hop fields do not reach a guest: the URL names the host.
 ///     body: Bytes, str (as UTF-8), a file, an iterable or async iterable of bytes, or another message, whose body
 ///         moves over. A body of known length gets a ``content-length``, unless there is one.
@@ -111,7 +112,7 @@ impl PyTimeouts {
 ///     timeouts: What `wasgi.outgoing.call` allows it; a guest's own request has those of its `request-options`.
 ///
 /// Raises:
-///     ValueError: A URL without a host, a method or a header that is not valid.
+///     ValueError: A URL without a host or with a port that is none, a method or a header that is not valid.
 ///     TypeError: A body or headers of another type.
 ///
 /// Requests are equal if all of them is; a body that streams is equal to itself only. One whose body is bytes, or was

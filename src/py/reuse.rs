@@ -21,6 +21,9 @@ use crate::instance::Reuse;
 /// waited longest ends, whichever app's it is. `Stats.idle` counts them; `Report.reused` says of an exchange how many
 /// its instance had before.
 ///
+/// Not every toolchain's guests can have a second exchange. One that returns without an answer, though its instance had
+/// answered before, shows it: from then on its app keeps no instance, and the logger ``wasgi`` says so once.
+///
 /// Args:
 ///     requests: How many exchanges an instance has. None: as many as come.
 ///     concurrent: How many at once: 1, since a guest of WASI 0.2 handles one request at a time.

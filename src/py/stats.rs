@@ -56,7 +56,7 @@ impl Drop for Counted {
 
 /// What there is in this process, and what there was: a look at its counters.
 ///
-/// When all work is done and no instance waits for more, all but ``threads`` and ``outcomes`` are zero.
+/// When all work is done and no instance waits for more, all but ``threads``, ``dropped`` and ``outcomes`` are zero.
 #[pyclass(name = "Stats", module = "wasgi", frozen, get_all)]
 pub struct PyStats {
     /// Guests that exist.
@@ -83,7 +83,7 @@ pub struct PyStats {
     memory: u64,
     /// Threads of ours: they are kept for the next exchange.
     threads: u64,
-    /// What was dropped of what `App(on_finish=)` is told.
+    /// Exchanges that `App(on_finish=)` was not told of, because 1024 waited for it; since the process began.
     dropped: u64,
     /// How exchanges have ended, each counted once.
     ///
