@@ -135,7 +135,7 @@ def _sync_stream(base: type[Any]) -> type[Any]:
                 return
             chunks, seconds = iter(self.response), _timeout(self.request, "read")
             try:
-                while (chunk := chunks._next_within(seconds)) is not None:  # type: ignore[attr-defined]
+                while (chunk := chunks._next_within(seconds)) is not None:
                     yield chunk
             except _OURS as error:
                 _raise(self.request, error)

@@ -171,6 +171,39 @@ impl Chunks {
         };
         Ok(chunk.map(|chunk| PyBytes::new(py, &chunk).into_any().unbind()))
     }
+
+    fn take_ready(&self, py: Python<'_>) -> Option<(Py<PyBytes>, bool)> {
+        take_ready(py, &self.body, &self.content)
+    }
+}
+
+/// See `AsyncChunks.take_ready` in `_wasgi.pyi`.
+fn take_ready(py: Python<'_>, body: &PyBody, content: &Mutex<Content>) -> Option<(Py<PyBytes>, bool)> {
+    let (chunk, ended) = {
+        let mut content = lock(content);
+        let taken = match &*content {
+            Content::Guest(body) => {
+                let mut body = lock(body);
+                let chunk = match body.take_ready() {
+                    Some(chunk) => chunk,
+                    None if body.has_ended() => Bytes::new(),
+                    None => return None,
+                };
+                // the end has come with it: taken, too, so that a guest that works on is let go
+                (chunk, body.has_ended() && body.take_ready().is_none())
+            }
+            Content::Bytes(bytes) => (bytes.clone(), true),
+            _ => return None,
+        };
+        if taken.1 {
+            *content = Content::Consumed;
+        }
+        taken
+    };
+    if let Some(output) = body.output() {
+        output.try_deliver(py);
+    }
+    Some((PyBytes::new(py, &chunk).unbind(), ended))
 }
 
 /// What `aiter(message)` gives.
@@ -194,24 +227,7 @@ impl AsyncChunks {
     /// What there is without waiting: a chunk, and whether it was the last. None if nothing is there, or something went wrong:
     /// then the next one is to be awaited.
     fn take_ready(&self, py: Python<'_>) -> Option<(Py<PyBytes>, bool)> {
-        let body = match &*lock(&self.content) {
-            Content::Guest(body) => body.clone(),
-            _ => return None,
-        };
-        let (chunk, ended) = {
-            let mut body = lock(&body);
-            let chunk = body.take_ready()?;
-            // the end has come with it: taken, too, so that a guest that works on is let go
-            let ended = body.has_ended() && body.take_ready().is_none();
-            (chunk, ended)
-        };
-        if ended {
-            *lock(&self.content) = Content::Consumed;
-        }
-        if let Some(output) = self.body.output() {
-            output.try_deliver(py);
-        }
-        Some((PyBytes::new(py, &chunk).unbind(), ended))
+        take_ready(py, &self.body, &self.content)
     }
 
     /// Stops the guest, if the body has not ended.
