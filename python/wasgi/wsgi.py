@@ -262,19 +262,14 @@ class _Answer:
     def __next__(self) -> bytes:
         ready, self.ready = self.ready, None
         if self.bare:
-            if self.by_guest and (ready is None or not ready[1]):
-                self.let_end()
             raise StopIteration
-        if ready is None or not (ready[0] or ready[1]):
-            return next(self.chunks)
-        if not ready[0]:
-            raise StopIteration
-        return ready[0]
+        if ready is not None and ready[0]:
+            return ready[0]
+        return next(self.chunks)
 
     def let_end(self) -> None:
         """Reads what a guest writes though nobody may have it, so that it can end; but not for ever."""
         end, left = time.monotonic() + _serving.GRACE, _serving.WRITES
-        self.by_guest = False  # once
         try:
             while left >= 0 and (seconds := end - time.monotonic()) > 0:
                 chunk = self.chunks._next_within(seconds)
@@ -285,6 +280,9 @@ class _Answer:
             _log.debug("a guest did not end after an answer without a body", exc_info=True)
 
     def close(self) -> None:
+        """Of the server's thread, when the answer is sent, or cannot be."""
+        if self.bare and self.by_guest:
+            self.let_end()
         self.response.close()
         if self.body is not None:
             self.body.end()
