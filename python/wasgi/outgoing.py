@@ -333,9 +333,12 @@ class _AsyncContent:
 
 def _response(method: str, answer: Any, body: Any) -> Response:
     headers = [(name.lower(), value) for name, value in answer.headers.raw]
-    left_out = _NOT_PASSED
+    named = b",".join(value for name, value in headers if name == b"connection").lower().split(b",")
+    left_out = {*_NOT_PASSED, *(name.strip() for name in named)}
+    if any(name == b"transfer-encoding" for name, _ in headers):
+        left_out.add(b"content-length")  # it says nothing then (RFC 9112, 6.3)
     if answer.is_stream_consumed and not is_bare(method, answer.status_code):  # by somebody who has decoded it
-        left_out, body = _NOT_PASSED | {b"content-encoding", b"content-length"}, answer.content
+        left_out, body = left_out | {b"content-encoding", b"content-length"}, answer.content
     return Response(answer.status_code, headers=[pair for pair in headers if pair[0] not in left_out], body=body)
 
 
