@@ -10,6 +10,7 @@ use wasmtime_wasi_http::WasiBody;
 
 use crate::code::ErrorCode;
 use crate::flow::is_bare;
+use crate::served::named_by_connection;
 
 /// Of one connection, which an answer in process has not (RFC 9110, 7.6.1).
 const OF_CONNECTION: [HeaderName; 6] = [
@@ -64,13 +65,7 @@ fn length_of(body: &WasiBody) -> Option<u64> {
 
 /// Leaves out what is of a connection, and what `Connection` names.
 fn drop_connections(fields: &mut HeaderMap) {
-    let named: Vec<HeaderName> = fields
-        .get_all(CONNECTION)
-        .iter()
-        .flat_map(|value| value.as_bytes().split(|byte| *byte == b','))
-        .filter_map(|token| HeaderName::from_bytes(token.trim_ascii()).ok())
-        .filter(|name| name != CONTENT_LENGTH)
-        .collect();
+    let named = named_by_connection(fields);
     for name in OF_CONNECTION.into_iter().chain(named) {
         fields.remove(name);
     }

@@ -22,6 +22,12 @@ pub fn is_of_connection(name: &HeaderName) -> bool {
     )
 }
 
+/// What `Connection` names is of the connection, too.
+pub fn named_by_connection(fields: &HeaderMap) -> Vec<HeaderName> {
+    let tokens = fields.get_all(CONNECTION).iter().flat_map(|value| value.as_bytes().split(|byte| *byte == b','));
+    tokens.filter_map(|token| HeaderName::from_bytes(token.trim_ascii()).ok()).collect()
+}
+
 /// What anybody could have written of who asks: to be believed only of the server itself.
 fn is_of_proxy(name: &HeaderName) -> bool {
     matches!(

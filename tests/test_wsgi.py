@@ -275,6 +275,16 @@ def test_on_error(app: AppMaker) -> None:
     assert call(made, environ("/silent"))[0].startswith("500")
 
 
+def test_gunicorn_takes_a_name_of_a_module() -> None:
+    """As the docs say; `module:app.wsgi` it does not."""
+    port = free_port()
+    url = f"http://127.0.0.1:{port}"
+    command = ["gunicorn", "tests.served_wsgi:wsgi", "-b", f"127.0.0.1:{port}"]
+    with serving(command, lambda: httpx2.get(f"{url}/hello").status_code == 200):
+        assert httpx2.post(f"{url}/collect", content=iter([b"he", b"llo"])).text == "5 bytes: hello"
+        assert httpx2.get(f"{url}/reply").headers["content-length"] == "0"
+
+
 @pytest.mark.parametrize("worker", ["sync", "gthread"])
 def test_gunicorn(worker: str) -> None:
     """With the app loaded before its workers are forked."""
