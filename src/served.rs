@@ -65,7 +65,8 @@ impl Served {
 
     pub fn add(&mut self, name: &[u8], value: &[u8]) -> Result<(), Wrong> {
         let name = HeaderName::from_bytes(name).map_err(|_| Wrong::Name(name.to_vec()))?;
-        let value = HeaderValue::from_bytes(value).map_err(|_| Wrong::Value(name.clone(), value.to_vec()))?;
+        let value =
+            HeaderValue::from_bytes(without_space(value)).map_err(|_| Wrong::Value(name.clone(), value.to_vec()))?;
         if name == HOST {
             return match &self.host {
                 None => {
@@ -98,6 +99,15 @@ impl Served {
         join_cookies(&mut self.map);
         (self.map, self.host)
     }
+}
+
+/// A value as HTTP/1 would have it. What stands around one is no part of it (RFC 9110, 5.5); with HTTP/2 it would make the message
+/// malformed (RFC 9113, 8.2.1), but not every server minds.
+fn without_space(value: &[u8]) -> &[u8] {
+    let is_not_space = |byte: &u8| !matches!(byte, b' ' | b'\t');
+    let Some(start) = value.iter().position(is_not_space) else { return &[] };
+    let end = value.iter().rposition(is_not_space).map_or(start, |last| last + 1);
+    value.get(start..end).unwrap_or(value)
 }
 
 /// HTTP/2 may split `cookie` into several fields, which are one again for whoever does not speak it (RFC 9113, 8.2.3).

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import http.client
 import logging
+import socket
 import threading
 import wsgiref.simple_server
 from collections.abc import Callable, Iterator
@@ -207,7 +209,7 @@ class TestWsgiValidator:
 
         given = environ("/work-after?url=http://up/", REQUEST_METHOD="HEAD")
         answer: Any = app(outgoing=upstream, stdout=lines.append).wsgi(given, lambda *args: None)
-        assert list(answer) == []
+        assert list(answer) == [b""]
         answer.close()
         closed.set()
         until(lambda: lines == ["worked on"])
@@ -290,19 +292,28 @@ class TestWsgiUploads:
             given |= {"wsgi.input_terminated": True, "CONTENT_LENGTH": length}
             assert b"".join(app().wsgi(given, lambda *args: None)) == b"5 bytes: hello"
 
-    def test_under_the_server_of_the_standard_library(self, plain: int) -> None:
-        connection = http.client.HTTPConnection("127.0.0.1", plain, timeout=30)
-        connection.request("POST", "/collect", body=iter([b"hello"]), encode_chunked=True)
-        assert connection.getresponse().status == 411
-        connection = http.client.HTTPConnection("127.0.0.1", plain, timeout=30)
-        connection.request("POST", "/collect", body=b"hello")
-        assert connection.getresponse().read() == b"5 bytes: hello"
+    @pytest.mark.parametrize(
+        ("framing", "body", "status", "said"),
+        [
+            ("transfer-encoding: chunked", "5\r\nhello\r\n0\r\n\r\n", "411 Length Required", '"status": 411'),
+            ("content-length: 5", "hello", "200 OK", "5 bytes: hello"),
+        ],
+    )
+    def test_under_the_server_of_the_standard_library(
+        self, plain: int, framing: str, body: str, status: str, said: str
+    ) -> None:
+        with socket.create_connection(("127.0.0.1", plain), timeout=30) as connection:
+            connection.sendall(f"POST /collect HTTP/1.1\r\nhost: guest.local\r\n{framing}\r\n\r\n{body}".encode())
+            with connection.makefile("rb") as answer:
+                whole = answer.read().decode()
+        assert whole.startswith(f"HTTP/1.0 {status}\r\n")
+        assert said in whole
 
     @pytest.mark.parametrize("path", ["/reply?code=204&header=content-type:a/b", "/reply?header=trailers:x", "/reply"])
     @pytest.mark.parametrize("method", ["GET", "HEAD"])
     def test_answers_under_it(self, plain: int, path: str, method: str) -> None:
-        connection = http.client.HTTPConnection("127.0.0.1", plain, timeout=30)
-        connection.request(method, path)
-        response = connection.getresponse()
-        assert response.status in (200, 204)
-        assert response.read() == b""
+        with contextlib.closing(http.client.HTTPConnection("127.0.0.1", plain, timeout=30)) as connection:
+            connection.request(method, path)
+            response = connection.getresponse()
+            assert response.status in (200, 204)
+            assert response.read() == b""

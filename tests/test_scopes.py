@@ -180,6 +180,18 @@ class TestHttp2:
         headers = [(b"host", b"guest.local"), (b"host", b"other.local")]
         assert (await get(app(), "/hello", headers=headers, http_version="2")).status == 400
 
+    async def test_space_around_a_value_is_no_part_of_it(self, app: AppMaker) -> None:
+        headers = [
+            (b"host", b" guest.local\t"),
+            (b"x-a", b"\t a b "),
+            (b"x-b", b" "),
+            (b"cookie", b" a=1 "),
+            (b"cookie", b"b=2"),
+        ]
+        answer = await get(app(), "/inspect", headers=headers, http_version="2")
+        assert sorted(fields(answer.body)) == ["header cookie: a=1; b=2", "header x-a: a b", "header x-b: "]
+        assert seen(answer.body)["authority"] == 'Some("guest.local")'
+
     @pytest.mark.parametrize("method", ["GET", "HEAD", "POST", "DELETE", "OPTIONS"])
     @pytest.mark.parametrize("version", ["2", "2.0", "3"])
     async def test_a_body_needs_no_length(self, app: AppMaker, method: str, version: str) -> None:

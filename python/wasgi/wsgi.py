@@ -98,8 +98,8 @@ def _body(environ: Environ) -> _Body | None:
         BadRequestError: There is one that the server does not give, or of which it does not say where it ends.
     """
     length, coding = _text(environ, "CONTENT_LENGTH").strip(), _text(environ, "HTTP_TRANSFER_ENCODING")
-    if environ.get("wsgi.input_terminated"):
-        left = None
+    if environ.get("wsgi.input_terminated") or _text(environ, "SERVER_PROTOCOL").startswith(("HTTP/2", "HTTP/3")):
+        left = None  # a body of HTTP/2 ends by itself, and needs no length
     elif coding:
         # the standard library's server has not decoded it, and none can say that it has: it might be anything
         known = coding.strip().lower() == "chunked"
@@ -180,19 +180,20 @@ class Wsgi:
     def __call__(self, environ: Environ, start_response: StartResponse) -> Iterable[bytes]:
         """Answers one request. The iterable streams from the guest; its ``close`` stops the guest."""
         body: _Body | None = None
+        method = environ["REQUEST_METHOD"]
         try:
             try:
                 body = _body(environ)
                 response, by_guest = self.respond(environ, body)
+                answer = _Answer(response, body, method, by_guest=by_guest)
             except Exception as error:
-                response, by_guest = self.instead(environ, error), False
-            answer = _Answer(response, body, environ["REQUEST_METHOD"], by_guest=by_guest)
+                answer = _Answer(self.instead(environ, error), body, method, by_guest=False)
         except BaseException:
             if body is not None:
                 body.end()
             raise
         try:
-            start_response(f"{response.status} {_serving.phrase_of(response.status)}", answer.headers())
+            start_response(answer.status(), answer.headers())
         except BaseException:
             answer.close()
             raise
@@ -242,7 +243,12 @@ class _Answer:
         self.by_guest = by_guest
         self.chunks = iter(response)
         self.bare = _serving.is_bare(method, response.status)
+        self.begun = False
         self.ready = self.chunks.take_ready()
+
+    def status(self) -> str:
+        """The status line, as `start_response` wants it."""
+        return f"{self.response.status} {_serving.phrase_of(self.response.status)}"
 
     def headers(self) -> list[tuple[str, str]]:
         """The fields of the answer: to HEAD those that GET has."""
@@ -261,11 +267,13 @@ class _Answer:
 
     def __next__(self) -> bytes:
         ready, self.ready = self.ready, None
-        if self.bare:
+        begun, self.begun = self.begun, True
+        chunk = None
+        if not self.bare:
+            chunk = ready[0] if ready is not None and ready[0] else next(self.chunks, None)
+        if chunk is None and begun:
             raise StopIteration
-        if ready is not None and ready[0]:
-            return ready[0]
-        return next(self.chunks)
+        return chunk or b""  # one at least: Hypercorn 0.18 begins an answer with its first chunk
 
     def let_end(self) -> None:
         """Reads what a guest writes though nobody may have it, so that it can end; but not for ever."""
