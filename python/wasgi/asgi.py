@@ -81,38 +81,48 @@ def _octets(value: Any) -> bytes:
 
 def _decode(raw: bytes) -> str:
     """A raw path as servers decode it."""
-    return unquote(raw.decode("latin-1"))
+    text = raw.decode("latin-1")
+    return unquote(text) if "%" in text else text
 
 
 def _root_of(scope: Scope) -> str:
     """What of the path is above this application."""
-    root: str = (scope.get("root_path") or "").rstrip("/")
-    return root if not root or root[0] == "/" else f"/{root}"
+    root: str = scope.get("root_path") or ""
+    if root:
+        root = root.rstrip("/")
+    return root if root[:1] in ("/", "") else f"/{root}"
 
 
 def target_of(scope: Scope, *, strip: bool) -> tuple[bytes, bytes | None, bytes | None]:
     """The target for the guest, what of its path is above it, and the authority that the target has named."""
-    root, path = _root_of(scope), scope.get("path") or ""
-    raw, authority = _serving.split_target(_octets(scope.get("raw_path")).partition(b"?")[0])
-    if path[:1] != "/":
+    root, path, raw = _root_of(scope), scope.get("path") or "", scope.get("raw_path")
+    if type(raw) is not bytes:
+        raw = _octets(raw)
+    if b"?" in raw:
+        raw = raw.partition(b"?")[0]
+    authority = None
+    if path[:1] != "/" or raw[:1] != b"/":
+        raw, authority = _serving.split_target(raw)
         whole, named = _serving.split_target(path.encode())
         path, authority = whole.decode(), authority or named
     # as it came, if that still is what is asked for: middleware may have changed the path
     decoded = _decode(raw)
-    is_below = raw != b"" and root != "" and decoded != path and decoded == root + path
-    if is_below:
+    is_below = False
+    if raw and decoded == path:
+        target = raw
+    elif raw and root and decoded == root + path:
         # `path` without what is above it, as frameworks told it before ASGI said what it is
-        target = (strip and _serving.below(root, raw, _decode)) or raw
+        target, is_below = (strip and _serving.below(root, raw, _decode)) or raw, True
     else:
-        target = raw if raw and decoded == path else quote(path, safe=_serving.IN_A_PATH).encode()
+        target = quote(path, safe=_serving.IN_A_PATH).encode()
     if strip and root and not is_below:
         # what a proxy has taken off may stand in `root_path` only; what Starlette's mounts add is in the path, too
         for above in (root, root.removeprefix(scope.get("app_root_path") or "")):
             if above and (below := _serving.below(above, target, _decode)) is not None:
                 target = below
                 break
-    if query := _octets(scope.get("query_string")):
-        target += b"?" + query
+    if query := scope.get("query_string"):
+        target += b"?" + _octets(query)
     return target, quote(root).encode() if strip and root else None, authority
 
 
@@ -146,18 +156,19 @@ def request_of(app: App, scope: Scope, fields: list[tuple[bytes, bytes]], body: 
 
 def _is_http1(scope: Scope) -> bool:
     """Whether it came by HTTP/1. Granian tells HTTP/1.0 as `1`."""
-    return str(scope.get("http_version") or "1.1")[0] == "1"
+    version = scope.get("http_version")
+    return version == "1.1" or not version or str(version)[0] == "1"
 
 
 def fields_of(scope: Scope) -> list[tuple[bytes, bytes]]:
     """The fields. A server may give any iterable of pairs, of anything like bytes."""
     fields = scope.get("headers") or ()
-    if not isinstance(fields, list | tuple):
+    if type(fields) is not list:
         fields = list(fields)
     for name, value in fields:
         if type(name) is not bytes or type(value) is not bytes:
             return [(_octets(name), _octets(value)) for name, value in fields]
-    return fields  # type: ignore[return-value]
+    return fields
 
 
 def _has_body(scope: Scope, fields: list[tuple[bytes, bytes]]) -> bool:
