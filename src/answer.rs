@@ -1,15 +1,13 @@
 //! What an upstream's answer is when it reaches the guest. The host plays the server and the wire in between: whoever answers, in
 //! process or from afar, the guest sees what a server of HTTP would have let through.
 
-use bytes::Bytes;
 use http::header::{CONNECTION, CONTENT_LENGTH, HeaderName, HeaderValue, TE, TRANSFER_ENCODING, UPGRADE};
 use http::{HeaderMap, Method, Response, StatusCode};
 use http_body::Body;
-use http_body_util::{BodyExt, Empty};
 use wasmtime_wasi_http::WasiBody;
 
 use crate::code::ErrorCode;
-use crate::flow::is_bare;
+use crate::flow::{empty, is_bare};
 use crate::served::named_by_connection;
 
 /// Of one connection, which an answer in process has not (RFC 9110, 7.6.1).
@@ -36,7 +34,6 @@ pub fn served(method: &Method, answer: Response<WasiBody>) -> Result<Response<Wa
     }
     settle_length(&mut parts.headers)?;
     let is_bare = is_bare(method == Method::HEAD, parts.status);
-    let is_reset = parts.status == StatusCode::RESET_CONTENT;
     match parts.status {
         // RFC 9110, 8.6: not with it
         StatusCode::NO_CONTENT => drop(parts.headers.remove(CONTENT_LENGTH)),
@@ -50,12 +47,15 @@ pub fn served(method: &Method, answer: Response<WasiBody>) -> Result<Response<Wa
         }
     }
     // whoever makes a body that nobody may have is told by its being let go
-    let body = if is_bare || is_reset { nothing() } else { body };
-    Ok(Response::from_parts(parts, body))
+    let answer = Response::from_parts(parts, body);
+    Ok(if has_body(method, &answer) { answer } else { answer.map(|_| empty()) })
 }
 
-fn nothing() -> WasiBody {
-    Empty::<Bytes>::new().map_err(|never| match never {}).boxed_unsync()
+/// Whether anything of this answer's body may come to the guest.
+pub fn has_body(method: &Method, answer: &Response<WasiBody>) -> bool {
+    !is_bare(method == Method::HEAD, answer.status())
+        && answer.status() != StatusCode::RESET_CONTENT
+        && !answer.body().is_end_stream()
 }
 
 /// The length of a body, if it is known before it is read.

@@ -251,11 +251,11 @@ class TestAsgiApplications:
         done = asyncio.Event()
 
         async def application(scope: Any, receive: Any, send: Any) -> None:
+            assert (await receive())["type"] == "http.request"
             await send({"type": "http.response.start", "status": 200, "headers": []})
             for _ in range(10):
                 await send({"type": "http.response.body", "body": b"x" * 100_000, "more_body": True})
             await send({"type": "http.response.body"})
-            assert (await receive())["type"] == "http.request"
             assert (await receive())["type"] == "http.disconnect"
             done.set()
 

@@ -358,6 +358,10 @@ impl Body for Lent {
     fn poll_frame(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, Self::Error>>> {
         Pin::new(&mut *lock(&self.0)).poll_frame(cx)
     }
+
+    fn is_end_stream(&self) -> bool {
+        lock(&self.0).is_end_stream()
+    }
 }
 
 fn blocking_source() -> PyErr {

@@ -88,6 +88,10 @@ impl PyRequest {
         self.timeouts
     }
 
+    pub fn verb(&self) -> &Method {
+        &self.method
+    }
+
     pub fn uri(&self) -> &Uri {
         &self.uri
     }
