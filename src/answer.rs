@@ -47,15 +47,18 @@ pub fn served(method: &Method, answer: Response<WasiBody>) -> Result<Response<Wa
         }
     }
     // whoever makes a body that nobody may have is told by its being let go
-    let answer = Response::from_parts(parts, body);
-    Ok(if has_body(method, &answer) { answer } else { answer.map(|_| empty()) })
+    let body = if is_withheld(method, parts.status) { empty() } else { body };
+    Ok(Response::from_parts(parts, body))
 }
 
-/// Whether anything of this answer's body may come to the guest.
+/// Whether none of an answer's body may come to the guest (RFC 9110, 6.4.1 and 15.3.6).
+fn is_withheld(method: &Method, status: StatusCode) -> bool {
+    is_bare(method == Method::HEAD, status) || status == StatusCode::RESET_CONTENT
+}
+
+/// Whether anything of an answer's body is to come to the guest.
 pub fn has_body(method: &Method, answer: &Response<WasiBody>) -> bool {
-    !is_bare(method == Method::HEAD, answer.status())
-        && answer.status() != StatusCode::RESET_CONTENT
-        && !answer.body().is_end_stream()
+    !is_withheld(method, answer.status()) && !answer.body().is_end_stream()
 }
 
 /// The length of a body, if it is known before it is read.

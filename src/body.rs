@@ -23,6 +23,9 @@ const CHUNK: usize = 64 << 10;
 /// How much of a request's body is kept for an upstream that has answered and not read it.
 const KEPT: usize = 64 << 10;
 
+/// How many chunks of a body that nobody may have are taken for its guest's sake.
+const WITHHELD: usize = 16;
+
 /// What a reader gets next.
 #[derive(Debug)]
 pub enum Next {
@@ -218,6 +221,21 @@ impl GuestBody {
             self.owner.stop();
         }
         self.discard_rest();
+    }
+
+    /// If nobody may have any of it, what is there of it is taken, so that a guest that is done with it may go on.
+    pub fn take_withheld(&mut self) {
+        if !matches!(self.expected, Expected::Nothing) {
+            return;
+        }
+        for _ in 0..WITHHELD {
+            if self.take_ready().is_none() {
+                break;
+            }
+        }
+        if self.has_ended() {
+            self.take_ready();
+        }
     }
 
     /// A chunk that is there already. Any end that comes instead is kept for [`Self::poll_next`], but for a clean one, which is

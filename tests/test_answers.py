@@ -313,3 +313,23 @@ def test_a_client_that_has_read_an_answer_to_head_keeps_its_fields(app: AppMaker
 def test_a_component_that_answers_head_with_a_body_is_let_go(app: AppMaker) -> None:
     assert seen(app, component(app, 200, [], b"x" * 50_000), "HEAD")[1] == "body: "
     until(lambda: wasgi.stats().exchanges == 0 and wasgi.stats().outgoing == 0)
+
+
+@pytest.mark.parametrize("method", ["GET", "HEAD"])
+def test_a_component_that_is_done_with_its_answer_works_on(app: AppMaker, method: str) -> None:
+    """Whoever asked it, and has its answer."""
+    lines: list[str] = []
+    answered = threading.Event()
+
+    def last(request: wasgi.Request) -> wasgi.Response:
+        assert answered.wait(30)
+        return wasgi.Response()
+
+    inner = app(outgoing=last, stdout=lines.append)
+
+    async def upstream(request: wasgi.Request) -> wasgi.Response:
+        return await inner.handle_async(wasgi.Request(request.method, "http://guest.local/work-after?url=http://up/"))
+
+    assert seen(app, upstream, method)[1] == ("body: done already" if method == "GET" else "body: ")
+    answered.set()
+    until(lambda: lines == ["worked on"])

@@ -182,10 +182,15 @@ impl PyBody {
     ) -> PyResult<(WasiBody, Option<Arc<Feed>>)> {
         Ok(match self.consume(py)? {
             Content::Bytes(bytes) => (with_trailers(bytes, trailers), None),
-            Content::Guest(body) => match Arc::try_unwrap(body) {
-                Ok(body) => (body.into_inner().unwrap_or_else(|poisoned| poisoned.into_inner()).boxed_unsync(), None),
-                Err(body) => (Lent(body).boxed_unsync(), None),
-            },
+            Content::Guest(body) => {
+                lock(&body).take_withheld();
+                match Arc::try_unwrap(body) {
+                    Ok(body) => {
+                        (body.into_inner().unwrap_or_else(|poisoned| poisoned.into_inner()).boxed_unsync(), None)
+                    }
+                    Err(body) => (Lent(body).boxed_unsync(), None),
+                }
+            }
             Content::Source(source) => {
                 let lane = lane_of(py, &source, event_loop)?;
                 let context = context.call_method0(intern!(py, "copy"))?.unbind();
