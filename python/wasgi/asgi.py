@@ -430,7 +430,8 @@ class _Exchange:
             start["trailers"] = True
         take_ready = getattr(chunks, "take_ready", _nothing_ready) if not trailing else _nothing_ready
         ready = take_ready()
-        _serving.tell_length(headers, method, response.status, ready, by_guest=self.by_guest)
+        if ready is not None and not (ready[0] and self.by_guest):
+            _serving.tell_length(headers, method, response.status, ready, by_guest=self.by_guest)
         # at once: whoever reads events wants to know that there will be some
         await self.send(start)
         if bare:
