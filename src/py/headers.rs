@@ -45,10 +45,10 @@ impl Fields {
         let named = served::named_by_connection(&map);
         // framed otherwise, by whoever has made it: then it says nothing (RFC 9112, 6.3)
         let is_chunked = map.contains_key(TRANSFER_ENCODING);
-        let is_passed = |name: &HeaderName| {
-            !served::is_of_connection(name) && !named.contains(name) && !(is_chunked && name == CONTENT_LENGTH)
+        let is_left_out = |name: &HeaderName| {
+            served::is_of_connection(name) || named.contains(name) || (is_chunked && name == CONTENT_LENGTH)
         };
-        Ok(raw_pairs(py, map.iter().filter(|(name, _)| is_passed(name)))?.unbind())
+        Ok(raw_pairs(py, map.iter().filter(|(name, _)| !is_left_out(name)))?.unbind())
     }
 
     /// The `Headers` object; always the same one.
