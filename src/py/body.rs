@@ -183,7 +183,11 @@ impl PyBody {
         Ok(match self.consume(py)? {
             Content::Bytes(bytes) => (with_trailers(bytes, trailers), None),
             Content::Guest(body) => {
-                lock(&body).take_withheld();
+                let is_withheld = lock(&body).is_withheld();
+                if is_withheld {
+                    GuestBody::let_end(body);
+                    return Ok((with_trailers(Bytes::new(), trailers), None));
+                }
                 match Arc::try_unwrap(body) {
                     Ok(body) => {
                         (body.into_inner().unwrap_or_else(|poisoned| poisoned.into_inner()).boxed_unsync(), None)
