@@ -77,7 +77,11 @@ impl Asked {
     pub fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Result<Response<GuestBody>, Error>> {
         let answered = std::task::ready!(Pin::new(&mut self.answer).poll(cx));
         lock(&self.owner.shared.task).take();
-        let answered = answered.unwrap_or_else(|_| Err(ErrorCode::internal("the request was given up")));
+        let answered = answered.unwrap_or_else(|error| {
+            let why =
+                if error.is_panic() { "the host failed while it sent the request" } else { "the request was given up" };
+            Err(ErrorCode::internal(why))
+        });
         let response = match (answered, self.owner.overruled()) {
             // the caller's own failure is why
             (Err(_), Some(error)) => return Poll::Ready(Err(error)),

@@ -194,7 +194,7 @@ fn prepare(
     refused_for: impl FnOnce(&str) -> Error,
 ) -> Result<Prepared, Error> {
     let mut refused = None;
-    if let Some(linked) = world.pooled(fuel) {
+    if let Some(linked) = world.pooled(fuel)? {
         match make(&linked.engine) {
             Ok(compiled) => return Prepared::new(linked, compiled),
             Err(error) => refused = Some(chain(&error)),

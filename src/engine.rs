@@ -91,7 +91,8 @@ impl Linked {
         wasmtime_wasi::p2::add_to_linker_async(&mut linker)?;
         wasmtime_wasi_http::p2::add_only_http_to_linker_async(&mut linker)?;
         crate::host::mend_http_error_code(&mut linker)?;
-        crate::host::bound_requests(&mut linker)?;
+        crate::guest_request::bound_requests(&mut linker)?;
+        crate::guest_request::check_requests(&mut linker)?;
         crate::staged::stage_timers(&mut linker)?;
         Ok(Self { engine, linker })
     }
@@ -101,7 +102,14 @@ impl World {
     fn new() -> Result<Self, Error> {
         let mut notes = Vec::new();
         let cache = open_cache(&mut notes);
-        let (pooled, slots) = make_pooled(cache.as_ref(), false, &mut notes).unzip();
+        let (pooled, slots) = make_pooled(cache.as_ref(), false, &mut notes, Linked::new)?.unzip();
+        if pooled.is_some() && cfg!(target_os = "linux") && !has_pagemap_scan() {
+            notes.push(
+                "this kernel has no PAGEMAP_SCAN (Linux 6.7): guests start slower, and threads hold each \
+                 other up; hint: several worker processes serve more requests than several threads"
+                    .into(),
+            );
+        }
         Ok(Self {
             generation: GENERATION.load(Ordering::Relaxed),
             pooled,
@@ -120,13 +128,17 @@ impl World {
 
     /// The engine with the pooling allocator, where the machine lets us have one. `fuel`: for guests under
     /// [`crate::limits::Limits::fuel`].
-    pub(crate) fn pooled(&self, fuel: bool) -> Option<&Linked> {
-        if fuel {
-            let make = || make_pooled(self.cache.as_ref(), true, &mut Vec::new()).map(|(linked, _)| linked);
-            self.fuelled.get_or_init(make).as_ref()
-        } else {
-            self.pooled.as_ref()
+    pub(crate) fn pooled(&self, fuel: bool) -> Result<Option<&Linked>, Error> {
+        if !fuel {
+            return Ok(self.pooled.as_ref());
         }
+        if let Some(made) = self.fuelled.get() {
+            return Ok(made.as_ref());
+        }
+        let mut notes = Vec::new();
+        let made = make_pooled(self.cache.as_ref(), true, &mut notes, Linked::new)?;
+        notes.into_iter().for_each(|note| self.note(note));
+        Ok(self.fuelled.get_or_init(|| made.map(|(linked, _)| linked)).as_ref())
     }
 
     /// The engine that allocates on demand: for components that fit no slot of the pool.
@@ -135,9 +147,9 @@ impl World {
         if let Some(linked) = slot.get() {
             return Ok(linked);
         }
-        let linked = new_engine(&base_config(self.cache.as_ref(), fuel))
-            .and_then(Linked::new)
+        let engine = new_engine(&base_config(self.cache.as_ref(), fuel))
             .map_err(|error| Error::Host(format!("cannot make an engine: {}", chain(&error))))?;
+        let linked = Linked::new(engine).map_err(|error| not_linked(&error))?;
         Ok(slot.get_or_init(|| linked))
     }
 
@@ -209,8 +221,17 @@ fn base_config(cache: Option<&Cache>, fuel: bool) -> Config {
     config
 }
 
-/// The engine, and how many instances its pool has room for.
-fn make_pooled(cache: Option<&Cache>, fuel: bool, notes: &mut Vec<String>) -> Option<(Linked, u32)> {
+fn not_linked(error: &wasmtime::Error) -> Error {
+    Error::Host(format!("cannot link what wasgi provides to components: {}", chain(error)))
+}
+
+/// The engine, and how many instances its pool has room for; none if the machine has no room for a pool.
+fn make_pooled(
+    cache: Option<&Cache>,
+    fuel: bool,
+    notes: &mut Vec<String>,
+    link: impl Fn(Engine) -> wasmtime::Result<Linked>,
+) -> Result<Option<(Linked, u32)>, Error> {
     let scan = has_pagemap_scan();
     let mut refused = String::new();
     for slots in POOL_SLOTS {
@@ -229,16 +250,11 @@ fn make_pooled(cache: Option<&Cache>, fuel: bool, notes: &mut Vec<String>) -> Op
             .pagemap_scan(if scan { Enabled::Yes } else { Enabled::No });
         let mut config = base_config(cache, fuel);
         config.allocation_strategy(InstanceAllocationStrategy::Pooling(pool));
-        match new_engine(&config).and_then(Linked::new) {
-            Ok(linked) => {
-                if cfg!(target_os = "linux") && !scan {
-                    notes.push(
-                        "this kernel has no PAGEMAP_SCAN (Linux 6.7): guests start slower, and threads hold each \
-                         other up; hint: several worker processes serve more requests than several threads"
-                            .into(),
-                    );
-                }
-                return Some((linked, slots));
+        match new_engine(&config) {
+            // that linking fails is no fault of the pool's
+            Ok(engine) => {
+                let linked = link(engine).map_err(|error| not_linked(&error))?;
+                return Ok(Some((linked, slots)));
             }
             Err(error) => refused = chain(&error),
         }
@@ -247,7 +263,7 @@ fn make_pooled(cache: Option<&Cache>, fuel: bool, notes: &mut Vec<String>) -> Op
         "no pool of instances could be set up ({refused}): each is allocated on demand, which is slower; \
          hint: several worker processes serve more requests than several threads"
     ));
-    None
+    Ok(None)
 }
 
 #[cfg(target_os = "linux")]
@@ -410,5 +426,19 @@ impl Ticker {
                 idle = 0;
             }
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_linker_that_fails_is_not_told_as_a_pool_that_is_missing() {
+        let mut notes = Vec::new();
+        let link = |_| Err(wasmtime::Error::msg("defined twice"));
+        let failed = make_pooled(None, false, &mut notes, link).err().map(|error| error.to_string());
+        assert_eq!(failed.as_deref(), Some("cannot link what wasgi provides to components: defined twice"));
+        assert!(notes.is_empty());
     }
 }

@@ -1,13 +1,14 @@
 //! Who may begin an exchange of an app, who waits for a place, and how an app closes.
 
+use std::any::Any;
 use std::collections::HashMap;
 use std::pin::Pin;
-use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, Weak};
 use std::task::{Context, Poll};
 use std::time::Duration;
 
-use tokio::sync::{Notify, OwnedSemaphorePermit, Semaphore};
+use tokio::sync::{Notify, OwnedSemaphorePermit, Semaphore, TryAcquireError};
 use tokio::task::JoinHandle;
 
 use crate::engine::World;
@@ -42,13 +43,13 @@ struct Roster {
 }
 
 impl Gate {
-    pub fn new(world: &'static World, limits: &Limits, reuse: Option<Reuse>) -> Arc<Self> {
+    pub fn new(world: &'static World, limits: &Limits, reuse: Option<Reuse>, reusable: &Arc<AtomicBool>) -> Arc<Self> {
         Arc::new(Self {
             generation: world.generation,
             world,
             places: limits.concurrency.map(|most| Arc::new(Semaphore::new(most.min(Semaphore::MAX_PERMITS)))),
             limits: *limits,
-            idle: reuse.map(|reuse| Idle::new(world, reuse)),
+            idle: reuse.map(|reuse| Idle::new(world, reuse, reusable.clone())),
             queued: AtomicUsize::new(0),
             live: AtomicUsize::new(0),
             emptied: Notify::new(),
@@ -61,8 +62,10 @@ impl Gate {
     pub fn admit(self: &Arc<Self>) -> Result<Admission, Error> {
         let Some(places) = &self.places else { return Ok(Admission::Permit(Permit::new(self, None))) };
         // whoever waits already comes first: the semaphore is fair, and has none to give while there is a queue
-        if let Ok(place) = places.clone().try_acquire_owned() {
-            return Ok(Admission::Permit(Permit::new(self, Some(place))));
+        match places.clone().try_acquire_owned() {
+            Ok(place) => return Ok(Admission::Permit(Permit::new(self, Some(place)))),
+            Err(TryAcquireError::Closed) => return Err(Error::Closed),
+            Err(TryAcquireError::NoPermits) => {}
         }
         let most = self.limits.concurrency.unwrap_or(usize::MAX);
         let Some(queued) = InQueue::join(self) else {
@@ -197,21 +200,66 @@ pub struct Permit {
     pub(crate) gate: Arc<Gate>,
     pub(crate) number: u64,
     place: Option<OwnedSemaphorePermit>,
+    witness: Option<Witness>,
 }
+
+/// What is dropped when nothing is left of an exchange, before the app counts it as ended.
+pub type Witness = Arc<dyn Any + Send + Sync>;
 
 impl Permit {
     fn new(gate: &Arc<Gate>, place: Option<OwnedSemaphorePermit>) -> Self {
         gate.live.fetch_add(1, Ordering::SeqCst);
-        Self { gate: gate.clone(), number: gate.next.fetch_add(1, Ordering::Relaxed), place }
+        Self { gate: gate.clone(), number: gate.next.fetch_add(1, Ordering::Relaxed), place, witness: None }
+    }
+}
+
+impl Permit {
+    /// From now on the exchange has a witness.
+    pub fn is_seen_by(&mut self, witness: Witness) {
+        self.witness = Some(witness);
     }
 }
 
 impl Drop for Permit {
     fn drop(&mut self) {
+        drop(self.witness.take());
         lock(&self.gate.roster).guests.remove(&self.number);
         drop(self.place.take());
         if self.gate.live.fetch_sub(1, Ordering::SeqCst) == 1 {
             self.gate.emptied.notify_waiters();
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use super::*;
+
+    fn gate(concurrency: usize, queue: usize) -> Arc<Gate> {
+        let limits = Limits { concurrency: Some(concurrency), queue, ..Limits::NONE };
+        Gate::new(crate::engine::world().unwrap(), &limits, None, &Arc::new(AtomicBool::new(true)))
+    }
+
+    fn refusal(admitted: Result<Admission, Error>) -> Error {
+        admitted.err().unwrap()
+    }
+
+    /// Between the look whether an app is closed and this one it may have been.
+    #[test]
+    fn one_that_comes_to_a_closed_gate_is_told_that_it_is_closed() {
+        for (concurrency, queue) in [(1, 0), (1, 5), (2, 0)] {
+            let gate = gate(concurrency, queue);
+            let _permit = gate.admit().unwrap();
+            drop(gate.close());
+            assert!(matches!(refusal(gate.admit()), Error::Closed), "{concurrency} {queue}");
+        }
+    }
+
+    #[test]
+    fn one_that_finds_no_place_is_told_so() {
+        let gate = gate(1, 0);
+        let _permit = gate.admit().unwrap();
+        assert!(matches!(refusal(gate.admit()), Error::Overloaded(_)));
     }
 }

@@ -7,11 +7,9 @@ use std::sync::atomic::AtomicU64;
 
 use http_body_util::BodyExt;
 use wasmtime::StoreContextMut;
-use wasmtime::component::{ComponentNamedList, Lift, Linker, LinkerInstance, Resource, ResourceTable};
+use wasmtime::component::{Linker, Resource, ResourceTable};
 use wasmtime_wasi::{FsPerms, WasiCtx, WasiCtxBuilder, WasiCtxView, WasiView};
-use wasmtime_wasi_http::p2::bindings::http::types::{
-    ErrorCode as P2ErrorCode, HostOutgoingRequest as _, Method, Scheme,
-};
+use wasmtime_wasi_http::p2::bindings::http::types::ErrorCode as P2ErrorCode;
 use wasmtime_wasi_http::p2::body::{HostFutureTrailers, HostIncomingBody, HostOutgoingBody, StreamContext};
 use wasmtime_wasi_http::p2::types::{
     HostFutureIncomingResponse, HostIncomingRequest, HostIncomingResponse, HostOutgoingRequest, HostOutgoingResponse,
@@ -61,8 +59,8 @@ impl Host {
     pub(crate) fn new(grants: &Grants, stdio: &Arc<Stdio>, meter: Meter, hooks: Hooks) -> Result<Self, Error> {
         let mut wasi = WasiCtxBuilder::new();
         let outlet = Outlet::new(stdio);
-        wasi.stdout(GuestStream { outlet: outlet.clone(), stream: Stream::Stdout })
-            .stderr(GuestStream { outlet: outlet.clone(), stream: Stream::Stderr })
+        wasi.stdout(GuestStream::new(&outlet, Stream::Stdout))
+            .stderr(GuestStream::new(&outlet, Stream::Stderr))
             .allow_tcp(false)
             .allow_udp(false);
         if !grants.env.is_empty() {
@@ -144,6 +142,11 @@ impl Host {
         self.hooks.limits.fuel
     }
 
+    /// A line of the host's own about this guest.
+    pub(crate) fn note(&self, text: String) {
+        self.hooks.note(text);
+    }
+
     pub(crate) fn table(&mut self) -> &mut ResourceTable {
         &mut self.table
     }
@@ -180,60 +183,6 @@ fn let_go(entry: &mut (dyn Any + Send)) {
     } else if let Some(out) = entry.downcast_mut::<HostResponseOutparam>() {
         out.send = Box::new(|_| ());
     }
-}
-
-/// The most bytes of a method, a scheme or an authority that a guest may make, and of a path with its query.
-const MOST_TOKEN: usize = 4 << 10;
-const MOST_PATH: usize = 32 << 10;
-
-/// Bounds what a guest may put into a request of its own: wasmtime-wasi-http 48 keeps strings of any length, of which a guest
-/// with many handles can make more than any limit of memory.
-pub(crate) fn bound_requests(linker: &mut Linker<Host>) -> wasmtime::Result<()> {
-    linker.allow_shadowing(true);
-    let mut types = linker.instance("wasi:http/types@0.2.12")?;
-    bound(
-        &mut types,
-        "[method]outgoing-request.set-method",
-        |method| matches!(method, Method::Other(text) if text.len() > MOST_TOKEN),
-        |http, request, method| http.set_method(request, method),
-    )?;
-    bound(
-        &mut types,
-        "[method]outgoing-request.set-scheme",
-        |scheme| matches!(scheme, Some(Scheme::Other(text)) if text.len() > MOST_TOKEN),
-        |http, request, scheme| http.set_scheme(request, scheme),
-    )?;
-    bound(
-        &mut types,
-        "[method]outgoing-request.set-authority",
-        |authority: &Option<String>| authority.as_ref().is_some_and(|text| text.len() > MOST_TOKEN),
-        |http, request, authority| http.set_authority(request, authority),
-    )?;
-    bound(
-        &mut types,
-        "[method]outgoing-request.set-path-with-query",
-        |path: &Option<String>| path.as_ref().is_some_and(|text| text.len() > MOST_PATH),
-        |http, request, path| http.set_path_with_query(request, path),
-    )?;
-    linker.allow_shadowing(false);
-    Ok(())
-}
-
-type Setter<T> = fn(&mut WasiHttpCtxView<'_>, Resource<HostOutgoingRequest>, T) -> wasmtime::Result<Result<(), ()>>;
-
-/// Puts a setter in the place of wasmtime-wasi-http's, which is called unless the value is too long.
-fn bound<T: Lift + Send + Sync + 'static>(
-    types: &mut LinkerInstance<'_, Host>,
-    name: &str,
-    is_too_long: fn(&T) -> bool,
-    set: Setter<T>,
-) -> wasmtime::Result<()>
-where
-    (Resource<HostOutgoingRequest>, T): ComponentNamedList,
-{
-    types.func_wrap(name, move |mut store: StoreContextMut<'_, Host>, (request, value)| {
-        Ok((if is_too_long(&value) { Err(()) } else { set(&mut store.data_mut().http(), request, value)? },))
-    })
 }
 
 /// Replaces `wasi:http/types.http-error-code`: the one of wasmtime-wasi-http 48 looks for an error of the guest's bindings,

@@ -1,7 +1,7 @@
 //! Instances that wait for their app's next exchange: how many there may be, and for how long.
 
 use std::collections::VecDeque;
-use std::sync::atomic::Ordering;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, Weak};
 use std::time::{Duration, Instant};
 
@@ -16,6 +16,8 @@ use crate::sync::lock;
 pub(crate) struct Idle {
     reuse: Reuse,
     world: &'static World,
+    /// Whether instances of this app can have more than one exchange, as far as is known.
+    reusable: Arc<AtomicBool>,
     state: Mutex<State>,
 }
 
@@ -75,8 +77,8 @@ impl Drop for Counted {
 }
 
 impl Idle {
-    pub fn new(world: &'static World, reuse: Reuse) -> Arc<Self> {
-        let idle = Arc::new(Self { reuse, world, state: Mutex::default() });
+    pub fn new(world: &'static World, reuse: Reuse, reusable: Arc<AtomicBool>) -> Arc<Self> {
+        let idle = Arc::new(Self { reuse, world, reusable, state: Mutex::default() });
         world.keepers.add(&idle);
         idle
     }
@@ -90,9 +92,26 @@ impl Idle {
         lock(&self.state).kept.pop_back().map(|kept| kept.instance)
     }
 
+    /// An instance that had answered before has ended without an answer: guests of some toolchains can have one exchange only.
+    /// No instance of this app has another one. Returns whether that is new.
+    pub fn stop_reusing(&self) -> bool {
+        let is_new = self.reusable.swap(false, Ordering::Relaxed);
+        drop(self.end_all());
+        is_new
+    }
+
+    /// Ends those that wait, on a thread of the runtime.
+    fn end_all(&self) -> Option<JoinHandle<()>> {
+        let ended = std::mem::take(&mut lock(&self.state).kept);
+        match self.world.runtime.handle() {
+            Ok(runtime) if !ended.is_empty() => Some(runtime.spawn_blocking(move || drop(ended))),
+            _ => None,
+        }
+    }
+
     /// An exchange has ended well. Keeps its instance, if that may have another.
     pub fn keep(self: &Arc<Self>, mut instance: Instance) {
-        if !instance.rest(&self.reuse) {
+        if !self.reusable.load(Ordering::Relaxed) || !instance.rest(&self.reuse) {
             return;
         }
         let mut counted = Counted::new(self.world);
@@ -118,18 +137,14 @@ impl Idle {
     /// Ends those that wait, and keeps no more. What they hold is given back on a thread of the runtime: the more memory it is,
     /// the longer that takes, and whoever closes may be an event loop.
     pub fn close(&self) -> Option<JoinHandle<()>> {
-        let ended = {
+        {
             let mut state = lock(&self.state);
             state.closed = true;
             if let Some(sweeper) = state.sweeper.take() {
                 sweeper.abort();
             }
-            std::mem::take(&mut state.kept)
-        };
-        match self.world.runtime.handle() {
-            Ok(runtime) if !ended.is_empty() => Some(runtime.spawn_blocking(move || drop(ended))),
-            _ => None,
         }
+        self.end_all()
     }
 
     /// Ends those that have waited for so long. Returns for how long the next one has still to wait, if there is one.

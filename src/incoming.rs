@@ -32,6 +32,7 @@ use crate::limits::Limits;
 use crate::outgoing::{Hooks, Upstream};
 use crate::owner::{Owner, Shared};
 use crate::pace::Watched;
+use crate::refusals::Refusals;
 use crate::sync::lock;
 
 /// A guest that was interrupted by a tick goes on here if it has had less than this; with the tick that follows it
@@ -48,20 +49,32 @@ pub struct App {
     pub limits: Limits,
     /// Whether instances have more than one exchange.
     pub reuse: Option<Reuse>,
+    refusals: Arc<Refusals>,
+    /// Whether its instances can have more than one exchange, as far as is known.
+    reusable: Arc<AtomicBool>,
     closed: AtomicBool,
     gate: Mutex<Option<Arc<Gate>>>,
 }
 
 impl App {
     pub fn new(component: Arc<Component>, grants: Grants, limits: Limits, reuse: Option<Reuse>) -> Self {
-        Self { component, grants, limits, reuse, closed: AtomicBool::new(false), gate: Mutex::new(None) }
+        Self {
+            component,
+            grants,
+            limits,
+            reuse,
+            refusals: Arc::default(),
+            reusable: Arc::new(AtomicBool::new(true)),
+            closed: AtomicBool::new(false),
+            gate: Mutex::new(None),
+        }
     }
 
     fn gate(&self, world: &'static World) -> Arc<Gate> {
         let mut gate = lock(&self.gate);
         match &*gate {
             Some(gate) if gate.generation == world.generation => gate.clone(),
-            _ => gate.insert(Gate::new(world, &self.limits, self.reuse)).clone(),
+            _ => gate.insert(Gate::new(world, &self.limits, self.reuse, &self.reusable)).clone(),
         }
     }
 
@@ -121,6 +134,7 @@ impl App {
         let world = world()?;
         let prepared = self.component.prepared(world, limits.fuel.is_some())?;
         let shared = Shared::new(world, limits.timeout);
+        shared.stdio.set_refusals(&self.refusals);
         let hooks = Hooks::new(upstream, Owner::observer(&shared), limits);
         let gate = permit.gate.clone();
         let kept = gate.idle.as_ref().and_then(|idle| idle.take());
@@ -401,7 +415,23 @@ async fn run(mut guest: Guest, request: Resource<HostIncomingRequest>, out: Reso
     guest.settle(fate);
 }
 
+/// What is said when an instance had answered before, and then returned without an answer.
+const NOT_REUSABLE: &str = "`reuse` has no effect on this app any more: an instance that had answered before returned without \
+                            an answer (`NoResponseError`), as guests of some toolchains do at their second request; each \
+                            request gets a fresh instance from now on";
+
 impl Guest {
+    /// Why it ends, if nobody has said so: whoever wants it ended says so, but for one who drops what has not begun.
+    fn why_dropped(&self) -> Error {
+        if std::thread::panicking() {
+            Error::Host("the host failed while the guest ran".into())
+        } else if self.shared.world.runtime.is_shut_down() {
+            Error::Host("the process ends".into())
+        } else {
+            Error::Cancelled
+        }
+    }
+
     fn settle(&self, fate: Result<(), Error>) {
         if let Some(used) = self.instance.as_ref().and_then(Instance::fuel_used) {
             let _ = self.shared.fuel.set(used);
@@ -412,15 +442,22 @@ impl Guest {
 
 impl Drop for Guest {
     fn drop(&mut self) {
-        self.settle(Err(Error::Cancelled));
+        self.settle(Err(self.why_dropped()));
+        let ended_well = matches!(self.shared.fate.get(), Some(Ok(())));
+        let answered = self.shared.answered.load(Ordering::Relaxed);
+        if let Some(idle) = &self.permit.gate.idle
+            && ended_well
+            && !answered
+            && self.shared.earlier.load(Ordering::Relaxed) > 0
+            && idle.stop_reusing()
+        {
+            self.shared.stdio.tell(NOT_REUSABLE);
+        }
         self.shared.stdio.finish();
         let Some(mut instance) = self.instance.take() else { return };
         let broke_off = instance.host().abort_bodies();
-        let ended_well = !broke_off
-            && matches!(self.shared.fate.get(), Some(Ok(())))
-            && self.shared.answered.load(Ordering::Relaxed);
         // before its place is free: whoever takes that finds it
-        if let (Some(idle), true) = (&self.permit.gate.idle, ended_well) {
+        if let (Some(idle), true) = (&self.permit.gate.idle, ended_well && answered && !broke_off) {
             idle.keep(instance);
         }
     }

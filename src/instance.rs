@@ -100,10 +100,10 @@ impl Instance {
         if let Some(exit) = error.downcast_ref::<wasmtime_wasi::I32Exit>() {
             return Err(Error::GuestExit { code: exit.0 });
         }
-        if error.is::<wasmtime::PoolConcurrencyLimitError>() {
-            return Err(Error::Overloaded(
-                "all instance slots of this process are taken; hint: set `Limits.concurrency` lower".into(),
-            ));
+        if let Some(full) = error.downcast_ref::<wasmtime::PoolConcurrencyLimitError>() {
+            return Err(Error::Overloaded(format!(
+                "all instance slots of this process are taken ({full}); hint: set `Limits.concurrency` lower"
+            )));
         }
         let trap = Arc::new(Trap::read(&error, shared.stdio.last_words()));
         Err(self.store.data().meter.explain(&error, &trap).unwrap_or(Error::Trap(trap)))

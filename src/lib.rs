@@ -15,12 +15,14 @@ mod failure;
 pub mod fields;
 mod flow;
 pub mod gate;
+mod guest_request;
 pub mod host;
 mod idle;
 pub mod incoming;
 pub mod instance;
 pub mod limits;
 pub mod network;
+mod normal;
 pub mod outgoing;
 pub mod outline;
 pub mod owner;
@@ -31,6 +33,7 @@ mod pool;
 pub mod process;
 mod proxy;
 pub mod py;
+mod refusals;
 mod resolve;
 mod route;
 pub mod runtime;
@@ -66,6 +69,8 @@ mod _wasgi {
     #[pymodule_export]
     use crate::py::feed::FeedHandle;
     #[pymodule_export]
+    use crate::py::finish::PyExchange;
+    #[pymodule_export]
     use crate::py::limits::PyLimits;
     #[pymodule_export]
     use crate::py::loops::LoopBridge;
@@ -76,7 +81,7 @@ mod _wasgi {
     #[pymodule_export]
     use crate::py::report::PyReport;
     #[pymodule_export]
-    use crate::py::request::{PyRequest, PyTimeouts};
+    use crate::py::request::{_normal_url, PyRequest, PyTimeouts};
     #[pymodule_export]
     use crate::py::response::PyResponse;
     #[pymodule_export]

@@ -26,6 +26,7 @@ use crate::pattern::Target;
 use crate::policy::Policy;
 use crate::pool::{Lease, Pool};
 use crate::proxy::Proxies;
+use crate::refusals::Refused;
 use crate::resolve::System;
 use crate::sent::Sent;
 use crate::stdio::Stdio;
@@ -123,7 +124,14 @@ impl Upstream for Network {
         let target = match self.policy.check(&parts) {
             Ok(target) => target,
             Err(rule) => {
-                notes.note(format!("{} {} was denied: {rule}", parts.method, parts.uri));
+                notes.refused(&Refused {
+                    uri: &parts.uri,
+                    what: &format!("was denied: {rule}"),
+                    by_path: true,
+                    hint: &|origin| {
+                        rule.contains("`allow`").then(|| format!("`wasgi.Network(allow=[..., \"{origin}\"])`"))
+                    },
+                });
                 return Box::pin(async { Err(ErrorCode::denied()) });
             }
         };
@@ -333,10 +341,10 @@ fn late() -> ErrorCode {
     ErrorCode::plain("HTTP-response-timeout")
 }
 
-/// RFC 9110, 7.2: the port only if it is not the scheme's own.
+/// RFC 9110, 7.2: the port only if there is one that is not the scheme's own.
 fn host_of(uri: &Uri) -> Option<HeaderValue> {
     let (authority, host) = (uri.authority()?, uri.host()?);
-    let is_implied = uri.port_u16().is_some_and(|port| uri.scheme_str().and_then(implied_port) == Some(port));
+    let is_implied = uri.port_u16().is_none_or(|port| uri.scheme_str().and_then(implied_port) == Some(port));
     HeaderValue::from_str(if is_implied { host } else { authority.as_str() }).ok()
 }
 

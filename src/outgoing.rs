@@ -21,6 +21,7 @@ use crate::flow::{Bounds, Inflow, Side};
 use crate::limits::Limits;
 use crate::owner::Owner;
 use crate::pace::{Clock, Pace, Watched, Work};
+use crate::refusals::Refused;
 use crate::stats::Counters;
 use crate::stdio::Stdio;
 
@@ -69,6 +70,11 @@ impl Hooks {
 
     pub fn world(&self) -> &'static World {
         self.exchange.world()
+    }
+
+    /// A line of the host's own about this guest.
+    pub fn note(&self, text: String) {
+        self.exchange.stdio().note(text);
     }
 
     /// Counts one more request, if it may be sent.
@@ -176,6 +182,15 @@ impl Hooks {
         let length = fields::announced_length(request.headers());
         let request = request.map(|body| GuestBody::of_request(body, length, self.exchange.observe()));
         let Some(upstream) = &self.upstream else {
+            self.exchange.stdio().refused(&Refused {
+                uri: request.uri(),
+                what: "was denied: its app has no upstream",
+                by_path: false,
+                hint: &|origin| {
+                    let network = format!("wasgi.Network(allow=[\"{origin}\"])");
+                    Some(format!("`App(..., outgoing={network})`, or a function that answers it"))
+                },
+            });
             return Box::new(async { Err(HostError::HttpRequestDenied) });
         };
         let under_way = match self.count() {

@@ -70,13 +70,13 @@ impl Outline {
                 Payload::End(_) => depth = depth.saturating_sub(1),
                 Payload::ComponentImportSection(imports) if depth == 0 => {
                     for import in imports {
-                        let import = import.map_err(|error| broken(binary, &error))?;
+                        let import = import.map_err(|error| malformed(&error))?;
                         outline.imports.push(import.name.name.to_owned());
                     }
                 }
                 Payload::ComponentExportSection(exports) if depth == 0 => {
                     for export in exports {
-                        let export = export.map_err(|error| broken(binary, &error))?;
+                        let export = export.map_err(|error| malformed(&error))?;
                         outline.exports.push(export.name.name.to_owned());
                     }
                 }
@@ -167,11 +167,16 @@ fn other_kind(source: &[u8]) -> Option<&'static str> {
 
 fn broken(binary: &[u8], error: &wasmparser::BinaryReaderError) -> Error {
     let message = error.message();
-    Error::InvalidComponent(if message.contains("unexpected end") || message.contains("unexpected-eof") {
-        format!("a truncated component: it ends after {} bytes, in the middle of a section", binary.len())
-    } else {
-        format!("not a valid component: {message} (at byte {:#x})", error.offset())
-    })
+    if !message.contains("unexpected end") && !message.contains("unexpected-eof") {
+        return malformed(error);
+    }
+    let length = binary.len();
+    Error::InvalidComponent(format!("a truncated component: it ends after {length} bytes, in the middle of a section"))
+}
+
+/// The section that it is in is there as a whole.
+fn malformed(error: &wasmparser::BinaryReaderError) -> Error {
+    Error::InvalidComponent(format!("not a valid component: {} (at byte {:#x})", error.message(), error.offset()))
 }
 
 #[cfg(test)]

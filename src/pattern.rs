@@ -9,24 +9,8 @@ use std::net::IpAddr;
 
 use url::Host;
 
-use crate::url::implied_port;
-
-/// A host in the one form in which hosts are compared: IDNA A-labels in lower case, without a trailing dot; IPv4 from any of
-/// its spellings; IPv6 compressed, and as IPv4 where it maps one. `None` if it is no host.
-pub fn canonical_host(host: &str) -> Option<Host> {
-    match Host::parse(host).ok()? {
-        Host::Ipv6(address) => Some(match address.to_ipv4_mapped() {
-            Some(v4) => Host::Ipv4(v4),
-            None => Host::Ipv6(address),
-        }),
-        Host::Domain(name) => {
-            let name = name.strip_suffix('.').unwrap_or(&name);
-            // each label has something in it
-            (!name.contains('*') && !name.split('.').any(str::is_empty)).then(|| Host::Domain(name.to_owned()))
-        }
-        v4 @ Host::Ipv4(_) => Some(v4),
-    }
-}
+use crate::normal::{canonical_host, octets};
+use crate::url::{at_port, encode, implied_port, number, octet, split};
 
 #[derive(Clone, Debug, PartialEq, Eq)]
 enum Hosts {
@@ -86,13 +70,13 @@ impl Target {
         self.host == host_of(address)
     }
 
-    /// `None` if the host is none.
+    /// `None` if the host or the port is none.
     pub fn of(uri: &http::Uri) -> Option<Self> {
         let scheme = uri.scheme_str().unwrap_or("https").to_ascii_lowercase();
-        let authority = uri.authority()?;
+        let (host, port) = split(uri.authority()?.as_str()).ok()?;
         Some(Self {
-            host: canonical_host(authority.host())?,
-            port: authority.port_u16().or_else(|| implied_port(&scheme)),
+            host: canonical_host(host)?,
+            port: port.or_else(|| implied_port(&scheme)),
             path: Path::of(uri.path()),
             scheme,
         })
@@ -112,21 +96,12 @@ struct Path {
 impl Path {
     /// `None` if nobody can say where it leads: it has dot segments, or what some servers read as such.
     fn of(path: &str) -> Option<Self> {
-        let mut plain = String::with_capacity(path.len());
-        let mut rest = path;
-        while let Some((before, after)) = rest.split_once('%') {
-            plain.push_str(before);
-            let byte = after.get(..2).and_then(|digits| u8::from_str_radix(digits, 16).ok());
-            match byte {
-                Some(byte) if byte.is_ascii_alphanumeric() || b"-._~".contains(&byte) => plain.push(char::from(byte)),
-                // some servers end a path there
-                Some(byte) if byte.is_ascii_control() => return None,
-                Some(byte) => plain.push_str(&format!("%{byte:02X}")),
-                None => return None,
-            }
-            rest = after.get(2..)?;
+        let path = encode(path.as_bytes())?;
+        // some servers end a path at a control character, and what they make of an encoding that is none is theirs to say
+        if path.split('%').skip(1).any(|piece| octet(piece).is_none_or(|byte| byte.is_ascii_control())) {
+            return None;
         }
-        plain.push_str(rest);
+        let plain = octets(&path);
         let slashes = plain.replace("%2F", "/").replace("%5C", "/").replace('\\', "/");
         let mut loose = String::with_capacity(plain.len());
         for segment in slashes.split('/').map(|segment| segment.split(';').next().unwrap_or_default()) {
@@ -168,12 +143,12 @@ impl Pattern {
             return Err(format!("it has a `{wrong}`, but takes a host, a port and a path"));
         }
         let (authority, path) = rest.split_at(rest.find('/').unwrap_or(rest.len()));
-        let (host, port) = match authority.rsplit_once(':') {
-            Some((host, port)) if !port.contains(']') => {
-                let number = port.parse::<u16>().ok().filter(|_| port.bytes().all(|byte| byte.is_ascii_digit()));
-                (host, Some(number.filter(|port| *port != 0).ok_or("its port is no number up to 65535")?))
+        let (host, port) = match at_port(authority) {
+            (host, "") => (host, None),
+            (host, port) => {
+                let number = number(port).filter(|port| *port != 0);
+                (host, Some(number.ok_or("its port is no number up to 65535")?))
             }
-            _ => (authority, None),
         };
         let hosts = match host.strip_prefix('*') {
             Some("") => Hosts::Any,
@@ -340,6 +315,9 @@ mod tests {
             ("127.0.0.1", vec!["http://[::ffff:127.0.0.1]/", "http://[::ffff:7f00:1]/"], vec!["http://[::1]/"]),
             ("[2001:DB8::0:1]:81", vec!["http://[2001:db8::1]:81/"], vec!["http://[2001:db8::1]/"]),
             ("bücher.example", vec!["http://xn--bcher-kva.example/"], vec!["http://bucher.example/"]),
+            ("a/é/{x}", vec!["http://a/%C3%A9/%7Bx%7D", "http://a/%c3%a9/%7bx%7d"], vec!["http://a/e/%7Bx%7D"]),
+            ("http://a:", vec!["http://a/", "http://a:/", "http://a:0080/"], vec!["http://a:81/"]),
+            ("b%C3%BCcher.%65xample", vec!["http://xn--bcher-kva.example/"], vec![]),
         ] {
             for url in fitting {
                 assert!(matches(pattern, url), "{pattern} and {url}");
@@ -384,6 +362,16 @@ mod tests {
             assert!(!Pattern::parse("a/v1").unwrap().may_match(&target), "{path}");
         }
         assert_eq!(Path::of("/v1/%41%2fb%20c").map(|path| path.plain).as_deref(), Some("/v1/A%2Fb%20c"));
+    }
+
+    #[test]
+    fn what_is_no_port_is_no_target() {
+        for authority in ["a:99999", "a:65616", "a:+80", "a:abc", "[::1]a:80", "[::1%25lo]"] {
+            // `http::Uri` takes them
+            let uri = format!("http://{authority}/").parse().unwrap();
+            assert!(Target::of(&uri).is_none(), "{authority}");
+            assert_eq!(Table::new(["*"]).unwrap().find(&uri), None, "{authority}");
+        }
     }
 
     #[test]

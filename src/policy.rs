@@ -7,7 +7,9 @@ use http::request::Parts;
 use ipnet::IpNet;
 
 use crate::address::{canonical, special, translated};
+use crate::normal::canonical_host;
 use crate::pattern::{Pattern, Target};
+use crate::url::{implied_port, split};
 
 /// Checked for each request before anything else, and again for each address before it is connected to.
 #[derive(Clone, Debug)]
@@ -36,11 +38,11 @@ impl Policy {
             return Err("CONNECT is for proxies".into());
         }
         if let Some(host) = parts.headers.get(http::header::HOST)
-            && host.as_bytes() != authority.as_str().as_bytes()
+            && !is_of(host.as_bytes(), authority.as_str(), uri.scheme_str())
         {
             return Err("its `host` is not its URL's".into());
         }
-        let target = Target::of(uri).ok_or("its host is none")?;
+        let target = Target::of(uri).ok_or("its host or its port is none")?;
         if let Some(methods) = &self.methods
             && !methods.contains(&parts.method)
         {
@@ -81,6 +83,16 @@ impl Policy {
     }
 }
 
+/// Whether a `host` field is of an authority: however both are spelt.
+fn is_of(field: &[u8], authority: &str, scheme: Option<&str>) -> bool {
+    let address = |authority| {
+        let (host, port) = split(authority).ok()?;
+        Some((canonical_host(host)?, port.or_else(|| scheme.and_then(implied_port))))
+    };
+    field == authority.as_bytes()
+        || std::str::from_utf8(field).ok().and_then(address).is_some_and(|one| Some(one) == address(authority))
+}
+
 #[cfg(test)]
 mod tests {
     #![allow(clippy::unwrap_used)]
@@ -108,6 +120,12 @@ mod tests {
         for (method, url, host, why) in [
             ("GET", "https://a.b/x", None, None),
             ("GET", "https://a.b/x", Some("a.b"), None),
+            ("GET", "https://a.b/x", Some("A.B.:443"), None),
+            ("GET", "https://a.b:/x", Some("a.b"), None),
+            ("GET", "https://a.b/x", Some("a.b:80"), Some("`host`")),
+            ("GET", "https://a.b/x", Some("a.b:+443"), Some("`host`")),
+            ("GET", "https://a.b:99999/", None, Some("port")),
+            ("GET", "https://a.b:65979/", None, Some("port")),
             ("GET", "http://x.c:81/", None, None),
             ("GET", "http://a.b/", None, Some("nothing in `allow`")),
             ("GET", "https://secret.c/", None, Some("`deny` has `secret.c`")),

@@ -1,8 +1,12 @@
 //! What a process has once, and a forked child has anew.
 
 use std::convert::Infallible;
+use std::mem::ManuallyDrop;
 use std::sync::atomic::{AtomicPtr, AtomicU32, Ordering};
+use std::sync::{Arc, Mutex, OnceLock};
 use std::time::Duration;
+
+use crate::sync::lock;
 
 /// A lock that a forked child may take though a thread of its parent's held it when it was forked: that thread does not exist
 /// here. For what is done seldom; whoever waits looks again each millisecond.
@@ -82,6 +86,58 @@ impl<T: Sync> PerProcess<T> {
     /// here.
     pub fn forget(&self) {
         self.value.store(std::ptr::null_mut(), Ordering::Release);
+    }
+}
+
+/// A value of something that does not live as long as the process: a forked child makes it anew, and leaks the parent's, of which
+/// threads that do not exist here may hold parts.
+pub struct PerFork<T> {
+    first: OnceLock<Made<T>>,
+    /// A forked child's: no thread of its parent's can have this lock.
+    of_child: Mutex<Option<Made<T>>>,
+}
+
+/// A value, and the number of the process's world then.
+struct Made<T>(u64, ManuallyDrop<Arc<T>>);
+
+impl<T> Made<T> {
+    fn new(value: T) -> Self {
+        Self(crate::engine::generation(), ManuallyDrop::new(Arc::new(value)))
+    }
+
+    fn own(&self) -> Option<Arc<T>> {
+        (self.0 == crate::engine::generation()).then(|| Arc::clone(&self.1))
+    }
+}
+
+impl<T> Drop for Made<T> {
+    fn drop(&mut self) {
+        if self.0 == crate::engine::generation() {
+            // SAFETY: it is dropped here and nowhere else, and not used after this.
+            unsafe { ManuallyDrop::drop(&mut self.1) }
+        }
+    }
+}
+
+impl<T> Default for PerFork<T> {
+    fn default() -> Self {
+        Self { first: OnceLock::new(), of_child: Mutex::new(None) }
+    }
+}
+
+impl<T> PerFork<T> {
+    pub fn get(&self, make: impl Fn() -> T) -> Arc<T> {
+        if let Some(own) = self.first.get_or_init(|| Made::new(make())).own() {
+            return own;
+        }
+        let mut made = lock(&self.of_child);
+        if let Some(own) = made.as_ref().and_then(Made::own) {
+            return own;
+        }
+        let new = Made::new(make());
+        let own = Arc::clone(&new.1);
+        *made = Some(new);
+        own
     }
 }
 

@@ -14,7 +14,8 @@ use tokio::io::{AsyncRead, AsyncWrite};
 use tokio_socks::tcp::Socks5Stream;
 use url::Host;
 
-use crate::pattern::canonical_host;
+use crate::normal::canonical_host;
+use crate::url::split;
 
 /// What a proxy is asked for.
 #[derive(Clone, Debug)]
@@ -77,8 +78,11 @@ impl Proxy {
             Some("socks5h") => (Kind::Socks, 1080, true),
             other => return Err(format!("there are no proxies of the kind `{}`", other.unwrap_or_default())),
         };
-        let host = uri.host().and_then(canonical_host).ok_or("its host is none")?;
-        Ok(Self { kind, host, port: uri.port_u16().unwrap_or(port), resolves: resolves || remote, intercept })
+        let authority = uri.authority().map_or("", |authority| authority.as_str());
+        // who it is asked as is in the intercept
+        let (host, given) = split(authority.rsplit_once('@').map_or(authority, |(_, address)| address))?;
+        let host = canonical_host(host).ok_or("its host is none")?;
+        Ok(Self { kind, host, port: given.unwrap_or(port), resolves: resolves || remote, intercept })
     }
 
     /// What goes with a request that the proxy itself is to read.

@@ -18,6 +18,8 @@ pub enum Unresolved {
     Unavailable,
     #[error("the resolver failed (error {0})")]
     Failed(i32),
+    #[error("the lookup was given up, for the process ends")]
+    GivenUp,
 }
 
 impl Unresolved {
@@ -27,7 +29,7 @@ impl Unresolved {
             Self::NoSuchName => Some("NXDOMAIN"),
             Self::NoAddress => Some("NOERROR"),
             Self::Unavailable => Some("SERVFAIL"),
-            Self::Failed(_) => None,
+            Self::Failed(_) | Self::GivenUp => None,
         }
     }
 }
@@ -69,7 +71,7 @@ impl Resolve for System {
     fn resolve(&self, name: String) -> Resolving {
         let turns = self.turns.clone();
         Box::pin(async move {
-            let turn = turns.acquire_owned().await.map_err(|_| Unresolved::Unavailable)?;
+            let turn = turns.acquire_owned().await.map_err(|_| Unresolved::GivenUp)?;
             let lookup = move || {
                 let _turn = turn;
                 let hints = AddrInfoHints { socktype: SockType::Stream.into(), ..AddrInfoHints::default() };
@@ -78,7 +80,7 @@ impl Resolve for System {
             };
             match tokio::task::spawn_blocking(lookup).await {
                 Ok(found) => found.map(families_in_turn),
-                Err(_) => Err(Unresolved::Unavailable),
+                Err(_) => Err(Unresolved::GivenUp),
             }
         })
     }

@@ -6,6 +6,7 @@ use crate::body::GuestBody;
 use crate::code::ErrorCode;
 use crate::outgoing::{Answer, Timeouts, Upstream};
 use crate::pattern::Table;
+use crate::refusals::Refused;
 use crate::stdio::Stdio;
 
 /// Each request goes to the upstream of the most special pattern that fits it.
@@ -19,7 +20,17 @@ impl Upstream for Route {
     fn send(&self, request: http::Request<GuestBody>, timeouts: Timeouts, notes: &Arc<Stdio>) -> Answer {
         match self.table.find(request.uri()).and_then(|place| self.upstreams.get(place)) {
             Some(upstream) => upstream.send(request, timeouts, notes),
-            None => Box::pin(async { Err(ErrorCode::plain("destination-not-found")) }),
+            None => {
+                notes.refused(&Refused {
+                    uri: request.uri(),
+                    what: "has no route",
+                    by_path: false,
+                    hint: &|origin| {
+                        Some(format!("`route({{..., \"{origin}\": upstream}})`, or `\"*\"` for all others"))
+                    },
+                });
+                Box::pin(async { Err(ErrorCode::plain("destination-not-found")) })
+            }
         }
     }
 }

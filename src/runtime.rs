@@ -2,6 +2,7 @@
 //!
 //! Its workers poll guests and timers. They never call Python.
 
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Mutex, OnceLock};
 use std::time::Duration;
 
@@ -11,6 +12,7 @@ use crate::sync::lock;
 pub struct Runtime {
     handle: OnceLock<tokio::runtime::Handle>,
     owned: Mutex<Option<tokio::runtime::Runtime>>,
+    shut_down: AtomicBool,
 }
 
 /// Threads that blocking file operations of guests may use at once.
@@ -18,7 +20,7 @@ const BLOCKING_THREADS: usize = 64;
 
 impl Runtime {
     pub(crate) fn new() -> Self {
-        Self { handle: OnceLock::new(), owned: Mutex::new(None) }
+        Self { handle: OnceLock::new(), owned: Mutex::new(None), shut_down: AtomicBool::new(false) }
     }
 
     pub fn handle(&self) -> Result<&tokio::runtime::Handle, Error> {
@@ -60,8 +62,13 @@ impl Runtime {
         self.handle.get().map_or(0, |handle| handle.metrics().num_workers())
     }
 
+    pub(crate) fn is_shut_down(&self) -> bool {
+        self.shut_down.load(Ordering::SeqCst)
+    }
+
     /// Stops every guest that is still running. Waits for their threads, but not longer than `bound`.
     pub fn shut_down(&self, bound: Duration) {
+        self.shut_down.store(true, Ordering::SeqCst);
         let owned = lock(&self.owned).take();
         if let Some(runtime) = owned {
             runtime.shutdown_timeout(bound);

@@ -2,7 +2,7 @@
 
 use std::collections::VecDeque;
 use std::pin::Pin;
-use std::sync::{Arc, Mutex, MutexGuard};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, Weak};
 use std::task::{Context, Poll};
 
 use bytes::Bytes;
@@ -12,6 +12,7 @@ use wasmtime_wasi::async_trait;
 use wasmtime_wasi::cli::{IsTerminal, StdoutStream};
 use wasmtime_wasi::p2::{OutputStream, Pollable, StreamError};
 
+use crate::refusals::{Refusals, Refused};
 use crate::sync::lock;
 
 /// A line longer than this is cut into several.
@@ -20,14 +21,17 @@ const LONGEST_LINE: usize = 64 << 10;
 const MOST_WAITING: usize = 256 << 10;
 /// How many notes of the host's about one guest are kept.
 const MOST_NOTES: usize = 10;
-/// How many of the last lines of stderr an error tells.
+/// How many of the last lines of stderr an error tells, and how many characters of each.
 const LAST_LINES: usize = 20;
+const LAST_CHARACTERS: usize = 1024;
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Stream {
     Stdout,
     Stderr,
-    /// Not the guest: what its host did to it.
+    /// Not the guest: what its host says of requests that the guest has sent out.
+    Outgoing,
+    /// What else its host says of it.
     Host,
 }
 
@@ -36,6 +40,8 @@ pub enum Stream {
 pub struct Line {
     pub stream: Stream,
     pub text: String,
+    /// Whether the line was too long, and goes on in the next one of its stream.
+    pub cut: bool,
 }
 
 /// Told, from any thread, that there are lines to fetch. Must not block.
@@ -46,6 +52,8 @@ pub type Bell = Box<dyn Fn() + Send + Sync>;
 pub struct Stdio {
     state: Mutex<State>,
     room: Notify,
+    /// What its app has said of refused requests lately.
+    refusals: OnceLock<Arc<Refusals>>,
 }
 
 #[derive(Default)]
@@ -55,6 +63,10 @@ struct State {
     notes: usize,
     waiting: VecDeque<Line>,
     bytes: usize,
+    /// How many lines there have been.
+    lines: u64,
+    /// Bytes that streams have been permitted to write, and have not written.
+    permitted: usize,
     last: VecDeque<String>,
     bell: Option<Bell>,
     finished: bool,
@@ -65,12 +77,18 @@ impl Stdio {
         lock(&self.state)
     }
 
-    /// Takes the lines that are complete.
-    pub fn take(&self) -> VecDeque<Line> {
+    /// Takes lines that are complete, the first ones, and no more than so many.
+    pub fn take(&self, most: usize) -> VecDeque<Line> {
         let lines = {
             let mut state = self.lock();
-            state.bytes = 0;
-            std::mem::take(&mut state.waiting)
+            let lines: VecDeque<Line> = if state.waiting.len() <= most {
+                std::mem::take(&mut state.waiting)
+            } else {
+                state.waiting.drain(..most).collect()
+            };
+            let bytes: usize = lines.iter().map(Line::size).sum();
+            state.bytes = state.bytes.saturating_sub(bytes);
+            lines
         };
         if !lines.is_empty() {
             self.room.notify_waiters();
@@ -80,6 +98,26 @@ impl Stdio {
 
     pub fn is_empty(&self) -> bool {
         self.lock().waiting.is_empty()
+    }
+
+    /// How many lines there have been.
+    pub fn lines(&self) -> u64 {
+        self.lock().lines
+    }
+
+    pub(crate) fn set_refusals(&self, refusals: &Arc<Refusals>) {
+        let _ = self.refusals.set(refusals.clone());
+    }
+
+    /// A request of the guest's was refused. Told, unless the same was told lately.
+    pub(crate) fn refused(&self, refused: &Refused<'_>) {
+        let text = match self.refusals.get() {
+            Some(refusals) => refusals.told(refused),
+            None => Some(refused.sentence("")),
+        };
+        if let Some(text) = text {
+            self.note(text);
+        }
     }
 
     /// From now on, until the guest ends, somebody is to be told of lines: of those that wait, and of new ones.
@@ -99,7 +137,7 @@ impl Stdio {
             for stream in [Stream::Stdout, Stream::Stderr] {
                 let rest = std::mem::take(state.partial(stream));
                 if !rest.is_empty() {
-                    state.push(stream, &rest);
+                    state.push(stream, &rest, false);
                 }
             }
             state.ring();
@@ -109,17 +147,24 @@ impl Stdio {
         drop(bell);
     }
 
-    /// A line of the host's own about this guest. A guest that provokes many is told on so often and no more.
+    /// A line of the host's own about requests of this guest's. A guest that provokes many is told on so often and no more.
     pub fn note(&self, text: String) {
         let mut state = self.lock();
         state.notes += 1;
         match state.notes.cmp(&MOST_NOTES) {
-            std::cmp::Ordering::Less => state.push(Stream::Host, text.as_bytes()),
+            std::cmp::Ordering::Less => state.push(Stream::Outgoing, text.as_bytes(), false),
             std::cmp::Ordering::Equal => {
-                state.push(Stream::Host, format!("{text}; no more is said of this").as_bytes())
+                state.push(Stream::Outgoing, format!("{text}; no more is said of this").as_bytes(), false)
             }
             std::cmp::Ordering::Greater => {}
         }
+        state.ring();
+    }
+
+    /// A line of the host's own about this guest, which no guest can provoke more than once.
+    pub(crate) fn tell(&self, text: &str) {
+        let mut state = self.lock();
+        state.push(Stream::Host, text.as_bytes(), false);
         state.ring();
     }
 
@@ -129,59 +174,107 @@ impl Stdio {
         let mut last: Vec<String> = state.last.iter().cloned().collect();
         let partial = &state.err;
         if !partial.is_empty() {
-            last.push(String::from_utf8_lossy(partial).into_owned());
+            last.push(String::from_utf8_lossy(partial).chars().take(LAST_CHARACTERS).collect());
         }
         last
     }
 
-    fn write(&self, stream: Stream, mut bytes: &[u8]) {
+    fn write(&self, stream: Stream, bytes: &[u8]) {
         let mut state = self.lock();
-        while let Some(end) = bytes.iter().position(|&byte| byte == b'\n') {
-            let (line, rest) = bytes.split_at(end);
-            let mut whole = std::mem::take(state.partial(stream));
-            if whole.is_empty() {
-                state.push(stream, line);
-            } else {
-                whole.extend_from_slice(line);
-                state.push(stream, &whole);
-            }
-            bytes = rest.get(1..).unwrap_or_default();
-        }
-        if !bytes.is_empty() {
-            state.partial(stream).extend_from_slice(bytes);
-            if state.partial(stream).len() >= LONGEST_LINE {
-                let whole = std::mem::take(state.partial(stream));
-                state.push(stream, &whole);
-            }
-        }
+        state.write(stream, bytes);
         state.ring();
     }
 
     fn has_room(&self) -> bool {
         self.lock().bytes < MOST_WAITING
     }
+
+    /// Permits a stream to write, if there is room. Returns how much it may write then, what it was permitted before included.
+    fn permit(&self, before: usize) -> usize {
+        let mut state = self.lock();
+        if state.bytes >= MOST_WAITING {
+            return before;
+        }
+        let others = state.permitted.saturating_sub(before);
+        let permit = before.max(if others < WELL_PERMITTED { PERMIT } else { SMALL_PERMIT });
+        state.permitted = others + permit;
+        permit
+    }
+
+    /// So much of what was permitted has been written, or never will be.
+    fn used(&self, permit: usize) {
+        let mut state = self.lock();
+        state.permitted = state.permitted.saturating_sub(permit);
+    }
+}
+
+impl Line {
+    /// What it takes to keep it.
+    fn size(&self) -> usize {
+        self.text.len() + size_of::<Self>()
+    }
+}
+
+/// Where to cut bytes that are at least so long: before a character of UTF-8 that would be torn.
+fn boundary(bytes: &[u8], most: usize) -> usize {
+    let is_inside = |at: usize| bytes.get(at).is_some_and(|byte| byte & 0b1100_0000 == 0b1000_0000);
+    // a character has four bytes at the most; what has more of the kind that follows a first one is none
+    (most.saturating_sub(3)..=most).rev().find(|at| !is_inside(*at)).unwrap_or(most)
 }
 
 impl State {
     /// What has come of a line that is not complete.
     fn partial(&mut self, stream: Stream) -> &mut Vec<u8> {
         match stream {
-            Stream::Stdout | Stream::Host => &mut self.out,
             Stream::Stderr => &mut self.err,
+            _ => &mut self.out,
         }
     }
 
-    fn push(&mut self, stream: Stream, line: &[u8]) {
-        let line = line.strip_suffix(b"\r").unwrap_or(line);
+    fn write(&mut self, stream: Stream, mut bytes: &[u8]) {
+        while let Some(end) = bytes.iter().position(|&byte| byte == b'\n') {
+            let (line, rest) = bytes.split_at(end);
+            if self.partial(stream).is_empty() && line.len() <= LONGEST_LINE {
+                self.push(stream, line.strip_suffix(b"\r").unwrap_or(line), false);
+            } else {
+                self.add(stream, line);
+                let whole = std::mem::take(self.partial(stream));
+                self.push(stream, whole.strip_suffix(b"\r").unwrap_or(&whole), false);
+            }
+            bytes = rest.get(1..).unwrap_or_default();
+        }
+        self.add(stream, bytes);
+    }
+
+    /// Adds to the line that is not complete, and cuts off what is too long.
+    fn add(&mut self, stream: Stream, bytes: &[u8]) {
+        let partial = self.partial(stream);
+        partial.extend_from_slice(bytes);
+        if partial.len() <= LONGEST_LINE {
+            return;
+        }
+        let whole = std::mem::take(partial);
+        let mut rest = whole.as_slice();
+        while rest.len() > LONGEST_LINE {
+            let (piece, after) = rest.split_at(boundary(rest, LONGEST_LINE));
+            self.push(stream, piece, true);
+            rest = after;
+        }
+        *self.partial(stream) = rest.to_vec();
+    }
+
+    fn push(&mut self, stream: Stream, line: &[u8], cut: bool) {
         let text = String::from_utf8_lossy(line).into_owned();
         if stream == Stream::Stderr {
             if self.last.len() == LAST_LINES {
                 self.last.pop_front();
             }
-            self.last.push_back(text.chars().take(1024).collect());
+            self.last.push_back(text.chars().take(LAST_CHARACTERS).collect());
         }
-        self.bytes += text.len() + size_of::<Line>();
-        self.waiting.push_back(Line { stream, text });
+        let line = Line { stream, text, cut };
+        self.bytes += line.size();
+        self.lines += 1;
+        self.waiting.push_back(line);
     }
 
     fn ring(&self) {
@@ -210,21 +303,76 @@ impl Outlet {
 }
 
 /// One of the two streams, as the guest's `wasi:cli` sees it.
-#[derive(Clone)]
 pub struct GuestStream {
-    pub outlet: Outlet,
-    pub stream: Stream,
+    outlet: Outlet,
+    stream: Stream,
+    /// What `check-write` has permitted, and whose lines that was for. It is a reservation: what is written into another stream
+    /// meanwhile takes nothing from it.
+    permit: Option<(Weak<Stdio>, usize)>,
+}
+
+impl GuestStream {
+    pub fn new(outlet: &Outlet, stream: Stream) -> Self {
+        Self { outlet: outlet.clone(), stream, permit: None }
+    }
+
+    /// What it may write for this exchange; an earlier one's was given back.
+    fn take_permit(&mut self, stdio: &Arc<Stdio>) -> usize {
+        match self.permit.take() {
+            Some((of, permit)) if std::ptr::eq(of.as_ptr(), Arc::as_ptr(stdio)) => permit,
+            other => {
+                self.permit = other;
+                self.give_back();
+                0
+            }
+        }
+    }
+
+    fn give_back(&mut self) {
+        if let Some((of, permit)) = self.permit.take()
+            && let Some(stdio) = of.upgrade()
+        {
+            stdio.used(permit);
+        }
+    }
+}
+
+/// Another handle has permits of its own.
+impl Clone for GuestStream {
+    fn clone(&self) -> Self {
+        Self::new(&self.outlet, self.stream)
+    }
+}
+
+impl Drop for GuestStream {
+    fn drop(&mut self) {
+        self.give_back();
+    }
 }
 
 /// The most that one write takes. Each of its bytes may end a line, and a line takes more to keep than its bytes.
 const PERMIT: usize = 4 << 10;
+/// When handles are permitted to write so much together, the next ones are permitted less each: a guest may have very many, and
+/// one whose garbage is collected late does.
+const WELL_PERMITTED: usize = 64 << 10;
+const SMALL_PERMIT: usize = 512;
 
 #[async_trait]
 impl OutputStream for GuestStream {
     fn write(&mut self, bytes: Bytes) -> Result<(), StreamError> {
         // the host function leaves this to the stream: a guest that does not ask how much it may write never waits
         let stdio = self.outlet.stdio();
-        if bytes.len() > PERMIT || !stdio.has_room() {
+        let permit = self.take_permit(&stdio);
+        let is_permitted = bytes.len() <= permit;
+        if is_permitted {
+            stdio.used(bytes.len());
+            if permit > bytes.len() {
+                self.permit = Some((Arc::downgrade(&stdio), permit - bytes.len()));
+            }
+        } else {
+            stdio.used(permit);
+        }
+        if !is_permitted && (bytes.len() > PERMIT || !stdio.has_room()) {
             return Err(StreamError::trap("a write to stdout or stderr exceeded what `check-write` permits"));
         }
         stdio.write(self.stream, &bytes);
@@ -236,7 +384,13 @@ impl OutputStream for GuestStream {
     }
 
     fn check_write(&mut self) -> Result<usize, StreamError> {
-        Ok(if self.outlet.stdio().has_room() { PERMIT } else { 0 })
+        let stdio = self.outlet.stdio();
+        let before = self.take_permit(&stdio);
+        let permit = stdio.permit(before);
+        if permit > 0 {
+            self.permit = Some((Arc::downgrade(&stdio), permit));
+        }
+        Ok(permit)
     }
 }
 
@@ -246,7 +400,7 @@ impl Pollable for GuestStream {
         let stdio = self.outlet.stdio();
         loop {
             let room = stdio.room.notified();
-            if stdio.has_room() {
+            if self.permit.is_some() || stdio.has_room() {
                 return;
             }
             room.await;
@@ -288,10 +442,11 @@ impl AsyncWrite for GuestStream {
 
 #[cfg(test)]
 mod tests {
+    #![allow(clippy::unwrap_used)]
     use super::*;
 
     fn texts(stdio: &Stdio) -> Vec<(Stream, String)> {
-        stdio.take().into_iter().map(|line| (line.stream, line.text)).collect()
+        stdio.take(usize::MAX).into_iter().map(|line| (line.stream, line.text)).collect()
     }
 
     #[test]
@@ -317,11 +472,99 @@ mod tests {
     #[test]
     fn a_line_without_end_is_cut_and_the_buffer_is_bounded() {
         let stdio = Stdio::default();
-        for _ in 0..8 {
+        for _ in 0..9 {
             stdio.write(Stream::Stdout, &[b'x'; LONGEST_LINE]);
         }
         assert!(!stdio.has_room());
-        assert_eq!(stdio.take().len(), 8);
+        assert_eq!(stdio.take(3).len(), 3);
+        assert_eq!(stdio.take(usize::MAX).len(), 5);
         assert!(stdio.has_room());
+        assert_eq!(stdio.lines(), 8);
+    }
+
+    #[test]
+    fn pieces_of_a_long_line_joined_give_its_text() {
+        for pattern in ["€", "é", "x€", "🦀", "ab🦀", "\r", "x"] {
+            for size in [1, 7, 4096, 3 * LONGEST_LINE + 1] {
+                for length in [LONGEST_LINE, LONGEST_LINE + pattern.len(), 2 * LONGEST_LINE + 5] {
+                    let text = pattern.repeat(length / pattern.len());
+                    let stdio = Stdio::default();
+                    for bytes in text.as_bytes().chunks(size) {
+                        stdio.write(Stream::Stdout, bytes);
+                    }
+                    stdio.write(Stream::Stdout, b"!\n");
+                    let lines: Vec<Line> = stdio.take(usize::MAX).into();
+                    assert!(lines.iter().all(|line| !line.text.is_empty() && line.text.len() <= LONGEST_LINE + 1));
+                    let (last, pieces) = lines.split_last().unwrap();
+                    assert!(!last.cut && pieces.iter().all(|line| line.cut));
+                    let joined: String = lines.into_iter().map(|line| line.text).collect();
+                    assert!(joined == text.clone() + "!", "{pattern:?} {size} {length}");
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn bytes_that_are_no_text_are_cut_as_well() {
+        let stdio = Stdio::default();
+        stdio.write(Stream::Stdout, &vec![0x80; 2 * LONGEST_LINE + 1]);
+        assert_eq!(stdio.take(usize::MAX).len(), 2);
+    }
+
+    #[test]
+    fn last_words_are_short_however_long_the_line() {
+        let stdio = Stdio::default();
+        stdio.write(Stream::Stderr, "€".repeat(LONGEST_LINE / 4).as_bytes());
+        assert_eq!(stdio.last_words(), ["€".repeat(LAST_CHARACTERS)]);
+    }
+
+    fn stream(outlet: &Outlet, stream: Stream) -> GuestStream {
+        GuestStream::new(outlet, stream)
+    }
+
+    #[test]
+    fn a_permit_is_a_reservation() {
+        let stdio = Arc::new(Stdio::default());
+        let outlet = Outlet::new(&stdio);
+        let (mut out, mut err) = (stream(&outlet, Stream::Stdout), stream(&outlet, Stream::Stderr));
+        stdio.write(Stream::Stdout, &[b'\n'; MOST_WAITING / size_of::<Line>() - 1]);
+        let full = Bytes::from_static(&[b'\n'; PERMIT]);
+        assert_eq!((out.check_write().unwrap(), err.check_write().unwrap()), (PERMIT, PERMIT));
+        assert!(out.write(full.clone()).is_ok() && err.write(full.clone()).is_ok());
+        assert_eq!((out.check_write().unwrap(), err.check_write().unwrap()), (0, 0));
+        assert!(out.write(full.clone()).is_err(), "no permit, and no room");
+        texts(&stdio);
+        assert!(err.write(full).is_ok(), "no permit, but room");
+        assert_eq!(stdio.lock().permitted, 0);
+    }
+
+    #[test]
+    fn a_permit_lasts_until_it_is_used_and_ends_with_its_handle() {
+        let stdio = Arc::new(Stdio::default());
+        let outlet = Outlet::new(&stdio);
+        let mut out = stream(&outlet, Stream::Stdout);
+        assert_eq!(out.check_write().unwrap(), PERMIT);
+        assert!(out.write(Bytes::from_static(b"x")).is_ok());
+        assert_eq!(stdio.lock().permitted, PERMIT - 1);
+        assert_eq!(out.check_write().unwrap(), PERMIT);
+        let next = Arc::new(Stdio::default());
+        outlet.lead_to(&next);
+        assert!(out.write(Bytes::from_static(b"x")).is_ok());
+        assert_eq!((stdio.lock().permitted, next.lock().permitted), (0, 0));
+        assert_eq!(out.check_write().unwrap(), PERMIT);
+        drop(out);
+        assert_eq!(next.lock().permitted, 0);
+    }
+
+    /// Its handles are collected late, say.
+    #[test]
+    fn a_guest_with_very_many_handles_can_still_print_and_has_little_kept() {
+        let stdio = Arc::new(Stdio::default());
+        let outlet = Outlet::new(&stdio);
+        let mut handles: Vec<_> = (0..10_000).map(|_| stream(&outlet, Stream::Stdout)).collect();
+        let permitted: usize = handles.iter_mut().map(|out| out.check_write().unwrap()).sum();
+        assert!(handles.iter_mut().all(|out| out.check_write().unwrap() >= SMALL_PERMIT));
+        assert!(permitted < 2 * WELL_PERMITTED + 10_000 * SMALL_PERMIT);
+        assert_eq!(stdio.lock().permitted, permitted);
     }
 }

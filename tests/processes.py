@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import os
 import socket
 import subprocess
 import sys
@@ -27,9 +28,14 @@ def free_port() -> int:
 
 
 @contextlib.contextmanager
-def serving(command: list[str], answers: Callable[[], bool], *, cwd: Path = ROOT) -> Iterator[None]:
-    """`python -m command`, until it is left; entered when it answers."""
-    with subprocess.Popen([sys.executable, "-m", *command], cwd=cwd, stderr=subprocess.DEVNULL) as process:
+def serving(
+    command: list[str], answers: Callable[[], bool], *, cwd: Path = ROOT, output: Path = Path(os.devnull)
+) -> Iterator[None]:
+    """`python -m command`, until it is left; entered when it answers. What it writes to stderr goes to `output`."""
+    with (
+        output.open("wb") as stderr,
+        subprocess.Popen([sys.executable, "-m", *command], cwd=cwd, stderr=stderr) as process,
+    ):
         try:
 
             def ready() -> bool:

@@ -5,10 +5,13 @@
 
 from __future__ import annotations
 
+import ast
 import re
 
 import pytest
 from syrupy.assertion import SnapshotAssertion
+
+from wasgi import _asked
 
 from .conftest import COMPONENTS
 
@@ -208,3 +211,11 @@ def test_a_build_that_fails(pytester: pytest.Pytester, snapshot: SnapshotAsserti
     result = pytester.runpytest("-o", "wasgi_build=sh build.sh")
     assert result.ret == pytest.ExitCode.USAGE_ERROR
     assert result.stderr.str().strip() == snapshot
+
+
+@pytest.mark.parametrize("text", ["€", "é", "🦀", "x€", "xy🦀"])
+def test_a_body_is_cut_between_characters(text: str) -> None:
+    shown = _asked._short((text * 200).encode())
+    cut = ast.literal_eval(shown.partition("…")[0])
+    assert (text * 200).startswith(cut.decode())
+    assert 196 < len(cut) <= 200

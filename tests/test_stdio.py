@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import concurrent.futures
+import contextvars
 import gc
 import io
 import logging
@@ -67,6 +68,19 @@ def test_nothing_is_lost_when_the_guest_dies(app: AppMaker, route: str) -> None:
         pass
     until(lambda: len(lines) > 0)
     assert lines in (["last words"], ["trapping midway"])
+
+
+def test_a_sink_is_no_coroutine_function(app: AppMaker) -> None:
+    """Nobody would await it."""
+
+    class File:
+        async def write(self, text: str) -> None: ...
+
+    async def sink(line: str) -> None: ...
+
+    for given in (File(), sink):
+        with pytest.raises(TypeError, match="`stderr` must not be a coroutine function"):
+            app(stderr=given)
 
 
 def test_more_than_any_buffer_holds(app: AppMaker) -> None:
@@ -192,3 +206,195 @@ print("leaving")
 """
     done = subprocess.run([sys.executable, "-c", script, str(PROBE)], capture_output=True, text=True, timeout=50)
     assert (done.returncode, done.stdout, done.stderr) == (0, "leaving\n", "")
+
+
+class TestLongLines:
+    """A line is cut where it is longer than 64 KiB; its pieces joined give its text."""
+
+    @pytest.mark.parametrize("text", ["€", "é", "x€", "🦀", "ab🦀"])
+    @pytest.mark.parametrize("stream", ["stdout", "stderr"])
+    def test_pieces_joined_give_the_text(self, app: AppMaker, text: str, stream: str) -> None:
+        lines: list[Any] = []
+        made = app(**{stream: lines.append})
+        made.handle(get(f"/long-line?text={text}&times=90000&to={stream}")).wait()
+        assert "".join(lines) == text * 90_000
+        assert len(lines) > 1
+        assert [line.cut for line in lines] == [True] * (len(lines) - 1) + [False]
+
+    def test_a_file_has_the_line_whole(self, app: AppMaker) -> None:
+        out = io.StringIO()
+        app(stdout=out).handle(get("/long-line?text=€&times=90000")).wait()
+        assert out.getvalue() == "€" * 90_000 + "\n"
+
+    def test_one_that_is_not_longer_is_whole(self, app: AppMaker) -> None:
+        lines: list[Any] = []
+        app(stdout=lines.append).handle(get(f"/long-line?text=x&times={64 << 10}")).wait()
+        assert lines == ["x" * (64 << 10)]
+        assert not lines[0].cut
+
+    def test_an_error_tells_the_beginning_of_last_words_that_are_long(self, app: AppMaker) -> None:
+        with pytest.raises(wasgi.TrapError) as raised:
+            app(stderr=lambda line: None).handle(get("/long-line?text=€&times=20000&to=stderr&then=trap"))
+        assert raised.value.stderr == ["€" * 1024]
+        assert len(str(raised.value)) < 2000
+
+
+def test_what_each_stream_is_permitted_to_write_it_may_write(app: AppMaker) -> None:
+    """However much the others write meanwhile: a permit is a reservation."""
+    out: list[str] = []
+    err: list[str] = []
+    response = app(stdout=out.append, stderr=err.append).handle(get("/permits"))
+    body = response.read()
+    response.wait()
+    assert set(body.decode()) == {"\n"}
+    assert (len(out), len(err)) == (2 * 4096, 4096)
+
+
+class TestNobodyElseWaits:
+    """A guest that prints waits for its sink; the event loop does not, and neither do others."""
+
+    @pytest.mark.parametrize("way", ["callable", "file", "handler"])
+    async def test_a_sink_that_blocks_leaves_the_event_loop_free(self, app: AppMaker, way: str) -> None:
+        leave = threading.Event()
+        threads: list[threading.Thread] = []
+
+        def block() -> None:
+            threads.append(threading.current_thread())
+            assert leave.wait(30)
+
+        class File(io.StringIO):
+            def write(self, text: str) -> int:
+                block()
+                return len(text)
+
+        class Handler(logging.Handler):
+            def emit(self, record: logging.LogRecord) -> None:
+                block()
+
+        log, handler = logging.getLogger("wasgi.guest"), Handler()
+        options: dict[str, Any] = {
+            "callable": {"stdout": lambda line: block(), "stderr": lambda line: block()},
+            "file": {"stdout": File(), "stderr": File()},
+            "handler": {},
+        }
+        if way == "handler":
+            log.addHandler(handler)
+        try:
+            printing = asyncio.ensure_future(app(**options[way]).handle_async(get("/stdio?n=1&tag=t")))
+            while not threads:
+                await asyncio.sleep(0)
+            other = await app(outgoing=lambda request: wasgi.Response(body=b"up")).handle_async(
+                get("/fetch?url=http://up/")
+            )
+            assert await other.aread() == b"up"
+            assert not printing.done()
+            leave.set()
+            assert (await printing).status == 200
+        finally:
+            leave.set()
+            log.removeHandler(handler)
+        assert threading.current_thread() not in threads
+
+    async def test_many_sinks_that_block_leave_threads_for_others(self, app: AppMaker) -> None:
+        leave = threading.Event()
+        blocked: list[str] = []
+
+        def sink(line: str) -> None:
+            blocked.append(line)
+            leave.wait(30)
+
+        apps = [app(stdout=sink) for _ in range(40)]
+        printing = [asyncio.ensure_future(made.handle_async(get("/stdio?n=1&tag=t"))) for made in apps]
+        while len(blocked) < len(apps):
+            await asyncio.sleep(0.001)
+        other = app(outgoing=lambda request: wasgi.Response(body=b"up"))
+        assert await (await other.handle_async(get("/fetch?url=http://up/"))).aread() == b"up"
+        leave.set()
+        await asyncio.gather(*printing)
+
+    async def test_a_reader_waits_for_the_lines_that_there_were_when_it_came(self, app: AppMaker) -> None:
+        """Not for those that come meanwhile: a guest may print for ever."""
+        go_on = threading.Event()
+        lines: list[str] = []
+
+        def sink(line: str) -> None:
+            lines.append(line)
+            if len(lines) > 1:
+                assert go_on.wait(30)
+
+        async def upstream(request: wasgi.Request) -> wasgi.Response:
+            return wasgi.Response()
+
+        response = await app(stdout=sink, outgoing=upstream).handle_async(get("/work-after?url=http://up/"))
+        assert await response.aread() == b"done already"
+        go_on.set()
+
+    async def test_handle_in_a_coroutine_runs_no_sink_on_its_thread(self, app: AppMaker) -> None:
+        threads: list[threading.Thread] = []
+        app(stdout=lambda line: threads.append(threading.current_thread())).handle(get("/stdio?n=3&tag=t"))
+        assert threads
+        assert threading.current_thread() not in threads
+
+    async def test_a_sink_may_call_its_own_app(self, app: AppMaker) -> None:
+        answers: list[str] = []
+
+        def sink(line: str) -> None:
+            if line == "t out 0":
+                answers.append(made.handle(get("/stdio?n=1&tag=inner")).text)
+            elif line == "t err 0":
+
+                async def call() -> str:
+                    return (await (await made.handle_async(get("/stdio?n=1&tag=inner"))).aread()).decode()
+
+                answers.append(asyncio.run(call()))
+            else:
+                answers.append(line)
+
+        made = app(stdout=sink, stderr=sink)
+        await made.handle_async(get("/stdio?n=1&tag=t"))
+        assert answers.count("printed") == 2
+        assert answers.count("inner out 0") == 2
+
+    async def test_a_sink_sees_its_callers_context(self, app: AppMaker) -> None:
+        seen: set[str] = set()
+        made = app(stdout=lambda line: seen.add(user.get()), outgoing=lambda request: wasgi.Response())
+
+        async def call(name: str) -> None:
+            user.set(name)
+            await made.handle_async(get("/stdio?n=1&tag=t"))
+            await (await made.handle_async(get("/print-and-fetch?url=http://up/"))).aread()
+
+        await asyncio.gather(*(call(name) for name in ("ada", "bob")))
+        assert seen == {"ada", "bob"}
+
+    def test_ctrl_c_in_a_sink_is_the_callers(self, app: AppMaker) -> None:
+        def sink(line: str) -> None:
+            raise KeyboardInterrupt
+
+        with pytest.raises(KeyboardInterrupt):
+            app(stdout=sink).handle(get("/stdio?n=1&tag=t"))
+
+
+user: contextvars.ContextVar[str] = contextvars.ContextVar("user")
+
+
+def test_an_app_with_a_sink_goes_before_its_response(app: AppMaker) -> None:
+    """The collector has seen the sink as nobody's, though the response could still call it."""
+    lines: list[str] = []
+
+    class Holder:
+        app: wasgi.App
+
+    def respond() -> wasgi.Response:
+        holder = Holder()
+
+        def sink(line: str) -> None:
+            assert holder.app is not None
+            lines.append(line)
+
+        holder.app = app(stdout=sink, outgoing=lambda request: wasgi.Response(body=b"up"))
+        return holder.app.handle(get("/slow-body?ms=50"))
+
+    response = respond()
+    gc.collect()
+    assert response.read() == b"firstlast"

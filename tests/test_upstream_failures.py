@@ -331,7 +331,6 @@ CALLS = [
     lambda app: app.post("/echo", content=chunks()),
     lambda app: app.stream("GET", "/fetch?url=https://api.test/").__enter__(),
     lambda app: wasgi.testing.Client(app.app).get("/hello"),
-    lambda app: wasgi.testing.check_isolation(app, ["/hello"]),
 ]
 
 @pytest.mark.parametrize("call", CALLS)
@@ -339,7 +338,30 @@ async def test_it(wasgi_app, upstream, call):
     with pytest.raises(RuntimeError, match="event loop that .* needs; hint: "):
         call(wasgi_app("probe.wasm"))
 """
-        run(pytester, source).assert_outcomes(passed=4)
+        run(pytester, source).assert_outcomes(passed=3)
+
+    def test_a_time_that_is_over_has_the_hint(self, pytester: pytest.Pytester) -> None:
+        """Of a server on the same loop nobody knows beforehand."""
+        source = """
+async def test_it(wasgi_app):
+    async def serve(reader, writer):
+        writer.write(b"HTTP/1.1 204 No Content\\r\\n\\r\\n")
+        writer.close()
+    async with await asyncio.start_server(serve, "127.0.0.1", 0) as server:
+        url = f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}"
+        app = wasgi_app("probe.wasm", outgoing=wasgi.Network([url]), timeout=0.2)
+        app.get("/fetch?url=" + url)
+
+def test_else_not(wasgi_app):
+    with pytest.raises(TimeoutError) as raised:
+        wasgi_app("probe.wasm", timeout=0.2).get("/sleep?ms=60000")
+    assert not hasattr(raised.value, "__notes__")
+"""
+        result = run(pytester, source)
+        result.assert_outcomes(failed=1, passed=1)
+        result.stdout.fnmatch_lines(
+            ["E *TimeoutError: *", "E *hint: in asynchronous tests take the fixture `wasgi_async_app` *"]
+        )
 
     def test_where_nobody_needs_the_loop_they_work(self, pytester: pytest.Pytester) -> None:
         source = """
@@ -357,6 +379,6 @@ async def test_on_a_thread(wasgi_app, upstream):
     upstream.any().respond(text="up")
     app = wasgi_app("probe.wasm")
     assert (await asyncio.to_thread(app.get, "/fetch?url=https://api.test/")).text == "up"
-    await asyncio.to_thread(wasgi.testing.check_isolation, app, ["/hello"])
+    wasgi.testing.check_isolation(app, ["/hello"])
 """
         run(pytester, source).assert_outcomes(passed=4)

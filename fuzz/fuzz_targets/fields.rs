@@ -32,7 +32,7 @@ libfuzzer_sys::fuzz_target!(|pairs: Vec<(&[u8], &[u8])>| {
         let named: Vec<u8> =
             map.get_all("connection").iter().flat_map(|value| [value.as_bytes(), b","].concat()).collect();
         for (name, value) in &kept {
-            assert!(!served::is_of_connection(name) && name != "host" && !name.as_str().starts_with("x-forwarded-for"));
+            assert!(!served::is_of_connection(name) && name != "host" && name != "x-forwarded-for");
             if name == "cookie" {
                 let crumbs: Vec<_> = map.get_all(name).iter().map(|value| trim(value.as_bytes())).collect();
                 assert_eq!(value.as_bytes(), crumbs.join(&b"; "[..]));

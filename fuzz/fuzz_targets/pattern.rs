@@ -1,7 +1,10 @@
-//! Any text is a pattern or refused; a pattern is what it is written as; what one covers, it matches; and nothing outside of
-//! its host is ever meant.
+//! Any text is a pattern or refused; a pattern is what it is written as; what one covers, it matches; nothing outside of its
+//! host is ever meant; and a URL is meant in whatever form it is written.
 #![no_main]
 
+#[path = "../../src/normal.rs"]
+#[allow(dead_code)]
+mod normal;
 #[path = "../../src/pattern.rs"]
 #[allow(dead_code)]
 mod pattern;
@@ -12,8 +15,12 @@ mod url;
 use pattern::{Pattern, Table, Target};
 
 libfuzzer_sys::fuzz_target!(|given: (&str, &str, &str)| {
-    let (one, other, url) = given;
-    let target = url.parse().ok().and_then(|url| Target::of(&url));
+    let (one, other, text) = given;
+    let target = url::parse(text).ok().and_then(|url| Target::of(&url));
+    if let Some(normal) = normal::url(text) {
+        assert_eq!(normal::url(&normal).as_ref(), Some(&normal), "in one form");
+        assert!(normal.contains('*') || normal::glob(text) == normal, "a pattern without a star is a URL");
+    }
     let patterns: Vec<Pattern> = [one, other].iter().filter_map(|text| Pattern::parse(text).ok()).collect();
     for pattern in &patterns {
         let written = pattern.to_string();

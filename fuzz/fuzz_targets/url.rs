@@ -14,7 +14,11 @@ libfuzzer_sys::fuzz_target!(|text: &str| {
     let authority = uri.authority().expect("an authority");
     assert!(!authority.host().is_empty());
     assert!(!authority.as_str().contains('@'));
-    assert!(authority.as_str() == authority.host() || authority.port_u16().is_some());
+    let (host, port) = url::split(authority.as_str()).expect("a host and a port");
+    assert_eq!((host, port), (authority.host(), authority.port_u16()), "read as http::Uri reads it");
+    let scheme = uri.scheme_str().expect("a scheme");
+    let target = uri.path_and_query().map(|target| target.as_str());
+    assert_eq!(url::of_guest(scheme, authority.as_str(), target).as_ref(), Ok(&uri), "a guest may ask for it");
     assert!(!uri.scheme_str().expect("a scheme").is_empty());
     assert_eq!(url::parse(&written).as_ref(), Ok(&uri), "{text:?} became {written:?}");
 });

@@ -7,6 +7,7 @@ from wasgi import errors
 from wasgi._wasgi import (
     Component,
     Dir,
+    Exchange,
     Limits,
     Network,
     Report,
@@ -52,6 +53,7 @@ __all__ = [
     "ComponentError",
     "Dir",
     "ErrorCode",
+    "Exchange",
     "FieldsLimitError",
     "FuelExhaustedError",
     "GuestError",

@@ -10,20 +10,12 @@ from types import TracebackType
 from typing import Any, Literal, Self
 from urllib.parse import unquote
 
-from wasgi import errors
+from wasgi import _bridge, errors
 from wasgi._serving import is_bare
 from wasgi._wasgi import Request, Response
 
 _log = logging.getLogger("wasgi.outgoing")
 _VERSIONS = {"version": "3.0", "spec_version": "2.4"}
-
-
-def address(request: Request) -> tuple[str, int]:
-    """The host and the port that a request is for: what its server would call its own."""
-    host, _, port = request.authority.rpartition(":")
-    if not port.isdigit():  # it has none, or is the end of an address of IPv6
-        host, port = request.authority, "443" if request.scheme == "https" else "80"
-    return host.strip("[]"), int(port)
 
 
 # How much of an answer lies ready for a guest that does not read yet, as it would in the buffers of a connection.
@@ -194,7 +186,7 @@ class _Exchange:
             "root_path": "",
             "headers": _fields(request),
             "client": None,
-            "server": address(request),
+            "server": request._address(),
             "state": self.state,
         }
 
@@ -203,7 +195,7 @@ class _Exchange:
             await application(self.scope(), self.receive, self.send)
         except Exception as error:
             if self.complete:
-                _log.error("an ASGI application failed after its answer", exc_info=error)
+                _log.error("an ASGI application failed after its answer", exc_info=error, extra=_bridge.part())
             elif not self.gone:
                 self.failure = error
         finally:

@@ -1,7 +1,7 @@
 """What a component has asked, as a test looks at it, and whether it is what a test wants.
 
-Requests are compared as wasi:http has them (fields that stand several times, URLs as they are), which the mocks of
-client libraries cannot: theirs see a client's own request objects.
+Requests are compared as wasi:http has them (fields that stand several times), which the mocks of client libraries
+cannot: theirs see a client's own request objects. URLs are compared as those of policies and routes are.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from wasgi import outgoing
 from wasgi._bridge import decode
 from wasgi._content import NOTHING
 from wasgi._matchers import Text, Value, fits, fits_content, fits_field, has_part, shown, shown_json
-from wasgi._wasgi import Request, Response
+from wasgi._wasgi import Request, Response, _normal_url
 from wasgi.headers import Headers
 
 if TYPE_CHECKING:
@@ -173,14 +173,16 @@ class Wanted:
         return answer
 
     def _fits_url(self, url: str) -> bool:
+        normal = _normal_url(url)
         if isinstance(self.url, re.Pattern):
-            return self.url.search(url) is not None
-        wanted = self.url or ""
+            return self.url.search(url) is not None or self.url.search(normal) is not None
+        if self.url is None:
+            return True
+        is_glob = "*" in self.url
+        wanted = _normal_url(self.url, glob=is_glob)
         if "?" not in wanted:
-            url = url.partition("?")[0]
-        if "*" in wanted:
-            return _glob(wanted).fullmatch(url) is not None
-        return _rooted(wanted) == _rooted(url)
+            normal = normal.partition("?")[0]
+        return _glob(wanted).fullmatch(normal) is not None if is_glob else wanted == normal
 
     def distance(self, asked: Asked) -> float:
         """How far a request is from what is wanted."""
@@ -211,11 +213,9 @@ def told(error: BaseException) -> str:
     return f"{type(error).__name__}: {first}" if first else type(error).__name__
 
 
-def _rooted(url: str) -> str:
-    """`http://a` and `http://a/` are one."""
-    _, separator, rest = url.partition("://")
-    return f"{url}/" if separator and "/" not in rest and "?" not in rest else url
-
-
 def _short(content: bytes) -> str:
-    return repr(content) if len(content) <= 200 else f"{content[:200]!r}… ({len(content)} bytes)"
+    if len(content) <= 200:
+        return repr(content)
+    # not in the middle of a character, if it is UTF-8
+    end = next((end for end in range(200, 196, -1) if content[end] & 0b1100_0000 != 0b1000_0000), 200)
+    return f"{content[:end]!r}… ({len(content)} bytes)"

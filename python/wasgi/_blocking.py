@@ -15,6 +15,11 @@ if TYPE_CHECKING:
 __tracebackhide__ = True  # in pytest's reports: a test's own line is what is wanted there
 
 
+ASYNC_HINT = (
+    "hint: in asynchronous tests take the fixture `wasgi_async_app` (`wasgi.testing.AsyncClient`), and await its calls"
+)
+
+
 def loop_runs_here() -> bool:
     """Whether this thread is in an event loop of asyncio."""
     asyncio = sys.modules.get("asyncio")  # whoever runs a loop has imported it
@@ -22,21 +27,22 @@ def loop_runs_here() -> bool:
 
 
 def refuse_to_block(app: App, content: Any = None) -> None:
-    """Says at once that a blocking call cannot end: what it waits for needs the loop that it blocks.
+    """Says at once that a blocking call cannot be waited for: it blocks the loop that is to run what it waits for.
+
+    A coroutine may run on a loop of our own instead, but not what that waits for on this one.
 
     Raises:
         RuntimeError: So it is.
     """
-    if loop_runs_here() and (isinstance(content, AsyncIterable) or _needs_loop(app.outgoing)):
+    if loop_runs_here() and (isinstance(content, AsyncIterable) or _is_async(app.outgoing)):
         whose = "the request's body" if isinstance(content, AsyncIterable) else "its upstream"
         raise RuntimeError(
-            f"a blocking `wasgi.testing.Client` would hold up the event loop that {whose} needs; hint: in asynchronous "
-            "tests take the fixture `wasgi_async_app` (`wasgi.testing.AsyncClient`), and await its calls"
+            f"a blocking `wasgi.testing.Client` would hold up the event loop that {whose} needs; {ASYNC_HINT}"
         )
 
 
-def _needs_loop(upstream: Any) -> bool:
-    """Whether it is run by the caller's event loop. Of a `Route` only its parts know: it may be."""
+def _is_async(upstream: Any) -> bool:
+    """Whether it is a coroutine function. Of a `Route` only its parts know: it may be."""
     if upstream is None or isinstance(upstream, Network):
         return False
     return isinstance(upstream, Route) or _bridge.as_upstream(upstream)[1]

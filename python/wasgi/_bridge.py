@@ -9,6 +9,7 @@ import functools
 import inspect
 import logging
 import os
+import sys
 import threading
 from collections.abc import AsyncIterable, Awaitable, Callable
 from typing import TYPE_CHECKING, Any
@@ -16,11 +17,33 @@ from typing import TYPE_CHECKING, Any
 from wasgi import _wasgi
 
 if TYPE_CHECKING:
-    from wasgi._wasgi import FeedHandle, LoopBridge, OutgoingCall
+    from wasgi._wasgi import Exchange, FeedHandle, LoopBridge, OutgoingCall
     from wasgi.headers import Headers
 
-_guest_log = logging.getLogger("wasgi.guest")
-_host_log = logging.getLogger("wasgi.outgoing")
+_log = logging.getLogger("wasgi")
+_logs = {
+    "stdout": (logging.getLogger("wasgi.guest"), logging.INFO),
+    "stderr": (logging.getLogger("wasgi.guest"), logging.WARNING),
+    "outgoing": (logging.getLogger("wasgi.outgoing"), logging.WARNING),
+    "host": (_log, logging.WARNING),
+}
+
+
+_part: contextvars.ContextVar[dict[str, object] | None] = contextvars.ContextVar("wasgi.exchange", default=None)
+
+
+def take_part(component: str, app: str, exchange: int) -> None:
+    """In the context of code that takes part in an exchange."""
+    _part.set(_extra(component, app, exchange))
+
+
+def part() -> dict[str, object] | None:
+    """What log records have as ``extra`` where code takes part in an exchange."""
+    return _part.get()
+
+
+def _extra(component: str, app: str, exchange: int) -> dict[str, object]:
+    return {"wasgi_component": component or None, "wasgi_app": app or None, "wasgi_exchange": exchange or None}
 
 
 # how many components have asked one another in a chain to come here
@@ -33,14 +56,17 @@ def as_upstream(upstream: Any) -> tuple[Callable[..., Any], bool]:
         return upstream.handle_async, True
     if not callable(upstream):
         raise TypeError(f"`outgoing` must be callable, or None, not {type(upstream).__name__}")
-    function = upstream
+    return upstream, is_async(upstream)
+
+
+def is_async(function: Any) -> bool:
+    """Whether calling it gives something to be awaited."""
     while isinstance(function, functools.partial):
         function = function.func
-    is_async = inspect.iscoroutinefunction(function) or inspect.iscoroutinefunction(type(function).__call__)
+    if inspect.iscoroutinefunction(function) or inspect.iscoroutinefunction(type(function).__call__):
+        return True
     owner = getattr(function, "__self__", None)
-    if isinstance(owner, _wasgi.App) and getattr(function, "__name__", "") == "handle_async":
-        is_async = True
-    return upstream, is_async
+    return isinstance(owner, _wasgi.App) and getattr(function, "__name__", "") == "handle_async"
 
 
 async def answer(call: OutgoingCall, awaitable: Awaitable[Any] | None = None) -> None:
@@ -131,27 +157,87 @@ class Line(str):
     Attributes:
         stream: ``"stdout"`` or ``"stderr"``.
         exchange: The number of the exchange, as in `Response.report`.
+        cut: Whether the line was longer than 64 KiB, and goes on in the next one of its stream.
     """
 
-    __slots__ = ("exchange", "stream")
+    __slots__ = ("cut", "exchange", "stream")
 
     stream: str
     exchange: int
+    cut: bool
 
-    def __new__(cls, text: str, stream: str, exchange: int) -> Line:
+    def __new__(cls, text: str, stream: str, exchange: int, cut: bool) -> Line:
         line = super().__new__(cls, text)
         line.stream = stream
         line.exchange = exchange
+        line.cut = cut
         return line
 
 
-def log_line(text: str, stream: str, component: str, exchange: int) -> None:
-    """Logs a guest's line: stdout as INFO, stderr as WARNING; or what its host has to say of it."""
-    log = _host_log if stream == "host" else _guest_log
-    level = logging.INFO if stream == "stdout" else logging.WARNING
-    if log.isEnabledFor(level):
-        extra = {"wasgi_stream": stream, "wasgi_component": component, "wasgi_exchange": exchange}
+# What moves a terminal's cursor could forge lines of others; a guest may be anybody's.
+_SHOWN = {code: f"\\x{code:02x}" for code in (*range(0x20), *range(0x7F, 0xA0)) if code != 0x09}
+
+
+class _ToStderr(logging.Handler):
+    """Whatever `sys.stderr` is when there is something to say, with the component's name."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        if (stderr := sys.stderr) is None:
+            return
+        try:
+            component = getattr(record, "wasgi_component", None)
+            text = f"{component}: {record.getMessage()}" if component else record.getMessage()
+            stderr.write(text.translate(_SHOWN) + "\n")
+            stderr.flush()
+        except Exception:
+            self.handleError(record)
+
+
+_to_stderr = _ToStderr()
+
+
+def _has_level(log: logging.Logger) -> bool:
+    """Whether somebody has set a level, be it on a logger above. The root has one by default, which does not count."""
+    above: logging.Logger | None = log
+    while above is not None and above is not logging.root:
+        if above.level:
+            return True
+        above = above.parent
+    return False
+
+
+def log_line(text: str, stream: str, component: str, app: str, exchange: int) -> None:
+    """Logs a guest's line, stdout as INFO and stderr as WARNING, or what its host has to say of it.
+
+    While nobody has configured a handler it goes to stderr: `logging` itself would show warnings only, and not say
+    whose they are.
+    """
+    log, level = _logs[stream]
+    is_configured = log.hasHandlers()
+    if is_configured or _has_level(log) or log.manager.disable >= level:
+        if not log.isEnabledFor(level):
+            return
+    elif log.disabled:
+        return
+    extra = _extra(component, app, exchange)
+    extra["wasgi_stream"] = stream if stream in ("stdout", "stderr") else "host"
+    if is_configured:
         log.log(level, "%s", text, extra=extra)
+        return
+    record = log.makeRecord(log.name, level, "", 0, "%s", (text,), None, extra=extra)
+    if log.filter(record):
+        _to_stderr.handle(record)
+
+
+def tell(on_finish: Callable[[Exchange], object], exchange: Exchange) -> None:
+    """Tells `on_finish` of an exchange that is over."""
+    try:
+        given = on_finish(exchange)
+        if inspect.iscoroutine(given):
+            given.close()
+            raise TypeError("`on_finish` must not give a coroutine: it runs on a thread")
+    except Exception:
+        _log.exception("`on_finish` failed", extra={"wasgi_exchange": exchange.id})
 
 
 _own: LoopBridge | None = None

@@ -28,7 +28,7 @@ from wasgi._redaction import (
     stand_ins,
     unpacked,
 )
-from wasgi._wasgi import Request, Response, World
+from wasgi._wasgi import Request, Response, World, _normal_url
 from wasgi.headers import Headers
 
 if TYPE_CHECKING:
@@ -95,8 +95,19 @@ class _Entry:
         return entry
 
 
+def _same(one: Message, other: Message) -> bool:
+    """Whether two requests are the same."""
+    return one == other
+
+
 def _pairs(fields: list[list[str]] | None) -> Any:
     return None if fields is None else [(name, value) for name, value in fields]
+
+
+def _same(one: Message, other: Message) -> bool:
+    """Whether two requests are the same, however their URLs are spelt (RFC 3986, 6.2.2 and 6.2.3)."""
+    first, second = (dataclasses.replace(message, url=_normal_url(message.url)) for message in (one, other))
+    return first == second
 
 
 class Cassette:
@@ -104,9 +115,9 @@ class Cassette:
 
     A cassette is a file of JSON: the requests that were sent, what each was answered with, and the guest's world (the
     time of the recording, and a seed). It is recorded if there is no such file, and written by `save`. Played back, a
-    request is answered with what the first of the same requests was, that has not been played yet; one that was not
-    recorded is `DestinationNotFound` for the component, and a complaint. Bodies are recorded whole; how they were cut
-    into chunks is not.
+    request is answered with what the first of the same requests was, that has not been played yet, however its URL is
+    spelt (RFC 3986, 6.2.2 and 6.2.3); one that was not recorded is `DestinationNotFound` for the component, and a
+    complaint. Bodies are recorded whole; how they were cut into chunks is not.
 
     Secrets are not written down: something else stands for each, the same wherever it stands, in the form that it had.
     A scheme, the names and attributes of cookies, JSON and its numbers, a UUID and a JWT stay what they were, so that a
@@ -203,10 +214,10 @@ class Cassette:
         # Either with what was sent in the recorded one, or the other way around: they differ in how what they have put
         # in is spelled, and a secret that is short cannot be told from other text.
         known = self._sent | pairs
-        if self._places.walk(recorded, Replaced(known, in_order=came.values)) == sent:
+        if _same(self._places.walk(recorded, Replaced(known, in_order=came.values)), sent):
             return pairs
         back = {value: stand for stand, value in known.items() if len(value) > 1}
-        return pairs if self._places.walk(sent, Replaced(back, in_order=stands.values)) == recorded else None
+        return pairs if _same(self._places.walk(sent, Replaced(back, in_order=stands.values)), recorded) else None
 
     def _conflicts(self, pairs: dict[str, str]) -> int:
         """How many secrets would be others than they have been."""

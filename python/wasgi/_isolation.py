@@ -112,20 +112,14 @@ def check_isolation(app: App | Client | AsyncClient, requests: Iterable[Request 
         requests: Requests, or URLs to GET; relative ones are the component's. As many pairs are tried as these make.
 
     Raises:
-        RuntimeError: It is called where an event loop runs, which it would block: ``await asyncio.to_thread(...)``.
         AssertionError: Something differs: the message is a diff. Or nothing could be told: fresh instances differ from
             each other, or no instance was kept.
 
     Example:
         >>> wasgi.testing.check_isolation(app, ["/login?as=ada", "/whoami"])
     """
-    from wasgi._blocking import loop_runs_here
     from wasgi.testing import AsyncClient, Client
 
-    if loop_runs_here():
-        raise RuntimeError(
-            "`check_isolation` blocks the event loop that its upstream needs; hint: `await asyncio.to_thread(...)`"
-        )
     client = app if isinstance(app, Client | AsyncClient) else Client(app)
     wanted = [_read(client._made("GET", request, {}) if isinstance(request, str) else request) for request in requests]
     if not wanted:

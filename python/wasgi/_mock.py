@@ -346,7 +346,9 @@ class Upstream:
         Args:
             method: None: any.
             url: The whole URL; one without a query fits whatever the query. ``*`` stands for anything but a slash,
-                ``**`` for anything: ``"https://api.example.com/v1/**"``. A regular expression is searched for.
+                ``**`` for anything: ``"https://api.example.com/v1/**"``. However the same URL is spelt (RFC 3986, 6.2.2
+                and 6.2.3), it is the same. A regular expression is searched for in the URL as it was sent, and in its
+                normal form.
             query: Values of the URL's query; there may be more names.
             params: The same, as httpx calls it.
             headers: Likewise, of the fields.

@@ -10,10 +10,13 @@ import logging
 import re
 from collections.abc import Callable
 from http import HTTPStatus
-from typing import Any, AnyStr
+from typing import TYPE_CHECKING, Any, AnyStr
 
 from wasgi import errors
 from wasgi._wasgi import AsyncChunks, Chunks, Response
+
+if TYPE_CHECKING:
+    from wasgi.app import App
 
 # RFC 3986, 3.3: what a segment of a path holds as it is
 IN_A_PATH = "/:@!$&'()*+,;=~"
@@ -189,7 +192,7 @@ def problem(error: BaseException, *, debug: bool = False) -> Response:
     return Response(status, headers=headers, body=json.dumps(said))
 
 
-def log_failure(log: logging.Logger, method: str, path: str, error: BaseException) -> None:
+def log_failure(app: App, log: logging.Logger, method: str, path: str, error: BaseException) -> None:
     """Says why a guest has no answer: with the traceback if it is not the client's doing, or the load's."""
     status = status_of(error)
     expected = status < 500 or isinstance(error, BadRequestError | errors.OverloadedError | errors.AppClosedError)
@@ -202,4 +205,9 @@ def log_failure(log: logging.Logger, method: str, path: str, error: BaseExceptio
         type(error).__name__,
         error,
         exc_info=None if expected else error,
+        extra={
+            "wasgi_app": app._label,
+            "wasgi_component": app._label.rpartition("#")[0],
+            "wasgi_exchange": getattr(error, "exchange", None),
+        },
     )

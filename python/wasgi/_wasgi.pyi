@@ -45,6 +45,7 @@ __all__ = [
     "Timeouts",
     "World",
     "_after_fork",
+    "_normal_url",
     "_outline",
     "_request_of_server",
     "_restore_component",
@@ -264,6 +265,9 @@ class Reuse:
     waited longest ends, whichever app's it is. `Stats.idle` counts them; `Report.reused` says of an exchange how many
     its instance had before.
 
+    Not every toolchain's guests can have a second exchange. One that returns without an answer, though its instance had
+    answered before, shows it: from then on its app keeps no instance, and the logger ``wasgi`` says so once.
+
     Args:
         requests: How many exchanges an instance has. None: as many as come.
         concurrent: How many at once: 1, since a guest of WASI 0.2 handles one request at a time.
@@ -303,7 +307,10 @@ class App:
         limits: Limits | None = None,
         reuse: Reuse | None = None,
         world: World | None = None,
+        on_finish: Callable[[Exchange], object] | None = None,
     ) -> Self: ...
+    @property
+    def _label(self) -> str: ...
     @property
     def component(self) -> Component: ...
     @property
@@ -530,14 +537,15 @@ class Request:
 
     Args:
         method: Any token (RFC 9110, 9.1), as it is: methods are case-sensitive.
-        url: Absolute. Characters that no URL holds are percent-encoded in its path and query; a fragment is left out.
+        url: Absolute. Characters that no URL holds are percent-encoded in its path and query, and a host that is
+            percent-encoded is decoded; a fragment is left out.
         headers: A mapping or pairs. ``host`` and hop-by-hop fields do not reach a guest: the URL names the host.
         body: Bytes, str (as UTF-8), a file, an iterable or async iterable of bytes, or another message, whose body
             moves over. A body of known length gets a ``content-length``, unless there is one.
         trailers: Fields after the body.
 
     Raises:
-        ValueError: A URL without a host, a method or a header that is not valid.
+        ValueError: A URL without a host or with a port that is none, a method or a header that is not valid.
         TypeError: A body or headers of another type.
     """
 
@@ -574,8 +582,10 @@ class Request:
     def trailers(self) -> Headers | None:
         """The fields after the body: of one that a guest sends, known when its body has ended."""
     def _discard_rest(self) -> None: ...
+    def _address(self) -> tuple[str, int]: ...
     def _follow(self, other: Request) -> None: ...
     def _pause(self, seconds: float) -> Coroutine[Any, Any, None] | None: ...
+    def _target(self) -> str: ...
     @property
     def timeouts(self) -> Timeouts:
         """What the guest allows its outgoing request; it is enforced."""
@@ -635,6 +645,43 @@ class Report:
     @property
     def running(self) -> bool:
         """Whether the guest still runs."""
+
+@final
+class Exchange:
+    """An exchange that is over, for `App(on_finish=)`.
+
+    Every exchange that was admitted is told of once: when its caller has the head of the response, or the reason why
+    there is none, and nothing is left of its guest. Requests that were refused before are no exchanges: those that
+    found no place (`OverloadedError`), whose app was closed, or that a server does not ask a guest (400, or what
+    ``on_request`` answered).
+
+    Example:
+        >>> def log(exchange: wasgi.Exchange) -> None:
+        ...     print(exchange.method, exchange.url, exchange.status, exchange.report.duration)
+        >>> app = wasgi.App("hello.wasm", on_finish=log)
+    """
+
+    @property
+    def id(self) -> int:
+        """Its number in this process: `Report.exchange`, and ``wasgi_exchange`` of log records."""
+    @property
+    def method(self) -> str:
+        """Of the guest's request."""
+    @property
+    def url(self) -> str:
+        """Of the guest's request: the whole URL."""
+    @property
+    def status(self) -> int | None:
+        """Of the guest's response; None if the caller got none."""
+    @property
+    def error(self) -> BaseException | None:
+        """What the caller was told instead of a response, or how the guest ended after it; None if it ended well.
+
+        A guest that was stopped, because its caller or client went away, has a `WasgiError`.
+        """
+    @property
+    def report(self) -> Report:
+        """What it has cost."""
 
 @final
 class Response:
@@ -728,7 +775,7 @@ class Response:
 class Stats:
     """What there is in this process, and what there was: a look at its counters.
 
-    When all work is done and no instance waits for more, all but ``threads`` and ``outcomes`` are zero.
+    When all work is done and no instance waits for more, all but ``threads``, ``dropped`` and ``outcomes`` are zero.
     """
 
     @property
@@ -767,6 +814,9 @@ class Stats:
     @property
     def threads(self) -> int:
         """Threads of ours: they are kept for the next exchange."""
+    @property
+    def dropped(self) -> int:
+        """Exchanges that `App(on_finish=)` was not told of, because 1024 waited for it; since the process began."""
     @property
     def outcomes(self) -> dict[str, int]:
         """How exchanges have ended, each counted once.
@@ -811,6 +861,7 @@ class FeedHandle:
     def next(self) -> None: ...
 
 def _after_fork() -> None: ...
+def _normal_url(url: str, *, glob: bool = False) -> str: ...
 def _request_of_server(
     method: str,
     scheme: str,

@@ -11,12 +11,25 @@ from typing import TYPE_CHECKING, Any, Literal, Self
 from wasgi import _wasgi
 
 if TYPE_CHECKING:
-    from wasgi._wasgi import Component, Dir, Limits, Request, Response, Reuse, World, _Sink, _Source, _Upstream
+    from wasgi._wasgi import (
+        Component,
+        Dir,
+        Exchange,
+        Limits,
+        Request,
+        Response,
+        Reuse,
+        World,
+        _Sink,
+        _Source,
+        _Upstream,
+    )
 
 OnRequest = Callable[
     [MutableMapping[str, Any], "Request"], "Request | Response | Awaitable[Request | Response | None] | None"
 ]
 OnError = Callable[[MutableMapping[str, Any], Exception], "Response | Awaitable[Response | None] | None"]
+OnFinish = Callable[["Exchange"], object]
 
 
 @functools.cache
@@ -45,8 +58,9 @@ class App(_wasgi.App):
         env: The guest's environment; empty unless given.
         args: The guest's arguments; empty unless given.
         dirs: The directories that the guest sees, by the paths it sees them at: a `Dir`, or a path, then read-only.
-        stdout: Where the guest's lines go: a callable that takes each line (a str with the attributes ``stream`` and
-            ``exchange``), or a text file. None: the logger ``wasgi.guest``, stdout as INFO and stderr as WARNING.
+        stdout: Where the guest's lines go: a callable that takes each line (a str with the attributes ``stream``,
+            ``exchange`` and ``cut``), or a text file. None: the logger ``wasgi.guest``, stdout as INFO and stderr as
+            WARNING; stderr, while no handler is configured. It never runs on a thread that runs an event loop.
         stderr: Likewise.
         limits: What each guest may use up; `Limits` says the defaults.
         reuse: On what terms an instance has one exchange after another, which spares making it; what the guest keeps in
@@ -61,6 +75,8 @@ class App(_wasgi.App):
             `Response` instead of the guest's.
         on_error: Called with the ASGI scope (or WSGI environ) and the exception when the guest has no answer; may be a
             coroutine function, save under WSGI. It may give a `Response`; None: the usual one.
+        on_finish: Called with each `Exchange` that is over, however it ended, on a thread of ours: one call at a time.
+            1024 may wait for it; those past that are dropped (`Stats.dropped`). It must not be a coroutine function.
         debug: Whether answers to failures tell what happened, with the guest's backtrace.
 
     Raises:
@@ -97,6 +113,7 @@ class App(_wasgi.App):
         forwarded: bool = False,
         on_request: OnRequest | None = None,
         on_error: OnError | None = None,
+        on_finish: OnFinish | None = None,
         debug: bool = False,
     ) -> Self:
         app = super().__new__(
@@ -111,6 +128,7 @@ class App(_wasgi.App):
             limits=limits,
             reuse=reuse,
             world=world,
+            on_finish=on_finish,
         )
         if root_path not in ("strip", "keep"):
             raise ValueError(f'`root_path` must be "strip" or "keep": {root_path!r}')

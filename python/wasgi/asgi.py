@@ -417,7 +417,7 @@ class _Exchange:
         return _serving.problem(error, debug=self.app.debug)
 
     def log_failure(self, error: Exception) -> None:
-        _serving.log_failure(_log, self.scope["method"], self.scope.get("path") or "", error)
+        _serving.log_failure(self.app, _log, self.scope["method"], self.scope.get("path") or "", error)
 
     async def relay(self, response: Response, chunks: AsyncIterator[bytes]) -> None:
         """Sends an answer, as fast as the server takes it. One that breaks off raises: the connection is to be cut."""

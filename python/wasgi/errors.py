@@ -39,7 +39,14 @@ from typing import ClassVar
 
 
 class WasgiError(Exception):
-    """The root: whatever this package raises of its own."""
+    """The root: whatever this package raises of its own.
+
+    Attributes:
+        exchange: The number of the exchange that it ended, as in `Report.exchange` and log records; None if there was
+            none.
+    """
+
+    exchange: int | None = None
 
 
 class ComponentError(WasgiError):
@@ -630,11 +637,14 @@ def _code_for_guest(exc: BaseException) -> ErrorCode:
 
     code = _counterpart(exc)
     log = logging.getLogger("wasgi.outgoing")
+    from wasgi import _bridge
+
+    extra = _bridge.part()
     if code is None:
-        log.error("an upstream failed; its guest is told `internal-error`", exc_info=exc)
+        log.error("an upstream failed; its guest is told `internal-error`", exc_info=exc, extra=extra)
         # the type and no more: the message is the host's business
         return InternalError(type(exc).__name__)
-    log.info("an upstream failed; its guest is told `%s`", code.code, exc_info=exc)
+    log.info("an upstream failed; its guest is told `%s`", code.code, exc_info=exc, extra=extra)
     return code
 
 

@@ -105,7 +105,7 @@ def _request(request: Any, stream: Any) -> Request:
         request.method,
         url.scheme,
         (url.raw_host.decode("ascii"), url.port or 0),  # `host` has international names decoded
-        url.raw_path,
+        request.extensions.get("target", url.raw_path),
         raw,
         b"".join(request.stream) if whole else stream,
     )

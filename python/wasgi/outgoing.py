@@ -26,10 +26,10 @@ from typing import TYPE_CHECKING, Any, Literal, Self
 from urllib.parse import unquote_to_bytes
 
 from wasgi import _bridge
-from wasgi._asgi_upstream import Asgi, address
+from wasgi._asgi_upstream import Asgi
 from wasgi._serving import is_bare
 from wasgi._wasgi import Network, Request, Response, Route
-from wasgi.errors import DestinationNotFound
+from wasgi.errors import DestinationNotFound, HttpRequestUriInvalid
 
 if TYPE_CHECKING:
     from wasgi._wasgi import _Upstream
@@ -66,8 +66,9 @@ def route(table: Mapping[str, _Upstream]) -> Route:
     A pattern is ``"*"``, or ``[scheme://]host[:port][/path]``. A host that begins with ``*.`` means all below it.
     Without a scheme both are meant; without a port the scheme's own, or any port if there is no scheme. A path means
     itself and what is below it; a request whose path has dot segments, plain or encoded, fits no pattern with a path.
-    Hosts are compared as IDNA A-labels, addresses by value. The most special pattern is meant; a request that none
-    fits, or that some server could read as one for a more special pattern, is answered with ``destination-not-found``.
+    Hosts are compared as IDNA A-labels, addresses by value, paths whatever of them is percent-encoded. The most
+    special pattern is meant; a request that none fits, or that some server could read as one for a more special
+    pattern, is answered with ``destination-not-found``.
 
     Args:
         table: Upstreams by pattern.
@@ -133,7 +134,7 @@ class _Input(io.RawIOBase):
 
 
 def _environ(request: Request) -> dict[str, Any]:
-    host, port = address(request)
+    host, port = request._address()
     made: dict[str, Any] = {
         "REQUEST_METHOD": request.method,
         "SCRIPT_NAME": "",
@@ -211,6 +212,9 @@ class _WsgiAnswer:
                 exc_info = None
         elif self.started is not None:
             raise AssertionError("`start_response` was called twice")
+        code = status.partition(" ")[0]
+        if not (len(code) == 3 and code.isascii() and code.isdigit()):  # `int` would take "2_00", too
+            raise ValueError(f"a WSGI application's status must begin with three digits: {status!r}")
         self.started = (status, list(headers))
         return self.written.append
 
@@ -292,9 +296,17 @@ def _request(library: ModuleType, timeout: Mapping[str, float | None], request: 
     wanted = dict(timeout)
     if (connect := request.timeouts.connect) is not None:
         wanted["connect"] = min(connect, wanted.get("connect") or connect)
-    return library.Request(
-        request.method, request.url, headers=headers, content=content, extensions={"timeout": wanted}
-    )
+    try:
+        made = library.Request(
+            request.method, request.url, headers=headers, content=content, extensions={"timeout": wanted}
+        )
+    except UnicodeError as error:  # of idna: an A-label that is none
+        raise HttpRequestUriInvalid from error
+    made.method = request.method  # RFC 9110, 9.1: not the same in capitals
+    target = request._target().encode()
+    if made.url.raw_path != target:  # it takes dot segments out, say
+        made.extensions["target"] = target
+    return made
 
 
 class _Content:

@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING, Any, Generic, Self, TypedDict, TypeVar, Unpack
 
 from wasgi import errors
 from wasgi._asked import Asked, told
-from wasgi._blocking import refuse_to_block
+from wasgi._blocking import ASYNC_HINT, loop_runs_here, refuse_to_block
 from wasgi._cassette import Cassette
 from wasgi._content import NOTHING, Pairs, encode, join, one_body
 from wasgi._events import Event, Events, events
@@ -129,6 +129,8 @@ class _Base(Generic[T]):
             yield exchange
         except BaseException as error:
             exchange.outcome = error
+            if isinstance(error, TimeoutError) and isinstance(self, Client) and loop_runs_here():
+                error.add_note(f"an event loop could not run meanwhile, as this call blocks it; {ASYNC_HINT}")
             raise
         finally:
             exchange.seconds = time.perf_counter() - begun
@@ -215,9 +217,9 @@ class Client(_Base[Response]):
         exchanges: What was asked lately, for reports.
     """
 
-    def _made(self, method: str, url: str, options: _Options) -> Request:
+    def request(self, method: str, url: str, **options: Unpack[_Options]) -> Response:  # noqa: D102 -- see above
         refuse_to_block(self.app, options.get("content"))
-        return super()._made(method, url, options)
+        return super().request(method, url, **options)
 
     def _send(self, request: Request) -> Response:
         with self._noted(request) as exchange:
@@ -230,6 +232,7 @@ class Client(_Base[Response]):
     @contextlib.contextmanager
     def stream(self, method: str, url: str, **options: Unpack[_Options]) -> Iterator[Response]:
         """Sends a request; the response is there as soon as its head is, and is closed in the end."""
+        refuse_to_block(self.app, options.get("content"))
         request = self._made(method, url, options)
         with self._noted(request) as exchange:
             exchange.outcome = self.app._handle_within(request, self.timeout)

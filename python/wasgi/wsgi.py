@@ -45,7 +45,7 @@ def _target(environ: Environ, *, strip: bool) -> tuple[bytes, bytes | None]:
         path, named = _serving.split_target(path)
         authority = authority or named
     whole = script + path
-    target = raw if unquote_to_bytes(raw) == whole else quote(whole, safe=_serving.IN_A_PATH).encode()
+    target = raw if unquote_to_bytes(raw) == (whole or b"/") else quote(whole, safe=_serving.IN_A_PATH).encode()
     if strip and script:
         below = _serving.below(script.rstrip(b"/"), target, unquote_to_bytes)
         target = quote(path, safe=_serving.IN_A_PATH).encode() if below is None else below
@@ -226,7 +226,7 @@ class Wsgi:
 
     def log_failure(self, environ: Environ, error: Exception) -> None:
         """Says why there is no answer of the guest's."""
-        _serving.log_failure(_log, environ["REQUEST_METHOD"], _text(environ, "PATH_INFO"), error)
+        _serving.log_failure(self.app, _log, environ["REQUEST_METHOD"], _text(environ, "PATH_INFO"), error)
 
 
 # What servers of WSGI take for their own: a CGI's status, and `trailers`, which `wsgiref` calls hop-by-hop

@@ -10,8 +10,9 @@ use pyo3::types::{PyMapping, PyString};
 
 use super::awaitable::{Awaitable, Itself, Operation};
 use super::calling::Handle;
-use super::component::PyComponent;
+use super::component::{PyComponent, path_of};
 use super::errors::to_py;
+use super::finish::OnFinish;
 use super::limits::PyLimits;
 use super::request::PyRequest;
 use super::response::PyResponse;
@@ -48,12 +49,19 @@ pub struct PyApp {
     #[pyo3(get)]
     component: Py<PyComponent>,
     pub(super) outgoing: Option<Outgoing>,
-    pub(super) sinks: Arc<Sinks>,
+    pub(super) sinks: Py<Sinks>,
+    pub(super) on_finish: Option<Py<OnFinish>>,
     #[pyo3(get)]
     limits: Py<PyLimits>,
     #[pyo3(get)]
     reuse: Option<Py<PyReuse>>,
     world: Option<Py<PyWorld>>,
+}
+
+/// A str, with the error that is right for it if it has a surrogate, which is no text to a guest.
+fn given_text(given: &Bound<'_, PyAny>, wrong: &'static str) -> PyResult<String> {
+    let text = given.cast::<PyString>().map_err(|_| PyTypeError::new_err(wrong))?;
+    Ok(text.to_str()?.to_owned())
 }
 
 fn grants(
@@ -64,8 +72,9 @@ fn grants(
     let mut grants = Grants::default();
     if let Some(env) = env {
         for item in env.items()?.iter() {
-            let (name, value): (String, String) =
-                item.extract().map_err(|_| PyTypeError::new_err("`env` must map str to str"))?;
+            let (name, value): (Bound<'_, PyAny>, Bound<'_, PyAny>) = item.extract()?;
+            let wrong = "`env` must map str to str";
+            let (name, value) = (given_text(&name, wrong)?, given_text(&value, wrong)?);
             if name.is_empty() || name.contains(['=', '\0']) || value.contains('\0') {
                 return Err(PyValueError::new_err(format!(
                     "`env` has a name or value that no environment holds: {name:?}"
@@ -79,7 +88,7 @@ fn grants(
             return Err(PyTypeError::new_err("`args` must be a sequence of str, not one str"));
         }
         for arg in args.try_iter()? {
-            grants.args.push(arg?.extract().map_err(|_| PyTypeError::new_err("`args` must be a sequence of str"))?);
+            grants.args.push(given_text(&arg?, "`args` must be a sequence of str")?);
         }
     }
     if let Some(dirs) = dirs {
@@ -87,12 +96,7 @@ fn grants(
             let (guest, given): (String, Bound<'_, PyAny>) = item.extract()?;
             let (host, write) = match given.cast::<PyDir>() {
                 Ok(dir) => (dir.get().path.clone(), dir.get().write),
-                Err(_) => (
-                    given
-                        .extract()
-                        .map_err(|_| PyTypeError::new_err("`dirs` must map guest paths to `Dir` or paths"))?,
-                    false,
-                ),
+                Err(_) => (path_of(&given, || "`dirs` must map guest paths to `Dir` or paths".to_owned())?, false),
             };
             if !host.is_dir() {
                 return Err(PyValueError::new_err(format!("`dirs`: no such directory: `{}`", host.display())));
@@ -106,7 +110,7 @@ fn grants(
 #[pymethods]
 impl PyApp {
     #[new]
-    #[pyo3(signature = (component, *, outgoing=None, env=None, args=None, dirs=None, stdout=None, stderr=None, limits=None, reuse=None, world=None))]
+    #[pyo3(signature = (component, *, outgoing=None, env=None, args=None, dirs=None, stdout=None, stderr=None, limits=None, reuse=None, world=None, on_finish=None))]
     #[allow(clippy::too_many_arguments)]
     fn new(
         py: Python<'_>,
@@ -120,6 +124,7 @@ impl PyApp {
         limits: Option<Py<PyLimits>>,
         reuse: Option<Py<PyReuse>>,
         world: Option<Py<PyWorld>>,
+        on_finish: Option<Bound<'_, PyAny>>,
     ) -> PyResult<Self> {
         let component: Py<PyComponent> = match component.cast::<PyComponent>() {
             Ok(component) => component.clone().unbind(),
@@ -130,7 +135,8 @@ impl PyApp {
             None => py.get_type::<PyLimits>().call0()?.extract()?,
         };
         let outgoing = outgoing.map(|outgoing| Outgoing::given(&outgoing)).transpose()?;
-        let sinks = Sinks::given(stdout, stderr, component.get().label())?;
+        let sinks = Sinks::given(py, stdout, stderr, component.get().label())?;
+        let on_finish = on_finish.map(|on_finish| OnFinish::given(&on_finish)).transpose()?;
         let mut grants = grants(env, args, dirs)?;
         grants.world = world.as_ref().map(|world| world.get().core());
         let terms = reuse.as_ref().map(|reuse| reuse.get().core());
@@ -138,7 +144,7 @@ impl PyApp {
         if core.limits.fuel.is_some() {
             component.get().prepare_for_fuel(py)?;
         }
-        Ok(Self { app: Arc::new(core), component, outgoing, sinks, limits, reuse, world })
+        Ok(Self { app: Arc::new(core), component, outgoing, sinks, on_finish, limits, reuse, world })
     }
 
     /// An app of the same component on the same terms, save for these.
@@ -152,7 +158,7 @@ impl PyApp {
         reuse: Option<Py<PyReuse>>,
         world: Option<Py<PyWorld>>,
     ) -> PyResult<Self> {
-        let sinks = Sinks::given(stdout, stderr, self.sinks.component.clone())?;
+        let sinks = Sinks::given(py, stdout, stderr, self.sinks.get().component.clone())?;
         let mut grants = self.app.grants.clone();
         grants.world = world.as_ref().map(|world| world.get().core());
         let terms = reuse.as_ref().map(|reuse| reuse.get().core());
@@ -161,6 +167,7 @@ impl PyApp {
             component: self.component.clone_ref(py),
             outgoing: outgoing.map(|outgoing| Outgoing::given(&outgoing)).transpose()?,
             sinks,
+            on_finish: self.on_finish.as_ref().map(|on_finish| on_finish.clone_ref(py)),
             limits: self.limits.clone_ref(py),
             reuse,
             world,
@@ -212,6 +219,12 @@ impl PyApp {
         self.world.as_ref().map(|world| world.clone_ref(py))
     }
 
+    /// What log records name it by: its component and a number.
+    #[getter]
+    fn _label(&self) -> &str {
+        &self.sinks.get().app
+    }
+
     #[getter]
     fn exchanges(&self) -> usize {
         self.app.exchanges()
@@ -245,19 +258,17 @@ impl PyApp {
     }
 
     fn __repr__(&self) -> String {
-        format!("<wasgi.App {}>", self.sinks.component)
+        format!("<wasgi.App {}>", self.sinks.get().component)
     }
 
     fn __traverse__(&self, visit: pyo3::PyVisit<'_>) -> Result<(), pyo3::PyTraverseError> {
         if let Some(outgoing) = &self.outgoing {
             outgoing.traverse(&visit)?;
         }
-        for sink in [&self.sinks.stdout, &self.sinks.stderr] {
-            if let Some(object) = sink.object() {
-                visit.call(object)?;
-            }
+        if let Some(on_finish) = &self.on_finish {
+            visit.call(on_finish)?;
         }
-        Ok(())
+        visit.call(&self.sinks)
     }
 }
 
@@ -266,9 +277,24 @@ impl PyApp {
         let drain = timeout.map(Duration::try_from_secs_f64).transpose().map_err(|_| {
             PyValueError::new_err(format!("`timeout` must be a number of seconds, or None: {}", timeout.unwrap_or(0.0)))
         })?;
-        self.app.close(drain).map_err(|error| to_py(py, &error))
+        let closing = self.app.close(drain).map_err(|error| to_py(py, &error))?;
+        let (Some(on_finish), Some(world)) = (&self.on_finish, crate::engine::existing()) else { return Ok(closing) };
+        let lane = on_finish.get().lane();
+        let bound = drain.map_or(MOST_TELLING, |drain| drain.clamp(LEAST_TELLING, MOST_TELLING));
+        let told = world.runtime.within(async move {
+            let _ = tokio::time::timeout(bound, std::future::poll_fn(|cx| lane.poll_empty(cx))).await;
+        });
+        let told = told.map_err(|error| to_py(py, &error))?;
+        Ok(Box::pin(async move {
+            closing.await;
+            told.await;
+        }))
     }
 }
+
+/// How long an app that closes lets `on_finish` be told of what has ended.
+const LEAST_TELLING: Duration = Duration::from_secs(1);
+const MOST_TELLING: Duration = Duration::from_secs(10);
 
 /// How long `with App(...)` lets exchanges finish.
 const DRAIN: Option<f64> = Some(10.0);

@@ -12,7 +12,7 @@ use pyo3::buffer::PyBuffer;
 use pyo3::exceptions::PyTypeError;
 use pyo3::intern;
 use pyo3::prelude::*;
-use pyo3::types::{PyBytes, PyDict, PyString};
+use pyo3::types::{PyBytes, PyDict, PyMemoryView, PyString};
 use wasmtime_wasi_http::WasiBody;
 
 use super::awaitable::Awaitable;
@@ -61,7 +61,15 @@ pub fn bytes_of(object: &Bound<'_, PyAny>) -> PyResult<Option<Bytes>> {
     }
     match PyBuffer::<u8>::get(object) {
         Ok(buffer) => Ok(Some(Bytes::from(buffer.to_vec(object.py())?))),
-        Err(_) => Ok(None),
+        // of other items than bytes, or no buffer at all; one that cannot be read any more says so
+        Err(_) => match PyMemoryView::from(object) {
+            Ok(view) => {
+                let bytes = view.call_method0(intern!(object.py(), "tobytes"))?;
+                Ok(Some(Bytes::copy_from_slice(bytes.cast::<PyBytes>()?.as_bytes())))
+            }
+            Err(error) if error.is_instance_of::<PyTypeError>(object.py()) => Ok(None),
+            Err(error) => Err(error),
+        },
     }
 }
 
@@ -343,7 +351,7 @@ impl PyBody {
             drop(content);
         });
         if let Some(output) = &self.output {
-            output.try_deliver(py);
+            output.show(py);
         }
     }
 

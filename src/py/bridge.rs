@@ -14,7 +14,7 @@ use pyo3::prelude::*;
 use super::awaitable::LoopWaker;
 use super::feed::Feed;
 use super::loops::{self, LoopCore};
-use super::stdio::GuestOutput;
+use super::serial::Work;
 use super::threads;
 use super::upstream::{Call, OutgoingCall};
 
@@ -30,8 +30,8 @@ pub enum Job {
     CancelCall(Arc<Call>),
     /// A body's next chunk is wanted, or nobody wants it any more.
     Feed(Arc<Feed>),
-    /// A guest has printed.
-    Lines(Arc<GuestOutput>),
+    /// Callables of the user's are to be called in order: a guest has printed, an exchange is over.
+    Serial(Arc<dyn Work>),
     /// Whether that loop still runs, for what waits for it.
     Look(Arc<LoopCore>),
 }
@@ -45,8 +45,8 @@ impl Job {
             Self::Finish(call, handle, awaitable) => call.go_on(py, handle, awaitable),
             Self::CancelCall(call) => call.cancel(py),
             Self::Feed(feed) => feed.turn(py),
-            Self::Lines(output) => {
-                output.turn(py);
+            Self::Serial(calls) => {
+                calls.work(py);
                 Ok(())
             }
             Self::Look(core) => core.look(py),
@@ -61,7 +61,7 @@ impl Job {
         match self {
             Self::Call(call) | Self::Finish(call, ..) => call.abandon(),
             Self::Feed(feed) => feed.abandon(),
-            Self::Wake(_) | Self::CancelCall(_) | Self::Lines(_) | Self::Look(_) => {}
+            Self::Wake(_) | Self::CancelCall(_) | Self::Serial(_) | Self::Look(_) => {}
         }
     }
 }

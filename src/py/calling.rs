@@ -11,11 +11,12 @@ use pyo3::sync::PyOnceLock;
 use super::app::PyApp;
 use super::awaitable::Operation;
 use super::errors::to_py;
+use super::finish::{Failure, Finishing};
 use super::loops::LoopCore;
 use super::request::PyRequest;
 use super::response::PyResponse;
 use super::route::{Outgoing, check_depth};
-use super::stdio::GuestOutput;
+use super::stdio::{GuestOutput, Until};
 use super::waiting::{Inside, block_on_until, deadline};
 use crate::error::Error;
 use crate::gate::{Admission, Permit, Queued};
@@ -27,6 +28,7 @@ pub(super) struct Begun {
     exchange: Exchange,
     number: u64,
     output: Arc<GuestOutput>,
+    finishing: Option<Arc<Finishing>>,
 }
 
 impl PyApp {
@@ -58,14 +60,47 @@ impl PyApp {
     fn begin(
         &self,
         py: Python<'_>,
-        permit: Permit,
+        mut permit: Permit,
         request: &Bound<'_, PyRequest>,
         event_loop: Option<&Arc<LoopCore>>,
         may_block: bool,
     ) -> PyResult<Begun> {
         static NUMBER: AtomicU64 = AtomicU64::new(1);
+        let number = NUMBER.fetch_add(1, Ordering::Relaxed);
+        let finishing = match &self.on_finish {
+            Some(on_finish) => {
+                super::threads::threads().ensure(py)?;
+                let finishing = Finishing::new(on_finish, number, request, copy_context(py)?);
+                permit.is_seen_by(finishing.clone());
+                Some(finishing)
+            }
+            None => None,
+        };
+        self.begin_numbered(py, number, permit, request, event_loop, may_block, finishing.clone()).inspect_err(
+            |error| {
+                if let Some(finishing) = finishing {
+                    finishing.failed(Failure::Python(error.clone_ref(py)));
+                }
+            },
+        )
+    }
+
+    #[allow(clippy::too_many_arguments)]
+    fn begin_numbered(
+        &self,
+        py: Python<'_>,
+        number: u64,
+        permit: Permit,
+        request: &Bound<'_, PyRequest>,
+        event_loop: Option<&Arc<LoopCore>>,
+        may_block: bool,
+        finishing: Option<Arc<Finishing>>,
+    ) -> PyResult<Begun> {
         let request = request.get();
-        let context = if self.needs_loop(request) { copy_context(py)? } else { py.None().into_bound(py) };
+        let context = match self.needs_loop(request) {
+            true => self.context(py, number)?,
+            false => py.None().into_bound(py),
+        };
         let upstream = self.upstream(py, event_loop, &context)?;
         let (request, feed) = request.to_guest(py, event_loop, &context)?;
         let exchange = py.detach(|| {
@@ -77,14 +112,16 @@ impl PyApp {
             Ok::<_, Error>((exchange, done))
         });
         let (mut exchange, done) = exchange.map_err(|error| to_py(py, &error))?;
-        let number = NUMBER.fetch_add(1, Ordering::Relaxed);
-        let output = GuestOutput::new(self.sinks.clone(), exchange.owner().stdio().clone(), number);
+        if let Some(finishing) = &finishing {
+            finishing.began(exchange.owner().observe());
+        }
+        let output = GuestOutput::new(self.sinks.clone_ref(py), exchange.owner().stdio().clone(), number);
         if !done {
             super::threads::threads().ensure(py)?;
-            output.go_live();
+            output.go_live(copy_context(py)?);
             exchange.hand_over().map_err(|error| to_py(py, &error))?;
         }
-        Ok(Begun { exchange, number, output })
+        Ok(Begun { exchange, number, output, finishing })
     }
 
     fn upstream(
@@ -100,6 +137,15 @@ impl PyApp {
         outgoing.upstream(py, event_loop, context).map(Some)
     }
 
+    /// A copy of the caller's context for code that takes part in an exchange, which names that in log records.
+    fn context<'py>(&self, py: Python<'py>, number: u64) -> PyResult<Bound<'py, PyAny>> {
+        let context = copy_context(py)?;
+        let sinks = self.sinks.get();
+        let take_part = py.import(intern!(py, "wasgi._bridge"))?.getattr(intern!(py, "take_part"))?;
+        context.call_method1(intern!(py, "run"), (take_part, &sinks.component, &sinks.app, number))?;
+        Ok(context)
+    }
+
     /// Whether an exchange may need the caller's event loop and context: Python code takes part in it.
     fn needs_loop(&self, request: &PyRequest) -> bool {
         self.outgoing.as_ref().is_some_and(Outgoing::is_python) || request.body().is_python()
@@ -108,14 +154,35 @@ impl PyApp {
 
 impl Begun {
     fn answer(self, py: Python<'_>, outcome: Outcome) -> PyResult<PyResponse> {
-        match outcome {
-            Ok(response) => Ok(PyResponse::from_guest(response, self.number, self.output)),
-            Err(error) => Err(to_py(py, &error)),
-        }
+        let exception = match outcome {
+            Ok(response) => {
+                if let Some(finishing) = self.finishing {
+                    finishing.answered(response.status().as_u16());
+                }
+                return Ok(PyResponse::from_guest(response, self.number, self.output));
+            }
+            Err(ref error @ Error::Caller(_)) => {
+                let exception = to_py(py, error);
+                if let Some(finishing) = self.finishing {
+                    finishing.failed(Failure::Python(exception.clone_ref(py)));
+                }
+                return Err(exception);
+            }
+            Err(error) => {
+                let exception = to_py(py, &error);
+                if let Some(finishing) = self.finishing {
+                    finishing.failed(Failure::Core(error));
+                }
+                exception
+            }
+        };
+        exception.value(py).setattr(intern!(py, "exchange"), self.number)?;
+        Err(exception)
     }
 }
 
-fn copy_context(py: Python<'_>) -> PyResult<Bound<'_, PyAny>> {
+/// A copy of the context of whoever asks.
+pub(super) fn copy_context(py: Python<'_>) -> PyResult<Bound<'_, PyAny>> {
     static COPY: PyOnceLock<Py<PyAny>> = PyOnceLock::new();
     COPY.get_or_try_init(py, || py.import("contextvars")?.getattr(intern!(py, "copy_context")).map(Bound::unbind))?
         .bind(py)
@@ -138,6 +205,7 @@ pub(super) enum Handle {
     Answered {
         begun: Begun,
         outcome: Box<Outcome>,
+        lines: Until,
     },
     Done,
 }
@@ -176,19 +244,23 @@ impl Handle {
                     }
                 },
                 Self::Begun(mut begun) => match begun.exchange.poll_head(cx) {
-                    Poll::Ready(outcome) => Self::Answered { begun, outcome: Box::new(outcome) },
+                    Poll::Ready(outcome) => {
+                        Self::Answered { begun, outcome: Box::new(outcome), lines: Until::default() }
+                    }
                     Poll::Pending => {
                         *self = Self::Begun(begun);
                         return Ok(None);
                     }
                 },
-                Self::Answered { begun, outcome } => match begun.output.poll_deliver(py, cx) {
-                    Poll::Ready(()) => return begun.answer(py, *outcome).map(Some),
-                    Poll::Pending => {
-                        *self = Self::Answered { begun, outcome };
-                        return Ok(None);
+                Self::Answered { begun, outcome, mut lines } => {
+                    match begun.output.poll_delivered(py, cx, &mut lines)? {
+                        Poll::Ready(()) => return begun.answer(py, *outcome).map(Some),
+                        Poll::Pending => {
+                            *self = Self::Answered { begun, outcome, lines };
+                            return Ok(None);
+                        }
                     }
-                },
+                }
                 Self::Done => return Ok(None),
             }
         }

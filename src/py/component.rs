@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 use std::sync::Arc;
 
-use pyo3::exceptions::{PyOSError, PyTypeError};
+use pyo3::exceptions::{PyOSError, PyTypeError, PyValueError};
 use pyo3::prelude::*;
 use pyo3::types::{PyBytes, PyString, PyTuple};
 
@@ -25,12 +25,26 @@ enum Source {
 /// Reads a file without the GIL; a failure is the `OSError` that `open` would raise.
 fn read_file(py: Python<'_>, path: &PathBuf) -> PyResult<Vec<u8>> {
     py.detach(|| std::fs::read(path)).map_err(|error| {
-        let number = error.raw_os_error().unwrap_or(0);
+        let Some(number) = error.raw_os_error() else {
+            // a path with a null byte, which no system has been asked for
+            return match error.kind() {
+                std::io::ErrorKind::InvalidInput => PyValueError::new_err(error.to_string()),
+                _ => PyOSError::new_err(error.to_string()),
+            };
+        };
         match py.import("os").and_then(|os| os.call_method1("strerror", (number,))) {
             Ok(text) => PyOSError::new_err((number, text.unbind(), path.clone().into_os_string())),
             Err(failure) => failure,
         }
     })
+}
+
+/// A path as Python has it. What its `__fspath__` raises is told as it is.
+pub fn path_of(given: &Bound<'_, PyAny>, wrong: impl FnOnce() -> String) -> PyResult<PathBuf> {
+    if !given.is_instance_of::<PyString>() && !given.hasattr("__fspath__")? {
+        return Err(PyTypeError::new_err(wrong()));
+    }
+    given.extract()
 }
 
 /// Tells the log what was worth telling about the set-up of this process.
@@ -52,9 +66,9 @@ impl PyComponent {
             tell_notes(py)?;
             return Ok(Self { component, source: Source::Bytes(PyBytes::new(py, &bytes).unbind()) });
         }
-        let path: PathBuf = source.extract().map_err(|_| {
+        let path = path_of(source, || {
             let kind = source.get_type().name().map_or_else(|_| "that".to_owned(), |name| name.to_string());
-            PyTypeError::new_err(format!("a component is loaded from a path or from bytes, not from {kind}"))
+            format!("a component is loaded from a path or from bytes, not from {kind}")
         })?;
         let bytes = read_file(py, &path)?;
         let component = py.detach(|| Component::new(&bytes)).map_err(|error| {

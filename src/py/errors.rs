@@ -4,7 +4,7 @@ use std::sync::{Arc, Mutex};
 
 use pyo3::prelude::*;
 use pyo3::sync::PyOnceLock;
-use pyo3::types::{PyDict, PyModule};
+use pyo3::types::{PyDict, PyModule, PyString};
 
 use super::lock;
 use crate::code::{ErrorCode, NAMES, Payload};
@@ -93,6 +93,17 @@ fn try_to_py(py: Python<'_>, error: &Error) -> PyResult<PyErr> {
     make(py, class, error.to_string(), &attributes)
 }
 
+/// For somebody who looks on: a caller's own exception stays the caller's to have.
+pub fn seen_from_aside(py: Python<'_>, error: &Error) -> PyErr {
+    if let Error::Caller(own) = error
+        && let Some(own) = own.downcast_ref::<CallersException>()
+        && let Some(exception) = &*lock(&own.exception)
+    {
+        return exception.clone_ref(py);
+    }
+    to_py(py, error)
+}
+
 /// What a caller's own code has raised, on its way back to the caller. It is handed out once and not kept: its traceback
 /// refers to frames, these to the response that was being read, and a response to how its exchange ended, a cycle that no
 /// garbage collection would find.
@@ -170,26 +181,29 @@ fn read_code(exception: &Bound<'_, PyAny>) -> PyResult<ErrorCode> {
     let payload = if has("size")? {
         Payload::Size(exception.getattr("size")?.extract()?)
     } else if has("detail")? {
-        Payload::Text(exception.getattr("detail")?.extract()?)
+        Payload::Text(text_of(exception, "detail")?)
     } else if has("rcode")? {
-        Payload::Dns {
-            rcode: exception.getattr("rcode")?.extract()?,
-            info_code: exception.getattr("info_code")?.extract()?,
-        }
+        Payload::Dns { rcode: text_of(exception, "rcode")?, info_code: exception.getattr("info_code")?.extract()? }
     } else if has("alert_id")? {
         Payload::Tls {
             alert_id: exception.getattr("alert_id")?.extract()?,
-            alert_message: exception.getattr("alert_message")?.extract()?,
+            alert_message: text_of(exception, "alert_message")?,
         }
     } else if has("field_name")? {
         Payload::Field {
-            field_name: exception.getattr("field_name")?.extract()?,
+            field_name: text_of(exception, "field_name")?,
             field_size: exception.getattr("field_size")?.extract()?,
         }
     } else {
         Payload::None
     };
     Ok(ErrorCode { name, payload })
+}
+
+/// What is no Unicode (an operating system's bytes, as Python keeps them in a text) is replaced: a guest has UTF-8.
+fn text_of(exception: &Bound<'_, PyAny>, name: &str) -> PyResult<Option<String>> {
+    let text: Option<Bound<'_, PyString>> = exception.getattr(name)?.extract()?;
+    Ok(text.map(|text| text.to_string_lossy().into_owned()))
 }
 
 /// An exception of this package by its class's name.

@@ -17,7 +17,7 @@ use super::errors::to_py;
 use super::loops::LoopCore;
 use super::request::PyRequest;
 use super::response::PyResponse;
-use super::stdio::{GuestOutput, Sink, Sinks};
+use super::stdio::{Flushed, GuestOutput, Sinks};
 use crate::asked::Asked;
 use crate::network::{Network, Options};
 use crate::pattern::Pattern;
@@ -220,8 +220,13 @@ impl PyNetwork {
 
 /// A request of Python's own. It is sent when it is awaited.
 enum Asking {
-    New { network: Py<PyNetwork>, request: Py<PyRequest> },
+    New {
+        network: Py<PyNetwork>,
+        request: Py<PyRequest>,
+    },
     Sent(Asked, Arc<GuestOutput>),
+    /// What the log is told of it is on its way.
+    Answered(Flushed<Answered>),
     Done,
 }
 
@@ -238,8 +243,7 @@ impl Asking {
         if let Some(feed) = feed {
             feed.belongs_to(asked.owner().stopper());
         }
-        let sinks = Sinks { stdout: Sink::Logger, stderr: Sink::Logger, component: String::new() };
-        let output = GuestOutput::new(Arc::new(sinks), asked.notes().clone(), 0);
+        let output = GuestOutput::new(Sinks::of_no_app(py)?, asked.notes().clone(), 0);
         Ok(Self::Sent(asked, output))
     }
 }
@@ -252,13 +256,26 @@ impl Operation for Asking {
                 Err(error) => return Poll::Ready(Err(error)),
             };
         }
-        let Self::Sent(asked, output) = self else { return Poll::Pending };
-        let answered = std::task::ready!(asked.poll(cx));
-        output.try_deliver(py);
+        if let Self::Sent(asked, output) = self {
+            let answered = match std::task::ready!(asked.poll(cx)) {
+                Ok(response) => Py::new(py, PyResponse::from_upstream(response)).map(Py::into_any),
+                Err(error) => Err(to_py(py, &error)),
+            };
+            let output = output.clone();
+            *self = Self::Answered(Flushed::new(Answered(Some(answered)), Some(output)));
+        }
+        let Self::Answered(answered) = self else { return Poll::Pending };
+        let answered = std::task::ready!(answered.poll(py, cx));
         *self = Self::Done;
-        Poll::Ready(match answered {
-            Ok(response) => Py::new(py, PyResponse::from_upstream(response)).map(Py::into_any),
-            Err(error) => Err(to_py(py, &error)),
-        })
+        Poll::Ready(answered)
+    }
+}
+
+/// What is known already.
+struct Answered(Option<PyResult<Py<PyAny>>>);
+
+impl Operation for Answered {
+    fn poll(&mut self, py: Python<'_>, _: &mut Context<'_>) -> Poll<PyResult<Py<PyAny>>> {
+        Poll::Ready(self.0.take().unwrap_or_else(|| Ok(py.None())))
     }
 }

@@ -201,7 +201,7 @@ fn take_ready(py: Python<'_>, body: &PyBody, content: &Mutex<Content>) -> Option
         taken
     };
     if let Some(output) = body.output() {
-        output.try_deliver(py);
+        output.show(py);
     }
     Some((PyBytes::new(py, &chunk).unbind(), ended))
 }

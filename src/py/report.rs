@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 use std::task::{Context, Poll, ready};
+use std::time::Instant;
 
 use pyo3::prelude::*;
 
@@ -25,6 +26,12 @@ pub struct PyReport {
 }
 
 impl PyReport {
+    /// Of an exchange that came to nothing before its guest was made.
+    pub fn of_nothing(exchange: u64, begun: Instant) -> Self {
+        let duration = begun.elapsed().as_secs_f64();
+        Self { exchange, duration, memory: 0, outgoing: 0, reused: 0, fuel: None, running: false }
+    }
+
     pub fn of(exchange: u64, owner: &Owner) -> Self {
         let report = owner.report();
         Self {

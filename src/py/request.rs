@@ -17,6 +17,7 @@ use super::message::{json, text, trailers, with_length};
 use super::reading::Chunks;
 use super::world::pause;
 use crate::body::GuestBody;
+use crate::normal;
 use crate::outgoing::Timeouts;
 use crate::pace::Pace;
 
@@ -88,7 +89,15 @@ impl PyRequest {
         self.timeouts
     }
 
-    pub fn verb(&self) -> &Method {
+    /// Its URL. One for `*` has an empty path (RFC 9112, 3.3).
+    fn written(&self) -> String {
+        match self.uri.path() {
+            "*" => format!("{}://{}", self.scheme(), self.authority()),
+            _ => self.uri.to_string(),
+        }
+    }
+
+    pub fn http_method(&self) -> &Method {
         &self.method
     }
 
@@ -117,6 +126,13 @@ impl PyRequest {
 
 fn parse_url(url: &str) -> PyResult<Uri> {
     crate::url::parse(url).map_err(|why| PyValueError::new_err(format!("invalid URL: {why}: {url:?}")))
+}
+
+/// A URL in the form in which URLs are compared, or what is none as it is. `glob`: it is a pattern, with `*` for any characters.
+#[pyfunction]
+#[pyo3(signature = (url, *, glob=false))]
+pub fn _normal_url(url: &str, glob: bool) -> String {
+    if glob { normal::glob(url) } else { normal::url(url).unwrap_or_else(|| url.to_owned()) }
 }
 
 #[pymethods]
@@ -150,7 +166,7 @@ impl PyRequest {
 
     #[getter]
     fn url(&self) -> String {
-        self.uri.to_string()
+        self.written()
     }
 
     #[getter]
@@ -186,6 +202,18 @@ impl PyRequest {
     /// Whoever answers it has done with its body: a guest that still writes it can finish.
     fn _discard_rest(&self) {
         self.body.discard_rest();
+    }
+
+    /// The host and the port that it is for; an address of IPv6 without brackets.
+    fn _address(&self) -> (&str, u16) {
+        let (host, port) = crate::url::split(self.authority()).unwrap_or_default();
+        let host = host.trim_start_matches('[').trim_end_matches(']');
+        (host, port.or_else(|| crate::url::implied_port(self.scheme())).unwrap_or_default())
+    }
+
+    /// The path with the query.
+    fn _target(&self) -> &str {
+        self.uri.path_and_query().map_or("/", |target| target.as_str())
     }
 
     /// Is sent for another one: in its time.
@@ -242,7 +270,7 @@ impl PyRequest {
     }
 
     fn __repr__(&self, py: Python<'_>) -> PyResult<String> {
-        Ok(format!("<wasgi.Request {} {}>", self.method, PyString::new(py, &self.uri.to_string()).repr()?))
+        Ok(format!("<wasgi.Request {} {}>", self.method, PyString::new(py, &self.written()).repr()?))
     }
 
     fn __traverse__(&self, visit: pyo3::PyVisit<'_>) -> Result<(), pyo3::PyTraverseError> {

@@ -47,6 +47,9 @@ pub fn _request_of_server(
         served.add(&Octets::of(&name)?, &Octets::of(&value)?).map_err(|wrong| refused(py, wrong))?;
     }
     let (mut fields, host) = served.finish();
+    if authority.is_some_and(<[u8]>::is_empty) {
+        return Err(PyValueError::new_err("invalid URL: it has no host"));
+    }
     let authority = match authority.or(host.as_ref().map(HeaderValue::as_bytes)) {
         Some(host) if !host.is_empty() => std::str::from_utf8(host)
             .map_err(|_| PyValueError::new_err("invalid URL: its host is not ASCII"))?
@@ -69,7 +72,7 @@ pub fn _request_of_server(
             add("x-forwarded-for", client.as_bytes())?;
         }
         add("x-forwarded-proto", scheme.as_bytes())?;
-        add("x-forwarded-host", authority.as_bytes())?;
+        add("x-forwarded-host", uri.authority().map_or("", |authority| authority.as_str()).as_bytes())?;
     }
     let method = Method::from_bytes(method.as_bytes())
         .map_err(|_| PyValueError::new_err(format!("invalid method: {method:?}")))?;

@@ -13,6 +13,7 @@ use crate::stats::Stats;
 struct Live {
     calls: AtomicU64,
     feeds: AtomicU64,
+    dropped: AtomicU64,
 }
 
 static LIVE: PerProcess<Live> = PerProcess::new();
@@ -20,6 +21,11 @@ static LIVE: PerProcess<Live> = PerProcess::new();
 /// In a forked child.
 pub fn forget() {
     LIVE.forget();
+}
+
+/// An exchange that `on_finish` was not told of, because too many waited for it.
+pub fn dropped_exchange() {
+    LIVE.get(Live::default).dropped.fetch_add(1, Ordering::Relaxed);
 }
 
 /// Counted while it lives.
@@ -62,6 +68,7 @@ pub struct PyStats {
     stacks: u64,
     memory: u64,
     threads: u64,
+    dropped: u64,
     outcomes: Py<PyDict>,
 }
 
@@ -70,7 +77,7 @@ impl PyStats {
     fn __repr__(&self, py: Python<'_>) -> PyResult<String> {
         Ok(format!(
             "Stats(exchanges={}, queued={}, outgoing={}, calls={}, feeds={}, idle={}, tasks={}, slots={}, memories={}, stacks={}, \
-             memory={}, threads={}, outcomes={})",
+             memory={}, threads={}, dropped={}, outcomes={})",
             self.exchanges,
             self.queued,
             self.outgoing,
@@ -83,6 +90,7 @@ impl PyStats {
             self.stacks,
             self.memory,
             self.threads,
+            self.dropped,
             self.outcomes.bind(py).repr()?
         ))
     }
@@ -110,6 +118,7 @@ pub fn stats(py: Python<'_>) -> PyResult<PyStats> {
         stacks: core.stacks,
         memory: core.memory,
         threads: core.threads + (super::threads::count() + super::loops::own_threads()) as u64,
+        dropped: count(|live| &live.dropped),
         outcomes: outcomes.unbind(),
     })
 }

@@ -1,18 +1,24 @@
 //! Where a guest's lines go: a logger, a callable or a file of the caller's.
 
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 use std::task::{Context, Poll, Waker};
 use std::thread::ThreadId;
 
-use pyo3::exceptions::PyTypeError;
+use pyo3::exceptions::{PyException, PyTypeError};
 use pyo3::intern;
 use pyo3::prelude::*;
+use pyo3::sync::PyOnceLock;
+use pyo3::types::PyTuple;
 
 use super::awaitable::Operation;
-use super::bridge::{Job, Lane};
+use super::bridge::is_too_late;
+use super::calling::copy_context;
 use super::lock;
-use crate::stdio::{Stdio, Stream};
+use super::loops::LoopCore;
+use super::serial::{Serial, Turn};
+use crate::process::PerFork;
+use crate::stdio::{Line, Stdio, Stream};
 
 /// Where one of the two streams goes.
 pub enum Sink {
@@ -23,11 +29,18 @@ pub enum Sink {
 
 impl Sink {
     fn given(name: &str, sink: Option<Bound<'_, PyAny>>) -> PyResult<Self> {
+        let Some(sink) = sink else { return Ok(Self::Logger) };
+        let write = sink.getattr_opt("write")?;
+        let bridge = sink.py().import("wasgi._bridge")?;
+        if bridge.call_method1("is_async", (write.as_ref().unwrap_or(&sink),))?.is_truthy()? {
+            return Err(PyTypeError::new_err(format!(
+                "`{name}` must not be a coroutine function: it runs on a thread"
+            )));
+        }
         Ok(match sink {
-            None => Self::Logger,
-            Some(sink) if sink.hasattr("write")? => Self::File(sink.unbind()),
-            Some(sink) if sink.is_callable() => Self::Callable(sink.unbind()),
-            Some(sink) => {
+            sink if write.is_some() => Self::File(sink.unbind()),
+            sink if sink.is_callable() => Self::Callable(sink.unbind()),
+            sink => {
                 return Err(PyTypeError::new_err(format!(
                     "`{name}` must be None, a callable or a file, not {}",
                     sink.get_type().name()?
@@ -44,147 +57,295 @@ impl Sink {
     }
 }
 
-/// The sinks of an app.
+/// The sinks of an app. A class of its own, which whoever may call them refers to: the collector sees each reference.
+#[pyclass(module = "wasgi._wasgi", frozen)]
 pub struct Sinks {
-    pub stdout: Sink,
-    pub stderr: Sink,
+    stdout: Sink,
+    stderr: Sink,
     /// Names the component in log records.
     pub component: String,
+    /// Names the app in log records.
+    pub app: String,
+    lane: PerFork<Serial<Lines>>,
 }
 
 impl Sinks {
     pub fn given(
+        py: Python<'_>,
         stdout: Option<Bound<'_, PyAny>>,
         stderr: Option<Bound<'_, PyAny>>,
         component: String,
-    ) -> PyResult<Arc<Self>> {
+    ) -> PyResult<Py<Self>> {
+        static NUMBER: AtomicU64 = AtomicU64::new(1);
         let (stdout, stderr) = (Sink::given("stdout", stdout)?, Sink::given("stderr", stderr)?);
-        Ok(Arc::new(Self { stdout, stderr, component }))
+        let app = format!("{component}#{}", NUMBER.fetch_add(1, Ordering::Relaxed));
+        Py::new(py, Self { stdout, stderr, component, app, lane: PerFork::default() })
+    }
+
+    /// For requests that no app's guest makes.
+    pub fn of_no_app(py: Python<'_>) -> PyResult<Py<Self>> {
+        static LOGGER: PyOnceLock<Py<Sinks>> = PyOnceLock::new();
+        let make = || {
+            let (stdout, stderr, lane) = (Sink::Logger, Sink::Logger, PerFork::default());
+            Py::new(py, Self { stdout, stderr, component: String::new(), app: String::new(), lane })
+        };
+        Ok(LOGGER.get_or_try_init(py, make)?.clone_ref(py))
+    }
+
+    /// Those exchanges whose lines wait for a thread of ours: each is there once at the most.
+    fn lane(&self) -> Arc<Serial<Lines>> {
+        self.lane.get(|| Serial::new(usize::MAX))
     }
 }
 
-/// The output of one exchange on its way to the sinks: in order, by one thread at a time.
+#[pymethods]
+impl Sinks {
+    fn __traverse__(&self, visit: pyo3::PyVisit<'_>) -> Result<(), pyo3::PyTraverseError> {
+        for sink in [&self.stdout, &self.stderr] {
+            if let Some(object) = sink.object() {
+                visit.call(object)?;
+            }
+        }
+        Ok(())
+    }
+}
+
+/// How many lines are taken at once: whoever waits for one of them does not wait for many others.
+const BATCH: usize = 64;
+
+/// The output of one exchange on its way to the sinks: in order, by one thread at a time, and never on a thread that runs an event
+/// loop, which a slow sink would hold up.
 pub struct GuestOutput {
-    sinks: Arc<Sinks>,
+    sinks: Py<Sinks>,
     stdio: Arc<Stdio>,
     exchange: u64,
     delivering: Mutex<Delivering>,
-    /// Whether a thread is asked to deliver already: a guest that prints a lot is one job, not one for each write.
+    /// Whether a thread is asked to deliver already: a guest that prints a lot is one turn, not one for each write.
     asked: AtomicBool,
 }
 
 #[derive(Default)]
 struct Delivering {
     by: Option<ThreadId>,
-    waiting: Vec<Waker>,
+    /// How many lines have been delivered.
+    lines: u64,
+    waiting: Vec<(u64, Waker)>,
+}
+
+impl Delivering {
+    /// Those who wait for what has been delivered; all, where nobody delivers any more.
+    fn take_waiting(&mut self) -> Vec<Waker> {
+        let (lines, all) = (self.lines, self.by.is_none());
+        self.waiting.extract_if(.., |(until, _)| all || *until <= lines).map(|(_, waker)| waker).collect()
+    }
+}
+
+/// Up to which line somebody waits: those that there were when he came.
+#[derive(Default)]
+pub struct Until(Option<u64>);
+
+/// Lines of one exchange, for a thread of ours; in a copy of the context of whoever has called.
+pub struct Lines {
+    output: Arc<GuestOutput>,
+    context: Option<Arc<Py<PyAny>>>,
+}
+
+impl Turn for Lines {
+    fn run(self, py: Python<'_>) {
+        let Self { output, context } = self;
+        output.asked.store(false, Ordering::SeqCst);
+        let context = context.map(|context| context.bind(py).call_method0(intern!(py, "copy")));
+        let delivered = context.transpose().and_then(|context| output.deliver_here(py, context.as_ref(), u64::MAX));
+        if let Err(error) = delivered {
+            error.write_unraisable(py, None);
+        }
+    }
 }
 
 impl GuestOutput {
-    pub fn new(sinks: Arc<Sinks>, stdio: Arc<Stdio>, exchange: u64) -> Arc<Self> {
+    pub fn new(sinks: Py<Sinks>, stdio: Arc<Stdio>, exchange: u64) -> Arc<Self> {
         Arc::new(Self { sinks, stdio, exchange, delivering: Mutex::default(), asked: AtomicBool::new(false) })
     }
 
     /// From now on lines are delivered as they come, by a thread of ours; also those that come when the response is gone.
-    /// The end of the guest takes the bell off again ([`Stdio::finish`]), and with it this cycle of references apart.
-    pub fn go_live(self: &Arc<Self>) {
-        let this = self.clone();
-        self.stdio.set_bell(Box::new(move || {
-            if !this.asked.swap(true, Ordering::SeqCst) {
-                Lane::Threads.submit(Job::Lines(this.clone()));
+    /// The end of the guest takes the bell off again ([`Stdio::finish`]), and with it this cycle of references apart, and the context.
+    pub fn go_live(self: &Arc<Self>, context: Bound<'_, PyAny>) {
+        let (this, context) = (self.clone(), Arc::new(context.unbind()));
+        self.stdio.set_bell(Box::new(move || this.ask(|| Some(context.clone()))));
+    }
+
+    /// Has a thread of ours deliver what there is.
+    fn ask(self: &Arc<Self>, context: impl FnOnce() -> Option<Arc<Py<PyAny>>>) {
+        if !self.asked.swap(true, Ordering::SeqCst) {
+            self.sinks.get().lane().submit(Lines { output: self.clone(), context: context() });
+        }
+    }
+
+    /// The same, of a thread of Python's.
+    fn ask_of(self: &Arc<Self>, py: Python<'_>) -> PyResult<()> {
+        super::threads::threads().ensure(py)?;
+        self.ask(|| copy_context(py).ok().map(|context| Arc::new(context.unbind())));
+        Ok(())
+    }
+
+    /// Ready when all that was there at first has been delivered. For a thread that runs an event loop: another one does it.
+    pub fn poll_delivered(
+        self: &Arc<Self>,
+        py: Python<'_>,
+        cx: &mut Context<'_>,
+        until: &mut Until,
+    ) -> Poll<PyResult<()>> {
+        let until = *until.0.get_or_insert_with(|| self.stdio.lines());
+        {
+            let mut delivering = lock(&self.delivering);
+            if delivering.lines >= until || delivering.by == Some(std::thread::current().id()) || is_too_late() {
+                return Poll::Ready(Ok(()));
             }
-        }));
+            if !delivering.waiting.iter().any(|(_, known)| known.will_wake(cx.waker())) {
+                delivering.waiting.push((until, cx.waker().clone()));
+            }
+        }
+        if self.sinks.get().lane().is_here() {
+            // a sink that has called its own app: the thread that would deliver is this one
+            return Poll::Ready(self.deliver_here(py, None, until));
+        }
+        if let Err(error) = self.ask_of(py) {
+            return Poll::Ready(Err(error));
+        }
+        Poll::Pending
     }
 
-    /// The job. If somebody delivers already, these lines are delivered with the others.
-    pub fn turn(&self, py: Python<'_>) {
-        self.asked.store(false, Ordering::SeqCst);
-        self.try_deliver(py);
-    }
-
-    /// Delivers what there is, unless another thread is about it.
-    pub fn try_deliver(&self, py: Python<'_>) {
-        let _ = self.poll_deliver(py, &mut Context::from_waker(Waker::noop()));
-    }
-
-    /// Delivers what there is. Ready when all that was there before has been delivered, by whomever.
-    pub fn poll_deliver(&self, py: Python<'_>, cx: &mut Context<'_>) -> Poll<()> {
-        let me = std::thread::current().id();
+    /// Delivers what there is, unless another thread is about it, until there is nothing more, or so many lines have been.
+    fn deliver_here(&self, py: Python<'_>, context: Option<&Bound<'_, PyAny>>, until: u64) -> PyResult<()> {
         // a line that comes while the last one is delivered rang its bell for nothing: so look again
-        while std::task::ready!(self.begin(me, cx)) {
-            loop {
-                let lines = self.stdio.take();
+        while self.begin() {
+            let mut result = Ok(());
+            while result.is_ok() && lock(&self.delivering).lines < until {
+                let lines = self.stdio.take(BATCH);
                 if lines.is_empty() {
                     break;
                 }
+                let number = lines.len() as u64;
                 for line in lines {
-                    if super::bridge::is_too_late() {
+                    if is_too_late() {
                         continue; // the process exits, and this sink is slower than its guest
                     }
-                    let sink = match line.stream {
-                        Stream::Stdout => &self.sinks.stdout,
-                        Stream::Stderr => &self.sinks.stderr,
-                        Stream::Host => &Sink::Logger,
-                    };
-                    if let Err(error) = self.write(py, sink, line.stream, &line.text) {
-                        error.write_unraisable(py, sink.object().map(|object| object.bind(py)));
+                    if let Err(error) = self.write(py, &line, context) {
+                        match error.is_instance_of::<PyException>(py) {
+                            true => {
+                                let sink = self.sink(line.stream).object();
+                                error.write_unraisable(py, sink.map(|object| object.bind(py)));
+                            }
+                            // Ctrl-C, say: the caller's
+                            false => result = Err(error),
+                        }
                     }
                 }
+                let waiting = {
+                    let mut delivering = lock(&self.delivering);
+                    delivering.lines += number;
+                    delivering.take_waiting()
+                };
+                waiting.into_iter().for_each(Waker::wake);
             }
-            let waiting = {
+            let (waiting, lines) = {
                 let mut delivering = lock(&self.delivering);
                 delivering.by = None;
-                std::mem::take(&mut delivering.waiting)
+                (delivering.take_waiting(), delivering.lines)
             };
-            for waker in waiting {
-                waker.wake();
-            }
-        }
-        Poll::Ready(())
-    }
-
-    /// Whether there is something for this thread to deliver; pending if another one is about it.
-    fn begin(&self, me: ThreadId, cx: &mut Context<'_>) -> Poll<bool> {
-        let mut delivering = lock(&self.delivering);
-        match delivering.by {
-            Some(by) if by == me => Poll::Ready(false), // a sink that reads the same response
-            Some(_) => {
-                delivering.waiting.push(cx.waker().clone());
-                Poll::Pending
-            }
-            None if self.stdio.is_empty() => Poll::Ready(false),
-            None => {
-                delivering.by = Some(me);
-                Poll::Ready(true)
-            }
-        }
-    }
-
-    /// Delivers what there is, or waits until it has been delivered. Signals interrupt the wait.
-    pub fn deliver(&self, py: Python<'_>) -> PyResult<()> {
-        super::waiting::block_on_python(py, |py, cx| self.poll_deliver(py, cx))
-    }
-
-    fn write(&self, py: Python<'_>, sink: &Sink, stream: Stream, text: &str) -> PyResult<()> {
-        let bridge = py.import(intern!(py, "wasgi._bridge"))?;
-        let stream = match stream {
-            Stream::Stdout => intern!(py, "stdout"),
-            Stream::Stderr => intern!(py, "stderr"),
-            Stream::Host => intern!(py, "host"),
-        };
-        match sink {
-            Sink::Logger => {
-                bridge.call_method1(intern!(py, "log_line"), (text, stream, &self.sinks.component, self.exchange))?;
-            }
-            Sink::Callable(callable) => {
-                let line = bridge.getattr(intern!(py, "Line"))?.call1((text, stream, self.exchange))?;
-                callable.call1(py, (line,))?;
-            }
-            Sink::File(file) => {
-                file.call_method1(py, intern!(py, "write"), (format!("{text}\n"),))?;
+            waiting.into_iter().for_each(Waker::wake);
+            result?;
+            if lines >= until {
+                break;
             }
         }
         Ok(())
     }
+
+    /// Whether there is something for this thread to deliver.
+    fn begin(&self) -> bool {
+        let mut delivering = lock(&self.delivering);
+        if delivering.by.is_some() || self.stdio.is_empty() {
+            return false;
+        }
+        delivering.by = Some(std::thread::current().id());
+        true
+    }
+
+    /// Delivers what there is, or waits until it has been delivered. Signals interrupt the wait.
+    pub fn deliver(self: &Arc<Self>, py: Python<'_>) -> PyResult<()> {
+        let mut until = Until(Some(self.stdio.lines()));
+        let most = until.0.unwrap_or_default();
+        if lock(&self.delivering).lines >= most {
+            return Ok(());
+        }
+        if !runs_a_loop(py) {
+            self.deliver_here(py, None, most)?;
+            if !self.stdio.is_empty() {
+                self.ask_of(py)?; // what has come meanwhile is not this caller's to wait for
+            }
+        }
+        super::waiting::block_on_python(py, |py, cx| self.poll_delivered(py, cx, &mut until))?
+    }
+
+    /// Sees to it that what there is is delivered soon; at once, unless this thread runs an event loop.
+    pub fn show(self: &Arc<Self>, py: Python<'_>) {
+        if self.stdio.is_empty() {
+            return;
+        }
+        let shown = if runs_a_loop(py) { self.ask_of(py) } else { self.deliver_here(py, None, self.stdio.lines()) };
+        if let Err(error) = shown {
+            error.write_unraisable(py, None);
+        }
+    }
+
+    fn sink(&self, stream: Stream) -> &Sink {
+        match stream {
+            Stream::Stdout => &self.sinks.get().stdout,
+            Stream::Stderr => &self.sinks.get().stderr,
+            Stream::Outgoing | Stream::Host => &Sink::Logger,
+        }
+    }
+
+    fn write(&self, py: Python<'_>, line: &Line, context: Option<&Bound<'_, PyAny>>) -> PyResult<()> {
+        let bridge = py.import(intern!(py, "wasgi._bridge"))?;
+        let stream = match line.stream {
+            Stream::Stdout => intern!(py, "stdout"),
+            Stream::Stderr => intern!(py, "stderr"),
+            Stream::Outgoing => intern!(py, "outgoing"),
+            Stream::Host => intern!(py, "host"),
+        };
+        let sinks = self.sinks.get();
+        let (sink, arguments) = match self.sink(line.stream) {
+            Sink::Logger => {
+                let sink = bridge.getattr(intern!(py, "log_line"))?;
+                let (component, app) = (&sinks.component, &sinks.app);
+                (sink, (&line.text, stream, component, app, self.exchange).into_pyobject(py)?)
+            }
+            Sink::Callable(callable) => {
+                let made = bridge.getattr(intern!(py, "Line"))?.call1((&line.text, stream, self.exchange, line.cut))?;
+                (callable.bind(py).clone(), (made,).into_pyobject(py)?)
+            }
+            Sink::File(file) => {
+                let end = if line.cut { "" } else { "\n" };
+                let write = file.bind(py).getattr(intern!(py, "write"))?;
+                (write, (format!("{}{end}", line.text),).into_pyobject(py)?)
+            }
+        };
+        match context {
+            None => sink.call1(arguments)?,
+            Some(context) => {
+                let arguments: Vec<_> = std::iter::once(sink).chain(arguments.iter()).collect();
+                context.call_method1(intern!(py, "run"), PyTuple::new(py, arguments)?)?
+            }
+        };
+        Ok(())
+    }
+}
+
+/// Whether this thread runs an event loop of asyncio's.
+fn runs_a_loop(py: Python<'_>) -> bool {
+    LoopCore::running_loop(py).is_ok()
 }
 
 /// An operation whose result is given when the lines that its guest has printed until then have been delivered.
@@ -192,11 +353,12 @@ pub struct Flushed<O> {
     operation: O,
     output: Option<Arc<GuestOutput>>,
     result: Option<PyResult<Py<PyAny>>>,
+    lines: Until,
 }
 
 impl<O> Flushed<O> {
     pub fn new(operation: O, output: Option<Arc<GuestOutput>>) -> Self {
-        Self { operation, output, result: None }
+        Self { operation, output, result: None, lines: Until::default() }
     }
 }
 
@@ -206,11 +368,15 @@ impl<O: Operation> Operation for Flushed<O> {
             Some(result) => result,
             None => std::task::ready!(self.operation.poll(py, cx)),
         };
-        if let Some(output) = &self.output
-            && output.poll_deliver(py, cx).is_pending()
-        {
-            self.result = Some(result);
-            return Poll::Pending;
+        if let Some(output) = &self.output {
+            match output.poll_delivered(py, cx, &mut self.lines) {
+                Poll::Ready(Ok(())) => {}
+                Poll::Ready(Err(error)) => return Poll::Ready(Err(error)),
+                Poll::Pending => {
+                    self.result = Some(result);
+                    return Poll::Pending;
+                }
+            }
         }
         Poll::Ready(result)
     }

@@ -17,6 +17,8 @@ use wasip2::io::streams::{InputStream, OutputStream, StreamError};
 mod codes;
 mod late;
 mod servers;
+mod output;
+mod urls;
 
 struct Probe;
 wasip2::http::proxy::export!(Probe);
@@ -265,6 +267,8 @@ impl Guest for Probe {
                 Ok(response) => relay(response, out),
                 Err(code) => text(out, 502, &format!("{code:?}")),
             },
+            // sends a request whose `scheme`, `authority` and `target` are set only if they are named
+            "/ask" => urls::ask(&query, out),
             // like /fetch, but answers with the very error-code
             "/fetch-or-code" => match fetch(&query) {
                 Ok(response) => relay(response, out),
@@ -482,6 +486,8 @@ impl Guest for Probe {
                 drop(stream);
                 let _ = OutgoingBody::finish(body, None);
             }
+            "/long-line" => output::long_line(&query, out),
+            "/permits" => output::permits(out),
             _ => text(out, 404, "no such route"),
         }
     }

@@ -1,0 +1,213 @@
+//! `on_finish=`: a callable that is told of each exchange when nothing is left of its guest.
+
+use std::sync::{Arc, Mutex};
+use std::time::Instant;
+
+use pyo3::exceptions::PyTypeError;
+use pyo3::intern;
+use pyo3::prelude::*;
+use pyo3::types::PyString;
+
+use super::errors::seen_from_aside;
+use super::lock;
+use super::report::PyReport;
+use super::request::PyRequest;
+use super::serial::{Serial, Turn};
+use crate::engine::generation;
+use crate::error::Error;
+use crate::owner::Owner;
+use crate::process::PerFork;
+
+/// How many exchanges may wait for one callable; those that end meanwhile are dropped, and counted.
+const MOST_WAITING: usize = 1024;
+
+/// The callable of an app. A class of its own, which whoever may call it refers to: the collector sees each reference.
+#[pyclass(module = "wasgi._wasgi", frozen)]
+pub struct OnFinish {
+    callable: Py<PyAny>,
+    lane: PerFork<Serial<Finished>>,
+}
+
+impl OnFinish {
+    pub fn given(callable: &Bound<'_, PyAny>) -> PyResult<Py<Self>> {
+        let py = callable.py();
+        if !callable.is_callable() {
+            let kind = callable.get_type();
+            return Err(PyTypeError::new_err(format!("`on_finish` must be callable, or None, not {}", kind.name()?)));
+        }
+        let bridge = py.import(intern!(py, "wasgi._bridge"))?;
+        if bridge.call_method1(intern!(py, "is_async"), (callable,))?.is_truthy()? {
+            return Err(PyTypeError::new_err("`on_finish` must not be a coroutine function: it runs on a thread"));
+        }
+        Py::new(py, Self { callable: callable.clone().unbind(), lane: PerFork::default() })
+    }
+
+    /// Those that wait for it, in this process.
+    pub fn lane(&self) -> Arc<Serial<Finished>> {
+        self.lane.get(|| Serial::new(MOST_WAITING))
+    }
+}
+
+#[pymethods]
+impl OnFinish {
+    fn __traverse__(&self, visit: pyo3::PyVisit<'_>) -> Result<(), pyo3::PyTraverseError> {
+        visit.call(&self.callable)
+    }
+}
+
+/// Why an exchange has no answer.
+pub enum Failure {
+    /// In a core error's words.
+    Core(Error),
+    /// Raised by Python code of the caller's.
+    Python(PyErr),
+}
+
+/// What is known of an exchange.
+struct Record {
+    id: u64,
+    request: Py<PyRequest>,
+    context: Py<PyAny>,
+    begun: Instant,
+    status: Option<u16>,
+    failure: Option<Failure>,
+    owner: Option<Owner>,
+}
+
+/// Held by both sides of an exchange, the caller's until it has the head or a reason, the guest's until nothing is left of it. The
+/// one that lets go last has it told: so each exchange is told of once, however it ended.
+pub struct Finishing {
+    on_finish: Option<Py<OnFinish>>,
+    record: Mutex<Option<Record>>,
+    generation: u64,
+}
+
+impl Finishing {
+    pub fn new(
+        on_finish: &Py<OnFinish>,
+        id: u64,
+        request: &Bound<'_, PyRequest>,
+        context: Bound<'_, PyAny>,
+    ) -> Arc<Self> {
+        let record = Record {
+            id,
+            request: request.clone().unbind(),
+            context: context.unbind(),
+            begun: Instant::now(),
+            status: None,
+            failure: None,
+            owner: None,
+        };
+        Arc::new(Self {
+            on_finish: Some(on_finish.clone_ref(request.py())),
+            record: Mutex::new(Some(record)),
+            generation: generation(),
+        })
+    }
+
+    fn note(&self, note: impl FnOnce(&mut Record)) {
+        if let Some(record) = &mut *lock(&self.record) {
+            note(record);
+        }
+    }
+
+    pub fn began(&self, owner: Owner) {
+        self.note(|record| record.owner = Some(owner));
+    }
+
+    pub fn answered(&self, status: u16) {
+        self.note(|record| record.status = Some(status));
+    }
+
+    pub fn failed(&self, failure: Failure) {
+        self.note(|record| record.failure = Some(failure));
+    }
+}
+
+impl Drop for Finishing {
+    fn drop(&mut self) {
+        let (Some(on_finish), Some(record)) = (self.on_finish.take(), lock(&self.record).take()) else { return };
+        if self.generation != generation() {
+            // in a forked child: its parent tells of it
+            std::mem::forget((on_finish, record));
+            return;
+        }
+        let lane = on_finish.get().lane();
+        if !lane.submit(Finished { on_finish, record }) {
+            super::stats::dropped_exchange();
+        }
+    }
+}
+
+/// An exchange that is over.
+pub struct Finished {
+    on_finish: Py<OnFinish>,
+    record: Record,
+}
+
+impl Turn for Finished {
+    fn run(self, py: Python<'_>) {
+        let Self { on_finish, record } = self;
+        let context = record.context.clone_ref(py);
+        let told = PyExchange::of(py, record).and_then(|exchange| {
+            let bridge = py.import(intern!(py, "wasgi._bridge"))?;
+            let tell = bridge.getattr(intern!(py, "tell"))?;
+            context.call_method1(py, intern!(py, "run"), (tell, &on_finish.get().callable, exchange))
+        });
+        if let Err(error) = told {
+            error.write_unraisable(py, Some(on_finish.get().callable.bind(py)));
+        }
+    }
+}
+
+/// `wasgi.Exchange`.
+#[pyclass(name = "Exchange", module = "wasgi", frozen, get_all)]
+pub struct PyExchange {
+    id: u64,
+    method: String,
+    url: String,
+    status: Option<u16>,
+    error: Option<Py<PyAny>>,
+    report: Py<PyReport>,
+}
+
+impl PyExchange {
+    fn of(py: Python<'_>, record: Record) -> PyResult<Self> {
+        let Record { id, request, begun, status, failure, owner, .. } = record;
+        let fate = owner.as_ref().and_then(|owner| owner.fate()?.as_ref().err());
+        let error = match (&failure, fate) {
+            (Some(Failure::Python(error)), _) => Some(error.clone_ref(py)),
+            (Some(Failure::Core(error)), _) | (None, Some(error)) => Some(seen_from_aside(py, error)),
+            (None, None) => None,
+        };
+        let report = owner.map_or_else(|| PyReport::of_nothing(id, begun), |owner| PyReport::of(id, &owner));
+        let request = request.get();
+        Ok(Self {
+            id,
+            method: request.http_method().to_string(),
+            url: request.uri().to_string(),
+            status,
+            error: error.map(|error| error.into_value(py).into_any()),
+            report: Py::new(py, report)?,
+        })
+    }
+}
+
+#[pymethods]
+impl PyExchange {
+    fn __repr__(&self, py: Python<'_>) -> PyResult<String> {
+        let mut end = self.status.map_or_else(String::new, |status| format!(" {status}"));
+        if let Some(error) = &self.error {
+            end.push_str(&format!(" {}", error.bind(py).get_type().name()?));
+        }
+        let url = PyString::new(py, &self.url).repr()?;
+        Ok(format!("<wasgi.Exchange {} {} {url}{end}>", self.id, self.method))
+    }
+
+    fn __traverse__(&self, visit: pyo3::PyVisit<'_>) -> Result<(), pyo3::PyTraverseError> {
+        match &self.error {
+            Some(error) => visit.call(error),
+            None => Ok(()),
+        }
+    }
+}
