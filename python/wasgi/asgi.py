@@ -100,7 +100,7 @@ def target_of(scope: Scope, *, strip: bool) -> tuple[bytes, bytes | None, bytes 
         raw = _octets(raw)
     if b"?" in raw:
         raw = raw.partition(b"?")[0]
-    authority = None
+    authority = named = None
     if path[:1] != "/" or raw[:1] != b"/":
         raw, authority = _serving.split_target(raw)
         whole, named = _serving.split_target(path.encode())
@@ -114,7 +114,7 @@ def target_of(scope: Scope, *, strip: bool) -> tuple[bytes, bytes | None, bytes 
         # `path` without what is above it, as frameworks told it before ASGI said what it is
         target, is_below = (strip and _serving.below(root, raw, _decode)) or raw, True
     else:
-        target = quote(path, safe=_serving.IN_A_PATH).encode()
+        target, authority = quote(path, safe=_serving.IN_A_PATH).encode(), named
     if strip and root and not is_below:
         # what a proxy has taken off may stand in `root_path` only; what Starlette's mounts add is in the path, too
         for above in (root, root.removeprefix(scope.get("app_root_path") or "")):

@@ -41,11 +41,14 @@ def _target(environ: Environ, *, strip: bool) -> tuple[bytes, bytes | None]:
     script, path = (_text(environ, name).encode("latin-1") for name in ("SCRIPT_NAME", "PATH_INFO"))
     given = _text(environ, "RAW_URI") or _text(environ, "REQUEST_URI")
     raw, authority = _serving.split_target(given.partition("?")[0].encode("latin-1", "replace"))
+    named = None
     if path[:1] != b"/":
         path, named = _serving.split_target(path)
-        authority = authority or named
     whole = script + path
-    target = raw if unquote_to_bytes(raw) == (whole or b"/") else quote(whole, safe=_serving.IN_A_PATH).encode()
+    if unquote_to_bytes(raw) == (whole or b"/"):
+        target = raw
+    else:
+        target, authority = quote(whole, safe=_serving.IN_A_PATH).encode(), named
     if strip and script:
         below = _serving.below(script.rstrip(b"/"), target, unquote_to_bytes)
         target = quote(path, safe=_serving.IN_A_PATH).encode() if below is None else below
