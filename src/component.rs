@@ -1,9 +1,12 @@
 //! Loading: is it a component, which WASI does it speak, does it find here what it imports.
 
+use std::collections::HashMap;
+use std::fs::{File, TryLockError};
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
-use std::sync::{Arc, OnceLock};
-use std::time::Duration;
+use std::sync::{Arc, Mutex, OnceLock, Weak};
+use std::time::{Duration, Instant};
 
+use bytes::Bytes;
 use sha2::{Digest, Sha256};
 use wasmtime::Engine;
 use wasmtime_wasi_http::p2::bindings::ProxyPre;
@@ -11,14 +14,40 @@ use wasmtime_wasi_http::p2::bindings::ProxyPre;
 use crate::engine::{Linked, World, world};
 use crate::error::{Error, chain};
 use crate::host::Host;
-use crate::outline::{Outline, Wasi};
+use crate::outline::Outline;
+use crate::sync::lock;
 
 /// A component, compiled and linked. Immutable.
 pub struct Component {
     pub outline: Outline,
     /// SHA-256 of its binary form, in hexadecimal.
     pub digest: String,
+    /// What it was loaded from, if that was no file.
+    pub source: OnceLock<Bytes>,
     first: Slot,
+}
+
+/// The components of a process by what is in them: the same content is compiled once and held once, for as long as anybody
+/// has it. Whoever comes while it is being compiled waits for that.
+#[derive(Default)]
+pub(crate) struct Loaded(Mutex<HashMap<String, Arc<Mutex<Weak<Component>>>>>);
+
+impl Loaded {
+    fn get(&self, digest: &str, make: impl FnOnce() -> Result<Component, Error>) -> Result<Arc<Component>, Error> {
+        let entry = {
+            let mut all = lock(&self.0);
+            // one that somebody else has is being compiled, or asked for; its lock may be held for long
+            all.retain(|_, entry| Arc::strong_count(entry) > 1 || lock(entry).strong_count() > 0);
+            all.entry(digest.to_owned()).or_default().clone()
+        };
+        let mut slot = lock(&entry);
+        if let Some(component) = slot.upgrade() {
+            return Ok(component);
+        }
+        let component = Arc::new(make()?);
+        *slot = Arc::downgrade(&component);
+        Ok(component)
+    }
 }
 
 /// What one world has made of a component; a forked child adds its own, and so do guests under a limit of fuel.
@@ -111,48 +140,31 @@ impl Component {
     pub fn new(source: &[u8]) -> Result<Arc<Self>, Error> {
         let binary = crate::outline::to_binary(source)?;
         let outline = Outline::read(&binary)?;
-        match outline.wasi() {
-            Some(Wasi::P2) => {}
-            Some(Wasi::P3) => {
-                return Err(Error::UnsupportedComponent(
-                    "the component speaks WASI 0.3 (it exports `wasi:http/handler`); this version hosts 0.2; \
-                     hint: build it for `wasi:http/incoming-handler@0.2`"
-                        .into(),
-                ));
-            }
-            None => {
-                let exports = if outline.exports.is_empty() {
-                    "nothing".to_owned()
-                } else {
-                    format!("`{}`", outline.exports.join("`, `"))
-                };
-                return Err(Error::UnsupportedComponent(format!(
-                    "the component exports no HTTP handler: it exports {exports}; \
-                     hint: wasgi calls `wasi:http/incoming-handler@0.2`"
-                )));
-            }
-        }
-        let missing = outline.missing();
-        if !missing.is_empty() {
-            return Err(missing_error(missing));
-        }
+        outline.can_be_hosted()?;
         let digest = hex(&Sha256::digest(&binary));
         let world = world()?;
-        let prepared = Self::compile(world, false, &binary)?;
-        Ok(Arc::new(Self { outline, digest, first: Slot::new(world, false, prepared) }))
+        world.loaded.get(&digest, || {
+            let turn = Turn::take(world, &digest);
+            let prepared = Self::compile(world, false, &binary)?;
+            drop(turn);
+            let first = Slot::new(world, false, prepared);
+            Ok(Self { outline, digest: digest.clone(), source: OnceLock::new(), first })
+        })
     }
 
     /// Compiles it once more, for guests under a limit of fuel. `source` is what it was made from.
     pub fn prepare_for_fuel(&self, source: &[u8]) -> Result<(), Error> {
         let world = world()?;
-        if self.slots().any(|slot| slot.fuel) {
+        if self.is_prepared_for_fuel() {
             return Ok(());
         }
         let binary = crate::outline::to_binary(source)?;
         if hex(&Sha256::digest(&binary)) != self.digest {
             return Err(Error::InvalidComponent("the component has changed since it was loaded".into()));
         }
+        let turn = Turn::take(world, &self.digest);
         let prepared = Self::compile(world, true, &binary)?;
+        drop(turn);
         self.first.add(Slot::new(world, true, prepared));
         Ok(())
     }
@@ -160,6 +172,11 @@ impl Component {
     fn compile(world: &World, fuel: bool, binary: &[u8]) -> Result<Prepared, Error> {
         let make = |engine: &Engine| wasmtime::component::Component::new(engine, binary);
         prepare(world, fuel, make, |reason| refusal(reason, binary))
+    }
+
+    /// Whether it was compiled for guests under a limit of fuel.
+    pub fn is_prepared_for_fuel(&self) -> bool {
+        self.slots().any(|slot| slot.fuel)
     }
 
     fn slots(&self) -> impl Iterator<Item = &Slot> {
@@ -183,6 +200,44 @@ impl Component {
         let restore = |engine: &Engine| unsafe { wasmtime::component::Component::deserialize(engine, &code) };
         let prepared = prepare(world, fuel, restore, |reason| Error::Host(reason.to_owned()))?;
         Ok(self.first.add(Slot::new(world, fuel, prepared)))
+    }
+}
+
+/// Held by the process that compiles a component, so that those which start together do not all compile it: the others
+/// wait, and find its machine code in the cache. The lock is the system's, and goes with its holder; a holder that is
+/// stopped, or compiles for longer than [`LONGEST_TURN`], is not waited for.
+struct Turn(Option<File>);
+
+const LONGEST_TURN: Duration = Duration::from_secs(120);
+
+impl Turn {
+    fn take(world: &World, digest: &str) -> Self {
+        // one of 256 files for each component: as many as there will ever be
+        Self::wait(world.lock_file(digest.get(..2).unwrap_or("")), LONGEST_TURN)
+    }
+
+    fn wait(file: Option<File>, longest: Duration) -> Self {
+        let Some(file) = file else { return Self(None) };
+        let deadline = Instant::now() + longest;
+        let mut pause = Duration::from_millis(1);
+        loop {
+            match file.try_lock() {
+                Ok(()) => return Self(Some(file)),
+                Err(TryLockError::WouldBlock) if Instant::now() < deadline => std::thread::sleep(pause),
+                // a file system without locks, say: then each compiles for itself
+                Err(_) => return Self(None),
+            }
+            pause = (pause * 2).min(Duration::from_millis(50));
+        }
+    }
+}
+
+impl Drop for Turn {
+    fn drop(&mut self) {
+        // not by closing it alone: a child that was forked meanwhile has the same file open
+        if let Some(file) = self.0.take() {
+            let _ = file.unlock();
+        }
     }
 }
 
@@ -225,19 +280,24 @@ fn refusal(reason: &str, binary: &[u8]) -> Error {
     }
 }
 
-fn missing_error(missing: Vec<String>) -> Error {
-    let mut message = format!("the component imports what wasgi does not provide: `{}`", missing.join("`, `"));
-    let hint = if missing.iter().any(|name| name.starts_with("wasi:") && name.contains("@0.3")) {
-        "this version provides WASI 0.2 only"
-    } else if missing.iter().any(|name| name.starts_with("wasi:")) {
-        "`wasgi wit DIR` writes out what is provided"
-    } else {
-        "compose the component with one that exports it (wac, wasm-tools compose)"
-    };
-    message.push_str(&format!("; hint: {hint}"));
-    Error::MissingImports { message, missing }
-}
-
 fn hex(bytes: &[u8]) -> String {
     bytes.iter().map(|byte| format!("{byte:02x}")).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_turn_is_not_waited_for_for_ever() {
+        let path = std::env::temp_dir().join(format!("wasgi-turn-{}.lock", std::process::id()));
+        let open = || File::options().write(true).create(true).truncate(false).open(&path).ok();
+        let held = Turn::wait(open(), Duration::ZERO);
+        assert!(held.0.is_some());
+        assert!(Turn::wait(open(), Duration::ZERO).0.is_none());
+        drop(held);
+        assert!(Turn::wait(open(), Duration::ZERO).0.is_some());
+        assert!(Turn::wait(None, Duration::ZERO).0.is_none());
+        let _ = std::fs::remove_file(&path);
+    }
 }

@@ -9,7 +9,10 @@ use std::sync::{Mutex, OnceLock};
 use std::time::Duration;
 
 use wasmtime::component::Linker;
-use wasmtime::{Cache, CacheConfig, Config, Enabled, Engine, InstanceAllocationStrategy, PoolingAllocationConfig};
+use wasmtime::{
+    Cache, CacheConfig, Config, Enabled, Engine, InstanceAllocationStrategy, PoolingAllocationConfig,
+    WasmBacktraceDetails,
+};
 
 use crate::error::{Error, chain};
 use crate::host::Host;
@@ -47,6 +50,7 @@ pub struct World {
     fuelled_plain: OnceLock<Linked>,
     pub(crate) counters: crate::stats::Counters,
     pub(crate) keepers: crate::idle::Keepers,
+    pub(crate) loaded: crate::component::Loaded,
     cache: Option<Cache>,
     ticker: Ticker,
     pub(crate) runtime: crate::runtime::Runtime,
@@ -119,6 +123,7 @@ impl World {
             fuelled_plain: OnceLock::new(),
             counters: crate::stats::Counters::default(),
             keepers: crate::idle::Keepers::default(),
+            loaded: crate::component::Loaded::default(),
             cache,
             ticker: Ticker::default(),
             runtime: crate::runtime::Runtime::new(),
@@ -158,6 +163,19 @@ impl World {
         let fuelled = self.fuelled.get().and_then(Option::as_ref);
         let all = self.pooled.iter().chain(self.plain.get()).chain(fuelled).chain(self.fuelled_plain.get());
         all.map(|linked| &linked.engine)
+    }
+
+    /// Where machine code is kept, if it is.
+    pub fn cache_directory(&self) -> Option<&std::path::Path> {
+        self.cache.as_ref().map(|cache| cache.directory().as_path())
+    }
+
+    /// A file beside the cache, for processes to lock.
+    pub(crate) fn lock_file(&self, name: &str) -> Option<std::fs::File> {
+        let directory = self.cache_directory()?.join("locks");
+        std::fs::create_dir_all(&directory).ok()?;
+        let path = directory.join(format!("{name}.lock"));
+        std::fs::OpenOptions::new().write(true).create(true).truncate(false).open(path).ok()
     }
 
     /// An exchange begins: the ticker ticks until the returned guard is dropped.
@@ -208,6 +226,9 @@ fn base_config(cache: Option<&Cache>, fuel: bool) -> Config {
     config
         .wasm_component_model(true)
         .epoch_interruption(true)
+        // source lines in backtraces of components that have debug information, which is kept with the machine code and read
+        // when one traps
+        .wasm_backtrace_details(WasmBacktraceDetails::Enable)
         .consume_fuel(fuel)
         // wasmtime is built without its `gc`. What needs it must be refused when it is loaded: on 48.0.8 a `call_indirect` by a
         // type that has subtypes, which needs none of gc's values, aborts the process.
@@ -281,10 +302,16 @@ fn open_cache(notes: &mut Vec<String>) -> Option<Cache> {
     let directory = match std::env::var_os("WASGI_CACHE_DIR") {
         Some(path) if path.is_empty() => return None,
         Some(path) => PathBuf::from(path),
-        None => match (std::env::var_os("XDG_CACHE_HOME"), std::env::var_os("HOME")) {
-            (Some(cache), _) if !cache.is_empty() => PathBuf::from(cache).join("wasgi"),
-            (_, Some(home)) if !home.is_empty() => PathBuf::from(home).join(".cache").join("wasgi"),
-            _ => return None,
+        None => match user_cache(std::env::var_os("XDG_CACHE_HOME"), std::env::home_dir()) {
+            Some(cache) => cache.join("wasgi"),
+            None => {
+                notes.push(
+                    "the code cache is off: neither `XDG_CACHE_HOME` nor `HOME` is an absolute path; \
+                     hint: `WASGI_CACHE_DIR` says where"
+                        .into(),
+                );
+                return None;
+            }
         },
     };
     match private_directory(&directory) {
@@ -304,6 +331,13 @@ fn open_cache(notes: &mut Vec<String>) -> Option<Cache> {
             None
         }
     }
+}
+
+/// The user's folder for caches. Paths in these variables must be absolute: a relative one is ignored (XDG Base Directory
+/// Specification), since it would be another folder wherever the program is started.
+fn user_cache(xdg: Option<std::ffi::OsString>, home: Option<PathBuf>) -> Option<PathBuf> {
+    let xdg = xdg.map(PathBuf::from).filter(|path| path.is_absolute());
+    xdg.or_else(|| home.filter(|path| path.is_absolute()).map(|home| home.join(".cache")))
 }
 
 #[cfg(unix)]

@@ -88,7 +88,7 @@ impl Trap {
         };
         let backtrace: Vec<String> = error
             .downcast_ref::<wasmtime::WasmBacktrace>()
-            .map(|backtrace| backtrace.frames().iter().map(frame).collect())
+            .map(|backtrace| backtrace.frames().iter().flat_map(frame).collect())
             .unwrap_or_default();
         let mut message = format!("the guest trapped: {}", reason.strip_prefix("wasm trap: ").unwrap_or(&reason));
         if let Some(frame) = backtrace.iter().find(|frame| !is_runtime(frame)) {
@@ -110,22 +110,39 @@ fn is_runtime(frame: &str) -> bool {
     ["abort", "__rust", "rust_panic", "std::", "core::", "panic", "__wasi", "exit"]
         .iter()
         .any(|prefix| frame.starts_with(prefix))
+        // with debug information names have no module, but a place
+        || ["library/core/src/", "library/std/src/", "library/alloc/src/", "/libc-top-half/"]
+            .iter()
+            .any(|place| frame.contains(place))
 }
 
-fn frame(frame: &wasmtime::FrameInfo) -> String {
-    let symbol = frame.symbols().first();
-    let name = symbol
-        .and_then(|symbol| symbol.name())
-        .map(str::to_owned)
-        .or_else(|| frame.func_name().map(demangle))
-        .unwrap_or_else(|| format!("wasm function {}", frame.func_index()));
-    match symbol.and_then(|symbol| Some((symbol.file()?, symbol.line()?))) {
-        Some((file, line)) => format!("{name} ({file}:{line})"),
-        None => match frame.module_offset() {
-            Some(offset) => format!("{name} (at {offset:#x})"),
-            None => name,
-        },
+/// Its lines: one for each function that was inlined there and is known by debug information, innermost first.
+fn frame(frame: &wasmtime::FrameInfo) -> Vec<String> {
+    let own_name = || match frame.func_name() {
+        Some(name) => demangle(name),
+        None => format!("wasm function {}", frame.func_index()),
+    };
+    let symbols = frame.symbols();
+    let by_source: Vec<String> = symbols
+        .iter()
+        .enumerate()
+        .filter_map(|(place, symbol)| {
+            // the last is the function itself, whose name elsewhere has its module
+            let name = match symbol.name() {
+                Some(name) if place + 1 < symbols.len() || frame.func_name().is_none() => name.to_owned(),
+                _ => own_name(),
+            };
+            Some(format!("{name} ({}:{})", symbol.file()?, symbol.line()?))
+        })
+        .collect();
+    if !by_source.is_empty() {
+        return by_source;
     }
+    let name = own_name();
+    vec![match frame.module_offset() {
+        Some(offset) => format!("{name} (at {offset:#x})"),
+        None => name,
+    }]
 }
 
 fn demangle(name: &str) -> String {

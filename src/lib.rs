@@ -55,6 +55,7 @@ mod _wasgi {
 
     #[pymodule_init]
     fn init(module: &Bound<'_, PyModule>) -> PyResult<()> {
+        module.add("__version__", env!("CARGO_PKG_VERSION"))?;
         crate::py::refuse_sub_interpreters(module.py())
     }
 

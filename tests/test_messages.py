@@ -3,13 +3,19 @@
 from __future__ import annotations
 
 import asyncio
+import encodings
+import encodings.aliases
 import io
+import pkgutil
 from collections.abc import AsyncIterator, Callable, Iterator, Mapping, MutableMapping
 from typing import Any
 
 import pytest
 
 import wasgi
+from wasgi import headers
+
+from .conftest import AppMaker, get, post
 
 Message = Callable[..., Any]
 
@@ -344,3 +350,175 @@ def test_mapping_given_as_headers_is_copied() -> None:
     made = request(headers=given)
     made.headers["a"] = "2"
     assert given == {"a": "1"}
+
+
+class TestText:
+    """Text never raises, whatever the peer says of it."""
+
+    LABELS = sorted(
+        {module.name for module in pkgutil.iter_modules(encodings.__path__)}
+        | set(encodings.aliases.aliases)
+        | {label.replace("_", "-").upper() for label in encodings.aliases.aliases}
+        | {"", "\xff", "utf-8\xe9", "utf_8;", "a" * 60_000, "x.y", "..", "os.path", "none", "windows-874", "a b"}
+    )
+    BODIES = (
+        b"",
+        b"plain",
+        "caf\xe9 \u20ac".encode(),
+        bytes(range(256)),
+        b"\\",
+        b"\\N{x}\\u12",
+        b"+AD4-",
+        b"xn--\xff",
+        b"\x1b$B\xff",
+    )
+
+    @both
+    def test_with_any_label(self, make: Message) -> None:
+        for label in self.LABELS:
+            for body in self.BODIES:
+                made = make(body, headers={"content-type": f"text/plain; charset={label}"})
+                assert isinstance(made.text, str), label
+
+    @both
+    @pytest.mark.parametrize(
+        "label",
+        [
+            *("idna", "punycode", "undefined", "unicode_escape", "raw_unicode_escape", "utf-7", "u7", "base64", "hex"),
+            *("rot13", "zlib", "bz2", "uu", "quopri", "mbcs", "oem", "charmap", "aliases", "no-such", "utf_8.x", ""),
+            "a" * 60_000,
+        ],
+    )
+    def test_what_is_no_charset_of_text_is_read_as_utf_8(self, make: Message, label: str) -> None:
+        for body in (b"+AD4-\xc3\xa9\xff", b"\\u0041", b"uryyb"):
+            made = make(body, headers={"content-type": f"text/plain; charset={label}"})
+            assert made.text == body.decode("utf-8", "replace")
+
+    @both
+    @pytest.mark.parametrize(
+        ("content_type", "text"),
+        [
+            ("text/plain; charset=iso-8859-1", "\xe9"),
+            ("text/plain;CHARSET=LATIN1", "\xe9"),
+            ("text/plain; format=flowed; charset=latin-1", "\xe9"),
+            ('text/plain; charset="iso-8859-1"', "\xe9"),
+            ('text/plain; charset="iso\\-8859-1"', "\xe9"),
+            ("text/plain; charset='iso-8859-1'", "\xe9"),
+            ("text/plain; charset=windows-1251", "\u0439"),
+            ("text/plain; charset=x-cp1251", "\u0439"),
+            ("text/plain; charset=windows-874", "\u0e49"),
+            ("text/plain; charset=koi8-r", "\u0418"),
+            ('text/plain; x="; charset=koi8-r"; charset=latin-1', "\xe9"),
+            ("text/plain; xcharset=latin-1", "\ufffd"),
+            ("text/plain; charset", "\ufffd"),
+            ("charset=latin-1", "\ufffd"),
+        ],
+    )
+    def test_charsets(self, make: Message, content_type: str, text: str) -> None:
+        assert make(b"\xe9", headers={"content-type": content_type}).text == text
+
+    @both
+    def test_labels_of_a_peer_are_not_kept(self, make: Message) -> None:
+        known = len(encodings._cache)
+        for number in range(100):
+            make(b"x", headers={"content-type": f"text/plain; charset=no-such-{number}"}).text  # noqa: B018
+        assert len(encodings._cache) == known
+
+    def test_a_guests_label_with_a_nul(self, app: AppMaker) -> None:
+        with pytest.raises(ValueError, match="control character"):
+            wasgi.Headers({"content-type": "text/plain; charset=a\0b"})
+        assert headers._decode(b"\xc3\xa9", "text/plain; charset=utf-8\0") == "\xe9"
+        assert headers._decode(b"\xc3\xa9", "text/plain; charset=\0") == "\xe9"
+
+    @both
+    @pytest.mark.parametrize("body", [b"[" * 200_000, b'{"a":' * 200_000, b"\xff", b"\xff\xfe\x00", b"9" * 10_000, b""])
+    def test_json_that_is_none_is_a_value_error(self, make: Message, body: bytes) -> None:
+        with pytest.raises(ValueError):  # noqa: PT011
+            make(body).json()
+
+
+class TestWhereALoopRuns:
+    """A notebook's cell, say: whoever has made a blocking call may be blocked by its response, too."""
+
+    async def test_the_response_of_a_blocking_call_is_read_as_anywhere(self, app: AppMaker) -> None:
+        assert app().handle(get("/hello")).text == "Hello, World!"
+        assert app().handle(get("/hello")).content == b"Hello, World!"
+        assert app().handle(post("/echo", '{"a": 1}')).json() == {"a": 1}
+
+    async def test_an_async_upstream_and_an_async_body_do_not_hinder_it(self, app: AppMaker) -> None:
+        async def upstream(request: wasgi.Request) -> wasgi.Response:
+            await asyncio.sleep(0)
+            return wasgi.Response(body=Stream())
+
+        assert app(outgoing=upstream).handle(get("/fetch?url=https://a.example/")).text.endswith("one two")
+        assert app().handle(post("/echo", Stream())).text == "one two"
+
+    async def test_nor_does_handing_the_body_on(self, app: AppMaker) -> None:
+        handed_on = wasgi.Response(body=app().handle(get("/hello")))
+        assert handed_on.text == "Hello, World!"
+
+    async def test_the_response_of_an_awaited_call_is_awaited(self, app: AppMaker) -> None:
+        response = await app().handle_async(get("/hello"))
+        for read in (lambda: response.text, lambda: response.content, response.json):
+            with pytest.raises(wasgi.BodyError, match=r"hint: `await aread\(\)` first"):
+                read()
+        await response.aread()
+        assert response.text == "Hello, World!"
+
+
+class TestReadersThatNobodyUses:
+    """What is made and never used takes nothing away."""
+
+    @both
+    def test_an_aread_that_nobody_awaits(self, make: Message) -> None:
+        made = make(b"x")
+        made.aread().close()
+        del made
+        made = make(b"x")
+        first, second = made.aread(), made.aread()
+        del first
+        assert made.read() == b"x"
+        with pytest.raises(wasgi.BodyError, match="consumed already"):
+            asyncio.run(_await(second))
+
+    @both
+    async def test_an_aread_of_an_async_iterable_that_nobody_awaits(self, make: Message) -> None:
+        made = make(Stream())
+        made.aread().close()
+        assert await made.aread() == b"one two"
+
+    @both
+    def test_iterators_that_nobody_asks(self, make: Message) -> None:
+        made = make(b"x")
+        first, second = iter(made), iter(made)
+        aiter(made)
+        assert next(first) == b"x"
+        with pytest.raises(wasgi.BodyError, match="consumed already"):
+            next(second)
+
+    async def test_readers_of_a_guests_body(self, app: AppMaker) -> None:
+        response = app().handle(get("/hello"))
+        response.aread().close()
+        del response
+        response = app().handle(get("/hello"))
+        iter(response)
+        aiter(response)
+        response.aclose().close()
+        assert await response.aread() == b"Hello, World!"
+
+    async def test_closing_an_iterator_that_nobody_has_asked_stops_the_guest(self, app: AppMaker) -> None:
+        response = app().handle(get("/hello"))
+        await aiter(response).aclose()  # type: ignore[attr-defined]
+        with pytest.raises(wasgi.BodyError):
+            response.read()
+
+    async def test_an_app_closes_when_that_is_awaited(self, app: AppMaker) -> None:
+        made = app()
+        made.aclose().close()
+        assert not made.closed
+        await made.aclose()
+        assert made.closed
+
+
+async def _await(awaitable: Any) -> Any:
+    return await awaitable

@@ -2,19 +2,25 @@
 
 from __future__ import annotations
 
+import ast
 import importlib.metadata
 import importlib.resources
+import inspect
+import pydoc
 import re
 import subprocess
 import sys
 import tomllib
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 import wasgi
+from wasgi import _wasgi
 
 from .conftest import HELLO
+from .native_docs import StubSignature, documented, stub_signatures
 
 ROOT = Path(__file__).parents[1]
 PYPROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())
@@ -96,6 +102,41 @@ def test_the_readmes_code_runs(code: str, tmp_path: Path) -> None:
     assert done.stdout.splitlines() == expected
 
 
+MYPY = [sys.executable, "-m", "mypy", "--strict", "--config-file="]
+
+
+@pytest.fixture
+def blocks(tmp_path: Path) -> Path:
+    """A folder with each block of code in the README and the docs as a module."""
+    for path in [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]:
+        for number, code in enumerate(re.findall(r"```python\n(.*?)```", path.read_text(), re.DOTALL)):
+            (tmp_path / f"{path.stem.lower()}_{number}.py").write_text(code)
+    return tmp_path
+
+
+@pytest.mark.timeout(300)
+def test_the_docs_code_has_the_types_that_mypy_wants(blocks: Path) -> None:
+    done = subprocess.run([*MYPY, str(blocks)], capture_output=True, text=True, cwd=ROOT)
+    assert done.returncode == 0, done.stdout
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(300)
+def test_the_docs_code_has_the_types_that_pyright_wants(blocks: Path) -> None:
+    command = [sys.executable, "-m", "basedpyright", "--level", "error", "--pythonpath", sys.executable, str(blocks)]
+    done = subprocess.run(command, capture_output=True, text=True, cwd=blocks)
+    assert done.returncode == 0, done.stdout
+
+
+@pytest.mark.parametrize(
+    "name", ["nothing_such", "outgoing.nothing_such", "testing.nothing_such", "httpx.nothing_such"]
+)
+def test_a_name_that_is_not_there_is_seen_by_type_checkers(name: str, tmp_path: Path) -> None:
+    (tmp_path / "wrong.py").write_text(f"import wasgi\n\nwasgi.{name}\n")
+    done = subprocess.run([*MYPY, str(tmp_path / "wrong.py")], capture_output=True, text=True, cwd=ROOT)
+    assert 'has no attribute "nothing_such"' in done.stdout
+
+
 def test_the_readme_names_the_two_commands() -> None:
     blocks = re.findall(r"```sh\n(.*?)```", README, re.DOTALL)
     commands = [line.split("#")[0].strip() for line in blocks[0].splitlines()]
@@ -105,3 +146,58 @@ def test_the_readme_names_the_two_commands() -> None:
 def test_no_lock_of_pythons_is_tracked() -> None:
     ignored = (ROOT / ".gitignore").read_text().splitlines()
     assert "uv.lock" in ignored
+
+
+class TestHelp:
+    """`help` and `inspect` know the native classes as the stubs do."""
+
+    @pytest.mark.parametrize(("owner", "name", "doc"), list(documented()))
+    def test_docstrings_are_those_of_the_stubs(self, owner: str | None, name: str, doc: str) -> None:
+        native: Any = _wasgi
+        for part in filter(None, (owner, name)):
+            native = getattr(native, part)
+        assert inspect.getdoc(native) == doc, "hint: python tests/native_docs.py --write"
+
+    @pytest.mark.parametrize("signature", list(stub_signatures()), ids=lambda signature: signature.name)
+    def test_signatures_are_those_of_the_stubs(self, signature: StubSignature) -> None:
+        native: Any = _wasgi
+        for part in signature.name.split("."):
+            native = getattr(native, part)
+        parameters = [
+            parameter for parameter in inspect.signature(native).parameters.values() if parameter.name != "self"
+        ]
+        described = [(parameter.name, parameter.kind, parameter.default) for parameter in parameters]
+        assert described == signature.parameters
+
+    def test_what_a_user_asks_for_help_on(self) -> None:
+        for name in wasgi.__all__:
+            found = getattr(wasgi, name)
+            assert inspect.getdoc(found), name
+            if inspect.isclass(found) and not issubclass(found, BaseException):
+                assert "Args" not in (inspect.getdoc(found) or "") or inspect.signature(found).parameters, name
+        assert "memory=268435456" in str(inspect.signature(wasgi.Limits))
+        assert "Calls the guest's `incoming-handler`" in pydoc.render_doc(wasgi.App)
+
+
+def test_dir_lists_what_there_is() -> None:
+    script = (
+        "import wasgi, sys; print([name for name in dir(wasgi) if name[0] != '_']); print('asyncio' in sys.modules)"
+    )
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
+    names, asyncio_came = done.stdout.splitlines()
+    assert set(ast.literal_eval(names)) >= {*wasgi.__all__, "httpx", "outgoing", "testing"}
+    assert asyncio_came == "False"
+
+
+def test_everything_that_dir_lists_is_there() -> None:
+    for name in dir(wasgi):
+        assert hasattr(wasgi, name), name
+
+
+def test_a_star_import_hides_no_other_package() -> None:
+    assert not {"httpx", "outgoing", "testing"} & set(wasgi.__all__)
+    assert "httpx" in dir(wasgi)
+
+
+def test_the_package_says_its_version() -> None:
+    assert wasgi.__version__ == CARGO["package"]["version"]

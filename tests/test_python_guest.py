@@ -13,6 +13,7 @@ from pathlib import Path
 import pytest
 
 import wasgi
+from wasgi.cli import main
 
 from .conftest import GUESTS, get
 
@@ -24,17 +25,21 @@ pytestmark = [pytest.mark.slow, pytest.mark.timeout(300)]
 
 @pytest.fixture(scope="module")
 def component() -> wasgi.Component:
+    return build("app", WIT, "http-handler")
+
+
+def build(name: str, wit: Path, world: str) -> wasgi.Component:
     """Built once for each state of its sources, and kept."""
-    source = GUESTS / "python" / "app.py"
+    source = GUESTS / "python" / f"{name}.py"
     digest = hashlib.sha256(importlib.metadata.version("componentize-py").encode())
-    for path in [source, *sorted(WIT.rglob("*.wit"))]:
+    for path in [source, *sorted(wit.rglob("*.wit"))]:
         digest.update(path.read_bytes())
     target = CACHE / f"python-{digest.hexdigest()[:16]}.wasm"
     if not target.exists():
         CACHE.mkdir(parents=True, exist_ok=True)
         made = target.with_suffix(f".{os.getpid()}")
         tool = str(Path(sys.executable).parent / "componentize-py")
-        command = [tool, "-d", str(WIT), "-w", "http-handler", "componentize", "app", "-o", str(made)]
+        command = [tool, "-d", str(wit), "-w", world, "componentize", name, "-o", str(made)]
         built = subprocess.run(command, cwd=source.parent, capture_output=True, text=True)
         assert built.returncode == 0, built.stderr
         made.replace(target)
@@ -81,3 +86,10 @@ def test_its_exceptions_are_traps_with_its_traceback(component: wasgi.Component)
     with pytest.raises(wasgi.TrapError) as raised:
         wasgi.App(component).handle(get("/no-such-route"))
     assert "RuntimeError: no such route" in raised.value.stderr
+
+
+def test_the_wit_that_the_command_writes_suits_the_tools_own_event_loop(tmp_path: Path) -> None:
+    assert main(["wit", str(tmp_path / "wit")]) == 0
+    component = build("polling", tmp_path / "wit", "http-proxy")
+    app = wasgi.App(component, outgoing=lambda request: wasgi.Response(body=f"this is {request.authority}"))
+    assert app.handle(get("/?host=a.example&host=b.example")).text == "this is a.example\nthis is b.example\n"

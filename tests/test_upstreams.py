@@ -279,6 +279,56 @@ class TestAsgi:
             assert events == ["up", "down", "up"]
         assert events == ["up", "down", "up", "down"]
 
+    async def test_one_that_nobody_closes_is_shut_down_when_it_is_gone(
+        self, app: AppMaker, caplog: pytest.LogCaptureFixture
+    ) -> None:
+        events: list[str] = []
+        ended = asyncio.Event()
+
+        async def site(scope: Any, receive: Any, send: Any) -> None:
+            if scope["type"] == "lifespan":
+                events.append((await receive())["type"])
+                await send({"type": "lifespan.startup.complete"})
+                events.append((await receive())["type"])
+                await send({"type": "lifespan.shutdown.complete"})
+                ended.set()
+                return
+            await send({"type": "http.response.start", "status": 200})
+            await send({"type": "http.response.body", "body": b"x"})
+
+        before = asyncio.all_tasks()
+        response = await app(outgoing=wasgi.outgoing.asgi(site)).handle_async(get("/fetch?url=https://a.example/"))
+        await response.aread()
+        del response
+        while not ended.is_set():
+            gc.collect()
+            await asyncio.sleep(0.001)
+        while asyncio.all_tasks() - before:
+            await asyncio.sleep(0.001)
+        assert events == ["lifespan.startup", "lifespan.shutdown"]
+        assert caplog.text == ""
+
+    def test_one_whose_loop_has_closed_says_nothing_either(
+        self, app: AppMaker, caplog: pytest.LogCaptureFixture
+    ) -> None:
+        async def site(scope: Any, receive: Any, send: Any) -> None:
+            if scope["type"] == "lifespan":
+                await receive()
+                await send({"type": "lifespan.startup.complete"})
+                await receive()
+            await send({"type": "http.response.start", "status": 200})
+            await send({"type": "http.response.body", "body": b"x"})
+
+        async def ask() -> bytes:
+            made = app(outgoing=wasgi.outgoing.asgi(site))
+            return await (await made.handle_async(get("/fetch?url=https://a.example/"))).aread()
+
+        loop = asyncio.new_event_loop()
+        assert loop.run_until_complete(ask()).endswith(b"x")
+        loop.close()
+        gc.collect()
+        assert caplog.text == ""
+
     def test_each_loop_has_its_lifespan_when_the_last_one_has_closed(self, app: AppMaker) -> None:
         events: list[str] = []
 

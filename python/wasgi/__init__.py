@@ -2,6 +2,7 @@
 
 import atexit as _atexit
 import os as _os
+import typing as _typing
 
 from wasgi import errors
 from wasgi._wasgi import (
@@ -20,6 +21,7 @@ from wasgi._wasgi import (
     _shut_down,
     stats,
 )
+from wasgi._wasgi import __version__ as __version__
 from wasgi.app import App
 from wasgi.errors import (
     AppClosedError,
@@ -82,15 +84,25 @@ __all__ = [
     "errors",
     "stats",
 ]
+# not in it, for `from wasgi import *` must not hide anybody's httpx; but in `dir(wasgi)`
+_LAZY = ("httpx", "outgoing", "testing")
 
+if _typing.TYPE_CHECKING:
+    from wasgi import httpx as httpx
+    from wasgi import outgoing as outgoing
+    from wasgi import testing as testing
+else:
 
-def __getattr__(name: str) -> object:
-    """Modules that are not imported until they are used: they bring asyncio, which would double the time."""
-    if name in ("httpx", "outgoing", "testing"):
-        import importlib
+    def __getattr__(name: str) -> object:
+        """Modules that are not imported until they are used: they bring asyncio, which would double the time."""
+        if name in _LAZY:
+            import importlib
 
-        return importlib.import_module(f"wasgi.{name}")
-    raise AttributeError(f"module 'wasgi' has no attribute {name!r}")
+            return importlib.import_module(f"wasgi.{name}")
+        raise AttributeError(f"module 'wasgi' has no attribute {name!r}")
+
+    def __dir__() -> list[str]:
+        return sorted({*globals(), *_LAZY})
 
 
 _atexit.register(_shut_down)

@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import collections
+import contextlib
+import functools
 import logging
+import weakref
 from collections.abc import AsyncIterator, Callable
 from types import TracebackType
 from typing import Any, Literal, Self
@@ -48,6 +51,9 @@ class Asgi:
         self.mode = lifespan
         self.lifespan: _Lifespan | None = None
         self.tasks: set[asyncio.Task[None]] = set()
+        # What runs for it, whose tasks an event loop does not keep alive by itself.
+        self.kept: list[_Lifespan] = []
+        weakref.finalize(self, _let_go, self.kept, self.tasks)
 
     async def __call__(self, request: Request) -> Response:
         """Answers one request."""
@@ -70,6 +76,7 @@ class Asgi:
         loop = asyncio.get_running_loop()
         if self.lifespan is None or (self.lifespan.loop is not loop and self.lifespan.loop.is_closed()):
             self.lifespan = _Lifespan(self.application, self.mode, loop)
+            self.kept[:] = [lifespan for lifespan in self.kept if not lifespan.task.done()] + [self.lifespan]
         await self.lifespan.started()
         return dict(self.lifespan.state)
 
@@ -92,6 +99,20 @@ class Asgi:
         self, _type: type[BaseException] | None, _value: BaseException | None, _traceback: TracebackType | None
     ) -> None:
         await self.aclose()
+
+
+def _let_go(lifespans: list[_Lifespan], tasks: set[asyncio.Task[None]]) -> None:
+    """An upstream that nobody has closed is gone: what runs for it is ended in its own time, and not waited for."""
+    for task in [*tasks, *(lifespan.task for lifespan in lifespans)]:
+        if not task.done():
+            # its loop may close before it has ended, of which nobody is to be told
+            task._log_destroy_pending = False  # type: ignore[attr-defined]
+            loop = task.get_loop()
+            with contextlib.suppress(RuntimeError):  # it has closed
+                loop.call_soon_threadsafe(functools.partial(loop.call_later, _GRACE, task.cancel))
+    for lifespan in lifespans:
+        with contextlib.suppress(RuntimeError):
+            lifespan.loop.call_soon_threadsafe(lifespan.shut_down)
 
 
 class _Lifespan:
@@ -149,9 +170,13 @@ class _Lifespan:
             await asyncio.wrap_future(asyncio.run_coroutine_threadsafe(self.end(), self.loop))
             return
         if not self.task.done():
-            self.messages.put_nowait({"type": "lifespan.shutdown"})
+            self.shut_down()
             await self.down
             await self.task
+
+    def shut_down(self) -> None:
+        if not self.task.done():
+            self.messages.put_nowait({"type": "lifespan.shutdown"})
 
 
 class _Exchange:

@@ -16,11 +16,10 @@ from typing import TYPE_CHECKING, Any, Self
 from urllib.parse import parse_qsl
 
 from wasgi import outgoing
-from wasgi._bridge import decode
 from wasgi._content import NOTHING
 from wasgi._matchers import Text, Value, fits, fits_content, fits_field, has_part, shown, shown_json
 from wasgi._wasgi import Request, Response, _normal_url
-from wasgi.headers import Headers
+from wasgi.headers import Headers, _decode
 
 if TYPE_CHECKING:
     from wasgi._wasgi import _Upstream
@@ -77,7 +76,7 @@ class Asked:
     @property
     def text(self) -> str:
         """The body as text, by the charset of its content-type, or else as UTF-8; what does not fit is replaced."""
-        return decode(self.content, self.headers)
+        return _decode(self.content, self.headers.get("content-type", ""))
 
     def json(self) -> Any:
         """The body as JSON."""

@@ -18,7 +18,6 @@ from wasgi import _wasgi
 
 if TYPE_CHECKING:
     from wasgi._wasgi import Exchange, FeedHandle, LoopBridge, OutgoingCall
-    from wasgi.headers import Headers
 
 _log = logging.getLogger("wasgi")
 _logs = {
@@ -131,24 +130,11 @@ async def close(source: Any) -> None:
         await aclose()
 
 
-async def gather(source: AsyncIterable[bytes], keep: Callable[[bytes], None]) -> bytes:
-    """Reads an async iterable to its end."""
-    whole = b"".join([bytes(chunk) async for chunk in source])
-    keep(whole)
+async def gather(source: Any) -> bytes:
+    """Reads the async iterable of a body to its end."""
+    whole = b"".join([bytes(chunk) async for chunk in source.take()])
+    source.keep(whole)
     return whole
-
-
-def decode(whole: bytes, headers: Headers) -> str:
-    """Text by the charset of the content-type (RFC 9110, 8.3), or else as UTF-8; what does not fit is replaced."""
-    content_type = headers.get("content-type", "")
-    for parameter in content_type.split(";")[1:]:
-        name, _, value = parameter.partition("=")
-        if name.strip().lower() == "charset":
-            try:
-                return whole.decode(value.strip().strip("\"'"), "replace")
-            except LookupError:
-                break
-    return whole.decode("utf-8", "replace")
 
 
 class Line(str):
@@ -172,6 +158,9 @@ class Line(str):
         line.exchange = exchange
         line.cut = cut
         return line
+
+    def __getnewargs__(self) -> tuple[str, str, int]:  # type: ignore[override]
+        return str(self), self.stream, self.exchange
 
 
 # What moves a terminal's cursor could forge lines of others; a guest may be anybody's.

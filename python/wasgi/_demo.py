@@ -67,13 +67,27 @@ def demo() -> None:
             style.shows(f"    {frame}")
     response = app.handle(wasgi.Request("GET", "http://demo.local/greet?name=again"))
     style.shows(f"and the next call: {response.status} {response.text.strip()!r}")
+    style.print()
+
+
+_PLAIN = str.maketrans({"µ": "u", "°": " deg "})
 
 
 class _Style:
-    """Bold and colour where the output is a terminal."""
+    """Bold and colour where the output is a terminal, and only what it can show.
+
+    Lines are printed between the steps, where the reader's going away is met by whoever can end the demo; the guest and
+    the upstream, which may be on another thread, leave theirs here.
+    """
 
     def __init__(self) -> None:
-        self.colours = sys.stdout.isatty()
+        self.colours = sys.stdout is not None and sys.stdout.isatty()
+        self.lines: list[str] = []
+        try:
+            "µ°".encode(getattr(sys.stdout, "encoding", None) or "utf-8")
+            self.plain = False
+        except UnicodeEncodeError:
+            self.plain = True
 
     def _wrap(self, code: str, text: str) -> str:
         return f"\x1b[{code}m{text}\x1b[0m" if self.colours else text
@@ -82,10 +96,15 @@ class _Style:
         return self._wrap("1", text)
 
     def step(self, title: str, *code: str) -> None:
-        print()
-        print(self._wrap("1;36", title))
-        for line in code:
-            print(self._wrap("2", f"   >>> {line}"))
+        self.lines += ["", self._wrap("1;36", title), *(self._wrap("2", f"   >>> {line}") for line in code)]
+        self.print()
 
     def shows(self, text: str) -> None:
-        print(f"   {text}")
+        self.lines.append(f"   {text}")
+
+    def print(self) -> None:
+        lines, self.lines = self.lines, []
+        for line in lines:
+            print(line.translate(_PLAIN) if self.plain else line)
+        if sys.stdout is not None:
+            sys.stdout.flush()

@@ -44,6 +44,7 @@ __all__ = [
     "Stats",
     "Timeouts",
     "World",
+    "__version__",
     "_after_fork",
     "_normal_url",
     "_outline",
@@ -60,6 +61,9 @@ class _File(Protocol):
 
 class _Writable(Protocol):
     def write(self, text: str, /) -> object: ...
+
+__version__: str
+"""The version of wasgi."""
 
 _Headers: TypeAlias = Mapping[str, str] | Mapping[bytes, bytes] | Iterable[Pair]
 _Body: TypeAlias = Buffer | str | _File | Iterable[Buffer] | AsyncIterable[Buffer] | Request | Response
@@ -106,8 +110,10 @@ class Component:
     """A WebAssembly component that exports `wasi:http/incoming-handler@0.2`.
 
     Compiled once, on all cores and without the GIL; the machine code is kept on disk (in `WASGI_CACHE_DIR`, by default
-    `wasgi` in the user's cache directory; empty: nowhere). Immutable, safe to share between threads, hashable and equal
-    by its content. It pickles as the path or the bytes that it was loaded from.
+    `wasgi` in the user's cache directory; empty: nowhere). What takes longer than a second is told to the logger
+    ``wasgi`` (INFO). The same content is compiled and held once in a process, and by one process at a time. Immutable,
+    safe to share between threads, hashable and equal by its content. It pickles as the path or the bytes that it was
+    loaded from.
 
     Args:
         source: A path, or the bytes of a component, in binary or text form.
@@ -117,6 +123,7 @@ class Component:
         UnsupportedComponentError: It is a component, but exports no HTTP handler that can be called.
         MissingImportError: It imports what is not provided.
         OSError: The file cannot be read.
+        ValueError: A path that no file system has.
 
     Example:
         >>> component = wasgi.Component("hello.wasm")
@@ -140,6 +147,8 @@ class Component:
     def __eq__(self, other: object, /) -> bool: ...
     def __hash__(self) -> int: ...
     def __reduce__(self) -> tuple[Any, ...]: ...
+    def __copy__(self) -> Self: ...
+    def __deepcopy__(self, _memo: Any, /) -> Self: ...
 
 @final
 class Limits:
@@ -234,6 +243,10 @@ class Limits:
     def chunks(self) -> int: ...
     def __eq__(self, other: object, /) -> bool: ...
     def __hash__(self) -> int: ...
+    def __reduce__(self) -> tuple[Any, ...]: ...
+    def __replace__(self, **changes: Any) -> Self: ...
+    def __copy__(self) -> Self: ...
+    def __deepcopy__(self, _memo: Any, /) -> Self: ...
 
 @final
 class Dir:
@@ -242,6 +255,9 @@ class Dir:
     Args:
         path: The directory. Links in it do not lead out of it.
         write: Whether the guest may change it.
+
+    Raises:
+        ValueError: A path that no file system has.
     """
 
     def __new__(cls, path: str | os.PathLike[str], *, write: bool = False) -> Self: ...
@@ -249,6 +265,12 @@ class Dir:
     def path(self) -> Path: ...
     @property
     def write(self) -> bool: ...
+    def __eq__(self, other: object, /) -> bool: ...
+    def __hash__(self) -> int: ...
+    def __reduce__(self) -> tuple[Any, ...]: ...
+    def __replace__(self, **changes: Any) -> Self: ...
+    def __copy__(self) -> Self: ...
+    def __deepcopy__(self, _memo: Any, /) -> Self: ...
 
 @final
 class Reuse:
@@ -289,6 +311,10 @@ class Reuse:
     def idle(self) -> float | None: ...
     def __eq__(self, other: object, /) -> bool: ...
     def __hash__(self) -> int: ...
+    def __reduce__(self) -> tuple[Any, ...]: ...
+    def __replace__(self, **changes: Any) -> Self: ...
+    def __copy__(self) -> Self: ...
+    def __deepcopy__(self, _memo: Any, /) -> Self: ...
 
 @disjoint_base
 class App:
@@ -356,7 +382,7 @@ class App:
                 it takes.
         """
     def aclose(self, timeout: float | None = 10.0) -> Coroutine[Any, Any, None]:
-        """Like `close`, for a task of an asyncio event loop."""
+        """Like `close`, for a task of an asyncio event loop. It begins to close when this is awaited."""
     def _handle_within(self, request: Request, seconds: float | None) -> Response: ...
     def _warm(self) -> None: ...
     def _sibling(
@@ -409,6 +435,12 @@ class World:
     now: float
 
     def __new__(cls, *, seed: int = 0, now: float = 0.0) -> Self: ...
+    def __eq__(self, other: object, /) -> bool: ...
+    def __hash__(self) -> int: ...
+    def __reduce__(self) -> tuple[Any, ...]: ...
+    def __replace__(self, **changes: Any) -> Self: ...
+    def __copy__(self) -> Self: ...
+    def __deepcopy__(self, _memo: Any, /) -> Self: ...
 
 @final
 class Network:
@@ -423,6 +455,9 @@ class Network:
     Connections are kept and shared by all guests of the apps that have this object: HTTP/1.1, or HTTP/2 where TLS
     agrees on it (ALPN). The address of a kept one is checked again for each request. The platform's certificates are
     trusted. Middleware in Python asks it by `wasgi.outgoing.call`.
+
+    It is a value: compared by its settings, pickled with them (the keys and passwords among them, too), and changed by
+    ``copy.replace`` (Python 3.13). Each has connections of its own; a copy is the same object.
 
     A kept connection that the peer has closed just when it was used again is replaced, if the request is one that may
     be sent twice (RFC 9110, 9.2.2) and has no body, or if nothing of it was sent. That is no retry.
@@ -510,6 +545,12 @@ class Network:
         response_body: int | None = None,
     ) -> Self: ...
     def _answer(self, request: Request) -> Coroutine[Any, Any, Response]: ...
+    def __eq__(self, other: object, /) -> bool: ...
+    def __hash__(self) -> int: ...
+    def __reduce__(self) -> tuple[Any, ...]: ...
+    def __replace__(self, **changes: Any) -> Self: ...
+    def __copy__(self) -> Self: ...
+    def __deepcopy__(self, _memo: Any, /) -> Self: ...
 
 @final
 class Route:
@@ -518,11 +559,31 @@ class Route:
     def __new__(cls, table: Mapping[str, _Upstream]) -> Self: ...
     def find(self, request: Request) -> _Upstream | None:
         """The upstream that answers a request; None if no pattern fits it."""
+    def __eq__(self, other: object, /) -> bool: ...
+    def __hash__(self) -> int: ...
+    def __reduce__(self) -> tuple[Any, ...]: ...
+    def __copy__(self) -> Self: ...
 
 @final
 class Timeouts:
-    """The timeouts that a guest set in its `request-options`, in seconds; None where it set none."""
+    """The timeouts of a request: those that a guest set in its `request-options`. In seconds; None where it set none.
 
+    Args:
+        connect: From the request to the connection.
+        first_byte: From the connection to the head of the response.
+        between_bytes: Between two chunks of the response.
+
+    Raises:
+        ValueError: A number of seconds that is none, or negative.
+    """
+
+    def __new__(
+        cls,
+        *,
+        connect: float | None = None,
+        first_byte: float | None = None,
+        between_bytes: float | None = None,
+    ) -> Self: ...
     @property
     def connect(self) -> float | None: ...
     @property
@@ -530,6 +591,11 @@ class Timeouts:
     @property
     def between_bytes(self) -> float | None: ...
     def __eq__(self, other: object, /) -> bool: ...
+    def __hash__(self) -> int: ...
+    def __reduce__(self) -> tuple[Any, ...]: ...
+    def __replace__(self, **changes: Any) -> Self: ...
+    def __copy__(self) -> Self: ...
+    def __deepcopy__(self, _memo: Any, /) -> Self: ...
 
 @final
 class Request:
@@ -543,10 +609,15 @@ class Request:
         body: Bytes, str (as UTF-8), a file, an iterable or async iterable of bytes, or another message, whose body
             moves over. A body of known length gets a ``content-length``, unless there is one.
         trailers: Fields after the body.
+        timeouts: What `wasgi.outgoing.call` allows it; a guest's own request has those of its `request-options`.
 
     Raises:
         ValueError: A URL without a host or with a port that is none, a method or a header that is not valid.
         TypeError: A body or headers of another type.
+
+    Requests are equal if all of them is; a body that streams is equal to itself only. One whose body is bytes, or was
+    read, can be copied and pickled. ``copy.replace(request, url=...)`` (Python 3.13) makes another one, to which a body
+    that streams moves over.
     """
 
     def __new__(
@@ -557,6 +628,7 @@ class Request:
         headers: _Headers | None = None,
         body: _Body | None = None,
         trailers: _Headers | None = None,
+        timeouts: Timeouts | None = None,
     ) -> Self: ...
     @property
     def method(self) -> str: ...
@@ -596,7 +668,7 @@ class Request:
             BodyError: The body broke off, or was consumed before.
         """
     def aread(self) -> Coroutine[Any, Any, bytes]:
-        """The whole body.
+        """The whole body. It is consumed when this is awaited.
 
         Raises:
             BodyError: The body broke off, or was consumed before.
@@ -610,8 +682,8 @@ class Request:
     def text(self) -> str:
         """The body as text, by the charset of its content-type, or else as UTF-8; what does not fit is replaced.
 
-        Reads the body if that has not been done. Where an event loop runs, that is a `BodyError` instead: ``await
-        aread()`` first.
+        Reads the body if that has not been done. Where an event loop runs, that is a `BodyError` instead (``await
+        aread()`` first), but for the response of a blocking `App.handle`, and for what is at hand.
         """
     def json(self) -> Any:
         """The body parsed as JSON (RFC 8259); as for `text`, it is read if need be.
@@ -619,6 +691,12 @@ class Request:
         Raises:
             ValueError: It is not JSON.
         """
+    def __eq__(self, other: object, /) -> bool: ...
+    def __hash__(self) -> int: ...
+    def __reduce__(self) -> tuple[Any, ...]: ...
+    def __replace__(self, **changes: Any) -> Self: ...
+    def __copy__(self) -> Self: ...
+    def __deepcopy__(self, _memo: Any, /) -> Self: ...
 
 @final
 class Report:
@@ -645,6 +723,15 @@ class Report:
     @property
     def running(self) -> bool:
         """Whether the guest still runs."""
+    def __eq__(self, other: object, /) -> bool: ...
+    def __hash__(self) -> int: ...
+    def __reduce__(self) -> tuple[Any, ...]: ...
+    def __copy__(self) -> Self: ...
+    def __deepcopy__(self, _memo: Any, /) -> Self: ...
+    @staticmethod
+    def _restore(
+        exchange: int, duration: float, memory: int, outgoing: int, reused: int, fuel: int | None, running: bool
+    ) -> Report: ...
 
 @final
 class Exchange:
@@ -687,7 +774,8 @@ class Exchange:
 class Response:
     """A response: a guest's, or one for a guest.
 
-    It is a context manager, for ``with`` and ``async with``: leaving closes it.
+    It is a context manager, for ``with`` and ``async with``: leaving closes it. It is compared, copied and pickled as a
+    `Request` is; a guest's takes its report along.
 
     Args:
         status: From 100 to 999.
@@ -726,7 +814,7 @@ class Response:
             BodyError: The body broke off, or was consumed before.
         """
     def aread(self) -> Coroutine[Any, Any, bytes]:
-        """The whole body.
+        """The whole body. It is consumed when this is awaited.
 
         Raises:
             BodyError: The body broke off, or was consumed before.
@@ -761,7 +849,7 @@ class Response:
     def close(self) -> None:
         """Stops the guest, its outgoing requests and its bodies, unless the body has ended."""
     def aclose(self) -> Coroutine[Any, Any, None]:
-        """Like `close`."""
+        """Like `close`, when it is awaited."""
     def __enter__(self) -> Self: ...
     def __exit__(
         self, _type: type[BaseException] | None, _value: BaseException | None, _traceback: TracebackType | None
@@ -770,6 +858,14 @@ class Response:
     def __aexit__(
         self, _type: type[BaseException] | None, _value: BaseException | None, _traceback: TracebackType | None
     ) -> Coroutine[Any, Any, None]: ...
+    def __eq__(self, other: object, /) -> bool: ...
+    def __hash__(self) -> int: ...
+    def __reduce__(self) -> tuple[Any, ...]: ...
+    def __replace__(self, **changes: Any) -> Self: ...
+    def __copy__(self) -> Self: ...
+    def __deepcopy__(self, _memo: Any, /) -> Self: ...
+    @staticmethod
+    def _restore(settings: dict[str, Any], report: Report | None) -> Response: ...
 
 @final
 class Stats:

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
+import io
+import os
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from wasgi import _wasgi
-from wasgi.errors import InvalidComponentError
+from wasgi.errors import ComponentError, InvalidComponentError
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -18,32 +21,81 @@ def main(argv: Sequence[str] | None = None) -> int:
         argv: The arguments, without the command's name; those of the process if None.
 
     Returns:
-        The exit status: 0, or 1 if what was asked for failed.
+        The exit status: 0, or 1 if what was asked for failed, or if an inspected component does not run.
     """
     parser = argparse.ArgumentParser(
         prog="wasgi", description="Run WebAssembly components that speak wasi:http from Python."
     )
+    parser.add_argument("--version", action="version", version=f"wasgi {_wasgi.__version__}")
     commands = parser.add_subparsers(dest="command", required=True)
     commands.add_parser("demo", help="show what it does, on a bundled component")
-    inspecting = commands.add_parser("inspect", help="say what a component is, and what it needs")
+    inspecting = commands.add_parser(
+        "inspect", help="say what a component is, what it needs, and whether it runs (the exit status, too)"
+    )
     inspecting.add_argument("file", type=Path)
     writing = commands.add_parser("wit", help="write out the WIT that a component can be built against")
     writing.add_argument("directory", type=Path)
     options = parser.parse_args(argv)
-    try:
-        if options.command == "demo":
-            from wasgi._demo import demo
+    with _whatever_stdout_encodes():
+        try:
+            status = _run(options)
+            if sys.stdout is not None:
+                sys.stdout.flush()
+        except BrokenPipeError:
+            # whoever read has what it wanted (`wasgi demo | head -1`)
+            _give_stdout_up()
+            return 0
+        except (OSError, InvalidComponentError) as exc:
+            _give_stdout_up()
+            print(f"wasgi: {exc}", file=sys.stderr)
+            return 1
+        except KeyboardInterrupt:
+            _give_stdout_up()
+            return 130
+    return status
 
-            demo()
-        elif options.command == "inspect":
-            print("\n".join(inspect(options.file)))
-        else:
-            for path in write_wit(options.directory):
-                print(path)
-    except (OSError, InvalidComponentError) as exc:
-        print(f"wasgi: {exc}", file=sys.stderr)
-        return 1
+
+def _run(options: argparse.Namespace) -> int:
+    if options.command == "demo":
+        from wasgi._demo import demo
+
+        demo()
+    elif options.command == "inspect":
+        lines, runs = inspect(options.file)
+        print("\n".join(lines))
+        return 0 if runs else 1
+    else:
+        for path in write_wit(options.directory):
+            print(path)
     return 0
+
+
+@contextlib.contextmanager
+def _whatever_stdout_encodes() -> Iterator[None]:
+    """What stdout's encoding does not have is escaped, for a path may have any character."""
+    stream = sys.stdout
+    if not isinstance(stream, io.TextIOWrapper) or stream.errors != "strict":
+        yield
+        return
+    stream.reconfigure(errors="backslashreplace")
+    try:
+        yield
+    finally:
+        with contextlib.suppress(OSError, ValueError):
+            stream.reconfigure(errors="strict")
+
+
+def _give_stdout_up() -> None:
+    """What could not be written is not tried again when the interpreter exits."""
+    if sys.stdout is None:
+        return
+    try:
+        sys.stdout.flush()
+    except OSError:
+        with contextlib.suppress(OSError, ValueError):
+            nowhere = os.open(os.devnull, os.O_WRONLY)
+            os.dup2(nowhere, sys.stdout.fileno())
+            os.close(nowhere)
 
 
 def write_wit(directory: Path) -> list[Path]:
@@ -75,14 +127,14 @@ _GRANTS = {
 }
 
 
-def inspect(file: Path) -> list[str]:
-    """Says what a component is, without running it.
+def inspect(file: Path) -> tuple[list[str], bool]:
+    """Says what a component is, and whether it runs: it is loaded, and not called.
 
     Args:
         file: A component, binary or text.
 
     Returns:
-        Lines for a reader.
+        Lines for a reader, and whether it runs.
 
     Raises:
         InvalidComponentError: It is no component; the message says what it is instead.
@@ -108,9 +160,15 @@ def inspect(file: Path) -> list[str]:
     lines += _listed("grants", grants or ["none needed"])
     if missing:
         lines += _listed("missing", [f"{name}: not provided by wasgi" for name in missing])
-    runs = wasi == "0.2" and not missing
-    lines.append(f"  verdict   {'runs on this version of wasgi' if runs else 'does not run on this version of wasgi'}")
-    return lines
+    # by what an App does, so that the two never differ; the machine code is kept for it
+    try:
+        _wasgi.Component(source)
+    except ComponentError as exc:
+        lines.append("  verdict   does not run on this version of wasgi:")
+        lines.append(f"            {exc}")
+        return lines, False
+    lines.append("  verdict   runs on this version of wasgi")
+    return lines, True
 
 
 def _listed(title: str, items: Sequence[str]) -> list[str]:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import codecs
+import encodings.aliases
 import re
 from collections.abc import Iterable, Iterator, Mapping, MutableMapping
 
@@ -89,6 +91,15 @@ class Headers(MutableMapping[str, str]):
         key = name.lower().encode("latin-1", "replace")
         return [value.decode("latin-1") for other, value in self._pairs if other.lower() == key]
 
+    def copy(self) -> Headers:
+        """The same fields, to be changed by themselves."""
+        return Headers(self)
+
+    __copy__ = copy
+
+    def __reduce__(self) -> tuple[type[Headers], tuple[list[tuple[bytes, bytes]]]]:
+        return Headers, (self.raw,)
+
     def add(self, name: str | bytes, value: str | bytes) -> None:
         """Adds a pair at the end; other values of the name stay."""
         raw = _name(name)
@@ -157,3 +168,40 @@ class Headers(MutableMapping[str, str]):
     def __repr__(self) -> str:
         pairs = [(name.decode("ascii"), value.decode("latin-1")) for name, value in self._pairs]
         return f"Headers({pairs!r})"
+
+
+_PARAMETER = (  # RFC 9110, 5.6.6; compiled when first asked for
+    r';[ \t]*([^;="\s]+)=(?:"((?:[^"\\]|\\.)*)"|([^;"]*))'
+)
+# What Python has by the name of an encoding, but no charset of a text: some fail whatever they are told to replace, and
+# one (UTF-7) turns what looks harmless into markup.
+_NO_CHARSETS = {"base64_codec", "bz2_codec", "hex_codec", "quopri_codec", "rot_13", "uu_codec", "zlib_codec"}
+_NO_CHARSETS |= {"mbcs", "oem", "utf_7"}
+# Only these: Python looks for a module by each other name and keeps that it found none, which a peer could have it do
+# without end.
+_CHARSETS = set(encodings.aliases.aliases.values()) - _NO_CHARSETS
+_CHARSETS |= {"cp720", "cp737", "cp856", "cp874", "cp875", "cp1006", "koi8_t", "koi8_u", "utf_8_sig"}
+
+
+def _charset(content_type: str) -> str | None:
+    """The codec that a content-type names, if it is one for text."""
+    for name, quoted, token in re.findall(_PARAMETER, content_type):
+        if name.lower() != "charset":
+            continue
+        label = (re.sub(r"\\(.)", r"\1", quoted) or token).strip().strip("'").lower()
+        key = re.sub(r"[^a-z0-9]+", "_", label).strip("_")
+        key = re.sub(r"^(?:x_)?(?:windows|cp|ibm)_?(\d+)$", r"cp\1", key)
+        codec = encodings.aliases.aliases.get(key, key)
+        return codec if codec in _CHARSETS else None
+    return None
+
+
+def _decode(whole: bytes, content_type: str) -> str:
+    """Text by the charset of the content-type (RFC 9110, 8.3), or else as UTF-8; what does not fit is replaced."""
+    codec = _charset(content_type)
+    if codec is not None:
+        try:
+            return codecs.lookup(codec).decode(whole, "replace")[0]
+        except (LookupError, ValueError):
+            pass
+    return whole.decode("utf-8", "replace")

@@ -18,6 +18,11 @@ from wasgi._wasgi import Request, Response, _request_of_server
 if TYPE_CHECKING:
     from wasgi.app import App
 
+    # to a type checker a transport is one of whichever library it is given to, and of neither if that is not there
+    _AnyLibrarys = Any
+else:
+    _AnyLibrarys = object
+
 _CONNECT_TIMEOUTS = {"DNS-timeout", "connection-timeout"}
 _READ_TIMEOUTS = {"HTTP-response-timeout", "connection-read-timeout"}
 _PROTOCOL = {
@@ -177,7 +182,7 @@ def _async_stream(base: type[Any]) -> type[Any]:
     return Stream
 
 
-class Transport:
+class Transport(_AnyLibrarys):  # type: ignore[misc]
     """A transport for ``httpx2.Client`` or ``httpx.Client``: an `App` answers.
 
     Bodies stream both ways; closing a response stops its guest. The client's ``read`` timeout bounds the wait for the
@@ -226,7 +231,7 @@ class Transport:
         self.close()
 
 
-class AsyncTransport:
+class AsyncTransport(_AnyLibrarys):  # type: ignore[misc]
     """A transport for ``httpx2.AsyncClient`` or ``httpx.AsyncClient``, under asyncio; see `Transport`."""
 
     def __init__(self, app: App) -> None:

@@ -87,9 +87,10 @@ def asgi(application: Callable[..., Any], *, lifespan: Literal["auto", "on", "of
     """An ASGI application answers, in process: FastAPI plays ``api.example.com``.
 
     Bodies stream both ways. Its lifespan is started at the first request, on that request's event loop, and ended by
-    ``aclose`` or by leaving ``async with``. A guest that goes away is an ``http.disconnect``; an application that has
-    not ended a second after that is cancelled. An exception of the application is ``internal-error`` for the guest.
-    What it writes where there is no body (in answer to HEAD, with 204, 205 and 304) is thrown away, for a second.
+    ``aclose``, by leaving ``async with``, or when nobody has it any more. A guest that goes away is an
+    ``http.disconnect``; an application that has not ended a second after that is cancelled. An exception of the
+    application is ``internal-error`` for the guest. What it writes where there is no body (in answer to HEAD, with 204,
+    205 and 304) is thrown away, for a second.
 
     Args:
         application: An ASGI 3 application.

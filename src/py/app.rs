@@ -1,32 +1,43 @@
 //! `wasgi.App`: a component, what its guests may do, and its end.
 
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::task::{Context, Poll};
 use std::time::Duration;
 
 use pyo3::exceptions::{PyTypeError, PyValueError};
 use pyo3::prelude::*;
-use pyo3::types::{PyMapping, PyString};
+use pyo3::types::{PyDict, PyMapping, PyString};
 
 use super::awaitable::{Awaitable, Itself, Operation};
 use super::calling::Handle;
 use super::component::{PyComponent, path_of};
 use super::errors::to_py;
 use super::finish::OnFinish;
-use super::limits::PyLimits;
+use super::limits::{LONGEST, PyLimits};
 use super::request::PyRequest;
 use super::response::PyResponse;
 use super::reuse::PyReuse;
 use super::route::Outgoing;
 use super::stdio::Sinks;
+use super::values::{Number, Reduced, Seconds, plain, reduce, replaced, settings};
 use super::waiting::block_on;
 use super::world::PyWorld;
 use crate::host::{DirGrant, Grants};
 use crate::incoming::{App, Closing};
 
-#[pyclass(name = "Dir", module = "wasgi", frozen, get_all)]
+/// A directory of the host's that a guest may see.
+///
+/// Args:
+///     path: The directory. Links in it do not lead out of it.
+///     write: Whether the guest may change it.
+///
+/// Raises:
+///     ValueError: A path that no file system has.
+#[pyclass(name = "Dir", module = "wasgi", frozen, eq, hash, get_all)]
+#[derive(Clone, PartialEq, Hash)]
 pub struct PyDir {
-    path: std::path::PathBuf,
+    path: PathBuf,
     write: bool,
 }
 
@@ -34,15 +45,49 @@ pub struct PyDir {
 impl PyDir {
     #[new]
     #[pyo3(signature = (path, *, write=false))]
-    fn new(path: std::path::PathBuf, write: bool) -> Self {
-        Self { path, write }
+    fn new(path: PathBuf, write: bool) -> PyResult<Self> {
+        let path = without_nul("path", path)?;
+        Ok(Self { path, write })
     }
 
-    fn __repr__(&self) -> String {
-        format!("Dir({:?}, write={})", self.path, if self.write { "True" } else { "False" })
+    fn __repr__(&self, py: Python<'_>) -> PyResult<String> {
+        let path = self.path.as_os_str().into_pyobject(py)?;
+        Ok(format!("Dir({}, write={})", path.repr()?, if self.write { "True" } else { "False" }))
+    }
+
+    fn __reduce__<'py>(slf: &Bound<'py, Self>) -> PyResult<Reduced<'py>> {
+        reduce(&slf.get_type(), &slf.get().settings(slf.py())?)
+    }
+
+    #[pyo3(signature = (**changes))]
+    fn __replace__<'py>(slf: &Bound<'py, Self>, changes: Option<&Bound<'py, PyDict>>) -> PyResult<Bound<'py, PyAny>> {
+        replaced(&slf.get_type(), &slf.get().settings(slf.py())?, changes)
+    }
+
+    fn __copy__(slf: Py<Self>) -> Py<Self> {
+        slf
+    }
+
+    fn __deepcopy__(slf: Py<Self>, _memo: &Bound<'_, PyAny>) -> Py<Self> {
+        slf
     }
 }
 
+impl PyDir {
+    fn settings<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyDict>> {
+        settings!(py, self; path, write)
+    }
+}
+
+/// No file system has a path with a NUL.
+pub fn without_nul(name: &str, path: PathBuf) -> PyResult<PathBuf> {
+    if path.as_os_str().as_encoded_bytes().contains(&0) {
+        return Err(PyValueError::new_err(format!("`{name}` has a NUL: {path:?}")));
+    }
+    Ok(path)
+}
+
+/// What `wasgi.App` adds ASGI and WSGI to; the arguments are described there.
 #[pyclass(name = "App", module = "wasgi", frozen, subclass)]
 pub struct PyApp {
     pub(super) app: Arc<App>,
@@ -88,7 +133,11 @@ fn grants(
             return Err(PyTypeError::new_err("`args` must be a sequence of str, not one str"));
         }
         for arg in args.try_iter()? {
-            grants.args.push(given_text(&arg?, "`args` must be a sequence of str")?);
+            let arg = given_text(&arg?, "`args` must be a sequence of str")?;
+            if arg.contains('\0') {
+                return Err(PyValueError::new_err(format!("`args` has what no argument holds, a NUL: {arg:?}")));
+            }
+            grants.args.push(arg);
         }
     }
     if let Some(dirs) = dirs {
@@ -98,6 +147,9 @@ fn grants(
                 Ok(dir) => (dir.get().path.clone(), dir.get().write),
                 Err(_) => (path_of(&given, || "`dirs` must map guest paths to `Dir` or paths".to_owned())?, false),
             };
+            if guest.contains('\0') {
+                return Err(PyValueError::new_err(format!("`dirs` has a guest path with a NUL: {guest:?}")));
+            }
             if !host.is_dir() {
                 return Err(PyValueError::new_err(format!("`dirs`: no such directory: `{}`", host.display())));
             }
@@ -174,6 +226,24 @@ impl PyApp {
         })
     }
 
+    /// Calls the guest's `incoming-handler`, and blocks until it has set its response. The GIL is released.
+    ///
+    /// The body streams from the guest as the response is read; the guest may still be running. Ctrl-C interrupts the
+    /// call and stops the guest.
+    ///
+    /// Args:
+    ///     request: Its body is consumed by the guest.
+    ///
+    /// Returns:
+    ///     The response. It owns the guest: closing or dropping it before its body has ended stops the guest.
+    ///
+    /// Raises:
+    ///     GuestError: The guest trapped, exited, ran out of a limit, or never answered.
+    ///     ErrorCode: The guest answered with an error-code.
+    ///     OverloadedError: `Limits.concurrency` was reached, and the queue had no place or gave none in time.
+    ///     AppClosedError: The app was closed.
+    ///     BodyError: The request's body was consumed before.
+    ///     Exception: What the iterator of the request's body raised, as it is.
     fn handle(&self, py: Python<'_>, request: &Bound<'_, PyRequest>) -> PyResult<PyResponse> {
         self.call(py, request, None)
     }
@@ -188,19 +258,31 @@ impl PyApp {
         self.call(py, request, seconds)
     }
 
+    /// Like `handle`, for a task of an asyncio event loop, which it never blocks.
+    ///
+    /// The guest starts when this is awaited. Cancelling the task stops the guest and all that it waits for.
     fn handle_async(slf: Py<Self>, request: Py<PyRequest>) -> Awaitable {
         Awaitable::new(Handle::New { app: slf, request })
     }
 
-    #[pyo3(signature = (timeout=Some(10.0)), text_signature = "($self, timeout=10.0)")]
-    fn close(&self, py: Python<'_>, timeout: Option<f64>) -> PyResult<()> {
-        let mut closing = self.closing(py, timeout)?;
+    /// Begins no more exchanges, and waits until those under way have ended, work after their responses included.
+    ///
+    /// ``with app:`` and ``async with app:`` do it when they are left.
+    ///
+    /// Args:
+    ///     timeout: Seconds; then what is left is stopped: `AppClosedError` for whoever waits for it. None: as long as
+    ///         it takes.
+    #[pyo3(signature = (timeout=Some(Number(10.0))), text_signature = "($self, timeout=10.0)")]
+    fn close(&self, py: Python<'_>, timeout: Option<Seconds>) -> PyResult<()> {
+        let mut closing = self.closing(py, plain(timeout))?;
         block_on(py, |cx| closing.as_mut().poll(cx))
     }
 
-    #[pyo3(signature = (timeout=Some(10.0)), text_signature = "($self, timeout=10.0)")]
-    fn aclose(&self, py: Python<'_>, timeout: Option<f64>) -> PyResult<Awaitable> {
-        Ok(Awaitable::new(Closed(self.closing(py, timeout)?)))
+    /// Like `close`, for a task of an asyncio event loop. It begins to close when this is awaited.
+    #[pyo3(signature = (timeout=Some(Number(10.0))), text_signature = "($self, timeout=10.0)")]
+    fn aclose(&self, timeout: Option<Seconds>) -> PyResult<Awaitable> {
+        let drain = drain(plain(timeout))?;
+        Ok(Awaitable::new(Closed::New(self.app.clone(), drain)))
     }
 
     /// For start-up: see [`App::warm`].
@@ -225,11 +307,13 @@ impl PyApp {
         &self.sinks.get().app
     }
 
+    /// How many exchanges are under way: those whose guest has not ended.
     #[getter]
     fn exchanges(&self) -> usize {
         self.app.exchanges()
     }
 
+    /// Whether `close` was called.
     #[getter]
     fn closed(&self) -> bool {
         self.app.is_closed()
@@ -240,21 +324,15 @@ impl PyApp {
     }
 
     fn __exit__(&self, py: Python<'_>, _type: Py<PyAny>, _value: Py<PyAny>, _traceback: Py<PyAny>) -> PyResult<()> {
-        self.close(py, DRAIN)
+        self.close(py, DRAIN.map(Number))
     }
 
     fn __aenter__(slf: Py<Self>) -> Awaitable {
         Awaitable::new(Itself(Some(slf.into_any())))
     }
 
-    fn __aexit__(
-        &self,
-        py: Python<'_>,
-        _type: Py<PyAny>,
-        _value: Py<PyAny>,
-        _traceback: Py<PyAny>,
-    ) -> PyResult<Awaitable> {
-        self.aclose(py, DRAIN)
+    fn __aexit__(&self, _type: Py<PyAny>, _value: Py<PyAny>, _traceback: Py<PyAny>) -> PyResult<Awaitable> {
+        self.aclose(DRAIN.map(Number))
     }
 
     fn __repr__(&self) -> String {
@@ -274,9 +352,7 @@ impl PyApp {
 
 impl PyApp {
     fn closing(&self, py: Python<'_>, timeout: Option<f64>) -> PyResult<Closing> {
-        let drain = timeout.map(Duration::try_from_secs_f64).transpose().map_err(|_| {
-            PyValueError::new_err(format!("`timeout` must be a number of seconds, or None: {}", timeout.unwrap_or(0.0)))
-        })?;
+        let drain = drain(timeout)?;
         let closing = self.app.close(drain).map_err(|error| to_py(py, &error))?;
         let (Some(on_finish), Some(world)) = (&self.on_finish, crate::engine::existing()) else { return Ok(closing) };
         let lane = on_finish.get().lane();
@@ -292,6 +368,17 @@ impl PyApp {
     }
 }
 
+fn drain(timeout: Option<f64>) -> PyResult<Option<Duration>> {
+    let Some(seconds) = timeout else { return Ok(None) };
+    match Duration::try_from_secs_f64(seconds) {
+        Ok(drain) if drain <= LONGEST => Ok(Some(drain)),
+        _ => Err(PyValueError::new_err(format!(
+            "`timeout` must be a number of seconds, from 0 to {}, or None: {seconds}",
+            LONGEST.as_secs()
+        ))),
+    }
+}
+
 /// How long an app that closes lets `on_finish` be told of what has ended.
 const LEAST_TELLING: Duration = Duration::from_secs(1);
 const MOST_TELLING: Duration = Duration::from_secs(10);
@@ -299,10 +386,23 @@ const MOST_TELLING: Duration = Duration::from_secs(10);
 /// How long `with App(...)` lets exchanges finish.
 const DRAIN: Option<f64> = Some(10.0);
 
-struct Closed(Closing);
+/// It begins to close when it is awaited.
+enum Closed {
+    New(Arc<App>, Option<Duration>),
+    Closing(Closing),
+}
 
 impl Operation for Closed {
     fn poll(&mut self, py: Python<'_>, cx: &mut Context<'_>) -> Poll<PyResult<Py<PyAny>>> {
-        self.0.as_mut().poll(cx).map(|()| Ok(py.None()))
+        if let Self::New(app, drain) = self {
+            *self = match app.close(*drain) {
+                Ok(closing) => Self::Closing(closing),
+                Err(error) => return Poll::Ready(Err(to_py(py, &error))),
+            };
+        }
+        match self {
+            Self::New(..) => Poll::Pending,
+            Self::Closing(closing) => closing.as_mut().poll(cx).map(|()| Ok(py.None())),
+        }
     }
 }

@@ -21,7 +21,7 @@ pub trait Operation: Send {
     fn poll(&mut self, py: Python<'_>, cx: &mut Context<'_>) -> Poll<PyResult<Py<PyAny>>>;
 }
 
-/// An awaitable that is a coroutine to asyncio, too: `create_task`, `gather` and `wait_for` take it as it is.
+/// Something to await once, wherever asyncio takes a coroutine. Cancelling or closing it stops the work.
 #[pyclass(module = "wasgi._wasgi", frozen)]
 pub struct Awaitable(Mutex<State>);
 

@@ -20,7 +20,7 @@ use super::errors::{named, to_py};
 use super::feed::{Feed, OnError, Source, lane_of};
 use super::lock;
 use super::loops::LoopCore;
-use super::reading::{AsyncChunks, Chunks, Drain, Gather, KeepWhole, ReadAll};
+use super::reading::{AsyncChunks, Chunks, Drain, Gather, ReadAll, SourceOf};
 use super::request::PyRequest;
 use super::response::PyResponse;
 use super::stdio::{Flushed, GuestOutput};
@@ -32,6 +32,10 @@ pub struct PyBody {
     /// The guest's body wherever it is being read, for `close`.
     guest: Option<Weak<Mutex<GuestBody>>>,
     output: Option<Arc<GuestOutput>>,
+    /// It came from a call that blocked: whoever made that call may be blocked by its body as well, event loop or not.
+    from_blocking_call: bool,
+    /// It was made without a byte, so what it was is known when it is consumed, too.
+    is_empty: bool,
 }
 
 struct State {
@@ -79,18 +83,20 @@ impl PyBody {
             state: Mutex::new(State { content, whole: None, trailers: None, waiting: Vec::new() }),
             guest: None,
             output: None,
+            from_blocking_call: false,
+            is_empty: false,
         }
     }
 
     /// What a caller gave as `body=`.
     pub fn given(body: Option<&Bound<'_, PyAny>>) -> PyResult<Self> {
-        let Some(body) = body else { return Ok(Self::new(Content::Bytes(Bytes::new()))) };
+        let Some(body) = body else { return Ok(Self::of_bytes(Bytes::new())) };
         let py = body.py();
         if let Ok(text) = body.cast::<PyString>() {
-            return Ok(Self::new(Content::Bytes(Bytes::copy_from_slice(text.to_str()?.as_bytes()))));
+            return Ok(Self::of_bytes(Bytes::copy_from_slice(text.to_str()?.as_bytes())));
         }
         if let Some(bytes) = bytes_of(body)? {
-            return Ok(Self::new(Content::Bytes(bytes)));
+            return Ok(Self::of_bytes(bytes));
         }
         // a message as the body of another: its stream moves over
         if let Ok(request) = body.cast::<PyRequest>() {
@@ -120,9 +126,41 @@ impl PyBody {
         Self { guest: Some(Arc::downgrade(&body)), output, ..Self::new(Content::Guest(body)) }
     }
 
-    fn take_over(&self, py: Python<'_>) -> PyResult<Self> {
+    /// The whole of it, where that is at hand or was read.
+    pub fn known(&self) -> Option<Bytes> {
+        let state = lock(&self.state);
+        match (&state.whole, &state.content) {
+            (Some(whole), _) => Some(whole.clone()),
+            (None, Content::Bytes(bytes)) => Some(bytes.clone()),
+            _ => self.is_empty.then(Bytes::new),
+        }
+    }
+
+    /// [`Self::known`], or why this message cannot be copied or pickled.
+    pub fn copied(&self, py: Python<'_>, what: &str) -> PyResult<Bytes> {
+        let is_consumed = matches!(lock(&self.state).content, Content::Consumed);
+        match self.known() {
+            Some(whole) => Ok(whole),
+            None if is_consumed => Err(consumed(py)),
+            None => Err(PyTypeError::new_err(format!(
+                "a message whose body streams cannot be {what}; hint: `read()` or `await aread()` first"
+            ))),
+        }
+    }
+
+    pub fn of_bytes(bytes: Bytes) -> Self {
+        Self { is_empty: bytes.is_empty(), ..Self::new(Content::Bytes(bytes)) }
+    }
+
+    pub fn of_blocking_call(self, blocking: bool) -> Self {
+        Self { from_blocking_call: blocking, ..self }
+    }
+
+    /// For another message: its stream moves over.
+    pub fn take_over(&self, py: Python<'_>) -> PyResult<Self> {
         let content = self.consume(py)?;
-        Ok(Self { guest: self.guest.clone(), output: self.output.clone(), ..Self::new(content) })
+        let from_blocking_call = self.from_blocking_call;
+        Ok(Self { guest: self.guest.clone(), output: self.output.clone(), from_blocking_call, ..Self::new(content) })
     }
 
     /// What nobody has begun to read of a guest's body. If somebody has, `waker` is told when it is given back.
@@ -167,15 +205,31 @@ impl PyBody {
         }
     }
 
-    fn consume(&self, py: Python<'_>) -> PyResult<Content> {
+    pub(super) fn consume(&self, py: Python<'_>) -> PyResult<Content> {
         let content = std::mem::replace(&mut lock(&self.state).content, Content::Consumed);
         match content {
-            Content::Consumed => Err(named(
-                py,
-                "BodyError",
-                "the body was consumed already; hint: it is one stream; after `read()`, `text` and `json()` have it",
-            )),
+            Content::Consumed => Err(consumed(py)),
             content => Ok(content),
+        }
+    }
+
+    /// What stands in the way of whoever asks for a reader; nothing is consumed by asking.
+    fn refuse(&self, py: Python<'_>, reader: Reader) -> PyResult<()> {
+        // errors are made outside of the lock: making them may run any code (garbage collection)
+        let (is_consumed, is_async) = match &lock(&self.state).content {
+            Content::Consumed => (true, None),
+            Content::Source(source) => (false, Some(matches!(source, Source::Async(_)))),
+            _ => (false, None),
+        };
+        match (is_async, reader) {
+            _ if is_consumed => Err(consumed(py)),
+            (Some(true), Reader::Blocking) => {
+                Err(PyTypeError::new_err("this body is an async iterable; hint: `async for`"))
+            }
+            (Some(false), Reader::Async) => Err(PyTypeError::new_err(
+                "this body is an iterator or a file, which blocks; hint: `read()` or `for`, outside the event loop",
+            )),
+            _ => Ok(()),
         }
     }
 
@@ -258,49 +312,26 @@ impl PyBody {
     }
 
     pub fn aread(self: &Arc<Self>, py: Python<'_>) -> PyResult<Py<PyAny>> {
-        match self.consume(py)? {
-            Content::Source(Source::Async(source)) => {
-                let keep = KeepWhole { body: self.clone() };
-                Ok(py.import("wasgi._bridge")?.call_method1("gather", (source, keep))?.unbind())
-            }
-            Content::Source(_) => Err(blocking_source()),
-            content => {
-                let operation = match content {
-                    Content::Guest(body) => {
-                        ReadAll { body: self.clone(), gather: Some(Gather::new(body)), ready: None }
-                    }
-                    Content::Bytes(bytes) => ReadAll { body: self.clone(), gather: None, ready: Some(bytes) },
-                    _ => ReadAll { body: self.clone(), gather: None, ready: Some(Bytes::new()) },
-                };
-                Ok(Py::new(py, Awaitable::new(Flushed::new(operation, self.output())))?.into_any())
-            }
+        self.refuse(py, Reader::Async)?;
+        if self.is_python() {
+            let source = SourceOf { body: self.clone() };
+            return Ok(py.import("wasgi._bridge")?.call_method1("gather", (source,))?.unbind());
         }
+        Ok(Py::new(py, Awaitable::new(Flushed::new(ReadAll::new(self.clone()), self.output())))?.into_any())
     }
 
     pub fn iterate(self: &Arc<Self>, py: Python<'_>) -> PyResult<Chunks> {
-        let content = self.consume(py)?;
-        if let Content::Source(Source::Async(_)) = &content {
-            lock(&self.state).content = content;
-            return Err(PyTypeError::new_err("this body is an async iterable; hint: `async for`"));
-        }
-        Ok(Chunks { body: self.clone(), content: Mutex::new(content) })
+        self.refuse(py, Reader::Blocking)?;
+        Ok(Chunks::new(self.clone()))
     }
 
     pub fn aiterate(self: &Arc<Self>, py: Python<'_>) -> PyResult<Py<PyAny>> {
-        let content = self.consume(py)?;
-        match content {
-            Content::Source(Source::Async(source)) => {
-                Ok(source.bind(py).call_method0(intern!(py, "__aiter__"))?.unbind())
-            }
-            Content::Source(_) => {
-                lock(&self.state).content = content;
-                Err(blocking_source())
-            }
-            content => {
-                let chunks = AsyncChunks { body: self.clone(), content: Arc::new(Mutex::new(content)) };
-                Ok(Py::new(py, chunks)?.into_any())
-            }
+        self.refuse(py, Reader::Async)?;
+        if self.is_python() {
+            let Content::Source(source) = self.consume(py)? else { return Err(consumed(py)) };
+            return Ok(source.object().bind(py).call_method0(intern!(py, "__aiter__"))?.unbind());
         }
+        Ok(Py::new(py, AsyncChunks::new(self.clone()))?.into_any())
     }
 
     /// The whole body after `read`; reads it now if that cannot disturb an event loop.
@@ -309,7 +340,7 @@ impl PyBody {
             return Ok(whole.clone());
         }
         let at_hand = matches!(lock(&self.state).content, Content::Bytes(_));
-        if !at_hand && LoopCore::running_loop(py).is_ok() {
+        if !at_hand && !self.from_blocking_call && LoopCore::running_loop(py).is_ok() {
             return Err(named(py, "BodyError", "the body has not been read; hint: `await aread()` first"));
         }
         self.read(py)?;
@@ -381,9 +412,16 @@ impl Body for Lent {
     }
 }
 
-fn blocking_source() -> PyErr {
-    PyTypeError::new_err(
-        "this body is an iterator or a file, which blocks; hint: `read()` or `for`, outside the event loop",
+enum Reader {
+    Blocking,
+    Async,
+}
+
+fn consumed(py: Python<'_>) -> PyErr {
+    named(
+        py,
+        "BodyError",
+        "the body was consumed already; hint: it is one stream; after `read()`, `text` and `json()` have it",
     )
 }
 

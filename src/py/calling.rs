@@ -41,7 +41,7 @@ impl PyApp {
     ) -> PyResult<PyResponse> {
         let inside = Inside::enter();
         inside.check(py);
-        let deadline = deadline(seconds);
+        let deadline = deadline(seconds)?;
         let permit = match self.app.admit().map_err(|error| to_py(py, &error))? {
             Admission::Permit(permit) => permit,
             Admission::Queued(mut queued) => {
@@ -52,7 +52,7 @@ impl PyApp {
         let outcome = block_on_until(py, deadline, |cx| begun.exchange.poll_head(cx));
         begun.output.deliver(py)?;
         inside.check(py);
-        begun.answer(py, outcome?)
+        begun.answer(py, outcome?, true)
     }
 
     /// Starts the guest and gives it a turn on this thread (unless setting it up would hold up an event loop); if it
@@ -153,13 +153,13 @@ impl PyApp {
 }
 
 impl Begun {
-    fn answer(self, py: Python<'_>, outcome: Outcome) -> PyResult<PyResponse> {
+    fn answer(self, py: Python<'_>, outcome: Outcome, blocking: bool) -> PyResult<PyResponse> {
         let exception = match outcome {
             Ok(response) => {
                 if let Some(finishing) = self.finishing {
                     finishing.answered(response.status().as_u16());
                 }
-                return Ok(PyResponse::from_guest(response, self.number, self.output));
+                return Ok(PyResponse::from_guest(response, self.number, self.output, blocking));
             }
             Err(ref error @ Error::Caller(_)) => {
                 let exception = to_py(py, error);
@@ -254,7 +254,7 @@ impl Handle {
                 },
                 Self::Answered { begun, outcome, mut lines } => {
                     match begun.output.poll_delivered(py, cx, &mut lines)? {
-                        Poll::Ready(()) => return begun.answer(py, *outcome).map(Some),
+                        Poll::Ready(()) => return begun.answer(py, *outcome, false).map(Some),
                         Poll::Pending => {
                             *self = Self::Answered { begun, outcome, lines };
                             return Ok(None);

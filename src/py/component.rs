@@ -1,25 +1,117 @@
 //! `wasgi.Component`.
 
-use std::path::PathBuf;
-use std::sync::Arc;
+use std::path::{Path, PathBuf};
+use std::pin::Pin;
+use std::sync::{Arc, Mutex};
+use std::task::Poll;
+use std::time::{Duration, Instant};
+
+use bytes::Bytes;
 
 use pyo3::exceptions::{PyOSError, PyTypeError, PyValueError};
 use pyo3::prelude::*;
 use pyo3::types::{PyBytes, PyString, PyTuple};
 
+use super::app::without_nul;
 use super::errors::{named, to_py};
+use super::lock;
+use super::waiting::block_on;
 use crate::component::Component;
+use crate::error::Error;
 use crate::outline::{Outline, Wasi};
 
+/// A WebAssembly component that exports `wasi:http/incoming-handler@0.2`.
+///
+/// Compiled once, on all cores and without the GIL; the machine code is kept on disk (in `WASGI_CACHE_DIR`, by default
+/// `wasgi` in the user's cache directory; empty: nowhere). What takes longer than a second is told to the logger
+/// ``wasgi`` (INFO). The same content is compiled and held once in a process, and by one process at a time. Immutable,
+/// safe to share between threads, hashable and equal by its content. It pickles as the path or the bytes that it was
+/// loaded from.
+///
+/// Args:
+///     source: A path, or the bytes of a component, in binary or text form.
+///
+/// Raises:
+///     InvalidComponentError: It is no component; the message says what it is instead.
+///     UnsupportedComponentError: It is a component, but exports no HTTP handler that can be called.
+///     MissingImportError: It imports what is not provided.
+///     OSError: The file cannot be read.
+///     ValueError: A path that no file system has.
+///
+/// Example:
+///     >>> component = wasgi.Component("hello.wasm")
+///     >>> component.wasi
+///     '0.2'
 #[pyclass(name = "Component", module = "wasgi", frozen)]
 pub struct PyComponent {
     pub component: Arc<Component>,
-    source: Source,
+    /// Where it was loaded from; None: from bytes, which `component` keeps, once for all that have the same.
+    path: Option<PathBuf>,
 }
 
-enum Source {
-    Path(PathBuf),
-    Bytes(Py<PyBytes>),
+/// What takes longer is told to the log.
+const LONG: Duration = Duration::from_secs(1);
+
+/// Compiling recurses as deep as the component is nested: not on whatever stack the calling thread has.
+const STACK: usize = 8 << 20;
+
+/// Compiles on a thread of its own, so that the calling one hears signals, and can say that this takes its time.
+fn compile<T: Send + 'static>(
+    py: Python<'_>,
+    name: &str,
+    size: usize,
+    work: impl FnOnce() -> Result<T, Error> + Send + 'static,
+) -> PyResult<T> {
+    let begun = Instant::now();
+    let (sender, mut receiver) = tokio::sync::oneshot::channel();
+    let work = Arc::new(Mutex::new(Some(work)));
+    let job = {
+        let work = work.clone();
+        move || {
+            let work = lock(&work).take();
+            if let Some(work) = work {
+                let _ = sender.send(work());
+            }
+        }
+    };
+    let started = std::thread::Builder::new().name("wasgi-compile".into()).stack_size(STACK).spawn(job);
+    if started.is_err() {
+        // no more threads are to be had: then on this one
+        let work = lock(&work).take();
+        let Some(work) = work else { return Err(to_py(py, &Error::Host("the component was not compiled".into()))) };
+        return py.detach(work).map_err(|error| to_py(py, &error));
+    }
+    let mut told = false;
+    let result = loop {
+        let ready = block_on(py, |cx| match Pin::new(&mut receiver).poll(cx) {
+            Poll::Ready(result) => Poll::Ready(Some(result)),
+            Poll::Pending if !told && begun.elapsed() >= LONG => Poll::Ready(None),
+            Poll::Pending => Poll::Pending,
+        })?;
+        if let Some(result) = ready {
+            break result;
+        }
+        told = true;
+        let kept = match crate::engine::existing().and_then(|world| world.cache_directory()) {
+            Some(directory) => format!("its machine code will be kept in {}", directory.display()),
+            None => "there is no cache to keep its machine code in".to_owned(),
+        };
+        log(py, "info", &format!("`{name}` ({:.1} MB) is being compiled; {kept}", size as f64 / 1e6))?;
+    };
+    if told {
+        log(py, "info", &format!("`{name}` has been compiled, in {:.1} s", begun.elapsed().as_secs_f64()))?;
+    }
+    let result = result.unwrap_or_else(|_| Err(Error::Host("compiling the component failed".into())));
+    result.map_err(|error| to_py(py, &error))
+}
+
+fn log(py: Python<'_>, level: &str, line: &str) -> PyResult<()> {
+    py.import("logging")?.call_method1("getLogger", ("wasgi",))?.call_method1(level, ("%s", line))?;
+    Ok(())
+}
+
+fn file_name(path: &Path) -> String {
+    path.file_name().map_or_else(|| path.display().to_string(), |name| name.to_string_lossy().into_owned())
 }
 
 /// Reads a file without the GIL; a failure is the `OSError` that `open` would raise.
@@ -51,7 +143,7 @@ pub fn path_of(given: &Bound<'_, PyAny>, wrong: impl FnOnce() -> String) -> PyRe
 fn tell_notes(py: Python<'_>) -> PyResult<()> {
     let Some(world) = crate::engine::existing() else { return Ok(()) };
     for note in world.take_notes() {
-        py.import("logging")?.call_method1("getLogger", ("wasgi",))?.call_method1("warning", ("%s", note))?;
+        log(py, "warning", &note)?;
     }
     Ok(())
 }
@@ -62,41 +154,46 @@ impl PyComponent {
         if !source.is_instance_of::<PyString>()
             && let Some(bytes) = super::body::bytes_of(source)?
         {
-            let component = py.detach(|| Component::new(&bytes)).map_err(|error| to_py(py, &error))?;
+            let source = bytes.clone();
+            let component = compile(py, "a component", bytes.len(), move || Component::new(&source))?;
+            component.source.get_or_init(|| bytes);
             tell_notes(py)?;
-            return Ok(Self { component, source: Source::Bytes(PyBytes::new(py, &bytes).unbind()) });
+            return Ok(Self { component, path: None });
         }
         let path = path_of(source, || {
             let kind = source.get_type().name().map_or_else(|_| "that".to_owned(), |name| name.to_string());
             format!("a component is loaded from a path or from bytes, not from {kind}")
         })?;
+        let path = without_nul("source", path)?;
         let bytes = read_file(py, &path)?;
-        let component = py.detach(|| Component::new(&bytes)).map_err(|error| {
-            let exception = to_py(py, &error);
+        let loaded = compile(py, &file_name(&path), bytes.len(), move || Component::new(&bytes));
+        let component = loaded.inspect_err(|exception| {
             let _ = exception.value(py).call_method1("add_note", (format!("in `{}`", path.display()),));
-            exception
         })?;
         tell_notes(py)?;
         let path = std::path::absolute(&path).unwrap_or(path);
-        Ok(Self { component, source: Source::Path(path) })
+        Ok(Self { component, path: Some(path) })
     }
 
     /// Compiles it for guests under a limit of fuel, from what it was loaded from.
     pub fn prepare_for_fuel(&self, py: Python<'_>) -> PyResult<()> {
-        let source = match &self.source {
-            Source::Path(path) => read_file(py, path)?,
-            Source::Bytes(bytes) => bytes.as_bytes(py).to_vec(),
+        if self.component.is_prepared_for_fuel() {
+            return Ok(());
+        }
+        let source = match &self.path {
+            Some(path) => Bytes::from(read_file(py, path)?),
+            None => self.component.source.get().cloned().unwrap_or_default(),
         };
-        py.detach(|| self.component.prepare_for_fuel(&source)).map_err(|error| to_py(py, &error))
+        let component = self.component.clone();
+        compile(py, &self.label(), source.len(), move || component.prepare_for_fuel(&source))
     }
 
     /// A short name for logs: the file's, or the digest's beginning.
     pub fn label(&self) -> String {
-        match &self.source {
-            Source::Path(path) => path.file_name().map(|name| name.to_string_lossy().into_owned()),
-            Source::Bytes(_) => None,
+        match &self.path {
+            Some(path) => file_name(path),
+            None => self.component.digest.chars().take(12).collect(),
         }
-        .unwrap_or_else(|| self.component.digest.chars().take(12).collect())
     }
 }
 
@@ -107,28 +204,40 @@ impl PyComponent {
         Self::load(source)
     }
 
+    /// What it imports, like ``"wasi:http/types@0.2.12"``.
     #[getter]
     fn imports(&self) -> Vec<String> {
         self.component.outline.imports.clone()
     }
 
+    /// What it exports.
     #[getter]
     fn exports(&self) -> Vec<String> {
         self.component.outline.exports.clone()
     }
 
+    /// The version of WASI that its handler speaks: ``"0.2"``.
     #[getter]
     fn wasi(&self) -> &'static str {
         wasi_version(&self.component.outline).unwrap_or("0.2")
     }
 
+    /// The SHA-256 of its binary form, in hexadecimal.
     #[getter]
     fn digest(&self) -> &str {
         &self.component.digest
     }
 
-    fn __eq__(&self, other: &Bound<'_, PyAny>) -> bool {
-        other.cast::<Self>().is_ok_and(|other| other.get().component.digest == self.component.digest)
+    fn __eq__(&self, other: &Bound<'_, Self>) -> bool {
+        other.get().component.digest == self.component.digest
+    }
+
+    fn __copy__(slf: Py<Self>) -> Py<Self> {
+        slf
+    }
+
+    fn __deepcopy__(slf: Py<Self>, _memo: &Bound<'_, PyAny>) -> Py<Self> {
+        slf
     }
 
     fn __hash__(&self, py: Python<'_>) -> PyResult<isize> {
@@ -138,9 +247,12 @@ impl PyComponent {
     fn __reduce__<'py>(slf: &Bound<'py, Self>) -> PyResult<(Bound<'py, PyAny>, Bound<'py, PyTuple>)> {
         let py = slf.py();
         let this = slf.get();
-        match &this.source {
-            Source::Bytes(bytes) => Ok((slf.get_type().into_any(), PyTuple::new(py, [bytes])?)),
-            Source::Path(path) => {
+        match &this.path {
+            None => {
+                let source = this.component.source.get().cloned().unwrap_or_default();
+                Ok((slf.get_type().into_any(), PyTuple::new(py, [PyBytes::new(py, &source)])?))
+            }
+            Some(path) => {
                 let restore = py.import("wasgi._wasgi")?.getattr("_restore_component")?;
                 let path = path.clone().into_os_string();
                 Ok((restore, (path, &this.component.digest).into_pyobject(py)?))

@@ -129,7 +129,10 @@ enum Drive {
     /// A thread asks it for its next chunk. It cannot be closed meanwhile: whoever asks it closes it then.
     Pulls,
     /// A task drives it, which closes it. `entered`: it has had its first step. One that is cancelled before would never run.
-    Task { task: Py<PyAny>, entered: bool },
+    Task {
+        task: Py<PyAny>,
+        entered: bool,
+    },
     Ended,
 }
 
@@ -345,7 +348,7 @@ impl Drop for FeedBody {
     }
 }
 
-/// The producer's side, for `wasgi._bridge.feed`.
+/// The producer's side of a body that Python makes.
 #[pyclass(module = "wasgi._wasgi", frozen)]
 pub struct FeedHandle {
     feed: Arc<Feed>,

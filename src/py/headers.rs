@@ -67,6 +67,38 @@ impl Fields {
         Ok(made)
     }
 
+    /// For another message. Without what says how long the body is, if that message has a body of its own.
+    pub fn copied(&self, py: Python<'_>, other_body: bool) -> PyResult<Self> {
+        let copied = match &*lock(&self.0) {
+            State::Native(map) => Err(map.clone()),
+            State::Python(headers) => Ok(headers.clone_ref(py)),
+        };
+        match copied {
+            Err(mut map) => {
+                if other_body {
+                    map.remove(CONTENT_LENGTH);
+                }
+                Ok(Self::native(map))
+            }
+            Ok(headers) => {
+                let copied = class(py)?.call1((headers,))?;
+                if other_body {
+                    copied.call_method1("pop", (CONTENT_LENGTH.as_str(), py.None()))?;
+                }
+                Ok(Self(Mutex::new(State::Python(copied.unbind()))))
+            }
+        }
+    }
+
+    /// All pairs, as a list of tuples of bytes.
+    pub fn raw<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyAny>> {
+        self.object(py)?.bind(py).getattr("raw")
+    }
+
+    pub fn equal(&self, py: Python<'_>, other: &Self) -> PyResult<bool> {
+        self.object(py)?.bind(py).eq(other.object(py)?)
+    }
+
     pub fn to_map(&self, py: Python<'_>) -> PyResult<HeaderMap> {
         let headers = match &*lock(&self.0) {
             State::Native(map) => return Ok(map.clone()),

@@ -1,13 +1,52 @@
 //! `wasgi.Limits`.
 
-use std::hash::{DefaultHasher, Hash, Hasher};
 use std::time::Duration;
 
 use pyo3::exceptions::PyValueError;
 use pyo3::prelude::*;
+use pyo3::types::PyDict;
 
+use super::values::{Count, Number, Reduced, Seconds, hash_of, plain, reduce, replaced, settings, shown};
 use crate::limits::Limits;
 
+/// What a guest may use up. ``None`` lifts a limit; the defaults suit a plug-in that nobody has looked at.
+///
+/// A limit that a guest meets inside ends it with an exception of its own, whose ``limit`` is the value. Those of
+/// messages are wasi:http's own error-codes, with a note that names the limit. Those of outgoing requests are told to
+/// the guest as an error-code, and to the logger ``wasgi.outgoing``.
+///
+/// Args:
+///     memory: Bytes, all linear memories of an instance together. A guest that asks for more is refused; if it ends
+///         because of that: `MemoryLimitError`.
+///     table_elements: Elements, all tables of an instance together; refused like memory: `TableLimitError`. A single
+///         table holds a million at the most, whatever the limit, where instances come from the pool.
+///     instances: Core instances that a component is made of: `InstanceLimitError`.
+///     handles: Handles of host resources that a guest holds at once: `HandleLimitError`. Each may have the host keep
+///         as much as ``fields`` and about 64 KiB more, outside of the guest's own memory.
+///     timeout: Seconds of the guest's own time: wall clock from its first instruction to its end, but for the time in
+///         which it waits for a chunk of its request that has not come, or for its reader to take a chunk of its
+///         response. Then `GuestTimeoutError`; a body that is being read breaks off with it as the cause.
+///     fuel: Units of wasmtime's fuel, about one for each instruction. Unlike time the same in every run, and slower to
+///         count; the component is compiled once more for it. `FuelExhaustedError`; `Report.fuel` says what was used.
+///     fields: Bytes of one set of fields: names, values, and about 70 bytes for each. A request with more is refused
+///         with ``HTTP-request-header-section-size``; a guest that makes more is ended with `FieldsLimitError`; one
+///         whose upstream answers with more gets ``HTTP-response-header-section-size``. Likewise for trailers.
+///     request_body: Bytes. A longer one is refused if it says so beforehand, else the exchange ends as soon as it is:
+///         ``HTTP-request-body-size``. A body that streams costs no memory, so there is no limit by default.
+///     response_body: Bytes, likewise: ``HTTP-response-body-size``, as the cause of a `BodyError` if the body had
+///         begun.
+///     outgoing: Requests that one exchange may send out; the guest gets ``HTTP-request-denied``.
+///     outgoing_concurrency: Requests of one exchange that are under way at once, until their responses have been read;
+///         the guest gets ``connection-limit-reached``.
+///     concurrency: Exchanges of one `App` at once. A guest counts until it has ended, which may be after its response
+///         has been read.
+///     queue: Exchanges that may wait for a place; without one, `OverloadedError`.
+///     queue_timeout: Seconds that they wait; then `OverloadedError`.
+///     chunks: Writes of a guest, of at most 16 KiB each, that may lie between it and whoever reads its body; two more
+///         may be on their way.
+///
+/// Raises:
+///     ValueError: A limit that is negative, or zero where that leaves nothing to run.
 #[pyclass(name = "Limits", module = "wasgi", frozen, eq, get_all)]
 #[derive(Clone, PartialEq)]
 pub struct PyLimits {
@@ -50,20 +89,20 @@ fn not_negative(name: &str, unit: &str, value: Option<i64>) -> PyResult<()> {
     }
 }
 
+/// Some thirty years: what is added to a moment must be one still.
+pub const LONGEST: Duration = Duration::from_secs(1_000_000_000);
+
 pub fn seconds(name: &str, value: Option<f64>) -> PyResult<()> {
     match value {
-        Some(seconds) if seconds <= 0.0 || Duration::try_from_secs_f64(seconds).is_err() => {
+        Some(seconds) if seconds > LONGEST.as_secs_f64() => Err(PyValueError::new_err(format!(
+            "`{name}` must be at most {} seconds, or None: {seconds}",
+            LONGEST.as_secs()
+        ))),
+        Some(seconds) if seconds.is_nan() || seconds <= 0.0 => {
             Err(PyValueError::new_err(format!("`{name}` must be a positive number of seconds, or None: {seconds}")))
         }
         _ => Ok(()),
     }
-}
-
-/// The hash of a value that is all in its repr.
-pub fn hash_of(repr: &str) -> u64 {
-    let mut hasher = DefaultHasher::new();
-    repr.hash(&mut hasher);
-    hasher.finish()
 }
 
 pub fn duration(seconds: Option<f64>) -> Option<Duration> {
@@ -74,32 +113,39 @@ pub fn duration(seconds: Option<f64>) -> Option<Duration> {
 impl PyLimits {
     #[new]
     #[pyo3(
-        signature = (*, memory=Some(256 << 20), table_elements=Some(1_000_000), instances=Some(256), handles=Some(4096),
-            timeout=Some(30.0), fuel=None, fields=Some(64 << 10), request_body=None, response_body=None,
-            outgoing=Some(1000), outgoing_concurrency=Some(64), concurrency=Some(256), queue=0,
-            queue_timeout=Some(10.0), chunks=8),
+        signature = (*, memory=Some(Number(256 << 20)), table_elements=Some(Number(1_000_000)), instances=Some(Number(256)), handles=Some(Number(4096)),
+            timeout=Some(Number(30.0)), fuel=None, fields=Some(Number(64 << 10)), request_body=None, response_body=None,
+            outgoing=Some(Number(1000)), outgoing_concurrency=Some(Number(64)), concurrency=Some(Number(256)), queue=Number(0),
+            queue_timeout=Some(Number(10.0)), chunks=Number(8)),
         text_signature = "(*, memory=268435456, table_elements=1000000, instances=256, handles=4096, timeout=30.0, \
             fuel=None, fields=65536, request_body=None, response_body=None, outgoing=1000, outgoing_concurrency=64, \
             concurrency=256, queue=0, queue_timeout=10.0, chunks=8)"
     )]
     #[allow(clippy::too_many_arguments)]
     fn new(
-        memory: Option<i64>,
-        table_elements: Option<i64>,
-        instances: Option<i64>,
-        handles: Option<i64>,
-        timeout: Option<f64>,
-        fuel: Option<i64>,
-        fields: Option<i64>,
-        request_body: Option<i64>,
-        response_body: Option<i64>,
-        outgoing: Option<i64>,
-        outgoing_concurrency: Option<i64>,
-        concurrency: Option<i64>,
-        queue: i64,
-        queue_timeout: Option<f64>,
-        chunks: i64,
+        memory: Option<Count>,
+        table_elements: Option<Count>,
+        instances: Option<Count>,
+        handles: Option<Count>,
+        timeout: Option<Seconds>,
+        fuel: Option<Count>,
+        fields: Option<Count>,
+        request_body: Option<Count>,
+        response_body: Option<Count>,
+        outgoing: Option<Count>,
+        outgoing_concurrency: Option<Count>,
+        concurrency: Option<Count>,
+        queue: Count,
+        queue_timeout: Option<Seconds>,
+        chunks: Count,
     ) -> PyResult<Self> {
+        let (memory, table_elements, instances, handles) =
+            (plain(memory), plain(table_elements), plain(instances), plain(handles));
+        let (timeout, fuel, fields) = (plain(timeout), plain(fuel), plain(fields));
+        let (request_body, response_body) = (plain(request_body), plain(response_body));
+        let (outgoing, outgoing_concurrency) = (plain(outgoing), plain(outgoing_concurrency));
+        let (concurrency, Number(queue), queue_timeout, Number(chunks)) =
+            (plain(concurrency), queue, plain(queue_timeout), chunks);
         positive("memory", "bytes", memory)?;
         not_negative("table_elements", "elements", table_elements)?;
         positive("instances", "core instances", instances)?;
@@ -136,36 +182,40 @@ impl PyLimits {
         })
     }
 
-    fn __repr__(&self) -> String {
-        fn show<T: std::fmt::Debug>(name: &str, value: &Option<T>) -> String {
-            value.as_ref().map_or_else(|| format!("{name}=None"), |value| format!("{name}={value:?}"))
-        }
-        let fields = [
-            show("memory", &self.memory),
-            show("table_elements", &self.table_elements),
-            show("instances", &self.instances),
-            show("handles", &self.handles),
-            show("timeout", &self.timeout),
-            show("fuel", &self.fuel),
-            show("fields", &self.fields),
-            show("request_body", &self.request_body),
-            show("response_body", &self.response_body),
-            show("outgoing", &self.outgoing),
-            show("outgoing_concurrency", &self.outgoing_concurrency),
-            show("concurrency", &self.concurrency),
-            show("queue", &Some(self.queue)),
-            show("queue_timeout", &self.queue_timeout),
-            show("chunks", &Some(self.chunks)),
-        ];
-        format!("Limits({})", fields.join(", "))
+    fn __repr__(&self, py: Python<'_>) -> PyResult<String> {
+        shown("Limits", &self.settings(py)?)
     }
 
-    fn __hash__(&self) -> u64 {
-        hash_of(&self.__repr__())
+    fn __hash__(&self, py: Python<'_>) -> PyResult<u64> {
+        Ok(hash_of(&self.__repr__(py)?))
+    }
+
+    fn __reduce__<'py>(slf: &Bound<'py, Self>) -> PyResult<Reduced<'py>> {
+        reduce(&slf.get_type(), &slf.get().settings(slf.py())?)
+    }
+
+    #[pyo3(signature = (**changes))]
+    fn __replace__<'py>(slf: &Bound<'py, Self>, changes: Option<&Bound<'py, PyDict>>) -> PyResult<Bound<'py, PyAny>> {
+        replaced(&slf.get_type(), &slf.get().settings(slf.py())?, changes)
+    }
+
+    fn __copy__(slf: Py<Self>) -> Py<Self> {
+        slf
+    }
+
+    fn __deepcopy__(slf: Py<Self>, _memo: &Bound<'_, PyAny>) -> Py<Self> {
+        slf
     }
 }
 
 impl PyLimits {
+    fn settings<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyDict>> {
+        settings!(
+            py, self; memory, table_elements, instances, handles, timeout, fuel, fields, request_body, response_body, outgoing,
+            outgoing_concurrency, concurrency, queue, queue_timeout, chunks,
+        )
+    }
+
     pub fn core(&self) -> Limits {
         let count = |value: Option<i64>| value.and_then(|value| u64::try_from(value).ok());
         let size = |value: i64| usize::try_from(value).unwrap_or(usize::MAX);

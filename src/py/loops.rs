@@ -195,7 +195,7 @@ pub fn own_threads() -> usize {
     OWN.existing().map_or(0, |_| 1)
 }
 
-/// The reader's end, which the loop calls when there is a byte.
+/// The jobs that Rust has for an event loop; the loop calls it when there are some.
 #[pyclass(module = "wasgi._wasgi", frozen)]
 pub struct LoopBridge {
     core: Arc<LoopCore>,

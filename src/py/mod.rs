@@ -29,6 +29,7 @@ pub mod stats;
 pub mod stdio;
 pub mod threads;
 pub mod upstream;
+pub mod values;
 pub mod waiting;
 pub mod wit;
 pub mod world;

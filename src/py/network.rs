@@ -9,8 +9,9 @@ use http::Method;
 use pyo3::exceptions::{PyTypeError, PyValueError};
 use pyo3::intern;
 use pyo3::prelude::*;
-use pyo3::types::PyString;
+use pyo3::types::{PyBytes, PyDict, PyList, PyString};
 
+use super::app::without_nul;
 use super::awaitable::{Awaitable, Operation};
 use super::body::bytes_of;
 use super::errors::to_py;
@@ -18,6 +19,7 @@ use super::loops::LoopCore;
 use super::request::PyRequest;
 use super::response::PyResponse;
 use super::stdio::{Flushed, GuestOutput, Sinks};
+use super::values::{Count, Number, Reduced, Seconds, hash_of, plain, reduce, replaced};
 use crate::asked::Asked;
 use crate::network::{Network, Options};
 use crate::pattern::Pattern;
@@ -26,10 +28,116 @@ use crate::proxy::Proxies;
 use crate::stock::Caps;
 use crate::tls::Trust;
 
+/// The real network, natively, under a policy: an upstream for ``App(outgoing=...)`` and for routes.
+///
+/// A request is checked before anything else; then its name is resolved, and each address is checked before it is
+/// connected to: what is not the public internet's (loopback, private, link-local, carrier-grade NAT, multicast,
+/// documentation, clouds' metadata) is blocked unless it is allowed by name. What the name does not pass is
+/// ``HTTP-request-denied`` for the guest, what the address does not pass ``destination-IP-prohibited``; the logger
+/// ``wasgi.outgoing`` says which rule it was. Redirects are the guest's business.
+///
+/// Connections are kept and shared by all guests of the apps that have this object: HTTP/1.1, or HTTP/2 where TLS
+/// agrees on it (ALPN). The address of a kept one is checked again for each request. The platform's certificates are
+/// trusted. Middleware in Python asks it by `wasgi.outgoing.call`.
+///
+/// It is a value: compared by its settings, pickled with them (the keys and passwords among them, too), and changed by
+/// ``copy.replace`` (Python 3.13). Each has connections of its own; a copy is the same object.
+///
+/// A kept connection that the peer has closed just when it was used again is replaced, if the request is one that may
+/// be sent twice (RFC 9110, 9.2.2) and has no body, or if nothing of it was sent. That is no retry.
+///
+/// Args:
+///     allow: Patterns of what may be asked (see `wasgi.outgoing.route`): ``"https://api.example.com"``,
+///         ``"http://*.internal:8080"``, ``"https://example.org/v1/*"``.
+///     deny: Patterns of what may not, whatever ``allow`` says.
+///     methods: The methods that may be used; None: all.
+///     allow_private: Whether addresses that are not the public internet's may be reached.
+///     addresses: Addresses and networks (``"10.1.0.0/16"``) that may be reached whatever they are for. A pattern in
+///         ``allow`` that is an address allows that one, too.
+///     ca: Certificates of more authorities: a path, or bytes of PEM.
+///     only_ca: Whether these are the only ones.
+///     client_cert: A certificate chain for servers that ask for one: a path, or bytes of PEM.
+///     client_key: Its key, likewise.
+///     http2: Whether HTTP/2 is offered with TLS.
+///     h2c: Whether HTTP/2 is spoken without TLS, by prior knowledge (RFC 9113, 3.3): for gRPC inside a cluster.
+///     proxy: The URL of a proxy for all requests: ``http``, ``https``, ``socks5`` or ``socks5h``, with a user and a
+///         password if it wants them. It is asked for tunnels to addresses that were checked. Its own address is not
+///         checked. Where it cannot be used, nothing goes around it: ``destination-unavailable``, or
+///         ``configuration-error`` if it is a matter of passwords.
+///     no_proxy: Hosts that are reached without it, as in ``NO_PROXY``: names with all below them, addresses, networks.
+///     proxy_resolves: Whether the proxy resolves names (as ``socks5h`` always does). Then what is behind a name is
+///         its business: only addresses in URLs are checked.
+///     trust_env: Whether proxies are taken from the environment: ``HTTP_PROXY``, ``HTTPS_PROXY``, ``ALL_PROXY``,
+///         ``NO_PROXY``, in upper or lower case.
+///     connect_timeout: Seconds for name, TCP and TLS together, and for the wait for a free connection:
+///         ``DNS-timeout``, ``connection-timeout``, ``connection-limit-reached``. The guest's own options can only
+///         shorten this and the next two.
+///     first_byte_timeout: Seconds from the connection to the head of the response: ``HTTP-response-timeout``.
+///     between_bytes_timeout: Seconds between two chunks of a response: ``connection-read-timeout``; and for which the
+///         peer may leave unread what is written to it: ``connection-write-timeout``. (An upload that the flow control
+///         of HTTP/2 holds up is under ``timeout`` alone.)
+///     timeout: Seconds from the request to the end of its response, retries included: ``HTTP-response-timeout``.
+///     retries: How often a request is tried again, after 50 ms and twice as long each next time: if it was not
+///         connected; or if its connection or stream was cut before the response, and the request may be sent twice
+///         and has no body. What a rule denies, or a certificate, is not tried again; nor is what took too long.
+///     idle_timeout: Seconds that a connection is kept that nobody uses.
+///     connection_lifetime: Seconds after which a connection is not used again, so that names are resolved anew; None:
+///         as long as it works.
+///     max_connections: Connections at once. One that is idle makes room for another host's; else a request waits for
+///         one, for as long as for connecting.
+///     max_connections_per_host: Those to one host and port; None: no other limit.
+///     response_fields: Bytes of a response's head: ``HTTP-response-header-section-size``.
+///     response_body: Bytes of a response's body: ``HTTP-response-body-size``; None: any number.
+///
+/// Raises:
+///     ValueError: A pattern, method, address, proxy (of the environment, too) or certificate is none; a number is out
+///         of range.
+///     OSError: A file cannot be read.
+///
+/// Example:
+///     >>> app = wasgi.App("plugin.wasm", outgoing=wasgi.Network(["https://api.example.com/v1/"]))
 #[pyclass(name = "Network", module = "wasgi", frozen)]
 pub struct PyNetwork {
     pub network: Arc<Network>,
-    shown: String,
+    /// What was given and is not the default.
+    settings: Py<PyDict>,
+}
+
+/// What a setting says in a repr: nothing that is secret.
+fn shown_setting(name: &str, value: &Bound<'_, PyAny>) -> PyResult<String> {
+    Ok(match (name, value.extract::<String>()) {
+        ("client_key", _) => "...".to_owned(),
+        ("proxy", Ok(url)) => match (url.find("://"), url.rfind('@')) {
+            (Some(scheme), Some(at)) => {
+                let (before, after) = (url.get(..scheme + 3).unwrap_or(""), url.get(at..).unwrap_or(""));
+                PyString::new(value.py(), &format!("{before}...{after}")).repr()?.to_string()
+            }
+            (None, Some(_)) => "...".to_owned(),
+            _ => value.repr()?.to_string(),
+        },
+        _ => match value.cast::<PyBytes>() {
+            Ok(bytes) => format!("<{} bytes>", bytes.as_bytes().len()),
+            Err(_) => value.repr()?.to_string(),
+        },
+    })
+}
+
+/// What a sequence of text was given as, once and for all: it may be an iterator.
+fn listed<'py>(name: &str, given: Option<&Bound<'py, PyAny>>) -> PyResult<Option<Bound<'py, PyAny>>> {
+    let list = |given: &Bound<'py, PyAny>| Ok(PyList::new(given.py(), texts(name, given)?)?.into_any());
+    given.map(list).transpose()
+}
+
+/// A path as text, or a copy of bytes.
+fn path_or_bytes<'py>(name: &str, given: Option<&Bound<'py, PyAny>>) -> PyResult<Option<Bound<'py, PyAny>>> {
+    let Some(given) = given else { return Ok(None) };
+    let py = given.py();
+    if let Some(bytes) = bytes_of(given)? {
+        return Ok(Some(PyBytes::new(py, &bytes).into_any()));
+    }
+    let path: PathBuf =
+        given.extract().map_err(|_| PyTypeError::new_err(format!("`{name}` must be a path, or bytes of PEM")))?;
+    Ok(Some(without_nul(name, path)?.into_os_string().into_pyobject(py)?.into_any()))
 }
 
 fn texts(name: &str, given: &Bound<'_, PyAny>) -> PyResult<Vec<String>> {
@@ -89,9 +197,9 @@ impl PyNetwork {
     #[pyo3(
         signature = (allow, *, deny=None, methods=None, allow_private=false, addresses=None, ca=None, only_ca=false,
         client_cert=None, client_key=None, http2=true, h2c=false, proxy=None, no_proxy=None, proxy_resolves=false,
-        trust_env=false, connect_timeout=10.0, first_byte_timeout=None, between_bytes_timeout=None, timeout=None,
-        retries=0, idle_timeout=30.0, connection_lifetime=Some(300.0), max_connections=256,
-        max_connections_per_host=None, response_fields=65536, response_body=None),
+        trust_env=false, connect_timeout=Number(10.0), first_byte_timeout=None, between_bytes_timeout=None, timeout=None,
+        retries=Number(0), idle_timeout=Number(30.0), connection_lifetime=Some(Number(300.0)),
+        max_connections=Number(256), max_connections_per_host=None, response_fields=Number(65536), response_body=None),
         text_signature = "(allow, *, deny=None, methods=None, allow_private=False, addresses=None, ca=None, only_ca=False, \
             client_cert=None, client_key=None, http2=True, h2c=False, proxy=None, no_proxy=None, \
             proxy_resolves=False, trust_env=False, connect_timeout=10.0, first_byte_timeout=None, \
@@ -116,18 +224,95 @@ impl PyNetwork {
         no_proxy: Option<&Bound<'_, PyAny>>,
         proxy_resolves: bool,
         trust_env: bool,
-        connect_timeout: f64,
-        first_byte_timeout: Option<f64>,
-        between_bytes_timeout: Option<f64>,
-        timeout: Option<f64>,
-        retries: i64,
-        idle_timeout: f64,
-        connection_lifetime: Option<f64>,
-        max_connections: i64,
-        max_connections_per_host: Option<i64>,
-        response_fields: i64,
-        response_body: Option<i64>,
+        connect_timeout: Seconds,
+        first_byte_timeout: Option<Seconds>,
+        between_bytes_timeout: Option<Seconds>,
+        timeout: Option<Seconds>,
+        retries: Count,
+        idle_timeout: Seconds,
+        connection_lifetime: Option<Seconds>,
+        max_connections: Count,
+        max_connections_per_host: Option<Count>,
+        response_fields: Count,
+        response_body: Option<Count>,
     ) -> PyResult<Self> {
+        let py = allow.py();
+        let settings = PyDict::new(py);
+        let allow = &PyList::new(py, texts("allow", allow)?)?.into_any();
+        settings.set_item("allow", allow)?;
+        let (deny, methods, addresses) =
+            (listed("deny", deny)?, listed("methods", methods)?, listed("addresses", addresses)?);
+        let no_proxy = listed("no_proxy", no_proxy)?;
+        let (ca, client_cert, client_key) = (
+            path_or_bytes("ca", ca)?,
+            path_or_bytes("client_cert", client_cert)?,
+            path_or_bytes("client_key", client_key)?,
+        );
+        let (deny, methods, addresses, no_proxy) =
+            (deny.as_ref(), methods.as_ref(), addresses.as_ref(), no_proxy.as_ref());
+        let (ca, client_cert, client_key) = (ca.as_ref(), client_cert.as_ref(), client_key.as_ref());
+        let objects = [
+            ("deny", deny),
+            ("methods", methods),
+            ("addresses", addresses),
+            ("ca", ca),
+            ("client_cert", client_cert),
+            ("client_key", client_key),
+            ("no_proxy", no_proxy),
+        ];
+        for (name, given) in objects {
+            if let Some(given) = given {
+                settings.set_item(name, given)?;
+            }
+        }
+        let flags = [
+            ("allow_private", allow_private, false),
+            ("only_ca", only_ca, false),
+            ("http2", http2, true),
+            ("h2c", h2c, false),
+            ("proxy_resolves", proxy_resolves, false),
+            ("trust_env", trust_env, false),
+        ];
+        for (name, given, _) in flags.into_iter().filter(|(_, given, default)| given != default) {
+            settings.set_item(name, given)?;
+        }
+        if let Some(proxy) = proxy {
+            settings.set_item("proxy", proxy)?;
+        }
+        let times = [
+            ("connect_timeout", Some(connect_timeout), Some(10.0)),
+            ("first_byte_timeout", first_byte_timeout, None),
+            ("between_bytes_timeout", between_bytes_timeout, None),
+            ("timeout", timeout, None),
+            ("idle_timeout", Some(idle_timeout), Some(30.0)),
+            ("connection_lifetime", connection_lifetime, Some(300.0)),
+        ];
+        for (name, given, default) in times {
+            let given = plain(given);
+            if given != default {
+                settings.set_item(name, given)?;
+            }
+        }
+        let counts = [
+            ("retries", Some(retries), Some(0)),
+            ("max_connections", Some(max_connections), Some(256)),
+            ("max_connections_per_host", max_connections_per_host, None),
+            ("response_fields", Some(response_fields), Some(65536)),
+            ("response_body", response_body, None),
+        ];
+        for (name, given, default) in counts {
+            let given = plain(given);
+            if given != default {
+                settings.set_item(name, given)?;
+            }
+        }
+        let (Number(connect_timeout), Number(idle_timeout)) = (connect_timeout, idle_timeout);
+        let (first_byte_timeout, between_bytes_timeout, timeout) =
+            (plain(first_byte_timeout), plain(between_bytes_timeout), plain(timeout));
+        let connection_lifetime = plain(connection_lifetime);
+        let (Number(retries), Number(max_connections), Number(response_fields)) =
+            (retries, max_connections, response_fields);
+        let (max_connections_per_host, response_body) = (plain(max_connections_per_host), plain(response_body));
         let methods = methods
             .map(|given| {
                 let parse = |name: String| {
@@ -149,7 +334,6 @@ impl PyNetwork {
                 texts("addresses", given)?.into_iter().map(parse).collect::<PyResult<Vec<_>>>()?
             }
         };
-        let shown = format!("wasgi.Network(allow={})", allow.repr()?);
         let policy = Policy {
             allow: patterns("allow", Some(allow))?,
             deny: patterns("deny", deny)?,
@@ -205,7 +389,7 @@ impl PyNetwork {
             retries: retries.ok_or_else(|| PyValueError::new_err("`retries` must be from 0 to 16"))?,
         };
         let tls = trust.config().map_err(PyValueError::new_err)?;
-        Ok(Self { network: Arc::new(Network::new(policy, options, tls, proxies)), shown })
+        Ok(Self { network: Arc::new(Network::new(policy, options, tls, proxies)), settings: settings.unbind() })
     }
 
     /// What `wasgi.outgoing.call` awaits.
@@ -213,8 +397,40 @@ impl PyNetwork {
         Awaitable::new(Asking::New { network: slf, request })
     }
 
-    fn __repr__(&self) -> &str {
-        &self.shown
+    fn __repr__(&self, py: Python<'_>) -> PyResult<String> {
+        let mut parts = Vec::new();
+        for (name, value) in self.settings.bind(py).iter() {
+            let name: String = name.extract()?;
+            parts.push(format!("{name}={}", shown_setting(&name, &value)?));
+        }
+        Ok(format!("wasgi.Network({})", parts.join(", ")))
+    }
+
+    /// By its settings; connections are each one's own.
+    fn __eq__(&self, py: Python<'_>, other: &Bound<'_, Self>) -> PyResult<bool> {
+        self.settings.bind(py).eq(other.get().settings.bind(py))
+    }
+
+    fn __hash__(&self, py: Python<'_>) -> PyResult<u64> {
+        let settings = self.settings.bind(py);
+        Ok(hash_of(&format!("{:?} {}", settings.get_item("allow")?, settings.len())))
+    }
+
+    fn __reduce__<'py>(slf: &Bound<'py, Self>) -> PyResult<Reduced<'py>> {
+        reduce(&slf.get_type(), slf.get().settings.bind(slf.py()))
+    }
+
+    #[pyo3(signature = (**changes))]
+    fn __replace__<'py>(slf: &Bound<'py, Self>, changes: Option<&Bound<'py, PyDict>>) -> PyResult<Bound<'py, PyAny>> {
+        replaced(&slf.get_type(), &slf.get().settings.bind(slf.py()).copy()?, changes)
+    }
+
+    fn __copy__(slf: Py<Self>) -> Py<Self> {
+        slf
+    }
+
+    fn __deepcopy__(slf: Py<Self>, _memo: &Bound<'_, PyAny>) -> Py<Self> {
+        slf
     }
 }
 

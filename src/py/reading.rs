@@ -5,7 +5,7 @@ use std::task::{Context, Poll};
 
 use bytes::{Bytes, BytesMut};
 use http::HeaderMap;
-use pyo3::exceptions::PyStopAsyncIteration;
+use pyo3::exceptions::{PyStopAsyncIteration, PyTypeError};
 use pyo3::prelude::*;
 use pyo3::types::PyBytes;
 
@@ -86,22 +86,36 @@ impl Drain {
 
 /// `await aread()`.
 pub struct ReadAll {
-    pub body: Arc<PyBody>,
-    pub gather: Option<Gather>,
-    pub ready: Option<Bytes>,
+    body: Arc<PyBody>,
+    gather: Option<Gather>,
+}
+
+impl ReadAll {
+    pub fn new(body: Arc<PyBody>) -> Self {
+        Self { body, gather: None }
+    }
 }
 
 impl Operation for ReadAll {
     fn poll(&mut self, py: Python<'_>, cx: &mut Context<'_>) -> Poll<PyResult<Py<PyAny>>> {
+        // consumed when it is awaited, and not before: one that nobody awaits takes nothing away
         let whole = match &mut self.gather {
-            None => self.ready.take().unwrap_or_default(),
-            Some(gather) => match std::task::ready!(gather.poll(cx)) {
-                Ok((whole, trailers)) => {
-                    self.body.keep_trailers(trailers);
-                    whole
+            Some(gather) => std::task::ready!(gather.poll(cx)),
+            None => match self.body.consume(py) {
+                Ok(Content::Guest(body)) => {
+                    std::task::ready!(self.gather.insert(Gather::new(body)).poll(cx))
                 }
-                Err(error) => return Poll::Ready(Err(to_py(py, &error))),
+                Ok(Content::Bytes(bytes)) => Ok((bytes, None)),
+                Ok(_) => Ok((Bytes::new(), None)),
+                Err(error) => return Poll::Ready(Err(error)),
             },
+        };
+        let whole = match whole {
+            Ok((whole, trailers)) => {
+                self.body.keep_trailers(trailers);
+                whole
+            }
+            Err(error) => return Poll::Ready(Err(to_py(py, &error))),
         };
         let object = PyBytes::new(py, &whole).into_any().unbind();
         self.body.keep_whole(whole);
@@ -109,24 +123,38 @@ impl Operation for ReadAll {
     }
 }
 
-/// For `wasgi._bridge.gather`: keeps what was read of an async iterable.
+/// For `wasgi._bridge.gather`: gives out the async iterable of a body, and keeps what was read of it.
 #[pyclass(module = "wasgi._wasgi", frozen)]
-pub struct KeepWhole {
+pub struct SourceOf {
     pub body: Arc<PyBody>,
 }
 
 #[pymethods]
-impl KeepWhole {
-    fn __call__(&self, whole: &Bound<'_, PyBytes>) {
+impl SourceOf {
+    fn take(&self, py: Python<'_>) -> PyResult<Py<PyAny>> {
+        match self.body.consume(py)? {
+            Content::Source(source) => Ok(source.object().clone_ref(py)),
+            _ => Err(PyTypeError::new_err("this body is no async iterable any more")),
+        }
+    }
+
+    fn keep(&self, whole: &Bound<'_, PyBytes>) {
         self.body.keep_whole(Bytes::copy_from_slice(whole.as_bytes()));
     }
 }
 
-/// What `iter(message)` gives.
+/// The chunks of a body, as they come. Dropping it before the end stops the guest that writes them.
 #[pyclass(module = "wasgi._wasgi", frozen)]
 pub struct Chunks {
-    pub body: Arc<PyBody>,
-    pub content: Mutex<Content>,
+    body: Arc<PyBody>,
+    /// None: not begun. A reader that is never used takes nothing away.
+    content: Mutex<Option<Content>>,
+}
+
+impl Chunks {
+    pub fn new(body: Arc<PyBody>) -> Self {
+        Self { body, content: Mutex::new(None) }
+    }
 }
 
 #[pymethods]
@@ -141,25 +169,24 @@ impl Chunks {
 
     /// The next chunk, or None at the end; no longer than so many seconds.
     fn _next_within(&self, py: Python<'_>, seconds: Option<f64>) -> PyResult<Option<Py<PyAny>>> {
-        let content = std::mem::replace(&mut *lock(&self.content), Content::Consumed);
-        let chunk = match content {
+        let deadline = super::waiting::deadline(seconds)?;
+        let content = lock(&self.content).replace(Content::Consumed);
+        let chunk = match content.map_or_else(|| self.body.consume(py), Ok)? {
             Content::Consumed => return Ok(None),
             Content::Bytes(bytes) => (!bytes.is_empty()).then_some(bytes),
             Content::Source(source) => {
                 let chunk = source.next(py)?;
                 if chunk.is_some() {
-                    *lock(&self.content) = Content::Source(source);
+                    *lock(&self.content) = Some(Content::Source(source));
                 }
                 chunk
             }
             Content::Guest(body) => {
-                let outcome = super::waiting::block_on_until(py, super::waiting::deadline(seconds), |cx| {
-                    lock(&body).poll_next(cx)
-                });
+                let outcome = super::waiting::block_on_until(py, deadline, |cx| lock(&body).poll_next(cx));
                 self.body.deliver(py)?;
                 match outcome?.map_err(|error| to_py(py, &error))? {
                     Next::Chunk(chunk) => {
-                        *lock(&self.content) = Content::Guest(body);
+                        *lock(&self.content) = Some(Content::Guest(body));
                         Some(chunk)
                     }
                     Next::End(trailers) => {
@@ -178,11 +205,15 @@ impl Chunks {
 }
 
 /// See `AsyncChunks.take_ready` in `_wasgi.pyi`.
-fn take_ready(py: Python<'_>, body: &PyBody, content: &Mutex<Content>) -> Option<(Py<PyBytes>, bool)> {
+fn take_ready(py: Python<'_>, body: &PyBody, content: &Mutex<Option<Content>>) -> Option<(Py<PyBytes>, bool)> {
+    if lock(content).is_none() {
+        let begun = body.consume(py).ok()?; // else whoever waits for the next one is told
+        *lock(content) = Some(begun);
+    }
     let (chunk, ended) = {
         let mut content = lock(content);
         let taken = match &*content {
-            Content::Guest(body) => {
+            Some(Content::Guest(body)) => {
                 let mut body = lock(body);
                 let chunk = match body.take_ready() {
                     Some(chunk) => chunk,
@@ -192,11 +223,11 @@ fn take_ready(py: Python<'_>, body: &PyBody, content: &Mutex<Content>) -> Option
                 // the end has come with it: taken, too, so that a guest that works on is let go
                 (chunk, body.has_ended() && body.take_ready().is_none())
             }
-            Content::Bytes(bytes) => (bytes.clone(), true),
+            Some(Content::Bytes(bytes)) => (bytes.clone(), true),
             _ => return None,
         };
         if taken.1 {
-            *content = Content::Consumed;
+            *content = Some(Content::Consumed);
         }
         taken
     };
@@ -206,11 +237,40 @@ fn take_ready(py: Python<'_>, body: &PyBody, content: &Mutex<Content>) -> Option
     Some((PyBytes::new(py, &chunk).unbind(), ended))
 }
 
-/// What `aiter(message)` gives.
+/// The chunks of a body, as they come. Dropping it before the end stops the guest that writes them.
 #[pyclass(module = "wasgi._wasgi", frozen)]
-pub struct AsyncChunks {
-    pub body: Arc<PyBody>,
-    pub content: Arc<Mutex<Content>>,
+pub struct AsyncChunks(Arc<Taking>);
+
+/// What an async reader takes from.
+struct Taking {
+    body: Arc<PyBody>,
+    /// None: not begun, as in [`Chunks`].
+    content: Mutex<Option<Content>>,
+}
+
+impl Taking {
+    /// The guest's body, if it is one; else what is at hand, which is taken.
+    fn begin(&self, py: Python<'_>) -> PyResult<Content> {
+        let begun = self.end();
+        let begun = match begun {
+            Some(begun) => begun,
+            None => self.body.consume(py).inspect_err(|_| *lock(&self.content) = None)?,
+        };
+        if let Content::Guest(body) = &begun {
+            *lock(&self.content) = Some(Content::Guest(body.clone()));
+        }
+        Ok(begun)
+    }
+
+    fn end(&self) -> Option<Content> {
+        lock(&self.content).replace(Content::Consumed)
+    }
+}
+
+impl AsyncChunks {
+    pub fn new(body: Arc<PyBody>) -> Self {
+        Self(Arc::new(Taking { body, content: Mutex::new(None) }))
+    }
 }
 
 #[pymethods]
@@ -220,66 +280,61 @@ impl AsyncChunks {
     }
 
     fn __anext__(&self) -> Awaitable {
-        let next = NextChunk { body: self.body.clone(), content: self.content.clone() };
-        Awaitable::new(Flushed::new(next, self.body.output()))
+        Awaitable::new(Flushed::new(NextChunk(self.0.clone()), self.0.body.output()))
     }
 
-    /// What there is without waiting: a chunk, and whether it was the last. None if nothing is there, or something went wrong:
-    /// then the next one is to be awaited.
+    /// What there is without waiting: a chunk, and whether it was the last. None: the next one is to be awaited.
     fn take_ready(&self, py: Python<'_>) -> Option<(Py<PyBytes>, bool)> {
-        take_ready(py, &self.body, &self.content)
+        take_ready(py, &self.0.body, &self.0.content)
     }
 
     /// Stops the guest, if the body has not ended.
     fn aclose(&self) -> Awaitable {
-        let content = std::mem::replace(&mut *lock(&self.content), Content::Consumed);
-        if let Content::Guest(body) = content {
-            lock(&body).close();
-        }
-        Awaitable::new(Nothing)
+        let taking = self.0.clone();
+        Awaitable::new(Once(Some(move |py: Python<'_>| {
+            if let Ok(Content::Guest(body)) = taking.begin(py) {
+                lock(&body).close();
+            }
+            taking.end();
+        })))
     }
 }
 
-/// Nothing to wait for.
-pub struct Nothing;
+/// Something that is done when it is awaited, without waiting.
+pub struct Once<F>(pub Option<F>);
 
-impl Operation for Nothing {
+impl<F: FnOnce(Python<'_>) + Send> Operation for Once<F> {
     fn poll(&mut self, py: Python<'_>, _: &mut Context<'_>) -> Poll<PyResult<Py<PyAny>>> {
+        if let Some(act) = self.0.take() {
+            act(py);
+        }
         Poll::Ready(Ok(py.None()))
     }
 }
 
-struct NextChunk {
-    body: Arc<PyBody>,
-    content: Arc<Mutex<Content>>,
-}
+struct NextChunk(Arc<Taking>);
 
 impl Operation for NextChunk {
     fn poll(&mut self, py: Python<'_>, cx: &mut Context<'_>) -> Poll<PyResult<Py<PyAny>>> {
         let stop = || Poll::Ready(Err(PyStopAsyncIteration::new_err(())));
-        let body = {
-            let mut content = lock(&self.content);
-            match &*content {
-                Content::Guest(body) => body.clone(),
-                Content::Bytes(_) => match std::mem::replace(&mut *content, Content::Consumed) {
-                    Content::Bytes(bytes) if !bytes.is_empty() => {
-                        return Poll::Ready(Ok(PyBytes::new(py, &bytes).into_any().unbind()));
-                    }
-                    _ => return stop(),
-                },
-                _ => return stop(),
+        let body = match self.0.begin(py) {
+            Ok(Content::Guest(body)) => body,
+            Ok(Content::Bytes(bytes)) if !bytes.is_empty() => {
+                return Poll::Ready(Ok(PyBytes::new(py, &bytes).into_any().unbind()));
             }
+            Ok(_) => return stop(),
+            Err(error) => return Poll::Ready(Err(error)),
         };
         let next = std::task::ready!(lock(&body).poll_next(cx));
         match next {
             Ok(Next::Chunk(chunk)) => Poll::Ready(Ok(PyBytes::new(py, &chunk).into_any().unbind())),
             Ok(Next::End(trailers)) => {
-                self.body.keep_trailers(trailers);
-                *lock(&self.content) = Content::Consumed;
+                self.0.body.keep_trailers(trailers);
+                self.0.end();
                 stop()
             }
             Err(error) => {
-                *lock(&self.content) = Content::Consumed;
+                self.0.end();
                 Poll::Ready(Err(to_py(py, &error)))
             }
         }

@@ -10,18 +10,27 @@ use super::awaitable::Operation;
 use super::body::PyBody;
 use super::errors::to_py;
 use super::reading::Drain;
+use super::values::{Reduced, hash_of};
 use crate::error::Error;
 use crate::owner::Owner;
 
-/// What an exchange has cost.
-#[pyclass(name = "Report", module = "wasgi", frozen, get_all)]
+/// What an exchange has cost so far.
+#[pyclass(name = "Report", module = "wasgi", frozen, eq, get_all, from_py_object)]
+#[derive(Clone, PartialEq)]
 pub struct PyReport {
+    /// Its number in this process; log records and printed lines have it, too.
     exchange: u64,
+    /// Seconds from the guest's start to its end.
     duration: f64,
+    /// The most linear memory that it held, in bytes.
     memory: u64,
+    /// How many requests it sent out.
     outgoing: u64,
+    /// How many exchanges its instance had before: 0 for a fresh one.
     reused: u64,
+    /// How much fuel it used, under `Limits.fuel` and when it has ended; else None.
     fuel: Option<u64>,
+    /// Whether the guest still runs.
     running: bool,
 }
 
@@ -59,6 +68,38 @@ impl PyReport {
             self.fuel.map_or_else(|| "None".to_owned(), |fuel| fuel.to_string()),
             if self.running { "True" } else { "False" }
         )
+    }
+
+    fn __hash__(&self) -> u64 {
+        hash_of(&self.__repr__())
+    }
+
+    fn __reduce__<'py>(slf: &Bound<'py, Self>) -> PyResult<Reduced<'py>> {
+        let this = slf.get();
+        let all = (this.exchange, this.duration, this.memory, this.outgoing, this.reused, this.fuel, this.running);
+        Ok((slf.get_type().getattr("_restore")?, all.into_pyobject(slf.py())?))
+    }
+
+    /// What `__reduce__` has pickled.
+    #[staticmethod]
+    fn _restore(
+        exchange: u64,
+        duration: f64,
+        memory: u64,
+        outgoing: u64,
+        reused: u64,
+        fuel: Option<u64>,
+        running: bool,
+    ) -> Self {
+        Self { exchange, duration, memory, outgoing, reused, fuel, running }
+    }
+
+    fn __copy__(slf: Py<Self>) -> Py<Self> {
+        slf
+    }
+
+    fn __deepcopy__(slf: Py<Self>, _memo: &Bound<'_, PyAny>) -> Py<Self> {
+        slf
     }
 }
 

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use http::StatusCode;
 use pyo3::exceptions::PyValueError;
 use pyo3::prelude::*;
-use pyo3::types::PyList;
+use pyo3::types::{PyBytes, PyDict, PyList};
 use wasmtime_wasi_http::WasiBody;
 
 use super::awaitable::{Awaitable, Itself};
@@ -13,13 +13,28 @@ use super::body::PyBody;
 use super::feed::OnError;
 use super::headers::Fields;
 use super::loops::LoopCore;
-use super::message::{json, text, trailers, with_length};
-use super::reading::{Chunks, Nothing};
+use super::message::{Changes, changed, json, own_trailers, same_body, same_trailers, text, trailers, with_length};
+use super::reading::{Chunks, Once};
 use super::report::{End, Finished, PyReport};
 use super::stdio::{Flushed, GuestOutput};
+use super::values::{Count, Number, Reduced, hash_of};
 use crate::body::GuestBody;
 use crate::owner::Owner;
 
+/// A response: a guest's, or one for a guest.
+///
+/// It is a context manager, for ``with`` and ``async with``: leaving closes it. It is compared, copied and pickled as a
+/// `Request` is; a guest's takes its report along.
+///
+/// Args:
+///     status: From 100 to 999.
+///     headers: A mapping or pairs.
+///     body: As for `Request`.
+///     trailers: Fields after the body.
+///
+/// Raises:
+///     ValueError: A status or a header that is not valid.
+///     TypeError: A body or headers of another type.
 #[pyclass(name = "Response", module = "wasgi", frozen)]
 pub struct PyResponse {
     status: u16,
@@ -27,6 +42,8 @@ pub struct PyResponse {
     trailers: Option<Fields>,
     body: Arc<PyBody>,
     exchange: Option<(u64, Owner)>,
+    /// What its exchange had cost when it was copied or pickled.
+    past: Option<PyReport>,
 }
 
 impl PyResponse {
@@ -36,15 +53,21 @@ impl PyResponse {
     }
 
     /// What a guest answered.
-    pub fn from_guest(response: http::Response<GuestBody>, exchange: u64, output: Arc<GuestOutput>) -> Self {
+    pub fn from_guest(
+        response: http::Response<GuestBody>,
+        exchange: u64,
+        output: Arc<GuestOutput>,
+        blocking: bool,
+    ) -> Self {
         let (parts, body) = response.into_parts();
         let observer = body.owner().observe();
         Self {
             status: parts.status.as_u16(),
             fields: Fields::native(parts.headers),
             trailers: None,
-            body: Arc::new(PyBody::of_guest(body, Some(output))),
+            body: Arc::new(PyBody::of_guest(body, Some(output)).of_blocking_call(blocking)),
             exchange: Some((exchange, observer)),
+            past: None,
         }
     }
 
@@ -57,6 +80,7 @@ impl PyResponse {
             trailers: None,
             body: Arc::new(PyBody::of_guest(body, None)),
             exchange: None,
+            past: None,
         }
     }
 
@@ -82,26 +106,34 @@ impl PyResponse {
     }
 }
 
+fn parse_status(Number(status): Count) -> PyResult<u16> {
+    u16::try_from(status)
+        .ok()
+        .filter(|status| (100..1000).contains(status))
+        .ok_or_else(|| PyValueError::new_err(format!("invalid status, it must be from 100 to 999: {status}")))
+}
+
 #[pymethods]
 impl PyResponse {
     #[new]
-    #[pyo3(signature = (status=200, *, headers=None, body=None, trailers=None))]
+    #[pyo3(
+        signature = (status=Number(200), *, headers=None, body=None, trailers=None),
+        text_signature = "(status=200, *, headers=None, body=None, trailers=None)"
+    )]
     fn new(
         py: Python<'_>,
-        status: u16,
+        status: Count,
         headers: Option<&Bound<'_, PyAny>>,
         body: Option<&Bound<'_, PyAny>>,
         trailers: Option<&Bound<'_, PyAny>>,
     ) -> PyResult<Self> {
-        if !(100..1000).contains(&status) {
-            return Err(PyValueError::new_err(format!("invalid status, it must be from 100 to 999: {status}")));
-        }
         Ok(Self {
-            status,
+            status: parse_status(status)?,
             fields: Fields::given(py, headers)?,
             trailers: trailers.map(|trailers| Fields::given(py, Some(trailers))).transpose()?,
             body: Arc::new(PyBody::given(body)?),
             exchange: None,
+            past: None,
         })
     }
 
@@ -110,20 +142,25 @@ impl PyResponse {
         self.status
     }
 
+    /// The fields. Always the same object; names from a guest are lower-case.
     #[getter]
     fn headers(&self, py: Python<'_>) -> PyResult<Py<PyAny>> {
         self.fields.object(py)
     }
 
+    /// The fields after the body: of a guest's response, known when its body has ended.
     #[getter]
     fn trailers(&self, py: Python<'_>) -> PyResult<Option<Py<PyAny>>> {
         trailers(py, self.trailers.as_ref(), &self.body)
     }
 
+    /// What the exchange has cost; None if no guest made this response.
     #[getter]
     fn report(&self) -> Option<PyReport> {
-        let (exchange, owner) = self.exchange.as_ref()?;
-        Some(PyReport::of(*exchange, owner))
+        match &self.exchange {
+            Some((exchange, owner)) => Some(PyReport::of(*exchange, owner)),
+            None => self.past.clone(),
+        }
     }
 
     /// The fields that are meant for a server's client: those of a connection stay out. Names are in lower case.
@@ -131,21 +168,42 @@ impl PyResponse {
         self.fields.served(py)
     }
 
+    /// Waits until the guest has ended: it may work on after its response.
+    ///
+    /// What nobody has begun to read of the body is read and thrown away, since a guest cannot end before it is rid of
+    /// it. Giving up waiting stops nothing.
+    ///
+    /// Returns:
+    ///     What the exchange has cost; None for a response that is no guest's.
+    ///
+    /// Raises:
+    ///     GuestError: How the guest ended, if it did not return: `TrapError`, `GuestTimeoutError` and the others.
+    ///     BodyError: What was thrown away of the body had broken off.
+    ///     WasgiError: The exchange was stopped by its caller.
     fn finished(&self) -> Awaitable {
         Awaitable::new(Flushed::new(Finished(self.end()), self.body.output()))
     }
 
+    /// Like `finished`, and blocks.
     fn wait(&self, py: Python<'_>) -> PyResult<Option<PyReport>> {
-        let Some(mut end) = self.end() else { return Ok(None) };
+        let Some(mut end) = self.end() else { return Ok(self.past.clone()) };
         let failure = super::waiting::block_on(py, |cx| end.poll(cx))?;
         self.body.deliver(py)?;
         end.tell(py, failure).map(Some)
     }
 
+    /// The whole body; blocks.
+    ///
+    /// Raises:
+    ///     BodyError: The body broke off, or was consumed before.
     fn read(&self, py: Python<'_>) -> PyResult<Py<PyAny>> {
         self.body.read(py)
     }
 
+    /// The whole body. It is consumed when this is awaited.
+    ///
+    /// Raises:
+    ///     BodyError: The body broke off, or was consumed before.
     fn aread(&self, py: Python<'_>) -> PyResult<Py<PyAny>> {
         self.body.aread(py)
     }
@@ -158,27 +216,32 @@ impl PyResponse {
         self.body.aiterate(py)
     }
 
+    /// The whole body; see `Request.content`.
     #[getter]
     fn content<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, pyo3::types::PyBytes>> {
         Ok(pyo3::types::PyBytes::new(py, &self.body.whole(py)?))
     }
 
+    /// The body as text; see `Request.text`.
     #[getter]
     fn text(&self, py: Python<'_>) -> PyResult<Py<PyAny>> {
         text(py, &self.fields, &self.body)
     }
 
+    /// The body parsed as JSON; see `Request.json`.
     fn json(&self, py: Python<'_>) -> PyResult<Py<PyAny>> {
         json(py, &self.body)
     }
 
+    /// Stops the guest, its outgoing requests and its bodies, unless the body has ended.
     fn close(&self, py: Python<'_>) {
         self.body.close(py);
     }
 
-    fn aclose(&self, py: Python<'_>) -> Awaitable {
-        self.body.close(py);
-        Awaitable::new(Nothing)
+    /// Like `close`, when it is awaited.
+    fn aclose(&self) -> Awaitable {
+        let body = self.body.clone();
+        Awaitable::new(Once(Some(move |py: Python<'_>| body.close(py))))
     }
 
     fn __enter__(slf: Py<Self>) -> Py<Self> {
@@ -194,8 +257,68 @@ impl PyResponse {
         Awaitable::new(Itself(Some(slf.into_any())))
     }
 
-    fn __aexit__(&self, py: Python<'_>, _type: Py<PyAny>, _value: Py<PyAny>, _traceback: Py<PyAny>) -> Awaitable {
-        self.aclose(py)
+    fn __aexit__(&self, _type: Py<PyAny>, _value: Py<PyAny>, _traceback: Py<PyAny>) -> Awaitable {
+        self.aclose()
+    }
+
+    /// A body that streams is equal to itself only; what its exchange has cost does not count.
+    fn __eq__(&self, py: Python<'_>, other: &Bound<'_, Self>) -> PyResult<bool> {
+        let other = other.get();
+        Ok(std::ptr::eq(self, other)
+            || (self.status == other.status
+                && self.fields.equal(py, &other.fields)?
+                && same_trailers(
+                    py,
+                    own_trailers(py, self.trailers.as_ref(), &self.body)?.as_ref(),
+                    own_trailers(py, other.trailers.as_ref(), &other.body)?.as_ref(),
+                )?
+                && same_body(&self.body, &other.body)))
+    }
+
+    /// Of what never changes in it.
+    fn __hash__(&self) -> u64 {
+        hash_of(&self.status.to_string())
+    }
+
+    fn __reduce__<'py>(slf: &Bound<'py, Self>) -> PyResult<Reduced<'py>> {
+        let (py, this) = (slf.py(), slf.get());
+        let settings = PyDict::new(py);
+        settings.set_item("status", this.status)?;
+        settings.set_item("headers", this.fields.raw(py)?)?;
+        settings.set_item("body", PyBytes::new(py, &this.body.copied(py, "pickled")?))?;
+        if let Some(trailers) = own_trailers(py, this.trailers.as_ref(), &this.body)? {
+            settings.set_item("trailers", trailers.raw(py)?)?;
+        }
+        Ok((slf.get_type().getattr("_restore")?, (settings, this.report()).into_pyobject(py)?))
+    }
+
+    /// What `__reduce__` has pickled.
+    #[staticmethod]
+    fn _restore(py: Python<'_>, settings: &Bound<'_, PyDict>, report: Option<PyReport>) -> PyResult<Self> {
+        let restored = py.get_type::<Self>().call((), Some(settings))?;
+        let restored = restored.cast::<Self>()?.get();
+        Ok(Self { past: report, ..restored.__replace__(py, None)? })
+    }
+
+    #[pyo3(signature = (**changes))]
+    fn __replace__(&self, py: Python<'_>, changes: Option<&Bound<'_, PyDict>>) -> PyResult<Self> {
+        let changes = Changes::new(py, changes, "Response", &["status", "headers", "body", "trailers"])?;
+        let status = match changes.get("status")? {
+            Some(status) => parse_status(status.extract()?)?,
+            None => self.status,
+        };
+        let (fields, trailers, body) = changed(py, &changes, &self.fields, self.trailers.as_ref(), &self.body)?;
+        let exchange = self.exchange.as_ref().map(|(exchange, owner)| (*exchange, owner.observe()));
+        Ok(Self { status, fields, trailers, body: Arc::new(body), exchange, past: self.past.clone() })
+    }
+
+    fn __copy__(&self, py: Python<'_>) -> PyResult<Self> {
+        self.body.copied(py, "copied")?;
+        self.__replace__(py, None)
+    }
+
+    fn __deepcopy__(&self, py: Python<'_>, _memo: &Bound<'_, PyAny>) -> PyResult<Self> {
+        self.__copy__(py)
     }
 
     fn __repr__(&self) -> String {

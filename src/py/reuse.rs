@@ -2,10 +2,35 @@
 
 use pyo3::exceptions::PyValueError;
 use pyo3::prelude::*;
+use pyo3::types::PyDict;
 
-use super::limits::{duration, hash_of, positive, seconds};
+use super::limits::{duration, positive, seconds};
+use super::values::{Count, Number, Reduced, Seconds, hash_of, plain, reduce, replaced, settings, shown};
 use crate::instance::Reuse;
 
+/// On what terms the instances of an `App` have one exchange after another.
+///
+/// For components that take long to instantiate. What a guest keeps in its memory meets its next exchange, whoever's
+/// that is: `wasgi.testing.check_isolation` shows what a component lets through. An exchange's time, fuel, outgoing
+/// requests, lines and world are its own all the same, and what a guest has kept of an earlier one (its bodies, the
+/// requests that it has sent) leads nowhere.
+///
+/// An instance is kept if its guest has answered and returned, has finished all bodies that it had begun, waits for no
+/// answer, and holds no more than three quarters of ``Limits.memory`` and ``Limits.handles``. At most half of the pool
+/// (512 instances in a process, mostly) wait at once, and fewer where those that run need the room: the one that has
+/// waited longest ends, whichever app's it is. `Stats.idle` counts them; `Report.reused` says of an exchange how many
+/// its instance had before.
+///
+/// Args:
+///     requests: How many exchanges an instance has. None: as many as come.
+///     concurrent: How many at once: 1, since a guest of WASI 0.2 handles one request at a time.
+///     idle: Seconds that an instance waits for the next. None: until its app is closed.
+///
+/// Raises:
+///     ValueError: A number that makes no sense.
+///
+/// Example:
+///     >>> app = wasgi.App("plugin.wasm", reuse=wasgi.Reuse(requests=1000, idle=60))
 #[pyclass(name = "Reuse", module = "wasgi", frozen, eq, get_all)]
 #[derive(Clone, PartialEq)]
 pub struct PyReuse {
@@ -17,8 +42,12 @@ pub struct PyReuse {
 #[pymethods]
 impl PyReuse {
     #[new]
-    #[pyo3(signature = (*, requests=Some(128), concurrent=1, idle=Some(10.0)), text_signature = "(*, requests=128, concurrent=1, idle=10.0)")]
-    fn new(requests: Option<i64>, concurrent: i64, idle: Option<f64>) -> PyResult<Self> {
+    #[pyo3(
+        signature = (*, requests=Some(Number(128)), concurrent=Number(1), idle=Some(Number(10.0))),
+        text_signature = "(*, requests=128, concurrent=1, idle=10.0)"
+    )]
+    fn new(requests: Option<Count>, concurrent: Count, idle: Option<Seconds>) -> PyResult<Self> {
+        let (requests, Number(concurrent), idle) = (plain(requests), concurrent, plain(idle));
         positive("requests", "requests", requests)?;
         if concurrent != 1 {
             return Err(PyValueError::new_err(format!(
@@ -29,18 +58,37 @@ impl PyReuse {
         Ok(Self { requests, concurrent, idle })
     }
 
-    fn __repr__(&self) -> String {
-        let requests = self.requests.map_or_else(|| "None".to_owned(), |requests| requests.to_string());
-        let idle = self.idle.map_or_else(|| "None".to_owned(), |idle| format!("{idle:?}"));
-        format!("Reuse(requests={requests}, concurrent={}, idle={idle})", self.concurrent)
+    fn __repr__(&self, py: Python<'_>) -> PyResult<String> {
+        shown("Reuse", &self.settings(py)?)
     }
 
-    fn __hash__(&self) -> u64 {
-        hash_of(&self.__repr__())
+    fn __hash__(&self, py: Python<'_>) -> PyResult<u64> {
+        Ok(hash_of(&self.__repr__(py)?))
+    }
+
+    fn __reduce__<'py>(slf: &Bound<'py, Self>) -> PyResult<Reduced<'py>> {
+        reduce(&slf.get_type(), &slf.get().settings(slf.py())?)
+    }
+
+    #[pyo3(signature = (**changes))]
+    fn __replace__<'py>(slf: &Bound<'py, Self>, changes: Option<&Bound<'py, PyDict>>) -> PyResult<Bound<'py, PyAny>> {
+        replaced(&slf.get_type(), &slf.get().settings(slf.py())?, changes)
+    }
+
+    fn __copy__(slf: Py<Self>) -> Py<Self> {
+        slf
+    }
+
+    fn __deepcopy__(slf: Py<Self>, _memo: &Bound<'_, PyAny>) -> Py<Self> {
+        slf
     }
 }
 
 impl PyReuse {
+    fn settings<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyDict>> {
+        settings!(py, self; requests, concurrent, idle)
+    }
+
     pub fn core(&self) -> Reuse {
         Reuse { requests: self.requests.and_then(|requests| u64::try_from(requests).ok()), idle: duration(self.idle) }
     }

@@ -13,6 +13,7 @@ use super::loops::LoopCore;
 use super::network::PyNetwork;
 use super::request::PyRequest;
 use super::upstream::PyUpstream;
+use super::values::{Reduced, hash_of};
 use crate::code::ErrorCode;
 use crate::error::Error;
 use crate::outgoing::Upstream;
@@ -94,7 +95,7 @@ impl Outgoing {
     }
 }
 
-/// What `wasgi.outgoing.route` gives.
+/// Upstreams by where a request goes: see `wasgi.outgoing.route`.
 #[pyclass(name = "Route", module = "wasgi._wasgi", frozen)]
 pub struct PyRoute {
     table: Arc<Table>,
@@ -121,18 +122,32 @@ impl PyRoute {
         Ok(Self { table: Arc::new(table), upstreams, patterns })
     }
 
-    /// The upstream that answers a request, as it was given; None if there is none.
+    /// The upstream that answers a request; None if no pattern fits it.
     fn find(&self, py: Python<'_>, request: &PyRequest) -> Option<Py<PyAny>> {
         let (_, upstream) = self.upstreams.get(self.table.find(request.uri())?)?;
         Some(upstream.clone_ref(py))
     }
 
     fn __repr__(&self, py: Python<'_>) -> PyResult<String> {
-        let table = PyDict::new(py);
-        for (pattern, (_, upstream)) in self.patterns.iter().zip(&self.upstreams) {
-            table.set_item(pattern, upstream)?;
-        }
-        Ok(format!("wasgi.outgoing.route({})", table.repr()?))
+        Ok(format!("wasgi.outgoing.route({})", self.given(py)?.repr()?))
+    }
+
+    /// As its upstreams are: by what was given, in that order.
+    fn __eq__(&self, py: Python<'_>, other: &Bound<'_, Self>) -> PyResult<bool> {
+        Ok(self.patterns == other.get().patterns && self.given(py)?.eq(other.get().given(py)?)?)
+    }
+
+    fn __hash__(&self) -> u64 {
+        hash_of(&self.patterns.join(" "))
+    }
+
+    fn __reduce__<'py>(slf: &Bound<'py, Self>) -> PyResult<Reduced<'py>> {
+        let table = slf.get().given(slf.py())?;
+        Ok((slf.get_type().into_any(), (table,).into_pyobject(slf.py())?))
+    }
+
+    fn __copy__(slf: Py<Self>) -> Py<Self> {
+        slf
     }
 
     fn __traverse__(&self, visit: PyVisit<'_>) -> Result<(), PyTraverseError> {
@@ -140,6 +155,17 @@ impl PyRoute {
             upstream.traverse(&visit)?;
             visit.call(given)
         })
+    }
+}
+
+impl PyRoute {
+    /// The table as it was given.
+    fn given<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyDict>> {
+        let table = PyDict::new(py);
+        for (pattern, (_, upstream)) in self.patterns.iter().zip(&self.upstreams) {
+            table.set_item(pattern, upstream)?;
+        }
+        Ok(table)
     }
 }
 

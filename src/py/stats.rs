@@ -54,21 +54,41 @@ impl Drop for Counted {
     }
 }
 
+/// What there is in this process, and what there was: a look at its counters.
+///
+/// When all work is done and no instance waits for more, all but ``threads`` and ``outcomes`` are zero.
 #[pyclass(name = "Stats", module = "wasgi", frozen, get_all)]
 pub struct PyStats {
+    /// Guests that exist.
     exchanges: u64,
+    /// Exchanges that wait for a place (`Limits.queue`).
     queued: u64,
+    /// Requests of guests that are under way.
     outgoing: u64,
+    /// Those of them that Python code answers, or will.
     calls: u64,
+    /// Bodies whose chunks Python code makes.
     feeds: u64,
+    /// Instances that wait for their next exchange (`Reuse`).
     idle: u64,
+    /// Tasks of the native runtime.
     tasks: u64,
+    /// Component instances in the pool.
     slots: u64,
+    /// Linear memories in the pool.
     memories: u64,
+    /// Call stacks in the pool.
     stacks: u64,
+    /// Bytes of linear memory that guests hold.
     memory: u64,
+    /// Threads of ours: they are kept for the next exchange.
     threads: u64,
+    /// What was dropped of what `App(on_finish=)` is told.
     dropped: u64,
+    /// How exchanges have ended, each counted once.
+    ///
+    /// ``returned``, ``trapped``, ``exited``, ``timed_out``, ``limited``, ``stopped`` (by its caller, or with its app),
+    /// ``failed`` (on the host's side).
     outcomes: Py<PyDict>,
 }
 
@@ -96,6 +116,7 @@ impl PyStats {
     }
 }
 
+/// Counts what there is now: see `Stats`. Cheap enough for a health check.
 #[pyfunction]
 pub fn stats(py: Python<'_>) -> PyResult<PyStats> {
     let core = Stats::read();

@@ -153,7 +153,7 @@ pub fn spawn(coroutine: &Bound<'_, PyAny>, context: &Bound<'_, PyAny>) -> PyResu
     Ok(running.call_method(intern!(py, "create_task"), (coroutine,), Some(&options))?.unbind())
 }
 
-/// A call as `wasgi._bridge` handles it.
+/// An outgoing request on its way through Python.
 #[pyclass(module = "wasgi._wasgi", frozen)]
 pub struct OutgoingCall {
     call: Arc<Call>,

@@ -7,7 +7,7 @@ use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::task::{Context, Poll, Wake, Waker};
 use std::time::{Duration, Instant};
 
-use pyo3::exceptions::PyTimeoutError;
+use pyo3::exceptions::{PyTimeoutError, PyValueError};
 use pyo3::prelude::*;
 
 use super::bridge::is_exiting_elsewhere;
@@ -96,9 +96,17 @@ pub fn block_on<T: Send>(py: Python<'_>, poll: impl FnMut(&mut Context<'_>) -> P
     block_on_until(py, None, poll)
 }
 
-/// When so many seconds will have passed.
-pub fn deadline(seconds: Option<f64>) -> Option<Instant> {
-    Instant::now().checked_add(Duration::try_from_secs_f64(seconds?).ok()?)
+/// When so many seconds will have passed; None: never.
+pub fn deadline(seconds: Option<f64>) -> PyResult<Option<Instant>> {
+    match seconds {
+        Some(seconds) if seconds.is_nan() || seconds < 0.0 => {
+            Err(PyValueError::new_err(format!("a time to wait must be a number of seconds, zero or more: {seconds}")))
+        }
+        Some(seconds) => {
+            Ok(Duration::try_from_secs_f64(seconds).ok().and_then(|wait| Instant::now().checked_add(wait)))
+        }
+        None => Ok(None),
+    }
 }
 
 /// The same until a time has come; then `TimeoutError`.

@@ -6,12 +6,32 @@ use std::time::Duration;
 
 use pyo3::exceptions::PyValueError;
 use pyo3::prelude::*;
+use pyo3::types::PyDict;
 
 use super::awaitable::{Awaitable, Operation};
 use super::errors::to_py;
+use super::values::{Number, Reduced, Seconds, hash_of, reduce, replaced, settings, shown};
 use crate::pace::Pace;
 use crate::staged::World;
 
+/// A guest's world that is the same each time, for ``App(world=...)``: two runs give the same bytes.
+///
+/// Each exchange finds it anew. Its clocks stand still but for sleeps, which take no time: when everybody who takes
+/// part waits for a time to come, the first of those times has come. Those are the guest's timers, the limits of its
+/// request-options, and the delays and pauses of `wasgi.testing.Upstream`. While anybody else works on a request of
+/// the guest's, its timers take their time, so that its patience ends no sooner than it would. A guest that waits for a
+/// file counts as one that sleeps.
+///
+/// Args:
+///     seed: Of its random bytes, 0 to 2**64 - 1. They stay the same from run to run of one version of wasgi.
+///     now: What the wall clock says when a guest begins: seconds since 1970, UTC.
+///
+/// Raises:
+///     ValueError: ``now`` is out of range.
+///     OverflowError: ``seed`` is.
+///
+/// Example:
+///     >>> app = wasgi.App("plugin.wasm", world=wasgi.testing.World(seed=7, now=1_700_000_000))
 #[pyclass(name = "World", module = "wasgi._wasgi", frozen, eq, get_all)]
 #[derive(Clone, PartialEq)]
 pub struct PyWorld {
@@ -20,6 +40,10 @@ pub struct PyWorld {
 }
 
 impl PyWorld {
+    fn settings<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyDict>> {
+        settings!(py, self; seed, now)
+    }
+
     pub fn core(&self) -> World {
         World { now: Duration::try_from_secs_f64(self.now).unwrap_or_default(), seed: self.seed }
     }
@@ -28,8 +52,9 @@ impl PyWorld {
 #[pymethods]
 impl PyWorld {
     #[new]
-    #[pyo3(signature = (*, seed=0, now=0.0))]
-    fn new(seed: u64, now: f64) -> PyResult<Self> {
+    #[pyo3(signature = (*, seed=Number(0), now=Number(0.0)), text_signature = "(*, seed=0, now=0.0)")]
+    fn new(seed: Number<u64>, now: Seconds) -> PyResult<Self> {
+        let (Number(seed), Number(now)) = (seed, now);
         // what a `u64` of nanoseconds holds, and more than any test wants
         if !(0.0..=1e10).contains(&now) {
             return Err(PyValueError::new_err(format!("`now` must be seconds since 1970, from 0 to 1e10: {now}")));
@@ -37,8 +62,29 @@ impl PyWorld {
         Ok(Self { seed, now })
     }
 
-    fn __repr__(&self) -> String {
-        format!("wasgi.testing.World(seed={}, now={})", self.seed, self.now)
+    fn __repr__(&self, py: Python<'_>) -> PyResult<String> {
+        shown("wasgi.testing.World", &self.settings(py)?)
+    }
+
+    fn __hash__(&self, py: Python<'_>) -> PyResult<u64> {
+        Ok(hash_of(&self.__repr__(py)?))
+    }
+
+    fn __reduce__<'py>(slf: &Bound<'py, Self>) -> PyResult<Reduced<'py>> {
+        reduce(&slf.get_type(), &slf.get().settings(slf.py())?)
+    }
+
+    #[pyo3(signature = (**changes))]
+    fn __replace__<'py>(slf: &Bound<'py, Self>, changes: Option<&Bound<'py, PyDict>>) -> PyResult<Bound<'py, PyAny>> {
+        replaced(&slf.get_type(), &slf.get().settings(slf.py())?, changes)
+    }
+
+    fn __copy__(slf: Py<Self>) -> Py<Self> {
+        slf
+    }
+
+    fn __deepcopy__(slf: Py<Self>, _memo: &Bound<'_, PyAny>) -> Py<Self> {
+        slf
     }
 }
 

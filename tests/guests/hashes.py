@@ -20,6 +20,7 @@ COMPONENTS = {
     "greeter": GREETER / "components" / "greeter.wasm",
     "everything": HERE / "components" / "everything.wasm",
     "hello": HERE / "components" / "hello.wasm",
+    "lines": HERE / "components" / "lines.wasm",
     "probe": HERE / "components" / "probe.wasm",
     "wstd": HERE / "components" / "wstd.wasm",
 }

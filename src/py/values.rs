@@ -1,0 +1,109 @@
+//! What makes a class of settings a value: numbers that are checked when they are given, copies with changes, pickling.
+
+use std::hash::{DefaultHasher, Hash, Hasher};
+
+use pyo3::exceptions::{PyOverflowError, PyTypeError, PyValueError};
+use pyo3::prelude::*;
+use pyo3::types::{PyBool, PyDict, PyTuple, PyType};
+
+/// A number that was given as one: `True` is none, though Python takes it for 1.
+#[derive(Clone, Copy)]
+pub struct Number<T>(pub T);
+
+/// A whole number of a setting. One that is too large is refused like any other wrong value.
+pub type Count = Number<i64>;
+
+pub type Seconds = Number<f64>;
+
+fn refuse_bool(given: &Borrowed<'_, '_, PyAny>) -> PyResult<()> {
+    if given.is_instance_of::<PyBool>() {
+        return Err(PyTypeError::new_err("a number is wanted, not a bool"));
+    }
+    Ok(())
+}
+
+impl<'a, 'py> FromPyObject<'a, 'py> for Number<i64> {
+    type Error = PyErr;
+
+    fn extract(given: Borrowed<'a, 'py, PyAny>) -> PyResult<Self> {
+        refuse_bool(&given)?;
+        given.extract().map(Self).map_err(|error: PyErr| {
+            if error.is_instance_of::<PyOverflowError>(given.py()) {
+                return PyValueError::new_err(format!("a number is out of range: {}", &*given));
+            }
+            error
+        })
+    }
+}
+
+impl<'a, 'py> FromPyObject<'a, 'py> for Number<u64> {
+    type Error = PyErr;
+
+    fn extract(given: Borrowed<'a, 'py, PyAny>) -> PyResult<Self> {
+        refuse_bool(&given)?;
+        given.extract().map(Self)
+    }
+}
+
+impl<'a, 'py> FromPyObject<'a, 'py> for Number<f64> {
+    type Error = PyErr;
+
+    fn extract(given: Borrowed<'a, 'py, PyAny>) -> PyResult<Self> {
+        refuse_bool(&given)?;
+        given.extract().map(Self)
+    }
+}
+
+/// The numbers in options.
+pub fn plain<T>(given: Option<Number<T>>) -> Option<T> {
+    given.map(|Number(number)| number)
+}
+
+/// What `__reduce__` gives.
+pub type Reduced<'py> = (Bound<'py, PyAny>, Bound<'py, PyTuple>);
+
+/// `class(**settings)`, for every protocol of pickle: `__getnewargs_ex__` would need the second one.
+pub fn reduce<'py>(class: &Bound<'py, PyType>, settings: &Bound<'py, PyDict>) -> PyResult<Reduced<'py>> {
+    let py = class.py();
+    let partial = py.import("functools")?.getattr("partial")?.call((class,), Some(settings))?;
+    Ok((partial, PyTuple::empty(py)))
+}
+
+/// What `copy.replace` gives (Python 3.13 and later): the same with these changes, checked like any other.
+pub fn replaced<'py>(
+    class: &Bound<'py, PyType>,
+    settings: &Bound<'py, PyDict>,
+    changes: Option<&Bound<'py, PyDict>>,
+) -> PyResult<Bound<'py, PyAny>> {
+    if let Some(changes) = changes {
+        settings.update(changes.as_mapping())?;
+    }
+    class.call((), Some(settings))
+}
+
+/// `Name(a=1, b=None)`.
+pub fn shown(name: &str, settings: &Bound<'_, PyDict>) -> PyResult<String> {
+    let mut parts = Vec::new();
+    for (key, value) in settings.iter() {
+        parts.push(format!("{key}={}", value.repr()?));
+    }
+    Ok(format!("{name}({})", parts.join(", ")))
+}
+
+/// The hash of a value that is all in its repr.
+pub fn hash_of(repr: &str) -> u64 {
+    let mut hasher = DefaultHasher::new();
+    repr.hash(&mut hasher);
+    hasher.finish()
+}
+
+/// A dict of a value's settings, by the names of its fields.
+macro_rules! settings {
+    ($py:expr, $value:expr; $($name:ident),* $(,)?) => {{
+        let settings = pyo3::types::PyDict::new($py);
+        $(settings.set_item(stringify!($name), $value.$name.clone())?;)*
+        Ok(settings)
+    }};
+}
+
+pub(super) use settings;
