@@ -4,6 +4,7 @@ use std::future::poll_fn;
 use std::pin::Pin;
 use std::sync::{Arc, Mutex, Weak};
 use std::task::{Context, Poll, Waker, ready};
+use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
 use http_body::{Body, Frame};
@@ -22,6 +23,10 @@ const CHUNK: usize = 64 << 10;
 
 /// How much of a request's body is kept for an upstream that has answered and not read it.
 const KEPT: usize = 64 << 10;
+
+/// What a guest may write of a body that nobody may have, and how long it has for that.
+const WITHHELD: usize = 1 << 20;
+const GRACE: Duration = Duration::from_secs(1);
 
 /// What a reader gets next.
 #[derive(Debug)]
@@ -218,6 +223,29 @@ impl GuestBody {
             self.owner.stop();
         }
         self.discard_rest();
+    }
+
+    /// Whether nobody may have any of it.
+    pub fn is_withheld(&self) -> bool {
+        matches!(self.expected, Expected::Nothing)
+    }
+
+    /// Reads what a guest writes though nobody may have it, so that it can end; but not for ever.
+    pub fn let_end(this: Arc<Mutex<Self>>) {
+        let mut left = WITHHELD;
+        let mut poll = move |cx: &mut Context<'_>| {
+            loop {
+                match ready!(lock(&this).poll_next(cx)) {
+                    Ok(Next::Chunk(chunk)) if chunk.len() <= left => left -= chunk.len(),
+                    _ => return Poll::Ready(()),
+                }
+            }
+        };
+        let Some(Ok(runtime)) = crate::engine::existing().map(|world| world.runtime.handle()) else { return };
+        // most have ended: no task is needed
+        if poll(&mut Context::from_waker(Waker::noop())).is_pending() {
+            runtime.spawn(async move { tokio::time::timeout(GRACE, poll_fn(poll)).await });
+        }
     }
 
     /// A chunk that is there already. Any end that comes instead is kept for [`Self::poll_next`], but for a clean one, which is

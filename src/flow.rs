@@ -243,6 +243,14 @@ impl Outflow {
         }
     }
 
+    /// Whether nothing more comes, and nothing is amiss.
+    fn has_ended(&self) -> bool {
+        match self.ready.front() {
+            Some(frame) => frame.is_none(),
+            None => self.ended || self.body.is_end_stream(),
+        }
+    }
+
     fn take(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, HostError>>> {
         if let Some(wait) = self.reader.take() {
             wait.finish();
@@ -278,6 +286,10 @@ impl Body for OutflowReader {
 
     fn poll_frame(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, HostError>>> {
         lock(&self.0).take(cx)
+    }
+
+    fn is_end_stream(&self) -> bool {
+        lock(&self.0).has_ended()
     }
 }
 

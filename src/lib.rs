@@ -2,6 +2,7 @@
 
 mod address;
 mod ahead;
+mod answer;
 pub mod asked;
 pub mod body;
 mod clock;

@@ -203,7 +203,7 @@ impl Hooks {
             between_bytes: options.between_bytes_timeout,
         });
         let fields = self.limits.fields;
-        let head_only = request.method() == http::Method::HEAD;
+        let method = request.method().clone();
         let mut request = request;
         if let Some(work) = work {
             request.extensions_mut().insert(work.pace().clone());
@@ -211,12 +211,13 @@ impl Hooks {
         let (clock, work) = (self.clock.clone(), work.cloned());
         let answer = upstream.send(request, timeouts, self.exchange.stdio());
         Box::new(async move {
-            let response = answer.await.map_err(ErrorCode::into_host)?;
+            let response = answer.await.and_then(|answer| crate::answer::served(&method, answer));
+            let response = response.map_err(ErrorCode::into_host)?;
             let size = fields::size(response.headers());
             if fields.is_some_and(|most| size > most) {
                 return Err(Side::Response.header_size(size).into_host());
             }
-            let bounds = Bounds::of_answer(head_only, &response, fields);
+            let bounds = Bounds::of_answer(method == http::Method::HEAD, &response, fields);
             let response = response.map(|body| {
                 let body = Inflow::of_upstream(body, bounds);
                 let body = Watched::by_guest(body, work);

@@ -42,6 +42,13 @@ async def later(text: str, tasks: BackgroundTasks) -> list[str]:
 
 nested = Starlette(routes=[Mount("/inner", probe)])
 api.mount("/plugins/probe", probe)
+
+
+def say_target(scope: Any, request: wasgi.Request) -> wasgi.Response:
+    return wasgi.Response(body=f"{request.path}?{request.query}")
+
+
+api.mount("/paths", wasgi.App(PROBE, on_request=say_target))
 api.mount("/outer", nested)
 
 dressed = FastAPI()

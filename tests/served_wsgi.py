@@ -15,6 +15,7 @@ import wasgi
 from .conftest import PROBE
 
 probe = wasgi.App(PROBE, outgoing=lambda request: wasgi.Response(body=b"up"))
+wsgi = probe.wsgi  # as gunicorn takes it: of a module it takes a name, and no attribute of that
 site = flask.Flask(__name__)
 
 

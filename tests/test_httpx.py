@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import threading
 from collections.abc import AsyncIterator, Iterator
 from types import ModuleType
 from typing import Any
@@ -224,3 +225,65 @@ def test_starlettes_test_client(app: AppMaker) -> None:
         assert client.get("/hello").text == "Hello, World!"
         assert client.post("/echo", content=b"body").content == b"body"
         assert client.get("/trap").status_code == 500
+
+
+@libraries
+@both
+@pytest.mark.parametrize("method", ["GET", "DELETE", "POST", "PURGE"])
+async def test_a_body_that_no_field_tells_of(library: Any, is_async: bool, app: AppMaker, method: str) -> None:
+    """As of a request that is made of a stream, or whose fields somebody has changed."""
+
+    class Stream(library.SyncByteStream, library.AsyncByteStream):  # type: ignore[misc]
+        def __iter__(self) -> Iterator[bytes]:
+            yield b"he"
+            yield b"llo"
+
+        async def __aiter__(self) -> AsyncIterator[bytes]:
+            for chunk in self:
+                yield chunk
+
+    made = library.Request(method, f"{BASE}/collect", stream=Stream())
+    changed = library.Request(method, f"{BASE}/collect", content=b"hello")
+    del changed.headers["content-length"]
+    for request in (made, changed):
+        if is_async:
+            response = await wasgi.httpx.AsyncTransport(app()).handle_async_request(request)
+            assert await response.aread() == b"5 bytes: hello"
+        else:
+            response = await asyncio.to_thread(wasgi.httpx.Transport(app()).handle_request, request)
+            assert response.read() == b"5 bytes: hello"
+
+
+@libraries
+@both
+async def test_a_request_without_a_host(library: ModuleType, is_async: bool, app: AppMaker) -> None:
+    for url, authority in (("http://a.local/", "a.local"), ("https://a.local:8443/", "a.local:8443")):
+        request = library.Request("GET", f"{url}inspect")
+        del request.headers["host"]
+        if is_async:
+            response = await wasgi.httpx.AsyncTransport(app()).handle_async_request(request)
+            await response.aread()
+        else:
+            response = await asyncio.to_thread(wasgi.httpx.Transport(app()).handle_request, request)
+            response.read()
+        assert f'authority: Some("{authority}")' in response.text
+
+
+@libraries
+@both
+async def test_a_guest_that_answers_head_with_a_body_may_end(
+    library: ModuleType, is_async: bool, app: AppMaker
+) -> None:
+    """What ends is one that has not ended its body, not one that works on."""
+    lines: list[str] = []
+    closed = threading.Event()
+
+    def upstream(request: wasgi.Request) -> wasgi.Response:
+        assert closed.wait(30)
+        return wasgi.Response()
+
+    made = app(outgoing=upstream, stdout=lines.append)
+    response = await ask(library, is_async, made, "HEAD", "/work-after?url=http://up/")
+    assert response.content == b""
+    closed.set()
+    await asyncio.to_thread(until, lambda: lines == ["worked on"])

@@ -8,6 +8,7 @@ import socket
 import subprocess
 import urllib.request
 from collections.abc import Iterator
+from pathlib import Path
 
 import httpx2
 import pytest
@@ -22,6 +23,7 @@ SERVERS: dict[str, list[str]] = {
     "hypercorn": ["hypercorn", APPLICATION, "--bind"],
     "hypercorn-h2": ["hypercorn", APPLICATION, "--bind"],
     "granian": ["granian", "--interface", "asgi", APPLICATION, "--log-level", "error", "--port"],
+    "granian-h2": ["granian", "--interface", "asgi", APPLICATION, "--http", "2", "--log-level", "error", "--port"],
     "daphne": ["daphne", "-v", "0", APPLICATION, "-p"],
 }
 
@@ -114,6 +116,50 @@ def test_mounts(served: Served) -> None:
     lines = served.client.get("/api/outer/inner/inspect").text.splitlines()
     assert 'path: Some("/inspect")' in lines
     assert "header x-forwarded-prefix: /api/outer/inner" in lines
+
+
+@pytest.mark.parametrize(
+    ("below", "path"),
+    [("%2Finspect", "/inspect"), ("/inspect%2Fx%20y", "/inspect%2Fx%20y"), ("%2Finspect%2Fx", "/inspect%2Fx")],
+)
+def test_mounts_behind_an_encoded_slash(served: Served, below: str, path: str) -> None:
+    response = served.client.get(f"/api/paths{below}?q=1")
+    assert response.text == f"{path}?q=1"
+
+
+def test_cookies_are_one_field(served: Served) -> None:
+    headers = [("cookie", "a=1"), ("cookie", "b=2"), ("cookie", "c=3")]
+    lines = served.client.get("/inspect", headers=headers).text.splitlines()
+    assert [line for line in lines if "cookie" in line] == ["header cookie: a=1; b=2; c=3"]
+
+
+@pytest.mark.parametrize("method", ["GET", "DELETE", "OPTIONS", "POST"])
+def test_a_body_without_a_length(served: Served, method: str) -> None:
+    """Of HTTP/2 no field says that there is one."""
+    response = served.client.request(method, "/collect", content=iter([b"he", b"llo"]))
+    assert response.text == "5 bytes: hello"
+
+
+def test_a_request_of_http_1_0_without_a_host(served: Served) -> None:
+    with served.raw("GET /inspect HTTP/1.0") as connection, connection.makefile("rb") as answer:
+        assert f'authority: Some("127.0.0.1:{served.port}")' in answer.read().decode()
+
+
+def test_an_empty_body_has_a_length(served: Served) -> None:
+    for path in ("/reply", "/headers"):
+        assert served.client.get(path).headers["content-length"] == "0"
+    assert "content-length" not in served.client.get("/reply?code=204").headers
+
+
+def test_head_gives_the_fields_of_get(served: Served) -> None:
+    for path in ("/hello", "/reply?body=abc&header=content-length:3%0Ax-a:1", "/trap"):
+        found = []
+        for method in ("GET", "HEAD"):
+            response = served.client.request(method, path)
+            # of the server's own making: the date, and how it frames what has no length
+            own = ("date", "transfer-encoding", "content-length" if path == "/hello" else "")
+            found.append([pair for pair in response.headers.multi_items() if pair[0] not in own])
+        assert found[0] == found[1]
 
 
 def test_middleware(served: Served) -> None:
@@ -257,3 +303,40 @@ def test_curl(served: Served) -> None:
     command = ["curl", "-sS", "--max-time", "30", *options, "-d", json.dumps({"a": 1}), f"{served.url}/echo"]
     done = subprocess.run(command, capture_output=True, text=True)
     assert (done.stdout, done.returncode) == ('{"a": 1}', 0), done.stderr
+
+
+SOCKETS = {
+    "uvicorn-h11": ["uvicorn", APPLICATION, "--http", "h11", "--log-level", "error", "--uds", "{}"],
+    "uvicorn-httptools": ["uvicorn", APPLICATION, "--http", "httptools", "--log-level", "error", "--uds", "{}"],
+    "hypercorn": ["hypercorn", APPLICATION, "--bind", "unix:{}"],
+    "granian": ["granian", "--interface", "asgi", APPLICATION, "--log-level", "error", "--uds", "{}"],
+    "daphne": ["daphne", "-v", "0", APPLICATION, "-u", "{}"],
+    "gunicorn": ["gunicorn", "tests.served_wsgi:wsgi", "--bind", "unix:{}"],
+    "granian-wsgi": ["granian", "--interface", "wsgi", "tests.served_wsgi:wsgi", "--log-level", "error", "--uds", "{}"],
+}
+
+
+@pytest.mark.parametrize(
+    "server", [pytest.param(name, marks=[] if name in QUICK else pytest.mark.slow) for name in SOCKETS]
+)
+def test_a_unix_socket(server: str, tmp_path: Path) -> None:
+    """Its path is no host: without `Host` the guest's authority is `localhost`."""
+    path = str(tmp_path / "socket")
+
+    def ask(*lines: str) -> str:
+        with (
+            contextlib.suppress(FileNotFoundError, ConnectionRefusedError),
+            socket.socket(socket.AF_UNIX) as connection,
+        ):
+            connection.settimeout(30)
+            connection.connect(path)
+            connection.sendall("\r\n".join([*lines, "", ""]).encode())
+            with connection.makefile("rb") as answer:
+                return answer.read().decode()
+        return ""
+
+    with serving([word.format(path) for word in SOCKETS[server]], lambda: "Hello" in ask("GET /hello HTTP/1.0")):
+        assert 'authority: Some("localhost")' in ask("GET /inspect HTTP/1.0")
+        assert 'authority: Some("a.example:99")' in ask(
+            "GET /inspect HTTP/1.1", "host: a.example:99", "connection: close"
+        )

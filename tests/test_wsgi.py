@@ -11,6 +11,7 @@ import urllib.request
 import wsgiref.simple_server
 import wsgiref.util
 import wsgiref.validate
+from collections.abc import AsyncIterator
 from typing import Any
 
 import httpx2
@@ -175,6 +176,21 @@ def test_lengths_that_a_client_wrote_with_an_underscore(app: AppMaker) -> None:
     assert b"content-" not in b"".join(app().wsgi(given, lambda *args: None))
 
 
+def test_a_body_of_http_2_needs_no_length(app: AppMaker) -> None:
+    given = environ("/collect", REQUEST_METHOD="POST", SERVER_PROTOCOL="HTTP/2") | {"wsgi.input": io.BytesIO(b"hello")}
+    assert call(app(), given)[2] == b"5 bytes: hello"
+
+
+def test_an_answer_that_nobody_can_wait_for(app: AppMaker) -> None:
+    """Its body is an async iterable, and there is no loop."""
+
+    async def chunks() -> AsyncIterator[bytes]:
+        yield b"x"
+
+    made = app(on_request=lambda given, request: wasgi.Response(body=chunks()))
+    assert call(made, environ("/"))[0] == "500 Internal Server Error"
+
+
 class Slow(io.BytesIO):
     """A body of which nothing comes before it is let."""
 
@@ -273,6 +289,35 @@ def test_on_error(app: AppMaker) -> None:
     made = app(on_error=answer)
     assert call(made, environ("/trap"))[2] == b"/trap"
     assert call(made, environ("/silent"))[0].startswith("500")
+
+
+def test_gunicorn_takes_a_name_of_a_module() -> None:
+    """As the docs say; `module:app.wsgi` it does not."""
+    port = free_port()
+    url = f"http://127.0.0.1:{port}"
+    command = ["gunicorn", "tests.served_wsgi:wsgi", "-b", f"127.0.0.1:{port}"]
+    with serving(command, lambda: httpx2.get(f"{url}/hello").status_code == 200):
+        assert httpx2.post(f"{url}/collect", content=iter([b"he", b"llo"])).text == "5 bytes: hello"
+        assert httpx2.get(f"{url}/reply").headers["content-length"] == "0"
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("http2", [False, True], ids=["http/1.1", "http/2"])
+def test_hypercorn(http2: bool) -> None:
+    """Which calls WSGI by ASGI: it knows nothing of how bodies end, and begins an answer with its first chunk."""
+    port = free_port()
+    url = f"http://127.0.0.1:{port}"
+    command = ["hypercorn", "wsgi:tests.served_wsgi:wsgi", "--bind", f"127.0.0.1:{port}"]
+    with (
+        httpx2.Client(base_url=url, http1=not http2, http2=http2, timeout=30) as client,
+        serving(command, lambda: client.get("/hello").status_code == 200),
+    ):
+        assert client.head("/hello").status_code == 200
+        assert client.get("/reply?code=204").status_code == 204
+        assert client.get("/reply").headers["content-length"] == "0"
+        assert client.post("/collect", content=b"hello").text == "5 bytes: hello"
+        chunked = client.post("/collect", content=iter([b"he", b"llo"]))
+        assert (chunked.status_code, chunked.text) == (200, "5 bytes: hello") if http2 else chunked.status_code == 411
 
 
 @pytest.mark.parametrize("worker", ["sync", "gthread"])

@@ -14,6 +14,7 @@ from typing import Any, Literal, Self
 from urllib.parse import unquote
 
 from wasgi import _bridge, errors
+from wasgi._serving import is_bare
 from wasgi._wasgi import Request, Response
 
 _log = logging.getLogger("wasgi.outgoing")
@@ -23,8 +24,19 @@ _VERSIONS = {"version": "3.0", "spec_version": "2.4"}
 # How much of an answer lies ready for a guest that does not read yet, as it would in the buffers of a connection.
 _AHEAD = 64 << 10
 
-# Seconds that an application has to end after it was told that its client has gone; then it is cancelled.
+# Seconds that an application has to end after it was told that its client has gone; then it is cancelled. And those in
+# which it may write a body that nobody may have; then it is told so.
 _GRACE = 1.0
+
+
+def _fields(request: Request) -> list[tuple[bytes, bytes]]:
+    """A request's fields as servers tell them: `cookie` is one (RFC 6265, 5.4; RFC 9113, 8.2.3)."""
+    fields = [(b"host", request.authority.encode("ascii")), *request.headers.raw]
+    cookies = [value for name, value in fields if name.lower() == b"cookie"]
+    if len(cookies) > 1:
+        fields = [pair for pair in fields if pair[0].lower() != b"cookie"]
+        fields.append((b"cookie", b"; ".join(cookies)))
+    return fields
 
 
 class Asgi:
@@ -179,6 +191,7 @@ class _Exchange:
         self.ready: collections.deque[bytes] = collections.deque()
         self.ready_bytes = 0
         self.complete = False
+        self.bare = False
         self.gone = False
         self.changed = asyncio.Event()
         self.failure: Exception | None = None
@@ -196,7 +209,7 @@ class _Exchange:
             "raw_path": request.path.encode("ascii"),
             "query_string": (request.query or "").encode("ascii"),
             "root_path": "",
-            "headers": [(b"host", request.authority.encode("ascii")), *request.headers.raw],
+            "headers": _fields(request),
             "client": None,
             "server": request._address(),
             "state": self.state,
@@ -244,10 +257,14 @@ class _Exchange:
             if self.started is not None:
                 raise RuntimeError("an application sent `http.response.start` twice")
             self.started = message
+            self.bare = is_bare(self.request.method, message["status"])
         elif message["type"] == "http.response.body":
             if self.started is None or self.complete:
                 raise RuntimeError("an application sent a body outside of its answer")
-            if chunk := bytes(message.get("body", b"")):
+            chunk = bytes(memoryview(message.get("body", b"")))
+            if chunk and self.bare:
+                await asyncio.sleep(0)  # nobody may have it; and an application that never waits must not hold the loop
+            elif chunk:
                 while self.ready and self.ready_bytes + len(chunk) > _AHEAD:  # the guest is to take some first
                     await self.wait()
                     if self.gone:
@@ -271,7 +288,10 @@ class _Exchange:
                 raise self.failure
             await self.wait()
         headers = [(bytes(name).lower(), bytes(value)) for name, value in self.started.get("headers", [])]
-        return Response(self.started["status"], headers=headers, body=self)
+        if self.bare:
+            # what it writes all the same is thrown away, as servers do
+            asyncio.get_running_loop().call_later(_GRACE, self.hang_up)
+        return Response(self.started["status"], headers=headers, body=None if self.bare else self)
 
     def __aiter__(self) -> Self:
         return self

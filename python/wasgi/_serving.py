@@ -7,11 +7,13 @@ from __future__ import annotations
 
 import json
 import logging
+import re
+from collections.abc import Callable
 from http import HTTPStatus
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, AnyStr
 
 from wasgi import errors
-from wasgi._wasgi import Response
+from wasgi._wasgi import AsyncChunks, Chunks, Response
 
 if TYPE_CHECKING:
     from wasgi.app import App
@@ -47,16 +49,65 @@ class BadRequestError(Exception):
         self.status = status
 
 
+# requests
+
+_SLASHES = re.compile(rb"/|%2[fF]")
+
+
+def split_target(raw: bytes) -> tuple[bytes, bytes | None]:
+    """A target's path, and the authority of one in absolute form (RFC 9112, 3.2.2), which some servers pass on."""
+    if raw[:1] == b"/" or not raw[:8].lower().startswith((b"http://", b"https://")):
+        return raw, None
+    authority, slash, path = raw.partition(b"://")[2].partition(b"/")
+    return slash + path or b"/", authority
+
+
+def below(root: AnyStr, raw: bytes, decode: Callable[[bytes], AnyStr]) -> bytes | None:
+    """The raw path below `root`, which stands decoded at the head of the path; None if it does not stand there.
+
+    Each slash of a decoded path is one of the raw path's, as it is or encoded. So the one that ends a mount is found by
+    counting; it is a slash for the guest as it was for whoever has mounted, and what comes after it keeps its spelling.
+    """
+    slashes = (root if isinstance(root, bytes) else root.encode("utf-8", "replace")).count(b"/")
+    ends = _SLASHES.finditer(raw)
+    end = next((found for number, found in enumerate(ends) if number == slashes), None)
+    if decode(raw if end is None else raw[: end.start()]) != root:
+        return None
+    return b"/" if end is None else b"/" + raw[end.end() :]
+
+
+def host_of(address: Any) -> str | None:
+    """The host of a server's `(host, port)`; None if there is none, as of a Unix socket."""
+    try:
+        host = address[0]
+    except (TypeError, LookupError):
+        return None
+    return host if isinstance(host, str) and host and not isinstance(address, str) else None
+
+
 # answers
+
+# Seconds and bytes that a guest has to end which writes a body that nobody may have.
+GRACE = 1.0
+WRITES = 1 << 20
 
 
 def is_bare(method: str, status: int) -> bool:
-    """Whether an answer has no body (RFC 9110, 6.4.1)."""
-    return method == "HEAD" or status in (204, 304)
+    """Whether an answer has no body (RFC 9110, 6.4.1 and 15.3.6)."""
+    return method == "HEAD" or status in (204, 205, 304)
+
+
+def take_rest(chunks: Chunks | AsyncChunks) -> None:
+    """Takes what is there of a body that nobody may have: a guest that is done with it may go on."""
+    left = WRITES
+    while left > 0 and (ready := chunks.take_ready()) is not None and not ready[1]:
+        left -= len(ready[0])
 
 
 def only_final(response: Response) -> Response:
     """Refuses interim answers (RFC 9110, 15.2), with which no exchange can end, and what is no status at all."""
+    if not isinstance(response, Response):
+        raise TypeError(f"an answer must be a wasgi.Response, not {type(response).__name__}")
     if not 200 <= response.status < 600:
         response.close()
         raise errors.HttpProtocolError
@@ -66,10 +117,29 @@ def only_final(response: Response) -> Response:
 def headers_of(response: Response) -> list[tuple[bytes, bytes]]:
     """The fields of an answer that are meant for the client, in lower case."""
     headers = response._served_headers()
-    if response.status in (204, 304):
+    if response.status in (204, 205, 304):
         # RFC 9110, 8.6: not with 204; with 304 it would be right, but servers wait for that many bytes
         headers = [pair for pair in headers if pair[0] != b"content-length"]
+    if response.status == 205:
+        headers.append((b"content-length", b"0"))  # RFC 9110, 15.3.6
     return headers
+
+
+def tell_length(
+    headers: list[tuple[bytes, bytes]], method: str, status: int, ready: tuple[bytes, bool] | None, *, by_guest: bool
+) -> None:
+    """Says how long a body is where that is known before it is sent: `ready` is what `take_ready` gave.
+
+    Of a guest's body only that it is empty: else it would depend on the guest's speed whether the field is there. And
+    not that of an answer to HEAD, for the one to GET may have another.
+    """
+    if ready is None or not ready[1] or status in (204, 205, 304):
+        return
+    length = len(ready[0])
+    if (length and by_guest) or (not length and method == "HEAD"):
+        return
+    if not any(name == b"content-length" for name, _ in headers):
+        headers.append((b"content-length", b"%d" % length))
 
 
 # failures

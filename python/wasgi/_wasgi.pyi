@@ -89,6 +89,8 @@ class Chunks(Iterator[bytes]):
     def __iter__(self) -> Self: ...
     def __next__(self) -> bytes: ...
     def _next_within(self, seconds: float | None) -> bytes | None: ...
+    def take_ready(self) -> tuple[bytes, bool] | None:
+        """What there is without waiting, as of `AsyncChunks`."""
 
 @final
 class AsyncChunks(AsyncIterator[bytes]):
@@ -98,7 +100,10 @@ class AsyncChunks(AsyncIterator[bytes]):
     def __anext__(self) -> Coroutine[Any, Any, bytes]: ...
     def aclose(self) -> Coroutine[Any, Any, None]: ...
     def take_ready(self) -> tuple[bytes, bool] | None:
-        """What there is without waiting: a chunk, and whether it was the last. None: the next one is to be awaited."""
+        """What there is without waiting: a chunk, and whether it was the last. None: the next one is to be awaited.
+
+        Of an empty body, whose end is known, it is an empty chunk.
+        """
 
 @final
 class Component:
@@ -668,7 +673,7 @@ class Request:
         Raises:
             BodyError: The body broke off, or was consumed before.
         """
-    def __iter__(self) -> Iterator[bytes]: ...
+    def __iter__(self) -> Chunks: ...
     def __aiter__(self) -> AsyncIterator[bytes]: ...
     @property
     def content(self) -> bytes:
@@ -814,7 +819,7 @@ class Response:
         Raises:
             BodyError: The body broke off, or was consumed before.
         """
-    def __iter__(self) -> Iterator[bytes]: ...
+    def __iter__(self) -> Chunks: ...
     def __aiter__(self) -> AsyncIterator[bytes]: ...
     @property
     def content(self) -> bytes:
@@ -956,7 +961,7 @@ def _normal_url(url: str, *, glob: bool = False) -> str | None: ...
 def _request_of_server(
     method: str,
     scheme: str,
-    server: tuple[str, int | None] | None,
+    server: Any,
     target: bytes,
     headers: Iterable[tuple[bytes, bytes]],
     body: _Body | None,
@@ -964,6 +969,8 @@ def _request_of_server(
     forwarded: bool | None = None,
     client: str | None = None,
     prefix: bytes | None = None,
+    authority: bytes | None = None,
+    multiplexed: bool = False,
 ) -> Request: ...
 def _outline(source: bytes) -> tuple[list[str], list[str], str | None, list[str]]: ...
 def _restore_component(path: str, digest: str) -> Component: ...

@@ -16,9 +16,9 @@ from collections.abc import AsyncIterator, Awaitable, Callable, MutableMapping
 from typing import TYPE_CHECKING, Any, Self
 from urllib.parse import quote, unquote
 
-from wasgi import _serving, errors
+from wasgi import _bridge, _serving, errors
 from wasgi._serving import BadRequestError
-from wasgi._wasgi import Request, Response, _request_of_server
+from wasgi._wasgi import AsyncChunks, Request, Response, _request_of_server
 
 if TYPE_CHECKING:
     from wasgi.app import App
@@ -72,46 +72,61 @@ async def _lifespan(app: App, receive: Receive, send: Send) -> None:
             return
 
 
-def strip_prefix(root: str, path: str, raw: bytes) -> bytes | None:
-    """The raw path below `root`, which stands decoded at the head of `path`; None if it does not stand there."""
-    if not root or not path.startswith(root) or path[len(root) : len(root) + 1] not in ("", "/"):
-        return None
-    wanted, position = root.encode(), 0
-    for byte in wanted:
-        if raw[position : position + 1] == b"%":
-            try:
-                found = int(raw[position + 1 : position + 3], 16)
-            except ValueError:
-                return None
-            position += 3
-        elif position < len(raw):
-            found = raw[position]
-            position += 1
-        else:
-            return None
-        if found != byte:
-            return None
-    return raw[position:] or b"/"
+def _octets(value: Any) -> bytes:
+    """What a server should have given as bytes."""
+    if isinstance(value, str):
+        return value.encode("latin-1")
+    return b"" if value is None else bytes(memoryview(value))
 
 
-def target_of(root: str, path: str, scope: Scope) -> tuple[bytes, bytes | None]:
-    """The path below `root` with its query, and what of it is above."""
-    # as it came, if that still is what is asked for: middleware may have changed the path
-    target: bytes = bytes(scope.get("raw_path") or b"").partition(b"?")[0]
-    if unquote(target.decode("latin-1")) != path:
-        target = quote(path, safe=_serving.IN_A_PATH).encode()
-    prefix = None
+def _decode(raw: bytes) -> str:
+    """A raw path as servers decode it."""
+    text = raw.decode("latin-1")
+    return unquote(text) if "%" in text else text
+
+
+def _root_of(scope: Scope) -> str:
+    """What of the path is above this application."""
+    root: str = scope.get("root_path") or ""
     if root:
-        prefix = quote(root).encode()
+        root = root.rstrip("/")
+    return root if root[:1] in ("/", "") else f"/{root}"
+
+
+def target_of(scope: Scope, *, strip: bool) -> tuple[bytes, bytes | None, bytes | None]:
+    """The target for the guest, what of its path is above it, and the authority that the target has named."""
+    root, path, raw = _root_of(scope), scope.get("path") or "", scope.get("raw_path")
+    if type(raw) is not bytes:
+        raw = _octets(raw)
+    if b"?" in raw:
+        raw = raw.partition(b"?")[0]
+    authority = named = None
+    if path[:1] != "/" or raw[:1] != b"/":
+        raw, authority = _serving.split_target(raw)
+        whole, named = _serving.split_target(path.encode())
+        path, authority = whole.decode(), authority or named
+    # as it came, if that still is what is asked for: middleware may have changed the path
+    decoded = _decode(raw)
+    is_below = False
+    if raw and decoded == path:
+        target = raw
+    elif raw and root and decoded == root + path:
+        # `path` without what is above it, as frameworks told it before ASGI said what it is
+        target, is_below = (strip and _serving.below(root, raw, _decode)) or raw, True
+    else:
+        target, authority = quote(path, safe=_serving.IN_A_PATH).encode(), named
+    if strip and root and not is_below:
         # what a proxy has taken off may stand in `root_path` only; what Starlette's mounts add is in the path, too
-        mounts = root.removeprefix(scope.get("app_root_path", ""))
-        target = strip_prefix(root, path, target) or strip_prefix(mounts, path, target) or target
+        for above in (root, root.removeprefix(scope.get("app_root_path") or "")):
+            if above and (below := _serving.below(above, target, _decode)) is not None:
+                target = below
+                break
     if query := scope.get("query_string"):
-        target += b"?" + query
-    return target, prefix
+        target += b"?" + _octets(query)
+    return target, quote(root).encode() if strip and root else None, authority
 
 
-def request_of(app: App, scope: Scope, body: AsyncIterator[bytes] | None) -> Request:
+def request_of(app: App, scope: Scope, fields: list[tuple[bytes, bytes]], body: AsyncIterator[bytes] | None) -> Request:
     """The guest's request for an HTTP scope.
 
     Raises:
@@ -120,35 +135,51 @@ def request_of(app: App, scope: Scope, body: AsyncIterator[bytes] | None) -> Req
     method = scope["method"]
     if method == "CONNECT":
         raise BadRequestError(501, "a component opens no tunnel")
-    path: str = scope["path"]
-    root: str = scope.get("root_path", "").rstrip("/")
-    client = scope.get("client") if app.forwarded else None
     try:
-        target, prefix = target_of(root if app.root_path == "strip" else "", path, scope)
+        target, prefix, authority = target_of(scope, strip=app.root_path == "strip")
         return _request_of_server(
             method,
-            scope.get("scheme", "http"),
+            scope.get("scheme") or "http",
             scope.get("server"),
             target,
-            scope["headers"],
+            fields,
             body,
             forwarded=app.forwarded,
-            client=client[0] if client else None,
+            client=_serving.host_of(scope.get("client")) if app.forwarded else None,
             prefix=prefix,
+            authority=authority,
+            multiplexed=not _is_http1(scope),
         )
     except ValueError as error:
         raise BadRequestError(400, str(error)) from error
 
 
-def _has_body(scope: Scope) -> bool:
-    """Whether a body may come (RFC 9112, 6.3). HTTP/2 needs no length for one."""
-    for name, value in scope["headers"]:
-        name = bytes(name).lower()
-        if name == b"transfer-encoding" or (name == b"content-length" and bytes(value).strip() != b"0"):
+def _is_http1(scope: Scope) -> bool:
+    """Whether it came by HTTP/1. Granian tells HTTP/1.0 as `1`."""
+    version = scope.get("http_version")
+    return version == "1.1" or not version or str(version)[0] == "1"
+
+
+def fields_of(scope: Scope) -> list[tuple[bytes, bytes]]:
+    """The fields. A server may give any iterable of pairs, of anything like bytes."""
+    fields = scope.get("headers") or ()
+    if type(fields) is not list:
+        fields = list(fields)
+    for name, value in fields:
+        if type(name) is not bytes or type(value) is not bytes:
+            return [(_octets(name), _octets(value)) for name, value in fields]
+    return fields
+
+
+def _has_body(scope: Scope, fields: list[tuple[bytes, bytes]]) -> bool:
+    """Whether a body may come, of whatever method (RFC 9112, 6.3). HTTP/2 needs no length for one (RFC 9113, 8.1)."""
+    has_length = False
+    for name, value in fields:
+        name = name.lower()
+        if name == b"transfer-encoding" or (name == b"content-length" and value.strip() != b"0"):
             return True
-        if name == b"content-length":
-            return False
-    return scope.get("http_version", "1.1") not in ("1.0", "1.1") and scope["method"] not in ("GET", "HEAD")
+        has_length |= name == b"content-length"
+    return not has_length and not _is_http1(scope)
 
 
 # How much of a body is taken from the server before the guest wants it. A client that goes away is told of by the same
@@ -202,8 +233,10 @@ class _Exchange:
         "ahead",
         "answered",
         "app",
+        "by_guest",
         "came",
         "chunks",
+        "fields",
         "gone",
         "hung_up",
         "listener",
@@ -227,8 +260,10 @@ class _Exchange:
         self.gone = False  # nothing comes any more: the client has hung up, or the exchange is over
         self.hung_up = False  # that is why our task was cancelled
         self.answered = False
+        self.by_guest = False
         self.over = False
-        self.wanted = _has_body(scope)
+        self.fields = fields_of(scope)
+        self.wanted = _has_body(scope, self.fields)
         self.whole = not self.wanted
         if self.wanted:
             self.chunks: collections.deque[bytes] = collections.deque()
@@ -321,7 +356,15 @@ class _Exchange:
             response = await self.instead(error)
         try:
             await asyncio.sleep(0)  # see `respond`
-            await self.relay(response)
+            try:
+                chunks = aiter(response)
+            except TypeError:  # a body that blocks
+                chunks = _in_threads(response)
+            try:
+                await self.relay(response, chunks)
+            finally:
+                if not isinstance(chunks, AsyncChunks):  # of the user's, or of the threads': it ends here
+                    await _bridge.close(chunks)
         finally:
             response.close()
 
@@ -337,7 +380,7 @@ class _Exchange:
 
     async def respond(self) -> Response:
         app, scope = self.app, self.scope
-        request = request_of(app, scope, _Body(self) if self.wanted else None)
+        request = request_of(app, scope, self.fields, _Body(self) if self.wanted else None)
         if app.on_request is not None:
             given = await self.ask(app.on_request, request)
             if isinstance(given, Response):
@@ -354,49 +397,60 @@ class _Exchange:
             response = await app.handle_async(request)
         finally:
             soon.cancel()
+        self.by_guest = True
         return _serving.only_final(response)
 
     async def instead(self, error: Exception) -> Response:
         """What the client gets when the guest has no answer."""
-        _serving.log_failure(self.app, _log, self.scope["method"], self.scope["path"], error)
+        self.by_guest = False
+        self.log_failure(error)
         if self.app.on_error is not None and not isinstance(error, BadRequestError):
-            given: Response | None = await self.ask(self.app.on_error, error)
-            if given is not None:
-                return given
+            try:
+                given: Response | None = await self.ask(self.app.on_error, error)
+                if given is not None:
+                    return _serving.only_final(given)
+            except _ClientDisconnectedError:
+                raise
+            except Exception as failure:
+                self.log_failure(failure)
+                error = failure
         return _serving.problem(error, debug=self.app.debug)
 
-    async def relay(self, response: Response) -> None:
+    def log_failure(self, error: Exception) -> None:
+        _serving.log_failure(self.app, _log, self.scope["method"], self.scope.get("path") or "", error)
+
+    async def relay(self, response: Response, chunks: AsyncIterator[bytes]) -> None:
         """Sends an answer, as fast as the server takes it. One that breaks off raises: the connection is to be cut."""
-        bare = _serving.is_bare(self.scope["method"], response.status)
+        method = self.scope["method"]
+        bare = _serving.is_bare(method, response.status)
         headers = _serving.headers_of(response)
         start: Message = {"type": "http.response.start", "status": response.status, "headers": headers}
         trailing = not bare and self.takes_trailers(headers)
         if trailing:
             start["trailers"] = True
+        take_ready = getattr(chunks, "take_ready", _nothing_ready) if not trailing else _nothing_ready
+        ready = take_ready()
+        if ready is not None and not (ready[0] and self.by_guest):
+            _serving.tell_length(headers, method, response.status, ready, by_guest=self.by_guest)
         # at once: whoever reads events wants to know that there will be some
         await self.send(start)
         if bare:
             await self.send_last(b"")
-            if response.report is not None:
-                await _let_end(response)
+            if self.by_guest:
+                await _let_end(chunks)
             return
-        try:
-            chunks = aiter(response)
-        except TypeError:  # a body that blocks
-            chunks = _in_threads(response)
-        take_ready = None if trailing else getattr(chunks, "take_ready", None)
         for turn in itertools.count(1):
             if turn % _MOST_AT_ONCE == 0:
                 await asyncio.sleep(0)
-            ready: tuple[Any, bool] = (take_ready is not None and take_ready()) or (None, False)
-            chunk, last = ready
+            chunk, last = ready or (None, False)
             if last:
-                await self.send_last(chunk)
+                await self.send_last(chunk or b"")
                 return
             self.listen()
             if chunk is None and (chunk := await anext(chunks, None)) is None:
                 break
             await self.send({"type": "http.response.body", "body": chunk, "more_body": True})
+            ready = take_ready()
         await self.send_last(b"")
         if trailing:
             trailers = response.trailers.raw if response.trailers is not None else []
@@ -413,24 +467,24 @@ class _Exchange:
             return False
         if any(name == b"content-length" for name, _ in headers):
             return False
-        te = b",".join(bytes(value) for name, value in self.scope["headers"] if bytes(name).lower() == b"te")
+        te = b",".join(value for name, value in self.fields if name.lower() == b"te")
         return b"trailers" in te.lower()
 
 
 # What frames or routes a message cannot come after it (RFC 9110, 6.5.1).
 _NO_TRAILERS = {b"connection", b"content-length", b"host", b"keep-alive", b"te", b"trailer", b"transfer-encoding"}
 
-# Seconds and bytes that a guest has to end which writes a body that nobody may have.
-_GRACE = 1.0
-_WRITES = 1 << 20
+
+def _nothing_ready() -> tuple[bytes, bool] | None:
+    return None
 
 
-async def _let_end(response: Response) -> None:
+async def _let_end(chunks: AsyncIterator[bytes]) -> None:
     """Reads what a guest writes though nobody may have it, so that it can end; but not for ever."""
-    left = _WRITES
+    left = _serving.WRITES
     try:
-        async with asyncio.timeout(_GRACE):
-            async for chunk in response:
+        async with asyncio.timeout(_serving.GRACE):
+            async for chunk in chunks:
                 left -= len(chunk)
                 if left < 0:
                     return

@@ -101,16 +101,18 @@ def _raise(request: Any, error: BaseException) -> None:
 _OURS = (errors.WasgiError, TimeoutError)
 
 
-def _request(request: Any, body: Any) -> Request:
+def _request(request: Any, stream: Any) -> Request:
     raw: list[tuple[bytes, bytes]] = [(bytes(name).lower(), bytes(value)) for name, value in request.headers.raw]
     url = request.url
+    # its fields do not say whether there is a body: whoever makes a request of a stream need not give any
+    whole = isinstance(request.stream, _library(request).ByteStream)
     return _request_of_server(
         request.method,
         url.scheme,
-        (url.raw_host.decode("ascii"), url.port),  # `host` has international names decoded
+        (url.raw_host.decode("ascii"), url.port or 0),  # `host` has international names decoded
         request.extensions.get("target", url.raw_path),
         raw,
-        body if any(name in (b"content-length", b"transfer-encoding") for name, _ in raw) else None,
+        b"".join(request.stream) if whole else stream,
     )
 
 
@@ -122,7 +124,7 @@ def _timeout(request: Any, name: str) -> float | None:
 def _response(request: Any, response: Response, stream: Any) -> Any:
     return _library(request).Response(
         response.status,
-        headers=response.headers.raw,
+        headers=_serving.headers_of(response),
         stream=stream,
         extensions={"http_version": b"HTTP/1.1", "wasgi_response": response},
     )
@@ -136,11 +138,12 @@ def _sync_stream(base: type[Any]) -> type[Any]:
             self.response = response
 
         def __iter__(self) -> Iterator[bytes]:
-            if _serving.is_bare(self.request.method, self.response.status):
-                return
             chunks, seconds = iter(self.response), _timeout(self.request, "read")
+            if _serving.is_bare(self.request.method, self.response.status):
+                _serving.take_rest(chunks)
+                return
             try:
-                while (chunk := chunks._next_within(seconds)) is not None:  # type: ignore[attr-defined]
+                while (chunk := chunks._next_within(seconds)) is not None:
                     yield chunk
             except _OURS as error:
                 _raise(self.request, error)
@@ -159,9 +162,10 @@ def _async_stream(base: type[Any]) -> type[Any]:
             self.response = response
 
         async def __aiter__(self) -> AsyncIterator[bytes]:
-            if _serving.is_bare(self.request.method, self.response.status):
-                return
             chunks, seconds = aiter(self.response), _timeout(self.request, "read")
+            if _serving.is_bare(self.request.method, self.response.status):
+                _serving.take_rest(chunks)  # type: ignore[arg-type]
+                return
             try:
                 while True:
                     async with asyncio.timeout(seconds):

@@ -27,6 +27,7 @@ from urllib.parse import unquote_to_bytes
 
 from wasgi import _bridge
 from wasgi._asgi_upstream import Asgi
+from wasgi._serving import is_bare
 from wasgi._wasgi import Network, Request, Response, Route
 from wasgi.errors import DestinationNotFound, HttpRequestUriInvalid
 
@@ -88,7 +89,8 @@ def asgi(application: Callable[..., Any], *, lifespan: Literal["auto", "on", "of
     Bodies stream both ways. Its lifespan is started at the first request, on that request's event loop, and ended by
     ``aclose``, by leaving ``async with``, or when nobody has it any more. A guest that goes away is an
     ``http.disconnect``; an application that has not ended a second after that is cancelled. An exception of the
-    application is ``internal-error`` for the guest.
+    application is ``internal-error`` for the guest. What it writes where there is no body (in answer to HEAD, with 204,
+    205 and 304) is thrown away, for a second.
 
     Args:
         application: An ASGI 3 application.
@@ -287,7 +289,7 @@ def _library(client: Any) -> ModuleType:
 
 
 # These have a body only if the guest has written one; without, it must not be announced as chunked.
-_MOSTLY_BARE = ("GET", "HEAD", "OPTIONS", "TRACE")
+_MOSTLY_BARE = ("DELETE", "GET", "HEAD", "OPTIONS", "TRACE")
 
 
 def _request(library: ModuleType, timeout: Mapping[str, float | None], request: Request, content: Any) -> Any:
@@ -343,11 +345,14 @@ class _AsyncContent:
             self.request._discard_rest()
 
 
-def _response(answer: Any, body: Any) -> Response:
+def _response(method: str, answer: Any, body: Any) -> Response:
     headers = [(name.lower(), value) for name, value in answer.headers.raw]
-    left_out = _NOT_PASSED
-    if answer.is_stream_consumed:  # by somebody who has decoded it
-        left_out, body = _NOT_PASSED | {b"content-encoding", b"content-length"}, answer.content
+    named = b",".join(value for name, value in headers if name == b"connection").lower().split(b",")
+    left_out = {*_NOT_PASSED, *(name.strip() for name in named)}
+    if any(name == b"transfer-encoding" for name, _ in headers):
+        left_out.add(b"content-length")  # it says nothing then (RFC 9112, 6.3)
+    if answer.is_stream_consumed and not is_bare(method, answer.status_code):  # by somebody who has decoded it
+        left_out, body = left_out | {b"content-encoding", b"content-length"}, answer.content
     return Response(answer.status_code, headers=[pair for pair in headers if pair[0] not in left_out], body=body)
 
 
@@ -410,7 +415,7 @@ def _sync_upstream(library: ModuleType, timeout: Mapping[str, Any], ask: Callabl
             content = None if first is None else _Content(request, first, chunks)
         answer = ask(_request(library, timeout, request, content))
         try:
-            return _response(answer, _Chunks(answer, request))
+            return _response(request.method, answer, _Chunks(answer, request))
         except BaseException:  # say, of fields that are none
             answer.close()
             raise
@@ -427,7 +432,7 @@ def _async_upstream(library: ModuleType, timeout: Mapping[str, Any], ask: Callab
             content = None if first is None else _AsyncContent(request, first, chunks)
         answer = await ask(_request(library, timeout, request, content))
         try:
-            return _response(answer, _AsyncChunks(answer, request))
+            return _response(request.method, answer, _AsyncChunks(answer, request))
         except BaseException:  # say, of fields that are none
             await answer.aclose()
             raise

@@ -5,11 +5,12 @@ from __future__ import annotations
 import inspect
 import logging
 import threading
+import time
 from collections.abc import Callable, Iterable, Iterator
 from typing import TYPE_CHECKING, Any
 from urllib.parse import quote, unquote_to_bytes
 
-from wasgi import _serving
+from wasgi import _serving, errors
 from wasgi._serving import BadRequestError
 from wasgi._wasgi import Request, Response, _request_of_server
 
@@ -24,24 +25,37 @@ _log = logging.getLogger("wasgi.wsgi")
 _CHUNK = 64 << 10
 
 
-def _target(environ: Environ, *, strip: bool) -> bytes:
-    """The path and query for the guest. A server that tells them as they came is believed if they mean the same."""
-    script, path = (environ.get(name, "").encode("latin-1") for name in ("SCRIPT_NAME", "PATH_INFO"))
-    raw = environ.get("RAW_URI") or environ.get("REQUEST_URI") or ""
-    raw_path = raw.partition("?")[0].encode("latin-1", "replace")
-    base, absolute, rest = raw_path.partition(b"://")
-    # RFC 9112, 3.2.2: an absolute one says whose it is, too
-    below = b"/" + rest.partition(b"/")[2] if absolute and b"/" not in base else raw_path
-    if not script or not strip:
-        whole = script + path
-        is_same = unquote_to_bytes(below) == (whole or b"/")
-        target = raw_path if is_same else quote(whole, safe=_serving.IN_A_PATH).encode()
+def _text(environ: Environ, name: str) -> str:
+    """A variable that may be absent, or None, or of another type."""
+    value = environ.get(name)
+    if isinstance(value, bytes):
+        return value.decode("latin-1")
+    return "" if value is None else str(value)
+
+
+def _target(environ: Environ, *, strip: bool) -> tuple[bytes, bytes | None]:
+    """The target for the guest, and the authority that it has named.
+
+    A server that tells it as it came is believed if that means the same.
+    """
+    script, path = (_text(environ, name).encode("latin-1") for name in ("SCRIPT_NAME", "PATH_INFO"))
+    given = _text(environ, "RAW_URI") or _text(environ, "REQUEST_URI")
+    raw, authority = _serving.split_target(given.partition("?")[0].encode("latin-1", "replace"))
+    named = None
+    if path[:1] != b"/":
+        path, named = _serving.split_target(path)
+    whole = script + path
+    if unquote_to_bytes(raw) == (whole or b"/"):
+        target = raw
     else:
-        target = quote(path, safe=_serving.IN_A_PATH).encode()
+        target, authority = quote(whole, safe=_serving.IN_A_PATH).encode(), named
+    if strip and script:
+        below = _serving.below(script.rstrip(b"/"), target, unquote_to_bytes)
+        target = quote(path, safe=_serving.IN_A_PATH).encode() if below is None else below
     target = target or b"/"
-    if query := environ.get("QUERY_STRING", ""):
+    if query := _text(environ, "QUERY_STRING"):
         target += b"?" + query.encode("latin-1")
-    return target
+    return target, authority
 
 
 class _Body:
@@ -81,12 +95,32 @@ class _Body:
 
 
 def _body(environ: Environ) -> _Body | None:
-    length = environ.get("CONTENT_LENGTH") or ""
-    if length:
+    """The request's body, if there is one.
+
+    Raises:
+        BadRequestError: There is one that the server does not give, or of which it does not say where it ends.
+    """
+    length, coding = _text(environ, "CONTENT_LENGTH").strip(), _text(environ, "HTTP_TRANSFER_ENCODING")
+    if environ.get("wsgi.input_terminated") or _text(environ, "SERVER_PROTOCOL").startswith(("HTTP/2", "HTTP/3")):
+        left = None  # a body of HTTP/2 ends by itself, and needs no length
+    elif coding:
+        # the standard library's server has not decoded it, and none can say that it has: it might be anything
+        known = coding.strip().lower() == "chunked"
+        raise BadRequestError(411 if known else 501, f"a body that its server does not decode: {coding!r}")
+    elif not length:
+        return None
+    if length and not coding:  # which outdoes it (RFC 9112, 6.3)
         if not (length.isascii() and length.isdigit()):
             raise BadRequestError(400, f"a content-length that is no number: {length!r}")
-        return _Body(environ["wsgi.input"], int(length)) if int(length) else None
-    return _Body(environ["wsgi.input"], None) if environ.get("wsgi.input_terminated") else None
+        left = int(length)
+        if not left:
+            return None
+    stream = environ.get("wsgi.input")
+    if stream is None:
+        if left is None:
+            return None
+        raise RuntimeError("the server gives no `wsgi.input` for the request's body")
+    return _Body(stream, left)
 
 
 def request_of(app: App, environ: Environ, body: _Body | None = None) -> Request:
@@ -99,19 +133,20 @@ def request_of(app: App, environ: Environ, body: _Body | None = None) -> Request
     if method == "CONNECT":
         raise BadRequestError(501, "a component opens no tunnel")
     strip = app.root_path == "strip"
-    script = environ.get("SCRIPT_NAME", "").rstrip("/")
-    port = environ["SERVER_PORT"]
+    script = _text(environ, "SCRIPT_NAME").rstrip("/")
     try:
+        target, authority = _target(environ, strip=strip)
         return _request_of_server(
             method,
-            environ["wsgi.url_scheme"],
-            (environ["SERVER_NAME"], int(port) if port else None),
-            _target(environ, strip=strip),
+            _text(environ, "wsgi.url_scheme") or "http",
+            (_text(environ, "SERVER_NAME"), _text(environ, "SERVER_PORT")),
+            target,
             _fields(environ),
             body,
             forwarded=app.forwarded,
-            client=environ.get("REMOTE_ADDR"),
+            client=_text(environ, "REMOTE_ADDR") or None,
             prefix=quote(script.encode("latin-1")).encode() if strip and script else None,
+            authority=authority,
         )
     except ValueError as error:
         raise BadRequestError(400, str(error)) from error
@@ -119,13 +154,15 @@ def request_of(app: App, environ: Environ, body: _Body | None = None) -> Request
 
 def _fields(environ: Environ) -> Iterator[tuple[bytes, bytes]]:
     for key, value in environ.items():
-        if key in ("HTTP_CONTENT_TYPE", "HTTP_CONTENT_LENGTH"):
-            continue  # of a client that wrote them with an underscore
+        if key in ("HTTP_CONTENT_TYPE", "HTTP_CONTENT_LENGTH") or value is None:
+            continue  # the former of a client that wrote them with an underscore
         if key.startswith("HTTP_"):
-            key = key[5:]
-        elif key not in ("CONTENT_TYPE", "CONTENT_LENGTH") or not value:
+            name = key[5:]
+        elif key in ("CONTENT_TYPE", "CONTENT_LENGTH") and value != "":
+            name = key
+        else:
             continue
-        yield key.replace("_", "-").lower().encode("latin-1"), value.encode("latin-1")
+        yield name.replace("_", "-").lower().encode("latin-1"), _text(environ, key).encode("latin-1")
 
 
 def _at_once(given: Any, name: str) -> Any:
@@ -146,71 +183,117 @@ class Wsgi:
     def __call__(self, environ: Environ, start_response: StartResponse) -> Iterable[bytes]:
         """Answers one request. The iterable streams from the guest; its ``close`` stops the guest."""
         body: _Body | None = None
+        method = environ["REQUEST_METHOD"]
         try:
             try:
                 body = _body(environ)
-                response = self.respond(environ, body)
+                response, by_guest = self.respond(environ, body)
+                answer = _Answer(response, body, method, by_guest=by_guest)
             except Exception as error:
-                response = self.instead(environ, error)
-            headers = [
-                (name.decode("latin-1"), value.decode("latin-1")) for name, value in _serving.headers_of(response)
-            ]
-            bare = _serving.is_bare(environ["REQUEST_METHOD"], response.status)
-            if not bare and "content-type" not in response.headers:
-                # what a client may assume (RFC 9110, 8.3); servers and `wsgiref.validate` want it to be said
-                headers.append(("content-type", "application/octet-stream"))
-            answer = _Answer(response, body, bare=bare)
+                answer = _Answer(self.instead(environ, error), body, method, by_guest=False)
         except BaseException:
             if body is not None:
                 body.end()
             raise
         try:
-            start_response(f"{response.status} {_serving.phrase_of(response.status)}", headers)
+            start_response(answer.status(), answer.headers())
         except BaseException:
             answer.close()
             raise
         return answer
 
-    def respond(self, environ: Environ, body: _Body | None) -> Response:
-        """The guest's answer, or that of `on_request`."""
+    def respond(self, environ: Environ, body: _Body | None) -> tuple[Response, bool]:
+        """The guest's answer, or that of `on_request`; and whether it is the guest's."""
         app = self.app
         request = request_of(app, environ, body)
         if app.on_request is not None:
             given = _at_once(app.on_request(environ, request), "on_request")
             if isinstance(given, Response):
-                return _serving.only_final(given)
+                return _serving.only_final(given), False
             if given is not None:
                 request = given
-        return _serving.only_final(app.handle(request))
+        return _serving.only_final(app.handle(request)), True
 
     def instead(self, environ: Environ, error: Exception) -> Response:
         """What the client gets when the guest has no answer."""
-        _serving.log_failure(self.app, _log, environ["REQUEST_METHOD"], environ.get("PATH_INFO", ""), error)
+        self.log_failure(environ, error)
         if self.app.on_error is not None and not isinstance(error, BadRequestError):
-            given: Response | None = _at_once(self.app.on_error(environ, error), "on_error")
-            if given is not None:
-                return given
+            try:
+                given: Response | None = _at_once(self.app.on_error(environ, error), "on_error")
+                if given is not None:
+                    return _serving.only_final(given)
+            except Exception as failure:
+                self.log_failure(environ, failure)
+                error = failure
         return _serving.problem(error, debug=self.app.debug)
+
+    def log_failure(self, environ: Environ, error: Exception) -> None:
+        """Says why there is no answer of the guest's."""
+        _serving.log_failure(self.app, _log, environ["REQUEST_METHOD"], _text(environ, "PATH_INFO"), error)
+
+
+# What servers of WSGI take for their own: a CGI's status, and `trailers`, which `wsgiref` calls hop-by-hop
+_NOT_PASSED = (b"status", b"trailers")
 
 
 class _Answer:
     """The body of an answer."""
 
-    def __init__(self, response: Response, body: _Body | None, *, bare: bool) -> None:
+    def __init__(self, response: Response, body: _Body | None, method: str, *, by_guest: bool) -> None:
         self.response = response
         self.body = body
+        self.method = method
+        self.by_guest = by_guest
         self.chunks = iter(response)
-        self.bare = bare
+        self.bare = _serving.is_bare(method, response.status)
+        self.begun = False
+        self.ready = self.chunks.take_ready()
+
+    def status(self) -> str:
+        """The status line, as `start_response` wants it."""
+        return f"{self.response.status} {_serving.phrase_of(self.response.status)}"
+
+    def headers(self) -> list[tuple[str, str]]:
+        """The fields of the answer: to HEAD those that GET has."""
+        status = self.response.status
+        headers = [pair for pair in _serving.headers_of(self.response) if pair[0] not in _NOT_PASSED]
+        _serving.tell_length(headers, self.method, status, self.ready, by_guest=self.by_guest)
+        if status in (204, 304):
+            headers = [pair for pair in headers if pair[0] != b"content-type"]  # of nothing; `wsgiref.validate` minds
+        elif not any(name == b"content-type" for name, _ in headers):
+            # what a client may assume (RFC 9110, 8.3); servers and `wsgiref.validate` want it to be said
+            headers.append((b"content-type", b"application/octet-stream"))
+        return [(name.decode("latin-1"), value.decode("latin-1")) for name, value in headers]
 
     def __iter__(self) -> Iterator[bytes]:
         return self
 
     def __next__(self) -> bytes:
-        if self.bare:
+        ready, self.ready = self.ready, None
+        begun, self.begun = self.begun, True
+        chunk = None
+        if not self.bare:
+            chunk = ready[0] if ready is not None and ready[0] else next(self.chunks, None)
+        if chunk is None and begun:
             raise StopIteration
-        return next(self.chunks)
+        return chunk or b""  # one at least: Hypercorn 0.18 begins an answer with its first chunk
+
+    def let_end(self) -> None:
+        """Reads what a guest writes though nobody may have it, so that it can end; but not for ever."""
+        end, left = time.monotonic() + _serving.GRACE, _serving.WRITES
+        try:
+            while left >= 0 and (seconds := end - time.monotonic()) > 0:
+                chunk = self.chunks._next_within(seconds)
+                if chunk is None:
+                    return
+                left -= len(chunk)
+        except (TimeoutError, errors.BodyError):
+            _log.debug("a guest did not end after an answer without a body", exc_info=True)
 
     def close(self) -> None:
+        """Of the server's thread, when the answer is sent, or cannot be."""
+        if self.bare and self.by_guest:
+            self.let_end()
         self.response.close()
         if self.body is not None:
             self.body.end()

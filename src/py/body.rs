@@ -244,10 +244,19 @@ impl PyBody {
     ) -> PyResult<(WasiBody, Option<Arc<Feed>>)> {
         Ok(match self.consume(py)? {
             Content::Bytes(bytes) => (with_trailers(bytes, trailers), None),
-            Content::Guest(body) => match Arc::try_unwrap(body) {
-                Ok(body) => (body.into_inner().unwrap_or_else(|poisoned| poisoned.into_inner()).boxed_unsync(), None),
-                Err(body) => (Lent(body).boxed_unsync(), None),
-            },
+            Content::Guest(body) => {
+                let is_withheld = lock(&body).is_withheld();
+                if is_withheld {
+                    GuestBody::let_end(body);
+                    return Ok((with_trailers(Bytes::new(), trailers), None));
+                }
+                match Arc::try_unwrap(body) {
+                    Ok(body) => {
+                        (body.into_inner().unwrap_or_else(|poisoned| poisoned.into_inner()).boxed_unsync(), None)
+                    }
+                    Err(body) => (Lent(body).boxed_unsync(), None),
+                }
+            }
             Content::Source(source) => {
                 let lane = lane_of(py, &source, event_loop)?;
                 let context = context.call_method0(intern!(py, "copy"))?.unbind();
@@ -396,6 +405,10 @@ impl Body for Lent {
 
     fn poll_frame(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, Self::Error>>> {
         Pin::new(&mut *lock(&self.0)).poll_frame(cx)
+    }
+
+    fn is_end_stream(&self) -> bool {
+        lock(&self.0).is_end_stream()
     }
 }
 

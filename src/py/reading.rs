@@ -198,6 +198,43 @@ impl Chunks {
         };
         Ok(chunk.map(|chunk| PyBytes::new(py, &chunk).into_any().unbind()))
     }
+
+    fn take_ready(&self, py: Python<'_>) -> Option<(Py<PyBytes>, bool)> {
+        take_ready(py, &self.body, &self.content)
+    }
+}
+
+/// See `AsyncChunks.take_ready` in `_wasgi.pyi`.
+fn take_ready(py: Python<'_>, body: &PyBody, content: &Mutex<Option<Content>>) -> Option<(Py<PyBytes>, bool)> {
+    if lock(content).is_none() {
+        let begun = body.consume(py).ok()?; // else whoever waits for the next one is told
+        *lock(content) = Some(begun);
+    }
+    let (chunk, ended) = {
+        let mut content = lock(content);
+        let taken = match &*content {
+            Some(Content::Guest(body)) => {
+                let mut body = lock(body);
+                let chunk = match body.take_ready() {
+                    Some(chunk) => chunk,
+                    None if body.has_ended() => Bytes::new(),
+                    None => return None,
+                };
+                // the end has come with it: taken, too, so that a guest that works on is let go
+                (chunk, body.has_ended() && body.take_ready().is_none())
+            }
+            Some(Content::Bytes(bytes)) => (bytes.clone(), true),
+            _ => return None,
+        };
+        if taken.1 {
+            *content = Some(Content::Consumed);
+        }
+        taken
+    };
+    if let Some(output) = body.output() {
+        output.show(py);
+    }
+    Some((PyBytes::new(py, &chunk).unbind(), ended))
 }
 
 /// The chunks of a body, as they come. Dropping it before the end stops the guest that writes them.
@@ -248,25 +285,7 @@ impl AsyncChunks {
 
     /// What there is without waiting: a chunk, and whether it was the last. None: the next one is to be awaited.
     fn take_ready(&self, py: Python<'_>) -> Option<(Py<PyBytes>, bool)> {
-        let body = match self.0.begin(py) {
-            Ok(Content::Guest(body)) => body,
-            Ok(Content::Bytes(bytes)) if !bytes.is_empty() => return Some((PyBytes::new(py, &bytes).unbind(), true)),
-            _ => return None,
-        };
-        let (chunk, ended) = {
-            let mut body = lock(&body);
-            let chunk = body.take_ready()?;
-            // the end has come with it: taken, too, so that a guest that works on is let go
-            let ended = body.has_ended() && body.take_ready().is_none();
-            (chunk, ended)
-        };
-        if ended {
-            self.0.end();
-        }
-        if let Some(output) = self.0.body.output() {
-            output.show(py);
-        }
-        Some((PyBytes::new(py, &chunk).unbind(), ended))
+        take_ready(py, &self.0.body, &self.0.content)
     }
 
     /// Stops the guest, if the body has not ended.

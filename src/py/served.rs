@@ -15,9 +15,13 @@ use crate::served::Served;
 
 /// A request as a server has read it: the target byte for byte, the fields as they came. Those of the connection stay out, `Host`
 /// becomes the authority (or else the server's own address), and what is said of proxies is what `forwarded` makes of it:
-/// None: as it came; false: nothing; true: what this server knows.
+/// None: as it came; false: nothing; true: what this server knows. An `authority` is that of a target in absolute form, which
+/// outdoes `Host` (RFC 9112, 3.2.2).
 #[pyfunction]
-#[pyo3(signature = (method, scheme, server, target, headers, body, *, forwarded=None, client=None, prefix=None))]
+#[pyo3(signature = (
+    method, scheme, server, target, headers, body, *, forwarded=None, client=None, prefix=None, authority=None,
+    multiplexed=false
+))]
 #[allow(clippy::too_many_arguments)] // those of a scope
 pub fn _request_of_server(
     py: Python<'_>,
@@ -30,8 +34,10 @@ pub fn _request_of_server(
     forwarded: Option<bool>,
     client: Option<&str>,
     prefix: Option<&[u8]>,
+    authority: Option<&[u8]>,
+    multiplexed: bool,
 ) -> PyResult<PyRequest> {
-    let mut served = Served::new(forwarded.is_none());
+    let mut served = Served::new(forwarded.is_none()).multiplexed(multiplexed);
     for pair in headers.try_iter()? {
         let pair = pair?;
         let (name, value) = match pair.cast::<PyTuple>() {
@@ -41,17 +47,14 @@ pub fn _request_of_server(
         served.add(&Octets::of(&name)?, &Octets::of(&value)?).map_err(|wrong| refused(py, wrong))?;
     }
     let (mut fields, host) = served.finish();
-    let authority = match host.as_ref().map(|host| host.as_bytes()) {
+    if authority.is_some_and(<[u8]>::is_empty) {
+        return Err(PyValueError::new_err("invalid URL: it has no host"));
+    }
+    let authority = match authority.or(host.as_ref().map(HeaderValue::as_bytes)) {
         Some(host) if !host.is_empty() => std::str::from_utf8(host)
             .map_err(|_| PyValueError::new_err("invalid URL: its host is not ASCII"))?
             .to_owned(),
-        _ => match server {
-            Some(server) => {
-                let host: PyBackedStr = server.get_item(0)?.extract()?;
-                crate::url::authority_of(scheme, &host, server.get_item(1)?.extract()?)
-            }
-            None => "localhost".to_owned(),
-        },
+        _ => server.and_then(|server| own_authority(scheme, server)).unwrap_or_else(|| "localhost".to_owned()),
     };
     let uri = crate::url::of_server(scheme, &authority, target)
         .map_err(|why| PyValueError::new_err(format!("invalid URL: {why}")))?;
@@ -74,6 +77,21 @@ pub fn _request_of_server(
     let method = Method::from_bytes(method.as_bytes())
         .map_err(|_| PyValueError::new_err(format!("invalid method: {method:?}")))?;
     Ok(PyRequest::of_server(method, uri, fields, PyBody::given(body)?))
+}
+
+/// A server's own address as an authority: `(host, port)`. That of a Unix socket (`(path, None)`) is none. Servers differ in the
+/// type of the port (granian's is text, and `"0"` of a Unix socket).
+fn own_authority(scheme: &str, server: &Bound<'_, PyAny>) -> Option<String> {
+    let host: PyBackedStr = server.get_item(0).ok()?.extract().ok()?;
+    let port = server.get_item(1).ok()?;
+    if port.is_none() || port.extract::<PyBackedStr>().is_ok_and(|port| port.is_empty()) {
+        return None;
+    }
+    let port = port.extract::<u16>().ok().or_else(|| port.extract::<PyBackedStr>().ok()?.parse().ok());
+    // the zone of an address of IPv6 is this machine's own business
+    let host = if host.contains(':') { host.split('%').next()? } else { &host };
+    let authority = crate::url::authority_of(scheme, host, port.filter(|port| *port != 0));
+    crate::url::of_server(scheme, &authority, b"/").is_ok().then_some(authority)
 }
 
 /// Bytes, or what is like them, without a copy where there need be none.

@@ -191,7 +191,7 @@ impl OutgoingCall {
         match made {
             // The response's end is when a server would stop to read the request. Until then whoever writes the response may
             // still read it.
-            Ok(response) if is_streamed => {
+            Ok(response) if is_streamed && crate::answer::has_body(self.request.get().http_method(), &response) => {
                 let is_read = body.read_on(Past::Waits);
                 let runtime = (!is_read).then(crate::engine::existing).flatten();
                 let runtime = runtime.and_then(|world| world.runtime.handle().ok());

@@ -16,6 +16,7 @@ use wasip2::io::streams::{InputStream, OutputStream, StreamError};
 
 mod codes;
 mod late;
+mod servers;
 mod output;
 mod urls;
 
@@ -475,6 +476,10 @@ impl Guest for Probe {
                 }
                 text(out, 200, "written");
             }
+            // the answer that the query describes: see there
+            "/reply" => servers::reply(&query, out),
+            // what it sees of the answer of `url`
+            "/answer" => servers::answer(fetch(&query), out),
             // the head of an answer to HEAD: a length, and no body
             "/head" => {
                 let (body, stream) = start(out, 200, &[("content-length", "1234")]);
