@@ -301,7 +301,7 @@ class TestBlockingClients:
     def test_say_at_once_what_to_do(self, pytester: pytest.Pytester) -> None:
         source = """
 UPSTREAMS = {
-    "the mock": lambda make, upstream: upstream,
+    "a mock with the test's own function": lambda make, upstream: answers(upstream),
     "a coroutine function": lambda make, upstream: coroutine,
     "an awaited object": lambda make, upstream: Awaited(),
     "a partial one": lambda make, upstream: functools.partial(coroutine),
@@ -309,6 +309,11 @@ UPSTREAMS = {
     "an ASGI application": lambda make, upstream: wasgi.outgoing.asgi(asgi),
     "a route": lambda make, upstream: wasgi.outgoing.route({"*": coroutine}),
 }
+
+def answers(upstream):
+    upstream.any().answers(coroutine)
+    upstream.allow_unused = True
+    return upstream
 
 @pytest.mark.parametrize("name", UPSTREAMS)
 async def test_it(wasgi_app, upstream, name):
@@ -334,11 +339,15 @@ CALLS = [
 ]
 
 @pytest.mark.parametrize("call", CALLS)
-async def test_it(wasgi_app, upstream, call):
+async def test_it(wasgi_app, call):
     with pytest.raises(RuntimeError, match="event loop that .* needs; hint: "):
-        call(wasgi_app("probe.wasm"))
+        call(wasgi_app("probe.wasm", outgoing=coroutine))
+
+async def test_a_mock_needs_no_loop(wasgi_app, upstream):
+    upstream.get("https://api.test/").respond(text="ok").delays(0.01)
+    assert wasgi_app("probe.wasm").get("/fetch?url=https://api.test/").text == "ok"
 """
-        run(pytester, source).assert_outcomes(passed=3)
+        run(pytester, source).assert_outcomes(passed=4)
 
     def test_a_time_that_is_over_has_the_hint(self, pytester: pytest.Pytester) -> None:
         """Of a server on the same loop nobody knows beforehand."""

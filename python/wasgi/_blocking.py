@@ -42,7 +42,10 @@ def refuse_to_block(app: App, content: Any = None) -> None:
 
 
 def _is_async(upstream: Any) -> bool:
-    """Whether it is a coroutine function. Of a `Route` only its parts know: it may be."""
-    if upstream is None or isinstance(upstream, Network):
+    """Whether it is a coroutine function that may wait for what runs on its caller's loop.
+
+    Of a `Route` only its parts know: it may be. A mock waits for nobody but its own timers, which any loop has.
+    """
+    if upstream is None or isinstance(upstream, Network) or getattr(upstream, "_needs_no_loop", False):
         return False
     return isinstance(upstream, Route) or _bridge.as_upstream(upstream)[1]

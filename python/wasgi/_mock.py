@@ -423,6 +423,11 @@ class Upstream:
         """DELETE requests. See `request`."""
         return self.request("DELETE", url, **options)
 
+    @property
+    def _needs_no_loop(self) -> bool:
+        """Whether its answers wait for nothing that its caller's event loop would have to run."""
+        return self.cassette is None and not any(answer.is_foreign for route in self.routes for answer in route._answers)
+
     async def __call__(self, request: Request) -> Response:
         """Answers: what ``App(outgoing=...)`` calls."""
         asked = Asked.of_head(request)
