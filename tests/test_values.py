@@ -305,7 +305,7 @@ class TestNumbers:
             app._handle_within(get("/"), number)
         response = app.handle(get("/"))
         with pytest.raises(ValueError, match="a time to wait must be"):
-            iter(response)._next_within(number)  # type: ignore[attr-defined]
+            iter(response)._next_within(number)
         assert response.text == "Hello, World!"
 
     def test_counts(self) -> None:

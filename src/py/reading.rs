@@ -199,6 +199,7 @@ impl Chunks {
         Ok(chunk.map(|chunk| PyBytes::new(py, &chunk).into_any().unbind()))
     }
 
+    /// What there is without waiting, as of `AsyncChunks`.
     fn take_ready(&self, py: Python<'_>) -> Option<(Py<PyBytes>, bool)> {
         take_ready(py, &self.body, &self.content)
     }
@@ -284,6 +285,8 @@ impl AsyncChunks {
     }
 
     /// What there is without waiting: a chunk, and whether it was the last. None: the next one is to be awaited.
+    ///
+    /// Of an empty body, whose end is known, it is an empty chunk.
     fn take_ready(&self, py: Python<'_>) -> Option<(Py<PyBytes>, bool)> {
         take_ready(py, &self.0.body, &self.0.content)
     }
