@@ -4,6 +4,7 @@ mod address;
 mod ahead;
 pub mod asked;
 pub mod body;
+mod bypass;
 mod clock;
 pub mod code;
 pub mod component;
@@ -46,6 +47,7 @@ mod stock;
 mod sync;
 mod tls;
 pub mod url;
+mod watch;
 
 /// The native module, `wasgi._wasgi`.
 #[pyo3::pymodule(gil_used = true)]

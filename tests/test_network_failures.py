@@ -194,7 +194,7 @@ CASES: dict[str, Case] = {
         "HTTP-response-incomplete", speaks_h2(h2_ends_without_an_end), {"h2c": True}, body="he"
     ),
     "h2 loses its connection": Case("HTTP-response-incomplete", h2_closes, {"h2c": True}, body="he"),
-    "h2 wrong length": Case("HTTP-protocol-error", speaks_h2(h2_wrong_length), {"h2c": True}, body=""),
+    "h2 wrong length": Case("HTTP-response-body-size", speaks_h2(h2_wrong_length), {"h2c": True}, body="he"),
     "h2 no head": Case("HTTP-response-timeout", speaks_h2(lambda *_: None), {"h2c": True, "first_byte_timeout": 0.2}),
 }
 
@@ -259,7 +259,7 @@ def test_a_guests_own_patience_is_shorter(app: AppMaker, option: str) -> None:
     with Peer(behave) as peer:
         made = app(outgoing=wasgi.Network([peer.url], **limits))
         if option == "first_byte_ms":
-            with pytest.raises(errors.HttpResponseTimeout):
+            with pytest.raises(errors.ConnectionReadTimeout):
                 ask(made, peer.url, first_byte_ms="200")
         else:
             assert "ConnectionReadTimeout" in ask(made, peer.url, between_bytes_ms="200").text

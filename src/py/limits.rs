@@ -159,6 +159,9 @@ impl PyLimits {
         positive("outgoing_concurrency", "requests", outgoing_concurrency)?;
         positive("concurrency", "exchanges", concurrency)?;
         not_negative("queue", "exchanges", Some(queue))?;
+        if queue > 0 && concurrency.is_none() {
+            return Err(PyValueError::new_err("`queue` needs `concurrency`: where there is a place for all, nobody waits"));
+        }
         seconds("queue_timeout", queue_timeout)?;
         if !(1..=MOST_CHUNKS).contains(&chunks) {
             return Err(PyValueError::new_err(format!("`chunks` must be from 1 to {MOST_CHUNKS}: {chunks}")));

@@ -21,6 +21,7 @@ use super::response::PyResponse;
 use super::stdio::{Flushed, GuestOutput, Sinks};
 use super::values::{Count, Number, Reduced, Seconds, hash_of, plain, reduce, replaced};
 use crate::asked::Asked;
+use crate::bypass::{Bypass, network};
 use crate::network::{Network, Options};
 use crate::pattern::Pattern;
 use crate::policy::Policy;
@@ -156,6 +157,26 @@ fn patterns(name: &str, given: Option<&Bound<'_, PyAny>>) -> PyResult<Vec<Patter
     texts(name, given)?.into_iter().map(parse).collect()
 }
 
+/// As text in the form of `NO_PROXY`, or a sequence of its entries.
+fn bypass(given: &Bound<'_, PyAny>) -> PyResult<Bypass> {
+    let mut bypass = Bypass::default();
+    let mut add = |list: &str| {
+        bypass.add(list).map_err(|why| PyValueError::new_err(format!("`no_proxy` has an entry that means nothing: {why}")))
+    };
+    match given.extract::<String>() {
+        Ok(list) => add(&list)?,
+        Err(_) => {
+            for list in texts("no_proxy", given)? {
+                if list.trim().is_empty() {
+                    return Err(PyValueError::new_err("`no_proxy` has an entry that is empty"));
+                }
+                add(&list)?;
+            }
+        }
+    }
+    Ok(bypass)
+}
+
 /// PEM: bytes, or a path to a file of it.
 fn pem(name: &str, given: Option<&Bound<'_, PyAny>>) -> PyResult<Option<Vec<u8>>> {
     let Some(given) = given else { return Ok(None) };
@@ -183,6 +204,19 @@ fn seconds(name: &str, given: Option<f64>) -> PyResult<Option<Duration>> {
         })
         .transpose()
 }
+
+/// What a method is taken for that is one of these but for its case.
+const STANDARD: [Method; 9] = [
+    Method::GET,
+    Method::HEAD,
+    Method::POST,
+    Method::PUT,
+    Method::PATCH,
+    Method::DELETE,
+    Method::OPTIONS,
+    Method::TRACE,
+    Method::CONNECT,
+];
 
 fn positive(name: &str, given: i64) -> PyResult<usize> {
     usize::try_from(given)
@@ -316,8 +350,20 @@ impl PyNetwork {
         let methods = methods
             .map(|given| {
                 let parse = |name: String| {
-                    Method::from_bytes(name.as_bytes())
-                        .map_err(|_| PyValueError::new_err(format!("`methods` has no method: {name:?}")))
+                    let method = Method::from_bytes(name.as_bytes())
+                        .map_err(|_| PyValueError::new_err(format!("`methods` has no method: {name:?}")))?;
+                    let upper = Method::from_bytes(name.to_ascii_uppercase().as_bytes()).ok();
+                    match upper.filter(|upper| *upper != method && STANDARD.contains(upper)) {
+                        // RFC 9110, 9.1
+                        Some(upper) => Err(PyValueError::new_err(format!(
+                            "`methods` has a method that nobody uses, since they are case-sensitive: `{name}`; \
+                             hint: `{upper}`"
+                        ))),
+                        None if method == Method::CONNECT => {
+                            Err(PyValueError::new_err("`methods` has `CONNECT`, which no guest may use: it is for proxies"))
+                        }
+                        None => Ok(method),
+                    }
                 };
                 texts("methods", given)?.into_iter().map(parse).collect::<PyResult<Vec<_>>>()
             })
@@ -326,16 +372,24 @@ impl PyNetwork {
             None => Vec::new(),
             Some(given) => {
                 let parse = |text: String| {
-                    let network = text.parse().or_else(|_| text.parse::<std::net::IpAddr>().map(Into::into));
-                    network.map_err(|_| {
+                    let network = network(&text).ok_or_else(|| {
                         PyValueError::new_err(format!("`addresses` has neither an address nor a network: {text:?}"))
-                    })
+                    })?;
+                    if network.prefix_len() == network.max_prefix_len() && network.addr().is_unspecified() {
+                        let why = format!("`addresses` has one that is never connected to: {text:?}");
+                        return Err(PyValueError::new_err(why));
+                    }
+                    Ok(network)
                 };
                 texts("addresses", given)?.into_iter().map(parse).collect::<PyResult<Vec<_>>>()?
             }
         };
+        let allow = patterns("allow", Some(allow))?;
+        if let Some(never) = allow.iter().find(|pattern| pattern.is_unspecified()) {
+            return Err(PyValueError::new_err(format!("`allow` has an address that is never connected to: `{never}`")));
+        }
         let policy = Policy {
-            allow: patterns("allow", Some(allow))?,
+            allow,
             deny: patterns("deny", deny)?,
             methods,
             allow_private,
@@ -353,17 +407,25 @@ impl PyNetwork {
         let proxies = match (proxy, trust_env) {
             (Some(_), true) => return Err(PyValueError::new_err("`proxy` and `trust_env` exclude each other")),
             (Some(url), false) => {
-                let direct = no_proxy.map(|given| texts("no_proxy", given)).transpose()?.unwrap_or_default();
-                let proxies = Proxies::new(url, &direct, proxy_resolves);
+                let bypass = no_proxy.map(bypass).transpose()?.unwrap_or_default();
+                let proxies = Proxies::new(url, bypass, proxy_resolves);
                 // not the URL itself: it may have a password
                 proxies.map_err(|why| PyValueError::new_err(format!("`proxy` cannot be used: {why}")))?
             }
             (None, _) if no_proxy.is_some() => return Err(PyValueError::new_err("`no_proxy` needs `proxy`")),
             (None, true) => Proxies::of_environment(proxy_resolves)
                 .map_err(|why| PyValueError::new_err(format!("`trust_env`: the proxy cannot be used: {why}")))?,
+            (None, false) if proxy_resolves => {
+                return Err(PyValueError::new_err("`proxy_resolves` needs `proxy` or `trust_env`"));
+            }
             (None, false) => Proxies::none(),
         };
         let total = positive("max_connections", max_connections)?;
+        if let Some(given) = max_connections_per_host.filter(|given| *given > max_connections) {
+            return Err(PyValueError::new_err(format!(
+                "`max_connections_per_host` must not be above `max_connections`, which is {max_connections}: {given}"
+            )));
+        }
         let caps = Caps {
             total,
             per_origin: max_connections_per_host
