@@ -206,10 +206,12 @@ class TestAnswersToConnect:
             made = app(outgoing=wasgi.Network([peer.url], proxy=f"http://{proxy.authority}", connect_timeout=30))
             for _ in range(2):
                 assert ask(made, peer.url).text == "hello"
-            assert proxy.accepted == 1
+            assert peer.accepted == 1
             del made
 
-    @pytest.mark.parametrize("answer", [b"HTTP/1.1 204 No Content\r\n\r\n", b"HTTP/1.1 200 OK\r\ncontent-length: 9\r\n\r\n"])
+    @pytest.mark.parametrize(
+        "answer", [b"HTTP/1.1 204 No Content\r\n\r\n", b"HTTP/1.1 200 OK\r\ncontent-length: 9\r\n\r\n"]
+    )
     def test_and_for_tls(self, app: AppMaker, authority: trustme.CA, trusted: bytes, answer: bytes) -> None:
         with self.Saying(answer) as proxy, Peer(answers(HELLO), serving_as(authority.issue_cert("127.0.0.1"))) as peer:
             network = wasgi.Network([peer.url], ca=trusted, proxy=f"http://{proxy.authority}", connect_timeout=30)
@@ -302,7 +304,9 @@ def test_each_form_of_what_needs_no_proxy(
         assert proxy.asked == ([] if is_direct else [peer.authority])
 
 
-@pytest.mark.parametrize("entry", [".localhost", "localhost", "LOCALHOST", "localhost.", "localhost:{port}", "*.localhost"])
+@pytest.mark.parametrize(
+    "entry", [".localhost", "localhost", "LOCALHOST", "localhost.", "localhost:{port}", "*.localhost"]
+)
 def test_each_form_of_a_name_that_needs_no_proxy(app: AppMaker, entry: str) -> None:
     with HttpProxy() as proxy, Peer(answers(HELLO)) as peer:
         url = f"http://localhost:{peer.port}"
@@ -345,7 +349,9 @@ class TestEnvironment:
 
     def test_what_cannot_be_read_is_said(self, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setenv("NO_PROXY", "localhost,<local>")
-        with pytest.raises(ValueError, match="`trust_env`: the proxy cannot be used: `NO_PROXY`: `<local>`: it is neither"):
+        with pytest.raises(
+            ValueError, match="`trust_env`: the proxy cannot be used: `NO_PROXY`: `<local>`: it is neither"
+        ):
             wasgi.Network(["*"], trust_env=True)
 
 
