@@ -342,7 +342,9 @@ impl GuestBody {
 
     /// A guest that answers HEAD with a length and no body has finished it well, but wasmtime-wasi-http finds it too short.
     fn is_bare(&self) -> bool {
-        matches!(self.expected, Expected::Nothing { .. }) && self.received == 0 && !matches!(self.owner.fate(), Some(Err(_)))
+        matches!(self.expected, Expected::Nothing { .. })
+            && self.received == 0
+            && !matches!(self.owner.fate(), Some(Err(_)))
     }
 
     fn broken(&self) -> Error {

@@ -143,26 +143,29 @@ mod tests {
     fn what_an_entry_means() {
         for (list, urls, others) in [
             ("*", &["http://a/", "https://127.0.0.1/", "http://[::1]:8080/"][..], &[][..]),
-            ("example.com", &["http://example.com/", "https://EXAMPLE.com.:444/", "http://a.b.example.com/"], &[
-                "http://notexample.com/",
-                "http://example.com.evil/",
-                "http://com/",
-            ]),
+            (
+                "example.com",
+                &["http://example.com/", "https://EXAMPLE.com.:444/", "http://a.b.example.com/"],
+                &["http://notexample.com/", "http://example.com.evil/", "http://com/"],
+            ),
             (".example.com", &["http://example.com/", "http://a.example.com/"], &["http://aexample.com/"]),
             ("*.example.com", &["http://a.example.com/"], &["http://example.com/", "http://aexample.com/"]),
             ("Example.COM.", &["http://example.com/", "http://a.example.com/"], &[]),
             ("bücher.example", &["http://xn--bcher-kva.example/"], &[]),
-            ("example.com:8080", &["http://example.com:8080/", "https://a.example.com:8080/"], &[
-                "http://example.com/",
-                "http://example.com:80/",
-            ]),
+            (
+                "example.com:8080",
+                &["http://example.com:8080/", "https://a.example.com:8080/"],
+                &["http://example.com/", "http://example.com:80/"],
+            ),
             ("example.com:443", &["https://example.com/"], &["http://example.com/"]),
             ("http://example.com", &["http://example.com/", "http://a.example.com:81/"], &["https://example.com/"]),
             ("https://example.com:8443/", &["https://example.com:8443/"], &["https://example.com/"]),
             ("all://example.com", &["http://example.com/", "https://example.com/"], &["http://a/"]),
-            ("127.0.0.1", &["http://127.0.0.1/", "http://0x7f.1:8080/", "http://[::ffff:127.0.0.1]/"], &[
-                "http://127.0.0.2/",
-            ]),
+            (
+                "127.0.0.1",
+                &["http://127.0.0.1/", "http://0x7f.1:8080/", "http://[::ffff:127.0.0.1]/"],
+                &["http://127.0.0.2/"],
+            ),
             ("127.1", &["http://127.0.0.1/"], &[]),
             ("127.0.0.1:80", &["http://127.0.0.1/"], &["http://127.0.0.1:81/"]),
             ("10.0.0.0/8", &["http://10.1.2.3/"], &["http://11.0.0.1/", "http://a/"]),

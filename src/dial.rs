@@ -426,7 +426,7 @@ mod tests {
     fn checkout(pool: &Arc<Pool>, port: u16, patience: Duration) -> Result<(), Undialled> {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
         runtime.block_on(async {
-            let uri: Uri = format!("http://name.example:{port}/").parse().unwrap();
+            let uri: http::Uri = format!("http://name.example:{port}/").parse().unwrap();
             let (target, stage) = (Target::of(&uri).unwrap(), Stage::default());
             let origin = Origin::of(&target).unwrap();
             match tokio::time::timeout(patience, pool.checkout(&origin, &target, &stage)).await {

@@ -324,6 +324,9 @@ impl Ask {
             Some(Flood::Heads) => (code_of_flood(Flood::Heads), Flood::Heads.to_string()),
             Some(_) => (ErrorCode::plain("connection-terminated"), why),
             None if is_oversized => (code_of_flood(Flood::Heads), "the head of its response is too large".into()),
+            None if is_malformed(error) && unanswered.bodiless => {
+                (Side::Response.body_size(0), "its `content-length` announces a body that does not come".into())
+            }
             None if is_length => (ErrorCode::plain("HTTP-protocol-error"), "its `content-length` is too large".into()),
             None => (code, why),
         }
@@ -444,13 +447,7 @@ struct Received {
 }
 
 impl Received {
-    fn new(
-        incoming: Incoming,
-        lease: Lease,
-        length: Option<u64>,
-        options: &Options,
-        total: Option<Instant>,
-    ) -> Self {
+    fn new(incoming: Incoming, lease: Lease, length: Option<u64>, options: &Options, total: Option<Instant>) -> Self {
         let (limit, fields, end) = (options.body, u64::from(options.head), total.map(|end| (end, None)));
         let mut body = Self { incoming, lease: Some(lease), length, limit, fields, passed: 0, end };
         body.settle();

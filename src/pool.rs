@@ -329,8 +329,9 @@ pub struct Unanswered {
     pub unsent: bool,
     /// Bytes that came from the peer since the request.
     pub received: u64,
-    /// HTTP/2: one of the heads that came since is larger than may be.
+    /// HTTP/2: one of the heads that came since is larger than may be; or announces a body, and has none.
     pub oversized: bool,
+    pub bodiless: bool,
 }
 
 impl Lease {
@@ -373,7 +374,7 @@ impl Lease {
     pub async fn send(&mut self, request: Request<Sent>) -> Result<Response<Incoming>, Unanswered> {
         let state = self.connection.state.clone();
         let traffic = &state.traffic;
-        let (received, oversized) = (traffic.received(), traffic.oversized());
+        let (received, oversized, bodiless) = (traffic.received(), traffic.oversized(), traffic.bodiless());
         traffic.expects_head();
         let answered = match &mut self.connection.sender {
             Sender::Http1(sender) => sender.try_send_request(request).await,
@@ -385,6 +386,7 @@ impl Lease {
             error: state.why(error.into_error()),
             received: traffic.received() - received,
             oversized: traffic.oversized() > oversized,
+            bodiless: traffic.bodiless() > bodiless,
         })
     }
 

@@ -235,11 +235,13 @@ impl Proxies {
     /// As the environment says (`HTTP_PROXY`, `HTTPS_PROXY`, `ALL_PROXY`, `NO_PROXY`); in lower case they come first, as with curl
     /// and Python. The error says what is wrong: what cannot be read must not mean that there is none.
     pub fn of_environment(resolves: bool) -> Result<Self, String> {
-        let proxy = |name: &str| Self::variable(name, |url| {
-            // without a scheme it means http, to all who read it
-            let url = if url.contains("://") { url.to_owned() } else { format!("http://{url}") };
-            Proxy::parse(&url, resolves)
-        });
+        let proxy = |name: &str| {
+            Self::variable(name, |url| {
+                // without a scheme it means http, to all who read it
+                let url = if url.contains("://") { url.to_owned() } else { format!("http://{url}") };
+                Proxy::parse(&url, resolves)
+            })
+        };
         let all = proxy("ALL_PROXY")?;
         let http = proxy("HTTP_PROXY")?;
         let https = proxy("HTTPS_PROXY")?;
@@ -247,11 +249,7 @@ impl Proxies {
             let mut bypass = Bypass::default();
             bypass.add(list).map(|()| bypass)
         })?;
-        Ok(Self {
-            http: http.or_else(|| all.clone()),
-            https: https.or(all),
-            bypass: bypass.unwrap_or_default(),
-        })
+        Ok(Self { http: http.or_else(|| all.clone()), https: https.or(all), bypass: bypass.unwrap_or_default() })
     }
 
     /// Both spellings are read, so that neither is wrong unseen.

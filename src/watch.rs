@@ -31,6 +31,8 @@ pub struct Traffic {
     leaves: AtomicBool,
     /// HTTP/2: heads that were larger than may be.
     oversized: AtomicU64,
+    /// HTTP/2: heads without a body that announced the length of one.
+    bodiless: AtomicU64,
     flood: AtomicU8,
 }
 
@@ -51,6 +53,10 @@ impl Traffic {
 
     pub fn oversized(&self) -> u64 {
         self.oversized.load(Ordering::Relaxed)
+    }
+
+    pub fn bodiless(&self) -> u64 {
+        self.bodiless.load(Ordering::Relaxed)
     }
 
     /// What has ended the connection, if it is that.
@@ -232,12 +238,15 @@ impl Frames {
             self.strip();
         }
         if matches!(self.kind(), kind::HEADERS | kind::CONTINUATION) && self.has(END_HEADERS) {
-            let size = self.table.size(&self.block);
+            let fields = self.table.read(&self.block);
             self.block.clear();
             let stream = self.stream();
             if let Some(of) = self.streams.get(&stream) {
-                if size > self.head && !of.has_data {
+                if fields.size > self.head && !of.has_data {
                     traffic.oversized.fetch_add(1, Ordering::Relaxed);
+                }
+                if fields.has_length && of.is_last && !of.has_data {
+                    traffic.bodiless.fetch_add(1, Ordering::Relaxed);
                 }
                 if of.is_last {
                     self.streams.remove(&stream);
@@ -257,61 +266,88 @@ impl Frames {
 
 /// RFC 9113, 6.5.2; RFC 7541, 4.1.
 const ENTRY: u64 = 32;
-/// RFC 7541, appendix A; no entry is smaller than that of `age`.
-const STATIC: (u64, u64) = (61, ENTRY + 3);
+/// RFC 7541, appendix A: entries, and the place of `content-length`.
+const STATIC: u64 = 61;
+const LENGTH: u64 = 28;
 /// What the table of our side's decoder holds (RFC 9113, 6.5.2).
 const TABLE: u64 = 4096;
 
-/// The sizes of what HPACK's dynamic table holds, the newest first. A string is taken to be as long as it is on the wire: one that
-/// is Huffman-coded is longer, by up to 8/5. So a size is never too large, and at least 5/8 of what it is.
+/// What a block of fields is, as far as that can be seen without decoding it.
+#[derive(Clone, Copy, Default)]
+struct Fields {
+    /// Bytes, at least.
+    size: u64,
+    /// Whether it announces a body that is not empty.
+    has_length: bool,
+}
+
+/// What HPACK's dynamic table holds, the newest first. A string is taken to be as long as it is on the wire: one that is
+/// Huffman-coded is longer, by up to 8/5. So a size is never too large, and not much less than it is.
 #[derive(Default)]
-struct Table(VecDeque<u64>);
+struct Table(VecDeque<Entry>);
+
+#[derive(Clone, Copy, Default)]
+struct Entry {
+    size: u64,
+    /// Whether its name is `content-length`.
+    is_length: bool,
+    /// Whether its value is something else than `0`.
+    is_some: bool,
+}
 
 impl Table {
-    /// How large the fields of a block are, at least (RFC 7541, 6).
-    fn size(&mut self, mut block: &[u8]) -> u64 {
-        let mut size = 0u64;
-        while let Some(&first) = block.first() {
-            let (bits, is_added) = match first {
-                0x80.. => {
-                    let Some(index) = integer(&mut block, 7) else { break };
-                    size = size.saturating_add(self.entry(index));
-                    continue;
-                }
-                0x40.. => (6, true),
-                0x20.. => {
-                    // how large the table may be
-                    if integer(&mut block, 5).is_none() {
-                        break;
-                    }
-                    continue;
-                }
-                _ => (4, false),
-            };
-            let Some(index) = integer(&mut block, bits) else { break };
-            let name = match index {
-                0 => string(&mut block),
-                // with the value of the entry, which is not meant, it would be too large
-                _ => Some(1),
-            };
-            let (Some(name), Some(value)) = (name, string(&mut block)) else { break };
-            let entry = ENTRY.saturating_add(name).saturating_add(value);
-            size = size.saturating_add(entry);
-            if is_added {
-                self.add(entry);
-            }
+    /// RFC 7541, 6.
+    fn read(&mut self, mut block: &[u8]) -> Fields {
+        let mut fields = Fields::default();
+        while let Some(entry) = self.next(&mut block) {
+            fields.size = fields.size.saturating_add(entry.size);
+            fields.has_length |= entry.is_length && entry.is_some;
         }
-        size
+        fields
     }
 
-    fn entry(&self, index: u64) -> u64 {
-        let (last, size) = STATIC;
-        let place = index.checked_sub(last + 1).and_then(|place| usize::try_from(place).ok());
-        place.map_or(size, |place| self.0.get(place).copied().unwrap_or(0))
+    /// The next field; `None` at the end, or where it makes no sense.
+    fn next(&mut self, block: &mut &[u8]) -> Option<Entry> {
+        let (bits, is_added) = loop {
+            match *block.first()? {
+                0x80.. => {
+                    let index = integer(block, 7)?;
+                    return Some(self.entry(index));
+                }
+                0x40.. => break (6, true),
+                // how large the table may be
+                0x20.. => _ = integer(block, 5)?,
+                _ => break (4, false),
+            }
+        };
+        let (name, is_length) = match integer(block, bits)? {
+            0 => {
+                let name = string(block)?;
+                (name.len() as u64, name == b"content-length")
+            }
+            // the entry's size has its value, too, which is not meant
+            index => (1, self.entry(index).is_length),
+        };
+        let value = string(block)?;
+        let size = ENTRY.saturating_add(name).saturating_add(value.len() as u64);
+        // `0`, as it is or Huffman-coded
+        let entry = Entry { size, is_length, is_some: value != b"0" && value != [0x07] };
+        if is_added {
+            self.add(entry);
+        }
+        Some(entry)
     }
 
-    fn add(&mut self, entry: u64) {
-        if entry > TABLE {
+    fn entry(&self, index: u64) -> Entry {
+        match index.checked_sub(STATIC + 1).and_then(|place| usize::try_from(place).ok()) {
+            Some(place) => self.0.get(place).copied().unwrap_or_default(),
+            // none is smaller than that of `age`, and none has a length
+            None => Entry { size: ENTRY + 3, is_length: index == LENGTH, is_some: false },
+        }
+    }
+
+    fn add(&mut self, entry: Entry) {
+        if entry.size > TABLE {
             self.0.clear();
             return;
         }
@@ -344,11 +380,12 @@ fn integer(block: &mut &[u8], bits: u32) -> Option<u64> {
     Some(value)
 }
 
-/// The length of a string as it is on the wire (RFC 7541, 5.2).
-fn string(block: &mut &[u8]) -> Option<u64> {
-    let length = integer(block, 7)?;
-    *block = block.get(usize::try_from(length).ok()?..)?;
-    Some(length)
+/// A string as it is on the wire (RFC 7541, 5.2).
+fn string<'a>(block: &mut &'a [u8]) -> Option<&'a [u8]> {
+    let length = usize::try_from(integer(block, 7)?).ok()?;
+    let (string, rest) = block.split_at_checked(length)?;
+    *block = rest;
+    Some(string)
 }
 
 #[cfg(test)]
@@ -401,6 +438,25 @@ mod tests {
     }
 
     #[test]
+    fn a_length_without_a_body_is_seen() {
+        for (block, flags, is_seen) in [
+            // `content-length: 5`, its value as it is, Huffman-coded, and with a name of its own
+            (&[0x88, 0x5c, 1, b'5'][..], END_STREAM, true),
+            (&[0x88, 0x0f, 13, 0x81, 0x6f], END_STREAM, true),
+            (b"\x88\0\x0econtent-length\x015", END_STREAM, true),
+            (&[0x88, 0x5c, 1, b'5'], 0, false),
+            (&[0x88, 0x5c, 1, b'0'], END_STREAM, false),
+            (&[0x88, 0x5c, 0x81, 0x07], END_STREAM, false),
+            (&[0x88, 0x5b, 1, b'5'], END_STREAM, false),
+        ] {
+            let traffic = Traffic::new(0);
+            let mut frames = Frames::new(1000, 1000);
+            traffic.read(&frame(kind::HEADERS, END_HEADERS | flags, 1, block), Some(&mut frames)).unwrap();
+            assert_eq!(traffic.bodiless() > 0, is_seen, "{block:?}");
+        }
+    }
+
+    #[test]
     fn heads_that_do_not_end_are_a_flood_and_ended_ones_are_not() {
         let traffic = Traffic::new(0);
         let mut frames = Frames::new(100, 100);
@@ -413,6 +469,11 @@ mod tests {
         traffic.read(&hint, Some(&mut frames)).unwrap();
         assert_eq!(traffic.read(&hint, Some(&mut frames)), Err(Flood::Heads));
         assert_eq!(traffic.flood(), Some(Flood::Heads));
+    }
+
+    #[test]
+    fn a_peer_that_goes_away_is_seen_to() {
+        let (traffic, mut frames) = (Traffic::new(0), Frames::new(100, 100));
         traffic.read(&frame(kind::GOAWAY, 0, 0, &[0; 8]), Some(&mut frames)).unwrap();
         assert!(traffic.leaves());
     }

@@ -1,4 +1,4 @@
-"""`wasgi.Network` and peers that are legal but odd, that send more than they may, or that go away: as a browser takes them."""
+"""`wasgi.Network` and peers that are legal but odd, that send more than they may, or that go away."""
 
 from __future__ import annotations
 
@@ -187,9 +187,9 @@ class TestSizes:
 
     @pytest.mark.parametrize("length", [2**64 - 1, 2**64 - 2, 2**64, 10**30])
     def test_a_length_that_nobody_can_send(self, app: AppMaker, length: int) -> None:
-        with Peer(once(b"HTTP/1.1 200 OK\r\ncontent-length: %d\r\n\r\nhello" % length)) as peer:
-            with pytest.raises(errors.HttpProtocolError):
-                ask(app(outgoing=wasgi.Network([peer.url])), peer.url)
+        answer = b"HTTP/1.1 200 OK\r\ncontent-length: %d\r\n\r\nhello" % length
+        with Peer(once(answer)) as peer, pytest.raises(errors.HttpProtocolError):
+            ask(app(outgoing=wasgi.Network([peer.url])), peer.url)
 
     @pytest.mark.parametrize("limit", [9, 0])
     def test_the_limit_of_the_body_does_not_concern_an_answer_without_one(self, app: AppMaker, limit: int) -> None:
@@ -353,9 +353,9 @@ class TestHttp2Sizes:
     @pytest.mark.parametrize("shape", ["one", "many", "repeated"])
     def test_a_head_beyond_the_limit(self, app: AppMaker, size: int, shape: str) -> None:
         block = b"\x88" + large_fields(shape, size)
-        with Peer(self.sends(in_frames(1, block, True))) as peer:
-            with pytest.raises(errors.HttpResponseHeaderSectionSize):
-                ask(app(outgoing=wasgi.Network([peer.url], h2c=True)), peer.url)
+        sends = self.sends(in_frames(1, block, True))
+        with Peer(sends) as peer, pytest.raises(errors.HttpResponseHeaderSectionSize):
+            ask(app(outgoing=wasgi.Network([peer.url], h2c=True)), peer.url)
 
     @pytest.mark.parametrize("size", [100_000, 200_000, 1_000_000, 2_000_000, 8_000_000])
     @pytest.mark.parametrize("shape", ["one", "many", "repeated"])
@@ -398,6 +398,25 @@ class TestHttp2Sizes:
         with Peer(speaks_h2(answer)) as peer:
             text = ask(app(outgoing=wasgi.Network([peer.url], h2c=True)), peer.url).text
             assert "[broken: Some(ErrorCode::HttpResponseBodySize" in text
+
+
+    def test_a_body_that_was_announced_and_does_not_come(self, app: AppMaker) -> None:
+        """But for HEAD, whose answer says how long another's would be."""
+
+        def answer(state: h2.connection.H2Connection, stream: int) -> None:
+            state.send_headers(stream, [(":status", "200"), ("content-length", "5")], end_stream=True)
+
+        with Peer(speaks_h2(answer)) as peer:
+            made = app(outgoing=wasgi.Network([peer.url], h2c=True))
+            assert ask(made, peer.url, method="HEAD").text == ""
+            for _ in range(2):
+                with pytest.raises(errors.HttpResponseBodySize):
+                    ask(made, peer.url)
+
+    def test_a_malformed_head_is_the_peers_fault(self, app: AppMaker) -> None:
+        sends = self.sends(in_frames(1, b"\x88" + literal(b"connection", b"close"), True))
+        with Peer(sends) as peer, pytest.raises(errors.HttpProtocolError):
+            ask(app(outgoing=wasgi.Network([peer.url], h2c=True)), peer.url)
 
 
 class TestUnprocessed:

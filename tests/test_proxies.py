@@ -121,6 +121,15 @@ def test_an_environment_that_cannot_be_read_is_not_passed_over(monkeypatch: pyte
         wasgi.Network(["*"], trust_env=True)
 
 
+@pytest.mark.parametrize(("method", "length"), [("POST", True), ("PUT", True), ("PATCH", True), ("DELETE", False)])
+def test_a_request_that_the_proxy_reads_is_framed_as_any(app: AppMaker, method: str, length: bool) -> None:
+    with HttpProxy() as proxy:
+        network = wasgi.Network(["*"], proxy=f"http://{proxy.authority}", proxy_resolves=True)
+        assert ask(app(outgoing=network), "http://example.invalid/", method=method).text == "from the proxy"
+        assert ("content-length: 0\r\n" in proxy.heads[0]) == length
+        assert "transfer-encoding" not in proxy.heads[0]
+
+
 def test_a_password_goes_with_each_request_that_the_proxy_reads(app: AppMaker) -> None:
     with HttpProxy(user="ada:pass") as proxy:
         network = wasgi.Network(["*"], proxy=f"http://ada:pass@{proxy.authority}", proxy_resolves=True)

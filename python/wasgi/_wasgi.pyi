@@ -478,14 +478,14 @@ class Network:
             checked. Where it cannot be used, nothing goes around it: ``destination-unavailable``, or
             ``configuration-error`` if it is a matter of passwords.
         no_proxy: What is reached without it: entries, or one str of them with commas or spaces between, as in
-            ``NO_PROXY``. An entry is ``"*"``, a name (``"example.com"`` and ``".example.com"`` mean it and all below it,
-            ``"*.example.com"`` all below it), an address or a network, each with a port or not (``"[::1]:8080"``), for
-            one scheme or both (``"https://example.com"``).
+            ``NO_PROXY``. An entry is ``"*"``, a name (``"example.com"`` and ``".example.com"`` mean it and all below
+            it, ``"*.example.com"`` all below it), an address or a network, each with a port or not
+            (``"[::1]:8080"``), for one scheme or both (``"https://example.com"``).
         proxy_resolves: Whether the proxy resolves names (as ``socks5h`` always does). Then what is behind a name is
             its business: only addresses in URLs are checked.
         trust_env: Whether proxies are taken from the environment: ``HTTP_PROXY``, ``HTTPS_PROXY``, ``ALL_PROXY``,
-            ``NO_PROXY``, in lower case (which comes first) or upper. Where ``REQUEST_METHOD`` is set, as in CGI scripts,
-            ``HTTP_PROXY`` in upper case is passed over, since clients can set it.
+            ``NO_PROXY``, in lower case (which comes first) or upper. Where ``REQUEST_METHOD`` is set, as in CGI
+            scripts, ``HTTP_PROXY`` in upper case is passed over, since clients can set it.
         connect_timeout: Seconds for name, TCP and TLS together, and for the wait for a free connection:
             ``DNS-timeout``, ``connection-timeout``, ``connection-limit-reached``. The guest's own options can only
             shorten this and the next two.

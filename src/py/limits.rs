@@ -160,7 +160,9 @@ impl PyLimits {
         positive("concurrency", "exchanges", concurrency)?;
         not_negative("queue", "exchanges", Some(queue))?;
         if queue > 0 && concurrency.is_none() {
-            return Err(PyValueError::new_err("`queue` needs `concurrency`: where there is a place for all, nobody waits"));
+            return Err(PyValueError::new_err(
+                "`queue` needs `concurrency`: where there is a place for all, nobody waits",
+            ));
         }
         seconds("queue_timeout", queue_timeout)?;
         if !(1..=MOST_CHUNKS).contains(&chunks) {

@@ -161,7 +161,9 @@ fn patterns(name: &str, given: Option<&Bound<'_, PyAny>>) -> PyResult<Vec<Patter
 fn bypass(given: &Bound<'_, PyAny>) -> PyResult<Bypass> {
     let mut bypass = Bypass::default();
     let mut add = |list: &str| {
-        bypass.add(list).map_err(|why| PyValueError::new_err(format!("`no_proxy` has an entry that means nothing: {why}")))
+        bypass
+            .add(list)
+            .map_err(|why| PyValueError::new_err(format!("`no_proxy` has an entry that means nothing: {why}")))
     };
     match given.extract::<String>() {
         Ok(list) => add(&list)?,
@@ -359,9 +361,9 @@ impl PyNetwork {
                             "`methods` has a method that nobody uses, since they are case-sensitive: `{name}`; \
                              hint: `{upper}`"
                         ))),
-                        None if method == Method::CONNECT => {
-                            Err(PyValueError::new_err("`methods` has `CONNECT`, which no guest may use: it is for proxies"))
-                        }
+                        None if method == Method::CONNECT => Err(PyValueError::new_err(
+                            "`methods` has `CONNECT`, which no guest may use: it is for proxies",
+                        )),
                         None => Ok(method),
                     }
                 };
@@ -388,13 +390,7 @@ impl PyNetwork {
         if let Some(never) = allow.iter().find(|pattern| pattern.is_unspecified()) {
             return Err(PyValueError::new_err(format!("`allow` has an address that is never connected to: `{never}`")));
         }
-        let policy = Policy {
-            allow,
-            deny: patterns("deny", deny)?,
-            methods,
-            allow_private,
-            addresses,
-        };
+        let policy = Policy { allow, deny: patterns("deny", deny)?, methods, allow_private, addresses };
         let client = match (pem("client_cert", client_cert)?, pem("client_key", client_key)?) {
             (Some(chain), Some(key)) => Some((chain, key)),
             (None, None) => None,
