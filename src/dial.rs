@@ -22,7 +22,7 @@ use crate::policy::Policy;
 use crate::proxy::{Goal, Kind, NoTunnel, Proxies, Proxy};
 use crate::resolve::Resolve;
 use crate::tls::Tls;
-use crate::watch::{Frames, Traffic};
+use crate::watch::{Flood, Frames, Traffic};
 
 /// How long one address is tried alone before the next one is tried as well (RFC 8305, 5).
 const STAGGER: Duration = Duration::from_millis(250);
@@ -268,6 +268,8 @@ pub struct Wire {
     io: Box<dyn Io>,
     /// What is told of what comes, and what of it is looked at.
     traffic: Option<(Arc<Traffic>, Option<Frames>)>,
+    /// Too much of it brings nothing.
+    flood: Option<Flood>,
     unread: Option<Duration>,
     /// Since something could not be written, and what lay before the peer then.
     pause: Option<(Pin<Box<Sleep>>, Option<u64>)>,
@@ -278,7 +280,7 @@ pub struct Wire {
 
 impl Wire {
     fn new(io: Box<dyn Io>, socket: RawFd, unread: Option<Duration>) -> Self {
-        Self { io, traffic: None, unread, pause: None, socket, kept: None }
+        Self { io, traffic: None, flood: None, unread, pause: None, socket, kept: None }
     }
 
     /// Has what comes looked at: bytes of HTTP/1.1, or `frames` of HTTP/2. Too much of what brings nothing ends the connection.
@@ -327,14 +329,15 @@ fn unread(socket: RawFd) -> Option<u64> {
 impl AsyncRead for Wire {
     fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buffer: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
         let this = &mut *self;
+        if let Some(flood) = this.flood {
+            return Poll::Ready(Err(io::Error::other(flood)));
+        }
         let before = buffer.filled().len();
         let polled = Pin::new(&mut this.io).poll_read(cx, buffer);
         let came = buffer.filled().get(before..).unwrap_or_default();
-        if let Some((traffic, frames)) = &mut this.traffic
-            && let Err(flood) = traffic.read(came, frames.as_mut())
-        {
-            buffer.set_filled(before);
-            return Poll::Ready(Err(io::Error::other(flood)));
+        // what came with the last straw is for others, perhaps: the next read fails
+        if let Some((traffic, frames)) = &mut this.traffic {
+            this.flood = traffic.read(came, frames.as_mut()).err();
         }
         polled
     }

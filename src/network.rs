@@ -314,15 +314,16 @@ impl Ask {
     fn told(&self, unanswered: &Unanswered, lease: &Lease) -> (ErrorCode, String) {
         let error = &unanswered.error;
         let (code, why) = code_of(error);
-        // h2 tells neither why it has lost its connection, nor why it has reset a stream
-        let flood = lease.flood().filter(|_| lease.is_http2());
+        // h2 tells neither why it has lost its connection, nor why it has reset a stream; hyper not what it was reading
+        let flood = lease.flood();
         let is_oversized = is_malformed(error) && unanswered.oversized;
         // a length that is more than anybody can send is as "too large" to hyper as a head, which would have to have come
         let most = FIELDS.saturating_mul(3).min(usize::try_from(self.options.head).unwrap_or(usize::MAX));
         let is_length = error.is_parse_too_large() && unanswered.received < most as u64;
         match flood {
-            Some(Flood::Heads) => (code_of_flood(Flood::Heads), Flood::Heads.to_string()),
-            Some(_) => (ErrorCode::plain("connection-terminated"), why),
+            Some(Flood::Heads | Flood::Nothing) => (code_of_flood(Flood::Heads), Flood::Heads.to_string()),
+            // another stream's
+            Some(Flood::Trailers) => (ErrorCode::plain("connection-terminated"), why),
             None if is_oversized => (code_of_flood(Flood::Heads), "the head of its response is too large".into()),
             None if is_malformed(error) && unanswered.bodiless => {
                 (Side::Response.body_size(0), "its `content-length` announces a body that does not come".into())

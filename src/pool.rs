@@ -375,7 +375,7 @@ impl Lease {
         let state = self.connection.state.clone();
         let traffic = &state.traffic;
         let (received, oversized, bodiless) = (traffic.received(), traffic.oversized(), traffic.bodiless());
-        traffic.expects_head();
+        traffic.is_of_use();
         let answered = match &mut self.connection.sender {
             Sender::Http1(sender) => sender.try_send_request(request).await,
             Sender::Http2(sender) => sender.try_send_request(request).await,

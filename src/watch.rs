@@ -14,7 +14,7 @@ pub enum Flood {
     Heads,
     #[error("its trailers do not end")]
     Trailers,
-    #[error("it sends much, and nothing of a body")]
+    #[error("it sends much, and nothing of a head or a body that ends")]
     Nothing,
 }
 
@@ -25,8 +25,6 @@ pub struct Traffic {
     /// HTTP/1.1: bytes that may come before something comes that is of use.
     left: AtomicU64,
     most: u64,
-    /// HTTP/1.1: whether a response's head has come.
-    in_body: AtomicBool,
     /// HTTP/2: whether the peer goes away.
     leaves: AtomicBool,
     /// HTTP/2: heads that were larger than may be.
@@ -69,15 +67,8 @@ impl Traffic {
         }
     }
 
-    /// A request is about to be sent.
-    pub fn expects_head(&self) {
-        self.in_body.store(false, Ordering::Relaxed);
-        self.left.store(self.most, Ordering::Relaxed);
-    }
-
-    /// A head, or a part of a body, has come.
+    /// A request is about to be sent; or its head, or a part of its body, has come.
     pub fn is_of_use(&self) {
-        self.in_body.store(true, Ordering::Relaxed);
         self.left.store(self.most, Ordering::Relaxed);
     }
 
@@ -101,8 +92,7 @@ impl Traffic {
         // only the connection's task counts down; one that sets it meanwhile allows as much again
         let left = self.left.load(Ordering::Relaxed);
         if left < size {
-            let flood = if self.in_body.load(Ordering::Relaxed) { Flood::Nothing } else { Flood::Heads };
-            return Err(self.drowns(flood));
+            return Err(self.drowns(Flood::Nothing));
         }
         let _ = self.left.compare_exchange(left, left - size, Ordering::Relaxed, Ordering::Relaxed);
         Ok(())
@@ -481,12 +471,12 @@ mod tests {
     #[test]
     fn what_brings_nothing_is_bounded() {
         let traffic = Traffic::new(100);
-        traffic.expects_head();
-        assert!(traffic.read(&[0; 60], None).is_ok());
-        assert_eq!(traffic.read(&[0; 60], None), Err(Flood::Heads));
-        traffic.is_of_use();
-        assert!(traffic.read(&[0; 60], None).is_ok());
+        for _ in 0..2 {
+            traffic.is_of_use();
+            assert!(traffic.read(&[0; 60], None).is_ok());
+        }
         assert_eq!(traffic.read(&[0; 60], None), Err(Flood::Nothing));
+        assert_eq!(traffic.flood(), Some(Flood::Nothing));
     }
 
     proptest! {
