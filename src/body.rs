@@ -80,10 +80,21 @@ pub enum Past {
 /// What the head of a message says of its body.
 #[derive(Clone, Copy, Debug)]
 pub(crate) enum Expected {
-    /// There is none, whatever length the head names: the answer to HEAD, 204, 304 (RFC 9110, 6.4.1).
-    Nothing,
+    /// There is none, whatever length the head names: the answer to HEAD, 204, 304 (RFC 9110, 6.4.1). What a guest writes all
+    /// the same is bounded as any body.
+    Nothing { limit: Option<u64> },
     /// Its length, if it was announced, and the most that may come.
     Body { side: Side, length: Option<u64>, limit: Option<u64> },
+}
+
+impl Expected {
+    /// The most that may come, and whose limit it is.
+    fn limit(self) -> Option<(Side, u64)> {
+        match self {
+            Self::Nothing { limit } => limit.map(|limit| (Side::Response, limit)),
+            Self::Body { side, limit, .. } => limit.map(|limit| (side, limit)),
+        }
+    }
 }
 
 impl GuestBody {
@@ -312,7 +323,7 @@ impl GuestBody {
         }
         let chunk = joined.map_or(first, BytesMut::freeze);
         let size = self.received + chunk.len() as u64;
-        if let Expected::Body { side, limit: Some(value), .. } = self.expected
+        if let Some((side, value)) = self.expected.limit()
             && size > value
         {
             let error = Error::Limited { code: side.body_size(size), limit: "response_body", value };
@@ -359,7 +370,9 @@ impl GuestBody {
 
     /// A guest that answers HEAD with a length and no body has finished it well, but wasmtime-wasi-http finds it too short.
     fn is_bare(&self) -> bool {
-        matches!(self.expected, Expected::Nothing) && self.received == 0 && !matches!(self.owner.fate(), Some(Err(_)))
+        matches!(self.expected, Expected::Nothing { .. })
+            && self.received == 0
+            && !matches!(self.owner.fate(), Some(Err(_)))
     }
 
     fn broken(&self) -> Error {

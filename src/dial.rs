@@ -5,11 +5,11 @@ use std::net::{IpAddr, SocketAddr};
 use std::os::fd::{AsRawFd, RawFd};
 use std::pin::Pin;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU8, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU8, Ordering};
 use std::task::{Context, Poll};
 use std::time::Duration;
 
-use http::{HeaderValue, Uri};
+use http::HeaderValue;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::TcpStream;
 use tokio::task::JoinSet;
@@ -19,9 +19,10 @@ use url::Host;
 use crate::failure::{Undialled, Unread};
 use crate::pattern::Target;
 use crate::policy::Policy;
-use crate::proxy::{Goal, Kind, Proxies, Proxy};
+use crate::proxy::{Goal, Kind, NoTunnel, Proxies, Proxy};
 use crate::resolve::Resolve;
 use crate::tls::Tls;
+use crate::watch::{Flood, Frames, Traffic};
 
 /// How long one address is tried alone before the next one is tried as well (RFC 8305, 5).
 const STAGGER: Duration = Duration::from_millis(250);
@@ -38,12 +39,6 @@ impl Origin {
     /// `None` if nobody can say at which port.
     pub fn of(target: &Target) -> Option<Self> {
         Some(Self { secure: target.is_secure(), host: target.host().clone(), port: target.port()? })
-    }
-
-    fn uri(&self) -> Result<Uri, Undialled> {
-        let scheme = if self.secure { "https" } else { "http" };
-        let authority = format!("{}:{}", self.host, self.port);
-        Uri::builder().scheme(scheme).authority(authority).path_and_query("/").build().map_err(|_| Undialled::NoHost)
     }
 }
 
@@ -108,15 +103,14 @@ pub struct Dialer {
 
 impl Dialer {
     pub async fn dial(&self, origin: &Origin, target: &Target, stage: &Stage) -> Result<Link, Undialled> {
-        let proxy = self.proxies.proxy_for(&origin.uri()?).map_err(Undialled::Proxy)?;
-        let (stream, socket, address, relay) = match proxy {
+        let (stream, socket, address, relay) = match self.proxies.proxy_for(origin) {
             None => {
                 let (stream, address) = race(self.checked(origin, target, stage).await?, stage).await?;
                 let socket = stream.as_raw_fd();
                 let stream: Box<dyn Io> = Box::new(stream);
                 (stream, socket, Some(address.ip()), None)
             }
-            Some(proxy) => self.through(&proxy, origin, target, stage).await?,
+            Some(proxy) => self.through(proxy, origin, target, stage).await?,
         };
         stage.reach(Stage::CONNECTING);
         if !origin.secure {
@@ -183,7 +177,12 @@ impl Dialer {
                 return Ok((stream, socket, None, Some(Relay { authorization: proxy.authorization() })));
             }
             match proxy.tunnel(stream, &goal).await {
-                Ok(stream) => return Ok((stream, socket, address, None)),
+                Ok((stream, early)) if early.is_empty() => return Ok((stream, socket, address, None)),
+                // a server of HTTP/2 may speak first (RFC 9113, 3.4), and is the only one
+                Ok((stream, early)) if self.h2c && !origin.secure => {
+                    return Ok((Box::new(Early { early, given: 0, io: stream }), socket, address, None));
+                }
+                Ok(_) => failure = NoTunnel::Early.into(),
                 Err(error) => failure = error.into(),
             }
         }
@@ -229,10 +228,48 @@ async fn race(addresses: Vec<SocketAddr>, stage: &Stage) -> Result<(TcpStream, S
     Err(Undialled::Tcp(failure))
 }
 
+/// What has come on a connection already, and the connection.
+struct Early {
+    early: Vec<u8>,
+    given: usize,
+    io: Box<dyn Io>,
+}
+
+impl AsyncRead for Early {
+    fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buffer: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+        let this = &mut *self;
+        let left = this.early.get(this.given..).unwrap_or_default();
+        if left.is_empty() {
+            return Pin::new(&mut this.io).poll_read(cx, buffer);
+        }
+        let (next, _) = left.split_at(left.len().min(buffer.remaining()));
+        buffer.put_slice(next);
+        this.given += next.len();
+        Poll::Ready(Ok(()))
+    }
+}
+
+impl AsyncWrite for Early {
+    fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buffer: &[u8]) -> Poll<io::Result<usize>> {
+        Pin::new(&mut self.io).poll_write(cx, buffer)
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.io).poll_flush(cx)
+    }
+
+    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.io).poll_shutdown(cx)
+    }
+}
+
 /// A connection's bytes. It fails when its peer leaves unread for too long what is written to it.
 pub struct Wire {
     io: Box<dyn Io>,
-    received: Arc<AtomicU64>,
+    /// What is told of what comes, and what of it is looked at.
+    traffic: Option<(Arc<Traffic>, Option<Frames>)>,
+    /// Too much of it brings nothing.
+    flood: Option<Flood>,
     unread: Option<Duration>,
     /// Since something could not be written, and what lay before the peer then.
     pause: Option<(Pin<Box<Sleep>>, Option<u64>)>,
@@ -243,12 +280,12 @@ pub struct Wire {
 
 impl Wire {
     fn new(io: Box<dyn Io>, socket: RawFd, unread: Option<Duration>) -> Self {
-        Self { io, received: Arc::default(), unread, pause: None, socket, kept: None }
+        Self { io, traffic: None, flood: None, unread, pause: None, socket, kept: None }
     }
 
-    /// Counts the bytes that come.
-    pub fn received(&self) -> Arc<AtomicU64> {
-        self.received.clone()
+    /// Has what comes looked at: bytes of HTTP/1.1, or `frames` of HTTP/2. Too much of what brings nothing ends the connection.
+    pub fn watch(&mut self, traffic: Arc<Traffic>, frames: Option<Frames>) {
+        self.traffic = Some((traffic, frames));
     }
 
     /// Keeps something for as long as there is the connection.
@@ -291,10 +328,17 @@ fn unread(socket: RawFd) -> Option<u64> {
 
 impl AsyncRead for Wire {
     fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buffer: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+        let this = &mut *self;
+        if let Some(flood) = this.flood {
+            return Poll::Ready(Err(io::Error::other(flood)));
+        }
         let before = buffer.filled().len();
-        let polled = Pin::new(&mut self.io).poll_read(cx, buffer);
-        let came = buffer.filled().len() - before;
-        self.received.fetch_add(came as u64, Ordering::Relaxed);
+        let polled = Pin::new(&mut this.io).poll_read(cx, buffer);
+        let came = buffer.filled().get(before..).unwrap_or_default();
+        // what came with the last straw is for others, perhaps: the next read fails
+        if let Some((traffic, frames)) = &mut this.traffic {
+            this.flood = traffic.read(came, frames.as_mut()).err();
+        }
         polled
     }
 }
@@ -385,7 +429,7 @@ mod tests {
     fn checkout(pool: &Arc<Pool>, port: u16, patience: Duration) -> Result<(), Undialled> {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
         runtime.block_on(async {
-            let uri: Uri = format!("http://name.example:{port}/").parse().unwrap();
+            let uri: http::Uri = format!("http://name.example:{port}/").parse().unwrap();
             let (target, stage) = (Target::of(&uri).unwrap(), Stage::default());
             let origin = Origin::of(&target).unwrap();
             match tokio::time::timeout(patience, pool.checkout(&origin, &target, &stage)).await {

@@ -11,6 +11,7 @@ use http::StatusCode;
 use crate::code::{ErrorCode, Payload};
 use crate::proxy::NoTunnel;
 use crate::resolve::Unresolved;
+use crate::watch::Flood;
 
 /// Why there is no connection.
 #[derive(Debug, thiserror::Error)]
@@ -31,8 +32,6 @@ pub enum Undialled {
     NoProxy(#[source] Box<Undialled>),
     #[error("{0}")]
     Tunnel(#[from] NoTunnel),
-    #[error("its proxy cannot be used: {0}")]
-    Proxy(String),
     #[error("TLS: {0}")]
     Tls(#[source] io::Error),
     #[error("{0}")]
@@ -49,6 +48,7 @@ impl Undialled {
             Self::Tls(error) => code_of_io(error).is_none_or(|code| !code.name.starts_with("TLS")),
             Self::NoProxy(inner) => inner.may_pass(),
             Self::Tunnel(NoTunnel::Refused(status)) => status.is_server_error(),
+            Self::Tunnel(NoTunnel::Io(_) | NoTunnel::Ended) => true,
             Self::Tunnel(NoTunnel::Socks(error)) => !matches!(code_of_socks(error), "configuration-error"),
             _ => false,
         }
@@ -100,11 +100,20 @@ fn code_of_one(error: &(dyn StdError + 'static)) -> Option<ErrorCode> {
                 io::ErrorKind::BrokenPipe => ErrorCode::plain("HTTP-response-incomplete"),
                 _ => code,
             }),
+            // what we have found wrong ourselves: h2 says so only in words
+            (None, Some(Reason::ENHANCE_YOUR_CALM)) if error.is_library() => {
+                let said = error.to_string();
+                let is_head = HEADS.iter().any(|what| said.contains(what));
+                Some(if is_head { code_of_flood(Flood::Heads) } else { ErrorCode::plain("HTTP-protocol-error") })
+            }
             (None, reason) => reason.map(|reason| ErrorCode::plain(code_of_reason(reason))),
         };
     }
     if let Some(error) = error.downcast_ref::<wasmtime_wasi_http::Error>() {
         return ErrorCode::from_host(error); // of the request's body, which the guest writes
+    }
+    if let Some(flood) = error.downcast_ref::<Flood>() {
+        return Some(code_of_flood(*flood));
     }
     if error.is::<Unread>() {
         return Some(ErrorCode::plain("connection-write-timeout"));
@@ -125,7 +134,6 @@ fn code_of_undialled(undialled: &Undialled) -> ErrorCode {
         Undialled::Tcp(error) => ErrorCode::plain(code_of_tcp(error.kind())),
         // a guest knows nothing of proxies: for it, the destination is not to be had
         Undialled::NoProxy(_) => ErrorCode::plain("destination-unavailable"),
-        Undialled::Proxy(_) => ErrorCode::plain("configuration-error"),
         Undialled::Tunnel(NoTunnel::Refused(StatusCode::PROXY_AUTHENTICATION_REQUIRED)) => {
             ErrorCode::plain("configuration-error")
         }
@@ -171,10 +179,35 @@ fn code_of_http(error: &hyper::Error) -> Option<ErrorCode> {
     }
 }
 
-/// Whether the peer says that it has done nothing with a request (RFC 9113, 8.7).
-pub fn is_refused(error: &hyper::Error) -> bool {
-    let cause = error.source().and_then(|cause| cause.downcast_ref::<h2::Error>());
-    cause.is_some_and(|cause| cause.is_remote() && cause.reason() == Some(Reason::REFUSED_STREAM))
+/// Whether the peer says that it has done nothing with a request (RFC 9113, 8.7): it has refused its stream, or has gone away
+/// before it (6.8). A stream that it had not gone away before ends with its connection, not with GOAWAY.
+pub fn is_unprocessed(error: &hyper::Error) -> bool {
+    let cause = of_http2(error);
+    let is_meant = |cause: &h2::Error| cause.is_go_away() || cause.reason() == Some(Reason::REFUSED_STREAM);
+    cause.is_some_and(|cause| cause.is_remote() && is_meant(cause))
+}
+
+/// Whether we have found a message of HTTP/2 malformed: also one that is not as long as it says (RFC 9113, 8.1.1), or h2's way of
+/// saying that it is larger than may be.
+pub fn is_malformed(error: &hyper::Error) -> bool {
+    let is_meant = |cause: &h2::Error| cause.is_reset() && cause.reason() == Some(Reason::PROTOCOL_ERROR);
+    of_http2(error).is_some_and(|cause| cause.is_library() && is_meant(cause))
+}
+
+fn of_http2(error: &hyper::Error) -> Option<&h2::Error> {
+    error.source()?.downcast_ref::<h2::Error>()
+}
+
+/// What h2 says of heads that are larger, or in more pieces, than may be.
+const HEADS: [&str; 2] = ["header_list_way_too_large", "too_many_continuations"];
+
+pub fn code_of_flood(flood: Flood) -> ErrorCode {
+    let name = match flood {
+        Flood::Heads => "HTTP-response-header-section-size",
+        Flood::Trailers => "HTTP-response-trailer-section-size",
+        Flood::Nothing => return ErrorCode::plain("HTTP-protocol-error"),
+    };
+    ErrorCode { name, payload: Payload::Size(None) }
 }
 
 /// RFC 9113, 7.
@@ -197,6 +230,10 @@ fn code_of_io(error: &io::Error) -> Option<ErrorCode> {
             Some(ErrorCode::plain("connection-terminated"))
         }
         io::ErrorKind::UnexpectedEof => Some(ErrorCode::plain("HTTP-response-incomplete")),
+        // hyper's words for those past its limits of bytes and number
+        io::ErrorKind::InvalidData if error.to_string().starts_with("chunk trailers") => {
+            Some(code_of_flood(Flood::Trailers))
+        }
         io::ErrorKind::TimedOut => Some(ErrorCode::plain("connection-read-timeout")),
         _ => None,
     }

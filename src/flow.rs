@@ -41,7 +41,7 @@ impl Side {
         ErrorCode { name, payload: Payload::Size(Some(bytes)) }
     }
 
-    fn trailer_size(self, bytes: u64) -> ErrorCode {
+    pub fn trailer_size(self, bytes: u64) -> ErrorCode {
         let name = match self {
             Self::Request => "HTTP-request-trailer-section-size",
             Self::Response => "HTTP-response-trailer-section-size",

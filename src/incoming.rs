@@ -315,8 +315,10 @@ impl Exchange {
                     owner.stop_because(error.clone());
                     return Poll::Ready(Err(error));
                 }
-                let expected =
-                    if is_bare { Expected::Nothing } else { Expected::Body { side: Side::Response, length, limit } };
+                let expected = match is_bare {
+                    true => Expected::Nothing { limit },
+                    false => Expected::Body { side: Side::Response, length, limit },
+                };
                 Ok(http::Response::from_parts(parts, GuestBody::new(body, expected, owner)))
             }
             Ok(Err(code)) => Err(Error::Code(code)),

@@ -5,6 +5,7 @@ mod ahead;
 mod answer;
 pub mod asked;
 pub mod body;
+mod bypass;
 mod clock;
 pub mod code;
 pub mod component;
@@ -47,6 +48,7 @@ mod stock;
 mod sync;
 mod tls;
 pub mod url;
+mod watch;
 
 /// The native module, `wasgi._wasgi`.
 #[pyo3::pymodule(gil_used = true)]

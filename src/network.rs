@@ -6,7 +6,7 @@ use std::task::{Context, Poll};
 use std::time::Duration;
 
 use bytes::Bytes;
-use http::header::{CONNECTION, HOST, HeaderValue, PROXY_AUTHORIZATION, TE, TRANSFER_ENCODING};
+use http::header::{CONNECTION, CONTENT_LENGTH, HOST, HeaderValue, PROXY_AUTHORIZATION, TE, TRANSFER_ENCODING};
 use http::request::Parts;
 use http::{HeaderMap, Request, Response, StatusCode, Uri};
 use http_body::{Body, Frame};
@@ -19,21 +19,23 @@ use crate::body::GuestBody;
 use crate::code::{ErrorCode, Payload};
 use crate::dial::{Dialer, Origin, Stage};
 use crate::engine::generation;
-use crate::failure::{code_of, is_refused};
+use crate::failure::{code_of, code_of_flood, is_malformed, is_unprocessed};
+use crate::fields::announced_length;
 use crate::flow::Side;
 use crate::outgoing::{Answer, Paced, Pause, Timeouts, Upstream};
 use crate::pattern::Target;
 use crate::policy::Policy;
-use crate::pool::{Lease, Pool};
+use crate::pool::{FIELDS, Lease, Pool, Unanswered};
 use crate::proxy::Proxies;
 use crate::refusals::Refused;
 use crate::resolve::System;
-use crate::sent::Sent;
+use crate::sent::{Content, Sent};
 use crate::stdio::Stdio;
 use crate::stock::Caps;
 use crate::sync::lock;
 use crate::tls::Tls;
 use crate::url::implied_port;
+use crate::watch::Flood;
 
 /// How a `Network` connects, and for how long it waits.
 #[derive(Clone, Debug)]
@@ -142,7 +144,7 @@ impl Upstream for Network {
         parts.headers.remove(HOST);
         let ask = Ask {
             connect: shorter(Some(self.options.connect), timeouts.connect).unwrap_or(self.options.connect),
-            first_byte: shorter(self.options.first_byte, timeouts.first_byte),
+            first_byte: FirstByte::of(self.options.first_byte, timeouts.first_byte),
             between_bytes: shorter(self.options.between_bytes, timeouts.between_bytes),
             pool: self.pool(),
             options: self.options.clone(),
@@ -161,7 +163,24 @@ fn shorter(one: Option<Duration>, other: Option<Duration>) -> Option<Duration> {
     }
 }
 
-/// How many connections that have been kept may turn out dead, one after the other, before that is a failure.
+/// How long the head of a response may take, and what it is told as if it takes longer.
+#[derive(Clone, Copy)]
+struct FirstByte {
+    limit: Duration,
+    code: &'static str,
+}
+
+impl FirstByte {
+    /// A guest is told of its own limit as through any upstream, of the host's as of the host's.
+    fn of(ours: Option<Duration>, guests: Option<Duration>) -> Option<Self> {
+        let limit = shorter(ours, guests)?;
+        let is_guests = guests.is_some_and(|guests| guests == limit);
+        Some(Self { limit, code: if is_guests { "connection-read-timeout" } else { "HTTP-response-timeout" } })
+    }
+}
+
+/// How many connections that have been kept may turn out dead, one after the other, before that is a failure; and how often a
+/// peer may say that it has not processed a request.
 const STALE: u32 = 3;
 /// Before the first retry; twice as long before each next one.
 const PAUSE: Duration = Duration::from_millis(50);
@@ -174,7 +193,7 @@ struct Ask {
     origin: Origin,
     target: Target,
     connect: Duration,
-    first_byte: Option<Duration>,
+    first_byte: Option<FirstByte>,
     between_bytes: Option<Duration>,
 }
 
@@ -182,11 +201,17 @@ struct Ask {
 struct Failed {
     code: ErrorCode,
     why: String,
-    /// What to send if it is tried again; `None` if it must not be.
-    body: Option<Sent>,
-    /// It was the fault of a connection that had been kept: no attempt, really.
-    stale: bool,
-    may_pass: bool,
+    again: Again,
+}
+
+/// Whether a request may be sent again.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Again {
+    Never,
+    /// If its user wants that (`retries`).
+    IfWanted,
+    /// It was the fault of a connection that had been kept, or the peer has not processed it: no attempt, really.
+    Now,
 }
 
 impl Ask {
@@ -197,82 +222,114 @@ impl Ask {
             Some(end) => tokio::time::timeout_at(end, asked).await.map_err(|_| late())??,
             None => asked.await?,
         };
-        let (limit, between_bytes) = (self.options.body, self.between_bytes);
+        let between_bytes = self.between_bytes;
+        let length = announced_length(response.headers());
         Ok(response.map(|incoming| {
-            let body = Received::new(incoming, lease, limit, total);
+            let body = Received::new(incoming, lease, length, &self.options, total);
             Paced::new(body, between_bytes.map(|limit| Pause::new(limit, None)), ()).boxed_unsync()
         }))
     }
 
     async fn ask(&self, mut parts: Parts, body: GuestBody) -> Result<(Response<Incoming>, Lease), ErrorCode> {
-        let mut body = Sent::of(&mut parts, body, self.connect).await;
-        let (mut stale, mut retries, mut pause) = (STALE, self.options.retries, PAUSE);
+        let content = Content::of(&mut parts, body, self.connect).await;
+        let (mut free, mut retries, mut pause) = (STALE, self.options.retries, PAUSE);
         loop {
-            let failed = match self.attempt(&parts, body).await {
-                Ok(answered) => return Ok(answered),
+            let failed = match self.attempt(&parts, &content).await {
+                Ok(answered) => {
+                    content.is_answered();
+                    return Ok(answered);
+                }
                 Err(failed) => failed,
             };
             let (url, code, why) = (&parts.uri, failed.code, failed.why);
-            body = match failed.body {
-                Some(body) if failed.stale && stale > 0 => {
-                    stale -= 1;
-                    body
-                }
-                Some(body) if failed.may_pass && retries > 0 => {
+            match failed.again {
+                Again::Now if free > 0 => free -= 1,
+                Again::Now | Again::IfWanted if retries > 0 => {
                     retries -= 1;
                     self.notes.note(format!("{url} was not reached: {why}; it is tried again"));
                     tokio::time::sleep(pause).await;
                     pause = pause.saturating_mul(2);
-                    body
                 }
                 _ => {
                     self.notes.note(format!("{url} was not reached: {why}; the guest is told `{code}`"));
                     return Err(code);
                 }
-            };
+            }
         }
     }
 
-    async fn attempt(&self, parts: &Parts, body: Sent) -> Result<(Response<Incoming>, Lease), Failed> {
+    async fn attempt(&self, parts: &Parts, content: &Content) -> Result<(Response<Incoming>, Lease), Failed> {
         let stage = Stage::default();
         let connected = tokio::time::timeout(self.connect, self.pool.checkout(&self.origin, &self.target, &stage));
         let mut lease = match connected.await.unwrap_or_else(|_| Err(stage.late(self.connect))) {
             Ok(lease) => lease,
             Err(error) => {
                 let (code, why) = code_of(&error);
-                return Err(Failed { code, why, body: Some(body), stale: false, may_pass: error.may_pass() });
+                let again = if error.may_pass() { Again::IfWanted } else { Again::Never };
+                return Err(Failed { code, why, again });
             }
         };
-        // one that does nothing twice, and can be made again
-        let repeats = parts.method.is_idempotent() && body.is_end_stream();
-        let request = self.written(parts, body, &lease);
+        let request = self.written(parts, content.sent(), &lease);
         let answered = match self.first_byte {
-            Some(limit) => match tokio::time::timeout(limit, lease.send(request)).await {
+            Some(FirstByte { limit, code }) => match tokio::time::timeout(limit, lease.send(request)).await {
                 Ok(answered) => answered,
                 Err(_) => {
-                    let why = format!("no answer came for {limit:?}");
-                    return Err(Failed { code: late(), why, body: None, stale: false, may_pass: false });
+                    let (code, why) = (ErrorCode::plain(code), format!("no answer came for {limit:?}"));
+                    return Err(Failed { code, why, again: Again::Never });
                 }
             },
             None => lease.send(request).await,
         };
         match answered {
-            Ok(response) => match self.refused(&response, &lease) {
-                Some(code) => {
-                    let why = "its response cannot be passed on".into();
-                    Err(Failed { code, why, body: None, stale: false, may_pass: false })
+            Ok(mut response) => {
+                tidy(&mut response, &mut lease);
+                match self.refused(&response, &lease) {
+                    Some(code) => {
+                        let why = "its response cannot be passed on".into();
+                        Err(Failed { code, why, again: Again::Never })
+                    }
+                    None => Ok((response, lease)),
                 }
-                None => Ok((response, lease)),
-            },
-            Err(unanswered) => {
-                let (code, why) = code_of(&unanswered.error);
-                let was_cut = matches!(code.name, "HTTP-response-incomplete" | "connection-terminated");
-                let unsent = unanswered.request.map(Request::into_body);
-                let silent = was_cut && unanswered.silent;
-                let stale = lease.is_kept() && (unsent.is_some() || silent) || is_refused(&unanswered.error);
-                let body = unsent.or_else(|| repeats.then_some(Sent::NOTHING));
-                Err(Failed { code, why, body, stale, may_pass: was_cut })
             }
+            Err(unanswered) => {
+                let (code, why) = self.told(&unanswered, &lease);
+                let was_cut = matches!(code.name, "HTTP-response-incomplete" | "connection-terminated");
+                // one that does nothing twice, and can be made again
+                let repeats = parts.method.is_idempotent() && content.is_empty();
+                let is_stale = lease.is_kept() && was_cut && unanswered.received == 0;
+                let again = match () {
+                    () if is_unprocessed(&unanswered.error) && content.is_whole() => Again::Now,
+                    () if unanswered.unsent && content.is_whole() && lease.is_kept() => Again::Now,
+                    () if unanswered.unsent && content.is_whole() && was_cut => Again::IfWanted,
+                    () if repeats && is_stale => Again::Now,
+                    () if repeats && was_cut => Again::IfWanted,
+                    () => Again::Never,
+                };
+                Err(Failed { code, why, again })
+            }
+        }
+    }
+
+    /// What no response is to the guest.
+    fn told(&self, unanswered: &Unanswered, lease: &Lease) -> (ErrorCode, String) {
+        let error = &unanswered.error;
+        let (code, why) = code_of(error);
+        // h2 tells neither why it has lost its connection, nor why it has reset a stream; hyper not what it was reading
+        let flood = lease.flood();
+        let is_oversized = is_malformed(error) && unanswered.oversized;
+        // a length that is more than anybody can send is as "too large" to hyper as a head, which would have to have come
+        let most = FIELDS.saturating_mul(3).min(usize::try_from(self.options.head).unwrap_or(usize::MAX));
+        let is_length = error.is_parse_too_large() && unanswered.received < most as u64;
+        match flood {
+            Some(Flood::Heads | Flood::Nothing) => (code_of_flood(Flood::Heads), Flood::Heads.to_string()),
+            // another stream's
+            Some(Flood::Trailers) => (ErrorCode::plain("connection-terminated"), why),
+            None if is_oversized => (code_of_flood(Flood::Heads), "the head of its response is too large".into()),
+            None if is_malformed(error) && unanswered.bodiless => {
+                (Side::Response.body_size(0), "its `content-length` announces a body that does not come".into())
+            }
+            None if is_length => (ErrorCode::plain("HTTP-protocol-error"), "its `content-length` is too large".into()),
+            None => (code, why),
         }
     }
 
@@ -332,6 +389,27 @@ impl Ask {
     }
 }
 
+/// Makes of a response what its peer means: a field that was folded may have spaces around its value, which are no part of it (RFC
+/// 9112, 5.2), and chunks outrank a length (6.3), which is not passed on.
+fn tidy(response: &mut Response<Incoming>, lease: &mut Lease) {
+    if lease.is_http2() {
+        return;
+    }
+    let fields = response.headers_mut();
+    for value in fields.values_mut() {
+        let trimmed = value.as_bytes().trim_ascii();
+        if trimmed.len() < value.len()
+            && let Ok(trimmed) = HeaderValue::from_bytes(trimmed)
+        {
+            *value = trimmed;
+        }
+    }
+    if fields.contains_key(TRANSFER_ENCODING) && fields.remove(CONTENT_LENGTH).is_some() {
+        // somebody before us may have read it otherwise
+        lease.is_last();
+    }
+}
+
 /// RFC 9113, 6.5.2.
 fn list_size(fields: &HeaderMap) -> u64 {
     fields.iter().map(|(name, value)| (name.as_str().len() + value.len() + 32) as u64).sum()
@@ -360,15 +438,19 @@ struct Received {
     incoming: Incoming,
     /// Given back at the body's clean end.
     lease: Option<Lease>,
+    /// What was announced.
+    length: Option<u64>,
     limit: Option<u64>,
+    /// Bytes of trailers.
+    fields: u64,
     passed: u64,
-    end: Option<Pin<Box<Sleep>>>,
+    end: Option<(Instant, Option<Pin<Box<Sleep>>>)>,
 }
 
 impl Received {
-    fn new(incoming: Incoming, lease: Lease, limit: Option<u64>, total: Option<Instant>) -> Self {
-        let end = total.map(|end| Box::pin(tokio::time::sleep_until(end)));
-        let mut body = Self { incoming, lease: Some(lease), limit, passed: 0, end };
+    fn new(incoming: Incoming, lease: Lease, length: Option<u64>, options: &Options, total: Option<Instant>) -> Self {
+        let (limit, fields, end) = (options.body, u64::from(options.head), total.map(|end| (end, None)));
+        let mut body = Self { incoming, lease: Some(lease), length, limit, fields, passed: 0, end };
         body.settle();
         body
     }
@@ -385,6 +467,42 @@ impl Received {
         self.lease = None;
         Poll::Ready(Some(Err(code.into_host())))
     }
+
+    fn check(&mut self, frame: &Frame<Bytes>) -> Result<(), ErrorCode> {
+        if self.end.as_ref().is_some_and(|(end, _)| Instant::now() >= *end) {
+            return Err(late());
+        }
+        self.passed += frame.data_ref().map_or(0, |data| data.len() as u64);
+        if self.limit.is_some_and(|limit| self.passed > limit) {
+            return Err(Side::Response.body_size(self.passed));
+        }
+        let Some(lease) = &self.lease else { return Ok(()) };
+        lease.is_of_use();
+        // HTTP/1.1 has counted their bytes itself
+        if let Some(trailers) = frame.trailers_ref().filter(|_| lease.is_http2())
+            && list_size(trailers) > self.fields
+        {
+            return Err(Side::Response.trailer_size(list_size(trailers)));
+        }
+        Ok(())
+    }
+
+    /// What it is to the guest that the body has broken off.
+    fn told(&self, error: &hyper::Error) -> ErrorCode {
+        let code = code_of(error).0;
+        let Some(lease) = self.lease.as_ref().filter(|lease| lease.is_http2()) else { return code };
+        match lease.flood() {
+            Some(Flood::Trailers) => code_of_flood(Flood::Trailers),
+            // another stream's
+            Some(_) => ErrorCode::plain("connection-terminated"),
+            // h2 counts as well, and does not say so
+            None if is_malformed(error) && self.length.is_some_and(|length| length != self.passed) => {
+                Side::Response.body_size(self.passed)
+            }
+            None if code.name == "HTTP-response-header-section-size" => code_of_flood(Flood::Trailers),
+            None => code,
+        }
+    }
 }
 
 impl Body for Received {
@@ -395,14 +513,16 @@ impl Body for Received {
         let this = &mut *self;
         match Pin::new(&mut this.incoming).poll_frame(cx) {
             Poll::Ready(Some(Ok(frame))) => {
-                this.passed += frame.data_ref().map_or(0, |data| data.len() as u64);
-                if this.limit.is_some_and(|limit| this.passed > limit) {
-                    return this.fail(Side::Response.body_size(this.passed));
+                if let Err(code) = this.check(&frame) {
+                    return this.fail(code);
                 }
                 this.settle();
                 Poll::Ready(Some(Ok(frame)))
             }
-            Poll::Ready(Some(Err(error))) => this.fail(code_of(&error).0),
+            Poll::Ready(Some(Err(error))) => {
+                let code = this.told(&error);
+                this.fail(code)
+            }
             Poll::Ready(None) => match this.lease.take() {
                 // a stream that is reset without an error has not ended for that (RFC 9113, 8.1): trailers would have settled it
                 Some(lease) if lease.is_http2() && !this.incoming.is_end_stream() => {
@@ -415,10 +535,14 @@ impl Body for Received {
                 }
                 None => Poll::Ready(None),
             },
-            Poll::Pending => match this.end.as_mut().map(|end| end.as_mut().poll(cx)) {
-                Some(Poll::Ready(())) => this.fail(late()),
-                _ => Poll::Pending,
-            },
+            Poll::Pending => {
+                let Some((end, sleep)) = &mut this.end else { return Poll::Pending };
+                let sleep = sleep.get_or_insert_with(|| Box::pin(tokio::time::sleep_until(*end)));
+                match sleep.as_mut().poll(cx) {
+                    Poll::Ready(()) => this.fail(late()),
+                    Poll::Pending => Poll::Pending,
+                }
+            }
         }
     }
 }

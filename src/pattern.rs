@@ -192,6 +192,15 @@ impl Pattern {
         matches!(&self.hosts, Hosts::One(_)) && self.matches(target)
     }
 
+    /// Whether it names the unspecified address, which is nobody's.
+    pub fn is_unspecified(&self) -> bool {
+        match &self.hosts {
+            Hosts::One(Host::Ipv4(address)) => address.is_unspecified(),
+            Hosts::One(Host::Ipv6(address)) => address.is_unspecified(),
+            _ => false,
+        }
+    }
+
     /// Whether all that `other` means is meant by this one, too.
     pub fn covers(&self, other: &Self) -> bool {
         (self.scheme.is_none() || self.scheme == other.scheme)

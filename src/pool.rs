@@ -1,7 +1,7 @@
 //! Connections that are kept, and lent to one request at a time, or to many where HTTP/2 is spoken.
 
 use std::pin::Pin;
-use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, Weak};
 use std::time::{Duration, Instant};
 
@@ -17,12 +17,18 @@ use crate::pattern::Target;
 use crate::sent::Sent;
 use crate::stock::{Asked, Caps, Grant, Keep, Permit, Stock};
 use crate::sync::lock;
+use crate::watch::{Flood, Frames, Traffic};
 
 /// What a peer may send on a stream before it is read; and on a connection of HTTP/2, so that streams that nobody reads do not
 /// hold up the others.
 const WINDOWS: (u32, u32) = (256 << 10, 32 << 20);
 /// Requests at once on a connection of HTTP/2, if its peer allows as many.
 const STREAMS: usize = 100;
+/// Fields of one message of HTTP/1.1: the most that a map holds without growing past its size (hyper would panic at more).
+pub const FIELDS: usize = 24_576;
+/// Streams whose frames are still known after we have reset them: all that one connection may have, and more that follow quickly.
+/// h2 takes those of others for errors, and goes away after a number of them.
+const RESET: usize = 1024;
 /// Between pings on a connection of HTTP/2, and for their answer.
 const PING: (Duration, Duration) = (Duration::from_secs(20), Duration::from_secs(10));
 
@@ -46,17 +52,37 @@ struct Connection {
     relay: Option<Relay>,
     born: Instant,
     state: Arc<State>,
+    /// Of HTTP/2, for all handles but the stock's.
+    _used: Option<Use>,
     /// Whether it has been used before.
     kept: bool,
+}
+
+/// One of those who use a connection of HTTP/2.
+struct Use(Arc<State>);
+
+impl Use {
+    fn of(state: &Arc<State>) -> Self {
+        state.users.fetch_add(1, Ordering::AcqRel);
+        Self(state.clone())
+    }
+}
+
+impl Drop for Use {
+    fn drop(&mut self) {
+        self.0.users.fetch_sub(1, Ordering::AcqRel);
+    }
 }
 
 /// What the handles to a connection have in common.
 struct State {
     /// Requests that its peer lets be under way at once.
     streams: AtomicUsize,
+    /// Requests that are under way.
+    users: AtomicUsize,
     /// It has ended, whatever its handles know of that.
     ended: AtomicBool,
-    traffic: Arc<AtomicU64>,
+    traffic: Arc<Traffic>,
     /// How it failed, until a request is told.
     failure: Mutex<Option<hyper::Error>>,
 }
@@ -94,6 +120,7 @@ impl Connection {
             address: self.address,
             relay: self.relay.clone(),
             born: self.born,
+            _used: Some(Use::of(&self.state)),
             state: self.state.clone(),
             kept: true,
         })
@@ -103,6 +130,7 @@ impl Connection {
 impl Keep for Connection {
     fn is_usable(&self) -> bool {
         !self.state.ended.load(Ordering::Acquire)
+            && !self.state.traffic.leaves()
             && match &self.sender {
                 Sender::Http1(sender) => sender.is_ready(),
                 Sender::Http2(sender) => sender.is_ready(),
@@ -119,18 +147,12 @@ impl Keep for Connection {
 
     fn share(&self) -> Option<Self> {
         let most = self.state.streams.load(Ordering::Relaxed).min(STREAMS);
-        self.handle().filter(|_| self.users() < most)
+        // asked by the stock alone, one at a time: nobody comes in between
+        if self.state.users.load(Ordering::Acquire) < most { self.handle() } else { None }
     }
 
     fn is_in_use(&self) -> bool {
-        self.users() > 0
-    }
-}
-
-impl Connection {
-    /// Handles besides this one, which is the stock's: its socket has the state, too.
-    fn users(&self) -> usize {
-        Arc::strong_count(&self.state).saturating_sub(3)
+        self.state.users.load(Ordering::Acquire) > 0
     }
 }
 
@@ -197,22 +219,31 @@ impl Pool {
     ) -> Result<Connection, Undialled> {
         let mut link = self.dialer.dial(origin, target, stage).await?;
         let (http2, address, relay) = (link.http2, link.address, link.relay);
+        let head = usize::try_from(self.head).unwrap_or(usize::MAX);
+        let buffer = head.max(64 << 10);
+        // interim heads and the last one; and what lies in the buffers meanwhile
+        let nothing = head.saturating_mul(2).saturating_add(buffer.saturating_mul(8));
         let state = Arc::new(State {
             streams: AtomicUsize::new(STREAMS),
+            users: AtomicUsize::new(0),
             ended: AtomicBool::new(false),
-            traffic: link.wire.received(),
+            traffic: Arc::new(Traffic::new(nothing as u64)),
             failure: Mutex::default(),
         });
+        // Far more than is let pass, since h2 hides what is larger: of trailers it passes on a part as if it were all. What is let
+        // through on the wire is a quarter of it, so that the part is still more than may be.
+        let list = buffer.saturating_mul(16);
+        let frames = http2.then(|| Frames::new(u64::from(self.head), list / 4));
+        link.wire.watch(state.traffic.clone(), frames);
         link.wire.keep(Ending { state: state.clone(), _permit: permit });
         let io = TokioIo::new(link.wire);
-        let head = usize::try_from(self.head).unwrap_or(usize::MAX);
         let sender = if http2 {
             let (sender, mut connection) = http2::Builder::new(TokioExecutor::new())
                 .timer(TokioTimer::new())
                 .initial_stream_window_size(WINDOWS.0)
                 .initial_connection_window_size(WINDOWS.1)
-                // more than is let pass: what is a little too large is to be told from what is wrong
-                .max_header_list_size(self.head.saturating_mul(2).max(16 << 10))
+                .max_header_list_size(u32::try_from(list).unwrap_or(u32::MAX))
+                .max_concurrent_reset_streams(RESET)
                 .keep_alive_interval(PING.0)
                 .keep_alive_timeout(PING.1)
                 .keep_alive_while_idle(true)
@@ -229,7 +260,14 @@ impl Pool {
             Sender::Http2(sender)
         } else {
             let mut builder = http1::Builder::new();
-            builder.max_header_size(head).max_buf_size(head.max(64 << 10));
+            builder
+                .max_header_size(head)
+                .max_buf_size(buffer)
+                // as many as there is room for: a field has a letter, a colon and the end of its line
+                .max_headers((head / 3).clamp(1, FIELDS))
+                // RFC 9112, 5.1 and 5.2: a user agent takes both, and passes on neither
+                .allow_spaces_after_header_name_in_responses(true)
+                .allow_obsolete_multiline_headers_in_responses(true);
             let (sender, connection) = builder.handshake(io).await?;
             let state = state.clone();
             tokio::spawn(async move {
@@ -238,7 +276,7 @@ impl Pool {
             });
             Sender::Http1(sender)
         };
-        Ok(Connection { sender, address, relay, born: Instant::now(), state, kept: false })
+        Ok(Connection { sender, address, relay, born: Instant::now(), state, _used: None, kept: false })
     }
 
     /// While there is something idle, a task looks after it.
@@ -270,6 +308,7 @@ pub struct Lease {
     origin: Origin,
     pool: Weak<Pool>,
     freed: Freed,
+    last: bool,
 }
 
 /// Dropped after the connection. That nobody uses one for all any more, the stock cannot see by itself.
@@ -283,12 +322,16 @@ impl Drop for Freed {
     }
 }
 
-/// Why there is no response; with the request, if nothing of it was sent.
+/// Why there is no response.
 pub struct Unanswered {
     pub error: hyper::Error,
-    pub request: Option<Request<Sent>>,
-    /// Nothing came from the peer since the request, not a byte.
-    pub silent: bool,
+    /// Nothing of the request was sent.
+    pub unsent: bool,
+    /// Bytes that came from the peer since the request.
+    pub received: u64,
+    /// HTTP/2: one of the heads that came since is larger than may be; or announces a body, and has none.
+    pub oversized: bool,
+    pub bodiless: bool,
 }
 
 impl Lease {
@@ -296,7 +339,7 @@ impl Lease {
         let is_shared = matches!(connection.sender, Sender::Http2(_));
         let pool = Arc::downgrade(pool);
         let freed = Freed(is_shared.then(|| pool.clone()));
-        Self { connection, origin: origin.clone(), pool, freed }
+        Self { connection, origin: origin.clone(), pool, freed, last: false }
     }
 
     /// Whether it has been used before.
@@ -312,24 +355,44 @@ impl Lease {
         self.connection.relay.as_ref()
     }
 
+    /// The connection is not used again.
+    pub fn is_last(&mut self) {
+        self.last = true;
+    }
+
+    /// Too much of what brings nothing, if that has ended the connection.
+    pub fn flood(&self) -> Option<Flood> {
+        self.connection.state.traffic.flood()
+    }
+
+    /// A part of the body has come.
+    pub fn is_of_use(&self) {
+        self.connection.state.traffic.is_of_use();
+    }
+
     /// The request as it is to be on the wire.
     pub async fn send(&mut self, request: Request<Sent>) -> Result<Response<Incoming>, Unanswered> {
         let state = self.connection.state.clone();
-        let before = state.traffic.load(Ordering::Relaxed);
+        let traffic = &state.traffic;
+        let (received, oversized, bodiless) = (traffic.received(), traffic.oversized(), traffic.bodiless());
+        traffic.is_of_use();
         let answered = match &mut self.connection.sender {
             Sender::Http1(sender) => sender.try_send_request(request).await,
             Sender::Http2(sender) => sender.try_send_request(request).await,
         };
+        traffic.is_of_use();
         answered.map_err(|mut error| Unanswered {
-            request: error.take_message(),
+            unsent: error.take_message().is_some(),
             error: state.why(error.into_error()),
-            silent: state.traffic.load(Ordering::Relaxed) == before,
+            received: traffic.received() - received,
+            oversized: traffic.oversized() > oversized,
+            bodiless: traffic.bodiless() > bodiless,
         })
     }
 
     /// The response has been read to its end.
     pub fn finish(self) {
-        let Self { mut connection, origin, pool, freed } = self;
+        let Self { mut connection, origin, pool, freed, last } = self;
         connection.kept = true;
         let is_free = connection.is_usable();
         let Sender::Http1(sender) = &mut connection.sender else {
@@ -337,7 +400,9 @@ impl Lease {
             drop(freed);
             return;
         };
-        if is_free {
+        if last {
+            drop(connection);
+        } else if is_free {
             give_back(&pool, &origin, connection);
         } else if !sender.is_closed() {
             // it is about to be free, or its request is still on its way out, and ends with the guest that writes it

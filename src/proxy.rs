@@ -1,19 +1,17 @@
 //! Proxies: which one a request goes through, and the tunnel through it.
 
+use std::io;
 use std::net::SocketAddr;
-use std::pin::pin;
+use std::pin::Pin;
 
-use bytes::Bytes;
-use http::header::{HOST, PROXY_AUTHORIZATION};
-use http::{HeaderValue, Method, StatusCode, Uri};
-use http_body_util::Empty;
-use hyper::client::conn::http1;
+use http::{HeaderValue, StatusCode, Uri};
 use hyper_util::client::proxy::matcher::{Intercept, Matcher};
-use hyper_util::rt::TokioIo;
-use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio_socks::tcp::Socks5Stream;
 use url::Host;
 
+use crate::bypass::Bypass;
+use crate::dial::Origin;
 use crate::normal::canonical_host;
 use crate::url::split;
 
@@ -43,12 +41,19 @@ pub enum NoTunnel {
     #[error("the proxy: {0}")]
     Socks(#[from] tokio_socks::Error),
     #[error("the proxy: {0}")]
-    Http(#[from] hyper::Error),
-    #[error("the proxy's URL is none: {0}")]
-    Url(#[from] http::Error),
+    Io(#[from] io::Error),
+    #[error("the proxy ended the connection before it had answered")]
+    Ended,
+    #[error("what the proxy answered is not HTTP")]
+    NotHttp,
+    #[error("the head of the proxy's answer is larger than {HEAD} bytes")]
+    TooLarge,
     #[error("the proxy said something before it was asked for anything")]
     Early,
 }
+
+/// Bytes of a proxy's answers to one CONNECT, the interim ones with them.
+const HEAD: usize = 64 << 10;
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Kind {
@@ -58,6 +63,7 @@ pub enum Kind {
 }
 
 /// A proxy that a request is to go through.
+#[derive(Clone)]
 pub struct Proxy {
     pub kind: Kind,
     pub host: Host,
@@ -68,19 +74,33 @@ pub struct Proxy {
 }
 
 impl Proxy {
-    /// The error says what is wrong with it.
-    fn of(intercept: Intercept, resolves: bool) -> Result<Self, String> {
-        let uri = intercept.uri();
-        let (kind, port, remote) = match uri.scheme_str() {
+    /// Reads its URL. The error says what is wrong with it, and has nothing of it: there may be a password.
+    fn parse(url: &str, resolves: bool) -> Result<Self, String> {
+        let uri: Uri = url.parse().map_err(|_| "it is no URL")?;
+        let (Some(authority), true) = (uri.authority(), url.contains("://")) else { return Err("it is no URL".into()) };
+        // who it is asked as is in the intercept
+        let (host, given) = split(authority.as_str().rsplit_once('@').map_or(authority.as_str(), |(_, host)| host))?;
+        if given == Some(0) {
+            return Err("its port is no number from 1 to 65535".into());
+        }
+        if uri.path().len() > 1 || uri.query().is_some() {
+            return Err("it has a path or a query, which mean nothing there".into());
+        }
+        // any URL that it might be for: this reads what stands before the `@`
+        let anywhere = Uri::from_static("http://proxied.invalid");
+        let intercept = Matcher::builder().all(url).build().intercept(&anywhere).ok_or("it is no URL")?;
+        let (kind, port, remote) = match intercept.uri().scheme_str() {
             Some("http") => (Kind::Http, 80, false),
             Some("https") => (Kind::Https, 443, false),
             Some("socks5") => (Kind::Socks, 1080, false),
             Some("socks5h") => (Kind::Socks, 1080, true),
             other => return Err(format!("there are no proxies of the kind `{}`", other.unwrap_or_default())),
         };
-        let authority = uri.authority().map_or("", |authority| authority.as_str());
-        // who it is asked as is in the intercept
-        let (host, given) = split(authority.rsplit_once('@').map_or(authority, |(_, address)| address))?;
+        // RFC 1929, 2
+        let is_sized = |text: &str| (1..=255).contains(&text.len());
+        if intercept.raw_auth().is_some_and(|(user, password)| !is_sized(user) || !is_sized(password)) {
+            return Err("its user and its password must each have from 1 to 255 bytes".into());
+        }
         let host = canonical_host(host).ok_or("its host is none")?;
         Ok(Self { kind, host, port: given.unwrap_or(port), resolves: resolves || remote, intercept })
     }
@@ -90,14 +110,14 @@ impl Proxy {
         self.intercept.basic_auth().cloned()
     }
 
-    /// Has the proxy connect to somebody else.
-    pub async fn tunnel<S>(&self, io: S, goal: &Goal) -> Result<S, NoTunnel>
+    /// Has the proxy connect to somebody else. Also gives what has come through already.
+    pub async fn tunnel<S>(&self, io: S, goal: &Goal) -> Result<(S, Vec<u8>), NoTunnel>
     where
-        S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+        S: AsyncRead + AsyncWrite + Unpin,
     {
         match self.kind {
             Kind::Http | Kind::Https => self.connect(io, goal).await,
-            Kind::Socks => self.socks(io, goal).await,
+            Kind::Socks => Ok((self.socks(io, goal).await?, Vec::new())),
         }
     }
 
@@ -118,90 +138,173 @@ impl Proxy {
         Ok(stream.into_inner())
     }
 
-    /// RFC 9110, 9.3.6.
-    async fn connect<S>(&self, io: S, goal: &Goal) -> Result<S, NoTunnel>
+    /// RFC 9110, 9.3.6: after the head of any answer of 2xx comes what the other side sends, whatever fields say of a body. (hyper
+    /// takes 204 for an answer without a tunnel, and waits for the next one.)
+    async fn connect<S>(&self, mut io: S, goal: &Goal) -> Result<(S, Vec<u8>), NoTunnel>
     where
-        S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+        S: AsyncRead + AsyncWrite + Unpin,
     {
-        let (mut sender, connection) = http1::handshake(TokioIo::new(io)).await?;
-        let authority = goal.to_string();
-        let mut request = http::Request::builder()
-            .method(Method::CONNECT)
-            .uri(Uri::builder().authority(authority.as_str()).build()?)
-            .header(HOST, authority.as_str());
+        let mut request = format!("CONNECT {goal} HTTP/1.1\r\nhost: {goal}\r\n").into_bytes();
         if let Some(authorization) = self.authorization() {
-            request = request.header(PROXY_AUTHORIZATION, authorization);
+            request.extend_from_slice(b"proxy-authorization: ");
+            request.extend_from_slice(authorization.as_bytes());
+            request.extend_from_slice(b"\r\n");
         }
-        let mut answer = pin!(sender.send_request(request.body(Empty::<Bytes>::new())?));
-        let mut connection = pin!(connection.without_shutdown());
-        let mut ended = None;
-        let response = tokio::select! {
-            response = &mut answer => response?,
-            parts = &mut connection => {
-                ended = Some(parts);
-                answer.await?
+        request.extend_from_slice(b"\r\n");
+        write(&mut io, &request).await?;
+        let mut received = Vec::new();
+        let mut read = 0;
+        loop {
+            while let Some(head) = first_head(&received) {
+                let status = status_of(received.get(..head).unwrap_or_default()).ok_or(NoTunnel::NotHttp)?;
+                let rest = received.split_off(head);
+                if status.is_success() {
+                    return Ok((io, rest));
+                }
+                // an interim one (RFC 9110, 15.2); a change of protocol is none that was asked for
+                if !status.is_informational() || status == StatusCode::SWITCHING_PROTOCOLS {
+                    return Err(NoTunnel::Refused(status));
+                }
+                received = rest;
             }
-        };
-        if !response.status().is_success() {
-            return Err(NoTunnel::Refused(response.status()));
+            if read > HEAD {
+                return Err(NoTunnel::TooLarge);
+            }
+            let mut buffer = [0; 4096];
+            let mut free = ReadBuf::new(&mut buffer);
+            std::future::poll_fn(|cx| Pin::new(&mut io).poll_read(cx, &mut free)).await?;
+            if free.filled().is_empty() {
+                return Err(if received.is_empty() { NoTunnel::Ended } else { NoTunnel::NotHttp });
+            }
+            read += free.filled().len();
+            received.extend_from_slice(free.filled());
         }
-        drop(response);
-        let parts = match ended {
-            Some(parts) => parts?,
-            None => connection.await?,
-        };
-        if parts.read_buf.is_empty() { Ok(parts.io.into_inner()) } else { Err(NoTunnel::Early) }
     }
+}
+
+async fn write<S: AsyncWrite + Unpin>(io: &mut S, mut bytes: &[u8]) -> io::Result<()> {
+    while !bytes.is_empty() {
+        let written = std::future::poll_fn(|cx| Pin::new(&mut *io).poll_write(cx, bytes)).await?;
+        if written == 0 {
+            return Err(io::ErrorKind::WriteZero.into());
+        }
+        bytes = bytes.get(written..).unwrap_or_default();
+    }
+    std::future::poll_fn(|cx| Pin::new(&mut *io).poll_flush(cx)).await
+}
+
+/// Where the first head of an answer ends: behind an empty line. A line may end with LF alone, and there may be empty ones before it
+/// (RFC 9112, 2.2).
+fn first_head(bytes: &[u8]) -> Option<usize> {
+    let mut has_begun = false;
+    let mut start = 0;
+    for (place, _) in bytes.iter().enumerate().filter(|(_, byte)| **byte == b'\n') {
+        let is_empty = matches!(bytes.get(start..place), Some([] | [b'\r']));
+        if is_empty && has_begun {
+            return Some(place + 1);
+        }
+        has_begun |= !is_empty;
+        start = place + 1;
+    }
+    None
+}
+
+/// The status of a head (RFC 9112, 4), with a reason or without.
+fn status_of(head: &[u8]) -> Option<StatusCode> {
+    let line = head.trim_ascii_start().split(|byte| *byte == b'\n').next()?.trim_ascii_end();
+    let rest = line.strip_prefix(b"HTTP/1.")?;
+    let (minor, rest) = rest.split_first()?;
+    let code = rest.trim_ascii_start();
+    let is_status = minor.is_ascii_digit() && code.len() < rest.len() && code.get(3).is_none_or(|next| *next == b' ');
+    is_status.then(|| StatusCode::from_bytes(code.get(..3)?).ok())?
 }
 
 /// The rules by which a proxy is found for a request.
 pub struct Proxies {
-    rules: Option<Matcher>,
-    resolves: bool,
+    /// Without TLS, and with it.
+    http: Option<Proxy>,
+    https: Option<Proxy>,
+    bypass: Bypass,
 }
 
 impl Proxies {
     pub fn none() -> Self {
-        Self { rules: None, resolves: false }
+        Self { http: None, https: None, bypass: Bypass::default() }
     }
 
-    /// As the environment says (`HTTP_PROXY`, `HTTPS_PROXY`, `ALL_PROXY`, `NO_PROXY`). The error says what is wrong: what cannot
-    /// be read must not mean that there is none.
+    /// As the environment says (`HTTP_PROXY`, `HTTPS_PROXY`, `ALL_PROXY`, `NO_PROXY`); in lower case they come first, as with curl
+    /// and Python. The error says what is wrong: what cannot be read must not mean that there is none.
     pub fn of_environment(resolves: bool) -> Result<Self, String> {
-        for name in ["HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY"]
-            .into_iter()
-            .flat_map(|name| [name.to_owned(), name.to_lowercase()])
-        {
+        let proxy = |name: &str| {
+            Self::variable(name, |url| {
+                // without a scheme it means http, to all who read it
+                let url = if url.contains("://") { url.to_owned() } else { format!("http://{url}") };
+                Proxy::parse(&url, resolves)
+            })
+        };
+        let all = proxy("ALL_PROXY")?;
+        let http = proxy("HTTP_PROXY")?;
+        let https = proxy("HTTPS_PROXY")?;
+        let bypass = Self::variable("NO_PROXY", |list| {
+            let mut bypass = Bypass::default();
+            bypass.add(list).map(|()| bypass)
+        })?;
+        Ok(Self { http: http.or_else(|| all.clone()), https: https.or(all), bypass: bypass.unwrap_or_default() })
+    }
+
+    /// Both spellings are read, so that neither is wrong unseen.
+    fn variable<T>(name: &str, parse: impl Fn(&str) -> Result<T, String>) -> Result<Option<T>, String> {
+        let mut first = None;
+        for name in [name.to_lowercase(), name.to_owned()] {
+            // in a CGI script this is what a client has sent as `Proxy` (CVE-2016-5385)
+            if name == "HTTP_PROXY" && std::env::var_os("REQUEST_METHOD").is_some() {
+                continue;
+            }
             match std::env::var(&name) {
-                Ok(url) if !url.is_empty() => {
-                    // without a scheme it means http, to all who read it
-                    let url = if url.contains("://") { url } else { format!("http://{url}") };
-                    Self::new(&url, &[], resolves).map_err(|why| format!("`{name}`: {why}"))?;
+                Ok(text) if !text.trim().is_empty() => {
+                    let parsed = parse(text.trim()).map_err(|why| format!("`{name}`: {why}"))?;
+                    first.get_or_insert(parsed);
                 }
                 Err(std::env::VarError::NotUnicode(_)) => return Err(format!("`{name}`: it is no text")),
                 _ => {}
             }
         }
-        Ok(Self { rules: Some(Matcher::from_env()), resolves })
+        Ok(first)
     }
 
-    /// One for all, but for those in `direct`. The error says what is wrong.
-    pub fn new(url: &str, direct: &[String], resolves: bool) -> Result<Self, String> {
-        if !url.contains("://") {
-            return Err("it is no URL".into());
+    /// One for all, but for some. The error says what is wrong.
+    pub fn new(url: &str, bypass: Bypass, resolves: bool) -> Result<Self, String> {
+        let proxy = Proxy::parse(url, resolves)?;
+        Ok(Self { http: Some(proxy.clone()), https: Some(proxy), bypass })
+    }
+
+    pub fn proxy_for(&self, origin: &Origin) -> Option<&Proxy> {
+        let proxy = if origin.secure { &self.https } else { &self.http };
+        proxy.as_ref().filter(|_| !self.bypass.has(origin))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_answer_ends_where_its_head_does() {
+        for (bytes, head, status) in [
+            (&b"HTTP/1.1 200 OK\r\n\r\nrest"[..], Some(19), Some(200)),
+            (b"HTTP/1.0 204\r\nx: y\r\n\r\n", Some(22), Some(204)),
+            (b"\r\n\nHTTP/1.1 299 \nx: y\n\nrest", Some(23), Some(299)),
+            (b"HTTP/1.1  200  OK\n\n", Some(19), Some(200)),
+            (b"HTTP/1.1 200 OK\r\nx: y\r\n", None, Some(200)),
+            (b"HTTP/2 200 OK\r\n\r\n", Some(17), None),
+            (b"HTTP/1.1 2000\r\n\r\n", Some(17), None),
+            (b"HTTP/1.1 20\r\n\r\n", Some(15), None),
+            (b"HTTP/1.1200\r\n\r\n", Some(15), None),
+            (b"SSH-2.0-x\r\n\r\n", Some(13), None),
+            (b"", None, None),
+        ] {
+            assert_eq!(first_head(bytes), head, "{bytes:?}");
+            assert_eq!(status_of(bytes).map(|status| status.as_u16()), status, "{bytes:?}");
         }
-        let rules = Matcher::builder().all(url).no(direct.join(",")).build();
-        // any that no rule is for
-        let anywhere = Uri::from_static("http://proxied.invalid");
-        let everywhere = Matcher::builder().all(url).build();
-        let found = everywhere.intercept(&anywhere).ok_or("it is no URL")?;
-        Proxy::of(found, resolves)?;
-        Ok(Self { rules: Some(rules), resolves })
-    }
-
-    /// The error says what is wrong with the one that is meant.
-    pub fn proxy_for(&self, uri: &Uri) -> Result<Option<Proxy>, String> {
-        let Some(found) = self.rules.as_ref().and_then(|rules| rules.intercept(uri)) else { return Ok(None) };
-        Proxy::of(found, self.resolves).map(Some)
     }
 }

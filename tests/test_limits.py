@@ -119,6 +119,11 @@ def test_wrong_values_are_refused(name: str, value: Any) -> None:
         wasgi.Limits(**limits)
 
 
+def test_a_queue_that_nobody_would_wait_in_is_refused() -> None:
+    with pytest.raises(ValueError, match="`queue` needs `concurrency`"):
+        wasgi.Limits(concurrency=None, queue=1)
+
+
 def test_wrong_types_are_refused() -> None:
     with pytest.raises(TypeError):
         wasgi.Limits(memory="1")  # type: ignore[arg-type]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import socket
+import threading
 from concurrent.futures import ThreadPoolExecutor
 
 import h2.config
@@ -15,7 +16,7 @@ import pytest
 
 import wasgi
 
-from .conftest import AppMaker, get, until
+from .conftest import AppMaker, get
 from .peers import Peer, ask
 
 pytestmark = pytest.mark.usefixtures("nothing_is_left")
@@ -26,10 +27,13 @@ class Server:
 
     def __init__(self, streams: int = 100) -> None:
         self.streams = streams
+        self.holds = threading.Event()
 
     def __call__(self, connection: socket.socket) -> None:
         state = h2.connection.H2Connection(h2.config.H2Configuration(client_side=False))
-        state.local_settings.max_concurrent_streams = self.streams
+        # from the first frame on: what is set later would be held against us before we know it
+        most = {h2.settings.SettingCodes.MAX_CONCURRENT_STREAMS: self.streams}
+        state.local_settings = h2.settings.Settings(client=False, initial_values=most)
         state.initiate_connection()
         connection.sendall(state.data_to_send())
         left: dict[int, int] = {}
@@ -49,6 +53,7 @@ class Server:
         assert stream is not None
         path = dict(event.headers or [])[b":path"]
         if path == b"/hold":
+            self.holds.set()
             return
         state.send_headers(stream, [(":status", "200")])
         if path == b"/big":
@@ -89,11 +94,12 @@ def test_it_is_read_whole_all_the_same(app: AppMaker) -> None:
 
 
 def test_where_no_more_streams_are_allowed_there_is_another_connection(app: AppMaker) -> None:
-    with Peer(Server(streams=1)) as peer, ThreadPoolExecutor(1) as pool:
+    server = Server(streams=1)
+    with Peer(server) as peer, ThreadPoolExecutor(1) as pool:
         made = app(outgoing=wasgi.Network([peer.url], h2c=True, connect_timeout=30))
         assert ask(made, peer.url).text == "hello"  # from now on the peer's settings are known
         held = pool.submit(lambda: made._handle_within(get(f"/fetch?url={peer.url}/hold"), 2.0))
-        until(lambda: wasgi.stats().outgoing == 1)
+        assert server.holds.wait(30)
         assert ask(made, peer.url).text == "hello"
         assert peer.accepted == 2
         with pytest.raises(TimeoutError):

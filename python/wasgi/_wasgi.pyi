@@ -183,7 +183,7 @@ class Limits:
             the guest gets ``connection-limit-reached``.
         concurrency: Exchanges of one `App` at once. A guest counts until it has ended, which may be after its response
             has been read.
-        queue: Exchanges that may wait for a place; without one, `OverloadedError`.
+        queue: Exchanges that may wait for a place; without one, `OverloadedError`. It needs ``concurrency``.
         queue_timeout: Seconds that they wait; then `OverloadedError`.
         chunks: Writes of a guest, of at most 16 KiB each, that may lie between it and whoever reads its body; two more
             may be on their way.
@@ -460,13 +460,15 @@ class Network:
     ``copy.replace`` (Python 3.13). Each has connections of its own; a copy is the same object.
 
     A kept connection that the peer has closed just when it was used again is replaced, if the request is one that may
-    be sent twice (RFC 9110, 9.2.2) and has no body, or if nothing of it was sent. That is no retry.
+    be sent twice (RFC 9110, 9.2.2) and has no body, or if nothing of it was sent. That is no retry. Nor is it when a
+    peer of HTTP/2 says that it has not processed a request (GOAWAY, REFUSED_STREAM: RFC 9113, 8.7): that is sent again,
+    whatever its method, with its body if no more than 64 KiB of it had been sent.
 
     Args:
         allow: Patterns of what may be asked (see `wasgi.outgoing.route`): ``"https://api.example.com"``,
             ``"http://*.internal:8080"``, ``"https://example.org/v1/*"``.
         deny: Patterns of what may not, whatever ``allow`` says.
-        methods: The methods that may be used; None: all.
+        methods: The methods that may be used; None: all. They are case-sensitive: ``"GET"``.
         allow_private: Whether addresses that are not the public internet's may be reached.
         addresses: Addresses and networks (``"10.1.0.0/16"``) that may be reached whatever they are for. A pattern in
             ``allow`` that is an address allows that one, too.
@@ -480,15 +482,20 @@ class Network:
             password if it wants them. It is asked for tunnels to addresses that were checked. Its own address is not
             checked. Where it cannot be used, nothing goes around it: ``destination-unavailable``, or
             ``configuration-error`` if it is a matter of passwords.
-        no_proxy: Hosts that are reached without it, as in ``NO_PROXY``: names with all below them, addresses, networks.
+        no_proxy: What is reached without it: entries, or one str of them with commas or spaces between, as in
+            ``NO_PROXY``. An entry is ``"*"``, a name (``"example.com"`` and ``".example.com"`` mean it and all below
+            it, ``"*.example.com"`` all below it), an address or a network, each with a port or not
+            (``"[::1]:8080"``), for one scheme or both (``"https://example.com"``).
         proxy_resolves: Whether the proxy resolves names (as ``socks5h`` always does). Then what is behind a name is
             its business: only addresses in URLs are checked.
         trust_env: Whether proxies are taken from the environment: ``HTTP_PROXY``, ``HTTPS_PROXY``, ``ALL_PROXY``,
-            ``NO_PROXY``, in upper or lower case.
+            ``NO_PROXY``, in lower case (which comes first) or upper. Where ``REQUEST_METHOD`` is set, as in CGI
+            scripts, ``HTTP_PROXY`` in upper case is passed over, since clients can set it.
         connect_timeout: Seconds for name, TCP and TLS together, and for the wait for a free connection:
             ``DNS-timeout``, ``connection-timeout``, ``connection-limit-reached``. The guest's own options can only
             shorten this and the next two.
-        first_byte_timeout: Seconds from the connection to the head of the response: ``HTTP-response-timeout``.
+        first_byte_timeout: Seconds from the connection to the head of the response: ``HTTP-response-timeout``. If the
+            guest's own option is the shorter one, ``connection-read-timeout``, as through any upstream.
         between_bytes_timeout: Seconds between two chunks of a response: ``connection-read-timeout``; and for which the
             peer may leave unread what is written to it: ``connection-write-timeout``. (An upload that the flow control
             of HTTP/2 holds up is under ``timeout`` alone.)
@@ -501,13 +508,14 @@ class Network:
             as long as it works.
         max_connections: Connections at once. One that is idle makes room for another host's; else a request waits for
             one, for as long as for connecting.
-        max_connections_per_host: Those to one host and port; None: no other limit.
-        response_fields: Bytes of a response's head: ``HTTP-response-header-section-size``.
+        max_connections_per_host: Those to one host and port, no more than ``max_connections``; None: no other limit.
+        response_fields: Bytes of a response's head, in however many fields: ``HTTP-response-header-section-size``; and
+            of its trailers: ``HTTP-response-trailer-section-size``.
         response_body: Bytes of a response's body: ``HTTP-response-body-size``; None: any number.
 
     Raises:
-        ValueError: A pattern, method, address, proxy (of the environment, too) or certificate is none; a number is out
-            of range.
+        ValueError: A pattern, method, address, proxy (of the environment, too) or certificate is none, or would have no
+            effect; a number is out of range.
         OSError: A file cannot be read.
 
     Example:
@@ -529,7 +537,7 @@ class Network:
         http2: bool = True,
         h2c: bool = False,
         proxy: str | None = None,
-        no_proxy: Iterable[str] | None = None,
+        no_proxy: str | Iterable[str] | None = None,
         proxy_resolves: bool = False,
         trust_env: bool = False,
         connect_timeout: float = 10.0,

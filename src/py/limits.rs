@@ -40,7 +40,7 @@ use crate::limits::Limits;
 ///         the guest gets ``connection-limit-reached``.
 ///     concurrency: Exchanges of one `App` at once. A guest counts until it has ended, which may be after its response
 ///         has been read.
-///     queue: Exchanges that may wait for a place; without one, `OverloadedError`.
+///     queue: Exchanges that may wait for a place; without one, `OverloadedError`. It needs ``concurrency``.
 ///     queue_timeout: Seconds that they wait; then `OverloadedError`.
 ///     chunks: Writes of a guest, of at most 16 KiB each, that may lie between it and whoever reads its body; two more
 ///         may be on their way.
@@ -159,6 +159,11 @@ impl PyLimits {
         positive("outgoing_concurrency", "requests", outgoing_concurrency)?;
         positive("concurrency", "exchanges", concurrency)?;
         not_negative("queue", "exchanges", Some(queue))?;
+        if queue > 0 && concurrency.is_none() {
+            return Err(PyValueError::new_err(
+                "`queue` needs `concurrency`: where there is a place for all, nobody waits",
+            ));
+        }
         seconds("queue_timeout", queue_timeout)?;
         if !(1..=MOST_CHUNKS).contains(&chunks) {
             return Err(PyValueError::new_err(format!("`chunks` must be from 1 to {MOST_CHUNKS}: {chunks}")));

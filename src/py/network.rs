@@ -21,6 +21,7 @@ use super::response::PyResponse;
 use super::stdio::{Flushed, GuestOutput, Sinks};
 use super::values::{Count, Number, Reduced, Seconds, hash_of, plain, reduce, replaced};
 use crate::asked::Asked;
+use crate::bypass::{Bypass, network};
 use crate::network::{Network, Options};
 use crate::pattern::Pattern;
 use crate::policy::Policy;
@@ -44,13 +45,15 @@ use crate::tls::Trust;
 /// ``copy.replace`` (Python 3.13). Each has connections of its own; a copy is the same object.
 ///
 /// A kept connection that the peer has closed just when it was used again is replaced, if the request is one that may
-/// be sent twice (RFC 9110, 9.2.2) and has no body, or if nothing of it was sent. That is no retry.
+/// be sent twice (RFC 9110, 9.2.2) and has no body, or if nothing of it was sent. That is no retry. Nor is it when a
+/// peer of HTTP/2 says that it has not processed a request (GOAWAY, REFUSED_STREAM: RFC 9113, 8.7): that is sent again,
+/// whatever its method, with its body if no more than 64 KiB of it had been sent.
 ///
 /// Args:
 ///     allow: Patterns of what may be asked (see `wasgi.outgoing.route`): ``"https://api.example.com"``,
 ///         ``"http://*.internal:8080"``, ``"https://example.org/v1/*"``.
 ///     deny: Patterns of what may not, whatever ``allow`` says.
-///     methods: The methods that may be used; None: all.
+///     methods: The methods that may be used; None: all. They are case-sensitive: ``"GET"``.
 ///     allow_private: Whether addresses that are not the public internet's may be reached.
 ///     addresses: Addresses and networks (``"10.1.0.0/16"``) that may be reached whatever they are for. A pattern in
 ///         ``allow`` that is an address allows that one, too.
@@ -64,15 +67,20 @@ use crate::tls::Trust;
 ///         password if it wants them. It is asked for tunnels to addresses that were checked. Its own address is not
 ///         checked. Where it cannot be used, nothing goes around it: ``destination-unavailable``, or
 ///         ``configuration-error`` if it is a matter of passwords.
-///     no_proxy: Hosts that are reached without it, as in ``NO_PROXY``: names with all below them, addresses, networks.
+///     no_proxy: What is reached without it: entries, or one str of them with commas or spaces between, as in
+///         ``NO_PROXY``. An entry is ``"*"``, a name (``"example.com"`` and ``".example.com"`` mean it and all below
+///         it, ``"*.example.com"`` all below it), an address or a network, each with a port or not
+///         (``"[::1]:8080"``), for one scheme or both (``"https://example.com"``).
 ///     proxy_resolves: Whether the proxy resolves names (as ``socks5h`` always does). Then what is behind a name is
 ///         its business: only addresses in URLs are checked.
 ///     trust_env: Whether proxies are taken from the environment: ``HTTP_PROXY``, ``HTTPS_PROXY``, ``ALL_PROXY``,
-///         ``NO_PROXY``, in upper or lower case.
+///         ``NO_PROXY``, in lower case (which comes first) or upper. Where ``REQUEST_METHOD`` is set, as in CGI
+///         scripts, ``HTTP_PROXY`` in upper case is passed over, since clients can set it.
 ///     connect_timeout: Seconds for name, TCP and TLS together, and for the wait for a free connection:
 ///         ``DNS-timeout``, ``connection-timeout``, ``connection-limit-reached``. The guest's own options can only
 ///         shorten this and the next two.
-///     first_byte_timeout: Seconds from the connection to the head of the response: ``HTTP-response-timeout``.
+///     first_byte_timeout: Seconds from the connection to the head of the response: ``HTTP-response-timeout``. If the
+///         guest's own option is the shorter one, ``connection-read-timeout``, as through any upstream.
 ///     between_bytes_timeout: Seconds between two chunks of a response: ``connection-read-timeout``; and for which the
 ///         peer may leave unread what is written to it: ``connection-write-timeout``. (An upload that the flow control
 ///         of HTTP/2 holds up is under ``timeout`` alone.)
@@ -85,13 +93,14 @@ use crate::tls::Trust;
 ///         as long as it works.
 ///     max_connections: Connections at once. One that is idle makes room for another host's; else a request waits for
 ///         one, for as long as for connecting.
-///     max_connections_per_host: Those to one host and port; None: no other limit.
-///     response_fields: Bytes of a response's head: ``HTTP-response-header-section-size``.
+///     max_connections_per_host: Those to one host and port, no more than ``max_connections``; None: no other limit.
+///     response_fields: Bytes of a response's head, in however many fields: ``HTTP-response-header-section-size``; and
+///         of its trailers: ``HTTP-response-trailer-section-size``.
 ///     response_body: Bytes of a response's body: ``HTTP-response-body-size``; None: any number.
 ///
 /// Raises:
-///     ValueError: A pattern, method, address, proxy (of the environment, too) or certificate is none; a number is out
-///         of range.
+///     ValueError: A pattern, method, address, proxy (of the environment, too) or certificate is none, or would have no
+///         effect; a number is out of range.
 ///     OSError: A file cannot be read.
 ///
 /// Example:
@@ -156,6 +165,28 @@ fn patterns(name: &str, given: Option<&Bound<'_, PyAny>>) -> PyResult<Vec<Patter
     texts(name, given)?.into_iter().map(parse).collect()
 }
 
+/// As text in the form of `NO_PROXY`, or a sequence of its entries.
+fn bypass(given: &Bound<'_, PyAny>) -> PyResult<Bypass> {
+    let mut bypass = Bypass::default();
+    let mut add = |list: &str| {
+        bypass
+            .add(list)
+            .map_err(|why| PyValueError::new_err(format!("`no_proxy` has an entry that means nothing: {why}")))
+    };
+    match given.extract::<String>() {
+        Ok(list) => add(&list)?,
+        Err(_) => {
+            for list in texts("no_proxy", given)? {
+                if list.trim().is_empty() {
+                    return Err(PyValueError::new_err("`no_proxy` has an entry that is empty"));
+                }
+                add(&list)?;
+            }
+        }
+    }
+    Ok(bypass)
+}
+
 /// PEM: bytes, or a path to a file of it.
 fn pem(name: &str, given: Option<&Bound<'_, PyAny>>) -> PyResult<Option<Vec<u8>>> {
     let Some(given) = given else { return Ok(None) };
@@ -183,6 +214,19 @@ fn seconds(name: &str, given: Option<f64>) -> PyResult<Option<Duration>> {
         })
         .transpose()
 }
+
+/// What a method is taken for that is one of these but for its case.
+const STANDARD: [Method; 9] = [
+    Method::GET,
+    Method::HEAD,
+    Method::POST,
+    Method::PUT,
+    Method::PATCH,
+    Method::DELETE,
+    Method::OPTIONS,
+    Method::TRACE,
+    Method::CONNECT,
+];
 
 fn positive(name: &str, given: i64) -> PyResult<usize> {
     usize::try_from(given)
@@ -242,7 +286,10 @@ impl PyNetwork {
         settings.set_item("allow", allow)?;
         let (deny, methods, addresses) =
             (listed("deny", deny)?, listed("methods", methods)?, listed("addresses", addresses)?);
-        let no_proxy = listed("no_proxy", no_proxy)?;
+        let no_proxy = match no_proxy {
+            Some(text) if text.is_instance_of::<PyString>() => Some(text.clone()),
+            given => listed("no_proxy", given)?,
+        };
         let (ca, client_cert, client_key) = (
             path_or_bytes("ca", ca)?,
             path_or_bytes("client_cert", client_cert)?,
@@ -316,8 +363,20 @@ impl PyNetwork {
         let methods = methods
             .map(|given| {
                 let parse = |name: String| {
-                    Method::from_bytes(name.as_bytes())
-                        .map_err(|_| PyValueError::new_err(format!("`methods` has no method: {name:?}")))
+                    let method = Method::from_bytes(name.as_bytes())
+                        .map_err(|_| PyValueError::new_err(format!("`methods` has no method: {name:?}")))?;
+                    let upper = Method::from_bytes(name.to_ascii_uppercase().as_bytes()).ok();
+                    match upper.filter(|upper| *upper != method && STANDARD.contains(upper)) {
+                        // RFC 9110, 9.1
+                        Some(upper) => Err(PyValueError::new_err(format!(
+                            "`methods` has a method that nobody uses, since they are case-sensitive: `{name}`; \
+                             hint: `{upper}`"
+                        ))),
+                        None if method == Method::CONNECT => Err(PyValueError::new_err(
+                            "`methods` has `CONNECT`, which no guest may use: it is for proxies",
+                        )),
+                        None => Ok(method),
+                    }
                 };
                 texts("methods", given)?.into_iter().map(parse).collect::<PyResult<Vec<_>>>()
             })
@@ -326,21 +385,23 @@ impl PyNetwork {
             None => Vec::new(),
             Some(given) => {
                 let parse = |text: String| {
-                    let network = text.parse().or_else(|_| text.parse::<std::net::IpAddr>().map(Into::into));
-                    network.map_err(|_| {
+                    let network = network(&text).ok_or_else(|| {
                         PyValueError::new_err(format!("`addresses` has neither an address nor a network: {text:?}"))
-                    })
+                    })?;
+                    if network.prefix_len() == network.max_prefix_len() && network.addr().is_unspecified() {
+                        let why = format!("`addresses` has one that is never connected to: {text:?}");
+                        return Err(PyValueError::new_err(why));
+                    }
+                    Ok(network)
                 };
                 texts("addresses", given)?.into_iter().map(parse).collect::<PyResult<Vec<_>>>()?
             }
         };
-        let policy = Policy {
-            allow: patterns("allow", Some(allow))?,
-            deny: patterns("deny", deny)?,
-            methods,
-            allow_private,
-            addresses,
-        };
+        let allow = patterns("allow", Some(allow))?;
+        if let Some(never) = allow.iter().find(|pattern| pattern.is_unspecified()) {
+            return Err(PyValueError::new_err(format!("`allow` has an address that is never connected to: `{never}`")));
+        }
+        let policy = Policy { allow, deny: patterns("deny", deny)?, methods, allow_private, addresses };
         let client = match (pem("client_cert", client_cert)?, pem("client_key", client_key)?) {
             (Some(chain), Some(key)) => Some((chain, key)),
             (None, None) => None,
@@ -353,17 +414,25 @@ impl PyNetwork {
         let proxies = match (proxy, trust_env) {
             (Some(_), true) => return Err(PyValueError::new_err("`proxy` and `trust_env` exclude each other")),
             (Some(url), false) => {
-                let direct = no_proxy.map(|given| texts("no_proxy", given)).transpose()?.unwrap_or_default();
-                let proxies = Proxies::new(url, &direct, proxy_resolves);
+                let bypass = no_proxy.map(bypass).transpose()?.unwrap_or_default();
+                let proxies = Proxies::new(url, bypass, proxy_resolves);
                 // not the URL itself: it may have a password
                 proxies.map_err(|why| PyValueError::new_err(format!("`proxy` cannot be used: {why}")))?
             }
             (None, _) if no_proxy.is_some() => return Err(PyValueError::new_err("`no_proxy` needs `proxy`")),
             (None, true) => Proxies::of_environment(proxy_resolves)
                 .map_err(|why| PyValueError::new_err(format!("`trust_env`: the proxy cannot be used: {why}")))?,
+            (None, false) if proxy_resolves => {
+                return Err(PyValueError::new_err("`proxy_resolves` needs `proxy` or `trust_env`"));
+            }
             (None, false) => Proxies::none(),
         };
         let total = positive("max_connections", max_connections)?;
+        if let Some(given) = max_connections_per_host.filter(|given| *given > max_connections) {
+            return Err(PyValueError::new_err(format!(
+                "`max_connections_per_host` must not be above `max_connections`, which is {max_connections}: {given}"
+            )));
+        }
         let caps = Caps {
             total,
             per_origin: max_connections_per_host

@@ -1,0 +1,495 @@
+//! What comes on a connection, looked at before it is parsed: how much of it brings nothing, how large heads are, and whether
+//! the peer goes away.
+//!
+//! hyper reads on for as long as a peer sends what is legal and says nothing: interim responses, the zeros before the size of a
+//! chunk. And h2 does not say why it has reset a stream: for a head past the limit as for one that is malformed.
+
+use std::collections::{BTreeMap, VecDeque};
+use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU64, Ordering};
+
+/// What a peer sends too much of.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum Flood {
+    #[error("the heads of its responses do not end")]
+    Heads,
+    #[error("its trailers do not end")]
+    Trailers,
+    #[error("it sends much, and nothing of a head or a body that ends")]
+    Nothing,
+}
+
+/// What a connection's wire sees, for those who use the connection.
+#[derive(Default)]
+pub struct Traffic {
+    received: AtomicU64,
+    /// HTTP/1.1: bytes that may come before something comes that is of use.
+    left: AtomicU64,
+    most: u64,
+    /// HTTP/2: whether the peer goes away.
+    leaves: AtomicBool,
+    /// HTTP/2: heads that were larger than may be.
+    oversized: AtomicU64,
+    /// HTTP/2: heads without a body that announced the length of one.
+    bodiless: AtomicU64,
+    flood: AtomicU8,
+}
+
+impl Traffic {
+    /// `most`: bytes of HTTP/1.1 that may come in a row and bring nothing.
+    pub fn new(most: u64) -> Self {
+        Self { most, left: AtomicU64::new(most), ..Self::default() }
+    }
+
+    /// Bytes that have come.
+    pub fn received(&self) -> u64 {
+        self.received.load(Ordering::Relaxed)
+    }
+
+    pub fn leaves(&self) -> bool {
+        self.leaves.load(Ordering::Relaxed)
+    }
+
+    pub fn oversized(&self) -> u64 {
+        self.oversized.load(Ordering::Relaxed)
+    }
+
+    pub fn bodiless(&self) -> u64 {
+        self.bodiless.load(Ordering::Relaxed)
+    }
+
+    /// What has ended the connection, if it is that.
+    pub fn flood(&self) -> Option<Flood> {
+        match self.flood.load(Ordering::Relaxed) {
+            1 => Some(Flood::Heads),
+            2 => Some(Flood::Trailers),
+            3 => Some(Flood::Nothing),
+            _ => None,
+        }
+    }
+
+    /// A request is about to be sent; or its head, or a part of its body, has come.
+    pub fn is_of_use(&self) {
+        self.left.store(self.most, Ordering::Relaxed);
+    }
+
+    fn drowns(&self, flood: Flood) -> Flood {
+        let number = match flood {
+            Flood::Heads => 1,
+            Flood::Trailers => 2,
+            Flood::Nothing => 3,
+        };
+        self.flood.store(number, Ordering::Relaxed);
+        flood
+    }
+
+    /// Looks at bytes that have come; `frames` if they are HTTP/2's.
+    pub fn read(&self, bytes: &[u8], frames: Option<&mut Frames>) -> Result<(), Flood> {
+        let size = bytes.len() as u64;
+        self.received.fetch_add(size, Ordering::Relaxed);
+        if let Some(frames) = frames {
+            return frames.read(bytes, self).map_err(|flood| self.drowns(flood));
+        }
+        // only the connection's task counts down; one that sets it meanwhile allows as much again
+        let left = self.left.load(Ordering::Relaxed);
+        if left < size {
+            return Err(self.drowns(Flood::Nothing));
+        }
+        let _ = self.left.compare_exchange(left, left - size, Ordering::Relaxed, Ordering::Relaxed);
+        Ok(())
+    }
+}
+
+/// RFC 9113, 4.1.
+const HEADER: usize = 9;
+/// RFC 9113, 6.
+mod kind {
+    pub const DATA: u8 = 0;
+    pub const HEADERS: u8 = 1;
+    pub const RST_STREAM: u8 = 3;
+    pub const GOAWAY: u8 = 7;
+    pub const CONTINUATION: u8 = 9;
+}
+const END_STREAM: u8 = 1;
+const END_HEADERS: u8 = 4;
+const PADDED: u8 = 8;
+const PRIORITY: u8 = 0x20;
+/// Streams whose heads are counted; the oldest are forgotten.
+const STREAMS: usize = 512;
+
+/// The frames of HTTP/2 that come, as they come.
+pub struct Frames {
+    header: [u8; HEADER],
+    have: usize,
+    /// Of the payload, what has not come.
+    left: usize,
+    /// Bytes of all heads and trailers of one stream, as they come.
+    most: usize,
+    /// Bytes of a head, as it is decoded.
+    head: u64,
+    streams: BTreeMap<u32, Stream>,
+    /// The block that has begun.
+    block: Vec<u8>,
+    table: Table,
+}
+
+#[derive(Default)]
+struct Stream {
+    /// Of its heads and trailers.
+    bytes: usize,
+    has_data: bool,
+    is_last: bool,
+}
+
+impl Frames {
+    pub fn new(head: u64, most: usize) -> Self {
+        let (streams, block, table) = (BTreeMap::new(), Vec::new(), Table::default());
+        Self { header: [0; HEADER], have: 0, left: 0, most, head, streams, block, table }
+    }
+
+    fn read(&mut self, mut bytes: &[u8], traffic: &Traffic) -> Result<(), Flood> {
+        while !bytes.is_empty() {
+            if self.have < HEADER {
+                let (taken, rest) = bytes.split_at((HEADER - self.have).min(bytes.len()));
+                if let Some(free) = self.header.get_mut(self.have..self.have + taken.len()) {
+                    free.copy_from_slice(taken);
+                }
+                self.have += taken.len();
+                bytes = rest;
+                if self.have < HEADER {
+                    return Ok(());
+                }
+                self.begin(traffic)?;
+            }
+            let (payload, rest) = bytes.split_at(self.left.min(bytes.len()));
+            self.left -= payload.len();
+            bytes = rest;
+            if matches!(self.kind(), kind::HEADERS | kind::CONTINUATION) {
+                self.block.extend_from_slice(payload);
+            }
+            if self.left == 0 {
+                self.have = 0;
+                self.end(traffic);
+            }
+        }
+        Ok(())
+    }
+
+    fn kind(&self) -> u8 {
+        self.header[3]
+    }
+
+    fn has(&self, flag: u8) -> bool {
+        self.header[4] & flag != 0
+    }
+
+    fn stream(&self) -> u32 {
+        let [.., a, b, c, d] = self.header;
+        u32::from_be_bytes([a & 0x7f, b, c, d])
+    }
+
+    /// The header of a frame is there.
+    fn begin(&mut self, traffic: &Traffic) -> Result<(), Flood> {
+        let [a, b, c, ..] = self.header;
+        self.left = usize::from(a) << 16 | usize::from(b) << 8 | usize::from(c);
+        let (stream, size) = (self.stream(), HEADER + self.left);
+        match self.kind() {
+            kind::DATA if self.has(END_STREAM) => _ = self.streams.remove(&stream),
+            kind::DATA => {
+                if let Some(stream) = self.streams.get_mut(&stream) {
+                    stream.has_data = true;
+                }
+            }
+            kind::RST_STREAM => _ = self.streams.remove(&stream),
+            kind::GOAWAY => traffic.leaves.store(true, Ordering::Relaxed),
+            kind::HEADERS | kind::CONTINUATION => {
+                let is_last = self.kind() == kind::HEADERS && self.has(END_STREAM);
+                if self.kind() == kind::HEADERS {
+                    self.block.clear();
+                }
+                let of = self.streams.entry(stream).or_default();
+                of.bytes += size;
+                of.is_last |= is_last;
+                // the stream may have been forgotten meanwhile, its block not
+                if of.bytes.max(self.block.len() + self.left) > self.most {
+                    return Err(if of.has_data { Flood::Trailers } else { Flood::Heads });
+                }
+                if self.streams.len() > STREAMS {
+                    self.streams.pop_first();
+                }
+            }
+            _ => {}
+        }
+        Ok(())
+    }
+
+    /// A frame is whole.
+    fn end(&mut self, traffic: &Traffic) {
+        if self.kind() == kind::HEADERS {
+            self.strip();
+        }
+        if matches!(self.kind(), kind::HEADERS | kind::CONTINUATION) && self.has(END_HEADERS) {
+            let fields = self.table.read(&self.block);
+            self.block.clear();
+            let stream = self.stream();
+            if let Some(of) = self.streams.get(&stream) {
+                if fields.size > self.head && !of.has_data {
+                    traffic.oversized.fetch_add(1, Ordering::Relaxed);
+                }
+                if fields.has_length && of.is_last && !of.has_data {
+                    traffic.bodiless.fetch_add(1, Ordering::Relaxed);
+                }
+                if of.is_last {
+                    self.streams.remove(&stream);
+                }
+            }
+        }
+    }
+
+    /// Leaves of a HEADERS frame what is of the block (RFC 9113, 6.2).
+    fn strip(&mut self) {
+        let padding = if self.has(PADDED) { self.block.first().map_or(0, |size| usize::from(*size)) } else { 0 };
+        let before = usize::from(self.has(PADDED)) + if self.has(PRIORITY) { 5 } else { 0 };
+        self.block.truncate(self.block.len().saturating_sub(padding));
+        self.block.drain(..before.min(self.block.len()));
+    }
+}
+
+/// RFC 9113, 6.5.2; RFC 7541, 4.1.
+const ENTRY: u64 = 32;
+/// RFC 7541, appendix A: entries, and the place of `content-length`.
+const STATIC: u64 = 61;
+const LENGTH: u64 = 28;
+/// What the table of our side's decoder holds (RFC 9113, 6.5.2).
+const TABLE: u64 = 4096;
+
+/// What a block of fields is, as far as that can be seen without decoding it.
+#[derive(Clone, Copy, Default)]
+struct Fields {
+    /// Bytes, at least.
+    size: u64,
+    /// Whether it announces a body that is not empty.
+    has_length: bool,
+}
+
+/// What HPACK's dynamic table holds, the newest first. A string is taken to be as long as it is on the wire: one that is
+/// Huffman-coded is longer, by up to 8/5. So a size is never too large, and not much less than it is.
+#[derive(Default)]
+struct Table(VecDeque<Entry>);
+
+#[derive(Clone, Copy, Default)]
+struct Entry {
+    size: u64,
+    /// Whether its name is `content-length`.
+    is_length: bool,
+    /// Whether its value is something else than `0`.
+    is_some: bool,
+}
+
+impl Table {
+    /// RFC 7541, 6.
+    fn read(&mut self, mut block: &[u8]) -> Fields {
+        let mut fields = Fields::default();
+        while let Some(entry) = self.next(&mut block) {
+            fields.size = fields.size.saturating_add(entry.size);
+            fields.has_length |= entry.is_length && entry.is_some;
+        }
+        fields
+    }
+
+    /// The next field; `None` at the end, or where it makes no sense.
+    fn next(&mut self, block: &mut &[u8]) -> Option<Entry> {
+        let (bits, is_added) = loop {
+            match *block.first()? {
+                0x80.. => {
+                    let index = integer(block, 7)?;
+                    return Some(self.entry(index));
+                }
+                0x40.. => break (6, true),
+                // how large the table may be
+                0x20.. => _ = integer(block, 5)?,
+                _ => break (4, false),
+            }
+        };
+        let (name, is_length) = match integer(block, bits)? {
+            0 => {
+                let name = string(block)?;
+                (name.len() as u64, name == b"content-length")
+            }
+            // the entry's size has its value, too, which is not meant
+            index => (1, self.entry(index).is_length),
+        };
+        let value = string(block)?;
+        let size = ENTRY.saturating_add(name).saturating_add(value.len() as u64);
+        // `0`, as it is or Huffman-coded
+        let entry = Entry { size, is_length, is_some: value != b"0" && value != [0x07] };
+        if is_added {
+            self.add(entry);
+        }
+        Some(entry)
+    }
+
+    fn entry(&self, index: u64) -> Entry {
+        match index.checked_sub(STATIC + 1).and_then(|place| usize::try_from(place).ok()) {
+            Some(place) => self.0.get(place).copied().unwrap_or_default(),
+            // none is smaller than that of `age`, and none has a length
+            None => Entry { size: ENTRY + 3, is_length: index == LENGTH, is_some: false },
+        }
+    }
+
+    fn add(&mut self, entry: Entry) {
+        if entry.size > TABLE {
+            self.0.clear();
+            return;
+        }
+        self.0.push_front(entry);
+        self.0.truncate((TABLE / ENTRY) as usize);
+    }
+}
+
+/// RFC 7541, 5.1.
+fn integer(block: &mut &[u8], bits: u32) -> Option<u64> {
+    let (first, mut rest) = block.split_first()?;
+    let most = (1u64 << bits) - 1;
+    let mut value = u64::from(*first) & most;
+    if value == most {
+        let mut shift = 0;
+        loop {
+            let (next, after) = rest.split_first()?;
+            rest = after;
+            value = value.checked_add(u64::from(next & 0x7f).checked_shl(shift)?)?;
+            if next & 0x80 == 0 {
+                break;
+            }
+            shift += 7;
+            if shift > 28 {
+                return None;
+            }
+        }
+    }
+    *block = rest;
+    Some(value)
+}
+
+/// A string as it is on the wire (RFC 7541, 5.2).
+fn string<'a>(block: &mut &'a [u8]) -> Option<&'a [u8]> {
+    let length = usize::try_from(integer(block, 7)?).ok()?;
+    let (string, rest) = block.split_at_checked(length)?;
+    *block = rest;
+    Some(string)
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn frame(kind: u8, flags: u8, stream: u32, payload: &[u8]) -> Vec<u8> {
+        let mut bytes = (payload.len() as u32).to_be_bytes()[1..].to_vec();
+        bytes.extend([kind, flags]);
+        bytes.extend(stream.to_be_bytes());
+        bytes.extend(payload);
+        bytes
+    }
+
+    fn literal(name: &[u8], value: &[u8]) -> Vec<u8> {
+        let mut bytes = vec![0x40, name.len() as u8];
+        bytes.extend(name);
+        bytes.extend([0x7f, (value.len() - 127) as u8]);
+        bytes.extend(value);
+        bytes
+    }
+
+    #[test]
+    fn the_size_of_a_head_is_known_however_it_is_cut_and_whatever_is_indexed() {
+        // `:status: 200`, then a field of 200 bytes, and 9 times the same by its index
+        let mut block = vec![0x88];
+        block.extend(literal(b"x", &[b'y'; 200]));
+        block.extend([0x80 | 62; 9]);
+        let (first, second) = block.split_at(50);
+        let mut padded = vec![2];
+        padded.extend([0; 5]);
+        padded.extend(first);
+        padded.extend([0; 2]);
+        let mut bytes = frame(4, 0, 0, &[]);
+        bytes.extend(frame(kind::HEADERS, PADDED | PRIORITY, 1, &padded));
+        bytes.extend(frame(kind::CONTINUATION, END_HEADERS, 1, second));
+        for (head, oversized) in [(2000, 1), (2500, 0)] {
+            for cut in 1..bytes.len() {
+                let traffic = Traffic::new(0);
+                let mut frames = Frames::new(head, 1 << 20);
+                for piece in bytes.chunks(cut) {
+                    traffic.read(piece, Some(&mut frames)).unwrap();
+                }
+                assert_eq!((traffic.oversized(), traffic.received()), (oversized, bytes.len() as u64), "{cut}");
+            }
+        }
+    }
+
+    #[test]
+    fn a_length_without_a_body_is_seen() {
+        for (block, flags, is_seen) in [
+            // `content-length: 5`, its value as it is, Huffman-coded, and with a name of its own
+            (&[0x88, 0x5c, 1, b'5'][..], END_STREAM, true),
+            (&[0x88, 0x0f, 13, 0x81, 0x6f], END_STREAM, true),
+            (b"\x88\0\x0econtent-length\x015", END_STREAM, true),
+            (&[0x88, 0x5c, 1, b'5'], 0, false),
+            (&[0x88, 0x5c, 1, b'0'], END_STREAM, false),
+            (&[0x88, 0x5c, 0x81, 0x07], END_STREAM, false),
+            (&[0x88, 0x5b, 1, b'5'], END_STREAM, false),
+        ] {
+            let traffic = Traffic::new(0);
+            let mut frames = Frames::new(1000, 1000);
+            traffic.read(&frame(kind::HEADERS, END_HEADERS | flags, 1, block), Some(&mut frames)).unwrap();
+            assert_eq!(traffic.bodiless() > 0, is_seen, "{block:?}");
+        }
+    }
+
+    #[test]
+    fn heads_that_do_not_end_are_a_flood_and_ended_ones_are_not() {
+        let traffic = Traffic::new(0);
+        let mut frames = Frames::new(100, 100);
+        for stream in 0..1000 {
+            let bytes = frame(kind::HEADERS, END_HEADERS | END_STREAM, 2 * stream + 1, &[0x88; 50]);
+            traffic.read(&bytes, Some(&mut frames)).unwrap();
+        }
+        assert!(frames.streams.is_empty() && !traffic.leaves());
+        let hint = frame(kind::HEADERS, END_HEADERS, 5001, &[0x88; 50]);
+        traffic.read(&hint, Some(&mut frames)).unwrap();
+        assert_eq!(traffic.read(&hint, Some(&mut frames)), Err(Flood::Heads));
+        assert_eq!(traffic.flood(), Some(Flood::Heads));
+    }
+
+    #[test]
+    fn a_peer_that_goes_away_is_seen_to() {
+        let (traffic, mut frames) = (Traffic::new(0), Frames::new(100, 100));
+        traffic.read(&frame(kind::GOAWAY, 0, 0, &[0; 8]), Some(&mut frames)).unwrap();
+        assert!(traffic.leaves());
+    }
+
+    #[test]
+    fn what_brings_nothing_is_bounded() {
+        let traffic = Traffic::new(100);
+        for _ in 0..2 {
+            traffic.is_of_use();
+            assert!(traffic.read(&[0; 60], None).is_ok());
+        }
+        assert_eq!(traffic.read(&[0; 60], None), Err(Flood::Nothing));
+        assert_eq!(traffic.flood(), Some(Flood::Nothing));
+    }
+
+    proptest! {
+        #[test]
+        fn any_bytes_are_read(pieces in prop::collection::vec(prop::collection::vec(any::<u8>(), 0..100), 0..20)) {
+            let traffic = Traffic::new(1 << 20);
+            let mut frames = Frames::new(100, 1000);
+            for piece in pieces {
+                if traffic.read(&piece, Some(&mut frames)).is_err() {
+                    break;
+                }
+                prop_assert!(frames.streams.len() <= STREAMS && frames.block.len() <= 1000);
+            }
+        }
+    }
+}
