@@ -238,7 +238,7 @@ impl GuestBody {
 
     /// Whether nobody may have any of it.
     pub fn is_withheld(&self) -> bool {
-        matches!(self.expected, Expected::Nothing)
+        matches!(self.expected, Expected::Nothing { .. })
     }
 
     /// Reads what a guest writes though nobody may have it, so that it can end; but not for ever.
