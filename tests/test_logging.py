@@ -262,7 +262,7 @@ def test_what_a_path_raises_is_told_as_it_is(probe: wasgi.Component) -> None:
 
 
 def test_a_path_that_none_can_be_is_told_as_such() -> None:
-    with pytest.raises(ValueError, match="NUL byte"):
+    with pytest.raises(ValueError, match="NUL"):
         wasgi.Component("a\0b")
 
 
