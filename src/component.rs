@@ -133,6 +133,11 @@ impl Prepared {
             self.computes.fetch_update(Ordering::Relaxed, Ordering::Relaxed, |left| left.checked_sub(1)).is_ok();
         computes || (needs_set_up && (nanos == 0 || u128::from(nanos) > HEAVY.as_nanos()))
     }
+
+    /// Whether its instances hold so much that an event loop's thread should not give it back.
+    pub(crate) fn is_heavy(&self) -> bool {
+        u128::from(self.set_up.load(Ordering::Relaxed)) > HEAVY.as_nanos()
+    }
 }
 
 impl Component {

@@ -198,12 +198,11 @@ impl World {
         self.slots
     }
 
-    /// Ends the instance that has waited longest if there is no room for another one that runs.
-    pub(crate) fn make_room(&self) {
+    /// Ends the instance that has waited longest if there is no room for another one that runs. Gives the task that gives back what
+    /// it holds: to be waited for before that room is taken.
+    pub(crate) fn make_room(&self) -> Option<tokio::task::JoinHandle<()>> {
         let idle = self.counters.idle.load(Ordering::Relaxed);
-        if idle > 0 && self.live() as u64 + idle >= u64::from(self.slots) {
-            self.keepers.end_oldest();
-        }
+        if idle > 0 && self.live() as u64 + idle >= u64::from(self.slots) { self.keepers.end_oldest() } else { None }
     }
 
     /// Whether the ticker's thread runs.

@@ -59,14 +59,14 @@ impl Keepers {
         all.push(Arc::downgrade(idle));
     }
 
-    /// Ends the instance that has waited longest, whoever's it is. Returns whether there was one.
-    pub fn end_oldest(&self) -> bool {
+    /// Ends the instance that has waited longest, whoever's it is. Gives the task that gives back what it holds, if there was one.
+    pub fn end_oldest(&self) -> Option<JoinHandle<()>> {
         let all: Vec<Arc<Idle>> = lock(&self.0).iter().filter_map(Weak::upgrade).collect();
         let oldest = all.iter().filter_map(|idle| Some((idle.oldest()?, idle))).min_by_key(|(since, _)| *since);
-        oldest.is_some_and(|(_, idle)| {
-            let kept = lock(&idle.state).kept.pop_front();
-            kept.is_some()
-        })
+        let (_, idle) = oldest?;
+        let kept = lock(&idle.state).kept.pop_front()?;
+        drop(kept._counted); // it waits no more
+        give_back(idle.world, kept.instance)
     }
 }
 
@@ -103,39 +103,34 @@ impl Idle {
     /// Ends those that wait, on a thread of the runtime.
     fn end_all(&self) -> Option<JoinHandle<()>> {
         let ended = std::mem::take(&mut lock(&self.state).kept);
-        match self.world.runtime.handle() {
-            Ok(runtime) if !ended.is_empty() => Some(runtime.spawn_blocking(move || drop(ended))),
-            _ => None,
-        }
+        if ended.is_empty() { None } else { give_back(self.world, ended) }
     }
 
     /// An exchange has ended well. Keeps its instance, if that may have another.
-    pub fn keep(self: &Arc<Self>, mut instance: Instance) {
+    /// Else gives it back.
+    pub fn keep(self: &Arc<Self>, mut instance: Instance) -> Option<Instance> {
         if !self.reusable.load(Ordering::Relaxed) || !instance.rest(&self.reuse) {
-            return;
+            return Some(instance);
         }
         let mut counted = Counted::new(self.world);
-        if counted.is_none() && self.world.keepers.end_oldest() {
+        if counted.is_none() && self.world.keepers.end_oldest().is_some() {
             counted = Counted::new(self.world);
         }
-        let Some(counted) = counted else { return };
-        let kept = Kept { instance, since: Instant::now(), _counted: counted };
+        let Some(counted) = counted else { return Some(instance) };
         let mut state = lock(&self.state);
         if state.closed {
-            drop(state);
-            drop(kept);
-            return;
+            return Some(instance);
         }
-        state.kept.push_back(kept);
+        state.kept.push_back(Kept { instance, since: Instant::now(), _counted: counted });
         if let (Some(limit), None) = (self.reuse.idle, &state.sweeper)
             && let Ok(handle) = self.world.runtime.handle()
         {
             state.sweeper = Some(handle.spawn(sweep(Arc::downgrade(self), limit)).abort_handle());
         }
+        None
     }
 
-    /// Ends those that wait, and keeps no more. What they hold is given back on a thread of the runtime: the more memory it is,
-    /// the longer that takes, and whoever closes may be an event loop.
+    /// Ends those that wait, and keeps no more.
     pub fn close(&self) -> Option<JoinHandle<()>> {
         {
             let mut state = lock(&self.state);
@@ -159,9 +154,18 @@ impl Idle {
             }
             (ended, next)
         };
-        drop(ended);
+        if !ended.is_empty() {
+            drop(give_back(self.world, ended));
+        }
         next
     }
+}
+
+/// Drops instances on a thread of the runtime: the more memory they hold, the longer that takes (0.2 to 2 ms for a guest that brings
+/// its interpreter along), and whoever is done with them may be an event loop.
+pub(crate) fn give_back(world: &World, ended: impl Send + 'static) -> Option<JoinHandle<()>> {
+    let runtime = world.runtime.handle().ok()?;
+    Some(runtime.spawn_blocking(move || drop(ended)))
 }
 
 async fn sweep(idle: Weak<Idle>, limit: Duration) {

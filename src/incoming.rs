@@ -12,6 +12,7 @@ use std::time::{Duration, Instant};
 
 use http_body_util::BodyExt;
 use tokio::sync::oneshot;
+use tokio::task::JoinHandle;
 use tokio::time::Sleep;
 use wasmtime::component::Resource;
 use wasmtime_wasi_http::p2::bindings::http::types::Scheme;
@@ -27,6 +28,7 @@ use crate::fields;
 use crate::flow::{Bounds, Inflow, Outflow, OutflowReader, Side, is_bare};
 use crate::gate::{Admission, Gate, Permit};
 use crate::host::Grants;
+use crate::idle::give_back;
 use crate::instance::{Instance, Reuse};
 use crate::limits::Limits;
 use crate::outgoing::{Hooks, Upstream};
@@ -139,13 +141,14 @@ impl App {
         let gate = permit.gate.clone();
         let kept = gate.idle.as_ref().and_then(|idle| idle.take());
         let needs_set_up = kept.is_none();
+        let mut room = None;
         let mut instance = match kept {
             Some(mut instance) => {
                 instance.begin_anew(hooks, &shared)?;
                 instance
             }
             None => {
-                world.make_room();
+                room = world.make_room();
                 Instance::new(prepared.clone(), &self.grants, limits, hooks, &shared)?
             }
         };
@@ -189,11 +192,9 @@ impl App {
         let guest = Guest {
             instance: Some(instance),
             shared: shared.clone(),
-            _ticking: world.tick()?,
-            permit,
-            _gone: Gone(shared.clone()),
+            place: Some(Place { _ticking: world.tick()?, permit, _gone: Gone(shared.clone()) }),
         };
-        let run = run(guest, request, out);
+        let run = run(guest, room, request, out);
         let run: Pin<Box<dyn Future<Output = ()> + Send>> = match clock {
             Some(clock) => Box::pin(clock.turns(run)),
             None => Box::pin(run),
@@ -395,6 +396,12 @@ struct Guest {
     /// Until it has ended.
     instance: Option<Instance>,
     shared: Arc<Shared>,
+    /// Until it is dropped.
+    place: Option<Place>,
+}
+
+/// What a guest takes up beside its instance, and gives back after it.
+struct Place {
     _ticking: Ticking,
     permit: Permit,
     /// The last to go.
@@ -410,7 +417,15 @@ impl Drop for Gone {
     }
 }
 
-async fn run(mut guest: Guest, request: Resource<HostIncomingRequest>, out: Resource<HostResponseOutparam>) {
+async fn run(
+    mut guest: Guest,
+    room: Option<JoinHandle<()>>,
+    request: Resource<HostIncomingRequest>,
+    out: Resource<HostResponseOutparam>,
+) {
+    if let Some(room) = room {
+        let _ = room.await;
+    }
     let Some(instance) = &mut guest.instance else { return };
     let result = instance.handle(request, out).await;
     let fate = instance.fate(result, &guest.shared);
@@ -447,7 +462,9 @@ impl Drop for Guest {
         self.settle(Err(self.why_dropped()));
         let ended_well = matches!(self.shared.fate.get(), Some(Ok(())));
         let answered = self.shared.answered.load(Ordering::Relaxed);
-        if let Some(idle) = &self.permit.gate.idle
+        let Some(place) = self.place.take() else { return };
+        let idle = place.permit.gate.idle.clone();
+        if let Some(idle) = &idle
             && ended_well
             && !answered
             && self.shared.earlier.load(Ordering::Relaxed) > 0
@@ -459,8 +476,16 @@ impl Drop for Guest {
         let Some(mut instance) = self.instance.take() else { return };
         let broke_off = instance.host().abort_bodies();
         // before its place is free: whoever takes that finds it
-        if let (Some(idle), true) = (&self.permit.gate.idle, ended_well && answered && !broke_off) {
-            idle.keep(instance);
+        let over = match &idle {
+            Some(idle) if ended_well && answered && !broke_off => idle.keep(instance),
+            _ => Some(instance),
+        };
+        // on the runtime it may take its time; a caller's thread may be an event loop's
+        if let Some(instance) = over
+            && instance.is_heavy()
+            && tokio::task::try_id().is_none()
+        {
+            drop(give_back(self.shared.world, (instance, place)));
         }
     }
 }

@@ -116,6 +116,11 @@ impl Instance {
         self.store.get_fuel().ok().map(|left| limit.saturating_sub(left))
     }
 
+    /// Whether dropping it takes long.
+    pub fn is_heavy(&self) -> bool {
+        self.prepared.is_heavy()
+    }
+
     /// Its exchange is over; all that belongs to it ends. Returns whether it may have another.
     pub fn rest(&mut self, reuse: &Reuse) -> bool {
         self.proxy.is_some() && reuse.requests.is_none_or(|most| self.served < most) && self.host().rest()

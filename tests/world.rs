@@ -50,13 +50,17 @@ fn probe(limits: Limits) -> App {
     App::new(component, Grants::default(), limits, None)
 }
 
-fn start(app: &App, route: &str) -> Result<Exchange, Error> {
+fn request(route: &str) -> http::Request<wasmtime_wasi_http::WasiBody> {
     let body = Empty::new().map_err(|never| match never {}).boxed_unsync();
+    http::Request::get(format!("http://example.com{route}")).body(body).unwrap()
+}
+
+fn start(app: &App, route: &str) -> Result<Exchange, Error> {
     let permit = match app.admit()? {
         Admission::Permit(permit) => permit,
         Admission::Queued(_) => panic!("there is a queue"),
     };
-    app.start(permit, http::Request::get(format!("http://example.com{route}")).body(body).unwrap(), None)
+    app.start(permit, request(route), None)
 }
 
 #[test]
@@ -67,6 +71,53 @@ fn a_dropped_exchange_leaves_nothing_behind() {
     assert!(matches!(start(&app, "/spin"), Err(Error::Overloaded(_))));
     drop(exchange);
     assert!(start(&app, "/spin").is_ok());
+}
+
+/// Takes long to instantiate; its handler does nothing.
+const HEAVY: &str = r#"
+(component
+  (import "wasi:http/types@0.2.0" (instance $types
+    (export "incoming-request" (type (sub resource)))
+    (export "response-outparam" (type (sub resource)))))
+  (alias export $types "incoming-request" (type $request))
+  (alias export $types "response-outparam" (type $outparam))
+  (core module $guest
+    (func $spin (local i32)
+      (loop
+        (br_if 0 (i32.lt_u (local.tee 0 (i32.add (local.get 0) (i32.const 1))) (i32.const 20000000)))))
+    (start $spin)
+    (func (export "handle") (param i32 i32)))
+  (core instance $guest (instantiate $guest))
+  (func $handle (param "request" (own $request)) (param "response-out" (own $outparam))
+    (canon lift (core func $guest "handle")))
+  (component $handler
+    (import "request" (type $request (sub resource)))
+    (import "outparam" (type $outparam (sub resource)))
+    (import "handle" (func $handle (param "request" (own $request)) (param "response-out" (own $outparam))))
+    (export "handle" (func $handle)))
+  (instance $handler (instantiate $handler
+    (with "request" (type $request)) (with "outparam" (type $outparam)) (with "handle" (func $handle))))
+  (export "wasi:http/incoming-handler@0.2.0" (instance $handler)))"#;
+
+/// Says on which thread it is dropped.
+struct Witness(std::sync::mpsc::Sender<std::thread::ThreadId>);
+
+impl Drop for Witness {
+    fn drop(&mut self) {
+        let _ = self.0.send(std::thread::current().id());
+    }
+}
+
+/// What big guests hold takes long to give back, and the caller's thread may be an event loop's.
+#[test]
+fn what_a_heavy_guest_holds_is_given_back_on_another_thread() {
+    let app = App::new(Component::new(HEAVY.as_bytes()).unwrap(), Grants::default(), Limits::NONE, None);
+    let (tell, told) = std::sync::mpsc::channel();
+    let Admission::Permit(mut permit) = app.admit().unwrap() else { panic!("there is a queue") };
+    permit.is_seen_by(std::sync::Arc::new(Witness(tell)));
+    let mut exchange = app.start(permit, request("/"), None).unwrap();
+    while !exchange.run_here().unwrap() {}
+    assert_ne!(told.recv().unwrap(), std::thread::current().id());
 }
 
 #[test]
