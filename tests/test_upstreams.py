@@ -301,6 +301,7 @@ class TestAsgi:
         await response.aread()
         del response
         while not ended.is_set():
+            wasgi.stats()  # what threads of ours have let go of is given back when native code next runs under the GIL
             gc.collect()
             await asyncio.sleep(0.001)
         while asyncio.all_tasks() - before:
