@@ -271,6 +271,8 @@ pub struct Wire {
     /// Too much of it brings nothing.
     flood: Option<Flood>,
     unread: Option<Duration>,
+    /// Its peer reads no more of what is written by HTTP/1.1.
+    unheard: bool,
     /// Since something could not be written, and what lay before the peer then.
     pause: Option<(Pin<Box<Sleep>>, Option<u64>)>,
     socket: RawFd,
@@ -280,7 +282,7 @@ pub struct Wire {
 
 impl Wire {
     fn new(io: Box<dyn Io>, socket: RawFd, unread: Option<Duration>) -> Self {
-        Self { io, traffic: None, flood: None, unread, pause: None, socket, kept: None }
+        Self { io, traffic: None, flood: None, unread, unheard: false, pause: None, socket, kept: None }
     }
 
     /// Has what comes looked at: bytes of HTTP/1.1, or `frames` of HTTP/2. Too much of what brings nothing ends the connection.
@@ -291,6 +293,20 @@ impl Wire {
     /// Keeps something for as long as there is the connection.
     pub fn keep(&mut self, kept: impl Send + 'static) {
         self.kept = Some(Box::new(kept));
+    }
+
+    /// A peer may answer and close before it has read a request to its end (RFC 9112, 9.5). Its answer lies in our buffers then, and
+    /// hyper would not look at it, because writing fails. So what is written after that goes nowhere, and reading tells what became
+    /// of the connection. In HTTP/2 a peer that does so ends the stream, not the connection.
+    fn heard<T>(&mut self, written: Poll<io::Result<T>>, all: T) -> Poll<io::Result<T>> {
+        use io::ErrorKind::{BrokenPipe, ConnectionAborted, ConnectionReset};
+        if let (Poll::Ready(Err(error)), Some((_, None))) = (&written, &self.traffic)
+            && matches!(error.kind(), BrokenPipe | ConnectionReset | ConnectionAborted)
+        {
+            self.unheard = true;
+            return Poll::Ready(Ok(all));
+        }
+        written
     }
 
     fn timed<T>(&mut self, cx: &mut Context<'_>, written: Poll<io::Result<T>>) -> Poll<io::Result<T>> {
@@ -345,8 +361,12 @@ impl AsyncRead for Wire {
 
 impl AsyncWrite for Wire {
     fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buffer: &[u8]) -> Poll<io::Result<usize>> {
+        if self.unheard {
+            return Poll::Ready(Ok(buffer.len()));
+        }
         let written = Pin::new(&mut self.io).poll_write(cx, buffer);
-        self.timed(cx, written)
+        let written = self.timed(cx, written);
+        self.heard(written, buffer.len())
     }
 
     fn poll_write_vectored(
@@ -354,8 +374,13 @@ impl AsyncWrite for Wire {
         cx: &mut Context<'_>,
         buffers: &[io::IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
+        let all = buffers.iter().map(|buffer| buffer.len()).sum();
+        if self.unheard {
+            return Poll::Ready(Ok(all));
+        }
         let written = Pin::new(&mut self.io).poll_write_vectored(cx, buffers);
-        self.timed(cx, written)
+        let written = self.timed(cx, written);
+        self.heard(written, all)
     }
 
     fn is_write_vectored(&self) -> bool {
@@ -363,8 +388,12 @@ impl AsyncWrite for Wire {
     }
 
     fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        if self.unheard {
+            return Poll::Ready(Ok(()));
+        }
         let flushed = Pin::new(&mut self.io).poll_flush(cx);
-        self.timed(cx, flushed)
+        let flushed = self.timed(cx, flushed);
+        self.heard(flushed, ())
     }
 
     fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {

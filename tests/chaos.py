@@ -17,6 +17,7 @@ import itertools
 import logging
 import os
 import random
+import re
 import sys
 import threading
 import time
@@ -25,6 +26,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import wasgi
+import wasgi.testing
 
 from .conftest import PROBE
 
@@ -57,6 +59,7 @@ def route(weight: float, target: str, ends: str = "ok", content: bytes | None = 
 
 
 BODY = b"0123456789" * 500
+WRITTEN = b", written: Ok(()), finished: Ok(())"
 ROUTES = [
     route(20, "/hello", content=b"Hello, World!"),
     route(5, "/headers", content=b""),
@@ -101,6 +104,20 @@ ROUTES = [
     route(2, "/proxy?method=POST&url=http://up/echoes", content=BODY, body="chunks"),
     route(1, "/work-after?url=http://up/answers", content=b"done already"),
     route(1, "/fetch?url=http://up/calls-again", content=b"Hello, World!"),
+    # answers that come before the request has been written
+    route(3, "/late-body?n=99999&method=POST&url=http://up/answers", content=b"200 up" + WRITTEN),
+    route(2, "/late-body?n=99999&method=POST&url=http://up/streams", content=b"200 " + b"x" * 30_000 + WRITTEN),
+    route(2, "/late-body?n=99999&method=POST&url=http://up/keeps", content=b"200 kept" + WRITTEN),
+    route(
+        2, "/late-body?n=99999&method=POST&url=http://up/refuses", content=b"ErrorCode::ConnectionRefused" + WRITTEN
+    ),
+    route(2, "/late-body?n=99999&method=POST&url=http://up/early-mock", content=b"413 early" + WRITTEN),
+    route(2, "/fetch?method=POST&body=x&url=http://up/mock", content=b"mocked"),
+    route(1, "/fetch?url=http://up/slow-mock", content=b"slow"),
+    # answers that have no content, whatever their upstream gives
+    route(2, "/fetch?method=HEAD&url=http://up/answers", content=b""),
+    route(2, "/fetch?method=HEAD&url=http://up/streams", content=b""),
+    route(1, "/fetch?method=HEAD&url=http://up/calls-again", content=b""),
     # what a guest keeps of an exchange that its instance has before others
     route(1, "/keep?what=body", content=b"kept it", body="chunks"),
     route(1, "/keep?what=stream", content=b"kept it", body="endless"),
@@ -139,6 +156,17 @@ class Upstream:
     def __init__(self) -> None:
         self.app: wasgi.App
         self.leave = threading.Event()
+        self.kept: collections.deque[wasgi.Request] = collections.deque(maxlen=10)
+        self.mock = wasgi.testing.Upstream()
+        self.mock.any(re.compile("early-mock")).respond(413, text="early").early()
+        self.mock.any(re.compile("slow-mock")).respond(stream=[b"sl", 0.001, b"ow"]).delays(0.001)
+        self.mock.any(re.compile("mock")).respond(text="mocked")
+
+    def mocked(self, request: wasgi.Request) -> Any:
+        """What the mock answers, to be awaited. It forgets what it was asked, or its memory would grow."""
+        for calls in (self.mock.calls, *(route.calls for route in self.mock.routes)):
+            calls.clear()
+        return self.mock(request)
 
     def blocking(self, request: wasgi.Request) -> wasgi.Response:
         way = request.path.strip("/0123456789")
@@ -148,6 +176,12 @@ class Upstream:
             raise wasgi.errors.ConnectionReadTimeout
         if way == "echoes":
             return wasgi.Response(body=request.read())
+        if way.endswith("mock"):
+            answer: wasgi.Response = self.mocked(request)  # a coroutine: a loop goes on with it
+            return answer
+        if way == "keeps":
+            self.kept.append(request)
+            return wasgi.Response(body=b"kept")
         if way == "calls-again":
             return self.app.handle(wasgi.Request("GET", "http://guest.local/hello"))
         return self.answer(way, lambda: (b"x" * 1000 for _ in range(30)), lambda: chunks("fails"))
@@ -159,6 +193,12 @@ class Upstream:
             await asyncio.Event().wait()
         elif way == "echoes":
             return wasgi.Response(body=await request.aread())
+        elif way.endswith("mock"):
+            mocked: wasgi.Response = await self.mocked(request)
+            return mocked
+        elif way == "keeps":
+            self.kept.append(request)
+            return wasgi.Response(body=b"kept")
         elif way == "calls-again":
             return await self.app.handle_async(wasgi.Request("GET", "http://guest.local/hello"))
 

@@ -348,7 +348,9 @@ class TestProcessesTakeTurns:
         locks.mkdir(parents=True)
         with open(locks / f"{wasgi.Component(HELLO).digest[:2]}.lock", "w") as lock:
             fcntl.flock(lock, fcntl.LOCK_EX)
-            command = [sys.executable, "-c", self.LOAD, str(HELLO)]
+            # where these tests run in a shell's background, signals of the terminal are ignored
+            hears = "import signal; signal.signal(signal.SIGINT, signal.default_int_handler); "
+            command = [sys.executable, "-c", hears + self.LOAD, str(HELLO)]
             environment = {**os.environ, "WASGI_CACHE_DIR": str(tmp_path)}
             with subprocess.Popen(command, env=environment, stderr=subprocess.PIPE, text=True) as waiting:
                 assert waiting.stderr is not None

@@ -359,12 +359,14 @@ def server(*, closes: bool) -> Iterator[str]:
         thread.join()
 
 
-class TestOverTheNetwork:
-    def test_a_server_that_answers_early_and_reads_on(self, wstd: wasgi.Component) -> None:
-        with server(closes=False) as url:
-            app = wasgi.App(wstd, outgoing=wasgi.Network([url], allow_private=True))
-            for _ in range(5):
-                assert app.handle(get(f"/fetch?url={url}&bytes={BIG}")).text == "200 early"
+@pytest.mark.parametrize("closes", [False, True])
+@pytest.mark.parametrize("size", [1, BIG, 5_000_000])
+def test_the_answer_of_a_server_is_seen(wstd: wasgi.Component, closes: bool, size: int) -> None:
+    """Also where its connection fails while the guest still writes."""
+    with server(closes=closes) as url:
+        app = wasgi.App(wstd, outgoing=wasgi.Network([url], allow_private=True))
+        for _ in range(20):
+            assert app.handle(get(f"/fetch?url={url}&bytes={size}")).text == "200 early"
 
 
 @pytest.mark.parametrize("size", [1, BIG])
