@@ -108,9 +108,7 @@ ROUTES = [
     route(3, "/late-body?n=99999&method=POST&url=http://up/answers", content=b"200 up" + WRITTEN),
     route(2, "/late-body?n=99999&method=POST&url=http://up/streams", content=b"200 " + b"x" * 30_000 + WRITTEN),
     route(2, "/late-body?n=99999&method=POST&url=http://up/keeps", content=b"200 kept" + WRITTEN),
-    route(
-        2, "/late-body?n=99999&method=POST&url=http://up/refuses", content=b"ErrorCode::ConnectionRefused" + WRITTEN
-    ),
+    route(2, "/late-body?n=99999&method=POST&url=http://up/refuses", content=b"ErrorCode::ConnectionRefused" + WRITTEN),
     route(2, "/late-body?n=99999&method=POST&url=http://up/early-mock", content=b"413 early" + WRITTEN),
     route(2, "/fetch?method=POST&body=x&url=http://up/mock", content=b"mocked"),
     route(1, "/fetch?url=http://up/slow-mock", content=b"slow"),

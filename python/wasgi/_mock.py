@@ -426,7 +426,9 @@ class Upstream:
     @property
     def _needs_no_loop(self) -> bool:
         """Whether its answers wait for nothing that its caller's event loop would have to run."""
-        return self.cassette is None and not any(answer.is_foreign for route in self.routes for answer in route._answers)
+        return self.cassette is None and not any(
+            answer.is_foreign for route in self.routes for answer in route._answers
+        )
 
     async def __call__(self, request: Request) -> Response:
         """Answers: what ``App(outgoing=...)`` calls."""

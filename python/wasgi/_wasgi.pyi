@@ -31,6 +31,7 @@ __all__ = [
     "Chunks",
     "Component",
     "Dir",
+    "Exchange",
     "FeedHandle",
     "Limits",
     "LoopBridge",
