@@ -2,6 +2,8 @@
 
 set shell := ["bash", "-euo", "pipefail", "-c"]
 
+# for benchmarks: this crate as for a release, too
+optimised := "--config profile.dev.package.wasgi.opt-level=3"
 target := env("CARGO_TARGET_DIR", justfile_directory() / "target")
 
 # Lists the tasks.
@@ -43,34 +45,34 @@ test-all: test-rust
 
 # Prints the floor in plain Rust beside app.handle and app.handle_async, all optimised.
 bench *options:
-    CARGO_PROFILE_DEV_OPT_LEVEL=3 cargo build --locked --example floor
-    CARGO_PROFILE_DEV_OPT_LEVEL=3 maturin develop --uv
+    cargo build {{ optimised }} --locked --example floor
+    maturin develop --uv {{ optimised }}
     python benches/hello.py {{ target }}/debug/examples/floor {{ options }}
 
 # A large body through an echo guest: speed, and peak memory.
 bench-echo *options:
-    CARGO_PROFILE_DEV_OPT_LEVEL=3 maturin develop --uv
+    maturin develop --uv {{ optimised }}
     python benches/echo.py {{ options }}
 
 # uvicorn with a plain hello beside uvicorn with an App (needs wrk).
 bench-asgi *options:
-    CARGO_PROFILE_DEV_OPT_LEVEL=3 maturin develop --uv
+    maturin develop --uv {{ optimised }}
     python -m benches.asgi {{ options }}
 
 # What a guest's outgoing request costs, beside a plain client's.
 bench-network *options:
-    CARGO_PROFILE_DEV_OPT_LEVEL=3 cargo build --locked --example client
-    CARGO_PROFILE_DEV_OPT_LEVEL=3 maturin develop --uv
+    cargo build {{ optimised }} --locked --example client
+    maturin develop --uv {{ optimised }}
     python -m benches.network {{ target }}/debug/examples/client {{ options }}
 
 # What an exchange costs on fresh and on reused instances.
 bench-reuse *options:
-    CARGO_PROFILE_DEV_OPT_LEVEL=3 maturin develop --uv
+    maturin develop --uv {{ optimised }}
     python -m benches.reuse {{ options }}
 
 # What the fixtures of the pytest plug-in cost a test.
 bench-fixtures *options:
-    CARGO_PROFILE_DEV_OPT_LEVEL=3 maturin develop --uv
+    maturin develop --uv {{ optimised }}
     python -m benches.fixtures {{ options }}
 
 # Mixed load for a long time: memory and descriptors stay where they are.
