@@ -28,17 +28,14 @@ _logs = {
 }
 
 
-_part: contextvars.ContextVar[dict[str, object] | None] = contextvars.ContextVar("wasgi.exchange", default=None)
-
-
-def take_part(component: str, app: str, exchange: int) -> None:
-    """In the context of code that takes part in an exchange."""
-    _part.set(_extra(component, app, exchange))
+# in the context of code that takes part in an exchange: its component, its app and its number
+_part: contextvars.ContextVar[tuple[str, str, int] | None] = contextvars.ContextVar("wasgi.exchange", default=None)
 
 
 def part() -> dict[str, object] | None:
     """What log records have as ``extra`` where code takes part in an exchange."""
-    return _part.get()
+    taken = _part.get()
+    return None if taken is None else _extra(*taken)
 
 
 def _extra(component: str, app: str, exchange: int) -> dict[str, object]:

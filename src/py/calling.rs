@@ -141,8 +141,13 @@ impl PyApp {
     fn context<'py>(&self, py: Python<'py>, number: u64) -> PyResult<Bound<'py, PyAny>> {
         let context = copy_context(py)?;
         let sinks = self.sinks.get();
-        let take_part = py.import(intern!(py, "wasgi._bridge"))?.getattr(intern!(py, "take_part"))?;
-        context.call_method1(intern!(py, "run"), (take_part, &sinks.component, &sinks.app, number))?;
+        static SET: PyOnceLock<Py<PyAny>> = PyOnceLock::new();
+        let set = SET.get_or_try_init(py, || {
+            let part = py.import("wasgi._bridge")?.getattr("_part")?;
+            part.getattr("set").map(Bound::unbind)
+        })?;
+        let part = (&sinks.component, &sinks.app, number);
+        context.call_method1(intern!(py, "run"), (set, part))?;
         Ok(context)
     }
 
