@@ -18,7 +18,7 @@ use wasmtime_wasi_http::{Error as HostError, WasiBody};
 use crate::sync::lock;
 
 /// How much of a response lies ready before its guest reads.
-const AHEAD: usize = 64 << 10;
+const AHEAD: usize = 1 << 20;
 
 type Framed = Option<Result<Frame<Bytes>, HostError>>;
 
@@ -33,6 +33,8 @@ struct Shared {
     inner: WasiBody,
     ready: VecDeque<Framed>,
     bytes: usize,
+    /// The guest reads. The task that has read ahead may be about to look once more, and must not take what is the guest's.
+    taken: bool,
     at_end: Option<Box<dyn FnOnce() + Send>>,
 }
 
@@ -46,7 +48,7 @@ impl Shared {
     }
 
     fn poll_ahead(&mut self, cx: &mut Context<'_>) -> Poll<()> {
-        while self.bytes < AHEAD && self.at_end.is_some() {
+        while !self.taken && self.bytes < AHEAD && self.at_end.is_some() {
             let frame = ready!(self.poll_inner(cx));
             if let Some(Ok(frame)) = &frame {
                 self.bytes += frame.data_ref().map_or(0, Bytes::len);
@@ -70,7 +72,7 @@ impl Ahead {
         runtime: Option<&tokio::runtime::Handle>,
         at_end: impl FnOnce() + Send + 'static,
     ) -> Self {
-        let shared = Shared { inner, ready: VecDeque::new(), bytes: 0, at_end: Some(Box::new(at_end)) };
+        let shared = Shared { inner, ready: VecDeque::new(), bytes: 0, taken: false, at_end: Some(Box::new(at_end)) };
         let shared = Arc::new(Mutex::new(shared));
         let task = runtime.map(|runtime| {
             // it holds no more than the guest does: dropping the body drops what it is read from
@@ -94,6 +96,7 @@ impl Body for Ahead {
             task.abort(); // the guest reads, and is the one to be woken
         }
         let mut shared = lock(&self.shared);
+        shared.taken = true;
         match shared.ready.pop_front() {
             Some(frame) => Poll::Ready(frame),
             None if shared.at_end.is_none() => Poll::Ready(None),

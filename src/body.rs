@@ -24,6 +24,9 @@ const CHUNK: usize = 64 << 10;
 /// How much of a request's body is kept for an upstream that has answered and not read it.
 const KEPT: usize = 64 << 10;
 
+/// How much of it is read on while its upstream may still read it: about as much as the buffers of a connection would take.
+const ROOM: usize = 1 << 20;
+
 /// What a guest may write of a body that nobody may have, and how long it has for that.
 const WITHHELD: usize = 1 << 20;
 const GRACE: Duration = Duration::from_secs(1);
@@ -64,8 +67,20 @@ struct Unread {
     discarded: bool,
     /// Reads on.
     task: Option<AbortHandle>,
+    /// Which task that is. One that is aborted may be about to look once more, and must not take what is the reader's.
+    turn: u64,
     /// The reader that waits.
     reader: Option<Waker>,
+}
+
+impl Unread {
+    /// Nobody reads on in the background any more.
+    fn stop(&mut self) {
+        self.turn += 1;
+        if let Some(task) = self.task.take() {
+            task.abort();
+        }
+    }
 }
 
 /// What follows when as much of an unread body is kept as may be.
@@ -109,6 +124,13 @@ impl GuestBody {
         body
     }
 
+    /// Whoever waited for more of it waits no longer.
+    pub fn reader_is_gone(&mut self) {
+        if let Some(unread) = &mut self.unread {
+            unread.reader = None;
+        }
+    }
+
     /// Reads on in the background, if nobody reads just now: its upstream has answered. Whoever reads it later finds the first
     /// 64 KiB, or all of it if there was no more. Returns whether nothing is left of it in the guest.
     pub fn read_on(this: &Arc<Mutex<Self>>, past: Past) -> bool {
@@ -120,9 +142,8 @@ impl GuestBody {
         if unread.reader.is_some() {
             return false; // it is being read
         }
-        if let Some(before) = unread.task.take() {
-            before.abort();
-        }
+        unread.stop();
+        let turn = unread.turn;
         // now, what lies there: a small body costs no task
         if body.poll_read_on(past, &mut Context::from_waker(Waker::noop())).is_ready() {
             return body.has_been_read();
@@ -130,7 +151,13 @@ impl GuestBody {
         if let Ok(runtime) = body.owner.world().runtime.handle() {
             let weak = Arc::downgrade(this);
             let task = runtime.spawn(poll_fn(move |cx| match Weak::upgrade(&weak) {
-                Some(body) => lock(&body).poll_read_on(past, cx),
+                Some(body) => {
+                    let mut body = lock(&body);
+                    match body.unread.as_ref().is_some_and(|unread| unread.turn == turn) {
+                        true => body.poll_read_on(past, cx),
+                        false => Poll::Ready(()),
+                    }
+                }
                 None => Poll::Ready(()),
             }));
             if let Some(unread) = &mut body.unread {
@@ -148,9 +175,7 @@ impl GuestBody {
             std::mem::forget((self.unread.take(), std::mem::replace(&mut self.inner, empty())));
             return;
         }
-        if let Some(task) = unread.task.take() {
-            task.abort();
-        }
+        unread.stop();
         if self.done || self.held.is_some() || unread.discarded {
             return;
         }
@@ -168,7 +193,7 @@ impl GuestBody {
 
     fn poll_read_on(&mut self, past: Past, cx: &mut Context<'_>) -> Poll<()> {
         while !self.has_been_read() {
-            if past == Past::Waits && self.unread.as_ref().is_none_or(|unread| unread.kept.len() >= KEPT) {
+            if past == Past::Waits && self.unread.as_ref().is_none_or(|unread| unread.kept.len() >= ROOM) {
                 break;
             }
             let next = ready!(self.poll_data(cx));
@@ -192,9 +217,7 @@ impl GuestBody {
         let received = self.received;
         let unread = self.unread.as_mut()?;
         unread.reader = None;
-        if let Some(task) = unread.task.take() {
-            task.abort();
-        }
+        unread.stop();
         if unread.discarded {
             let reason = format!(
                 "its upstream had answered without reading it, and it was longer than the {KEPT} bytes that are kept; hint: \
@@ -218,6 +241,11 @@ impl GuestBody {
     /// Whether the clean end is known, without trailers, though it has not been taken.
     pub fn has_ended(&self) -> bool {
         matches!(self.held, Some(Ok(Next::End(None)))) && self.has_nothing_kept() && self.owner.overruled().is_none()
+    }
+
+    /// Whether its end is known, with trailers, though it has not been taken.
+    pub fn ends_with_trailers(&self) -> bool {
+        matches!(self.held, Some(Ok(Next::End(Some(_)))))
     }
 
     fn has_nothing_kept(&self) -> bool {

@@ -15,6 +15,7 @@ use hyper::body::Incoming;
 use tokio::time::{Instant, Sleep};
 use wasmtime_wasi_http::{Error as HostError, WasiBody};
 
+use crate::ahead::Ahead;
 use crate::body::GuestBody;
 use crate::code::{ErrorCode, Payload};
 use crate::dial::{Dialer, Origin, Stage};
@@ -197,6 +198,12 @@ struct Ask {
     between_bytes: Option<Duration>,
 }
 
+/// A URL in the log. What follows the path may hold secrets.
+fn shown(uri: &http::Uri) -> String {
+    let authority = uri.authority().map_or("", |authority| authority.as_str());
+    format!("{}://{authority}{}", uri.scheme_str().unwrap_or("http"), uri.path())
+}
+
 /// An attempt that came to nothing.
 struct Failed {
     code: ErrorCode,
@@ -218,30 +225,41 @@ impl Ask {
     async fn answered(self, parts: Parts, body: GuestBody) -> Result<Response<WasiBody>, ErrorCode> {
         let total = self.options.total.map(|total| Instant::now() + total);
         let asked = self.ask(parts, body);
-        let (response, lease) = match total {
+        let (response, lease, content) = match total {
             Some(end) => tokio::time::timeout_at(end, asked).await.map_err(|_| late())??,
             None => asked.await?,
         };
         let between_bytes = self.between_bytes;
         let length = announced_length(response.headers());
+        // a peer that has refused a request before it came to its end need not be sent the rest (RFC 9112, 9.5)
+        let is_refusal = response.status().is_client_error() || response.status().is_server_error();
         Ok(response.map(|incoming| {
-            let body = Received::new(incoming, lease, length, &self.options, total);
+            let mut body = Received::new(incoming, lease, length, &self.options, total).boxed_unsync();
+            if !content.is_over() {
+                // its guest may write all of the request before it reads
+                let at_end = move || {
+                    if is_refusal {
+                        content.stop();
+                    }
+                };
+                body = Ahead::new(body, Some(&tokio::runtime::Handle::current()), at_end).boxed_unsync();
+            }
             Paced::new(body, between_bytes.map(|limit| Pause::new(limit, None)), ()).boxed_unsync()
         }))
     }
 
-    async fn ask(&self, mut parts: Parts, body: GuestBody) -> Result<(Response<Incoming>, Lease), ErrorCode> {
+    async fn ask(&self, mut parts: Parts, body: GuestBody) -> Result<(Response<Incoming>, Lease, Content), ErrorCode> {
         let content = Content::of(&mut parts, body, self.connect).await;
         let (mut free, mut retries, mut pause) = (STALE, self.options.retries, PAUSE);
         loop {
             let failed = match self.attempt(&parts, &content).await {
-                Ok(answered) => {
+                Ok((response, lease)) => {
                     content.is_answered();
-                    return Ok(answered);
+                    return Ok((response, lease, content));
                 }
                 Err(failed) => failed,
             };
-            let (url, code, why) = (&parts.uri, failed.code, failed.why);
+            let (url, code, why) = (shown(&parts.uri), failed.code, failed.why);
             match failed.again {
                 Again::Now if free > 0 => free -= 1,
                 Again::Now | Again::IfWanted if retries > 0 => {

@@ -2,7 +2,7 @@
 
 use std::pin::Pin;
 use std::sync::{Arc, Mutex};
-use std::task::{Context, Poll, ready};
+use std::task::{Context, Poll, Waker, ready};
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -38,6 +38,8 @@ struct Source {
     failure: Option<HostError>,
     /// Which attempt it is: those before get nothing any more.
     attempt: u64,
+    /// Whoever waits for more.
+    waiting: Option<Waker>,
 }
 
 #[derive(Clone)]
@@ -75,6 +77,7 @@ impl Content {
             next: 0,
             failure: None,
             attempt: 0,
+            waiting: None,
         })));
         let expects_none = parts.method.is_safe() || parts.method == Method::DELETE;
         if !is_framed {
@@ -121,6 +124,25 @@ impl Content {
     /// There will be no other attempt.
     pub fn is_answered(&self) {
         lock(&self.0).forget();
+    }
+
+    /// Whether all of it has been read of the guest.
+    pub fn is_over(&self) -> bool {
+        lock(&self.0).rest.is_none()
+    }
+
+    /// Nothing more of it is sent: whoever has not sent it all fails. The guest may finish it.
+    pub fn stop(&self) {
+        let (rest, waiting) = {
+            let mut source = lock(&self.0);
+            let Some(rest) = source.rest.take() else { return };
+            source.attempt += 1;
+            (rest, source.waiting.take())
+        };
+        drop(rest);
+        if let Some(waiting) = waiting {
+            waiting.wake();
+        }
     }
 }
 
@@ -197,7 +219,9 @@ impl Body for Sent {
             // the connection of an attempt that has failed, which has not heard of that yet
             return Poll::Ready(Some(Err(HostError::ConnectionTerminated)));
         }
-        source.poll_frame(cx)
+        let frame = source.poll_frame(cx);
+        source.waiting = frame.is_pending().then(|| cx.waker().clone());
+        frame
     }
 
     fn is_end_stream(&self) -> bool {

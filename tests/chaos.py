@@ -112,6 +112,8 @@ ROUTES = [
     route(2, "/late-body?n=99999&method=POST&url=http://up/early-mock", content=b"413 early" + WRITTEN),
     route(2, "/fetch?method=POST&body=x&url=http://up/mock", content=b"mocked"),
     route(1, "/fetch?url=http://up/slow-mock", content=b"slow"),
+    route(2, "/proxy?method=POST&url=http://up/echoes-pieces", content=BODY, body="chunks"),
+    route(1, "/proxy?method=POST&url=http://up/echoes-itself", content=BODY, body="chunks"),
     # answers that have no content, whatever their upstream gives
     route(2, "/fetch?method=HEAD&url=http://up/answers", content=b""),
     route(2, "/fetch?method=HEAD&url=http://up/streams", content=b""),
@@ -174,9 +176,13 @@ class Upstream:
             raise wasgi.errors.ConnectionReadTimeout
         if way == "echoes":
             return wasgi.Response(body=request.read())
+        if way == "echoes-pieces":
+            return wasgi.Response(body=(chunk for chunk in request))
         if way.endswith("mock"):
             answer: wasgi.Response = self.mocked(request)  # a coroutine: a loop goes on with it
             return answer
+        if way == "echoes-itself":
+            return wasgi.Response(body=request)
         if way == "keeps":
             self.kept.append(request)
             return wasgi.Response(body=b"kept")
@@ -191,9 +197,13 @@ class Upstream:
             await asyncio.Event().wait()
         elif way == "echoes":
             return wasgi.Response(body=await request.aread())
+        elif way == "echoes-pieces":
+            return wasgi.Response(body=(chunk async for chunk in request))
         elif way.endswith("mock"):
             mocked: wasgi.Response = await self.mocked(request)
             return mocked
+        elif way == "echoes-itself":
+            return wasgi.Response(body=request)
         elif way == "keeps":
             self.kept.append(request)
             return wasgi.Response(body=b"kept")

@@ -292,6 +292,127 @@ class TestARequestThatIsKept:
         assert echoed == b"echo: " + b"x" * LONG
 
 
+class TestBothAreLong:
+    """A response that is streamed, and a request that is not read: as over a connection, both lie in between."""
+
+    def test_a_response_that_is_the_request_itself(self, app: AppMaker, wstd: wasgi.Component) -> None:
+        def echo(request: wasgi.Request) -> wasgi.Response:
+            return wasgi.Response(200, body=request)
+
+        async def awaited(request: wasgi.Request) -> wasgi.Response:
+            return wasgi.Response(200, body=request)
+
+        for upstream in (echo, awaited):
+            for size in (1, 20_000, BIG):
+                assert app(outgoing=upstream).handle(post(f"/proxy?url={URL}", b"x" * size)).read() == b"x" * size
+            response = wasgi.App(wstd, outgoing=upstream).handle(get(f"/fetch?url={URL}&bytes={BIG}"))
+            assert response.text == "200 " + "x" * BIG
+
+    def test_another_component_that_echoes(self, app: AppMaker, wstd: wasgi.Component) -> None:
+        inner = wasgi.App(COMPONENTS / "probe.wasm")
+        response = wasgi.App(wstd, outgoing=inner).handle(get(f"/fetch?url=http://api.example/echo&bytes={BIG}"))
+        assert response.text == "200 " + "x" * BIG
+
+    @pytest.mark.parametrize("kind", ["function", "coroutine", "asgi", "wsgi"])
+    def test_a_stream_to_a_guest_that_writes_first(self, wstd: wasgi.Component, kind: str) -> None:
+        chunks = [b"y" * 4096] * 64
+
+        def function(request: wasgi.Request) -> wasgi.Response:
+            def body() -> Iterator[bytes]:
+                yield request.method.encode()  # which keeps the request
+                yield from chunks
+
+            return wasgi.Response(200, body=body())
+
+        async def coroutine(request: wasgi.Request) -> wasgi.Response:
+            return function(request)
+
+        async def asgi(scope: Any, receive: Any, send: Any) -> None:
+            await send({"type": "http.response.start", "status": 200, "headers": []})
+            for chunk in [b"POST", *chunks]:
+                await send({"type": "http.response.body", "body": chunk, "more_body": True})
+            await send({"type": "http.response.body"})
+
+        def wsgi(environ: Any, start_response: Any) -> Iterator[bytes]:
+            start_response("200 OK", [])
+            yield from [b"POST", *chunks]
+
+        upstreams: dict[str, Any] = {
+            "function": function,
+            "coroutine": coroutine,
+            "asgi": wasgi.outgoing.asgi(asgi),
+            "wsgi": wasgi.outgoing.wsgi(wsgi),
+        }
+        response = wasgi.App(wstd, outgoing=upstreams[kind]).handle(get(f"/fetch?url={URL}&bytes={BIG}"))
+        assert response.text == "200 POST" + "y" * 4096 * 64
+
+
+class TestReadersThatStop:
+    def test_one_that_has_begun_and_is_kept(self, wstd: wasgi.Component) -> None:
+        kept = []
+
+        def upstream(request: wasgi.Request) -> wasgi.Response:
+            chunks = iter(request)
+            next(chunks)
+            kept.append(chunks)
+            return wasgi.Response(413, body="too much")
+
+        assert wasgi.App(wstd, outgoing=upstream).handle(get(f"/fetch?url={URL}&bytes={BIG}")).text == "413 too much"
+
+    async def test_one_that_has_given_up_waiting(self, app: AppMaker) -> None:
+        kept = []
+
+        async def upstream(request: wasgi.Request) -> wasgi.Response:
+            chunks = aiter(request)
+            kept.append(chunks)
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(0.01):
+                    await anext(chunks)  # nothing comes before the answer
+            return wasgi.Response(413, body="too much")
+
+        response = await app(outgoing=upstream).handle_async(get(f"/late-body?method=POST&url={URL}&n={BIG}"))
+        assert await response.aread() == b"413 too much, written: Ok(()), finished: Ok(())"
+
+
+def test_a_wsgi_application_runs_to_its_end(wstd: wasgi.Component) -> None:
+    """PEP 3333: a server goes on until nothing comes, whatever the length says."""
+    ran = []
+
+    def site(environ: Any, start_response: Any) -> Iterator[bytes]:
+        start_response("200 OK", [("content-length", "5")])
+        yield b"early"
+        ran.append("to its end")
+
+    app = wasgi.App(wstd, outgoing=wasgi.outgoing.wsgi(site))
+    assert app.handle(get(f"/fetch?url={URL}&bytes={BIG}")).text == "200 early"
+    until(lambda: ran == ["to its end"])
+
+
+async def test_echoes_by_the_piece_lose_no_turn(app: AppMaker) -> None:
+    """The request is read on in the background until its upstream reads: neither takes what is the other's."""
+
+    async def upstream(request: wasgi.Request) -> wasgi.Response:
+        async def body() -> AsyncIterator[bytes]:
+            async for chunk in request:
+                yield chunk
+
+        return wasgi.Response(200, body=body())
+
+    async def pieces() -> AsyncIterator[bytes]:
+        for _ in range(12):
+            await asyncio.sleep(0)
+            yield b"x" * 4096
+
+    guests = app(outgoing=upstream, limits=wasgi.Limits(timeout=10))
+
+    async def worker() -> None:
+        for _ in range(150):
+            response = await guests.handle_async(post(f"/proxy?method=POST&url={URL}", pieces()))
+            assert len(await response.aread()) == 12 * 4096
+
+    await asyncio.gather(*(worker() for _ in range(6)))
+
+
 class TestLimitsHold:
     def test_a_guest_that_writes_without_end_ends_with_its_time(self, app: AppMaker) -> None:
         guests = app(outgoing=function, limits=wasgi.Limits(timeout=0.5))
@@ -332,9 +453,10 @@ class TestLimitsHold:
 
 
 @contextlib.contextmanager
-def server(*, closes: bool) -> Iterator[str]:
-    """A server that answers each request when it has its head; then it reads on to the end, or closes at once."""
+def server(then: str, answer: bytes) -> Iterator[str]:
+    """A server that answers each request when it has its head; then it reads on to the end, closes, or does nothing."""
     listener = socket.create_server(("127.0.0.1", 0))
+    held: list[socket.socket] = []
 
     def serve() -> None:
         with contextlib.suppress(OSError):
@@ -344,10 +466,12 @@ def server(*, closes: bool) -> Iterator[str]:
                     head = b""
                     while b"\r\n\r\n" not in head:
                         head += connection.recv(65536)
-                    connection.sendall(b"HTTP/1.1 200 OK\r\ncontent-length: 5\r\nconnection: close\r\n\r\nearly")
-                    if not closes:
+                    connection.sendall(answer)
+                    if then == "reads on":
                         while connection.recv(65536):
                             pass
+                    elif then == "does nothing":
+                        held.append(connection.dup())
 
     thread = threading.Thread(target=serve)
     thread.start()
@@ -357,16 +481,34 @@ def server(*, closes: bool) -> Iterator[str]:
         listener.shutdown(socket.SHUT_RDWR)
         listener.close()
         thread.join()
+        for connection in held:
+            connection.close()
 
 
-@pytest.mark.parametrize("closes", [False, True])
+ANSWERS = {
+    "length": b"content-length: 5\r\n\r\nearly",
+    "chunks": b"transfer-encoding: chunked\r\n\r\n5\r\nearly\r\n0\r\n\r\n",
+}
+
+
+@pytest.mark.parametrize("then", ["reads on", "closes"])
+@pytest.mark.parametrize("framing", ANSWERS)
 @pytest.mark.parametrize("size", [1, BIG, 5_000_000])
-def test_the_answer_of_a_server_is_seen(wstd: wasgi.Component, closes: bool, size: int) -> None:
+def test_the_answer_of_a_server_is_seen(wstd: wasgi.Component, then: str, framing: str, size: int) -> None:
     """Also where its connection fails while the guest still writes."""
-    with server(closes=closes) as url:
+    with server(then, b"HTTP/1.1 200 OK\r\nconnection: close\r\n" + ANSWERS[framing]) as url:
         app = wasgi.App(wstd, outgoing=wasgi.Network([url], allow_private=True))
         for _ in range(20):
             assert app.handle(get(f"/fetch?url={url}&bytes={size}")).text == "200 early"
+
+
+@pytest.mark.parametrize("framing", ANSWERS)
+def test_a_server_that_refuses_is_not_sent_the_rest(wstd: wasgi.Component, framing: str) -> None:
+    """It reads no more and keeps the connection: the answer is seen, and nothing waits for it."""
+    with server("does nothing", b"HTTP/1.1 413 Content Too Large\r\n" + ANSWERS[framing]) as url:
+        app = wasgi.App(wstd, outgoing=wasgi.Network([url], allow_private=True))
+        for _ in range(3):
+            assert app.handle(get(f"/fetch?url={url}&bytes=20000000")).text == "413 early"
 
 
 @pytest.mark.parametrize("size", [1, BIG])

@@ -201,9 +201,26 @@ class TestHttp2:
         assert answer.body == (b"" if method == "HEAD" else b"5 bytes: hello")
 
     @pytest.mark.parametrize("version", ["1", "1.0", "1.1", None])
-    async def test_with_http_1_it_does(self, app: AppMaker, version: str | None) -> None:
+    async def test_of_http_1_middleware_may_have_taken_it_away(self, app: AppMaker, version: str | None) -> None:
         scope = http_scope("/echo", method="POST", http_version=version)
-        assert (await Server(scope, b"hello").run(app())).body == b""
+        assert (await Server(scope, b"he", b"llo").run(app())).body == b"hello"
+
+    async def test_a_coding_that_the_server_has_not_taken_off_is_refused(self, app: AppMaker) -> None:
+        headers = [(b"host", b"guest.local"), (b"transfer-encoding", b"gzip, chunked")]
+        server = Server(http_scope("/echo", method="POST", headers=headers), b"\x1f\x8b")
+        assert (await server.run(app())).status == 501
+
+    @pytest.mark.parametrize("target", ["/hello", "/stream?chunks=3&bytes=10", "/inspect", "/nothing"])
+    async def test_trailers_are_announced_where_some_come(self, app: AppMaker, target: str) -> None:
+        headers = [(b"host", b"guest.local"), (b"te", b"trailers")]
+        scope = http_scope(target, http_version="2", headers=headers) | {"extensions": {"http.response.trailers": {}}}
+        answer = await Server(scope).run(app())
+        assert "trailers" not in answer.messages[0]
+        assert answer.messages[-1] == {
+            "type": "http.response.body",
+            "body": answer.messages[-1]["body"],
+            "more_body": False,
+        }
 
     @pytest.mark.parametrize("method", ["GET", "HEAD", "DELETE", "OPTIONS", "PURGE"])
     @pytest.mark.parametrize("framing", [(b"content-length", b"5"), (b"transfer-encoding", b"chunked")])

@@ -51,6 +51,17 @@ class BadRequestError(Exception):
 
 # requests
 
+
+def check_coding(coding: str) -> None:
+    """Of a body whose server has taken the chunks off, at the most: no other coding of the transfer is known here.
+
+    Raises:
+        BadRequestError: There is one (RFC 9112, 6.1).
+    """
+    if coding.strip().lower() != "chunked":
+        raise BadRequestError(501, f"a body with a transfer coding that nobody takes off: {coding[:40]!r}")
+
+
 _SLASHES = re.compile(rb"/|%2[fF]")
 
 

@@ -172,14 +172,28 @@ def fields_of(scope: Scope) -> list[tuple[bytes, bytes]]:
 
 
 def _has_body(scope: Scope, fields: list[tuple[bytes, bytes]]) -> bool:
-    """Whether a body may come, of whatever method (RFC 9112, 6.3). HTTP/2 needs no length for one (RFC 9113, 8.1)."""
+    """Whether a body may come, of whatever method (RFC 9112, 6.3).
+
+    HTTP/2 needs no length for one (RFC 9113, 8.1), and of HTTP/1 middleware may have taken it away.
+
+    Raises:
+        BadRequestError: It has a coding that the server has not taken off.
+    """
     has_length = False
     for name, value in fields:
         name = name.lower()
-        if name == b"transfer-encoding" or (name == b"content-length" and value.strip() != b"0"):
+        if name == b"transfer-encoding":
+            _serving.check_coding(value.decode("latin-1"))
             return True
-        has_length |= name == b"content-length"
-    return not has_length and not _is_http1(scope)
+        if name == b"content-length":
+            has_length = True
+            if value.strip() != b"0":
+                return True
+    return not has_length and (not _is_http1(scope) or scope["method"] not in _MOSTLY_BARE)
+
+
+# Methods whose requests have no body, as a rule: nobody waits for one that nothing tells of.
+_MOSTLY_BARE = frozenset(["GET", "HEAD", "OPTIONS", "TRACE", "DELETE"])
 
 
 # How much of a body is taken from the server before the guest wants it. A client that goes away is told of by the same
@@ -242,6 +256,7 @@ class _Exchange:
         "listener",
         "over",
         "receive",
+        "refused",
         "room",
         "scope",
         "send",
@@ -263,7 +278,11 @@ class _Exchange:
         self.by_guest = False
         self.over = False
         self.fields = fields_of(scope)
-        self.wanted = _has_body(scope, self.fields)
+        self.refused: BadRequestError | None = None
+        try:
+            self.wanted = _has_body(scope, self.fields)
+        except BadRequestError as error:
+            self.wanted, self.refused = False, error
         self.whole = not self.wanted
         if self.wanted:
             self.chunks: collections.deque[bytes] = collections.deque()
@@ -380,6 +399,8 @@ class _Exchange:
 
     async def respond(self) -> Response:
         app, scope = self.app, self.scope
+        if self.refused is not None:
+            raise self.refused
         request = request_of(app, scope, self.fields, _Body(self) if self.wanted else None)
         if app.on_request is not None:
             given = await self.ask(app.on_request, request)
@@ -425,12 +446,13 @@ class _Exchange:
         bare = _serving.is_bare(method, response.status)
         headers = _serving.headers_of(response)
         start: Message = {"type": "http.response.start", "status": response.status, "headers": headers}
-        trailing = not bare and self.takes_trailers(headers)
+        take_ready = getattr(chunks, "take_ready", _nothing_ready)
+        ready = take_ready()
+        # Announced, they have to come: Hypercorn ends no stream of HTTP/2 without them, and browsers ask for them, too.
+        trailing = not bare and self.takes_trailers(headers) and _has_trailers(response, headers, chunks)
         if trailing:
             start["trailers"] = True
-        take_ready = getattr(chunks, "take_ready", _nothing_ready) if not trailing else _nothing_ready
-        ready = take_ready()
-        if ready is not None and not (ready[0] and self.by_guest):
+        if ready is not None and not trailing and not (ready[0] and self.by_guest):
             _serving.tell_length(headers, method, response.status, ready, by_guest=self.by_guest)
         # at once: whoever reads events wants to know that there will be some
         await self.send(start)
@@ -443,13 +465,17 @@ class _Exchange:
             if turn % _MOST_AT_ONCE == 0:
                 await asyncio.sleep(0)
             chunk, last = ready or (None, False)
-            if last:
+            if last and not trailing:
                 await self.send_last(chunk or b"")
                 return
+            if last and not chunk:
+                break
             self.listen()
             if chunk is None and (chunk := await anext(chunks, None)) is None:
                 break
             await self.send({"type": "http.response.body", "body": chunk, "more_body": True})
+            if last:
+                break
             ready = take_ready()
         await self.send_last(b"")
         if trailing:
@@ -473,6 +499,16 @@ class _Exchange:
 
 # What frames or routes a message cannot come after it (RFC 9110, 6.5.1).
 _NO_TRAILERS = {b"connection", b"content-length", b"host", b"keep-alive", b"te", b"trailer", b"transfer-encoding"}
+
+
+def _has_trailers(response: Response, headers: list[tuple[bytes, bytes]], chunks: AsyncIterator[bytes]) -> bool:
+    """Whether an answer says that it has trailers (RFC 9110, 6.6.2), or is known to have some. gRPC's always has."""
+    if response.trailers is not None or (isinstance(chunks, AsyncChunks) and chunks.ends_with_trailers()):
+        return True
+    return any(
+        name == b"trailer" or (name == b"content-type" and value.startswith(b"application/grpc"))
+        for name, value in headers
+    )
 
 
 def _nothing_ready() -> tuple[bytes, bool] | None:

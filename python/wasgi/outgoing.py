@@ -193,16 +193,12 @@ class _WsgiAnswer:
         status, self.headers = self.started
         self.gone_out = True
         self.status = int(status.split(" ", 1)[0])
-        if self._is_whole():
-            self.close()
-
-    def _is_whole(self) -> bool:
-        """Whether nothing more comes of the application than what it has given by now."""
         if isinstance(self.iterable, list | tuple):
             self.written += self.chunks
-            return True
-        lengths = [value for name, value in self.headers if name.lower() == "content-length"]
-        return lengths == [str(sum(map(len, self.written)))]
+            self.close()
+        elif [str(sum(map(len, self.written)))] == [v for name, v in self.headers if name.lower() == "content-length"]:
+            # all of its answer has come; what it does after that goes on when the guest has read it
+            self.request._discard_rest()
 
     def start(self, status: str, headers: list[tuple[str, str]], exc_info: Any = None) -> Callable[[bytes], None]:
         if exc_info is not None:

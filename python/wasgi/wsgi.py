@@ -39,6 +39,7 @@ def _target(environ: Environ, *, strip: bool) -> tuple[bytes, bytes | None]:
     A server that tells it as it came is believed if that means the same.
     """
     script, path = (_text(environ, name).encode("latin-1") for name in ("SCRIPT_NAME", "PATH_INFO"))
+    script = script.rstrip(b"/")
     given = _text(environ, "RAW_URI") or _text(environ, "REQUEST_URI")
     raw, authority = _serving.split_target(given.partition("?")[0].encode("latin-1", "replace"))
     named = None
@@ -101,6 +102,8 @@ def _body(environ: Environ) -> _Body | None:
         BadRequestError: There is one that the server does not give, or of which it does not say where it ends.
     """
     length, coding = _text(environ, "CONTENT_LENGTH").strip(), _text(environ, "HTTP_TRANSFER_ENCODING")
+    if coding and environ.get("wsgi.input_terminated"):
+        _serving.check_coding(coding)
     if environ.get("wsgi.input_terminated") or _text(environ, "SERVER_PROTOCOL").startswith(("HTTP/2", "HTTP/3")):
         left = None  # a body of HTTP/2 ends by itself, and needs no length
     elif coding:
@@ -111,8 +114,10 @@ def _body(environ: Environ) -> _Body | None:
         return None
     if length and not coding:  # which outdoes it (RFC 9112, 6.3)
         if not (length.isascii() and length.isdigit()):
-            raise BadRequestError(400, f"a content-length that is no number: {length!r}")
-        left = int(length)
+            raise BadRequestError(400, f"a content-length that is no number: {length[:40]!r}")
+        if len(length.lstrip("0")) > 20:  # no 64 bits hold it
+            raise BadRequestError(413, "a content-length that nobody can send")
+        left = int(length.lstrip("0") or "0")
         if not left:
             return None
     stream = environ.get("wsgi.input")

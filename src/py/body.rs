@@ -193,9 +193,17 @@ impl PyBody {
     /// Its upstream has answered. See [`GuestBody::read_on`]. Nothing is thrown away of one that somebody has begun to read. Returns
     /// whether nothing is left of it.
     pub fn read_on(&self, past: Past) -> bool {
-        let Some(body) = self.guest.as_ref().and_then(Weak::upgrade) else { return true };
+        let Some(guest) = &self.guest else { return true };
         let is_begun = !matches!(lock(&self.state).content, Content::Guest(_));
-        GuestBody::read_on(&body, if is_begun { Past::Waits } else { past })
+        match guest.upgrade() {
+            Some(body) => GuestBody::read_on(&body, if is_begun { Past::Waits } else { past }),
+            // it has been read and let go, or it has become the body of another message, which is being read there
+            None => self.whole_is_kept(),
+        }
+    }
+
+    fn whole_is_kept(&self) -> bool {
+        lock(&self.state).whole.is_some()
     }
 
     /// Whoever may read a guest's request has done with it, wherever it is being read.

@@ -266,6 +266,14 @@ impl Taking {
     fn end(&self) -> Option<Content> {
         lock(&self.content).replace(Content::Consumed)
     }
+
+    fn stop_waiting(&self) {
+        let body = match &*lock(&self.content) {
+            Some(Content::Guest(body)) => body.clone(),
+            _ => return,
+        };
+        lock(&body).reader_is_gone();
+    }
 }
 
 impl AsyncChunks {
@@ -278,6 +286,11 @@ impl AsyncChunks {
 impl AsyncChunks {
     fn __aiter__(slf: Py<Self>) -> Py<Self> {
         slf
+    }
+
+    /// Whether it is known that trailers follow what there is.
+    fn ends_with_trailers(&self) -> bool {
+        matches!(&*lock(&self.0.content), Some(Content::Guest(body)) if lock(body).ends_with_trailers())
     }
 
     fn __anext__(&self) -> Awaitable {
@@ -316,6 +329,13 @@ impl<F: FnOnce(Python<'_>) + Send> Operation for Once<F> {
 }
 
 struct NextChunk(Arc<Taking>);
+
+/// One that is cancelled waits no longer.
+impl Drop for NextChunk {
+    fn drop(&mut self) {
+        self.0.stop_waiting();
+    }
+}
 
 impl Operation for NextChunk {
     fn poll(&mut self, py: Python<'_>, cx: &mut Context<'_>) -> Poll<PyResult<Py<PyAny>>> {
