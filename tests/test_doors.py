@@ -285,6 +285,12 @@ class TestWsgiUploads:
             assert b'"status"' in b"".join(app().wsgi(given, lambda status, headers: told.append(status)))
         assert [status[:3] for status in told] == [str(status)] * 2
 
+    def test_one_of_which_it_has_only_taken_the_chunks_off_is_refused(self, app: AppMaker) -> None:
+        told: list[str] = []
+        given = environ("/collect", b"hello", HTTP_TRANSFER_ENCODING="gzip, chunked") | {"wsgi.input_terminated": True}
+        b"".join(app().wsgi(given, lambda status, headers: told.append(status)))
+        assert told[0][:3] == "501"
+
     def test_one_that_it_has_decoded_is_read_to_its_end(self, app: AppMaker) -> None:
         given = environ("/collect", b"hello", HTTP_TRANSFER_ENCODING="chunked")
         for length in ("", "3", "99", "x"):

@@ -298,6 +298,19 @@ class TestMounts:
 
 
 class TestEnvirons:
+    @pytest.mark.parametrize("script", ["/", "/m/", "//"])
+    def test_a_mount_that_ends_with_a_slash(self, app: AppMaker, script: str) -> None:
+        given = environ("/inspect") | {"SCRIPT_NAME": script}
+        answer = b"".join(app().wsgi(given, lambda *args: None))
+        assert seen(answer)["path"] == 'Some("/inspect")'
+
+    @pytest.mark.parametrize(("length", "status"), [("9" * 5000, "413"), ("0" * 5000, "200"), ("1" * 21, "413")])
+    def test_a_length_of_many_digits(self, app: AppMaker, length: str, status: str) -> None:
+        told: list[str] = []
+        given = environ("/ignore-body", REQUEST_METHOD="POST", CONTENT_LENGTH=length)
+        b"".join(app().wsgi(given, lambda status, headers: told.append(status)))
+        assert told[0][:3] == status
+
     @pytest.mark.parametrize(
         ("name", "port", "authority"),
         [
