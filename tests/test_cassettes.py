@@ -221,6 +221,21 @@ class TestMark:
             ]
         )
 
+    def test_a_test_that_fails_itself_shows_the_change(self, run: Callable[..., pytest.RunResult]) -> None:
+        with Peer(self.hello) as peer:
+            run(TEST.format(url=peer.url, path="a")).assert_outcomes(passed=1)
+            result = run(TEST.format(url=peer.url, path="b"))
+        result.assert_outcomes(failed=1)
+        result.stdout.fnmatch_lines(
+            [
+                "*wasgi: upstream*",
+                "the component asked for what test_it.json has not recorded: *; hint: --wasgi-record=all records anew",
+                "  --- recorded",
+                "  -GET */a",
+                "  +GET */b",
+            ]
+        )
+
     def test_a_test_that_fails_records_nothing(
         self, run: Callable[..., pytest.RunResult], pytester: pytest.Pytester
     ) -> None:

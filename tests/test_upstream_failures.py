@@ -244,9 +244,22 @@ def test_it(wasgi_app):
 """
     result = run(pytester, source)
     result.assert_outcomes(failed=1)
+    result.stdout.fnmatch_lines(["*wasgi: upstream*", FAILED, '      raise ValueError("own")'])
+
+
+def test_a_test_that_has_failed_shows_those_that_it_allows(pytester: pytest.Pytester) -> None:
+    source = """
+@pytest.mark.wasgi_upstream(allow_errors=True)
+def test_it(wasgi_app, upstream):
+    upstream.any().answers(function)
+    assert wasgi_app("probe.wasm").get("/fetch?url=https://api.test/").status == 200
+"""
+    result = run(pytester, source)
+    result.assert_outcomes(failed=1)
     result.stdout.fnmatch_lines(
         ["*wasgi: exceptions of upstreams*", "ValueError: own", '      raise ValueError("own")']
     )
+    result.stdout.no_fnmatch_line("*wasgi: upstream*")
 
 
 def test_of_one_test_only(pytester: pytest.Pytester) -> None:

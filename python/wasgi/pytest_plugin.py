@@ -134,6 +134,14 @@ class _Test:
 
     def sections(self) -> Iterator[tuple[str, str]]:
         """For the report of a failure."""
+        # A test's own failure is often what came of these: a 502 in place of a 200, say. Before anything was asked
+        # they would only name the routes, none of which could be used.
+        has_asked = any(client.exchanges for _, client in self.clients)
+        complaints: list[str] = []
+        if self.upstream is not None and not self.is_told and (has_asked or self.upstream.calls):
+            complaints = [*map(_told, self.failures()), *self.upstream.complaints()]
+        if complaints:
+            yield "wasgi: upstream", "\n\n".join(complaints)
         asked = [str(exchange) for _, client in self.clients for exchange in client.exchanges]
         if asked:
             yield "wasgi: exchanges", "\n".join(asked)
@@ -141,9 +149,8 @@ class _Test:
             lines = [line for line in self.lines if line.stream == stream]
             if lines:
                 yield f"wasgi: guest's {stream}", "\n".join(lines)
-        raised = [*self.failures(), *self.upstream._failures] if self.upstream is not None else []
-        if raised and not self.is_told:
-            yield "wasgi: exceptions of upstreams", "\n".join(map(_described, raised))
+        if self.upstream is not None and self.upstream.allow_errors and self.upstream._failures:
+            yield "wasgi: exceptions of upstreams", "\n".join(map(_described, self.upstream._failures))
         if self.upstream is not None and self.upstream.calls:
             yield "wasgi: outgoing calls", "\n".join(map(str, self.upstream.calls))
         for _, client in self.clients:
@@ -443,10 +450,12 @@ def pytest_runtest_makereport(
     """Tells of a failure what the components have done."""
     report = yield
     test = item.stash.get(_test, None)
-    if test is None or call.when != "call":
+    if test is None or call.when == "teardown":
         return report
-    if report.failed:
+    if report.failed:  # in a fixture that asks a component, too
         report.sections.extend(test.sections())
+    if call.when == "setup":
+        return report
     test.count()
     # plain data, which pytest-xdist carries to where the summary is printed
     report.wasgi_costs = {name: vars(costs) for name, costs in test.costs.items()}  # type: ignore[attr-defined]
