@@ -336,20 +336,43 @@ def test_components_are_loaded_once(pytester: pytest.Pytester) -> None:
     result.assert_outcomes(passed=2)
 
 
-def test_a_timeout(pytester: pytest.Pytester) -> None:
+@pytest.mark.parametrize(
+    ("options", "text"),
+    [
+        ("", "timed out after 0.05 s (`wasgi_timeout`)"),
+        (", timeout=0.02", "timed out after 0.02 s (`timeout`)"),
+    ],
+)
+def test_a_timeout_says_whose_it_is(pytester: pytest.Pytester, options: str, text: str) -> None:
     result = run(
         pytester,
-        """
-        import pytest
+        f"""
+        def test_blocking(wasgi_app):
+            wasgi_app("probe.wasm"{options}).get("/sleep?ms=60000")
 
-        def test_it(wasgi_app):
-            with pytest.raises(TimeoutError):
-                wasgi_app("probe.wasm").get("/sleep?ms=60000")
+        async def test_asynchronous(wasgi_async_app):
+            await wasgi_async_app("probe.wasm"{options}).get("/sleep?ms=60000")
         """,
         "-o",
         "wasgi_timeout=0.05",
     )
-    result.assert_outcomes(passed=1)
+    result.assert_outcomes(failed=2)
+    assert [line.split(maxsplit=1)[1] for line in result.outlines if line.startswith("E  ")] == [
+        f"TimeoutError: {text}"
+    ] * 2
+    result.stdout.no_fnmatch_line("*contextlib*")
+
+
+@pytest.mark.parametrize("wrong", ["-1", "float('nan')"])
+def test_a_timeout_that_is_none_is_refused(pytester: pytest.Pytester, wrong: str) -> None:
+    result = run(pytester, f'def test_it(wasgi_app):\n    wasgi_app("probe.wasm", timeout={wrong})\n')
+    result.assert_outcomes(failed=1)
+    result.stdout.fnmatch_lines(["E * ValueError: `timeout` must be a number of seconds, zero or more: *"])
+
+
+def test_no_timeout_at_all(pytester: pytest.Pytester) -> None:
+    source = 'def test_it(wasgi_app):\n    wasgi_app("probe.wasm", timeout=None).get("/sleep?ms=60")\n'
+    run(pytester, source, "-o", "wasgi_timeout=0.02").assert_outcomes(passed=1)
 
 
 class TestBuild:

@@ -377,16 +377,18 @@ def _clients(
         source: str | Path | bytes | wasgi.Component,
         *,
         base_url: str = "http://component.test",
-        timeout: float | None = seconds,
         **options: Any,
     ) -> Any:
         __tracebackhide__ = True
+        said = {"timeout": options.pop("timeout")} if "timeout" in options else {}
         options.setdefault("outgoing", upstream)
         if upstream.cassette is not None:
             options.setdefault("world", upstream.cassette.world)
         options.setdefault("stdout", test.lines.append)
         options.setdefault("stderr", test.lines.append)
-        client = kind(wasgi.App(load(source), **options), base_url=base_url, timeout=timeout)
+        client = kind(wasgi.App(load(source), **options), base_url=base_url, **said)
+        if not said:
+            client.timeout, client._option = seconds, "wasgi_timeout"
         made.append(client)
         is_path = isinstance(source, str | Path)
         test.clients.append((str(source) if is_path else getattr(source, "name", "a component"), client))

@@ -14,7 +14,7 @@ from __future__ import annotations
 import contextlib
 import time
 from collections import deque
-from collections.abc import AsyncIterator, Coroutine, Iterable, Iterator, Mapping
+from collections.abc import AsyncIterator, Awaitable, Coroutine, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Generic, Self, TypedDict, TypeVar, Unpack
@@ -109,6 +109,26 @@ _HINTS = {
 """What other clients call it."""
 
 
+_EXPIRED = ("the time to wait is over",)
+"""The arguments of `App._handle_within`'s own TimeoutError: one that the request's body has raised has others."""
+
+
+def _seconds(value: Any) -> float | None:
+    """A client's timeout.
+
+    Raises:
+        TypeError: It is no number.
+        ValueError: It is below 0, or NaN.
+    """
+    if value is None:
+        return None
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        raise TypeError(f"`timeout` must be a number of seconds, or None, not {type(value).__name__}")
+    if not value >= 0:  # NaN neither
+        raise ValueError(f"`timeout` must be a number of seconds, zero or more: {value}")
+    return value
+
+
 T = TypeVar("T")
 """What a verb gives: a response, or what is awaited for one."""
 
@@ -119,6 +139,19 @@ class _Base(Generic[T]):
         self.base_url = base_url
         self.timeout = timeout
         self.exchanges: deque[Exchange] = deque(maxlen=_KEPT)
+
+    @property
+    def timeout(self) -> float | None:
+        """Seconds that a response may take; None: as long as the app's `Limits` let it."""
+        return self._timeout
+
+    @timeout.setter
+    def timeout(self, seconds: float | None) -> None:
+        self._timeout = _seconds(seconds)
+        self._option = "timeout"
+
+    def _timed_out(self) -> TimeoutError:
+        return TimeoutError(f"timed out after {self._timeout:g} s (`{self._option}`)")
 
     @contextlib.contextmanager
     def _noted(self, request: Request) -> Iterator[Exchange]:
@@ -215,15 +248,28 @@ class Client(_Base[Response]):
 
     Attributes:
         exchanges: What was asked lately, for reports.
+
+    Raises:
+        TypeError: A timeout that is no number.
+        ValueError: One below 0, or NaN.
     """
 
     def request(self, method: str, url: str, **options: Unpack[_Options]) -> Response:  # noqa: D102 -- see above
         refuse_to_block(self.app, options.get("content"))
         return super().request(method, url, **options)
 
+    def _head(self, request: Request) -> Response:
+        """The response, as soon as its head is there."""
+        try:
+            return self.app._handle_within(request, self.timeout)
+        except TimeoutError as error:
+            if error.args != _EXPIRED:
+                raise
+            raise self._timed_out() from None
+
     def _send(self, request: Request) -> Response:
         with self._noted(request) as exchange:
-            response = self.app._handle_within(request, self.timeout)
+            response = self._head(request)
             exchange.outcome = response
             response.read()
             response.wait()
@@ -235,7 +281,7 @@ class Client(_Base[Response]):
         refuse_to_block(self.app, options.get("content"))
         request = self._made(method, url, options)
         with self._noted(request) as exchange:
-            exchange.outcome = self.app._handle_within(request, self.timeout)
+            exchange.outcome = self._head(request)
             with exchange.outcome as response:
                 yield response
 
@@ -255,26 +301,35 @@ class Client(_Base[Response]):
 class AsyncClient(_Base[Coroutine[Any, Any, Response]]):
     """`Client` for a task of an asyncio event loop, which it never blocks."""
 
-    async def _send(self, request: Request) -> Response:
+    async def _within(self, awaited: Awaitable[Response]) -> Response:
+        """What is awaited, which may take no longer than ``timeout``."""
         import asyncio
 
+        try:
+            async with asyncio.timeout(self.timeout) as patience:
+                return await awaited
+        except TimeoutError as error:
+            if patience.expired() and isinstance(error.__cause__, asyncio.CancelledError):
+                raise self._timed_out() from None
+            raise
+
+    async def _whole(self, request: Request, exchange: Exchange) -> Response:
+        response = await self.app.handle_async(request)
+        exchange.outcome = response
+        await response.aread()
+        await response.finished()
+        return response
+
+    async def _send(self, request: Request) -> Response:
         with self._noted(request) as exchange:
-            async with asyncio.timeout(self.timeout):
-                response = await self.app.handle_async(request)
-                exchange.outcome = response
-                await response.aread()
-                await response.finished()
-            return response
+            return await self._within(self._whole(request, exchange))
 
     @contextlib.asynccontextmanager
     async def stream(self, method: str, url: str, **options: Unpack[_Options]) -> AsyncIterator[Response]:
         """Sends a request; the response is there as soon as its head is, and is closed in the end."""
-        import asyncio
-
         request = self._made(method, url, options)
         with self._noted(request) as exchange:
-            async with asyncio.timeout(self.timeout):
-                exchange.outcome = await self.app.handle_async(request)
+            exchange.outcome = await self._within(self.app.handle_async(request))
             async with exchange.outcome as response:
                 yield response
 
