@@ -133,7 +133,7 @@ def test_the_docs_tests_pass(code: str, tmp_path: Path) -> None:
         assert " passed" in done.stdout
 
     if REAL in code:
-        run(code.replace(REAL, "lambda request: wasgi.Response(body='{\"name\": \"Ada\"}')"))
+        run(code.replace(REAL, 'lambda request: wasgi.Response(body=\'{"name": "Ada"}\')'))
         run(code, "--wasgi-record=none")
     else:
         run(code)

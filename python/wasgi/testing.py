@@ -197,7 +197,7 @@ class _Base(Generic[T]):
             BodyError: Its answer broke off.
             TimeoutError: It took longer than the client's ``timeout``.
             TypeError: More than one body, or an option that there is not.
-            RuntimeError: A blocking client would hold up the event loop that its upstream needs.
+            RuntimeError: A blocking client would hold up the event loop that its upstream or the body may need.
         """
         return self._send(self._made(method, url, options))
 
@@ -237,8 +237,10 @@ class Client(_Base[Response]):
     """Asks a component, as a client of httpx's kind would, without a server and without ports.
 
     Responses are read whole, and their guests have ended; a guest that fails after its answer raises here. `stream`
-    gives one that is not read yet. It blocks: in asynchronous code an upstream that is a coroutine function (as
-    `Upstream` is) could never answer, so there it raises; take `AsyncClient`.
+    gives one that is not read yet. It blocks, an event loop of its thread, too: in asynchronous code it raises at once
+    where its upstream might need that loop, which is any but a plain function (`wasgi.outgoing.wsgi` gives one), a
+    `wasgi.Network`, or an `Upstream` that has no cassette and only routes that it answers itself (`Route.respond`
+    without a function, `Route.raises`). There take `AsyncClient`.
 
     Args:
         app: The component, and its terms.
