@@ -290,7 +290,7 @@ def upstream(request: pytest.FixtureRequest) -> Upstream:
                 pytest.fail(f"the mark `wasgi_upstream` takes no `{name}`", pytrace=False)
             setattr(made, name, value)
     if (mark := request.node.get_closest_marker("wasgi_cassette")) is not None:
-        made.cassette = _cassette(request, **_options(mark))
+        made.cassette = _cassette(request, _options(mark))
     _of(request.node).upstream = made
     return made
 
@@ -307,7 +307,9 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
     tests = config.stash[_of_cassette]
     for item in items:
         if (mark := item.get_closest_marker("wasgi_cassette")) is not None:
-            tests.setdefault(_folded(_file_of(item, mark.kwargs.get("path"))), {})[item.nodeid] = None
+            path = mark.kwargs.get("path")
+            if path is None or isinstance(path, str | os.PathLike):  # of others the fixture tells
+                tests.setdefault(_folded(_file_of(item, path)), {})[item.nodeid] = None
 
 
 def _folded(path: Path) -> str:
@@ -315,7 +317,7 @@ def _folded(path: Path) -> str:
     return unicodedata.normalize("NFC", os.path.normpath(path)).casefold()
 
 
-def _file_of(item: pytest.Item, path: str | Path | None) -> Path:
+def _file_of(item: pytest.Item, path: str | os.PathLike[str] | None) -> Path:
     """The cassette of a test: `cassettes/<module>/<test>.json` beside it, unless it is said."""
     from wasgi._filenames import of_module, of_test
 
@@ -329,9 +331,19 @@ def _file_of(item: pytest.Item, path: str | Path | None) -> Path:
     return item.path.parent / "cassettes" / of_module(item.path.name) / f"{of_test(names)}.json"
 
 
-def _cassette(request: pytest.FixtureRequest, path: str | Path | None = None, **options: Any) -> Cassette:
+_CASSETTE_OPTIONS = ("path", "upstream", "secret", "secret_query", "secret_body")
+
+
+def _cassette(request: pytest.FixtureRequest, options: dict[str, Any]) -> Cassette:
     from wasgi.testing import Cassette
 
+    for name in options:
+        if name not in _CASSETTE_OPTIONS:
+            hint = "; hint: the option `--wasgi-record` says whether to" if name == "record" else ""
+            pytest.fail(f"the mark `wasgi_cassette` takes no `{name}`{hint}", pytrace=False)
+    path = options.pop("path", None)
+    if path is not None and not isinstance(path, str | os.PathLike):
+        pytest.fail(f"`path` of `wasgi_cassette` must be a path, not {type(path).__name__}", pytrace=False)
     file = _file_of(request.node, path)
     tests = list(request.config.stash[_of_cassette].get(_folded(file), ()))
     if len(tests) > 1:
@@ -352,11 +364,18 @@ def _cassette(request: pytest.FixtureRequest, path: str | Path | None = None, **
             pytrace=False,
         )
     if mode == "none" and not file.exists():
-        raise FileNotFoundError(f"there is no cassette {file}{_earlier(request.node, path)}")
-    return Cassette(file, **options)
+        pytest.fail(
+            f"there is no cassette {file}, and `--wasgi-record=none` records none{_earlier(request.node, path)}",
+            pytrace=False,
+        )
+    try:
+        return Cassette(file, **options)
+    except (OSError, TypeError, ValueError) as error:  # a file that is none, or an option of the wrong type
+        why = str(error)
+    pytest.fail(why, pytrace=False)  # out here it has no context to be shown
 
 
-def _earlier(item: pytest.Item, path: str | Path | None) -> str:
+def _earlier(item: pytest.Item, path: str | os.PathLike[str] | None) -> str:
     """A hint, if there is a cassette as they were called when tests of one name had the same."""
     name = re.sub(r"[^\w.\-\[\]]", "_", item.name)
     file = item.path.parent / "cassettes" / item.path.stem / f"{name}.json"

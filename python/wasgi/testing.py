@@ -23,7 +23,7 @@ from wasgi import errors
 from wasgi._asked import Asked, told
 from wasgi._blocking import ASYNC_HINT, loop_runs_here, refuse_to_block
 from wasgi._cassette import Cassette
-from wasgi._content import NOTHING, Pairs, encode, join, one_body
+from wasgi._content import NOTHING, Pairs, encode, join, no_others, one_body
 from wasgi._events import Event, Events, events
 from wasgi._isolation import check_isolation
 from wasgi._mock import Call, Fault, Route, Upstream
@@ -169,10 +169,7 @@ class _Base(Generic[T]):
             exchange.seconds = time.perf_counter() - begun
 
     def _made(self, method: str, url: str, options: _Options) -> Request:
-        for name in options:
-            if name not in _Options.__annotations__:
-                hint = f"; hint: {_HINTS[name]}" if name in _HINTS else ""
-                raise TypeError(f"a request takes no `{name}`{hint}")
+        no_others("a request", (name for name in options if name not in _Options.__annotations__), _HINTS)
         fields = Headers(options.get("headers") or [])
         content, json, data = (options.get(name) for name in ("content", "json", "data"))
         one_body("request", content=content is not None, json=json is not None, data=data is not None)
