@@ -322,6 +322,39 @@ class TestFailures:
         assert "`wasgi_build` is not a command: No closing quotation: cargo 'build" in fails("cargo 'build")
         assert "`wasgi_build` cannot be run" in fails('""')
 
+    @pytest.mark.parametrize(
+        ("command", "word"),
+        [
+            ("cd src && make", "'cd'"),
+            ("true && touch made", "'&&'"),
+            ("true || touch made", "'||'"),
+            ("true | tee made", "'|'"),
+            ("RUSTFLAGS=-g touch made", "'RUSTFLAGS=-g'"),
+            ("export A=1", "'export'"),
+        ],
+    )
+    def test_one_that_wants_a_shell(
+        self, fails: Callable[[str], str], project: Project, command: str, word: str
+    ) -> None:
+        text = fails(command)
+        assert f"`wasgi_build` is run without a shell, which {word} needs: {command}\n" in text
+        assert f"hint: a shell runs it so: sh -c '{command}'\n" in text
+        assert not (project.path / "made").exists()
+
+    @pytest.mark.parametrize("command", ["false; true", "false a ; true", "ls > made", "ls $(true)", "false &"])
+    def test_one_that_may_have_wanted_a_shell(self, fails: Callable[[str], str], command: str) -> None:
+        text = fails(command)
+        assert f"hint: a shell runs it so: sh -c '{command}'" in text
+
+    def test_what_the_hint_says_is_run(self, project: Project) -> None:
+        project.command = f"sh -c 'cd src && cd .. && A=1 {project.command} | cat; test -e target/hello.wasm'"
+        assert project.builds() == 1
+
+    def test_arguments_that_only_look_like_it(self, project: Project) -> None:
+        project.write("build.py", BUILD + "sys.exit(0 if sys.argv[1:] == ['A=1', ';', 'a;b', 'cd'] else 'argv')\n")
+        project.command += " A=1 ';' 'a;b' cd"
+        assert project.builds() == 1
+
     def test_one_that_fails(self, fails: Callable[[str], str], project: Project) -> None:
         project.write("src/lib.rs", "error")
         text = fails(project.command)

@@ -175,6 +175,14 @@ TEST = """
 """
 
 
+def told_by(result: pytest.RunResult) -> list[str]:
+    """The lines of the report of the one test whose fixture has failed."""
+    lines = result.outlines
+    begin = next(number for number, line in enumerate(lines) if "ERROR at setup of test_it" in line)
+    end = next(number for number, line in enumerate(lines) if number > begin and line.startswith("==="))
+    return lines[begin + 1 : end]
+
+
 class TestMark:
     @pytest.fixture
     def run(self, pytester: pytest.Pytester) -> Callable[..., pytest.RunResult]:
@@ -221,6 +229,21 @@ class TestMark:
             ]
         )
 
+    def test_a_test_that_fails_itself_shows_the_change(self, run: Callable[..., pytest.RunResult]) -> None:
+        with Peer(self.hello) as peer:
+            run(TEST.format(url=peer.url, path="a")).assert_outcomes(passed=1)
+            result = run(TEST.format(url=peer.url, path="b"))
+        result.assert_outcomes(failed=1)
+        result.stdout.fnmatch_lines(
+            [
+                "*wasgi: upstream*",
+                "the component asked for what test_it.json has not recorded: *; hint: --wasgi-record=all records anew",
+                "  --- recorded",
+                "  -GET */a",
+                "  +GET */b",
+            ]
+        )
+
     def test_a_test_that_fails_records_nothing(
         self, run: Callable[..., pytest.RunResult], pytester: pytest.Pytester
     ) -> None:
@@ -228,10 +251,61 @@ class TestMark:
             run(TEST.format(url=peer.url, path="a") + "        raise AssertionError\n").assert_outcomes(failed=1)
         assert not (pytester.path / "cassettes").exists()
 
-    def test_where_nothing_may_be_recorded(self, run: Callable[..., pytest.RunResult]) -> None:
+    def test_where_nothing_may_be_recorded(
+        self, run: Callable[..., pytest.RunResult], pytester: pytest.Pytester
+    ) -> None:
         result = run(TEST.format(url="http://127.0.0.1:9", path="a"), "--wasgi-record=none")
         result.assert_outcomes(errors=1)
-        result.stdout.fnmatch_lines(["*FileNotFoundError: *test_it.json*"])
+        path = pytester.path / "cassettes" / "test_api" / "test_it.json"
+        assert told_by(result) == [f"there is no cassette {path}, and `--wasgi-record=none` records none"]
+
+    @pytest.mark.parametrize(
+        ("options", "text"),
+        [
+            ("typo=1", "the mark `wasgi_cassette` takes no `typo`"),
+            (
+                "record=True",
+                "the mark `wasgi_cassette` takes no `record`; hint: the option `--wasgi-record` says whether to",
+            ),
+            ("request=1", "the mark `wasgi_cassette` takes no `request`"),
+            ("path=1", "`path` of `wasgi_cassette` must be a path, not int"),
+            ("upstream=print, secret='authorization'", "names of secrets must be a list: 'authorization'"),
+            ("upstream=print, secret_query=1", "names of secrets must be a list: 1"),
+            ("upstream=print, secret_body=[1]", "names of secrets must be a list: [1]"),
+        ],
+    )
+    def test_a_mark_that_is_wrong(self, run: Callable[..., pytest.RunResult], options: str, text: str) -> None:
+        result = run(f"import pytest\n@pytest.mark.wasgi_cassette({options})\ndef test_it(upstream): pass\n")
+        result.assert_outcomes(errors=1)
+        assert told_by(result) == [text]
+
+    def test_a_mark_whose_upstream_is_none(self, run: Callable[..., pytest.RunResult]) -> None:
+        result = run("import pytest\n@pytest.mark.wasgi_cassette(upstream=3)\ndef test_it(upstream): pass\n")
+        result.assert_outcomes(errors=1)
+        assert "must be callable" in "".join(told_by(result))
+
+    @pytest.mark.parametrize(
+        ("content", "why"),
+        [
+            (b"no JSON", "Expecting value: line 1 column 1 (char 0)"),
+            (b"{}", "it has no 'wasgi-cassette'"),
+            (b"\xff", "'utf-8' codec can't decode byte 0xff in position 0: invalid start byte"),
+        ],
+    )
+    def test_a_file_that_is_no_cassette(
+        self, run: Callable[..., pytest.RunResult], pytester: pytest.Pytester, content: bytes, why: str
+    ) -> None:
+        path = pytester.path / "x.json"
+        path.write_bytes(content)
+        result = run("import pytest\n@pytest.mark.wasgi_cassette(path='x.json')\ndef test_it(upstream): pass\n")
+        result.assert_outcomes(errors=1)
+        assert told_by(result) == [f"{path} is no cassette: {why}"]
+
+    def test_a_folder_is_none(self, run: Callable[..., pytest.RunResult], pytester: pytest.Pytester) -> None:
+        (pytester.path / "x.json").mkdir()
+        result = run("import pytest\n@pytest.mark.wasgi_cassette(path='x.json')\ndef test_it(upstream): pass\n")
+        result.assert_outcomes(errors=1)
+        assert "Is a directory" in "".join(told_by(result))
 
     def test_nobody_to_record(self, run: Callable[..., pytest.RunResult]) -> None:
         result = run("import pytest\n@pytest.mark.wasgi_cassette\ndef test_it(upstream): pass\n")

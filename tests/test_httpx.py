@@ -139,7 +139,7 @@ def test_each_failure_has_a_counterpart() -> None:
 @pytest.mark.parametrize("path", ["/sleep?ms=60000", "/slow-body?ms=60000"])
 async def test_the_clients_own_timeout(library: ModuleType, is_async: bool, app: AppMaker, path: str) -> None:
     timeout = library.Timeout(5.0, read=0.1)
-    with pytest.raises(library.ReadTimeout):
+    with pytest.raises(library.ReadTimeout, match=r"^timed out after 0\.1 s \(the client's `read` timeout\)$"):
         await ask(library, is_async, app(), "GET", path, timeout=timeout)
     while wasgi.stats().exchanges:
         await asyncio.sleep(0)

@@ -102,6 +102,43 @@ def test_the_readmes_code_runs(code: str, tmp_path: Path) -> None:
     assert done.stdout.splitlines() == expected
 
 
+TESTS = [code for code in re.findall(r"```python\n(.*?)```", DOCS, re.DOTALL) if "\ndef test_" in code]
+REAL = 'wasgi.Network(["https://api.example.com"])'
+
+
+def names_of(code: str) -> str:
+    return " ".join(re.findall(r"^def (\w+)", code, re.MULTILINE))
+
+
+def test_each_guide_with_tests_is_run() -> None:
+    assert {name for code in TESTS for name in names_of(code).split()} >= {
+        "test_greets_by_name",
+        "test_survives_faults",
+        "test_gives_up_after_a_while",
+        "test_exchanges_see_nothing_of_each_other",
+        "test_greets_as_recorded",
+    }
+
+
+@pytest.mark.parametrize("code", TESTS, ids=names_of)
+def test_the_docs_tests_pass(code: str, tmp_path: Path) -> None:
+    """With the component of `examples/greeter`; what they would record of the network is recorded of a function."""
+    (tmp_path / "pytest.ini").write_text(f"[pytest]\nwasgi_components = {ROOT / 'examples/greeter/components'}\n")
+    command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "-p", "no:randomly"]
+
+    def run(source: str, *options: str) -> None:
+        (tmp_path / "test_docs.py").write_text(source)
+        done = subprocess.run([*command, *options], cwd=tmp_path, capture_output=True, text=True)
+        assert done.returncode == 0, done.stdout + done.stderr
+        assert " passed" in done.stdout
+
+    if REAL in code:
+        run(code.replace(REAL, 'lambda request: wasgi.Response(body=\'{"name": "Ada"}\')'))
+        run(code, "--wasgi-record=none")
+    else:
+        run(code)
+
+
 MYPY = [sys.executable, "-m", "mypy", "--strict", "--config-file="]
 
 

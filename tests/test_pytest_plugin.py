@@ -119,6 +119,80 @@ def test_a_request_that_no_route_fits_fails_the_test(pytester: pytest.Pytester) 
     )
 
 
+def test_a_test_that_fails_itself_shows_what_no_route_fits(pytester: pytest.Pytester) -> None:
+    """Which is why it has failed."""
+    result = run(pytester, UNMATCHED.replace("502", "200"))
+    result.assert_outcomes(failed=1)
+    result.stdout.fnmatch_lines(
+        [
+            "E * assert 502 == 200",
+            "*wasgi: upstream*",
+            "the component asked for what no route answers: GET https://api.example.com/users/2",
+            "the nearest route is: GET https://api.example.com/users/1",
+            "    wanted  https://api.example.com/users/1",
+            "    came    https://api.example.com/users/2",
+        ]
+    )
+
+
+def test_a_test_that_fails_itself_shows_routes_that_were_not_used(pytester: pytest.Pytester) -> None:
+    result = run(
+        pytester,
+        """
+        def test_it(wasgi_app, upstream):
+            upstream.get("https://api.example.com/users/1")
+            assert wasgi_app("probe.wasm").get("/hello").status == 201
+        """,
+    )
+    result.assert_outcomes(failed=1)
+    result.stdout.fnmatch_lines(
+        ["*wasgi: upstream*", "a route was never used: GET https://api.example.com/users/1", "*wasgi: exchanges*"]
+    )
+
+
+def test_what_a_test_allows_is_no_complaint_of_one_that_fails_itself(pytester: pytest.Pytester) -> None:
+    source = "    import pytest\n\n    @pytest.mark.wasgi_upstream(allow_unmatched=True)" + UNMATCHED.replace(
+        "502", "200"
+    )
+    result = run(pytester, source)
+    result.assert_outcomes(failed=1)
+    result.stdout.fnmatch_lines(["*wasgi: exchanges*"])
+    result.stdout.no_fnmatch_line("*wasgi: upstream*")
+
+
+def test_complaints_are_told_once(pytester: pytest.Pytester) -> None:
+    result = run(pytester, UNMATCHED)
+    told = [line for line in result.outlines if line.startswith("the component asked for what no route answers")]
+    assert len(told) == 1
+
+
+def test_a_fixture_that_asks_a_component_shows_the_same(pytester: pytest.Pytester) -> None:
+    result = run(
+        pytester,
+        """
+        import pytest
+
+        @pytest.fixture
+        def token(wasgi_app):
+            response = wasgi_app("probe.wasm").get("/fetch?url=https://nowhere/")
+            assert response.status == 200
+            return response.text
+
+        def test_it(token):
+            pass
+        """,
+    )
+    result.assert_outcomes(errors=1)
+    result.stdout.fnmatch_lines(
+        [
+            "*wasgi: upstream*",
+            "the component asked for what no route answers: GET https://nowhere/ (there are no routes)",
+            "*wasgi: exchanges*",
+            "*wasgi: outgoing calls*",
+        ]
+    )
+
+
 def test_a_route_that_was_not_used_fails_the_test(pytester: pytest.Pytester) -> None:
     result = run(
         pytester,
@@ -262,20 +336,43 @@ def test_components_are_loaded_once(pytester: pytest.Pytester) -> None:
     result.assert_outcomes(passed=2)
 
 
-def test_a_timeout(pytester: pytest.Pytester) -> None:
+@pytest.mark.parametrize(
+    ("options", "text"),
+    [
+        ("", "timed out after 0.05 s (`wasgi_timeout`)"),
+        (", timeout=0.02", "timed out after 0.02 s (`timeout`)"),
+    ],
+)
+def test_a_timeout_says_whose_it_is(pytester: pytest.Pytester, options: str, text: str) -> None:
     result = run(
         pytester,
-        """
-        import pytest
+        f"""
+        def test_blocking(wasgi_app):
+            wasgi_app("probe.wasm"{options}).get("/sleep?ms=60000")
 
-        def test_it(wasgi_app):
-            with pytest.raises(TimeoutError):
-                wasgi_app("probe.wasm").get("/sleep?ms=60000")
+        async def test_asynchronous(wasgi_async_app):
+            await wasgi_async_app("probe.wasm"{options}).get("/sleep?ms=60000")
         """,
         "-o",
         "wasgi_timeout=0.05",
     )
-    result.assert_outcomes(passed=1)
+    result.assert_outcomes(failed=2)
+    assert [line.split(maxsplit=1)[1] for line in result.outlines if line.startswith("E  ")] == [
+        f"TimeoutError: {text}"
+    ] * 2
+    result.stdout.no_fnmatch_line("*contextlib*")
+
+
+@pytest.mark.parametrize("wrong", ["-1", "float('nan')"])
+def test_a_timeout_that_is_none_is_refused(pytester: pytest.Pytester, wrong: str) -> None:
+    result = run(pytester, f'def test_it(wasgi_app):\n    wasgi_app("probe.wasm", timeout={wrong})\n')
+    result.assert_outcomes(failed=1)
+    result.stdout.fnmatch_lines(["E * ValueError: `timeout` must be a number of seconds, zero or more: *"])
+
+
+def test_no_timeout_at_all(pytester: pytest.Pytester) -> None:
+    source = 'def test_it(wasgi_app):\n    wasgi_app("probe.wasm", timeout=None).get("/sleep?ms=60")\n'
+    run(pytester, source, "-o", "wasgi_timeout=0.02").assert_outcomes(passed=1)
 
 
 class TestBuild:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import http
 from collections.abc import AsyncIterator, Callable
 from types import ModuleType
 from typing import Any
@@ -263,6 +264,18 @@ class TestBodies:
             ({"stream": [-1]}, ValueError, "a pause must not be below 0"),
             ({"stream": [float("nan")]}, ValueError, "a pause must not be below 0"),
             ({"trailers": {"a b": "c"}}, ValueError, "invalid header name"),
+            (
+                {"body": b"x"},
+                TypeError,
+                "a response takes no `body`; hint: `content`, `text`, `json`, `data` or `stream`",
+            ),
+            ({"status_code": 201}, TypeError, "takes no `status_code`; hint: `status`"),
+            ({"delay": 1}, TypeError, r"takes no `delay`; hint: `\.delays"),
+            ({"typo": 1}, TypeError, "a response takes no `typo`$"),
+            ({"status": "hello"}, TypeError, "`status` must be a number, not str; hint: .*`content`, `text`, `json`"),
+            ({"status": {"a": 1}}, TypeError, "`status` must be a number, not dict; hint: .*`content`, `text`, `json`"),
+            ({"status": None}, TypeError, "`status` must be a number, not NoneType"),
+            ({"status": True}, TypeError, "`status` must be a number, not bool"),
         ],
     )
     def test_what_is_wrong_with_an_answer_is_said_where_it_is_written(
@@ -270,6 +283,24 @@ class TestBodies:
     ) -> None:
         with pytest.raises(error, match=why):
             Upstream().any().respond(**options)
+
+    def test_a_status_has_a_name(self) -> None:
+        Upstream().any().respond(http.HTTPStatus.CREATED)
+
+    @pytest.mark.parametrize(
+        ("options", "why"),
+        [
+            ({"body": b"x"}, "a route takes no `body`; hint: `content`, `json` or `data`"),
+            ({"text": "x"}, "a route takes no `text`; hint: `content`"),
+            ({"typo": 1}, "a route takes no `typo`$"),
+        ],
+    )
+    def test_so_is_what_a_route_does_not_take(self, options: dict[str, Any], why: str) -> None:
+        upstream = Upstream()
+        for verb in (upstream.post, upstream.any):
+            with pytest.raises(TypeError, match=why):
+                verb("https://a.test/", **options)
+        assert not upstream.routes
 
     def test_a_stream_that_is_there_once(self) -> None:
         async def chunks() -> AsyncIterator[bytes]:

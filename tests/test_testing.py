@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterator
 from typing import Any
 
 import pytest
@@ -263,6 +263,30 @@ class TestComplaints:
         assert str(call) == f"POST {URL}?a=1&a=2 -> 201"
 
 
+OVER = r"^timed out after 0\.05 s \(`timeout`\)$"
+
+
+@pytest.mark.parametrize("kind", [testing.Client, testing.AsyncClient])
+class TestTimeouts:
+    @pytest.mark.parametrize(
+        ("wrong", "error"),
+        [(-1, ValueError), (-0.5, ValueError), (float("nan"), ValueError), ("5", TypeError), (True, TypeError)],
+    )
+    def test_what_is_no_time_is_refused_when_the_client_is_made(
+        self, probe: wasgi.Component, kind: Any, wrong: Any, error: type[Exception]
+    ) -> None:
+        with pytest.raises(error, match="`timeout` must be a number of seconds"):
+            kind(wasgi.App(probe), timeout=wrong)
+        client = kind(wasgi.App(probe), timeout=1)
+        with pytest.raises(error, match="`timeout` must be a number of seconds"):
+            client.timeout = wrong
+        assert client.timeout == 1
+
+    @pytest.mark.parametrize("seconds", [None, 0, 0.5, float("inf")])
+    def test_what_is_one(self, probe: wasgi.Component, kind: Any, seconds: float | None) -> None:
+        assert kind(wasgi.App(probe), timeout=seconds).timeout == seconds
+
+
 class TestClient:
     def test_requests(self, client: testing.Client) -> None:
         for body, expected, kind in (
@@ -303,9 +327,24 @@ class TestClient:
 
     def test_its_patience(self, probe: wasgi.Component) -> None:
         client = testing.Client(wasgi.App(probe), timeout=0.05)
-        with pytest.raises(TimeoutError):
+        with pytest.raises(TimeoutError, match=OVER):
             client.get("/sleep?ms=60000")
         assert isinstance(client.exchanges[0].outcome, TimeoutError)
+        with pytest.raises(TimeoutError, match=OVER), client.stream("GET", "/sleep?ms=60000"):
+            pass
+
+    def test_the_guests_own_limit_keeps_its_name(self, probe: wasgi.Component) -> None:
+        client = testing.Client(wasgi.App(probe, limits=wasgi.Limits(timeout=0.05)), timeout=30)
+        with pytest.raises(wasgi.GuestTimeoutError, match=r"`Limits\.timeout`"):
+            client.get("/sleep?ms=60000")
+
+    def test_a_timeout_of_the_requests_body_comes_as_it_is(self, probe: wasgi.Component) -> None:
+        def body() -> Iterator[bytes]:
+            yield b"a"
+            raise TimeoutError("of the disk")
+
+        with pytest.raises(TimeoutError, match=r"^of the disk$"):
+            testing.Client(wasgi.App(probe), timeout=30).post("/echo", content=body())
 
     def test_it_closes_its_app(self) -> None:
         with testing.Client(wasgi.App(PROBE)) as client:
@@ -331,8 +370,11 @@ class TestAsyncClient:
 
     async def test_its_patience(self, probe: wasgi.Component) -> None:
         client = testing.AsyncClient(wasgi.App(probe), timeout=0.05)
-        with pytest.raises(TimeoutError):
+        with pytest.raises(TimeoutError, match=OVER):
             await client.get("/sleep?ms=60000")
+        with pytest.raises(TimeoutError, match=OVER):
+            async with client.stream("GET", "/sleep?ms=60000"):
+                pass
         until(lambda: client.app.exchanges == 0)
 
 

@@ -244,9 +244,22 @@ def test_it(wasgi_app):
 """
     result = run(pytester, source)
     result.assert_outcomes(failed=1)
+    result.stdout.fnmatch_lines(["*wasgi: upstream*", FAILED, '      raise ValueError("own")'])
+
+
+def test_a_test_that_has_failed_shows_those_that_it_allows(pytester: pytest.Pytester) -> None:
+    source = """
+@pytest.mark.wasgi_upstream(allow_errors=True)
+def test_it(wasgi_app, upstream):
+    upstream.any().answers(function)
+    assert wasgi_app("probe.wasm").get("/fetch?url=https://api.test/").status == 200
+"""
+    result = run(pytester, source)
+    result.assert_outcomes(failed=1)
     result.stdout.fnmatch_lines(
         ["*wasgi: exceptions of upstreams*", "ValueError: own", '      raise ValueError("own")']
     )
+    result.stdout.no_fnmatch_line("*wasgi: upstream*")
 
 
 def test_of_one_test_only(pytester: pytest.Pytester) -> None:
@@ -326,6 +339,41 @@ async def test_it(wasgi_app, upstream, name):
             "E *RuntimeError: a blocking `wasgi.testing.Client` would hold up the event loop that its upstream needs; "
         )
         result.stdout.fnmatch_lines([said + "hint: in asynchronous tests take the fixture `wasgi_async_app` *"] * 7)
+
+    def test_of_a_mock_only_with_routes_that_it_does_not_answer_itself(self, pytester: pytest.Pytester) -> None:
+        source = """
+ITS_OWN = [
+    lambda route: None,
+    lambda route: route.respond(201, json={}, trailers={"a": "b"}).early(),
+    lambda route: route.respond(stream=[b"a", 0, b"b"]).breaks_after(1),
+    lambda route: route.raises("DNS-timeout"),
+    lambda route: route.delays(0),
+]
+OTHERS = [
+    lambda route: route.answers(lambda request: wasgi.Response()),
+    lambda route: route.passes_through(wasgi.Network(["https://api.test"])),
+    lambda route: route.respond(stream=lambda: [b"a"]),
+    lambda route: route.respond().then.answers(function),
+]
+
+@pytest.mark.parametrize("say", ITS_OWN)
+async def test_its_own(wasgi_app, upstream, say):
+    say(upstream.any())
+    wasgi_app("probe.wasm").get("/fetch?url=https://api.test/")
+
+@pytest.mark.wasgi_upstream(allow_unused=True)
+@pytest.mark.parametrize("say", OTHERS)
+async def test_others(wasgi_app, upstream, say):
+    say(upstream.any())
+    with pytest.raises(RuntimeError, match="event loop that its upstream needs; hint: "):
+        wasgi_app("probe.wasm").get("/fetch?url=https://api.test/")
+
+@pytest.mark.wasgi_cassette(upstream=function)
+async def test_a_cassette(wasgi_app):
+    with pytest.raises(RuntimeError, match="event loop that its upstream needs; hint: "):
+        wasgi_app("probe.wasm").get("/fetch?url=https://api.test/")
+"""
+        run(pytester, source).assert_outcomes(passed=10)
 
     def test_so_does_all_that_blocks(self, pytester: pytest.Pytester) -> None:
         source = """

@@ -7,6 +7,7 @@ import hashlib
 import itertools
 import json
 import os
+import re
 import shlex
 import subprocess
 from collections.abc import Iterable, Iterator
@@ -28,6 +29,26 @@ _MADE = ("build", "dist", "target", "venv")
 _MOST = 20_000
 """Files of a project without git: more are no sources."""
 _HINT = "hint: `--wasgi-no-build` tests what was built before"
+_ASSIGNMENT = re.compile(r"[A-Za-z_]\w*=")
+_OPERATORS = ("&&", "||", "|")
+"""What no command takes for an argument. Without a shell `true && make` would succeed, and build nothing."""
+_LIKELY_OPERATORS = ("&", ">", ">>", "<", "2>&1")
+
+
+def _of_shell(words: list[str]) -> str | None:
+    """The first word that only a shell understands."""
+    if words and (words[0] in ("cd", "export") or words[0].endswith(";") or _ASSIGNMENT.match(words[0])):
+        return words[0]
+    return next((word for word in words if word in _OPERATORS), None)
+
+
+def _perhaps_of_shell(words: list[str]) -> str | None:
+    """Likewise, of a command that has failed: `find -exec` takes a `;` of its own."""
+    return next((word for word in words if word in _LIKELY_OPERATORS or word.endswith(";") or word[:1] == "$"), None)
+
+
+def _shell_hint(command: str) -> str:
+    return f"hint: a shell runs it so: sh -c {shlex.quote(command)}"
 
 
 def run(command: str, root: Path) -> None:
@@ -40,6 +61,10 @@ def run(command: str, root: Path) -> None:
         words = shlex.split(command)
     except ValueError as error:
         raise BuildError(f"`wasgi_build` is not a command: {error}: {command}\n{_HINT}") from None
+    if (word := _of_shell(words)) is not None:
+        raise BuildError(
+            f"`wasgi_build` is run without a shell, which {word!r} needs: {command}\n{_shell_hint(command)}\n{_HINT}"
+        )
     try:
         built = subprocess.run(
             words, cwd=root, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, check=False
@@ -54,7 +79,10 @@ def run(command: str, root: Path) -> None:
     if built.returncode != 0:
         how = f"with status {built.returncode}" if built.returncode > 0 else f"by signal {-built.returncode}"
         said = built.stdout.decode(errors="replace")
-        raise BuildError(f"`wasgi_build` failed {how}: {command}\n{said.rstrip()}\n{_HINT}")
+        hints = [_HINT]
+        if (word := _perhaps_of_shell(words)) is not None:
+            hints.insert(0, f"{_shell_hint(command)} (without one {word!r} is an argument)")
+        raise BuildError("\n".join([f"`wasgi_build` failed {how}: {command}", said.rstrip(), *hints]))
 
 
 @dataclass

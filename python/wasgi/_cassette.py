@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from wasgi import errors
+from wasgi import _bridge, _wasgi, errors
 from wasgi._asked import Asked
 from wasgi._redaction import (
     BODY,
@@ -136,6 +136,7 @@ class Cassette:
 
     Raises:
         FileNotFoundError: There is nothing to play.
+        TypeError: An upstream that is none, or names of secrets that are no list.
         ValueError: The file is no cassette.
     """
 
@@ -150,6 +151,8 @@ class Cassette:
         secret_body: Iterable[str] = BODY,
     ) -> None:
         self.path = Path(path)
+        if upstream is not None and not isinstance(upstream, _wasgi.Network | _wasgi.Route):
+            _bridge.as_upstream(upstream)  # what is wrong with it is said here
         self.upstream = upstream
         self._places = Places.of(secret, secret_query, secret_body)
         self.recording = record if record is not None else upstream is not None and not self.path.exists()
@@ -175,7 +178,8 @@ class Cassette:
             self.world = World(seed=read["world"]["seed"], now=read["world"]["now"])
             self._entries = [_Entry.unpacked(entry) for entry in read["exchanges"]]
         except (KeyError, TypeError, ValueError, AttributeError, binascii.Error) as error:
-            raise ValueError(f"{self.path} is no cassette: {error}") from error
+            why = f"it has no {error}" if isinstance(error, KeyError) else error
+            raise ValueError(f"{self.path} is no cassette: {why}") from error
 
     async def __call__(self, request: Request) -> Response:
         """Records, or plays."""

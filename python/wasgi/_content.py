@@ -32,6 +32,17 @@ def one_body(what: str, **given: bool) -> None:
         raise TypeError(f"a {what} has one body: not {' and '.join(names)}")
 
 
+def no_others(what: str, given: Iterable[str], hints: Mapping[str, str]) -> None:
+    """Says what an option that there is not is called here.
+
+    Raises:
+        TypeError: There is one.
+    """
+    for name in given:
+        hint = f"; hint: {hints[name]}" if name in hints else ""
+        raise TypeError(f"{what} takes no `{name}`{hint}")
+
+
 def primitive(value: Any, where: str) -> str:
     """A value in a query or form: booleans in lower case, None as nothing, as httpx has it.
 

@@ -11,11 +11,11 @@ import inspect
 import re
 from collections.abc import AsyncIterable, AsyncIterator, Callable, Iterable, Mapping
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, Self, TypedDict, Unpack
+from typing import TYPE_CHECKING, Any, Never, Self, TypedDict, Unpack
 
 from wasgi import _bridge, _wasgi, errors, outgoing
 from wasgi._asked import Asked, Wanted, told
-from wasgi._content import NOTHING, Pairs, chunks_of, encode, one_body, seconds_of
+from wasgi._content import NOTHING, Pairs, chunks_of, encode, no_others, one_body, seconds_of
 from wasgi._failures import described, inject, is_failure
 from wasgi._matchers import Text, content_of, headers_of, json_of, named, pattern
 from wasgi._wasgi import Request, Response, _normal_url
@@ -26,6 +26,24 @@ if TYPE_CHECKING:
     from wasgi._wasgi import _Upstream
 
 __tracebackhide__ = True  # in pytest's reports: a test's own line is what is wanted there
+
+_RESPONSE_HINTS = {
+    "body": "`content`, `text`, `json`, `data` or `stream`",
+    "chunks": "`stream`",
+    "delay": "`.delays(...)`, behind it",
+    "exc": "`raises(...)`, in its place",
+    "form": "`data`",
+    "html": "`text`, and a `content-type`",
+    "status_code": "`status`",
+}
+"""What other mocks call it."""
+_REQUEST_HINTS = {
+    "body": "`content`, `json` or `data`",
+    "form": "`data`",
+    "match": "`where`",
+    "path": "`url`, which is whole: `**/path` for any host",
+    "text": "`content`",
+}
 
 Fault = str | BaseException | type[BaseException]
 
@@ -126,6 +144,7 @@ class Route:
         data: Pairs | None = None,
         stream: Iterable[bytes | float] | Callable[[], Iterable[bytes] | AsyncIterable[bytes]] | None = None,
         trailers: Mapping[str, str] | Iterable[tuple[str, str]] | None = None,
+        **others: Never,
     ) -> Self:
         """Answers with a response.
 
@@ -139,11 +158,18 @@ class Route:
             stream: Chunks; a number among them is a pause of so many seconds, of the `World`'s time if the app has one.
                 Or a function that gives chunks.
             trailers: The fields after the body.
+            **others: There are none.
 
         Raises:
-            TypeError: More than one body, or one of the wrong type.
+            TypeError: More than one body, one of the wrong type, or another option.
             ValueError: The status or a field is none, or a number that JSON has not.
         """
+        no_others("a response", others, _RESPONSE_HINTS)
+        if isinstance(status, bool) or not isinstance(status, int):
+            raise TypeError(
+                f"`status` must be a number, not {type(status).__name__}; hint: a body has a name: "
+                f"{_RESPONSE_HINTS['body']}"
+            )
         one_body(
             "response",
             content=content is not None,
@@ -336,6 +362,7 @@ class Upstream:
         json: Any = NOTHING,
         data: Any = None,
         where: Callable[[Asked], bool] | None = None,
+        **others: Never,
     ) -> Route:
         """Some requests: those that fit all that is said.
 
@@ -357,11 +384,13 @@ class Upstream:
                 compared by value; a regular expression is searched for in text; `unittest.mock.ANY` is anything.
             data: Values of the body as a form.
             where: A function that looks at the request.
+            **others: There are none.
 
         Raises:
-            TypeError: What cannot be compared with what a component sends.
+            TypeError: What cannot be compared with what a component sends, or another option.
             ValueError: A URL that no component could ask for.
         """
+        no_others("a route", others, _REQUEST_HINTS)
         if method is not None and not isinstance(method, str):
             raise TypeError(f"`method` must be str, or None for any, not {type(method).__name__}")
         if isinstance(url, re.Pattern):

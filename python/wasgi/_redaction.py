@@ -79,9 +79,10 @@ class Places:
         """Names in any case."""
 
         def lower(names: Iterable[str]) -> frozenset[str]:
-            if isinstance(names, str):
+            found = None if isinstance(names, str) or not isinstance(names, Iterable) else list(names)
+            if found is None or not all(isinstance(name, str) for name in found):
                 raise TypeError(f"names of secrets must be a list: {names!r}")
-            return frozenset(name.lower() for name in names)
+            return frozenset(name.lower() for name in found)
 
         return cls(lower(fields), lower(query), lower(body))
 

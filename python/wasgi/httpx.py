@@ -94,7 +94,10 @@ class _Remembered:
 
 
 def _raise(request: Any, error: BaseException) -> None:
-    raise getattr(_library(request), exception_name(error))(str(error), request=request) from error
+    text = str(error)
+    if type(error) is TimeoutError and (seconds := _timeout(request, "read")) is not None:
+        text = f"timed out after {seconds:g} s (the client's `read` timeout)"
+    raise getattr(_library(request), exception_name(error))(text, request=request) from error
 
 
 # What is ours or the client's own limit; what a body of the caller's raises comes back as it is.

@@ -134,6 +134,14 @@ class _Test:
 
     def sections(self) -> Iterator[tuple[str, str]]:
         """For the report of a failure."""
+        # A test's own failure is often what came of these: a 502 in place of a 200, say. Before anything was asked
+        # they would only name the routes, none of which could be used.
+        has_asked = any(client.exchanges for _, client in self.clients)
+        complaints: list[str] = []
+        if self.upstream is not None and not self.is_told and (has_asked or self.upstream.calls):
+            complaints = [*map(_told, self.failures()), *self.upstream.complaints()]
+        if complaints:
+            yield "wasgi: upstream", "\n\n".join(complaints)
         asked = [str(exchange) for _, client in self.clients for exchange in client.exchanges]
         if asked:
             yield "wasgi: exchanges", "\n".join(asked)
@@ -141,9 +149,8 @@ class _Test:
             lines = [line for line in self.lines if line.stream == stream]
             if lines:
                 yield f"wasgi: guest's {stream}", "\n".join(lines)
-        raised = [*self.failures(), *self.upstream._failures] if self.upstream is not None else []
-        if raised and not self.is_told:
-            yield "wasgi: exceptions of upstreams", "\n".join(map(_described, raised))
+        if self.upstream is not None and self.upstream.allow_errors and self.upstream._failures:
+            yield "wasgi: exceptions of upstreams", "\n".join(map(_described, self.upstream._failures))
         if self.upstream is not None and self.upstream.calls:
             yield "wasgi: outgoing calls", "\n".join(map(str, self.upstream.calls))
         for _, client in self.clients:
@@ -283,7 +290,7 @@ def upstream(request: pytest.FixtureRequest) -> Upstream:
                 pytest.fail(f"the mark `wasgi_upstream` takes no `{name}`", pytrace=False)
             setattr(made, name, value)
     if (mark := request.node.get_closest_marker("wasgi_cassette")) is not None:
-        made.cassette = _cassette(request, **_options(mark))
+        made.cassette = _cassette(request, _options(mark))
     _of(request.node).upstream = made
     return made
 
@@ -300,7 +307,9 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
     tests = config.stash[_of_cassette]
     for item in items:
         if (mark := item.get_closest_marker("wasgi_cassette")) is not None:
-            tests.setdefault(_folded(_file_of(item, mark.kwargs.get("path"))), {})[item.nodeid] = None
+            path = mark.kwargs.get("path")
+            if path is None or isinstance(path, str | os.PathLike):  # of others the fixture tells
+                tests.setdefault(_folded(_file_of(item, path)), {})[item.nodeid] = None
 
 
 def _folded(path: Path) -> str:
@@ -308,7 +317,7 @@ def _folded(path: Path) -> str:
     return unicodedata.normalize("NFC", os.path.normpath(path)).casefold()
 
 
-def _file_of(item: pytest.Item, path: str | Path | None) -> Path:
+def _file_of(item: pytest.Item, path: str | os.PathLike[str] | None) -> Path:
     """The cassette of a test: `cassettes/<module>/<test>.json` beside it, unless it is said."""
     from wasgi._filenames import of_module, of_test
 
@@ -322,9 +331,19 @@ def _file_of(item: pytest.Item, path: str | Path | None) -> Path:
     return item.path.parent / "cassettes" / of_module(item.path.name) / f"{of_test(names)}.json"
 
 
-def _cassette(request: pytest.FixtureRequest, path: str | Path | None = None, **options: Any) -> Cassette:
+_CASSETTE_OPTIONS = ("path", "upstream", "secret", "secret_query", "secret_body")
+
+
+def _cassette(request: pytest.FixtureRequest, options: dict[str, Any]) -> Cassette:
     from wasgi.testing import Cassette
 
+    for name in options:
+        if name not in _CASSETTE_OPTIONS:
+            hint = "; hint: the option `--wasgi-record` says whether to" if name == "record" else ""
+            pytest.fail(f"the mark `wasgi_cassette` takes no `{name}`{hint}", pytrace=False)
+    path = options.pop("path", None)
+    if path is not None and not isinstance(path, str | os.PathLike):
+        pytest.fail(f"`path` of `wasgi_cassette` must be a path, not {type(path).__name__}", pytrace=False)
     file = _file_of(request.node, path)
     tests = list(request.config.stash[_of_cassette].get(_folded(file), ()))
     if len(tests) > 1:
@@ -345,11 +364,18 @@ def _cassette(request: pytest.FixtureRequest, path: str | Path | None = None, **
             pytrace=False,
         )
     if mode == "none" and not file.exists():
-        raise FileNotFoundError(f"there is no cassette {file}{_earlier(request.node, path)}")
-    return Cassette(file, **options)
+        pytest.fail(
+            f"there is no cassette {file}, and `--wasgi-record=none` records none{_earlier(request.node, path)}",
+            pytrace=False,
+        )
+    try:
+        return Cassette(file, **options)
+    except (OSError, TypeError, ValueError) as error:  # a file that is none, or an option of the wrong type
+        why = str(error)
+    pytest.fail(why, pytrace=False)  # out here it has no context to be shown
 
 
-def _earlier(item: pytest.Item, path: str | Path | None) -> str:
+def _earlier(item: pytest.Item, path: str | os.PathLike[str] | None) -> str:
     """A hint, if there is a cassette as they were called when tests of one name had the same."""
     name = re.sub(r"[^\w.\-\[\]]", "_", item.name)
     file = item.path.parent / "cassettes" / item.path.stem / f"{name}.json"
@@ -370,16 +396,18 @@ def _clients(
         source: str | Path | bytes | wasgi.Component,
         *,
         base_url: str = "http://component.test",
-        timeout: float | None = seconds,
         **options: Any,
     ) -> Any:
         __tracebackhide__ = True
+        said = {"timeout": options.pop("timeout")} if "timeout" in options else {}
         options.setdefault("outgoing", upstream)
         if upstream.cassette is not None:
             options.setdefault("world", upstream.cassette.world)
         options.setdefault("stdout", test.lines.append)
         options.setdefault("stderr", test.lines.append)
-        client = kind(wasgi.App(load(source), **options), base_url=base_url, timeout=timeout)
+        client = kind(wasgi.App(load(source), **options), base_url=base_url, **said)
+        if not said:
+            client.timeout, client._option = seconds, "wasgi_timeout"
         made.append(client)
         is_path = isinstance(source, str | Path)
         test.clients.append((str(source) if is_path else getattr(source, "name", "a component"), client))
@@ -443,10 +471,12 @@ def pytest_runtest_makereport(
     """Tells of a failure what the components have done."""
     report = yield
     test = item.stash.get(_test, None)
-    if test is None or call.when != "call":
+    if test is None or call.when == "teardown":
         return report
-    if report.failed:
+    if report.failed:  # in a fixture that asks a component, too
         report.sections.extend(test.sections())
+    if call.when == "setup":
+        return report
     test.count()
     # plain data, which pytest-xdist carries to where the summary is printed
     report.wasgi_costs = {name: vars(costs) for name, costs in test.costs.items()}  # type: ignore[attr-defined]

@@ -14,7 +14,7 @@ from __future__ import annotations
 import contextlib
 import time
 from collections import deque
-from collections.abc import AsyncIterator, Coroutine, Iterable, Iterator, Mapping
+from collections.abc import AsyncIterator, Awaitable, Coroutine, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Generic, Self, TypedDict, TypeVar, Unpack
@@ -23,7 +23,7 @@ from wasgi import errors
 from wasgi._asked import Asked, told
 from wasgi._blocking import ASYNC_HINT, loop_runs_here, refuse_to_block
 from wasgi._cassette import Cassette
-from wasgi._content import NOTHING, Pairs, encode, join, one_body
+from wasgi._content import NOTHING, Pairs, encode, join, no_others, one_body
 from wasgi._events import Event, Events, events
 from wasgi._isolation import check_isolation
 from wasgi._mock import Call, Fault, Route, Upstream
@@ -109,6 +109,26 @@ _HINTS = {
 """What other clients call it."""
 
 
+_EXPIRED = ("the time to wait is over",)
+"""The arguments of `App._handle_within`'s own TimeoutError: one that the request's body has raised has others."""
+
+
+def _seconds(value: Any) -> float | None:
+    """A client's timeout.
+
+    Raises:
+        TypeError: It is no number.
+        ValueError: It is below 0, or NaN.
+    """
+    if value is None:
+        return None
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        raise TypeError(f"`timeout` must be a number of seconds, or None, not {type(value).__name__}")
+    if not value >= 0:  # NaN neither
+        raise ValueError(f"`timeout` must be a number of seconds, zero or more: {value}")
+    return value
+
+
 T = TypeVar("T")
 """What a verb gives: a response, or what is awaited for one."""
 
@@ -119,6 +139,19 @@ class _Base(Generic[T]):
         self.base_url = base_url
         self.timeout = timeout
         self.exchanges: deque[Exchange] = deque(maxlen=_KEPT)
+
+    @property
+    def timeout(self) -> float | None:
+        """Seconds that a response may take; None: as long as the app's `Limits` let it."""
+        return self._timeout
+
+    @timeout.setter
+    def timeout(self, seconds: float | None) -> None:
+        self._timeout = _seconds(seconds)
+        self._option = "timeout"
+
+    def _timed_out(self) -> TimeoutError:
+        return TimeoutError(f"timed out after {self._timeout:g} s (`{self._option}`)")
 
     @contextlib.contextmanager
     def _noted(self, request: Request) -> Iterator[Exchange]:
@@ -136,10 +169,7 @@ class _Base(Generic[T]):
             exchange.seconds = time.perf_counter() - begun
 
     def _made(self, method: str, url: str, options: _Options) -> Request:
-        for name in options:
-            if name not in _Options.__annotations__:
-                hint = f"; hint: {_HINTS[name]}" if name in _HINTS else ""
-                raise TypeError(f"a request takes no `{name}`{hint}")
+        no_others("a request", (name for name in options if name not in _Options.__annotations__), _HINTS)
         fields = Headers(options.get("headers") or [])
         content, json, data = (options.get(name) for name in ("content", "json", "data"))
         one_body("request", content=content is not None, json=json is not None, data=data is not None)
@@ -164,7 +194,7 @@ class _Base(Generic[T]):
             BodyError: Its answer broke off.
             TimeoutError: It took longer than the client's ``timeout``.
             TypeError: More than one body, or an option that there is not.
-            RuntimeError: A blocking client would hold up the event loop that its upstream needs.
+            RuntimeError: A blocking client would hold up the event loop that its upstream or the body may need.
         """
         return self._send(self._made(method, url, options))
 
@@ -204,8 +234,10 @@ class Client(_Base[Response]):
     """Asks a component, as a client of httpx's kind would, without a server and without ports.
 
     Responses are read whole, and their guests have ended; a guest that fails after its answer raises here. `stream`
-    gives one that is not read yet. It blocks: in asynchronous code an upstream that is a coroutine function (as
-    `Upstream` is) could never answer, so there it raises; take `AsyncClient`.
+    gives one that is not read yet. It blocks, an event loop of its thread, too: in asynchronous code it raises at once
+    where its upstream might need that loop, which is any but a plain function (`wasgi.outgoing.wsgi` gives one), a
+    `wasgi.Network`, or an `Upstream` that has no cassette and only routes that it answers itself (`Route.respond`
+    without a function, `Route.raises`). There take `AsyncClient`.
 
     Args:
         app: The component, and its terms.
@@ -215,15 +247,28 @@ class Client(_Base[Response]):
 
     Attributes:
         exchanges: What was asked lately, for reports.
+
+    Raises:
+        TypeError: A timeout that is no number.
+        ValueError: One below 0, or NaN.
     """
 
     def request(self, method: str, url: str, **options: Unpack[_Options]) -> Response:  # noqa: D102 -- see above
         refuse_to_block(self.app, options.get("content"))
         return super().request(method, url, **options)
 
+    def _head(self, request: Request) -> Response:
+        """The response, as soon as its head is there."""
+        try:
+            return self.app._handle_within(request, self.timeout)
+        except TimeoutError as error:
+            if error.args != _EXPIRED:
+                raise
+            raise self._timed_out() from None
+
     def _send(self, request: Request) -> Response:
         with self._noted(request) as exchange:
-            response = self.app._handle_within(request, self.timeout)
+            response = self._head(request)
             exchange.outcome = response
             response.read()
             response.wait()
@@ -235,7 +280,7 @@ class Client(_Base[Response]):
         refuse_to_block(self.app, options.get("content"))
         request = self._made(method, url, options)
         with self._noted(request) as exchange:
-            exchange.outcome = self.app._handle_within(request, self.timeout)
+            exchange.outcome = self._head(request)
             with exchange.outcome as response:
                 yield response
 
@@ -255,26 +300,35 @@ class Client(_Base[Response]):
 class AsyncClient(_Base[Coroutine[Any, Any, Response]]):
     """`Client` for a task of an asyncio event loop, which it never blocks."""
 
-    async def _send(self, request: Request) -> Response:
+    async def _within(self, awaited: Awaitable[Response]) -> Response:
+        """What is awaited, which may take no longer than ``timeout``."""
         import asyncio
 
+        try:
+            async with asyncio.timeout(self.timeout) as patience:
+                return await awaited
+        except TimeoutError as error:
+            if patience.expired() and isinstance(error.__cause__, asyncio.CancelledError):
+                raise self._timed_out() from None
+            raise
+
+    async def _whole(self, request: Request, exchange: Exchange) -> Response:
+        response = await self.app.handle_async(request)
+        exchange.outcome = response
+        await response.aread()
+        await response.finished()
+        return response
+
+    async def _send(self, request: Request) -> Response:
         with self._noted(request) as exchange:
-            async with asyncio.timeout(self.timeout):
-                response = await self.app.handle_async(request)
-                exchange.outcome = response
-                await response.aread()
-                await response.finished()
-            return response
+            return await self._within(self._whole(request, exchange))
 
     @contextlib.asynccontextmanager
     async def stream(self, method: str, url: str, **options: Unpack[_Options]) -> AsyncIterator[Response]:
         """Sends a request; the response is there as soon as its head is, and is closed in the end."""
-        import asyncio
-
         request = self._made(method, url, options)
         with self._noted(request) as exchange:
-            async with asyncio.timeout(self.timeout):
-                exchange.outcome = await self.app.handle_async(request)
+            exchange.outcome = await self._within(self.app.handle_async(request))
             async with exchange.outcome as response:
                 yield response
 
