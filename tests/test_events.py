@@ -126,6 +126,34 @@ class TestGrammar:
         assert len(event.data) == 500_000
 
 
+class TestReconnectionTime:
+    """Of the stream, not of an event (9.2.6): a block may have nothing else."""
+
+    @pytest.mark.parametrize(
+        ("stream", "retry"),
+        [
+            (b"retry: 1000\n\n", 1000),
+            (b"retry: 1000\n\ndata: x\n\n", 1000),
+            (b"retry: 1000\ndata: x\n\n", 1000),
+            (b"retry: 1\n\nretry: 2\n\n", 2),
+            (b"retry: 1\n\nretry: x\n\nretry:\n\n", 1),
+            (b"retry: 5\n", 5),
+            (b"retry: 5", None),
+            (b"data: x\n\n", None),
+        ],
+    )
+    def test_it(self, stream: bytes, retry: int | None) -> None:
+        found = events(wasgi.Response(body=iter([stream])))
+        assert found.retry is None
+        for _ in found:
+            pass
+        assert found.retry == retry
+
+    def test_no_event_comes_of_it(self) -> None:
+        found = events(wasgi.Response(body=iter([b"retry: 1000\n\ndata: x\n\n"])))
+        assert list(found) == [Event(data="x")]
+
+
 class TestFromAComponent:
     STREAM = (b"id: 1\rdata: a\r", b"\rdata: b\r\n", b"\r\n")
 

@@ -287,3 +287,27 @@ async def test_a_guest_that_answers_head_with_a_body_may_end(
     assert response.content == b""
     closed.set()
     await asyncio.to_thread(until, lambda: lines == ["worked on"])
+
+
+@libraries
+@both
+@pytest.mark.parametrize("field", [("host", "a b"), ("host", "a.local:x"), ("x-a", "a\nb")])
+async def test_a_request_that_cannot_be_sent(
+    library: ModuleType, is_async: bool, app: AppMaker, field: tuple[str, str]
+) -> None:
+    told: list[str] = []
+
+    async def trace_async(name: str, _: Any) -> None:
+        told.append(name)
+
+    request = library.Request("GET", f"{BASE}/hello")
+    request.headers[field[0]] = field[1]
+    request.extensions = {"trace": trace_async if is_async else lambda name, _: told.append(name)}
+    with pytest.raises(library.LocalProtocolError) as raised:
+        if is_async:
+            await wasgi.httpx.AsyncTransport(app()).handle_async_request(request)
+        else:
+            wasgi.httpx.Transport(app()).handle_request(request)
+    assert raised.value.request is request
+    assert isinstance(raised.value.__cause__, ValueError)
+    assert told == ["wasgi.handle.started", "wasgi.handle.failed"]

@@ -70,6 +70,13 @@ VALUES: list[tuple[Any, list[str], bool]] = [
     (0, [""], False),
     (-5, ["-5"], True),
     (10**30, [str(10**30)], True),
+    (10**30, ["1e30"], True),
+    (1, ["1.0"], True),
+    (1, ["1e0"], True),
+    (1, ["1.5"], False),
+    (7, ["007"], False),
+    (2**53 + 1, ["9007199254740992.0"], False),
+    (Number.ONE, ["1.0"], True),
     (1.5, ["1.5"], True),
     (1.5, ["1.50"], True),
     (1.0, ["1"], True),
@@ -184,10 +191,24 @@ class TestNamesWithValues:
             ({"x-list": " a, b "}, True),
             ({"content-length": 0}, True),
             ({"x-text": "\xe9"}, True),
+            ({"x-list": "a,b"}, True),
+            ({"x-list": "a ,\tb"}, True),
+            ({"x-list": ["a, b"]}, True),
+            ({"x-list": [re.compile("a"), "b"]}, True),
+            ({"x-n": "1,2"}, True),
+            ({"x-n": ["1, 2"]}, True),
+            ({"x-n": ["1,2", "3"]}, False),
+            ({"x-quoted": ['"a, b"', "c"]}, True),
+            ({"x-quoted": ['"a', 'b"', "c"]}, False),
+            ({"x-quoted": '"a, b",c'}, True),
+            ({"set-cookie": ["a=1", "b=2"]}, True),
+            ({"set-cookie": "a=1, b=2"}, False),
+            ({"set-cookie": ["a=1, b=2"]}, False),
         ],
     )
     async def test_fields_in_other_forms(self, headers: Any, expected: bool) -> None:
         sent = [("x-n", "1"), ("x-n", "2"), ("x-list", "a, b"), ("content-length", "0"), ("x-text", "\xe9")]
+        sent += [("x-quoted", '"a, b", c'), ("set-cookie", "a=1"), ("set-cookie", "b=2")]
         assert await fits({"headers": headers}, headers=sent) == expected
 
     @pytest.mark.parametrize(
@@ -219,6 +240,13 @@ class TestNamesWithValues:
         with pytest.raises(TypeError, match="`method` must be str, or None for any"):
             Upstream().request(method, URL)
 
+    @pytest.mark.parametrize("method", ["", "GET ", " GET", "GE T", "GET\n", "G/T", "GÉT"])
+    def test_methods_are_such(self, method: str) -> None:
+        upstream = Upstream()
+        with pytest.raises(ValueError, match="`method` is no method"):
+            upstream.request(method, URL)
+        assert not upstream.routes
+
     def test_a_coroutine_function_is_no_predicate(self) -> None:
         async def where(_: Any) -> bool:
             return False
@@ -248,6 +276,7 @@ class TestContent:
             (re.compile("^h.$"), True),
             (re.compile(rb"^h..$"), True),
             (re.compile("x"), False),
+            (ANY, True),
         ],
     )
     async def test_it(self, wanted: Any, expected: bool) -> None:
@@ -265,6 +294,17 @@ class TestJson:
             ({"n": 100}, '{"n": 1E2}', True),
             ({"n": 0}, '{"n": -0.0}', True),
             ({"n": 1}, '{"n": 1.5}', False),
+            ({"n": 10**30}, '{"n": 1e30}', True),
+            ({"n": 10**30}, '{"n": 1.0e30}', True),
+            ({"n": 1e30}, '{"n": 1' + "0" * 30 + "}", True),
+            ({"n": 1e30}, '{"n": 1e30}', True),
+            ({"n": 10**30}, '{"n": 1.1e30}', False),
+            ({"n": 0.1}, '{"n": 0.1}', True),
+            ({"n": 0.1}, '{"n": 0.1000000000000000055}', True),
+            ({"n": 0.1}, '{"n": 0.11}', False),
+            ({"n": 1}, '{"n": 1e99999999999999999999}', False),
+            ({"n": 1}, '{"n": NaN}', False),
+            ({"n": Decimal("0.30")}, '{"n": 0.3}', True),
             ({"n": 2**53 + 1}, '{"n": 9007199254740993}', True),
             ({"n": 2**53 + 1}, '{"n": 9007199254740992.0}', False),
             ({"n": Decimal("0.1")}, '{"n": 0.1}', True),

@@ -134,6 +134,44 @@ class TestFields:
         with pytest.raises(errors.DestinationNotFound):
             await call(Cassette(path), request(headers={"authorization": "Bearer x"}))
 
+    async def test_basic_is_found_encoded(self, path: Path) -> None:
+        """An echo of it is of the same stand-ins, and of what is sent when it is played."""
+
+        def answer(asked: wasgi.Request) -> wasgi.Response:
+            given = asked.headers["authorization"]
+            echo = {"headers": {"Authorization": given}, "bare": given.split()[1], "unpadded": given.rstrip("=")}
+            headers = {"x-echo": given, "content-type": "application/json"}
+            return wasgi.Response(body=json.dumps(echo), headers=headers)
+
+        def asking(value: bytes) -> wasgi.Request:
+            return request(headers={"authorization": f"Basic {base64.b64encode(value).decode()}"})
+
+        (exchange,) = await recorded(path, answer, [asking(b"user:pa55word")])
+        assert "dXNlcjpwYTU1d29yZA" not in text_of(path)
+        given = field(exchange["request"], "authorization")
+        assert base64.b64decode(given.split()[1]) == b"wasgi-secret-1:wasgi-secret-2"
+        assert field(exchange["response"], "x-echo") == given
+        expected = {"headers": {"Authorization": given}, "bare": given.split()[1], "unpadded": given.rstrip("=")}
+        assert json.loads(exchange["response"]["body"]) == expected
+        response = await call(Cassette(path), asking(b"ada:other"))
+        assert response.headers["x-echo"] == "Basic YWRhOm90aGVy"
+        assert json.loads(await response.aread())["bare"] == "YWRhOm90aGVy"
+
+    @pytest.mark.parametrize("password", ["", "x", "x-oauth-basic", "api_token"])
+    async def test_without_a_password_the_user_is_the_secret(self, path: Path, password: str) -> None:
+        key = base64.b64encode(f"sk_live_12345:{password}".encode()).decode()
+        answer = always(body="the key sk_live_12345 is of x", headers={"content-type": "text/plain"})
+        (exchange,) = await recorded(path, answer, [request(headers={"authorization": f"Basic {key}"})])
+        assert "sk_live_12345" not in text_of(path)
+        assert exchange["response"]["body"] == "the key wasgi-secret-1 is of x"
+        assert key not in text_of(path)
+
+    async def test_with_a_password_the_user_is_a_name(self, path: Path) -> None:
+        headers = {"authorization": f"Basic {base64.b64encode(b'adalovelace:pa55word').decode()}"}
+        answer = always(body="adalovelace has pa55word", headers={"content-type": "text/plain"})
+        (exchange,) = await recorded(path, answer, [request(headers=headers)])
+        assert exchange["response"]["body"] == "adalovelace has wasgi-secret-2"
+
     async def test_several_of_one_name(self, path: Path) -> None:
         headers = [("set-cookie", "a=hush1; Path=/"), ("set-cookie", "b=hush2")]
         (exchange,) = await recorded(path, always(headers=headers), [request()])
@@ -199,6 +237,115 @@ class TestUrlsAndBodies:
         answer = always(status=302, headers={"location": "https://b.example/cb#access_token=hush&state=1"})
         (exchange,) = await recorded(path, answer, [request()])
         assert field(exchange["response"], "location") == "https://b.example/cb#access_token=wasgi-secret-1&state=1"
+
+    @pytest.mark.parametrize(
+        "name", ["access_token", "api_key", "apikey", "token", "sig", "signature", "password", "client_secret"]
+    )
+    async def test_names_that_are_secret_by_themselves(self, path: Path, name: str) -> None:
+        (exchange,) = await recorded(path, always(body="x"), [request(path=f"/?{name.upper()}=hush-hush&q=1")])
+        assert exchange["request"]["url"] == f"{URL}/?{name.upper()}=wasgi-secret-1&q=1"
+        assert (await call(Cassette(path), request(path=f"/?{name.upper()}=other&q=1"))).status == 200
+
+    @pytest.mark.parametrize(
+        "kind",
+        [
+            "text/plain;charset=UTF-8",
+            "text/plain",
+            "text/json",
+            "text/html",
+            "application/json",
+            "application/problem+json",
+            "application/vnd.api+json; charset=utf-8",
+            "application/x-www-form-urlencoded",
+            "application/octet-stream",
+            None,
+        ],
+    )
+    @pytest.mark.parametrize(
+        ("body", "expected"),
+        [
+            ('{"password": "hush-1"}', '{"password": "wasgi-secret-1"}'),
+            (' \n[{"password": "hush-1"}]\n', ' \n[{"password": "wasgi-secret-1"}]\n'),
+            ('\ufeff{"password": "hush-1"}', '\ufeff{"password": "wasgi-secret-1"}'),
+            (
+                '{"a": 1, "password": "hush-1"}\r\n\r\n{"password": "hush-2"}\r\n',
+                '{"a": 1, "password": "wasgi-secret-1"}\r\n\r\n{"password": "wasgi-secret-2"}\r\n',
+            ),
+        ],
+        ids=["object", "array", "mark", "lines"],
+    )
+    async def test_json_however_it_is_labelled(self, path: Path, kind: str | None, body: str, expected: str) -> None:
+        headers = {"content-type": kind} if kind is not None else {}
+        (exchange,) = await recorded(
+            path, always(body=body, headers=headers), [request("POST", headers=headers, body=body)]
+        )
+        assert "hush" not in text_of(path)
+        assert (exchange["request"]["body"], exchange["response"]["body"]) == (expected, expected)
+        other = request("POST", headers=headers, body=body.replace("hush", "other"))
+        assert (await call(Cassette(path), other)).status == 200
+        with pytest.raises(errors.DestinationNotFound):
+            more = body.replace('"password"', '"other"')
+            await call(Cassette(path), request("POST", headers=headers, body=more))
+
+    @pytest.mark.parametrize(
+        ("kind", "body"),
+        [
+            ("application/x-ndjson", '{"token": "hush-1"}\n{"token": "hush-2"}'),
+            ("application/jsonl", '{"token": "hush-1"}\n[{"token": "hush-2"}]\n'),
+            ("application/json-seq", '\x1e{"token": "hush-1"}\n\x1e{"token": "hush-2"}\n'),
+            ("text/event-stream", 'event: a\ndata: {"token": "hush-1"}\n\ndata:{"token": "hush-2"}\n\n'),
+            ("text/plain", 'a log:\n{"token": "hush-1"}\n{"broken": \n{"token": "hush-2"} \n{"more"}'),
+        ],
+    )
+    async def test_lines_of_json(self, path: Path, kind: str, body: str) -> None:
+        answer = always(body=body, headers={"content-type": kind})
+        (exchange,) = await recorded(path, answer, [request()])
+        expected = body.replace("hush-1", "wasgi-secret-1").replace("hush-2", "wasgi-secret-2")
+        assert exchange["response"]["body"] == expected
+
+    @pytest.mark.parametrize("encoding", ["utf-16", "utf-16-le", "utf-16-be", "utf-32", "utf-32-be", "utf-8-sig"])
+    async def test_json_in_other_encodings(self, path: Path, encoding: str) -> None:
+        body = '{"password": "hush-é", "é": 1}'.encode(encoding)
+        answer = always(body=body, headers={"content-type": "application/json", "content-length": str(len(body))})
+        await recorded(path, answer, [request("POST", body=body)])
+        response = await call(Cassette(path), request("POST", body='{"password": "x", "é": 1}'.encode(encoding)))
+        again = await response.aread()
+        assert again == '{"password": "x", "é": 1}'.encode(encoding)
+        for written in json.loads(text_of(path))["exchanges"][0].values():
+            packed = written["body"]
+            content = packed.encode() if isinstance(packed, str) else base64.b64decode(packed["base64"])
+            assert content == '{"password": "wasgi-secret-1", "é": 1}'.encode(encoding)
+
+    @pytest.mark.parametrize("kind", ["text/plain;charset=UTF-8", "application/octet-stream", None])
+    @pytest.mark.parametrize("end", ["", "\n"])
+    async def test_forms_that_no_label_tells_of(self, path: Path, kind: str | None, end: str) -> None:
+        headers = {"content-type": kind} if kind is not None else {}
+        body = f"grant_type=password&username=ada&password=hush+%26&x=%C3%A9{end}"
+        (exchange,) = await recorded(path, always(), [request("POST", headers=headers, body=body)])
+        assert exchange["request"]["body"] == body.replace("hush+%26", "wasgi-secret-1")
+        other = request("POST", headers=headers, body=body.replace("hush", "other"))
+        assert (await call(Cassette(path), other)).status == 200
+
+    @pytest.mark.parametrize("body", ["a password=hush", "1=1&password", "{password=hush}&", b"\0\1password=hush"])
+    async def test_what_is_no_form_is_left_as_it_is(self, path: Path, body: str | bytes) -> None:
+        await recorded(path, always(body=body), [request()])
+        content = body if isinstance(body, bytes) else body.encode()
+        assert await (await call(Cassette(path), request())).aread() == content
+
+    async def test_fields_in_json(self, path: Path) -> None:
+        """Services that echo requests tell fields by their names, as text or as lists."""
+        echo = {"Cookie": "lang=en; sid=ab", "Authorization": ["Bearer ab", "Token cd"], "Accept": "text/plain"}
+        more = {"cookie": {"lang": "en"}, "x-api-key": ""}
+        body = json.dumps({"headers": echo, "more": more})
+        (exchange,) = await recorded(path, always(body=body), [request()])
+        assert json.loads(exchange["response"]["body"]) == {
+            "headers": {
+                "Cookie": "lang=wasgi-secret-1; sid=wasgi-secret-2",
+                "Authorization": ["Bearer wasgi-secret-2", "Token wasgi-secret-3"],
+                "Accept": "text/plain",
+            },
+            "more": more,
+        }
 
     JSON = (
         '{ "user":"ada","password" : "hu\\"sh" , "n":1.50,"deep":[{"Refresh_Token":"hush2","pin":1234},'

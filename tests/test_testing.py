@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import http
 import re
 from collections.abc import AsyncIterator, Iterator
 from typing import Any
@@ -101,6 +102,14 @@ class TestMatching:
 
 
 class TestAnswers:
+    async def test_html(self, upstream: testing.Upstream) -> None:
+        upstream.get("https://a/html").respond(html="<p>né")
+        upstream.get("https://a/more").respond(html="<p>", headers={"Content-Type": "application/xhtml+xml"})
+        answer = await ask(upstream, "GET", "https://a/html")
+        assert (answer.text, answer.headers["content-type"]) == ("<p>né", "text/html; charset=utf-8")
+        answer = await ask(upstream, "GET", "https://a/more")
+        assert answer.headers.get_all("content-type") == ["application/xhtml+xml"]
+
     async def test_kinds_of_bodies(self, upstream: testing.Upstream) -> None:
         upstream.get("https://a/json").respond(json={"a": [1]}, headers={"x-a": "b"})
         upstream.get("https://a/text").respond(404, text="né")
@@ -187,6 +196,12 @@ class TestAnswers:
             (lambda route: route.raises("connection-refsed"), ValueError, "hint: 'connection-refused' is"),
             (lambda route: route.raises(1), TypeError, "must be the name of an error-code"),
             (lambda route: route.respond(99), ValueError, "status"),
+            (lambda route: route.respond(100), ValueError, "final response, not of an interim one: 100"),
+            (lambda route: route.respond(101), ValueError, "final response, not of an interim one: 101"),
+            (lambda route: route.respond(199), ValueError, "final response, not of an interim one: 199"),
+            (lambda route: route.respond(http.HTTPStatus.EARLY_HINTS), ValueError, "not of an interim one: 103"),
+            (lambda route: route.respond(html=b"a"), TypeError, "`html` must be str, not bytes"),
+            (lambda route: route.respond(html="a", text="b"), TypeError, "one body: not text and html"),
             (lambda route: route.respond(text="a", json=1), TypeError, "one body: not text and json"),
             (lambda route: route.breaks_after(-1), ValueError, "must not be below 0"),
             (lambda route: route.delays(-1), ValueError, "must not be below 0"),

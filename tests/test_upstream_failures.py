@@ -439,3 +439,78 @@ async def test_on_a_thread(wasgi_app, upstream):
     wasgi.testing.check_isolation(app, ["/hello"])
 """
         run(pytester, source).assert_outcomes(passed=4)
+
+
+AFTER = """
+import asyncio
+import threading
+import pytest
+import wasgi
+
+def make(how):
+    async def background(scope, receive, send):
+        await send({"type": "http.response.start", "status": 204})
+        await send({"type": "http.response.body", "body": b""})
+        if how == "later":
+            await asyncio.sleep(0.05)
+        if how == "on a thread":
+            await asyncio.to_thread(threading.Event().wait, 0.05)
+        raise ValueError("own")
+    return wasgi.outgoing.asgi(background, lifespan="off")
+
+each = pytest.mark.parametrize("how", ["at once", "later", "on a thread"])
+"""
+
+
+@pytest.mark.parametrize(
+    ("more", "outcome"), [("", "failed"), ("@pytest.mark.wasgi_upstream(allow_errors=True)", "passed")]
+)
+def test_an_application_that_fails_after_its_answer(pytester: pytest.Pytester, more: str, outcome: str) -> None:
+    result = run(
+        pytester,
+        AFTER
+        + f"""
+{more}
+@each
+def test_plain(wasgi_app, how):
+    assert wasgi_app("probe.wasm", outgoing=make(how)).get("/fetch?url=https://api.test/").status == 204
+
+{more}
+@each
+def test_of_a_mock(wasgi_app, upstream, how):
+    upstream.any().answers(make(how))
+    assert wasgi_app("probe.wasm").get("/fetch?url=https://api.test/").status == 204
+
+{more}
+@each
+async def test_asynchronous(wasgi_async_app, how):
+    assert (await wasgi_async_app("probe.wasm", outgoing=make(how)).get("/fetch?url=https://api.test/")).status == 204
+""",
+    )
+    result.assert_outcomes(**{outcome: 9})
+    assert result.stdout.str().count(f"E   {FAILED}") + result.stdout.str().count(f"\n{FAILED}") == (
+        9 if outcome == "failed" else 0
+    )
+
+
+def test_an_application_that_goes_on_after_its_answer_holds_up_one_test(pytester: pytest.Pytester) -> None:
+    result = run(
+        pytester,
+        """
+async def forever(scope, receive, send):
+    await send({"type": "http.response.start", "status": 204})
+    await send({"type": "http.response.body", "body": b""})
+    await asyncio.Event().wait()
+
+kept = wasgi.outgoing.asgi(forever, lifespan="off")
+
+def test_one(wasgi_app):
+    assert wasgi_app("probe.wasm", outgoing=kept).get("/fetch?url=https://api.test/").status == 204
+    assert wasgi.errors._finishing
+
+def test_two(wasgi_app):
+    assert not wasgi.errors._finishing
+    assert wasgi_app("probe.wasm").get("/hello").status == 200
+""",
+    )
+    result.assert_outcomes(passed=2)

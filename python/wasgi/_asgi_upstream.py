@@ -7,6 +7,7 @@ import collections
 import contextlib
 import functools
 import logging
+import time
 import weakref
 from collections.abc import AsyncIterator, Callable
 from types import TracebackType
@@ -27,6 +28,29 @@ _AHEAD = 64 << 10
 # Seconds that an application has to end after it was told that its client has gone; then it is cancelled. And those in
 # which it may write a body that nobody may have; then it is told so.
 _GRACE = 1.0
+
+
+def settle(seconds: float) -> None:
+    """Waits, no longer than this and once for each, until applications have done what they do after their answers.
+
+    Of an event loop that does not run, as that of an asynchronous test which has ended, it runs a bit.
+    """
+    deadline = time.monotonic() + seconds
+    while errors._finishing and (left := deadline - time.monotonic()) > 0:
+        tasks = [task for ref in list(errors._finishing.values()) if (task := ref()) is not None and not task.done()]
+        if any(task.get_loop().is_running() for task in tasks):
+            time.sleep(0.001)
+        elif waiting := [task for task in tasks if not task.get_loop().is_closed()]:
+            loop = waiting[0].get_loop()
+            try:
+                loop.run_until_complete(
+                    asyncio.wait([task for task in waiting if task.get_loop() is loop], timeout=left)
+                )
+            except RuntimeError:  # another one runs on this thread
+                break
+        else:
+            break
+    errors._finishing.clear()
 
 
 def _fields(request: Request) -> list[tuple[bytes, bytes]]:
@@ -220,12 +244,14 @@ class _Exchange:
             await application(self.scope(), self.receive, self.send)
         except Exception as error:
             if self.complete:
+                errors._observe(error)
                 _log.error("an ASGI application failed after its answer", exc_info=error, extra=_bridge.part())
             elif not self.gone:
                 self.failure = error
         finally:
             if not self.complete and self.failure is None:
                 self.failure = errors.HttpResponseIncomplete()
+            errors._finishing.pop(id(self), None)
             self.end_request()
             self.changed.set()
 
@@ -273,6 +299,8 @@ class _Exchange:
                 self.ready_bytes += len(chunk)
             self.complete = not message.get("more_body", False)
             if self.complete:
+                if self.task is not None:
+                    errors._finishing[id(self)] = weakref.ref(self.task)
                 self.end_request()
         self.changed.set()
 

@@ -17,7 +17,7 @@ from urllib.parse import parse_qsl
 
 from wasgi import outgoing
 from wasgi._content import NOTHING
-from wasgi._matchers import Text, Value, fits, fits_content, fits_field, has_part, shown, shown_json
+from wasgi._matchers import Text, Value, fits, fits_content, fits_field, has_part, parsed, shown, shown_json
 from wasgi._wasgi import Request, Response, _normal_url
 from wasgi.headers import Headers, _decode
 
@@ -139,7 +139,7 @@ class Wanted:
             wrong += _differing("data", self.data, _values(asked.content.decode("utf-8", "replace")))
         if self.json is not NOTHING:
             try:
-                if not has_part(asked.json(), self.json):
+                if not has_part(parsed(asked.content), self.json):
                     wrong.append(("json", shown_json(self.json), _short(asked.content)))
             except (ValueError, RecursionError):
                 came = f"{_short(asked.content)}, which is no JSON"
@@ -158,7 +158,7 @@ class Wanted:
         wrong += _differing("query", self.query, asked.query)
         for name, value in self.headers.items():
             values = asked.headers.get_all(name)
-            if not fits_field(value, values):
+            if not fits_field(name, value, values):
                 wrong.append((f"header {name!r}", shown(value), ", ".join(map(repr, values)) or "nothing"))
         return wrong
 

@@ -195,9 +195,9 @@ def join(base: str, url: str, params: Pairs | str | bytes | None = None) -> str:
                 path = below["path"]
                 query = below["query"] if query is None else query
             elif not path.startswith("/"):
-                path = _without_dots(f"{below['path'].rpartition('/')[0]}/{path}")
-            else:
-                path = _without_dots(path)
+                path = f"{below['path'].rpartition('/')[0]}/{path}"
+    if wanted["path"] and path.startswith("/"):
+        path = _without_dots(path)
     more = query_of(params) if params is not None else ""
     if more:
         query = f"{query}&{more}" if query else more

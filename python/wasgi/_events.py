@@ -23,7 +23,7 @@ class Event:
         event: Its type.
         data: Its lines, joined.
         id: The last id that was sent.
-        retry: Milliseconds, if it says so.
+        retry: Milliseconds, if its own lines say so; `Events.retry` is that of the stream.
     """
 
     event: str = "message"
@@ -40,6 +40,7 @@ class _Fields:
     data: list[str] = field(default_factory=list)
     id: str = ""
     retry: int | None = None
+    reconnection: int | None = None
 
     def take(self, line: str) -> Event | None:
         if not line:
@@ -56,7 +57,7 @@ class _Fields:
             case "id" if "\0" not in value:
                 self.id = value
             case "retry" if digits := _RETRY.fullmatch(value):
-                self.retry = int(digits[1])
+                self.retry = self.reconnection = int(digits[1])
         return None
 
 
@@ -109,6 +110,11 @@ class Events:
         self._ready: deque[Event] = deque()
         self._chunks: Iterator[bytes] | None = None
         self._awaited_chunks: AsyncIterator[bytes] | None = None
+
+    @property
+    def retry(self) -> int | None:
+        """The stream's reconnection time, in milliseconds: the last that has come, with an event or without one."""
+        return self._parser.fields.reconnection
 
     def __iter__(self) -> Self:
         return self

@@ -29,7 +29,10 @@ Value = Text | float | Decimal | list[Any]
 a list of all the values that the name has."""
 
 _NUMBER = re.compile(r"-?[0-9]+(?:\.[0-9]+)?(?:[eE][+-]?[0-9]{1,4})?")
+_PLAIN_INTEGER = re.compile(r"-?(?:0|[1-9][0-9]*)(?:[.eE].*)?")
 _ANYTHING = re.compile("")
+_TOKEN = re.compile(r"[A-Za-z0-9!#$%&'*+.^_`|~-]+")
+_PART_OF_FIELD = re.compile(r'"(?:[^"\\]|\\.)*"|[^",]+|[",]', re.DOTALL)
 
 
 def _is_any(value: Any) -> bool:
@@ -43,6 +46,22 @@ def pattern(value: re.Pattern[Any], where: str) -> re.Pattern[str]:
     if not isinstance(value.pattern, str):
         raise TypeError(f"{where} must be a regular expression of str, not of bytes")
     return value
+
+
+def method_of(method: Any) -> str | None:
+    """A method that is wanted; None: any.
+
+    Raises:
+        TypeError: It is no text.
+        ValueError: It is no method of any request (RFC 9110, 9.1).
+    """
+    if method is None:
+        return None
+    if not isinstance(method, str):
+        raise TypeError(f"`method` must be str, or None for any, not {type(method).__name__}")
+    if not _TOKEN.fullmatch(method):
+        raise ValueError(f"`method` is no method: {method!r}; hint: None is any")
+    return method.upper()
 
 
 def value_of(value: Any, where: str, charset: str = "utf-8") -> Value:
@@ -66,7 +85,9 @@ def _scalar(value: Any, where: str, charset: str) -> Text | float | Decimal:
             return bytes(value).decode(charset)
         case bool():
             return "true" if value else "false"  # as httpx writes them
-        case int() | uuid.UUID() | PurePath():
+        case int():
+            return value
+        case uuid.UUID() | PurePath():
             return str(value)
         case float() | Decimal():
             if not math.isfinite(value):
@@ -107,6 +128,8 @@ def named(given: Any, where: str, charset: str = "utf-8") -> dict[str, Value]:
         raise TypeError(f"`{where}` must be a mapping or pairs of name and value, not {given!r}") from None
     for name, value in listed:
         key = _scalar(name, f"a name in `{where}`", charset)
+        if isinstance(key, int):
+            key = str(key)
         if not isinstance(key, str):
             raise TypeError(f"a name in `{where}` must be text, not {type(name).__name__}")
         found.setdefault(key.lower() if where == "headers" else key, []).append(value)
@@ -134,19 +157,38 @@ def fits(wanted: Value, values: list[str]) -> bool:
     return any(_is(wanted, one) for one in values)
 
 
-def fits_field(wanted: Value, values: list[str]) -> bool:
-    """Likewise, of a field, whose values may stand in one line or in several (RFC 9110, 5.3)."""
+def fits_field(name: str, wanted: Value, values: list[str]) -> bool:
+    """Likewise, of a field, whose values may stand in one line or in several (RFC 9110, 5.3), but for cookies."""
     if fits(wanted, values):
         return True
+    if name == "set-cookie":
+        return False
+    members = [member for value in values for member in _members(value)]
     if isinstance(wanted, list):
-        return fits(wanted, [one.strip(" \t") for value in values for one in value.split(",")])
-    return len(values) > 1 and isinstance(wanted, str) and wanted == ", ".join(values)
+        parts = [_members(one) if isinstance(one, str) else [one] for one in wanted]
+        return fits([one for part in parts for one in part], members)
+    return isinstance(wanted, str) and (len(values) > 1 or "," in wanted) and _members(wanted) == members
+
+
+def _members(line: str) -> list[str]:
+    """Of a list in a field: what stands between commas that are not quoted (RFC 9110, 5.6.1)."""
+    found = [""]
+    for part in _PART_OF_FIELD.findall(line):
+        if part == ",":
+            found.append("")
+        else:
+            found[-1] += part
+    return [member.strip(" \t") for member in found]
 
 
 def _is(wanted: Text | float | Decimal, value: str) -> bool:
     match wanted:
         case re.Pattern():
             return wanted.search(value) is not None
+        case int():
+            # one that begins with zeros is a name
+            is_plain = _NUMBER.fullmatch(value) is not None and _PLAIN_INTEGER.fullmatch(value) is not None
+            return is_plain and Decimal(value) == wanted
         case float() | Decimal():
             return _NUMBER.fullmatch(value) is not None and Decimal(value) == Decimal(str(wanted))
     return wanted == value
@@ -157,6 +199,8 @@ def content_of(content: Any) -> bytes | re.Pattern[Any] | None:
     match content:
         case None | bytes() | re.Pattern():
             return content
+        case _ if _is_any(content):
+            return _ANYTHING
         case str():
             return content.encode()
         case bytearray() | memoryview():
@@ -246,10 +290,28 @@ def has_part(whole: Any, part: Any) -> bool:
         case bool():
             return whole is part
         case int() | float() | Decimal():
-            if isinstance(whole, bool) or not isinstance(whole, int | float):
+            if isinstance(whole, bool) or not isinstance(whole, int | float | Decimal):
                 return False
-            return whole == part or (isinstance(part, Decimal) and Decimal(str(whole)) == part)
+            # as they are written, and as what a float of Python makes of them
+            is_double = isinstance(part, float) and not isinstance(whole, int)
+            return _exact(whole) == _exact(part) or (is_double and float(whole) == part)
     return type(whole) is type(part) and bool(whole == part)
+
+
+def parsed(content: bytes) -> Any:
+    """JSON, its numbers as they are written."""
+    return _json.loads(content, parse_float=_decimal)
+
+
+def _decimal(text: str) -> Decimal | float:
+    try:
+        return Decimal(text)
+    except ArithmeticError:  # of an exponent that no decimal has
+        return float(text)
+
+
+def _exact(number: float | Decimal) -> Decimal | int:
+    return Decimal(str(number)) if isinstance(number, float) else number
 
 
 # as reports show it
@@ -257,6 +319,8 @@ def has_part(whole: Any, part: Any) -> bool:
 
 def shown(value: Any) -> str:
     """A value that is wanted."""
+    if value is _ANYTHING:
+        return "(anything)"
     match value:
         case re.Pattern():
             return f"/{value.pattern}/" if isinstance(value.pattern, str) else repr(value.pattern)

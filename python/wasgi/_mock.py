@@ -17,7 +17,7 @@ from wasgi import _bridge, _wasgi, errors, outgoing
 from wasgi._asked import Asked, Wanted, told
 from wasgi._content import NOTHING, Pairs, chunks_of, encode, no_others, one_body, seconds_of
 from wasgi._failures import described, inject, is_failure
-from wasgi._matchers import Text, content_of, headers_of, json_of, named, pattern
+from wasgi._matchers import Text, content_of, headers_of, json_of, method_of, named, pattern
 from wasgi._wasgi import Request, Response, _normal_url
 from wasgi.headers import Headers
 
@@ -28,12 +28,11 @@ if TYPE_CHECKING:
 __tracebackhide__ = True  # in pytest's reports: a test's own line is what is wanted there
 
 _RESPONSE_HINTS = {
-    "body": "`content`, `text`, `json`, `data` or `stream`",
+    "body": "`content`, `text`, `html`, `json`, `data` or `stream`",
     "chunks": "`stream`",
     "delay": "`.delays(...)`, behind it",
     "exc": "`raises(...)`, in its place",
     "form": "`data`",
-    "html": "`text`, and a `content-type`",
     "status_code": "`status`",
 }
 """What other mocks call it."""
@@ -140,6 +139,7 @@ class Route:
         headers: Mapping[str, str] | Iterable[tuple[str, str]] | None = None,
         content: bytes | str | Iterable[bytes] | None = None,
         text: str | None = None,
+        html: str | None = None,
         json: Any = NOTHING,
         data: Pairs | None = None,
         stream: Iterable[bytes | float] | Callable[[], Iterable[bytes] | AsyncIterable[bytes]] | None = None,
@@ -150,9 +150,11 @@ class Route:
 
         Args:
             status: Its status.
-            headers: Its fields; a content-type is added for ``text``, ``json`` and ``data`` unless it is there.
-            content: Its body, one of these five: bytes, str (as UTF-8) or chunks.
+            headers: Its fields; a content-type is added for ``text``, ``html``, ``json`` and ``data`` unless it is
+                there.
+            content: Its body, one of these six: bytes, str (as UTF-8) or chunks.
             text: As UTF-8.
+            html: Likewise, as ``text/html``.
             json: As JSON; None is ``null``.
             data: As a form: a mapping or pairs.
             stream: Chunks; a number among them is a pause of so many seconds, of the `World`'s time if the app has one.
@@ -162,7 +164,8 @@ class Route:
 
         Raises:
             TypeError: More than one body, one of the wrong type, or another option.
-            ValueError: The status or a field is none, or a number that JSON has not.
+            ValueError: The status is none or that of an interim response (1xx), a field is none, or a number that JSON
+                has not.
         """
         no_others("a response", others, _RESPONSE_HINTS)
         if isinstance(status, bool) or not isinstance(status, int):
@@ -174,20 +177,24 @@ class Route:
             "response",
             content=content is not None,
             text=text is not None,
+            html=html is not None,
             json=json is not NOTHING,
             data=data is not None,
             stream=stream is not None,
         )
+        if isinstance(status, int) and 100 <= status < 200:
+            raise ValueError(f"`status` must be that of a final response, not of an interim one: {status}")
         fields = Headers(headers or [])
         body: Any = None
         chunks: list[bytes | float] | Callable[[], Any] | None = None
         if stream is not None:
             chunks = stream if callable(stream) else chunks_of(stream, "stream")
-        elif text is not None:
-            if not isinstance(text, str):
-                raise TypeError(f"`text` must be str, not {type(text).__name__}; hint: `content` takes bytes")
-            body = text.encode()
-            fields.setdefault("content-type", "text/plain; charset=utf-8")
+        elif text is not None or html is not None:
+            name, kind, said = ("text", "plain", text) if html is None else ("html", "html", html)
+            if not isinstance(said, str):
+                raise TypeError(f"`{name}` must be str, not {type(said).__name__}; hint: `content` takes bytes")
+            body = said.encode()
+            fields.setdefault("content-type", f"text/{kind}; charset=utf-8")
         else:
             body = encode(fields, content, json, data)
             if isinstance(body, str):
@@ -391,8 +398,7 @@ class Upstream:
             ValueError: A URL that no component could ask for.
         """
         no_others("a route", others, _REQUEST_HINTS)
-        if method is not None and not isinstance(method, str):
-            raise TypeError(f"`method` must be str, or None for any, not {type(method).__name__}")
+        method = method_of(method)
         if isinstance(url, re.Pattern):
             pattern(url, "`url`")
         elif url is not None and not isinstance(url, str):
@@ -407,7 +413,7 @@ class Upstream:
         if where is not None and (not callable(where) or inspect.iscoroutinefunction(where)):
             raise TypeError(f"`where` must be a plain function, not {where!r}")
         wanted = Wanted(
-            method.upper() if method is not None else None,
+            method,
             url,
             named(query, "query") if params is None else named(params, "params"),
             headers_of(headers),

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import base64
 import binascii
+import codecs
 import gzip
 import json
 import re
@@ -20,8 +21,17 @@ from typing import Any, Protocol
 from urllib.parse import quote, quote_plus, unquote, unquote_plus
 
 FIELDS = ("authorization", "cookie", "proxy-authorization", "set-cookie", "x-api-key")
-QUERY = ("access_token", "client_secret")
-BODY = ("access_token", "client_secret", "id_token", "password", "refresh_token")
+QUERY = (
+    "access_token",
+    "api_key",
+    "apikey",
+    "client_secret",
+    "password",
+    "sig",
+    "signature",
+    "token",
+)
+BODY = ("access_token", "api_key", "apikey", "client_secret", "id_token", "password", "refresh_token", "token")
 
 # How long a secret must be for its text to be hidden wherever else it stands: what is shorter is found by chance. A
 # cookie may be a word of a language or a colour, so words must be longer there than what has digits in it.
@@ -145,15 +155,66 @@ class Places:
         return message.body if rewritten == plain else pack(rewritten)
 
     def _body(self, content: bytes, kind: str, by: Rewriter) -> bytes:
+        mark, encoding, text = _decoded(content)
+        rewritten = self._text(text, kind, by)
+        return content if rewritten == text else mark + rewritten.encode(encoding, "replace")
+
+    def _text(self, text: str, kind: str, by: Rewriter) -> str:
+        """A body by what it is, for labels are often wrong: `fetch` says text/plain of JSON, curl that it is a form."""
+        if ("json" in kind or not kind or text.lstrip()[:1] in ("{", "[")) and _is_json(text):
+            return "".join(_json(text, self, by))
+        parts = []
+        end = 0
+        for line in _JSON_LINE.finditer(text):
+            if _is_json(line[1]):
+                parts += [by.plain(text[end : line.start(1)]), *_json(line[1], self, by)]
+                end = line.end(1)
+        if parts:
+            return "".join([*parts, by.plain(text[end:])])
+        if "x-www-form-urlencoded" in kind or ("json" not in kind and self._is_form(text)):
+            form = text.rstrip("\r\n")
+            return _pairs(form, self.body, by, quote_plus) + text[len(form) :]
+        return by.plain(text)
+
+    def _is_form(self, text: str) -> bool:
+        """Whether it is a form, going by what it has of secrets, as no label says so."""
+        if _FORM.fullmatch(text) is None:
+            return False
+        return any(unquote_plus(part.partition("=")[0]).lower() in self.body for part in text.split("&"))
+
+
+_MARKS = (
+    (codecs.BOM_UTF8, "utf-8"),
+    (codecs.BOM_UTF32_LE, "utf-32-le"),  # which begins with that of UTF-16
+    (codecs.BOM_UTF32_BE, "utf-32-be"),
+    (codecs.BOM_UTF16_LE, "utf-16-le"),
+    (codecs.BOM_UTF16_BE, "utf-16-be"),
+)
+_FORM = re.compile(r"[^\s=&]+=[^\s&]*(?:&[^\s&]*)*[\r\n]*")
+_JSON_LINE = re.compile(r"^(?:\x1e|data:)?[ \t]*([{\[].*[}\]])[ \t]*\r?$", re.MULTILINE)
+"""Of JSON lines, of a JSON text sequence (RFC 7464) and of server-sent events."""
+
+
+def _decoded(content: bytes) -> tuple[bytes, str, str]:
+    """A byte-order mark, the encoding, and the text; as Latin-1 what is none."""
+    for mark, encoding in _MARKS:
+        if content.startswith(mark):
+            try:
+                return mark, encoding, content[len(mark) :].decode(encoding)
+            except UnicodeDecodeError:
+                break
+    if b"\0" in content[:4]:  # JSON in UTF-16 or UTF-32 begins with ASCII
+        encoding = json.detect_encoding(content)
         try:
-            text = content.decode()
+            text = content.decode(encoding)
         except UnicodeDecodeError:
-            return by.plain(content.decode("latin-1")).encode("latin-1", "replace")
-        if "x-www-form-urlencoded" in kind:
-            return _pairs(text, self.body, by, quote_plus).encode()
-        if ("json" in kind or not kind) and _is_json(text):
-            return "".join(_json(text, self.body, by)).encode()
-        return by.plain(text).encode()
+            text = ""
+        if text.lstrip()[:1] in ("{", "[", '"'):
+            return b"", encoding, text
+    try:
+        return b"", "utf-8", content.decode()
+    except UnicodeDecodeError:
+        return b"", "latin-1", content.decode("latin-1")
 
 
 _SCHEME = re.compile(r"([A-Za-z][\w!#$%&'*+.^`|~-]*)([ \t]+)(\S.*)", re.DOTALL)
@@ -162,6 +223,8 @@ _TOKEN68 = re.compile(r"[A-Za-z0-9\-._~+/]+=*")
 _PARAMETER = r'[\w!#$%&\'*+.^`|~-]+[ \t]*=[ \t]*(?:"(?:[^"\\]|\\.)*"|[^\s",]+)'
 _PARAMETERS = re.compile(rf"{_PARAMETER}(?:[ \t]*,[ \t]*{_PARAMETER})*")
 _ONE_PARAMETER = re.compile(r'([\w!#$%&\'*+.^`|~-]+)([ \t]*=[ \t]*"?)((?<=")(?:[^"\\]|\\.)*|[^\s",]+)')
+_NO_PASSWORDS = ("", "api_token", "x", "x-oauth-basic")
+"""What stands for a password where the user is a key."""
 _PUBLIC = ("algorithm", "charset", "nc", "qop", "realm", "signedheaders", "uri", "userhash")
 """Parameters of credentials that are no secret."""
 
@@ -183,12 +246,15 @@ def _cookie(pair: str, by: Rewriter) -> str:
 def _credentials(scheme: str, given: str, by: Rewriter) -> str:
     if scheme == "basic":
         try:
-            user, colon, password = base64.b64decode(given, validate=True).decode().partition(":")
+            user, _, password = base64.b64decode(given, validate=True).decode().partition(":")
         except (binascii.Error, UnicodeDecodeError):
             return by.secret(given, _KEY)
-        user = by.secret(user, _USER) if user else user
-        password = by.secret(password, _KEY) if password else password
-        return base64.b64encode(f"{user}{colon}{password}".encode()).decode()
+        is_key = password.lower() in _NO_PASSWORDS
+        if user:
+            by.secret(user, _KEY if is_key else _USER)
+        if password:
+            by.secret(password, _USER if is_key else _KEY)
+        return by.secret(given, _KEY)  # whose stand-in is made of theirs
     if _TOKEN68.fullmatch(given) or not _PARAMETERS.fullmatch(given):
         return by.secret(given, _KEY)
 
@@ -244,28 +310,36 @@ def _is_json(text: str) -> bool:
     return True
 
 
-def _json(text: str, names: frozenset[str], by: Rewriter) -> Iterator[str]:
-    within = [(False, False)]  # of each container: whether it is an object, and a secret
+def _json(text: str, places: Places, by: Rewriter) -> Iterator[str]:
+    # of each container: whether it is an object, and a secret, and the name of the field whose values it has
+    within = [(False, False, "")]
     is_name = is_secret = False
+    header = ""
     for match in _JSON_TOKEN.finditer(text):
         token = match[0]
-        is_object, is_secret_around = within[-1]
+        is_object, is_secret_around, header_around = within[-1]
         match token[0]:
             case "{" | "[":
-                within.append((token == "{", is_secret))
+                header = header if token == "[" else ""
+                within.append((token == "{", is_secret, header))
                 is_name = token == "{"
             case "}" | "]":
                 within.pop()
-                is_name, is_secret = False, within[-1][1]
+                is_name, (_, is_secret, header) = False, within[-1]
             case ",":
-                is_name, is_secret = is_object, is_secret_around
+                is_name, is_secret, header = is_object, is_secret_around, header_around
             case '"' if is_name:
                 name = json.loads(token)
-                is_name, is_secret = False, is_secret_around or name.lower() in names
+                is_name, is_secret, header = False, is_secret_around or name.lower() in places.body, name.lower()
                 token = _json_string(token, name, by.plain(name))
             case '"':
                 value = json.loads(token)
-                token = _json_string(token, value, by.secret(value, _KEY) if is_secret and value else by.plain(value))
+                if is_secret and value:
+                    rewritten = by.secret(value, _KEY)
+                else:  # an echo of fields has them by their names
+                    is_echo = header in places.fields and not places.is_whole
+                    rewritten = places._field(header, value, by) if is_echo else by.plain(value)
+                token = _json_string(token, value, rewritten)
             case _ if _NUMBER.fullmatch(token):
                 rewritten = by.secret(token, _KEY) if is_secret else by.plain(token)
                 token = rewritten if is_secret or _NUMBER.fullmatch(rewritten) else token
@@ -331,6 +405,8 @@ class Replaced:
                 in_forms = quote_plus(value, errors="surrogatepass")
                 for spelling in (value, *in_urls, in_forms, escaped):
                     spelled.setdefault(spelling, text)
+                if len(value) >= 8 and value.endswith("="):  # base64, whose padding may be left out
+                    spelled.setdefault(value.rstrip("="), text.rstrip("="))
                 decoded = unquote(value)
                 if len(decoded.strip()) >= _KEY:
                     spelled.setdefault(decoded, text)
@@ -369,6 +445,9 @@ def stand_ins(secrets: Iterable[str]) -> dict[str, str]:
     taken = set(wanted)
     number = 0
     for value in wanted:
+        if (whole := _basic(value, found)) is not None:
+            found[value] = whole
+            continue
         while True:
             number += 1
             text = _stand_in(value, number)
@@ -377,6 +456,18 @@ def stand_ins(secrets: Iterable[str]) -> dict[str, str]:
         taken.add(text)
         found[value] = text
     return found
+
+
+def _basic(value: str, known: Mapping[str, str]) -> str | None:
+    """Credentials of the scheme `Basic` (RFC 7617), of the stand-ins for a user and a password."""
+    try:
+        user, colon, password = base64.b64decode(value, validate=True).decode().partition(":")
+    except ValueError:
+        return None
+    if not colon or any(part and part not in known for part in (user, password)):
+        return None
+    whole = known.get(user, "") + colon + known.get(password, "")
+    return base64.b64encode(whole.encode()).decode()
 
 
 def _stand_in(value: str, number: int) -> str:

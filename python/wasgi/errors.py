@@ -35,7 +35,11 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Callable, Sequence
-from typing import ClassVar
+from typing import TYPE_CHECKING, ClassVar
+
+if TYPE_CHECKING:
+    import asyncio
+    import weakref
 
 
 class WasgiError(Exception):
@@ -627,12 +631,21 @@ _observers: list[Callable[[BaseException], None]] = []
 """Who else is told of an upstream's exceptions: tests are, whose own functions have raised them."""
 
 
+_finishing: dict[int, weakref.ref[asyncio.Task[None]]] = {}
+"""Weak references to the tasks of upstreams that have answered and not ended: they may fail yet."""
+
+
+def _observe(exc: BaseException) -> None:
+    """Tells them of an upstream's exception."""
+    for observe in tuple(_observers):
+        observe(exc)
+
+
 def _code_for_guest(exc: BaseException) -> ErrorCode:
     """What an upstream's exception is to the guest. Logs those that are no error-code."""
     if isinstance(exc, ErrorCode):
         return exc
-    for observe in tuple(_observers):
-        observe(exc)
+    _observe(exc)
     import logging  # here, because it takes a third of our import's time
 
     code = _counterpart(exc)

@@ -44,6 +44,8 @@ _PROTOCOL = {
 def exception_name(error: BaseException) -> str:
     """The client library's exception that says the same."""
     match error:
+        case _InvalidRequest():
+            return "LocalProtocolError"
         case errors.BodyError():
             return "ReadTimeout" if isinstance(error.__cause__, errors.GuestTimeoutError) else "ReadError"
         case errors.ErrorCode(code="connection-write-timeout"):
@@ -64,6 +66,10 @@ def exception_name(error: BaseException) -> str:
         case TimeoutError():  # the guest's time limit, or the client's own
             return "ReadTimeout"
     return "RemoteProtocolError"
+
+
+class _InvalidRequest(ValueError):
+    """A client's request that no guest could be given."""
 
 
 def _library(request: Any) -> ModuleType:
@@ -101,7 +107,7 @@ def _raise(request: Any, error: BaseException) -> None:
 
 
 # What is ours or the client's own limit; what a body of the caller's raises comes back as it is.
-_OURS = (errors.WasgiError, TimeoutError)
+_OURS = (errors.WasgiError, TimeoutError, _InvalidRequest)
 
 
 def _request(request: Any, stream: Any) -> Request:
@@ -109,14 +115,18 @@ def _request(request: Any, stream: Any) -> Request:
     url = request.url
     # its fields do not say whether there is a body: whoever makes a request of a stream need not give any
     whole = isinstance(request.stream, _library(request).ByteStream)
-    return _request_of_server(
-        request.method,
-        url.scheme,
-        (url.raw_host.decode("ascii"), url.port or 0),  # `host` has international names decoded
-        request.extensions.get("target", url.raw_path),
-        raw,
-        b"".join(request.stream) if whole else stream,
-    )
+    body = b"".join(request.stream) if whole else stream
+    try:
+        return _request_of_server(
+            request.method,
+            url.scheme,
+            (url.raw_host.decode("ascii"), url.port or 0),  # `host` has international names decoded
+            request.extensions.get("target", url.raw_path),
+            raw,
+            body,
+        )
+    except ValueError as error:
+        raise _InvalidRequest(str(error)) from error
 
 
 def _timeout(request: Any, name: str) -> float | None:

@@ -116,6 +116,10 @@ class _Test:
     def check(self) -> None:
         """Fails the test for what its own assertions have not seen."""
         __tracebackhide__ = True
+        if wasgi.errors._finishing:
+            from wasgi._asgi_upstream import settle
+
+            settle(1.0)
         failures = self.failures()
         for error in [*failures, *(self.upstream._failures if self.upstream is not None else [])]:
             if isinstance(error, pytest.skip.Exception | pytest.xfail.Exception):
