@@ -16,7 +16,7 @@ use tokio::task::JoinSet;
 use tokio::time::Sleep;
 use url::Host;
 
-use crate::failure::{Undialled, Unread};
+use crate::failure::{Prohibited, Undialled, Unread};
 use crate::pattern::Target;
 use crate::policy::Policy;
 use crate::proxy::{Goal, Kind, NoTunnel, Proxies, Proxy};
@@ -128,7 +128,10 @@ impl Dialer {
         for address in self.resolved(&origin.host, stage).await? {
             match self.policy.check_address(target, address) {
                 Ok(()) => allowed.push((address, origin.port).into()),
-                Err(class) => refused = Some(Undialled::Prohibited((address, origin.port).into(), class)),
+                Err(class) => {
+                    let address = (address, origin.port).into();
+                    refused = Some(Undialled::Prohibited(Prohibited { address, class }));
+                }
             }
         }
         match refused {
@@ -482,7 +485,7 @@ mod tests {
         let first = checkout(&pool, port, Duration::from_secs(9));
         assert!(matches!(&first, Err(Undialled::Tcp(_))), "it was to 127.0.0.2, where nobody listens: {first:?}");
         let second = checkout(&pool, port, Duration::from_secs(9));
-        assert!(matches!(&second, Err(Undialled::Prohibited(address, _)) if address.port() == port), "{second:?}");
+        assert!(matches!(&second, Err(Undialled::Prohibited(found)) if found.address.port() == port), "{second:?}");
         assert!(!was_reached(&inside));
     }
 

@@ -57,7 +57,7 @@ pub enum Error {
     Caller(Arc<dyn std::error::Error + Send + Sync>),
 
     /// The exchange was cancelled or its response was closed.
-    #[error("the exchange was stopped by its caller")]
+    #[error("the exchange was stopped: its caller or client has left")]
     Cancelled,
 
     #[error("the app is closed")]
@@ -66,6 +66,19 @@ pub enum Error {
     /// A fault of the host's own.
     #[error("{0}")]
     Host(String),
+}
+
+impl Error {
+    /// A component's fault with the file that it is in.
+    pub fn of_file(self, file: &str) -> Self {
+        let named = |message| format!("`{file}`: {message}");
+        match self {
+            Self::InvalidComponent(message) => Self::InvalidComponent(named(message)),
+            Self::UnsupportedComponent(message) => Self::UnsupportedComponent(named(message)),
+            Self::MissingImports { message, missing } => Self::MissingImports { message: named(message), missing },
+            other => other,
+        }
+    }
 }
 
 /// What is known of a trap.

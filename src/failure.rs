@@ -8,6 +8,7 @@ use std::time::Duration;
 use h2::Reason;
 use http::StatusCode;
 
+use crate::address::{canonical, special};
 use crate::code::{ErrorCode, Payload};
 use crate::proxy::NoTunnel;
 use crate::resolve::Unresolved;
@@ -22,8 +23,8 @@ pub enum Undialled {
     Name(#[from] Unresolved),
     #[error("its name took longer than {0:?}")]
     NameLate(Duration),
-    #[error("its address is prohibited: {0} is {1}")]
-    Prohibited(SocketAddr, &'static str),
+    #[error("{0}")]
+    Prohibited(Prohibited),
     #[error("connecting took longer than {0:?}")]
     Late(Duration),
     #[error("{0}")]
@@ -40,7 +41,35 @@ pub enum Undialled {
     NoHost,
 }
 
+/// An address that is not to be connected to.
+#[derive(Clone, Copy, Debug, thiserror::Error)]
+#[error("its address is prohibited: {address} is {class}")]
+pub struct Prohibited {
+    pub address: SocketAddr,
+    /// What it is.
+    pub class: &'static str,
+}
+
+impl Prohibited {
+    /// What would allow it; None if it is denied by a rule, or is one that nobody connects to.
+    pub fn hint(&self) -> Option<String> {
+        let address = canonical(self.address.ip());
+        let is_special = special(address) == Some(self.class) && !address.is_unspecified();
+        is_special.then(|| {
+            format!("`wasgi.Network(..., addresses=[\"{address}\"])`, or `allow_private=True` for all of them")
+        })
+    }
+}
+
 impl Undialled {
+    /// Whether it is the policy on addresses that has spoken.
+    pub fn prohibited(&self) -> Option<Prohibited> {
+        match self {
+            Self::Prohibited(prohibited) => Some(*prohibited),
+            _ => None,
+        }
+    }
+
     /// Whether another attempt may do better: no policy has spoken, and no certificate.
     pub fn may_pass(&self) -> bool {
         match self {

@@ -20,7 +20,7 @@ use crate::body::GuestBody;
 use crate::code::{ErrorCode, Payload};
 use crate::dial::{Dialer, Origin, Stage};
 use crate::engine::generation;
-use crate::failure::{code_of, code_of_flood, is_malformed, is_unprocessed};
+use crate::failure::{Prohibited, code_of, code_of_flood, is_malformed, is_unprocessed};
 use crate::fields::announced_length;
 use crate::flow::Side;
 use crate::outgoing::{Answer, Paced, Pause, Timeouts, Upstream};
@@ -130,7 +130,6 @@ impl Upstream for Network {
                 notes.refused(&Refused {
                     uri: &parts.uri,
                     what: &format!("was denied: {rule}"),
-                    by_path: true,
                     hint: &|origin| {
                         rule.contains("`allow`").then(|| format!("`wasgi.Network(allow=[..., \"{origin}\"])`"))
                     },
@@ -209,6 +208,14 @@ struct Failed {
     code: ErrorCode,
     why: String,
     again: Again,
+    /// The address that is not to be reached.
+    prohibited: Option<Prohibited>,
+}
+
+impl Failed {
+    fn of(code: ErrorCode, why: String, again: Again) -> Self {
+        Self { code, why, again, prohibited: None }
+    }
 }
 
 /// Whether a request may be sent again.
@@ -259,6 +266,14 @@ impl Ask {
                 }
                 Err(failed) => failed,
             };
+            if let Some(prohibited) = &failed.prohibited {
+                self.notes.refused(&Refused {
+                    uri: &parts.uri,
+                    what: &format!("was blocked: {prohibited}"),
+                    hint: &|_| prohibited.hint(),
+                });
+                return Err(failed.code);
+            }
             let (url, code, why) = (shown(&parts.uri), failed.code, failed.why);
             match failed.again {
                 Again::Now if free > 0 => free -= 1,
@@ -284,7 +299,7 @@ impl Ask {
             Err(error) => {
                 let (code, why) = code_of(&error);
                 let again = if error.may_pass() { Again::IfWanted } else { Again::Never };
-                return Err(Failed { code, why, again });
+                return Err(Failed { prohibited: error.prohibited(), ..Failed::of(code, why, again) });
             }
         };
         let request = self.written(parts, content.sent(), &lease);
@@ -293,7 +308,7 @@ impl Ask {
                 Ok(answered) => answered,
                 Err(_) => {
                     let (code, why) = (ErrorCode::plain(code), format!("no answer came for {limit:?}"));
-                    return Err(Failed { code, why, again: Again::Never });
+                    return Err(Failed::of(code, why, Again::Never));
                 }
             },
             None => lease.send(request).await,
@@ -304,7 +319,7 @@ impl Ask {
                 match self.refused(&response, &lease) {
                     Some(code) => {
                         let why = "its response cannot be passed on".into();
-                        Err(Failed { code, why, again: Again::Never })
+                        Err(Failed::of(code, why, Again::Never))
                     }
                     None => Ok((response, lease)),
                 }
@@ -323,7 +338,7 @@ impl Ask {
                     () if repeats && was_cut => Again::IfWanted,
                     () => Again::Never,
                 };
-                Err(Failed { code, why, again })
+                Err(Failed::of(code, why, again))
             }
         }
     }

@@ -185,7 +185,6 @@ impl Hooks {
             self.exchange.stdio().refused(&Refused {
                 uri: request.uri(),
                 what: "was denied: its app has no upstream",
-                by_path: false,
                 hint: &|origin| {
                     let network = format!("wasgi.Network(allow=[\"{origin}\"])");
                     Some(format!("`App(..., outgoing={network})`, or a function that answers it"))

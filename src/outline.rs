@@ -2,7 +2,7 @@
 
 use std::borrow::Cow;
 
-use wasmparser::{Encoding, Parser, Payload};
+use wasmparser::{BinaryReader, Encoding, Parser, Payload};
 
 use crate::error::Error;
 
@@ -230,12 +230,45 @@ fn other_kind(source: &[u8]) -> Option<&'static str> {
 }
 
 fn broken(binary: &[u8], error: &wasmparser::BinaryReaderError) -> Error {
-    let message = error.message();
-    if !message.contains("unexpected end") && !message.contains("unexpected-eof") {
-        return malformed(error);
-    }
     let length = binary.len();
-    Error::InvalidComponent(format!("a truncated component: it ends after {length} bytes, in the middle of a section"))
+    match sections(binary) {
+        Sections::Whole => malformed(error),
+        Sections::Cut => Error::InvalidComponent(format!(
+            "a truncated component: it ends after {length} bytes, in the middle of a section"
+        )),
+        Sections::Followed(end) => Error::InvalidComponent(format!(
+            "not a valid component: {} bytes that are no section follow its last section, which ends after {end} bytes; \
+             hint: something was appended to the file, or it is damaged there",
+            length - end
+        )),
+    }
+}
+
+/// How far the outermost sections of a file go.
+enum Sections {
+    Whole,
+    /// The last one is longer than the file.
+    Cut,
+    /// From there on, it is none.
+    Followed(usize),
+}
+
+/// The highest number of a component's sections: values.
+const LAST_SECTION: u8 = 12;
+
+fn sections(binary: &[u8]) -> Sections {
+    let mut at = 8; // magic and version
+    loop {
+        let Some(rest) = binary.get(at..) else { return Sections::Cut };
+        let Some((kind, sized)) = rest.split_first() else { return Sections::Whole };
+        // nor is padding one (number 0 with length 0 has no room for its name), nor another component
+        if *kind > LAST_SECTION || rest.starts_with(b"\0asm") || rest.iter().all(|byte| *byte == 0) {
+            return if at > 8 { Sections::Followed(at) } else { Sections::Whole };
+        }
+        let mut reader = BinaryReader::new(sized, 0);
+        let Ok(size) = reader.read_var_u32() else { return Sections::Cut };
+        at = at.saturating_add(1 + reader.current_position()).saturating_add(size as usize);
+    }
 }
 
 /// The section that it is in is there as a whole.

@@ -12,7 +12,7 @@ use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use tokio::task::AbortHandle;
 
 use crate::dial::{Dialer, Origin, Relay, Stage};
-use crate::failure::Undialled;
+use crate::failure::{Prohibited, Undialled};
 use crate::pattern::Target;
 use crate::sent::Sent;
 use crate::stock::{Asked, Caps, Grant, Keep, Permit, Stock};
@@ -205,7 +205,7 @@ impl Pool {
             && let Err(class) = self.dialer.policy.check_address(target, address)
         {
             lease.finish();
-            return Err(Undialled::Prohibited((address, origin.port).into(), class));
+            return Err(Undialled::Prohibited(Prohibited { address: (address, origin.port).into(), class }));
         }
         Ok(lease)
     }

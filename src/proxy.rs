@@ -76,8 +76,11 @@ pub struct Proxy {
 impl Proxy {
     /// Reads its URL. The error says what is wrong with it, and has nothing of it: there may be a password.
     fn parse(url: &str, resolves: bool) -> Result<Self, String> {
+        if !url.contains("://") {
+            return Err("it is no URL, for it has no scheme; hint: `http://` before it".into());
+        }
         let uri: Uri = url.parse().map_err(|_| "it is no URL")?;
-        let (Some(authority), true) = (uri.authority(), url.contains("://")) else { return Err("it is no URL".into()) };
+        let Some(authority) = uri.authority() else { return Err("it is no URL".into()) };
         // who it is asked as is in the intercept
         let (host, given) = split(authority.as_str().rsplit_once('@').map_or(authority.as_str(), |(_, host)| host))?;
         if given == Some(0) {

@@ -11,22 +11,28 @@ use crate::sync::lock;
 
 /// How long nothing is said of what was said.
 const QUIET: Duration = Duration::from_secs(60);
-/// How many different ones an app remembers. A guest that asks for ever new names is told on so often a minute.
+/// How many different ones an app remembers. Of a guest that asks for ever new names so many are shown a minute, and that
+/// there are more.
 const MOST: usize = 32;
 /// Of an origin in a log line.
 const LONGEST: usize = 300;
 
 /// Of one app.
 #[derive(Default)]
-pub(crate) struct Refusals(Mutex<HashMap<u64, Told>>);
+pub(crate) struct Refusals(Mutex<Known>);
+
+#[derive(Default)]
+struct Known {
+    told: HashMap<u64, Told>,
+    /// When it was last said that more are not shown.
+    full: Option<Instant>,
+}
 
 /// A request that was refused.
 pub(crate) struct Refused<'a> {
     pub uri: &'a Uri,
     /// Why.
     pub what: &'a str,
-    /// Whether another path might not have been: then it is told for each, though the path is not.
-    pub by_path: bool,
     /// What would allow it, for an origin.
     pub hint: &'a dyn Fn(&str) -> Option<String>,
 }
@@ -43,7 +49,7 @@ impl Refusals {
         let key = refused.key();
         let mut known = lock(&self.0);
         let now = Instant::now();
-        let again = match known.get_mut(&key) {
+        let again = match known.told.get_mut(&key) {
             Some(told) if now.duration_since(told.at) < QUIET => {
                 told.again += 1;
                 return None;
@@ -51,22 +57,29 @@ impl Refusals {
             Some(told) => told.again,
             None => 0,
         };
-        if known.len() >= MOST {
-            known.retain(|_, told| now.duration_since(told.at) < QUIET);
-            if known.len() >= MOST {
-                return None;
+        if known.told.len() >= MOST {
+            known.told.retain(|_, told| now.duration_since(told.at) < QUIET);
+            if known.told.len() >= MOST {
+                if known.full.is_some_and(|at| now.duration_since(at) < QUIET) {
+                    return None;
+                }
+                known.full = Some(now);
+                return Some(format!(
+                    "more outgoing requests are refused than are shown: {MOST} different ones a minute, at the most"
+                ));
             }
         }
-        known.insert(key, Told { at: now, again: 0 });
+        known.told.insert(key, Told { at: now, again: 0 });
         let more = if again > 0 { format!("; {again} more of them since this was last said") } else { String::new() };
         Some(refused.sentence(&more))
     }
 }
 
 impl Refused<'_> {
+    /// Of what is said of it: what would allow it follows from that.
     fn key(&self) -> u64 {
         let mut hasher = DefaultHasher::new();
-        (origin(self.uri), self.what, self.by_path.then(|| self.uri.path())).hash(&mut hasher);
+        (origin(self.uri), self.what).hash(&mut hasher);
         hasher.finish()
     }
 
@@ -95,12 +108,12 @@ mod tests {
     use super::*;
 
     fn told(refusals: &Refusals, url: &str) -> Option<String> {
-        told_of(refusals, url, false)
+        told_of(refusals, url, "was denied")
     }
 
-    fn told_of(refusals: &Refusals, url: &str, by_path: bool) -> Option<String> {
+    fn told_of(refusals: &Refusals, url: &str, what: &str) -> Option<String> {
         let hint = |origin: &str| Some(format!("allow `{origin}`"));
-        refusals.told(&Refused { uri: &url.parse().unwrap(), what: "was denied", by_path, hint: &hint })
+        refusals.told(&Refused { uri: &url.parse().unwrap(), what, hint: &hint })
     }
 
     #[test]
@@ -110,9 +123,7 @@ mod tests {
         assert_eq!(line, "an outgoing request to `https://a.b:81` was denied; hint: allow `https://a.b:81`");
         assert_eq!(told(&refusals, "https://a.b:81/other"), None);
         assert!(told(&refusals, "https://a.b/").is_some(), "another one");
-        for told in [true, false] {
-            assert_eq!(told_of(&refusals, "https://a.b:81/path", true).is_some(), told, "a rule that looks at paths");
-        }
+        assert!(told_of(&refusals, "https://a.b:81/x", "is too late").is_some(), "for another reason");
     }
 
     #[test]
@@ -121,7 +132,7 @@ mod tests {
         for _ in 0..3 {
             told(&refusals, "https://a/");
         }
-        for told in lock(&refusals.0).values_mut() {
+        for told in lock(&refusals.0).told.values_mut() {
             told.at -= QUIET;
         }
         assert!(told(&refusals, "https://a/").unwrap().contains("; 2 more of them since"));
@@ -130,8 +141,11 @@ mod tests {
     #[test]
     fn a_guest_that_asks_for_ever_new_names_is_told_on_so_often() {
         let refusals = Refusals::default();
-        let lines = (0..1000).filter_map(|number| told(&refusals, &format!("https://a{number}/"))).count();
-        assert_eq!((lines, lock(&refusals.0).len()), (MOST, MOST));
+        let lines: Vec<_> = (0..1000).filter_map(|number| told(&refusals, &format!("https://a{number}/"))).collect();
+        assert_eq!((lines.len(), lock(&refusals.0).told.len()), (MOST + 1, MOST));
+        assert!(lines.last().unwrap().starts_with("more outgoing requests are refused than are shown"));
+        lock(&refusals.0).full = Some(Instant::now() - QUIET);
+        assert!(told(&refusals, "https://b/").unwrap().starts_with("more outgoing"), "a minute later");
         let long = told(&Refusals::default(), &format!("https://{}/", "a".repeat(2000))).unwrap();
         assert!(long.len() < 3 * LONGEST);
     }

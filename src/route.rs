@@ -24,7 +24,6 @@ impl Upstream for Route {
                 notes.refused(&Refused {
                     uri: request.uri(),
                     what: "has no route",
-                    by_path: false,
                     hint: &|origin| {
                         Some(format!("`route({{..., \"{origin}\": upstream}})`, or `\"*\"` for all others"))
                     },

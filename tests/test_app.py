@@ -206,7 +206,7 @@ def test_a_reader_that_waits_holds_the_guest_up(app: AppMaker) -> None:
         assert response.report is not None
         assert response.report.running
         assert response.report.memory < 4 << 20
-    with pytest.raises(wasgi.BodyError, match="stopped by its caller"):
+    with pytest.raises(wasgi.BodyError, match="stopped: its caller or client has left"):
         for _ in chunks:
             pass
 
@@ -276,6 +276,7 @@ def test_a_directory_that_goes_away(app: AppMaker, tmp_path: Path) -> None:
         ({"args": "one"}, TypeError, "`args` must be a sequence of str"),
         ({"args": [1]}, TypeError, "`args` must be a sequence of str"),
         ({"dirs": {"/x": "/no/such/place"}}, ValueError, "no such directory"),
+        ({"dirs": {"/x": __file__}}, ValueError, "not a directory"),
         ({"dirs": {"/x": 1}}, TypeError, "`dirs` must map"),
         ({"outgoing": "http://x"}, TypeError, "`outgoing` must be callable"),
         ({"reuse": 1}, TypeError, "not an instance of 'Reuse'"),
@@ -292,8 +293,8 @@ def test_refuses_a_request_of_another_type(app: AppMaker) -> None:
         app().handle("http://example.com/")  # type: ignore[arg-type]
 
 
-def test_a_request_is_used_once(app: AppMaker) -> None:
-    request = post("/echo", b"x")
+def test_a_request_that_streams_is_used_once(app: AppMaker) -> None:
+    request = post("/echo", iter([b"x"]))
     assert app().handle(request).read() == b"x"
     with pytest.raises(wasgi.BodyError, match="consumed already"):
         app().handle(request)

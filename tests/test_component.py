@@ -110,6 +110,10 @@ def test_loads_in_many_threads_at_once() -> None:
         (HELLO.read_bytes()[:5], "a truncated component: it ends after 5 bytes"),
         (HELLO.read_bytes()[:-10], "a truncated component"),
         (HELLO.read_bytes()[:1000], "a truncated component: it ends after 1000 bytes"),
+        (HELLO.read_bytes() + b"junk", "4 bytes that are no section follow its last section, which ends after "),
+        (HELLO.read_bytes() + b"\0" * 512, "512 bytes that are no section follow its last section"),
+        (HELLO.read_bytes() + b"\xff" * 100, "100 bytes that are no section"),
+        (HELLO.read_bytes() + HELLO.read_bytes(), "no section follow its last section"),
         (CORE_MODULE[:4] + b"\xff\xff\xff\xff", "not a valid component"),
     ],
 )
@@ -125,7 +129,11 @@ def test_names_the_file(tmp_path: Path) -> None:
     path.write_bytes(b"nonsense")
     with pytest.raises(wasgi.InvalidComponentError) as raised:
         wasgi.Component(path)
-    assert f"in `{path}`" in raised.value.__notes__
+    assert str(raised.value).startswith(f"`{path}`: not a component: it starts neither")
+    path.write_bytes(b"(component)")
+    with pytest.raises(wasgi.UnsupportedComponentError) as unsupported:
+        wasgi.Component(path)
+    assert str(unsupported.value).startswith(f"`{path}`: the component exports no HTTP handler")
 
 
 def test_survives_damage_anywhere() -> None:

@@ -232,3 +232,49 @@ def test_a_trap_of_a_component_without_debug_information_has_its_names_and_place
     with pytest.raises(wasgi.TrapError) as raised:
         wasgi.App(probe).handle(get("/trap"))
     assert any(re.fullmatch(r".+ \(at 0x[0-9a-f]+\)", frame) for frame in raised.value.backtrace)
+
+
+class TestACodeIsRaisedByItsClass:
+    """Any other way says so, rather than give the guest an `internal-error`."""
+
+    @pytest.mark.parametrize(
+        ("given", "hint"),
+        [
+            (("connection-refused",), "raise wasgi.errors.ConnectionRefused`"),
+            (("DNS-timeout",), "raise wasgi.errors.DnsTimeout`"),
+            (("dns_timeout",), "raise wasgi.errors.DnsTimeout`"),
+            (("no such code",), "`wasgi.errors.ERROR_CODES` has each"),
+            ((), "`wasgi.errors.ERROR_CODES` has each"),
+        ],
+    )
+    def test_the_root_is_none(self, given: tuple[str, ...], hint: str) -> None:
+        with pytest.raises(TypeError, match=f"`ErrorCode` is the class of all codes; hint: .*{hint}"):
+            raise wasgi.ErrorCode(*given)
+
+    def test_one_without_a_payload_takes_nothing(self) -> None:
+        with pytest.raises(TypeError, match="`ConnectionRefused` takes no arguments: a guest is told its code"):
+            errors.ConnectionRefused("by whom")
+
+    def test_a_class_of_no_code(self) -> None:
+        class Own(wasgi.ErrorCode):
+            code = "own-code"
+
+        with pytest.raises(TypeError, match="`Own` has no `code` of wasi:http: 'own-code'"):
+            Own()
+
+    def test_a_class_of_ones_own_below_one(self, app: AppMaker) -> None:
+        class Own(errors.ConnectionRefused):
+            pass
+
+        def upstream(request: wasgi.Request) -> wasgi.Response:
+            raise Own
+
+        with pytest.raises(errors.ConnectionRefused):
+            app(outgoing=upstream).handle(get("/fetch-or-code?url=http://up/"))
+
+    def test_an_upstream_that_does_it_is_told(self, app: AppMaker, caplog: pytest.LogCaptureFixture) -> None:
+        def upstream(request: wasgi.Request) -> wasgi.Response:
+            raise wasgi.ErrorCode("connection-refused")
+
+        app(outgoing=upstream).handle(get("/fetch?url=http://up/"))
+        assert "hint: `raise wasgi.errors.ConnectionRefused`" in caplog.text

@@ -58,6 +58,8 @@ def test_what_an_exchange_is(app: AppMaker, told: Told) -> None:
     exchange = told.one()
     assert (exchange.method, exchange.url) == ("GET", "http://guest.local/status?code=201")
     assert (exchange.status, exchange.error) == (201, None)
+    assert exchange.component == "probe.wasm"
+    assert exchange.app.startswith("probe.wasm#")
     assert exchange.id == exchange.report.exchange == response.report.exchange
     assert exchange.report.memory > 0
     assert not exchange.report.running
@@ -137,7 +139,7 @@ class TestOnceHoweverItEnds:
         assert told.outcome() == (None, wasgi.errors.HttpRequestBodySize)
 
     def test_its_request_was_consumed_before(self, app: AppMaker, told: Told) -> None:
-        request = post("/echo", b"four")
+        request = post("/echo", iter([b"four"]))
         request.read()
         with pytest.raises(wasgi.BodyError):
             app(on_finish=told).handle(request)
@@ -197,6 +199,18 @@ class TestEveryDoor:
         server.hang_up()
         await serving
         assert await asyncio.to_thread(told.outcome) == (200, wasgi.WasgiError)
+        assert str(told.one().error) == "the exchange was stopped: its caller or client has left"
+
+    async def test_asgi_below_a_mount(self, app: AppMaker, told: Told) -> None:
+        for root_path in ("strip", "keep"):
+            made = app(on_finish=told, root_path=root_path)
+            server = Server(http_scope("/plugins/hello", root_path="/plugins"))
+            await made(server.scope, server.receive, server.send)
+            await made.aclose()
+        assert [exchange.url for exchange in told.exchanges] == [
+            "http://guest.local/hello",
+            "http://guest.local/plugins/hello",
+        ]
 
     def test_wsgi(self, app: AppMaker, told: Told) -> None:
         from wsgiref.util import setup_testing_defaults
@@ -218,6 +232,16 @@ class TestEveryDoor:
         inner = app(on_finish=told)
         assert app(outgoing=inner).handle(get("/fetch?url=http://inner/hello")).text == "Hello, World!"
         assert told.one().url == "http://inner/hello"
+
+
+def test_one_for_several_components_tells_them_apart(app: AppMaker, hello: wasgi.Component, told: Told) -> None:
+    apps = [app(on_finish=told), app(on_finish=told), wasgi.App(hello, on_finish=told)]
+    for made in apps:
+        made.handle(get("/hello")).close()
+        made.close()
+    assert [exchange.component for exchange in told.exchanges] == ["probe.wasm", "probe.wasm", "hello.wasm"]
+    assert [exchange.app for exchange in told.exchanges] == [made._label for made in apps]
+    assert len({exchange.app for exchange in told.exchanges}) == 3
 
 
 class TestItsThread:

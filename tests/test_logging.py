@@ -237,7 +237,70 @@ class TestRefusedRequests:
         made = app()
         for number in range(200):
             self.ask(made, f"https://a{number}.example/")
-        assert len(caplog.records) == 32
+        assert len(caplog.records) == 33
+        assert self.said(caplog)[-1] == (
+            "more outgoing requests are refused than are shown: 32 different ones a minute, at the most"
+        )
+
+    def test_paths_are_not_told_apart(self, app: AppMaker, caplog: pytest.LogCaptureFixture) -> None:
+        made = app(outgoing=wasgi.Network(["https://a.example/v1/"]))
+        for number in range(100):
+            self.ask(made, f"https://a.example/{number}")
+        self.ask(made, "https://b.example/")
+        assert [line.split("`")[1] for line in self.said(caplog)] == ["https://a.example", "https://b.example"]
+
+    @pytest.mark.parametrize("host", ["127.0.0.1", "localhost"])
+    def test_by_its_address(self, app: AppMaker, caplog: pytest.LogCaptureFixture, host: str) -> None:
+        made = app(outgoing=wasgi.Network(["*"]))
+        for path in ("x?key=secret", "y"):
+            assert self.ask(made, f"http://{host}:9/{path}") == "destination-IP-prohibited"
+        (line,) = self.said(caplog)
+        assert line.startswith(f"an outgoing request to `http://{host}:9` was blocked: its address is prohibited: ")
+        assert " is loopback; hint: `wasgi.Network(..., addresses=[" in line
+        assert line.endswith("`, or `allow_private=True` for all of them")
+        (address,) = re.findall(r'addresses=\["(.*?)"\]', line)
+        for allowed in (wasgi.Network(["*"], addresses=[address]), wasgi.Network(["*"], allow_private=True)):
+            assert self.ask(app(outgoing=allowed), f"http://{host}:9/") == "connection-refused"
+
+    @pytest.mark.parametrize("host", ["127.0.0.1", "0.0.0.0"])
+    def test_an_address_that_nothing_would_allow_has_no_hint(
+        self, app: AppMaker, caplog: pytest.LogCaptureFixture, host: str
+    ) -> None:
+        made = app(outgoing=wasgi.Network(["*"], allow_private=True, deny=["[::ffff:127.0.0.1]:9"]))
+        self.ask(made, f"http://{host}:9/")
+        (line,) = self.said(caplog)
+        assert "hint" not in line
+
+
+class TestWhatFailsWhileNobodyHasConfiguredLogging:
+    """What fails beside a guest is told with its component, as its lines are."""
+
+    SCRIPT = """
+import sys, wasgi
+def fails(*_):
+    raise LookupError("first\\nsecond\\x1b[2J")
+def get(target):
+    return wasgi.Request("GET", f"http://guest.local{target}")
+"""
+
+    def test_an_upstream(self) -> None:
+        done = run(
+            self.SCRIPT + "wasgi.App(sys.argv[1], outgoing=fails).handle(get('/fetch?url=http://up/')).read()",
+            str(PROBE),
+        )
+        lines = done.stderr.splitlines()
+        assert lines[:2] == [
+            "probe.wasm: an upstream failed; its guest is told `internal-error`",
+            "Traceback (most recent call last):",
+        ]
+        assert lines[-2:] == ["LookupError: first", "second\\x1b[2J"]
+
+    def test_on_finish(self) -> None:
+        done = run(
+            self.SCRIPT + "with wasgi.App(sys.argv[1], on_finish=fails) as app: app.handle(get('/hello')).read()",
+            str(PROBE),
+        )
+        assert done.stderr.startswith("probe.wasm: `on_finish` failed\nTraceback")
 
 
 @pytest.mark.parametrize("bad", ["\udc80", "a\ud800"])

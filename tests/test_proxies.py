@@ -382,7 +382,9 @@ def test_the_environment(app: AppMaker, monkeypatch: pytest.MonkeyPatch) -> None
 @pytest.mark.parametrize(
     ("options", "why"),
     [
-        ({"proxy": "127.0.0.1:3128"}, "it is no URL"),
+        ({"proxy": "127.0.0.1:3128"}, "it is no URL, for it has no scheme; hint: `http://` before it"),
+        ({"proxy": "proxy.internal:3128"}, "hint: `http://` before it"),
+        ({"proxy": "user:secret@proxy.internal:3128"}, "^(?!.*secret).*hint: `http://` before it"),
         ({"proxy": "ftp://127.0.0.1"}, "it is no URL"),
         ({"proxy": "socks4://127.0.0.1"}, "no proxies of the kind `socks4`"),
         ({"proxy": "http://"}, "it is no URL"),

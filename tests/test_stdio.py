@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 import asyncio
+import codecs
 import concurrent.futures
 import contextvars
 import gc
+import gzip
 import io
 import logging
 import subprocess
 import sys
+import tempfile
 import threading
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -81,6 +85,67 @@ def test_a_sink_is_no_coroutine_function(app: AppMaker) -> None:
     for given in (File(), sink):
         with pytest.raises(TypeError, match="`stderr` must not be a coroutine function"):
             app(stderr=given)
+
+
+class TestFilesThatTakeNoText:
+    """Refused when the app is made: later, each line would be lost."""
+
+    @pytest.mark.parametrize("name", ["stdout", "stderr"])
+    def test_binary_ones(self, app: AppMaker, tmp_path: Path, name: str) -> None:
+        path = tmp_path / "lines"
+        with (
+            path.open("wb") as buffered,
+            path.open("wb", buffering=0) as raw,
+            tempfile.TemporaryFile() as temporary,
+            tempfile.NamedTemporaryFile() as named,
+            tempfile.SpooledTemporaryFile() as spooled,
+            gzip.open(path, "wb") as packed,
+        ):
+            for file in (buffered, raw, temporary, named, spooled, packed, io.BytesIO()):
+                with pytest.raises(TypeError, match=f"`{name}` must be a text file, not a binary one; hint: "):
+                    app(**{name: file})
+
+    @pytest.mark.parametrize("name", ["stdout", "stderr"])
+    def test_closed_ones(self, app: AppMaker, tmp_path: Path, name: str) -> None:
+        file = (tmp_path / "lines").open("w")
+        file.close()
+        with pytest.raises(ValueError, match=f"`{name}` is a file that is closed"):
+            app(**{name: file})
+
+    @pytest.mark.parametrize("name", ["stdout", "stderr"])
+    def test_those_to_read(self, app: AppMaker, tmp_path: Path, name: str) -> None:
+        path = tmp_path / "lines"
+        path.touch()
+        with (
+            path.open() as file,
+            pytest.raises(ValueError, match=f"`{name}` is a file that cannot be written to; hint"),
+        ):
+            app(**{name: file})
+
+    def test_all_others_are_taken(self, app: AppMaker, tmp_path: Path) -> None:
+        class Duck:
+            mode = "wb"
+            encoding = "utf-8"
+
+            def __init__(self) -> None:
+                self.text = ""
+
+            def write(self, text: str) -> None:
+                self.text += text
+
+        duck, path = Duck(), tmp_path / "lines"
+        with (
+            path.open("w") as plain,
+            codecs.open(str(path), "w", "utf-8") as coded,
+            tempfile.TemporaryFile("w") as temporary,
+            tempfile.NamedTemporaryFile("w") as named,
+            tempfile.SpooledTemporaryFile(mode="w") as spooled,
+            gzip.open(path, "wt") as packed,
+        ):
+            for file in (plain, coded, temporary, named, spooled, packed, io.StringIO(), sys.stdout, duck):
+                app(stdout=file)
+            app(stdout=duck).handle(get("/stdio?n=1&tag=t")).wait()
+        assert "t out 0\n" in duck.text
 
 
 def test_more_than_any_buffer_holds(app: AppMaker) -> None:

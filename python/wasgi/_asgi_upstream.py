@@ -245,7 +245,7 @@ class _Exchange:
         except Exception as error:
             if self.complete:
                 errors._observe(error)
-                _log.error("an ASGI application failed after its answer", exc_info=error, extra=_bridge.part())
+                _bridge.say(_log, logging.ERROR, "an ASGI application failed after its answer", _bridge.part(), error)
             elif not self.gone:
                 self.failure = error
         finally:

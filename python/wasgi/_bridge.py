@@ -7,6 +7,7 @@ import atexit
 import contextvars
 import functools
 import inspect
+import io
 import logging
 import os
 import sys
@@ -167,13 +168,18 @@ _SHOWN = {code: f"\\x{code:02x}" for code in (*range(0x20), *range(0x7F, 0xA0)) 
 class _ToStderr(logging.Handler):
     """Whatever `sys.stderr` is when there is something to say, with the component's name."""
 
+    _formatter = logging.Formatter()
+
     def emit(self, record: logging.LogRecord) -> None:
         if (stderr := sys.stderr) is None:
             return
         try:
             component = getattr(record, "wasgi_component", None)
             text = f"{component}: {record.getMessage()}" if component else record.getMessage()
-            stderr.write(text.translate(_SHOWN) + "\n")
+            lines = [text]
+            if record.exc_info:
+                lines += self._formatter.formatException(record.exc_info).splitlines()
+            stderr.write("".join(line.translate(_SHOWN) + "\n" for line in lines))
             stderr.flush()
         except Exception:
             self.handleError(record)
@@ -193,26 +199,50 @@ def _has_level(log: logging.Logger) -> bool:
 
 
 def log_line(text: str, stream: str, component: str, app: str, exchange: int) -> None:
-    """Logs a guest's line, stdout as INFO and stderr as WARNING, or what its host has to say of it.
-
-    While nobody has configured a handler it goes to stderr: `logging` itself would show warnings only, and not say
-    whose they are.
-    """
+    """Logs a guest's line, stdout as INFO and stderr as WARNING, or what its host has to say of it."""
     log, level = _logs[stream]
+    extra = _extra(component, app, exchange)
+    extra["wasgi_stream"] = stream if stream in ("stdout", "stderr") else "host"
+    say(log, level, text, extra)
+
+
+def say(
+    log: logging.Logger,
+    level: int,
+    text: str,
+    extra: dict[str, object] | None,
+    error: BaseException | None = None,
+) -> None:
+    """Logs it. While nobody has configured a handler it goes to stderr, with the component's name.
+
+    `logging` itself would show warnings only, and not say whose they are.
+    """
     is_configured = log.hasHandlers()
     if is_configured or _has_level(log) or log.manager.disable >= level:
         if not log.isEnabledFor(level):
             return
     elif log.disabled:
         return
-    extra = _extra(component, app, exchange)
-    extra["wasgi_stream"] = stream if stream in ("stdout", "stderr") else "host"
     if is_configured:
-        log.log(level, "%s", text, extra=extra)
+        log.log(level, "%s", text, exc_info=error, extra=extra)
         return
-    record = log.makeRecord(log.name, level, "", 0, "%s", (text,), None, extra=extra)
+    exc_info = None if error is None else (type(error), error, error.__traceback__)
+    record = log.makeRecord(log.name, level, "", 0, "%s", (text,), exc_info, extra=extra)
     if log.filter(record):
         _to_stderr.handle(record)
+
+
+def check_text_file(name: str, file: Any) -> None:
+    """Refuses a file that a guest's lines, which are text, cannot be written to: later, each would be lost."""
+    mode = getattr(file, "mode", None)
+    is_binary = isinstance(mode, str) and "b" in mode and getattr(file, "encoding", None) is None
+    if isinstance(file, io.RawIOBase | io.BufferedIOBase) or is_binary:
+        raise TypeError(f'`{name}` must be a text file, not a binary one; hint: `open(..., "a", encoding="utf-8")`')
+    if getattr(file, "closed", None) is True:
+        raise ValueError(f"`{name}` is a file that is closed")
+    writable = getattr(file, "writable", None)
+    if callable(writable) and writable() is False:
+        raise ValueError(f'`{name}` is a file that cannot be written to; hint: open it in mode "a" or "w"')
 
 
 def tell(on_finish: Callable[[Exchange], object], exchange: Exchange) -> None:
@@ -222,8 +252,9 @@ def tell(on_finish: Callable[[Exchange], object], exchange: Exchange) -> None:
         if inspect.iscoroutine(given):
             given.close()
             raise TypeError("`on_finish` must not give a coroutine: it runs on a thread")
-    except Exception:
-        _log.exception("`on_finish` failed", extra={"wasgi_exchange": exchange.id})
+    except Exception as exc:
+        extra = _extra(exchange.component, exchange.app, exchange.id)
+        say(_log, logging.ERROR, "`on_finish` failed", extra, exc)
 
 
 _own: LoopBridge | None = None

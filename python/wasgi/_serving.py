@@ -5,18 +5,21 @@
 
 from __future__ import annotations
 
+import copy
 import json
 import logging
 import re
 from collections.abc import Callable
 from http import HTTPStatus
-from typing import TYPE_CHECKING, Any, AnyStr
+from typing import TYPE_CHECKING, Any, AnyStr, TypeVar
 
 from wasgi import errors
 from wasgi._wasgi import AsyncChunks, Chunks, Response
 
 if TYPE_CHECKING:
     from wasgi.app import App
+
+_Message = TypeVar("_Message")
 
 # RFC 3986, 3.3: what a segment of a path holds as it is
 IN_A_PATH = "/:@!$&'()*+,;=~"
@@ -185,6 +188,14 @@ def phrase_of(status: int) -> str:
         return HTTPStatus(status).phrase
     except ValueError:
         return "Unknown"
+
+
+def fresh(message: _Message) -> _Message:
+    """A message that was not used, of one whose body is known: that is a value, which may be given again and again."""
+    try:
+        return copy.copy(message)
+    except (TypeError, errors.BodyError):
+        return message
 
 
 def problem(error: BaseException, *, debug: bool = False) -> Response:

@@ -357,7 +357,7 @@ class App:
         call and stops the guest.
 
         Args:
-            request: Its body is consumed by the guest.
+            request: A body that streams is consumed by the guest; one of bytes can be sent again.
 
         Returns:
             The response. It owns the guest: closing or dropping it before its body has ended stops the guest.
@@ -367,7 +367,7 @@ class App:
             ErrorCode: The guest answered with an error-code.
             OverloadedError: `Limits.concurrency` was reached, and the queue had no place or gave none in time.
             AppClosedError: The app was closed.
-            BodyError: The request's body was consumed before.
+            BodyError: The request's body streams, and was consumed before.
             Exception: What the iterator of the request's body raised, as it is.
         """
     def handle_async(self, request: Request) -> Coroutine[Any, Any, Response]:
@@ -451,9 +451,11 @@ class Network:
 
     A request is checked before anything else; then its name is resolved, and each address is checked before it is
     connected to: what is not the public internet's (loopback, private, link-local, carrier-grade NAT, multicast,
-    documentation, clouds' metadata) is blocked unless it is allowed by name. What the name does not pass is
-    ``HTTP-request-denied`` for the guest, what the address does not pass ``destination-IP-prohibited``; the logger
-    ``wasgi.outgoing`` says which rule it was. Redirects are the guest's business.
+    documentation, clouds' metadata) is blocked unless that address is allowed: by ``addresses``, by ``allow_private``,
+    or by a pattern in ``allow`` that is the address; one with a name (``"http://localhost:8000"``) allows no such
+    address. What the name does not pass is ``HTTP-request-denied`` for the guest, what the address does not pass
+    ``destination-IP-prohibited``; the logger ``wasgi.outgoing`` says which rule it was, and what would allow it.
+    Redirects are the guest's business.
 
     Connections are kept and shared by all guests of the apps that have this object: HTTP/1.1, or HTTP/2 where TLS
     agrees on it (ALPN). The address of a kept one is checked again for each request. The platform's certificates are
@@ -626,7 +628,8 @@ class Request:
         ValueError: A URL without a host or with a port that is none, a method or a header that is not valid.
         TypeError: A body or headers of another type.
 
-    Requests are equal if all of them is; a body that streams is equal to itself only. One whose body is bytes, or was
+    One whose body is bytes, or that has none, can be sent as often as one likes, one whose body streams once. Requests
+    are equal if all of them is; a body that streams is equal to itself only. One whose body is bytes, or was
     read, can be copied and pickled. ``copy.replace(request, url=...)`` (Python 3.13) makes another one, to which a body
     that streams moves over.
     """
@@ -763,11 +766,17 @@ class Exchange:
     def id(self) -> int:
         """Its number in this process: `Report.exchange`, and ``wasgi_exchange`` of log records."""
     @property
+    def component(self) -> str:
+        """The component's file name, or the beginning of its digest: ``wasgi_component`` of log records."""
+    @property
+    def app(self) -> str:
+        """The component's name with the number of the app in this process: ``wasgi_app`` of log records."""
+    @property
     def method(self) -> str:
         """Of the guest's request."""
     @property
     def url(self) -> str:
-        """Of the guest's request: the whole URL."""
+        """Of the guest's request: the whole URL, as the guest saw it."""
     @property
     def status(self) -> int | None:
         """Of the guest's response; None if the caller got none."""
@@ -853,7 +862,7 @@ class Response:
         Raises:
             GuestError: How the guest ended, if it did not return: `TrapError`, `GuestTimeoutError` and the others.
             BodyError: What was thrown away of the body had broken off.
-            WasgiError: The exchange was stopped by its caller.
+            WasgiError: The exchange was stopped: its caller or client has left.
         """
     def wait(self) -> Report | None:
         """Like `finished`, and blocks."""

@@ -405,7 +405,7 @@ class _Exchange:
         if app.on_request is not None:
             given = await self.ask(app.on_request, request)
             if isinstance(given, Response):
-                return _serving.only_final(given)
+                return _serving.only_final(_serving.fresh(given))
             if given is not None:
                 request = given
         # Requests that have come together go through the same code together: first all are read, then all guests run,
@@ -429,7 +429,7 @@ class _Exchange:
             try:
                 given: Response | None = await self.ask(self.app.on_error, error)
                 if given is not None:
-                    return _serving.only_final(given)
+                    return _serving.only_final(_serving.fresh(given))
             except _ClientDisconnectedError:
                 raise
             except Exception as failure:

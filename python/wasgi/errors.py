@@ -202,13 +202,17 @@ class BodyError(WasgiError):
 class ErrorCode(WasgiError):
     """wasi:http's ``error-code`` (`wasi:http/types`): why a request could not be answered.
 
+    It is raised by the class of its case: ``raise wasgi.errors.ConnectionRefused``.
+
     Attributes:
         code: The case's name in the WIT, like ``"DNS-timeout"``.
     """
 
     code: ClassVar[str] = ""
 
-    def __init__(self) -> None:
+    def __init__(self, *given: object) -> None:
+        if given or self.code not in ERROR_CODES:
+            raise TypeError(_no_code(type(self), given))
         super().__init__(self.code)
 
     def __str__(self) -> str:
@@ -225,6 +229,18 @@ class ErrorCode(WasgiError):
 
     def __reduce__(self) -> tuple[type[ErrorCode], tuple[object, ...]]:
         return type(self), self._payload()
+
+
+def _no_code(kind: type[ErrorCode], given: tuple[object, ...]) -> str:
+    """Why an instance of the class would be none of wasi:http's codes; and what is meant, if that can be told."""
+    name = kind.__name__
+    if kind.code in ERROR_CODES:
+        return f"`{name}` takes no arguments: a guest is told its code and no more"
+    wanted = str(given[0]).lower().replace("_", "-") if given else ""
+    meant = next((code for code in ERROR_CODES if code.lower() == wanted), "connection-refused")
+    why = "is the class of all codes" if kind is ErrorCode else f"has no `code` of wasi:http: {kind.code!r}"
+    hint = f"`raise wasgi.errors.{ERROR_CODES[meant].__name__}`"
+    return f"`{name}` {why}; hint: {hint}; `wasgi.errors.ERROR_CODES` has each"
 
 
 class _Sized(ErrorCode):
@@ -654,7 +670,7 @@ def _code_for_guest(exc: BaseException) -> ErrorCode:
 
     extra = _bridge.part()
     if code is None:
-        log.error("an upstream failed; its guest is told `internal-error`", exc_info=exc, extra=extra)
+        _bridge.say(log, logging.ERROR, "an upstream failed; its guest is told `internal-error`", extra, exc)
         # the type and no more: the message is the host's business
         return InternalError(type(exc).__name__)
     log.info("an upstream failed; its guest is told `%s`", code.code, exc_info=exc, extra=extra)

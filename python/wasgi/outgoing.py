@@ -27,7 +27,7 @@ from urllib.parse import unquote_to_bytes
 
 from wasgi import _bridge
 from wasgi._asgi_upstream import Asgi
-from wasgi._serving import is_bare
+from wasgi._serving import fresh, is_bare
 from wasgi._wasgi import Network, Request, Response, Route
 from wasgi.errors import DestinationNotFound, HttpRequestUriInvalid
 
@@ -41,7 +41,8 @@ async def call(upstream: _Upstream, request: Request) -> Response:
     """Has an upstream of any kind answer a request: what middleware calls.
 
     A coroutine function is awaited, an `App` handles it, a `Network` sends it under its policy, a plain function runs
-    on a thread.
+    on a thread. A message that was read, or whose body is bytes, is handed on as a copy that was not: constants can be
+    sent and answered with again and again.
 
     Raises:
         DestinationNotFound: A `route` has no upstream for the request.
@@ -52,12 +53,13 @@ async def call(upstream: _Upstream, request: Request) -> Response:
         if found is None:
             raise DestinationNotFound
         return await call(found, request)
+    request = fresh(request)
     if isinstance(upstream, Network):
         return await upstream._answer(request)
     function, is_async = _bridge.as_upstream(upstream)
     answer = function(request) if is_async else await asyncio.to_thread(function, request)
     response: Response = await answer if inspect.isawaitable(answer) else answer
-    return response
+    return fresh(response)
 
 
 def route(table: Mapping[str, _Upstream]) -> Route:

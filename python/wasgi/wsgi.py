@@ -214,7 +214,7 @@ class Wsgi:
         if app.on_request is not None:
             given = _at_once(app.on_request(environ, request), "on_request")
             if isinstance(given, Response):
-                return _serving.only_final(given), False
+                return _serving.only_final(_serving.fresh(given)), False
             if given is not None:
                 request = given
         return _serving.only_final(app.handle(request)), True
@@ -226,7 +226,7 @@ class Wsgi:
             try:
                 given: Response | None = _at_once(self.app.on_error(environ, error), "on_error")
                 if given is not None:
-                    return _serving.only_final(given)
+                    return _serving.only_final(_serving.fresh(given))
             except Exception as failure:
                 self.log_failure(environ, failure)
                 error = failure

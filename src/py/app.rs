@@ -151,7 +151,8 @@ fn grants(
                 return Err(PyValueError::new_err(format!("`dirs` has a guest path with a NUL: {guest:?}")));
             }
             if !host.is_dir() {
-                return Err(PyValueError::new_err(format!("`dirs`: no such directory: `{}`", host.display())));
+                let why = if host.exists() { "not a directory" } else { "no such directory" };
+                return Err(PyValueError::new_err(format!("`dirs`: {why}: `{}`", host.display())));
             }
             grants.dirs.push(DirGrant { guest, host: std::path::absolute(&host).unwrap_or(host), write });
         }
@@ -232,7 +233,7 @@ impl PyApp {
     /// call and stops the guest.
     ///
     /// Args:
-    ///     request: Its body is consumed by the guest.
+    ///     request: A body that streams is consumed by the guest; one of bytes can be sent again.
     ///
     /// Returns:
     ///     The response. It owns the guest: closing or dropping it before its body has ended stops the guest.
@@ -242,7 +243,7 @@ impl PyApp {
     ///     ErrorCode: The guest answered with an error-code.
     ///     OverloadedError: `Limits.concurrency` was reached, and the queue had no place or gave none in time.
     ///     AppClosedError: The app was closed.
-    ///     BodyError: The request's body was consumed before.
+    ///     BodyError: The request's body streams, and was consumed before.
     ///     Exception: What the iterator of the request's body raised, as it is.
     fn handle(&self, py: Python<'_>, request: &Bound<'_, PyRequest>) -> PyResult<PyResponse> {
         self.call(py, request, None)
@@ -262,7 +263,7 @@ impl PyApp {
     ///
     /// The guest starts when this is awaited. Cancelling the task stops the guest and all that it waits for.
     fn handle_async(slf: Py<Self>, request: Py<PyRequest>) -> Awaitable {
-        Awaitable::new(Handle::New { app: slf, request })
+        Awaitable::of_call("App.handle_async", Handle::New { app: slf, request })
     }
 
     /// Begins no more exchanges, and waits until those under way have ended, work after their responses included.

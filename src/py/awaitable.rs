@@ -4,14 +4,15 @@
 //! if not, the task waits for a plain `asyncio.Future`, which the loop's [`LoopCore`] resolves. Measured in a throw-away
 //! binding: 1.0 to 1.1 times the floor, where a future made by pyo3-async-runtimes costs 4.4 to 9 times.
 
+use std::ffi::CString;
 use std::sync::{Arc, Mutex};
 use std::task::{Context, Poll, Wake, Waker};
 
-use pyo3::exceptions::{PyRuntimeError, PyStopIteration};
+use pyo3::exceptions::{PyRuntimeError, PyRuntimeWarning, PyStopIteration};
 use pyo3::intern;
 use pyo3::prelude::*;
 
-use super::bridge::Job;
+use super::bridge::{Job, is_exiting};
 use super::lock;
 use super::loops::LoopCore;
 
@@ -23,7 +24,11 @@ pub trait Operation: Send {
 
 /// Something to await once, wherever asyncio takes a coroutine. Cancelling or closing it stops the work.
 #[pyclass(module = "wasgi._wasgi", frozen)]
-pub struct Awaitable(Mutex<State>);
+pub struct Awaitable {
+    state: Mutex<State>,
+    /// What is called by awaiting it: who forgets that is warned.
+    call: Option<&'static str>,
+}
 
 enum State {
     New(Box<dyn Operation>),
@@ -31,13 +36,24 @@ enum State {
     Done,
 }
 
+impl State {
+    fn new(operation: impl Operation + 'static) -> Self {
+        Self::New(Box::new(operation))
+    }
+}
+
 impl Awaitable {
     pub fn new(operation: impl Operation + 'static) -> Self {
-        Self(Mutex::new(State::New(Box::new(operation))))
+        Self { state: Mutex::new(State::new(operation)), call: None }
+    }
+
+    /// One of which a coroutine would say that it was never awaited.
+    pub fn of_call(name: &'static str, operation: impl Operation + 'static) -> Self {
+        Self { state: Mutex::new(State::new(operation)), call: Some(name) }
     }
 
     fn step(&self, py: Python<'_>) -> PyResult<Py<PyAny>> {
-        let (mut operation, is_new) = match std::mem::replace(&mut *lock(&self.0), State::Done) {
+        let (mut operation, is_new) = match std::mem::replace(&mut *lock(&self.state), State::Done) {
             State::New(operation) => (operation, true),
             State::Waiting(operation) => (operation, false),
             State::Done => return Err(PyRuntimeError::new_err("cannot await this a second time")),
@@ -57,10 +73,35 @@ impl Awaitable {
             Poll::Pending => {
                 // What `Future.__await__` does: it tells the task that this one is awaited, not returned.
                 future.setattr(intern!(py, "_asyncio_future_blocking"), true)?;
-                *lock(&self.0) = State::Waiting(operation);
+                *lock(&self.state) = State::Waiting(operation);
                 Ok(future.unbind())
             }
         }
+    }
+}
+
+impl Drop for Awaitable {
+    fn drop(&mut self) {
+        let Some(call) = self.call else { return };
+        let is_new = matches!(self.state.get_mut(), Ok(State::New(_)));
+        if is_new && !is_exiting() {
+            Python::attach(|py| warn_of_unawaited(py, call));
+        }
+    }
+}
+
+/// The last reference may go while an exception is on its way, which this must not touch.
+#[cold]
+fn warn_of_unawaited(py: Python<'_>, call: &str) {
+    let raised = PyErr::take(py);
+    let told = CString::new(format!("coroutine '{call}' was never awaited"))
+        .map_err(PyErr::from)
+        .and_then(|text| PyErr::warn(py, py.get_type::<PyRuntimeWarning>().as_any(), &text, 1));
+    if let Err(error) = told {
+        error.write_unraisable(py, None);
+    }
+    if let Some(raised) = raised {
+        raised.restore(py);
     }
 }
 
@@ -110,7 +151,7 @@ impl Awaitable {
     }
 
     fn close(&self, py: Python<'_>) {
-        let state = std::mem::replace(&mut *lock(&self.0), State::Done);
+        let state = std::mem::replace(&mut *lock(&self.state), State::Done);
         py.detach(|| drop(state));
     }
 }

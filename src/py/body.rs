@@ -34,8 +34,8 @@ pub struct PyBody {
     output: Option<Arc<GuestOutput>>,
     /// It came from a call that blocked: whoever made that call may be blocked by its body as well, event loop or not.
     from_blocking_call: bool,
-    /// It was made without a byte, so what it was is known when it is consumed, too.
-    is_empty: bool,
+    /// What it was made of, if that is bytes: a value, which is known when it was read, too, and can be sent as often as one likes.
+    given: Option<Bytes>,
 }
 
 struct State {
@@ -84,7 +84,7 @@ impl PyBody {
             guest: None,
             output: None,
             from_blocking_call: false,
-            is_empty: false,
+            given: None,
         }
     }
 
@@ -128,12 +128,7 @@ impl PyBody {
 
     /// The whole of it, where that is at hand or was read.
     pub fn known(&self) -> Option<Bytes> {
-        let state = lock(&self.state);
-        match (&state.whole, &state.content) {
-            (Some(whole), _) => Some(whole.clone()),
-            (None, Content::Bytes(bytes)) => Some(bytes.clone()),
-            _ => self.is_empty.then(Bytes::new),
-        }
+        self.given.clone().or_else(|| lock(&self.state).whole.clone())
     }
 
     /// [`Self::known`], or why this message cannot be copied or pickled.
@@ -141,7 +136,7 @@ impl PyBody {
         let is_consumed = matches!(lock(&self.state).content, Content::Consumed);
         match self.known() {
             Some(whole) => Ok(whole),
-            None if is_consumed => Err(consumed(py)),
+            None if is_consumed => Err(self.consumed(py)),
             None => Err(PyTypeError::new_err(format!(
                 "a message whose body streams cannot be {what}; hint: `read()` or `await aread()` first"
             ))),
@@ -149,15 +144,18 @@ impl PyBody {
     }
 
     pub fn of_bytes(bytes: Bytes) -> Self {
-        Self { is_empty: bytes.is_empty(), ..Self::new(Content::Bytes(bytes)) }
+        Self { given: Some(bytes.clone()), ..Self::new(Content::Bytes(bytes)) }
     }
 
     pub fn of_blocking_call(self, blocking: bool) -> Self {
         Self { from_blocking_call: blocking, ..self }
     }
 
-    /// For another message: its stream moves over.
+    /// For another message: its stream moves over, and bytes are bytes of both.
     pub fn take_over(&self, py: Python<'_>) -> PyResult<Self> {
+        if let Some(bytes) = &self.given {
+            return Ok(Self::of_bytes(bytes.clone()));
+        }
         let content = self.consume(py)?;
         let from_blocking_call = self.from_blocking_call;
         Ok(Self { guest: self.guest.clone(), output: self.output.clone(), from_blocking_call, ..Self::new(content) })
@@ -216,9 +214,17 @@ impl PyBody {
     pub(super) fn consume(&self, py: Python<'_>) -> PyResult<Content> {
         let content = std::mem::replace(&mut lock(&self.state).content, Content::Consumed);
         match content {
-            Content::Consumed => Err(consumed(py)),
+            Content::Consumed => Err(self.consumed(py)),
             content => Ok(content),
         }
+    }
+
+    fn consumed(&self, py: Python<'_>) -> PyErr {
+        let hint = match self.known() {
+            Some(_) => "`content`, `text` and `json()` have what it was",
+            None => "it was one stream, which is read or sent once; make another request or response",
+        };
+        named(py, "BodyError", format!("the body was consumed already; hint: {hint}"))
     }
 
     /// What stands in the way of whoever asks for a reader; nothing is consumed by asking.
@@ -230,7 +236,7 @@ impl PyBody {
             _ => (false, None),
         };
         match (is_async, reader) {
-            _ if is_consumed => Err(consumed(py)),
+            _ if is_consumed => Err(self.consumed(py)),
             (Some(true), Reader::Blocking) => {
                 Err(PyTypeError::new_err("this body is an async iterable; hint: `async for`"))
             }
@@ -250,6 +256,9 @@ impl PyBody {
         context: &Bound<'_, PyAny>,
         on_error: OnError,
     ) -> PyResult<(WasiBody, Option<Arc<Feed>>)> {
+        if let Some(bytes) = &self.given {
+            return Ok((with_trailers(bytes.clone(), trailers), None));
+        }
         Ok(match self.consume(py)? {
             Content::Bytes(bytes) => (with_trailers(bytes, trailers), None),
             Content::Guest(body) => {
@@ -271,16 +280,13 @@ impl PyBody {
                 let feed = Feed::new(source, lane, context, on_error);
                 (feed.body(trailers).boxed_unsync(), Some(feed))
             }
-            Content::Consumed => return Err(named(py, "BodyError", "the body was consumed already")),
+            Content::Consumed => return Err(self.consumed(py)),
         })
     }
 
     /// Its length, where that is known before it is read.
     pub fn length(&self) -> Option<usize> {
-        match &lock(&self.state).content {
-            Content::Bytes(bytes) => Some(bytes.len()),
-            _ => None,
-        }
+        self.given.as_ref().map(Bytes::len)
     }
 
     /// Whether it is still being written when its message begins.
@@ -336,7 +342,7 @@ impl PyBody {
     pub fn aiterate(self: &Arc<Self>, py: Python<'_>) -> PyResult<Py<PyAny>> {
         self.refuse(py, Reader::Async)?;
         if self.is_python() {
-            let Content::Source(source) = self.consume(py)? else { return Err(consumed(py)) };
+            let Content::Source(source) = self.consume(py)? else { return Err(self.consumed(py)) };
             return Ok(source.object().bind(py).call_method0(intern!(py, "__aiter__"))?.unbind());
         }
         Ok(Py::new(py, AsyncChunks::new(self.clone()))?.into_any())
@@ -344,11 +350,10 @@ impl PyBody {
 
     /// The whole body after `read`; reads it now if that cannot disturb an event loop.
     pub fn whole(self: &Arc<Self>, py: Python<'_>) -> PyResult<Bytes> {
-        if let Some(whole) = &lock(&self.state).whole {
-            return Ok(whole.clone());
+        if let Some(whole) = self.known() {
+            return Ok(whole);
         }
-        let at_hand = matches!(lock(&self.state).content, Content::Bytes(_));
-        if !at_hand && !self.from_blocking_call && LoopCore::running_loop(py).is_ok() {
+        if !self.from_blocking_call && LoopCore::running_loop(py).is_ok() {
             return Err(named(py, "BodyError", "the body has not been read; hint: `await aread()` first"));
         }
         self.read(py)?;
@@ -423,14 +428,6 @@ impl Body for Lent {
 enum Reader {
     Blocking,
     Async,
-}
-
-fn consumed(py: Python<'_>) -> PyErr {
-    named(
-        py,
-        "BodyError",
-        "the body was consumed already; hint: it is one stream; after `read()`, `text` and `json()` have it",
-    )
 }
 
 fn with_trailers(bytes: Bytes, trailers: Option<HeaderMap>) -> WasiBody {

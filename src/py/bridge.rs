@@ -100,6 +100,10 @@ pub fn is_exiting_elsewhere() -> bool {
     EXITING.load(Ordering::SeqCst) && EXITING_THREAD.get() != Some(&std::thread::current().id())
 }
 
+pub fn is_exiting() -> bool {
+    EXITING.load(Ordering::SeqCst)
+}
+
 /// When no more Python code should be begun, for it would run into the interpreter's finalization, which ends threads where
 /// they stand, through frames of Rust.
 static LAST_CALL: OnceLock<Instant> = OnceLock::new();

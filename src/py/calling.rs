@@ -70,7 +70,7 @@ impl PyApp {
         let finishing = match &self.on_finish {
             Some(on_finish) => {
                 super::threads::threads().ensure(py)?;
-                let finishing = Finishing::new(on_finish, number, request, copy_context(py)?);
+                let finishing = Finishing::new(on_finish, number, &self.sinks, request.get(), copy_context(py)?);
                 permit.is_seen_by(finishing.clone());
                 Some(finishing)
             }

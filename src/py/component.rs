@@ -166,10 +166,10 @@ impl PyComponent {
         })?;
         let path = without_nul("source", path)?;
         let bytes = read_file(py, &path)?;
-        let loaded = compile(py, &file_name(&path), bytes.len(), move || Component::new(&bytes));
-        let component = loaded.inspect_err(|exception| {
-            let _ = exception.value(py).call_method1("add_note", (format!("in `{}`", path.display()),));
-        })?;
+        let bytes_len = bytes.len();
+        let shown = path.display().to_string();
+        let load = move || Component::new(&bytes).map_err(|error| error.of_file(&shown));
+        let component = compile(py, &file_name(&path), bytes_len, load)?;
         tell_notes(py)?;
         let path = std::path::absolute(&path).unwrap_or(path);
         Ok(Self { component, path: Some(path) })

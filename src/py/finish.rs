@@ -3,6 +3,7 @@
 use std::sync::{Arc, Mutex};
 use std::time::Instant;
 
+use http::{Method, Uri};
 use pyo3::exceptions::PyTypeError;
 use pyo3::intern;
 use pyo3::prelude::*;
@@ -13,6 +14,7 @@ use super::lock;
 use super::report::PyReport;
 use super::request::PyRequest;
 use super::serial::{Serial, Turn};
+use super::stdio::Sinks;
 use crate::engine::generation;
 use crate::error::Error;
 use crate::owner::Owner;
@@ -66,7 +68,11 @@ pub enum Failure {
 /// What is known of an exchange.
 struct Record {
     id: u64,
-    request: Py<PyRequest>,
+    /// Name the component and the app.
+    sinks: Py<Sinks>,
+    /// Not the request itself: nobody is to keep its body.
+    method: Method,
+    uri: Uri,
     context: Py<PyAny>,
     begun: Instant,
     status: Option<u16>,
@@ -86,12 +92,16 @@ impl Finishing {
     pub fn new(
         on_finish: &Py<OnFinish>,
         id: u64,
-        request: &Bound<'_, PyRequest>,
+        sinks: &Py<Sinks>,
+        request: &PyRequest,
         context: Bound<'_, PyAny>,
     ) -> Arc<Self> {
+        let py = context.py();
         let record = Record {
             id,
-            request: request.clone().unbind(),
+            sinks: sinks.clone_ref(py),
+            method: request.http_method().clone(),
+            uri: request.uri().clone(),
             context: context.unbind(),
             begun: Instant::now(),
             status: None,
@@ -99,7 +109,7 @@ impl Finishing {
             owner: None,
         };
         Arc::new(Self {
-            on_finish: Some(on_finish.clone_ref(request.py())),
+            on_finish: Some(on_finish.clone_ref(py)),
             record: Mutex::new(Some(record)),
             generation: generation(),
         })
@@ -175,9 +185,13 @@ impl Turn for Finished {
 pub struct PyExchange {
     /// Its number in this process: `Report.exchange`, and ``wasgi_exchange`` of log records.
     id: u64,
+    /// The component's file name, or the beginning of its digest: ``wasgi_component`` of log records.
+    component: String,
+    /// The component's name with the number of the app in this process: ``wasgi_app`` of log records.
+    app: String,
     /// Of the guest's request.
     method: String,
-    /// Of the guest's request: the whole URL.
+    /// Of the guest's request: the whole URL, as the guest saw it.
     url: String,
     /// Of the guest's response; None if the caller got none.
     status: Option<u16>,
@@ -191,7 +205,7 @@ pub struct PyExchange {
 
 impl PyExchange {
     fn of(py: Python<'_>, record: Record) -> PyResult<Self> {
-        let Record { id, request, begun, status, failure, owner, .. } = record;
+        let Record { id, sinks, method, uri, begun, status, failure, owner, .. } = record;
         let fate = owner.as_ref().and_then(|owner| owner.fate()?.as_ref().err());
         let error = match (&failure, fate) {
             (Some(Failure::Python(error)), _) => Some(error.clone_ref(py)),
@@ -199,11 +213,13 @@ impl PyExchange {
             (None, None) => None,
         };
         let report = owner.map_or_else(|| PyReport::of_nothing(id, begun), |owner| PyReport::of(id, &owner));
-        let request = request.get();
+        let sinks = sinks.get();
         Ok(Self {
             id,
-            method: request.http_method().to_string(),
-            url: request.uri().to_string(),
+            component: sinks.component.clone(),
+            app: sinks.app.clone(),
+            method: method.to_string(),
+            url: uri.to_string(),
             status,
             error: error.map(|error| error.into_value(py).into_any()),
             report: Py::new(py, report)?,

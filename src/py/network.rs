@@ -33,9 +33,11 @@ use crate::tls::Trust;
 ///
 /// A request is checked before anything else; then its name is resolved, and each address is checked before it is
 /// connected to: what is not the public internet's (loopback, private, link-local, carrier-grade NAT, multicast,
-/// documentation, clouds' metadata) is blocked unless it is allowed by name. What the name does not pass is
-/// ``HTTP-request-denied`` for the guest, what the address does not pass ``destination-IP-prohibited``; the logger
-/// ``wasgi.outgoing`` says which rule it was. Redirects are the guest's business.
+/// documentation, clouds' metadata) is blocked unless that address is allowed: by ``addresses``, by ``allow_private``,
+/// or by a pattern in ``allow`` that is the address; one with a name (``"http://localhost:8000"``) allows no such
+/// address. What the name does not pass is ``HTTP-request-denied`` for the guest, what the address does not pass
+/// ``destination-IP-prohibited``; the logger ``wasgi.outgoing`` says which rule it was, and what would allow it.
+/// Redirects are the guest's business.
 ///
 /// Connections are kept and shared by all guests of the apps that have this object: HTTP/1.1, or HTTP/2 where TLS
 /// agrees on it (ALPN). The address of a kept one is checked again for each request. The platform's certificates are

@@ -115,7 +115,8 @@ impl PyTimeouts {
 ///     ValueError: A URL without a host or with a port that is none, a method or a header that is not valid.
 ///     TypeError: A body or headers of another type.
 ///
-/// Requests are equal if all of them is; a body that streams is equal to itself only. One whose body is bytes, or was
+/// One whose body is bytes, or that has none, can be sent as often as one likes, one whose body streams once. Requests
+/// are equal if all of them is; a body that streams is equal to itself only. One whose body is bytes, or was
 /// read, can be copied and pickled. ``copy.replace(request, url=...)`` (Python 3.13) makes another one, to which a body
 /// that streams moves over.
 #[pyclass(name = "Request", module = "wasgi", frozen)]

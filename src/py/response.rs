@@ -179,7 +179,7 @@ impl PyResponse {
     /// Raises:
     ///     GuestError: How the guest ended, if it did not return: `TrapError`, `GuestTimeoutError` and the others.
     ///     BodyError: What was thrown away of the body had broken off.
-    ///     WasgiError: The exchange was stopped by its caller.
+    ///     WasgiError: The exchange was stopped: its caller or client has left.
     fn finished(&self) -> Awaitable {
         Awaitable::new(Flushed::new(Finished(self.end()), self.body.output()))
     }

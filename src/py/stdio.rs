@@ -38,7 +38,10 @@ impl Sink {
             )));
         }
         Ok(match sink {
-            sink if write.is_some() => Self::File(sink.unbind()),
+            sink if write.is_some() => {
+                bridge.call_method1("check_text_file", (name, &sink))?;
+                Self::File(sink.unbind())
+            }
             sink if sink.is_callable() => Self::Callable(sink.unbind()),
             sink => {
                 return Err(PyTypeError::new_err(format!(

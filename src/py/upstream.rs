@@ -153,6 +153,13 @@ pub fn spawn(coroutine: &Bound<'_, PyAny>, context: &Bound<'_, PyAny>) -> PyResu
     Ok(running.call_method(intern!(py, "create_task"), (coroutine,), Some(&options))?.unbind())
 }
 
+/// The name of an object's class, with its module: others have a `Response`, too.
+fn kind_of(object: &Bound<'_, PyAny>) -> PyResult<String> {
+    let kind = object.get_type();
+    let (module, name) = (kind.module()?.to_string(), kind.qualname()?.to_string());
+    Ok(if module == "builtins" { name } else { format!("{module}.{name}") })
+}
+
 /// An outgoing request on its way through Python.
 #[pyclass(module = "wasgi._wasgi", frozen)]
 pub struct OutgoingCall {
@@ -184,7 +191,7 @@ impl OutgoingCall {
             }
             Err(_) => Err(PyTypeError::new_err(format!(
                 "an upstream must return a wasgi.Response, not {}",
-                response.get_type().name().map_or_else(|_| "that".to_owned(), |name| name.to_string())
+                kind_of(response).unwrap_or_else(|_| "that".to_owned())
             ))),
         };
         let body = self.request.get().body();
