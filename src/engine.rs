@@ -75,6 +75,17 @@ pub fn existing() -> Option<&'static World> {
     WORLD.existing()
 }
 
+/// To be called before `fork`: waits for a world that is being made. A child would wait for ever for what wasmtime makes once in a
+/// process (its handle of the page map), if a thread of its parent's was about it.
+pub fn before_fork() {
+    WORLD.hold();
+}
+
+/// To be called in the parent after `fork`.
+pub fn after_fork_in_parent() {
+    WORLD.release();
+}
+
 /// To be called in a child right after `fork`: the next use makes a new world.
 pub fn after_fork() {
     if existing().is_some() {

@@ -66,7 +66,7 @@ mod _wasgi {
     #[pymodule_export]
     use crate::py::awaitable::Awaitable;
     #[pymodule_export]
-    use crate::py::bridge::{_after_fork, _shut_down};
+    use crate::py::bridge::{_after_fork, _after_fork_in_parent, _before_fork, _shut_down};
     #[pymodule_export]
     use crate::py::component::{_outline, _restore_component, PyComponent};
     #[pymodule_export]

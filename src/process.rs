@@ -82,6 +82,17 @@ impl<T: Sync> PerProcess<T> {
         Ok(value)
     }
 
+    /// Before a fork: nobody makes it until [`Self::release`], which a child need not call. What is half made in the parent would stay
+    /// so in the child, and with it whatever libraries lock while they make their part.
+    pub fn hold(&self) {
+        std::mem::forget(self.making.lock());
+    }
+
+    /// See [`Self::hold`].
+    pub fn release(&self) {
+        self.making.holder.store(0, Ordering::Release);
+    }
+
     /// In a forked child: what the parent had is leaked, because dropping it would wait for threads that do not exist
     /// here.
     pub fn forget(&self) {

@@ -205,7 +205,7 @@ class TestLengths:
         assert lines[1].startswith("broken: Some(ErrorCode::HttpResponseBodySize(")
 
 
-@pytest.mark.parametrize("kind", [function, coroutine, wsgi, mock], ids=lambda kind: kind.__name__)
+@pytest.mark.parametrize("kind", [function, coroutine, wsgi], ids=lambda kind: kind.__name__)
 @pytest.mark.parametrize("status", [100, 101, 103])
 def test_an_interim_answer_is_none(app: AppMaker, kind: Kind, status: int) -> None:
     with pytest.raises(errors.HttpProtocolError):

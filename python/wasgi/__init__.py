@@ -18,6 +18,8 @@ from wasgi._wasgi import (
     Stats,
     Timeouts,
     _after_fork,
+    _after_fork_in_parent,
+    _before_fork,
     _shut_down,
     stats,
 )
@@ -107,4 +109,4 @@ else:
 
 _atexit.register(_shut_down)
 if hasattr(_os, "register_at_fork"):
-    _os.register_at_fork(after_in_child=_after_fork)
+    _os.register_at_fork(before=_before_fork, after_in_parent=_after_fork_in_parent, after_in_child=_after_fork)

@@ -47,6 +47,8 @@ __all__ = [
     "World",
     "__version__",
     "_after_fork",
+    "_after_fork_in_parent",
+    "_before_fork",
     "_normal_url",
     "_outline",
     "_request_of_server",
@@ -977,6 +979,8 @@ class FeedHandle:
     def next(self) -> None: ...
 
 def _after_fork() -> None: ...
+def _after_fork_in_parent() -> None: ...
+def _before_fork() -> None: ...
 def _normal_url(url: str, *, glob: bool = False) -> str | None: ...
 def _request_of_server(
     method: str,

@@ -112,6 +112,18 @@ pub fn is_too_late() -> bool {
     LAST_CALL.get().is_some_and(|last| Instant::now() > *last)
 }
 
+/// For `os.register_at_fork`.
+#[pyfunction]
+pub fn _before_fork(py: Python<'_>) {
+    py.detach(crate::engine::before_fork);
+}
+
+/// Likewise, in the parent.
+#[pyfunction]
+pub fn _after_fork_in_parent() {
+    crate::engine::after_fork_in_parent();
+}
+
 /// For `os.register_at_fork`: the child starts without the parent's threads.
 #[pyfunction]
 pub fn _after_fork() {
