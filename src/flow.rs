@@ -302,6 +302,10 @@ impl Drop for OutflowReader {
             std::mem::forget(std::mem::replace(&mut flow.body, empty()));
             return;
         }
+        // whoever still knows of the exchange is not to keep the waker, and with it the reader's event loop
+        if let Some(wait) = flow.reader.take() {
+            wait.finish();
+        }
         // the guest is to see that nobody reads
         flow.body = empty();
         flow.ready.clear();
