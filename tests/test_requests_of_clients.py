@@ -280,8 +280,16 @@ class TestBodies:
             ({"status_code": 201}, TypeError, "takes no `status_code`; hint: `status`"),
             ({"delay": 1}, TypeError, r"takes no `delay`; hint: `\.delays"),
             ({"typo": 1}, TypeError, "a response takes no `typo`$"),
-            ({"status": "hello"}, TypeError, "`status` must be a number, not str; hint: .*`content`, `text`, `html`, `json`"),
-            ({"status": {"a": 1}}, TypeError, "`status` must be a number, not dict; hint: .*`content`, `text`, `html`, `json`"),
+            (
+                {"status": "hello"},
+                TypeError,
+                "`status` must be a number, not str; hint: .*`content`, `text`, `html`, `json`",
+            ),
+            (
+                {"status": {"a": 1}},
+                TypeError,
+                "`status` must be a number, not dict; hint: .*`content`, `text`, `html`, `json`",
+            ),
             ({"status": None}, TypeError, "`status` must be a number, not NoneType"),
             ({"status": True}, TypeError, "`status` must be a number, not bool"),
         ],
