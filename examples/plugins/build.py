@@ -54,8 +54,13 @@ def chart(target: Path) -> None:
 def javascript(source: Path, target: Path) -> None:
     tools = CACHE / "js"
     tools.mkdir(parents=True, exist_ok=True)
-    options = ["--no-audit", "--no-fund", "--no-package-lock", "--silent"]
-    run("npm", "install", "--prefix", tools, *options, COMPONENTIZE_JS, cwd=tools)
+    installed = tools / "installed"
+    if not installed.exists() or installed.read_text() != COMPONENTIZE_JS:
+        # once: over an earlier one, npm takes packages away that componentize-js needs
+        shutil.rmtree(tools / "node_modules", ignore_errors=True)
+        options = ["--no-audit", "--no-fund", "--no-package-lock", "--silent"]
+        run("npm", "install", "--prefix", tools, *options, COMPONENTIZE_JS, cwd=tools)
+        installed.write_text(COMPONENTIZE_JS)
     wit = tools / "wit"
     shutil.rmtree(wit, ignore_errors=True)
     (wit / "deps").mkdir(parents=True)
