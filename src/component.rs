@@ -150,7 +150,7 @@ impl Component {
         let world = world()?;
         world.loaded.get(&digest, || {
             let turn = Turn::take(world, &digest);
-            let prepared = Self::compile(world, false, &binary)?;
+            let prepared = Self::compile(world, false, &digest, &binary)?;
             drop(turn);
             let first = Slot::new(world, false, prepared);
             Ok(Self { outline, digest: digest.clone(), source: OnceLock::new(), first })
@@ -168,14 +168,23 @@ impl Component {
             return Err(Error::InvalidComponent("the component has changed since it was loaded".into()));
         }
         let turn = Turn::take(world, &self.digest);
-        let prepared = Self::compile(world, true, &binary)?;
+        let prepared = Self::compile(world, true, &self.digest, &binary)?;
         drop(turn);
         self.first.add(Slot::new(world, true, prepared));
         Ok(())
     }
 
-    fn compile(world: &World, fuel: bool, binary: &[u8]) -> Result<Prepared, Error> {
-        let make = |engine: &Engine| wasmtime::component::Component::new(engine, binary);
+    fn compile(world: &World, fuel: bool, digest: &str, binary: &[u8]) -> Result<Prepared, Error> {
+        let make = |engine: &Engine| {
+            if let Some(kept) = world.cache.as_ref().and_then(|cache| cache.load(engine, digest)) {
+                return Ok(kept);
+            }
+            let compiled = wasmtime::component::Component::new(engine, binary)?;
+            if let Some(cache) = &world.cache {
+                cache.store(engine, digest, &compiled);
+            }
+            Ok(compiled)
+        };
         prepare(world, fuel, make, |reason| refusal(reason, binary))
     }
 

@@ -9,11 +9,9 @@ use std::sync::{Mutex, OnceLock};
 use std::time::Duration;
 
 use wasmtime::component::Linker;
-use wasmtime::{
-    Cache, CacheConfig, Config, Enabled, Engine, InstanceAllocationStrategy, PoolingAllocationConfig,
-    WasmBacktraceDetails,
-};
+use wasmtime::{Config, Enabled, Engine, InstanceAllocationStrategy, PoolingAllocationConfig, WasmBacktraceDetails};
 
+use crate::code_cache::CodeCache;
 use crate::error::{Error, chain};
 use crate::host::Host;
 use crate::process::PerProcess;
@@ -51,7 +49,7 @@ pub struct World {
     pub(crate) counters: crate::stats::Counters,
     pub(crate) keepers: crate::idle::Keepers,
     pub(crate) loaded: crate::component::Loaded,
-    cache: Option<Cache>,
+    pub(crate) cache: Option<CodeCache>,
     ticker: Ticker,
     pub(crate) runtime: crate::runtime::Runtime,
     notes: Mutex<Vec<String>>,
@@ -117,7 +115,7 @@ impl World {
     fn new() -> Result<Self, Error> {
         let mut notes = Vec::new();
         let cache = open_cache(&mut notes);
-        let (pooled, slots) = make_pooled(cache.as_ref(), false, &mut notes, Linked::new)?.unzip();
+        let (pooled, slots) = make_pooled(false, &mut notes, Linked::new)?.unzip();
         if pooled.is_some() && cfg!(target_os = "linux") && !has_pagemap_scan() {
             notes.push(
                 "this kernel has no PAGEMAP_SCAN (Linux 6.7): guests start slower, and threads hold each \
@@ -152,7 +150,7 @@ impl World {
             return Ok(made.as_ref());
         }
         let mut notes = Vec::new();
-        let made = make_pooled(self.cache.as_ref(), true, &mut notes, Linked::new)?;
+        let made = make_pooled(true, &mut notes, Linked::new)?;
         notes.into_iter().for_each(|note| self.note(note));
         Ok(self.fuelled.get_or_init(|| made.map(|(linked, _)| linked)).as_ref())
     }
@@ -163,7 +161,7 @@ impl World {
         if let Some(linked) = slot.get() {
             return Ok(linked);
         }
-        let engine = new_engine(&base_config(self.cache.as_ref(), fuel))
+        let engine = new_engine(&base_config(fuel))
             .map_err(|error| Error::Host(format!("cannot make an engine: {}", chain(&error))))?;
         let linked = Linked::new(engine).map_err(|error| not_linked(&error))?;
         Ok(slot.get_or_init(|| linked))
@@ -178,7 +176,7 @@ impl World {
 
     /// Where machine code is kept, if it is.
     pub fn cache_directory(&self) -> Option<&std::path::Path> {
-        self.cache.as_ref().map(|cache| cache.directory().as_path())
+        self.cache.as_ref().map(CodeCache::directory)
     }
 
     /// A file beside the cache, for processes to lock.
@@ -231,7 +229,7 @@ fn new_engine(config: &Config) -> wasmtime::Result<Engine> {
     crate::signals::around_engine(|| Engine::new(config))
 }
 
-fn base_config(cache: Option<&Cache>, fuel: bool) -> Config {
+fn base_config(fuel: bool) -> Config {
     let mut config = Config::new();
     config
         .wasm_component_model(true)
@@ -247,8 +245,7 @@ fn base_config(cache: Option<&Cache>, fuel: bool) -> Config {
         // rayon's threads do not exist in a forked child, and would be waited for in vain
         .parallel_compilation(GENERATION.load(Ordering::Relaxed) == 0)
         // 0.2 needs none of it, and it costs a fifth of a request's time (21.6 µs with it, 17.2 without)
-        .concurrency_support(false)
-        .cache(cache.cloned());
+        .concurrency_support(false);
     config
 }
 
@@ -258,7 +255,6 @@ fn not_linked(error: &wasmtime::Error) -> Error {
 
 /// The engine, and how many instances its pool has room for; none if the machine has no room for a pool.
 fn make_pooled(
-    cache: Option<&Cache>,
     fuel: bool,
     notes: &mut Vec<String>,
     link: impl Fn(Engine) -> wasmtime::Result<Linked>,
@@ -279,7 +275,7 @@ fn make_pooled(
             .table_keep_resident(KEEP_RESIDENT)
             .async_stack_keep_resident(KEEP_RESIDENT)
             .pagemap_scan(if scan { Enabled::Yes } else { Enabled::No });
-        let mut config = base_config(cache, fuel);
+        let mut config = base_config(fuel);
         config.allocation_strategy(InstanceAllocationStrategy::Pooling(pool));
         match new_engine(&config) {
             // that linking fails is no fault of the pool's
@@ -307,8 +303,8 @@ fn has_pagemap_scan() -> bool {
     false
 }
 
-/// wasmtime's cache of machine code, in a directory of the user's own: whoever can write there can run code here.
-fn open_cache(notes: &mut Vec<String>) -> Option<Cache> {
+/// Where machine code is kept, if it may be.
+fn open_cache(notes: &mut Vec<String>) -> Option<CodeCache> {
     let directory = match std::env::var_os("WASGI_CACHE_DIR") {
         Some(path) if path.is_empty() => return None,
         Some(path) => PathBuf::from(path),
@@ -325,17 +321,7 @@ fn open_cache(notes: &mut Vec<String>) -> Option<Cache> {
         },
     };
     match private_directory(&directory) {
-        Ok(directory) => {
-            let mut config = CacheConfig::new();
-            config.with_directory(directory);
-            match Cache::new(config) {
-                Ok(cache) => Some(cache),
-                Err(error) => {
-                    notes.push(format!("the code cache is off: {}", chain(&error)));
-                    None
-                }
-            }
-        }
+        Ok(directory) => Some(CodeCache::new(directory)),
         Err(reason) => {
             notes.push(format!("the code cache is off: `{}`: {reason}", directory.display()));
             None
@@ -481,7 +467,7 @@ mod tests {
     fn a_linker_that_fails_is_not_told_as_a_pool_that_is_missing() {
         let mut notes = Vec::new();
         let link = |_| Err(wasmtime::Error::msg("defined twice"));
-        let failed = make_pooled(None, false, &mut notes, link).err().map(|error| error.to_string());
+        let failed = make_pooled(false, &mut notes, link).err().map(|error| error.to_string());
         assert_eq!(failed.as_deref(), Some("cannot link what wasgi provides to components: defined twice"));
         assert!(notes.is_empty());
     }

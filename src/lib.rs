@@ -8,6 +8,7 @@ pub mod body;
 mod bypass;
 mod clock;
 pub mod code;
+mod code_cache;
 pub mod component;
 mod dial;
 pub mod engine;
