@@ -20,7 +20,7 @@ use crate::error::Error;
 use crate::fields::announced_length;
 use crate::flow::{Bounds, Inflow, Side};
 use crate::outgoing::{Timeouts, Upstream};
-use crate::owner::{Owner, Shared};
+use crate::owner::{Owner, Shared, UnderWay};
 use crate::stdio::Stdio;
 use crate::sync::lock;
 
@@ -61,7 +61,7 @@ impl Asked {
         let body = GuestBody::new(body, Expected::Body { side: Side::Request, length, limit: None }, owner.observe());
         let method = parts.method.clone();
         let answer = runtime.spawn(upstream.send(Request::from_parts(parts, body), timeouts, owner.stdio()));
-        *lock(&owner.shared.task) = Some(answer.abort_handle());
+        *lock(&owner.shared.task) = Some(UnderWay::Request(answer.abort_handle()));
         Ok(Self { answer, method, runtime, owner })
     }
 

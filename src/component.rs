@@ -2,7 +2,7 @@
 
 use std::collections::HashMap;
 use std::fs::{File, TryLockError};
-use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, OnceLock, Weak};
 use std::time::{Duration, Instant};
 
@@ -15,6 +15,7 @@ use crate::engine::{Linked, World, world};
 use crate::error::{Error, chain};
 use crate::host::Host;
 use crate::outline::Outline;
+use crate::scheduler::LONG_TURN;
 use crate::sync::lock;
 
 /// A component, compiled and linked. Immutable.
@@ -91,11 +92,19 @@ pub struct Prepared {
     set_up: AtomicU64,
     /// How many of the next exchanges are to keep off event loops, because a guest computed for longer than its turn.
     computes: AtomicU32,
+    /// How many of the next turns on callers' threads are measured by the threads' own clocks, which costs 0.3 µs: one took long by the
+    /// wall's.
+    suspect: AtomicU32,
+    /// A turn was one long operation, which no tick could end.
+    is_unruly: Arc<AtomicBool>,
 }
 
 /// After a guest that computed for longer than its turn, so many others start on the runtime: a component that always
 /// does so holds an event loop up once in a while, not each time.
 const KEEP_OFF: u32 = 32;
+
+/// So many turns are measured after one that seemed long.
+const SUSPECT: u32 = 64;
 
 /// An instantiation that takes longer than this is kept off event loops.
 const HEAVY: Duration = Duration::from_micros(500);
@@ -105,7 +114,14 @@ impl Prepared {
         let pre = linked.linker.instantiate_pre(&compiled).and_then(ProxyPre::new).map_err(|error| {
             Error::UnsupportedComponent(format!("the component cannot be linked: {}", chain(&error)))
         })?;
-        Ok(Self { compiled, pre, set_up: AtomicU64::new(0), computes: AtomicU32::new(0) })
+        Ok(Self {
+            compiled,
+            pre,
+            set_up: AtomicU64::new(0),
+            computes: AtomicU32::new(0),
+            suspect: AtomicU32::new(0),
+            is_unruly: Arc::default(),
+        })
     }
 
     pub(crate) fn engine(&self) -> &Engine {
@@ -120,18 +136,48 @@ impl Prepared {
         self.set_up.store(u64::try_from(time.as_nanos()).unwrap_or(u64::MAX).max(1), Ordering::Relaxed);
     }
 
-    /// A guest has computed for longer than its turn on a calling thread.
-    pub(crate) fn was_interrupted(&self) {
+    /// To be asked before a turn on a caller's thread: whether the thread's own clock should time it.
+    pub(crate) fn is_suspect(&self) -> bool {
+        self.suspect.load(Ordering::Relaxed) > 0
+            && self.suspect.fetch_update(Ordering::Relaxed, Ordering::Relaxed, |left| left.checked_sub(1)).is_ok()
+    }
+
+    /// A turn on a caller's thread took long by the wall's clock. Perhaps its thread only waited for a processor.
+    pub(crate) fn seemed_long(&self) {
+        self.suspect.store(SUSPECT, Ordering::Relaxed);
+    }
+
+    /// A guest has computed on a caller's thread for longer than it may.
+    pub(crate) fn was_long(&self) {
         self.computes.store(KEEP_OFF, Ordering::Relaxed);
+        self.suspect.store(SUSPECT, Ordering::Relaxed);
+    }
+
+    /// A turn was one long operation: no guest of this component has its turns on a caller's thread any more.
+    pub(crate) fn is_unruly(&self) -> bool {
+        self.is_unruly.load(Ordering::Relaxed)
+    }
+
+    /// For whoever gives turns to its guests, to say so.
+    pub(crate) fn unruly(&self) -> &Arc<AtomicBool> {
+        &self.is_unruly
+    }
+
+    pub(crate) fn had_turn(&self, took: Duration) {
+        if took > LONG_TURN {
+            self.is_unruly.store(true, Ordering::Relaxed);
+        }
     }
 
     /// Whether the next guest should not start on an event loop's thread: instantiating, if it has to be, takes long, or nobody
-    /// knows yet, or one computed for too long lately. Counts one off the exchanges that the last such guest keeps away.
-    pub(crate) fn keep_off_loop(&self, needs_set_up: bool) -> bool {
+    /// knows yet, or one computed for too long lately (the second answer). Counts one off the exchanges that the last such guest
+    /// keeps away.
+    pub(crate) fn keep_off_loop(&self, needs_set_up: bool) -> (bool, bool) {
         let nanos = self.set_up.load(Ordering::Relaxed);
         let computes =
             self.computes.fetch_update(Ordering::Relaxed, Ordering::Relaxed, |left| left.checked_sub(1)).is_ok();
-        computes || (needs_set_up && (nanos == 0 || u128::from(nanos) > HEAVY.as_nanos()))
+        let is_slow = needs_set_up && (nanos == 0 || u128::from(nanos) > HEAVY.as_nanos());
+        (computes || is_slow || self.is_unruly(), computes)
     }
 
     /// Whether its instances hold so much that an event loop's thread should not give it back.

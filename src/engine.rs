@@ -52,6 +52,7 @@ pub struct World {
     pub(crate) cache: Option<CodeCache>,
     ticker: Ticker,
     pub(crate) runtime: crate::runtime::Runtime,
+    pub(crate) scheduler: crate::scheduler::Scheduler,
     notes: Mutex<Vec<String>>,
 }
 
@@ -136,6 +137,7 @@ impl World {
             cache,
             ticker: Ticker::default(),
             runtime: crate::runtime::Runtime::new(),
+            scheduler: crate::scheduler::Scheduler::new(GENERATION.load(Ordering::Relaxed)),
             notes: Mutex::new(notes),
         })
     }
@@ -217,6 +219,14 @@ impl World {
     /// Whether the ticker's thread runs.
     pub(crate) fn has_ticker(&self) -> bool {
         self.ticker.thread.get().is_some()
+    }
+
+    /// Ends all guests, then what serves them. Waits for their threads, but not longer than `bound`.
+    pub fn shut_down(&self, bound: Duration) {
+        let deadline = std::time::Instant::now() + bound;
+        self.runtime.announce_shut_down();
+        self.scheduler.shut_down(bound / 2);
+        self.runtime.shut_down(deadline.saturating_duration_since(std::time::Instant::now()));
     }
 
     /// How many exchanges are under way.
@@ -440,6 +450,7 @@ impl Ticker {
             for engine in world.engines() {
                 engine.increment_epoch();
             }
+            world.scheduler.tick(world);
             if self.live.load(Ordering::SeqCst) > 0 {
                 idle = 0;
                 continue;

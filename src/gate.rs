@@ -17,6 +17,7 @@ use crate::idle::Idle;
 use crate::instance::Reuse;
 use crate::limits::Limits;
 use crate::owner::Shared;
+use crate::scheduler::Lane;
 use crate::sync::lock;
 
 /// What one process counts of an app; a forked child has none of its parent's guests, and counts anew.
@@ -27,6 +28,8 @@ pub(crate) struct Gate {
     limits: Limits,
     /// The instances that wait for an exchange, if instances are kept.
     pub(crate) idle: Option<Arc<Idle>>,
+    /// The share that its guests have of the threads.
+    pub(crate) lane: Arc<Lane>,
     queued: AtomicUsize,
     live: AtomicUsize,
     emptied: Notify,
@@ -50,6 +53,7 @@ impl Gate {
             places: limits.concurrency.map(|most| Arc::new(Semaphore::new(most.min(Semaphore::MAX_PERMITS)))),
             limits: *limits,
             idle: reuse.map(|reuse| Idle::new(world, reuse, reusable.clone())),
+            lane: Arc::default(),
             queued: AtomicUsize::new(0),
             live: AtomicUsize::new(0),
             emptied: Notify::new(),

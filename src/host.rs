@@ -125,12 +125,14 @@ impl Host {
     /// An exchange is over, and its instance may have another: what the guest has kept of it leads nowhere from now on. Guests
     /// whose garbage is collected late do keep handles. Returns whether nothing is left that somebody else takes part in.
     pub(crate) fn rest(&mut self) -> bool {
+        // asked before and after: a request that is let go of ends some time later, on another thread
+        let was_busy = self.hooks.is_busy();
         let mut handles = 0;
         for entry in self.table.iter_mut() {
             handles += 1;
             let_go(entry);
         }
-        let clean = !self.hooks.is_busy() && self.meter.has_room(handles);
+        let clean = !was_busy && !self.hooks.is_busy() && self.meter.has_room(handles);
         let nobody = Shared::without_guest(self.hooks.world());
         self.outlet.lead_to(&nobody.stdio);
         self.hooks = Hooks::new(None, Owner::observer(&nobody), &self.hooks.limits);

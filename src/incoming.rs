@@ -32,13 +32,15 @@ use crate::idle::give_back;
 use crate::instance::{Instance, Reuse};
 use crate::limits::Limits;
 use crate::outgoing::{Hooks, Upstream};
-use crate::owner::{Owner, Shared};
+use crate::owner::{Owner, Shared, UnderWay};
 use crate::pace::Watched;
+use crate::priority::ThreadTime;
 use crate::refusals::Refusals;
+use crate::scheduler::{Newcomer, Run, Standing};
 use crate::sync::lock;
 
-/// A guest that was interrupted by a tick goes on here if it has had less than this; with the tick that follows it
-/// stays under 2 ms.
+/// A guest that was interrupted by a tick goes on on its caller's thread if it has had less than this of the processor; with the tick
+/// that follows it stays under 2 ms.
 const SLICE: Duration = Duration::from_micros(500);
 
 /// See [`App::close`].
@@ -195,7 +197,7 @@ impl App {
             place: Some(Place { _ticking: world.tick()?, permit, _gone: Gone(shared.clone()) }),
         };
         let run = run(guest, room, request, out);
-        let run: Pin<Box<dyn Future<Output = ()> + Send>> = match clock {
+        let run: Run = match clock {
             Some(clock) => Box::pin(clock.turns(run)),
             None => Box::pin(run),
         };
@@ -203,6 +205,7 @@ impl App {
             run: Some(run),
             prepared,
             needs_set_up,
+            computes: false,
             head,
             owner: Owner::new(shared),
             world,
@@ -229,13 +232,15 @@ fn check_request(headers: &http::HeaderMap, limits: &Limits) -> Result<(), Error
 
 /// An exchange until its response begins.
 pub struct Exchange {
-    run: Option<Pin<Box<dyn Future<Output = ()> + Send>>>,
+    run: Option<Run>,
     head: oneshot::Receiver<Result<http::Response<WasiBody>, ErrorCode>>,
     owner: Owner,
     world: &'static World,
     prepared: Arc<Prepared>,
     /// Whether its instance is still to be made.
     needs_set_up: bool,
+    /// It has had what it may on its caller's thread, or guests of its component have lately.
+    computes: bool,
     gate: Arc<Gate>,
     number: u64,
     /// No body follows, whatever its length is said to be (RFC 9110, 9.3.2).
@@ -250,49 +255,64 @@ impl Exchange {
 
     /// Whether an event loop's thread should not begin it: guests of this component take long to set up, or compute. To be
     /// asked once an exchange: the answer counts.
-    pub fn keep_off_loop(&self) -> bool {
-        self.prepared.keep_off_loop(self.needs_set_up)
+    pub fn keep_off_loop(&mut self) -> bool {
+        let (keeps_off, computes) = self.prepared.keep_off_loop(self.needs_set_up);
+        self.computes = computes;
+        keeps_off
     }
 
     /// Runs the guest on this thread until it ends, waits, or has had its slice. Returns whether it ended.
     pub fn run_here(&mut self) -> Result<bool, Error> {
         let Some(run) = &mut self.run else { return Ok(true) };
         let shared = &self.owner.shared;
+        if self.prepared.is_unruly() {
+            return Ok(false);
+        }
+        // none: the process ends
+        let Some(_visit) = self.world.scheduler.visit() else { return Ok(false) };
         let _entered = self.world.runtime.handle()?.enter();
         let flag = Arc::new(Flag::default());
         let waker = Waker::from(flag.clone());
-        let begun = Instant::now();
+        let mut time = Slice::begin(&self.prepared);
         loop {
             shared.clock.enter();
             crate::signals::reclaim();
-            if run.as_mut().poll(&mut Context::from_waker(&waker)).is_ready() {
+            crate::scheduler::begin_turn();
+            let ended = run.as_mut().poll(&mut Context::from_waker(&waker)).is_ready();
+            let is_over = time.is_over();
+            if ended {
                 self.run = None;
                 return Ok(true);
             }
             shared.look();
             shared.clock.leave(None);
+            if is_over {
+                self.computes = true;
+                return Ok(false);
+            }
             if !flag.0.swap(false, Ordering::Relaxed) {
                 return Ok(false); // it waits
-            }
-            if begun.elapsed() > SLICE {
-                self.prepared.was_interrupted();
-                return Ok(false);
             }
         }
     }
 
-    /// Gives the guest, if it has not ended, to the runtime.
+    /// Gives the guest, if it has not ended, to the scheduler's threads.
     pub fn hand_over(&mut self) -> Result<(), Error> {
         let Some(run) = self.run.take() else { return Ok(()) };
         let shared = self.owner.shared.clone();
-        let handle = self.world.runtime.handle()?;
         // before it runs: one that ends at once must find itself there to be taken off
         self.gate.enroll(self.number, &shared);
-        let task = handle.spawn(Running { run: Some(run), due: None, shared: shared.clone() });
-        let abort = task.abort_handle();
-        *lock(&shared.task) = Some(abort.clone());
+        let standing = match self.prepared.is_unruly() {
+            true => Standing::Heavy,
+            false if self.computes => Standing::Computes,
+            false => Standing::Fresh,
+        };
+        let run = Running { run: Some(run), due: None, shared: shared.clone() };
+        let told = |task| *lock(&shared.task) = Some(UnderWay::Guest(task));
+        let guest = Newcomer { run: Box::pin(run), lane: &self.gate.lane, standing, unruly: self.prepared.unruly() };
+        self.world.scheduler.spawn(self.world, guest, told)?;
         if shared.stopped.load(Ordering::SeqCst) {
-            abort.abort();
+            shared.stop(Error::Cancelled);
         }
         Ok(())
     }
@@ -347,9 +367,41 @@ impl Wake for Flag {
     }
 }
 
-/// A guest on the runtime, under its time limit.
+/// What a guest has had of its caller's thread.
+struct Slice<'a> {
+    prepared: &'a Prepared,
+    begun: Instant,
+    of_thread: Option<ThreadTime>,
+}
+
+impl<'a> Slice<'a> {
+    fn begin(prepared: &'a Prepared) -> Self {
+        let of_thread = prepared.is_suspect().then(ThreadTime::now);
+        Self { prepared, begun: Instant::now(), of_thread }
+    }
+
+    /// Whether it is used up; to be asked after each turn. The wall's clock says so first. Where the processor is shared it may be wrong,
+    /// so it is the thread's own that counts against a component.
+    fn is_over(&mut self) -> bool {
+        if self.begun.elapsed() <= SLICE {
+            return false;
+        }
+        let Some(begun) = self.of_thread else {
+            self.prepared.seemed_long();
+            return true;
+        };
+        let took = ThreadTime::now().since(begun);
+        self.prepared.had_turn(took);
+        if took > SLICE {
+            self.prepared.was_long();
+        }
+        took > SLICE
+    }
+}
+
+/// A guest on the scheduler's threads, under its time limit.
 struct Running {
-    run: Option<Pin<Box<dyn Future<Output = ()> + Send>>>,
+    run: Option<Run>,
     /// When its time is up, unless its caller holds it up.
     due: Option<Pin<Box<Sleep>>>,
     shared: Arc<Shared>,
@@ -370,8 +422,7 @@ impl Future for Running {
     fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<()> {
         let this = &mut *self;
         let Some(run) = &mut this.run else { return Poll::Ready(()) };
-        // The clock is asked as well as the timer below: where every worker is busy with a spinning guest, tokio looks
-        // at its timers only every 61 turns.
+        // the clock is asked as well as the timer below: a guest that is woken all the time need not wait for its turn's timer
         if this.shared.clock.enter().is_some_and(|at| Instant::now() >= at) {
             return this.time_is_up();
         }
@@ -480,10 +531,10 @@ impl Drop for Guest {
             Some(idle) if ended_well && answered && !broke_off => idle.keep(instance),
             _ => Some(instance),
         };
-        // on the runtime it may take its time; a caller's thread may be an event loop's
+        // a caller's thread may be an event loop's
         if let Some(instance) = over
             && instance.is_heavy()
-            && tokio::task::try_id().is_none()
+            && !crate::scheduler::is_guests_thread()
         {
             drop(give_back(self.shared.world, (instance, place)));
         }

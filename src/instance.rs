@@ -1,11 +1,13 @@
 //! A store and the guest's instance in it, which has one exchange after another.
 
+use std::pin::Pin;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
+use std::task::{Context, Poll};
 use std::time::Instant;
 
-use wasmtime::Store;
 use wasmtime::component::Resource;
+use wasmtime::{CallHook, CallHookHandler, Store, StoreContextMut};
 use wasmtime_wasi_http::p2::bindings::Proxy;
 use wasmtime_wasi_http::p2::types::{HostIncomingRequest, HostResponseOutparam};
 
@@ -48,6 +50,7 @@ impl Instance {
         let mut store = Store::new(prepared.engine(), host);
         store.limiter(|host| &mut host.meter);
         store.epoch_deadline_async_yield_and_update(1);
+        store.call_hook_async(Turns);
         let mut instance = Self { store, proxy: None, prepared, served: 0 };
         instance.refill()?;
         Ok(instance)
@@ -124,5 +127,55 @@ impl Instance {
     /// Its exchange is over; all that belongs to it ends. Returns whether it may have another.
     pub fn rest(&mut self, reuse: &Reuse) -> bool {
         self.proxy.is_some() && reuse.requests.is_none_or(|most| self.served < most) && self.host().rest()
+    }
+}
+
+/// Ends a guest's turn after a host call, or an instruction that the host carries out (`memory.fill`), if it is over by then: code
+/// without loops and calls of its own never looks at the epoch.
+struct Turns;
+
+impl CallHookHandler<Host> for Turns {
+    fn handle_call_event<'life0, 'life1, 'async_trait>(
+        &'life0 self,
+        _: StoreContextMut<'life1, Host>,
+        event: CallHook,
+    ) -> Pin<Box<dyn Future<Output = wasmtime::Result<()>> + Send + 'async_trait>>
+    where
+        'life0: 'async_trait,
+        'life1: 'async_trait,
+        Self: 'async_trait,
+    {
+        if matches!(event, CallHook::ReturningFromHost) && crate::scheduler::is_turn_over() {
+            Box::pin(Yield { has_yielded: false })
+        } else {
+            Box::pin(GoOn) // of no size: nothing is allocated
+        }
+    }
+}
+
+struct GoOn;
+
+impl Future for GoOn {
+    type Output = wasmtime::Result<()>;
+
+    fn poll(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<Self::Output> {
+        Poll::Ready(Ok(()))
+    }
+}
+
+struct Yield {
+    has_yielded: bool,
+}
+
+impl Future for Yield {
+    type Output = wasmtime::Result<()>;
+
+    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
+        if self.has_yielded {
+            return Poll::Ready(Ok(()));
+        }
+        self.has_yielded = true;
+        cx.waker().wake_by_ref();
+        Poll::Pending
     }
 }

@@ -1,7 +1,7 @@
 //! Who owns a guest: what both sides of an exchange know of each other, and the right to end it.
 
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, OnceLock};
+use std::sync::{Arc, Mutex, OnceLock, Weak};
 use std::time::{Duration, Instant};
 
 use tokio::sync::SetOnce;
@@ -11,8 +11,29 @@ use crate::clock::Clock;
 use crate::engine::World;
 use crate::error::Error;
 use crate::flow::Outflow;
+use crate::scheduler::Task;
 use crate::stdio::Stdio;
 use crate::sync::lock;
+
+/// What the owner of an exchange may stop.
+pub(crate) enum UnderWay {
+    Guest(Weak<Task>),
+    /// One that no guest makes.
+    Request(AbortHandle),
+}
+
+impl UnderWay {
+    fn stop(self) {
+        match self {
+            Self::Guest(task) => {
+                if let Some(task) = task.upgrade() {
+                    task.stop();
+                }
+            }
+            Self::Request(task) => task.abort(),
+        }
+    }
+}
 
 /// What the guest's side and the owner's side both know.
 pub(crate) struct Shared {
@@ -24,7 +45,8 @@ pub(crate) struct Shared {
     pub clock: Arc<Clock>,
     /// The body of its response.
     pub outflow: OnceLock<Arc<Mutex<Outflow>>>,
-    pub task: Mutex<Option<AbortHandle>>,
+    /// What runs, since it does not on its caller's thread any more.
+    pub task: Mutex<Option<UnderWay>>,
     pub stopped: AtomicBool,
     /// Its body was read to the end: it may work on, and only its app and its limits stop it.
     released: AtomicBool,
@@ -82,11 +104,11 @@ impl Shared {
         self.settle(Err(reason));
         self.stopped.store(true, Ordering::SeqCst);
         if let Some(task) = self.take_task() {
-            task.abort();
+            task.stop();
         }
     }
 
-    fn take_task(&self) -> Option<AbortHandle> {
+    fn take_task(&self) -> Option<UnderWay> {
         let task = lock(&self.task).take();
         if self.is_foreign() {
             // its runtime is the parent's: telling it may wait for a lock that no thread here will ever give back
@@ -245,7 +267,7 @@ impl Drop for Owner {
         }
         if let Some(task) = self.shared.take_task() {
             self.shared.settle(Err(Error::Cancelled));
-            task.abort();
+            task.stop();
         }
     }
 }

@@ -1,45 +1,73 @@
 //! The tokio runtime: made when the first guest has to wait, bounded, shut down at exit.
 //!
-//! Its workers poll guests and timers. They never call Python.
+//! Its workers serve timers, sockets and outgoing requests. No guest has a turn on them ([`crate::scheduler`]), and they never call
+//! Python.
 
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Mutex, OnceLock};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use crate::error::Error;
 use crate::sync::lock;
 
 pub struct Runtime {
     handle: OnceLock<tokio::runtime::Handle>,
-    owned: Mutex<Option<tokio::runtime::Runtime>>,
+    /// Of guests that compute: what their threads start inherits their low priority, so it is kept apart.
+    of_computing: OnceLock<tokio::runtime::Handle>,
+    owned: Mutex<Vec<tokio::runtime::Runtime>>,
     shut_down: AtomicBool,
 }
 
 /// Threads that blocking file operations of guests may use at once.
 const BLOCKING_THREADS: usize = 64;
 
+/// After so many tasks a worker looks at timers and sockets; tokio's own number is 61.
+const EVENT_INTERVAL: u32 = 8;
+
 impl Runtime {
     pub(crate) fn new() -> Self {
-        Self { handle: OnceLock::new(), owned: Mutex::new(None), shut_down: AtomicBool::new(false) }
+        Self {
+            handle: OnceLock::new(),
+            of_computing: OnceLock::new(),
+            owned: Mutex::default(),
+            shut_down: AtomicBool::new(false),
+        }
     }
 
     pub fn handle(&self) -> Result<&tokio::runtime::Handle, Error> {
-        if let Some(handle) = self.handle.get() {
+        self.made(&self.handle, None)
+    }
+
+    /// What the scheduler's threads find while a guest has its turn.
+    pub(crate) fn handle_for_guests(&self, computing: bool) -> Result<&tokio::runtime::Handle, Error> {
+        if computing { self.made(&self.of_computing, Some(1)) } else { self.handle() }
+    }
+
+    fn made<'a>(
+        &self,
+        slot: &'a OnceLock<tokio::runtime::Handle>,
+        workers: Option<usize>,
+    ) -> Result<&'a tokio::runtime::Handle, Error> {
+        if let Some(handle) = slot.get() {
             return Ok(handle);
         }
         let mut owned = lock(&self.owned);
-        if let Some(handle) = self.handle.get() {
+        if let Some(handle) = slot.get() {
             return Ok(handle);
         }
-        let runtime = tokio::runtime::Builder::new_multi_thread()
+        let mut builder = tokio::runtime::Builder::new_multi_thread();
+        builder
             .thread_name("wasgi-worker")
             .max_blocking_threads(BLOCKING_THREADS)
-            .enable_all()
-            .build()
-            .map_err(|error| Error::Host(format!("cannot start the runtime: {error}")))?;
+            .event_interval(EVENT_INTERVAL)
+            .enable_all();
+        if let Some(workers) = workers {
+            builder.worker_threads(workers);
+        }
+        let runtime = builder.build().map_err(|error| Error::Host(format!("cannot start the runtime: {error}")))?;
         let handle = runtime.handle().clone();
-        *owned = Some(runtime);
-        Ok(self.handle.get_or_init(|| handle))
+        owned.push(runtime);
+        Ok(slot.get_or_init(|| handle))
     }
 
     /// A future that finds the runtime's timers wherever it is polled.
@@ -54,24 +82,34 @@ impl Runtime {
 
     /// How many tasks there are.
     pub fn tasks(&self) -> usize {
-        self.handle.get().map_or(0, |handle| handle.metrics().num_alive_tasks())
+        self.handles().map(|handle| handle.metrics().num_alive_tasks()).sum()
     }
 
     /// How many threads poll them.
     pub fn workers(&self) -> usize {
-        self.handle.get().map_or(0, |handle| handle.metrics().num_workers())
+        self.handles().map(|handle| handle.metrics().num_workers()).sum()
+    }
+
+    fn handles(&self) -> impl Iterator<Item = &tokio::runtime::Handle> {
+        self.handle.get().into_iter().chain(self.of_computing.get())
     }
 
     pub(crate) fn is_shut_down(&self) -> bool {
         self.shut_down.load(Ordering::SeqCst)
     }
 
-    /// Stops every guest that is still running. Waits for their threads, but not longer than `bound`.
-    pub fn shut_down(&self, bound: Duration) {
+    /// From now on nobody begins anything.
+    pub(crate) fn announce_shut_down(&self) {
         self.shut_down.store(true, Ordering::SeqCst);
-        let owned = lock(&self.owned).take();
-        if let Some(runtime) = owned {
-            runtime.shutdown_timeout(bound);
+    }
+
+    /// Waits for its threads, but not longer than `bound`.
+    pub(crate) fn shut_down(&self, bound: Duration) {
+        self.announce_shut_down();
+        let deadline = Instant::now() + bound;
+        let owned = std::mem::take(&mut *lock(&self.owned));
+        for runtime in owned {
+            runtime.shutdown_timeout(deadline.saturating_duration_since(Instant::now()));
         }
     }
 }

@@ -89,9 +89,9 @@ pub struct Stats {
     pub stacks: u64,
     /// Bytes of linear memory.
     pub memory: u64,
-    /// Tasks of the runtime.
+    /// Tasks of the runtime, and guests that do not run on their caller's thread.
     pub tasks: u64,
-    /// Threads of the core: the runtime's workers and the epoch ticker.
+    /// Threads of the core: the runtime's workers, those that give guests their turns, and the epoch ticker.
     pub threads: u64,
     /// How exchanges ended, since the process began (or was forked).
     pub outcomes: Vec<(&'static str, u64)>,
@@ -122,8 +122,8 @@ impl Stats {
             memories,
             stacks,
             memory: u64::try_from(counters.memory.load(Ordering::Relaxed)).unwrap_or(0),
-            tasks: world.runtime.tasks() as u64,
-            threads: (world.runtime.workers() + usize::from(world.has_ticker())) as u64,
+            tasks: (world.runtime.tasks() + world.scheduler.tasks()) as u64,
+            threads: (world.runtime.workers() + world.scheduler.workers() + usize::from(world.has_ticker())) as u64,
             outcomes: Outcome::ALL
                 .iter()
                 .zip(&counters.outcomes)

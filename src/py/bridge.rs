@@ -143,7 +143,7 @@ pub fn _shut_down(py: Python<'_>) {
     let _ = LAST_CALL.set(Instant::now() + BOUND.mul_f64(0.8));
     py.detach(|| {
         if let Some(world) = crate::engine::existing() {
-            world.runtime.shut_down(BOUND);
+            world.shut_down(BOUND);
         }
         threads::close(BOUND);
         super::waiting::wait_for_others(BOUND);
