@@ -125,14 +125,14 @@ impl Host {
     /// An exchange is over, and its instance may have another: what the guest has kept of it leads nowhere from now on. Guests
     /// whose garbage is collected late do keep handles. Returns whether nothing is left that somebody else takes part in.
     pub(crate) fn rest(&mut self) -> bool {
-        // asked before and after: a request that is let go of ends some time later, on another thread
-        let was_busy = self.hooks.is_busy();
-        let mut handles = 0;
+        let (mut handles, mut asks) = (0, false);
         for entry in self.table.iter_mut() {
             handles += 1;
+            // a request without an answer that is let go of takes note of that some time later, on another thread
+            asks |= matches!(entry.downcast_ref(), Some(HostFutureIncomingResponse::Pending(_)));
             let_go(entry);
         }
-        let clean = !was_busy && !self.hooks.is_busy() && self.meter.has_room(handles);
+        let clean = !asks && !self.hooks.is_busy() && self.meter.has_room(handles);
         let nobody = Shared::without_guest(self.hooks.world());
         self.outlet.lead_to(&nobody.stdio);
         self.hooks = Hooks::new(None, Owner::observer(&nobody), &self.hooks.limits);
