@@ -132,8 +132,10 @@ impl Prepared {
         &self.pre
     }
 
-    pub(crate) fn set_up_took(&self, time: Duration) {
+    /// An instance was made. Returns whether that took long.
+    pub(crate) fn set_up_took(&self, time: Duration) -> bool {
         self.set_up.store(u64::try_from(time.as_nanos()).unwrap_or(u64::MAX).max(1), Ordering::Relaxed);
+        time > HEAVY
     }
 
     /// To be asked before a turn on a caller's thread: whether the thread's own clock should time it.
@@ -153,9 +155,10 @@ impl Prepared {
         self.suspect.store(SUSPECT, Ordering::Relaxed);
     }
 
-    /// A turn was one long operation: no guest of this component has its turns on a caller's thread any more.
-    pub(crate) fn is_unruly(&self) -> bool {
-        self.is_unruly.load(Ordering::Relaxed)
+    /// A turn was one long operation, or making an instance is one: such guests have no turn on a caller's thread.
+    pub(crate) fn is_unruly(&self, needs_set_up: bool) -> bool {
+        let is_slow = || u128::from(self.set_up.load(Ordering::Relaxed)) > LONG_TURN.as_nanos();
+        self.is_unruly.load(Ordering::Relaxed) || (needs_set_up && is_slow())
     }
 
     /// For whoever gives turns to its guests, to say so.
@@ -177,7 +180,7 @@ impl Prepared {
         let computes =
             self.computes.fetch_update(Ordering::Relaxed, Ordering::Relaxed, |left| left.checked_sub(1)).is_ok();
         let is_slow = needs_set_up && (nanos == 0 || u128::from(nanos) > HEAVY.as_nanos());
-        (computes || is_slow || self.is_unruly(), computes)
+        (computes || is_slow || self.is_unruly(false), computes)
     }
 
     /// Whether its instances hold so much that an event loop's thread should not give it back.

@@ -265,7 +265,7 @@ impl Exchange {
     pub fn run_here(&mut self) -> Result<bool, Error> {
         let Some(run) = &mut self.run else { return Ok(true) };
         let shared = &self.owner.shared;
-        if self.prepared.is_unruly() {
+        if self.prepared.is_unruly(self.needs_set_up) {
             return Ok(false);
         }
         // none: the process ends
@@ -302,7 +302,7 @@ impl Exchange {
         let shared = self.owner.shared.clone();
         // before it runs: one that ends at once must find itself there to be taken off
         self.gate.enroll(self.number, &shared);
-        let standing = match self.prepared.is_unruly() {
+        let standing = match self.prepared.is_unruly(false) {
             true => Standing::Heavy,
             false if self.computes => Standing::Computes,
             false => Standing::Fresh,
@@ -391,7 +391,9 @@ impl<'a> Slice<'a> {
             return true;
         };
         let took = ThreadTime::now().since(begun);
-        self.prepared.had_turn(took);
+        if !crate::scheduler::is_excused() {
+            self.prepared.had_turn(took);
+        }
         if took > SLICE {
             self.prepared.was_long();
         }

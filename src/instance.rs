@@ -87,7 +87,11 @@ impl Instance {
             None => {
                 let begun = Instant::now();
                 let proxy = self.prepared.pre().instantiate_async(&mut self.store).await?;
-                self.prepared.set_up_took(begun.elapsed());
+                if self.prepared.set_up_took(begun.elapsed()) {
+                    // the guest's own turn begins after it
+                    crate::scheduler::excuse_turn();
+                    Yield::default().await?;
+                }
                 proxy
             }
         };
@@ -146,7 +150,7 @@ impl CallHookHandler<Host> for Turns {
         Self: 'async_trait,
     {
         if matches!(event, CallHook::ReturningFromHost) && crate::scheduler::is_turn_over() {
-            Box::pin(Yield { has_yielded: false })
+            Box::pin(Yield::default())
         } else {
             Box::pin(GoOn) // of no size: nothing is allocated
         }
@@ -163,6 +167,8 @@ impl Future for GoOn {
     }
 }
 
+/// Ends the turn.
+#[derive(Default)]
 struct Yield {
     has_yielded: bool,
 }

@@ -53,11 +53,23 @@ thread_local! {
     /// The tick in which the present turn on this thread began.
     static TURN: Cell<u64> = const { Cell::new(0) };
     static IS_GUESTS: Cell<bool> = const { Cell::new(false) };
+    /// What makes the present turn long is not the guest's.
+    static IS_EXCUSED: Cell<bool> = const { Cell::new(false) };
 }
 
 /// A turn begins on this thread.
 pub(crate) fn begin_turn() {
     TURN.set(TICKS.load(Ordering::Relaxed));
+    IS_EXCUSED.set(false);
+}
+
+/// An instance was made in this turn: how long that took is known elsewhere, and says nothing of other turns.
+pub(crate) fn excuse_turn() {
+    IS_EXCUSED.set(true);
+}
+
+pub(crate) fn is_excused() -> bool {
+    IS_EXCUSED.get()
 }
 
 /// Whether the present turn should have ended: a whole tick of it has passed.
@@ -192,10 +204,10 @@ impl Credit {
         Self { left, at: Instant::now(), spoilt: standing == Standing::Heavy }
     }
 
-    fn spend(&mut self, took: Duration) {
+    fn spend(&mut self, took: Duration, is_long: bool) {
         self.earn();
         self.left = self.left.saturating_sub(took);
-        self.spoilt |= took > LONG_TURN;
+        self.spoilt |= is_long;
     }
 
     fn earn(&mut self) {
@@ -536,10 +548,11 @@ impl Scheduler {
             self.threads(worker.kind).ready.notify_all();
             lock(&self.workers).retain(|other| !std::ptr::eq(&**other, worker));
         }
-        if took > LONG_TURN {
+        let is_long = took > LONG_TURN && !is_excused();
+        if is_long {
             task.unruly.store(true, Ordering::Relaxed);
         }
-        lock(&task.credit).spend(took);
+        lock(&task.credit).spend(took, is_long);
         if ended {
             self.end(task);
         } else if !task.change(RUNNING, IDLE) {
@@ -667,5 +680,221 @@ impl Worker {
             Some(turn) => (ThreadTime::now().since(turn.began), turn.is_stuck),
             None => (Duration::ZERO, false),
         }
+    }
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use std::sync::mpsc;
+
+    use super::*;
+
+    fn world() -> &'static World {
+        crate::engine::world().unwrap()
+    }
+
+    fn task(lane: &Arc<Lane>, number: u64) -> Arc<Task> {
+        Arc::new(Task {
+            scheduler: &world().scheduler,
+            number,
+            lane: lane.clone(),
+            unruly: Arc::default(),
+            state: AtomicU8::new(READY),
+            stopped: AtomicBool::new(false),
+            credit: Mutex::new(Credit::new(Standing::Fresh)),
+            run: Mutex::new(None),
+        })
+    }
+
+    /// The lanes of the next turns, each of which takes so long, and whose guests go on.
+    fn turns(queue: &mut Queue, count: usize, took: impl Fn(&Arc<Lane>) -> Duration) -> Vec<Arc<Lane>> {
+        let turn = |_| {
+            let task = queue.pop().unwrap();
+            queue.charge(&task.lane, took(&task.lane));
+            let lane = task.lane.clone();
+            queue.push(task);
+            lane
+        };
+        (0..count).map(turn).collect()
+    }
+
+    fn share(turns: &[Arc<Lane>], lane: &Arc<Lane>) -> usize {
+        turns.iter().filter(|turn| Arc::ptr_eq(turn, lane)).count()
+    }
+
+    #[test]
+    fn an_app_of_many_exchanges_gets_what_an_app_of_one_gets() {
+        let (many, one) = (Arc::<Lane>::default(), Arc::<Lane>::default());
+        let mut queue = Queue::new(Kind::Computing);
+        (0..64).for_each(|number| queue.push(task(&many, number)));
+        queue.push(task(&one, 64));
+        let turns = turns(&mut queue, 1000, |_| TICK);
+        assert_eq!(share(&turns, &one), 500);
+    }
+
+    #[test]
+    fn shares_are_of_time_and_not_of_turns() {
+        let (slow, quick) = (Arc::<Lane>::default(), Arc::<Lane>::default());
+        let mut queue = Queue::new(Kind::Computing);
+        queue.push(task(&slow, 0));
+        queue.push(task(&quick, 1));
+        let took = |lane: &Arc<Lane>| if Arc::ptr_eq(lane, &slow) { TICK * 70 } else { TICK };
+        let turns = turns(&mut queue, 710, took);
+        assert_eq!(share(&turns, &slow), 10);
+    }
+
+    #[test]
+    fn exchanges_of_an_app_take_turns() {
+        let lane = Arc::<Lane>::default();
+        let mut queue = Queue::new(Kind::Prompt);
+        (0..3).for_each(|number| queue.push(task(&lane, number)));
+        let mut order = Vec::new();
+        for _ in 0..6 {
+            let task = queue.pop().unwrap();
+            order.push(task.number);
+            queue.push(task);
+        }
+        assert_eq!(order, [0, 1, 2, 0, 1, 2]);
+    }
+
+    #[test]
+    fn an_app_that_was_away_has_no_claim_on_that_time() {
+        let (busy, back) = (Arc::<Lane>::default(), Arc::<Lane>::default());
+        let mut queue = Queue::new(Kind::Computing);
+        queue.push(task(&busy, 0));
+        turns(&mut queue, 1000, |_| TICK);
+        queue.push(task(&back, 1));
+        let turns = turns(&mut queue, 100, |_| TICK);
+        assert!((49..=51).contains(&share(&turns, &back)));
+    }
+
+    #[test]
+    fn an_app_with_a_turn_that_is_stuck_gets_no_other() {
+        let (stuck, other) = (Arc::<Lane>::default(), Arc::<Lane>::default());
+        let mut queue = Queue::new(Kind::Computing);
+        queue.push(task(&stuck, 0));
+        queue.push(task(&other, 1));
+        stuck.of(Kind::Computing).stuck.store(1, Ordering::Relaxed);
+        assert_eq!(share(&turns(&mut queue, 10, |_| TICK), &other), 10);
+        drop(queue.lanes.remove(&other.key(Kind::Computing)));
+        assert!(queue.pop().is_none());
+        stuck.of(Kind::Computing).stuck.store(0, Ordering::Relaxed);
+        assert!(queue.pop().is_some());
+    }
+
+    #[test]
+    fn a_guest_that_computes_is_not_prompt_until_it_has_waited() {
+        let mut credit = Credit::new(Standing::Fresh);
+        assert_eq!(credit.kind(), Kind::Prompt);
+        credit.spend(CREDIT, false);
+        assert_eq!(credit.kind(), Kind::Computing);
+        credit.at -= CREDIT * EARNS;
+        credit.earn();
+        assert_eq!(credit.kind(), Kind::Prompt);
+        credit.spend(LONG_TURN * 2, true);
+        credit.at -= CREDIT * EARNS;
+        credit.earn();
+        assert_eq!(credit.kind(), Kind::Computing, "one that no tick can end is never prompt again");
+    }
+
+    /// Has guests run, and waits for the end of each.
+    struct Guests {
+        lane: Arc<Lane>,
+        ended: mpsc::Receiver<()>,
+        end: mpsc::Sender<()>,
+    }
+
+    /// Tells that its guest is gone, by its end or because it was dropped.
+    struct Gone(mpsc::Sender<()>);
+
+    impl Drop for Gone {
+        fn drop(&mut self) {
+            let _ = self.0.send(());
+        }
+    }
+
+    impl Guests {
+        fn new() -> Self {
+            let (end, ended) = mpsc::channel();
+            Self { lane: Arc::default(), ended, end }
+        }
+
+        fn run(&self, standing: Standing, run: impl Future<Output = ()> + Send + 'static) -> Arc<Task> {
+            let gone = Gone(self.end.clone());
+            let run: Run = Box::pin(async move {
+                let _gone = gone;
+                run.await;
+            });
+            let mut task = None;
+            let guest = Newcomer { run, lane: &self.lane, standing, unruly: &Arc::default() };
+            world().scheduler.spawn(world(), guest, |told| task = told.upgrade()).unwrap();
+            // it may have ended already, and then nothing can stop it
+            task.unwrap()
+        }
+
+        fn wait(&self) {
+            self.ended.recv_timeout(Duration::from_secs(60)).unwrap();
+        }
+    }
+
+    #[test]
+    fn a_guest_that_is_woken_has_another_turn() {
+        let guests = Guests::new();
+        for standing in [Standing::Fresh, Standing::Computes, Standing::Heavy] {
+            guests.run(standing, async {
+                for _ in 0..100 {
+                    tokio::time::sleep(Duration::from_micros(100)).await;
+                    tokio::task::yield_now().await;
+                }
+            });
+        }
+        (0..3).for_each(|_| guests.wait());
+    }
+
+    #[test]
+    fn a_guest_that_is_stopped_is_dropped_where_it_stands() {
+        let guests = Guests::new();
+        let waits = guests.run(Standing::Fresh, std::future::pending());
+        let spins = guests.run(Standing::Computes, async {
+            loop {
+                tokio::task::yield_now().await;
+            }
+        });
+        waits.stop();
+        spins.stop();
+        (0..2).for_each(|_| guests.wait());
+    }
+
+    #[test]
+    fn a_panic_ends_one_guest() {
+        let guests = Guests::new();
+        #[allow(clippy::panic)]
+        guests.run(Standing::Fresh, async { panic!("as asked") });
+        guests.wait();
+        guests.run(Standing::Fresh, async {});
+        guests.wait();
+    }
+
+    #[test]
+    fn turns_without_an_end_keep_no_other_app_from_its_own() {
+        let _ticking = world().tick().unwrap();
+        let (hostile, other) = (Guests::new(), Guests::new());
+        let is_done = Arc::new(AtomicBool::new(false));
+        let processors = std::thread::available_parallelism().unwrap().get();
+        for _ in 0..processors * 4 {
+            let is_done = is_done.clone();
+            hostile.run(Standing::Computes, async move {
+                let deadline = Instant::now() + Duration::from_secs(60);
+                while !is_done.load(Ordering::Relaxed) && Instant::now() < deadline {
+                    std::hint::spin_loop();
+                }
+                assert!(is_done.load(Ordering::Relaxed));
+            });
+        }
+        other.run(Standing::Computes, async {});
+        other.wait();
+        is_done.store(true, Ordering::Relaxed);
+        (0..processors * 4).for_each(|_| hostile.wait());
     }
 }
