@@ -88,8 +88,10 @@ impl Slot {
 pub struct Prepared {
     compiled: wasmtime::component::Component,
     pre: ProxyPre<Host>,
-    /// Nanoseconds that the last instantiation took; 0 before the first.
+    /// Nanoseconds that an instantiation takes, the shorter of the last two: one may have waited for a processor. 0 before the first.
     set_up: AtomicU64,
+    /// Nanoseconds that the last one took.
+    last_set_up: AtomicU64,
     /// How many of the next exchanges are to keep off event loops, because a guest computed for longer than its turn.
     computes: AtomicU32,
     /// How many of the next turns on callers' threads are measured by the threads' own clocks, which costs 0.3 µs: one took long by the
@@ -118,6 +120,7 @@ impl Prepared {
             compiled,
             pre,
             set_up: AtomicU64::new(0),
+            last_set_up: AtomicU64::new(u64::MAX),
             computes: AtomicU32::new(0),
             suspect: AtomicU32::new(0),
             is_unruly: Arc::default(),
@@ -132,10 +135,12 @@ impl Prepared {
         &self.pre
     }
 
-    /// An instance was made. Returns whether that took long.
-    pub(crate) fn set_up_took(&self, time: Duration) -> bool {
-        self.set_up.store(u64::try_from(time.as_nanos()).unwrap_or(u64::MAX).max(1), Ordering::Relaxed);
-        time > HEAVY
+    /// An instance was made. Returns whether that took long, and whether that was to be expected.
+    pub(crate) fn set_up_took(&self, time: Duration) -> (bool, bool) {
+        let nanos = u64::try_from(time.as_nanos()).unwrap_or(u64::MAX).max(1);
+        let last = self.last_set_up.swap(nanos, Ordering::Relaxed);
+        let before = self.set_up.swap(nanos.min(last), Ordering::Relaxed);
+        (time > HEAVY, before == 0 || u128::from(before) > HEAVY.as_nanos())
     }
 
     /// To be asked before a turn on a caller's thread: whether the thread's own clock should time it.
@@ -164,12 +169,6 @@ impl Prepared {
     /// For whoever gives turns to its guests, to say so.
     pub(crate) fn unruly(&self) -> &Arc<AtomicBool> {
         &self.is_unruly
-    }
-
-    pub(crate) fn had_turn(&self, took: Duration) {
-        if took > LONG_TURN {
-            self.is_unruly.store(true, Ordering::Relaxed);
-        }
     }
 
     /// Whether the next guest should not start on an event loop's thread: instantiating, if it has to be, takes long, or nobody

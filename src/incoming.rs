@@ -391,8 +391,8 @@ impl<'a> Slice<'a> {
             return true;
         };
         let took = ThreadTime::now().since(begun);
-        if !crate::scheduler::is_excused() {
-            self.prepared.had_turn(took);
+        if crate::scheduler::was_unruly(took) {
+            self.prepared.unruly().store(true, Ordering::Relaxed);
         }
         if took > SLICE {
             self.prepared.was_long();
@@ -540,5 +540,39 @@ impl Drop for Guest {
         {
             drop(give_back(self.shared.world, (instance, place)));
         }
+    }
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use super::*;
+
+    fn prepared() -> Arc<Prepared> {
+        let component = Component::new(&std::fs::read("tests/guests/components/hello.wasm").unwrap()).unwrap();
+        component.prepared(world().unwrap(), false).unwrap()
+    }
+
+    #[test]
+    fn a_turn_that_waited_for_a_processor_is_not_held_against_its_component() {
+        let prepared = prepared();
+        prepared.seemed_long();
+        let mut slice = Slice::begin(&prepared);
+        crate::scheduler::begin_turn();
+        std::thread::sleep(SLICE * 4);
+        assert!(!slice.is_over());
+        assert_eq!(prepared.keep_off_loop(false), (false, false));
+    }
+
+    #[test]
+    fn a_turn_that_computed_is() {
+        let prepared = prepared();
+        prepared.seemed_long();
+        let mut slice = Slice::begin(&prepared);
+        crate::scheduler::begin_turn();
+        let begun = ThreadTime::now();
+        while ThreadTime::now().since(begun) < SLICE * 2 {}
+        assert!(slice.is_over());
+        assert_eq!(prepared.keep_off_loop(false), (true, true));
     }
 }

@@ -87,10 +87,12 @@ impl Instance {
             None => {
                 let begun = Instant::now();
                 let proxy = self.prepared.pre().instantiate_async(&mut self.store).await?;
-                if self.prepared.set_up_took(begun.elapsed()) {
-                    // the guest's own turn begins after it
+                let (took_long, was_expected) = self.prepared.set_up_took(begun.elapsed());
+                if was_expected {
                     crate::scheduler::excuse_turn();
-                    Yield::default().await?;
+                }
+                if took_long {
+                    Yield::default().await?; // the guest's own turn begins after it
                 }
                 proxy
             }

@@ -34,8 +34,8 @@ const CREDIT: Duration = Duration::from_millis(2);
 /// It earns one part in so many of the time that passes.
 const EARNS: u32 = 10;
 
-/// A turn of this much CPU time was no turn of a guest that ticks can interrupt.
-pub(crate) const LONG_TURN: Duration = Duration::from_millis(5);
+/// A turn of this much CPU time, in which ticks have passed, was no turn of a guest that ticks can interrupt.
+pub(crate) const LONG_TURN: Duration = Duration::from_millis(3);
 
 /// After so many ticks it is looked at whether a thread is stuck.
 const STUCK_TICKS: u64 = 10;
@@ -68,8 +68,9 @@ pub(crate) fn excuse_turn() {
     IS_EXCUSED.set(true);
 }
 
-pub(crate) fn is_excused() -> bool {
-    IS_EXCUSED.get()
+/// Whether the turn that has just ended on this thread was one long operation. Where the ticker itself was late it was not.
+pub(crate) fn was_unruly(took: Duration) -> bool {
+    took > LONG_TURN && is_turn_over() && !IS_EXCUSED.get()
 }
 
 /// Whether the present turn should have ended: a whole tick of it has passed.
@@ -548,7 +549,7 @@ impl Scheduler {
             self.threads(worker.kind).ready.notify_all();
             lock(&self.workers).retain(|other| !std::ptr::eq(&**other, worker));
         }
-        let is_long = took > LONG_TURN && !is_excused();
+        let is_long = was_unruly(took);
         if is_long {
             task.unruly.store(true, Ordering::Relaxed);
         }
