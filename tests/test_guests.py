@@ -44,3 +44,11 @@ def test_each_route_of_the_probe_is_used() -> None:
     tests = "".join(path.read_text() for path in TESTS.glob("test_*.py"))
     unused = {route for route in routes if not re.search(re.escape(route) + r'["?& ]', tests)}
     assert unused == set()
+
+
+def test_each_hostile_route_is_used() -> None:
+    source = (GUESTS / "probe" / "src" / "hostile.rs").read_text()
+    routes = set(re.findall(r'^ +"([\w-]+)" =>', source, re.MULTILINE))
+    assert len(routes) > 10
+    users = "".join(path.read_text() for path in [TESTS / "chaos.py", *TESTS.glob("test_*.py")])
+    assert {route for route in routes if not re.search(f"/hostile/{route}" + r'["?& ]', users)} == set()
