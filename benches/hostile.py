@@ -8,8 +8,8 @@ or a p99 more than 5 ms over what it is alone.
     just bench-hostile                                    (the whole table)
     just bench-hostile --how fill --how random --beside 8
 
-One table is printed, in milliseconds, with how many hostile exchanges were begun in each row; `--json` writes all numbers
-to a file. The server that `Network` asks is a process of its own, on the same cores.
+One table is printed, in milliseconds, with how many hostile exchanges were begun in each row; `--json` writes all
+numbers to a file. The server that `Network` asks is a process of its own, on the same cores.
 """
 
 from __future__ import annotations
@@ -81,6 +81,7 @@ class Cell:
     ends: dict[str, int] = field(default_factory=dict)
 
     def quantile(self, name: str, q: float) -> float:
+        """Infinite if nothing was measured."""
         found = sorted(self.taken.get(name, []))
         return found[min(int(len(found) * q), len(found) - 1)] if found else float("inf")
 
@@ -96,7 +97,7 @@ class Cell:
 
 
 async def lag(taken: list[float]) -> None:
-    """How much later than asked for the loop wakes. A long stall counts for each of the wakes that were missed in it."""
+    """How much later than asked for the loop wakes. A long stall counts for each wake that was missed in it."""
     while True:
         due = time.perf_counter() + 0.002
         await asyncio.sleep(0.002)
@@ -161,7 +162,7 @@ async def hostile(cell: Cell, app: wasgi.App, target: str) -> AsyncIterator[None
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
         deadline = time.monotonic() + 30
-        while app.exchanges and time.monotonic() < deadline:
+        while app.exchanges and time.monotonic() < deadline:  # noqa: ASYNC110 - nobody tells of it
             await asyncio.sleep(0.01)
 
 
