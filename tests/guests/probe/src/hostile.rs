@@ -10,6 +10,11 @@ use wasip2::filesystem::types::{Descriptor, DescriptorFlags, OpenFlags, PathFlag
 use wasip2::http::types::{ErrorCode, Fields, IncomingRequest, OutgoingBody, OutgoingRequest, ResponseOutparam};
 use wasip2::io::poll;
 use wasip2::random::random::get_random_bytes;
+use wasip2::sockets::instance_network::instance_network;
+use wasip2::sockets::ip_name_lookup::resolve_addresses;
+use wasip2::sockets::network::IpAddressFamily;
+use wasip2::sockets::tcp_create_socket::create_tcp_socket;
+use wasip2::sockets::udp_create_socket::create_udp_socket;
 
 use crate::{prepare, send, start, text};
 
@@ -93,6 +98,12 @@ pub fn run(how: &str, query: &HashMap<String, String>, request: IncomingRequest,
         }),
         // requests that are dropped as soon as they are sent
         "abandon" => (0..n).for_each(|_| drop(black_box(send(query)))),
+        // responses of which nothing is read, all kept; then waits
+        "responses" => {
+            let kept: Vec<_> = (0..n).filter_map(|_| crate::fetch(query).ok()).map(|one| (one.consume(), one)).collect();
+            crate::sleep(number("ms").unwrap_or(0));
+            return text(out, 200, &kept.len().to_string());
+        }
         // requests whose body never ends and that nobody waits for
         "unsent" => (0..n).for_each(|_| {
             if let Ok((request, options)) = prepare(query) {
@@ -130,6 +141,28 @@ pub fn run(how: &str, query: &HashMap<String, String>, request: IncomingRequest,
                 }
             };
             return text(out, 200, &format!("{} {why}", kept.len()));
+        }
+        // makes sockets until that fails, and asks for an address: how many, and why not
+        "sockets" => {
+            let mut kept = (Vec::new(), Vec::new());
+            let tcp = loop {
+                match create_tcp_socket(IpAddressFamily::Ipv4) {
+                    Ok(_) if kept.0.len() as u64 == n => break "enough".to_owned(),
+                    Ok(socket) => kept.0.push(socket),
+                    Err(error) => break format!("{error:?}"),
+                }
+            };
+            let udp = loop {
+                match create_udp_socket(IpAddressFamily::Ipv4) {
+                    Ok(_) if kept.1.len() as u64 == n => break "enough".to_owned(),
+                    Ok(socket) => kept.1.push(socket),
+                    Err(error) => break format!("{error:?}"),
+                }
+            };
+            let network = instance_network();
+            let name = resolve_addresses(&network, "localhost").map(|_| ());
+            let text = format!("{} {tcp}\n{} {udp}\n{name:?}", kept.0.len(), kept.1.len());
+            return crate::text(out, 200, &text);
         }
         // asks for the request's body and never for a chunk of it
         "unread" => {
