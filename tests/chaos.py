@@ -184,6 +184,8 @@ HOSTILE = [
     hostile(2, "/hostile/abandon?n=20&url=http://up/answers", content=b"done"),
     hostile(2, "/hostile/abandon?n=20&url={peer}/answers", content=b"done"),
     hostile(2, "/hostile/abandon?n=5&url={peer}/hangs", content=b"done"),
+    hostile(1, "/hostile/responses?n=5&url=http://up/streams", content=b"5"),
+    hostile(1, "/hostile/responses?n=5&url={peer}/answers", content=b"5"),
     hostile(1, "/hostile/unsent?n=5&method=POST&url=http://up/echoes", content=b"done"),
     hostile(1, "/hostile/unsent?n=5&method=POST&url={peer}/hangs", content=b"done"),
     hostile(1, "/fetch?url={peer}/hangs", "GuestTimeoutError", strict=True),
