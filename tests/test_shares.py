@@ -1,14 +1,15 @@
-"""The pool of instances belongs to the process: no App takes all of it, whatever its guests are made of."""
+"""What all Apps of a process share, the pool of instances and the event loop: none takes all of it."""
 
 from __future__ import annotations
 
 import asyncio
+import collections
 
 import pytest
 
 import wasgi
 
-from .conftest import HELLO, PROBE, get
+from .conftest import HELLO, PROBE, AppMaker, get, until
 from .processes import run
 
 
@@ -88,7 +89,7 @@ def test_what_a_component_is_made_of_does_not_use_up_the_pool(what: str) -> None
     script = f"""
 import asyncio, sys
 import wasgi
-from tests.test_pool_shares import MADE_OF, beside, waiting
+from tests.test_shares import MADE_OF, beside, waiting
 asyncio.run(beside([wasgi.Component(waiting(*MADE_OF[{what!r}]))], 300))
 """
     done = run(script)
@@ -100,7 +101,7 @@ def test_apps_that_take_all_they_can_get_leave_room() -> None:
     script = f"""
 import asyncio, sys
 import wasgi
-from tests.test_pool_shares import beside
+from tests.test_shares import beside
 asyncio.run(beside([wasgi.Component({str(PROBE)!r})] * 5, 300))
 """
     done = run(script)
@@ -114,10 +115,39 @@ def test_an_app_alone_has_most_of_the_pool() -> None:
     script = f"""
 import asyncio, sys
 import wasgi
-from tests.test_pool_shares import beside
+from tests.test_shares import beside
 asyncio.run(beside([wasgi.Component({str(PROBE)!r})], 1100))
 """
     done = run(script)
     assert done.returncode == 0, done.stderr[-2000:]
     held = int(done.stdout.split()[2])
     assert 800 < held < 850
+
+
+async def test_a_burst_of_requests_does_not_hold_the_loop(app: AppMaker) -> None:
+    """What hundreds of requests at once ask of a coroutine function is begun a few in each round of the loop."""
+    loop = asyncio.get_running_loop()
+    rounds = 0
+    begun: collections.Counter[int] = collections.Counter()
+    counting: asyncio.Handle
+
+    def count() -> None:
+        nonlocal rounds, counting
+        rounds += 1
+        counting = loop.call_soon(count)
+
+    async def up(request: wasgi.Request) -> wasgi.Response:
+        begun[rounds] += 1
+        return wasgi.Response(body=b"up")
+
+    made = app(outgoing=up)
+    counting = loop.call_soon(count)
+    tasks = [asyncio.ensure_future(made.handle_async(get("/fetch-many?n=60&url=http://up/"))) for _ in range(8)]
+    while wasgi.stats().exchanges < 8:
+        await asyncio.sleep(0)
+    until(lambda: wasgi.stats().calls == 8 * 60 - begun.total())  # the loop's thread waits: they all come at once
+    for task in tasks:
+        assert (await (await task).aread()).count(b"up") == 60
+    counting.cancel()
+    assert begun.total() == 480
+    assert max(begun.values()) <= 16
