@@ -600,7 +600,7 @@ def run_in(
     around: Surroundings, seed: int, exchanges: int, say: Callable[[str], None], share: float
 ) -> collections.Counter[str]:
     component = wasgi.Component(PROBE)
-    # what is made once is made: slots of the pool keep some memory each, and heavy guests leave malloc's arenas with holes
+    # what is made once is made: slots of the pool keep some memory each, heavy guests leave holes in malloc's arenas
     Chaos(component, seed, max(500, min(exchanges // 5, 10_000)), around, share).run()
     settle(lambda: not left_over())
     files, threads, before = descriptors(), threads_of_the_process(), wasgi.stats().outcomes
