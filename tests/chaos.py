@@ -316,7 +316,8 @@ class Peer:
         return f"http://{host}:{port}"
 
     async def serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        with contextlib.suppress(ConnectionError, asyncio.IncompleteReadError):
+        # cancelled at the end: a task of asyncio's streams that ends by that is told of as a failure
+        with contextlib.suppress(ConnectionError, asyncio.IncompleteReadError, asyncio.CancelledError):
             while True:
                 head = await reader.readuntil(b"\r\n\r\n")
                 if b"/answers" in head.split(b"\r\n")[0]:
