@@ -70,6 +70,11 @@ bench-reuse *options:
     maturin develop --uv {{ optimised }}
     python -m benches.reuse {{ options }}
 
+# What one tenant feels of another that means harm.
+bench-hostile *options:
+    maturin develop --uv {{ optimised }}
+    python -m benches.hostile {{ options }}
+
 # What the fixtures of the pytest plug-in cost a test.
 bench-fixtures *options:
     maturin develop --uv {{ optimised }}

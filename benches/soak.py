@@ -9,8 +9,6 @@ of each round best must not rise by more than a tenth of it.
 from __future__ import annotations
 
 import argparse
-import gc
-import re
 import statistics
 import sys
 import time
@@ -22,14 +20,6 @@ sys.path.insert(0, str(Path(__file__).parents[1]))
 from tests import chaos, conftest
 
 
-def resident() -> float:
-    """MiB."""
-    gc.collect()
-    match = re.search(r"VmRSS:\s+(\d+) kB", Path("/proc/self/status").read_text())
-    assert match is not None
-    return int(match[1]) / 1024
-
-
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--minutes", type=float, default=10)
@@ -38,16 +28,17 @@ def main() -> None:
     component = wasgi.Component(conftest.PROBE)
     chaos.quiet()
     begun, rounds = time.monotonic(), list[tuple[float, float, int]]()
-    exchanges, seed = 0, options.seed
+    exchanges, seed, around = 0, options.seed, chaos.Surroundings().__enter__()
     while (elapsed := time.monotonic() - begun) < options.minutes * 60:
-        chaos.Chaos(component, seed, 5000).run()
+        chaos.Chaos(component, seed, 5000, around).run()
         assert chaos.settle(lambda: not chaos.left_over()), chaos.left_over()
         exchanges, seed = exchanges + 5000, seed + 1
-        rounds.append((elapsed, resident(), chaos.descriptors()))
+        rounds.append((elapsed, chaos.resident(), chaos.descriptors()))
         print(
             f"{elapsed:6.0f} s  {exchanges:9} exchanges  {rounds[-1][1]:7.1f} MiB  {rounds[-1][2]} descriptors",
             flush=True,
         )
+    around.__exit__()
     warm = rounds[len(rounds) // 10 :]
     slope = statistics.linear_regression([elapsed for elapsed, _, _ in warm], [memory for _, memory, _ in warm]).slope
     rise = slope * (warm[-1][0] - warm[0][0])

@@ -227,7 +227,14 @@ impl Component {
             if let Some(kept) = world.cache.as_ref().and_then(|cache| cache.load(engine, digest)) {
                 return Ok(kept);
             }
-            let compiled = wasmtime::component::Component::new(engine, binary)?;
+            let (binary, harm) = crate::debug_info::without_harm(binary);
+            let compiled = wasmtime::component::Component::new(engine, &binary)?;
+            if let Some(harm) = harm {
+                world.note(format!(
+                    "the debug information of a component is left out: {}; its backtraces have no source lines",
+                    harm.reason()
+                ));
+            }
             if let Some(cache) = &world.cache {
                 cache.store(engine, digest, &compiled);
             }

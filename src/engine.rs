@@ -31,6 +31,11 @@ const KEEP_RESIDENT: usize = 64 << 10;
 /// What a table in a slot of the pool can grow to: address space, not memory.
 const TABLE_ELEMENTS: usize = 1_000_000;
 
+/// What belongs to a slot.
+const CORE_INSTANCES: u32 = 24;
+const MEMORIES: u32 = 4;
+const TABLES: u32 = 4;
+
 /// Numbers of slots to try, largest first: an address-space limit may refuse the larger ones.
 const POOL_SLOTS: [u32; 3] = [1024, 256, 64];
 
@@ -274,10 +279,14 @@ fn make_pooled(
     for slots in POOL_SLOTS {
         let mut pool = PoolingAllocationConfig::new();
         pool.total_component_instances(slots)
-            // a component is several core modules: its own, the adapters and shims of the toolchain
-            .total_core_instances(slots.saturating_mul(8))
-            .total_memories(slots)
-            .total_tables(slots.saturating_mul(4))
+            // A component is several core modules: its own, the adapters and shims of the toolchain, a dozen libraries (componentize-py).
+            // What has more than its slot's part of any of these is allocated on demand, or a few guests would use up the pool.
+            .total_core_instances(slots.saturating_mul(CORE_INSTANCES))
+            .max_core_instances_per_component(CORE_INSTANCES)
+            .total_memories(slots.saturating_mul(MEMORIES))
+            .max_memories_per_component(MEMORIES)
+            .total_tables(slots.saturating_mul(TABLES))
+            .max_tables_per_component(TABLES)
             .total_stacks(slots)
             .max_tables_per_module(8)
             .table_elements(TABLE_ELEMENTS)

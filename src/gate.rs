@@ -20,6 +20,9 @@ use crate::owner::Shared;
 use crate::scheduler::Lane;
 use crate::sync::lock;
 
+/// How many exchanges an app may have for each slot that is free: 819 of 1024 where it is alone.
+const SHARE: usize = 4;
+
 /// What one process counts of an app; a forked child has none of its parent's guests, and counts anew.
 pub(crate) struct Gate {
     pub generation: u64,
@@ -62,8 +65,24 @@ impl Gate {
         })
     }
 
+    /// Refuses what this app has no share for. The slots of the pool are the process's, and an app alone could fill them with guests
+    /// that wait: so the fewer are free, the fewer an app may hold. Each that asks for all it can get ends with the same share, and
+    /// leaves a quarter of that to whoever comes next.
+    fn leaves_room(&self) -> Result<(), Error> {
+        let free = (self.world.slots() as usize).saturating_sub(self.world.live());
+        let live = self.live();
+        if live <= free.saturating_mul(SHARE) {
+            return Ok(());
+        }
+        Err(Error::Overloaded(format!(
+            "this app has {live} exchanges, and the {free} instance slots of this process that are free are kept for other apps; \
+             hint: set `Limits.concurrency` lower"
+        )))
+    }
+
     /// A place, if there is one; else a place in the queue, if there is one.
     pub fn admit(self: &Arc<Self>) -> Result<Admission, Error> {
+        self.leaves_room()?;
         let Some(places) = &self.places else { return Ok(Admission::Permit(Permit::new(self, None))) };
         // whoever waits already comes first: the semaphore is fair, and has none to give while there is a queue
         match places.clone().try_acquire_owned() {

@@ -10,6 +10,7 @@ mod clock;
 pub mod code;
 mod code_cache;
 pub mod component;
+pub mod debug_info;
 mod dial;
 pub mod engine;
 pub mod error;

@@ -5,6 +5,12 @@ Each exchange has a plan, made from the seed and its number alone. It must end i
 when all have ended nothing may be left over of them.
 
     python -m tests.chaos --exchanges 1000000 --seed 1
+
+A share of them are hostile (`HOSTILE`): guests of another tenant, with a granted folder and the network, that take as
+much as they can of one thing. They must not make the others fail, and leave nothing behind either: memory is looked at,
+too.
+
+    python -m tests.chaos --exchanges 100000 --hostile 0.2
 """
 
 from __future__ import annotations
@@ -12,17 +18,22 @@ from __future__ import annotations
 import argparse
 import asyncio
 import collections
+import contextlib
+import ctypes
 import gc
 import itertools
 import logging
 import os
 import random
 import re
+import shutil
 import sys
+import tempfile
 import threading
 import time
 from collections.abc import AsyncIterator, Callable, Iterator
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import wasgi
@@ -51,6 +62,10 @@ class Route:
     """How the request's body is made."""
     strict: bool = False
     """Whether its app has a short time limit."""
+    hostile: bool = False
+    """Whether its app is the hostile tenant's."""
+    fresh: bool = False
+    """Whether its app must not reuse instances."""
 
 
 def route(weight: float, target: str, ends: str = "ok", content: bytes | None = None, **options: Any) -> Route:
@@ -126,7 +141,65 @@ ROUTES = [
     route(1, "/keep?what=response-body&url=http://up/streams", content=b"kept it"),
     route(1, "/keep?what=out", "NoResponseError"),
 ]
+
+
+def hostile(weight: float, target: str, ends: str = "ok", content: bytes | None = None, **options: Any) -> Route:
+    return route(weight, target, ends, content, hostile=True, **options)
+
+
+ANY_LIMIT = "MemoryLimitError HandleLimitError FieldsLimitError TrapError"
+"""For guests that are past several limits: whichever they meet first."""
+HOSTILE = [
+    # the processor
+    hostile(2, "/spin", "GuestTimeoutError", strict=True),
+    hostile(2, "/hostile/fill?mib=20", "GuestTimeoutError", strict=True),
+    hostile(2, "/hostile/fill?mib=20&n=3", content=b"done"),
+    hostile(2, "/hostile/random?bytes=65536&n=10", content=b"done"),
+    hostile(1, "/hostile/random?mib=40", ANY_LIMIT),
+    hostile(1, "/hostile/timers?n=1000&times=3", content=b"done"),
+    hostile(1, "/hostile/timers?n=5000&times=1", ANY_LIMIT),
+    # memory, the guest's and the host's
+    hostile(3, "/hostile/allocate?mib=20", content=b"20971520"),
+    hostile(1, "/hostile/allocate?mib=40", "MemoryLimitError"),
+    hostile(3, "/hostile/look?mib=8", content=b"0", fresh=True),
+    hostile(1, "/hostile/fields?n=20&bytes=600&each=90", content=b"done"),
+    hostile(1, "/hostile/fields?n=1&bytes=600&each=200", "FieldsLimitError"),
+    hostile(0.3, "/hostile/fields?n=5000&bytes=600&each=90", ANY_LIMIT),
+    hostile(1, "/handles?n=5000", "HandleLimitError"),
+    hostile(1, "/hostile/requests?n=200&bytes=4000", content=b"done"),
+    hostile(1, "/hostile/requests?n=5000&bytes=4000", ANY_LIMIT),
+    hostile(2, "/hostile/code?bytes=100000", "InternalError"),
+    # lines and bodies
+    hostile(2, "/hostile/print", "GuestTimeoutError", strict=True),
+    hostile(2, "/hostile/print?n=2000", content=b"done"),
+    hostile(1, "/flood?n=5000&times=1", "TrapError"),
+    hostile(2, "/hostile/chunks", "BodyError:GuestTimeoutError", fates="GuestTimeoutError", strict=True),
+    hostile(2, "/hostile/chunks?n=500", content=b"." * 500),
+    hostile(2, "/hostile/empty-writes", "BodyError:GuestTimeoutError", fates="GuestTimeoutError", strict=True),
+    hostile(2, "/hostile/empty-writes?n=3000", content=b""),
+    hostile(2, "/endless", "BodyError:GuestTimeoutError", fates="GuestTimeoutError", strict=True),
+    hostile(2, "/hostile/unread", content=b"not read", body="endless"),
+    # requests
+    hostile(2, "/hostile/abandon?n=5&url=http://up/hangs", content=b"done"),
+    hostile(2, "/hostile/abandon?n=20&url=http://up/answers", content=b"done"),
+    hostile(2, "/hostile/abandon?n=20&url={peer}/answers", content=b"done"),
+    hostile(2, "/hostile/abandon?n=5&url={peer}/hangs", content=b"done"),
+    hostile(1, "/hostile/responses?n=5&url=http://up/streams", content=b"5"),
+    hostile(1, "/hostile/responses?n=5&url={peer}/answers", content=b"5"),
+    hostile(1, "/hostile/unsent?n=5&method=POST&url=http://up/echoes", content=b"done"),
+    hostile(1, "/hostile/unsent?n=5&method=POST&url={peer}/hangs", content=b"done"),
+    hostile(1, "/fetch?url={peer}/hangs", "GuestTimeoutError", strict=True),
+    hostile(2, "/fetch?url={peer}/answers", content=b"up"),
+    # files
+    hostile(2, "/hostile/open?path=file&n=20", content=b"20 enough"),
+    hostile(2, "/hostile/list?n=5", content=b"5 enough"),
+    # ends
+    hostile(1, "/trap", "TrapError"),
+    hostile(1, "/exit?code=1", "GuestExitError"),
+    hostile(1, "/overflow?n=1000000", "TrapError"),
+]
 WEIGHTS = list(itertools.accumulate(route.weight for route in ROUTES))
+HOSTILE_WEIGHTS = list(itertools.accumulate(route.weight for route in HOSTILE))
 ACTS = ["read"] * 6 + ["chunks", "close", "drop", "wait", "cancel"]
 """What a caller does. Only a task can be cancelled; a thread reads instead."""
 
@@ -231,6 +304,60 @@ class Upstream:
         return wasgi.Response(body=b"up")
 
 
+class Peer:
+    """A server that answers, or does not, on a loop and a thread of its own; takes what a client sends, and no more."""
+
+    def __enter__(self) -> str:
+        self.loop = asyncio.new_event_loop()
+        self.server = self.loop.run_until_complete(asyncio.start_server(self.serve, "127.0.0.1", 0, limit=1 << 16))
+        self.thread = threading.Thread(target=self.loop.run_forever)
+        self.thread.start()
+        host, port = self.server.sockets[0].getsockname()
+        return f"http://{host}:{port}"
+
+    async def serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        # cancelled at the end: a task of asyncio's streams that ends by that is told of as a failure
+        with contextlib.suppress(ConnectionError, asyncio.IncompleteReadError, asyncio.CancelledError):
+            while True:
+                head = await reader.readuntil(b"\r\n\r\n")
+                if b"/answers" in head.split(b"\r\n")[0]:
+                    writer.write(b"HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\nup")
+                else:
+                    await reader.read()
+        writer.close()
+
+    def __exit__(self, *_: object) -> None:
+        async def end() -> None:
+            self.server.close()
+            tasks = asyncio.all_tasks() - {asyncio.current_task()}
+            for task in tasks:
+                task.cancel()
+            await asyncio.gather(*tasks, return_exceptions=True)
+
+        asyncio.run_coroutine_threadsafe(end(), self.loop).result()
+        self.loop.call_soon_threadsafe(self.loop.stop)
+        self.thread.join()
+        self.loop.close()
+
+
+class Surroundings:
+    """What chaos needs around it: a peer on the loopback, and a folder to grant."""
+
+    def __enter__(self) -> Surroundings:
+        self.peer = Peer()
+        self.url = self.peer.__enter__()
+        self.folder = Path(tempfile.mkdtemp())
+        (self.folder / "file").write_text("content")
+        os.mkfifo(self.folder / "fifo")
+        for number in range(200):
+            (self.folder / f"entry-{number}").touch()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        shutil.rmtree(self.folder)
+        self.peer.__exit__()
+
+
 class Finding(AssertionError):
     """Something that must not be."""
 
@@ -243,8 +370,12 @@ def name_of(error: BaseException) -> str:
 
 
 class Chaos:
-    def __init__(self, component: wasgi.Component, seed: int, exchanges: int) -> None:
+    def __init__(
+        self, component: wasgi.Component, seed: int, exchanges: int, around: Surroundings, share: float = 0.02
+    ) -> None:
         self.seed = seed
+        self.around = around
+        self.share = share
         self.exchanges = exchanges
         self.numbers = iter(range(exchanges))
         self.taking = threading.Lock()
@@ -252,16 +383,20 @@ class Chaos:
         self.findings: list[str] = []
         upstream = Upstream()
         limits = {"memory": 32 << 20, "concurrency": 64, "queue": 1000}
+        network = wasgi.Network([around.url])
         self.apps = {
-            (strict, is_async, is_reused): wasgi.App(
+            (strict, is_async, is_reused, is_hostile): wasgi.App(
                 component,
-                outgoing=upstream.awaited if is_async else upstream.blocking,
+                outgoing=wasgi.outgoing.route({"up": answers, around.url: network}) if is_hostile else answers,
                 limits=wasgi.Limits(timeout=0.03 if strict else 60.0, **limits),
                 reuse=wasgi.Reuse(requests=20, idle=0.01) if is_reused else None,
+                dirs={"/data": wasgi.Dir(around.folder)} if is_hostile else None,
+                stdout=(lambda line: None) if is_hostile and is_async else None,
             )
             for strict in (False, True)
-            for is_async in (False, True)
+            for is_async, answers in ((False, upstream.blocking), (True, upstream.awaited))
             for is_reused in (False, True)
+            for is_hostile in (False, True)
         }
         # what an upstream calls has an app of its own, or the queue would wait for itself
         self.again = wasgi.App(component)
@@ -274,19 +409,24 @@ class Chaos:
 
     def plan(self, number: int, is_async: bool) -> tuple[Route, str, wasgi.App, wasgi.Request, random.Random]:
         dice = random.Random(self.seed << 32 | number)
-        chosen = dice.choices(ROUTES, cum_weights=WEIGHTS)[0]
+        if dice.random() < self.share:
+            chosen = dice.choices(HOSTILE, cum_weights=HOSTILE_WEIGHTS)[0]
+        else:
+            chosen = dice.choices(ROUTES, cum_weights=WEIGHTS)[0]
         act = dice.choice(ACTS)
         if act == "cancel" and not is_async:
             act = "read"
-        if chosen.target == "/endless" and act in ("read", "chunks", "wait"):
+        if chosen.target == "/endless" and not chosen.strict and act in ("read", "chunks", "wait"):
             act = "close"
-        app = self.apps[chosen.strict, is_async if dice.random() < 0.7 else not is_async, dice.random() < 0.5]
+        is_reused = dice.random() < 0.5 and not chosen.fresh
+        app = self.apps[chosen.strict, is_async ^ (dice.random() < 0.3), is_reused, chosen.hostile]
         body: Any = None
         if chosen.body == "whole":
             body = BODY
         elif chosen.body:
             body = async_chunks(chosen.body) if dice.random() < 0.5 else chunks(chosen.body)
-        request = wasgi.Request("POST" if body else "GET", f"http://guest.local{chosen.target}", body=body)
+        target = chosen.target.replace("{peer}", self.around.url)
+        request = wasgi.Request("POST" if body else "GET", f"http://guest.local{target}", body=body)
         return chosen, act, app, request, dice
 
     def judge(self, number: int, chosen: Route, act: str, end: str, content: bytes | None) -> None:
@@ -434,28 +574,52 @@ def settle(condition: Callable[[], bool], seconds: float = 20) -> bool:
     return True
 
 
-def run(seed: int, exchanges: int, say: Callable[[str], None] = lambda line: None) -> collections.Counter[str]:
+def resident() -> float:
+    """MiB that the process has of its machine, when what malloc keeps for itself is given back."""
+    gc.collect()
+    with contextlib.suppress(AttributeError):
+        ctypes.CDLL(None).malloc_trim(0)
+    match = re.search(r"VmRSS:\s+(\d+) kB", Path("/proc/self/status").read_text())
+    assert match is not None
+    return int(match[1]) / 1024
+
+
+def run(
+    seed: int, exchanges: int, say: Callable[[str], None] = lambda line: None, share: float = 0.02
+) -> collections.Counter[str]:
     """Runs so many exchanges; raises `Finding` if something was not as it must be.
 
     Returns:
         How they ended for their callers.
     """
     quiet()
+    with Surroundings() as around:
+        return run_in(around, seed, exchanges, say, share)
+
+
+def run_in(
+    around: Surroundings, seed: int, exchanges: int, say: Callable[[str], None], share: float
+) -> collections.Counter[str]:
     component = wasgi.Component(PROBE)
-    Chaos(component, seed, 500).run()  # what is made once is made
+    # what is made once is made: slots of the pool keep some memory each, heavy guests leave holes in malloc's arenas
+    Chaos(component, seed, max(500, min(exchanges // 5, 10_000)), around, share).run()
     settle(lambda: not left_over())
     files, threads, before = descriptors(), threads_of_the_process(), wasgi.stats().outcomes
+    memory = resident()
     begun = time.monotonic()
-    chaos = Chaos(component, seed, exchanges)
+    chaos = Chaos(component, seed, exchanges, around, share)
     if exchanges > 100_000:
         chaos.tell(60)
     chaos.run()
     took = time.monotonic() - begun
     findings = chaos.findings[:20]
+    chaos.apps.clear()  # and with them a `Network` that keeps connections
     if not settle(lambda: not left_over()):
         findings.append(f"left over: {left_over()}")
     if not settle(lambda: descriptors() <= files):
         findings.append(f"descriptors: {files} before, {descriptors()} after")
+    if not settle(lambda: resident() < memory + 128, 5):
+        findings.append(f"memory: {memory:.0f} MiB before, {resident():.0f} after")
     spare = wasgi.stats().threads
     if threads_of_the_process() > max(threads, spare + 80):
         findings.append(f"threads: {threads} before, {threads_of_the_process()} after")
@@ -468,6 +632,7 @@ def run(seed: int, exchanges: int, say: Callable[[str], None] = lambda line: Non
     say(f"for their callers: {dict(chaos.ends.most_common())}")
     say(f"outcomes: {outcomes}")
     say(f"left over: {left_over() or 'nothing'}; descriptors: {files} before, {descriptors()} after")
+    say(f"memory: {memory:.0f} MiB before, {resident():.0f} after; threads: {threads}, {threads_of_the_process()}")
     # what an upstream calls is an exchange, too; one that is cancelled before it began is none
     if sum(chaos.ends.values()) != exchanges:
         findings.append(f"{exchanges} exchanges ended {sum(chaos.ends.values())} times")
@@ -482,8 +647,17 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--exchanges", type=int, default=10_000)
     parser.add_argument("--seed", type=int, default=1)
+    parser.add_argument(
+        "--hostile",
+        type=float,
+        default=0.02,
+        const=0.2,
+        nargs="?",
+        metavar="SHARE",
+        help="how many of them are hostile: 0.02, or 0.2 if no share is named",
+    )
     options = parser.parse_args()
-    run(options.seed, options.exchanges, lambda line: print(line, flush=True))
+    run(options.seed, options.exchanges, lambda line: print(line, flush=True), options.hostile)
 
 
 if __name__ == "__main__":

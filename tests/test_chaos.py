@@ -19,13 +19,21 @@ def test_nothing_is_left_over(seed: int) -> None:
     assert done.returncode == 0, done.stdout + done.stderr
 
 
+@pytest.mark.timeout(180)
+def test_hostile_guests_leave_nothing_over() -> None:
+    """Half of the exchanges are those of a tenant that means harm; the others end as they do without them."""
+    command = [sys.executable, "-m", "tests.chaos", "--exchanges", "1500", "--seed", "3", "--hostile", "0.5"]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=170)
+    assert done.returncode == 0, done.stdout + done.stderr
+
+
 def test_a_finding_is_found() -> None:
     """The harness can fail: with an allowed outcome taken away it says which exchange ended otherwise."""
     script = """
 import dataclasses
 from tests import chaos
 chaos.ROUTES[:] = [dataclasses.replace(route, ends=frozenset(), fates=frozenset()) for route in chaos.ROUTES]
-chaos.run(1, 50)
+chaos.run(1, 50, share=0)
 """
     done = subprocess.run([sys.executable, "-c", script], cwd=ROOT, capture_output=True, text=True, timeout=50)
     assert done.returncode == 1

@@ -15,6 +15,7 @@ use wasip2::io::poll;
 use wasip2::io::streams::{InputStream, OutputStream, StreamError};
 
 mod codes;
+mod hostile;
 mod late;
 mod servers;
 mod output;
@@ -488,6 +489,8 @@ impl Guest for Probe {
             }
             "/long-line" => output::long_line(&query, out),
             "/permits" => output::permits(out),
+            // what a tenant does who means harm: see there
+            _ if path.starts_with("/hostile/") => hostile::run(&path["/hostile/".len()..], &query, request, out),
             _ => text(out, 404, "no such route"),
         }
     }
