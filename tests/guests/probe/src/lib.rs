@@ -16,6 +16,7 @@ use wasip2::io::streams::{InputStream, OutputStream, StreamError};
 
 mod codes;
 mod late;
+mod much;
 mod servers;
 mod output;
 mod urls;
@@ -488,6 +489,7 @@ impl Guest for Probe {
             }
             "/long-line" => output::long_line(&query, out),
             "/permits" => output::permits(out),
+            "/much" => much::much(&request, &query, out),
             _ => text(out, 404, "no such route"),
         }
     }
