@@ -11,7 +11,8 @@ use wasmtime_wasi::p2::{
     DynInputStream, DynOutputStream, InputStream, OutputStream, Pollable, StreamError, StreamResult,
 };
 
-use crate::files::{Open, within};
+use crate::blocking::within;
+use crate::files::Open;
 
 pub(crate) struct FileInput {
     inner: DynInputStream,

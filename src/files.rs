@@ -5,60 +5,87 @@
 //! each descriptor that a guest has the host open is counted until it is closed, whatever refers to it last.
 
 use std::collections::HashMap;
-use std::pin::pin;
+use std::path::Path;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, OnceLock};
+use std::sync::{Arc, Mutex};
 
-use tokio::runtime::{Builder, Handle, Runtime};
+use tokio::runtime::Handle;
 use wasmtime::component::{HasData, Linker, Resource};
-use wasmtime_wasi::filesystem::{Descriptor, WasiFilesystemCtxView};
+use wasmtime_wasi::filesystem::{Descriptor, WasiFilesystemCtx, WasiFilesystemCtxView};
 use wasmtime_wasi::p2::bindings::filesystem::types::{
     self, Advice, DescriptorFlags, DescriptorStat, DescriptorType, DirectoryEntry, DirectoryEntryStream, ErrorCode,
     Filesize, Host as _, HostDescriptor, HostDirectoryEntryStream, MetadataHashValue, NewTimestamp, OpenFlags, PathFlags,
 };
 use wasmtime_wasi::p2::{DynInputStream, DynOutputStream, FsError, FsResult};
+use wasmtime_wasi::{FsPerms, WasiCtxBuilder};
 
+use crate::blocking::{Threads, within};
+use crate::error::{Error, chain};
 use crate::file_streams::{FileInput, FileOutput};
-use crate::host::Host;
+use crate::host::{DirGrant, Host};
 use crate::limits::Limits;
 use crate::outgoing::Hooks;
+use crate::sync::lock;
 
 /// How many file operations of one app's guests may be under way at once; more of them wait.
 const THREADS: usize = 8;
 
 /// What one app has of files, in one process.
 pub(crate) struct Files {
-    generation: u64,
-    /// A runtime of which nothing but the threads for blocking calls is used.
-    threads: OnceLock<Option<Runtime>>,
+    threads: Threads,
     open: AtomicU64,
+    granted: Mutex<Option<Granted>>,
+}
+
+/// The folders that an app grants, open: once, and not in each exchange.
+struct Granted {
+    folders: WasiFilesystemCtx,
+    /// Which ones they were, where that can be told.
+    identities: Vec<Option<(u64, u64)>>,
 }
 
 impl Files {
-    pub fn new(generation: u64) -> Arc<Self> {
-        Arc::new(Self { generation, threads: OnceLock::new(), open: AtomicU64::new(0) })
+    pub fn new() -> Arc<Self> {
+        Arc::new(Self { threads: Threads::new("wasgi-files", THREADS), open: AtomicU64::new(0), granted: Mutex::default() })
     }
 
     fn threads(&self) -> FsResult<Handle> {
-        let threads = self.threads.get_or_init(|| {
-            Builder::new_current_thread().thread_name("wasgi-files").max_blocking_threads(THREADS).build().ok()
-        });
-        match threads {
-            Some(threads) => Ok(threads.handle().clone()),
-            None => Err(ErrorCode::InsufficientMemory.into()),
+        self.threads.handle().cloned().ok_or_else(|| ErrorCode::InsufficientMemory.into())
+    }
+
+    /// The folders for another exchange: opened anew if others are where they were.
+    pub fn granted(&self, dirs: &[DirGrant]) -> Result<WasiFilesystemCtx, Error> {
+        let identities: Vec<_> = dirs.iter().map(|dir| identity(&dir.host)).collect();
+        let mut granted = lock(&self.granted);
+        if let Some(granted) = &*granted
+            && granted.identities == identities
+            && identities.iter().all(Option::is_some)
+        {
+            return Ok(granted.folders.clone());
         }
+        let mut wasi = WasiCtxBuilder::new();
+        for dir in dirs {
+            let perms = if dir.write { FsPerms::ReadWrite } else { FsPerms::ReadOnly };
+            wasi.preopened_dir(&dir.host, &dir.guest, perms).map_err(|error| {
+                Error::Host(format!("cannot open the granted directory `{}`: {}", dir.host.display(), chain(&error)))
+            })?;
+        }
+        let folders = wasi.build().filesystem().clone();
+        *granted = Some(Granted { folders: folders.clone(), identities });
+        Ok(folders)
     }
 }
 
-impl Drop for Files {
-    fn drop(&mut self) {
-        let Some(threads) = self.threads.take().flatten() else { return };
-        if self.generation == crate::engine::generation() {
-            threads.shutdown_background(); // one that hangs is not waited for
-        } else {
-            std::mem::forget(threads); // they are the parent's, and do not exist here
-        }
-    }
+#[cfg(unix)]
+fn identity(path: &Path) -> Option<(u64, u64)> {
+    use std::os::unix::fs::MetadataExt;
+    let metadata = std::fs::metadata(path).ok()?;
+    Some((metadata.dev(), metadata.ino()))
+}
+
+#[cfg(not(unix))]
+fn identity(_: &Path) -> Option<(u64, u64)> {
+    None
 }
 
 /// A descriptor of the host's: counted until it is closed.
@@ -84,9 +111,8 @@ impl Drop for Open {
 
 /// What one store has of files.
 pub(crate) struct GuestFiles {
-    /// None where no folder is granted, and nothing can be opened.
-    app: Option<Arc<Files>>,
-    open: Arc<AtomicU64>,
+    /// None where no folder is granted, and nothing can be opened; else the app's, and how many this guest has open.
+    app: Option<(Arc<Files>, Arc<AtomicU64>)>,
     /// By the number of the descriptor's handle.
     held: HashMap<u32, Arc<Open>>,
     /// Whether it was said in this exchange that a limit was met.
@@ -95,7 +121,7 @@ pub(crate) struct GuestFiles {
 
 impl GuestFiles {
     pub fn new(app: Option<Arc<Files>>) -> Self {
-        Self { app, open: Arc::default(), held: HashMap::new(), told: false }
+        Self { app: app.map(|app| (app, Arc::default())), held: HashMap::new(), told: false }
     }
 
     pub fn begin_anew(&mut self) {
@@ -114,21 +140,21 @@ impl<'a> FilesView<'a> {
         Self { inner, guest, hooks }
     }
 
-    fn app(&self) -> FsResult<Arc<Files>> {
-        self.guest.app.clone().ok_or_else(|| ErrorCode::NotPermitted.into())
+    fn app(&self) -> FsResult<&(Arc<Files>, Arc<AtomicU64>)> {
+        self.guest.app.as_ref().ok_or_else(|| ErrorCode::NotPermitted.into())
     }
 
     fn threads(&self) -> FsResult<Handle> {
-        self.app()?.threads()
+        self.app()?.0.threads()
     }
 
     /// Room for one more descriptor.
     fn reserve(&mut self) -> FsResult<Open> {
-        let app = self.app()?;
-        let open = Open::new(&app, &self.guest.open);
+        let (app, guest) = self.app()?;
+        let open = Open::new(app, guest);
         let Limits { files, files_per_app, .. } = self.hooks.limits;
         let past = |count: &AtomicU64, limit: Option<u64>| limit.filter(|most| count.load(Ordering::Relaxed) > *most);
-        let met = match past(&self.guest.open, files) {
+        let met = match past(guest, files) {
             Some(most) => Some(("this exchange", most, "files")),
             None => past(&app.open, files_per_app).map(|most| ("this app", most, "files_per_app")),
         };
@@ -156,16 +182,6 @@ impl<'a> FilesView<'a> {
 
 fn is_plain(kind: DescriptorType) -> bool {
     matches!(kind, DescriptorType::RegularFile | DescriptorType::Directory | DescriptorType::SymbolicLink)
-}
-
-/// Has what `future` gives to threads that may block done by these.
-pub(crate) async fn within<F: Future>(threads: &Handle, future: F) -> F::Output {
-    let mut future = pin!(future);
-    std::future::poll_fn(|cx| {
-        let _entered = threads.enter();
-        future.as_mut().poll(cx)
-    })
-    .await
 }
 
 /// See [`HasData`].
@@ -340,9 +356,9 @@ mod tests {
 
     #[test]
     fn calls_that_hang_take_threads_of_their_own_app_and_of_no_other() {
-        let (app, other) = (Files::new(crate::engine::generation()), Files::new(crate::engine::generation()));
+        let (app, other) = (Files::new(), Files::new());
         let (threads, others) = (app.threads().unwrap(), other.threads().unwrap());
-        let runtime = Builder::new_current_thread().enable_time().build().unwrap();
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build().unwrap();
         runtime.block_on(async {
             let (begun, begins) = channel();
             let mut hanging = Vec::new();
@@ -364,7 +380,7 @@ mod tests {
 
     #[test]
     fn a_descriptor_counts_until_the_last_who_refers_to_it_is_gone() {
-        let (app, guest) = (Files::new(crate::engine::generation()), Arc::default());
+        let (app, guest) = (Files::new(), Arc::default());
         let open = Arc::new(Open::new(&app, &guest));
         let by_a_stream = open.clone();
         drop(open);

@@ -57,7 +57,7 @@ impl Gate {
             limits: *limits,
             idle: reuse.map(|reuse| Idle::new(world, reuse, reusable.clone())),
             lane: Arc::default(),
-            files: Files::new(world.generation),
+            files: Files::new(),
             queued: AtomicUsize::new(0),
             live: AtomicUsize::new(0),
             emptied: Notify::new(),

@@ -9,7 +9,7 @@ use http_body_util::BodyExt;
 use wasmtime::StoreContextMut;
 use wasmtime::component::{Linker, Resource, ResourceTable};
 use wasmtime_wasi::filesystem::WasiFilesystemCtxView;
-use wasmtime_wasi::{FsPerms, WasiCtx, WasiCtxBuilder, WasiCtxView, WasiView};
+use wasmtime_wasi::{WasiCtx, WasiCtxBuilder, WasiCtxView, WasiView};
 use wasmtime_wasi_http::p2::bindings::http::types::ErrorCode as P2ErrorCode;
 use wasmtime_wasi_http::p2::body::{HostFutureTrailers, HostIncomingBody, HostOutgoingBody, StreamContext};
 use wasmtime_wasi_http::p2::types::{
@@ -19,7 +19,7 @@ use wasmtime_wasi_http::p2::types::{
 use wasmtime_wasi_http::{WasiHttpCtx, WasiHttpCtxView, WasiHttpView};
 
 use crate::code::ErrorCode;
-use crate::error::{Error, chain};
+use crate::error::Error;
 use crate::files::{Files, FilesView, GuestFiles};
 use crate::held::weigh;
 use crate::limits::{Limits, MOST_RANDOM, Meter};
@@ -66,7 +66,7 @@ impl Host {
         stdio: &Arc<Stdio>,
         meter: Meter,
         hooks: Hooks,
-        files: &Arc<Files>,
+        app: &Arc<Files>,
     ) -> Result<Self, Error> {
         let mut wasi = WasiCtxBuilder::new();
         let outlet = Outlet::new(stdio);
@@ -81,20 +81,18 @@ impl Host {
         if !grants.args.is_empty() {
             wasi.args(&grants.args);
         }
-        for dir in &grants.dirs {
-            let perms = if dir.write { FsPerms::ReadWrite } else { FsPerms::ReadOnly };
-            wasi.preopened_dir(&dir.host, &dir.guest, perms).map_err(|error| {
-                Error::Host(format!("cannot open the granted directory `{}`: {}", dir.host.display(), chain(&error)))
-            })?;
-        }
         let staged = grants.world.map(|world| world.stage(&mut wasi));
         let mut table = ResourceTable::new();
         meter.bound_handles(&mut table);
         let mut http = WasiHttpCtx::new();
         let fields = hooks.limits.fields.map_or(usize::MAX, |most| usize::try_from(most).unwrap_or(usize::MAX));
         http.set_field_size_limit(fields);
-        let files = GuestFiles::new((!grants.dirs.is_empty()).then(|| files.clone()));
-        let mut host = Self { table, wasi: wasi.build(), http, hooks, outlet, staged, files, meter };
+        let files = GuestFiles::new((!grants.dirs.is_empty()).then(|| app.clone()));
+        let mut wasi = wasi.build();
+        if !grants.dirs.is_empty() {
+            *wasi.filesystem() = app.granted(&grants.dirs)?;
+        }
+        let mut host = Self { table, wasi, http, hooks, outlet, staged, files, meter };
         host.hooks.clock = host.clock();
         Ok(host)
     }

@@ -4,6 +4,7 @@ mod address;
 mod ahead;
 mod answer;
 pub mod asked;
+mod blocking;
 pub mod body;
 mod bypass;
 mod clock;

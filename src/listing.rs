@@ -15,7 +15,8 @@ use wasmtime_wasi::p2::FsResult;
 use wasmtime_wasi::p2::bindings::filesystem::types::{DescriptorType, DirectoryEntry, ErrorCode};
 use wasmtime_wasi::runtime::spawn_blocking;
 
-use crate::files::{Open, within};
+use crate::blocking::within;
+use crate::files::Open;
 use crate::host::Host;
 
 /// How many entries are read at once: names have 255 bytes at the most, so these are 64 KiB.
