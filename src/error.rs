@@ -71,6 +71,22 @@ pub enum Error {
 }
 
 impl Error {
+    /// What is said of it to Python. Components name what is in them as they like, and errors repeat that.
+    pub fn sentence(&self) -> String {
+        let text = self.to_string();
+        match self {
+            // a drawing of where the text is wrong, with that line of it
+            Self::InvalidComponent(_) if text.contains("in text form") => {
+                let lines: Vec<_> = text.lines().take(MOST_LINES).map(|line| tame(line, LONGEST)).collect();
+                lines.join("\n")
+            }
+            Self::InvalidComponent(_) | Self::UnsupportedComponent(_) | Self::MissingImports { .. } => {
+                tamed(text, LONGEST)
+            }
+            _ => text,
+        }
+    }
+
     /// A component's fault with the file that it is in.
     pub fn of_file(self, file: &str) -> Self {
         let named = |message| format!("`{file}`: {message}");
@@ -134,6 +150,9 @@ fn too_much(error: &wasmtime::Error) -> Option<String> {
     let asked = reason.strip_prefix("requested len ")?.split_once(" exceeds limit ")?;
     Some(format!("it asked for {} random bytes at once, of at most {}", asked.0, asked.1))
 }
+
+/// How many lines an error in a component's text has.
+const MOST_LINES: usize = 20;
 
 /// How many lines a backtrace has: wasmtime tells of 20 frames, each with as many functions as were inlined there.
 const MOST_FRAMES: usize = 100;

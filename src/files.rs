@@ -14,7 +14,8 @@ use wasmtime::component::{HasData, Linker, Resource};
 use wasmtime_wasi::filesystem::{Descriptor, WasiFilesystemCtx, WasiFilesystemCtxView};
 use wasmtime_wasi::p2::bindings::filesystem::types::{
     self, Advice, DescriptorFlags, DescriptorStat, DescriptorType, DirectoryEntry, DirectoryEntryStream, ErrorCode,
-    Filesize, Host as _, HostDescriptor, HostDirectoryEntryStream, MetadataHashValue, NewTimestamp, OpenFlags, PathFlags,
+    Filesize, Host as _, HostDescriptor, HostDirectoryEntryStream, MetadataHashValue, NewTimestamp, OpenFlags,
+    PathFlags,
 };
 use wasmtime_wasi::p2::{DynInputStream, DynOutputStream, FsError, FsResult};
 use wasmtime_wasi::{FsPerms, WasiCtxBuilder};
@@ -46,7 +47,11 @@ struct Granted {
 
 impl Files {
     pub fn new() -> Arc<Self> {
-        Arc::new(Self { threads: Threads::new("wasgi-files", THREADS), open: AtomicU64::new(0), granted: Mutex::default() })
+        Arc::new(Self {
+            threads: Threads::new("wasgi-files", THREADS),
+            open: AtomicU64::new(0),
+            granted: Mutex::default(),
+        })
     }
 
     fn threads(&self) -> FsResult<Handle> {
@@ -326,7 +331,10 @@ impl HostDescriptor for FilesView<'_> {
 }
 
 impl HostDirectoryEntryStream for FilesView<'_> {
-    async fn read_directory_entry(&mut self, stream: Resource<DirectoryEntryStream>) -> FsResult<Option<DirectoryEntry>> {
+    async fn read_directory_entry(
+        &mut self,
+        stream: Resource<DirectoryEntryStream>,
+    ) -> FsResult<Option<DirectoryEntry>> {
         self.inner.read_directory_entry(stream).await
     }
 

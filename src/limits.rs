@@ -208,7 +208,10 @@ impl Meter {
         self.peak.fetch_max(total, Ordering::Relaxed);
         if self.limits.memory.is_some_and(|limit| total > limit) {
             self.refused = Some(Limit::Memory);
-            wasmtime::bail!("the host holds {held} bytes behind the guest's handles, and the guest has {}", self.memory);
+            wasmtime::bail!(
+                "the host holds {held} bytes behind the guest's handles, and the guest has {}",
+                self.memory
+            );
         }
         Ok(())
     }
@@ -252,7 +255,7 @@ impl Drop for Meter {
         self.world.counters.memory_grew(-signed(self.memory.saturating_add(self.held)));
         // the handles are gone: they are dropped first
         if self.most_held >= HEAVY {
-            self.world.trimming.ask(self.world);
+            self.world.trimming.ask();
         }
     }
 }

@@ -85,7 +85,8 @@ impl Rest {
         let kind = match entry.file_type() {
             // a file system that keeps no types with its names
             FileType::Unknown => {
-                let stat = statat(&*self.folder, entry.file_name(), AtFlags::SYMLINK_NOFOLLOW).map_err(io::Error::from)?;
+                let stat =
+                    statat(&*self.folder, entry.file_name(), AtFlags::SYMLINK_NOFOLLOW).map_err(io::Error::from)?;
                 FileType::from_raw_mode(stat.st_mode)
             }
             known => known,

@@ -4,8 +4,6 @@
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
-use crate::engine::World;
-
 /// An exchange that had the host hold as much as this is worth the time it takes.
 pub(crate) const HEAVY: u64 = 8 << 20;
 
@@ -17,17 +15,19 @@ const PAUSE: Duration = Duration::from_secs(1);
 pub(crate) struct Trimming(AtomicBool);
 
 impl Trimming {
-    /// Has it done soon, on a thread that may take its time.
-    pub fn ask(&'static self, world: &'static World) {
+    /// Has it done soon, on a thread of its own: seldom, and no task or thread of the runtime's is to wait for it at the end.
+    pub fn ask(&'static self) {
         if self.0.swap(true, Ordering::Relaxed) {
             return;
         }
-        let Ok(runtime) = world.runtime.handle() else { return };
-        runtime.spawn(async {
-            tokio::time::sleep(PAUSE).await;
+        let work = || {
+            std::thread::sleep(PAUSE);
             self.0.store(false, Ordering::Relaxed);
-            let _ = tokio::task::spawn_blocking(trim).await;
-        });
+            trim();
+        };
+        if std::thread::Builder::new().name("wasgi-trim".into()).stack_size(64 << 10).spawn(work).is_err() {
+            self.0.store(false, Ordering::Relaxed);
+        }
     }
 }
 

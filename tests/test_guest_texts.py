@@ -1,10 +1,13 @@
-"""What a guest says of itself reaches logs, errors, reports and error pages as one line that nobody obeys, and not all of it."""
+"""What a guest says reaches logs, errors, reports and error pages as one line that nobody obeys, and not all of it."""
 
 from __future__ import annotations
 
 import logging
+import subprocess
+import sys
 import traceback
 import unicodedata
+from pathlib import Path
 from urllib.parse import quote
 
 import pytest
@@ -13,7 +16,7 @@ import wasgi
 from wasgi.errors import ERROR_CODES
 
 from . import asgi_driver
-from .conftest import AppMaker, bare, get
+from .conftest import AppMaker, bare, bare_text, get
 
 FORGED = "bad\nINFO forged\r\x1b[2J\x00\x85\x9b1m\u2028\u2029\u202e\u2066\u200f."
 TAMED = "bad\\nINFO forged\\r\\x1b[2J\\x00\\x85\\x9b1m\\u2028\\u2029\\u202e\\u2066\\u200f."
@@ -58,7 +61,7 @@ def test_the_text_of_an_error_code_is_cut(app: AppMaker, name: str) -> None:
 def test_a_text_that_is_harmless_stays_as_it_is(app: AppMaker) -> None:
     with pytest.raises(ERROR_CODES["internal-error"]) as raised:
         app().handle(of_code("internal-error", "C:\\temp: 'Grüße', 世界"))
-    assert getattr(raised.value, "detail") == "C:\\temp: 'Grüße', 世界"
+    assert str(raised.value) == "internal-error: C:\\temp: 'Grüße', 世界"
 
 
 async def test_neither_the_log_nor_an_error_page_is_forged(app: AppMaker, caplog: pytest.LogCaptureFixture) -> None:
@@ -109,12 +112,33 @@ def test_records_of_lines_are_one_line_and_sinks_get_what_was_printed(
     assert lines == [printed]
 
 
+def mangled_to_be_long() -> str:
+    """A name of some hundred bytes that says itself twice, that twice, and so on."""
+    digits = "0123456789abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ"
+
+    def back(to: int) -> str:
+        number = ""
+        to -= 1
+        while to >= 62:
+            to, digit = divmod(to, 62)
+            number = digits[digit] + number
+        return f"B{digits[to]}{number}_"
+
+    name = "INvC1a1f"
+    last = len(name)
+    name += "TxxE"
+    for _ in range(24):
+        here = len(name)
+        name += f"T{back(last)}{back(last)}E"
+        last = here
+    return f"_R{name}E"
+
+
 NAMES = {
     "newlines and escapes": "first\\0aINFO forged\\1b[2J\\c2\\85\\e2\\80\\ae",
     "long": "n" * 1_000_000,
     "mangled": "_RNvC6_123foo3bar\\0aINFO forged",
-    # a name of some hundred bytes that says itself again and again
-    "mangled, and long when it is not": "_RNvMC0" + "TTTTTTTTTTTTTTTTTTTTBB_EBB_E" * 20,
+    "mangled, and long when it is not": mangled_to_be_long(),
 }
 
 
@@ -127,3 +151,39 @@ def test_names_of_functions_are_one_line_and_short(name: str) -> None:
     for line in [str(raised.value), *raised.value.backtrace]:
         assert is_harmless(line), line
         assert len(line) < 2000
+
+
+HANDLER = bare_text("").partition("(component")[2].rpartition(")")[0]
+ODD = "a\\0aINFO forged\\1b[2J"
+ODD_COMPONENTS = {
+    "an import": f'(component (import "{ODD}" (func)) HANDLER)',
+    "a url": f'(component (import "url=<https://a.b/{ODD}>" (func)) HANDLER)',
+    "a long import": f'(component (import "x:y/z{"z" * 90_000}@1.0.0" (instance (export "x" (func)))) HANDLER)',
+    "an export": f'(component HANDLER (export "{ODD}" (instance $handler)))',
+    "a module": f'(component HANDLER (core module (func (export "{ODD}")) (func (export "{ODD}"))))',
+    "a module's import": f"""(component HANDLER
+        (core module $m (import "{ODD}" "{ODD}" (func))) (core instance (instantiate $m)))""",
+}
+
+
+@pytest.mark.parametrize("odd", ODD_COMPONENTS)
+def test_names_in_a_component_are_one_line_and_short(odd: str, tmp_path: Path) -> None:
+    """Whoever uploads it chooses them, and what is wrong with it is logged."""
+    text = ODD_COMPONENTS[odd].replace("HANDLER", HANDLER)
+    with pytest.raises(wasgi.ComponentError) as raised:
+        wasgi.Component(text.encode())
+    assert is_harmless(str(raised.value))
+    assert len(str(raised.value)) < 5000
+    assert all(map(is_harmless, getattr(raised.value, "missing", [])))
+    file = tmp_path / "odd.wat"
+    file.write_text(text)
+    done = subprocess.run([sys.executable, "-m", "wasgi", "inspect", str(file)], capture_output=True, text=True)
+    for line in (done.stdout + done.stderr).splitlines():
+        assert is_harmless(line)
+        assert not line.startswith("INFO")
+
+
+def test_an_error_in_a_components_text_shows_the_line() -> None:
+    with pytest.raises(wasgi.InvalidComponentError, match=r"in text form.*\n.*2:3\n") as raised:
+        wasgi.Component(b"(component\n (bogus))")
+    assert "(bogus)" in str(raised.value)

@@ -1,4 +1,4 @@
-"""What a guest takes of the host while it runs: the largest argument of each host call, files and folders, memory behind handles."""
+"""What a guest takes of the host while it runs: the largest argument of each call, files, memory behind handles."""
 
 from __future__ import annotations
 
@@ -121,9 +121,7 @@ class TestFiles:
 
     def test_a_file_counts_while_a_stream_has_it_open(self, app: AppMaker, folder: Path) -> None:
         before = descriptors()
-        assert app(**of(folder)).handle(much("open", path="plain", n=1000, keep="stream")).text == (
-            "64 quota"
-        )
+        assert app(**of(folder)).handle(much("open", path="plain", n=1000, keep="stream")).text == ("64 quota")
         until(lambda: descriptors() <= before + 10)
 
     def test_a_folder_that_is_listed_is_open(self, app: AppMaker, folder: Path) -> None:
@@ -195,6 +193,28 @@ class TestFiles:
     def test_a_guest_without_a_folder_has_no_files(self, app: AppMaker) -> None:
         assert "content" not in app().handle(get("/read-file?path=/data/plain")).text
 
+    def test_a_granted_folder_is_open_once_whatever_number_of_exchanges(self, app: AppMaker, folder: Path) -> None:
+        made = app(**of(folder))
+        made.handle(get("/hello")).read()
+        before = descriptors()
+        responses = [made.handle(get("/endless")) for _ in range(100)]
+        assert descriptors() < before + 20
+        for response in responses:
+            response.close()
+
+    def test_a_granted_folder_is_the_one_that_is_there_now(self, app: AppMaker, tmp_path: Path) -> None:
+        folder = tmp_path / "folder"
+        folder.mkdir()
+        made = app(dirs={"/data": wasgi.Dir(folder)})
+        for content in ("first", "second"):
+            folder.mkdir(exist_ok=True)
+            (folder / "plain").write_text(content)
+            assert made.handle(get("/read-file?path=/data/plain")).text == content
+            (folder / "plain").unlink()
+            folder.rmdir()
+        with pytest.raises(wasgi.WasgiError, match="cannot open the granted directory"):
+            made.handle(get("/hello"))
+
     def test_files_after_a_fork(self, folder: Path) -> None:
         script = """
 import os, sys, wasgi
@@ -229,7 +249,11 @@ class TestThreadsOfFiles:
 
         until(lambda: of_files() == 0)
         made = app(**of(folder))
-        callers = [threading.Thread(target=lambda: made.handle(much("open", path="plain", n=60)).read()) for _ in range(30)]
+
+        def call(made: wasgi.App) -> None:
+            made.handle(much("open", path="plain", n=60)).read()
+
+        callers = [threading.Thread(target=call, args=[made]) for _ in range(30)]
         for caller in callers:
             caller.start()
         for caller in callers:
