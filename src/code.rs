@@ -9,6 +9,8 @@ use wasmtime_wasi_http::p2::bindings::http::types::{
     DnsErrorPayload, ErrorCode as P2, FieldSizePayload, TlsAlertReceivedPayload,
 };
 
+use crate::text::{LONGEST, tamed};
+
 /// An error-code: `name` as the WIT has it (`DNS-timeout`), `payload` as its case has it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ErrorCode {
@@ -59,6 +61,20 @@ impl ErrorCode {
 
     pub fn denied() -> Self {
         Self::plain("HTTP-request-denied")
+    }
+
+    /// What a guest has answered with. Its texts are made fit to be shown here, since all of the host repeats them.
+    pub fn of_guest(code: P2) -> Self {
+        let tame = |text: Option<String>| text.map(|text| tamed(text, LONGEST));
+        let code = Self::from(code);
+        let payload = match code.payload {
+            Payload::Text(text) => Payload::Text(tame(text)),
+            Payload::Dns { rcode, info_code } => Payload::Dns { rcode: tame(rcode), info_code },
+            Payload::Tls { alert_id, alert_message } => Payload::Tls { alert_id, alert_message: tame(alert_message) },
+            Payload::Field { field_name, field_size } => Payload::Field { field_name: tame(field_name), field_size },
+            plain @ (Payload::None | Payload::Size(_)) => plain,
+        };
+        Self { name: code.name, payload }
     }
 
     /// One without a payload.

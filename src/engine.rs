@@ -55,6 +55,7 @@ pub struct World {
     pub(crate) keepers: crate::idle::Keepers,
     pub(crate) loaded: crate::component::Loaded,
     pub(crate) cache: Option<CodeCache>,
+    pub(crate) trimming: crate::trim::Trimming,
     ticker: Ticker,
     pub(crate) runtime: crate::runtime::Runtime,
     pub(crate) scheduler: crate::scheduler::Scheduler,
@@ -112,6 +113,8 @@ impl Linked {
         crate::host::mend_http_error_code(&mut linker)?;
         crate::guest_request::bound_requests(&mut linker)?;
         crate::guest_request::check_requests(&mut linker)?;
+        crate::held::weigh_fields(&mut linker)?;
+        crate::files::bound_files(&mut linker)?;
         crate::staged::stage_timers(&mut linker)?;
         Ok(Self { engine, linker })
     }
@@ -140,6 +143,7 @@ impl World {
             keepers: crate::idle::Keepers::default(),
             loaded: crate::component::Loaded::default(),
             cache,
+            trimming: crate::trim::Trimming::default(),
             ticker: Ticker::default(),
             runtime: crate::runtime::Runtime::new(),
             scheduler: crate::scheduler::Scheduler::new(GENERATION.load(Ordering::Relaxed)),

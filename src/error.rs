@@ -1,10 +1,12 @@
 //! The one error enum of the core. Traps, error-codes and faults of the caller are kept apart here, and stay apart
 //! on their way to Python, where each has a class of its own (`python/wasgi/errors.py`).
 
+use std::fmt::Write;
 use std::sync::Arc;
 
 use crate::code::ErrorCode;
 use crate::limits::Limit;
+use crate::text::{Bounded, LONGEST, LONGEST_NAME, tame, tamed};
 
 /// Why something did not work. Cheap to clone: the fate of an exchange is told to each of its readers.
 #[derive(Clone, Debug, thiserror::Error)]
@@ -69,6 +71,22 @@ pub enum Error {
 }
 
 impl Error {
+    /// What is said of it to Python. Components name what is in them as they like, and errors repeat that.
+    pub fn sentence(&self) -> String {
+        let text = self.to_string();
+        match self {
+            // a drawing of where the text is wrong, with that line of it
+            Self::InvalidComponent(_) if text.contains("in text form") => {
+                let lines: Vec<_> = text.lines().take(MOST_LINES).map(|line| tame(line, LONGEST)).collect();
+                lines.join("\n")
+            }
+            Self::InvalidComponent(_) | Self::UnsupportedComponent(_) | Self::MissingImports { .. } => {
+                tamed(text, LONGEST)
+            }
+            _ => text,
+        }
+    }
+
     /// A component's fault with the file that it is in.
     pub fn of_file(self, file: &str) -> Self {
         let named = |message| format!("`{file}`: {message}");
@@ -97,11 +115,12 @@ impl Trap {
         let reason = match error.downcast_ref::<wasmtime::Trap>() {
             Some(trap) => trap.to_string(),
             // a host function ended the guest, say because of a handle dropped while it had children
-            None => format!("{:#}", error.root_cause()),
+            None if let Some(reason) = too_much(error) => reason,
+            None => tamed(format!("{:#}", error.root_cause()), LONGEST),
         };
         let backtrace: Vec<String> = error
             .downcast_ref::<wasmtime::WasmBacktrace>()
-            .map(|backtrace| backtrace.frames().iter().flat_map(frame).collect())
+            .map(|backtrace| backtrace.frames().iter().flat_map(frame).take(MOST_FRAMES).collect())
             .unwrap_or_default();
         let mut message = format!("the guest trapped: {}", reason.strip_prefix("wasm trap: ").unwrap_or(&reason));
         if let Some(frame) = backtrace.iter().find(|frame| !is_runtime(frame)) {
@@ -117,6 +136,26 @@ impl Trap {
         Self { message, backtrace, stderr }
     }
 }
+
+/// What a host call was asked for that it does not do, in words that name it.
+fn too_much(error: &wasmtime::Error) -> Option<String> {
+    let reason = error.root_cause().to_string();
+    if reason.contains("fuel allocated for hostcalls") {
+        return Some(
+            "a host call was given more bytes of strings and lists than it takes: 2 MiB, or twice `Limits.fields` if that is more; \
+             hint: hand them over in pieces"
+                .into(),
+        );
+    }
+    let asked = reason.strip_prefix("requested len ")?.split_once(" exceeds limit ")?;
+    Some(format!("it asked for {} random bytes at once, of at most {}", asked.0, asked.1))
+}
+
+/// How many lines an error in a component's text has.
+const MOST_LINES: usize = 20;
+
+/// How many lines a backtrace has: wasmtime tells of 20 frames, each with as many functions as were inlined there.
+const MOST_FRAMES: usize = 100;
 
 /// A frame that says nothing about the guest's own code: the panic machinery of Rust and libc.
 fn is_runtime(frame: &str) -> bool {
@@ -145,7 +184,7 @@ fn frame(frame: &wasmtime::FrameInfo) -> Vec<String> {
                 Some(name) if place + 1 < symbols.len() || frame.func_name().is_none() => name.to_owned(),
                 _ => own_name(),
             };
-            Some(format!("{name} ({}:{})", symbol.file()?, symbol.line()?))
+            Some(tamed(format!("{name} ({}:{})", symbol.file()?, symbol.line()?), LONGEST_NAME))
         })
         .collect();
     if !by_source.is_empty() {
@@ -159,11 +198,22 @@ fn frame(frame: &wasmtime::FrameInfo) -> Vec<String> {
 }
 
 fn demangle(name: &str) -> String {
+    // a component may name its functions as it likes
+    if name.len() > MOST_MANGLED {
+        return tame(name, LONGEST_NAME).into_owned();
+    }
     match rustc_demangle::try_demangle(name) {
-        Ok(name) => format!("{name:#}"),
-        Err(_) => name.to_owned(),
+        Ok(demangled) => {
+            let mut text = Bounded::new(LONGEST_NAME);
+            let _ = write!(text, "{demangled:#}");
+            tamed(text.text, LONGEST_NAME)
+        }
+        Err(_) => tame(name, LONGEST_NAME).into_owned(),
     }
 }
+
+/// Longer names are not demangled.
+const MOST_MANGLED: usize = 16 << 10;
 
 /// The sentence with each link of an error's chain, outermost first.
 pub fn chain(error: &wasmtime::Error) -> String {

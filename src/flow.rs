@@ -84,24 +84,30 @@ pub(crate) struct Inflow {
     /// The request's body: while the guest waits for it the clock stands still, and going past a limit ends the exchange.
     exchange: Option<(Weak<Shared>, Arc<Clock>)>,
     wait: Option<Arc<Wait>>,
+    /// What has passed of a large chunk, and has not been given yet.
+    rest: Bytes,
 }
+
+/// The most that a guest is given at once, so that no read of its copies more: whoever makes a body may do it in one chunk.
+const PIECE: usize = 256 << 10;
 
 impl Inflow {
     /// The body of the request that an exchange is about.
     pub fn of_caller(body: WasiBody, bounds: Bounds, shared: &Arc<Shared>) -> Self {
         shared.has_reader.store(true, Ordering::Relaxed);
         let exchange = Some((Arc::downgrade(shared), shared.clock.clone()));
-        Self { body, bounds, passed: 0, done: false, exchange, wait: None }
+        Self { body, bounds, passed: 0, done: false, exchange, wait: None, rest: Bytes::new() }
     }
 
     /// The body of an upstream's response.
     pub fn of_upstream(body: WasiBody, bounds: Bounds) -> Self {
-        Self { body, bounds, passed: 0, done: false, exchange: None, wait: None }
+        Self { body, bounds, passed: 0, done: false, exchange: None, wait: None, rest: Bytes::new() }
     }
 
     /// What it comes from; nothing more comes.
     pub fn take(&mut self) -> WasiBody {
         self.done = true;
+        self.rest = Bytes::new();
         std::mem::replace(&mut self.body, empty())
     }
 
@@ -132,6 +138,15 @@ impl Inflow {
         Ok(())
     }
 
+    fn first_piece(&mut self, frame: Frame<Bytes>) -> Frame<Bytes> {
+        if frame.data_ref().is_none_or(|data| data.len() <= PIECE) {
+            return frame;
+        }
+        let mut data = frame.into_data().unwrap_or_default();
+        self.rest = data.split_off(PIECE);
+        Frame::data(data)
+    }
+
     /// Past a limit: a caller's request ends its exchange; an upstream's response is the guest's to cope with.
     fn refuse(&self, code: ErrorCode, limit: &'static str, value: u64) -> ErrorCode {
         if let Some(shared) = self.exchange.as_ref().and_then(|(shared, _)| shared.upgrade()) {
@@ -153,6 +168,10 @@ impl Body for Inflow {
 
     fn poll_frame(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, HostError>>> {
         let this = &mut *self;
+        if !this.rest.is_empty() {
+            let piece = this.rest.split_to(this.rest.len().min(PIECE));
+            return Poll::Ready(Some(Ok(Frame::data(piece))));
+        }
         if this.done {
             return Poll::Ready(None);
         }
@@ -179,7 +198,7 @@ impl Body for Inflow {
                 Err(code) => Some(Err(code.into_host())),
             },
             Some(Ok(frame)) => match this.check(Some(&frame)) {
-                Ok(()) => Some(Ok(frame)),
+                Ok(()) => Some(Ok(this.first_piece(frame))),
                 Err(code) => {
                     this.done = true;
                     Some(Err(code.into_host()))

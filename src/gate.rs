@@ -13,6 +13,7 @@ use tokio::task::JoinHandle;
 
 use crate::engine::World;
 use crate::error::Error;
+use crate::files::Files;
 use crate::idle::Idle;
 use crate::instance::Reuse;
 use crate::limits::Limits;
@@ -33,6 +34,8 @@ pub(crate) struct Gate {
     pub(crate) idle: Option<Arc<Idle>>,
     /// The share that its guests have of the threads.
     pub(crate) lane: Arc<Lane>,
+    /// What its guests have of files.
+    pub(crate) files: Arc<Files>,
     queued: AtomicUsize,
     live: AtomicUsize,
     emptied: Notify,
@@ -57,6 +60,7 @@ impl Gate {
             limits: *limits,
             idle: reuse.map(|reuse| Idle::new(world, reuse, reusable.clone())),
             lane: Arc::default(),
+            files: Files::new(),
             queued: AtomicUsize::new(0),
             live: AtomicUsize::new(0),
             emptied: Notify::new(),

@@ -67,6 +67,7 @@ where
     (Resource<HostOutgoingRequest>, T): ComponentNamedList,
 {
     types.func_wrap(name, move |mut store: StoreContextMut<'_, Host>, (request, value)| {
+        store.data_mut().grows(MOST_PATH / 4)?; // what it is of its length; most are short
         Ok((setter(&mut store.data_mut().http(), request, value)?,))
     })
 }
@@ -79,6 +80,7 @@ pub(crate) fn check_requests(linker: &mut Linker<Host>) -> wasmtime::Result<()> 
         |mut store: StoreContextMut<'_, Host>,
          (request, options): (Resource<HostOutgoingRequest>, Option<Resource<RequestOptions>>)| {
             let host = store.data_mut();
+            host.grows(0)?;
             if let Err((code, why)) = complete(host.table().get_mut(&request)?) {
                 host.note(format!("an outgoing request was refused: {why}; the guest is told `{}`", code.name));
                 host.table().delete(request)?;

@@ -8,7 +8,8 @@ use std::sync::atomic::AtomicU64;
 use http_body_util::BodyExt;
 use wasmtime::StoreContextMut;
 use wasmtime::component::{Linker, Resource, ResourceTable};
-use wasmtime_wasi::{FsPerms, WasiCtx, WasiCtxBuilder, WasiCtxView, WasiView};
+use wasmtime_wasi::filesystem::WasiFilesystemCtxView;
+use wasmtime_wasi::{WasiCtx, WasiCtxBuilder, WasiCtxView, WasiView};
 use wasmtime_wasi_http::p2::bindings::http::types::ErrorCode as P2ErrorCode;
 use wasmtime_wasi_http::p2::body::{HostFutureTrailers, HostIncomingBody, HostOutgoingBody, StreamContext};
 use wasmtime_wasi_http::p2::types::{
@@ -18,8 +19,10 @@ use wasmtime_wasi_http::p2::types::{
 use wasmtime_wasi_http::{WasiHttpCtx, WasiHttpCtxView, WasiHttpView};
 
 use crate::code::ErrorCode;
-use crate::error::{Error, chain};
-use crate::limits::Meter;
+use crate::error::Error;
+use crate::files::{Files, FilesView, GuestFiles};
+use crate::held::weigh;
+use crate::limits::{Limits, MOST_RANDOM, Meter};
 use crate::outgoing::Hooks;
 use crate::owner::{Owner, Shared};
 use crate::pace::Clock;
@@ -52,15 +55,24 @@ pub struct Host {
     hooks: Hooks,
     outlet: Outlet,
     staged: Option<Stage>,
+    files: GuestFiles,
+    // after the table, so that what handles hold is gone when it goes
     pub(crate) meter: Meter,
 }
 
 impl Host {
-    pub(crate) fn new(grants: &Grants, stdio: &Arc<Stdio>, meter: Meter, hooks: Hooks) -> Result<Self, Error> {
+    pub(crate) fn new(
+        grants: &Grants,
+        stdio: &Arc<Stdio>,
+        meter: Meter,
+        hooks: Hooks,
+        app: &Arc<Files>,
+    ) -> Result<Self, Error> {
         let mut wasi = WasiCtxBuilder::new();
         let outlet = Outlet::new(stdio);
         wasi.stdout(GuestStream::new(&outlet, Stream::Stdout))
             .stderr(GuestStream::new(&outlet, Stream::Stderr))
+            .max_random_size(MOST_RANDOM)
             .allow_tcp(false)
             .allow_udp(false);
         if !grants.env.is_empty() {
@@ -69,19 +81,18 @@ impl Host {
         if !grants.args.is_empty() {
             wasi.args(&grants.args);
         }
-        for dir in &grants.dirs {
-            let perms = if dir.write { FsPerms::ReadWrite } else { FsPerms::ReadOnly };
-            wasi.preopened_dir(&dir.host, &dir.guest, perms).map_err(|error| {
-                Error::Host(format!("cannot open the granted directory `{}`: {}", dir.host.display(), chain(&error)))
-            })?;
-        }
         let staged = grants.world.map(|world| world.stage(&mut wasi));
         let mut table = ResourceTable::new();
         meter.bound_handles(&mut table);
         let mut http = WasiHttpCtx::new();
         let fields = hooks.limits.fields.map_or(usize::MAX, |most| usize::try_from(most).unwrap_or(usize::MAX));
         http.set_field_size_limit(fields);
-        let mut host = Self { table, wasi: wasi.build(), http, hooks, outlet, staged, meter };
+        let files = GuestFiles::new((!grants.dirs.is_empty()).then(|| app.clone()));
+        let mut wasi = wasi.build();
+        if !grants.dirs.is_empty() {
+            *wasi.filesystem() = app.granted(&grants.dirs)?;
+        }
+        let mut host = Self { table, wasi, http, hooks, outlet, staged, files, meter };
         host.hooks.clock = host.clock();
         Ok(host)
     }
@@ -91,6 +102,7 @@ impl Host {
         self.hooks = hooks;
         self.outlet.lead_to(stdio);
         self.meter.begin_anew(peak);
+        self.files.begin_anew();
         if let Some(staged) = &self.staged {
             staged.begin_anew();
         }
@@ -147,6 +159,30 @@ impl Host {
     /// A line of the host's own about this guest.
     pub(crate) fn note(&self, text: String) {
         self.hooks.note(text);
+    }
+
+    pub(crate) fn limits(&self) -> &Limits {
+        &self.hooks.limits
+    }
+
+    pub(crate) fn files(&mut self) -> FilesView<'_> {
+        let inner = WasiFilesystemCtxView { ctx: self.wasi.filesystem(), table: &mut self.table };
+        FilesView::new(inner, &mut self.files, &self.hooks)
+    }
+
+    /// The guest is about to have the host keep so many bytes more; an error if it has too many.
+    pub(crate) fn grows(&mut self, bytes: usize) -> wasmtime::Result<()> {
+        if self.meter.takes(bytes) {
+            self.meter.weighed(weigh(&mut self.table))?;
+        }
+        Ok(())
+    }
+
+    /// The guest has ended: its report is to say what it held, and no limit applies any more.
+    pub(crate) fn weigh_last(&mut self) {
+        if self.meter.has_much_unweighed() {
+            let _ = self.meter.weighed(weigh(&mut self.table));
+        }
     }
 
     pub(crate) fn table(&mut self) -> &mut ResourceTable {

@@ -151,7 +151,7 @@ impl App {
             }
             None => {
                 room = world.make_room();
-                Instance::new(prepared.clone(), &self.grants, limits, hooks, &shared)?
+                Instance::new(prepared.clone(), &self.grants, limits, hooks, &shared, &gate.files)?
             }
         };
         let scheme = match request.uri().scheme_str() {
@@ -185,7 +185,7 @@ impl App {
                         })
                     });
                     // nobody may be left to take it: the guest is told nothing of that
-                    let _ = sender.send(answer.map_err(ErrorCode::from));
+                    let _ = sender.send(answer.map_err(ErrorCode::of_guest));
                 })?,
             ))
         });

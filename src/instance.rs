@@ -13,6 +13,7 @@ use wasmtime_wasi_http::p2::types::{HostIncomingRequest, HostResponseOutparam};
 
 use crate::component::Prepared;
 use crate::error::{Error, Trap, chain};
+use crate::files::Files;
 use crate::host::{Grants, Host};
 use crate::limits::{Limits, Meter};
 use crate::outgoing::Hooks;
@@ -44,11 +45,14 @@ impl Instance {
         limits: &Limits,
         hooks: Hooks,
         shared: &Shared,
+        files: &Arc<Files>,
     ) -> Result<Self, Error> {
         let meter = Meter::new(shared.world, limits, shared.peak.clone());
-        let host = Host::new(grants, &shared.stdio, meter, hooks)?;
+        let host = Host::new(grants, &shared.stdio, meter, hooks, files)?;
         let mut store = Store::new(prepared.engine(), host);
         store.limiter(|host| &mut host.meter);
+        store.set_hostcall_fuel(limits.lifted());
+        store.set_max_component_handles(limits.most_handles());
         store.epoch_deadline_async_yield_and_update(1);
         store.call_hook_async(Turns);
         let mut instance = Self { store, proxy: None, prepared, served: 0 };
@@ -104,7 +108,8 @@ impl Instance {
     }
 
     /// What the end of its handler means.
-    pub fn fate(&self, result: wasmtime::Result<()>, shared: &Shared) -> Result<(), Error> {
+    pub fn fate(&mut self, result: wasmtime::Result<()>, shared: &Shared) -> Result<(), Error> {
+        self.host().weigh_last();
         let Err(error) = result else { return Ok(()) };
         if let Some(exit) = error.downcast_ref::<wasmtime_wasi::I32Exit>() {
             return Err(Error::GuestExit { code: exit.0 });

@@ -9,11 +9,13 @@ use wasmtime_wasi_http::FieldMapError;
 
 use crate::engine::World;
 use crate::error::{Error, Trap};
+use crate::held::HANDLE;
+use crate::trim::HEAVY;
 
 /// `None` lifts a limit. The Python class says the defaults.
 #[derive(Clone, Copy, Debug)]
 pub struct Limits {
-    /// Bytes, all linear memories of an instance together.
+    /// Bytes: all linear memories of an instance, and what the host holds behind its handles.
     pub memory: Option<u64>,
     /// Elements, all tables of an instance together.
     pub table_elements: Option<u64>,
@@ -21,6 +23,10 @@ pub struct Limits {
     pub instances: Option<u64>,
     /// Handles that a guest has at once.
     pub handles: Option<u64>,
+    /// Files that an exchange has open at once.
+    pub files: Option<u64>,
+    /// Files that all exchanges of one app have open at once.
+    pub files_per_app: Option<u64>,
     /// The guest's own time, see [`crate::clock`].
     pub timeout: Option<Duration>,
     /// Units of wasmtime's fuel.
@@ -52,6 +58,8 @@ impl Limits {
         table_elements: None,
         instances: None,
         handles: None,
+        files: None,
+        files_per_app: None,
         timeout: None,
         fuel: None,
         fields: None,
@@ -64,6 +72,26 @@ impl Limits {
         queue_timeout: None,
         chunks: 8,
     };
+}
+
+/// The most bytes of strings and lists that one host call takes, if `Limits.fields` asks for no more. To copy them takes less than a
+/// millisecond.
+const MOST_LIFTED: u64 = 2 << 20;
+
+/// The most random bytes that one host call gives: 0.7 ms.
+pub(crate) const MOST_RANDOM: u64 = 256 << 10;
+
+impl Limits {
+    /// The most bytes of strings and lists that one host call takes.
+    pub(crate) fn lifted(&self) -> usize {
+        let most = self.fields.map(|fields| MOST_LIFTED.max(fields.saturating_mul(2)));
+        most.and_then(|most| usize::try_from(most).ok()).unwrap_or(usize::MAX)
+    }
+
+    /// The most handles, of the guest's own resources, too.
+    pub(crate) fn most_handles(&self) -> usize {
+        self.handles.and_then(|most| usize::try_from(most).ok()).unwrap_or(usize::MAX)
+    }
 }
 
 /// The limits that a guest meets inside its store.
@@ -108,6 +136,11 @@ pub(crate) struct Meter {
     world: &'static World,
     limits: Limits,
     memory: u64,
+    /// What was behind its handles when they were weighed last, and the most that ever was.
+    held: u64,
+    most_held: u64,
+    /// What it has had the host take since then.
+    unweighed: u64,
     peak: Arc<AtomicU64>,
     elements: u64,
     /// By how much the memories and tables were to grow last: taken back if they did not.
@@ -125,6 +158,9 @@ impl Meter {
             world,
             limits: *limits,
             memory: 0,
+            held: 0,
+            most_held: 0,
+            unweighed: 0,
             peak,
             elements: 0,
             last_memory: 0,
@@ -136,9 +172,10 @@ impl Meter {
 
     /// The next exchange of the same instance: what it holds already is where its peak begins.
     pub fn begin_anew(&mut self, peak: Arc<AtomicU64>) {
-        peak.store(self.memory, Ordering::Relaxed);
+        let total = self.memory + self.held;
+        peak.store(total, Ordering::Relaxed);
         self.peak = peak;
-        self.before = self.memory;
+        self.before = total;
         (self.last_memory, self.last_elements) = (0, 0);
         self.refused = None;
     }
@@ -146,13 +183,44 @@ impl Meter {
     /// Whether so many handles, and the memory, leave the next exchange of the same instance room.
     pub fn has_room(&self, handles: u64) -> bool {
         let fits = |held: u64, limit: Option<u64>| limit.is_none_or(|limit| held <= limit / 4 * 3);
-        fits(self.memory, self.limits.memory) && fits(handles, self.limits.handles)
+        fits(self.memory + self.held, self.limits.memory) && fits(handles, self.limits.handles)
+    }
+
+    /// The guest has the host take so many bytes more behind a handle. Returns whether its handles are to be weighed: seldom enough
+    /// to cost little, and often enough that what it may hold is never passed by more than a quarter.
+    pub fn takes(&mut self, bytes: usize) -> bool {
+        self.unweighed = self.unweighed.saturating_add(bytes as u64).saturating_add(HANDLE);
+        self.unweighed >= WEIGHED_EACH.max(self.held / 4)
+    }
+
+    /// Whether there is as much as is weighed in the first place.
+    pub fn has_much_unweighed(&self) -> bool {
+        self.unweighed >= WEIGHED_EACH
+    }
+
+    /// What its handles weigh now; an error if that is more than it may have.
+    pub fn weighed(&mut self, held: u64) -> wasmtime::Result<()> {
+        self.unweighed = 0;
+        self.world.counters.memory_grew(signed(held) - signed(self.held));
+        self.held = held;
+        self.most_held = self.most_held.max(held);
+        let total = self.memory.saturating_add(held);
+        self.peak.fetch_max(total, Ordering::Relaxed);
+        if self.limits.memory.is_some_and(|limit| total > limit) {
+            self.refused = Some(Limit::Memory);
+            wasmtime::bail!(
+                "the host holds {held} bytes behind the guest's handles, and the guest has {}",
+                self.memory
+            );
+        }
+        Ok(())
     }
 
     /// The limit that ended a guest, if one did.
     pub fn explain(&self, error: &wasmtime::Error, trap: &Arc<Trap>) -> Option<Error> {
         let trapped = error.is::<wasmtime::WasmBacktrace>() || error.is::<wasmtime::Trap>();
-        let full = matches!(error.downcast_ref::<ResourceTableError>(), Some(ResourceTableError::Full));
+        let full = matches!(error.downcast_ref::<ResourceTableError>(), Some(ResourceTableError::Full))
+            || error.root_cause().to_string().ends_with("store handle limit exceeded");
         let which = if error.downcast_ref::<wasmtime::Trap>() == Some(&wasmtime::Trap::OutOfFuel) {
             Limit::Fuel
         } else if full {
@@ -178,29 +246,39 @@ impl Meter {
     }
 
     pub fn bound_handles(&self, table: &mut ResourceTable) {
-        if let Some(handles) = self.limits.handles {
-            table.set_max_capacity(usize::try_from(handles).unwrap_or(usize::MAX));
-        }
+        table.set_max_capacity(self.limits.most_handles());
     }
 }
 
 impl Drop for Meter {
     fn drop(&mut self) {
-        self.world.counters.memory_grew(-i64::try_from(self.memory).unwrap_or(i64::MAX));
+        self.world.counters.memory_grew(-signed(self.memory.saturating_add(self.held)));
+        // the handles are gone: they are dropped first
+        if self.most_held >= HEAVY {
+            self.world.trimming.ask();
+        }
     }
 }
+
+fn signed(bytes: u64) -> i64 {
+    i64::try_from(bytes).unwrap_or(i64::MAX)
+}
+
+/// How much a guest has the host take before its handles are weighed again.
+const WEIGHED_EACH: u64 = 1 << 20;
 
 impl wasmtime::ResourceLimiter for Meter {
     fn memory_growing(&mut self, current: usize, desired: usize, _: Option<usize>) -> wasmtime::Result<bool> {
         let total = self.memory.saturating_sub(current as u64).saturating_add(desired as u64);
-        if self.limits.memory.is_some_and(|limit| total > limit) {
+        let with_held = total.saturating_add(self.held);
+        if self.limits.memory.is_some_and(|limit| with_held > limit) {
             self.refused = Some(Limit::Memory);
             return Ok(false);
         }
         self.last_memory = total.saturating_sub(self.memory);
         self.memory = total;
         self.world.counters.memory_grew(i64::try_from(self.last_memory).unwrap_or(i64::MAX));
-        self.before = self.peak.fetch_max(total, Ordering::Relaxed);
+        self.before = self.peak.fetch_max(with_held, Ordering::Relaxed);
         // it coped with what was refused before
         self.refused = None;
         Ok(true)

@@ -77,6 +77,11 @@ impl Hooks {
         self.exchange.stdio().note(text);
     }
 
+    /// See [`Stdio::tell`].
+    pub fn tell(&self, text: &str) {
+        self.exchange.stdio().tell(text);
+    }
+
     /// Counts one more request, if it may be sent.
     fn count(&self) -> Result<UnderWay, HostError> {
         let before = self.exchange.count_outgoing();

@@ -7,6 +7,9 @@ use std::sync::Arc;
 use dns_lookup::{AddrInfoHints, LookupError, LookupErrorKind, SockType};
 use tokio::sync::Semaphore;
 
+use crate::blocking::Threads;
+use crate::process::PerFork;
+
 /// Why a name has no address.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum Unresolved {
@@ -59,17 +62,19 @@ const AT_ONCE: usize = 16;
 /// The system's resolver.
 pub struct System {
     turns: Arc<Semaphore>,
+    threads: PerFork<Threads>,
 }
 
 impl System {
     pub fn new() -> Self {
-        Self { turns: Arc::new(Semaphore::new(AT_ONCE)) }
+        Self { turns: Arc::new(Semaphore::new(AT_ONCE)), threads: PerFork::default() }
     }
 }
 
 impl Resolve for System {
     fn resolve(&self, name: String) -> Resolving {
         let turns = self.turns.clone();
+        let threads = self.threads.get(|| Threads::new("wasgi-names", AT_ONCE));
         Box::pin(async move {
             let turn = turns.acquire_owned().await.map_err(|_| Unresolved::GivenUp)?;
             let lookup = move || {
@@ -78,7 +83,8 @@ impl Resolve for System {
                 let found = dns_lookup::getaddrinfo(Some(&name), None, Some(hints))?;
                 Ok(found.filter_map(|info| info.ok().map(|info| info.sockaddr.ip())).collect::<Vec<_>>())
             };
-            match tokio::task::spawn_blocking(lookup).await {
+            let threads = threads.handle().ok_or(Unresolved::GivenUp)?;
+            match threads.spawn_blocking(lookup).await {
                 Ok(found) => found.map(families_in_turn),
                 Err(_) => Err(Unresolved::GivenUp),
             }

@@ -14,6 +14,7 @@ use wasmtime_wasi::p2::{OutputStream, Pollable, StreamError};
 
 use crate::refusals::{Refusals, Refused};
 use crate::sync::lock;
+use crate::text::{LONGEST, tame, tamed};
 
 /// A line longer than this is cut into several.
 const LONGEST_LINE: usize = 64 << 10;
@@ -21,9 +22,9 @@ const LONGEST_LINE: usize = 64 << 10;
 const MOST_WAITING: usize = 256 << 10;
 /// How many notes of the host's about one guest are kept.
 const MOST_NOTES: usize = 10;
-/// How many of the last lines of stderr an error tells, and how many characters of each.
+/// How many of the last lines of stderr an error tells, and how many bytes of each.
 const LAST_LINES: usize = 20;
-const LAST_CHARACTERS: usize = 1024;
+const LAST_BYTES: usize = 1024;
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Stream {
@@ -149,6 +150,7 @@ impl Stdio {
 
     /// A line of the host's own about requests of this guest's. A guest that provokes many is told on so often and no more.
     pub fn note(&self, text: String) {
+        let text = tamed(text, LONGEST); // it may repeat what the guest said
         let mut state = self.lock();
         state.notes += 1;
         match state.notes.cmp(&MOST_NOTES) {
@@ -174,7 +176,7 @@ impl Stdio {
         let mut last: Vec<String> = state.last.iter().cloned().collect();
         let partial = &state.err;
         if !partial.is_empty() {
-            last.push(String::from_utf8_lossy(partial).chars().take(LAST_CHARACTERS).collect());
+            last.push(tame(&String::from_utf8_lossy(partial), LAST_BYTES).into_owned());
         }
         last
     }
@@ -269,7 +271,7 @@ impl State {
             if self.last.len() == LAST_LINES {
                 self.last.pop_front();
             }
-            self.last.push_back(text.chars().take(LAST_CHARACTERS).collect());
+            self.last.push_back(tame(&text, LAST_BYTES).into_owned());
         }
         let line = Line { stream, text, cut };
         self.bytes += line.size();
@@ -515,7 +517,7 @@ mod tests {
     fn last_words_are_short_however_long_the_line() {
         let stdio = Stdio::default();
         stdio.write(Stream::Stderr, "€".repeat(LONGEST_LINE / 4).as_bytes());
-        assert_eq!(stdio.last_words(), ["€".repeat(LAST_CHARACTERS)]);
+        assert_eq!(stdio.last_words(), [format!("{}… (48129 bytes more)", "€".repeat(341))]);
     }
 
     fn stream(outlet: &Outlet, stream: Stream) -> GuestStream {

@@ -67,8 +67,13 @@ def app(probe: wasgi.Component) -> AppMaker:
 
 def bare(body: str, declarations: str = "", instances: int = 1) -> wasgi.Component:
     """A component by hand, whose handler does `body` and answers nothing. Has as many core instances as asked for."""
+    return wasgi.Component(bare_text(body, declarations, instances).encode())
+
+
+def bare_text(body: str, declarations: str = "", instances: int = 1) -> str:
+    """Its text."""
     more = "\n".join("(core instance (instantiate $spare))" for _ in range(instances - 1))
-    text = f"""
+    return f"""
     (component
       (import "wasi:http/types@0.2.0" (instance $types
         (export "incoming-request" (type (sub resource)))
@@ -92,7 +97,6 @@ def bare(body: str, declarations: str = "", instances: int = 1) -> wasgi.Compone
         (with "request" (type $request)) (with "outparam" (type $outparam)) (with "handle" (func $handle))))
       (export "wasi:http/incoming-handler@0.2.0" (instance $handler)))
     """
-    return wasgi.Component(text.encode())
 
 
 @pytest.fixture(scope="session")

@@ -68,7 +68,8 @@ def test_overload(app: AppMaker) -> None:
 
 def test_limits_say_what_they_are() -> None:
     assert repr(wasgi.Limits(memory=1 << 20, fuel=5, request_body=None)) == (
-        "Limits(memory=1048576, table_elements=1000000, instances=256, handles=4096, timeout=30.0, fuel=5, "
+        "Limits(memory=1048576, table_elements=1000000, instances=256, handles=4096, files=64, "
+        "files_per_app=256, timeout=30.0, fuel=5, "
         "fields=65536, request_body=None, response_body=None, outgoing=1000, outgoing_concurrency=64, concurrency=256, "
         "queue=0, queue_timeout=10.0, chunks=8)"
     )
@@ -82,6 +83,8 @@ LIFTED = [
     "table_elements",
     "instances",
     "handles",
+    "files",
+    "files_per_app",
     "timeout",
     "fuel",
     "fields",
@@ -135,6 +138,39 @@ def call(component: wasgi.Component, **limits: Any) -> wasgi.Response:
     return wasgi.App(component, limits=wasgi.Limits(**limits)).handle(get("/"))
 
 
+def own_resources(number: int) -> wasgi.Component:
+    """A component that makes so many resources of its own."""
+    text = f"""
+    (component
+      (import "wasi:http/types@0.2.0" (instance $types
+        (export "incoming-request" (type (sub resource)))
+        (export "response-outparam" (type (sub resource)))))
+      (alias export $types "incoming-request" (type $request))
+      (alias export $types "response-outparam" (type $outparam))
+      (type $own (resource (rep i32)))
+      (core func $new (canon resource.new $own))
+      (core module $guest
+        (import "own" "new" (func $new (param i32) (result i32)))
+        (func (export "handle") (param i32 i32) (local $left i32)
+          (local.set $left (i32.const {number}))
+          (loop $again
+            (drop (call $new (i32.const 1)))
+            (br_if $again (local.tee $left (i32.sub (local.get $left) (i32.const 1)))))))
+      (core instance $guest (instantiate $guest (with "own" (instance (export "new" (func $new))))))
+      (func $handle (param "request" (own $request)) (param "response-out" (own $outparam))
+        (canon lift (core func $guest "handle")))
+      (component $handler
+        (import "request" (type $request (sub resource)))
+        (import "outparam" (type $outparam (sub resource)))
+        (import "handle" (func $handle (param "request" (own $request)) (param "response-out" (own $outparam))))
+        (export "handle" (func $handle)))
+      (instance $handler (instantiate $handler
+        (with "request" (type $request)) (with "outparam" (type $outparam)) (with "handle" (func $handle))))
+      (export "wasi:http/incoming-handler@0.2.0" (instance $handler)))
+    """
+    return wasgi.Component(text.encode())
+
+
 class TestStore:
     """What a guest meets inside its store."""
 
@@ -179,9 +215,26 @@ class TestStore:
         assert raised.value.limit == 4096
         assert app(limits=wasgi.Limits(handles=None)).handle(get("/handles?n=5000")).text == "kept them"
 
-    def test_millions_of_handles_end_the_guest_whatever_the_limit(self, app: AppMaker) -> None:
-        with pytest.raises(wasgi.TrapError, match="handle limit exceeded"):
-            app(limits=wasgi.Limits(handles=None)).handle(get("/handles?n=2000000"))
+    @pytest.mark.parametrize("handles", [200_000, None])
+    def test_no_limit_of_handles_but_the_one_that_was_asked_for(self, app: AppMaker, handles: int | None) -> None:
+        """wasmtime has one of 100,000."""
+        made = app(limits=wasgi.Limits(handles=handles))
+        assert made.handle(get("/handles?n=150000")).text == "kept them"
+        if handles is not None:
+            with pytest.raises(wasgi.HandleLimitError, match=r"200000 handles \(`Limits.handles`\)"):
+                made.handle(get("/handles?n=250000"))
+
+    def test_without_a_limit_of_handles_that_of_memory_holds(self, app: AppMaker) -> None:
+        with pytest.raises(wasgi.MemoryLimitError):
+            app(limits=wasgi.Limits(handles=None, memory=64 << 20)).handle(get("/handles?n=2000000"))
+
+    def test_a_guests_own_resources_are_handles(self) -> None:
+        with pytest.raises(wasgi.HandleLimitError, match="4096 handles"):
+            call(own_resources(5000))
+        with pytest.raises(wasgi.NoResponseError):
+            call(own_resources(4000))
+        with pytest.raises(wasgi.NoResponseError):
+            call(own_resources(150_000), handles=None)
 
     def test_fuel_is_the_same_in_every_run(self, app: AppMaker) -> None:
         def used(**options: Any) -> int:

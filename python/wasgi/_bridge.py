@@ -163,6 +163,13 @@ class Line(str):
 
 # What moves a terminal's cursor could forge lines of others; a guest may be anybody's.
 _SHOWN = {code: f"\\x{code:02x}" for code in (*range(0x20), *range(0x7F, 0xA0)) if code != 0x09}
+# Nor may it begin a line, or turn the direction of what is shown.
+_SHOWN |= {code: f"\\u{code:04x}" for code in (0x61C, 0x200E, 0x200F, *range(0x2028, 0x202F), *range(0x2066, 0x206A))}
+
+
+def shown(text: str) -> str:
+    """A line of a guest's on one line of ours, with nothing in it that a terminal obeys."""
+    return text.translate(_SHOWN)
 
 
 class _ToStderr(logging.Handler):
@@ -179,7 +186,7 @@ class _ToStderr(logging.Handler):
             lines = [text]
             if record.exc_info:
                 lines += self._formatter.formatException(record.exc_info).splitlines()
-            stderr.write("".join(line.translate(_SHOWN) + "\n" for line in lines))
+            stderr.write("".join(shown(line) + "\n" for line in lines))
             stderr.flush()
         except Exception:
             self.handleError(record)
@@ -203,7 +210,7 @@ def log_line(text: str, stream: str, component: str, app: str, exchange: int) ->
     log, level = _logs[stream]
     extra = _extra(component, app, exchange)
     extra["wasgi_stream"] = stream if stream in ("stdout", "stderr") else "host"
-    say(log, level, text, extra)
+    say(log, level, shown(text), extra)
 
 
 def say(

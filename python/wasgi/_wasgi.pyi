@@ -164,13 +164,16 @@ class Limits:
     the guest as an error-code, and to the logger ``wasgi.outgoing``.
 
     Args:
-        memory: Bytes, all linear memories of an instance together. A guest that asks for more is refused; if it ends
-            because of that: `MemoryLimitError`.
+        memory: Bytes: all linear memories of an instance, and what the host holds behind its handles (fields, the
+            parts of requests), which is weighed for each megabyte that comes. A guest that asks for more memory is
+            refused; if it ends because of that, or has the host hold more: `MemoryLimitError`.
         table_elements: Elements, all tables of an instance together; refused like memory: `TableLimitError`. A single
             table holds a million at the most, whatever the limit, where instances come from the pool.
         instances: Core instances that a component is made of: `InstanceLimitError`.
-        handles: Handles of host resources that a guest holds at once: `HandleLimitError`. Each may have the host keep
-            as much as ``fields`` and about 64 KiB more, outside of the guest's own memory.
+        handles: Handles of resources that a guest holds at once, its own resources included: `HandleLimitError`.
+        files: Files and folders that an exchange has open at once, those that it reads by a stream or lists included;
+            the guest gets ``quota``. The granted folders themselves do not count.
+        files_per_app: The same of all exchanges of one `App` together.
         timeout: Seconds of the guest's own time: wall clock from its first instruction to its end, but for the time in
             which it waits for a chunk of its request that has not come, or for its reader to take a chunk of its
             response. Then `GuestTimeoutError`; a body that is being read breaks off with it as the cause.
@@ -178,7 +181,8 @@ class Limits:
             count; the component is compiled once more for it. `FuelExhaustedError`; `Report.fuel` says what was used.
         fields: Bytes of one set of fields: names, values, and about 70 bytes for each. A request with more is refused
             with ``HTTP-request-header-section-size``; a guest that makes more is ended with `FieldsLimitError`; one
-            whose upstream answers with more gets ``HTTP-response-header-section-size``. Likewise for trailers.
+            whose upstream answers with more gets ``HTTP-response-header-section-size``. Likewise for trailers. One host
+            call takes 2 MiB of strings and lists at the most, or twice this if that is more.
         request_body: Bytes. A longer one is refused if it says so beforehand, else the exchange ends as soon as it is:
             ``HTTP-request-body-size``. A body that streams costs no memory, so there is no limit by default.
         response_body: Bytes, likewise: ``HTTP-response-body-size``, as the cause of a `BodyError` if the body had
@@ -204,6 +208,8 @@ class Limits:
         table_elements: int | None = 1000000,
         instances: int | None = 256,
         handles: int | None = 4096,
+        files: int | None = 64,
+        files_per_app: int | None = 256,
         timeout: float | None = 30.0,
         fuel: int | None = None,
         fields: int | None = 65536,
@@ -224,6 +230,10 @@ class Limits:
     def instances(self) -> int | None: ...
     @property
     def handles(self) -> int | None: ...
+    @property
+    def files(self) -> int | None: ...
+    @property
+    def files_per_app(self) -> int | None: ...
     @property
     def timeout(self) -> float | None: ...
     @property
@@ -726,7 +736,7 @@ class Report:
         """Seconds from the guest's start to its end."""
     @property
     def memory(self) -> int:
-        """The most linear memory that it held, in bytes."""
+        """The most memory that it held, in bytes: linear memory, and what its handles had the host hold."""
     @property
     def outgoing(self) -> int:
         """How many requests it sent out."""
@@ -928,7 +938,7 @@ class Stats:
         """Call stacks in the pool."""
     @property
     def memory(self) -> int:
-        """Bytes of linear memory that guests hold."""
+        """Bytes of linear memory that guests hold, and of the host's behind their handles."""
     @property
     def threads(self) -> int:
         """Threads of ours: they are kept for the next exchange."""

@@ -149,10 +149,12 @@ class _Test:
         asked = [str(exchange) for _, client in self.clients for exchange in client.exchanges]
         if asked:
             yield "wasgi: exchanges", "\n".join(asked)
+        from wasgi._bridge import shown
+
         for stream in ("stdout", "stderr"):
             lines = [line for line in self.lines if line.stream == stream]
             if lines:
-                yield f"wasgi: guest's {stream}", "\n".join(lines)
+                yield f"wasgi: guest's {stream}", "\n".join(map(shown, lines))
         if self.upstream is not None and self.upstream.allow_errors and self.upstream._failures:
             yield "wasgi: exceptions of upstreams", "\n".join(map(_described, self.upstream._failures))
         if self.upstream is not None and self.upstream.calls:

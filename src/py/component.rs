@@ -19,6 +19,7 @@ use super::waiting::block_on;
 use crate::component::Component;
 use crate::error::Error;
 use crate::outline::{Outline, Wasi};
+use crate::text::{LONGEST_NAME, tamed};
 
 /// A WebAssembly component that exports `wasi:http/incoming-handler@0.2`.
 ///
@@ -301,5 +302,7 @@ pub fn _outline(
         .detach(|| crate::outline::to_binary(source).and_then(|binary| Outline::read(&binary)))
         .map_err(|error| to_py(py, &error))?;
     let (wasi, missing) = (wasi_version(&outline), outline.missing());
-    Ok((outline.imports, outline.exports, wasi, missing))
+    // to be shown: a component names them as it likes
+    let shown = |names: Vec<String>| names.into_iter().map(|name| tamed(name, LONGEST_NAME)).collect();
+    Ok((shown(outline.imports), shown(outline.exports), wasi, shown(missing)))
 }

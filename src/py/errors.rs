@@ -10,6 +10,7 @@ use super::lock;
 use crate::code::{ErrorCode, NAMES, Payload};
 use crate::error::{Error, Trap};
 use crate::limits::Limit;
+use crate::text::{LONGEST, tame};
 
 fn module(py: Python<'_>) -> PyResult<&Bound<'_, PyModule>> {
     static MODULE: PyOnceLock<Py<PyModule>> = PyOnceLock::new();
@@ -31,7 +32,8 @@ fn try_to_py(py: Python<'_>, error: &Error) -> PyResult<PyErr> {
     let class = match error {
         Error::InvalidComponent(_) => "InvalidComponentError",
         Error::MissingImports { missing, .. } => {
-            attributes.set_item("missing", missing)?;
+            let names = missing.iter().map(|name| tame(name, LONGEST)).collect::<Vec<_>>();
+            attributes.set_item("missing", names)?;
             "MissingImportError"
         }
         Error::UnsupportedComponent(_) => "UnsupportedComponentError",
@@ -90,7 +92,7 @@ fn try_to_py(py: Python<'_>, error: &Error) -> PyResult<PyErr> {
         }
         Error::Cancelled | Error::Host(_) => "WasgiError",
     };
-    make(py, class, error.to_string(), &attributes)
+    make(py, class, error.sentence(), &attributes)
 }
 
 /// For somebody who looks on: a caller's own exception stays the caller's to have.

@@ -16,13 +16,16 @@ use crate::limits::Limits;
 /// the guest as an error-code, and to the logger ``wasgi.outgoing``.
 ///
 /// Args:
-///     memory: Bytes, all linear memories of an instance together. A guest that asks for more is refused; if it ends
-///         because of that: `MemoryLimitError`.
+///     memory: Bytes: all linear memories of an instance, and what the host holds behind its handles (fields, the
+///         parts of requests), which is weighed for each megabyte that comes. A guest that asks for more memory is
+///         refused; if it ends because of that, or has the host hold more: `MemoryLimitError`.
 ///     table_elements: Elements, all tables of an instance together; refused like memory: `TableLimitError`. A single
 ///         table holds a million at the most, whatever the limit, where instances come from the pool.
 ///     instances: Core instances that a component is made of: `InstanceLimitError`.
-///     handles: Handles of host resources that a guest holds at once: `HandleLimitError`. Each may have the host keep
-///         as much as ``fields`` and about 64 KiB more, outside of the guest's own memory.
+///     handles: Handles of resources that a guest holds at once, its own resources included: `HandleLimitError`.
+///     files: Files and folders that an exchange has open at once, those that it reads by a stream or lists included;
+///         the guest gets ``quota``. The granted folders themselves do not count.
+///     files_per_app: The same of all exchanges of one `App` together.
 ///     timeout: Seconds of the guest's own time: wall clock from its first instruction to its end, but for the time in
 ///         which it waits for a chunk of its request that has not come, or for its reader to take a chunk of its
 ///         response. Then `GuestTimeoutError`; a body that is being read breaks off with it as the cause.
@@ -30,7 +33,8 @@ use crate::limits::Limits;
 ///         count; the component is compiled once more for it. `FuelExhaustedError`; `Report.fuel` says what was used.
 ///     fields: Bytes of one set of fields: names, values, and about 70 bytes for each. A request with more is refused
 ///         with ``HTTP-request-header-section-size``; a guest that makes more is ended with `FieldsLimitError`; one
-///         whose upstream answers with more gets ``HTTP-response-header-section-size``. Likewise for trailers.
+///         whose upstream answers with more gets ``HTTP-response-header-section-size``. Likewise for trailers. One host
+///         call takes 2 MiB of strings and lists at the most, or twice this if that is more.
 ///     request_body: Bytes. A longer one is refused if it says so beforehand, else the exchange ends as soon as it is:
 ///         ``HTTP-request-body-size``. A body that streams costs no memory, so there is no limit by default.
 ///     response_body: Bytes, likewise: ``HTTP-response-body-size``, as the cause of a `BodyError` if the body had
@@ -54,6 +58,8 @@ pub struct PyLimits {
     table_elements: Option<i64>,
     instances: Option<i64>,
     handles: Option<i64>,
+    files: Option<i64>,
+    files_per_app: Option<i64>,
     timeout: Option<f64>,
     fuel: Option<i64>,
     fields: Option<i64>,
@@ -114,10 +120,11 @@ impl PyLimits {
     #[new]
     #[pyo3(
         signature = (*, memory=Some(Number(256 << 20)), table_elements=Some(Number(1_000_000)), instances=Some(Number(256)), handles=Some(Number(4096)),
-            timeout=Some(Number(30.0)), fuel=None, fields=Some(Number(64 << 10)), request_body=None, response_body=None,
+            files=Some(Number(64)), files_per_app=Some(Number(256)), timeout=Some(Number(30.0)), fuel=None, fields=Some(Number(64 << 10)), request_body=None, response_body=None,
             outgoing=Some(Number(1000)), outgoing_concurrency=Some(Number(64)), concurrency=Some(Number(256)), queue=Number(0),
             queue_timeout=Some(Number(10.0)), chunks=Number(8)),
-        text_signature = "(*, memory=268435456, table_elements=1000000, instances=256, handles=4096, timeout=30.0, \
+        text_signature = "(*, memory=268435456, table_elements=1000000, instances=256, handles=4096, files=64, \
+            files_per_app=256, timeout=30.0, \
             fuel=None, fields=65536, request_body=None, response_body=None, outgoing=1000, outgoing_concurrency=64, \
             concurrency=256, queue=0, queue_timeout=10.0, chunks=8)"
     )]
@@ -127,6 +134,8 @@ impl PyLimits {
         table_elements: Option<Count>,
         instances: Option<Count>,
         handles: Option<Count>,
+        files: Option<Count>,
+        files_per_app: Option<Count>,
         timeout: Option<Seconds>,
         fuel: Option<Count>,
         fields: Option<Count>,
@@ -141,6 +150,7 @@ impl PyLimits {
     ) -> PyResult<Self> {
         let (memory, table_elements, instances, handles) =
             (plain(memory), plain(table_elements), plain(instances), plain(handles));
+        let (files, files_per_app) = (plain(files), plain(files_per_app));
         let (timeout, fuel, fields) = (plain(timeout), plain(fuel), plain(fields));
         let (request_body, response_body) = (plain(request_body), plain(response_body));
         let (outgoing, outgoing_concurrency) = (plain(outgoing), plain(outgoing_concurrency));
@@ -150,6 +160,8 @@ impl PyLimits {
         not_negative("table_elements", "elements", table_elements)?;
         positive("instances", "core instances", instances)?;
         positive("handles", "handles", handles)?;
+        not_negative("files", "files", files)?;
+        not_negative("files_per_app", "files", files_per_app)?;
         seconds("timeout", timeout)?;
         positive("fuel", "units of fuel", fuel)?;
         positive("fields", "bytes", fields)?;
@@ -173,6 +185,8 @@ impl PyLimits {
             table_elements,
             instances,
             handles,
+            files,
+            files_per_app,
             timeout,
             fuel,
             fields,
@@ -216,7 +230,7 @@ impl PyLimits {
 impl PyLimits {
     fn settings<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyDict>> {
         settings!(
-            py, self; memory, table_elements, instances, handles, timeout, fuel, fields, request_body, response_body, outgoing,
+            py, self; memory, table_elements, instances, handles, files, files_per_app, timeout, fuel, fields, request_body, response_body, outgoing,
             outgoing_concurrency, concurrency, queue, queue_timeout, chunks,
         )
     }
@@ -229,6 +243,8 @@ impl PyLimits {
             table_elements: count(self.table_elements),
             instances: count(self.instances),
             handles: count(self.handles),
+            files: count(self.files),
+            files_per_app: count(self.files_per_app),
             timeout: duration(self.timeout),
             fuel: count(self.fuel),
             fields: count(self.fields),

@@ -17,6 +17,7 @@ use wasip2::io::streams::{InputStream, OutputStream, StreamError};
 mod codes;
 mod hostile;
 mod late;
+mod much;
 mod servers;
 mod output;
 mod urls;
@@ -491,6 +492,7 @@ impl Guest for Probe {
             "/permits" => output::permits(out),
             // what a tenant does who means harm: see there
             _ if path.starts_with("/hostile/") => hostile::run(&path["/hostile/".len()..], &query, request, out),
+            "/much" => much::much(&request, &query, out),
             _ => text(out, 404, "no such route"),
         }
     }

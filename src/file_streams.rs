@@ -1,0 +1,97 @@
+//! Streams of files: wasmtime-wasi's, whose blocking calls run on the threads of the guest's app, and which keep their file counted as
+//! open for as long as they refer to it.
+
+use std::sync::Arc;
+
+use bytes::Bytes;
+use tokio::runtime::Handle;
+use wasmtime_wasi::async_trait;
+use wasmtime_wasi::p2::pipe::{ClosedInputStream, ClosedOutputStream};
+use wasmtime_wasi::p2::{
+    DynInputStream, DynOutputStream, InputStream, OutputStream, Pollable, StreamError, StreamResult,
+};
+
+use crate::blocking::within;
+use crate::files::Open;
+
+pub(crate) struct FileInput {
+    inner: DynInputStream,
+    threads: Handle,
+    _open: Option<Arc<Open>>,
+}
+
+impl FileInput {
+    /// Puts itself around a stream.
+    pub fn around(stream: &mut DynInputStream, threads: Handle, open: Option<Arc<Open>>) {
+        let inner = std::mem::replace(stream, Box::new(ClosedInputStream));
+        *stream = Box::new(Self { inner, threads, _open: open });
+    }
+}
+
+#[async_trait]
+impl Pollable for FileInput {
+    async fn ready(&mut self) {
+        within(&self.threads, self.inner.ready()).await;
+    }
+}
+
+#[async_trait]
+impl InputStream for FileInput {
+    fn read(&mut self, size: usize) -> StreamResult<Bytes> {
+        let _entered = self.threads.enter();
+        self.inner.read(size)
+    }
+
+    async fn blocking_read(&mut self, size: usize) -> StreamResult<Bytes> {
+        within(&self.threads, self.inner.blocking_read(size)).await
+    }
+
+    async fn cancel(&mut self) {
+        within(&self.threads, self.inner.cancel()).await;
+    }
+}
+
+pub(crate) struct FileOutput {
+    inner: DynOutputStream,
+    threads: Handle,
+    _open: Option<Arc<Open>>,
+}
+
+impl FileOutput {
+    /// Puts itself around a stream.
+    pub fn around(stream: &mut DynOutputStream, threads: Handle, open: Option<Arc<Open>>) {
+        let inner = std::mem::replace(stream, Box::new(ClosedOutputStream));
+        *stream = Box::new(Self { inner, threads, _open: open });
+    }
+}
+
+#[async_trait]
+impl Pollable for FileOutput {
+    async fn ready(&mut self) {
+        within(&self.threads, self.inner.ready()).await;
+    }
+}
+
+#[async_trait]
+impl OutputStream for FileOutput {
+    fn write(&mut self, bytes: Bytes) -> Result<(), StreamError> {
+        let _entered = self.threads.enter();
+        self.inner.write(bytes)
+    }
+
+    fn flush(&mut self) -> Result<(), StreamError> {
+        self.inner.flush()
+    }
+
+    fn check_write(&mut self) -> Result<usize, StreamError> {
+        self.inner.check_write()
+    }
+
+    async fn blocking_write_and_flush(&mut self, bytes: Bytes) -> StreamResult<()> {
+        within(&self.threads, self.inner.blocking_write_and_flush(bytes)).await
+    }
+
+    async fn cancel(&mut self) {
+        within(&self.threads, self.inner.cancel()).await;
+    }
+}
