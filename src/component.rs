@@ -1,22 +1,22 @@
 //! Loading: is it a component, which WASI does it speak, does it find here what it imports.
 
-use std::collections::HashMap;
-use std::fs::{File, TryLockError};
 use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, OnceLock, Weak};
-use std::time::{Duration, Instant};
+use std::sync::{Arc, OnceLock};
+use std::time::Duration;
 
 use bytes::Bytes;
 use sha2::{Digest, Sha256};
 use wasmtime::Engine;
 use wasmtime_wasi_http::p2::bindings::ProxyPre;
 
-use crate::engine::{Linked, World, world};
+use crate::census::Census;
+use crate::compiler::{self, Outcome};
+use crate::engine::{Kind, Linked, World, world};
 use crate::error::{Error, chain};
 use crate::host::Host;
+use crate::loading::{Order, Turn, Work};
 use crate::outline::Outline;
 use crate::scheduler::LONG_TURN;
-use crate::sync::lock;
 
 /// A component, compiled and linked. Immutable.
 pub struct Component {
@@ -25,30 +25,8 @@ pub struct Component {
     pub digest: String,
     /// What it was loaded from, if that was no file.
     pub source: OnceLock<Bytes>,
+    census: Census,
     first: Slot,
-}
-
-/// The components of a process by what is in them: the same content is compiled once and held once, for as long as anybody
-/// has it. Whoever comes while it is being compiled waits for that.
-#[derive(Default)]
-pub(crate) struct Loaded(Mutex<HashMap<String, Arc<Mutex<Weak<Component>>>>>);
-
-impl Loaded {
-    fn get(&self, digest: &str, make: impl FnOnce() -> Result<Component, Error>) -> Result<Arc<Component>, Error> {
-        let entry = {
-            let mut all = lock(&self.0);
-            // one that somebody else has is being compiled, or asked for; its lock may be held for long
-            all.retain(|_, entry| Arc::strong_count(entry) > 1 || lock(entry).strong_count() > 0);
-            all.entry(digest.to_owned()).or_default().clone()
-        };
-        let mut slot = lock(&entry);
-        if let Some(component) = slot.upgrade() {
-            return Ok(component);
-        }
-        let component = Arc::new(make()?);
-        *slot = Arc::downgrade(&component);
-        Ok(component)
-    }
 }
 
 /// What one world has made of a component; a forked child adds its own, and so do guests under a limit of fuel.
@@ -99,6 +77,8 @@ pub struct Prepared {
     suspect: AtomicU32,
     /// A turn was one long operation, which no tick could end.
     is_unruly: Arc<AtomicBool>,
+    /// Bytes that the host keeps for an instance, besides its memories and tables.
+    host: u64,
 }
 
 /// After a guest that computed for longer than its turn, so many others start on the runtime: a component that always
@@ -112,7 +92,7 @@ const SUSPECT: u32 = 64;
 const HEAVY: Duration = Duration::from_micros(500);
 
 impl Prepared {
-    fn new(linked: &Linked, compiled: wasmtime::component::Component) -> Result<Self, Error> {
+    fn new(linked: &Linked, compiled: wasmtime::component::Component, host: u64) -> Result<Self, Error> {
         let pre = linked.linker.instantiate_pre(&compiled).and_then(ProxyPre::new).map_err(|error| {
             Error::UnsupportedComponent(format!("the component cannot be linked: {}", chain(&error)))
         })?;
@@ -124,11 +104,17 @@ impl Prepared {
             computes: AtomicU32::new(0),
             suspect: AtomicU32::new(0),
             is_unruly: Arc::default(),
+            host,
         })
     }
 
     pub(crate) fn engine(&self) -> &Engine {
         self.pre.engine()
+    }
+
+    /// Bytes that the host keeps for an instance, besides its memories and tables: known before there is one.
+    pub(crate) fn host_memory(&self) -> u64 {
+        self.host
     }
 
     pub(crate) fn pre(&self) -> &ProxyPre<Host> {
@@ -188,59 +174,120 @@ impl Prepared {
     }
 }
 
+/// What compiling ends with, if not with machine code.
+enum Failure {
+    /// The engine's word on the component.
+    Engine(wasmtime::Error),
+    /// The limits of compiling, or the host's own fault.
+    Other(Error),
+}
+
+impl From<wasmtime::Error> for Failure {
+    fn from(error: wasmtime::Error) -> Self {
+        Self::Engine(error)
+    }
+}
+
 impl Component {
-    /// Compiles a component from its binary or text form, or takes the machine code from the cache.
-    pub fn new(source: &[u8]) -> Result<Arc<Self>, Error> {
+    /// Compiles a component from its binary or text form, or takes the machine code from the cache. Goes as deep on the stack
+    /// as the component is nested, which the limits bound: to be called on a thread of ours.
+    pub fn new(source: &[u8], order: &Order) -> Result<Arc<Self>, Error> {
+        order.limits.check_source(source)?;
         let binary = crate::outline::to_binary(source)?;
         let outline = Outline::read(&binary)?;
-        outline.can_be_hosted()?;
         let digest = hex(&Sha256::digest(&binary));
         let world = world()?;
-        world.loaded.get(&digest, || {
-            let turn = Turn::take(world, &digest);
-            let prepared = Self::compile(world, false, &digest, &binary)?;
-            drop(turn);
-            let first = Slot::new(world, false, prepared);
-            Ok(Self { outline, digest: digest.clone(), source: OnceLock::new(), first })
-        })
+        let census = match world.loaded.find(&digest) {
+            Some(same) => same.census.clone(),
+            None => Census::take(&binary),
+        };
+        order.limits.check(&census)?;
+        order.limits.check_blocks(&binary)?;
+        outline.can_be_hosted()?;
+        let work = world.loaded.begin(&digest, order)?;
+        let component = match work.component() {
+            Some(component) => component,
+            None => {
+                let prepared = Self::compile(world, false, &digest, &binary, order, &work, census.instance.host)?;
+                let first = Slot::new(world, false, prepared);
+                let component = Self { outline, digest: digest.clone(), source: OnceLock::new(), census, first };
+                let component = Arc::new(component);
+                work.keep(&component);
+                component
+            }
+        };
+        drop(work);
+        if order.fuel {
+            component.prepare_binary_for_fuel(world, &binary, order)?;
+        }
+        Ok(component)
     }
 
     /// Compiles it once more, for guests under a limit of fuel. `source` is what it was made from.
-    pub fn prepare_for_fuel(&self, source: &[u8]) -> Result<(), Error> {
+    pub fn prepare_for_fuel(&self, source: &[u8], order: &Order) -> Result<(), Error> {
         let world = world()?;
         if self.is_prepared_for_fuel() {
             return Ok(());
         }
+        order.limits.check_source(source)?;
         let binary = crate::outline::to_binary(source)?;
         if hex(&Sha256::digest(&binary)) != self.digest {
             return Err(Error::InvalidComponent("the component has changed since it was loaded".into()));
         }
-        let turn = Turn::take(world, &self.digest);
-        let prepared = Self::compile(world, true, &self.digest, &binary)?;
-        drop(turn);
+        self.prepare_binary_for_fuel(world, &binary, order)
+    }
+
+    fn prepare_binary_for_fuel(&self, world: &'static World, binary: &[u8], order: &Order) -> Result<(), Error> {
+        let work = world.loaded.begin(&format!("{} with fuel", self.digest), order)?;
+        if self.is_prepared_for_fuel() {
+            return Ok(());
+        }
+        let prepared = Self::compile(world, true, &self.digest, binary, order, &work, self.census.instance.host)?;
         self.first.add(Slot::new(world, true, prepared));
         Ok(())
     }
 
-    fn compile(world: &World, fuel: bool, digest: &str, binary: &[u8]) -> Result<Prepared, Error> {
-        let make = |engine: &Engine| {
+    fn compile(
+        world: &World,
+        fuel: bool,
+        digest: &str,
+        binary: &[u8],
+        order: &Order,
+        work: &Work,
+        host: u64,
+    ) -> Result<Prepared, Error> {
+        let turn = Turn::take(world, digest, order);
+        order.check()?;
+        let make = |engine: &Engine, pooled: bool| {
             if let Some(kept) = world.cache.as_ref().and_then(|cache| cache.load(engine, digest)) {
                 return Ok(kept);
             }
             let (binary, harm) = crate::debug_info::without_harm(binary);
-            let compiled = wasmtime::component::Component::new(engine, &binary)?;
             if let Some(harm) = harm {
                 world.note(format!(
                     "the debug information of a component is left out: {}; its backtraces have no source lines",
                     harm.reason()
                 ));
             }
+            work.compiles();
+            let compiled = if order.limits.are_of_a_process() {
+                let outcome = compiler::compile(Kind { fuel, pooled }, &binary, order, work).map_err(Failure::Other)?;
+                match outcome {
+                    // SAFETY: the bytes come from `precompile_component` of the same module, in a process that we have started.
+                    Outcome::Made(code) => unsafe { wasmtime::component::Component::deserialize(engine, code) }?,
+                    Outcome::Refused(reason) => return Err(Failure::Engine(wasmtime::Error::msg(reason))),
+                }
+            } else {
+                wasmtime::component::Component::new(engine, &binary)?
+            };
             if let Some(cache) = &world.cache {
                 cache.store(engine, digest, &compiled);
             }
             Ok(compiled)
         };
-        prepare(world, fuel, make, |reason| refusal(reason, binary))
+        let prepared = prepare(world, fuel, host, make, |reason| refusal(reason, binary));
+        drop(turn);
+        prepared
     }
 
     /// Whether it was compiled for guests under a limit of fuel.
@@ -266,47 +313,10 @@ impl Component {
         };
         let code = other.prepared.compiled.serialize().map_err(|error| Error::Host(chain(&error)))?;
         // SAFETY: the bytes come from `serialize` just now, in this process, of the same wasmtime.
-        let restore = |engine: &Engine| unsafe { wasmtime::component::Component::deserialize(engine, &code) };
-        let prepared = prepare(world, fuel, restore, |reason| Error::Host(reason.to_owned()))?;
+        let restore = |engine: &Engine, _| Ok(unsafe { wasmtime::component::Component::deserialize(engine, &code) }?);
+        let prepared =
+            prepare(world, fuel, self.census.instance.host, restore, |reason| Error::Host(reason.to_owned()))?;
         Ok(self.first.add(Slot::new(world, fuel, prepared)))
-    }
-}
-
-/// Held by the process that compiles a component, so that those which start together do not all compile it: the others
-/// wait, and find its machine code in the cache. The lock is the system's, and goes with its holder; a holder that is
-/// stopped, or compiles for longer than [`LONGEST_TURN`], is not waited for.
-struct Turn(Option<File>);
-
-const LONGEST_TURN: Duration = Duration::from_secs(120);
-
-impl Turn {
-    fn take(world: &World, digest: &str) -> Self {
-        // one of 256 files for each component: as many as there will ever be
-        Self::wait(world.lock_file(digest.get(..2).unwrap_or("")), LONGEST_TURN)
-    }
-
-    fn wait(file: Option<File>, longest: Duration) -> Self {
-        let Some(file) = file else { return Self(None) };
-        let deadline = Instant::now() + longest;
-        let mut pause = Duration::from_millis(1);
-        loop {
-            match file.try_lock() {
-                Ok(()) => return Self(Some(file)),
-                Err(TryLockError::WouldBlock) if Instant::now() < deadline => std::thread::sleep(pause),
-                // a file system without locks, say: then each compiles for itself
-                Err(_) => return Self(None),
-            }
-            pause = (pause * 2).min(Duration::from_millis(50));
-        }
-    }
-}
-
-impl Drop for Turn {
-    fn drop(&mut self) {
-        // not by closing it alone: a child that was forked meanwhile has the same file open
-        if let Some(file) = self.0.take() {
-            let _ = file.unlock();
-        }
     }
 }
 
@@ -314,18 +324,20 @@ impl Drop for Turn {
 fn prepare(
     world: &World,
     fuel: bool,
-    make: impl Fn(&Engine) -> wasmtime::Result<wasmtime::component::Component>,
+    host: u64,
+    make: impl Fn(&Engine, bool) -> Result<wasmtime::component::Component, Failure>,
     refused_for: impl FnOnce(&str) -> Error,
 ) -> Result<Prepared, Error> {
     let mut refused = None;
     if let Some(linked) = world.pooled(fuel)? {
-        match make(&linked.engine) {
-            Ok(compiled) => return Prepared::new(linked, compiled),
-            Err(error) => refused = Some(chain(&error)),
+        match make(&linked.engine, true) {
+            Ok(compiled) => return Prepared::new(linked, compiled, host),
+            Err(Failure::Engine(error)) => refused = Some(chain(&error)),
+            Err(Failure::Other(error)) => return Err(error),
         }
     }
     let linked = world.plain(fuel)?;
-    match make(&linked.engine) {
+    match make(&linked.engine, false) {
         Ok(compiled) => {
             if let Some(reason) = refused {
                 world.note(format!(
@@ -333,9 +345,10 @@ fn prepare(
                      which is slower; hint: several worker processes serve more of them than several threads"
                 ));
             }
-            Prepared::new(linked, compiled)
+            Prepared::new(linked, compiled, host)
         }
-        Err(error) => Err(refused_for(&chain(&error))),
+        Err(Failure::Engine(error)) => Err(refused_for(&chain(&error))),
+        Err(Failure::Other(error)) => Err(error),
     }
 }
 
@@ -351,22 +364,4 @@ fn refusal(reason: &str, binary: &[u8]) -> Error {
 
 fn hex(bytes: &[u8]) -> String {
     bytes.iter().map(|byte| format!("{byte:02x}")).collect()
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_turn_is_not_waited_for_for_ever() {
-        let path = std::env::temp_dir().join(format!("wasgi-turn-{}.lock", std::process::id()));
-        let open = || File::options().write(true).create(true).truncate(false).open(&path).ok();
-        let held = Turn::wait(open(), Duration::ZERO);
-        assert!(held.0.is_some());
-        assert!(Turn::wait(open(), Duration::ZERO).0.is_none());
-        drop(held);
-        assert!(Turn::wait(open(), Duration::ZERO).0.is_some());
-        assert!(Turn::wait(None, Duration::ZERO).0.is_none());
-        let _ = std::fs::remove_file(&path);
-    }
 }

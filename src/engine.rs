@@ -35,6 +35,11 @@ const TABLE_ELEMENTS: usize = 1_000_000;
 const CORE_INSTANCES: u32 = 24;
 const MEMORIES: u32 = 4;
 const TABLES: u32 = 4;
+/// Addresses of a memory outside of a pool beyond its initial size; it moves when it has grown past them.
+const MEMORY_RESERVATION: u64 = 1 << 20;
+
+/// Unmapped addresses behind such a memory: constant offsets below this need no check of their own.
+const MEMORY_GUARD: u64 = 64 << 10;
 
 /// Numbers of slots to try, largest first: an address-space limit may refuse the larger ones.
 const POOL_SLOTS: [u32; 3] = [1024, 256, 64];
@@ -53,7 +58,7 @@ pub struct World {
     fuelled_plain: OnceLock<Linked>,
     pub(crate) counters: crate::stats::Counters,
     pub(crate) keepers: crate::idle::Keepers,
-    pub(crate) loaded: crate::component::Loaded,
+    pub(crate) loaded: crate::loading::Loaded,
     pub(crate) cache: Option<CodeCache>,
     pub(crate) trimming: crate::trim::Trimming,
     ticker: Ticker,
@@ -141,7 +146,7 @@ impl World {
             fuelled_plain: OnceLock::new(),
             counters: crate::stats::Counters::default(),
             keepers: crate::idle::Keepers::default(),
-            loaded: crate::component::Loaded::default(),
+            loaded: crate::loading::Loaded::default(),
             cache,
             trimming: crate::trim::Trimming::default(),
             ticker: Ticker::default(),
@@ -172,7 +177,7 @@ impl World {
         if let Some(linked) = slot.get() {
             return Ok(linked);
         }
-        let engine = new_engine(&base_config(fuel))
+        let engine = new_engine(&config_of(Kind { fuel, pooled: false }))
             .map_err(|error| Error::Host(format!("cannot make an engine: {}", chain(&error))))?;
         let linked = Linked::new(engine).map_err(|error| not_linked(&error))?;
         Ok(slot.get_or_init(|| linked))
@@ -248,6 +253,34 @@ fn new_engine(config: &Config) -> wasmtime::Result<Engine> {
     crate::signals::around_engine(|| Engine::new(config))
 }
 
+/// What decides about the machine code that an engine runs.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Kind {
+    /// It counts fuel.
+    pub fuel: bool,
+    /// Instances lie in a pool, where each memory has all addresses that it can grow to.
+    pub pooled: bool,
+}
+
+/// An engine of a kind without a pool: machine code made by it runs in one that has it.
+pub(crate) fn bare_engine(kind: Kind) -> wasmtime::Result<Engine> {
+    Engine::new(&config_of(kind))
+}
+
+fn config_of(kind: Kind) -> Config {
+    let mut config = base_config(kind.fuel);
+    if !kind.pooled {
+        // A memory outside of a pool would reserve 4 GiB of addresses and 2 GiB to grow: hundreds of them in each of many instances
+        // use up what a process has. Its accesses are checked instead.
+        config
+            .memory_reservation(MEMORY_RESERVATION)
+            .memory_reservation_for_growth(MEMORY_RESERVATION)
+            .memory_guard_size(MEMORY_GUARD)
+            .memory_may_move(true);
+    }
+    config
+}
+
 fn base_config(fuel: bool) -> Config {
     let mut config = Config::new();
     config
@@ -298,7 +331,7 @@ fn make_pooled(
             .table_keep_resident(KEEP_RESIDENT)
             .async_stack_keep_resident(KEEP_RESIDENT)
             .pagemap_scan(if scan { Enabled::Yes } else { Enabled::No });
-        let mut config = base_config(fuel);
+        let mut config = config_of(Kind { fuel, pooled: true });
         config.allocation_strategy(InstanceAllocationStrategy::Pooling(pool));
         match new_engine(&config) {
             // that linking fails is no fault of the pool's

@@ -23,6 +23,10 @@ pub enum Error {
     #[error("{0}")]
     UnsupportedComponent(String),
 
+    /// A component that costs more at load than it may: the limit's name among `ComponentLimits`, its value, and what was found.
+    #[error("{message}")]
+    ComponentLimit { message: String, limit: &'static str, value: f64, found: Option<u64> },
+
     #[error("{}", .0.message)]
     Trap(Arc<Trap>),
 
@@ -87,6 +91,17 @@ impl Error {
         }
     }
 
+    /// Something was counted in a component, and is more than it may be.
+    pub fn component_limit(limit: &'static str, unit: &str, value: u64, found: u64) -> Self {
+        // what has no end has no number
+        let number = if found == u64::MAX { "endlessly many".to_owned() } else { grouped(found) };
+        let message = format!(
+            "the component has {number} {unit}: more than its limit of {} (`ComponentLimits.{limit}`)",
+            grouped(value)
+        );
+        Self::ComponentLimit { message, limit, value: value as f64, found: (found < u64::MAX).then_some(found) }
+    }
+
     /// A component's fault with the file that it is in.
     pub fn of_file(self, file: &str) -> Self {
         let named = |message| format!("`{file}`: {message}");
@@ -94,9 +109,25 @@ impl Error {
             Self::InvalidComponent(message) => Self::InvalidComponent(named(message)),
             Self::UnsupportedComponent(message) => Self::UnsupportedComponent(named(message)),
             Self::MissingImports { message, missing } => Self::MissingImports { message: named(message), missing },
+            Self::ComponentLimit { message, limit, value, found } => {
+                Self::ComponentLimit { message: named(message), limit, value, found }
+            }
             other => other,
         }
     }
+}
+
+/// With a comma before each three digits.
+fn grouped(number: u64) -> String {
+    let digits = number.to_string();
+    let mut text = String::with_capacity(digits.len() + digits.len() / 3);
+    for (place, digit) in digits.chars().enumerate() {
+        if place > 0 && (digits.len() - place) % 3 == 0 {
+            text.push(',');
+        }
+        text.push(digit);
+    }
+    text
 }
 
 /// What is known of a trap.

@@ -89,6 +89,9 @@ impl Instance {
         let proxy = match self.proxy.take() {
             Some(proxy) => proxy,
             None => {
+                if !self.store.data_mut().meter.takes(self.prepared.host_memory()) {
+                    return Err(wasmtime::Error::msg("the host would keep more for the instance than it may use"));
+                }
                 let begun = Instant::now();
                 let proxy = self.prepared.pre().instantiate_async(&mut self.store).await?;
                 let (took_long, was_expected) = self.prepared.set_up_took(begun.elapsed());

@@ -7,14 +7,18 @@ pub mod asked;
 mod blocking;
 pub mod body;
 mod bypass;
+pub mod census;
 mod clock;
 pub mod code;
 mod code_cache;
+pub mod compiler;
 pub mod component;
 pub mod debug_info;
+pub mod component_limits;
 mod dial;
 pub mod engine;
 pub mod error;
+pub mod expansion;
 mod failure;
 pub mod fields;
 mod file_streams;
@@ -30,6 +34,7 @@ pub mod instance;
 pub mod limits;
 #[cfg(unix)]
 mod listing;
+pub mod loading;
 pub mod network;
 mod normal;
 pub mod outgoing;
@@ -80,7 +85,9 @@ mod _wasgi {
     #[pymodule_export]
     use crate::py::bridge::{_after_fork, _after_fork_in_parent, _before_fork, _shut_down};
     #[pymodule_export]
-    use crate::py::component::{_outline, _restore_component, PyComponent};
+    use crate::py::component::{_census, _compile, _outline, _restore_component, PyComponent};
+    #[pymodule_export]
+    use crate::py::component_limits::PyComponentLimits;
     #[pymodule_export]
     use crate::py::feed::FeedHandle;
     #[pymodule_export]

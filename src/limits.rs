@@ -216,6 +216,12 @@ impl Meter {
         Ok(())
     }
 
+    /// What the host is to keep for an instance, before there is one. Whether that is within the limit.
+    pub fn takes(&mut self, bytes: u64) -> bool {
+        let bytes = usize::try_from(bytes).unwrap_or(usize::MAX);
+        wasmtime::ResourceLimiter::memory_growing(self, 0, bytes, None).unwrap_or(false)
+    }
+
     /// The limit that ended a guest, if one did.
     pub fn explain(&self, error: &wasmtime::Error, trap: &Arc<Trap>) -> Option<Error> {
         let trapped = error.is::<wasmtime::WasmBacktrace>() || error.is::<wasmtime::Trap>();

@@ -7,6 +7,7 @@ import typing as _typing
 from wasgi import errors
 from wasgi._wasgi import (
     Component,
+    ComponentLimits,
     Dir,
     Exchange,
     Limits,
@@ -29,6 +30,7 @@ from wasgi.errors import (
     AppClosedError,
     BodyError,
     ComponentError,
+    ComponentLimitError,
     ErrorCode,
     FieldsLimitError,
     FuelExhaustedError,
@@ -55,6 +57,8 @@ __all__ = [
     "BodyError",
     "Component",
     "ComponentError",
+    "ComponentLimitError",
+    "ComponentLimits",
     "Dir",
     "ErrorCode",
     "Exchange",

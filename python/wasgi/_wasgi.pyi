@@ -30,6 +30,7 @@ __all__ = [
     "Awaitable",
     "Chunks",
     "Component",
+    "ComponentLimits",
     "Dir",
     "Exchange",
     "FeedHandle",
@@ -50,6 +51,8 @@ __all__ = [
     "_after_fork_in_parent",
     "_before_fork",
     "_normal_url",
+    "_census",
+    "_compile",
     "_outline",
     "_request_of_server",
     "_restore_component",
@@ -118,13 +121,16 @@ class Component:
     `wasgi` in the user's cache directory; empty: nowhere). What takes longer than a second is told to the logger
     ``wasgi`` (INFO). The same content is compiled and held once in a process, and by one process at a time. Immutable,
     safe to share between threads, hashable and equal by its content. It pickles as the path or the bytes that it was
-    loaded from.
+    loaded from, with ``fuel`` and ``limits``.
 
     Args:
         source: A path, or the bytes of a component, in binary or text form.
+        fuel: Compile it for `Limits.fuel`, too. An `App` that needs it does so itself otherwise, and says so.
+        limits: What it may cost to load. None: the defaults of `ComponentLimits`.
 
     Raises:
         InvalidComponentError: It is no component; the message says what it is instead.
+        ComponentLimitError: It costs more than ``limits`` allow.
         UnsupportedComponentError: It is a component, but exports no HTTP handler that can be called.
         MissingImportError: It imports what is not provided.
         OSError: The file cannot be read.
@@ -136,7 +142,17 @@ class Component:
         '0.2'
     """
 
-    def __new__(cls, source: _Source) -> Self: ...
+    def __new__(cls, source: _Source, *, fuel: bool = False, limits: ComponentLimits | None = None) -> Self: ...
+    @staticmethod
+    def load_async(
+        source: _Source, *, fuel: bool = False, limits: ComponentLimits | None = None
+    ) -> Coroutine[Any, Any, Component]:
+        """Like the constructor, for a task of an asyncio event loop, which it never holds.
+
+        Cancelling the task gives the component up. What is being compiled in this process cannot be stopped: it goes on,
+        and its machine code is kept for the next time; in a process of its own (`ComponentLimits.timeout` and
+        ``memory``) it ends, if nobody else waits for the same.
+        """
     @property
     def imports(self) -> list[str]:
         """What it imports, like ``"wasi:http/types@0.2.12"``."""
@@ -152,6 +168,121 @@ class Component:
     def __eq__(self, other: object, /) -> bool: ...
     def __hash__(self) -> int: ...
     def __reduce__(self) -> tuple[Any, ...]: ...
+    def __copy__(self) -> Self: ...
+    def __deepcopy__(self, _memo: Any, /) -> Self: ...
+
+@final
+class ComponentLimits:
+    """What a component may cost when it is loaded. ``None`` lifts a limit; the defaults let every component pass that is
+    known to be of use, by a factor of four or more.
+
+    Numbers are counted in the file before anything is expanded or compiled. What is more than its limit is refused:
+    `ComponentLimitError`, with the limit's name, its value, and the number.
+
+    Args:
+        size: Bytes of the source.
+        text: Bytes of a source in text form, which takes many times as much memory to parse.
+        instances: Instances, of components and of core modules, that one instance of it is made of. Those inside that are
+            instantiated many times count as often, and so do their memories, tables and globals.
+        modules: Core modules.
+        components: Components inside of it.
+        memories: Linear memories.
+        tables: Tables.
+        globals: Globals.
+        functions: Functions with a body, and one for each that is lifted or lowered between instances.
+        types: Types, of components and of core modules.
+        names: Imports, exports, aliases and arguments.
+        nesting: Levels of components, of types, and of blocks in a function. None: 1,000 of components and types all the
+            same, for the stack is finite.
+        loops: Levels of loops in a function, whose number costs its square.
+        code: Bytes of all function bodies.
+        function_size: Bytes of one function body.
+        locals: Locals of all functions.
+        parameters: Parameters, and results, of one core function or block.
+        data: Bytes of data segments.
+        elements: Items of element segments.
+        timeout: Seconds that compiling may take. It is done in a process of its own then, which is ended.
+        memory: Bytes of memory that compiling may take, in a process of its own likewise; what a Python process has from
+            the start is not counted. Linux only.
+
+    Raises:
+        ValueError: A limit that is negative, or a time or memory that is zero.
+
+    Example:
+        >>> component = wasgi.Component(upload, limits=wasgi.ComponentLimits(timeout=10, memory=1 << 30))
+    """
+
+    def __new__(
+        cls,
+        *,
+        size: int | None = 268435456,
+        text: int | None = 16777216,
+        instances: int | None = 1000,
+        modules: int | None = 1000,
+        components: int | None = 1000,
+        memories: int | None = 100,
+        tables: int | None = 1000,
+        globals: int | None = 100000,
+        functions: int | None = 200000,
+        types: int | None = 100000,
+        names: int | None = 200000,
+        nesting: int | None = 4000,
+        loops: int | None = 500,
+        code: int | None = 134217728,
+        function_size: int | None = 4194304,
+        locals: int | None = 2000000,
+        parameters: int | None = 250,
+        data: int | None = 134217728,
+        elements: int | None = 200000,
+        timeout: float | None = None,
+        memory: int | None = None,
+    ) -> Self: ...
+    @property
+    def size(self) -> int | None: ...
+    @property
+    def text(self) -> int | None: ...
+    @property
+    def instances(self) -> int | None: ...
+    @property
+    def modules(self) -> int | None: ...
+    @property
+    def components(self) -> int | None: ...
+    @property
+    def memories(self) -> int | None: ...
+    @property
+    def tables(self) -> int | None: ...
+    @property
+    def globals(self) -> int | None: ...
+    @property
+    def functions(self) -> int | None: ...
+    @property
+    def types(self) -> int | None: ...
+    @property
+    def names(self) -> int | None: ...
+    @property
+    def nesting(self) -> int | None: ...
+    @property
+    def loops(self) -> int | None: ...
+    @property
+    def code(self) -> int | None: ...
+    @property
+    def function_size(self) -> int | None: ...
+    @property
+    def locals(self) -> int | None: ...
+    @property
+    def parameters(self) -> int | None: ...
+    @property
+    def data(self) -> int | None: ...
+    @property
+    def elements(self) -> int | None: ...
+    @property
+    def timeout(self) -> float | None: ...
+    @property
+    def memory(self) -> int | None: ...
+    def __eq__(self, other: object, /) -> bool: ...
+    def __hash__(self) -> int: ...
+    def __reduce__(self) -> tuple[Any, ...]: ...
+    def __replace__(self, **changes: Any) -> Self: ...
     def __copy__(self) -> Self: ...
     def __deepcopy__(self, _memo: Any, /) -> Self: ...
 
@@ -205,7 +336,7 @@ class Limits:
         cls,
         *,
         memory: int | None = 268435456,
-        table_elements: int | None = 1000000,
+        table_elements: int | None = 200000,
         instances: int | None = 256,
         handles: int | None = 4096,
         files: int | None = 64,
@@ -1006,8 +1137,12 @@ def _request_of_server(
     authority: bytes | None = None,
     multiplexed: bool = False,
 ) -> Request: ...
+def _census(source: bytes) -> dict[str, int]: ...
+def _compile() -> int: ...
 def _outline(source: bytes) -> tuple[list[str], list[str], str | None, list[str]]: ...
-def _restore_component(path: str, digest: str) -> Component: ...
+def _restore_component(
+    path: str, digest: str, fuel: bool = False, limits: ComponentLimits | None = None
+) -> Component: ...
 def _shut_down() -> None: ...
 def _wit() -> list[tuple[str, str]]: ...
 def _work() -> None: ...

@@ -6,6 +6,7 @@
     ├── ComponentError
     │   ├── InvalidComponentError (ValueError)
     │   ├── MissingImportError                  .missing
+    │   ├── ComponentLimitError                 .name .limit .found
     │   └── UnsupportedComponentError
     ├── GuestError
     │   ├── TrapError                           .backtrace .stderr
@@ -75,6 +76,22 @@ class MissingImportError(ComponentError):
 
 class UnsupportedComponentError(ComponentError):
     """A valid component that cannot be served, say because it exports no HTTP handler."""
+
+
+class ComponentLimitError(ComponentError):
+    """The component costs more at load than `ComponentLimits` allow.
+
+    Attributes:
+        name: The limit's name (``"instances"``).
+        limit: Its value.
+        found: The number that was found; None if there is none: of a time, or of what has no end.
+    """
+
+    def __init__(self, message: str, *, name: str = "", limit: float = 0, found: int | None = None) -> None:
+        super().__init__(message)
+        self.name = name
+        self.limit = limit
+        self.found = found
 
 
 class GuestError(WasgiError):

@@ -179,13 +179,13 @@ impl PyApp {
         world: Option<Py<PyWorld>>,
         on_finish: Option<Bound<'_, PyAny>>,
     ) -> PyResult<Self> {
-        let component: Py<PyComponent> = match component.cast::<PyComponent>() {
-            Ok(component) => component.clone().unbind(),
-            Err(_) => Py::new(py, PyComponent::load(component)?)?,
-        };
         let limits = match limits {
             Some(limits) => limits,
             None => py.get_type::<PyLimits>().call0()?.extract()?,
+        };
+        let component: Py<PyComponent> = match component.cast::<PyComponent>() {
+            Ok(component) => component.clone().unbind(),
+            Err(_) => Py::new(py, PyComponent::load(component, limits.get().core().fuel.is_some(), None)?)?,
         };
         let outgoing = outgoing.map(|outgoing| Outgoing::given(&outgoing)).transpose()?;
         let sinks = Sinks::given(py, stdout, stderr, component.get().label())?;

@@ -1,23 +1,24 @@
 //! `wasgi.Component`.
 
-use std::path::{Path, PathBuf};
-use std::pin::Pin;
-use std::sync::{Arc, Mutex};
-use std::task::Poll;
-use std::time::{Duration, Instant};
+use std::ffi::OsString;
+use std::path::PathBuf;
+use std::sync::Arc;
 
-use bytes::Bytes;
-
-use pyo3::exceptions::{PyOSError, PyTypeError, PyValueError};
+use pyo3::exceptions::PyTypeError;
 use pyo3::prelude::*;
-use pyo3::types::{PyBytes, PyString, PyTuple};
+use pyo3::types::{PyBytes, PyDict, PyString, PyTuple};
 
 use super::app::without_nul;
+use super::awaitable::Awaitable;
+use super::component_limits::PyComponentLimits;
 use super::errors::{named, to_py};
-use super::lock;
-use super::waiting::block_on;
+use super::load::{self, Ask, Loading, Source, log, tell_notes};
+use crate::census::{Census, Depths};
+use crate::compiler::Launcher;
 use crate::component::Component;
+use crate::component_limits::ComponentLimits;
 use crate::error::Error;
+use crate::loading::Order;
 use crate::outline::{Outline, Wasi};
 use crate::text::{LONGEST_NAME, tamed};
 
@@ -27,13 +28,16 @@ use crate::text::{LONGEST_NAME, tamed};
 /// `wasgi` in the user's cache directory; empty: nowhere). What takes longer than a second is told to the logger
 /// ``wasgi`` (INFO). The same content is compiled and held once in a process, and by one process at a time. Immutable,
 /// safe to share between threads, hashable and equal by its content. It pickles as the path or the bytes that it was
-/// loaded from.
+/// loaded from, with ``fuel`` and ``limits``.
 ///
 /// Args:
 ///     source: A path, or the bytes of a component, in binary or text form.
+///     fuel: Compile it for `Limits.fuel`, too. An `App` that needs it does so itself otherwise, and says so.
+///     limits: What it may cost to load. None: the defaults of `ComponentLimits`.
 ///
 /// Raises:
 ///     InvalidComponentError: It is no component; the message says what it is instead.
+///     ComponentLimitError: It costs more than ``limits`` allow.
 ///     UnsupportedComponentError: It is a component, but exports no HTTP handler that can be called.
 ///     MissingImportError: It imports what is not provided.
 ///     OSError: The file cannot be read.
@@ -46,90 +50,15 @@ use crate::text::{LONGEST_NAME, tamed};
 #[pyclass(name = "Component", module = "wasgi", frozen)]
 pub struct PyComponent {
     pub component: Arc<Component>,
-    /// Where it was loaded from; None: from bytes, which `component` keeps, once for all that have the same.
+    pub origin: Origin,
+}
+
+/// What it was asked for with, and hence what a copy of it elsewhere is.
+pub struct Origin {
+    /// Where it was loaded from; None: from bytes, which the component keeps, once for all that have the same.
     path: Option<PathBuf>,
-}
-
-/// What takes longer is told to the log.
-const LONG: Duration = Duration::from_secs(1);
-
-/// Compiling recurses as deep as the component is nested: not on whatever stack the calling thread has.
-const STACK: usize = 8 << 20;
-
-/// Compiles on a thread of its own, so that the calling one hears signals, and can say that this takes its time.
-fn compile<T: Send + 'static>(
-    py: Python<'_>,
-    name: &str,
-    size: usize,
-    work: impl FnOnce() -> Result<T, Error> + Send + 'static,
-) -> PyResult<T> {
-    let begun = Instant::now();
-    let (sender, mut receiver) = tokio::sync::oneshot::channel();
-    let work = Arc::new(Mutex::new(Some(work)));
-    let job = {
-        let work = work.clone();
-        move || {
-            let work = lock(&work).take();
-            if let Some(work) = work {
-                let _ = sender.send(work());
-            }
-        }
-    };
-    let started = std::thread::Builder::new().name("wasgi-compile".into()).stack_size(STACK).spawn(job);
-    if started.is_err() {
-        // no more threads are to be had: then on this one
-        let work = lock(&work).take();
-        let Some(work) = work else { return Err(to_py(py, &Error::Host("the component was not compiled".into()))) };
-        return py.detach(work).map_err(|error| to_py(py, &error));
-    }
-    let mut told = false;
-    let result = loop {
-        let ready = block_on(py, |cx| match Pin::new(&mut receiver).poll(cx) {
-            Poll::Ready(result) => Poll::Ready(Some(result)),
-            Poll::Pending if !told && begun.elapsed() >= LONG => Poll::Ready(None),
-            Poll::Pending => Poll::Pending,
-        })?;
-        if let Some(result) = ready {
-            break result;
-        }
-        told = true;
-        let kept = match crate::engine::existing().and_then(|world| world.cache_directory()) {
-            Some(directory) => format!("its machine code will be kept in {}", directory.display()),
-            None => "there is no cache to keep its machine code in".to_owned(),
-        };
-        log(py, "info", &format!("`{name}` ({:.1} MB) is being compiled; {kept}", size as f64 / 1e6))?;
-    };
-    if told {
-        log(py, "info", &format!("`{name}` has been compiled, in {:.1} s", begun.elapsed().as_secs_f64()))?;
-    }
-    let result = result.unwrap_or_else(|_| Err(Error::Host("compiling the component failed".into())));
-    result.map_err(|error| to_py(py, &error))
-}
-
-fn log(py: Python<'_>, level: &str, line: &str) -> PyResult<()> {
-    py.import("logging")?.call_method1("getLogger", ("wasgi",))?.call_method1(level, ("%s", line))?;
-    Ok(())
-}
-
-fn file_name(path: &Path) -> String {
-    path.file_name().map_or_else(|| path.display().to_string(), |name| name.to_string_lossy().into_owned())
-}
-
-/// Reads a file without the GIL; a failure is the `OSError` that `open` would raise.
-fn read_file(py: Python<'_>, path: &PathBuf) -> PyResult<Vec<u8>> {
-    py.detach(|| std::fs::read(path)).map_err(|error| {
-        let Some(number) = error.raw_os_error() else {
-            // a path with a null byte, which no system has been asked for
-            return match error.kind() {
-                std::io::ErrorKind::InvalidInput => PyValueError::new_err(error.to_string()),
-                _ => PyOSError::new_err(error.to_string()),
-            };
-        };
-        match py.import("os").and_then(|os| os.call_method1("strerror", (number,))) {
-            Ok(text) => PyOSError::new_err((number, text.unbind(), path.clone().into_os_string())),
-            Err(failure) => failure,
-        }
-    })
+    fuel: bool,
+    limits: Py<PyComponentLimits>,
 }
 
 /// A path as Python has it. What its `__fspath__` raises is told as it is.
@@ -140,59 +69,111 @@ pub fn path_of(given: &Bound<'_, PyAny>, wrong: impl FnOnce() -> String) -> PyRe
     given.extract()
 }
 
-/// Tells the log what was worth telling about the set-up of this process.
-fn tell_notes(py: Python<'_>) -> PyResult<()> {
-    let Some(world) = crate::engine::existing() else { return Ok(()) };
-    for note in world.take_notes() {
-        log(py, "warning", &note)?;
+/// A source as Python has it, and how it is to be loaded.
+fn asked(source: &Bound<'_, PyAny>, fuel: bool, limits: Option<Py<PyComponentLimits>>) -> PyResult<(Ask, Origin)> {
+    let py = source.py();
+    let limits = match limits {
+        Some(limits) => limits,
+        None => default_limits(py)?,
+    };
+    let order = order(py, fuel, &limits)?;
+    if !source.is_instance_of::<PyString>()
+        && let Some(bytes) = super::body::bytes_of(source)?
+    {
+        return Ok((Ask { source: Source::Bytes(bytes), order }, Origin { path: None, fuel, limits }));
     }
-    Ok(())
+    let path = path_of(source, || {
+        let kind = source.get_type().name().map_or_else(|_| "that".to_owned(), |name| name.to_string());
+        format!("a component is loaded from a path or from bytes, not from {kind}")
+    })?;
+    let path = without_nul("source", path)?;
+    let absolute = std::path::absolute(&path).unwrap_or_else(|_| path.clone());
+    Ok((Ask { source: Source::Path(path), order }, Origin { path: Some(absolute), fuel, limits }))
+}
+
+fn default_limits(py: Python<'_>) -> PyResult<Py<PyComponentLimits>> {
+    Ok(py.get_type::<PyComponentLimits>().call0()?.extract()?)
+}
+
+fn order(py: Python<'_>, fuel: bool, limits: &Py<PyComponentLimits>) -> PyResult<Order> {
+    let limits = limits.get().core();
+    let launcher = if limits.are_of_a_process() { Some(launcher(py)?) } else { None };
+    Ok(Order::new(fuel, limits, launcher))
+}
+
+/// Loads the native module by its path, with nothing of this process's settings, and has it compile.
+const CHILD: &str = "\
+import importlib.util, os, sys
+os.closerange(3, 1 << 16)
+spec = importlib.util.spec_from_file_location('wasgi._wasgi', sys.argv[1])
+module = importlib.util.module_from_spec(spec)
+spec.loader.exec_module(module)
+os._exit(module._compile())
+";
+
+/// How a process that compiles is started: by the interpreter that runs this one.
+fn launcher(py: Python<'_>) -> PyResult<Launcher> {
+    let sys = py.import("sys")?;
+    let program: Option<PathBuf> = sys.getattr("executable")?.extract()?;
+    let program = program.filter(|program| !program.as_os_str().is_empty());
+    let is_frozen = sys.getattr_opt("frozen")?.is_some_and(|frozen| frozen.is_truthy().unwrap_or(true));
+    let Some(program) = program.filter(|_| !is_frozen) else {
+        let why = if is_frozen { "this program is frozen" } else { "`sys.executable` is empty" };
+        return Err(to_py(
+            py,
+            &Error::Host(format!(
+                "`ComponentLimits.timeout` and `memory` need a Python interpreter to compile in a process of its own, and {why}; \
+                 hint: `sys.executable` says which one"
+            )),
+        ));
+    };
+    let module: PathBuf = py.import("wasgi._wasgi")?.getattr("__file__")?.extract()?;
+    let args = ["-I", "-S", "-c", CHILD].map(OsString::from).into_iter().chain([module.into_os_string()]).collect();
+    Ok(Launcher { program, args })
+}
+
+/// What a process that compiles does; returns its exit status.
+#[pyfunction]
+pub fn _compile(py: Python<'_>) -> u8 {
+    load::with_own_stack(py, || crate::compiler::serve(std::io::stdin(), std::io::stdout())).unwrap_or(1)
 }
 
 impl PyComponent {
-    pub fn load(source: &Bound<'_, PyAny>) -> PyResult<Self> {
+    pub fn load(source: &Bound<'_, PyAny>, fuel: bool, limits: Option<Py<PyComponentLimits>>) -> PyResult<Self> {
         let py = source.py();
-        if !source.is_instance_of::<PyString>()
-            && let Some(bytes) = super::body::bytes_of(source)?
-        {
-            let source = bytes.clone();
-            let component = compile(py, "a component", bytes.len(), move || Component::new(&source))?;
-            component.source.get_or_init(|| bytes);
-            tell_notes(py)?;
-            return Ok(Self { component, path: None });
-        }
-        let path = path_of(source, || {
-            let kind = source.get_type().name().map_or_else(|_| "that".to_owned(), |name| name.to_string());
-            format!("a component is loaded from a path or from bytes, not from {kind}")
-        })?;
-        let path = without_nul("source", path)?;
-        let bytes = read_file(py, &path)?;
-        let bytes_len = bytes.len();
-        let shown = path.display().to_string();
-        let load = move || Component::new(&bytes).map_err(|error| error.of_file(&shown));
-        let component = compile(py, &file_name(&path), bytes_len, load)?;
+        let (ask, origin) = asked(source, fuel, limits)?;
+        let component = load::load(py, ask)?;
         tell_notes(py)?;
-        let path = std::path::absolute(&path).unwrap_or(path);
-        Ok(Self { component, path: Some(path) })
+        Ok(Self { component, origin })
     }
 
-    /// Compiles it for guests under a limit of fuel, from what it was loaded from.
+    /// Compiles it for guests under a limit of fuel, from what it was loaded from. Says that it does: this is asked for where nobody
+    /// expects to wait.
     pub fn prepare_for_fuel(&self, py: Python<'_>) -> PyResult<()> {
         if self.component.is_prepared_for_fuel() {
             return Ok(());
         }
-        let source = match &self.path {
-            Some(path) => Bytes::from(read_file(py, path)?),
-            None => self.component.source.get().cloned().unwrap_or_default(),
+        let label = self.label();
+        log(
+            py,
+            "warning",
+            &format!(
+                "`{label}` is compiled once more, for `Limits.fuel`; hint: `Component(..., fuel=True)`, or `await \
+                 Component.load_async(..., fuel=True)`, does so beforehand"
+            ),
+        )?;
+        let source = match &self.origin.path {
+            Some(path) => Source::Path(path.clone()),
+            None => Source::Bytes(self.component.source.get().cloned().unwrap_or_default()),
         };
-        let component = self.component.clone();
-        compile(py, &self.label(), source.len(), move || component.prepare_for_fuel(&source))
+        let order = order(py, true, &self.origin.limits)?;
+        load::prepare_for_fuel(py, &label, self.component.clone(), Ask { source, order })
     }
 
     /// A short name for logs: the file's, or the digest's beginning.
     pub fn label(&self) -> String {
-        match &self.path {
-            Some(path) => file_name(path),
+        match &self.origin.path {
+            Some(path) => load::file_name(path),
             None => self.component.digest.chars().take(12).collect(),
         }
     }
@@ -201,8 +182,21 @@ impl PyComponent {
 #[pymethods]
 impl PyComponent {
     #[new]
-    fn new(source: &Bound<'_, PyAny>) -> PyResult<Self> {
-        Self::load(source)
+    #[pyo3(signature = (source, *, fuel=false, limits=None))]
+    fn new(source: &Bound<'_, PyAny>, fuel: bool, limits: Option<Py<PyComponentLimits>>) -> PyResult<Self> {
+        Self::load(source, fuel, limits)
+    }
+
+    /// Like the constructor, for a task of an asyncio event loop, which it never holds.
+    ///
+    /// Cancelling the task gives the component up. What is being compiled in this process cannot be stopped: it goes on,
+    /// and its machine code is kept for the next time; in a process of its own (`ComponentLimits.timeout` and
+    /// ``memory``) it ends, if nobody else waits for the same.
+    #[staticmethod]
+    #[pyo3(signature = (source, *, fuel=false, limits=None))]
+    fn load_async(source: &Bound<'_, PyAny>, fuel: bool, limits: Option<Py<PyComponentLimits>>) -> PyResult<Awaitable> {
+        let (ask, origin) = asked(source, fuel, limits)?;
+        Ok(Awaitable::of_call("Component.load_async", Loading::new(ask, origin)))
     }
 
     /// What it imports, like ``"wasi:http/types@0.2.12"``.
@@ -248,15 +242,20 @@ impl PyComponent {
     fn __reduce__<'py>(slf: &Bound<'py, Self>) -> PyResult<(Bound<'py, PyAny>, Bound<'py, PyTuple>)> {
         let py = slf.py();
         let this = slf.get();
-        match &this.path {
+        let (fuel, limits) = (this.origin.fuel, this.origin.limits.bind(py));
+        match &this.origin.path {
             None => {
                 let source = this.component.source.get().cloned().unwrap_or_default();
-                Ok((slf.get_type().into_any(), PyTuple::new(py, [PyBytes::new(py, &source)])?))
+                let options = PyDict::new(py);
+                options.set_item("fuel", fuel)?;
+                options.set_item("limits", limits)?;
+                let restore = py.import("functools")?.getattr("partial")?.call((slf.get_type(),), Some(&options))?;
+                Ok((restore, PyTuple::new(py, [PyBytes::new(py, &source)])?))
             }
             Some(path) => {
                 let restore = py.import("wasgi._wasgi")?.getattr("_restore_component")?;
                 let path = path.clone().into_os_string();
-                Ok((restore, (path, &this.component.digest).into_pyobject(py)?))
+                Ok((restore, (path, &this.component.digest, fuel, limits).into_pyobject(py)?))
             }
         }
     }
@@ -268,8 +267,14 @@ impl PyComponent {
 
 /// Unpickles a component that was loaded from a path: the file must still be the same.
 #[pyfunction]
-pub fn _restore_component(path: &Bound<'_, PyAny>, digest: &str) -> PyResult<PyComponent> {
-    let restored = PyComponent::load(path)?;
+#[pyo3(signature = (path, digest, fuel=false, limits=None))]
+pub fn _restore_component(
+    path: &Bound<'_, PyAny>,
+    digest: &str,
+    fuel: bool,
+    limits: Option<Py<PyComponentLimits>>,
+) -> PyResult<PyComponent> {
+    let restored = PyComponent::load(path, fuel, limits)?;
     if restored.component.digest == digest {
         Ok(restored)
     } else {
@@ -298,11 +303,36 @@ pub fn _outline(
     py: Python<'_>,
     source: &[u8],
 ) -> PyResult<(Vec<String>, Vec<String>, Option<&'static str>, Vec<String>)> {
-    let outline = py
-        .detach(|| crate::outline::to_binary(source).and_then(|binary| Outline::read(&binary)))
+    let limits = default_limits(py)?.get().core();
+    let read = || {
+        limits.check_source(source)?;
+        crate::outline::to_binary(source).and_then(|binary| Outline::read(&binary))
+    };
+    let outline = load::with_own_stack(py, read)
+        .unwrap_or_else(|| Err(Error::Host("no thread could be started to read the component".into())))
         .map_err(|error| to_py(py, &error))?;
     let (wasi, missing) = (wasi_version(&outline), outline.missing());
     // to be shown: a component names them as it likes
     let shown = |names: Vec<String>| names.into_iter().map(|name| tamed(name, LONGEST_NAME)).collect();
     Ok((shown(outline.imports), shown(outline.exports), wasi, shown(missing)))
+}
+
+/// What is counted in a component, by the names of `ComponentLimits`; and what its instance costs the host.
+#[pyfunction]
+pub fn _census<'py>(py: Python<'py>, source: &[u8]) -> PyResult<Bound<'py, PyDict>> {
+    let read = || {
+        let binary = crate::outline::to_binary(source)?;
+        Ok((Census::take(&binary), Depths::read(&binary, Depths::default())))
+    };
+    let (census, depths) = load::with_own_stack(py, read)
+        .unwrap_or_else(|| Err(Error::Host("no thread could be started to read the component".into())))
+        .map_err(|error| to_py(py, &error))?;
+    let counted = PyDict::new(py);
+    for (name, _, _, found) in ComponentLimits::NONE.against(&census) {
+        counted.set_item(name, found)?;
+    }
+    counted.set_item("blocks", depths.blocks)?;
+    counted.set_item("loops", depths.loops)?;
+    counted.set_item("host", census.instance.host)?;
+    Ok(counted)
 }

@@ -37,6 +37,17 @@ fn try_to_py(py: Python<'_>, error: &Error) -> PyResult<PyErr> {
             "MissingImportError"
         }
         Error::UnsupportedComponent(_) => "UnsupportedComponentError",
+        Error::ComponentLimit { limit, value, found, .. } => {
+            attributes.set_item("name", limit)?;
+            // of a limit of time it is a fraction
+            if *limit == "timeout" {
+                attributes.set_item("limit", value)?;
+            } else {
+                attributes.set_item("limit", *value as u64)?;
+            }
+            attributes.set_item("found", found)?;
+            "ComponentLimitError"
+        }
         Error::Trap(trap) => {
             trap_attributes(&attributes, trap)?;
             "TrapError"

@@ -86,7 +86,7 @@ pub fn positive(name: &str, unit: &str, value: Option<i64>) -> PyResult<()> {
     }
 }
 
-fn not_negative(name: &str, unit: &str, value: Option<i64>) -> PyResult<()> {
+pub fn not_negative(name: &str, unit: &str, value: Option<i64>) -> PyResult<()> {
     match value {
         Some(value) if value < 0 => {
             Err(PyValueError::new_err(format!("`{name}` must be a number of {unit}, zero or more: {value}")))
