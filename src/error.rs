@@ -246,6 +246,17 @@ fn demangle(name: &str) -> String {
 /// Longer names are not demangled.
 const MOST_MANGLED: usize = 16 << 10;
 
+/// What the system refused, if it is that that an error came from: memory, or addresses, that the host has no more of.
+pub fn refused_by_system(error: &wasmtime::Error) -> Option<String> {
+    let is_full = error.chain().any(|link| {
+        link.downcast_ref::<rustix::io::Errno>() == Some(&rustix::io::Errno::NOMEM)
+            || link
+                .downcast_ref::<std::io::Error>()
+                .is_some_and(|error| error.kind() == std::io::ErrorKind::OutOfMemory)
+    });
+    is_full.then(|| chain(error))
+}
+
 /// The sentence with each link of an error's chain, outermost first.
 pub fn chain(error: &wasmtime::Error) -> String {
     let mut parts: Vec<String> = Vec::new();

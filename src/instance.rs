@@ -12,7 +12,7 @@ use wasmtime_wasi_http::p2::bindings::Proxy;
 use wasmtime_wasi_http::p2::types::{HostIncomingRequest, HostResponseOutparam};
 
 use crate::component::Prepared;
-use crate::error::{Error, Trap, chain};
+use crate::error::{Error, Trap, chain, refused_by_system};
 use crate::files::Files;
 use crate::host::{Grants, Host};
 use crate::limits::{Limits, Meter};
@@ -120,6 +120,12 @@ impl Instance {
         if let Some(full) = error.downcast_ref::<wasmtime::PoolConcurrencyLimitError>() {
             return Err(Error::Overloaded(format!(
                 "all instance slots of this process are taken ({full}); hint: set `Limits.concurrency` lower"
+            )));
+        }
+        if let Some(reason) = refused_by_system(&error).or_else(|| self.store.data().meter.refused_by_system()) {
+            return Err(Error::Host(format!(
+                "the system gives this process no more memory or addresses for a guest ({reason}); hint: fewer exchanges at once \
+                 (`Limits.concurrency`), or a larger limit of this process (`ulimit -v`)"
             )));
         }
         let trap = Arc::new(Trap::read(&error, shared.stdio.last_words()));

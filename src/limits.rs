@@ -150,6 +150,8 @@ pub(crate) struct Meter {
     before: u64,
     /// The growth that was refused: a trap that follows is the guest's way to say so.
     refused: Option<Limit>,
+    /// Likewise by the system, with its words.
+    refused_by_system: Option<String>,
 }
 
 impl Meter {
@@ -167,6 +169,7 @@ impl Meter {
             last_elements: 0,
             before: 0,
             refused: None,
+            refused_by_system: None,
         }
     }
 
@@ -178,6 +181,12 @@ impl Meter {
         self.before = total;
         (self.last_memory, self.last_elements) = (0, 0);
         self.refused = None;
+        self.refused_by_system = None;
+    }
+
+    /// The growth that the system refused, if a guest has ended because of it.
+    pub fn refused_by_system(&self) -> Option<String> {
+        self.refused_by_system.clone()
     }
 
     /// Whether so many handles, and the memory, leave the next exchange of the same instance room.
@@ -287,11 +296,13 @@ impl wasmtime::ResourceLimiter for Meter {
         self.before = self.peak.fetch_max(with_held, Ordering::Relaxed);
         // it coped with what was refused before
         self.refused = None;
+        self.refused_by_system = None;
         Ok(true)
     }
 
     /// It was allowed, but the memory's own maximum or the allocator was against it.
-    fn memory_grow_failed(&mut self, _: wasmtime::Error) -> wasmtime::Result<()> {
+    fn memory_grow_failed(&mut self, error: wasmtime::Error) -> wasmtime::Result<()> {
+        self.refused_by_system = crate::error::refused_by_system(&error);
         if self.refused.is_none() {
             self.memory = self.memory.saturating_sub(self.last_memory);
             self.world.counters.memory_grew(-i64::try_from(self.last_memory).unwrap_or(i64::MAX));

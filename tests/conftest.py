@@ -65,13 +65,13 @@ def app(probe: wasgi.Component) -> AppMaker:
     return make
 
 
-def bare(body: str, declarations: str = "", instances: int = 1) -> wasgi.Component:
+def bare(body: str, declarations: str = "", instances: int = 1, **options: Any) -> wasgi.Component:
     """A component by hand, whose handler does `body` and answers nothing. Has as many core instances as asked for."""
-    return wasgi.Component(bare_text(body, declarations, instances).encode())
+    return wasgi.Component(bare_text(body, declarations, instances).encode(), **options)
 
 
-def bare_text(body: str, declarations: str = "", instances: int = 1) -> str:
-    """Its text."""
+def bare_text(body: str = "", declarations: str = "", instances: int = 1, around: str = "") -> str:
+    """Its text; `around` is what the component has besides."""
     more = "\n".join("(core instance (instantiate $spare))" for _ in range(instances - 1))
     return f"""
     (component
@@ -82,6 +82,7 @@ def bare_text(body: str, declarations: str = "", instances: int = 1) -> str:
       (alias export $types "response-outparam" (type $outparam))
       (core module $spare)
       {more}
+      {around}
       (core module $guest
         {declarations}
         (func $handle (export "handle") (param i32 i32) {body}))

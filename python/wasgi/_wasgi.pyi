@@ -50,9 +50,9 @@ __all__ = [
     "_after_fork",
     "_after_fork_in_parent",
     "_before_fork",
-    "_normal_url",
     "_census",
     "_compile",
+    "_normal_url",
     "_outline",
     "_request_of_server",
     "_restore_component",
@@ -149,8 +149,8 @@ class Component:
     ) -> Coroutine[Any, Any, Component]:
         """Like the constructor, for a task of an asyncio event loop, which it never holds.
 
-        Cancelling the task gives the component up. What is being compiled in this process cannot be stopped: it goes on,
-        and its machine code is kept for the next time; in a process of its own (`ComponentLimits.timeout` and
+        Cancelling the task gives the component up. What is being compiled in this process cannot be stopped: it goes
+        on, and its machine code is kept for the next time; in a process of its own (`ComponentLimits.timeout` and
         ``memory``) it ends, if nobody else waits for the same.
         """
     @property
@@ -173,17 +173,17 @@ class Component:
 
 @final
 class ComponentLimits:
-    """What a component may cost when it is loaded. ``None`` lifts a limit; the defaults let every component pass that is
-    known to be of use, by a factor of four or more.
+    """What a component may cost when it is loaded. ``None`` lifts a limit.
 
-    Numbers are counted in the file before anything is expanded or compiled. What is more than its limit is refused:
-    `ComponentLimitError`, with the limit's name, its value, and the number.
+    The defaults let real components pass, those of Python and JavaScript with their interpreters inside, by a factor of
+    four or more. What is counted is counted in the file, before anything is expanded or compiled, and refused if it is
+    more than its limit: `ComponentLimitError`, with the limit's name, its value, and the number.
 
     Args:
         size: Bytes of the source.
         text: Bytes of a source in text form, which takes many times as much memory to parse.
-        instances: Instances, of components and of core modules, that one instance of it is made of. Those inside that are
-            instantiated many times count as often, and so do their memories, tables and globals.
+        instances: Instances, of components and of core modules, that one instance of it is made of. Those inside that
+            are instantiated many times count as often, and so do their memories, tables and globals.
         modules: Core modules.
         components: Components inside of it.
         memories: Linear memories.
@@ -192,8 +192,8 @@ class ComponentLimits:
         functions: Functions with a body, and one for each that is lifted or lowered between instances.
         types: Types, of components and of core modules.
         names: Imports, exports, aliases and arguments.
-        nesting: Levels of components, of types, and of blocks in a function. None: 1,000 of components and types all the
-            same, for the stack is finite.
+        nesting: Levels of components, of types, and of blocks in a function. None: 1,000 of components and types all
+            the same, for the stack is finite.
         loops: Levels of loops in a function, whose number costs its square.
         code: Bytes of all function bodies.
         function_size: Bytes of one function body.
@@ -202,8 +202,8 @@ class ComponentLimits:
         data: Bytes of data segments.
         elements: Items of element segments.
         timeout: Seconds that compiling may take. It is done in a process of its own then, which is ended.
-        memory: Bytes of memory that compiling may take, in a process of its own likewise; what a Python process has from
-            the start is not counted. Linux only.
+        memory: Bytes of memory that compiling may take, in a process of its own likewise; what a Python process has
+            from the start is not counted. Linux only.
 
     Raises:
         ValueError: A limit that is negative, or a time or memory that is zero.
@@ -222,7 +222,7 @@ class ComponentLimits:
         components: int | None = 1000,
         memories: int | None = 100,
         tables: int | None = 1000,
-        globals: int | None = 100000,
+        globals: int | None = 100000,  # noqa: A002
         functions: int | None = 200000,
         types: int | None = 100000,
         names: int | None = 200000,
@@ -230,7 +230,7 @@ class ComponentLimits:
         loops: int | None = 500,
         code: int | None = 134217728,
         function_size: int | None = 4194304,
-        locals: int | None = 2000000,
+        locals: int | None = 2000000,  # noqa: A002
         parameters: int | None = 250,
         data: int | None = 134217728,
         elements: int | None = 200000,

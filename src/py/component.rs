@@ -189,8 +189,8 @@ impl PyComponent {
 
     /// Like the constructor, for a task of an asyncio event loop, which it never holds.
     ///
-    /// Cancelling the task gives the component up. What is being compiled in this process cannot be stopped: it goes on,
-    /// and its machine code is kept for the next time; in a process of its own (`ComponentLimits.timeout` and
+    /// Cancelling the task gives the component up. What is being compiled in this process cannot be stopped: it goes
+    /// on, and its machine code is kept for the next time; in a process of its own (`ComponentLimits.timeout` and
     /// ``memory``) it ends, if nobody else waits for the same.
     #[staticmethod]
     #[pyo3(signature = (source, *, fuel=false, limits=None))]

@@ -8,17 +8,17 @@ use super::limits::{duration, not_negative, positive, seconds};
 use super::values::{Count, Number, Reduced, Seconds, hash_of, plain, reduce, replaced, settings, shown};
 use crate::component_limits::ComponentLimits;
 
-/// What a component may cost when it is loaded. ``None`` lifts a limit; the defaults let every component pass that is
-/// known to be of use, by a factor of four or more.
+/// What a component may cost when it is loaded. ``None`` lifts a limit.
 ///
-/// Numbers are counted in the file before anything is expanded or compiled. What is more than its limit is refused:
-/// `ComponentLimitError`, with the limit's name, its value, and the number.
+/// The defaults let real components pass, those of Python and JavaScript with their interpreters inside, by a factor of
+/// four or more. What is counted is counted in the file, before anything is expanded or compiled, and refused if it is
+/// more than its limit: `ComponentLimitError`, with the limit's name, its value, and the number.
 ///
 /// Args:
 ///     size: Bytes of the source.
 ///     text: Bytes of a source in text form, which takes many times as much memory to parse.
-///     instances: Instances, of components and of core modules, that one instance of it is made of. Those inside that are
-///         instantiated many times count as often, and so do their memories, tables and globals.
+///     instances: Instances, of components and of core modules, that one instance of it is made of. Those inside that
+///         are instantiated many times count as often, and so do their memories, tables and globals.
 ///     modules: Core modules.
 ///     components: Components inside of it.
 ///     memories: Linear memories.
@@ -27,8 +27,8 @@ use crate::component_limits::ComponentLimits;
 ///     functions: Functions with a body, and one for each that is lifted or lowered between instances.
 ///     types: Types, of components and of core modules.
 ///     names: Imports, exports, aliases and arguments.
-///     nesting: Levels of components, of types, and of blocks in a function. None: 1,000 of components and types all the
-///         same, for the stack is finite.
+///     nesting: Levels of components, of types, and of blocks in a function. None: 1,000 of components and types all
+///         the same, for the stack is finite.
 ///     loops: Levels of loops in a function, whose number costs its square.
 ///     code: Bytes of all function bodies.
 ///     function_size: Bytes of one function body.
@@ -37,8 +37,8 @@ use crate::component_limits::ComponentLimits;
 ///     data: Bytes of data segments.
 ///     elements: Items of element segments.
 ///     timeout: Seconds that compiling may take. It is done in a process of its own then, which is ended.
-///     memory: Bytes of memory that compiling may take, in a process of its own likewise; what a Python process has from
-///         the start is not counted. Linux only.
+///     memory: Bytes of memory that compiling may take, in a process of its own likewise; what a Python process has
+///         from the start is not counted. Linux only.
 ///
 /// Raises:
 ///     ValueError: A limit that is negative, or a time or memory that is zero.
