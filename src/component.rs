@@ -256,6 +256,7 @@ impl Component {
         work: &Work,
         host: u64,
     ) -> Result<Prepared, Error> {
+        work.compiles();
         let turn = Turn::take(world, digest, order);
         order.check()?;
         let make = |engine: &Engine, pooled: bool| {
@@ -269,7 +270,6 @@ impl Component {
                     harm.reason()
                 ));
             }
-            work.compiles();
             let compiled = if order.limits.are_of_a_process() {
                 let outcome = compiler::compile(Kind { fuel, pooled }, &binary, order, work).map_err(Failure::Other)?;
                 match outcome {

@@ -104,7 +104,7 @@ struct Entry {
 struct State {
     component: Weak<Component>,
     busy: bool,
-    /// Machine code is being made, not only read.
+    /// Machine code is being made, or another process is waited for that makes it.
     compiling: bool,
     orders: Vec<Weak<Wanted>>,
 }
@@ -164,7 +164,7 @@ impl Work {
         lock(&self.entry.state).component = Arc::downgrade(component);
     }
 
-    /// From now on machine code is made.
+    /// From now on machine code is read or made.
     pub fn compiles(&self) {
         self.entry.told.store(false, Ordering::SeqCst);
         self.entry.told_end.store(false, Ordering::SeqCst);

@@ -406,7 +406,7 @@ class TestLoadAsync:
 
     def test_who_forgets_to_await_it_is_told(self) -> None:
         with pytest.warns(RuntimeWarning, match=r"'Component.load_async' was never awaited"):
-            wasgi.Component.load_async(HELLO)
+            wasgi.Component.load_async(HELLO)  # type: ignore[unused-coroutine]
 
     def test_ctrl_c_is_heard_at_once(self) -> None:
         script = """

@@ -336,7 +336,7 @@ class Limits:
         cls,
         *,
         memory: int | None = 268435456,
-        table_elements: int | None = 200000,
+        table_elements: int | None = 1000000,
         instances: int | None = 256,
         handles: int | None = 4096,
         files: int | None = 64,

@@ -103,8 +103,10 @@ fn order(py: Python<'_>, fuel: bool, limits: &Py<PyComponentLimits>) -> PyResult
 
 /// Loads the native module by its path, with nothing of this process's settings, and has it compile.
 const CHILD: &str = "\
-import importlib.util, os, sys
+import importlib.util, os, signal, sys
 os.closerange(3, 1 << 16)
+if hasattr(signal, 'pthread_sigmask'):
+    signal.pthread_sigmask(signal.SIG_SETMASK, [])
 spec = importlib.util.spec_from_file_location('wasgi._wasgi', sys.argv[1])
 module = importlib.util.module_from_spec(spec)
 spec.loader.exec_module(module)
