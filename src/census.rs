@@ -30,10 +30,6 @@ pub struct Census {
     pub locals: u64,
     /// The most parameters, or results, of a core function or block.
     pub parameters: u64,
-    /// Bytes of data segments.
-    pub data: u64,
-    /// Items of element segments.
-    pub elements: u64,
     /// How deep components and types are nested.
     pub nesting: u64,
     /// What one instance of it is made of.
@@ -260,14 +256,14 @@ impl Census {
                         ElementItems::Functions(functions) => functions.count(),
                         ElementItems::Expressions(_, expressions) => expressions.count(),
                     };
-                    self.elements = self.elements.saturating_add(u64::from(items));
+                    module.elements = module.elements.saturating_add(u64::from(items));
                     module.host += SEGMENT + u64::from(items) * FUNCTION_REFERENCE;
                 }
             }
             Payload::DataSection(section) => {
                 module.host += u64::from(section.count()) * SEGMENT;
                 for data in section.into_iter().map_while(Result::ok) {
-                    self.data = self.data.saturating_add(data.data.len() as u64);
+                    module.data = module.data.saturating_add(data.data.len() as u64);
                 }
             }
             Payload::CodeSectionEntry(body) => {

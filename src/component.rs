@@ -354,6 +354,11 @@ fn prepare(
 
 /// What is valid by some proposal that this engine does not offer is not called invalid.
 fn refusal(reason: &str, binary: &[u8]) -> Error {
+    // it may have names of the component's in it
+    let escaped = |character: char| -> String {
+        if character.is_control() { character.escape_debug().collect() } else { character.into() }
+    };
+    let reason: String = reason.chars().take(2000).map(escaped).collect();
     let mut validator = wasmparser::Validator::new_with_features(wasmparser::WasmFeatures::all());
     if validator.validate_all(binary).is_ok() {
         Error::UnsupportedComponent(format!("the component uses what this engine does not offer: {reason}"))

@@ -112,8 +112,8 @@ impl ComponentLimits {
             ("function_size", "bytes in one function", self.function_size, census.function_size),
             ("locals", "locals", self.locals, census.locals),
             ("parameters", "parameters or results of one function", self.parameters, census.parameters),
-            ("data", "bytes of data", self.data, census.data),
-            ("elements", "items in element segments", self.elements, census.elements),
+            ("data", "bytes of data", self.data, made(instance.data, defined.data)),
+            ("elements", "items in element segments", self.elements, made(instance.elements, defined.elements)),
         ]
     }
 

@@ -19,6 +19,10 @@ pub struct Cost {
     pub globals: u64,
     /// Functions lifted and lowered between components.
     pub adapters: u64,
+    /// Bytes of data segments, which are copied for each instance.
+    pub data: u64,
+    /// Items of element segments, likewise.
+    pub elements: u64,
     /// Elements that tables have from the start.
     pub table_elements: u64,
     /// Bytes that memories have from the start.
@@ -46,6 +50,8 @@ impl Cost {
         tables: u64::MAX,
         globals: u64::MAX,
         adapters: u64::MAX,
+        data: u64::MAX,
+        elements: u64::MAX,
         table_elements: u64::MAX,
         memory: u64::MAX,
         host: u64::MAX,
@@ -59,6 +65,8 @@ impl Cost {
         add(&mut self.tables, other.tables);
         add(&mut self.globals, other.globals);
         add(&mut self.adapters, other.adapters);
+        add(&mut self.data, other.data);
+        add(&mut self.elements, other.elements);
         add(&mut self.table_elements, other.table_elements);
         add(&mut self.memory, other.memory);
         add(&mut self.host, other.host);

@@ -2,7 +2,7 @@
 
 use std::collections::HashMap;
 use std::fs::{File, TryLockError};
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Condvar, Mutex, OnceLock, PoisonError, Weak};
 use std::time::{Duration, Instant};
 
@@ -61,6 +61,8 @@ fn too_long(timeout: Duration) -> Error {
 #[derive(Default)]
 pub struct Wanted {
     given_up: AtomicBool,
+    /// Bytes of the source, once it has been read.
+    size: AtomicU64,
     entry: OnceLock<Arc<Entry>>,
 }
 
@@ -71,6 +73,14 @@ impl Wanted {
 
     pub fn is_given_up(&self) -> bool {
         self.given_up.load(Ordering::SeqCst)
+    }
+
+    pub fn is_of_size(&self, bytes: usize) {
+        self.size.store(bytes as u64, Ordering::Relaxed);
+    }
+
+    pub fn size(&self) -> u64 {
+        self.size.load(Ordering::Relaxed)
     }
 
     /// Whether this one, of all that wait for the same, is to tell that it takes long.

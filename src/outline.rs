@@ -71,13 +71,13 @@ impl Outline {
                 Payload::ComponentImportSection(imports) if depth == 0 => {
                     for import in imports {
                         let import = import.map_err(|error| malformed(&error))?;
-                        outline.imports.push(import.name.name.to_owned());
+                        outline.imports.push(legible(import.name.name));
                     }
                 }
                 Payload::ComponentExportSection(exports) if depth == 0 => {
                     for export in exports {
                         let export = export.map_err(|error| malformed(&error))?;
-                        outline.exports.push(export.name.name.to_owned());
+                        outline.exports.push(legible(export.name.name));
                     }
                 }
                 _ => {}
@@ -117,7 +117,7 @@ impl Outline {
             None => {
                 let exports = match self.exports.as_slice() {
                     [] => "nothing".to_owned(),
-                    exports => format!("`{}`", exports.join("`, `")),
+                    exports => listed(exports),
                 };
                 let handler = self.exports.iter().find(|name| interface(name) == "wasi:http/incoming-handler");
                 let hint = match handler.and_then(|name| other_version(name)) {
@@ -133,7 +133,7 @@ impl Outline {
         if missing.is_empty() {
             return Ok(());
         }
-        let mut message = format!("the component imports what wasgi does not provide: `{}`", missing.join("`, `"));
+        let mut message = format!("the component imports what wasgi does not provide: {}", listed(&missing));
         let provided = missing.iter().filter(|name| PROVIDED.contains(&interface(name)));
         let hint = if let Some(why) = provided.clone().find_map(|name| other_version(name)) {
             why
@@ -145,6 +145,24 @@ impl Outline {
         message.push_str(&format!("; hint: {hint}"));
         Err(Error::MissingImports { message, missing })
     }
+}
+
+/// A name as it may stand in a line of a log. One that is valid is as it is; others are refused later, when somebody validates them.
+fn legible(name: &str) -> String {
+    const LONGEST: usize = 300;
+    if name.len() <= LONGEST && name.bytes().all(|byte| byte.is_ascii_graphic()) {
+        return name.to_owned();
+    }
+    name.escape_debug().take(LONGEST).collect()
+}
+
+/// Names for a message: not all of thousands.
+fn listed(names: &[String]) -> String {
+    const MOST: usize = 20;
+    let shown: Vec<&str> = names.iter().take(MOST).map(String::as_str).collect();
+    let more = names.len().saturating_sub(MOST);
+    let rest = if more > 0 { format!(" and {more} more") } else { String::new() };
+    format!("`{}`{rest}", shown.join("`, `"))
 }
 
 /// A name without its version.

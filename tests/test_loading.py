@@ -105,6 +105,10 @@ CASES = [
     Case("code", 7 * 4, f"(core module {'(func nop nop)' * 7})"),
     Case("locals", 7_000, "(core module" + f"(func (local {'i64 ' * 1000}))" * 7 + ")"),
     Case("data", 700, "(core module (memory 1)" + f'(data (i32.const 0) "{X * 100}")' * 7 + ")"),
+    Case("data", 7_000, f'(core module $many (memory 1) (data (i32.const 0) "{X * 1000}"))' + MANY * 7),
+    Case(
+        "elements", 70, f"(core module $many (table 9 funcref) (func) (elem (i32.const 0) func {'0 ' * 10}))" + MANY * 7
+    ),
     Case("elements", 7, f"(core module (table 7 funcref) (func) (elem (i32.const 0) func {'0 ' * 7}))"),
 ]
 
@@ -245,6 +249,34 @@ class TestCounting:
 def limited(**limits: Any) -> ComponentLimits:
     """Nothing else is limited."""
     return ComponentLimits(**{**dict.fromkeys(COUNTED), **limits})
+
+
+class TestNames:
+    """A component's names are a stranger's text until they have been validated."""
+
+    def exporting(self, *names: bytes) -> bytes:
+        """A component that exports a type by each name, and no handler."""
+        types = section(7, b"\x01\x7d")
+        exports = b"".join(b"\0" + leb(len(name)) + name + b"\x03\0\0" for name in names)
+        return EMPTY_COMPONENT + types + section(11, leb(len(names)) + exports)
+
+    @pytest.mark.parametrize("name", [b"a\nERROR forged", b"\x1b[2J", "a\u2028b".encode()])
+    def test_what_would_forge_a_line_is_escaped(self, name: bytes, tmp_path: Path) -> None:
+        source = self.exporting(name)
+        with pytest.raises(wasgi.ComponentError) as caught:
+            wasgi.Component(source)
+        assert str(caught.value).isprintable()
+        path = tmp_path / "forged.wasm"
+        path.write_bytes(source)
+        from wasgi.cli import inspect
+
+        assert all(part.isprintable() for line in inspect(path)[0] for part in line.split("\n"))
+
+    def test_long_lists_of_long_names_are_cut(self) -> None:
+        with pytest.raises(wasgi.UnsupportedComponentError) as caught:
+            wasgi.Component(self.exporting(*(b"a%d-" % n + b"b" * 5000 for n in range(1000))))
+        assert len(str(caught.value)) < 10_000
+        assert "and 980 more" in str(caught.value)
 
 
 class TestNesting:

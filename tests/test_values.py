@@ -26,6 +26,8 @@ def answer(request: wasgi.Request) -> wasgi.Response:
 VALUES = [
     wasgi.Limits(),
     wasgi.Limits(memory=1 << 20, timeout=None, fuel=5, queue=3, chunks=2),
+    wasgi.ComponentLimits(),
+    wasgi.ComponentLimits(size=None, globals=5, timeout=1.5, memory=1 << 30),
     wasgi.Reuse(),
     wasgi.Reuse(requests=None, idle=1.5),
     wasgi.Dir("data"),

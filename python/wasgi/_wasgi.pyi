@@ -867,7 +867,7 @@ class Report:
         """Seconds from the guest's start to its end."""
     @property
     def memory(self) -> int:
-        """The most memory that it held, in bytes: linear memory, and what its handles had the host hold."""
+        """The most memory that it held, in bytes: linear memory, what its handles had the host hold, and its instance."""
     @property
     def outgoing(self) -> int:
         """How many requests it sent out."""
@@ -1069,7 +1069,7 @@ class Stats:
         """Call stacks in the pool."""
     @property
     def memory(self) -> int:
-        """Bytes of linear memory that guests hold, and of the host's behind their handles."""
+        """Bytes of linear memory that guests hold, and of the host's for their instances and behind their handles."""
     @property
     def threads(self) -> int:
         """Threads of ours: they are kept for the next exchange."""

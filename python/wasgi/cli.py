@@ -11,7 +11,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from wasgi import _wasgi
-from wasgi.errors import ComponentError, InvalidComponentError
+from wasgi.errors import ComponentError
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -45,7 +45,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             # whoever read has what it wanted (`wasgi demo | head -1`)
             _give_stdout_up()
             return 0
-        except (OSError, InvalidComponentError) as exc:
+        except (OSError, ComponentError) as exc:
             _give_stdout_up()
             print(f"wasgi: {exc}", file=sys.stderr)
             return 1
@@ -138,6 +138,7 @@ def inspect(file: Path) -> tuple[list[str], bool]:
 
     Raises:
         InvalidComponentError: It is no component; the message says what it is instead.
+        ComponentLimitError: It is larger than the defaults of `ComponentLimits`.
         OSError: It cannot be read.
     """
     source = file.read_bytes()

@@ -22,7 +22,7 @@ use super::waiting::block_on;
 use crate::component::Component;
 use crate::component_limits::ComponentLimits;
 use crate::error::Error;
-use crate::loading::Order;
+use crate::loading::{Order, Wanted};
 use crate::process::PerProcess;
 
 /// What takes longer is told to the log.
@@ -155,6 +155,7 @@ impl Ask {
             }
             read => read?,
         };
+        self.order.wanted.is_of_size(bytes.len());
         let component = Component::new(&bytes, &self.order).map_err(|error| self.source.blame(error))?;
         if let Source::Bytes(bytes) = &self.source {
             component.source.get_or_init(|| bytes.clone());
@@ -177,6 +178,7 @@ pub fn load(py: Python<'_>, ask: Ask) -> PyResult<Arc<Component>> {
 pub fn prepare_for_fuel(py: Python<'_>, label: &str, component: Arc<Component>, ask: Ask) -> PyResult<()> {
     on_a_thread(py, label, ask, move |ask| {
         let source = ask.source.read(&ask.order.limits)?;
+        ask.order.wanted.is_of_size(source.len());
         component.prepare_for_fuel(&source, &ask.order).map_err(|error| ask.source.blame(error))
     })
 }
@@ -235,7 +237,7 @@ fn on_a_thread<T: Send + 'static>(
         // again a second later, should somebody else have told it, and gone
         look = Instant::now() + LONG;
         if wanted.is_to_tell_begin() {
-            tell_begin(py, label)?;
+            tell_begin(py, label, &wanted)?;
         }
     };
     if wanted.is_to_tell_end() {
@@ -249,7 +251,7 @@ fn spawn(job: impl FnOnce() + Send + 'static) -> std::io::Result<()> {
     std::thread::Builder::new().name("wasgi-compile".into()).stack_size(STACK).spawn(job).map(drop)
 }
 
-struct Leaving(Arc<crate::loading::Wanted>);
+struct Leaving(Arc<Wanted>);
 
 impl Drop for Leaving {
     fn drop(&mut self) {
@@ -257,12 +259,12 @@ impl Drop for Leaving {
     }
 }
 
-fn tell_begin(py: Python<'_>, label: &str) -> PyResult<()> {
+fn tell_begin(py: Python<'_>, label: &str, wanted: &Wanted) -> PyResult<()> {
     let kept = match crate::engine::existing().and_then(|world| world.cache_directory()) {
         Some(directory) => format!("its machine code will be kept in {}", directory.display()),
         None => "there is no cache to keep its machine code in".to_owned(),
     };
-    log(py, "info", &format!("`{label}` is being compiled; {kept}"))
+    log(py, "info", &format!("`{label}` ({:.1} MB) is being compiled; {kept}", wanted.size() as f64 / 1e6))
 }
 
 fn tell_end(py: Python<'_>, label: &str, begun: Instant) -> PyResult<()> {
@@ -286,11 +288,13 @@ pub fn tell_notes(py: Python<'_>) -> PyResult<()> {
 /// What `load_async` awaits. Dropping it gives the component up: in a process of its own the compilation ends, in this one it
 /// goes on and its machine code is kept.
 pub struct Loading {
-    ask: Option<Ask>,
+    /// Taken by the thread that loads it, unless it has been given up before.
+    ask: Arc<Mutex<Option<Ask>>>,
     origin: Option<Origin>,
     label: String,
+    is_started: bool,
     begun: Instant,
-    wanted: Arc<crate::loading::Wanted>,
+    wanted: Arc<Wanted>,
     receiver: Option<oneshot::Receiver<Result<Arc<Component>, Failed>>>,
     /// Who is woken each second, to say that it takes long.
     waker: Arc<Mutex<Option<Waker>>>,
@@ -301,23 +305,23 @@ impl Loading {
         Self {
             label: ask.source.label(),
             wanted: ask.order.wanted.clone(),
-            ask: Some(ask),
+            ask: Arc::new(Mutex::new(Some(ask))),
             origin: Some(origin),
+            is_started: false,
             begun: Instant::now(),
             receiver: None,
             waker: Arc::default(),
         }
     }
 
-    fn start(&mut self, ask: Ask) -> Result<(), Error> {
+    fn start(&mut self) -> Result<(), Error> {
         let (sender, receiver) = oneshot::channel();
         self.receiver = Some(receiver);
+        self.is_started = true;
         self.begun = Instant::now();
-        let waker = Arc::downgrade(&self.waker);
+        let (ask, waker) = (self.ask.clone(), Arc::downgrade(&self.waker));
         loads().submit(Box::new(move || {
-            if ask.order.wanted.is_given_up() {
-                return;
-            }
+            let Some(ask) = lock(&ask).take() else { return };
             if let Ok(world) = crate::engine::world()
                 && let Ok(runtime) = world.runtime.handle()
             {
@@ -351,8 +355,8 @@ impl Loading {
 
 impl Operation for Loading {
     fn poll(&mut self, py: Python<'_>, cx: &mut Context<'_>) -> Poll<PyResult<Py<PyAny>>> {
-        if let Some(ask) = self.ask.take()
-            && let Err(error) = self.start(ask)
+        if !self.is_started
+            && let Err(error) = self.start()
         {
             return Poll::Ready(Err(to_py(py, &error)));
         }
@@ -370,7 +374,7 @@ impl Operation for Loading {
             Poll::Pending => {
                 if self.begun.elapsed() >= LONG
                     && self.wanted.is_to_tell_begin()
-                    && let Err(error) = tell_begin(py, &self.label)
+                    && let Err(error) = tell_begin(py, &self.label, &self.wanted)
                 {
                     return Poll::Ready(Err(error));
                 }
@@ -383,6 +387,8 @@ impl Operation for Loading {
 impl Drop for Loading {
     fn drop(&mut self) {
         self.wanted.give_up();
+        // what waits for a thread still need not keep its source
+        lock(&self.ask).take();
     }
 }
 

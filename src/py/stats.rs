@@ -79,7 +79,7 @@ pub struct PyStats {
     memories: u64,
     /// Call stacks in the pool.
     stacks: u64,
-    /// Bytes of linear memory that guests hold, and of the host's behind their handles.
+    /// Bytes of linear memory that guests hold, and of the host's for their instances and behind their handles.
     memory: u64,
     /// Threads of ours: they are kept for the next exchange.
     threads: u64,
