@@ -28,7 +28,7 @@ pub struct Census {
     pub function_size: u64,
     /// Locals of all functions.
     pub locals: u64,
-    /// The most parameters, or results, of a core function or block.
+    /// The most parameters, or results, of a core function type.
     pub parameters: u64,
     /// How deep components and types are nested.
     pub nesting: u64,

@@ -8,6 +8,7 @@ use std::ffi::OsString;
 use std::io::{Read, Write};
 use std::path::PathBuf;
 use std::process::{Child, Command, Stdio};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use wasmtime::Engine;
@@ -40,6 +41,9 @@ pub(crate) enum Outcome {
 /// How often the child, and whether anybody waits for it, is looked at.
 const LOOK: Duration = Duration::from_millis(10);
 
+/// How long an interpreter may take to start and to load the module, on a machine that is busy.
+const LONGEST_START: Duration = Duration::from_secs(60);
+
 /// Machine code for an engine of this kind.
 pub(crate) fn compile(kind: Kind, binary: &[u8], order: &Order, work: &Work) -> Result<Outcome, Error> {
     let Some(launcher) = &order.launcher else {
@@ -67,6 +71,8 @@ pub(crate) fn compile(kind: Kind, binary: &[u8], order: &Order, work: &Work) -> 
     else {
         return Err(not_started(launcher, "it has no pipes"));
     };
+    let begun = Instant::now();
+    let greeted = &AtomicBool::new(false);
     std::thread::scope(|scope| {
         // stdin stays open until the child has ended: that it closes says that we have
         let writing = scope.spawn(move || {
@@ -74,7 +80,12 @@ pub(crate) fn compile(kind: Kind, binary: &[u8], order: &Order, work: &Work) -> 
             stdin
         });
         let reading = scope.spawn(move || {
-            let mut answer = Vec::new();
+            let mut answer = vec![0; GREETING.len()];
+            // what greets otherwise is not read on: it may go on for ever
+            if stdout.read_exact(&mut answer).is_err() || answer != GREETING {
+                return answer;
+            }
+            greeted.store(true, Ordering::Relaxed);
             let _ = stdout.read_to_end(&mut answer);
             answer
         });
@@ -100,6 +111,9 @@ pub(crate) fn compile(kind: Kind, binary: &[u8], order: &Order, work: &Work) -> 
                 other => Err(other),
             }) {
                 break Err(error);
+            }
+            if !greeted.load(Ordering::Relaxed) && begun.elapsed() > LONGEST_START {
+                break Err(not_started(launcher, "it says nothing"));
             }
             std::thread::sleep(LOOK);
         };
@@ -200,6 +214,9 @@ pub fn serve(mut input: impl Read + Send + 'static, mut output: impl Write) -> u
         let [memory, seconds, length] = numbers.as_slice() else { return Err(std::io::ErrorKind::InvalidData.into()) };
         let kind = Kind { fuel: fuel == 1, pooled: pooled == 1 };
         let engine = warmed_engine(kind);
+        // where it gets no memory it aborts: that is no reason to leave a core file each time
+        #[cfg(unix)]
+        let _ = set_limit(libc::RLIMIT_CORE, 0);
         if *memory > 0
             && let Err(error) = bound_memory(*memory)
         {
@@ -225,6 +242,9 @@ pub fn serve(mut input: impl Read + Send + 'static, mut output: impl Write) -> u
             Err(error) => answer(&mut output, REFUSED, chain(&error).as_bytes()),
         }
     })();
+    if let Err(error) = &done {
+        eprintln!("{error}");
+    }
     u8::from(done.is_err())
 }
 

@@ -34,7 +34,7 @@ pub struct ComponentLimits {
     pub function_size: Option<u64>,
     /// Of all functions.
     pub locals: Option<u64>,
-    /// Of one core function or block, and results.
+    /// Of one core function type, and results.
     pub parameters: Option<u64>,
     /// Bytes of data segments.
     pub data: Option<u64>,

@@ -529,8 +529,10 @@ class TestProcess:
         with pytest.raises(wasgi.ComponentLimitError, match=r"more than 20000000 bytes") as caught:
             wasgi.Component(slow(100_000), limits=ComponentLimits(memory=20_000_000))
         assert (caught.value.name, caught.value.limit) == ("memory", 20_000_000)
-        number = next(_number)
-        source = bare_text(around=f"(core module (func (i32.const {number}) drop))")
+        source = slow(10)
+        with pytest.raises(wasgi.ComponentLimitError) as caught:
+            wasgi.Component(source, limits=ComponentLimits(memory=1))
+        assert caught.value.name == "memory"
         assert wasgi.Component(source, limits=ComponentLimits(memory=64 << 20)).wasi == "0.2"
 
     def test_what_is_wrong_is_told_as_if_it_were_compiled_here(self) -> None:
@@ -661,6 +663,15 @@ print(wasgi.Component(source, limits=wasgi.ComponentLimits(timeout=600)).wasi)
         with pytest.raises(wasgi.WasgiError, match=r"(?i)python interpreter") as caught:
             wasgi.Component(slow(10), limits=ComponentLimits(timeout=600))
         assert not isinstance(caught.value, wasgi.ComponentError)
+
+    @pytest.mark.skipif(sys.platform == "win32", reason="a script as a program")
+    def test_what_greets_otherwise_is_not_listened_to(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        program = tmp_path / "chatters"
+        program.write_text("#!/bin/sh\nwhile :; do echo I am no interpreter at all, and I go on; done\n")
+        program.chmod(0o755)
+        monkeypatch.setattr(sys, "executable", str(program))
+        with pytest.raises(wasgi.WasgiError, match=r"(?i)python interpreter"):
+            wasgi.Component(slow(10), limits=ComponentLimits(timeout=600))
 
     def test_a_frozen_program_is_told_so(self, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setattr(sys, "frozen", True, raising=False)

@@ -198,7 +198,7 @@ class ComponentLimits:
         code: Bytes of all function bodies.
         function_size: Bytes of one function body.
         locals: Locals of all functions.
-        parameters: Parameters, and results, of one core function or block.
+        parameters: Parameters, or results, of one core function type; calls with hundreds of them compile for minutes.
         data: Bytes of data segments.
         elements: Items of element segments.
         timeout: Seconds that compiling may take. It is done in a process of its own then, which is ended.
@@ -231,7 +231,7 @@ class ComponentLimits:
         code: int | None = 134217728,
         function_size: int | None = 4194304,
         locals: int | None = 2000000,  # noqa: A002
-        parameters: int | None = 250,
+        parameters: int | None = 80,
         data: int | None = 134217728,
         elements: int | None = 200000,
         timeout: float | None = None,

@@ -33,7 +33,7 @@ use crate::component_limits::ComponentLimits;
 ///     code: Bytes of all function bodies.
 ///     function_size: Bytes of one function body.
 ///     locals: Locals of all functions.
-///     parameters: Parameters, and results, of one core function or block.
+///     parameters: Parameters, or results, of one core function type; calls with hundreds of them compile for minutes.
 ///     data: Bytes of data segments.
 ///     elements: Items of element segments.
 ///     timeout: Seconds that compiling may take. It is done in a process of its own then, which is ended.
@@ -75,8 +75,8 @@ pub struct PyComponentLimits {
 impl PyComponentLimits {
     #[new]
     #[pyo3(
-        signature = (*, size=Some(Number(256 << 20)), text=Some(Number(16 << 20)), instances=Some(Number(1_000)), modules=Some(Number(1000)), components=Some(Number(1000)), memories=Some(Number(100)), tables=Some(Number(1000)), globals=Some(Number(100_000)), functions=Some(Number(200_000)), types=Some(Number(100_000)), names=Some(Number(200_000)), nesting=Some(Number(4_000)), loops=Some(Number(500)), code=Some(Number(128 << 20)), function_size=Some(Number(4 << 20)), locals=Some(Number(2_000_000)), parameters=Some(Number(250)), data=Some(Number(128 << 20)), elements=Some(Number(200_000)), timeout=None, memory=None),
-        text_signature = "(*, size=268435456, text=16777216, instances=1000, modules=1000, components=1000, memories=100, tables=1000, globals=100000, functions=200000, types=100000, names=200000, nesting=4000, loops=500, code=134217728, function_size=4194304, locals=2000000, parameters=250, data=134217728, elements=200000, timeout=None, memory=None)"
+        signature = (*, size=Some(Number(256 << 20)), text=Some(Number(16 << 20)), instances=Some(Number(1_000)), modules=Some(Number(1000)), components=Some(Number(1000)), memories=Some(Number(100)), tables=Some(Number(1000)), globals=Some(Number(100_000)), functions=Some(Number(200_000)), types=Some(Number(100_000)), names=Some(Number(200_000)), nesting=Some(Number(4_000)), loops=Some(Number(500)), code=Some(Number(128 << 20)), function_size=Some(Number(4 << 20)), locals=Some(Number(2_000_000)), parameters=Some(Number(80)), data=Some(Number(128 << 20)), elements=Some(Number(200_000)), timeout=None, memory=None),
+        text_signature = "(*, size=268435456, text=16777216, instances=1000, modules=1000, components=1000, memories=100, tables=1000, globals=100000, functions=200000, types=100000, names=200000, nesting=4000, loops=500, code=134217728, function_size=4194304, locals=2000000, parameters=80, data=134217728, elements=200000, timeout=None, memory=None)"
     )]
     #[allow(clippy::too_many_arguments)]
     fn new(
