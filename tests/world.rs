@@ -3,23 +3,30 @@
 
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
+use std::sync::Arc;
 use std::task::{Context, Poll, Waker};
 
 use _wasgi::component::Component;
+use _wasgi::component_limits::ComponentLimits;
 use _wasgi::error::Error;
 use _wasgi::gate::Admission;
 use _wasgi::host::Grants;
 use _wasgi::incoming::{App, Exchange};
 use _wasgi::limits::Limits;
+use _wasgi::loading::Order;
 use _wasgi::outline::{Outline, PROVIDED};
 use http_body_util::{BodyExt, Empty};
 
 /// A component of the world in `wit/` that imports all of it; its handler is `unreachable`.
 const EVERYTHING: &[u8] = include_bytes!("guests/components/everything.wasm");
 
+fn load(source: &[u8]) -> Result<Arc<Component>, Error> {
+    Component::new(source, &Order::new(false, ComponentLimits::NONE, None))
+}
+
 #[test]
 fn a_component_that_imports_the_whole_world_is_instantiated() {
-    let component = Component::new(EVERYTHING).expect("the world promises what the linker lacks");
+    let component = load(EVERYTHING).expect("the world promises what the linker lacks");
     let app = App::new(component, Grants::default(), Limits::NONE, None);
     let mut exchange = start(&app, "/").unwrap();
     assert!(exchange.run_here().unwrap());
@@ -46,7 +53,7 @@ fn the_world_is_what_is_provided() {
 }
 
 fn probe(limits: Limits) -> App {
-    let component = Component::new(include_bytes!("guests/components/probe.wasm")).unwrap();
+    let component = load(include_bytes!("guests/components/probe.wasm")).unwrap();
     App::new(component, Grants::default(), limits, None)
 }
 
@@ -111,7 +118,7 @@ impl Drop for Witness {
 /// What big guests hold takes long to give back, and the caller's thread may be an event loop's.
 #[test]
 fn what_a_heavy_guest_holds_is_given_back_on_another_thread() {
-    let app = App::new(Component::new(HEAVY.as_bytes()).unwrap(), Grants::default(), Limits::NONE, None);
+    let app = App::new(load(HEAVY.as_bytes()).unwrap(), Grants::default(), Limits::NONE, None);
     let (tell, told) = std::sync::mpsc::channel();
     let Admission::Permit(mut permit) = app.admit().unwrap() else { panic!("there is a queue") };
     permit.is_seen_by(std::sync::Arc::new(Witness(tell)));
@@ -125,7 +132,7 @@ fn guests_that_compute_keep_off_event_loops() {
     // by a custom section another one than the other tests', of whose guests this would know
     let mut other = include_bytes!("guests/components/probe.wasm").to_vec();
     other.extend_from_slice(b"\x00\x05\x04mine");
-    let app = App::new(Component::new(&other).unwrap(), Grants::default(), Limits::NONE, None);
+    let app = App::new(load(&other).unwrap(), Grants::default(), Limits::NONE, None);
     assert!(start(&app, "/hello").unwrap().keep_off_loop(), "nobody knows yet how long setting it up takes");
     // one that took long to set up, on a busy machine, counts as heavy, too: some try is not
     let becomes_light = || {
