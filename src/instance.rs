@@ -89,7 +89,7 @@ impl Instance {
         let proxy = match self.proxy.take() {
             Some(proxy) => proxy,
             None => {
-                if !self.store.data_mut().meter.takes(self.prepared.host_memory()) {
+                if !self.store.data_mut().meter.takes_instance(self.prepared.host_memory()) {
                     return Err(wasmtime::Error::msg("the host would keep more for the instance than it may use"));
                 }
                 let begun = Instant::now();

@@ -226,7 +226,7 @@ impl Meter {
     }
 
     /// What the host is to keep for an instance, before there is one. Whether that is within the limit.
-    pub fn takes(&mut self, bytes: u64) -> bool {
+    pub fn takes_instance(&mut self, bytes: u64) -> bool {
         let bytes = usize::try_from(bytes).unwrap_or(usize::MAX);
         wasmtime::ResourceLimiter::memory_growing(self, 0, bytes, None).unwrap_or(false)
     }

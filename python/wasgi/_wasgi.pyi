@@ -867,7 +867,7 @@ class Report:
         """Seconds from the guest's start to its end."""
     @property
     def memory(self) -> int:
-        """The most memory that it held, in bytes: linear memory, what its handles had the host hold, and its instance."""
+        """The most that it held, in bytes: linear memory, its instance, and what its handles had the host hold."""
     @property
     def outgoing(self) -> int:
         """How many requests it sent out."""

@@ -22,7 +22,7 @@ pub struct PyReport {
     exchange: u64,
     /// Seconds from the guest's start to its end.
     duration: f64,
-    /// The most memory that it held, in bytes: linear memory, what its handles had the host hold, and its instance.
+    /// The most that it held, in bytes: linear memory, its instance, and what its handles had the host hold.
     memory: u64,
     /// How many requests it sent out.
     outgoing: u64,
