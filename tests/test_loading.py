@@ -276,7 +276,8 @@ class TestNames:
         with pytest.raises(wasgi.UnsupportedComponentError) as caught:
             wasgi.Component(self.exporting(*(b"a%d-" % n + b"b" * 5000 for n in range(1000))))
         assert len(str(caught.value)) < 10_000
-        assert "and 980 more" in str(caught.value)
+        with pytest.raises(wasgi.UnsupportedComponentError, match="and 980 more"):
+            wasgi.Component(self.exporting(*(b"a%d" % n for n in range(1000))))
 
 
 class TestNesting:
