@@ -192,8 +192,13 @@ fn read_answer(
 }
 
 fn is_out_of_memory(said: &str, status: Option<std::process::ExitStatus>) -> bool {
-    const WORDS: [&str; 4] =
-        ["memory allocation of", "Cannot allocate memory", "Resource temporarily unavailable", "MemoryError"];
+    const WORDS: [&str; 5] = [
+        "memory allocation of",
+        "Cannot allocate memory",
+        "cannot allocate memory", // the C library's, where a thread first uses what it has for itself
+        "Resource temporarily unavailable",
+        "MemoryError",
+    ];
     #[cfg(unix)]
     let by_signal = status.and_then(|status| std::os::unix::process::ExitStatusExt::signal(&status));
     #[cfg(not(unix))]

@@ -46,7 +46,7 @@ impl Slot {
     fn add(&self, slot: Self) -> Arc<Prepared> {
         let (mut last, mut slot) = (self, Box::new(slot));
         loop {
-            if last.generation == slot.generation && last.fuel == slot.fuel {
+            if last.generation == slot.generation && last.fuel == slot.fuel && !last.prepared.is_retired() {
                 return last.prepared.clone();
             }
             let prepared = slot.prepared.clone();
@@ -77,6 +77,8 @@ pub struct Prepared {
     suspect: AtomicU32,
     /// A turn was one long operation, which no tick could end.
     is_unruly: Arc<AtomicBool>,
+    /// See [`Linked::scans`].
+    scans: bool,
     /// Bytes that the host keeps for an instance, besides its memories and tables.
     host: u64,
 }
@@ -104,6 +106,7 @@ impl Prepared {
             computes: AtomicU32::new(0),
             suspect: AtomicU32::new(0),
             is_unruly: Arc::default(),
+            scans: linked.scans,
             host,
         })
     }
@@ -119,6 +122,11 @@ impl Prepared {
 
     pub(crate) fn pre(&self) -> &ProxyPre<Host> {
         &self.pre
+    }
+
+    /// Whether no more instances may be made of it: a slot of its pool may hold what an earlier guest has written.
+    pub(crate) fn is_retired(&self) -> bool {
+        self.scans && crate::swap::seen()
     }
 
     /// An instance was made. Returns whether that took long, and whether that was to be expected.
@@ -260,8 +268,12 @@ impl Component {
         let turn = Turn::take(world, digest, order);
         order.check()?;
         let make = |engine: &Engine, pooled: bool| {
-            if let Some(kept) = world.cache.as_ref().and_then(|cache| cache.load(engine, digest)) {
-                return Ok(kept);
+            if let Some(cache) = &world.cache {
+                match cache.load(engine, digest, |line| world.note(line)) {
+                    Ok(Some(kept)) => return Ok(kept),
+                    Err(refused) if pooled => return Err(refused.into()),
+                    Ok(None) | Err(_) => {}
+                }
             }
             let (binary, harm) = crate::debug_info::without_harm(binary);
             if let Some(harm) = harm {
@@ -270,20 +282,21 @@ impl Component {
                     harm.reason()
                 ));
             }
-            let compiled = if order.limits.are_of_a_process() {
-                let outcome = compiler::compile(Kind { fuel, pooled }, &binary, order, work).map_err(Failure::Other)?;
-                match outcome {
-                    // SAFETY: the bytes come from `precompile_component` of the same module, in a process that we have started.
-                    Outcome::Made(code) => unsafe { wasmtime::component::Component::deserialize(engine, code) }?,
+            let kind = Kind { fuel, pooled };
+            let code = if order.limits.are_of_a_process() {
+                match compiler::compile(kind, &binary, order, work).map_err(Failure::Other)? {
+                    Outcome::Made(code) => code,
                     Outcome::Refused(reason) => return Err(Failure::Engine(wasmtime::Error::msg(reason))),
                 }
             } else {
-                wasmtime::component::Component::new(engine, &binary)?
+                crate::compile_threads::compile(engine, kind, &binary)?
             };
+            // even if it fits no slot of the pool: the next process finds that out without compiling
             if let Some(cache) = &world.cache {
-                cache.store(engine, digest, &compiled);
+                cache.store(engine, digest, &code, |line| world.note(line));
             }
-            Ok(compiled)
+            // SAFETY: the bytes come from `precompile_component` of the same module, here or in a process that we have started.
+            Ok(unsafe { wasmtime::component::Component::deserialize(engine, code) }?)
         };
         let prepared = prepare(world, fuel, host, make, |reason| refusal(reason, binary));
         drop(turn);
@@ -303,7 +316,7 @@ impl Component {
     pub(crate) fn prepared(&self, world: &'static World, fuel: bool) -> Result<Arc<Prepared>, Error> {
         let mut other = None;
         for slot in self.slots().filter(|slot| slot.fuel == fuel) {
-            if slot.generation == world.generation {
+            if slot.generation == world.generation && !slot.prepared.is_retired() {
                 return Ok(slot.prepared.clone());
             }
             other = Some(slot);
@@ -347,7 +360,9 @@ fn prepare(
             }
             Prepared::new(linked, compiled, host)
         }
-        Err(Failure::Engine(error)) => Err(refused_for(&chain(&error))),
+        Err(Failure::Engine(error)) => {
+            Err(Error::refused_by_system(&error).unwrap_or_else(|| refused_for(&chain(&error))))
+        }
         Err(Failure::Other(error)) => Err(error),
     }
 }

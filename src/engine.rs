@@ -48,12 +48,12 @@ const POOL_SLOTS: [u32; 3] = [1024, 256, 64];
 pub struct World {
     /// Tells worlds apart across forks.
     pub generation: u64,
-    pooled: Option<Linked>,
+    pools: Pools,
     /// How many instances its pool has room for.
     slots: u32,
     plain: OnceLock<Linked>,
-    /// The engine whose guests use fuel; counting it costs, so others do without.
-    fuelled: OnceLock<Option<Linked>>,
+    /// The engines whose guests use fuel; counting it costs, so others do without.
+    fuelled: Pools,
     /// The same without a pool.
     fuelled_plain: OnceLock<Linked>,
     pub(crate) counters: crate::stats::Counters,
@@ -108,10 +108,32 @@ pub fn after_fork() {
 pub(crate) struct Linked {
     pub engine: Engine,
     pub linker: Linker<Host>,
+    /// Whether its pool is reset by PAGEMAP_SCAN: then no instance is made in it once pages can be swapped out ([`crate::swap`]).
+    pub scans: bool,
+}
+
+/// Engines with a pool, where the machine lets us have one. The second is made where pages can be swapped out, at the start or later:
+/// an engine's way to reset its slots cannot be changed.
+#[derive(Default)]
+struct Pools {
+    first: OnceLock<Option<Linked>>,
+    second: OnceLock<Option<Linked>>,
+    making: Mutex<()>,
+}
+
+impl Pools {
+    fn for_now(&self) -> &OnceLock<Option<Linked>> {
+        let retired = |first: &Option<Linked>| first.as_ref().is_some_and(|linked| linked.scans && crate::swap::seen());
+        if self.first.get().is_some_and(retired) { &self.second } else { &self.first }
+    }
+
+    fn all(&self) -> impl Iterator<Item = &Linked> {
+        [&self.first, &self.second].into_iter().filter_map(|pool| pool.get()?.as_ref())
+    }
 }
 
 impl Linked {
-    fn new(engine: Engine) -> wasmtime::Result<Self> {
+    fn new(engine: Engine, scans: bool) -> wasmtime::Result<Self> {
         let mut linker = Linker::new(&engine);
         wasmtime_wasi::p2::add_to_linker_async(&mut linker)?;
         wasmtime_wasi_http::p2::add_only_http_to_linker_async(&mut linker)?;
@@ -121,28 +143,33 @@ impl Linked {
         crate::held::weigh_fields(&mut linker)?;
         crate::files::bound_files(&mut linker)?;
         crate::staged::stage_timers(&mut linker)?;
-        Ok(Self { engine, linker })
+        Ok(Self { engine, linker, scans })
     }
 }
 
 impl World {
     fn new() -> Result<Self, Error> {
+        crate::refused::check_signal_stacks()?;
         let mut notes = Vec::new();
         let cache = open_cache(&mut notes);
-        let (pooled, slots) = make_pooled(false, &mut notes, Linked::new)?.unzip();
-        if pooled.is_some() && cfg!(target_os = "linux") && !has_pagemap_scan() {
-            notes.push(
-                "this kernel has no PAGEMAP_SCAN (Linux 6.7): guests start slower, and threads hold each \
-                 other up; hint: several worker processes serve more requests than several threads"
-                    .into(),
-            );
+        if let Some(reason) = crate::refused::memory_files() {
+            notes.push(format!("{reason}: each instance copies what its memory begins with, which is slower"));
         }
+        let no_scan = crate::pagemap::why_not();
+        let (pooled, slots) = make_pooled(false, no_scan.is_none(), &mut notes, Linked::new)?.unzip();
+        if no_scan.is_some() || pooled.is_none() {
+            crate::swap::told(); // it makes no difference
+        }
+        if let (Some(reason), Some(_), true) = (no_scan, &pooled, cfg!(target_os = "linux")) {
+            notes.push(format!("{reason}: guests start slower, and threads hold each other up; {}", reason.hint()));
+        }
+        let pools = Pools { first: OnceLock::from(pooled), ..Pools::default() };
         Ok(Self {
             generation: GENERATION.load(Ordering::Relaxed),
-            pooled,
+            pools,
             slots: slots.unwrap_or(POOL_SLOTS[0]),
             plain: OnceLock::new(),
-            fuelled: OnceLock::new(),
+            fuelled: Pools::default(),
             fuelled_plain: OnceLock::new(),
             counters: crate::stats::Counters::default(),
             keepers: crate::idle::Keepers::default(),
@@ -159,16 +186,19 @@ impl World {
     /// The engine with the pooling allocator, where the machine lets us have one. `fuel`: for guests under
     /// [`crate::limits::Limits::fuel`].
     pub(crate) fn pooled(&self, fuel: bool) -> Result<Option<&Linked>, Error> {
-        if !fuel {
-            return Ok(self.pooled.as_ref());
+        let pools = if fuel { &self.fuelled } else { &self.pools };
+        let pool = pools.for_now();
+        if let Some(made) = pool.get() {
+            return Ok(made.as_ref());
         }
-        if let Some(made) = self.fuelled.get() {
+        let _making = lock(&pools.making);
+        if let Some(made) = pool.get() {
             return Ok(made.as_ref());
         }
         let mut notes = Vec::new();
-        let made = make_pooled(true, &mut notes, Linked::new)?;
+        let made = make_pooled(fuel, crate::pagemap::why_not().is_none(), &mut notes, Linked::new)?;
         notes.into_iter().for_each(|note| self.note(note));
-        Ok(self.fuelled.get_or_init(|| made.map(|(linked, _)| linked)).as_ref())
+        Ok(pool.get_or_init(|| made.map(|(linked, _)| linked)).as_ref())
     }
 
     /// The engine that allocates on demand: for components that fit no slot of the pool.
@@ -179,14 +209,14 @@ impl World {
         }
         let engine = new_engine(&config_of(Kind { fuel, pooled: false }))
             .map_err(|error| Error::Host(format!("cannot make an engine: {}", chain(&error))))?;
-        let linked = Linked::new(engine).map_err(|error| not_linked(&error))?;
+        let linked = Linked::new(engine, false).map_err(|error| not_linked(&error))?;
         Ok(slot.get_or_init(|| linked))
     }
 
     /// All engines that there are.
     pub(crate) fn engines(&self) -> impl Iterator<Item = &Engine> {
-        let fuelled = self.fuelled.get().and_then(Option::as_ref);
-        let all = self.pooled.iter().chain(self.plain.get()).chain(fuelled).chain(self.fuelled_plain.get());
+        let pooled = self.pools.all().chain(self.fuelled.all());
+        let all = pooled.chain(self.plain.get()).chain(self.fuelled_plain.get());
         all.map(|linked| &linked.engine)
     }
 
@@ -197,10 +227,7 @@ impl World {
 
     /// A file beside the cache, for processes to lock.
     pub(crate) fn lock_file(&self, name: &str) -> Option<std::fs::File> {
-        let directory = self.cache_directory()?.join("locks");
-        std::fs::create_dir_all(&directory).ok()?;
-        let path = directory.join(format!("{name}.lock"));
-        std::fs::OpenOptions::new().write(true).create(true).truncate(false).open(path).ok()
+        self.cache.as_ref()?.lock_file(name)
     }
 
     /// An exchange begins: the ticker ticks until the returned guard is dropped.
@@ -262,9 +289,14 @@ pub(crate) struct Kind {
     pub pooled: bool,
 }
 
-/// An engine of a kind without a pool: machine code made by it runs in one that has it.
+/// An engine of a kind without a pool: machine code made by it runs in one that has it. It compiles on the calling thread where
+/// no others are to be had.
 pub(crate) fn bare_engine(kind: Kind) -> wasmtime::Result<Engine> {
-    Engine::new(&config_of(kind))
+    let mut config = config_of(kind);
+    if !crate::compile_threads::have_threads() {
+        config.parallel_compilation(false);
+    }
+    Engine::new(&config)
 }
 
 fn config_of(kind: Kind) -> Config {
@@ -297,7 +329,9 @@ fn base_config(fuel: bool) -> Config {
         // rayon's threads do not exist in a forked child, and would be waited for in vain
         .parallel_compilation(GENERATION.load(Ordering::Relaxed) == 0)
         // 0.2 needs none of it, and it costs a fifth of a request's time (21.6 µs with it, 17.2 without)
-        .concurrency_support(false);
+        .concurrency_support(false)
+        // else each instance copies what its memory begins with, which is slower
+        .memory_init_cow(crate::refused::memory_files().is_none());
     config
 }
 
@@ -308,11 +342,19 @@ fn not_linked(error: &wasmtime::Error) -> Error {
 /// The engine, and how many instances its pool has room for; none if the machine has no room for a pool.
 fn make_pooled(
     fuel: bool,
+    scan: bool,
     notes: &mut Vec<String>,
-    link: impl Fn(Engine) -> wasmtime::Result<Linked>,
+    link: impl Fn(Engine, bool) -> wasmtime::Result<Linked>,
 ) -> Result<Option<(Linked, u32)>, Error> {
-    let scan = has_pagemap_scan();
     let mut refused = String::new();
+    if crate::refused::locks_all_memory() {
+        notes.push(
+            "no pool of instances is set up, since this process keeps all of its memory from being swapped (`mlockall`), and \
+             would keep the whole pool: each is allocated on demand, which is slower"
+                .into(),
+        );
+        return Ok(None);
+    }
     for slots in POOL_SLOTS {
         let mut pool = PoolingAllocationConfig::new();
         pool.total_component_instances(slots)
@@ -336,7 +378,7 @@ fn make_pooled(
         match new_engine(&config) {
             // that linking fails is no fault of the pool's
             Ok(engine) => {
-                let linked = link(engine).map_err(|error| not_linked(&error))?;
+                let linked = link(engine, scan).map_err(|error| not_linked(&error))?;
                 return Ok(Some((linked, slots)));
             }
             Err(error) => refused = chain(&error),
@@ -347,16 +389,6 @@ fn make_pooled(
          hint: several worker processes serve more requests than several threads"
     ));
     Ok(None)
-}
-
-#[cfg(target_os = "linux")]
-fn has_pagemap_scan() -> bool {
-    PoolingAllocationConfig::is_pagemap_scan_available()
-}
-
-#[cfg(not(target_os = "linux"))]
-fn has_pagemap_scan() -> bool {
-    false
 }
 
 /// Where machine code is kept, if it may be.
@@ -376,8 +408,13 @@ fn open_cache(notes: &mut Vec<String>) -> Option<CodeCache> {
             }
         },
     };
-    match private_directory(&directory) {
-        Ok(directory) => Some(CodeCache::new(directory)),
+    let most = std::env::var_os("WASGI_CACHE_SIZE").filter(|bytes| !bytes.is_empty());
+    let bytes = most.as_ref().and_then(|bytes| bytes.to_str()?.parse().ok());
+    if let (Some(most), None) = (&most, bytes) {
+        notes.push(format!("`WASGI_CACHE_SIZE` is ignored: not a number of bytes: {}", most.display()));
+    }
+    match CodeCache::open(&directory, bytes) {
+        Ok(cache) => Some(cache),
         Err(reason) => {
             notes.push(format!("the code cache is off: `{}`: {reason}", directory.display()));
             None
@@ -390,28 +427,6 @@ fn open_cache(notes: &mut Vec<String>) -> Option<CodeCache> {
 fn user_cache(xdg: Option<std::ffi::OsString>, home: Option<PathBuf>) -> Option<PathBuf> {
     let xdg = xdg.map(PathBuf::from).filter(|path| path.is_absolute());
     xdg.or_else(|| home.filter(|path| path.is_absolute()).map(|home| home.join(".cache")))
-}
-
-#[cfg(unix)]
-fn private_directory(directory: &std::path::Path) -> Result<PathBuf, String> {
-    use std::os::unix::fs::{DirBuilderExt, MetadataExt};
-    std::fs::DirBuilder::new().recursive(true).mode(0o700).create(directory).map_err(|error| error.to_string())?;
-    let directory = directory.canonicalize().map_err(|error| error.to_string())?;
-    let metadata = std::fs::metadata(&directory).map_err(|error| error.to_string())?;
-    let user = rustix::process::geteuid().as_raw();
-    if metadata.uid() != user {
-        return Err("it belongs to another user".into());
-    }
-    if metadata.mode() & 0o022 != 0 {
-        return Err("others may write to it; hint: chmod 700".into());
-    }
-    Ok(directory)
-}
-
-#[cfg(not(unix))]
-fn private_directory(directory: &std::path::Path) -> Result<PathBuf, String> {
-    std::fs::create_dir_all(directory).map_err(|error| error.to_string())?;
-    directory.canonicalize().map_err(|error| error.to_string())
 }
 
 /// One thread that ends every running guest's turn each [`TICK`]; it sleeps while there are no exchanges.
@@ -428,11 +443,16 @@ struct Ticker {
 /// the thread that polls it for 1.5 ms in the median with this, for 2.5 without. Older kernels ignore it.
 #[cfg(target_os = "linux")]
 fn ask_for_prompt_wakeups() {
+    // SAFETY: asks only; 0 is the calling thread.
+    let (policy, nice) = unsafe { (libc::sched_getscheduler(0), libc::getpriority(libc::PRIO_PROCESS, 0)) };
+    if policy != libc::SCHED_OTHER {
+        return; // as the process was started
+    }
     let attributes = libc::sched_attr {
         size: size_of::<libc::sched_attr>() as u32,
         sched_policy: libc::SCHED_OTHER as u32,
         sched_flags: 0,
-        sched_nice: 0,
+        sched_nice: nice,
         sched_priority: 0,
         sched_runtime: 100_000,
         sched_deadline: 0,
@@ -462,11 +482,15 @@ impl Ticker {
         let running = match self.thread.get() {
             Some(thread) => {
                 if self.parked.load(Ordering::SeqCst) {
+                    crate::swap::look();
                     thread.unpark();
                 }
                 Ok(())
             }
-            None => self.start(world),
+            None => {
+                crate::swap::look();
+                self.start(world)
+            }
         };
         if running.is_err() {
             self.live.fetch_sub(1, Ordering::SeqCst);
@@ -483,16 +507,18 @@ impl Ticker {
             .name("wasgi-ticker".into())
             .stack_size(64 << 10)
             .spawn(move || self.run(world))
-            .map_err(|error| Error::Host(format!("cannot start the epoch ticker: {error}")))?;
+            .map_err(|error| crate::process::no_thread("the epoch ticker", &error))?;
         let _ = self.thread.set(handle.thread().clone());
         Ok(())
     }
 
     fn run(&'static self, world: &'static World) {
+        crate::signals::open_here();
         ask_for_prompt_wakeups();
         let mut idle = 0;
         loop {
             std::thread::sleep(TICK);
+            crate::swap::look();
             for engine in world.engines() {
                 engine.increment_epoch();
             }
@@ -523,8 +549,8 @@ mod tests {
     #[test]
     fn a_linker_that_fails_is_not_told_as_a_pool_that_is_missing() {
         let mut notes = Vec::new();
-        let link = |_| Err(wasmtime::Error::msg("defined twice"));
-        let failed = make_pooled(false, &mut notes, link).err().map(|error| error.to_string());
+        let link = |_, _| Err(wasmtime::Error::msg("defined twice"));
+        let failed = make_pooled(false, false, &mut notes, link).err().map(|error| error.to_string());
         assert_eq!(failed.as_deref(), Some("cannot link what wasgi provides to components: defined twice"));
         assert!(notes.is_empty());
     }

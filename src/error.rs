@@ -75,6 +75,32 @@ pub enum Error {
 }
 
 impl Error {
+    /// What the system has refused to the host, if that is what the error is about: no fault of the component's or its guest's.
+    pub fn refused_by_system(error: &wasmtime::Error) -> Option<Self> {
+        if error.downcast_ref::<wasmtime::WasmBacktrace>().is_some() {
+            return None; // a guest ran
+        }
+        let root = error.root_cause();
+        let number = match (root.downcast_ref::<rustix::io::Errno>(), root.downcast_ref::<std::io::Error>()) {
+            (Some(number), _) => number.raw_os_error(),
+            (None, Some(error)) => error.raw_os_error()?,
+            (None, None) => return None,
+        };
+        let hint = match rustix::io::Errno::from_raw_os_error(number) {
+            rustix::io::Errno::NOMEM | rustix::io::Errno::AGAIN => {
+                "limits of addresses and memory (`ulimit -v`, `ulimit -l`, the control group's `memory.max`), or the memory itself"
+            }
+            rustix::io::Errno::FBIG => "the limit of file sizes (`ulimit -f`), which holds for memory files, too",
+            rustix::io::Errno::MFILE | rustix::io::Errno::NFILE => "the limit of open files (`ulimit -n`)",
+            rustix::io::Errno::ACCESS | rustix::io::Errno::PERM => {
+                "a sandbox that forbids to run code that was made in memory (`MemoryDenyWriteExecute=` with systemd, SELinux), or a \
+                 seccomp profile"
+            }
+            _ => "the limits of this process",
+        };
+        Some(Self::Host(format!("the system has refused what the host needs: {}; hint: {hint}", chain(error))))
+    }
+
     /// What is said of it to Python. Components name what is in them as they like, and errors repeat that.
     pub fn sentence(&self) -> String {
         let text = self.to_string();

@@ -136,8 +136,13 @@ impl App {
         let limits = &self.limits;
         check_request(request.headers(), limits)?;
         let world = world()?;
+        // first: a ticker that sleeps sees nothing of the machine's state, which decides where instances are made
+        let ticking = world.tick()?;
         let prepared = self.component.prepared(world, limits.fuel.is_some())?;
         let shared = Shared::new(world, limits.timeout);
+        if let Some(news) = crate::swap::news() {
+            shared.stdio.tell(news);
+        }
         shared.stdio.set_refusals(&self.refusals);
         let hooks = Hooks::new(upstream, Owner::observer(&shared), limits);
         let gate = permit.gate.clone();
@@ -194,7 +199,7 @@ impl App {
         let guest = Guest {
             instance: Some(instance),
             shared: shared.clone(),
-            place: Some(Place { _ticking: world.tick()?, permit, _gone: Gone(shared.clone()) }),
+            place: Some(Place { _ticking: ticking, permit, _gone: Gone(shared.clone()) }),
         };
         let run = run(guest, room, request, out);
         let run: Run = match clock {
@@ -276,7 +281,7 @@ impl Exchange {
         let mut time = Slice::begin(&self.prepared);
         loop {
             shared.clock.enter();
-            crate::signals::reclaim();
+            let _open = crate::signals::reclaim();
             crate::scheduler::begin_turn();
             let ended = run.as_mut().poll(&mut Context::from_waker(&waker)).is_ready();
             let is_over = time.is_over();
@@ -428,7 +433,7 @@ impl Future for Running {
         if this.shared.clock.enter().is_some_and(|at| Instant::now() >= at) {
             return this.time_is_up();
         }
-        crate::signals::reclaim();
+        let _open = crate::signals::reclaim();
         if run.as_mut().poll(cx).is_ready() {
             this.run = None;
             return Poll::Ready(());

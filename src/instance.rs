@@ -12,7 +12,7 @@ use wasmtime_wasi_http::p2::bindings::Proxy;
 use wasmtime_wasi_http::p2::types::{HostIncomingRequest, HostResponseOutparam};
 
 use crate::component::Prepared;
-use crate::error::{Error, Trap, chain, refused_by_system};
+use crate::error::{Error, Trap, chain};
 use crate::files::Files;
 use crate::host::{Grants, Host};
 use crate::limits::{Limits, Meter};
@@ -89,6 +89,9 @@ impl Instance {
         let proxy = match self.proxy.take() {
             Some(proxy) => proxy,
             None => {
+                if self.prepared.is_retired() {
+                    return Err(crate::swap::SwitchedOn.into());
+                }
                 if !self.store.data_mut().meter.takes_instance(self.prepared.host_memory()) {
                     return Err(wasmtime::Error::msg("the host would keep more for the instance than it may use"));
                 }
@@ -122,7 +125,13 @@ impl Instance {
                 "all instance slots of this process are taken ({full}); hint: set `Limits.concurrency` lower"
             )));
         }
-        if let Some(reason) = refused_by_system(&error).or_else(|| self.store.data().meter.refused_by_system()) {
+        if let Some(late) = error.downcast_ref::<crate::swap::SwitchedOn>() {
+            return Err(Error::Overloaded(late.to_string()));
+        }
+        if let Some(refused) = Error::refused_by_system(&error) {
+            return Err(refused);
+        }
+        if let Some(reason) = self.store.data().meter.refused_by_system() {
             return Err(Error::Host(format!(
                 "the system gives this process no more memory or addresses for a guest ({reason}); hint: fewer exchanges at once \
                  (`Limits.concurrency`), or a larger limit of this process (`ulimit -v`)"

@@ -11,6 +11,7 @@ pub mod census;
 mod clock;
 pub mod code;
 mod code_cache;
+mod compile_threads;
 pub mod compiler;
 pub mod component;
 pub mod component_limits;
@@ -41,14 +42,17 @@ pub mod outgoing;
 pub mod outline;
 pub mod owner;
 mod pace;
+mod pagemap;
 pub mod pattern;
 pub mod policy;
 mod pool;
 mod priority;
+mod private_files;
 pub mod process;
 mod proxy;
 pub mod py;
 mod refusals;
+mod refused;
 mod resolve;
 mod route;
 pub mod runtime;
@@ -56,10 +60,12 @@ mod scheduler;
 mod sent;
 mod served;
 mod signals;
+pub mod source;
 pub mod staged;
 pub mod stats;
 pub mod stdio;
 mod stock;
+mod swap;
 mod sync;
 mod text;
 mod tls;
@@ -85,7 +91,7 @@ mod _wasgi {
     #[pymodule_export]
     use crate::py::bridge::{_after_fork, _after_fork_in_parent, _before_fork, _shut_down};
     #[pymodule_export]
-    use crate::py::component::{_census, _compile, _outline, _restore_component, PyComponent};
+    use crate::py::component::{_census, _compile, _outline, _read_component, _restore_component, PyComponent};
     #[pymodule_export]
     use crate::py::component_limits::PyComponentLimits;
     #[pymodule_export]

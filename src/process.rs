@@ -6,6 +6,7 @@ use std::sync::atomic::{AtomicPtr, AtomicU32, Ordering};
 use std::sync::{Arc, Mutex, OnceLock};
 use std::time::Duration;
 
+use crate::error::Error;
 use crate::sync::lock;
 
 /// A lock that a forked child may take though a thread of its parent's held it when it was forked: that thread does not exist
@@ -44,6 +45,21 @@ impl Drop for ForkLockGuard<'_> {
     fn drop(&mut self) {
         self.0.holder.store(0, Ordering::Release);
     }
+}
+
+/// A thread cannot be started: what is told of it. `what` it was for.
+pub(crate) fn no_thread(what: &str, error: &dyn std::fmt::Display) -> Error {
+    Error::Host(format!(
+        "no thread can be started for {what}: {error}; hint: the limits of processes count threads, too (`ulimit -u`, and \
+         `pids.max` of the control group)"
+    ))
+}
+
+/// Tries. For libraries that panic where they cannot start theirs.
+pub(crate) fn can_start_thread() -> Result<(), std::io::Error> {
+    let started = std::thread::Builder::new().name("wasgi-try".into()).stack_size(64 << 10).spawn(|| ())?;
+    let _ = started.join();
+    Ok(())
 }
 
 /// One value a process: made at first use, made anew in a forked child.

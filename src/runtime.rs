@@ -8,6 +8,7 @@ use std::sync::{Mutex, OnceLock};
 use std::time::{Duration, Instant};
 
 use crate::error::Error;
+use crate::process::{can_start_thread, no_thread};
 use crate::sync::lock;
 
 pub struct Runtime {
@@ -55,10 +56,13 @@ impl Runtime {
         if let Some(handle) = slot.get() {
             return Ok(handle);
         }
+        // tokio panics where it cannot start its first thread
+        can_start_thread().map_err(|error| no_thread("the runtime", &error))?;
         let mut builder = tokio::runtime::Builder::new_multi_thread();
         builder
             .thread_name("wasgi-worker")
             .max_blocking_threads(BLOCKING_THREADS)
+            .on_thread_start(crate::signals::open_here)
             .event_interval(EVENT_INTERVAL)
             .enable_all();
         if let Some(workers) = workers {

@@ -470,9 +470,10 @@ impl Scheduler {
         world.runtime.handle()?;
         let processors = std::thread::available_parallelism().map_or(1, usize::from);
         for kind in Kind::ALL {
-            for _ in 0..processors {
+            // some may have been started before one could not
+            for _ in workers.iter().filter(|worker| worker.kind == kind).count()..processors {
                 self.start_one(world, kind, &mut workers)
-                    .map_err(|error| Error::Host(format!("cannot start a thread for guests: {error}")))?;
+                    .map_err(|error| crate::process::no_thread("guests", &error))?;
             }
         }
         self.started.store(true, Ordering::Release);
@@ -499,6 +500,7 @@ impl Scheduler {
 
     fn work(&'static self, world: &'static World, worker: &Worker) {
         IS_GUESTS.set(true);
+        crate::signals::open_here();
         worker.thread.is_here();
         if worker.kind == Kind::Computing {
             priority::lower();

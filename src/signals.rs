@@ -12,9 +12,12 @@
 //!
 //! So a real fault still reaches faulthandler, and another wasmtime in the process its own guests. What is left: a handler that
 //! is installed by another thread while a guest has its turn, a millisecond at the most, is put below only after that turn.
+//!
+//! A thread that has such a signal blocked never gets to a handler: the kernel ends the process. Threads inherit what is blocked
+//! (uWSGI blocks everything in all its threads but the first), so they are opened for each turn, and once for all in our own.
 
 #[cfg(all(unix, not(target_vendor = "apple")))]
-pub(crate) use unix::{around_engine, reclaim};
+pub(crate) use unix::{around_engine, open_here, reclaim};
 
 /// Elsewhere no signals are used: on macOS wasmtime hears of traps by Mach ports, which come first.
 #[cfg(not(all(unix, not(target_vendor = "apple"))))]
@@ -23,7 +26,15 @@ pub(crate) fn around_engine<T>(make: impl FnOnce() -> T) -> T {
 }
 
 #[cfg(not(all(unix, not(target_vendor = "apple"))))]
-pub(crate) fn reclaim() {}
+pub(crate) fn reclaim() -> Open {
+    Open
+}
+
+#[cfg(not(all(unix, not(target_vendor = "apple"))))]
+pub(crate) struct Open;
+
+#[cfg(not(all(unix, not(target_vendor = "apple"))))]
+pub(crate) fn open_here() {}
 
 #[cfg(all(unix, not(target_vendor = "apple")))]
 mod unix {
@@ -99,6 +110,8 @@ mod unix {
     static INSTALLED: AtomicBool = AtomicBool::new(false);
 
     thread_local! {
+        /// A thread of ours, whose signals nobody else blocks.
+        static OWN: Cell<bool> = const { Cell::new(false) };
         /// How many handlers of others are being asked on this thread about one fault: one that asks back whoever was there
         /// before it must not be asked again.
         static ASKED: Cell<usize> = const { Cell::new(0) };
@@ -199,11 +212,84 @@ mod unix {
         made
     }
 
-    /// To be called before each turn of a guest: puts our handlers back on top.
-    pub fn reclaim() {
+    /// To be called before each turn of a guest: puts our handlers back on top, and opens the calling thread for them until what
+    /// this gives is dropped.
+    pub fn reclaim() -> Open {
         for chain in CHAINS.iter().filter(|chain| chain.ours.load(Ordering::Acquire)) {
             if current(chain.signal).is_some_and(|now| !is(&now, top)) {
                 cover(chain);
+            }
+        }
+        if OWN.get() { Open(None) } else { Open::here() }
+    }
+
+    /// To be called where each thread of ours begins: what it has inherited from whichever thread came to start it is put right.
+    /// Signals other than those of faults stay blocked where they were, and priority, policy and CPUs are the main thread's.
+    pub fn open_here() {
+        std::mem::forget(Open::here()); // it stays open
+        OWN.set(true);
+        #[cfg(target_os = "linux")]
+        as_main_thread();
+    }
+
+    /// A caller's thread with the signals of faults open; dropped, it blocks them again if they were blocked.
+    #[must_use = "the thread is open while this lives"]
+    pub struct Open(Option<libc::sigset_t>);
+
+    impl Open {
+        fn here() -> Self {
+            let mut faults = MaybeUninit::<libc::sigset_t>::uninit();
+            let mut before = MaybeUninit::<libc::sigset_t>::uninit();
+            // SAFETY: a set is filled before it is used; the kernel fills the other one where it succeeds.
+            unsafe {
+                libc::sigemptyset(faults.as_mut_ptr());
+                for chain in &CHAINS {
+                    libc::sigaddset(faults.as_mut_ptr(), chain.signal);
+                }
+                if libc::pthread_sigmask(libc::SIG_UNBLOCK, faults.as_ptr(), before.as_mut_ptr()) != 0 {
+                    return Self(None);
+                }
+                let before = before.assume_init();
+                let blocked = CHAINS.iter().any(|chain| libc::sigismember(&raw const before, chain.signal) == 1);
+                Self(blocked.then_some(before))
+            }
+        }
+    }
+
+    impl Drop for Open {
+        fn drop(&mut self) {
+            if let Some(before) = &self.0 {
+                // SAFETY: the set came from the kernel.
+                unsafe { libc::pthread_sigmask(libc::SIG_SETMASK, before, std::ptr::null_mut()) };
+            }
+        }
+    }
+
+    /// A thread that is started by one with a real-time policy, or on a CPU of its own, inherits that. Refusals change nothing.
+    #[cfg(target_os = "linux")]
+    fn as_main_thread() {
+        // SAFETY: the structures are whole, or filled by the kernel before they are read. The process's number is its main thread's;
+        // 0 is the calling thread.
+        unsafe {
+            let main = libc::getpid();
+            let policy = libc::sched_getscheduler(main);
+            if policy >= 0 && policy != libc::sched_getscheduler(0) {
+                let mut parameters: libc::sched_param = std::mem::zeroed();
+                if libc::sched_getparam(main, &raw mut parameters) == 0 {
+                    libc::sched_setscheduler(0, policy, &raw const parameters);
+                }
+            }
+            let nice = libc::getpriority(libc::PRIO_PROCESS, main as libc::id_t);
+            if nice != libc::getpriority(libc::PRIO_PROCESS, 0) {
+                libc::setpriority(libc::PRIO_PROCESS, 0, nice);
+            }
+            let (mut its, mut own): (libc::cpu_set_t, libc::cpu_set_t) = (std::mem::zeroed(), std::mem::zeroed());
+            let size = size_of::<libc::cpu_set_t>();
+            if libc::sched_getaffinity(main, size, &raw mut its) == 0
+                && libc::sched_getaffinity(0, size, &raw mut own) == 0
+                && !libc::CPU_EQUAL(&its, &own)
+            {
+                libc::sched_setaffinity(0, size, &raw const its);
             }
         }
     }

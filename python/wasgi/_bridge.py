@@ -16,6 +16,7 @@ from collections.abc import AsyncIterable, Awaitable, Callable
 from typing import TYPE_CHECKING, Any
 
 from wasgi import _wasgi
+from wasgi.errors import WasgiError
 
 if TYPE_CHECKING:
     from wasgi._wasgi import Exchange, FeedHandle, LoopBridge, OutgoingCall
@@ -300,7 +301,14 @@ def _start_own_loop() -> LoopBridge:
         loop.close()
 
     thread = threading.Thread(target=run, name="wasgi-loop", daemon=True)
-    thread.start()
+    try:
+        thread.start()
+    except RuntimeError as exc:
+        loop.close()
+        raise WasgiError(
+            f"no thread can be started for an event loop: {exc}; hint: the limits of processes count threads, too "
+            "(`ulimit -u`, and `pids.max` of the control group)"
+        ) from exc
     running.wait()
 
     def stop() -> None:

@@ -54,6 +54,7 @@ __all__ = [
     "_compile",
     "_normal_url",
     "_outline",
+    "_read_component",
     "_request_of_server",
     "_restore_component",
     "_shut_down",
@@ -124,7 +125,7 @@ class Component:
     loaded from, with ``fuel`` and ``limits``.
 
     Args:
-        source: A path, or the bytes of a component, in binary or text form.
+        source: The path of a plain file, or the bytes of a component, in binary or text form.
         fuel: Compile it for `Limits.fuel`, too. An `App` that needs it does so itself otherwise, and says so.
         limits: What it may cost to load. None: the defaults of `ComponentLimits`.
 
@@ -1140,6 +1141,7 @@ def _request_of_server(
 def _census(source: bytes) -> dict[str, int]: ...
 def _compile() -> int: ...
 def _outline(source: bytes) -> tuple[list[str], list[str], str | None, list[str]]: ...
+def _read_component(path: str | os.PathLike[str]) -> bytes: ...
 def _restore_component(
     path: str, digest: str, fuel: bool = False, limits: ComponentLimits | None = None
 ) -> Component: ...

@@ -141,7 +141,7 @@ def inspect(file: Path) -> tuple[list[str], bool]:
         ComponentLimitError: It is larger than the defaults of `ComponentLimits`.
         OSError: It cannot be read.
     """
-    source = file.read_bytes()
+    source = _wasgi._read_component(file)
     imports, exports, wasi, missing = _wasgi._outline(source)
     names = {name.partition("@")[0] for name in imports}
     versions = sorted(

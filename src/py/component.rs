@@ -31,7 +31,7 @@ use crate::text::{LONGEST_NAME, tamed};
 /// loaded from, with ``fuel`` and ``limits``.
 ///
 /// Args:
-///     source: A path, or the bytes of a component, in binary or text form.
+///     source: The path of a plain file, or the bytes of a component, in binary or text form.
 ///     fuel: Compile it for `Limits.fuel`, too. An `App` that needs it does so itself otherwise, and says so.
 ///     limits: What it may cost to load. None: the defaults of `ComponentLimits`.
 ///
@@ -289,6 +289,14 @@ pub fn _restore_component(
             ),
         ))
     }
+}
+
+/// The bytes of a component's file, for whoever looks at one without loading it.
+#[pyfunction]
+pub fn _read_component<'py>(path: &Bound<'py, PyAny>) -> PyResult<Bound<'py, PyBytes>> {
+    let py = path.py();
+    let path = without_nul("source", path_of(path, || "a component is read from a path".to_owned())?)?;
+    Ok(PyBytes::new(py, &load::read(py, path, &default_limits(py)?.get().core())?))
 }
 
 fn wasi_version(outline: &Outline) -> Option<&'static str> {

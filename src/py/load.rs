@@ -24,6 +24,7 @@ use crate::component_limits::ComponentLimits;
 use crate::error::Error;
 use crate::loading::{Order, Wanted};
 use crate::process::PerProcess;
+use crate::source::Unread;
 
 /// What takes longer is told to the log.
 const LONG: Duration = Duration::from_secs(1);
@@ -91,9 +92,10 @@ impl Source {
     pub fn read(&self, limits: &ComponentLimits) -> Result<Bytes, Failed> {
         match self {
             Self::Bytes(bytes) => Ok(bytes.clone()),
-            Self::Path(path) => {
-                read_file(path, limits.size).map(Bytes::from).map_err(|error| Failed::File(path.clone(), error))
-            }
+            Self::Path(path) => read_file(path, limits.size).map(Bytes::from).map_err(|unread| match unread {
+                Unread::NoFile(error) => Failed::Core(error),
+                Unread::Io(error) => Failed::File(path.clone(), error),
+            }),
         }
     }
 
@@ -117,17 +119,17 @@ pub fn file_name(path: &Path) -> String {
     path.file_name().map_or_else(|| path.display().to_string(), |name| name.to_string_lossy().into_owned())
 }
 
-fn read_file(path: &Path, most: Option<u64>) -> std::io::Result<Vec<u8>> {
-    let file = std::fs::File::open(path)?;
-    let size = file.metadata()?.len();
-    // one more than allowed says that it is too much; the number that is told is the file's
+fn read_file(path: &Path, most: Option<u64>) -> Result<Vec<u8>, Unread> {
+    let (file, size) = crate::source::open(path)?;
     if let Some(most) = most
         && size > most
     {
-        return Err(std::io::Error::new(std::io::ErrorKind::FileTooLarge, TooLarge { size }));
+        return Err(Unread::Io(std::io::Error::new(std::io::ErrorKind::FileTooLarge, TooLarge { size })));
     }
-    let mut bytes = Vec::with_capacity(usize::try_from(size).unwrap_or(0));
-    file.take(most.map_or(u64::MAX, |most| most.saturating_add(1))).read_to_end(&mut bytes)?;
+    let mut bytes = Vec::new();
+    let failed = |error| Unread::Io(std::io::Error::new(std::io::ErrorKind::OutOfMemory, error));
+    bytes.try_reserve_exact(usize::try_from(size).unwrap_or(usize::MAX)).map_err(failed)?;
+    file.take(size).read_to_end(&mut bytes).map_err(Unread::Io)?;
     Ok(bytes)
 }
 
@@ -166,6 +168,19 @@ impl Ask {
 
 fn too_large(error: &std::io::Error) -> Option<u64> {
     error.get_ref()?.downcast_ref::<TooLarge>().map(|large| large.size)
+}
+
+/// The bytes of a component's file, for whoever looks at one without loading it.
+pub fn read(py: Python<'_>, path: PathBuf, limits: &ComponentLimits) -> PyResult<Bytes> {
+    let source = Source::Path(path);
+    let read = py.detach(|| source.read(limits));
+    read.map_err(|failed| match failed {
+        Failed::File(_, error) if let Some(large) = too_large(&error) => {
+            let most = limits.size.unwrap_or(u64::MAX);
+            source.blame(Error::component_limit("size", "bytes", most, large)).to_py(py)
+        }
+        other => other.to_py(py),
+    })
 }
 
 /// Blocks until it is loaded.
@@ -248,6 +263,10 @@ fn on_a_thread<T: Send + 'static>(
 }
 
 fn spawn(job: impl FnOnce() + Send + 'static) -> std::io::Result<()> {
+    let job = || {
+        crate::signals::open_here();
+        job();
+    };
     std::thread::Builder::new().name("wasgi-compile".into()).stack_size(STACK).spawn(job).map(drop)
 }
 

@@ -6,6 +6,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Condvar, Mutex, OnceLock};
 use std::time::{Duration, Instant};
 
+use pyo3::exceptions::PyRuntimeError;
 use pyo3::prelude::*;
 use pyo3::types::PyDict;
 
@@ -14,7 +15,7 @@ use super::errors::to_py;
 use super::lock;
 use super::waiting::Inside;
 use crate::error::Error;
-use crate::process::PerProcess;
+use crate::process::{PerProcess, no_thread};
 
 /// Python threads for code that blocks: synchronous upstreams, iterators and files as bodies, sinks of output.
 pub struct Threads {
@@ -150,7 +151,10 @@ impl Threads {
             .and_then(|thread| thread.call_method0("start"));
         if let Err(error) = started {
             lock(&self.state).threads -= 1;
-            return Err(error);
+            return Err(match error.is_instance_of::<PyRuntimeError>(py) {
+                true => to_py(py, &no_thread("Python code that blocks", &error.value(py))),
+                false => error,
+            });
         }
         Ok(())
     }
