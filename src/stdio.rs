@@ -97,6 +97,15 @@ impl Stdio {
         lines
     }
 
+    /// Those that were taken and not delivered, and come before all others.
+    pub fn put_back(&self, lines: VecDeque<Line>) {
+        let mut state = self.lock();
+        state.bytes += lines.iter().map(Line::size).sum::<usize>();
+        for line in lines.into_iter().rev() {
+            state.waiting.push_front(line);
+        }
+    }
+
     pub fn is_empty(&self) -> bool {
         self.lock().waiting.is_empty()
     }

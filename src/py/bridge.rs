@@ -56,6 +56,16 @@ impl Job {
         }
     }
 
+    /// Whether exit gives it some time: lines and ends of exchanges are told, and bodies that nobody wants more of are closed. Whoever
+    /// answers a guest works for one that is gone.
+    pub fn is_waited_for_at_exit(&self) -> bool {
+        match self {
+            Self::Serial(_) => true,
+            Self::Feed(feed) => feed.is_gone(),
+            _ => false,
+        }
+    }
+
     /// The loop that it was for has closed. Needs no GIL.
     pub fn abandon(self) {
         match self {
@@ -104,8 +114,7 @@ pub fn is_exiting() -> bool {
     EXITING.load(Ordering::SeqCst)
 }
 
-/// When no more Python code should be begun, for it would run into the interpreter's finalization, which ends threads where
-/// they stand, through frames of Rust.
+/// When no more Python code should be begun, for it would run into the interpreter's finalization.
 static LAST_CALL: OnceLock<Instant> = OnceLock::new();
 
 pub fn is_too_late() -> bool {
@@ -142,10 +151,11 @@ pub fn _shut_down(py: Python<'_>) {
     EXITING.store(true, Ordering::SeqCst);
     let _ = LAST_CALL.set(Instant::now() + BOUND.mul_f64(0.8));
     py.detach(|| {
+        // a guest that has its turn on another thread would find timers of a runtime that is gone
+        super::waiting::wait_for_others(BOUND);
         if let Some(world) = crate::engine::existing() {
             world.shut_down(BOUND);
         }
         threads::close(BOUND);
-        super::waiting::wait_for_others(BOUND);
     });
 }

@@ -227,7 +227,8 @@ impl Handle {
     }
 
     fn step(&mut self, py: Python<'_>, cx: &mut Context<'_>) -> PyResult<Option<PyResponse>> {
-        let _inside = Inside::enter();
+        let inside = Inside::enter();
+        inside.check(py);
         loop {
             *self = match std::mem::replace(self, Self::Done) {
                 Self::New { app, request } => {

@@ -157,6 +157,11 @@ impl Feed {
         }
     }
 
+    /// Whether nobody wants more of it.
+    pub fn is_gone(&self) -> bool {
+        lock(&self.state).gone
+    }
+
     /// The job: a chunk is wanted, or nothing is any more.
     pub fn turn(self: &Arc<Self>, py: Python<'_>) -> PyResult<()> {
         match &self.source {
@@ -383,7 +388,7 @@ impl FeedHandle {
     /// Whether nobody wants more of it.
     #[getter]
     fn gone(&self) -> bool {
-        lock(&self.feed.state).gone
+        self.feed.is_gone()
     }
 
     fn fail(&self, py: Python<'_>, error: Bound<'_, PyAny>) {

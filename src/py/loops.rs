@@ -260,6 +260,7 @@ impl LoopBridge {
     }
 
     fn __call__(&self, py: Python<'_>) -> PyResult<()> {
+        super::finalization::protect();
         let mut byte = [0];
         (&self.pipe).read_exact(&mut byte)?;
         // Cleared before the jobs are taken: whoever submits after that writes a byte of its own.

@@ -11,6 +11,7 @@ pub mod calling;
 pub mod component;
 pub mod errors;
 pub mod feed;
+pub mod finalization;
 pub mod finish;
 pub mod headers;
 pub mod limits;

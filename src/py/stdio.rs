@@ -158,8 +158,11 @@ impl Turn for Lines {
         let Self { output, context } = self;
         output.asked.store(false, Ordering::SeqCst);
         let context = context.map(|context| context.bind(py).call_method0(intern!(py, "copy")));
-        let delivered = context.transpose().and_then(|context| output.deliver_here(py, context.as_ref(), u64::MAX));
-        if let Err(error) = delivered {
+        let context = match context.transpose() {
+            Ok(context) => context,
+            Err(error) => return error.write_unraisable(py, None),
+        };
+        while let Err(error) = output.deliver_here(py, context.as_ref(), u64::MAX) {
             error.write_unraisable(py, None);
         }
     }
@@ -224,12 +227,15 @@ impl GuestOutput {
         while self.begin() {
             let mut result = Ok(());
             while result.is_ok() && lock(&self.delivering).lines < until {
-                let lines = self.stdio.take(BATCH);
+                let mut lines = self.stdio.take(BATCH);
                 if lines.is_empty() {
                     break;
                 }
-                let number = lines.len() as u64;
-                for line in lines {
+                let mut number = 0;
+                while result.is_ok()
+                    && let Some(line) = lines.pop_front()
+                {
+                    number += 1;
                     if is_too_late() {
                         continue; // the process exits, and this sink is slower than its guest
                     }
@@ -239,10 +245,13 @@ impl GuestOutput {
                                 let sink = self.sink(line.stream).object();
                                 error.write_unraisable(py, sink.map(|object| object.bind(py)));
                             }
-                            // Ctrl-C, say: the caller's
+                            // Ctrl-C, say: the caller's, who is not kept by the lines that follow
                             false => result = Err(error),
                         }
                     }
+                }
+                if !lines.is_empty() {
+                    self.stdio.put_back(lines);
                 }
                 let waiting = {
                     let mut delivering = lock(&self.delivering);
@@ -283,10 +292,11 @@ impl GuestOutput {
             return Ok(());
         }
         if !runs_a_loop(py) {
-            self.deliver_here(py, None, most)?;
+            let delivered = self.deliver_here(py, None, most);
             if !self.stdio.is_empty() {
                 self.ask_of(py)?; // what has come meanwhile is not this caller's to wait for
             }
+            delivered?;
         }
         super::waiting::block_on_python(py, |py, cx| self.poll_delivered(py, cx, &mut until))?
     }

@@ -12,7 +12,6 @@ use pyo3::types::PyDict;
 use super::bridge::Job;
 use super::errors::to_py;
 use super::lock;
-use super::waiting::Inside;
 use crate::error::Error;
 use crate::process::PerProcess;
 
@@ -20,8 +19,8 @@ use crate::process::PerProcess;
 pub struct Threads {
     state: Mutex<Queue>,
     filled: Condvar,
-    /// A thread has left.
-    left: Condvar,
+    /// What exit waits for has been done.
+    done: Condvar,
 }
 
 #[derive(Default)]
@@ -29,6 +28,8 @@ struct Queue {
     jobs: VecDeque<Job>,
     idle: usize,
     threads: usize,
+    /// Jobs that exit waits for, under way.
+    waited_for: usize,
     /// Those that wait for somebody else: for a guest, or for a chunk of a body.
     lent: usize,
     closed: bool,
@@ -93,7 +94,7 @@ pub fn forget() {
     THREADS.forget();
 }
 
-/// No more jobs after those that are there; waits for the threads to finish them, but not longer than `bound`.
+/// No more jobs after those that are there; waits until those that tell of something are done, but not longer than `bound`.
 pub fn close(bound: Duration) {
     if let Some(threads) = THREADS.existing() {
         threads.close(bound);
@@ -113,7 +114,7 @@ fn most_threads() -> usize {
 }
 
 pub fn threads() -> &'static Threads {
-    THREADS.get(|| Threads { state: Mutex::new(Queue::default()), filled: Condvar::new(), left: Condvar::new() })
+    THREADS.get(|| Threads { state: Mutex::new(Queue::default()), filled: Condvar::new(), done: Condvar::new() })
 }
 
 impl Threads {
@@ -155,7 +156,7 @@ impl Threads {
         Ok(())
     }
 
-    fn take(&self) -> Option<(Job, bool)> {
+    fn take(&self) -> Option<(Job, bool, bool)> {
         let mut state = lock(&self.state);
         loop {
             if let Some(job) = state.jobs.pop_front() {
@@ -164,11 +165,14 @@ impl Threads {
                 if spare {
                     state.threads += 1;
                 }
-                return Some((job, spare));
+                if job.is_waited_for_at_exit() {
+                    state.waited_for += 1;
+                    return Some((job, spare, true));
+                }
+                return Some((job, spare, false));
             }
             if state.closed || state.threads > most_threads() + state.lent.min(MOST_LENT) {
                 state.threads -= 1;
-                self.left.notify_all();
                 return None;
             }
             state.idle += 1;
@@ -177,18 +181,18 @@ impl Threads {
         }
     }
 
-    /// No more jobs after those that are there; waits for the threads to finish them, but not longer than `bound`.
+    /// No more jobs after those that are there; waits until those that tell of something are done, but not longer than `bound`.
     fn close(&self, bound: Duration) {
         let mut state = lock(&self.state);
         state.closed = true;
         self.filled.notify_all();
         let deadline = Instant::now() + bound;
-        while state.threads > 0 {
+        while state.waited_for > 0 || state.jobs.iter().any(Job::is_waited_for_at_exit) {
             let left = deadline.saturating_duration_since(Instant::now());
             if left.is_zero() {
                 return; // one is in code of the user's that does not end
             }
-            state = match self.left.wait_timeout(state, left) {
+            state = match self.done.wait_timeout(state, left) {
                 Ok((state, _)) => state,
                 Err(poisoned) => poisoned.into_inner().0,
             };
@@ -201,11 +205,15 @@ impl Threads {
 pub fn _work(py: Python<'_>) {
     IS_OURS.set(true);
     let threads = threads();
-    while let Some((job, spare)) = py.detach(|| threads.take()) {
-        let _inside = Inside::enter();
+    super::finalization::protect();
+    while let Some((job, spare, is_waited_for)) = py.detach(|| threads.take()) {
         if spare && let Err(error) = threads.spawn(py) {
             error.write_unraisable(py, None);
         }
         job.run(py);
+        if is_waited_for {
+            lock(&threads.state).waited_for -= 1;
+            threads.done.notify_all();
+        }
     }
 }
