@@ -78,7 +78,7 @@ mod _wasgi {
     #[pymodule_export]
     use crate::py::awaitable::Awaitable;
     #[pymodule_export]
-    use crate::py::bridge::{_after_fork, _after_fork_in_parent, _before_fork, _shut_down};
+    use crate::py::bridge::{_after_fork, _after_fork_in_parent, _before_fork, _is_first_import, _shut_down};
     #[pymodule_export]
     use crate::py::component::{_outline, _restore_component, PyComponent};
     #[pymodule_export]
@@ -107,8 +107,6 @@ mod _wasgi {
     use crate::py::served::_request_of_server;
     #[pymodule_export]
     use crate::py::stats::{PyStats, stats};
-    #[pymodule_export]
-    use crate::py::threads::_work;
     #[pymodule_export]
     use crate::py::upstream::OutgoingCall;
     #[pymodule_export]

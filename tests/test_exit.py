@@ -73,11 +73,11 @@ PLACES = {
     "a file as the body of a request": "app().handle(request('/collect', File()))",
     "the body of a response": "app(outgoing=lambda request: wasgi.Response(body=iterate())).handle(fetch).read()",
     "a body read by an upstream": "app(outgoing=lambda request: wasgi.Response(body=wasgi.Request('GET', 'http://x/', body=iterate()).read())).handle(fetch)",
-    "the end of a body": "app().handle(request('/echo', close())).close()), never(",
-    "a sink": "app(stdout=lambda line: block(), outgoing=lambda request: wasgi.Response()).handle(request('/print-and-fetch?url=http://up/'))), never(",
-    "a file that is a sink": "app(stdout=Sink(), stderr=Sink()).handle(request('/stdio?n=3&tag=t'))), never(",
-    "`on_finish`": "app(on_finish=lambda exchange: block()).handle(request('/hello')).read()), never(",
-    "a finalizer": "app(on_finish=lambda exchange: Deleted() and None).handle(request('/hello')).read()), never(",
+    "the end of a body": "response = app().handle(request('/echo', close())); next(iter(response)); response.close(); never()",
+    "a sink": "app(stdout=lambda line: block(), outgoing=lambda request: wasgi.Response()).handle(request('/print-and-fetch?url=http://up/')); never()",
+    "a file that is a sink": "app(stdout=Sink(), stderr=Sink()).handle(request('/stdio?n=3&tag=t')); never()",
+    "`on_finish`": "app(on_finish=lambda exchange: block()).handle(request('/hello')).read(); never()",
+    "a finalizer": "app(on_finish=lambda exchange: Deleted() and None).handle(request('/hello')).read(); never()",
     "a coroutine upstream": "app(outgoing=async_upstream).handle(fetch)",
     "an async body": "app().handle(request('/collect', async_iterate()))",
 }
@@ -140,7 +140,9 @@ blocked = threading.Event()
 def block(block=block):
     blocked.set()
     block()
-threading.Thread(target=lambda: [{PLACES[place]}], daemon=True).start()
+def main():
+    {PLACES[place]}
+threading.Thread(target=main, daemon=True).start()
 blocked.wait()
 """
     with python(started + last, BLOCKS[how]) as process:

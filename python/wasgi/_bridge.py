@@ -304,7 +304,7 @@ def _start_own_loop() -> LoopBridge:
     running.wait()
 
     def stop() -> None:
-        if thread.is_alive():
+        if thread.is_alive() and not sys.is_finalizing():  # else it would never get the GIL back
             loop.call_soon_threadsafe(_stop_soon, loop)
             thread.join(1.0)
 

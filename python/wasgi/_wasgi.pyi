@@ -49,13 +49,13 @@ __all__ = [
     "_after_fork",
     "_after_fork_in_parent",
     "_before_fork",
+    "_is_first_import",
     "_normal_url",
     "_outline",
     "_request_of_server",
     "_restore_component",
     "_shut_down",
     "_wit",
-    "_work",
     "stats",
 ]
 
@@ -991,6 +991,7 @@ class FeedHandle:
 def _after_fork() -> None: ...
 def _after_fork_in_parent() -> None: ...
 def _before_fork() -> None: ...
+def _is_first_import() -> bool: ...
 def _normal_url(url: str, *, glob: bool = False) -> str | None: ...
 def _request_of_server(
     method: str,
@@ -1010,6 +1011,5 @@ def _outline(source: bytes) -> tuple[list[str], list[str], str | None, list[str]
 def _restore_component(path: str, digest: str) -> Component: ...
 def _shut_down() -> None: ...
 def _wit() -> list[tuple[str, str]]: ...
-def _work() -> None: ...
 def stats() -> Stats:
     """Counts what there is now: see `Stats`. Cheap enough for a health check."""

@@ -151,6 +151,7 @@ fn tell_notes(py: Python<'_>) -> PyResult<()> {
 
 impl PyComponent {
     pub fn load(source: &Bound<'_, PyAny>) -> PyResult<Self> {
+        super::finalization::protect();
         let py = source.py();
         if !source.is_instance_of::<PyString>()
             && let Some(bytes) = super::body::bytes_of(source)?

@@ -6,12 +6,31 @@
 //! all that the user's code waits for. So each thread has glibc call a handler of ours before it unwinds the first frame, and the
 //! handler does not come back. musl and macOS end a thread without unwinding it, so there is nothing to do there.
 
+use std::ffi::{CStr, c_int, c_void};
+use std::sync::OnceLock;
+
 #[cfg(all(target_os = "linux", target_env = "gnu"))]
 pub use glibc::protect;
 
 /// To be called on a thread of Python's before Python code is called under a frame of ours. Costs a look at a thread-local.
 #[cfg(not(all(target_os = "linux", target_env = "gnu")))]
 pub fn protect() {}
+
+/// Whether the interpreter finalizes. Not of the stable interface before 3.13, where its name had an underscore.
+pub fn is_finalizing() -> bool {
+    static FOUND: OnceLock<Option<unsafe extern "C" fn() -> c_int>> = OnceLock::new();
+    let found = FOUND.get_or_init(|| {
+        // SAFETY: the names are C strings; a symbol of either name, where there is one, is a function without arguments.
+        unsafe {
+            let find = |name: &CStr| libc::dlsym(libc::RTLD_DEFAULT, name.as_ptr());
+            let known = find(c"Py_IsFinalizing");
+            let known = if known.is_null() { find(c"_Py_IsFinalizing") } else { known };
+            std::mem::transmute::<*mut c_void, Option<unsafe extern "C" fn() -> c_int>>(known)
+        }
+    });
+    // SAFETY: it only reads an atomic number.
+    found.is_some_and(|is_finalizing| unsafe { is_finalizing() } != 0)
+}
 
 #[cfg(all(target_os = "linux", target_env = "gnu"))]
 mod glibc {
@@ -64,7 +83,7 @@ mod glibc {
 
     /// Called by `pthread_exit`. Threads that end so for reasons of their own, while the interpreter lives, go on.
     extern "C" fn stay_asleep(_: *mut c_void) {
-        while is_exiting() {
+        while is_exiting() || super::is_finalizing() {
             // SAFETY: waits for a signal, and has no other effect.
             unsafe { libc::pause() };
         }

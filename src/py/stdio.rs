@@ -10,6 +10,7 @@ use pyo3::intern;
 use pyo3::prelude::*;
 use pyo3::sync::PyOnceLock;
 use pyo3::types::PyTuple;
+use pyo3::{PyTraverseError, PyVisit};
 
 use super::awaitable::Operation;
 use super::bridge::is_too_late;
@@ -29,6 +30,7 @@ pub enum Sink {
 
 impl Sink {
     fn given(name: &str, sink: Option<Bound<'_, PyAny>>) -> PyResult<Self> {
+        super::finalization::protect();
         let Some(sink) = sink else { return Ok(Self::Logger) };
         let write = sink.getattr_opt("write")?;
         let bridge = sink.py().import("wasgi._bridge")?;
@@ -173,6 +175,14 @@ impl GuestOutput {
         Arc::new(Self { sinks, stdio, exchange, delivering: Mutex::default(), asked: AtomicBool::new(false) })
     }
 
+    /// For whoever holds this, if nobody else does: what others share is theirs to show.
+    pub fn traverse(self: &Arc<Self>, visit: &PyVisit<'_>) -> Result<(), PyTraverseError> {
+        match Arc::strong_count(self) {
+            1 => visit.call(&self.sinks),
+            _ => Ok(()),
+        }
+    }
+
     /// From now on lines are delivered as they come, by a thread of ours; also those that come when the response is gone.
     /// The end of the guest takes the bell off again ([`Stdio::finish`]), and with it this cycle of references apart, and the context.
     pub fn go_live(self: &Arc<Self>, context: Bound<'_, PyAny>) {
@@ -301,6 +311,19 @@ impl GuestOutput {
         super::waiting::block_on_python(py, |py, cx| self.poll_delivered(py, cx, &mut until))?
     }
 
+    /// After a wait: what there is is delivered, and waited for unless the wait failed. Ctrl-C is not to wait for a sink.
+    pub fn deliver_after<T>(self: &Arc<Self>, py: Python<'_>, waited: PyResult<T>) -> PyResult<T> {
+        match waited {
+            Ok(outcome) => self.deliver(py).map(|()| outcome),
+            Err(error) => {
+                if !self.stdio.is_empty() {
+                    self.ask_of(py)?;
+                }
+                Err(error)
+            }
+        }
+    }
+
     /// Sees to it that what there is is delivered soon; at once, unless this thread runs an event loop.
     pub fn show(self: &Arc<Self>, py: Python<'_>) {
         if self.stdio.is_empty() {
@@ -392,5 +415,17 @@ impl<O: Operation> Operation for Flushed<O> {
             }
         }
         Poll::Ready(result)
+    }
+
+    fn traverse(&self, visit: &PyVisit<'_>) -> Result<(), PyTraverseError> {
+        if let Some(Ok(result)) = &self.result {
+            visit.call(result)?;
+        }
+        self.operation.traverse(visit)?;
+        match &self.output {
+            // this one's, and the body's
+            Some(output) if self.operation.owns_body() && Arc::strong_count(output) == 2 => visit.call(&output.sinks),
+            _ => Ok(()),
+        }
     }
 }

@@ -2,12 +2,12 @@
 
 use std::cell::Cell;
 use std::collections::VecDeque;
-use std::sync::atomic::{AtomicUsize, Ordering};
-use std::sync::{Condvar, Mutex, OnceLock};
+use std::sync::atomic::{AtomicU8, AtomicUsize, Ordering};
+use std::sync::{Arc, Condvar, Mutex, OnceLock};
 use std::time::{Duration, Instant};
 
 use pyo3::prelude::*;
-use pyo3::types::PyDict;
+use pyo3::types::{PyCFunction, PyDict, PyTuple};
 
 use super::bridge::Job;
 use super::errors::to_py;
@@ -40,6 +40,11 @@ impl Queue {
         self.idle == 0 && !self.closed && self.threads < most_threads() + self.lent.min(MOST_LENT)
     }
 }
+
+/// What a thread that is started finds: that it counts, or that whoever has started it has given up.
+const COUNTED: u8 = 0;
+const BEGUN: u8 = 1;
+const UNCOUNTED: u8 = 2;
 
 /// How many threads may wait for others before none is started for them any more.
 const MOST_LENT: usize = 256;
@@ -140,8 +145,17 @@ impl Threads {
     /// Starts a thread that is counted already.
     fn spawn(&self, py: Python<'_>) -> PyResult<()> {
         let number = LIVE_THREADS.fetch_add(1, Ordering::Relaxed);
+        let begun = Arc::new(AtomicU8::new(COUNTED));
+        let work = {
+            let begun = begun.clone();
+            PyCFunction::new_closure(py, None, None, move |arguments: &Bound<'_, PyTuple>, _: Option<&Bound<'_, PyDict>>| {
+                if begun.compare_exchange(COUNTED, BEGUN, Ordering::SeqCst, Ordering::SeqCst).is_ok() {
+                    work(arguments.py());
+                }
+            })?
+        };
         let options = PyDict::new(py);
-        options.set_item("target", py.import("wasgi._wasgi")?.getattr("_work")?)?;
+        options.set_item("target", work)?;
         options.set_item("name", format!("wasgi-thread-{number}"))?;
         options.set_item("daemon", true)?;
         let started = py
@@ -150,7 +164,10 @@ impl Threads {
             .call((), Some(&options))
             .and_then(|thread| thread.call_method0("start"));
         if let Err(error) = started {
-            lock(&self.state).threads -= 1;
+            // Ctrl-C interrupts `start`, which waits for the thread: then there is one all the same
+            if begun.compare_exchange(COUNTED, UNCOUNTED, Ordering::SeqCst, Ordering::SeqCst).is_ok() {
+                lock(&self.state).threads -= 1;
+            }
             return Err(error);
         }
         Ok(())
@@ -201,8 +218,7 @@ impl Threads {
 }
 
 /// What each of our threads runs.
-#[pyfunction]
-pub fn _work(py: Python<'_>) {
+fn work(py: Python<'_>) {
     IS_OURS.set(true);
     let threads = threads();
     super::finalization::protect();
