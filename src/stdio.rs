@@ -110,6 +110,17 @@ impl Stdio {
         self.lock().waiting.is_empty()
     }
 
+    /// The streams of the lines that wait.
+    pub fn streams(&self) -> Vec<Stream> {
+        let mut streams = Vec::with_capacity(1);
+        for line in &self.lock().waiting {
+            if !streams.contains(&line.stream) {
+                streams.push(line.stream);
+            }
+        }
+        streams
+    }
+
     /// How many lines there have been.
     pub fn lines(&self) -> u64 {
         self.lock().lines

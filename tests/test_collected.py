@@ -103,12 +103,15 @@ def test_nothing_is_left_of_a_loop_that_was_closed_while_a_task_waits(app: AppMa
         loop.close()
         return weakref.ref(loop), weakref.ref(task), kept
 
+    def ended() -> bool:
+        gc.collect()
+        return wasgi.stats().exchanges == 0
+
     run()
-    until(lambda: wasgi.stats().exchanges == 0)
-    gc.collect()
+    until(ended)
     before = descriptors()
     left = [run() for _ in range(5)]
-    until(lambda: wasgi.stats().exchanges == 0)
+    until(ended)
     for _, _, kept in left:
         kept.clear()
     for loop, task, _ in left:

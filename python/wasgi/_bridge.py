@@ -213,6 +213,17 @@ def log_line(text: str, stream: str, component: str, app: str, exchange: int) ->
     say(log, level, shown(text), extra)
 
 
+def is_unheard(stream: str) -> bool:
+    """Whether nobody would see a guest's line, or its host's: no thread is asked to log it then."""
+    return _is_unheard(*_logs[stream])
+
+
+def _is_unheard(log: logging.Logger, level: int) -> bool:
+    if log.hasHandlers() or _has_level(log) or log.manager.disable >= level:
+        return not log.isEnabledFor(level)
+    return log.disabled  # it goes to stderr
+
+
 def say(
     log: logging.Logger,
     level: int,
@@ -224,13 +235,9 @@ def say(
 
     `logging` itself would show warnings only, and not say whose they are.
     """
-    is_configured = log.hasHandlers()
-    if is_configured or _has_level(log) or log.manager.disable >= level:
-        if not log.isEnabledFor(level):
-            return
-    elif log.disabled:
+    if _is_unheard(log, level):
         return
-    if is_configured:
+    if log.hasHandlers():
         log.log(level, "%s", text, exc_info=error, extra=extra)
         return
     exc_info = None if error is None else (type(error), error, error.__traceback__)

@@ -149,6 +149,10 @@ impl SourceOf {
     fn keep(&self, whole: &Bound<'_, PyBytes>) {
         self.body.keep_whole(Bytes::copy_from_slice(whole.as_bytes()));
     }
+
+    fn __traverse__(&self, visit: pyo3::PyVisit<'_>) -> Result<(), pyo3::PyTraverseError> {
+        self.body.traverse(&visit)
+    }
 }
 
 /// The chunks of a body, as they come. Dropping it before the end stops the guest that writes them.

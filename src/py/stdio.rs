@@ -9,7 +9,7 @@ use pyo3::exceptions::{PyException, PyTypeError};
 use pyo3::intern;
 use pyo3::prelude::*;
 use pyo3::sync::PyOnceLock;
-use pyo3::types::PyTuple;
+use pyo3::types::{PyString, PyTuple};
 use pyo3::{PyTraverseError, PyVisit};
 
 use super::awaitable::Operation;
@@ -213,8 +213,17 @@ impl GuestOutput {
     ) -> Poll<PyResult<()>> {
         let until = *until.0.get_or_insert_with(|| self.stdio.lines());
         {
-            let mut delivering = lock(&self.delivering);
+            let delivering = lock(&self.delivering);
             if delivering.lines >= until || delivering.by == Some(std::thread::current().id()) || is_too_late() {
+                return Poll::Ready(Ok(()));
+            }
+        }
+        if let Err(error) = self.drop_unheard(py) {
+            return Poll::Ready(Err(error));
+        }
+        {
+            let mut delivering = lock(&self.delivering);
+            if delivering.lines >= until {
                 return Poll::Ready(Ok(()));
             }
             if !delivering.waiting.iter().any(|(_, known)| known.will_wake(cx.waker())) {
@@ -229,6 +238,39 @@ impl GuestOutput {
             return Poll::Ready(Err(error));
         }
         Poll::Pending
+    }
+
+    /// Takes away what waits, if all of it is for loggers that would not log it: known without running any handler, so also where an event
+    /// loop runs, and a thread need not be asked.
+    fn drop_unheard(&self, py: Python<'_>) -> PyResult<()> {
+        let streams = self.stdio.streams();
+        if streams.is_empty() || streams.iter().any(|stream| self.sink(*stream).object().is_some()) {
+            return Ok(());
+        }
+        let is_unheard = py.import(intern!(py, "wasgi._bridge"))?.getattr(intern!(py, "is_unheard"))?;
+        for stream in &streams {
+            if !is_unheard.call1((name_of(py, *stream),))?.is_truthy()? {
+                return Ok(());
+            }
+        }
+        if !self.begin() {
+            return Ok(());
+        }
+        let mut lines = self.stdio.take(usize::MAX);
+        // a line of another stream may have come meanwhile
+        let heard = lines.iter().position(|line| !streams.contains(&line.stream)).unwrap_or(lines.len());
+        let rest = lines.split_off(heard);
+        if !rest.is_empty() {
+            self.stdio.put_back(rest);
+        }
+        let waiting = {
+            let mut delivering = lock(&self.delivering);
+            delivering.lines += lines.len() as u64;
+            delivering.by = None;
+            delivering.take_waiting()
+        };
+        waiting.into_iter().for_each(Waker::wake);
+        Ok(())
     }
 
     /// Delivers what there is, unless another thread is about it, until there is nothing more, or so many lines have been.
@@ -301,6 +343,7 @@ impl GuestOutput {
         if lock(&self.delivering).lines >= most {
             return Ok(());
         }
+        self.drop_unheard(py)?;
         if !runs_a_loop(py) {
             let delivered = self.deliver_here(py, None, most);
             if !self.stdio.is_empty() {
@@ -345,12 +388,7 @@ impl GuestOutput {
 
     fn write(&self, py: Python<'_>, line: &Line, context: Option<&Bound<'_, PyAny>>) -> PyResult<()> {
         let bridge = py.import(intern!(py, "wasgi._bridge"))?;
-        let stream = match line.stream {
-            Stream::Stdout => intern!(py, "stdout"),
-            Stream::Stderr => intern!(py, "stderr"),
-            Stream::Outgoing => intern!(py, "outgoing"),
-            Stream::Host => intern!(py, "host"),
-        };
+        let stream = name_of(py, line.stream);
         let sinks = self.sinks.get();
         let (sink, arguments) = match self.sink(line.stream) {
             Sink::Logger => {
@@ -376,6 +414,16 @@ impl GuestOutput {
             }
         };
         Ok(())
+    }
+}
+
+/// What Python code calls a stream.
+fn name_of<'py>(py: Python<'py>, stream: Stream) -> &'py Bound<'py, PyString> {
+    match stream {
+        Stream::Stdout => intern!(py, "stdout"),
+        Stream::Stderr => intern!(py, "stderr"),
+        Stream::Outgoing => intern!(py, "outgoing"),
+        Stream::Host => intern!(py, "host"),
     }
 }
 
