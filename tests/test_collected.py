@@ -1,4 +1,4 @@
-"""What nobody refers to any more is collected, with the loop and the descriptors behind it; what somebody uses is not touched."""
+"""What nobody refers to any more is collected, with the loop and the descriptors behind it; what is used is not."""
 
 from __future__ import annotations
 
@@ -188,7 +188,9 @@ CYCLES: dict[str, Callable[[AppMaker, Token], Any]] = {
     "a response": lambda app, token: wasgi.Response(body=source(token)),
     "an iterator of a request": lambda app, token: iter(wasgi.Request("POST", "http://x/", body=source(token))),
     "an iterator in use": lambda app, token: begun(iter(wasgi.Request("POST", "http://x/", body=source(token)))),
-    "an `aread` that was never awaited": lambda app, token: wasgi.Request("POST", "http://x/", body=Async(token)).aread(),
+    "an `aread` that was never awaited": lambda app, token: wasgi.Request(
+        "POST", "http://x/", body=Async(token)
+    ).aread(),
     "a response of a guest": lambda app, token: app(stdout=lambda line: token).handle(get("/hello")),
     "a response that was read": lambda app, token: whole(app(stdout=lambda line: token).handle(get("/hello"))),
     "a response of a guest that had to wait": lambda app, token: whole(

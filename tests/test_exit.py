@@ -1,4 +1,4 @@
-"""The interpreter's end, by Ctrl-C or by itself, while Python code of the user's runs on threads of ours: no abort, and no noise."""
+"""The interpreter's end, by Ctrl-C or by itself, while code of the user's runs on threads of ours: no abort, no noise."""
 
 from __future__ import annotations
 
@@ -61,6 +61,11 @@ def app(**options):
 def request(target, body=None):
     return wasgi.Request("POST" if body else "GET", "http://guest.local" + target, body=body)
 fetch = request("/fetch?url=http://up/")
+prints = request("/print-and-fetch?url=http://up/")
+def answer(request):
+    return wasgi.Response()
+def read(body):
+    return wasgi.Response(body=wasgi.Request("GET", "http://x/", body=body).read())
 def never():
     while True:
         time.sleep(0.01)
@@ -72,9 +77,9 @@ PLACES = {
     "the body of a request": "app().handle(request('/collect', iterate()))",
     "a file as the body of a request": "app().handle(request('/collect', File()))",
     "the body of a response": "app(outgoing=lambda request: wasgi.Response(body=iterate())).handle(fetch).read()",
-    "a body read by an upstream": "app(outgoing=lambda request: wasgi.Response(body=wasgi.Request('GET', 'http://x/', body=iterate()).read())).handle(fetch)",
-    "the end of a body": "response = app().handle(request('/echo', close())); next(iter(response)); response.close(); never()",
-    "a sink": "app(stdout=lambda line: block(), outgoing=lambda request: wasgi.Response()).handle(request('/print-and-fetch?url=http://up/')); never()",
+    "a body that an upstream reads": "app(outgoing=lambda request: read(iterate())).handle(fetch)",
+    "the end of a body": "got = app().handle(request('/echo', close())); next(iter(got)); got.close(); never()",
+    "a sink": "app(stdout=lambda line: block(), outgoing=answer).handle(prints); never()",
     "a file that is a sink": "app(stdout=Sink(), stderr=Sink()).handle(request('/stdio?n=3&tag=t')); never()",
     "`on_finish`": "app(on_finish=lambda exchange: block()).handle(request('/hello')).read(); never()",
     "a finalizer": "app(on_finish=lambda exchange: Deleted() and None).handle(request('/hello')).read(); never()",
@@ -114,11 +119,40 @@ def is_only_an_interrupt(stderr: str) -> bool:
     return stderr.startswith("Traceback") and stderr.count("Traceback") == 1 and stderr.endswith("KeyboardInterrupt\n")
 
 
-@pytest.mark.parametrize("how", BLOCKS)
+@pytest.mark.parametrize("how", ["sleeps in a loop", "is busy", "sleeps"])
 @pytest.mark.parametrize("place", PLACES)
 def test_ctrl_c_ends_the_process(place: str, how: str) -> None:
     code, stderr = interrupted(PLACES[place], BLOCKS[how])
     assert is_only_an_interrupt(stderr), stderr
+    assert code == -signal.SIGINT
+
+
+@pytest.mark.parametrize("how", sorted(BLOCKS))
+def test_ctrl_c_ends_the_process_however_an_upstream_blocks(how: str) -> None:
+    code, stderr = interrupted(PLACES["an upstream"], BLOCKS[how])
+    assert is_only_an_interrupt(stderr), stderr
+    assert code == -signal.SIGINT
+
+
+@pytest.mark.parametrize(
+    "call", ["app(outgoing=wait).handle(fetch)", "asyncio.run(app(outgoing=wait).handle_async(fetch))"]
+)
+def test_nothing_is_said_of_a_coroutine_that_ctrl_c_cancels(call: str) -> None:
+    code, stderr = interrupted(call, "")
+    assert "KeyboardInterrupt" in stderr
+    assert "upstream" not in stderr.replace("outgoing", ""), stderr
+    assert code == -signal.SIGINT
+
+
+@pytest.mark.parametrize("place", PLACES)
+def test_ctrl_c_in_a_program_that_awaits(place: str) -> None:
+    """The calls block, but on another thread than the loop's."""
+    function = f"def main():\n    {PLACES[place]}\n"
+    code, stderr = interrupted(
+        function + "threading.Thread(target=main, daemon=True).start()\nasyncio.run(asyncio.sleep(3600))",
+        BLOCKS["sleeps in a loop"],
+    )
+    assert stderr.endswith("KeyboardInterrupt\n"), stderr
     assert code == -signal.SIGINT
 
 
@@ -130,10 +164,7 @@ ENDS = {
 }
 
 
-@pytest.mark.parametrize("ends", ENDS)
-@pytest.mark.parametrize("how", ["sleeps in a loop", "is busy", "sleeps"])
-@pytest.mark.parametrize("place", PLACES)
-def test_the_end_of_the_program_ends_the_process(place: str, how: str, ends: str) -> None:
+def ended(place: str, how: str, ends: str) -> None:
     last, code, said = ENDS[ends]
     started = f"""
 blocked = threading.Event()
@@ -147,5 +178,111 @@ blocked.wait()
 """
     with python(started + last, BLOCKS[how]) as process:
         stderr = end(process)
-        assert process.returncode == code
+        assert process.returncode == code, stderr
     assert stderr.strip().rpartition("\n")[2] == said, stderr
+
+
+@pytest.mark.parametrize("how", ["sleeps in a loop", "is busy", "sleeps"])
+@pytest.mark.parametrize("place", PLACES)
+def test_the_end_of_the_program_ends_the_process(place: str, how: str) -> None:
+    ended(place, how, "returns")
+
+
+@pytest.mark.parametrize("ends", ENDS)
+def test_however_a_program_ends(ends: str) -> None:
+    ended("an upstream", "sleeps in a loop", ends)
+
+
+def test_a_program_ends_while_its_threads_make_requests_of_headers_and_bodies() -> None:
+    """Short calls into Python code under frames of ours, too: the interpreter may end a thread in any of them."""
+    with python(
+        """
+class Fields(dict):
+    def items(self):
+        for item in super().items():
+            sum(range(1000))
+            yield item
+def make():
+    while True:
+        made = wasgi.Request("POST", "http://x/", headers=Fields(a="b"), body=iter([b"x"] * 10))
+        made.read()
+        repr(made.headers)
+for _ in range(8):
+    threading.Thread(target=make, daemon=True).start()
+time.sleep(0.2)
+""",
+        "",
+    ) as process:
+        stderr = end(process)
+    assert (process.returncode, stderr) == (0, "")
+
+
+def test_the_lines_that_follow_are_delivered_when_ctrl_c_ends_a_sink() -> None:
+    code = """
+first = True
+def sink(line):
+    global first
+    if first:
+        first = False
+        block()
+    print(line, flush=True)
+try:
+    app(stdout=sink, stderr=lambda line: None).handle(request("/chatter?n=5"))
+except KeyboardInterrupt:
+    print("interrupted", flush=True)
+"""
+    with python(code, BLOCKS["sleeps in a loop"]) as process:
+        assert process.stdout is not None
+        assert process.stdout.readline() == "ready\n"
+        process.send_signal(signal.SIGINT)
+        stdout, stderr = process.communicate(timeout=50)
+    assert (process.returncode, stderr) == (0, "")
+    assert "interrupted" in stdout.splitlines()
+    assert len(stdout.splitlines()) == 1 + 4
+
+
+@pytest.mark.skipif(sys.version_info >= (3, 14), reason="the module of 3.11 to 3.13")
+def test_a_sub_interpreter_that_imports_first_and_is_not_destroyed() -> None:
+    script = """
+try:
+    import _interpreters as interpreters
+except ImportError:
+    import _xxsubinterpreters as interpreters
+other = interpreters.create()
+interpreters.run_string(other, "import wasgi, wasgi._bridge")
+print("leaving")
+"""
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, timeout=50)
+    assert (done.returncode, done.stdout, done.stderr) == (0, "leaving\n", "")
+
+
+def test_a_package_that_is_imported_again_forks_and_exits() -> None:
+    with python(
+        """
+import importlib
+app().handle(request("/hello"))
+importlib.reload(wasgi)
+for name in [name for name in sys.modules if name.partition(".")[0] == "wasgi"]:
+    del sys.modules[name]
+import wasgi
+child = os.fork()
+if child == 0:
+    os._exit(0 if wasgi.App(probe).handle(wasgi.Request("GET", "http://x/hello")).status == 200 else 1)
+sys.exit(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]))
+""",
+        "",
+    ) as process:
+        stderr = end(process)
+    assert (process.returncode, stderr) == (0, "")
+
+
+def test_an_import_while_the_interpreter_exits() -> None:
+    script = """
+import atexit, sys
+def late():
+    import wasgi
+    print(wasgi.App(sys.argv[1]).handle(wasgi.Request("GET", "http://x/hello")).text)
+atexit.register(late)
+"""
+    done = subprocess.run([sys.executable, "-c", script, str(PROBE)], capture_output=True, text=True, timeout=50)
+    assert (done.returncode, done.stdout, done.stderr) == (0, "Hello, World!\n", "")

@@ -148,11 +148,16 @@ impl Threads {
         let begun = Arc::new(AtomicU8::new(COUNTED));
         let work = {
             let begun = begun.clone();
-            PyCFunction::new_closure(py, None, None, move |arguments: &Bound<'_, PyTuple>, _: Option<&Bound<'_, PyDict>>| {
-                if begun.compare_exchange(COUNTED, BEGUN, Ordering::SeqCst, Ordering::SeqCst).is_ok() {
-                    work(arguments.py());
-                }
-            })?
+            PyCFunction::new_closure(
+                py,
+                None,
+                None,
+                move |arguments: &Bound<'_, PyTuple>, _: Option<&Bound<'_, PyDict>>| {
+                    if begun.compare_exchange(COUNTED, BEGUN, Ordering::SeqCst, Ordering::SeqCst).is_ok() {
+                        work(arguments.py());
+                    }
+                },
+            )?
         };
         let options = PyDict::new(py);
         options.set_item("target", work)?;
