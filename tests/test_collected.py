@@ -111,9 +111,9 @@ def test_nothing_is_left_of_a_loop_that_was_closed_while_a_task_waits(app: AppMa
     until(ended)
     before = descriptors()
     left = [run() for _ in range(5)]
-    until(ended)
     for _, _, kept in left:
         kept.clear()
+    until(ended)
     for loop, task, _ in left:
         until(lambda: collected(loop) and collected(task))  # noqa: B023
     until(lambda: descriptors() <= before)

@@ -1,4 +1,4 @@
-"""The interpreter's end, by Ctrl-C or by itself, while code of the user's runs on threads of ours: no abort, no noise."""
+"""The interpreter's end, by Ctrl-C or by itself, while code of the user's runs on threads of ours: no abort."""
 
 from __future__ import annotations
 

@@ -101,6 +101,7 @@ async def feed(handle: FeedHandle, source: AsyncIterable[Any]) -> None:
     """Gives a guest the chunks of an async iterable, one each time it wants one."""
     handle.enter()
     iterator: Any = source
+    may_wait = True
     try:
         iterator = aiter(source)
         while await handle.wanted():
@@ -110,6 +111,9 @@ async def feed(handle: FeedHandle, source: AsyncIterable[Any]) -> None:
                 handle.end()
                 return
             handle.push(chunk)
+    except GeneratorExit:
+        may_wait = False  # the loop is gone, and this with it
+        raise
     except BaseException as exc:
         # where nobody wants more, cancelling is our own way to say so
         if not (handle.gone and isinstance(exc, asyncio.CancelledError)):
@@ -118,7 +122,8 @@ async def feed(handle: FeedHandle, source: AsyncIterable[Any]) -> None:
             raise
     finally:
         del handle  # see `answer`
-        await close(iterator)
+        if may_wait:
+            await close(iterator)
 
 
 async def close(source: Any) -> None:
