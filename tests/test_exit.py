@@ -17,7 +17,7 @@ BLOCKS = {
     "waits for a lock": "threading.Event().wait()",
     "is busy": "while True: pass",
     "is in C code without the GIL": "ctypes.CDLL(None).sleep(3600)",
-    "is in C code that calls back": "sorted(range(10**9), key=lambda _: time.sleep(0.001))",
+    "is in C code that calls back": "min(iter(int, 1), key=lambda _: time.sleep(0.001) or 0)",
 }
 
 PRELUDE = """

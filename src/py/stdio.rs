@@ -5,7 +5,7 @@ use std::sync::{Arc, Mutex};
 use std::task::{Context, Poll, Waker};
 use std::thread::ThreadId;
 
-use pyo3::exceptions::{PyException, PyTypeError};
+use pyo3::exceptions::{PyException, PyKeyboardInterrupt, PyTypeError};
 use pyo3::intern;
 use pyo3::prelude::*;
 use pyo3::sync::PyOnceLock;
@@ -165,7 +165,10 @@ impl Turn for Lines {
             Err(error) => return error.write_unraisable(py, None),
         };
         while let Err(error) = output.deliver_here(py, context.as_ref(), u64::MAX) {
-            error.write_unraisable(py, None);
+            // an interrupt is for a caller to hear of, and no thread of ours has one
+            if !error.is_instance_of::<PyKeyboardInterrupt>(py) {
+                error.write_unraisable(py, None);
+            }
         }
     }
 }
