@@ -96,7 +96,7 @@ def test_nothing_is_left_of_a_loop_that_was_closed_while_a_task_waits(app: AppMa
     def run() -> tuple[weakref.ref[Any], weakref.ref[Any], list[Any]]:
         loop = asyncio.new_event_loop()
         loop.set_exception_handler(lambda *_: None)  # a task that was destroyed
-        task = loop.create_task(WAITS[wait](lambda **options: made(limits=no_limit, **options)))  # type: ignore[arg-type]
+        task = loop.create_task(WAITS[wait](lambda **options: made(limits=no_limit, **options)))
         loop.run_until_complete(asyncio.sleep(0.05))
         assert not task.done()
         kept = [task] if keeps == "its tasks" else []
@@ -161,6 +161,10 @@ def source(token: Token) -> Iterator[bytes]:
     yield token.other
 
 
+def answering(token: Token) -> Callable[[wasgi.Request], wasgi.Response]:
+    return lambda request: wasgi.Response(headers={"a": str(token)})
+
+
 class Readable:
     def __init__(self, token: Token) -> None:
         self.token = token
@@ -176,7 +180,7 @@ def begun(chunks: Iterator[bytes]) -> Iterator[bytes]:
 
 CYCLES: dict[str, Callable[[AppMaker, Token], Any]] = {
     "an upstream": lambda app, token: app(outgoing=lambda request: token),
-    "a route": lambda app, token: app(outgoing=wasgi.outgoing.route({"*": lambda request: token})),
+    "a route": lambda app, token: app(outgoing=wasgi.outgoing.route({"*": answering(token)})),
     "a sink": lambda app, token: app(stdout=lambda line: token),
     "`on_finish`": lambda app, token: app(on_finish=lambda exchange: token),
     "a call that was never awaited": lambda app, token: app(outgoing=lambda request: token).handle_async(get("/")),

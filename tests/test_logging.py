@@ -343,22 +343,3 @@ def test_a_section_that_says_more_than_it_has_is_no_truncated_file() -> None:
     section = bytes([10, 1, 5])  # imports: one byte, which says that there are five
     with pytest.raises(wasgi.InvalidComponentError, match="not a valid component: unexpected end"):
         wasgi.Component(b"\0asm\x0d\0\1\0" + section)
-
-
-@pytest.mark.parametrize("way", ["level", "disabled", "disable"])
-def test_lines_that_no_logger_would_log_need_no_thread(way: str) -> None:
-    script = """
-import asyncio, logging, sys, threading, wasgi
-{"level": lambda: logging.basicConfig(level=logging.WARNING),
- "disabled": lambda: setattr(logging.getLogger("wasgi.guest"), "disabled", True),
- "disable": lambda: logging.disable(logging.INFO)}[sys.argv[2]]()
-app = wasgi.App(sys.argv[1])
-async def main():
-    for _ in range(3):
-        response = await app.handle_async(wasgi.Request("GET", "http://guest.local/chatter?n=10"))
-        await response.aread()
-asyncio.run(main())
-print([thread.name for thread in threading.enumerate() if thread.name.startswith("wasgi-thread")])
-"""
-    done = run(script, str(PROBE), way)
-    assert (done.returncode, done.stdout, done.stderr) == (0, "[]\n", "")
