@@ -89,7 +89,7 @@ mod _wasgi {
     #[pymodule_export]
     use crate::py::awaitable::Awaitable;
     #[pymodule_export]
-    use crate::py::bridge::{_after_fork, _after_fork_in_parent, _before_fork, _shut_down};
+    use crate::py::bridge::{_after_fork, _after_fork_in_parent, _before_fork, _is_first_import, _shut_down};
     #[pymodule_export]
     use crate::py::component::{_census, _compile, _outline, _read_component, _restore_component, PyComponent};
     #[pymodule_export]
@@ -120,8 +120,6 @@ mod _wasgi {
     use crate::py::served::_request_of_server;
     #[pymodule_export]
     use crate::py::stats::{PyStats, stats};
-    #[pymodule_export]
-    use crate::py::threads::_work;
     #[pymodule_export]
     use crate::py::upstream::OutgoingCall;
     #[pymodule_export]

@@ -97,8 +97,28 @@ impl Stdio {
         lines
     }
 
+    /// Those that were taken and not delivered, and come before all others.
+    pub fn put_back(&self, lines: VecDeque<Line>) {
+        let mut state = self.lock();
+        state.bytes += lines.iter().map(Line::size).sum::<usize>();
+        for line in lines.into_iter().rev() {
+            state.waiting.push_front(line);
+        }
+    }
+
     pub fn is_empty(&self) -> bool {
         self.lock().waiting.is_empty()
+    }
+
+    /// The streams of the lines that wait.
+    pub fn streams(&self) -> Vec<Stream> {
+        let mut streams = Vec::with_capacity(1);
+        for line in &self.lock().waiting {
+            if !streams.contains(&line.stream) {
+                streams.push(line.stream);
+            }
+        }
+        streams
     }
 
     /// How many lines there have been.

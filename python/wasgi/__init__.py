@@ -21,6 +21,7 @@ from wasgi._wasgi import (
     _after_fork,
     _after_fork_in_parent,
     _before_fork,
+    _is_first_import,
     _shut_down,
     stats,
 )
@@ -111,6 +112,7 @@ else:
         return sorted({*globals(), *_LAZY})
 
 
-_atexit.register(_shut_down)
-if hasattr(_os, "register_at_fork"):
-    _os.register_at_fork(before=_before_fork, after_in_parent=_after_fork_in_parent, after_in_child=_after_fork)
+if _is_first_import():
+    _atexit.register(_shut_down)
+    if hasattr(_os, "register_at_fork"):
+        _os.register_at_fork(before=_before_fork, after_in_parent=_after_fork_in_parent, after_in_child=_after_fork)

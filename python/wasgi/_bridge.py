@@ -102,6 +102,7 @@ async def feed(handle: FeedHandle, source: AsyncIterable[Any]) -> None:
     """Gives a guest the chunks of an async iterable, one each time it wants one."""
     handle.enter()
     iterator: Any = source
+    may_wait = True
     try:
         iterator = aiter(source)
         while await handle.wanted():
@@ -111,6 +112,9 @@ async def feed(handle: FeedHandle, source: AsyncIterable[Any]) -> None:
                 handle.end()
                 return
             handle.push(chunk)
+    except GeneratorExit:
+        may_wait = False  # the loop is gone, and this with it
+        raise
     except BaseException as exc:
         # where nobody wants more, cancelling is our own way to say so
         if not (handle.gone and isinstance(exc, asyncio.CancelledError)):
@@ -119,7 +123,8 @@ async def feed(handle: FeedHandle, source: AsyncIterable[Any]) -> None:
             raise
     finally:
         del handle  # see `answer`
-        await close(iterator)
+        if may_wait:
+            await close(iterator)
 
 
 async def close(source: Any) -> None:
@@ -214,6 +219,17 @@ def log_line(text: str, stream: str, component: str, app: str, exchange: int) ->
     say(log, level, shown(text), extra)
 
 
+def is_unheard(stream: str) -> bool:
+    """Whether nobody would see a guest's line, or its host's: no thread is asked to log it then."""
+    return _is_unheard(*_logs[stream])
+
+
+def _is_unheard(log: logging.Logger, level: int) -> bool:
+    if log.hasHandlers() or _has_level(log) or log.manager.disable >= level:
+        return not log.isEnabledFor(level)
+    return log.disabled  # it goes to stderr
+
+
 def say(
     log: logging.Logger,
     level: int,
@@ -225,13 +241,9 @@ def say(
 
     `logging` itself would show warnings only, and not say whose they are.
     """
-    is_configured = log.hasHandlers()
-    if is_configured or _has_level(log) or log.manager.disable >= level:
-        if not log.isEnabledFor(level):
-            return
-    elif log.disabled:
+    if _is_unheard(log, level):
         return
-    if is_configured:
+    if log.hasHandlers():
         log.log(level, "%s", text, exc_info=error, extra=extra)
         return
     exc_info = None if error is None else (type(error), error, error.__traceback__)
@@ -312,7 +324,7 @@ def _start_own_loop() -> LoopBridge:
     running.wait()
 
     def stop() -> None:
-        if thread.is_alive():
+        if thread.is_alive() and not sys.is_finalizing():  # else it would never get the GIL back
             loop.call_soon_threadsafe(_stop_soon, loop)
             thread.join(1.0)
 

@@ -52,6 +52,7 @@ __all__ = [
     "_before_fork",
     "_census",
     "_compile",
+    "_is_first_import",
     "_normal_url",
     "_outline",
     "_read_component",
@@ -59,7 +60,6 @@ __all__ = [
     "_restore_component",
     "_shut_down",
     "_wit",
-    "_work",
     "stats",
 ]
 
@@ -1123,6 +1123,7 @@ class FeedHandle:
 def _after_fork() -> None: ...
 def _after_fork_in_parent() -> None: ...
 def _before_fork() -> None: ...
+def _is_first_import() -> bool: ...
 def _normal_url(url: str, *, glob: bool = False) -> str | None: ...
 def _request_of_server(
     method: str,
@@ -1147,6 +1148,5 @@ def _restore_component(
 ) -> Component: ...
 def _shut_down() -> None: ...
 def _wit() -> list[tuple[str, str]]: ...
-def _work() -> None: ...
 def stats() -> Stats:
     """Counts what there is now: see `Stats`. Cheap enough for a health check."""

@@ -674,6 +674,12 @@ def _observe(exc: BaseException) -> None:
         observe(exc)
 
 
+def _is_cancellation(exc: BaseException) -> bool:
+    """Whether it is asyncio's. If that was not imported, nobody has raised it."""
+    asyncio = sys.modules.get("asyncio")
+    return asyncio is not None and isinstance(exc, asyncio.CancelledError)
+
+
 def _code_for_guest(exc: BaseException) -> ErrorCode:
     """What an upstream's exception is to the guest. Logs those that are no error-code."""
     if isinstance(exc, ErrorCode):
@@ -686,6 +692,10 @@ def _code_for_guest(exc: BaseException) -> ErrorCode:
     from wasgi import _bridge
 
     extra = _bridge.part()
+    if _is_cancellation(exc):
+        # whoever has cancelled it knows: the guest, its caller, or the end of the process
+        log.debug("an upstream was cancelled; its guest is told `internal-error`", extra=extra)
+        return InternalError(type(exc).__name__)
     if code is None:
         _bridge.say(log, logging.ERROR, "an upstream failed; its guest is told `internal-error`", extra, exc)
         # the type and no more: the message is the host's business

@@ -405,4 +405,11 @@ impl Operation for Closed {
             Self::Closing(closing) => closing.as_mut().poll(cx).map(|()| Ok(py.None())),
         }
     }
+
+    fn traverse(&self, visit: &pyo3::PyVisit<'_>) -> Result<(), pyo3::PyTraverseError> {
+        match self {
+            Self::New(app, _) => visit.call(app),
+            Self::Closing(_) => Ok(()),
+        }
+    }
 }

@@ -11,6 +11,7 @@ use std::task::{Context, Poll, Wake, Waker};
 use pyo3::exceptions::{PyRuntimeError, PyRuntimeWarning, PyStopIteration};
 use pyo3::intern;
 use pyo3::prelude::*;
+use pyo3::{PyTraverseError, PyVisit};
 
 use super::bridge::{Job, is_exiting};
 use super::lock;
@@ -20,6 +21,16 @@ use super::loops::LoopCore;
 pub trait Operation: Send {
     /// Called with the GIL held. Until it is ready it must have kept the waker.
     fn poll(&mut self, py: Python<'_>, cx: &mut Context<'_>) -> Poll<PyResult<Py<PyAny>>>;
+
+    /// Shows the collector the Python objects that this alone owns: not what an `Arc` shares.
+    fn traverse(&self, _visit: &PyVisit<'_>) -> Result<(), PyTraverseError> {
+        Ok(())
+    }
+
+    /// Whether nobody else has the body that it reads.
+    fn owns_body(&self) -> bool {
+        false
+    }
 }
 
 /// Something to await once, wherever asyncio takes a coroutine. Cancelling or closing it stops the work.
@@ -32,9 +43,17 @@ pub struct Awaitable {
 
 enum State {
     New(Box<dyn Operation>),
-    Waiting(Box<dyn Operation>),
+    /// The loop's, too: it drops the operation when it closes.
+    Waiting {
+        operation: Arc<Waiting>,
+        core: Arc<LoopCore>,
+        number: u64,
+    },
     Done,
 }
+
+/// An operation whose task waits.
+pub type Waiting = Mutex<Option<Box<dyn Operation>>>;
 
 impl State {
     fn new(operation: impl Operation + 'static) -> Self {
@@ -53,46 +72,69 @@ impl Awaitable {
     }
 
     fn step(&self, py: Python<'_>) -> PyResult<Py<PyAny>> {
-        let (mut operation, is_new) = match std::mem::replace(&mut *lock(&self.state), State::Done) {
-            State::New(operation) => (operation, true),
-            State::Waiting(operation) => (operation, false),
-            State::Done => return Err(PyRuntimeError::new_err("cannot await this a second time")),
+        let (operation, is_new) = match std::mem::replace(&mut *lock(&self.state), State::Done) {
+            State::New(operation) => (Some(operation), true),
+            State::Waiting { operation, core, number } => {
+                core.forget(number);
+                let operation = lock(&operation).take();
+                (operation, false)
+            }
+            State::Done => (None, false),
+        };
+        let Some(mut operation) = operation else {
+            return Err(PyRuntimeError::new_err("cannot await this a second time"));
         };
         if is_new && let Poll::Ready(result) = operation.poll(py, &mut Context::from_waker(Waker::noop())) {
             return finished(py, result);
         }
         let running = LoopCore::running_loop(py)?;
-        let waker = Arc::new(LoopWaker { core: LoopCore::of(&running)?, future: Mutex::new(None) });
+        let core = LoopCore::of(&running)?;
         let future = running.call_method0(intern!(py, "create_future"))?;
-        *lock(&waker.future) = Some(future.clone().unbind());
-        match operation.poll(py, &mut Context::from_waker(&Waker::from(waker.clone()))) {
+        let number = core.keep(future.clone().unbind());
+        let waker = Arc::new(LoopWaker { core: core.clone(), number });
+        match operation.poll(py, &mut Context::from_waker(&Waker::from(waker))) {
             Poll::Ready(result) => {
-                lock(&waker.future).take();
+                core.forget(number);
                 finished(py, result)
             }
             Poll::Pending => {
                 // What `Future.__await__` does: it tells the task that this one is awaited, not returned.
                 future.setattr(intern!(py, "_asyncio_future_blocking"), true)?;
-                *lock(&self.state) = State::Waiting(operation);
+                let operation = Arc::new(Mutex::new(Some(operation)));
+                core.waits(number, &operation);
+                *lock(&self.state) = State::Waiting { operation, core, number };
                 Ok(future.unbind())
             }
+        }
+    }
+
+    /// Stops the work.
+    fn stop(state: State) {
+        if let State::Waiting { operation, core, number } = state {
+            core.forget(number);
+            let operation = lock(&operation).take();
+            drop(operation);
         }
     }
 }
 
 impl Drop for Awaitable {
     fn drop(&mut self) {
-        let Some(call) = self.call else { return };
-        let is_new = matches!(self.state.get_mut(), Ok(State::New(_)));
-        if is_new && !is_exiting() {
+        let state = std::mem::replace(&mut *lock(&self.state), State::Done);
+        if let Some(call) = self.call
+            && matches!(state, State::New(_))
+            && !is_exiting()
+        {
             Python::attach(|py| warn_of_unawaited(py, call));
         }
+        Self::stop(state);
     }
 }
 
 /// The last reference may go while an exception is on its way, which this must not touch.
 #[cold]
 fn warn_of_unawaited(py: Python<'_>, call: &str) {
+    super::finalization::protect();
     let raised = PyErr::take(py);
     let told = CString::new(format!("coroutine '{call}' was never awaited"))
         .map_err(PyErr::from)
@@ -152,32 +194,36 @@ impl Awaitable {
 
     fn close(&self, py: Python<'_>) {
         let state = std::mem::replace(&mut *lock(&self.state), State::Done);
-        py.detach(|| drop(state));
+        py.detach(|| Self::stop(state));
+    }
+
+    fn __traverse__(&self, visit: PyVisit<'_>) -> Result<(), PyTraverseError> {
+        // taken by this thread only for moments in which no Python object is made, so that the collector cannot run
+        match self.state.try_lock().as_deref() {
+            Ok(State::New(operation)) => operation.traverse(&visit),
+            Ok(State::Waiting { operation, .. }) => match operation.try_lock().as_deref() {
+                Ok(Some(operation)) => operation.traverse(&visit),
+                _ => Ok(()),
+            },
+            _ => Ok(()),
+        }
     }
 }
 
 /// Wakes a task of one event loop, from any thread and without the GIL.
 pub struct LoopWaker {
     core: Arc<LoopCore>,
-    future: Mutex<Option<Py<PyAny>>>,
-}
-
-impl LoopWaker {
-    /// On the loop's thread: the future that the task waits for is done.
-    pub fn resolve(&self, py: Python<'_>) -> PyResult<()> {
-        let Some(future) = lock(&self.future).take() else { return Ok(()) };
-        let future = future.bind(py);
-        if !future.call_method0(intern!(py, "done"))?.is_truthy()? {
-            future.call_method1(intern!(py, "set_result"), (py.None(),))?;
-        }
-        Ok(())
-    }
+    /// Of the future that the task waits for, which its loop keeps: a waker that others hold must not keep a task, and with it the loop.
+    number: u64,
 }
 
 impl Wake for LoopWaker {
     fn wake(self: Arc<Self>) {
-        let core = self.core.clone();
-        core.submit(Job::Wake(self));
+        self.core.submit(Job::Wake(self.number));
+    }
+
+    fn wake_by_ref(self: &Arc<Self>) {
+        self.core.submit(Job::Wake(self.number));
     }
 }
 
@@ -187,5 +233,9 @@ pub struct Itself(pub Option<Py<PyAny>>);
 impl Operation for Itself {
     fn poll(&mut self, py: Python<'_>, _: &mut Context<'_>) -> Poll<PyResult<Py<PyAny>>> {
         Poll::Ready(Ok(self.0.take().unwrap_or_else(|| py.None())))
+    }
+
+    fn traverse(&self, visit: &PyVisit<'_>) -> Result<(), PyTraverseError> {
+        visit.call(&self.0)
     }
 }

@@ -90,6 +90,7 @@ impl PyBody {
 
     /// What a caller gave as `body=`.
     pub fn given(body: Option<&Bound<'_, PyAny>>) -> PyResult<Self> {
+        super::finalization::protect();
         let Some(body) = body else { return Ok(Self::of_bytes(Bytes::new())) };
         let py = body.py();
         if let Ok(text) = body.cast::<PyString>() {
@@ -313,8 +314,7 @@ impl PyBody {
             Content::Guest(body) => {
                 let mut gather = Gather::new(body);
                 let outcome = super::waiting::block_on(py, |cx| gather.poll(cx));
-                self.deliver(py)?;
-                let (whole, trailers) = outcome?.map_err(|error| to_py(py, &error))?;
+                let (whole, trailers) = self.deliver_after(py, outcome)?.map_err(|error| to_py(py, &error))?;
                 self.keep_trailers(trailers);
                 whole
             }
@@ -378,10 +378,11 @@ impl PyBody {
         self.output.clone()
     }
 
-    pub fn deliver(&self, py: Python<'_>) -> PyResult<()> {
+    /// See [`GuestOutput::deliver_after`].
+    pub fn deliver_after<T>(&self, py: Python<'_>, waited: PyResult<T>) -> PyResult<T> {
         match &self.output {
-            Some(output) => output.deliver(py),
-            None => Ok(()),
+            Some(output) => output.deliver_after(py, waited),
+            None => waited,
         }
     }
 
@@ -399,7 +400,14 @@ impl PyBody {
         }
     }
 
-    pub fn traverse(&self, visit: &pyo3::PyVisit<'_>) -> Result<(), pyo3::PyTraverseError> {
+    /// For the message that holds it, if nobody else does: a reader of it would find its source cleared.
+    pub fn traverse(self: &Arc<Self>, visit: &pyo3::PyVisit<'_>) -> Result<(), pyo3::PyTraverseError> {
+        if Arc::strong_count(self) > 1 {
+            return Ok(());
+        }
+        if let Some(output) = &self.output {
+            output.traverse(visit)?;
+        }
         if let Ok(state) = self.state.try_lock()
             && let Content::Source(source) = &state.content
         {

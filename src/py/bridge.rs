@@ -11,8 +11,8 @@ use std::time::{Duration, Instant};
 
 use pyo3::prelude::*;
 
-use super::awaitable::LoopWaker;
 use super::feed::Feed;
+use super::finalization::is_finalizing;
 use super::loops::{self, LoopCore};
 use super::serial::Work;
 use super::threads;
@@ -20,8 +20,8 @@ use super::upstream::{Call, OutgoingCall};
 
 /// Something to do under the GIL.
 pub enum Job {
-    /// A task's wait is over.
-    Wake(Arc<LoopWaker>),
+    /// A task's wait is over: the loop's own job, by the number of the future.
+    Wake(u64),
     /// An outgoing request is to be answered.
     Call(Arc<Call>),
     /// A blocking upstream gave an awaitable: the loop goes on with it.
@@ -40,7 +40,7 @@ impl Job {
     /// On a loop's thread, or on one of [`Threads`].
     pub fn run(self, py: Python<'_>) {
         let result = match self {
-            Self::Wake(waker) => waker.resolve(py),
+            Self::Wake(_) => Ok(()),
             Self::Call(call) => call.begin(py),
             Self::Finish(call, handle, awaitable) => call.go_on(py, handle, awaitable),
             Self::CancelCall(call) => call.cancel(py),
@@ -53,6 +53,16 @@ impl Job {
         };
         if let Err(error) = result {
             error.write_unraisable(py, None);
+        }
+    }
+
+    /// Whether exit gives it some time: lines and ends of exchanges are told, and bodies that nobody wants more of are closed. Whoever
+    /// answers a guest works for one that is gone.
+    pub fn is_waited_for_at_exit(&self) -> bool {
+        match self {
+            Self::Serial(_) => true,
+            Self::Feed(feed) => feed.is_gone(),
+            _ => false,
         }
     }
 
@@ -104,8 +114,14 @@ pub fn is_exiting() -> bool {
     EXITING.load(Ordering::SeqCst)
 }
 
-/// When no more Python code should be begun, for it would run into the interpreter's finalization, which ends threads where
-/// they stand, through frames of Rust.
+/// Whether this module's hooks for exit and fork are to be registered: once, however often the package is imported.
+#[pyfunction]
+pub fn _is_first_import() -> bool {
+    static IMPORTED: AtomicBool = AtomicBool::new(false);
+    !IMPORTED.swap(true, Ordering::SeqCst)
+}
+
+/// When no more Python code should be begun, for it would run into the interpreter's finalization.
 static LAST_CALL: OnceLock<Instant> = OnceLock::new();
 
 pub fn is_too_late() -> bool {
@@ -142,11 +158,19 @@ pub fn _shut_down(py: Python<'_>) {
     let _ = EXITING_THREAD.set(std::thread::current().id());
     EXITING.store(true, Ordering::SeqCst);
     let _ = LAST_CALL.set(Instant::now() + BOUND.mul_f64(0.8));
+    if is_finalizing() {
+        // another interpreter than the main one that nobody has destroyed: a thread that lets go of the GIL now does not come back
+        if let Some(world) = crate::engine::existing() {
+            world.runtime.shut_down(Duration::ZERO);
+        }
+        return;
+    }
     py.detach(|| {
+        // a guest that has its turn on another thread would find timers of a runtime that is gone
+        super::waiting::wait_for_others(BOUND);
         if let Some(world) = crate::engine::existing() {
             world.shut_down(BOUND);
         }
         threads::close(BOUND);
-        super::waiting::wait_for_others(BOUND);
     });
 }

@@ -7,6 +7,7 @@ use std::task::{Context, Poll};
 use pyo3::intern;
 use pyo3::prelude::*;
 use pyo3::sync::PyOnceLock;
+use pyo3::{PyTraverseError, PyVisit};
 
 use super::app::PyApp;
 use super::awaitable::Operation;
@@ -50,9 +51,9 @@ impl PyApp {
         };
         let mut begun = self.begin(py, permit, request, None, true)?;
         let outcome = block_on_until(py, deadline, |cx| begun.exchange.poll_head(cx));
-        begun.output.deliver(py)?;
+        let outcome = begun.output.deliver_after(py, outcome)?;
         inside.check(py);
-        begun.answer(py, outcome?, true)
+        begun.answer(py, outcome, true)
     }
 
     /// Starts the guest and gives it a turn on this thread (unless setting it up would hold up an event loop); if it
@@ -227,7 +228,8 @@ impl Handle {
     }
 
     fn step(&mut self, py: Python<'_>, cx: &mut Context<'_>) -> PyResult<Option<PyResponse>> {
-        let _inside = Inside::enter();
+        let inside = Inside::enter();
+        inside.check(py);
         loop {
             *self = match std::mem::replace(self, Self::Done) {
                 Self::New { app, request } => {
@@ -278,6 +280,17 @@ impl Operation for Handle {
             Ok(Some(response)) => Poll::Ready(Py::new(py, response).map(Py::into_any)),
             Ok(None) => Poll::Pending,
             Err(error) => Poll::Ready(Err(error)),
+        }
+    }
+
+    fn traverse(&self, visit: &PyVisit<'_>) -> Result<(), PyTraverseError> {
+        match self {
+            Self::New { app, request } | Self::Queued { app, request, .. } => {
+                visit.call(app)?;
+                visit.call(request)
+            }
+            Self::Begun(begun) | Self::Answered { begun, .. } => begun.output.traverse(visit),
+            Self::Done => Ok(()),
         }
     }
 }

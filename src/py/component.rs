@@ -142,6 +142,7 @@ pub fn _compile(py: Python<'_>) -> u8 {
 
 impl PyComponent {
     pub fn load(source: &Bound<'_, PyAny>, fuel: bool, limits: Option<Py<PyComponentLimits>>) -> PyResult<Self> {
+        super::finalization::protect();
         let py = source.py();
         let (ask, origin) = asked(source, fuel, limits)?;
         let component = load::load(py, ask)?;

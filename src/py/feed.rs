@@ -52,6 +52,7 @@ impl Source {
 
     /// The next chunk of a source that blocks; `None` at its end.
     pub fn next(&self, py: Python<'_>) -> PyResult<Option<Bytes>> {
+        super::finalization::protect();
         loop {
             let chunk = match self {
                 Self::Iterator(iterator) => match iterator.bind(py).try_iter()?.next() {
@@ -155,6 +156,11 @@ impl Feed {
         if let OnError::StopExchange(slot) = &self.on_error {
             let _ = slot.set(stopper);
         }
+    }
+
+    /// Whether nobody wants more of it.
+    pub fn is_gone(&self) -> bool {
+        lock(&self.state).gone
     }
 
     /// The job: a chunk is wanted, or nothing is any more.
@@ -276,7 +282,17 @@ impl Feed {
 
 impl Abandon for Feed {
     fn abandon(&self) {
-        if lock(&self.state).end.is_some() {
+        // the task refers to this, and nobody would find that cycle
+        let (drive, has_ended) = {
+            let mut state = lock(&self.state);
+            let drive = match &state.drive {
+                Drive::Task { .. } => std::mem::replace(&mut state.drive, Drive::Ended),
+                _ => Drive::Ended,
+            };
+            (drive, state.end.is_some())
+        };
+        drop(drive);
+        if has_ended {
             return;
         }
         if let OnError::StopExchange(stopper) = &self.on_error
@@ -383,11 +399,24 @@ impl FeedHandle {
     /// Whether nobody wants more of it.
     #[getter]
     fn gone(&self) -> bool {
-        lock(&self.feed.state).gone
+        self.feed.is_gone()
     }
 
     fn fail(&self, py: Python<'_>, error: Bound<'_, PyAny>) {
         self.feed.fail(py, &PyErr::from_value(error));
+    }
+
+    /// When the guest has let go of it, its task alone holds it, and that may wait for what refers to the source.
+    fn __traverse__(&self, visit: pyo3::PyVisit<'_>) -> Result<(), pyo3::PyTraverseError> {
+        if Arc::strong_count(&self.feed) > 1 {
+            return Ok(());
+        }
+        visit.call(self.feed.source.object())?;
+        visit.call(&self.feed.context)?;
+        match self.feed.state.try_lock().as_deref() {
+            Ok(State { drive: Drive::Task { task, .. }, .. }) => visit.call(task),
+            _ => Ok(()),
+        }
     }
 
     /// One chunk of a source that blocks.

@@ -33,6 +33,7 @@ impl Fields {
 
     /// From what a caller gave: nothing, a mapping, or pairs.
     pub fn given(py: Python<'_>, headers: Option<&Bound<'_, PyAny>>) -> PyResult<Self> {
+        super::finalization::protect();
         Ok(match headers {
             None => Self::native(HeaderMap::new()),
             Some(headers) => Self(Mutex::new(State::Python(class(py)?.call1((headers,))?.unbind()))),
@@ -53,6 +54,7 @@ impl Fields {
 
     /// The `Headers` object; always the same one.
     pub fn object(&self, py: Python<'_>) -> PyResult<Py<PyAny>> {
+        super::finalization::protect();
         // Python objects are made outside of the lock: making them may run any code (garbage collection).
         let map = match &*lock(&self.0) {
             State::Python(headers) => return Ok(headers.clone_ref(py)),
@@ -100,6 +102,7 @@ impl Fields {
     }
 
     pub fn to_map(&self, py: Python<'_>) -> PyResult<HeaderMap> {
+        super::finalization::protect();
         let headers = match &*lock(&self.0) {
             State::Native(map) => return Ok(map.clone()),
             State::Python(headers) => headers.clone_ref(py),

@@ -3,7 +3,7 @@
 //! A loop is woken by a byte in a pipe that it watches: the wake-up costs its sender no GIL, and one byte serves a burst of
 //! jobs.
 
-use std::collections::VecDeque;
+use std::collections::{HashMap, VecDeque};
 use std::io::{PipeReader, PipeWriter, Read, Write};
 use std::os::fd::AsRawFd;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -14,7 +14,9 @@ use pyo3::exceptions::{PyNotImplementedError, PyRuntimeError};
 use pyo3::intern;
 use pyo3::prelude::*;
 use pyo3::sync::PyOnceLock;
+use pyo3::{PyTraverseError, PyVisit};
 
+use super::awaitable::Waiting;
 use super::bridge::{Abandon, Job};
 use super::lock;
 use crate::process::PerProcess;
@@ -30,6 +32,20 @@ pub struct LoopCore {
     watched: AtomicBool,
     /// Whether somebody is asked to look already.
     looked_at: AtomicBool,
+    /// What tasks of this loop wait for. The loop's own [`LoopBridge`] shows them to the collector, and nobody else does; they are
+    /// touched only with the GIL.
+    futures: Mutex<Futures>,
+}
+
+#[derive(Default)]
+struct Futures {
+    next: u64,
+    waiting: HashMap<u64, Waits>,
+}
+
+struct Waits {
+    future: Py<PyAny>,
+    operation: Option<Arc<Waiting>>,
 }
 
 #[derive(Default)]
@@ -69,6 +85,38 @@ impl LoopCore {
             let _ = (&self.pipe).write_all(&[0]);
             self.watch();
         }
+    }
+
+    /// Keeps a future of this loop until its number is woken or forgotten, or the loop closes.
+    pub fn keep(&self, future: Py<PyAny>) -> u64 {
+        let mut futures = lock(&self.futures);
+        futures.next += 1;
+        let number = futures.next;
+        futures.waiting.insert(number, Waits { future, operation: None });
+        number
+    }
+
+    /// What its task waits for: dropped when the loop closes.
+    pub fn waits(&self, number: u64, operation: &Arc<Waiting>) {
+        if let Some(waits) = lock(&self.futures).waiting.get_mut(&number) {
+            waits.operation = Some(operation.clone());
+        }
+    }
+
+    pub fn forget(&self, number: u64) {
+        let waits = lock(&self.futures).waiting.remove(&number);
+        drop(waits);
+    }
+
+    /// On the loop's thread: that task's wait is over.
+    fn resolve(&self, py: Python<'_>, number: u64) -> PyResult<()> {
+        let waits = lock(&self.futures).waiting.remove(&number);
+        let Some(Waits { future, .. }) = waits else { return Ok(()) };
+        let future = future.bind(py);
+        if !future.call_method0(intern!(py, "done"))?.is_truthy()? {
+            future.call_method1(intern!(py, "set_result"), (py.None(),))?;
+        }
+        Ok(())
     }
 
     /// To be told when this loop closes, if it still lives then.
@@ -150,6 +198,7 @@ impl LoopCore {
 
     /// The loop that runs on this thread.
     pub fn running_loop(py: Python<'_>) -> PyResult<Bound<'_, PyAny>> {
+        super::finalization::protect();
         static GET: PyOnceLock<Py<PyAny>> = PyOnceLock::new();
         let get =
             GET.get_or_try_init(py, || py.import("asyncio")?.getattr("get_running_loop").map(Bound::unbind))?.bind(py);
@@ -172,14 +221,15 @@ impl LoopCore {
             .bind(py);
         let found = known.call_method1(intern!(py, "get"), (running,))?;
         if !found.is_none() {
-            let found: Bound<'_, LoopBridge> = found.extract()?;
+            let found: Bound<'_, LoopCoreRef> = found.extract()?;
             if found.get().process == std::process::id() {
                 return Ok(found.get().core.clone());
             }
         }
-        let bridge = LoopBridge::attach(running)?;
-        let core = bridge.get().core.clone();
-        known.call_method1(intern!(py, "__setitem__"), (running, bridge))?;
+        let core = LoopBridge::attach(running)?.get().core.clone();
+        // not the bridge: it refers to tasks, and these to the loop, which would never be forgotten
+        let known_as = Py::new(py, LoopCoreRef { core: core.clone(), process: std::process::id() })?;
+        known.call_method1(intern!(py, "__setitem__"), (running, known_as))?;
         Ok(core)
     }
 
@@ -206,7 +256,15 @@ pub fn own_threads() -> usize {
     OWN.existing().map_or(0, |_| 1)
 }
 
-/// The jobs that Rust has for an event loop; the loop calls it when there are some.
+/// How a loop's jobs are found.
+#[pyclass(module = "wasgi._wasgi", frozen)]
+struct LoopCoreRef {
+    core: Arc<LoopCore>,
+    process: u32,
+}
+
+/// The jobs that Rust has for an event loop; the loop calls it when there are some. The loop alone keeps it, as a reader of its pipe,
+/// and lets go of it when it closes.
 #[pyclass(module = "wasgi._wasgi", frozen)]
 pub struct LoopBridge {
     core: Arc<LoopCore>,
@@ -226,6 +284,7 @@ impl LoopBridge {
             event_loop: py.import("weakref")?.getattr("ref")?.call1((event_loop,))?.unbind(),
             watched: AtomicBool::new(false),
             looked_at: AtomicBool::new(false),
+            futures: Mutex::default(),
         });
         let bridge = Py::new(py, Self { core, pipe: reader, process: std::process::id() })?;
         // In a context of its own: the reader would keep alive the one of whoever came first.
@@ -260,6 +319,7 @@ impl LoopBridge {
     }
 
     fn __call__(&self, py: Python<'_>) -> PyResult<()> {
+        super::finalization::protect();
         let mut byte = [0];
         (&self.pipe).read_exact(&mut byte)?;
         // Cleared before the jobs are taken: whoever submits after that writes a byte of its own.
@@ -276,8 +336,47 @@ impl LoopBridge {
             let _ = (&self.core.pipe).write_all(&[0]);
         }
         for job in jobs.into_iter().chain(calls) {
-            job.run(py);
+            match job {
+                Job::Wake(number) => {
+                    if let Err(error) = self.core.resolve(py, number) {
+                        error.write_unraisable(py, None);
+                    }
+                }
+                job => job.run(py),
+            }
         }
         Ok(())
+    }
+
+    fn __traverse__(&self, visit: PyVisit<'_>) -> Result<(), PyTraverseError> {
+        match self.core.futures.try_lock() {
+            Ok(futures) => futures.waiting.values().try_for_each(|waits| visit.call(&waits.future)),
+            Err(_) => Ok(()),
+        }
+    }
+
+    fn __clear__(&self) {
+        self.let_go();
+    }
+}
+
+impl LoopBridge {
+    /// The loop has closed, or is gone: nobody goes on with what waits there.
+    fn let_go(&self) {
+        if self.process != std::process::id() {
+            return; // a forked child's copy: what it waits for is its parent's
+        }
+        let waiting: Vec<_> = lock(&self.core.futures).waiting.drain().map(|(_, waits)| waits).collect();
+        for Waits { operation, .. } in &waiting {
+            let operation = operation.as_ref().and_then(|operation| lock(operation).take());
+            drop(operation);
+        }
+        self.core.close();
+    }
+}
+
+impl Drop for LoopBridge {
+    fn drop(&mut self) {
+        self.let_go();
     }
 }

@@ -12,6 +12,7 @@ pub mod component;
 pub mod component_limits;
 pub mod errors;
 pub mod feed;
+pub mod finalization;
 pub mod finish;
 pub mod headers;
 pub mod limits;

@@ -121,6 +121,14 @@ impl Operation for ReadAll {
         self.body.keep_whole(whole);
         Poll::Ready(Ok(object))
     }
+
+    fn traverse(&self, visit: &pyo3::PyVisit<'_>) -> Result<(), pyo3::PyTraverseError> {
+        self.body.traverse(visit)
+    }
+
+    fn owns_body(&self) -> bool {
+        Arc::strong_count(&self.body) == 1
+    }
 }
 
 /// For `wasgi._bridge.gather`: gives out the async iterable of a body, and keeps what was read of it.
@@ -140,6 +148,10 @@ impl SourceOf {
 
     fn keep(&self, whole: &Bound<'_, PyBytes>) {
         self.body.keep_whole(Bytes::copy_from_slice(whole.as_bytes()));
+    }
+
+    fn __traverse__(&self, visit: pyo3::PyVisit<'_>) -> Result<(), pyo3::PyTraverseError> {
+        self.body.traverse(&visit)
     }
 }
 
@@ -183,8 +195,7 @@ impl Chunks {
             }
             Content::Guest(body) => {
                 let outcome = super::waiting::block_on_until(py, deadline, |cx| lock(&body).poll_next(cx));
-                self.body.deliver(py)?;
-                match outcome?.map_err(|error| to_py(py, &error))? {
+                match self.body.deliver_after(py, outcome)?.map_err(|error| to_py(py, &error))? {
                     Next::Chunk(chunk) => {
                         *lock(&self.content) = Some(Content::Guest(body));
                         Some(chunk)
@@ -202,6 +213,14 @@ impl Chunks {
     /// What there is without waiting, as of `AsyncChunks`.
     fn take_ready(&self, py: Python<'_>) -> Option<(Py<PyBytes>, bool)> {
         take_ready(py, &self.body, &self.content)
+    }
+
+    fn __traverse__(&self, visit: pyo3::PyVisit<'_>) -> Result<(), pyo3::PyTraverseError> {
+        self.body.traverse(&visit)?;
+        match self.content.try_lock().as_deref() {
+            Ok(Some(Content::Source(source))) => visit.call(source.object()),
+            _ => Ok(()),
+        }
     }
 }
 
@@ -304,6 +323,13 @@ impl AsyncChunks {
         take_ready(py, &self.0.body, &self.0.content)
     }
 
+    fn __traverse__(&self, visit: pyo3::PyVisit<'_>) -> Result<(), pyo3::PyTraverseError> {
+        match Arc::strong_count(&self.0) {
+            1 => self.0.body.traverse(&visit),
+            _ => Ok(()),
+        }
+    }
+
     /// Stops the guest, if the body has not ended.
     fn aclose(&self) -> Awaitable {
         let taking = self.0.clone();
@@ -361,5 +387,9 @@ impl Operation for NextChunk {
                 Poll::Ready(Err(to_py(py, &error)))
             }
         }
+    }
+
+    fn owns_body(&self) -> bool {
+        Arc::strong_count(&self.0) == 1 && Arc::strong_count(&self.0.body) == 1
     }
 }

@@ -169,4 +169,12 @@ impl Operation for Finished {
         let failure = ready!(end.poll(cx));
         Poll::Ready(end.tell(py, failure).and_then(|report| Ok(Py::new(py, report)?.into_any())))
     }
+
+    fn traverse(&self, visit: &pyo3::PyVisit<'_>) -> Result<(), pyo3::PyTraverseError> {
+        self.0.as_ref().map_or(Ok(()), |end| end.body.traverse(visit))
+    }
+
+    fn owns_body(&self) -> bool {
+        self.0.as_ref().is_some_and(|end| Arc::strong_count(&end.body) == 1)
+    }
 }

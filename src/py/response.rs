@@ -187,8 +187,8 @@ impl PyResponse {
     /// Like `finished`, and blocks.
     fn wait(&self, py: Python<'_>) -> PyResult<Option<PyReport>> {
         let Some(mut end) = self.end() else { return Ok(self.past.clone()) };
-        let failure = super::waiting::block_on(py, |cx| end.poll(cx))?;
-        self.body.deliver(py)?;
+        let waited = super::waiting::block_on(py, |cx| end.poll(cx));
+        let failure = self.body.deliver_after(py, waited)?;
         end.tell(py, failure).map(Some)
     }
 

@@ -5,11 +5,12 @@ use std::sync::{Arc, Mutex};
 use std::task::{Context, Poll, Waker};
 use std::thread::ThreadId;
 
-use pyo3::exceptions::{PyException, PyTypeError};
+use pyo3::exceptions::{PyException, PyKeyboardInterrupt, PyTypeError};
 use pyo3::intern;
 use pyo3::prelude::*;
 use pyo3::sync::PyOnceLock;
-use pyo3::types::PyTuple;
+use pyo3::types::{PyString, PyTuple};
+use pyo3::{PyTraverseError, PyVisit};
 
 use super::awaitable::Operation;
 use super::bridge::is_too_late;
@@ -29,6 +30,7 @@ pub enum Sink {
 
 impl Sink {
     fn given(name: &str, sink: Option<Bound<'_, PyAny>>) -> PyResult<Self> {
+        super::finalization::protect();
         let Some(sink) = sink else { return Ok(Self::Logger) };
         let write = sink.getattr_opt("write")?;
         let bridge = sink.py().import("wasgi._bridge")?;
@@ -158,9 +160,15 @@ impl Turn for Lines {
         let Self { output, context } = self;
         output.asked.store(false, Ordering::SeqCst);
         let context = context.map(|context| context.bind(py).call_method0(intern!(py, "copy")));
-        let delivered = context.transpose().and_then(|context| output.deliver_here(py, context.as_ref(), u64::MAX));
-        if let Err(error) = delivered {
-            error.write_unraisable(py, None);
+        let context = match context.transpose() {
+            Ok(context) => context,
+            Err(error) => return error.write_unraisable(py, None),
+        };
+        while let Err(error) = output.deliver_here(py, context.as_ref(), u64::MAX) {
+            // an interrupt is for a caller to hear of, and no thread of ours has one
+            if !error.is_instance_of::<PyKeyboardInterrupt>(py) {
+                error.write_unraisable(py, None);
+            }
         }
     }
 }
@@ -168,6 +176,14 @@ impl Turn for Lines {
 impl GuestOutput {
     pub fn new(sinks: Py<Sinks>, stdio: Arc<Stdio>, exchange: u64) -> Arc<Self> {
         Arc::new(Self { sinks, stdio, exchange, delivering: Mutex::default(), asked: AtomicBool::new(false) })
+    }
+
+    /// For whoever holds this, if nobody else does: what others share is theirs to show.
+    pub fn traverse(self: &Arc<Self>, visit: &PyVisit<'_>) -> Result<(), PyTraverseError> {
+        match Arc::strong_count(self) {
+            1 => visit.call(&self.sinks),
+            _ => Ok(()),
+        }
     }
 
     /// From now on lines are delivered as they come, by a thread of ours; also those that come when the response is gone.
@@ -200,8 +216,17 @@ impl GuestOutput {
     ) -> Poll<PyResult<()>> {
         let until = *until.0.get_or_insert_with(|| self.stdio.lines());
         {
-            let mut delivering = lock(&self.delivering);
+            let delivering = lock(&self.delivering);
             if delivering.lines >= until || delivering.by == Some(std::thread::current().id()) || is_too_late() {
+                return Poll::Ready(Ok(()));
+            }
+        }
+        if let Err(error) = self.drop_unheard(py) {
+            return Poll::Ready(Err(error));
+        }
+        {
+            let mut delivering = lock(&self.delivering);
+            if delivering.lines >= until {
                 return Poll::Ready(Ok(()));
             }
             if !delivering.waiting.iter().any(|(_, known)| known.will_wake(cx.waker())) {
@@ -218,18 +243,54 @@ impl GuestOutput {
         Poll::Pending
     }
 
+    /// Takes away what waits, if all of it is for loggers that would not log it: known without running any handler, so also where an event
+    /// loop runs, and a thread need not be asked.
+    fn drop_unheard(&self, py: Python<'_>) -> PyResult<()> {
+        let streams = self.stdio.streams();
+        if streams.is_empty() || streams.iter().any(|stream| self.sink(*stream).object().is_some()) {
+            return Ok(());
+        }
+        let is_unheard = py.import(intern!(py, "wasgi._bridge"))?.getattr(intern!(py, "is_unheard"))?;
+        for stream in &streams {
+            if !is_unheard.call1((name_of(py, *stream),))?.is_truthy()? {
+                return Ok(());
+            }
+        }
+        if !self.begin() {
+            return Ok(());
+        }
+        let mut lines = self.stdio.take(usize::MAX);
+        // a line of another stream may have come meanwhile
+        let heard = lines.iter().position(|line| !streams.contains(&line.stream)).unwrap_or(lines.len());
+        let rest = lines.split_off(heard);
+        if !rest.is_empty() {
+            self.stdio.put_back(rest);
+        }
+        let waiting = {
+            let mut delivering = lock(&self.delivering);
+            delivering.lines += lines.len() as u64;
+            delivering.by = None;
+            delivering.take_waiting()
+        };
+        waiting.into_iter().for_each(Waker::wake);
+        Ok(())
+    }
+
     /// Delivers what there is, unless another thread is about it, until there is nothing more, or so many lines have been.
     fn deliver_here(&self, py: Python<'_>, context: Option<&Bound<'_, PyAny>>, until: u64) -> PyResult<()> {
         // a line that comes while the last one is delivered rang its bell for nothing: so look again
         while self.begin() {
             let mut result = Ok(());
             while result.is_ok() && lock(&self.delivering).lines < until {
-                let lines = self.stdio.take(BATCH);
+                let mut lines = self.stdio.take(BATCH);
                 if lines.is_empty() {
                     break;
                 }
-                let number = lines.len() as u64;
-                for line in lines {
+                let mut number = 0;
+                while result.is_ok()
+                    && let Some(line) = lines.pop_front()
+                {
+                    number += 1;
                     if is_too_late() {
                         continue; // the process exits, and this sink is slower than its guest
                     }
@@ -239,10 +300,13 @@ impl GuestOutput {
                                 let sink = self.sink(line.stream).object();
                                 error.write_unraisable(py, sink.map(|object| object.bind(py)));
                             }
-                            // Ctrl-C, say: the caller's
+                            // Ctrl-C, say: the caller's, who is not kept by the lines that follow
                             false => result = Err(error),
                         }
                     }
+                }
+                if !lines.is_empty() {
+                    self.stdio.put_back(lines);
                 }
                 let waiting = {
                     let mut delivering = lock(&self.delivering);
@@ -282,13 +346,28 @@ impl GuestOutput {
         if lock(&self.delivering).lines >= most {
             return Ok(());
         }
+        self.drop_unheard(py)?;
         if !runs_a_loop(py) {
-            self.deliver_here(py, None, most)?;
+            let delivered = self.deliver_here(py, None, most);
             if !self.stdio.is_empty() {
                 self.ask_of(py)?; // what has come meanwhile is not this caller's to wait for
             }
+            delivered?;
         }
         super::waiting::block_on_python(py, |py, cx| self.poll_delivered(py, cx, &mut until))?
+    }
+
+    /// After a wait: what there is is delivered, and waited for unless the wait failed. Ctrl-C is not to wait for a sink.
+    pub fn deliver_after<T>(self: &Arc<Self>, py: Python<'_>, waited: PyResult<T>) -> PyResult<T> {
+        match waited {
+            Ok(outcome) => self.deliver(py).map(|()| outcome),
+            Err(error) => {
+                if !self.stdio.is_empty() {
+                    self.ask_of(py)?;
+                }
+                Err(error)
+            }
+        }
     }
 
     /// Sees to it that what there is is delivered soon; at once, unless this thread runs an event loop.
@@ -312,12 +391,7 @@ impl GuestOutput {
 
     fn write(&self, py: Python<'_>, line: &Line, context: Option<&Bound<'_, PyAny>>) -> PyResult<()> {
         let bridge = py.import(intern!(py, "wasgi._bridge"))?;
-        let stream = match line.stream {
-            Stream::Stdout => intern!(py, "stdout"),
-            Stream::Stderr => intern!(py, "stderr"),
-            Stream::Outgoing => intern!(py, "outgoing"),
-            Stream::Host => intern!(py, "host"),
-        };
+        let stream = name_of(py, line.stream);
         let sinks = self.sinks.get();
         let (sink, arguments) = match self.sink(line.stream) {
             Sink::Logger => {
@@ -343,6 +417,16 @@ impl GuestOutput {
             }
         };
         Ok(())
+    }
+}
+
+/// What Python code calls a stream.
+fn name_of<'py>(py: Python<'py>, stream: Stream) -> &'py Bound<'py, PyString> {
+    match stream {
+        Stream::Stdout => intern!(py, "stdout"),
+        Stream::Stderr => intern!(py, "stderr"),
+        Stream::Outgoing => intern!(py, "outgoing"),
+        Stream::Host => intern!(py, "host"),
     }
 }
 
@@ -382,5 +466,17 @@ impl<O: Operation> Operation for Flushed<O> {
             }
         }
         Poll::Ready(result)
+    }
+
+    fn traverse(&self, visit: &PyVisit<'_>) -> Result<(), PyTraverseError> {
+        if let Some(Ok(result)) = &self.result {
+            visit.call(result)?;
+        }
+        self.operation.traverse(visit)?;
+        match &self.output {
+            // this one's, and the body's
+            Some(output) if self.operation.owns_body() && Arc::strong_count(output) == 2 => visit.call(&output.sinks),
+            _ => Ok(()),
+        }
     }
 }

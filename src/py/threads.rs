@@ -2,18 +2,17 @@
 
 use std::cell::Cell;
 use std::collections::VecDeque;
-use std::sync::atomic::{AtomicUsize, Ordering};
-use std::sync::{Condvar, Mutex, OnceLock};
+use std::sync::atomic::{AtomicU8, AtomicUsize, Ordering};
+use std::sync::{Arc, Condvar, Mutex, OnceLock};
 use std::time::{Duration, Instant};
 
 use pyo3::exceptions::PyRuntimeError;
 use pyo3::prelude::*;
-use pyo3::types::PyDict;
+use pyo3::types::{PyCFunction, PyDict, PyTuple};
 
 use super::bridge::Job;
 use super::errors::to_py;
 use super::lock;
-use super::waiting::Inside;
 use crate::error::Error;
 use crate::process::{PerProcess, no_thread};
 
@@ -21,8 +20,8 @@ use crate::process::{PerProcess, no_thread};
 pub struct Threads {
     state: Mutex<Queue>,
     filled: Condvar,
-    /// A thread has left.
-    left: Condvar,
+    /// What exit waits for has been done.
+    done: Condvar,
 }
 
 #[derive(Default)]
@@ -30,6 +29,8 @@ struct Queue {
     jobs: VecDeque<Job>,
     idle: usize,
     threads: usize,
+    /// Jobs that exit waits for, under way.
+    waited_for: usize,
     /// Those that wait for somebody else: for a guest, or for a chunk of a body.
     lent: usize,
     closed: bool,
@@ -40,6 +41,11 @@ impl Queue {
         self.idle == 0 && !self.closed && self.threads < most_threads() + self.lent.min(MOST_LENT)
     }
 }
+
+/// What a thread that is started finds: that it counts, or that whoever has started it has given up.
+const COUNTED: u8 = 0;
+const BEGUN: u8 = 1;
+const UNCOUNTED: u8 = 2;
 
 /// How many threads may wait for others before none is started for them any more.
 const MOST_LENT: usize = 256;
@@ -94,7 +100,7 @@ pub fn forget() {
     THREADS.forget();
 }
 
-/// No more jobs after those that are there; waits for the threads to finish them, but not longer than `bound`.
+/// No more jobs after those that are there; waits until those that tell of something are done, but not longer than `bound`.
 pub fn close(bound: Duration) {
     if let Some(threads) = THREADS.existing() {
         threads.close(bound);
@@ -114,7 +120,7 @@ fn most_threads() -> usize {
 }
 
 pub fn threads() -> &'static Threads {
-    THREADS.get(|| Threads { state: Mutex::new(Queue::default()), filled: Condvar::new(), left: Condvar::new() })
+    THREADS.get(|| Threads { state: Mutex::new(Queue::default()), filled: Condvar::new(), done: Condvar::new() })
 }
 
 impl Threads {
@@ -140,8 +146,22 @@ impl Threads {
     /// Starts a thread that is counted already.
     fn spawn(&self, py: Python<'_>) -> PyResult<()> {
         let number = LIVE_THREADS.fetch_add(1, Ordering::Relaxed);
+        let begun = Arc::new(AtomicU8::new(COUNTED));
+        let work = {
+            let begun = begun.clone();
+            PyCFunction::new_closure(
+                py,
+                None,
+                None,
+                move |arguments: &Bound<'_, PyTuple>, _: Option<&Bound<'_, PyDict>>| {
+                    if begun.compare_exchange(COUNTED, BEGUN, Ordering::SeqCst, Ordering::SeqCst).is_ok() {
+                        work(arguments.py());
+                    }
+                },
+            )?
+        };
         let options = PyDict::new(py);
-        options.set_item("target", py.import("wasgi._wasgi")?.getattr("_work")?)?;
+        options.set_item("target", work)?;
         options.set_item("name", format!("wasgi-thread-{number}"))?;
         options.set_item("daemon", true)?;
         let started = py
@@ -150,7 +170,10 @@ impl Threads {
             .call((), Some(&options))
             .and_then(|thread| thread.call_method0("start"));
         if let Err(error) = started {
-            lock(&self.state).threads -= 1;
+            // Ctrl-C interrupts `start`, which waits for the thread: then there is one all the same
+            if begun.compare_exchange(COUNTED, UNCOUNTED, Ordering::SeqCst, Ordering::SeqCst).is_ok() {
+                lock(&self.state).threads -= 1;
+            }
             return Err(match error.is_instance_of::<PyRuntimeError>(py) {
                 true => to_py(py, &no_thread("Python code that blocks", &error.value(py))),
                 false => error,
@@ -159,7 +182,7 @@ impl Threads {
         Ok(())
     }
 
-    fn take(&self) -> Option<(Job, bool)> {
+    fn take(&self) -> Option<(Job, bool, bool)> {
         let mut state = lock(&self.state);
         loop {
             if let Some(job) = state.jobs.pop_front() {
@@ -168,11 +191,14 @@ impl Threads {
                 if spare {
                     state.threads += 1;
                 }
-                return Some((job, spare));
+                if job.is_waited_for_at_exit() {
+                    state.waited_for += 1;
+                    return Some((job, spare, true));
+                }
+                return Some((job, spare, false));
             }
             if state.closed || state.threads > most_threads() + state.lent.min(MOST_LENT) {
                 state.threads -= 1;
-                self.left.notify_all();
                 return None;
             }
             state.idle += 1;
@@ -181,18 +207,18 @@ impl Threads {
         }
     }
 
-    /// No more jobs after those that are there; waits for the threads to finish them, but not longer than `bound`.
+    /// No more jobs after those that are there; waits until those that tell of something are done, but not longer than `bound`.
     fn close(&self, bound: Duration) {
         let mut state = lock(&self.state);
         state.closed = true;
         self.filled.notify_all();
         let deadline = Instant::now() + bound;
-        while state.threads > 0 {
+        while state.waited_for > 0 || state.jobs.iter().any(Job::is_waited_for_at_exit) {
             let left = deadline.saturating_duration_since(Instant::now());
             if left.is_zero() {
                 return; // one is in code of the user's that does not end
             }
-            state = match self.left.wait_timeout(state, left) {
+            state = match self.done.wait_timeout(state, left) {
                 Ok((state, _)) => state,
                 Err(poisoned) => poisoned.into_inner().0,
             };
@@ -201,15 +227,18 @@ impl Threads {
 }
 
 /// What each of our threads runs.
-#[pyfunction]
-pub fn _work(py: Python<'_>) {
+fn work(py: Python<'_>) {
     IS_OURS.set(true);
     let threads = threads();
-    while let Some((job, spare)) = py.detach(|| threads.take()) {
-        let _inside = Inside::enter();
+    super::finalization::protect();
+    while let Some((job, spare, is_waited_for)) = py.detach(|| threads.take()) {
         if spare && let Err(error) = threads.spawn(py) {
             error.write_unraisable(py, None);
         }
         job.run(py);
+        if is_waited_for {
+            lock(&threads.state).waited_for -= 1;
+            threads.done.notify_all();
+        }
     }
 }

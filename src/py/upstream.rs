@@ -170,6 +170,22 @@ pub struct OutgoingCall {
 
 #[pymethods]
 impl OutgoingCall {
+    /// When nobody waits for the answer any more, its task alone holds the call.
+    fn __traverse__(&self, visit: pyo3::PyVisit<'_>) -> Result<(), pyo3::PyTraverseError> {
+        visit.call(&self.request)?;
+        if Arc::strong_count(&self.call) > 1 {
+            return Ok(());
+        }
+        if let Ok(task) = self.call.task.try_lock() {
+            visit.call(&*task)?;
+        }
+        if Arc::strong_count(&self.call.target) > 1 {
+            return Ok(());
+        }
+        visit.call(&self.call.target.callable)?;
+        visit.call(&self.call.target.context)
+    }
+
     /// The user's callable.
     #[getter]
     fn upstream(&self, py: Python<'_>) -> Py<PyAny> {

@@ -15,20 +15,20 @@ use super::bridge::is_exiting_elsewhere;
 /// How often a blocked call looks for signals (Ctrl-C).
 const SIGNALS: Duration = Duration::from_millis(50);
 
-/// Threads of the user's that are in here.
+/// Threads of Python's that are in here.
 static INSIDE: AtomicUsize = AtomicUsize::new(0);
 
 thread_local! {
     static DEPTH: Cell<usize> = const { Cell::new(0) };
 }
 
-/// A thread of the user's that is in here, where it must not be ended: before Python 3.14 the interpreter ends the daemon threads
-/// that come for the GIL when it finalizes, where they stand, and frames of Rust end the process then. So exit waits for those that
-/// are in here, but not for those that wait [`outside`]: they sleep on.
+/// A thread of Python's that is in here, where it may give a guest a turn, or set a timer: exit waits for it before it stops the runtime,
+/// which a guest must not meet on its way out. It does not wait for those that wait [`outside`]: they sleep on.
 pub struct Inside(PhantomData<*const ()>);
 
 impl Inside {
     pub fn enter() -> Self {
+        super::finalization::protect();
         let depth = DEPTH.get();
         DEPTH.set(depth + 1);
         if depth == 0 {
@@ -55,15 +55,12 @@ impl Drop for Inside {
     }
 }
 
-/// Waits without the GIL. If the interpreter begins to exit meanwhile, this thread stays asleep. `inside` says who waits.
-fn outside<T: Send>(py: Python<'_>, _inside: &Inside, wait: impl FnOnce() -> T + Send) -> T {
-    py.detach(|| {
-        INSIDE.fetch_sub(1, Ordering::SeqCst);
-        let waited = wait();
-        INSIDE.fetch_add(1, Ordering::SeqCst);
-        sleep_on_if_exiting();
-        waited
-    })
+/// Waits without the GIL. If the interpreter begins to exit meanwhile, this thread stays asleep.
+fn outside(wait: impl FnOnce()) {
+    INSIDE.fetch_sub(1, Ordering::SeqCst);
+    wait();
+    INSIDE.fetch_add(1, Ordering::SeqCst);
+    sleep_on_if_exiting();
 }
 
 /// A daemon thread that is in here when the interpreter exits stays asleep. With an error, since its guest was stopped, it would
@@ -124,12 +121,13 @@ pub fn block_on_until<T: Send>(
     let parked = Parked::here();
     let waker = Waker::from(parked.clone());
     loop {
-        let ready = outside(py, &inside, || {
+        let ready = py.detach(|| {
             let ready = poll(&mut Context::from_waker(&waker));
             if ready.is_pending() {
                 let left = deadline.map(|deadline| deadline.saturating_duration_since(Instant::now()));
-                parked.park(left.map_or(SIGNALS, |left| left.min(SIGNALS)));
+                outside(|| parked.park(left.map_or(SIGNALS, |left| left.min(SIGNALS))));
             }
+            sleep_on_if_exiting();
             ready
         });
         match ready {
@@ -147,14 +145,14 @@ pub fn block_on_python<T>(
     py: Python<'_>,
     mut poll: impl FnMut(Python<'_>, &mut Context<'_>) -> Poll<T>,
 ) -> PyResult<T> {
-    let inside = Inside::enter();
+    let _inside = Inside::enter();
     let parked = Parked::here();
     let waker = Waker::from(parked.clone());
     loop {
         if let Poll::Ready(ready) = poll(py, &mut Context::from_waker(&waker)) {
             return Ok(ready);
         }
-        outside(py, &inside, || parked.park(SIGNALS));
+        py.detach(|| outside(|| parked.park(SIGNALS)));
         py.check_signals()?;
     }
 }
