@@ -439,12 +439,12 @@ def test_file_threads(app: AppMaker, tmp_path: Path) -> None:
 
 
 def test_pool() -> None:
-    """`tests/test_pool_shares.py` has what a component is made of, too."""
+    """`tests/test_shares.py` has what a component is made of, too."""
     done = run(
         f"""
 import asyncio
 import wasgi
-from tests.test_pool_shares import beside
+from tests.test_shares import beside
 asyncio.run(beside([wasgi.Component({str(PROBE)!r})], 1100))
 """
     )
