@@ -3,8 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
+import os
 import re
+import socket
+import subprocess
+import sys
 import threading
 from collections.abc import Iterator
 from pathlib import Path
@@ -14,8 +19,10 @@ import pytest
 import wasgi
 from wasgi import errors
 
-from .conftest import ROOT, AppMaker, bare, get, post, until
+from .conftest import HELLO, PROBE, ROOT, AppMaker, bare, get, post, until
 from .processes import run
+from .test_swap import swap_on  # noqa: F401 - a fixture
+from .test_swap import test_a_fresh_instance_finds_nothing_of_an_earlier_one as test_swap  # noqa: F401
 
 PAGE = ROOT / "docs" / "untrusted.md"
 
@@ -263,7 +270,7 @@ for route in ("/trap", "/out-of-bounds", "/overflow?n=10000000", "/exit?code=7",
     except wasgi.GuestError as error:
         print(type(error).__name__)
 """
-    done = run(script, str(ROOT / "tests/guests/components/probe.wasm"))
+    done = run(script, str(PROBE))
     assert done.returncode == 0, done.stderr
     assert done.stdout.split() == ["TrapError", "TrapError", "TrapError", "GuestExitError", "TrapError"]
 
@@ -345,3 +352,262 @@ except wasgi.TrapError as error:
     said = done.stdout.splitlines()
     assert said[-1] == "trapped"
     assert "the debug information of a component is left out: its entries are nested more than 128 deep" in said[0]
+
+
+def test_instance_cost() -> None:
+    many = bare("", "(global i64 (i64.const 0))" * 5000)
+    with pytest.raises(wasgi.MemoryLimitError):
+        wasgi.App(many, limits=wasgi.Limits(memory=64 << 10)).handle(get("/"))
+
+
+def test_host_memory(app: AppMaker) -> None:
+    made = app(limits=wasgi.Limits(memory=32 << 20))
+    assert made.handle(get("/hostile/fields?n=20&bytes=600&each=90")).text == "done"
+    with pytest.raises(wasgi.MemoryLimitError):
+        made.handle(get("/hostile/fields?n=4000&bytes=600&each=90"))
+    until(lambda: wasgi.stats().memory == 0)
+
+
+def test_host_calls(app: AppMaker) -> None:
+    with pytest.raises(wasgi.TrapError, match="67108864 random bytes"):
+        app().handle(get("/hostile/random?mib=64&n=1"))
+    with pytest.raises(wasgi.TrapError, match="strings and lists"):
+        app().handle(get(f"/hostile/requests?n=1&bytes={60 << 20}"))
+
+
+def test_files(app: AppMaker, tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("content")
+    assert (wasgi.Limits().files, wasgi.Limits().files_per_app) == (64, 256)
+    made = app(dirs={"/data": wasgi.Dir(tmp_path)})
+    for _ in range(2):
+        text = made.handle(get("/hostile/open?path=file")).text
+        assert text.startswith("64 ")
+        assert "quota" in text
+
+
+def test_odd_files(app: AppMaker, tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "fifo")
+    (tmp_path / "file").write_text("content")
+    made = app(dirs={"/data": wasgi.Dir(tmp_path)})
+    # more than there are threads
+    for _ in range(80):
+        assert made.handle(get("/hostile/open?path=fifo")).text.startswith("0 ")
+    assert made.handle(get("/read-file?path=/data/file")).text == "content"
+
+
+def test_listings(app: AppMaker, tmp_path: Path) -> None:
+    """Fifty listings of 2,000 entries, kept and not read, weigh less than one of them."""
+    for number in range(2000):
+        (tmp_path / f"{number:0200}").touch()
+    response = app(dirs={"/data": wasgi.Dir(tmp_path)}).handle(get("/hostile/list?n=50"))
+    assert response.text == "50 enough"
+    report = response.wait()
+    assert report is not None
+    assert report.memory < 8 << 20
+
+
+def test_disk(app: AppMaker, tmp_path: Path) -> None:
+    made = app(dirs={"/data": wasgi.Dir(tmp_path)})
+    assert made.handle(get("/write-file?path=/data/new&content=x")).status == 500
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_texts(app: AppMaker, caplog: pytest.LogCaptureFixture) -> None:
+    with pytest.raises(errors.InternalError) as raised:
+        app().handle(get("/hostile/code?bytes=100000"))
+    text = raised.value.detail
+    assert text is not None
+    assert "\n" not in text
+    assert "\x1b" not in text
+    assert 4096 <= len(text) < 5000
+
+
+def test_file_threads(app: AppMaker, tmp_path: Path) -> None:
+    """Twice as many exchanges as threads all get their file; what hangs is `tests/test_host_resources.py`'s."""
+    (tmp_path / "file").write_text("content")
+    made = app(dirs={"/data": wasgi.Dir(tmp_path)})
+    answers: list[str] = []
+    threads = [
+        threading.Thread(target=lambda: answers.append(made.handle(get("/read-file?path=/data/file")).text))
+        for _ in range(16)
+    ]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert answers == ["content"] * 16
+
+
+def test_pool() -> None:
+    """`tests/test_shares.py` has what a component is made of, too."""
+    done = run(
+        f"""
+import asyncio
+import wasgi
+from tests.test_shares import beside
+asyncio.run(beside([wasgi.Component({str(PROBE)!r})], 1100))
+"""
+    )
+    assert done.returncode == 0, done.stderr[-2000:]
+    assert "served beside" in done.stdout
+
+
+class Silent:
+    """Accepts, reads the head, and nothing more."""
+
+    def __enter__(self) -> Silent:
+        self.listener = socket.create_server(("127.0.0.1", 0))
+        self.listener.settimeout(30)
+        self.url = f"http://127.0.0.1:{self.listener.getsockname()[1]}"
+        return self
+
+    def accept(self) -> socket.socket:
+        taken, _ = self.listener.accept()
+        taken.settimeout(30)
+        return taken
+
+    def __exit__(self, *_: object) -> None:
+        self.listener.close()
+
+
+async def test_connections(app: AppMaker, nothing_is_left: None) -> None:
+    with Silent() as peer:
+        made = app(outgoing=wasgi.Network([peer.url]))
+        task = asyncio.ensure_future(
+            made.handle_async(post(f"/proxy?method=POST&url={peer.url}/", iter(lambda: b"x" * 65536, b"")))
+        )
+        taken = await asyncio.to_thread(peer.accept)
+        task.cancel()
+        await asyncio.gather(task, return_exceptions=True)
+
+        def read_to_its_end() -> None:
+            with contextlib.suppress(ConnectionError):
+                while taken.recv(65536):
+                    pass
+            taken.close()
+
+        await asyncio.to_thread(read_to_its_end)
+
+
+def test_unread_uploads(app: AppMaker) -> None:
+    with Silent() as peer:
+        made = app(outgoing=wasgi.Network([peer.url], timeout=0.5))
+        # more than the system keeps on its way
+        with pytest.raises(errors.HttpResponseTimeout):
+            made.handle(post(f"/proxy?method=POST&url={peer.url}/", iter([b"x" * 65536] * 400)))
+
+
+def test_component_size() -> None:
+    text = "(component " + "(core module)" * 2000 + ")"
+    with pytest.raises(wasgi.ComponentLimitError) as raised:
+        wasgi.Component(text.encode())
+    assert (raised.value.name, raised.value.limit, raised.value.found) == ("modules", 1000, 2000)
+
+
+def test_nesting() -> None:
+    with pytest.raises(wasgi.ComponentError, match="nest"):
+        wasgi.Component(("(component " * 5000 + ")" * 5000).encode())
+    with pytest.raises(wasgi.ComponentLimitError) as raised:
+        bare("block " * 5000 + "end " * 5000)
+    assert raised.value.name == "nesting"
+
+
+def slow(size: int) -> str:
+    """A function that takes long to compile, and its like to no other's."""
+    lines = "(local.set $n (i32.add (local.get $n) (i32.const 7)))" * size
+    return f"(func (local $n i32) (i32.const {os.getpid()}) drop {lines})" * 20
+
+
+def test_compile_time() -> None:
+    with pytest.raises(wasgi.ComponentLimitError) as raised:
+        bare("", slow(5000), limits=wasgi.ComponentLimits(timeout=0.3))
+    assert (raised.value.name, raised.value.limit) == ("timeout", 0.3)
+
+
+def test_compile_memory() -> None:
+    with pytest.raises(wasgi.ComponentLimitError) as raised:
+        bare("", slow(10_000), limits=wasgi.ComponentLimits(memory=20_000_000))
+    assert (raised.value.name, raised.value.limit) == ("memory", 20_000_000)
+
+
+async def test_loading_and_the_loop() -> None:
+    rounds = 0
+
+    async def count() -> None:
+        nonlocal rounds
+        while True:
+            await asyncio.sleep(0)
+            rounds += 1
+
+    counting = asyncio.ensure_future(count())
+    await wasgi.Component.load_async(PROBE.read_bytes() + b"\0\x05\x04loop")
+    counting.cancel()
+    assert rounds > 3
+
+
+def test_sources(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "fifo")
+    for path in (tmp_path / "fifo", Path("/dev/zero"), tmp_path):
+        with pytest.raises((wasgi.ComponentError, OSError)):
+            wasgi.Component(path)
+
+
+CACHED = """
+import logging, sys
+import wasgi
+logging.basicConfig(format="%(message)s")
+print(wasgi.App(sys.argv[1]).handle(wasgi.Request("GET", "http://guest.local/hello")).text)
+"""
+
+
+def cached(folder: Path, component: Path = HELLO, **surroundings: str) -> str:
+    """Loads a component with that cache and runs it; what was logged."""
+    done = subprocess.run(
+        [sys.executable, "-c", CACHED, str(component)],
+        env=os.environ | {"WASGI_CACHE_DIR": str(folder)} | surroundings,
+        capture_output=True,
+        text=True,
+        timeout=50,
+    )
+    assert (done.returncode, done.stdout) == (0, "Hello, World!\n"), done.stderr
+    return done.stderr
+
+
+def entries(folder: Path) -> list[Path]:
+    return [path for path in folder.rglob("*") if path.is_file() and path.stat().st_size > 10_000]
+
+
+def test_cache_entries(tmp_path: Path) -> None:
+    cached(tmp_path)
+    [entry] = entries(tmp_path)
+    content = bytearray(entry.read_bytes())
+    content[len(content) // 2] ^= 1
+    entry.write_bytes(content)
+    assert len(cached(tmp_path).splitlines()) == 1
+    assert cached(tmp_path) == ""
+    # another component's
+    cached(tmp_path, PROBE)
+    one, other = entries(tmp_path)
+    kept = one.read_bytes(), other.read_bytes()
+    one.write_bytes(kept[1])
+    other.write_bytes(kept[0])
+    cached(tmp_path)
+
+
+def test_cache_modes(tmp_path: Path) -> None:
+    folder = tmp_path / "cache"
+    before = os.umask(0)
+    try:
+        cached(folder)
+    finally:
+        os.umask(before)
+    for path in [folder, *folder.rglob("*")]:
+        assert path.stat().st_mode & 0o077 == 0, path
+    folder.chmod(0o777)
+    assert "others" in cached(folder)
+
+
+def test_cache_size(tmp_path: Path) -> None:
+    cached(tmp_path, WASGI_CACHE_SIZE="1000000")
+    cached(tmp_path, PROBE, WASGI_CACHE_SIZE="1000000")
+    assert sum(path.stat().st_size for path in entries(tmp_path)) <= 1_000_000
