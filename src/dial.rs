@@ -312,6 +312,15 @@ impl Wire {
         written
     }
 
+    fn told(&self, written: &Poll<io::Result<usize>>) {
+        let Some((traffic, _)) = &self.traffic else { return };
+        match written {
+            Poll::Ready(Ok(bytes)) => traffic.wrote(Some(*bytes)),
+            Poll::Ready(Err(_)) => {}
+            Poll::Pending => traffic.wrote(None),
+        }
+    }
+
     fn timed<T>(&mut self, cx: &mut Context<'_>, written: Poll<io::Result<T>>) -> Poll<io::Result<T>> {
         let Some(limit) = self.unread else { return written };
         if written.is_ready() {
@@ -368,6 +377,7 @@ impl AsyncWrite for Wire {
             return Poll::Ready(Ok(buffer.len()));
         }
         let written = Pin::new(&mut self.io).poll_write(cx, buffer);
+        self.told(&written);
         let written = self.timed(cx, written);
         self.heard(written, buffer.len())
     }
@@ -382,6 +392,7 @@ impl AsyncWrite for Wire {
             return Poll::Ready(Ok(all));
         }
         let written = Pin::new(&mut self.io).poll_write_vectored(cx, buffers);
+        self.told(&written);
         let written = self.timed(cx, written);
         self.heard(written, all)
     }
@@ -395,6 +406,10 @@ impl AsyncWrite for Wire {
             return Poll::Ready(Ok(()));
         }
         let flushed = Pin::new(&mut self.io).poll_flush(cx);
+        // TLS takes what is written before its socket does
+        if let Some((traffic, _)) = &self.traffic {
+            traffic.wrote(flushed.is_ready().then_some(0));
+        }
         let flushed = self.timed(cx, flushed);
         self.heard(flushed, ())
     }

@@ -13,6 +13,7 @@ mod code_cache;
 pub mod component;
 pub mod debug_info;
 mod dial;
+mod driver;
 pub mod engine;
 pub mod error;
 mod failure;

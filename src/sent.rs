@@ -13,6 +13,8 @@ use http_body::{Body, Frame};
 use wasmtime_wasi_http::Error as HostError;
 
 use crate::body::GuestBody;
+use crate::driver::Begins;
+use crate::owner::Owner;
 use crate::sync::lock;
 
 /// Bytes of a body that are kept until there is a response, so that they can be sent again where the peer says that it has not
@@ -22,8 +24,19 @@ const KEPT: usize = 64 << 10;
 /// knowing: some wait for the response's head before they write, as with gRPC's streams.
 const PATIENCE: Duration = Duration::from_millis(50);
 
+/// How long a peer may take nothing of a body whose response it has finished.
+const UNWANTED: Duration = Duration::from_secs(30);
+
+/// How long a peer may leave unread the last of a request that it has answered, when its guest is gone.
+pub const LAST: Duration = Duration::from_secs(2);
+
 /// The body of one request, for as many attempts as it takes.
-pub struct Content(Arc<Mutex<Source>>);
+#[derive(Clone)]
+pub struct Content {
+    source: Arc<Mutex<Source>>,
+    /// Whose it is.
+    exchange: Arc<Owner>,
+}
 
 struct Source {
     /// What is still to be read of it.
@@ -40,6 +53,16 @@ struct Source {
     attempt: u64,
     /// Whoever waits for more.
     waiting: Option<Waker>,
+    /// Whether there is somebody who sends this attempt.
+    is_sent: bool,
+    /// How often somebody has come for more.
+    taken: u64,
+    /// Nothing that goes wrong with it is told any more: the response has begun.
+    is_answered: bool,
+    /// Its guest has not finished it.
+    is_broken: bool,
+    /// Whoever waits until nobody sends it.
+    end: Option<Waker>,
 }
 
 #[derive(Clone)]
@@ -61,6 +84,8 @@ impl Piece {
 pub struct Sent {
     source: Arc<Mutex<Source>>,
     attempt: u64,
+    /// Who is told when it is first read.
+    begins: Option<Begins>,
 }
 
 impl Content {
@@ -69,7 +94,8 @@ impl Content {
     /// than `most`.
     pub async fn of(parts: &mut Parts, body: GuestBody, most: Duration) -> Self {
         let is_framed = parts.headers.contains_key(CONTENT_LENGTH);
-        let content = Self(Arc::new(Mutex::new(Source {
+        let exchange = Arc::new(body.owner().observe());
+        let source = Arc::new(Mutex::new(Source {
             rest: Some(body).filter(|body| !body.is_end_stream()),
             read: Vec::new(),
             size: 0,
@@ -78,11 +104,17 @@ impl Content {
             failure: None,
             attempt: 0,
             waiting: None,
-        })));
+            is_sent: true,
+            taken: 0,
+            is_answered: false,
+            is_broken: false,
+            end: None,
+        }));
+        let content = Self { source, exchange };
         let expects_none = parts.method.is_safe() || parts.method == Method::DELETE;
         if !is_framed {
             let patience = if expects_none { most } else { most.min(PATIENCE) };
-            let first = std::future::poll_fn(|cx| lock(&content.0).look(cx));
+            let first = std::future::poll_fn(|cx| lock(&content.source).look(cx));
             let _ = tokio::time::timeout(patience, first).await;
         }
         match (content.is_empty(), is_framed) {
@@ -103,45 +135,91 @@ impl Content {
     }
 
     /// For one more attempt; the one before gets nothing any more.
-    pub fn sent(&self) -> Sent {
-        let mut source = lock(&self.0);
+    pub fn send(&self, begins: Option<Begins>) -> Sent {
+        let mut source = lock(&self.source);
         source.attempt += 1;
         source.next = 0;
-        Sent { source: self.0.clone(), attempt: source.attempt }
+        source.is_sent = false;
+        Sent { source: self.source.clone(), attempt: source.attempt, begins }
+    }
+
+    /// Whether nobody sends it any more.
+    pub fn is_sent(&self) -> bool {
+        lock(&self.source).is_sent
+    }
+
+    /// The response has ended. Waits until all of this has been sent, or there is no use in sending more: its guest has not finished
+    /// it, or is gone, or the peer takes nothing. Returns whether all has been sent.
+    pub async fn over(&self) -> bool {
+        let sent = std::future::poll_fn(|cx| {
+            let mut source = lock(&self.source);
+            if source.is_sent || source.is_broken {
+                return Poll::Ready(source.is_sent);
+            }
+            source.end = Some(cx.waker().clone());
+            Poll::Pending
+        });
+        let mut sent = std::pin::pin!(sent);
+        tokio::select! {
+            biased;
+            sent = &mut sent => return sent,
+            () = self.exchange.ended() => {}
+            () = self.stalled(UNWANTED) => return false,
+        }
+        // what the guest has written lies ready
+        tokio::time::timeout(LAST, sent).await.unwrap_or(false)
+    }
+
+    /// Waits until nobody has come for more of it for so long, though there was more.
+    pub async fn stalled(&self, limit: Duration) {
+        let progress = || {
+            let source = lock(&self.source);
+            (source.taken, source.waiting.is_some())
+        };
+        loop {
+            let before = progress();
+            tokio::time::sleep(limit).await;
+            if progress() == before && !before.1 && !self.is_sent() {
+                return;
+            }
+        }
     }
 
     /// Whether all of it can be sent once more.
     pub fn is_whole(&self) -> bool {
-        lock(&self.0).whole
+        lock(&self.source).whole
     }
 
     /// Whether it is known that there is none.
     pub fn is_empty(&self) -> bool {
-        let source = lock(&self.0);
+        let source = lock(&self.source);
         source.whole && source.rest.is_none() && source.read.is_empty()
     }
 
     /// There will be no other attempt.
     pub fn is_answered(&self) {
-        lock(&self.0).forget();
+        let mut source = lock(&self.source);
+        source.is_answered = true;
+        source.forget();
     }
 
     /// Whether all of it has been read of the guest.
     pub fn is_over(&self) -> bool {
-        lock(&self.0).rest.is_none()
+        lock(&self.source).rest.is_none()
     }
 
     /// Nothing more of it is sent: whoever has not sent it all fails. The guest may finish it.
     pub fn stop(&self) {
-        let (rest, waiting) = {
-            let mut source = lock(&self.0);
+        let (rest, wakers) = {
+            let mut source = lock(&self.source);
             let Some(rest) = source.rest.take() else { return };
             source.attempt += 1;
-            (rest, source.waiting.take())
+            source.is_sent = true;
+            (rest, [source.waiting.take(), source.end.take()])
         };
         drop(rest);
-        if let Some(waiting) = waiting {
-            waiting.wake();
+        for waker in wakers.into_iter().flatten() {
+            waker.wake();
         }
     }
 }
@@ -209,24 +287,59 @@ impl Source {
     }
 }
 
-impl Body for Sent {
-    type Data = Bytes;
-    type Error = HostError;
-
-    fn poll_frame(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, HostError>>> {
+impl Sent {
+    fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, HostError>>> {
+        if let Some(begins) = self.begins.take() {
+            begins.begin();
+        }
         let mut source = lock(&self.source);
         if source.attempt != self.attempt {
             // the connection of an attempt that has failed, which has not heard of that yet
             return Poll::Ready(Some(Err(HostError::ConnectionTerminated)));
         }
+        source.taken += 1;
         let frame = source.poll_frame(cx);
+        if matches!(frame, Poll::Ready(Some(Err(_)))) && source.is_answered {
+            // hyper would lose the response for it, of which more may come: the connection ends after that
+            source.is_broken = true;
+            let end = source.end.take();
+            drop(source);
+            if let Some(end) = end {
+                end.wake();
+            }
+            return Poll::Pending;
+        }
         source.waiting = frame.is_pending().then(|| cx.waker().clone());
         frame
+    }
+}
+
+impl Body for Sent {
+    type Data = Bytes;
+    type Error = HostError;
+
+    fn poll_frame(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, HostError>>> {
+        self.get_mut().poll(cx)
     }
 
     fn is_end_stream(&self) -> bool {
         let source = lock(&self.source);
         let is_read = source.rest.is_none() && source.next >= source.read.len() && source.failure.is_none();
         source.attempt == self.attempt && is_read
+    }
+}
+
+impl Drop for Sent {
+    fn drop(&mut self) {
+        let mut source = lock(&self.source);
+        if source.attempt != self.attempt {
+            return;
+        }
+        source.is_sent = true;
+        let end = source.end.take();
+        drop(source);
+        if let Some(end) = end {
+            end.wake();
+        }
     }
 }

@@ -204,7 +204,8 @@ impl<K: Keep> Stock<K> {
         let next = self.change(|state, left| {
             let mut next = None;
             let now = Instant::now();
-            let is_over = |one: &K, since: Instant| now - since >= self.caps.idle || self.is_old(one);
+            let is_over =
+                |one: &K, since: Instant| now - since >= self.caps.idle || self.is_old(one) || !one.is_usable();
             for kept in state.origins.values_mut() {
                 left.extend(kept.idle.extract_if(.., |(one, since)| is_over(one, *since)).map(|(one, _)| one));
                 for (one, since) in &mut kept.shared {
@@ -289,8 +290,12 @@ impl<K: Keep> Stock<K> {
     }
 
     /// Somebody has stopped to use one that is for all.
-    pub fn freed(self: &Arc<Self>) {
-        self.change(|_, _| ());
+    pub fn freed(self: &Arc<Self>, origin: &Origin) {
+        self.change(|state, left| {
+            state.of(origin, |kept| {
+                left.extend(kept.shared.extract_if(.., |(one, _)| !one.is_usable()).map(|(one, _)| one));
+            });
+        });
     }
 
     fn grant(
@@ -503,15 +508,16 @@ mod tests {
                     let (of, one) = self.used.swap_remove(which);
                     if one.shares {
                         drop(one);
-                        stock.freed();
+                        stock.freed(&origin(of));
                     } else {
                         stock.put_back(&origin(of), one);
                     }
                 }
                 Step::Drop(which) => {
                     let Some(which) = pick(which, self.used.len()) else { return };
-                    drop(self.used.swap_remove(which));
-                    stock.freed();
+                    let (of, one) = self.used.swap_remove(which);
+                    drop(one);
+                    stock.freed(&origin(of));
                 }
                 Step::Close(which) => {
                     self.lines.retain(|line| line.strong_count() > 0);

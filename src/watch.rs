@@ -5,7 +5,8 @@
 //! chunk. And h2 does not say why it has reset a stream: for a head past the limit as for one that is malformed.
 
 use std::collections::{BTreeMap, VecDeque};
-use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU64, AtomicUsize, Ordering};
+use std::time::Instant;
 
 /// What a peer sends too much of.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
@@ -16,7 +17,22 @@ pub enum Flood {
     Trailers,
     #[error("it sends much, and nothing of a head or a body that ends")]
     Nothing,
+    #[error("it sends frames without end that bring nothing")]
+    Frames,
 }
+
+/// Bytes of HTTP/2's frames that bring nothing of a response (PING, SETTINGS, WINDOW_UPDATE, RST_STREAM, frames of no known type), as
+/// they may come in a row: where a request is under way, and where none is.
+const FRAMES: (u64, u64) = (32 << 10, 8 << 10);
+/// What of them is forgotten in a second: peers may ask again and again whether we are there.
+const FORGOTTEN: u64 = 2 << 10;
+/// And what of them is forgotten for what we write, which is answered by WINDOW_UPDATE: one byte of so many. (A PING's answer is as
+/// long as the PING.)
+const ANSWERED: u64 = 64;
+/// Bytes of responses that may come before anything of them is of use: all that flow control lets come, and some more.
+const UNREAD: u64 = 40 << 20;
+/// Bytes of a body that nobody wants any more: as many as were under way when its stream was reset.
+const UNWANTED: u64 = 320 << 10;
 
 /// What a connection's wire sees, for those who use the connection.
 #[derive(Default)]
@@ -25,8 +41,17 @@ pub struct Traffic {
     /// HTTP/1.1: bytes that may come before something comes that is of use.
     left: AtomicU64,
     most: u64,
-    /// HTTP/2: whether the peer goes away.
+    /// HTTP/2: whether the peer goes away, or is left.
     leaves: AtomicBool,
+    /// What was written last could not be written at once.
+    blocked: AtomicBool,
+    /// HTTP/2: requests that are under way.
+    users: AtomicUsize,
+    /// HTTP/2: bytes of frames that bring nothing, and of such that may bring something, since something came that was of use.
+    spent: AtomicU64,
+    unread: AtomicU64,
+    /// Bytes that were written, since that was looked at.
+    written: AtomicU64,
     /// HTTP/2: heads that were larger than may be.
     oversized: AtomicU64,
     /// HTTP/2: heads without a body that announced the length of one.
@@ -45,8 +70,27 @@ impl Traffic {
         self.received.load(Ordering::Relaxed)
     }
 
-    pub fn leaves(&self) -> bool {
-        self.leaves.load(Ordering::Relaxed)
+    /// Whether another request may go on the connection.
+    pub fn is_fit(&self) -> bool {
+        !self.leaves.load(Ordering::Relaxed) && self.flood().is_none()
+    }
+
+    /// No other request goes on the connection, if its peer does not read what is written.
+    pub fn leave_if_blocked(&self) {
+        if self.blocked.load(Ordering::Relaxed) {
+            self.leaves.store(true, Ordering::Relaxed);
+        }
+    }
+
+    /// So many bytes were written; `None`: they could not be.
+    pub fn wrote(&self, bytes: Option<usize>) {
+        self.blocked.store(bytes.is_none(), Ordering::Relaxed);
+        self.written.fetch_add(bytes.unwrap_or_default() as u64, Ordering::Relaxed);
+    }
+
+    /// Requests that are under way on a connection of HTTP/2.
+    pub fn users(&self) -> &AtomicUsize {
+        &self.users
     }
 
     pub fn oversized(&self) -> u64 {
@@ -63,6 +107,7 @@ impl Traffic {
             1 => Some(Flood::Heads),
             2 => Some(Flood::Trailers),
             3 => Some(Flood::Nothing),
+            4 => Some(Flood::Frames),
             _ => None,
         }
     }
@@ -70,6 +115,31 @@ impl Traffic {
     /// A request is about to be sent; or its head, or a part of its body, has come.
     pub fn is_of_use(&self) {
         self.left.store(self.most, Ordering::Relaxed);
+        self.spent.store(0, Ordering::Relaxed);
+        self.unread.store(0, Ordering::Relaxed);
+    }
+
+    fn is_idle(&self) -> bool {
+        self.users.load(Ordering::Relaxed) == 0
+    }
+
+    /// A frame comes that brings nothing. `last`: when the one before did.
+    fn spend(&self, bytes: usize, last: &mut Option<Instant>) -> Result<(), Flood> {
+        let now = Instant::now();
+        let since = last.replace(now).map_or(0, |last| now.duration_since(last).as_millis());
+        let forgotten = u64::try_from(since).unwrap_or(u64::MAX).saturating_mul(FORGOTTEN) / 1000;
+        let answered = self.written.swap(0, Ordering::Relaxed) / ANSWERED;
+        let spent = self.spent.load(Ordering::Relaxed).saturating_sub(forgotten.saturating_add(answered));
+        let spent = spent.saturating_add(bytes as u64);
+        self.spent.store(spent, Ordering::Relaxed);
+        let most = if self.is_idle() { FRAMES.1 } else { FRAMES.0 };
+        if spent > most { Err(Flood::Frames) } else { Ok(()) }
+    }
+
+    /// A frame comes that may bring something.
+    fn pass(&self, bytes: usize) -> Result<(), Flood> {
+        let unread = self.unread.fetch_add(bytes as u64, Ordering::Relaxed).saturating_add(bytes as u64);
+        if unread > UNREAD { Err(Flood::Frames) } else { Ok(()) }
     }
 
     fn drowns(&self, flood: Flood) -> Flood {
@@ -77,6 +147,7 @@ impl Traffic {
             Flood::Heads => 1,
             Flood::Trailers => 2,
             Flood::Nothing => 3,
+            Flood::Frames => 4,
         };
         self.flood.store(number, Ordering::Relaxed);
         flood
@@ -127,6 +198,8 @@ pub struct Frames {
     /// Bytes of a head, as it is decoded.
     head: u64,
     streams: BTreeMap<u32, Stream>,
+    /// When a frame came last that brought nothing.
+    last: Option<Instant>,
     /// The block that has begun.
     block: Vec<u8>,
     table: Table,
@@ -136,6 +209,8 @@ pub struct Frames {
 struct Stream {
     /// Of its heads and trailers.
     bytes: usize,
+    /// Of its body, while no request is under way.
+    unwanted: u64,
     has_data: bool,
     is_last: bool,
 }
@@ -143,7 +218,7 @@ struct Stream {
 impl Frames {
     pub fn new(head: u64, most: usize) -> Self {
         let (streams, block, table) = (BTreeMap::new(), Vec::new(), Table::default());
-        Self { header: [0; HEADER], have: 0, left: 0, most, head, streams, block, table }
+        Self { header: [0; HEADER], have: 0, left: 0, most, head, streams, last: None, block, table }
     }
 
     fn read(&mut self, mut bytes: &[u8], traffic: &Traffic) -> Result<(), Flood> {
@@ -192,6 +267,16 @@ impl Frames {
         let [a, b, c, ..] = self.header;
         self.left = usize::from(a) << 16 | usize::from(b) << 8 | usize::from(c);
         let (stream, size) = (self.stream(), HEADER + self.left);
+        match (self.kind(), self.streams.get_mut(&stream)) {
+            (kind::DATA, Some(stream)) if traffic.is_idle() => {
+                stream.unwanted += size as u64;
+                if stream.unwanted > UNWANTED {
+                    return Err(Flood::Frames);
+                }
+            }
+            (kind::DATA | kind::HEADERS | kind::CONTINUATION, _) if !traffic.is_idle() => traffic.pass(size)?,
+            _ => traffic.spend(size, &mut self.last)?,
+        }
         match self.kind() {
             kind::DATA if self.has(END_STREAM) => _ = self.streams.remove(&stream),
             kind::DATA => {
