@@ -198,9 +198,13 @@ impl Content {
 
     /// There will be no other attempt.
     pub fn is_answered(&self) {
-        let mut source = lock(&self.source);
-        source.is_answered = true;
-        source.forget();
+        let rest = {
+            let mut source = lock(&self.source);
+            source.is_answered = true;
+            source.forget();
+            source.take_unsent()
+        };
+        drop(rest);
     }
 
     /// Whether all of it has been read of the guest.
@@ -225,6 +229,11 @@ impl Content {
 }
 
 impl Source {
+    /// What nobody will send: the guest is to finish it all the same.
+    fn take_unsent(&mut self) -> Option<GuestBody> {
+        if self.is_sent && self.is_answered { self.rest.take() } else { None }
+    }
+
     /// Nothing is kept any more, but for what this attempt has not had yet.
     fn forget(&mut self) {
         self.whole = false;
@@ -336,8 +345,9 @@ impl Drop for Sent {
             return;
         }
         source.is_sent = true;
-        let end = source.end.take();
+        let (rest, end) = (source.take_unsent(), source.end.take());
         drop(source);
+        drop(rest);
         if let Some(end) = end {
             end.wake();
         }
