@@ -15,6 +15,7 @@ use http_body::{Body, Frame};
 use tokio::task::AbortHandle;
 use wasmtime_wasi_http::{Error as HostError, WasiBody};
 
+use crate::flow::empty;
 use crate::sync::lock;
 
 /// How much of a response lies ready before its guest reads.
@@ -86,6 +87,10 @@ impl Shared {
         let frame = ready!(Pin::new(&mut self.inner).poll_frame(&mut Context::from_waker(&waker)));
         if !matches!(frame, Some(Ok(_))) {
             self.end();
+        }
+        if matches!(frame, Some(Err(_))) {
+            // with what sends the request: its guest may be at that, and not look for this
+            self.inner = empty();
         }
         Poll::Ready(frame)
     }

@@ -20,7 +20,7 @@ use crate::body::GuestBody;
 use crate::code::{ErrorCode, Payload};
 use crate::dial::{Dialer, Origin, Stage};
 use crate::engine::generation;
-use crate::failure::{Prohibited, code_of, code_of_flood, is_malformed, is_unprocessed};
+use crate::failure::{Prohibited, Unread, code_of, code_of_flood, is_malformed, is_unprocessed};
 use crate::fields::announced_length;
 use crate::flow::Side;
 use crate::outgoing::{Answer, Paced, Pause, Timeouts, Upstream};
@@ -30,7 +30,7 @@ use crate::pool::{FIELDS, Lease, Pool, Unanswered};
 use crate::proxy::Proxies;
 use crate::refusals::Refused;
 use crate::resolve::System;
-use crate::sent::{Content, Sent};
+use crate::sent::{Content, Patience, Sent};
 use crate::stdio::Stdio;
 use crate::stock::Caps;
 use crate::sync::lock;
@@ -240,7 +240,7 @@ impl Drop for Stops<'_> {
 impl Ask {
     async fn answered(self, parts: Parts, body: GuestBody) -> Result<Response<WasiBody>, ErrorCode> {
         let total = self.options.total.map(|total| Instant::now() + total);
-        let asked = self.ask(parts, body);
+        let asked = self.ask(parts, body, total);
         let (response, lease, content) = match total {
             Some(end) => tokio::time::timeout_at(end, asked).await.map_err(|_| late())??,
             None => asked.await?,
@@ -259,8 +259,14 @@ impl Ask {
         }))
     }
 
-    async fn ask(&self, mut parts: Parts, body: GuestBody) -> Result<(Response<Incoming>, Lease, Content), ErrorCode> {
-        let content = Content::of(&mut parts, body, self.connect).await;
+    async fn ask(
+        &self,
+        mut parts: Parts,
+        body: GuestBody,
+        end: Option<Instant>,
+    ) -> Result<(Response<Incoming>, Lease, Content), ErrorCode> {
+        let patience = Patience { end, unread: self.options.between_bytes };
+        let content = Content::of(&mut parts, body, self.connect, patience).await;
         let stops = Stops(&content);
         let (response, lease) = self.attempts(&parts, &content).await?;
         std::mem::forget(stops);
@@ -315,16 +321,22 @@ impl Ask {
         };
         let begins = lease.begin(!content.is_empty());
         let request = self.written(parts, content.send(begins), &lease);
-        let answered = match self.first_byte {
-            Some(FirstByte { limit, code }) => match tokio::time::timeout(limit, lease.send(request)).await {
-                Ok(answered) => answered,
-                Err(_) => {
-                    let (code, why) = (ErrorCode::plain(code), format!("no answer came for {limit:?}"));
-                    return Err(Failed::of(code, why, Again::Never));
-                }
-            },
-            None => lease.send(request).await,
+        let traffic = lease.is_http2().then(|| lease.traffic());
+        let answered = async {
+            tokio::select! {
+                biased;
+                answered = lease.send(request) => Ok(answered),
+                limit = content.unread(traffic) => Err(("connection-write-timeout", format!("{}", Unread(limit)))),
+            }
         };
+        let answered = match self.first_byte {
+            Some(FirstByte { limit, code }) => match tokio::time::timeout(limit, answered).await {
+                Ok(answered) => answered,
+                Err(_) => Err((code, format!("no answer came for {limit:?}"))),
+            },
+            None => answered.await,
+        };
+        let answered = answered.map_err(|(code, why)| Failed::of(ErrorCode::plain(code), why, Again::Never))?;
         match answered {
             Ok(mut response) => {
                 tidy(&mut response, &mut lease);

@@ -403,6 +403,10 @@ impl Lease {
         self.connection.state.traffic.flood()
     }
 
+    pub fn traffic(&self) -> Arc<Traffic> {
+        self.connection.state.traffic.clone()
+    }
+
     /// A part of the body has come.
     pub fn is_of_use(&self) {
         self.connection.state.traffic.is_of_use();

@@ -10,12 +10,14 @@ use http::header::{CONTENT_LENGTH, TRANSFER_ENCODING};
 use http::request::Parts;
 use http::{HeaderMap, HeaderValue, Method};
 use http_body::{Body, Frame};
+use tokio::time::Instant;
 use wasmtime_wasi_http::Error as HostError;
 
 use crate::body::GuestBody;
 use crate::driver::Begins;
 use crate::owner::Owner;
 use crate::sync::lock;
+use crate::watch::Traffic;
 
 /// Bytes of a body that are kept until there is a response, so that they can be sent again where the peer says that it has not
 /// processed the request.
@@ -30,12 +32,25 @@ const UNWANTED: Duration = Duration::from_secs(30);
 /// How long a peer may leave unread the last of a request that it has answered, when its guest is gone.
 pub const LAST: Duration = Duration::from_secs(2);
 
+/// Bytes that are handed on at once.
+const SLICE: usize = 64 << 10;
+
 /// The body of one request, for as many attempts as it takes.
 #[derive(Clone)]
 pub struct Content {
     source: Arc<Mutex<Source>>,
     /// Whose it is.
     exchange: Arc<Owner>,
+    patience: Patience,
+}
+
+/// How long a body may be sent.
+#[derive(Clone, Copy)]
+pub struct Patience {
+    /// For the request and all of its response.
+    pub end: Option<Instant>,
+    /// For which a peer may take nothing.
+    pub unread: Option<Duration>,
 }
 
 struct Source {
@@ -92,7 +107,7 @@ impl Content {
     /// Waits until it is known whether there is one, and says so in the head. A GET or its like must not be framed as having a
     /// body that does not come: a guest that has begun one and waits for the answer before it goes on is waited for no longer
     /// than `most`.
-    pub async fn of(parts: &mut Parts, body: GuestBody, most: Duration) -> Self {
+    pub async fn of(parts: &mut Parts, body: GuestBody, most: Duration, patience: Patience) -> Self {
         let is_framed = parts.headers.contains_key(CONTENT_LENGTH);
         let exchange = Arc::new(body.owner().observe());
         let source = Arc::new(Mutex::new(Source {
@@ -110,7 +125,7 @@ impl Content {
             is_broken: false,
             end: None,
         }));
-        let content = Self { source, exchange };
+        let content = Self { source, exchange, patience };
         let expects_none = parts.method.is_safe() || parts.method == Method::DELETE;
         if !is_framed {
             let patience = if expects_none { most } else { most.min(PATIENCE) };
@@ -164,24 +179,37 @@ impl Content {
             biased;
             sent = &mut sent => return sent,
             () = self.exchange.ended() => {}
-            () = self.stalled(UNWANTED) => return false,
+            () = self.stalled(self.patience.unread.unwrap_or(UNWANTED), None) => return false,
+            () = until(self.patience.end) => return false,
         }
         // what the guest has written lies ready
         tokio::time::timeout(LAST, sent).await.unwrap_or(false)
     }
 
-    /// Waits until nobody has come for more of it for so long, though there was more.
-    pub async fn stalled(&self, limit: Duration) {
+    /// Waits until nobody has come for more of it for so long, though there was more, nor the peer has let more be sent.
+    async fn stalled(&self, limit: Duration, traffic: Option<&Traffic>) {
         let progress = || {
             let source = lock(&self.source);
-            (source.taken, source.waiting.is_some())
+            (source.taken, source.waiting.is_some() || source.is_sent, traffic.map(Traffic::windows))
         };
         loop {
             let before = progress();
             tokio::time::sleep(limit).await;
-            if progress() == before && !before.1 && !self.is_sent() {
+            if progress() == before && !before.1 {
                 return;
             }
+        }
+    }
+
+    /// Waits for that as long as a peer of HTTP/2 may let nothing be sent, and says how long that was. (One that does not read what
+    /// is written is found out below.)
+    pub async fn unread(&self, traffic: Option<Arc<Traffic>>) -> Duration {
+        match (self.patience.unread, traffic) {
+            (Some(limit), Some(traffic)) => {
+                self.stalled(limit, Some(&traffic)).await;
+                limit
+            }
+            _ => std::future::pending().await,
         }
     }
 
@@ -228,6 +256,13 @@ impl Content {
     }
 }
 
+async fn until(end: Option<Instant>) {
+    match end {
+        Some(end) => tokio::time::sleep_until(end).await,
+        None => std::future::pending().await,
+    }
+}
+
 impl Source {
     /// What nobody will send: the guest is to finish it all the same.
     fn take_unsent(&mut self) -> Option<GuestBody> {
@@ -246,10 +281,21 @@ impl Source {
     fn look(&mut self, cx: &mut Context<'_>) -> Poll<()> {
         match ready!(self.poll_rest(cx)) {
             None => {}
-            Some(Ok(first)) => self.read.push(first),
+            Some(Ok(first)) => self.push(first),
             Some(Err(error)) => self.failure = Some(error),
         }
         Poll::Ready(())
+    }
+
+    /// By slices, so that it can be seen whether anything of it is taken.
+    fn push(&mut self, piece: Piece) {
+        let mut last = piece;
+        if let Piece::Data(data) = &mut last {
+            while data.len() > SLICE {
+                self.read.push(Piece::Data(data.split_to(SLICE)));
+            }
+        }
+        self.read.push(last);
     }
 
     fn poll_rest(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Piece, HostError>>> {
@@ -280,8 +326,12 @@ impl Source {
                 Some(error) => return Poll::Ready(Some(Err(error))),
                 None => match ready!(self.poll_rest(cx)) {
                     Some(Ok(piece)) => {
-                        self.read.push(piece.clone());
-                        piece
+                        let first = self.read.len();
+                        self.push(piece);
+                        match self.read.get(first).cloned() {
+                            Some(piece) => piece,
+                            None => return Poll::Ready(None),
+                        }
                     }
                     Some(Err(error)) => return Poll::Ready(Some(Err(error))),
                     None => return Poll::Ready(None),

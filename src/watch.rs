@@ -26,9 +26,10 @@ pub enum Flood {
 const FRAMES: (u64, u64) = (32 << 10, 8 << 10);
 /// What of them is forgotten in a second: peers may ask again and again whether we are there.
 const FORGOTTEN: u64 = 2 << 10;
-/// And what of them is forgotten for what we write, which is answered by WINDOW_UPDATE: one byte of so many. (A PING's answer is as
-/// long as the PING.)
-const ANSWERED: u64 = 64;
+/// What of them may come for each byte that we have written of our own: two of WINDOW_UPDATE for the smallest of DATA, or a PING.
+const ANSWERS: u64 = 3;
+/// And as much of that where no request is under way.
+const LATE_ANSWERS: u64 = 64 << 10;
 /// Bytes of responses that may come before anything of them is of use: all that flow control lets come, and some more.
 const UNREAD: u64 = 40 << 20;
 /// Bytes of a body that nobody wants any more: as many as were under way when its stream was reset.
@@ -52,6 +53,8 @@ pub struct Traffic {
     unread: AtomicU64,
     /// Bytes that were written, since that was looked at.
     written: AtomicU64,
+    /// HTTP/2: frames that let us send more.
+    windows: AtomicU64,
     /// HTTP/2: heads that were larger than may be.
     oversized: AtomicU64,
     /// HTTP/2: heads without a body that announced the length of one.
@@ -93,6 +96,11 @@ impl Traffic {
         &self.users
     }
 
+    /// How often the peer has let us send more.
+    pub fn windows(&self) -> u64 {
+        self.windows.load(Ordering::Relaxed)
+    }
+
     pub fn oversized(&self) -> u64 {
         self.oversized.load(Ordering::Relaxed)
     }
@@ -123,14 +131,22 @@ impl Traffic {
         self.users.load(Ordering::Relaxed) == 0
     }
 
-    /// A frame comes that brings nothing. `last`: when the one before did.
-    fn spend(&self, bytes: usize, last: &mut Option<Instant>) -> Result<(), Flood> {
+    /// A frame comes that brings nothing.
+    fn spend(&self, bytes: usize, account: &mut Account) -> Result<(), Flood> {
         let now = Instant::now();
-        let since = last.replace(now).map_or(0, |last| now.duration_since(last).as_millis());
+        let since = account.last.replace(now).map_or(0, |last| now.duration_since(last).as_millis());
         let forgotten = u64::try_from(since).unwrap_or(u64::MAX).saturating_mul(FORGOTTEN) / 1000;
-        let answered = self.written.swap(0, Ordering::Relaxed) / ANSWERED;
-        let spent = self.spent.load(Ordering::Relaxed).saturating_sub(forgotten.saturating_add(answered));
-        let spent = spent.saturating_add(bytes as u64);
+        let written = self.written.swap(0, Ordering::Relaxed);
+        let own = written.saturating_sub(account.owed);
+        account.owed = account.owed.saturating_sub(written);
+        account.answers = account.answers.saturating_add(own.saturating_mul(ANSWERS));
+        if self.is_idle() {
+            account.answers = account.answers.min(LATE_ANSWERS);
+        }
+        let is_answer = account.answers.min(bytes as u64);
+        account.answers -= is_answer;
+        let spent = self.spent.load(Ordering::Relaxed).saturating_sub(forgotten);
+        let spent = spent.saturating_add(bytes as u64 - is_answer);
         self.spent.store(spent, Ordering::Relaxed);
         let most = if self.is_idle() { FRAMES.1 } else { FRAMES.0 };
         if spent > most { Err(Flood::Frames) } else { Ok(()) }
@@ -177,7 +193,9 @@ mod kind {
     pub const DATA: u8 = 0;
     pub const HEADERS: u8 = 1;
     pub const RST_STREAM: u8 = 3;
+    pub const PING: u8 = 6;
     pub const GOAWAY: u8 = 7;
+    pub const WINDOW_UPDATE: u8 = 8;
     pub const CONTINUATION: u8 = 9;
 }
 const END_STREAM: u8 = 1;
@@ -198,11 +216,21 @@ pub struct Frames {
     /// Bytes of a head, as it is decoded.
     head: u64,
     streams: BTreeMap<u32, Stream>,
-    /// When a frame came last that brought nothing.
-    last: Option<Instant>,
+    account: Account,
     /// The block that has begun.
     block: Vec<u8>,
     table: Table,
+}
+
+/// Of the frames that bring nothing.
+#[derive(Default)]
+struct Account {
+    /// When one came last.
+    last: Option<Instant>,
+    /// Bytes that we write because something has come: no reason for more to come.
+    owed: u64,
+    /// Bytes that may come in answer to what we have written.
+    answers: u64,
 }
 
 #[derive(Default)]
@@ -218,7 +246,7 @@ struct Stream {
 impl Frames {
     pub fn new(head: u64, most: usize) -> Self {
         let (streams, block, table) = (BTreeMap::new(), Vec::new(), Table::default());
-        Self { header: [0; HEADER], have: 0, left: 0, most, head, streams, last: None, block, table }
+        Self { header: [0; HEADER], have: 0, left: 0, most, head, streams, account: Account::default(), block, table }
     }
 
     fn read(&mut self, mut bytes: &[u8], traffic: &Traffic) -> Result<(), Flood> {
@@ -267,6 +295,12 @@ impl Frames {
         let [a, b, c, ..] = self.header;
         self.left = usize::from(a) << 16 | usize::from(b) << 8 | usize::from(c);
         let (stream, size) = (self.stream(), HEADER + self.left);
+        self.account.owed += match self.kind() {
+            kind::WINDOW_UPDATE => 0,
+            kind::PING => 17,
+            // RST_STREAM, or WINDOW_UPDATE twice
+            _ => 26,
+        };
         match (self.kind(), self.streams.get_mut(&stream)) {
             (kind::DATA, Some(stream)) if traffic.is_idle() => {
                 stream.unwanted += size as u64;
@@ -275,7 +309,7 @@ impl Frames {
                 }
             }
             (kind::DATA | kind::HEADERS | kind::CONTINUATION, _) if !traffic.is_idle() => traffic.pass(size)?,
-            _ => traffic.spend(size, &mut self.last)?,
+            _ => traffic.spend(size, &mut self.account)?,
         }
         match self.kind() {
             kind::DATA if self.has(END_STREAM) => _ = self.streams.remove(&stream),
@@ -284,6 +318,7 @@ impl Frames {
                     stream.has_data = true;
                 }
             }
+            kind::WINDOW_UPDATE => _ = traffic.windows.fetch_add(1, Ordering::Relaxed),
             kind::RST_STREAM => _ = self.streams.remove(&stream),
             kind::GOAWAY => traffic.leaves.store(true, Ordering::Relaxed),
             kind::HEADERS | kind::CONTINUATION => {

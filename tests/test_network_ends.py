@@ -9,16 +9,20 @@ import os
 import select
 import socket
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator
 from typing import Any
 
+import h2.config
+import h2.connection
+import h2.events
 import pytest
 
 import wasgi
 from wasgi import errors
+from wasgi.outgoing import call
 
 from .conftest import AppMaker, get, post, until
-from .peers import HELLO, Peer, head_of
+from .peers import HELLO, Peer, ask, head_of
 from .test_network_odd_peers import asked_over_http2, frame
 
 pytestmark = pytest.mark.usefixtures("nothing_is_left")
@@ -227,3 +231,255 @@ class TestNothingIsLeft:
             del network, made
             gc.collect()
             until_closed(peer)
+
+
+def told(app: wasgi.App, request: wasgi.Request) -> str:
+    """The error-code that a guest's request ended with, in the words of the guest's toolchain: before the head or in the body."""
+    try:
+        with app.handle(request) as response:
+            return response.text.rpartition("ErrorCode::")[2].rstrip(")]")
+    except errors.ErrorCode as error:
+        return type(error).__name__
+
+
+CONNECTED = [name for name in PHASES if "handshake" not in name and name != "CONNECT"]
+ANSWERED = "an upload that is not read, with an answer"
+
+
+class TestEveryTimeoutHolds:
+    """Each is told as what it is, long before the guest's own time is over, whatever the peer reads meanwhile."""
+
+    @staticmethod
+    def app_of(app: AppMaker, network: wasgi.Network) -> wasgi.App:
+        return app(outgoing=network, limits=wasgi.Limits(timeout=LATE))
+
+    @pytest.mark.parametrize("name", PHASES)
+    def test_that_of_the_whole(self, app: AppMaker, name: str) -> None:
+        phase = PHASES[name]
+        with Peer(phase.peer) as peer:
+            made = self.app_of(app, phase.network(peer, timeout=0.7))
+            # an answer that has come is one, though its peer has not taken all of the request
+            expected = "hello" if name == ANSWERED else "HttpResponseTimeout"
+            assert told(made, phase.request(peer)) == expected
+
+    @pytest.mark.parametrize("name", [name for name in CONNECTED if not PHASES[name].head])
+    @pytest.mark.parametrize("whose", ["the host's", "the guest's"])
+    def test_that_of_the_first_byte(self, app: AppMaker, name: str, whose: str) -> None:
+        phase = PHASES[name]
+        with Peer(phase.peer) as peer:
+            options = {"first_byte_timeout": 0.7} if whose == "the host's" else {}
+            made = self.app_of(app, phase.network(peer, **options))
+            request = phase.request(peer)
+            if whose == "the guest's":
+                request = request.__replace__(url=f"{request.url}&first-byte-ms=700")
+            expected = "HttpResponseTimeout" if whose == "the host's" else "ConnectionReadTimeout"
+            assert told(made, request) == expected
+
+    @pytest.mark.parametrize("name", sorted(set(PHASES) - set(CONNECTED)))
+    @pytest.mark.parametrize("whose", ["the host's", "the guest's"])
+    def test_that_of_connecting(self, app: AppMaker, name: str, whose: str) -> None:
+        phase = PHASES[name]
+        with Peer(phase.peer) as peer:
+            options = {"connect_timeout": 0.7} if whose == "the host's" else {}
+            made = self.app_of(app, phase.network(peer, **options))
+            request = phase.request(peer)
+            if whose == "the guest's":
+                request = request.__replace__(url=f"{request.url}&connect-ms=700")
+            assert told(made, request) == "ConnectionTimeout"
+
+    @pytest.mark.parametrize(
+        "name",
+        ["an upload that is not read", "h2: an upload that is not read", "h2: an upload without a window"],
+    )
+    def test_that_of_writing(self, app: AppMaker, name: str) -> None:
+        phase = PHASES[name]
+        with Peer(phase.peer) as peer:
+            made = self.app_of(app, phase.network(peer, between_bytes_timeout=0.7))
+            assert told(made, phase.request(peer)) == "ConnectionWriteTimeout"
+
+    @pytest.mark.parametrize(
+        "name",
+        [
+            "a body that does not come",
+            "trailers",
+            "h2: a body that does not come",
+            "an upload that is not read, with a head",
+            "h2: an upload without a window, with a head",
+        ],
+    )
+    @pytest.mark.parametrize("whose", ["the host's", "the guest's"])
+    def test_that_between_bytes(self, app: AppMaker, name: str, whose: str) -> None:
+        phase = PHASES[name]
+        with Peer(phase.peer) as peer:
+            options = {"between_bytes_timeout": 0.7} if whose == "the host's" else {}
+            made = self.app_of(app, phase.network(peer, **options))
+            request = phase.request(peer)
+            if whose == "the guest's":
+                request = request.__replace__(url=f"{request.url}&between-bytes-ms=700")
+            # neither side goes on: either may be found out first
+            expected = {"ConnectionReadTimeout"} | ({"ConnectionWriteTimeout"} if phase.upload else set())
+            assert told(made, request) in expected
+
+    async def test_also_where_the_response_is_begun_and_left(self) -> None:
+        """Nobody reads it just now: its writer has other things to do, and is told all the same."""
+        closed = threading.Event()
+
+        async def content() -> AsyncIterator[bytes]:
+            try:
+                while True:
+                    yield b"x" * 65536
+            finally:
+                closed.set()
+
+        with Peer(narrow(says(CHUNKED, b"5\r\nhello\r\n"))) as peer:
+            network = wasgi.Network([peer.url], timeout=0.7)
+            response = await call(network, wasgi.Request("POST", peer.url, body=content()))
+            chunks = aiter(response)
+            assert await anext(chunks) == b"hello"
+            await asyncio.to_thread(until, closed.is_set)
+            with pytest.raises(wasgi.BodyError) as raised:
+                await anext(chunks)
+            assert isinstance(raised.value.__cause__, errors.HttpResponseTimeout)
+
+
+IDLE_FLOODS = {
+    "PING": frame(6, 0, 0, b"x" * 8),
+    "answers to PING": frame(6, 1, 0, b"x" * 8),
+    "SETTINGS": frame(4, 0, 0, b""),
+    "WINDOW_UPDATE": frame(8, 0, 0, b"\0\0\0\1"),
+    "PRIORITY": frame(2, 0, 1, b"\0\0\0\0\0"),
+    "RST_STREAM": frame(3, 0, 1, b"\0\0\0\0"),
+    "an unknown type": frame(0xBE, 0, 0, b"x" * 100),
+    "DATA": frame(0, 0, 1, b"x" * 100),
+    "HEADERS": frame(1, 4, 1, b"\x88"),
+}
+BUSY_FLOODS = ["PING", "SETTINGS", "an unknown type", "PRIORITY"]
+MOST = 16 << 20
+"""More than lies in the buffers of a connection, far less than comes in a second."""
+
+
+def floods_over_http2(flood: bytes, sent: list[int], answered: bool, done: threading.Event) -> Behaviour:
+    """A peer that answers the first request on its first connection, or not; then it floods. Other connections are answered."""
+
+    def behave(connection: socket.socket) -> None:
+        if sent:
+            connection_of_hello(connection)
+            return
+        sent.append(0)
+        asked_over_http2(connection)
+        connection.sendall(frame(4, 0, 0, b""))
+        if answered:
+            connection.sendall(frame(1, 4, 1, b"\x88") + frame(0, 1, 1, b"hello"))
+        reader = threading.Thread(target=drain, args=[connection])
+        reader.start()
+        try:
+            while sent[0] < 4 * MOST:
+                connection.sendall(flood * 100)
+                sent[0] += len(flood) * 100
+        finally:
+            done.set()
+            reader.join()
+
+    return behave
+
+
+def drain(connection: socket.socket) -> None:
+    with contextlib.suppress(OSError):
+        while connection.recv(65536):
+            pass
+
+
+def connection_of_hello(connection: socket.socket) -> None:
+    asked_over_http2(connection)
+    connection.sendall(frame(4, 0, 0, b"") + frame(1, 4, 1, b"\x88") + frame(0, 1, 1, b"hello"))
+    drain(connection)
+
+
+class TestFloods:
+    @pytest.mark.parametrize("kind", IDLE_FLOODS)
+    def test_on_an_idle_connection_end_it(self, app: AppMaker, kind: str) -> None:
+        sent: list[int] = []
+        done = threading.Event()
+        with Peer(floods_over_http2(IDLE_FLOODS[kind], sent, True, done)) as peer:
+            made = app(outgoing=wasgi.Network([peer.url], h2c=True))
+            assert ask(made, peer.url).text == "hello"
+            assert done.wait(30)
+            assert sent[0] < MOST
+            assert ask(made, peer.url, method="POST", body="x").text == "hello"
+            assert peer.accepted == 2
+
+    @pytest.mark.parametrize("kind", BUSY_FLOODS)
+    def test_on_a_busy_one_end_it(self, app: AppMaker, kind: str) -> None:
+        sent: list[int] = []
+        done = threading.Event()
+        with Peer(floods_over_http2(IDLE_FLOODS[kind], sent, False, done)) as peer:
+            made = app(outgoing=wasgi.Network([peer.url], h2c=True))
+            with pytest.raises(errors.HttpProtocolError):
+                ask(made, peer.url)
+            assert sent[0] < MOST
+            assert ask(made, peer.url).text == "hello"
+
+    def test_pings_now_and_then_are_none(self, app: AppMaker) -> None:
+        """More in all than may come at once."""
+
+        def behave(connection: socket.socket) -> None:
+            asked_over_http2(connection)
+            connection.sendall(frame(4, 0, 0, b"") + frame(1, 4, 1, b"\x88"))
+            reader = threading.Thread(target=drain, args=[connection])
+            reader.start()
+            for _ in range(400):
+                connection.sendall(frame(6, 0, 0, b"x" * 8) * 10 + frame(0, 0, 1, b"x"))
+            connection.sendall(frame(0, 1, 1, b""))
+            reader.join()
+
+        with Peer(behave) as peer:
+            assert ask(app(outgoing=wasgi.Network([peer.url], h2c=True)), peer.url).text == "x" * 400
+
+    def test_what_lets_an_upload_go_on_is_none(self, app: AppMaker) -> None:
+        """A peer may say after each small part of it that it has read that."""
+        received = 0
+
+        def behave(connection: socket.socket) -> None:
+            nonlocal received
+            state = h2.connection.H2Connection(h2.config.H2Configuration(client_side=False))
+            state.initiate_connection()
+            connection.sendall(state.data_to_send())
+            while chunk := connection.recv(65536):
+                for event in state.receive_data(chunk):
+                    if isinstance(event, h2.events.DataReceived):
+                        size = event.flow_controlled_length
+                        received += size
+                        for part in range(0, size, 256):
+                            state.increment_flow_control_window(min(256, size - part))
+                            state.increment_flow_control_window(min(256, size - part), event.stream_id)
+                    if isinstance(event, h2.events.StreamEnded):
+                        state.send_headers(event.stream_id, [(":status", "200")])
+                        state.send_data(event.stream_id, b"hello", end_stream=True)
+                connection.sendall(state.data_to_send())
+
+        with Peer(behave) as peer:
+            made = app(outgoing=wasgi.Network([peer.url], h2c=True))
+            assert made.handle(post(f"/proxy?url={peer.url}/", b"x" * 2_000_000)).text == "hello"
+            assert received == 2_000_000
+
+    @pytest.mark.parametrize("unsolicited", [HELLO, b"\r\n", b"HTTP/1.1 100 Continue\r\n\r\n", b"\0" * 1_000_000])
+    def test_a_connection_that_says_something_unasked_is_not_used_again(
+        self, app: AppMaker, unsolicited: bytes
+    ) -> None:
+        said = threading.Event()
+
+        def behave(connection: socket.socket) -> None:
+            head_of(connection)
+            connection.sendall(HELLO)
+            if peer.accepted == 1:
+                with contextlib.suppress(OSError):
+                    connection.sendall(unsolicited)
+                said.set()
+            drain(connection)
+
+        with Peer(behave) as peer:
+            made = app(outgoing=wasgi.Network([peer.url]))
+            assert ask(made, peer.url).text == "hello"
+            assert said.wait(30)
+            assert ask(made, peer.url, method="POST", body="x").text == "hello"
+            assert peer.accepted == 2
