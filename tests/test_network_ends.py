@@ -1,4 +1,4 @@
-"""What ends a connection of `wasgi.Network`: nothing is left of it, whatever its peer does, when its request has ended."""
+"""What ends a connection of `wasgi.Network`: whatever its peer does, nothing is left when its request has ended."""
 
 from __future__ import annotations
 
@@ -16,13 +16,14 @@ import h2.config
 import h2.connection
 import h2.events
 import pytest
+import trustme
 
 import wasgi
 from wasgi import errors
 from wasgi.outgoing import call
 
 from .conftest import AppMaker, get, post, until
-from .peers import HELLO, Peer, ask, head_of
+from .peers import HELLO, Peer, answers, ask, head_of, serving_as
 from .test_network_odd_peers import asked_over_http2, frame
 
 pytestmark = pytest.mark.usefixtures("nothing_is_left")
@@ -233,8 +234,98 @@ class TestNothingIsLeft:
             until_closed(peer)
 
 
+class TestHoweverItEnds:
+    """An upload to a peer that reads nothing."""
+
+    @pytest.mark.parametrize("h2c", [False, True])
+    @pytest.mark.parametrize("how", ["it traps", "its caller leaves", "its app closes", "it gives up waiting"])
+    async def test_nothing_is_left(self, app: AppMaker, how: str, h2c: bool) -> None:
+        phase = PHASES["h2: an upload that is not read" if h2c else "an upload that is not read"]
+        with Peer(phase.peer) as peer:
+            made = app(outgoing=phase.network(peer, max_connections=1))
+            if how == "it traps":
+                url = f"{phase.url(peer)}/&method=POST&body={'x' * 60000}&ms=200"
+                with pytest.raises(wasgi.TrapError):
+                    await made.handle_async(get(f"/fetch-and-trap?url={url}"))
+            elif how == "it gives up waiting":
+                url = f"{phase.url(peer)}/&method=POST&body={'x' * 60000}"
+                assert (await made.handle_async(get(f"/fetch-and-forget?url={url}"))).text == "forgotten"
+            else:
+                task = asyncio.create_task(made.handle_async(phase.request(peer)))
+                while peer.accepted == 0:
+                    await asyncio.sleep(0.01)
+                await asyncio.sleep(0.1)
+                if how == "its app closes":
+                    await asyncio.to_thread(made.close, 0)
+                    with pytest.raises(wasgi.WasgiError):
+                        await task
+                else:
+                    task.cancel()
+                    with pytest.raises(asyncio.CancelledError):
+                        await task
+                del task
+            if h2c and how == "it gives up waiting":
+                # little was written: the connection is one to go on with, and its network's
+                del made
+                gc.collect()
+            await asyncio.to_thread(until_closed, peer)
+
+    @pytest.mark.parametrize("protocols", [None, ["http/1.1"], ["h2"]])
+    def test_an_idle_one_ends_with_its_network(
+        self, app: AppMaker, authority: trustme.CA, protocols: list[str] | None
+    ) -> None:
+        """Though its peer does not see it go."""
+
+        def behave(connection: socket.socket) -> None:
+            if protocols == ["h2"]:
+                asked_over_http2(connection)
+                connection.sendall(H2_HEAD + frame(0, 1, 1, b"hello"))
+            else:
+                head_of(connection)
+                connection.sendall(HELLO)
+            stalls(connection)
+
+        context = serving_as(authority.issue_cert("127.0.0.1"), *protocols) if protocols else None
+        with Peer(behave, context) as peer:
+            network = wasgi.Network([peer.url], ca=authority.cert_pem.bytes())
+            made = app(outgoing=network)
+            assert ask(made, peer.url).text == "hello"
+            assert established(peer.port) == 1
+            del network, made
+            gc.collect()
+            until_closed(peer)
+
+
+class TestTheAnswerWins:
+    @pytest.mark.parametrize("h2c", [False, True])
+    def test_over_a_request_that_its_guest_does_not_finish(self, app: AppMaker, h2c: bool) -> None:
+        """Once its head has come."""
+        goes_on = threading.Event()
+
+        def behave(connection: socket.socket) -> None:
+            if h2c:
+                asked_over_http2(connection)
+                connection.sendall(H2_HEAD)
+                assert goes_on.wait(30)
+                connection.sendall(frame(0, 1, 1, b"hello"))
+            else:
+                head_of(connection)
+                connection.sendall(b"HTTP/1.1 200 OK\r\ncontent-length: 5\r\n\r\n")
+                assert goes_on.wait(30)
+                connection.sendall(b"hello")
+            drain(connection)
+
+        with Peer(behave) as peer:
+            made = app(outgoing=wasgi.Network([peer.url], h2c=h2c))
+            with made.handle(get(f"/abandon?url={peer.url}/&method=POST")) as response:
+                # its head is there: the guest has let go of its own body
+                goes_on.set()
+                assert response.text == "hello"
+            until_closed(peer) if not h2c else None
+
+
 def told(app: wasgi.App, request: wasgi.Request) -> str:
-    """The error-code that a guest's request ended with, in the words of the guest's toolchain: before the head or in the body."""
+    """The error-code that a guest's request ended with, before the head or in the body; or its text."""
     try:
         with app.handle(request) as response:
             return response.text.rpartition("ErrorCode::")[2].rstrip(")]")
@@ -359,7 +450,7 @@ MOST = 16 << 20
 
 
 def floods_over_http2(flood: bytes, sent: list[int], answered: bool, done: threading.Event) -> Behaviour:
-    """A peer that answers the first request on its first connection, or not; then it floods. Other connections are answered."""
+    """A peer that answers the first request, or not, and floods its connection; on others it answers."""
 
     def behave(connection: socket.socket) -> None:
         if sent:
@@ -419,21 +510,28 @@ class TestFloods:
             assert sent[0] < MOST
             assert ask(made, peer.url).text == "hello"
 
-    def test_pings_now_and_then_are_none(self, app: AppMaker) -> None:
+    async def test_pings_now_and_then_are_none(self) -> None:
         """More in all than may come at once."""
+        goes_on = threading.Semaphore(1)
 
         def behave(connection: socket.socket) -> None:
             asked_over_http2(connection)
             connection.sendall(frame(4, 0, 0, b"") + frame(1, 4, 1, b"\x88"))
             reader = threading.Thread(target=drain, args=[connection])
             reader.start()
-            for _ in range(400):
-                connection.sendall(frame(6, 0, 0, b"x" * 8) * 10 + frame(0, 0, 1, b"x"))
+            for _ in range(60):
+                assert goes_on.acquire(timeout=30)
+                connection.sendall(frame(6, 0, 0, b"x" * 8) * 100 + frame(0, 0, 1, b"x"))
             connection.sendall(frame(0, 1, 1, b""))
             reader.join()
 
         with Peer(behave) as peer:
-            assert ask(app(outgoing=wasgi.Network([peer.url], h2c=True)), peer.url).text == "x" * 400
+            response = await call(wasgi.Network([peer.url], h2c=True), wasgi.Request("GET", peer.url))
+            received = b""
+            async for chunk in response:
+                received += chunk
+                goes_on.release()
+            assert received == b"x" * 60
 
     def test_what_lets_an_upload_go_on_is_none(self, app: AppMaker) -> None:
         """A peer may say after each small part of it that it has read that."""
@@ -483,3 +581,12 @@ class TestFloods:
             assert said.wait(30)
             assert ask(made, peer.url, method="POST", body="x").text == "hello"
             assert peer.accepted == 2
+
+    def test_below_tls_end_it(self, app: AppMaker, authority: trustme.CA) -> None:
+        """More tickets for sessions than anybody needs."""
+        context = serving_as(authority.issue_cert("127.0.0.1"))
+        context.num_tickets = 20_000
+        with Peer(answers(HELLO), context) as peer:
+            made = app(outgoing=wasgi.Network([peer.url], ca=authority.cert_pem.bytes()))
+            with pytest.raises((errors.HttpProtocolError, errors.TlsProtocolError)):
+                ask(made, peer.url)
