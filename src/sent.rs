@@ -1,5 +1,6 @@
 //! The body of a guest's request on its way out.
 
+use std::collections::VecDeque;
 use std::pin::Pin;
 use std::sync::{Arc, Mutex};
 use std::task::{Context, Poll, Waker, ready};
@@ -57,7 +58,7 @@ struct Source {
     /// What is still to be read of it.
     rest: Option<GuestBody>,
     /// What has been read, for the next attempt: all of it, while `whole`.
-    read: Vec<Piece>,
+    read: VecDeque<Piece>,
     size: usize,
     whole: bool,
     /// Of `read`, how much this attempt has had.
@@ -112,7 +113,7 @@ impl Content {
         let exchange = Arc::new(body.owner().observe());
         let source = Arc::new(Mutex::new(Source {
             rest: Some(body).filter(|body| !body.is_end_stream()),
-            read: Vec::new(),
+            read: VecDeque::new(),
             size: 0,
             whole: true,
             next: 0,
@@ -292,10 +293,10 @@ impl Source {
         let mut last = piece;
         if let Piece::Data(data) = &mut last {
             while data.len() > SLICE {
-                self.read.push(Piece::Data(data.split_to(SLICE)));
+                self.read.push_back(Piece::Data(data.split_to(SLICE)));
             }
         }
-        self.read.push(last);
+        self.read.push_back(last);
     }
 
     fn poll_rest(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Piece, HostError>>> {

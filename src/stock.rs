@@ -433,6 +433,8 @@ mod tests {
         Finish(usize),
         Drop(usize),
         Close(usize),
+        /// A request is given up, and nobody is to begin to use its connection.
+        Retire(usize),
         /// Somebody in line has gone away.
         Leave(usize),
         Reap,
@@ -446,6 +448,7 @@ mod tests {
             3 => any::<usize>().prop_map(Step::Finish),
             1 => any::<usize>().prop_map(Step::Drop),
             1 => any::<usize>().prop_map(Step::Close),
+            1 => any::<usize>().prop_map(Step::Retire),
             1 => any::<usize>().prop_map(Step::Leave),
             1 => Just(Step::Reap),
         ];
@@ -516,6 +519,13 @@ mod tests {
                 Step::Drop(which) => {
                     let Some(which) = pick(which, self.used.len()) else { return };
                     let (of, one) = self.used.swap_remove(which);
+                    drop(one);
+                    stock.freed(&origin(of));
+                }
+                Step::Retire(which) => {
+                    let Some(which) = pick(which, self.used.len()) else { return };
+                    let (of, one) = self.used.swap_remove(which);
+                    one.line.works.store(false, Ordering::Relaxed);
                     drop(one);
                     stock.freed(&origin(of));
                 }

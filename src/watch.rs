@@ -505,6 +505,13 @@ mod tests {
 
     use super::*;
 
+    /// Of a connection with a request under way.
+    fn busy() -> Traffic {
+        let traffic = Traffic::new(0);
+        traffic.users().store(1, Ordering::Relaxed);
+        traffic
+    }
+
     fn frame(kind: u8, flags: u8, stream: u32, payload: &[u8]) -> Vec<u8> {
         let mut bytes = (payload.len() as u32).to_be_bytes()[1..].to_vec();
         bytes.extend([kind, flags]);
@@ -537,7 +544,7 @@ mod tests {
         bytes.extend(frame(kind::CONTINUATION, END_HEADERS, 1, second));
         for (head, oversized) in [(2000, 1), (2500, 0)] {
             for cut in 1..bytes.len() {
-                let traffic = Traffic::new(0);
+                let traffic = busy();
                 let mut frames = Frames::new(head, 1 << 20);
                 for piece in bytes.chunks(cut) {
                     traffic.read(piece, Some(&mut frames)).unwrap();
@@ -559,7 +566,7 @@ mod tests {
             (&[0x88, 0x5c, 0x81, 0x07], END_STREAM, false),
             (&[0x88, 0x5b, 1, b'5'], END_STREAM, false),
         ] {
-            let traffic = Traffic::new(0);
+            let traffic = busy();
             let mut frames = Frames::new(1000, 1000);
             traffic.read(&frame(kind::HEADERS, END_HEADERS | flags, 1, block), Some(&mut frames)).unwrap();
             assert_eq!(traffic.bodiless() > 0, is_seen, "{block:?}");
@@ -568,13 +575,13 @@ mod tests {
 
     #[test]
     fn heads_that_do_not_end_are_a_flood_and_ended_ones_are_not() {
-        let traffic = Traffic::new(0);
+        let traffic = busy();
         let mut frames = Frames::new(100, 100);
         for stream in 0..1000 {
             let bytes = frame(kind::HEADERS, END_HEADERS | END_STREAM, 2 * stream + 1, &[0x88; 50]);
             traffic.read(&bytes, Some(&mut frames)).unwrap();
         }
-        assert!(frames.streams.is_empty() && !traffic.leaves());
+        assert!(frames.streams.is_empty() && traffic.is_fit());
         let hint = frame(kind::HEADERS, END_HEADERS, 5001, &[0x88; 50]);
         traffic.read(&hint, Some(&mut frames)).unwrap();
         assert_eq!(traffic.read(&hint, Some(&mut frames)), Err(Flood::Heads));
@@ -583,9 +590,9 @@ mod tests {
 
     #[test]
     fn a_peer_that_goes_away_is_seen_to() {
-        let (traffic, mut frames) = (Traffic::new(0), Frames::new(100, 100));
+        let (traffic, mut frames) = (busy(), Frames::new(100, 100));
         traffic.read(&frame(kind::GOAWAY, 0, 0, &[0; 8]), Some(&mut frames)).unwrap();
-        assert!(traffic.leaves());
+        assert!(!traffic.is_fit());
     }
 
     #[test]
@@ -597,6 +604,30 @@ mod tests {
         }
         assert_eq!(traffic.read(&[0; 60], None), Err(Flood::Nothing));
         assert_eq!(traffic.flood(), Some(Flood::Nothing));
+    }
+
+    #[test]
+    fn frames_that_bring_nothing_are_bounded_and_answers_to_what_was_written_are_not() {
+        let ping = frame(kind::PING, 0, 0, &[0; 8]);
+        let window = frame(kind::WINDOW_UPDATE, 0, 0, &[0; 4]);
+        let flood = |traffic: &Traffic, bytes: &[u8], written: usize| {
+            let mut frames = Frames::new(100, 100);
+            (0..1 << 20).find(|_| {
+                traffic.wrote(Some(written));
+                traffic.read(bytes, Some(&mut frames)).is_err()
+            })
+        };
+        for (traffic, most) in [(busy(), FRAMES.0), (Traffic::new(0), FRAMES.1)] {
+            for bytes in [&ping, &window] {
+                traffic.is_of_use();
+                let came = flood(&traffic, bytes, 0).unwrap() as u64 * bytes.len() as u64;
+                // what is forgotten meanwhile is little
+                assert!((most - 64..4 * most).contains(&came), "{came}");
+            }
+        }
+        // the answer to a PING is no reason for the next one; the smallest of DATA is for two of WINDOW_UPDATE
+        assert!(flood(&busy(), &ping, ping.len()).is_some());
+        assert!(flood(&busy(), &[window.clone(), window].concat(), HEADER + 1).is_none());
     }
 
     proptest! {

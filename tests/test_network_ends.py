@@ -256,7 +256,7 @@ class TestHoweverItEnds:
                     await asyncio.sleep(0.01)
                 await asyncio.sleep(0.1)
                 if how == "its app closes":
-                    await asyncio.to_thread(made.close, 0)
+                    await made.aclose(0)
                     with pytest.raises(wasgi.WasgiError):
                         await task
                 else:
