@@ -98,7 +98,12 @@ impl System {
     }
 
     fn with(look_up: LookUp) -> Self {
-        Self { turns: Arc::new(Semaphore::new(AT_ONCE)), under_way: Arc::default(), look_up, threads: PerFork::default() }
+        Self {
+            turns: Arc::new(Semaphore::new(AT_ONCE)),
+            under_way: Arc::default(),
+            look_up,
+            threads: PerFork::default(),
+        }
     }
 
     fn lookup(&self, name: String) -> Arc<Lookup> {
