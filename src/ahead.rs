@@ -8,13 +8,14 @@ use std::collections::VecDeque;
 use std::future::poll_fn;
 use std::pin::Pin;
 use std::sync::{Arc, Mutex};
-use std::task::{Context, Poll, ready};
+use std::task::{Context, Poll, Wake, Waker, ready};
 
 use bytes::Bytes;
 use http_body::{Body, Frame};
 use tokio::task::AbortHandle;
 use wasmtime_wasi_http::{Error as HostError, WasiBody};
 
+use crate::flow::empty;
 use crate::sync::lock;
 
 /// How much of a response lies ready before its guest reads.
@@ -22,10 +23,10 @@ const AHEAD: usize = 1 << 20;
 
 type Framed = Option<Result<Frame<Bytes>, HostError>>;
 
-/// The body of a response until its guest reads it. At its end, or when nobody wants it any more, `at_end` is called, once.
+/// The body of a response, as its guest reads it. At its end, or when nobody wants it any more, `at_end` is called, once.
 pub struct Ahead {
     shared: Arc<Mutex<Shared>>,
-    /// Reads ahead, until the guest reads.
+    /// Reads ahead, also when the guest has begun to read and does something else: what is polled by nobody has no timeouts, either.
     task: Option<AbortHandle>,
 }
 
@@ -33,35 +34,110 @@ struct Shared {
     inner: WasiBody,
     ready: VecDeque<Framed>,
     bytes: usize,
-    /// The guest reads. The task that has read ahead may be about to look once more, and must not take what is the guest's.
-    taken: bool,
     at_end: Option<Box<dyn FnOnce() + Send>>,
+    wakers: Arc<Wakers>,
+}
+
+/// Who is told that there is more: the guest, if it waits, and the task that reads ahead, which is the one that finds it if the guest
+/// does not come back.
+#[derive(Default)]
+struct Wakers {
+    guest: Mutex<Option<Waker>>,
+    task: Mutex<Option<Waker>>,
+}
+
+impl Wakers {
+    fn set(waker: &Mutex<Option<Waker>>, cx: &Context<'_>) {
+        let mut waker = lock(waker);
+        match &mut *waker {
+            Some(waker) => waker.clone_from(cx.waker()),
+            None => *waker = Some(cx.waker().clone()),
+        }
+    }
+
+    fn wake_guest(&self) {
+        let guest = lock(&self.guest).take();
+        if let Some(guest) = guest {
+            guest.wake();
+        }
+    }
+
+    fn wake_task(&self) {
+        let task = lock(&self.task).take();
+        if let Some(task) = task {
+            task.wake();
+        }
+    }
+}
+
+impl Wake for Wakers {
+    fn wake(self: Arc<Self>) {
+        self.wake_by_ref();
+    }
+
+    fn wake_by_ref(self: &Arc<Self>) {
+        self.wake_guest();
+        self.wake_task();
+    }
 }
 
 impl Shared {
-    fn poll_inner(&mut self, cx: &mut Context<'_>) -> Poll<Framed> {
-        let frame = ready!(Pin::new(&mut self.inner).poll_frame(cx));
+    fn poll_inner(&mut self) -> Poll<Framed> {
+        let waker = Waker::from(self.wakers.clone());
+        let frame = ready!(Pin::new(&mut self.inner).poll_frame(&mut Context::from_waker(&waker)));
         if !matches!(frame, Some(Ok(_))) {
             self.end();
+        }
+        if matches!(frame, Some(Err(_))) {
+            // with what sends the request: its guest may be at that, and not look for this
+            self.inner = empty();
         }
         Poll::Ready(frame)
     }
 
-    fn poll_ahead(&mut self, cx: &mut Context<'_>) -> Poll<()> {
-        while !self.taken && self.bytes < AHEAD && self.at_end.is_some() {
-            let frame = ready!(self.poll_inner(cx));
-            if let Some(Ok(frame)) = &frame {
-                self.bytes += frame.data_ref().map_or(0, Bytes::len);
+    fn poll_ahead(&mut self, cx: &Context<'_>) -> Poll<()> {
+        Wakers::set(&self.wakers.task, cx);
+        while self.at_end.is_some() {
+            if self.bytes >= AHEAD {
+                return Poll::Pending; // until the guest takes something
             }
+            let frame = ready!(self.poll_inner());
+            self.bytes += size_of(&frame);
             self.ready.push_back(frame);
+            self.wakers.wake_guest();
         }
         Poll::Ready(())
+    }
+
+    fn poll_guest(&mut self, cx: &Context<'_>) -> Poll<Framed> {
+        let frame = match self.ready.pop_front() {
+            Some(frame) => {
+                self.bytes -= size_of(&frame);
+                frame
+            }
+            None if self.at_end.is_none() => None,
+            None => {
+                Wakers::set(&self.wakers.guest, cx);
+                let frame = ready!(self.poll_inner());
+                lock(&self.wakers.guest).take();
+                frame
+            }
+        };
+        self.wakers.wake_task();
+        Poll::Ready(frame)
     }
 
     fn end(&mut self) {
         if let Some(at_end) = self.at_end.take() {
             at_end();
         }
+    }
+}
+
+fn size_of(frame: &Framed) -> usize {
+    match frame {
+        Some(Ok(frame)) => frame.data_ref().map_or(0, Bytes::len),
+        _ => 0,
     }
 }
 
@@ -72,7 +148,8 @@ impl Ahead {
         runtime: Option<&tokio::runtime::Handle>,
         at_end: impl FnOnce() + Send + 'static,
     ) -> Self {
-        let shared = Shared { inner, ready: VecDeque::new(), bytes: 0, taken: false, at_end: Some(Box::new(at_end)) };
+        let (ready, wakers) = (VecDeque::new(), Arc::default());
+        let shared = Shared { inner, ready, bytes: 0, at_end: Some(Box::new(at_end)), wakers };
         let shared = Arc::new(Mutex::new(shared));
         let task = runtime.map(|runtime| {
             // it holds no more than the guest does: dropping the body drops what it is read from
@@ -91,17 +168,8 @@ impl Body for Ahead {
     type Data = Bytes;
     type Error = HostError;
 
-    fn poll_frame(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Framed> {
-        if let Some(task) = self.task.take() {
-            task.abort(); // the guest reads, and is the one to be woken
-        }
-        let mut shared = lock(&self.shared);
-        shared.taken = true;
-        match shared.ready.pop_front() {
-            Some(frame) => Poll::Ready(frame),
-            None if shared.at_end.is_none() => Poll::Ready(None),
-            None => shared.poll_inner(cx),
-        }
+    fn poll_frame(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Framed> {
+        lock(&self.shared).poll_guest(cx)
     }
 }
 
@@ -110,6 +178,9 @@ impl Drop for Ahead {
         if let Some(task) = self.task.take() {
             task.abort();
         }
-        lock(&self.shared).end();
+        let mut shared = lock(&self.shared);
+        // whoever holds the other end of what is read is not to keep its guest
+        lock(&shared.wakers.guest).take();
+        shared.end();
     }
 }

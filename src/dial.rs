@@ -5,7 +5,7 @@ use std::net::{IpAddr, SocketAddr};
 use std::os::fd::{AsRawFd, RawFd};
 use std::pin::Pin;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU8, Ordering};
+use std::sync::atomic::{AtomicU8, AtomicU64, Ordering};
 use std::task::{Context, Poll};
 use std::time::Duration;
 
@@ -116,8 +116,12 @@ impl Dialer {
         if !origin.secure {
             return Ok(Link { wire: Wire::new(stream, socket, self.unread), http2: self.h2c, address, relay });
         }
-        let (stream, http2) = self.tls.with_server(&origin.host, stream).await.map_err(Undialled::Tls)?;
-        Ok(Link { wire: Wire::new(Box::new(stream), socket, self.unread), http2, address, relay: None })
+        let since = Arc::new(AtomicU64::new(0));
+        let beneath = Beneath { io: stream, since: since.clone() };
+        let (stream, http2) = self.tls.with_server(&origin.host, beneath).await.map_err(Undialled::Tls)?;
+        let mut wire = Wire::new(Box::new(stream), socket, self.unread);
+        wire.beneath = Some(since);
+        Ok(Link { wire, http2, address, relay: None })
     }
 
     /// The addresses of an origin that may be connected to. What is checked here is what is connected to: nothing is resolved
@@ -266,6 +270,54 @@ impl AsyncWrite for Early {
     }
 }
 
+/// Bytes of TLS in a row that bring nothing of what it carries: a handshake, tickets for sessions, keys.
+const BENEATH: u64 = 512 << 10;
+
+/// What comes below TLS, which reads on for as long as what comes is legal.
+struct Beneath {
+    io: Box<dyn Io>,
+    /// Bytes that have come since there was something of what is carried.
+    since: Arc<AtomicU64>,
+}
+
+impl AsyncRead for Beneath {
+    fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buffer: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+        let before = buffer.filled().len();
+        let polled = Pin::new(&mut self.io).poll_read(cx, buffer);
+        let came = (buffer.filled().len() - before) as u64;
+        if self.since.fetch_add(came, Ordering::Relaxed) + came > BENEATH {
+            return Poll::Ready(Err(io::Error::other(Flood::Nothing)));
+        }
+        polled
+    }
+}
+
+impl AsyncWrite for Beneath {
+    fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buffer: &[u8]) -> Poll<io::Result<usize>> {
+        Pin::new(&mut self.io).poll_write(cx, buffer)
+    }
+
+    fn poll_write_vectored(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buffers: &[io::IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        Pin::new(&mut self.io).poll_write_vectored(cx, buffers)
+    }
+
+    fn is_write_vectored(&self) -> bool {
+        self.io.is_write_vectored()
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.io).poll_flush(cx)
+    }
+
+    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.io).poll_shutdown(cx)
+    }
+}
+
 /// A connection's bytes. It fails when its peer leaves unread for too long what is written to it.
 pub struct Wire {
     io: Box<dyn Io>,
@@ -279,13 +331,15 @@ pub struct Wire {
     /// Since something could not be written, and what lay before the peer then.
     pause: Option<(Pin<Box<Sleep>>, Option<u64>)>,
     socket: RawFd,
+    /// Under TLS: bytes that have come since something of them was ours.
+    beneath: Option<Arc<AtomicU64>>,
     /// Dropped with the connection, not sooner.
     kept: Option<Box<dyn Send>>,
 }
 
 impl Wire {
     fn new(io: Box<dyn Io>, socket: RawFd, unread: Option<Duration>) -> Self {
-        Self { io, traffic: None, flood: None, unread, unheard: false, pause: None, socket, kept: None }
+        Self { io, traffic: None, flood: None, unread, unheard: false, pause: None, socket, beneath: None, kept: None }
     }
 
     /// Has what comes looked at: bytes of HTTP/1.1, or `frames` of HTTP/2. Too much of what brings nothing ends the connection.
@@ -310,6 +364,15 @@ impl Wire {
             return Poll::Ready(Ok(all));
         }
         written
+    }
+
+    fn told(&self, written: &Poll<io::Result<usize>>) {
+        let Some((traffic, _)) = &self.traffic else { return };
+        match written {
+            Poll::Ready(Ok(bytes)) => traffic.wrote(Some(*bytes)),
+            Poll::Ready(Err(_)) => {}
+            Poll::Pending => traffic.wrote(None),
+        }
     }
 
     fn timed<T>(&mut self, cx: &mut Context<'_>, written: Poll<io::Result<T>>) -> Poll<io::Result<T>> {
@@ -354,6 +417,9 @@ impl AsyncRead for Wire {
         let before = buffer.filled().len();
         let polled = Pin::new(&mut this.io).poll_read(cx, buffer);
         let came = buffer.filled().get(before..).unwrap_or_default();
+        if let (Some(beneath), false) = (&this.beneath, came.is_empty()) {
+            beneath.store(0, Ordering::Relaxed);
+        }
         // what came with the last straw is for others, perhaps: the next read fails
         if let Some((traffic, frames)) = &mut this.traffic {
             this.flood = traffic.read(came, frames.as_mut()).err();
@@ -368,6 +434,7 @@ impl AsyncWrite for Wire {
             return Poll::Ready(Ok(buffer.len()));
         }
         let written = Pin::new(&mut self.io).poll_write(cx, buffer);
+        self.told(&written);
         let written = self.timed(cx, written);
         self.heard(written, buffer.len())
     }
@@ -382,6 +449,7 @@ impl AsyncWrite for Wire {
             return Poll::Ready(Ok(all));
         }
         let written = Pin::new(&mut self.io).poll_write_vectored(cx, buffers);
+        self.told(&written);
         let written = self.timed(cx, written);
         self.heard(written, all)
     }
@@ -395,6 +463,10 @@ impl AsyncWrite for Wire {
             return Poll::Ready(Ok(()));
         }
         let flushed = Pin::new(&mut self.io).poll_flush(cx);
+        // TLS takes what is written before its socket does
+        if let Some((traffic, _)) = &self.traffic {
+            traffic.wrote(flushed.is_ready().then_some(0));
+        }
         let flushed = self.timed(cx, flushed);
         self.heard(flushed, ())
     }

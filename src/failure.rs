@@ -234,7 +234,7 @@ pub fn code_of_flood(flood: Flood) -> ErrorCode {
     let name = match flood {
         Flood::Heads => "HTTP-response-header-section-size",
         Flood::Trailers => "HTTP-response-trailer-section-size",
-        Flood::Nothing => return ErrorCode::plain("HTTP-protocol-error"),
+        Flood::Nothing | Flood::Frames => return ErrorCode::plain("HTTP-protocol-error"),
     };
     ErrorCode { name, payload: Payload::Size(None) }
 }

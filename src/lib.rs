@@ -17,6 +17,7 @@ pub mod component;
 pub mod component_limits;
 pub mod debug_info;
 mod dial;
+mod driver;
 pub mod engine;
 pub mod error;
 pub mod expansion;

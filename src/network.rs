@@ -20,7 +20,7 @@ use crate::body::GuestBody;
 use crate::code::{ErrorCode, Payload};
 use crate::dial::{Dialer, Origin, Stage};
 use crate::engine::generation;
-use crate::failure::{Prohibited, code_of, code_of_flood, is_malformed, is_unprocessed};
+use crate::failure::{Prohibited, Unread, code_of, code_of_flood, is_malformed, is_unprocessed};
 use crate::fields::announced_length;
 use crate::flow::Side;
 use crate::outgoing::{Answer, Paced, Pause, Timeouts, Upstream};
@@ -30,7 +30,7 @@ use crate::pool::{FIELDS, Lease, Pool, Unanswered};
 use crate::proxy::Proxies;
 use crate::refusals::Refused;
 use crate::resolve::System;
-use crate::sent::{Content, Sent};
+use crate::sent::{Content, Patience, Sent};
 use crate::stdio::Stdio;
 use crate::stock::Caps;
 use crate::sync::lock;
@@ -228,41 +228,58 @@ enum Again {
     Now,
 }
 
+/// Dropped where there is no response: the guest may finish its body, and see why. Whoever has begun to send it may not look for long.
+struct Stops<'a>(&'a Content);
+
+impl Drop for Stops<'_> {
+    fn drop(&mut self) {
+        self.0.stop();
+    }
+}
+
 impl Ask {
     async fn answered(self, parts: Parts, body: GuestBody) -> Result<Response<WasiBody>, ErrorCode> {
         let total = self.options.total.map(|total| Instant::now() + total);
-        let asked = self.ask(parts, body);
+        let asked = self.ask(parts, body, total);
         let (response, lease, content) = match total {
             Some(end) => tokio::time::timeout_at(end, asked).await.map_err(|_| late())??,
             None => asked.await?,
         };
-        let between_bytes = self.between_bytes;
-        let length = announced_length(response.headers());
-        // a peer that has refused a request before it came to its end need not be sent the rest (RFC 9112, 9.5)
-        let is_refusal = response.status().is_client_error() || response.status().is_server_error();
+        let between_bytes = self.between_bytes.map(|limit| Pause::new(limit, None));
+        let (status, length) = (response.status(), announced_length(response.headers()));
         Ok(response.map(|incoming| {
-            let mut body = Received::new(incoming, lease, length, &self.options, total).boxed_unsync();
-            if !content.is_over() {
-                // its guest may write all of the request before it reads
-                let at_end = move || {
-                    if is_refusal {
-                        content.stop();
-                    }
-                };
-                body = Ahead::new(body, Some(&tokio::runtime::Handle::current()), at_end).boxed_unsync();
+            let is_over = content.is_over();
+            let body = Received::new((incoming, status, length), lease, content, &self.options, total);
+            let body = Paced::new(body.boxed_unsync(), between_bytes, ());
+            if is_over {
+                return body.boxed_unsync();
             }
-            Paced::new(body, between_bytes.map(|limit| Pause::new(limit, None)), ()).boxed_unsync()
+            // its guest may write all of the request before it reads; and no time is to stand still until it does
+            Ahead::new(body.boxed_unsync(), Some(&tokio::runtime::Handle::current()), || ()).boxed_unsync()
         }))
     }
 
-    async fn ask(&self, mut parts: Parts, body: GuestBody) -> Result<(Response<Incoming>, Lease, Content), ErrorCode> {
-        let content = Content::of(&mut parts, body, self.connect).await;
+    async fn ask(
+        &self,
+        mut parts: Parts,
+        body: GuestBody,
+        end: Option<Instant>,
+    ) -> Result<(Response<Incoming>, Lease, Content), ErrorCode> {
+        let patience = Patience { end, unread: self.options.between_bytes };
+        let content = Content::of(&mut parts, body, self.connect, patience).await;
+        let stops = Stops(&content);
+        let (response, lease) = self.attempts(&parts, &content).await?;
+        std::mem::forget(stops);
+        Ok((response, lease, content))
+    }
+
+    async fn attempts(&self, parts: &Parts, content: &Content) -> Result<(Response<Incoming>, Lease), ErrorCode> {
         let (mut free, mut retries, mut pause) = (STALE, self.options.retries, PAUSE);
         loop {
-            let failed = match self.attempt(&parts, &content).await {
+            let failed = match self.attempt(parts, content).await {
                 Ok((response, lease)) => {
                     content.is_answered();
-                    return Ok((response, lease, content));
+                    return Ok((response, lease));
                 }
                 Err(failed) => failed,
             };
@@ -302,17 +319,24 @@ impl Ask {
                 return Err(Failed { prohibited: error.prohibited(), ..Failed::of(code, why, again) });
             }
         };
-        let request = self.written(parts, content.sent(), &lease);
-        let answered = match self.first_byte {
-            Some(FirstByte { limit, code }) => match tokio::time::timeout(limit, lease.send(request)).await {
-                Ok(answered) => answered,
-                Err(_) => {
-                    let (code, why) = (ErrorCode::plain(code), format!("no answer came for {limit:?}"));
-                    return Err(Failed::of(code, why, Again::Never));
-                }
-            },
-            None => lease.send(request).await,
+        let begins = lease.begin(!content.is_empty());
+        let request = self.written(parts, content.send(begins), &lease);
+        let traffic = lease.is_http2().then(|| lease.traffic());
+        let answered = async {
+            tokio::select! {
+                biased;
+                answered = lease.send(request) => Ok(answered),
+                limit = content.unread(traffic) => Err(("connection-write-timeout", format!("{}", Unread(limit)))),
+            }
         };
+        let answered = match self.first_byte {
+            Some(FirstByte { limit, code }) => match tokio::time::timeout(limit, answered).await {
+                Ok(answered) => answered,
+                Err(_) => Err((code, format!("no answer came for {limit:?}"))),
+            },
+            None => answered.await,
+        };
+        let answered = answered.map_err(|(code, why)| Failed::of(ErrorCode::plain(code), why, Again::Never))?;
         match answered {
             Ok(mut response) => {
                 tidy(&mut response, &mut lease);
@@ -355,6 +379,7 @@ impl Ask {
         let is_length = error.is_parse_too_large() && unanswered.received < most as u64;
         match flood {
             Some(Flood::Heads | Flood::Nothing) => (code_of_flood(Flood::Heads), Flood::Heads.to_string()),
+            Some(Flood::Frames) => (code_of_flood(Flood::Frames), Flood::Frames.to_string()),
             // another stream's
             Some(Flood::Trailers) => (ErrorCode::plain("connection-terminated"), why),
             None if is_oversized => (code_of_flood(Flood::Heads), "the head of its response is too large".into()),
@@ -471,6 +496,10 @@ struct Received {
     incoming: Incoming,
     /// Given back at the body's clean end.
     lease: Option<Lease>,
+    /// Of the request.
+    content: Content,
+    /// A peer that has refused a request before it came to its end need not be sent the rest (RFC 9112, 9.5).
+    is_refusal: bool,
     /// What was announced.
     length: Option<u64>,
     limit: Option<u64>,
@@ -481,23 +510,41 @@ struct Received {
 }
 
 impl Received {
-    fn new(incoming: Incoming, lease: Lease, length: Option<u64>, options: &Options, total: Option<Instant>) -> Self {
+    fn new(
+        response: (Incoming, StatusCode, Option<u64>),
+        lease: Lease,
+        content: Content,
+        options: &Options,
+        total: Option<Instant>,
+    ) -> Self {
+        let (incoming, status, length) = response;
+        let is_refusal = status.is_client_error() || status.is_server_error();
         let (limit, fields, end) = (options.body, u64::from(options.head), total.map(|end| (end, None)));
-        let mut body = Self { incoming, lease: Some(lease), length, limit, fields, passed: 0, end };
+        let mut body =
+            Self { incoming, lease: Some(lease), content, is_refusal, length, limit, fields, passed: 0, end };
         body.settle();
         body
     }
 
     fn settle(&mut self) {
-        if self.incoming.is_end_stream()
-            && let Some(lease) = self.lease.take()
-        {
-            lease.finish();
+        if self.incoming.is_end_stream() {
+            self.finish();
+        }
+    }
+
+    fn finish(&mut self) {
+        let Some(lease) = self.lease.take() else { return };
+        if self.is_refusal && !self.content.is_over() {
+            self.content.stop();
+            drop(lease);
+        } else {
+            lease.finish(Some(&self.content));
         }
     }
 
     fn fail(&mut self, code: ErrorCode) -> Poll<Option<Result<Frame<Bytes>, HostError>>> {
         self.lease = None;
+        self.content.stop();
         Poll::Ready(Some(Err(code.into_host())))
     }
 
@@ -510,7 +557,9 @@ impl Received {
             return Err(Side::Response.body_size(self.passed));
         }
         let Some(lease) = &self.lease else { return Ok(()) };
-        lease.is_of_use();
+        if frame.data_ref().is_none_or(|data| !data.is_empty()) {
+            lease.is_of_use();
+        }
         // HTTP/1.1 has counted their bytes itself
         if let Some(trailers) = frame.trailers_ref().filter(|_| lease.is_http2())
             && list_size(trailers) > self.fields
@@ -525,7 +574,7 @@ impl Received {
         let code = code_of(error).0;
         let Some(lease) = self.lease.as_ref().filter(|lease| lease.is_http2()) else { return code };
         match lease.flood() {
-            Some(Flood::Trailers) => code_of_flood(Flood::Trailers),
+            Some(flood @ (Flood::Trailers | Flood::Frames)) => code_of_flood(flood),
             // another stream's
             Some(_) => ErrorCode::plain("connection-terminated"),
             // h2 counts as well, and does not say so
@@ -563,7 +612,8 @@ impl Body for Received {
                     this.fail(ErrorCode::plain("HTTP-response-incomplete"))
                 }
                 Some(lease) => {
-                    lease.finish();
+                    this.lease = Some(lease);
+                    this.finish();
                     Poll::Ready(None)
                 }
                 None => Poll::Ready(None),

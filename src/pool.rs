@@ -8,13 +8,14 @@ use std::time::{Duration, Instant};
 use http::{Request, Response};
 use hyper::body::Incoming;
 use hyper::client::conn::{http1, http2};
-use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
+use hyper_util::rt::{TokioIo, TokioTimer};
 use tokio::task::AbortHandle;
 
 use crate::dial::{Dialer, Origin, Relay, Stage};
+use crate::driver::{Begins, Driver, Tasks, Uploading};
 use crate::failure::{Prohibited, Undialled};
 use crate::pattern::Target;
-use crate::sent::Sent;
+use crate::sent::{Content, LAST, Sent};
 use crate::stock::{Asked, Caps, Grant, Keep, Permit, Stock};
 use crate::sync::lock;
 use crate::watch::{Flood, Frames, Traffic};
@@ -43,11 +44,12 @@ pub struct Pool {
 
 enum Sender {
     Http1(http1::SendRequest<Sent>),
-    Http2(http2::SendRequest<Sent>),
+    Http2(http2::SendRequest<Sent>, Tasks),
 }
 
 struct Connection {
     sender: Sender,
+    driver: Driver,
     address: Option<std::net::IpAddr>,
     relay: Option<Relay>,
     born: Instant,
@@ -63,14 +65,14 @@ struct Use(Arc<State>);
 
 impl Use {
     fn of(state: &Arc<State>) -> Self {
-        state.users.fetch_add(1, Ordering::AcqRel);
+        state.traffic.users().fetch_add(1, Ordering::AcqRel);
         Self(state.clone())
     }
 }
 
 impl Drop for Use {
     fn drop(&mut self) {
-        self.0.users.fetch_sub(1, Ordering::AcqRel);
+        self.0.traffic.users().fetch_sub(1, Ordering::AcqRel);
     }
 }
 
@@ -78,8 +80,6 @@ impl Drop for Use {
 struct State {
     /// Requests that its peer lets be under way at once.
     streams: AtomicUsize,
-    /// Requests that are under way.
-    users: AtomicUsize,
     /// It has ended, whatever its handles know of that.
     ended: AtomicBool,
     traffic: Arc<Traffic>,
@@ -114,9 +114,10 @@ impl Drop for Ending {
 
 impl Connection {
     fn handle(&self) -> Option<Self> {
-        let Sender::Http2(sender) = &self.sender else { return None };
+        let Sender::Http2(sender, tasks) = &self.sender else { return None };
         Some(Self {
-            sender: Sender::Http2(sender.clone()),
+            sender: Sender::Http2(sender.clone(), tasks.clone()),
+            driver: self.driver.clone(),
             address: self.address,
             relay: self.relay.clone(),
             born: self.born,
@@ -130,10 +131,10 @@ impl Connection {
 impl Keep for Connection {
     fn is_usable(&self) -> bool {
         !self.state.ended.load(Ordering::Acquire)
-            && !self.state.traffic.leaves()
+            && self.state.traffic.is_fit()
             && match &self.sender {
                 Sender::Http1(sender) => sender.is_ready(),
-                Sender::Http2(sender) => sender.is_ready(),
+                Sender::Http2(sender, _) => sender.is_ready(),
             }
     }
 
@@ -142,17 +143,17 @@ impl Keep for Connection {
     }
 
     fn is_shared(&self) -> bool {
-        matches!(self.sender, Sender::Http2(_))
+        matches!(self.sender, Sender::Http2(..))
     }
 
     fn share(&self) -> Option<Self> {
         let most = self.state.streams.load(Ordering::Relaxed).min(STREAMS);
         // asked by the stock alone, one at a time: nobody comes in between
-        if self.state.users.load(Ordering::Acquire) < most { self.handle() } else { None }
+        if self.state.traffic.users().load(Ordering::Acquire) < most { self.handle() } else { None }
     }
 
     fn is_in_use(&self) -> bool {
-        self.state.users.load(Ordering::Acquire) > 0
+        self.state.traffic.users().load(Ordering::Acquire) > 0
     }
 }
 
@@ -204,7 +205,7 @@ impl Pool {
         if let Some(address) = lease.connection.address
             && let Err(class) = self.dialer.policy.check_address(target, address)
         {
-            lease.finish();
+            lease.finish(None);
             return Err(Undialled::Prohibited(Prohibited { address: (address, origin.port).into(), class }));
         }
         Ok(lease)
@@ -225,7 +226,6 @@ impl Pool {
         let nothing = head.saturating_mul(2).saturating_add(buffer.saturating_mul(8));
         let state = Arc::new(State {
             streams: AtomicUsize::new(STREAMS),
-            users: AtomicUsize::new(0),
             ended: AtomicBool::new(false),
             traffic: Arc::new(Traffic::new(nothing as u64)),
             failure: Mutex::default(),
@@ -237,8 +237,9 @@ impl Pool {
         link.wire.watch(state.traffic.clone(), frames);
         link.wire.keep(Ending { state: state.clone(), _permit: permit });
         let io = TokioIo::new(link.wire);
-        let sender = if http2 {
-            let (sender, mut connection) = http2::Builder::new(TokioExecutor::new())
+        let (sender, driver) = if http2 {
+            let tasks = Tasks::default();
+            let (sender, mut connection) = http2::Builder::new(tasks.clone())
                 .timer(TokioTimer::new())
                 .initial_stream_window_size(WINDOWS.0)
                 .initial_connection_window_size(WINDOWS.1)
@@ -251,13 +252,14 @@ impl Pool {
                 .await?;
             // it ends with its last handle: the pool's, or a request's
             let state = state.clone();
-            tokio::spawn(std::future::poll_fn(move |cx| {
+            let driven = std::future::poll_fn(move |cx| {
                 let polled = Pin::new(&mut connection).poll(cx);
                 state.streams.store(connection.current_max_send_streams(), Ordering::Relaxed);
                 // before the requests that lie in it are told that it is gone
                 polled.map(|ended| state.failed(ended))
-            }));
-            Sender::Http2(sender)
+            });
+            let driver = Driver::spawn(driven, Some(&tasks));
+            (Sender::Http2(sender, tasks), driver)
         } else {
             let mut builder = http1::Builder::new();
             builder
@@ -270,13 +272,10 @@ impl Pool {
                 .allow_obsolete_multiline_headers_in_responses(true);
             let (sender, connection) = builder.handshake(io).await?;
             let state = state.clone();
-            tokio::spawn(async move {
-                let mut connection = Box::pin(connection);
-                state.failed(connection.as_mut().await);
-            });
-            Sender::Http1(sender)
+            let driver = Driver::spawn(async move { state.failed(connection.await) }, None);
+            (Sender::Http1(sender), driver)
         };
-        Ok(Connection { sender, address, relay, born: Instant::now(), state, _used: None, kept: false })
+        Ok(Connection { sender, driver, address, relay, born: Instant::now(), state, _used: None, kept: false })
     }
 
     /// While there is something idle, a task looks after it.
@@ -302,8 +301,10 @@ impl Drop for Pool {
     }
 }
 
-/// A connection that a request uses. Dropped, it is not used again; [`Self::finish`] gives it back.
+/// A connection that a request uses, and what is under way of the request on it. Dropped, the connection of HTTP/1.1 ends, or the
+/// stream of HTTP/2; [`Self::finish`] gives it back.
 pub struct Lease {
+    request: Underway,
     connection: Connection,
     origin: Origin,
     pool: Weak<Pool>,
@@ -311,13 +312,37 @@ pub struct Lease {
     last: bool,
 }
 
+/// A request that has begun and not ended. Dropped before the connection.
+struct Underway(Option<Begun>);
+
+enum Begun {
+    Http1(Driver),
+    Http2 { state: Arc<State>, _uploading: Option<Uploading> },
+}
+
+impl Drop for Underway {
+    fn drop(&mut self) {
+        match self.0.take() {
+            // what has been written of the request lies before a peer that may never read it
+            Some(Begun::Http1(driver)) => driver.end(),
+            // whose peer reads nothing would not even see that the stream is reset: nobody else should begin to use it
+            Some(Begun::Http2 { state, .. }) if state.traffic.users().load(Ordering::Acquire) == 1 => {
+                state.traffic.leave_if_blocked();
+            }
+            Some(Begun::Http2 { .. }) | None => {}
+        }
+    }
+}
+
 /// Dropped after the connection. That nobody uses one for all any more, the stock cannot see by itself.
-struct Freed(Option<Weak<Pool>>);
+struct Freed(Option<(Weak<Pool>, Origin)>);
 
 impl Drop for Freed {
     fn drop(&mut self) {
-        if let Some(pool) = self.0.as_ref().and_then(Weak::upgrade) {
-            pool.stock.freed();
+        if let Some((pool, origin)) = &self.0
+            && let Some(pool) = pool.upgrade()
+        {
+            pool.stock.freed(origin);
         }
     }
 }
@@ -336,10 +361,10 @@ pub struct Unanswered {
 
 impl Lease {
     fn new(pool: &Arc<Pool>, origin: &Origin, connection: Connection) -> Self {
-        let is_shared = matches!(connection.sender, Sender::Http2(_));
+        let is_shared = matches!(connection.sender, Sender::Http2(..));
         let pool = Arc::downgrade(pool);
-        let freed = Freed(is_shared.then(|| pool.clone()));
-        Self { connection, origin: origin.clone(), pool, freed, last: false }
+        let freed = Freed(is_shared.then(|| (pool.clone(), origin.clone())));
+        Self { request: Underway(None), connection, origin: origin.clone(), pool, freed, last: false }
     }
 
     /// Whether it has been used before.
@@ -348,7 +373,20 @@ impl Lease {
     }
 
     pub fn is_http2(&self) -> bool {
-        matches!(self.connection.sender, Sender::Http2(_))
+        matches!(self.connection.sender, Sender::Http2(..))
+    }
+
+    /// A request begins. What its body is to tell of that, where it has one: HTTP/2 has a task send it.
+    pub fn begin(&mut self, has_body: bool) -> Option<Begins> {
+        let (request, begins) = match &self.connection.sender {
+            Sender::Http1(_) => (Begun::Http1(self.connection.driver.clone()), None),
+            Sender::Http2(_, tasks) => {
+                let (uploading, begins) = has_body.then(|| tasks.upload()).unzip();
+                (Begun::Http2 { state: self.connection.state.clone(), _uploading: uploading }, begins)
+            }
+        };
+        self.request = Underway(Some(request));
+        begins
     }
 
     pub fn relay(&self) -> Option<&Relay> {
@@ -365,6 +403,10 @@ impl Lease {
         self.connection.state.traffic.flood()
     }
 
+    pub fn traffic(&self) -> Arc<Traffic> {
+        self.connection.state.traffic.clone()
+    }
+
     /// A part of the body has come.
     pub fn is_of_use(&self) {
         self.connection.state.traffic.is_of_use();
@@ -378,7 +420,7 @@ impl Lease {
         traffic.is_of_use();
         let answered = match &mut self.connection.sender {
             Sender::Http1(sender) => sender.try_send_request(request).await,
-            Sender::Http2(sender) => sender.try_send_request(request).await,
+            Sender::Http2(sender, _) => sender.try_send_request(request).await,
         };
         traffic.is_of_use();
         answered.map_err(|mut error| Unanswered {
@@ -390,30 +432,47 @@ impl Lease {
         })
     }
 
-    /// The response has been read to its end.
-    pub fn finish(self) {
-        let Self { mut connection, origin, pool, freed, last } = self;
-        connection.kept = true;
-        let is_free = connection.is_usable();
-        let Sender::Http1(sender) = &mut connection.sender else {
-            drop(connection);
-            drop(freed);
-            return;
+    /// The response has been read to its end; of the request, its guest may still send `content`.
+    pub fn finish(mut self, content: Option<&Content>) {
+        let content = content.filter(|content| !content.is_sent()).cloned();
+        let is_free = match &self.connection.sender {
+            Sender::Http1(sender) => self.last || sender.is_closed() || sender.is_ready(),
+            Sender::Http2(..) => true,
         };
-        if last {
-            drop(connection);
-        } else if is_free {
-            give_back(&pool, &origin, connection);
-        } else if !sender.is_closed() {
-            // it is about to be free, or its request is still on its way out, and ends with the guest that writes it
-            tokio::spawn(async move {
-                if let Sender::Http1(sender) = &mut connection.sender
-                    && sender.ready().await.is_ok()
-                {
-                    give_back(&pool, &origin, connection);
-                }
-            });
+        match content {
+            None if is_free => self.release(),
+            // it ends now, for what comes on it may be read in two ways
+            Some(_) if self.last => {}
+            content => {
+                tokio::spawn(async move {
+                    if let Some(content) = content
+                        && !content.over().await
+                    {
+                        return;
+                    }
+                    // it is about to be free
+                    if let Sender::Http1(sender) = &mut self.connection.sender
+                        && !matches!(tokio::time::timeout(LAST, sender.ready()).await, Ok(Ok(())))
+                    {
+                        return;
+                    }
+                    self.release();
+                });
+            }
         }
+    }
+
+    /// Nothing is under way on it.
+    fn release(mut self) {
+        drop(self.request.0.take());
+        let Self { mut connection, origin, pool, freed, last, .. } = self;
+        connection.kept = true;
+        if !last && connection.is_usable() && !connection.is_shared() {
+            give_back(&pool, &origin, connection);
+        } else {
+            drop(connection);
+        }
+        drop(freed);
     }
 }
 

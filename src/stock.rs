@@ -204,7 +204,8 @@ impl<K: Keep> Stock<K> {
         let next = self.change(|state, left| {
             let mut next = None;
             let now = Instant::now();
-            let is_over = |one: &K, since: Instant| now - since >= self.caps.idle || self.is_old(one);
+            let is_over =
+                |one: &K, since: Instant| now - since >= self.caps.idle || self.is_old(one) || !one.is_usable();
             for kept in state.origins.values_mut() {
                 left.extend(kept.idle.extract_if(.., |(one, since)| is_over(one, *since)).map(|(one, _)| one));
                 for (one, since) in &mut kept.shared {
@@ -289,8 +290,12 @@ impl<K: Keep> Stock<K> {
     }
 
     /// Somebody has stopped to use one that is for all.
-    pub fn freed(self: &Arc<Self>) {
-        self.change(|_, _| ());
+    pub fn freed(self: &Arc<Self>, origin: &Origin) {
+        self.change(|state, left| {
+            state.of(origin, |kept| {
+                left.extend(kept.shared.extract_if(.., |(one, _)| !one.is_usable()).map(|(one, _)| one));
+            });
+        });
     }
 
     fn grant(
@@ -428,6 +433,8 @@ mod tests {
         Finish(usize),
         Drop(usize),
         Close(usize),
+        /// A request is given up, and nobody is to begin to use its connection.
+        Retire(usize),
         /// Somebody in line has gone away.
         Leave(usize),
         Reap,
@@ -441,6 +448,7 @@ mod tests {
             3 => any::<usize>().prop_map(Step::Finish),
             1 => any::<usize>().prop_map(Step::Drop),
             1 => any::<usize>().prop_map(Step::Close),
+            1 => any::<usize>().prop_map(Step::Retire),
             1 => any::<usize>().prop_map(Step::Leave),
             1 => Just(Step::Reap),
         ];
@@ -503,15 +511,23 @@ mod tests {
                     let (of, one) = self.used.swap_remove(which);
                     if one.shares {
                         drop(one);
-                        stock.freed();
+                        stock.freed(&origin(of));
                     } else {
                         stock.put_back(&origin(of), one);
                     }
                 }
                 Step::Drop(which) => {
                     let Some(which) = pick(which, self.used.len()) else { return };
-                    drop(self.used.swap_remove(which));
-                    stock.freed();
+                    let (of, one) = self.used.swap_remove(which);
+                    drop(one);
+                    stock.freed(&origin(of));
+                }
+                Step::Retire(which) => {
+                    let Some(which) = pick(which, self.used.len()) else { return };
+                    let (of, one) = self.used.swap_remove(which);
+                    one.line.works.store(false, Ordering::Relaxed);
+                    drop(one);
+                    stock.freed(&origin(of));
                 }
                 Step::Close(which) => {
                     self.lines.retain(|line| line.strong_count() > 0);

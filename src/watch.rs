@@ -5,7 +5,8 @@
 //! chunk. And h2 does not say why it has reset a stream: for a head past the limit as for one that is malformed.
 
 use std::collections::{BTreeMap, VecDeque};
-use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU64, AtomicUsize, Ordering};
+use std::time::Instant;
 
 /// What a peer sends too much of.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
@@ -16,7 +17,23 @@ pub enum Flood {
     Trailers,
     #[error("it sends much, and nothing of a head or a body that ends")]
     Nothing,
+    #[error("it sends frames without end that bring nothing")]
+    Frames,
 }
+
+/// Bytes of HTTP/2's frames that bring nothing of a response (PING, SETTINGS, WINDOW_UPDATE, RST_STREAM, frames of no known type), as
+/// they may come in a row: where a request is under way, and where none is.
+const FRAMES: (u64, u64) = (32 << 10, 8 << 10);
+/// What of them is forgotten in a second: peers may ask again and again whether we are there.
+const FORGOTTEN: u64 = 2 << 10;
+/// What of them may come for each byte that we have written of our own: two of WINDOW_UPDATE for the smallest of DATA, or a PING.
+const ANSWERS: u64 = 3;
+/// And as much of that where no request is under way.
+const LATE_ANSWERS: u64 = 64 << 10;
+/// Bytes of responses that may come before anything of them is of use: all that flow control lets come, and some more.
+const UNREAD: u64 = 40 << 20;
+/// Bytes of a body that nobody wants any more: as many as were under way when its stream was reset.
+const UNWANTED: u64 = 320 << 10;
 
 /// What a connection's wire sees, for those who use the connection.
 #[derive(Default)]
@@ -25,8 +42,19 @@ pub struct Traffic {
     /// HTTP/1.1: bytes that may come before something comes that is of use.
     left: AtomicU64,
     most: u64,
-    /// HTTP/2: whether the peer goes away.
+    /// HTTP/2: whether the peer goes away, or is left.
     leaves: AtomicBool,
+    /// What was written last could not be written at once.
+    blocked: AtomicBool,
+    /// HTTP/2: requests that are under way.
+    users: AtomicUsize,
+    /// HTTP/2: bytes of frames that bring nothing, and of such that may bring something, since something came that was of use.
+    spent: AtomicU64,
+    unread: AtomicU64,
+    /// Bytes that were written, since that was looked at.
+    written: AtomicU64,
+    /// HTTP/2: frames that let us send more.
+    windows: AtomicU64,
     /// HTTP/2: heads that were larger than may be.
     oversized: AtomicU64,
     /// HTTP/2: heads without a body that announced the length of one.
@@ -45,8 +73,32 @@ impl Traffic {
         self.received.load(Ordering::Relaxed)
     }
 
-    pub fn leaves(&self) -> bool {
-        self.leaves.load(Ordering::Relaxed)
+    /// Whether another request may go on the connection.
+    pub fn is_fit(&self) -> bool {
+        !self.leaves.load(Ordering::Relaxed) && self.flood().is_none()
+    }
+
+    /// No other request goes on the connection, if its peer does not read what is written.
+    pub fn leave_if_blocked(&self) {
+        if self.blocked.load(Ordering::Relaxed) {
+            self.leaves.store(true, Ordering::Relaxed);
+        }
+    }
+
+    /// So many bytes were written; `None`: they could not be.
+    pub fn wrote(&self, bytes: Option<usize>) {
+        self.blocked.store(bytes.is_none(), Ordering::Relaxed);
+        self.written.fetch_add(bytes.unwrap_or_default() as u64, Ordering::Relaxed);
+    }
+
+    /// Requests that are under way on a connection of HTTP/2.
+    pub fn users(&self) -> &AtomicUsize {
+        &self.users
+    }
+
+    /// How often the peer has let us send more.
+    pub fn windows(&self) -> u64 {
+        self.windows.load(Ordering::Relaxed)
     }
 
     pub fn oversized(&self) -> u64 {
@@ -63,6 +115,7 @@ impl Traffic {
             1 => Some(Flood::Heads),
             2 => Some(Flood::Trailers),
             3 => Some(Flood::Nothing),
+            4 => Some(Flood::Frames),
             _ => None,
         }
     }
@@ -70,6 +123,39 @@ impl Traffic {
     /// A request is about to be sent; or its head, or a part of its body, has come.
     pub fn is_of_use(&self) {
         self.left.store(self.most, Ordering::Relaxed);
+        self.spent.store(0, Ordering::Relaxed);
+        self.unread.store(0, Ordering::Relaxed);
+    }
+
+    fn is_idle(&self) -> bool {
+        self.users.load(Ordering::Relaxed) == 0
+    }
+
+    /// A frame comes that brings nothing.
+    fn spend(&self, bytes: usize, account: &mut Account) -> Result<(), Flood> {
+        let now = Instant::now();
+        let since = account.last.replace(now).map_or(0, |last| now.duration_since(last).as_millis());
+        let forgotten = u64::try_from(since).unwrap_or(u64::MAX).saturating_mul(FORGOTTEN) / 1000;
+        let written = self.written.swap(0, Ordering::Relaxed);
+        let own = written.saturating_sub(account.owed);
+        account.owed = account.owed.saturating_sub(written);
+        account.answers = account.answers.saturating_add(own.saturating_mul(ANSWERS));
+        if self.is_idle() {
+            account.answers = account.answers.min(LATE_ANSWERS);
+        }
+        let is_answer = account.answers.min(bytes as u64);
+        account.answers -= is_answer;
+        let spent = self.spent.load(Ordering::Relaxed).saturating_sub(forgotten);
+        let spent = spent.saturating_add(bytes as u64 - is_answer);
+        self.spent.store(spent, Ordering::Relaxed);
+        let most = if self.is_idle() { FRAMES.1 } else { FRAMES.0 };
+        if spent > most { Err(Flood::Frames) } else { Ok(()) }
+    }
+
+    /// A frame comes that may bring something.
+    fn pass(&self, bytes: usize) -> Result<(), Flood> {
+        let unread = self.unread.fetch_add(bytes as u64, Ordering::Relaxed).saturating_add(bytes as u64);
+        if unread > UNREAD { Err(Flood::Frames) } else { Ok(()) }
     }
 
     fn drowns(&self, flood: Flood) -> Flood {
@@ -77,6 +163,7 @@ impl Traffic {
             Flood::Heads => 1,
             Flood::Trailers => 2,
             Flood::Nothing => 3,
+            Flood::Frames => 4,
         };
         self.flood.store(number, Ordering::Relaxed);
         flood
@@ -106,7 +193,9 @@ mod kind {
     pub const DATA: u8 = 0;
     pub const HEADERS: u8 = 1;
     pub const RST_STREAM: u8 = 3;
+    pub const PING: u8 = 6;
     pub const GOAWAY: u8 = 7;
+    pub const WINDOW_UPDATE: u8 = 8;
     pub const CONTINUATION: u8 = 9;
 }
 const END_STREAM: u8 = 1;
@@ -127,15 +216,29 @@ pub struct Frames {
     /// Bytes of a head, as it is decoded.
     head: u64,
     streams: BTreeMap<u32, Stream>,
+    account: Account,
     /// The block that has begun.
     block: Vec<u8>,
     table: Table,
+}
+
+/// Of the frames that bring nothing.
+#[derive(Default)]
+struct Account {
+    /// When one came last.
+    last: Option<Instant>,
+    /// Bytes that we write because something has come: no reason for more to come.
+    owed: u64,
+    /// Bytes that may come in answer to what we have written.
+    answers: u64,
 }
 
 #[derive(Default)]
 struct Stream {
     /// Of its heads and trailers.
     bytes: usize,
+    /// Of its body, while no request is under way.
+    unwanted: u64,
     has_data: bool,
     is_last: bool,
 }
@@ -143,7 +246,7 @@ struct Stream {
 impl Frames {
     pub fn new(head: u64, most: usize) -> Self {
         let (streams, block, table) = (BTreeMap::new(), Vec::new(), Table::default());
-        Self { header: [0; HEADER], have: 0, left: 0, most, head, streams, block, table }
+        Self { header: [0; HEADER], have: 0, left: 0, most, head, streams, account: Account::default(), block, table }
     }
 
     fn read(&mut self, mut bytes: &[u8], traffic: &Traffic) -> Result<(), Flood> {
@@ -192,6 +295,22 @@ impl Frames {
         let [a, b, c, ..] = self.header;
         self.left = usize::from(a) << 16 | usize::from(b) << 8 | usize::from(c);
         let (stream, size) = (self.stream(), HEADER + self.left);
+        self.account.owed += match self.kind() {
+            kind::WINDOW_UPDATE => 0,
+            kind::PING => 17,
+            // RST_STREAM, or WINDOW_UPDATE twice
+            _ => 26,
+        };
+        match (self.kind(), self.streams.get_mut(&stream)) {
+            (kind::DATA, Some(stream)) if traffic.is_idle() => {
+                stream.unwanted += size as u64;
+                if stream.unwanted > UNWANTED {
+                    return Err(Flood::Frames);
+                }
+            }
+            (kind::DATA | kind::HEADERS | kind::CONTINUATION, _) if !traffic.is_idle() => traffic.pass(size)?,
+            _ => traffic.spend(size, &mut self.account)?,
+        }
         match self.kind() {
             kind::DATA if self.has(END_STREAM) => _ = self.streams.remove(&stream),
             kind::DATA => {
@@ -199,6 +318,7 @@ impl Frames {
                     stream.has_data = true;
                 }
             }
+            kind::WINDOW_UPDATE => _ = traffic.windows.fetch_add(1, Ordering::Relaxed),
             kind::RST_STREAM => _ = self.streams.remove(&stream),
             kind::GOAWAY => traffic.leaves.store(true, Ordering::Relaxed),
             kind::HEADERS | kind::CONTINUATION => {
@@ -385,6 +505,13 @@ mod tests {
 
     use super::*;
 
+    /// Of a connection with a request under way.
+    fn busy() -> Traffic {
+        let traffic = Traffic::new(0);
+        traffic.users().store(1, Ordering::Relaxed);
+        traffic
+    }
+
     fn frame(kind: u8, flags: u8, stream: u32, payload: &[u8]) -> Vec<u8> {
         let mut bytes = (payload.len() as u32).to_be_bytes()[1..].to_vec();
         bytes.extend([kind, flags]);
@@ -417,7 +544,7 @@ mod tests {
         bytes.extend(frame(kind::CONTINUATION, END_HEADERS, 1, second));
         for (head, oversized) in [(2000, 1), (2500, 0)] {
             for cut in 1..bytes.len() {
-                let traffic = Traffic::new(0);
+                let traffic = busy();
                 let mut frames = Frames::new(head, 1 << 20);
                 for piece in bytes.chunks(cut) {
                     traffic.read(piece, Some(&mut frames)).unwrap();
@@ -439,7 +566,7 @@ mod tests {
             (&[0x88, 0x5c, 0x81, 0x07], END_STREAM, false),
             (&[0x88, 0x5b, 1, b'5'], END_STREAM, false),
         ] {
-            let traffic = Traffic::new(0);
+            let traffic = busy();
             let mut frames = Frames::new(1000, 1000);
             traffic.read(&frame(kind::HEADERS, END_HEADERS | flags, 1, block), Some(&mut frames)).unwrap();
             assert_eq!(traffic.bodiless() > 0, is_seen, "{block:?}");
@@ -448,13 +575,13 @@ mod tests {
 
     #[test]
     fn heads_that_do_not_end_are_a_flood_and_ended_ones_are_not() {
-        let traffic = Traffic::new(0);
+        let traffic = busy();
         let mut frames = Frames::new(100, 100);
         for stream in 0..1000 {
             let bytes = frame(kind::HEADERS, END_HEADERS | END_STREAM, 2 * stream + 1, &[0x88; 50]);
             traffic.read(&bytes, Some(&mut frames)).unwrap();
         }
-        assert!(frames.streams.is_empty() && !traffic.leaves());
+        assert!(frames.streams.is_empty() && traffic.is_fit());
         let hint = frame(kind::HEADERS, END_HEADERS, 5001, &[0x88; 50]);
         traffic.read(&hint, Some(&mut frames)).unwrap();
         assert_eq!(traffic.read(&hint, Some(&mut frames)), Err(Flood::Heads));
@@ -463,9 +590,9 @@ mod tests {
 
     #[test]
     fn a_peer_that_goes_away_is_seen_to() {
-        let (traffic, mut frames) = (Traffic::new(0), Frames::new(100, 100));
+        let (traffic, mut frames) = (busy(), Frames::new(100, 100));
         traffic.read(&frame(kind::GOAWAY, 0, 0, &[0; 8]), Some(&mut frames)).unwrap();
-        assert!(traffic.leaves());
+        assert!(!traffic.is_fit());
     }
 
     #[test]
@@ -477,6 +604,30 @@ mod tests {
         }
         assert_eq!(traffic.read(&[0; 60], None), Err(Flood::Nothing));
         assert_eq!(traffic.flood(), Some(Flood::Nothing));
+    }
+
+    #[test]
+    fn frames_that_bring_nothing_are_bounded_and_answers_to_what_was_written_are_not() {
+        let ping = frame(kind::PING, 0, 0, &[0; 8]);
+        let window = frame(kind::WINDOW_UPDATE, 0, 0, &[0; 4]);
+        let flood = |traffic: &Traffic, bytes: &[u8], written: usize| {
+            let mut frames = Frames::new(100, 100);
+            (0..1 << 20).find(|_| {
+                traffic.wrote(Some(written));
+                traffic.read(bytes, Some(&mut frames)).is_err()
+            })
+        };
+        for (traffic, most) in [(busy(), FRAMES.0), (Traffic::new(0), FRAMES.1)] {
+            for bytes in [&ping, &window] {
+                traffic.is_of_use();
+                let came = flood(&traffic, bytes, 0).unwrap() as u64 * bytes.len() as u64;
+                // what is forgotten meanwhile is little
+                assert!((most - 64..4 * most).contains(&came), "{came}");
+            }
+        }
+        // the answer to a PING is no reason for the next one; the smallest of DATA is for two of WINDOW_UPDATE
+        assert!(flood(&busy(), &ping, ping.len()).is_some());
+        assert!(flood(&busy(), &[window.clone(), window].concat(), HEADER + 1).is_none());
     }
 
     proptest! {

@@ -18,6 +18,7 @@ mod codes;
 mod hostile;
 mod late;
 mod much;
+mod network;
 mod servers;
 mod output;
 mod urls;
@@ -282,6 +283,11 @@ impl Guest for Probe {
             "/late-body" => text(out, 200, &late::body(&query, number("n"))),
             // the request's body goes out to `url`, the response's body comes back, both streamed
             "/proxy" => proxy(request, &query, out),
+            // begins a request's body, drops it when the response's head has come, and relays the response
+            "/abandon" => match network::abandon(&query) {
+                Ok(response) => relay(response, out),
+                Err(code) => ResponseOutparam::set(out, Err(code)),
+            },
             // sends a request and drops its future at once, then answers
             "/fetch-and-forget" => {
                 drop(send(&query));
