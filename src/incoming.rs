@@ -552,9 +552,12 @@ impl Drop for Guest {
 #[allow(clippy::unwrap_used)]
 mod tests {
     use super::*;
+    use crate::component_limits::ComponentLimits;
+    use crate::loading::Order;
 
     fn prepared() -> Arc<Prepared> {
-        let component = Component::new(&std::fs::read("tests/guests/components/hello.wasm").unwrap()).unwrap();
+        let order = Order::new(false, ComponentLimits::NONE, None);
+        let component = Component::new(&std::fs::read("tests/guests/components/hello.wasm").unwrap(), &order).unwrap();
         component.prepared(world().unwrap(), false).unwrap()
     }
 

@@ -267,7 +267,7 @@ pub(crate) struct Task {
 
 impl Task {
     fn change(&self, from: u8, to: u8) -> bool {
-        self.state.compare_exchange(from, to, Ordering::AcqRel, Ordering::Acquire).is_ok()
+        self.state.compare_exchange(from, to, Ordering::SeqCst, Ordering::SeqCst).is_ok()
     }
 
     /// Ends it where it stands: its future is dropped on one of the scheduler's threads.
@@ -276,7 +276,7 @@ impl Task {
             return;
         }
         // one that has its turn finds out at its end
-        if self.change(IDLE, READY) || self.state.load(Ordering::Acquire) == READY {
+        if self.change(IDLE, READY) || self.state.load(Ordering::SeqCst) == READY {
             self.scheduler.push(self.clone(), true);
         }
     }
@@ -300,11 +300,17 @@ impl Wake for Task {
         if self.is_foreign() {
             return;
         }
-        if self.change(IDLE, READY) {
-            lock(&self.credit).earn();
-            self.scheduler.push(self.clone(), false);
-        } else {
-            self.change(RUNNING, WOKEN);
+        loop {
+            match self.state.load(Ordering::SeqCst) {
+                IDLE if self.change(IDLE, READY) => {
+                    lock(&self.credit).earn();
+                    return self.scheduler.push(self.clone(), false);
+                }
+                RUNNING if self.change(RUNNING, WOKEN) => return,
+                // its turn has ended, or begun, meanwhile
+                IDLE | RUNNING => {}
+                _ => return,
+            }
         }
     }
 }
@@ -853,6 +859,24 @@ mod tests {
             });
         }
         (0..3).for_each(|_| guests.wait());
+    }
+
+    #[test]
+    fn no_wake_up_is_lost_at_the_end_of_a_turn() {
+        let guests = Guests::new();
+        let (sender, mut receiver) = tokio::sync::mpsc::channel(1);
+        guests.run(Standing::Fresh, async move {
+            for expected in 0..100_000 {
+                assert_eq!(receiver.recv().await, Some(expected));
+            }
+        });
+        let sends = async move {
+            for number in 0..100_000 {
+                sender.send(number).await.unwrap();
+            }
+        };
+        world().runtime.handle().unwrap().spawn(sends);
+        guests.wait();
     }
 
     #[test]

@@ -159,7 +159,7 @@ def component(sections: dict[str, bytes]) -> wasgi.Component:
         return "".join(f"\\{byte:02x}" for byte in content)
 
     customs = [f'(@custom ".debug_{name}" "{quoted(content)}")' for name, content in sections.items()]
-    return bare("unreachable", " ".join(customs))
+    return bare("unreachable", " ".join(customs), limits=wasgi.ComponentLimits(text=None))
 
 
 @pytest.mark.parametrize("make", HARMFUL)

@@ -294,7 +294,7 @@ async def test_the_oldest_makes_room(app: AppMaker) -> None:
         with app(reuse=wasgi.Reuse()) as other:
             assert [report(other).reused for _ in range(3)] == [0, 1, 2]
             assert wasgi.stats().idle == 512
-        await all_at_once(app, 900)
+        await all_at_once(app, 800)
         assert 0 < wasgi.stats().idle < 512
 
 

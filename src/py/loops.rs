@@ -263,8 +263,7 @@ struct LoopCoreRef {
     process: u32,
 }
 
-/// The jobs that Rust has for an event loop; the loop calls it when there are some. The loop alone keeps it, as a reader of its pipe,
-/// and lets go of it when it closes.
+/// The jobs that Rust has for an event loop; the loop calls it when there are some.
 #[pyclass(module = "wasgi._wasgi", frozen)]
 pub struct LoopBridge {
     core: Arc<LoopCore>,
