@@ -123,7 +123,9 @@ fn what_a_heavy_guest_holds_is_given_back_on_another_thread() {
     let Admission::Permit(mut permit) = app.admit().unwrap() else { panic!("there is a queue") };
     permit.is_seen_by(std::sync::Arc::new(Witness(tell)));
     let mut exchange = app.start(permit, request("/"), None).unwrap();
-    while !exchange.run_here().unwrap() {}
+    // whether it has ended here or is given up
+    exchange.run_here().unwrap();
+    drop(exchange);
     assert_ne!(told.recv().unwrap(), std::thread::current().id());
 }
 
@@ -142,7 +144,10 @@ fn guests_that_compute_keep_off_event_loops() {
         })
     };
     assert!(becomes_light());
-    assert!(!start(&app, "/spin").unwrap().run_here().unwrap());
+    // the first seems to, so the next is measured
+    for _ in 0..2 {
+        assert!(!start(&app, "/spin").unwrap().run_here().unwrap());
+    }
     assert!(start(&app, "/hello").unwrap().keep_off_loop());
     assert!(becomes_light(), "kept off for ever");
 }
