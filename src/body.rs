@@ -54,6 +54,8 @@ pub struct GuestBody {
     received: u64,
     expected: Expected,
     done: bool,
+    /// It is read and thrown away, so that its guest can end it: whoever closes it meanwhile stops nobody.
+    may_end: bool,
     owner: Owner,
     /// Of a request: what was read on of it.
     unread: Option<Unread>,
@@ -114,7 +116,7 @@ impl Expected {
 
 impl GuestBody {
     pub(crate) fn new(inner: WasiBody, expected: Expected, owner: Owner) -> Self {
-        Self { inner, held: None, received: 0, expected, done: false, owner, unread: None }
+        Self { inner, held: None, received: 0, expected, done: false, may_end: false, owner, unread: None }
     }
 
     /// The body of a request that a guest sends out.
@@ -258,6 +260,9 @@ impl GuestBody {
 
     /// Nobody will read on: the guest, if it is ours, is stopped.
     pub fn close(&mut self) {
+        if self.may_end {
+            return; // whoever lets it end sees to that
+        }
         if !self.done {
             self.owner.stop();
         }
@@ -272,18 +277,32 @@ impl GuestBody {
     /// Reads what a guest writes though nobody may have it, so that it can end; but not for ever.
     pub fn let_end(this: Arc<Mutex<Self>>) {
         let mut left = WITHHELD;
+        let body = this.clone();
         let mut poll = move |cx: &mut Context<'_>| {
+            let mut body = lock(&body);
             loop {
-                match ready!(lock(&this).poll_next(cx)) {
+                match ready!(body.poll_next(cx)) {
                     Ok(Next::Chunk(chunk)) if chunk.len() <= left => left -= chunk.len(),
-                    _ => return Poll::Ready(()),
+                    _ => {
+                        // one that has ended well works on
+                        body.may_end = false;
+                        body.close();
+                        return Poll::Ready(());
+                    }
                 }
             }
         };
         let Some(Ok(runtime)) = crate::engine::existing().map(|world| world.runtime.handle()) else { return };
+        lock(&this).may_end = true;
         // most have ended: no task is needed
         if poll(&mut Context::from_waker(Waker::noop())).is_pending() {
-            runtime.spawn(async move { tokio::time::timeout(GRACE, poll_fn(poll)).await });
+            runtime.spawn(async move {
+                if tokio::time::timeout(GRACE, poll_fn(poll)).await.is_err() {
+                    let mut body = lock(&this);
+                    body.may_end = false;
+                    body.close();
+                }
+            });
         }
     }
 

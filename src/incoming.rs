@@ -376,19 +376,21 @@ impl Wake for Flag {
 struct Slice<'a> {
     prepared: &'a Prepared,
     begun: Instant,
+    tick: u64,
     of_thread: Option<ThreadTime>,
 }
 
 impl<'a> Slice<'a> {
     fn begin(prepared: &'a Prepared) -> Self {
         let of_thread = prepared.is_suspect().then(ThreadTime::now);
-        Self { prepared, begun: Instant::now(), of_thread }
+        Self { prepared, begun: Instant::now(), tick: crate::scheduler::tick(), of_thread }
     }
 
     /// Whether it is used up; to be asked after each turn. The wall's clock says so first. Where the processor is shared it may be wrong,
     /// so it is the thread's own that counts against a component.
     fn is_over(&mut self) -> bool {
-        if self.begun.elapsed() <= SLICE {
+        // within a tick there is no need to ask a clock
+        if self.tick == crate::scheduler::tick() || self.begun.elapsed() <= SLICE {
             return false;
         }
         let Some(begun) = self.of_thread else {
@@ -563,6 +565,7 @@ mod tests {
 
     #[test]
     fn a_turn_that_waited_for_a_processor_is_not_held_against_its_component() {
+        let _ticking = world().unwrap().tick().unwrap();
         let prepared = prepared();
         prepared.seemed_long();
         let mut slice = Slice::begin(&prepared);
@@ -574,12 +577,13 @@ mod tests {
 
     #[test]
     fn a_turn_that_computed_is() {
+        let _ticking = world().unwrap().tick().unwrap();
         let prepared = prepared();
         prepared.seemed_long();
         let mut slice = Slice::begin(&prepared);
         crate::scheduler::begin_turn();
-        let begun = ThreadTime::now();
-        while ThreadTime::now().since(begun) < SLICE * 2 {}
+        let (begun, tick) = (ThreadTime::now(), crate::scheduler::tick());
+        while ThreadTime::now().since(begun) < SLICE * 2 || crate::scheduler::tick() == tick {}
         assert!(slice.is_over());
         assert_eq!(prepared.keep_off_loop(false), (true, true));
     }

@@ -73,6 +73,11 @@ pub(crate) fn was_unruly(took: Duration) -> bool {
     took > LONG_TURN && is_turn_over() && !IS_EXCUSED.get()
 }
 
+/// How often the epoch has ticked.
+pub(crate) fn tick() -> u64 {
+    TICKS.load(Ordering::Relaxed)
+}
+
 /// Whether the present turn should have ended: a whole tick of it has passed.
 pub(crate) fn is_turn_over() -> bool {
     TICKS.load(Ordering::Relaxed).wrapping_sub(TURN.get()) > 1

@@ -504,7 +504,8 @@ class TestKeptConnections:
         with Peer(self.closes_the_second) as peer:
             made = app(outgoing=wasgi.Network([peer.url]))
             assert ask(made, peer.url).text == "hello"
-            with pytest.raises(errors.HttpResponseIncomplete):
+            # whether it has read the request before it closes is the peer's system's
+            with pytest.raises((errors.HttpResponseIncomplete, errors.ConnectionTerminated)):
                 ask(made, peer.url, method="POST", body="x")
             assert peer.accepted == 1
 

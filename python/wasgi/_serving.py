@@ -14,7 +14,7 @@ from http import HTTPStatus
 from typing import TYPE_CHECKING, Any, AnyStr, TypeVar
 
 from wasgi import errors
-from wasgi._wasgi import AsyncChunks, Chunks, Response
+from wasgi._wasgi import Response
 
 if TYPE_CHECKING:
     from wasgi.app import App
@@ -109,13 +109,6 @@ WRITES = 1 << 20
 def is_bare(method: str, status: int) -> bool:
     """Whether an answer has no body (RFC 9110, 6.4.1 and 15.3.6)."""
     return method == "HEAD" or status in (204, 205, 304)
-
-
-def take_rest(chunks: Chunks | AsyncChunks) -> None:
-    """Takes what is there of a body that nobody may have: a guest that is done with it may go on."""
-    left = WRITES
-    while left > 0 and (ready := chunks.take_ready()) is not None and not ready[1]:
-        left -= len(ready[0])
 
 
 def only_final(response: Response) -> Response:

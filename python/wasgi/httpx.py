@@ -153,7 +153,7 @@ def _sync_stream(base: type[Any]) -> type[Any]:
         def __iter__(self) -> Iterator[bytes]:
             chunks, seconds = iter(self.response), _timeout(self.request, "read")
             if _serving.is_bare(self.request.method, self.response.status):
-                _serving.take_rest(chunks)
+                chunks._let_end()
                 return
             try:
                 while (chunk := chunks._next_within(seconds)) is not None:
@@ -177,7 +177,7 @@ def _async_stream(base: type[Any]) -> type[Any]:
         async def __aiter__(self) -> AsyncIterator[bytes]:
             chunks, seconds = aiter(self.response), _timeout(self.request, "read")
             if _serving.is_bare(self.request.method, self.response.status):
-                _serving.take_rest(chunks)  # type: ignore[arg-type]
+                chunks._let_end()  # type: ignore[attr-defined]
                 return
             try:
                 while True:

@@ -215,12 +215,25 @@ impl Chunks {
         take_ready(py, &self.body, &self.content)
     }
 
+    /// As of `AsyncChunks`.
+    fn _let_end(&self, py: Python<'_>) {
+        let_end(py, &self.body, &self.content);
+    }
+
     fn __traverse__(&self, visit: pyo3::PyVisit<'_>) -> Result<(), pyo3::PyTraverseError> {
         self.body.traverse(&visit)?;
         match self.content.try_lock().as_deref() {
             Ok(Some(Content::Source(source))) => visit.call(source.object()),
             _ => Ok(()),
         }
+    }
+}
+
+/// Nobody may have any of it: its guest may end it all the same.
+fn let_end(py: Python<'_>, body: &PyBody, content: &Mutex<Option<Content>>) {
+    if let Ok(Content::Guest(guest)) = body.consume(py) {
+        *lock(content) = Some(Content::Consumed);
+        GuestBody::let_end(guest);
     }
 }
 
@@ -321,6 +334,11 @@ impl AsyncChunks {
     /// Of an empty body, whose end is known, it is an empty chunk.
     fn take_ready(&self, py: Python<'_>) -> Option<(Py<PyBytes>, bool)> {
         take_ready(py, &self.0.body, &self.0.content)
+    }
+
+    /// Nobody may have any of it: what the guest writes is thrown away, so that it can end it, but not for ever.
+    fn _let_end(&self, py: Python<'_>) {
+        let_end(py, &self.0.body, &self.0.content);
     }
 
     fn __traverse__(&self, visit: pyo3::PyVisit<'_>) -> Result<(), pyo3::PyTraverseError> {
