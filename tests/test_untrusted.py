@@ -20,7 +20,7 @@ import wasgi
 from wasgi import errors
 
 from .conftest import HELLO, PROBE, ROOT, AppMaker, bare, get, post, until
-from .processes import run
+from .processes import run, told
 from .test_swap import swap_on  # noqa: F401 - a fixture
 from .test_swap import test_a_fresh_instance_finds_nothing_of_an_earlier_one as test_swap  # noqa: F401
 
@@ -570,7 +570,7 @@ def cached(folder: Path, component: Path = HELLO, **surroundings: str) -> str:
         timeout=50,
     )
     assert (done.returncode, done.stdout) == (0, "Hello, World!\n"), done.stderr
-    return done.stderr
+    return told(done.stderr)
 
 
 def entries(folder: Path) -> list[Path]:

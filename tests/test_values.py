@@ -16,7 +16,7 @@ import trustme
 
 import wasgi
 
-from .conftest import HELLO, AppMaker, get, post
+from .conftest import HELLO, AppMaker, get, post, until
 
 
 def answer(request: wasgi.Request) -> wasgi.Response:
@@ -258,6 +258,7 @@ def test_a_components_copy_is_the_same() -> None:
 def test_a_guests_line_travels(app: AppMaker) -> None:
     lines: list[Any] = []
     app(stdout=lines.append).handle(get("/stdio")).read()
+    until(lambda: bool(lines))
     restored = pickle.loads(pickle.dumps(lines[0]))
     assert (restored, restored.stream, restored.exchange) == (lines[0], "stdout", lines[0].exchange)
 
