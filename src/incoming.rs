@@ -309,7 +309,7 @@ impl Exchange {
         self.gate.enroll(self.number, &shared);
         let standing = match self.prepared.is_unruly(false) {
             true => Standing::Heavy,
-            false if self.computes => Standing::Computes,
+            false if self.computes || self.prepared.is_unruly(self.needs_set_up) => Standing::Computes,
             false => Standing::Fresh,
         };
         let run = Running { run: Some(run), due: None, shared: shared.clone() };

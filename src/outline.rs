@@ -276,11 +276,13 @@ const LAST_SECTION: u8 = 12;
 
 fn sections(binary: &[u8]) -> Sections {
     let mut at = 8; // magic and version
+    // looked for once: a file of zeros would be gone through at each of its bytes
+    let padding = binary.iter().rposition(|byte| *byte != 0).map_or(0, |last| last + 1);
     loop {
         let Some(rest) = binary.get(at..) else { return Sections::Cut };
         let Some((kind, sized)) = rest.split_first() else { return Sections::Whole };
         // nor is padding one (number 0 with length 0 has no room for its name), nor another component
-        if *kind > LAST_SECTION || rest.starts_with(b"\0asm") || rest.iter().all(|byte| *byte == 0) {
+        if *kind > LAST_SECTION || rest.starts_with(b"\0asm") || at >= padding {
             return if at > 8 { Sections::Followed(at) } else { Sections::Whole };
         }
         let mut reader = BinaryReader::new(sized, 0);

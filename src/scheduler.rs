@@ -169,6 +169,7 @@ impl Queue {
     /// The next one: of the app that has had least, the exchange that has waited longest.
     fn pop(&mut self) -> Option<Arc<Task>> {
         if let Some(task) = self.stopped.pop_front() {
+            self.change(&task.lane, |spent| spent.saturating_add(ESTIMATE));
             return Some(task);
         }
         let kind = self.kind;
@@ -186,10 +187,14 @@ impl Queue {
     /// What a turn has taken, in place of the estimate.
     fn charge(&mut self, lane: &Arc<Lane>, took: Duration) {
         let took = u64::try_from(took.as_nanos()).unwrap_or(u64::MAX);
+        self.change(lane, |spent| spent.saturating_sub(ESTIMATE).saturating_add(took));
+    }
+
+    /// Its place among the lanes that wait follows.
+    fn change(&mut self, lane: &Arc<Lane>, change: impl FnOnce(u64) -> u64) {
         let waiting = self.lanes.remove(&lane.key(self.kind));
         let spent = &lane.of(self.kind).spent;
-        let due = spent.load(Ordering::Relaxed).saturating_sub(ESTIMATE).saturating_add(took);
-        spent.store(due, Ordering::Relaxed);
+        spent.store(change(spent.load(Ordering::Relaxed)), Ordering::Relaxed);
         if let Some(waiting) = waiting {
             self.lanes.insert(lane.key(self.kind), waiting);
         }
@@ -210,8 +215,9 @@ impl Credit {
         Self { left, at: Instant::now(), spoilt: standing == Standing::Heavy }
     }
 
+    /// Only a guest that waits earns: not in its turn, nor while it is in a queue.
     fn spend(&mut self, took: Duration, is_long: bool) {
-        self.earn();
+        self.at = Instant::now();
         self.left = self.left.saturating_sub(took);
         self.spoilt |= is_long;
     }
@@ -529,25 +535,27 @@ impl Scheduler {
     /// Gives a guest its turn. Returns whether another thread has taken this one's place meanwhile.
     fn turn(&self, worker: &Worker, task: &Arc<Task>) -> bool {
         if !task.change(READY, RUNNING) {
-            return false; // it was stopped, and is gone
-        }
-        if task.is_stopped() {
-            self.end(task);
+            // it was stopped, and is gone
+            lock(&self.threads(worker.kind).queue).charge(&task.lane, Duration::ZERO);
             return false;
         }
         worker.begin(&task.lane);
         let waker = Waker::from(task.clone());
         let mut slot = lock(&task.run);
         let ended = catch_unwind(AssertUnwindSafe(|| {
-            let panicked = DropInPanic(&mut slot);
+            let run = DropInPanic(&mut slot);
             begin_turn();
-            panicked.0.as_mut().is_none_or(|run| run.as_mut().poll(&mut Context::from_waker(&waker)).is_ready())
+            // asked after the turn has begun, which the end of the scheduler waits for
+            let goes_on = !task.is_stopped() && !self.closed.load(Ordering::SeqCst);
+            let is_pending = |run: &mut Run| run.as_mut().poll(&mut Context::from_waker(&waker)).is_pending();
+            if goes_on && run.0.as_mut().is_some_and(is_pending) {
+                return false;
+            }
+            // what it holds is given back in its turn
+            drop(run.0.take());
+            true
         }));
         let ended = ended.unwrap_or(true);
-        if ended {
-            // what it holds is given back in its turn
-            *slot = None;
-        }
         drop(slot);
         let (took, was_stuck) = worker.end();
         {
@@ -570,7 +578,7 @@ impl Scheduler {
         if ended {
             self.end(task);
         } else if !task.change(RUNNING, IDLE) {
-            task.state.store(READY, Ordering::Release);
+            task.state.swap(READY, Ordering::SeqCst);
             self.push(task.clone(), task.is_stopped());
         } else if task.is_stopped() && task.change(IDLE, READY) {
             self.push(task.clone(), true);

@@ -9,6 +9,7 @@ import sys
 import pytest
 
 from .conftest import PROBE
+from .processes import told
 
 # how code blocks: `block()` says that it does, and never returns
 BLOCKS = {
@@ -100,7 +101,7 @@ def python(code: str, how: str) -> subprocess.Popen[str]:
 def end(process: subprocess.Popen[str]) -> str:
     """What it has said on stderr by its end."""
     try:
-        return process.communicate(timeout=50)[1]
+        return told(process.communicate(timeout=50)[1])
     finally:
         process.kill()
         process.communicate()

@@ -284,7 +284,7 @@ async def test_instances_that_wait_leave_room(app: AppMaker) -> None:
     """Half of the pool, 512 of 1024, is for those that run."""
     async with await all_at_once(app, 600, reuse=wasgi.Reuse(idle=None)):
         assert wasgi.stats().idle == 512
-        assert wasgi.stats().memories == 512
+        until(lambda: wasgi.stats().memories == 512)  # those that are not kept are given back by other threads
 
 
 async def test_the_oldest_makes_room(app: AppMaker) -> None:

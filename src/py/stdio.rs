@@ -1,9 +1,11 @@
 //! Where a guest's lines go: a logger, a callable or a file of the caller's.
 
+use std::cell::Cell;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 use std::task::{Context, Poll, Waker};
 use std::thread::ThreadId;
+use std::time::{Duration, Instant};
 
 use pyo3::exceptions::{PyException, PyKeyboardInterrupt, PyTypeError};
 use pyo3::intern;
@@ -112,6 +114,26 @@ impl Sinks {
             }
         }
         Ok(())
+    }
+}
+
+/// For so long a thread of ours runs Python code of sinks before it lets others have the interpreter, and for so long.
+const SHIFT: Duration = Duration::from_micros(250);
+const PAUSE: Duration = Duration::from_micros(100);
+
+/// Python gives the interpreter to another thread only when that has asked for 5 ms (`sys.getswitchinterval`), and an event loop asks
+/// in each of its rounds: where guests print without end it would have one round in 5 ms.
+fn let_others_run(py: Python<'_>) {
+    thread_local! {
+        static SINCE: Cell<Option<Instant>> = const { Cell::new(None) };
+    }
+    match SINCE.get() {
+        Some(since) if since.elapsed() < SHIFT => {}
+        Some(_) => {
+            py.detach(|| std::thread::sleep(PAUSE));
+            SINCE.set(Some(Instant::now()));
+        }
+        None => SINCE.set(Some(Instant::now())),
     }
 }
 
@@ -278,6 +300,7 @@ impl GuestOutput {
 
     /// Delivers what there is, unless another thread is about it, until there is nothing more, or so many lines have been.
     fn deliver_here(&self, py: Python<'_>, context: Option<&Bound<'_, PyAny>>, until: u64) -> PyResult<()> {
+        let is_ours = self.sinks.get().lane().is_here();
         // a line that comes while the last one is delivered rang its bell for nothing: so look again
         while self.begin() {
             let mut result = Ok(());
@@ -303,6 +326,9 @@ impl GuestOutput {
                             // Ctrl-C, say: the caller's, who is not kept by the lines that follow
                             false => result = Err(error),
                         }
+                    }
+                    if is_ours {
+                        let_others_run(py);
                     }
                 }
                 if !lines.is_empty() {
