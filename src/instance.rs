@@ -166,7 +166,7 @@ struct Turns;
 impl CallHookHandler<Host> for Turns {
     fn handle_call_event<'life0, 'life1, 'async_trait>(
         &'life0 self,
-        _: StoreContextMut<'life1, Host>,
+        mut store: StoreContextMut<'life1, Host>,
         event: CallHook,
     ) -> Pin<Box<dyn Future<Output = wasmtime::Result<()>> + Send + 'async_trait>>
     where
@@ -174,6 +174,9 @@ impl CallHookHandler<Host> for Turns {
         'life1: 'async_trait,
         Self: 'async_trait,
     {
+        if matches!(event, CallHook::CallingHost) {
+            store.data_mut().meter.nothing_grows();
+        }
         if matches!(event, CallHook::ReturningFromHost) && crate::scheduler::is_turn_over() {
             Box::pin(Yield::default())
         } else {

@@ -231,6 +231,12 @@ impl Meter {
         wasmtime::ResourceLimiter::memory_growing(self, 0, bytes, None).unwrap_or(false)
     }
 
+    /// The guest calls the host, perhaps to grow something. A growth that failed is told also where it was never asked for (one past what
+    /// an index can name): it must not take back an earlier one.
+    pub fn nothing_grows(&mut self) {
+        (self.last_memory, self.last_elements) = (0, 0);
+    }
+
     /// The limit that ended a guest, if one did.
     pub fn explain(&self, error: &wasmtime::Error, trap: &Arc<Trap>) -> Option<Error> {
         let trapped = error.is::<wasmtime::WasmBacktrace>() || error.is::<wasmtime::Trap>();

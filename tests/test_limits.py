@@ -645,3 +645,15 @@ class TestHostsMemory:
         for fuel in (None, 1000):
             with pytest.raises(wasgi.NoResponseError):
                 call(tables, fuel=fuel)
+
+
+def test_a_growth_that_no_index_could_name_takes_back_no_other() -> None:
+    """It fails before the limiter is asked, which is told of the failure all the same."""
+    body = """
+        (drop (table.grow $one (ref.null func) (i64.const 600)))
+        (drop (table.grow $one (ref.null func) (i64.const -1)))
+        (drop (table.grow $two (ref.null func) (i64.const 600)))
+        (if (i64.gt_u (i64.add (table.size $one) (table.size $two)) (i64.const 1024)) (then unreachable))"""
+    component = bare(body, "(table $one i64 1 funcref) (table $two i64 1 funcref)")
+    with pytest.raises(wasgi.NoResponseError):
+        wasgi.App(component, limits=wasgi.Limits(table_elements=1024)).handle(get("/"))
