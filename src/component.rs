@@ -1,5 +1,6 @@
 //! Loading: is it a component, which WASI does it speak, does it find here what it imports.
 
+use std::cell::RefCell;
 use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
@@ -265,14 +266,30 @@ impl Component {
         host: u64,
     ) -> Result<Prepared, Error> {
         work.compiles();
-        let turn = Turn::take(world, digest, order);
         order.check()?;
+        let kept = |engine: &Engine, pooled: bool, tell: bool| {
+            let Some(cache) = &world.cache else { return Ok(None) };
+            let note = |line| {
+                if tell {
+                    world.note(line);
+                }
+            };
+            match cache.load(engine, digest, note) {
+                Err(refused) if pooled => Err(Failure::from(refused)),
+                found => Ok(found.unwrap_or(None)),
+            }
+        };
+        // what is kept waits for nobody: the lock is shared with other components, somebody else's perhaps
+        let turn = RefCell::new(None);
         let make = |engine: &Engine, pooled: bool| {
-            if let Some(cache) = &world.cache {
-                match cache.load(engine, digest, |line| world.note(line)) {
-                    Ok(Some(kept)) => return Ok(kept),
-                    Err(refused) if pooled => return Err(refused.into()),
-                    Ok(None) | Err(_) => {}
+            if let Some(kept) = kept(engine, pooled, turn.borrow().is_some())? {
+                return Ok(kept);
+            }
+            if turn.borrow().is_none() {
+                turn.replace(Some(Turn::take(world, digest, order)));
+                order.check().map_err(Failure::Other)?;
+                if let Some(kept) = kept(engine, pooled, true)? {
+                    return Ok(kept); // another process has compiled it meanwhile
                 }
             }
             let (binary, harm) = crate::debug_info::without_harm(binary);

@@ -109,13 +109,11 @@ impl Shared {
     }
 
     fn take_task(&self) -> Option<UnderWay> {
-        let task = lock(&self.task).take();
         if self.is_foreign() {
-            // its runtime is the parent's: telling it may wait for a lock that no thread here will ever give back
-            std::mem::forget(task);
+            // the parent's: a thread of its own may have held this lock, or one of its runtime's, which no thread here ever gives back
             return None;
         }
-        task
+        lock(&self.task).take()
     }
 
     /// The guest waits: perhaps because nobody takes what it has written.
