@@ -70,8 +70,10 @@ def bare(body: str, declarations: str = "", instances: int = 1, **options: Any) 
     return wasgi.Component(bare_text(body, declarations, instances).encode(), **options)
 
 
-def bare_text(body: str = "", declarations: str = "", instances: int = 1, around: str = "") -> str:
-    """Its text; `around` is what the component has besides."""
+def bare_text(
+    body: str = "", declarations: str = "", instances: int = 1, around: str = "", spare: str = "", given: str = ""
+) -> str:
+    """Its text; `around` is what the component has besides, `spare` is in the other instances, `given` what the guest's is made with."""
     more = "\n".join("(core instance (instantiate $spare))" for _ in range(instances - 1))
     return f"""
     (component
@@ -80,13 +82,13 @@ def bare_text(body: str = "", declarations: str = "", instances: int = 1, around
         (export "response-outparam" (type (sub resource)))))
       (alias export $types "incoming-request" (type $request))
       (alias export $types "response-outparam" (type $outparam))
-      (core module $spare)
+      (core module $spare {spare})
       {more}
       {around}
       (core module $guest
         {declarations}
         (func $handle (export "handle") (param i32 i32) {body}))
-      (core instance $guest (instantiate $guest))
+      (core instance $guest (instantiate $guest {given}))
       (func $handle (param "request" (own $request)) (param "response-out" (own $outparam))
         (canon lift (core func $guest "handle")))
       (component $handler

@@ -19,7 +19,7 @@ from wasgi.errors import (
     HttpResponseBodySize,
 )
 
-from .conftest import AppMaker, bare, get, post, until
+from .conftest import AppMaker, bare, bare_text, get, post, until
 
 
 @pytest.mark.parametrize("route", ["/spin", "/sleep?ms=60000"])
@@ -140,34 +140,17 @@ def call(component: wasgi.Component, **limits: Any) -> wasgi.Response:
 
 def own_resources(number: int) -> wasgi.Component:
     """A component that makes so many resources of its own."""
-    text = f"""
-    (component
-      (import "wasi:http/types@0.2.0" (instance $types
-        (export "incoming-request" (type (sub resource)))
-        (export "response-outparam" (type (sub resource)))))
-      (alias export $types "incoming-request" (type $request))
-      (alias export $types "response-outparam" (type $outparam))
-      (type $own (resource (rep i32)))
-      (core func $new (canon resource.new $own))
-      (core module $guest
-        (import "own" "new" (func $new (param i32) (result i32)))
-        (func (export "handle") (param i32 i32) (local $left i32)
+    text = bare_text(
+        f"""
+          (local $left i32)
           (local.set $left (i32.const {number}))
           (loop $again
             (drop (call $new (i32.const 1)))
-            (br_if $again (local.tee $left (i32.sub (local.get $left) (i32.const 1)))))))
-      (core instance $guest (instantiate $guest (with "own" (instance (export "new" (func $new))))))
-      (func $handle (param "request" (own $request)) (param "response-out" (own $outparam))
-        (canon lift (core func $guest "handle")))
-      (component $handler
-        (import "request" (type $request (sub resource)))
-        (import "outparam" (type $outparam (sub resource)))
-        (import "handle" (func $handle (param "request" (own $request)) (param "response-out" (own $outparam))))
-        (export "handle" (func $handle)))
-      (instance $handler (instantiate $handler
-        (with "request" (type $request)) (with "outparam" (type $outparam)) (with "handle" (func $handle))))
-      (export "wasi:http/incoming-handler@0.2.0" (instance $handler)))
-    """
+            (br_if $again (local.tee $left (i32.sub (local.get $left) (i32.const 1)))))""",
+        '(import "own" "new" (func $new (param i32) (result i32)))',
+        around="(type $own (resource (rep i32))) (core func $new (canon resource.new $own))",
+        given='(with "own" (instance (export "new" (func $new))))',
+    )
     return wasgi.Component(text.encode())
 
 

@@ -9,18 +9,13 @@ import pytest
 
 import wasgi
 
-from .conftest import HELLO, PROBE, AppMaker, get, until
+from .conftest import HELLO, PROBE, AppMaker, bare_text, get, until
 from .processes import run
 
 
 def waiting(spare: str = "", instances: int = 0) -> bytes:
     """A component whose guests wait for a minute; beside its own core module it has so many instances of another."""
-    more = "(core instance (instantiate $spare))" * instances
-    return f"""
-    (component
-      (import "wasi:http/types@0.2.0" (instance $types
-        (export "incoming-request" (type (sub resource)))
-        (export "response-outparam" (type (sub resource)))))
+    around = """
       (import "wasi:io/poll@0.2.0" (instance $poll
         (export "pollable" (type $p (sub resource)))
         (export "[method]pollable.block" (func (param "self" (borrow $p))))))
@@ -28,29 +23,19 @@ def waiting(spare: str = "", instances: int = 0) -> bytes:
       (import "wasi:clocks/monotonic-clock@0.2.0" (instance $clock
         (alias outer 1 $pollable (type $own)) (export "pollable" (type $q (eq $own)))
         (export "subscribe-duration" (func (param "when" u64) (result (own $q))))))
-      (alias export $types "incoming-request" (type $request))
-      (alias export $types "response-outparam" (type $outparam))
-      (core module $spare {spare})
-      {more}
       (core func $subscribe (canon lower (func $clock "subscribe-duration")))
-      (core func $block (canon lower (func $poll "[method]pollable.block")))
-      (core module $guest
+      (core func $block (canon lower (func $poll "[method]pollable.block")))"""
+    declarations = """
         (import "" "subscribe" (func $subscribe (param i64) (result i32)))
-        (import "" "block" (func $block (param i32)))
-        (func $handle (export "handle") (param i32 i32) (call $block (call $subscribe (i64.const 60000000000)))))
-      (core instance $guest (instantiate $guest
-        (with "" (instance (export "subscribe" (func $subscribe)) (export "block" (func $block))))))
-      (func $handle (param "request" (own $request)) (param "response-out" (own $outparam))
-        (canon lift (core func $guest "handle")))
-      (component $handler
-        (import "request" (type $request (sub resource)))
-        (import "outparam" (type $outparam (sub resource)))
-        (import "handle" (func $handle (param "request" (own $request)) (param "response-out" (own $outparam))))
-        (export "handle" (func $handle)))
-      (instance $handler (instantiate $handler
-        (with "request" (type $request)) (with "outparam" (type $outparam)) (with "handle" (func $handle))))
-      (export "wasi:http/incoming-handler@0.2.0" (instance $handler)))
-    """.encode()
+        (import "" "block" (func $block (param i32)))"""
+    return bare_text(
+        "(call $block (call $subscribe (i64.const 60000000000)))",
+        declarations,
+        instances + 1,
+        around,
+        spare,
+        '(with "" (instance (export "subscribe" (func $subscribe)) (export "block" (func $block))))',
+    ).encode()
 
 
 async def beside(components: list[wasgi.Component], exchanges: int) -> None:
