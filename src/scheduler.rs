@@ -578,7 +578,7 @@ impl Scheduler {
         if ended {
             self.end(task);
         } else if !task.change(RUNNING, IDLE) {
-            task.state.swap(READY, Ordering::SeqCst);
+            task.state.store(READY, Ordering::SeqCst);
             self.push(task.clone(), task.is_stopped());
         } else if task.is_stopped() && task.change(IDLE, READY) {
             self.push(task.clone(), true);
@@ -586,11 +586,9 @@ impl Scheduler {
         was_stuck
     }
 
-    /// Nothing of it is left.
+    /// Its future is gone: nothing of it is left.
     fn end(&self, task: &Arc<Task>) {
         task.state.store(DONE, Ordering::Release);
-        let run = lock(&task.run).take();
-        drop(run);
         lock(&self.tasks).remove(&task.number);
     }
 
