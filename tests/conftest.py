@@ -73,7 +73,7 @@ def bare(body: str, declarations: str = "", instances: int = 1, **options: Any) 
 def bare_text(
     body: str = "", declarations: str = "", instances: int = 1, around: str = "", spare: str = "", given: str = ""
 ) -> str:
-    """Its text; `around` is what the component has besides, `spare` is in the others, `given` what the guest is made with."""
+    """Its text: `around` is in the component, `spare` in the other modules, `given` is what the guest is made with."""
     more = "\n".join("(core instance (instantiate $spare))" for _ in range(instances - 1))
     return f"""
     (component
