@@ -219,18 +219,19 @@ time.sleep(0.2)
 
 
 def test_the_lines_that_follow_are_delivered_when_ctrl_c_ends_a_sink() -> None:
-    code = """
+    # each line in one piece, for two threads print
+    code = r"""
 first = True
 def sink(line):
     global first
     if first:
         first = False
         block()
-    print(line, flush=True)
+    print(f"{line}\n", end="", flush=True)
 try:
     app(stdout=sink, stderr=lambda line: None).handle(request("/chatter?n=5"))
 except KeyboardInterrupt:
-    print("interrupted", flush=True)
+    print("interrupted\n", end="", flush=True)
 """
     with python(code, BLOCKS["sleeps in a loop"]) as process:
         assert process.stdout is not None
