@@ -275,7 +275,7 @@ class TestItsThread:
 
         made = app(on_finish=tell)
         for _ in range(200):
-            made.handle(get("/hello")).close()
+            made.handle(get("/hello")).wait()  # the order is that of the ends
         made.close()
         assert ids == sorted(ids)
         assert len(ids) == 200
