@@ -1,22 +1,17 @@
-//! Compiling in a process of its own, whose time and memory are bounded: it is ended when they are used up.
+//! Compiling in a process of its own, whose time and memory are bounded: it is ended when they are used up. This is the side of the
+//! process that waits; `compile_child.rs` is the other.
 //!
-//! The child reads an order from its stdin and writes the machine code to its stdout. It has no pool of instances, whose
-//! reservation would break a limit of memory, and the settings of the engine that will run what it makes: else
-//! that engine would refuse it. It ends with its parent, whose end closes its stdin.
+//! No thread is needed for it: there may be none to be had, and one that waits for a pipe would wait for whatever process has
+//! inherited the pipe's other end.
 
 use std::ffi::OsString;
-use std::io::{Read, Write};
 use std::path::PathBuf;
-use std::process::{Child, Command, Stdio};
-use std::sync::atomic::{AtomicBool, Ordering};
-use std::time::{Duration, Instant};
-
-use wasmtime::Engine;
 
 use crate::component_limits::ComponentLimits;
-use crate::engine::{Kind, bare_engine};
-use crate::error::{Error, chain};
+use crate::engine::Kind;
+use crate::error::Error;
 use crate::loading::{Order, Work};
+use crate::text::{LONGEST, tame};
 
 /// How the process is started.
 #[derive(Clone, Debug)]
@@ -26,120 +21,140 @@ pub struct Launcher {
 }
 
 /// What the child says first, so that a program that is something else is told from it.
-const GREETING: &[u8] = b"wasgi compiles\n";
-const MADE: u8 = 0;
-const REFUSED: u8 = 1;
-const FAILED: u8 = 2;
+pub(crate) const GREETING: &[u8] = b"wasgi compiles\n";
 
-/// What came of it.
-pub(crate) enum Outcome {
-    Made(Vec<u8>),
-    /// The engine's reason.
-    Refused(String),
-}
+// What its answer is, after the answer's length: so one that was cut off is told from a whole one.
 
-/// How often the child, and whether anybody waits for it, is looked at.
-const LOOK: Duration = Duration::from_millis(10);
+/// Machine code.
+pub(crate) const MADE: u8 = 0;
+/// Why it is not a component.
+pub(crate) const INVALID: u8 = 1;
+/// What it needs that the engine does not have.
+pub(crate) const UNSUPPORTED: u8 = 2;
+/// The system gave no more memory.
+pub(crate) const NO_MEMORY: u8 = 3;
+/// Any other reason.
+pub(crate) const FAILED: u8 = 4;
 
-/// How long an interpreter may take to start and to load the module, on a machine that is busy.
-const LONGEST_START: Duration = Duration::from_secs(60);
-
-/// Machine code for an engine of this kind.
-pub(crate) fn compile(kind: Kind, binary: &[u8], order: &Order, work: &Work) -> Result<Outcome, Error> {
+/// Machine code for an engine of this kind. What is refused has been looked at by the process that compiles, within its bounds.
+pub(crate) fn compile(kind: Kind, binary: &[u8], order: &Order, work: &Work) -> Result<Vec<u8>, Error> {
     let Some(launcher) = &order.launcher else {
         return Err(Error::Host("there is no way to start a process that compiles".into()));
     };
-    let mut command = Command::new(&launcher.program);
-    command.args(&launcher.args).env_clear();
-    // what programs need to start at all: where libraries are, and on Windows where the system is
-    for name in ["PATH", "LD_LIBRARY_PATH", "DYLD_LIBRARY_PATH", "SystemRoot"] {
-        if let Some(value) = std::env::var_os(name) {
-            command.env(name, value);
+    let mut head = vec![u8::from(kind.fuel), u8::from(kind.pooled)];
+    head.extend(order.limits.memory.unwrap_or(0).to_le_bytes());
+    head.extend(order.limits.timeout.map_or(0, |timeout| timeout.as_secs().saturating_add(1)).to_le_bytes());
+    head.extend((binary.len() as u64).to_le_bytes());
+    let heard = talk::with_child(launcher, [&head, binary], || work.check(order))?;
+    read(heard, launcher, order)
+}
+
+/// What came from a process that has ended, or has answered.
+#[derive(Default)]
+pub(crate) struct Heard {
+    answer: Vec<u8>,
+    /// The end of what it wrote to stderr.
+    said: Vec<u8>,
+    /// How it ended, as far as nobody else has asked for it before us (`SIGCHLD` ignored, `os.waitpid(-1)`).
+    status: Option<std::process::ExitStatus>,
+}
+
+impl Heard {
+    /// Whether there is nothing more to wait for: an answer that is whole, or one of something else.
+    fn is_complete(&self) -> bool {
+        let greeting = self.answer.get(..GREETING.len()).unwrap_or(&self.answer);
+        if !GREETING.starts_with(greeting) {
+            return true; // it is not listened to: it may go on for ever
+        }
+        self.content().is_some()
+    }
+
+    fn is_greeted(&self) -> bool {
+        self.answer.starts_with(GREETING)
+    }
+
+    fn content(&self) -> Option<(u8, &[u8])> {
+        let (length, rest) = self.answer.strip_prefix(GREETING)?.split_first_chunk::<8>()?;
+        let (kind, content) = rest.split_first()?;
+        (u64::from_le_bytes(*length) == rest.len() as u64).then_some((*kind, content))
+    }
+
+    fn last_words(&self) -> String {
+        let said = String::from_utf8_lossy(&self.said);
+        let line = said.lines().rfind(|line| !line.trim().is_empty()).unwrap_or_default();
+        tame(line, 200).into_owned()
+    }
+
+    /// How it ended, in words.
+    fn end(&self) -> String {
+        let how = self.status.map_or_else(|| "it has ended".to_owned(), |status| status.to_string());
+        match self.last_words() {
+            words if words.is_empty() => how,
+            words => format!("{how}: {words}"),
         }
     }
-    command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
-    // Ctrl-C in a terminal goes to its foreground's group: the parent decides
-    #[cfg(unix)]
-    std::os::unix::process::CommandExt::process_group(&mut command, 0);
-    let mut child = command.spawn().map_err(|error| not_started(launcher, &error.to_string()))?;
-    let mut given = vec![u8::from(kind.fuel), u8::from(kind.pooled)];
-    given.extend(order.limits.memory.unwrap_or(0).to_le_bytes());
-    given.extend(order.limits.timeout.map_or(0, |timeout| timeout.as_secs().saturating_add(1)).to_le_bytes());
-    given.extend((binary.len() as u64).to_le_bytes());
-    let (Some(mut stdin), Some(mut stdout), Some(stderr)) =
-        (child.stdin.take(), child.stdout.take(), child.stderr.take())
-    else {
-        return Err(not_started(launcher, "it has no pipes"));
+
+    /// Whether it ended because it got no memory: it aborts then, and what the system itself ends for want of memory, it kills. A
+    /// stack that could not grow is a fault.
+    fn is_out_of_memory(&self) -> bool {
+        const WORDS: [&str; 5] = [
+            "memory allocation of",
+            "Cannot allocate memory",
+            "cannot allocate memory", // the C library's, where a thread first uses what it has for itself
+            "Resource temporarily unavailable",
+            "MemoryError",
+        ];
+        #[cfg(unix)]
+        let signal = self.status.and_then(|status| std::os::unix::process::ExitStatusExt::signal(&status));
+        #[cfg(not(unix))]
+        let signal = None;
+        let said = String::from_utf8_lossy(&self.said);
+        WORDS.iter().any(|words| said.contains(words)) || matches!(signal, Some(7 | 9 | 11))
+    }
+}
+
+fn read(mut heard: Heard, launcher: &Launcher, order: &Order) -> Result<Vec<u8>, Error> {
+    if !heard.is_greeted() {
+        let words = heard.last_words();
+        return Err(not_started(launcher, if words.is_empty() { "it said something else" } else { &words }));
+    }
+    let Some((kind, content)) = heard.content() else {
+        // its processor time has a bound, too, which is met if this process was stopped for long
+        order.check_time()?;
+        let end = heard.end();
+        return Err(match heard.is_out_of_memory() {
+            true => out_of_memory(&order.limits, &end),
+            false => Error::Host(format!("the process that compiled the component ended before it was done: {end}")),
+        });
     };
-    let begun = Instant::now();
-    let greeted = &AtomicBool::new(false);
-    std::thread::scope(|scope| {
-        // stdin stays open until the child has ended: that it closes says that we have
-        let writing = scope.spawn(move || {
-            let _ = stdin.write_all(&given).and_then(|()| stdin.write_all(binary));
-            stdin
-        });
-        let reading = scope.spawn(move || {
-            let mut answer = vec![0; GREETING.len()];
-            // what greets otherwise is not read on: it may go on for ever
-            if stdout.read_exact(&mut answer).is_err() || answer != GREETING {
-                return answer;
-            }
-            greeted.store(true, Ordering::Relaxed);
-            let _ = stdout.read_to_end(&mut answer);
-            answer
-        });
-        let listening = scope.spawn(move || {
-            let mut said = Vec::new();
-            // bounded: what it says is shown; the rest is read on, so that it does not wait
-            let mut stderr = stderr;
-            let _ = stderr.by_ref().take(4096).read_to_end(&mut said);
-            let _ = std::io::copy(&mut stderr, &mut std::io::sink());
-            said
-        });
-        let ended = loop {
-            if reading.is_finished() {
-                break Ok(());
-            }
-            if !work.is_wanted() {
-                break Err(Error::Cancelled);
-            }
-            // its own time, or that of the one for whom it is done
-            if let Err(error) = order.check().or_else(|error| match error {
-                // others still wait for it
-                Error::Cancelled => Ok(()),
-                other => Err(other),
-            }) {
-                break Err(error);
-            }
-            if !greeted.load(Ordering::Relaxed) && begun.elapsed() > LONGEST_START {
-                break Err(not_started(launcher, "it says nothing"));
-            }
-            std::thread::sleep(LOOK);
-        };
-        let status = end(&mut child, ended.is_err());
-        drop(writing.join());
-        let answer = reading.join().unwrap_or_default();
-        let said = listening.join().unwrap_or_default();
-        ended?;
-        read_answer(&answer, &String::from_utf8_lossy(&said), status, launcher, &order.limits)
+    if kind == MADE {
+        return Ok(heard.answer.split_off(heard.answer.len() - content.len()));
+    }
+    let shown = content.get(..LONGEST).unwrap_or(content);
+    let text = String::from_utf8_lossy(shown).into_owned();
+    Err(match kind {
+        INVALID => Error::InvalidComponent(text),
+        UNSUPPORTED => Error::UnsupportedComponent(text),
+        NO_MEMORY => out_of_memory(&order.limits, &text),
+        _ => Error::Host(format!("compiling the component failed: {}", tame(&text, LONGEST))),
     })
 }
 
-/// How it ended, as far as somebody else has not asked for it before us (`SIGCHLD` ignored, `os.waitpid(-1)`). One that has
-/// closed its stdout is about to end.
-fn end(child: &mut Child, at_once: bool) -> Option<std::process::ExitStatus> {
-    const GRACE: Duration = Duration::from_secs(2);
-    let begun = Instant::now();
-    while !at_once && begun.elapsed() < GRACE {
-        match child.try_wait() {
-            Ok(None) => std::thread::sleep(LOOK),
-            Ok(status) => return status,
-            Err(_) => return None,
-        }
+fn out_of_memory(limits: &ComponentLimits, how: &str) -> Error {
+    match limits.memory {
+        Some(memory) => Error::ComponentLimit {
+            message: format!(
+                "compiling the component took more than {memory} bytes of memory (`ComponentLimits.memory`): {how}"
+            ),
+            limit: "memory",
+            value: memory as f64,
+            found: None,
+        },
+        None => Error::Host(format!(
+            "the system had no more memory to compile the component: {how}; hint: the limits of this process (`ulimit -v`, `ulimit \
+             -d`, the control group's `memory.max`) hold for the one that compiles, too"
+        )),
     }
-    let _ = child.kill();
-    child.wait().ok()
 }
 
 fn not_started(launcher: &Launcher, reason: &str) -> Error {
@@ -150,175 +165,236 @@ fn not_started(launcher: &Launcher, reason: &str) -> Error {
     ))
 }
 
-fn read_answer(
-    answer: &[u8],
-    said: &str,
-    status: Option<std::process::ExitStatus>,
-    launcher: &Launcher,
-    limits: &ComponentLimits,
-) -> Result<Outcome, Error> {
-    let Some(answer) = answer.strip_prefix(GREETING) else {
-        let last = said.lines().rfind(|line| !line.trim().is_empty()).unwrap_or("it said something else");
-        return Err(not_started(launcher, &last.chars().take(200).collect::<String>()));
-    };
-    // the length comes first, so that an answer that was cut off is told from a whole one
-    if let Some((length, rest)) = answer.split_first_chunk::<8>()
-        && u64::from_le_bytes(*length) == rest.len() as u64
-        && let Some((kind, content)) = rest.split_first()
-    {
-        let text = || String::from_utf8_lossy(content).into_owned();
-        return match *kind {
-            MADE => Ok(Outcome::Made(content.to_vec())),
-            REFUSED => Ok(Outcome::Refused(text())),
-            _ => Err(Error::Host(format!("compiling the component failed: {}", text()))),
-        };
-    }
-    match limits.memory {
-        // it aborts where it gets no memory
-        Some(memory) if is_out_of_memory(said, status) => Err(Error::ComponentLimit {
-            message: format!(
-                "compiling the component took more than {memory} bytes of memory (`ComponentLimits.memory`)"
-            ),
-            limit: "memory",
-            value: memory as f64,
-            found: None,
-        }),
-        _ => {
-            let how = status.map_or_else(|| "it has ended".to_owned(), |status| status.to_string());
-            let said: String = said.lines().last().unwrap_or_default().chars().take(200).collect();
-            Err(Error::Host(format!("the process that compiled the component ended before it was done: {how}; {said}")))
-        }
-    }
-}
+#[cfg(unix)]
+mod talk {
+    use std::io::{ErrorKind, Read, Write};
+    use std::os::fd::{AsRawFd, OwnedFd};
+    use std::os::unix::net::UnixStream;
+    use std::os::unix::process::CommandExt;
+    use std::process::{Child, Command, ExitStatus, Stdio};
+    use std::time::{Duration, Instant};
 
-fn is_out_of_memory(said: &str, status: Option<std::process::ExitStatus>) -> bool {
-    const WORDS: [&str; 5] = [
-        "memory allocation of",
-        "Cannot allocate memory",
-        "cannot allocate memory", // the C library's, where a thread first uses what it has for itself
-        "Resource temporarily unavailable",
-        "MemoryError",
-    ];
-    #[cfg(unix)]
-    let by_signal = status.and_then(|status| std::os::unix::process::ExitStatusExt::signal(&status));
-    #[cfg(not(unix))]
-    let by_signal = status.and_then(|status| status.code());
-    // what the system itself ends for want of memory, it kills; a stack that could not grow is a fault
-    WORDS.iter().any(|words| said.contains(words)) || by_signal == Some(9) || by_signal == Some(11)
-}
+    use super::{Heard, Launcher, not_started};
+    use crate::error::Error;
 
-/// What the child does. Returns its exit status.
-pub fn serve(mut input: impl Read + Send + 'static, mut output: impl Write) -> u8 {
-    let done = (|| {
-        output.write_all(GREETING)?;
-        output.flush()?;
-        let mut head = [0; 26];
-        input.read_exact(&mut head)?;
-        let [fuel, pooled, rest @ ..] = head;
-        let numbers: Vec<u64> = rest.as_chunks::<8>().0.iter().map(|bytes| u64::from_le_bytes(*bytes)).collect();
-        let [memory, seconds, length] = numbers.as_slice() else { return Err(std::io::ErrorKind::InvalidData.into()) };
-        let kind = Kind { fuel: fuel == 1, pooled: pooled == 1 };
-        let engine = warmed_engine(kind);
-        // where it gets no memory it aborts: that is no reason to leave a core file each time
-        #[cfg(unix)]
-        let _ = set_limit(libc::RLIMIT_CORE, 0);
-        if *memory > 0
-            && let Err(error) = bound_memory(*memory)
-        {
-            return answer(&mut output, FAILED, format!("its memory cannot be limited: {error}").as_bytes());
+    /// How often the child, and whether anybody waits for it, is looked at.
+    const LOOK: Duration = Duration::from_millis(10);
+
+    /// How long an interpreter may take to start and to load the module, on a machine that is busy.
+    const LONGEST_START: Duration = Duration::from_secs(60);
+
+    /// So much of the end of what it writes to stderr is kept.
+    const MOST_SAID: usize = 4096;
+
+    /// The process that compiles. However its owner leaves, it is killed, with what it has started itself, and reaped.
+    struct Process {
+        child: Child,
+        is_reaped: bool,
+    }
+
+    impl Process {
+        /// `None`: it goes on, or somebody else has asked for it.
+        fn ended(&mut self) -> Option<ExitStatus> {
+            let status = self.child.try_wait().ok().flatten();
+            self.is_reaped |= status.is_some();
+            status
         }
-        if *seconds > 0 {
-            bound_time(*seconds);
+
+        /// How it ended. One that has answered, or closed its stdout, is about to end.
+        fn end(mut self) -> Option<ExitStatus> {
+            const GRACE: Duration = Duration::from_secs(2);
+            let begun = Instant::now();
+            while begun.elapsed() < GRACE {
+                match self.child.try_wait() {
+                    Ok(None) => std::thread::sleep(LOOK),
+                    Ok(status) => {
+                        self.is_reaped = true;
+                        return status;
+                    }
+                    Err(_) => break,
+                }
+            }
+            None
         }
-        let mut binary = Vec::new();
-        input.by_ref().take(*length).read_to_end(&mut binary)?;
-        if (binary.len() as u64) < *length {
-            return Err(std::io::ErrorKind::UnexpectedEof.into());
+    }
+
+    impl Drop for Process {
+        fn drop(&mut self) {
+            // one that is gone is not ended again: its number may be another's by now
+            if self.is_reaped || !matches!(self.child.try_wait(), Ok(None)) {
+                return;
+            }
+            if let Ok(group) = libc::pid_t::try_from(self.child.id()) {
+                // it is its group's leader; a program that only starts an interpreter leaves that one there
+                // SAFETY: sends a signal. The group is that of a child that has not been reaped.
+                unsafe { libc::kill(-group, libc::SIGKILL) };
+            }
+            let _ = self.child.kill();
+            let _ = self.child.wait();
         }
-        // Nothing more comes. That it closes says that the parent has ended, however it did.
-        std::thread::Builder::new().stack_size(64 << 10).spawn(move || {
-            let mut byte = [0];
-            while input.read(&mut byte).is_ok_and(|read| read > 0) {}
-            std::process::exit(1);
+    }
+
+    /// One end for us, which does not block, and one for the child. Sockets, because what is written to a pipe that nobody reads is a
+    /// signal that ends a process whose program does not ignore it.
+    fn pair() -> std::io::Result<(UnixStream, Stdio)> {
+        let (own, other) = UnixStream::pair()?;
+        own.set_nonblocking(true)?;
+        Ok((own, Stdio::from(OwnedFd::from(other))))
+    }
+
+    /// Starts it, gives it `input`, and listens until it has answered or ended, or `go_on` says why not to.
+    pub(super) fn with_child(
+        launcher: &Launcher,
+        input: [&[u8]; 2],
+        go_on: impl Fn() -> Result<(), Error>,
+    ) -> Result<Heard, Error> {
+        let failed = |error: std::io::Error| not_started(launcher, &error.to_string());
+        let mut command = Command::new(&launcher.program);
+        command.args(&launcher.args).env_clear();
+        // what programs need to start at all: where libraries are
+        for name in ["PATH", "LD_LIBRARY_PATH", "DYLD_LIBRARY_PATH"] {
+            if let Some(value) = std::env::var_os(name) {
+                command.env(name, value);
+            }
+        }
+        let ((stdin, its_stdin), (stdout, its_stdout), (stderr, its_stderr)) =
+            (pair().map_err(failed)?, pair().map_err(failed)?, pair().map_err(failed)?);
+        command.stdin(its_stdin).stdout(its_stdout).stderr(its_stderr);
+        // Ctrl-C in a terminal goes to its foreground's group: the parent decides
+        command.process_group(0);
+        let child = command.spawn().map_err(|error| match error.kind() {
+            ErrorKind::WouldBlock => crate::process::no_process(&error),
+            _ => failed(error),
         })?;
-        let made = engine.and_then(|engine| engine.precompile_component(&binary));
-        match made {
-            Ok(code) => answer(&mut output, MADE, &code),
-            Err(error) => answer(&mut output, REFUSED, chain(&error).as_bytes()),
-        }
-    })();
-    if let Err(error) = &done {
-        eprintln!("{error}");
+        // with it go the child's ends, or we would wait for ourselves
+        drop(command);
+        let process = Process { child, is_reaped: false };
+        let talk = Talk { stdin, stdout, stderr, input, heard: Heard::default() };
+        talk.listen(process, launcher, go_on)
     }
-    u8::from(done.is_err())
-}
 
-fn answer(output: &mut impl Write, kind: u8, content: &[u8]) -> std::io::Result<()> {
-    output.write_all(&(content.len() as u64 + 1).to_le_bytes())?;
-    output.write_all(&[kind])?;
-    output.write_all(content)?;
-    output.flush()
-}
+    struct Talk<'a> {
+        /// Open until the child has ended: that it closes says that we have.
+        stdin: UnixStream,
+        stdout: UnixStream,
+        stderr: UnixStream,
+        /// What is still to be written.
+        input: [&'a [u8]; 2],
+        heard: Heard,
+    }
 
-/// An engine that has compiled something: its threads are there before memory is limited, and count as what was there.
-fn warmed_engine(kind: Kind) -> wasmtime::Result<Engine> {
-    const SMALLEST: &[u8] = b"\0asm\x0d\0\x01\0";
-    let engine = bare_engine(kind)?;
-    engine.precompile_component(SMALLEST)?;
-    Ok(engine)
-}
+    impl Talk<'_> {
+        fn listen(
+            mut self,
+            mut process: Process,
+            launcher: &Launcher,
+            go_on: impl Fn() -> Result<(), Error>,
+        ) -> Result<Heard, Error> {
+            let begun = Instant::now();
+            let mut is_open = true;
+            loop {
+                go_on()?;
+                let ended = process.ended();
+                // what it said before it ended is there by now
+                is_open &= self.read_answer();
+                self.read_words();
+                if let Some(status) = ended {
+                    self.heard.status = Some(status);
+                    return Ok(self.heard);
+                }
+                if !is_open || self.heard.is_complete() {
+                    break;
+                }
+                self.write();
+                if !self.heard.is_greeted() && begun.elapsed() > LONGEST_START {
+                    return Err(not_started(launcher, "it says nothing"));
+                }
+                self.wait();
+            }
+            if is_open && !self.heard.is_greeted() {
+                return Ok(self.heard); // something else, which is not waited for
+            }
+            self.heard.status = process.end();
+            self.read_words();
+            Ok(self.heard)
+        }
 
-/// So much more than it has by now. What counts is memory that can be written (`RLIMIT_DATA`): addresses alone are no
-/// memory, and an allocator reserves plenty of them for each thread.
-#[cfg(target_os = "linux")]
-fn bound_memory(bytes: u64) -> std::io::Result<()> {
-    let status = std::fs::read_to_string("/proc/self/status")?;
-    let now = status
-        .lines()
-        .find_map(|line| line.strip_prefix("VmData:"))
-        .and_then(|line| line.trim().strip_suffix("kB"))
-        .and_then(|kilobytes| kilobytes.trim().parse::<u64>().ok())
-        .ok_or(std::io::ErrorKind::InvalidData)?;
-    let most = now.saturating_mul(1024).saturating_add(bytes);
-    set_limit(libc::RLIMIT_DATA, most)
-}
+        /// Until there is something to do, or for [`LOOK`].
+        fn wait(&self) {
+            let watched = |stream: &UnixStream, events| libc::pollfd { fd: stream.as_raw_fd(), events, revents: 0 };
+            let writes = if self.input.iter().all(|part| part.is_empty()) { 0 } else { libc::POLLOUT };
+            let mut all = [
+                watched(&self.stdin, writes),
+                watched(&self.stdout, libc::POLLIN),
+                // what is closed would be told at once
+                watched(&self.stderr, libc::POLLIN),
+            ];
+            // SAFETY: the array lives until the call returns, and its length is given.
+            let ready = unsafe { libc::poll(all.as_mut_ptr(), all.len() as libc::nfds_t, LOOK.as_millis() as i32) };
+            // an end that has closed is ready at all times
+            let is_news = |one: &libc::pollfd| {
+                one.revents & (libc::POLLIN | libc::POLLOUT) != 0 && one.revents & libc::POLLHUP == 0
+            };
+            if ready > 0 && !all.iter().any(is_news) {
+                std::thread::sleep(LOOK);
+            }
+        }
 
-#[cfg(all(unix, not(target_os = "linux")))]
-fn bound_memory(bytes: u64) -> std::io::Result<()> {
-    set_limit(libc::RLIMIT_AS, bytes)
+        fn write(&mut self) {
+            for part in &mut self.input {
+                while !part.is_empty() {
+                    match self.stdin.write(part) {
+                        Ok(written) => *part = part.get(written..).unwrap_or_default(),
+                        Err(error) if error.kind() == ErrorKind::Interrupted => {}
+                        Err(error) if error.kind() == ErrorKind::WouldBlock => return,
+                        // it reads no more: how it ends says why
+                        Err(_) => *part = &[],
+                    }
+                }
+            }
+        }
+
+        /// Whether more may come.
+        fn read_answer(&mut self) -> bool {
+            let mut chunk = [0; 16 << 10];
+            loop {
+                match self.stdout.read(&mut chunk) {
+                    Ok(0) => return false,
+                    Ok(read) => self.heard.answer.extend(chunk.get(..read).unwrap_or_default()),
+                    Err(error) if error.kind() == ErrorKind::Interrupted => {}
+                    Err(error) => return error.kind() == ErrorKind::WouldBlock,
+                }
+                if self.heard.is_complete() {
+                    return true;
+                }
+            }
+        }
+
+        fn read_words(&mut self) {
+            let mut chunk = [0; 4 << 10];
+            // it may write faster than we read
+            for _ in 0..64 {
+                match self.stderr.read(&mut chunk) {
+                    Ok(0) => return,
+                    Ok(read) => {
+                        let said = &mut self.heard.said;
+                        said.extend(chunk.get(..read).unwrap_or_default());
+                        said.drain(..said.len().saturating_sub(MOST_SAID));
+                    }
+                    Err(error) if error.kind() == ErrorKind::Interrupted => {}
+                    Err(_) => return,
+                }
+            }
+        }
+    }
 }
 
 #[cfg(not(unix))]
-fn bound_memory(_: u64) -> std::io::Result<()> {
-    Err(std::io::ErrorKind::Unsupported.into())
-}
+mod talk {
+    use super::{Heard, Launcher};
+    use crate::error::Error;
 
-/// Should its parent be stopped and not end it: as many seconds on each core.
-fn bound_time(seconds: u64) {
-    let cores = std::thread::available_parallelism().map_or(1, |cores| cores.get() as u64);
-    #[cfg(unix)]
-    let _ = set_limit(libc::RLIMIT_CPU, seconds.saturating_mul(cores));
-    #[cfg(not(unix))]
-    let _ = (seconds, cores);
-}
-
-#[cfg(target_os = "linux")]
-type Resource = libc::__rlimit_resource_t;
-#[cfg(all(unix, not(target_os = "linux")))]
-type Resource = libc::c_int;
-
-#[cfg(unix)]
-fn set_limit(resource: Resource, most: u64) -> std::io::Result<()> {
-    let mut limits = libc::rlimit { rlim_cur: 0, rlim_max: 0 };
-    // SAFETY: the structure is whole, and lives until the call returns.
-    if unsafe { libc::getrlimit(resource, &raw mut limits) } != 0 {
-        return Err(std::io::Error::last_os_error());
+    pub(super) fn with_child(_: &Launcher, _: [&[u8]; 2], _: impl Fn() -> Result<(), Error>) -> Result<Heard, Error> {
+        Err(Error::Host("`ComponentLimits.timeout` and `memory` are not offered on this system".into()))
     }
-    let most = (most as libc::rlim_t).min(limits.rlim_max);
-    let limits = libc::rlimit { rlim_cur: most, rlim_max: most };
-    // SAFETY: likewise; it is only read.
-    if unsafe { libc::setrlimit(resource, &raw const limits) } != 0 {
-        return Err(std::io::Error::last_os_error());
-    }
-    Ok(())
 }

@@ -1,6 +1,7 @@
 //! Loading: is it a component, which WASI does it speak, does it find here what it imports.
 
-use std::cell::RefCell;
+use std::borrow::Cow;
+use std::cell::{OnceCell, RefCell};
 use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
@@ -11,7 +12,7 @@ use wasmtime::Engine;
 use wasmtime_wasi_http::p2::bindings::ProxyPre;
 
 use crate::census::Census;
-use crate::compiler::{self, Outcome};
+use crate::compiler;
 use crate::engine::{Kind, Linked, World, world};
 use crate::error::{Error, chain};
 use crate::host::Host;
@@ -183,17 +184,23 @@ impl Prepared {
     }
 }
 
-/// What compiling ends with, if not with machine code.
+/// Why an engine has no component.
 enum Failure {
-    /// The engine's word on the component.
-    Engine(wasmtime::Error),
-    /// The limits of compiling, or the host's own fault.
-    Other(Error),
+    /// The machine code is there, but this engine does not take it: another one may.
+    Unfit(wasmtime::Error),
+    /// There is none, whatever the engine.
+    Final(Error),
 }
 
 impl From<wasmtime::Error> for Failure {
     fn from(error: wasmtime::Error) -> Self {
-        Self::Engine(error)
+        Self::Unfit(error)
+    }
+}
+
+impl From<Error> for Failure {
+    fn from(error: Error) -> Self {
+        Self::Final(error)
     }
 }
 
@@ -275,38 +282,36 @@ impl Component {
                 }
             };
             match cache.load(engine, digest, note) {
-                Err(refused) if pooled => Err(Failure::from(refused)),
+                Err(refused) if pooled => Err(Failure::Unfit(refused)),
                 found => Ok(found.unwrap_or(None)),
             }
         };
         // what is kept waits for nobody: the lock is shared with other components, somebody else's perhaps
         let turn = RefCell::new(None);
+        let harmless = OnceCell::new();
         let make = |engine: &Engine, pooled: bool| {
             if let Some(kept) = kept(engine, pooled, turn.borrow().is_some())? {
                 return Ok(kept);
             }
             if turn.borrow().is_none() {
                 turn.replace(Some(Turn::take(world, digest, order)));
-                order.check().map_err(Failure::Other)?;
+                order.check()?;
                 if let Some(kept) = kept(engine, pooled, true)? {
                     return Ok(kept); // another process has compiled it meanwhile
                 }
             }
-            let (binary, harm) = crate::debug_info::without_harm(binary);
-            if let Some(harm) = harm {
-                world.note(format!(
-                    "the debug information of a component is left out: {}; its backtraces have no source lines",
-                    harm.reason()
-                ));
-            }
+            let binary = match harmless.get() {
+                Some(binary) => binary,
+                None => {
+                    let looked_at = without_harm(world, binary, || work.check(order))?;
+                    harmless.get_or_init(|| looked_at)
+                }
+            };
             let kind = Kind { fuel, pooled };
             let code = if order.limits.are_of_a_process() {
-                match compiler::compile(kind, &binary, order, work).map_err(Failure::Other)? {
-                    Outcome::Made(code) => code,
-                    Outcome::Refused(reason) => return Err(Failure::Engine(wasmtime::Error::msg(reason))),
-                }
+                compiler::compile(kind, binary, order, work)?
             } else {
-                crate::compile_threads::compile(engine, kind, &binary)?
+                crate::compile_threads::compile(engine, kind, binary).map_err(|error| refusal(&error, binary))?
             };
             // even if it fits no slot of the pool: the next process finds that out without compiling
             if let Some(cache) = &world.cache {
@@ -315,7 +320,7 @@ impl Component {
             // SAFETY: the bytes come from `precompile_component` of the same module, here or in a process that we have started.
             Ok(unsafe { wasmtime::component::Component::deserialize(engine, code) }?)
         };
-        let prepared = prepare(world, fuel, host, make, |reason| refusal(reason, binary));
+        let prepared = prepare(world, fuel, host, make);
         drop(turn);
         prepared
     }
@@ -344,8 +349,7 @@ impl Component {
         let code = other.prepared.compiled.serialize().map_err(|error| Error::Host(chain(&error)))?;
         // SAFETY: the bytes come from `serialize` just now, in this process, of the same wasmtime.
         let restore = |engine: &Engine, _| Ok(unsafe { wasmtime::component::Component::deserialize(engine, &code) }?);
-        let prepared =
-            prepare(world, fuel, self.census.instance.host, restore, |reason| Error::Host(reason.to_owned()))?;
+        let prepared = prepare(world, fuel, self.census.instance.host, restore)?;
         Ok(self.first.add(Slot::new(world, fuel, prepared)))
     }
 }
@@ -356,14 +360,13 @@ fn prepare(
     fuel: bool,
     host: u64,
     make: impl Fn(&Engine, bool) -> Result<wasmtime::component::Component, Failure>,
-    refused_for: impl FnOnce(&str) -> Error,
 ) -> Result<Prepared, Error> {
     let mut refused = None;
     if let Some(linked) = world.pooled(fuel)? {
         match make(&linked.engine, true) {
             Ok(compiled) => return Prepared::new(linked, compiled, host),
-            Err(Failure::Engine(error)) => refused = Some(chain(&error)),
-            Err(Failure::Other(error)) => return Err(error),
+            Err(Failure::Unfit(error)) => refused = Some(chain(&error)),
+            Err(Failure::Final(error)) => return Err(error),
         }
     }
     let linked = world.plain(fuel)?;
@@ -377,20 +380,40 @@ fn prepare(
             }
             Prepared::new(linked, compiled, host)
         }
-        Err(Failure::Engine(error)) => {
-            Err(Error::refused_by_system(&error).unwrap_or_else(|| refused_for(&chain(&error))))
-        }
-        Err(Failure::Other(error)) => Err(error),
+        Err(Failure::Unfit(error)) => Err(Error::refused_by_system(&error).unwrap_or_else(|| {
+            Error::Host(format!("the engine does not take the machine code of the component: {}", chain(&error)))
+        })),
+        Err(Failure::Final(error)) => Err(error),
     }
 }
 
-/// What is valid by some proposal that this engine does not offer is not called invalid.
-fn refusal(reason: &str, binary: &[u8]) -> Error {
+/// The component without debug information that would harm whoever reads it.
+fn without_harm<'a>(
+    world: &World,
+    binary: &'a [u8],
+    go_on: impl Fn() -> Result<(), Error>,
+) -> Result<Cow<'a, [u8]>, Error> {
+    let (binary, harm) = crate::debug_info::without_harm(binary, &go_on)?;
+    if let Some(harm) = harm {
+        world.note(format!(
+            "the debug information of a component is left out: {}; its backtraces have no source lines",
+            harm.reason()
+        ));
+    }
+    Ok(binary)
+}
+
+/// Why an engine does not compile a component. What is valid by some proposal that this engine does not offer is not called invalid:
+/// it is validated, which takes as much time and memory as its types do.
+pub(crate) fn refusal(error: &wasmtime::Error, binary: &[u8]) -> Error {
+    if let Some(refused) = Error::refused_by_system(error) {
+        return refused;
+    }
     // it may have names of the component's in it
     let escaped = |character: char| -> String {
         if character.is_control() { character.escape_debug().collect() } else { character.into() }
     };
-    let reason: String = reason.chars().take(2000).map(escaped).collect();
+    let reason: String = chain(error).chars().take(2000).map(escaped).collect();
     let mut validator = wasmparser::Validator::new_with_features(wasmparser::WasmFeatures::all());
     if validator.validate_all(binary).is_ok() {
         Error::UnsupportedComponent(format!("the component uses what this engine does not offer: {reason}"))

@@ -10,15 +10,24 @@ use std::collections::HashMap;
 use gimli::{AttributeValue, EndianSlice, LittleEndian, RangeListsOffset, UnitRef};
 use wasmparser::{Encoding, Parser, Payload};
 
+use crate::error::Error;
+
 type Reader<'a> = EndianSlice<'a, LittleEndian>;
 
-/// Bytes of all of a module's sections. `cargo build` without `--release` makes some tens of MiB.
+/// Bytes of all sections. `cargo build` without `--release` makes some tens of MiB.
 const MOST: u64 = 64 << 20;
+
+/// Entries, attributes, ranges and bytes that are gone through to look at all of it: about one for each byte of what compilers make. An
+/// attribute may have no bytes, and what many share is gone through for each of them.
+const MOST_STEPS: u64 = 64 << 20;
+
+/// After so many steps it is asked whether somebody still waits.
+const ASK: u64 = 1 << 16;
 
 /// How deep entries may be nested: each level of inlined functions takes some hundred bytes of the stack.
 const DEEPEST: isize = 128;
 
-/// Bytes that are read or kept for all units together, before one of them is looked into.
+/// Bytes that are read or kept for all units of a module together, before one of them is looked into.
 const MOST_OF_UNITS: u64 = 32 << 20;
 
 /// Bytes that are read or kept for one unit.
@@ -54,67 +63,148 @@ impl Harm {
     }
 }
 
-impl From<gimli::Error> for Harm {
-    fn from(_: gimli::Error) -> Self {
-        Self::Malformed
+/// Why it is not looked at further.
+enum Stop {
+    Harm(Harm),
+    /// Nobody waits any more, or not for so long.
+    Ended(Error),
+}
+
+impl From<Harm> for Stop {
+    fn from(harm: Harm) -> Self {
+        Self::Harm(harm)
     }
 }
 
-/// The component as it may be compiled, and why that is not the one that was given, if it is not.
-pub fn without_harm(binary: &[u8]) -> (Cow<'_, [u8]>, Option<Harm>) {
-    let mut harmful: Vec<usize> = Vec::new();
-    let mut found = None;
-    // modules are not nested, and stand one after the other
-    let mut sections: Vec<Section<'_>> = Vec::new();
-    let mut end_of_module = |sections: &mut Vec<Section<'_>>| {
-        if let Err(harm) = check(sections) {
-            found.get_or_insert(harm);
-            harmful.extend(sections.iter().map(|section| section.name_at));
+impl From<gimli::Error> for Stop {
+    fn from(_: gimli::Error) -> Self {
+        Self::Harm(Harm::Malformed)
+    }
+}
+
+/// What may still be spent on a component.
+struct Budget<'a> {
+    bytes: u64,
+    steps: u64,
+    until_asked: u64,
+    go_on: &'a dyn Fn() -> Result<(), Error>,
+}
+
+impl Budget<'_> {
+    fn spend(&mut self, steps: u64) -> Result<(), Stop> {
+        spend(&mut self.steps, steps)?;
+        match self.until_asked.checked_sub(steps) {
+            Some(left) => self.until_asked = left,
+            None => {
+                self.until_asked = ASK;
+                (self.go_on)().map_err(Stop::Ended)?;
+            }
         }
-        sections.clear();
+        Ok(())
+    }
+}
+
+/// The component as it may be compiled, and why that is not the one that was given, if it is not. `go_on` is asked now and then.
+pub fn without_harm<'a>(
+    binary: &'a [u8],
+    go_on: &dyn Fn() -> Result<(), Error>,
+) -> Result<(Cow<'a, [u8]>, Option<Harm>), Error> {
+    let mut budget = Budget { bytes: MOST, steps: MOST_STEPS, until_asked: 0, go_on };
+    // whether each module's is left out, and why the first one's is
+    let (mut harmful, mut found) = (Vec::new(), None);
+    let mut end_of_module = |module: &mut Sections<'_>| {
+        let harm = match check(module, &mut budget) {
+            Ok(()) => None,
+            Err(Stop::Harm(harm)) => Some(harm),
+            Err(Stop::Ended(error)) => return Err(error),
+        };
+        harmful.push(harm.is_some());
+        found = found.or(harm);
+        *module = Sections::default();
+        Ok(())
     };
+    // modules are not nested, and stand one after the other
+    let mut module = Sections::default();
     for payload in Parser::new(0).parse_all(binary) {
         match payload {
-            Ok(Payload::Version { encoding: Encoding::Module, .. }) => end_of_module(&mut sections),
-            Ok(Payload::CustomSection(section)) if section.name().starts_with(".debug_") => {
-                let name_at = section.data_offset().saturating_sub(section.name().len());
-                sections.push(Section { name: section.name(), data: section.data(), name_at });
+            Ok(Payload::Version { encoding: Encoding::Module, .. }) => end_of_module(&mut module)?,
+            Ok(Payload::CustomSection(section)) if is_debug_info(section.name()) => {
+                module.bytes += section.data().len() as u64;
+                // of several with one name the last is read
+                if let Some(known) = KNOWN.iter().find(|known| known.name() == section.name()) {
+                    module.by_name.insert(known.name(), section.data());
+                }
             }
             Ok(_) => {}
             // what follows is refused by whoever compiles it
             Err(_) => break,
         }
     }
-    end_of_module(&mut sections);
-    if found.is_none() {
-        return (Cow::Borrowed(binary), None);
+    end_of_module(&mut module)?;
+    match found {
+        Some(harm) => Ok((Cow::Owned(renamed(binary, &harmful)), Some(harm))),
+        None => Ok((Cow::Borrowed(binary), None)),
     }
-    // by another name nobody reads them, and all else stays where it is
-    let mut binary = binary.to_vec();
-    for at in harmful {
-        if let Some(byte) = binary.get_mut(at) {
-            *byte = b'-';
+}
+
+/// By another name nobody reads them, and all else stays where it is.
+fn renamed(binary: &[u8], harmful: &[bool]) -> Vec<u8> {
+    let mut renamed = binary.to_vec();
+    let mut module = 0;
+    for payload in Parser::new(0).parse_all(binary) {
+        match payload {
+            Ok(Payload::Version { encoding: Encoding::Module, .. }) => module += 1,
+            Ok(Payload::CustomSection(section)) if is_debug_info(section.name()) => {
+                let name_at = section.data_offset().saturating_sub(section.name().len());
+                if harmful.get(module).copied().unwrap_or(true)
+                    && let Some(byte) = renamed.get_mut(name_at)
+                {
+                    *byte = b'-';
+                }
+            }
+            Ok(_) => {}
+            Err(_) => break,
         }
     }
-    (Cow::Owned(binary), found)
+    renamed
 }
 
-struct Section<'a> {
-    name: &'a str,
-    data: &'a [u8],
-    /// Where its name begins in the component.
-    name_at: usize,
+fn is_debug_info(section: &str) -> bool {
+    section.starts_with(".debug_")
 }
 
-fn check(sections: &[Section<'_>]) -> Result<(), Harm> {
-    if sections.is_empty() {
+/// The sections that are read.
+const KNOWN: [gimli::SectionId; 14] = [
+    gimli::SectionId::DebugAbbrev,
+    gimli::SectionId::DebugAddr,
+    gimli::SectionId::DebugAranges,
+    gimli::SectionId::DebugInfo,
+    gimli::SectionId::DebugLine,
+    gimli::SectionId::DebugLineStr,
+    gimli::SectionId::DebugLoc,
+    gimli::SectionId::DebugLocLists,
+    gimli::SectionId::DebugMacro,
+    gimli::SectionId::DebugRanges,
+    gimli::SectionId::DebugRngLists,
+    gimli::SectionId::DebugStr,
+    gimli::SectionId::DebugStrOffsets,
+    gimli::SectionId::DebugTypes,
+];
+
+/// A module's. A stranger's module may have millions, of any name.
+#[derive(Default)]
+struct Sections<'a> {
+    by_name: HashMap<&'static str, &'a [u8]>,
+    /// Of all of them, those that nobody reads among them.
+    bytes: u64,
+}
+
+fn check(sections: &Sections<'_>, budget: &mut Budget<'_>) -> Result<(), Stop> {
+    if sections.bytes == 0 {
         return Ok(());
     }
-    if sections.iter().map(|section| section.data.len() as u64).sum::<u64>() > MOST {
-        return Err(Harm::Large);
-    }
-    // of several with one name the last is read
-    let data = |name: &str| sections.iter().rev().find(|section| section.name == name).map_or(&[][..], |one| one.data);
+    budget.bytes = budget.bytes.checked_sub(sections.bytes).ok_or(Harm::Large)?;
+    let data = |name: &str| sections.by_name.get(name).copied().unwrap_or_default();
     let dwarf = gimli::Dwarf::load(|id| Ok::<_, gimli::Error>(EndianSlice::new(data(id.name()), LittleEndian)))?;
     let longest = [".debug_str", ".debug_line_str"].map(|name| longest_string(data(name)));
     let mut check = Check {
@@ -122,6 +212,7 @@ fn check(sections: &[Section<'_>]) -> Result<(), Harm> {
         abbreviations: data(".debug_abbrev"),
         lines: data(".debug_line"),
         tables: HashMap::new(),
+        budget,
         of_units: MOST_OF_UNITS,
         of_a_unit: 0,
         longest: longest.into_iter().max().unwrap_or(0),
@@ -132,7 +223,7 @@ fn check(sections: &[Section<'_>]) -> Result<(), Harm> {
         check.unit(header)?;
     }
     if check.most_inlined.saturating_mul(check.longest) > MOST_NAMES {
-        return Err(Harm::Shared);
+        return Err(Harm::Shared.into());
     }
     Ok(())
 }
@@ -141,12 +232,13 @@ fn longest_string(section: &[u8]) -> u64 {
     section.split(|byte| *byte == 0).map(|string| string.len() as u64).max().unwrap_or(0)
 }
 
-struct Check<'a> {
+struct Check<'a, 'b, 'c> {
     dwarf: &'a gimli::Dwarf<Reader<'a>>,
     abbreviations: &'a [u8],
     lines: &'a [u8],
     /// How long the tables of abbreviations are, by where they begin: units may share them, and each reads it anew.
     tables: HashMap<usize, u64>,
+    budget: &'b mut Budget<'c>,
     /// What may still be read or kept of all units.
     of_units: u64,
     /// The same of the one that is looked at.
@@ -157,20 +249,24 @@ struct Check<'a> {
     most_inlined: u64,
 }
 
-impl<'a> Check<'a> {
+impl<'a> Check<'a, '_, '_> {
     /// What is read of each unit before one of them is looked into; then all of it.
-    fn unit(&mut self, header: gimli::UnitHeader<Reader<'a>>) -> Result<(), Harm> {
+    fn unit(&mut self, header: gimli::UnitHeader<Reader<'a>>) -> Result<(), Stop> {
         let table = self.length_of_table(header.debug_abbrev_offset().0)?;
         spend(&mut self.of_units, table.saturating_mul(4).saturating_add(FUNCTION))?;
+        // here and with the unit
+        self.budget.spend(table.saturating_mul(2).saturating_add(1))?;
         // the head of the table of lines is read with the unit, so it is measured before that
         let abbreviations = header.abbreviations(&self.dwarf.debug_abbrev)?;
         let mut entries = header.entries_raw(&abbreviations, None)?;
         let mut of_lines = 0;
         if let Some(root) = entries.read_abbreviation()? {
+            self.budget.spend(root.attributes().len() as u64)?;
             for spec in root.attributes() {
                 if let AttributeValue::DebugLineRef(at) = entries.read_attribute(*spec)?.value() {
                     let (head, whole) = lengths_of_lines(self.lines, at.0).ok_or(Harm::Malformed)?;
                     spend(&mut self.of_units, head.saturating_mul(FILE / 2))?;
+                    self.budget.spend(head)?;
                     of_lines = whole;
                 }
             }
@@ -185,7 +281,7 @@ impl<'a> Check<'a> {
     }
 
     /// The paths of files: each is that of its folder and its name, and of a folder that many share.
-    fn files(&mut self, unit: UnitRef<'_, Reader<'a>>) -> Result<(), Harm> {
+    fn files(&mut self, unit: UnitRef<'_, Reader<'a>>) -> Result<(), Stop> {
         let Some(program) = &unit.line_program else { return Ok(()) };
         let header = program.header();
         let base = unit.comp_dir.map_or(0, |path| path.len() as u64);
@@ -194,19 +290,26 @@ impl<'a> Check<'a> {
             let name = unit.attr_string(file.path_name()).map_or(0, |path| path.len() as u64);
             let folder = folder.map_or(0, |path| path.len() as u64);
             spend(&mut self.of_a_unit, FILE.saturating_add(base).saturating_add(folder).saturating_add(name))?;
+            self.budget.spend(folder.saturating_add(name).saturating_add(1))?;
         }
         Ok(())
     }
 
-    fn entries(&mut self, unit: UnitRef<'_, Reader<'a>>) -> Result<(), Harm> {
+    fn entries(&mut self, unit: UnitRef<'_, Reader<'a>>) -> Result<(), Stop> {
         let mut entries = unit.entries_raw(None)?;
         let mut inlined = 0;
         while !entries.is_empty() {
             if entries.next_depth() > DEEPEST {
-                return Err(Harm::Deep);
+                return Err(Harm::Deep.into());
             }
             let is_root = entries.next_depth() == 0;
-            let Some(abbreviation) = entries.read_abbreviation()? else { continue };
+            let Some(abbreviation) = entries.read_abbreviation()? else {
+                self.budget.spend(1)?;
+                continue;
+            };
+            let attributes = abbreviation.attributes().len() as u64;
+            spend(&mut self.of_a_unit, attributes)?;
+            self.budget.spend(attributes.saturating_add(1))?;
             match abbreviation.tag() {
                 gimli::DW_TAG_subprogram => inlined = 0,
                 gimli::DW_TAG_inlined_subroutine => inlined += 1,
@@ -233,6 +336,7 @@ impl<'a> Check<'a> {
                         let length = unit.attr_string(attribute.value()).map_or(0, |name| name.len() as u64);
                         self.longest = self.longest.max(length);
                         spend(&mut self.of_a_unit, length)?;
+                        self.budget.spend(length)?;
                     }
                     _ => {}
                 }
@@ -242,17 +346,18 @@ impl<'a> Check<'a> {
     }
 
     /// How many entries a list of ranges has, those that only set a base among them; counted no further than may be spent.
-    fn number_of_ranges(&self, unit: UnitRef<'_, Reader<'a>>, at: RangeListsOffset) -> Result<u64, Harm> {
+    fn number_of_ranges(&mut self, unit: UnitRef<'_, Reader<'a>>, at: RangeListsOffset) -> Result<u64, Stop> {
         let mut ranges = unit.raw_ranges(at)?;
         let mut number = 0;
         while ranges.next()?.is_some() && number <= self.of_a_unit / RANGE {
             number += 1;
+            self.budget.spend(1)?;
         }
         Ok(number)
     }
 
     /// How many bytes a table of abbreviations has that begins there.
-    fn length_of_table(&mut self, at: usize) -> Result<u64, Harm> {
+    fn length_of_table(&mut self, at: usize) -> Result<u64, Stop> {
         if let Some(length) = self.tables.get(&at) {
             return Ok(*length);
         }
@@ -273,6 +378,7 @@ impl<'a> Check<'a> {
             }
         }
         let length = (table.len() - rest.len()) as u64;
+        self.budget.spend(length)?;
         self.tables.insert(at, length);
         Ok(length)
     }
@@ -294,4 +400,61 @@ fn lengths_of_lines(section: &[u8], at: usize) -> Option<(u64, u64)> {
     // from version 5 on, the sizes of addresses and segment selectors come first
     let head_at = version_at.checked_add(if version >= 5 { 4 } else { 2 })?;
     Some((if is_64 { long(head_at)? } else { word(head_at)?.into() }, whole))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A component with a module whose only unit has a hundred thousand entries of one byte, of a thousand flags each.
+    fn of_many_attributes() -> Vec<u8> {
+        let mut abbreviations = vec![1, 0x11, 1, 0, 0, 2, 0x34, 0];
+        abbreviations.extend([0x3f, 0x19].repeat(1000)); // DW_AT_external, DW_FORM_flag_present
+        abbreviations.extend([0, 0, 0]);
+        let mut unit = vec![4, 0, 0, 0, 0, 0, 4, 1];
+        unit.extend([2].repeat(100_000));
+        unit.push(0);
+        let mut info = (unit.len() as u32).to_le_bytes().to_vec();
+        info.extend(unit);
+        let mut module = b"\0asm\x01\0\0\0".to_vec();
+        for (name, content) in [(".debug_abbrev", abbreviations), (".debug_info", info)] {
+            let mut custom = vec![name.len() as u8];
+            custom.extend(name.as_bytes());
+            custom.extend(content);
+            section(&mut module, 0, &custom);
+        }
+        let mut component = b"\0asm\x0d\0\x01\0".to_vec();
+        section(&mut component, 1, &module);
+        component
+    }
+
+    fn section(into: &mut Vec<u8>, kind: u8, content: &[u8]) {
+        into.push(kind);
+        let mut length = content.len();
+        while length >= 0x80 {
+            into.push(length as u8 | 0x80);
+            length >>= 7;
+        }
+        into.push(length as u8);
+        into.extend(content);
+    }
+
+    #[test]
+    fn attributes_without_bytes_are_counted() {
+        let component = of_many_attributes();
+        let harm = without_harm(&component, &|| Ok(())).map(|(_, harm)| harm);
+        assert!(matches!(harm, Ok(Some(Harm::Shared))));
+    }
+
+    #[test]
+    fn who_waits_no_more_is_heard_at_once() {
+        let component = of_many_attributes();
+        let asked = std::cell::Cell::new(0);
+        let go_on = || {
+            asked.set(asked.get() + 1);
+            if asked.get() < 3 { Ok(()) } else { Err(Error::Cancelled) }
+        };
+        assert!(matches!(without_harm(&component, &go_on), Err(Error::Cancelled)));
+        assert_eq!(asked.get(), 3);
+    }
 }

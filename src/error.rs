@@ -275,7 +275,8 @@ const MOST_MANGLED: usize = 16 << 10;
 /// What the system refused, if it is that that an error came from: memory, or addresses, that the host has no more of.
 pub fn refused_by_system(error: &wasmtime::Error) -> Option<String> {
     let is_full = error.chain().any(|link| {
-        link.downcast_ref::<rustix::io::Errno>() == Some(&rustix::io::Errno::NOMEM)
+        link.is::<wasmtime::OutOfMemory>()
+            || link.downcast_ref::<rustix::io::Errno>() == Some(&rustix::io::Errno::NOMEM)
             || link
                 .downcast_ref::<std::io::Error>()
                 .is_some_and(|error| error.kind() == std::io::ErrorKind::OutOfMemory)

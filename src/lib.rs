@@ -11,6 +11,7 @@ pub mod census;
 mod clock;
 pub mod code;
 mod code_cache;
+pub mod compile_child;
 mod compile_threads;
 pub mod compiler;
 pub mod component;

@@ -40,6 +40,10 @@ impl Order {
         if self.wanted.is_given_up() {
             return Err(Error::Cancelled);
         }
+        self.check_time()
+    }
+
+    pub(crate) fn check_time(&self) -> Result<(), Error> {
         match (self.left(), self.limits.timeout) {
             (Some(Duration::ZERO), Some(timeout)) => Err(too_long(timeout)),
             _ => Ok(()),
@@ -185,6 +189,11 @@ impl Work {
     pub fn is_wanted(&self) -> bool {
         let state = lock(&self.entry.state);
         state.orders.iter().filter_map(Weak::upgrade).any(|order| !order.is_given_up())
+    }
+
+    /// Whether it makes sense to go on: somebody waits for it, and the one for whom it is done has time.
+    pub fn check(&self, order: &Order) -> Result<(), Error> {
+        if self.is_wanted() { order.check_time() } else { Err(Error::Cancelled) }
     }
 }
 

@@ -55,6 +55,14 @@ pub(crate) fn no_thread(what: &str, error: &dyn std::fmt::Display) -> Error {
     ))
 }
 
+/// A process cannot be started.
+pub(crate) fn no_process(error: &dyn std::fmt::Display) -> Error {
+    Error::Host(format!(
+        "no process can be started to compile in: {error}; hint: the limit of processes (`ulimit -u`, and `pids.max` of the control \
+         group) counts threads, too"
+    ))
+}
+
 /// Tries. For libraries that panic where they cannot start theirs.
 pub(crate) fn can_start_thread() -> Result<(), std::io::Error> {
     let started = std::thread::Builder::new().name("wasgi-try".into()).stack_size(64 << 10).spawn(|| ())?;

@@ -137,7 +137,7 @@ fn launcher(py: Python<'_>) -> PyResult<Launcher> {
 /// What a process that compiles does; returns its exit status.
 #[pyfunction]
 pub fn _compile(py: Python<'_>) -> u8 {
-    load::with_own_stack(py, || crate::compiler::serve(std::io::stdin(), std::io::stdout())).unwrap_or(1)
+    load::with_own_stack(py, || crate::compile_child::serve(std::io::stdin(), std::io::stdout())).unwrap_or(1)
 }
 
 impl PyComponent {
