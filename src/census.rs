@@ -2,11 +2,17 @@
 //! what a stranger sent.
 
 use wasmparser::{
-    BinaryReader, ComponentAlias, ComponentExternalKind, ComponentOuterAliasKind, ComponentTypeRef, CompositeInnerType,
-    ElementItems, FunctionBody, Operator, Parser, Payload, TypeRef,
+    ComponentAlias, ComponentExternalKind, ComponentOuterAliasKind, ComponentTypeRef, ElementItems, Parser, Payload,
+    SectionLimited, TypeRef,
 };
 
-use crate::expansion::{Cost, Item, Sort, StaticComponent, expand};
+use crate::component_limits::ComponentLimits;
+use crate::cost::{
+    Cost, FUNCTION_IMPORT, FUNCTION_REFERENCE, GLOBAL, MEMORY, OTHER_IMPORT, SEGMENT, TABLE, TAG,
+};
+use crate::declared_types::DeclaredTypes;
+use crate::error::Error;
+use crate::expansion::{Item, Sort, StaticComponent, expand};
 
 /// The numbers, as far as they say what loading and instantiating cost.
 #[derive(Clone, Debug, Default)]
@@ -18,9 +24,9 @@ pub struct Census {
     pub components: u64,
     /// Functions that are compiled: those with a body, and one for each adapter between components.
     pub functions: u64,
-    /// Types, of components and of core modules.
+    /// Types, of components and of core modules, and what is declared inside of them.
     pub types: u64,
-    /// Imports, exports, aliases and arguments.
+    /// Imports, exports, aliases, arguments, and parts of types.
     pub names: u64,
     /// Bytes of function bodies.
     pub code: u64,
@@ -38,10 +44,27 @@ pub struct Census {
     pub defined: Cost,
 }
 
+/// Levels of components beyond this are not followed: so many have been refused long before, and each takes memory here.
+const DEEPEST: usize = 100_000;
+
 impl Census {
-    /// Counts all but what nests inside of function bodies, see [`Depths`]. What is malformed is left to the
-    /// validator, which refuses it: the same parser reads there.
-    pub fn take(binary: &[u8]) -> Self {
+    /// Counts all but what nests inside of function bodies, see [`Blocks`](crate::blocks::Blocks), and checks it. What is malformed is
+    /// left to the validator, which refuses it: the same parser reads there. What is instantiated is followed when all that is written
+    /// down is within its limits, so that following it is.
+    pub fn take(binary: &[u8], limits: &ComponentLimits) -> Result<Self, Error> {
+        let (mut census, components, modules) = Self::count(binary, limits);
+        limits.check(&census)?;
+        census.instance = expand(&components, &modules);
+        census.functions = census.functions.saturating_add(census.instance.adapters);
+        limits.check(&census)?;
+        Ok(census)
+    }
+
+    /// What is written down. What is more than its limit is counted, but not kept.
+    fn count<'a>(binary: &'a [u8], limits: &ComponentLimits) -> (Self, Vec<StaticComponent<'a>>, Vec<Cost>) {
+        let most = |limit: Option<u64>| limit.unwrap_or(u64::MAX);
+        let (most_modules, most_components) = (most(limits.modules), most(limits.components));
+        let most_names = most(limits.names);
         let mut census = Self { size: binary.len() as u64, ..Self::default() };
         let mut components: Vec<StaticComponent<'_>> = vec![StaticComponent::default()];
         let mut modules: Vec<Cost> = Vec::new();
@@ -54,9 +77,11 @@ impl Census {
             match payload {
                 Payload::Version { .. } if !begun => begun = true,
                 Payload::ModuleSection { .. } => {
-                    let number = modules.len();
-                    modules.push(Cost::of_module());
                     census.modules += 1;
+                    let number = if census.modules > most_modules { NOT_KEPT } else { modules.len() };
+                    if number != NOT_KEPT {
+                        modules.push(Cost::of_module());
+                    }
                     if let Some(Open::Component(outer)) = place
                         && let Some(outer) = components.get_mut(outer)
                     {
@@ -65,9 +90,11 @@ impl Census {
                     open.push(Open::Module(number));
                 }
                 Payload::ComponentSection { .. } => {
-                    let number = components.len();
-                    components.push(StaticComponent::default());
                     census.components += 1;
+                    let number = if census.components > most_components { NOT_KEPT } else { components.len() };
+                    if number != NOT_KEPT {
+                        components.push(StaticComponent::default());
+                    }
                     if let Some(Open::Component(outer)) = place
                         && let Some(outer) = components.get_mut(outer)
                     {
@@ -75,6 +102,9 @@ impl Census {
                     }
                     open.push(Open::Component(number));
                     census.nesting = census.nesting.max(open.len() as u64 - 1);
+                    if open.len() > DEEPEST {
+                        break;
+                    }
                 }
                 Payload::End(_) => {
                     open.pop();
@@ -82,7 +112,7 @@ impl Census {
                 other => match place {
                     Some(Open::Component(number)) => {
                         if let Some(component) = components.get_mut(number) {
-                            census.component_section(binary, other, component);
+                            census.component_section(binary, other, component, most_names);
                         }
                     }
                     Some(Open::Module(number)) => {
@@ -97,29 +127,44 @@ impl Census {
         for module in &modules {
             census.defined.add(module);
         }
-        census.instance = expand(&components, &modules);
-        census.functions = census.functions.saturating_add(census.instance.adapters);
-        census
+        (census, components, modules)
     }
 
-    fn component_section<'a>(&mut self, binary: &[u8], payload: Payload<'a>, component: &mut StaticComponent<'a>) {
-        let items = &mut component.items;
+    fn types(&mut self, declared: &DeclaredTypes) {
+        self.types = self.types.saturating_add(declared.types);
+        self.names = self.names.saturating_add(declared.names);
+        self.parameters = self.parameters.max(declared.parameters);
+        self.nesting = self.nesting.max(declared.depth);
+    }
+
+    fn component_section<'a>(
+        &mut self,
+        binary: &[u8],
+        payload: Payload<'a>,
+        component: &mut StaticComponent<'a>,
+        most_names: u64,
+    ) {
         match payload {
             Payload::ComponentTypeSection(section) => {
-                self.types = self.types.saturating_add(u64::from(section.count()));
-                component.definitions = component.definitions.saturating_add(u64::from(section.count()));
+                component.definitions = component.definitions.saturating_add(number_of(&section));
                 if let Some(bytes) = binary.get(section.range()) {
-                    self.nesting = self.nesting.max(deepest_in_types(BinaryReader::new(bytes, 0)));
+                    self.types(&DeclaredTypes::count(bytes));
                 }
             }
-            Payload::CoreTypeSection(section) => self.types = self.types.saturating_add(u64::from(section.count())),
+            Payload::CoreTypeSection(section) => {
+                let mut declared = DeclaredTypes::default();
+                for ty in section.into_iter().map_while(Result::ok) {
+                    declared.core_type(&ty);
+                }
+                self.types(&declared);
+            }
             Payload::InstanceSection(section) => {
                 for instance in section.into_iter().map_while(Result::ok) {
                     self.names += 1;
                     match instance {
                         wasmparser::Instance::Instantiate { module_index, args } => {
                             self.names = self.names.saturating_add(args.len() as u64);
-                            items.push(Item::InstantiateModule(module_index));
+                            component.push(Item::InstantiateModule(module_index), self.names <= most_names);
                         }
                         wasmparser::Instance::FromExports(exports) => {
                             self.names = self.names.saturating_add(exports.len() as u64);
@@ -135,7 +180,8 @@ impl Census {
                             self.names = self.names.saturating_add(args.len() as u64);
                             let args =
                                 args.iter().filter_map(|arg| Some((arg.name, sort(arg.kind)?, arg.index))).collect();
-                            items.push(Item::Instantiate { component: component_index, args });
+                            let item = Item::Instantiate { component: component_index, args };
+                            component.push(item, self.names <= most_names);
                         }
                         wasmparser::ComponentInstance::FromExports(exports) => {
                             self.names = self.names.saturating_add(exports.len() as u64);
@@ -143,7 +189,7 @@ impl Census {
                                 .iter()
                                 .filter_map(|export| Some((export.name.name, sort(export.kind)?, export.index)))
                                 .collect();
-                            items.push(Item::Group(exports));
+                            component.push(Item::Group(exports), self.names <= most_names);
                         }
                     }
                 }
@@ -155,7 +201,8 @@ impl Census {
                     match alias {
                         ComponentAlias::InstanceExport { kind, instance_index, name } => {
                             if let Some(sort) = sort(kind) {
-                                items.push(Item::AliasExport { sort, instance: instance_index, name });
+                                let item = Item::AliasExport { sort, instance: instance_index, name };
+                                component.push(item, self.names <= most_names);
                             }
                         }
                         ComponentAlias::Outer { kind, count, index } => {
@@ -164,14 +211,14 @@ impl Census {
                                 ComponentOuterAliasKind::Component => Sort::Component,
                                 ComponentOuterAliasKind::CoreType | ComponentOuterAliasKind::Type => continue,
                             };
-                            items.push(Item::AliasOuter { sort, count, index });
+                            component.push(Item::AliasOuter { sort, count, index }, self.names <= most_names);
                         }
                         ComponentAlias::CoreInstanceExport { .. } => {}
                     }
                 }
             }
             Payload::ComponentCanonicalSection(section) => {
-                component.adapters = component.adapters.saturating_add(u64::from(section.count()));
+                component.adapters = component.adapters.saturating_add(number_of(&section));
             }
             Payload::ComponentImportSection(section) => {
                 for import in section.into_iter().map_while(Result::ok) {
@@ -185,14 +232,17 @@ impl Census {
                             continue;
                         }
                     };
-                    items.push(Item::Import { sort, name: import.name.name });
+                    component.push(Item::Import { sort, name: import.name.name }, self.names <= most_names);
                 }
             }
             Payload::ComponentExportSection(section) => {
                 for export in section.into_iter().map_while(Result::ok) {
                     self.names += 1;
                     match sort(export.kind) {
-                        Some(sort) => items.push(Item::Export { sort, name: export.name.name, index: export.index }),
+                        Some(sort) => {
+                            let item = Item::Export { sort, name: export.name.name, index: export.index };
+                            component.push(item, self.names <= most_names);
+                        }
                         None => component.definitions += 1,
                     }
                 }
@@ -204,15 +254,11 @@ impl Census {
     fn module_section(&mut self, payload: Payload<'_>, module: &mut Cost) {
         match payload {
             Payload::TypeSection(section) => {
+                let mut declared = DeclaredTypes::default();
                 for group in section.into_iter().map_while(Result::ok) {
-                    for ty in group.types() {
-                        self.types += 1;
-                        if let CompositeInnerType::Func(function) = &ty.composite_type.inner {
-                            let arity = function.params().len().max(function.results().len());
-                            self.parameters = self.parameters.max(arity as u64);
-                        }
-                    }
+                    declared.group(&group);
                 }
+                self.types(&declared);
             }
             Payload::ImportSection(section) => {
                 for import in section.into_imports().map_while(Result::ok) {
@@ -238,14 +284,14 @@ impl Census {
                     module.memory = module.memory.saturating_add(memory.initial.saturating_mul(1 << page));
                 }
             }
-            Payload::TagSection(section) => module.host += u64::from(section.count()) * TAG,
+            Payload::TagSection(section) => module.host += number_of(&section) * TAG,
             Payload::GlobalSection(section) => {
-                module.globals = module.globals.saturating_add(u64::from(section.count()));
-                module.host += u64::from(section.count()) * GLOBAL;
+                module.globals = module.globals.saturating_add(number_of(&section));
+                module.host += number_of(&section) * GLOBAL;
             }
             Payload::ExportSection(section) => {
-                self.names = self.names.saturating_add(u64::from(section.count()));
-                module.host += u64::from(section.count()) * FUNCTION_REFERENCE;
+                self.names = self.names.saturating_add(number_of(&section));
+                module.host += number_of(&section) * FUNCTION_REFERENCE;
             }
             Payload::ElementSection(section) => {
                 for element in section.into_iter().map_while(Result::ok) {
@@ -258,7 +304,7 @@ impl Census {
                 }
             }
             Payload::DataSection(section) => {
-                module.host += u64::from(section.count()) * SEGMENT;
+                module.host += number_of(&section) * SEGMENT;
                 for data in section.into_iter().map_while(Result::ok) {
                     module.data = module.data.saturating_add(data.data.len() as u64);
                 }
@@ -279,113 +325,13 @@ impl Census {
     }
 }
 
-/// How deep blocks are nested in function bodies: the most of any.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Depths {
-    /// Blocks of every kind in each other.
-    pub blocks: u64,
-    /// The loops among them: compiling takes the square of their number.
-    pub loops: u64,
+/// As many entries as a section has at the most: each has a byte, whatever the section says.
+fn number_of<T>(section: &SectionLimited<'_, T>) -> u64 {
+    u64::from(section.count()).min(section.range().len() as u64)
 }
 
-impl Depths {
-    /// Bodies that cannot be deeper than `most` are not read: those that have fewer bytes that could begin a block, or a loop.
-    /// Counting bytes is many times faster than reading operators, and leaves next to nothing of most components to be read.
-    pub fn read(binary: &[u8], most: Self) -> Self {
-        let mut deepest = Self::default();
-        for payload in Parser::new(0).parse_all(binary) {
-            match payload {
-                Ok(Payload::CodeSectionEntry(body)) if may_be_deeper(body.as_bytes(), most) => deepest.read_body(&body),
-                Ok(_) => {}
-                Err(_) => break,
-            }
-        }
-        deepest
-    }
-
-    fn read_body(&mut self, body: &FunctionBody<'_>) {
-        // what is open: whether it is a loop
-        let mut open = Vec::new();
-        let mut loops = 0u64;
-        let Ok(mut operators) = body.get_operators_reader() else { return };
-        while !operators.eof() {
-            let Ok(operator) = operators.read() else { return };
-            match operator {
-                Operator::Block { .. } | Operator::Loop { .. } | Operator::If { .. } | Operator::TryTable { .. } => {
-                    let is_loop = matches!(operator, Operator::Loop { .. });
-                    open.push(is_loop);
-                    loops += u64::from(is_loop);
-                    self.blocks = self.blocks.max(open.len() as u64);
-                    self.loops = self.loops.max(loops);
-                }
-                Operator::End => loops -= u64::from(open.pop().unwrap_or(false)),
-                _ => {}
-            }
-        }
-    }
-}
-
-fn may_be_deeper(body: &[u8], most: Depths) -> bool {
-    const BLOCK: u8 = 0x02;
-    const LOOP: u8 = 0x03;
-    const IF: u8 = 0x04;
-    const TRY_TABLE: u8 = 0x1f;
-    let count = |begins: fn(u8) -> bool| body.iter().filter(|byte| begins(**byte)).count() as u64;
-    count(|byte| matches!(byte, BLOCK | LOOP | IF | TRY_TABLE)) > most.blocks || count(|byte| byte == LOOP) > most.loops
-}
-
-const INSTANCE_TYPE: u8 = 0x42;
-const COMPONENT_TYPE: u8 = 0x41;
-/// The declaration of a type inside of another.
-const TYPE_DECLARATION: u8 = 0x01;
-
-/// How deep types of components and instances are nested in each other, in a section of types or as much of it as is
-/// well-formed. wasmparser reads and validates them by recursion, so this is asked before it does.
-fn deepest_in_types(mut reader: BinaryReader<'_>) -> u64 {
-    let Ok(count) = reader.read_var_u32() else { return 0 };
-    let mut deepest = 0;
-    // what is open, and how many entries of it are left
-    let mut open = vec![(false, count)];
-    loop {
-        let depth = open.len() as u64 - 1;
-        let Some((of_component, left)) = open.last_mut() else { return deepest };
-        let of_component = *of_component;
-        if *left == 0 {
-            open.pop();
-            if open.is_empty() {
-                return deepest;
-            }
-            continue;
-        }
-        *left -= 1;
-        let mut ahead = reader.clone();
-        if depth > 0 {
-            let Ok(kind) = ahead.read_u8() else { return deepest };
-            if kind != TYPE_DECLARATION {
-                let read = match of_component {
-                    true => reader.read::<wasmparser::ComponentTypeDeclaration<'_>>().map(drop),
-                    false => reader.read::<wasmparser::InstanceTypeDeclaration<'_>>().map(drop),
-                };
-                if read.is_err() {
-                    return deepest;
-                }
-                continue;
-            }
-            reader = ahead.clone();
-        }
-        let Ok(kind) = ahead.read_u8() else { return deepest };
-        if kind != INSTANCE_TYPE && kind != COMPONENT_TYPE {
-            if reader.read::<wasmparser::ComponentType<'_>>().is_err() {
-                return deepest;
-            }
-            continue;
-        }
-        reader = ahead;
-        let Ok(entries) = reader.read_var_u32() else { return deepest };
-        open.push((kind == COMPONENT_TYPE, entries));
-        deepest = deepest.max(open.len() as u64 - 1);
-    }
-}
+/// The place of what is only counted.
+const NOT_KEPT: usize = usize::MAX;
 
 #[derive(Clone, Copy)]
 enum Open {
@@ -401,16 +347,3 @@ fn sort(kind: ComponentExternalKind) -> Option<Sort> {
         ComponentExternalKind::Func | ComponentExternalKind::Value | ComponentExternalKind::Type => None,
     }
 }
-
-// What wasmtime keeps for them in an instance's `VMContext` (`VMOffsets`), and beside it.
-
-const FUNCTION_IMPORT: u64 = 32;
-const OTHER_IMPORT: u64 = 32;
-const FUNCTION_REFERENCE: u64 = 32;
-const GLOBAL: u64 = 16;
-const TAG: u64 = 8;
-/// With the host's own `Table`.
-const TABLE: u64 = 16 + 128;
-/// With the host's own `Memory`.
-const MEMORY: u64 = 24 + 256;
-const SEGMENT: u64 = 16;

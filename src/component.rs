@@ -210,14 +210,16 @@ impl Component {
     pub fn new(source: &[u8], order: &Order) -> Result<Arc<Self>, Error> {
         order.limits.check_source(source)?;
         let binary = crate::outline::to_binary(source)?;
-        let outline = Outline::read(&binary)?;
         let digest = hex(&Sha256::digest(&binary));
         let world = world()?;
         let census = match world.loaded.find(&digest) {
-            Some(same) => same.census.clone(),
-            None => Census::take(&binary),
+            Some(same) => {
+                order.limits.check(&same.census)?;
+                same.census.clone()
+            }
+            None => Census::take(&binary, &order.limits)?,
         };
-        order.limits.check(&census)?;
+        let outline = Outline::read(&binary)?;
         order.limits.check_blocks(&binary)?;
         outline.can_be_hosted()?;
         let work = world.loaded.begin(&digest, order)?;

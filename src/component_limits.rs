@@ -2,7 +2,8 @@
 
 use std::time::Duration;
 
-use crate::census::{Census, Depths};
+use crate::blocks::Blocks;
+use crate::census::Census;
 use crate::error::Error;
 
 /// `None` lifts a limit. The Python class says the defaults.
@@ -21,8 +22,9 @@ pub struct ComponentLimits {
     pub tables: Option<u64>,
     pub globals: Option<u64>,
     pub functions: Option<u64>,
+    /// And declarations inside of types.
     pub types: Option<u64>,
-    /// Imports, exports, aliases and arguments.
+    /// Imports, exports, aliases, arguments, and parts of types.
     pub names: Option<u64>,
     /// Levels of components, types and blocks.
     pub nesting: Option<u64>,
@@ -106,8 +108,8 @@ impl ComponentLimits {
             ("tables", "tables", self.tables, made(instance.tables, defined.tables)),
             ("globals", "globals", self.globals, made(instance.globals, defined.globals)),
             ("functions", "functions", self.functions, census.functions),
-            ("types", "types", self.types, census.types),
-            ("names", "imports, exports, aliases and arguments", self.names, census.names),
+            ("types", "types and declarations inside of types", self.types, census.types),
+            ("names", "imports, exports, aliases, arguments and parts of types", self.names, census.names),
             ("code", "bytes of code", self.code, census.code),
             ("function_size", "bytes in one function", self.function_size, census.function_size),
             ("locals", "locals", self.locals, census.locals),
@@ -123,7 +125,7 @@ impl ComponentLimits {
             return Ok(());
         }
         let most = |limit: Option<u64>| limit.unwrap_or(u64::MAX);
-        let depths = Depths::read(binary, Depths { blocks: most(self.nesting), loops: most(self.loops) });
+        let depths = Blocks::read(binary, Blocks { blocks: most(self.nesting), loops: most(self.loops) });
         check("nesting", "levels of nested blocks", self.nesting, depths.blocks)?;
         check("loops", "levels of nested loops", self.loops, depths.loops)
     }

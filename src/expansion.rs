@@ -7,71 +7,7 @@
 
 use std::collections::{BTreeMap, HashMap};
 
-/// Of an instance.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Cost {
-    /// Of components and of core modules.
-    pub instances: u64,
-    /// Of core modules alone.
-    pub core_instances: u64,
-    pub memories: u64,
-    pub tables: u64,
-    pub globals: u64,
-    /// Functions lifted and lowered between components.
-    pub adapters: u64,
-    /// Bytes of data segments, which are copied for each instance.
-    pub data: u64,
-    /// Items of element segments, likewise.
-    pub elements: u64,
-    /// Elements that tables have from the start.
-    pub table_elements: u64,
-    /// Bytes that memories have from the start.
-    pub memory: u64,
-    /// Bytes that the host keeps for it besides.
-    pub host: u64,
-}
-
-/// wasmtime's own structures for a core instance: `Instance`, its `VMContext`'s head, its place in the store.
-const CORE_INSTANCE: u64 = 1024;
-/// Likewise for a component's.
-const COMPONENT_INSTANCE: u64 = 512;
-/// A lowered or lifted function, a resource or the like in a component's `VMComponentContext`.
-const ADAPTER: u64 = 64;
-
-impl Cost {
-    pub fn of_module() -> Self {
-        Self { instances: 1, core_instances: 1, host: CORE_INSTANCE, ..Self::default() }
-    }
-
-    const ENDLESS: Self = Self {
-        instances: u64::MAX,
-        core_instances: u64::MAX,
-        memories: u64::MAX,
-        tables: u64::MAX,
-        globals: u64::MAX,
-        adapters: u64::MAX,
-        data: u64::MAX,
-        elements: u64::MAX,
-        table_elements: u64::MAX,
-        memory: u64::MAX,
-        host: u64::MAX,
-    };
-
-    pub fn add(&mut self, other: &Self) {
-        let add = |own: &mut u64, others: u64| *own = own.saturating_add(others);
-        add(&mut self.instances, other.instances);
-        add(&mut self.core_instances, other.core_instances);
-        add(&mut self.memories, other.memories);
-        add(&mut self.tables, other.tables);
-        add(&mut self.globals, other.globals);
-        add(&mut self.adapters, other.adapters);
-        add(&mut self.data, other.data);
-        add(&mut self.elements, other.elements);
-        add(&mut self.table_elements, other.table_elements);
-        add(&mut self.memory, other.memory);
-        add(&mut self.host, other.host);
-    }
-}
+use crate::cost::{ADAPTER, COMPONENT_INSTANCE, Cost};
 
 /// A component as it is written, as far as it says what is instantiated.
 #[derive(Default)]
@@ -79,6 +15,14 @@ pub struct StaticComponent<'a> {
     pub items: Vec<Item<'a>>,
     pub adapters: u64,
     pub definitions: u64,
+}
+
+impl<'a> StaticComponent<'a> {
+    pub fn push(&mut self, item: Item<'a>, is_kept: bool) {
+        if is_kept {
+            self.items.push(item);
+        }
+    }
 }
 
 /// What can hold something that can be instantiated.
@@ -160,6 +104,11 @@ impl Frame {
             Value::Instance(instance) => self.instances.push(instance),
         }
     }
+}
+
+/// The steps of looking a name up: it may have a hundred thousand bytes, and begin like all others.
+fn weight(name: &str) -> usize {
+    1 + name.len() / 64
 }
 
 /// What is being instantiated.
@@ -255,18 +204,25 @@ impl<'a> Expansion<'a, '_> {
                 continue;
             };
             now.next += 1;
-            self.steps += 1;
+            self.spend(1)?;
             if let Some(begun) = self.step(&mut now, item)? {
-                self.steps += begun.args.len();
                 active.push(now);
                 active.push(begun);
             } else {
                 active.push(now);
             }
-            if self.steps > MOST_STEPS {
-                return None;
-            }
         }
+    }
+
+    /// `None`: there is nothing left.
+    fn spend(&mut self, steps: usize) -> Option<()> {
+        self.steps = self.steps.saturating_add(steps);
+        (self.steps <= MOST_STEPS).then_some(())
+    }
+
+    /// Before so many names are gone through, each time that they are.
+    fn look_up(&mut self, names: &[(&str, Sort, u32)]) -> Option<()> {
+        names.iter().try_for_each(|(name, ..)| self.spend(weight(name)))
     }
 
     fn frame(&mut self, number: usize) -> Option<&mut Frame> {
@@ -290,6 +246,7 @@ impl<'a> Expansion<'a, '_> {
                 return Some(None);
             }
             Item::Instantiate { component, args } => {
+                self.look_up(args)?;
                 let frame = self.frame(now.frame)?;
                 let Value::Component(Some(closure)) = frame.get(Sort::Component, *component) else {
                     frame.push(Value::Instance(0));
@@ -310,12 +267,13 @@ impl<'a> Expansion<'a, '_> {
                 return Some(Some(self.begin(closure, args)));
             }
             Item::Group(exports) => {
-                self.steps += exports.len();
+                self.look_up(exports)?;
                 let frame = self.frame(now.frame)?;
                 let exports = exports.iter().map(|(name, sort, index)| (*name, frame.get(*sort, *index))).collect();
                 Value::Instance(self.intern(exports))
             }
             Item::AliasExport { sort, instance, name } => {
+                self.spend(weight(name))?;
                 let instance = match self.frame(now.frame)?.get(Sort::Instance, *instance) {
                     Value::Instance(number) => number,
                     Value::Module(_) | Value::Component(_) => 0,
@@ -330,13 +288,17 @@ impl<'a> Expansion<'a, '_> {
                     if frame.is_none() {
                         break;
                     }
-                    self.steps += 1;
+                    self.spend(1)?;
                 }
                 let around = frame.and_then(|frame| self.frames.get(frame));
                 around.map_or(Value::unknown(*sort), |around| around.get(*sort, *index))
             }
-            Item::Import { sort, name } => now.args.get(name).copied().unwrap_or(Value::unknown(*sort)),
+            Item::Import { sort, name } => {
+                self.spend(weight(name))?;
+                now.args.get(name).copied().unwrap_or(Value::unknown(*sort))
+            }
             Item::Export { sort, name, index } => {
+                self.spend(weight(name))?;
                 let value = self.frame(now.frame)?.get(*sort, *index);
                 if !value.is_empty() {
                     now.exports.insert(name, value);

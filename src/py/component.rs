@@ -13,7 +13,8 @@ use super::awaitable::Awaitable;
 use super::component_limits::PyComponentLimits;
 use super::errors::{named, to_py};
 use super::load::{self, Ask, Loading, Source, log, tell_notes};
-use crate::census::{Census, Depths};
+use crate::blocks::Blocks;
+use crate::census::Census;
 use crate::compiler::Launcher;
 use crate::component::Component;
 use crate::component_limits::ComponentLimits;
@@ -333,7 +334,7 @@ pub fn _outline(
 pub fn _census<'py>(py: Python<'py>, source: &[u8]) -> PyResult<Bound<'py, PyDict>> {
     let read = || {
         let binary = crate::outline::to_binary(source)?;
-        Ok((Census::take(&binary), Depths::read(&binary, Depths::default())))
+        Ok((Census::take(&binary, &ComponentLimits::NONE)?, Blocks::read(&binary, Blocks::default())))
     };
     let (census, depths) = load::with_own_stack(py, read)
         .unwrap_or_else(|| Err(Error::Host("no thread could be started to read the component".into())))
