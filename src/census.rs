@@ -7,9 +7,7 @@ use wasmparser::{
 };
 
 use crate::component_limits::ComponentLimits;
-use crate::cost::{
-    Cost, FUNCTION_IMPORT, FUNCTION_REFERENCE, GLOBAL, MEMORY, OTHER_IMPORT, SEGMENT, TABLE, TAG,
-};
+use crate::cost::{Cost, FUNCTION_IMPORT, FUNCTION_REFERENCE, GLOBAL, MEMORY, OTHER_IMPORT, SEGMENT, TABLE, TAG};
 use crate::declared_types::DeclaredTypes;
 use crate::error::Error;
 use crate::expansion::{Item, Sort, StaticComponent, expand};

@@ -45,6 +45,7 @@ pub mod network;
 mod normal;
 pub mod outgoing;
 pub mod outline;
+pub mod own_stack;
 pub mod owner;
 mod pace;
 mod pagemap;

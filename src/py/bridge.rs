@@ -146,7 +146,7 @@ pub fn _after_fork() {
     crate::engine::after_fork();
     threads::forget();
     loops::forget();
-    super::load::forget();
+    super::load_threads::forget();
     super::stats::forget();
     super::waiting::forget_others();
 }

@@ -12,7 +12,8 @@ use super::app::without_nul;
 use super::awaitable::Awaitable;
 use super::component_limits::PyComponentLimits;
 use super::errors::{named, to_py};
-use super::load::{self, Ask, Loading, Source, log, tell_notes};
+use super::load::{self, Ask, Loading, log, tell_notes};
+use super::load_source::{self, Source};
 use crate::blocks::Blocks;
 use crate::census::Census;
 use crate::compiler::Launcher;
@@ -21,6 +22,7 @@ use crate::component_limits::ComponentLimits;
 use crate::error::Error;
 use crate::loading::Order;
 use crate::outline::{Outline, Wasi};
+use crate::own_stack;
 use crate::text::{LONGEST_NAME, tamed};
 
 /// A WebAssembly component that exports `wasi:http/incoming-handler@0.2`.
@@ -138,7 +140,7 @@ fn launcher(py: Python<'_>) -> PyResult<Launcher> {
 /// What a process that compiles does; returns its exit status.
 #[pyfunction]
 pub fn _compile(py: Python<'_>) -> u8 {
-    load::with_own_stack(py, || crate::compile_child::serve(std::io::stdin(), std::io::stdout())).unwrap_or(1)
+    py.detach(|| own_stack::run(|| crate::compile_child::serve(std::io::stdin(), std::io::stdout()))).unwrap_or(1)
 }
 
 impl PyComponent {
@@ -177,7 +179,7 @@ impl PyComponent {
     /// A short name for logs: the file's, or the digest's beginning.
     pub fn label(&self) -> String {
         match &self.origin.path {
-            Some(path) => load::file_name(path),
+            Some(path) => load_source::file_name(path),
             None => self.component.digest.chars().take(12).collect(),
         }
     }
@@ -298,7 +300,7 @@ pub fn _restore_component(
 pub fn _read_component<'py>(path: &Bound<'py, PyAny>) -> PyResult<Bound<'py, PyBytes>> {
     let py = path.py();
     let path = without_nul("source", path_of(path, || "a component is read from a path".to_owned())?)?;
-    Ok(PyBytes::new(py, &load::read(py, path, &default_limits(py)?.get().core())?))
+    Ok(PyBytes::new(py, &load_source::read(py, path, &default_limits(py)?.get().core())?))
 }
 
 fn wasi_version(outline: &Outline) -> Option<&'static str> {
@@ -320,9 +322,7 @@ pub fn _outline(
         limits.check_source(source)?;
         crate::outline::to_binary(source).and_then(|binary| Outline::read(&binary))
     };
-    let outline = load::with_own_stack(py, read)
-        .unwrap_or_else(|| Err(Error::Host("no thread could be started to read the component".into())))
-        .map_err(|error| to_py(py, &error))?;
+    let outline = py.detach(|| own_stack::run(read)).flatten().map_err(|error| to_py(py, &error))?;
     let (wasi, missing) = (wasi_version(&outline), outline.missing());
     // to be shown: a component names them as it likes
     let shown = |names: Vec<String>| names.into_iter().map(|name| tamed(name, LONGEST_NAME)).collect();
@@ -336,9 +336,7 @@ pub fn _census<'py>(py: Python<'py>, source: &[u8]) -> PyResult<Bound<'py, PyDic
         let binary = crate::outline::to_binary(source)?;
         Ok((Census::take(&binary, &ComponentLimits::NONE)?, Blocks::read(&binary, Blocks::default())))
     };
-    let (census, depths) = load::with_own_stack(py, read)
-        .unwrap_or_else(|| Err(Error::Host("no thread could be started to read the component".into())))
-        .map_err(|error| to_py(py, &error))?;
+    let (census, depths) = py.detach(|| own_stack::run(read)).flatten().map_err(|error| to_py(py, &error))?;
     let counted = PyDict::new(py);
     for (name, _, _, found) in ComponentLimits::NONE.against(&census) {
         counted.set_item(name, found)?;

@@ -17,6 +17,8 @@ pub mod finish;
 pub mod headers;
 pub mod limits;
 pub mod load;
+pub mod load_source;
+pub mod load_threads;
 pub mod loops;
 pub mod message;
 pub mod network;
