@@ -47,8 +47,8 @@ pub fn serve(mut input: impl Read + Send + 'static, mut output: impl Write) -> u
             while input.read(&mut byte).is_ok_and(|read| read > 0) {}
             std::process::exit(1);
         });
-        if let Err(error) = watching {
-            return answer(&mut output, NO_MEMORY, format!("no thread can be started: {error}").as_bytes());
+        if watching.is_err() {
+            end_with_parent();
         }
         match engine.and_then(|engine| engine.precompile_component(&binary)) {
             Ok(code) => answer(&mut output, MADE, &code),
@@ -59,6 +59,7 @@ pub fn serve(mut input: impl Read + Send + 'static, mut output: impl Write) -> u
         }
     })();
     if let Err(error) = &done {
+        // where memory is missing this may be all that can still be said
         eprintln!("{error}");
     }
     u8::from(done.is_err())
@@ -114,6 +115,16 @@ fn bound_memory(bytes: u64) -> std::io::Result<()> {
 fn bound_memory(_: u64) -> std::io::Result<()> {
     Err(std::io::ErrorKind::Unsupported.into())
 }
+
+/// Where no thread is to be had: ends it with the thread that has started it, which waits for it.
+#[cfg(target_os = "linux")]
+fn end_with_parent() {
+    let _ = rustix::process::set_parent_process_death_signal(Some(rustix::process::Signal::KILL));
+}
+
+/// Elsewhere its bound of time does that.
+#[cfg(not(target_os = "linux"))]
+fn end_with_parent() {}
 
 /// Should its parent be stopped and not end it: as many seconds on each core.
 fn bound_time(seconds: u64) {

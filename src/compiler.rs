@@ -97,26 +97,27 @@ impl Heard {
     /// Whether it ended because it got no memory: it aborts then, and what the system itself ends for want of memory, it kills. A
     /// stack that could not grow is a fault.
     fn is_out_of_memory(&self) -> bool {
+        // Rust's, the system's, the C library's (where a thread first uses what it has for itself), Python's
         const WORDS: [&str; 5] = [
             "memory allocation of",
-            "Cannot allocate memory",
-            "cannot allocate memory", // the C library's, where a thread first uses what it has for itself
-            "Resource temporarily unavailable",
-            "MemoryError",
+            "out of memory",
+            "cannot allocate memory",
+            "resource temporarily unavailable",
+            "memoryerror",
         ];
         #[cfg(unix)]
         let signal = self.status.and_then(|status| std::os::unix::process::ExitStatusExt::signal(&status));
         #[cfg(not(unix))]
         let signal = None;
-        let said = String::from_utf8_lossy(&self.said);
+        let said = String::from_utf8_lossy(&self.said).to_lowercase();
         WORDS.iter().any(|words| said.contains(words)) || matches!(signal, Some(7 | 9 | 11))
     }
 }
 
 fn read(mut heard: Heard, launcher: &Launcher, order: &Order) -> Result<Vec<u8>, Error> {
     if !heard.is_greeted() {
-        let words = heard.last_words();
-        return Err(not_started(launcher, if words.is_empty() { "it said something else" } else { &words }));
+        let said = if heard.answer.is_empty() { heard.end() } else { "it says something else".to_owned() };
+        return Err(not_started(launcher, &said));
     }
     let Some((kind, content)) = heard.content() else {
         // its processor time has a bound, too, which is met if this process was stopped for long
@@ -151,8 +152,8 @@ fn out_of_memory(limits: &ComponentLimits, how: &str) -> Error {
             found: None,
         },
         None => Error::Host(format!(
-            "the system had no more memory to compile the component: {how}; hint: the limits of this process (`ulimit -v`, `ulimit \
-             -d`, the control group's `memory.max`) hold for the one that compiles, too"
+            "the process that compiled the component ended like one that gets no more memory: {how}; hint: the limits of this process \
+             (`ulimit -v`, `ulimit -d`, the control group's `memory.max`) hold for that one, too"
         )),
     }
 }

@@ -15,9 +15,9 @@ import wasgi
 
 from .conftest import COMPONENTS, ROOT, bare, get
 
-COMPILE_UNIT, SUBPROGRAM, INLINED, BLOCK = 0x11, 0x2E, 0x1D, 0x0B
-NAME, STMT_LIST, LOW_PC, HIGH_PC, COMP_DIR, RANGES = 0x03, 0x10, 0x11, 0x12, 0x1B, 0x55
-ADDR, DATA4, STRING, STRP, SEC_OFFSET = 0x01, 0x06, 0x08, 0x0E, 0x17
+COMPILE_UNIT, SUBPROGRAM, INLINED, BLOCK, VARIABLE = 0x11, 0x2E, 0x1D, 0x0B, 0x34
+NAME, STMT_LIST, LOW_PC, HIGH_PC, COMP_DIR, EXTERNAL, RANGES = 0x03, 0x10, 0x11, 0x12, 0x1B, 0x3F, 0x55
+ADDR, DATA4, STRING, STRP, SEC_OFFSET, FLAG_PRESENT = 0x01, 0x06, 0x08, 0x0E, 0x17, 0x19
 WHOLE = struct.pack("<II", 0, 0xFFFFFF)
 """A function's or unit's address, and its length."""
 
@@ -140,7 +140,75 @@ def shared_table() -> dict[str, bytes]:
     }
 
 
+def many_attributes() -> dict[str, bytes]:
+    """A hundred thousand entries of a byte each, which have a million flags of no bytes each."""
+    flags = bytes([3, VARIABLE, 0]) + bytes([EXTERNAL, FLAG_PRESENT]) * 1_000_000 + b"\0\0"
+    return {
+        "abbrev": table((COMPILE_UNIT, PLACE), FUNCTION)[:-1] + flags + b"\0",
+        "info": unit(b"\1" + WHOLE + b"\3" * 100_000 + b"\0"),
+    }
+
+
+def many_attributes_of_functions() -> dict[str, bytes]:
+    """The same of what is not skipped."""
+    flags = bytes([3, SUBPROGRAM, 0]) + bytes([EXTERNAL, FLAG_PRESENT]) * 1_000_000 + b"\0\0"
+    return {
+        "abbrev": table((COMPILE_UNIT, PLACE), FUNCTION)[:-1] + flags + b"\0",
+        "info": unit(b"\1" + WHOLE + b"\3" * 100_000 + b"\0"),
+    }
+
+
+def many_attributes_of_units() -> dict[str, bytes]:
+    """The same in units that have one such entry each."""
+    flags = bytes([2, VARIABLE, 0]) + bytes([EXTERNAL, FLAG_PRESENT]) * 100_000 + b"\0\0"
+    # whose tables are short, and end in the long one
+    return {
+        "abbrev": table((COMPILE_UNIT, []))[:-1] + flags + b"\0",
+        "info": unit(b"\1" + b"\2" * 300 + b"\0") * 10_000,
+    }
+
+
+def ranges_of_each_unit() -> dict[str, bytes]:
+    """30,000 units with a function each, whose ranges are those of all others: 100,000."""
+    one = unit(b"\1" + b"\2" + struct.pack("<I", 0) + b"\0\0")
+    return {
+        "abbrev": table((COMPILE_UNIT, []), (SUBPROGRAM, [(RANGES, SEC_OFFSET)])),
+        "info": one * 30_000,
+        "ranges": struct.pack("<II", 1, 2) * 100_000 + b"\0" * 8,
+    }
+
+
+def names_of_each_unit() -> dict[str, bytes]:
+    """30,000 units with a function each, whose name is that of all others: 4 MiB."""
+    one = unit(b"\1" + b"\2" + struct.pack("<I", 0) + b"\0\0")
+    return {
+        "abbrev": table((COMPILE_UNIT, []), (SUBPROGRAM, [(NAME, STRP)])),
+        "info": one * 30_000,
+        "str": b"n" * (4 << 20) + b"\0",
+    }
+
+
+def files_of_each_unit() -> dict[str, bytes]:
+    """30,000 units with a table of lines of their own each, whose folder is a string of a megabyte that all share."""
+    heads, units = b"", b""
+    for _ in range(10_000):
+        units += unit(b"\1" + struct.pack("<II", len(heads), 0) + b"\0")
+        heads += lines(b"a\0\0\0\0" * 8)
+    return {
+        "abbrev": table((COMPILE_UNIT, [(STMT_LIST, SEC_OFFSET), (COMP_DIR, STRP)])),
+        "info": units,
+        "line": heads,
+        "str": b"d" * 1_000_000 + b"\0",
+    }
+
+
 HARMFUL = [
+    many_attributes,
+    many_attributes_of_functions,
+    many_attributes_of_units,
+    ranges_of_each_unit,
+    names_of_each_unit,
+    files_of_each_unit,
     nested,
     nested_blocks,
     shared_ranges,
@@ -154,12 +222,15 @@ HARMFUL = [
 ]
 
 
-def component(sections: dict[str, bytes]) -> wasgi.Component:
+def customs(sections: dict[str, bytes]) -> str:
     def quoted(content: bytes) -> str:
         return "".join(f"\\{byte:02x}" for byte in content)
 
-    customs = [f'(@custom ".debug_{name}" "{quoted(content)}")' for name, content in sections.items()]
-    return bare("unreachable", " ".join(customs), limits=wasgi.ComponentLimits(text=None))
+    return " ".join(f'(@custom ".debug_{name}" "{quoted(content)}")' for name, content in sections.items())
+
+
+def component(sections: dict[str, bytes]) -> wasgi.Component:
+    return bare("unreachable", customs(sections), limits=wasgi.ComponentLimits(text=None))
 
 
 @pytest.mark.parametrize("make", HARMFUL)
@@ -188,6 +259,36 @@ except wasgi.TrapError as error:
     assert done.returncode == 0, done.stderr[-2000:]
     assert said[-1].startswith("trapped ['handle (at 0x"), said
     assert any("the debug information of a component is left out: " in line for line in said), said
+
+
+def test_modules_share_what_looking_at_them_may_take() -> None:
+    """150 modules with a million ranges to go through each."""
+    script = """
+import logging, sys
+import wasgi
+from tests import test_debug_info
+from tests.conftest import bare_text
+
+logging.basicConfig(stream=sys.stdout, format="%(message)s")
+sections = test_debug_info.few_ranges()
+customs = test_debug_info.customs(sections)
+wasgi.Component(bare_text(around=f"(core module {customs})" * 150).encode())
+"""
+    surroundings = os.environ | {"WASGI_CACHE_DIR": ""}
+    command = [sys.executable, "-c", script]
+    done = subprocess.run(command, cwd=ROOT, env=surroundings, capture_output=True, text=True, timeout=50)
+    assert done.returncode == 0, done.stderr[-2000:]
+    assert done.stdout.count("the debug information of a component is left out: it would take too long") == 1
+
+
+def few_ranges() -> dict[str, bytes]:
+    """A unit that may have so many: 2,000 functions with a list of 500 ranges."""
+    entries = b"\1" + WHOLE + (b"\2" + struct.pack("<I", 0) + b"\0") * 2000 + b"\0"
+    return {
+        "abbrev": table((COMPILE_UNIT, PLACE), (SUBPROGRAM, [(RANGES, SEC_OFFSET)])),
+        "info": unit(entries),
+        "ranges": struct.pack("<II", 1, 2) * 500 + b"\0" * 8,
+    }
 
 
 def test_what_compilers_make_is_read(caplog: pytest.LogCaptureFixture) -> None:
