@@ -83,7 +83,7 @@ impl Census {
                     if let Some(Open::Component(outer)) = place
                         && let Some(outer) = components.get_mut(outer)
                     {
-                        outer.items.push(Item::Module(number));
+                        outer.push(Item::Module(number), number != NOT_KEPT);
                     }
                     open.push(Open::Module(number));
                 }
@@ -96,7 +96,7 @@ impl Census {
                     if let Some(Open::Component(outer)) = place
                         && let Some(outer) = components.get_mut(outer)
                     {
-                        outer.items.push(Item::Component(number));
+                        outer.push(Item::Component(number), number != NOT_KEPT);
                     }
                     open.push(Open::Component(number));
                     census.nesting = census.nesting.max(open.len() as u64 - 1);

@@ -84,7 +84,7 @@ class TestTypes:
             ("types", 7, section(1, EMPTY_MODULE + section(1, leb(1) + b"\x4e" + leb(7) + FUNC * 7))),
             ("names", 7, of_types(1, instance_type(DECLARED, *map(exported, range(7))))),
             ("names", 7, of_types(1, component_type(DECLARED, *map(exported, range(7))))),
-            ("names", 7, of_types(1, instance_type(*[b"\x02\x03\x02\x01\x01\x00"] * 7))),
+            ("names", 7, of_types(1, instance_type(*[b"\x02\x03\x02\x01\x00"] * 7))),
             ("names", 7, of_types(1, b"\x72" + leb(7) + b"".join(label(n) + U8 for n in range(7)))),
             ("names", 7, of_types(1, b"\x71" + leb(7) + b"".join(label(n) + b"\0\0" for n in range(7)))),
             ("names", 7, of_types(1, b"\x6f" + leb(7) + U8 * 7)),
@@ -146,7 +146,7 @@ class TestCounts:
         [
             ("names", 'section(11, leb(8_000_000) + b"\\0\\1a\\3\\0\\0" * 8_000_000)'),
             ("names", 'section(10, leb(8_000_000) + b"\\0\\1a\\3\\0\\0" * 8_000_000)'),
-            ("names", 'section(6, leb(8_000_000) + b"\\3\\2\\1\\0\\0" * 8_000_000)'),
+            ("names", 'section(6, leb(8_000_000) + b"\\3\\2\\0\\0" * 8_000_000)'),
             ("names", 'section(5, leb(8_000_000) + b"\\1\\1\\0\\1a\\5\\0" * 8_000_000)'),
             ("modules", "section(1, EMPTY_MODULE) * 5_000_000"),
             ("components", "section(4, EMPTY_COMPONENT) * 5_000_000"),
