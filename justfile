@@ -91,7 +91,7 @@ chaos *options:
 # Fuzzes what turns foreign bytes into our types, so many seconds each (needs `cargo install cargo-fuzz`). What it finds
 # interesting goes into a folder of its own; `cargo fuzz cmin` puts it into the corpus.
 fuzz seconds="60":
-    for target in url server fields pattern; do \
+    for target in url server fields pattern census debug_info; do \
       found=$(mktemp -d); \
       cargo fuzz run --sanitizer none "$target" "$found" "fuzz/corpus/$target" -- \
         -max_len=256 -max_total_time={{ seconds }}; \

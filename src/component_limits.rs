@@ -48,7 +48,7 @@ pub struct ComponentLimits {
     pub memory: Option<u64>,
 }
 
-/// wasmparser reads and validates nested types and components by recursion, on a stack of ours (see `src/py/component.rs`)
+/// wasmparser reads and validates nested types and components by recursion, on a stack of ours (see `own_stack.rs`)
 /// that is large enough for so many levels. Where there is no limit, this one holds.
 pub const MOST_NESTED: u64 = 1000;
 

@@ -193,8 +193,8 @@ class ComponentLimits:
         tables: Tables.
         globals: Globals.
         functions: Functions with a body, and one for each that is lifted or lowered between instances.
-        types: Types, of components and of core modules.
-        names: Imports, exports, aliases and arguments.
+        types: Types, of components and of core modules, and declarations inside of types.
+        names: Imports, exports, aliases, arguments, and parts of types: fields, cases, flags, parameters.
         nesting: Levels of components, of types, and of blocks in a function. None: 1,000 of components and types all
             the same, for the stack is finite.
         loops: Levels of loops in a function, whose number costs its square.

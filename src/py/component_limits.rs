@@ -5,7 +5,7 @@ use pyo3::prelude::*;
 use pyo3::types::PyDict;
 
 use super::limits::{duration, not_negative, positive, seconds};
-use super::values::{Count, Number, Reduced, Seconds, hash_of, plain, reduce, replaced, settings, shown};
+use super::values::{Count, Number, Seconds, plain, settings, value_methods};
 use crate::component_limits::ComponentLimits;
 
 /// What a component may cost when it is loaded. ``None`` lifts a limit.
@@ -25,8 +25,8 @@ use crate::component_limits::ComponentLimits;
 ///     tables: Tables.
 ///     globals: Globals.
 ///     functions: Functions with a body, and one for each that is lifted or lowered between instances.
-///     types: Types, of components and of core modules.
-///     names: Imports, exports, aliases and arguments.
+///     types: Types, of components and of core modules, and declarations inside of types.
+///     names: Imports, exports, aliases, arguments, and parts of types: fields, cases, flags, parameters.
 ///     nesting: Levels of components, of types, and of blocks in a function. None: 1,000 of components and types all
 ///         the same, for the stack is finite.
 ///     loops: Levels of loops in a function, whose number costs its square.
@@ -71,114 +71,90 @@ pub struct PyComponentLimits {
     memory: Option<i64>,
 }
 
-#[pymethods]
-impl PyComponentLimits {
-    #[new]
-    #[pyo3(
-        signature = (*, size=Some(Number(256 << 20)), text=Some(Number(16 << 20)), instances=Some(Number(1_000)), modules=Some(Number(1000)), components=Some(Number(1000)), memories=Some(Number(100)), tables=Some(Number(1000)), globals=Some(Number(100_000)), functions=Some(Number(200_000)), types=Some(Number(100_000)), names=Some(Number(200_000)), nesting=Some(Number(4_000)), loops=Some(Number(500)), code=Some(Number(128 << 20)), function_size=Some(Number(4 << 20)), locals=Some(Number(2_000_000)), parameters=Some(Number(80)), data=Some(Number(128 << 20)), elements=Some(Number(200_000)), timeout=None, memory=None),
-        text_signature = "(*, size=268435456, text=16777216, instances=1000, modules=1000, components=1000, memories=100, tables=1000, globals=100000, functions=200000, types=100000, names=200000, nesting=4000, loops=500, code=134217728, function_size=4194304, locals=2000000, parameters=80, data=134217728, elements=200000, timeout=None, memory=None)"
-    )]
-    #[allow(clippy::too_many_arguments)]
-    fn new(
-        size: Option<Count>,
-        text: Option<Count>,
-        instances: Option<Count>,
-        modules: Option<Count>,
-        components: Option<Count>,
-        memories: Option<Count>,
-        tables: Option<Count>,
-        globals: Option<Count>,
-        functions: Option<Count>,
-        types: Option<Count>,
-        names: Option<Count>,
-        nesting: Option<Count>,
-        loops: Option<Count>,
-        code: Option<Count>,
-        function_size: Option<Count>,
-        locals: Option<Count>,
-        parameters: Option<Count>,
-        data: Option<Count>,
-        elements: Option<Count>,
-        timeout: Option<Seconds>,
-        memory: Option<Count>,
-    ) -> PyResult<Self> {
-        let limits = Self {
-            size: plain(size),
-            text: plain(text),
-            instances: plain(instances),
-            modules: plain(modules),
-            components: plain(components),
-            memories: plain(memories),
-            tables: plain(tables),
-            globals: plain(globals),
-            functions: plain(functions),
-            types: plain(types),
-            names: plain(names),
-            nesting: plain(nesting),
-            loops: plain(loops),
-            code: plain(code),
-            function_size: plain(function_size),
-            locals: plain(locals),
-            parameters: plain(parameters),
-            data: plain(data),
-            elements: plain(elements),
-            timeout: plain(timeout),
-            memory: plain(memory),
-        };
-        for (name, unit, value) in [
-            ("size", "bytes", limits.size),
-            ("text", "bytes", limits.text),
-            ("instances", "instances", limits.instances),
-            ("modules", "modules", limits.modules),
-            ("components", "components", limits.components),
-            ("memories", "memories", limits.memories),
-            ("tables", "tables", limits.tables),
-            ("globals", "globals", limits.globals),
-            ("functions", "functions", limits.functions),
-            ("types", "types", limits.types),
-            ("names", "names", limits.names),
-            ("nesting", "levels", limits.nesting),
-            ("loops", "levels", limits.loops),
-            ("code", "bytes", limits.code),
-            ("function_size", "bytes", limits.function_size),
-            ("locals", "locals", limits.locals),
-            ("parameters", "parameters", limits.parameters),
-            ("data", "bytes", limits.data),
-            ("elements", "items", limits.elements),
-        ] {
-            not_negative(name, unit, value)?;
+value_methods! {
+    impl PyComponentLimits as "ComponentLimits" {
+        #[new]
+        #[pyo3(
+            signature = (*, size=Some(Number(256 << 20)), text=Some(Number(16 << 20)), instances=Some(Number(1_000)), modules=Some(Number(1000)), components=Some(Number(1000)), memories=Some(Number(100)), tables=Some(Number(1000)), globals=Some(Number(100_000)), functions=Some(Number(200_000)), types=Some(Number(100_000)), names=Some(Number(200_000)), nesting=Some(Number(4_000)), loops=Some(Number(500)), code=Some(Number(128 << 20)), function_size=Some(Number(4 << 20)), locals=Some(Number(2_000_000)), parameters=Some(Number(80)), data=Some(Number(128 << 20)), elements=Some(Number(200_000)), timeout=None, memory=None),
+            text_signature = "(*, size=268435456, text=16777216, instances=1000, modules=1000, components=1000, memories=100, tables=1000, globals=100000, functions=200000, types=100000, names=200000, nesting=4000, loops=500, code=134217728, function_size=4194304, locals=2000000, parameters=80, data=134217728, elements=200000, timeout=None, memory=None)"
+        )]
+        #[allow(clippy::too_many_arguments)]
+        fn new(
+            size: Option<Count>,
+            text: Option<Count>,
+            instances: Option<Count>,
+            modules: Option<Count>,
+            components: Option<Count>,
+            memories: Option<Count>,
+            tables: Option<Count>,
+            globals: Option<Count>,
+            functions: Option<Count>,
+            types: Option<Count>,
+            names: Option<Count>,
+            nesting: Option<Count>,
+            loops: Option<Count>,
+            code: Option<Count>,
+            function_size: Option<Count>,
+            locals: Option<Count>,
+            parameters: Option<Count>,
+            data: Option<Count>,
+            elements: Option<Count>,
+            timeout: Option<Seconds>,
+            memory: Option<Count>,
+        ) -> PyResult<Self> {
+            let limits = Self {
+                size: plain(size),
+                text: plain(text),
+                instances: plain(instances),
+                modules: plain(modules),
+                components: plain(components),
+                memories: plain(memories),
+                tables: plain(tables),
+                globals: plain(globals),
+                functions: plain(functions),
+                types: plain(types),
+                names: plain(names),
+                nesting: plain(nesting),
+                loops: plain(loops),
+                code: plain(code),
+                function_size: plain(function_size),
+                locals: plain(locals),
+                parameters: plain(parameters),
+                data: plain(data),
+                elements: plain(elements),
+                timeout: plain(timeout),
+                memory: plain(memory),
+            };
+            for (name, unit, value) in [
+                ("size", "bytes", limits.size),
+                ("text", "bytes", limits.text),
+                ("instances", "instances", limits.instances),
+                ("modules", "modules", limits.modules),
+                ("components", "components", limits.components),
+                ("memories", "memories", limits.memories),
+                ("tables", "tables", limits.tables),
+                ("globals", "globals", limits.globals),
+                ("functions", "functions", limits.functions),
+                ("types", "types", limits.types),
+                ("names", "names", limits.names),
+                ("nesting", "levels", limits.nesting),
+                ("loops", "levels", limits.loops),
+                ("code", "bytes", limits.code),
+                ("function_size", "bytes", limits.function_size),
+                ("locals", "locals", limits.locals),
+                ("parameters", "parameters", limits.parameters),
+                ("data", "bytes", limits.data),
+                ("elements", "items", limits.elements),
+            ] {
+                not_negative(name, unit, value)?;
+            }
+            seconds("timeout", limits.timeout)?;
+            positive("memory", "bytes", limits.memory)?;
+            if limits.memory.is_some() && !cfg!(target_os = "linux") {
+                return Err(PyValueError::new_err("`memory` is limited on Linux only; hint: `timeout` is everywhere"));
+            }
+            Ok(limits)
         }
-        seconds("timeout", limits.timeout)?;
-        positive("memory", "bytes", limits.memory)?;
-        if limits.memory.is_some() && !cfg!(target_os = "linux") {
-            return Err(PyValueError::new_err("`memory` is limited on Linux only; hint: `timeout` is everywhere"));
-        }
-        Ok(limits)
-    }
-
-    fn __repr__(&self, py: Python<'_>) -> PyResult<String> {
-        shown("ComponentLimits", &self.settings(py)?)
-    }
-
-    fn __hash__(&self, py: Python<'_>) -> PyResult<u64> {
-        Ok(hash_of(&self.__repr__(py)?))
-    }
-
-    fn __reduce__<'py>(slf: &Bound<'py, Self>) -> PyResult<Reduced<'py>> {
-        reduce(&slf.get_type(), &slf.get().settings(slf.py())?)
-    }
-
-    #[pyo3(signature = (**changes))]
-    fn __replace__<'py>(slf: &Bound<'py, Self>, changes: Option<&Bound<'py, PyDict>>) -> PyResult<Bound<'py, PyAny>> {
-        replaced(&slf.get_type(), &slf.get().settings(slf.py())?, changes)
-    }
-
-    fn __copy__(slf: Py<Self>) -> Py<Self> {
-        slf
-    }
-
-    fn __deepcopy__(slf: Py<Self>, _memo: &Bound<'_, PyAny>) -> Py<Self> {
-        slf
     }
 }
 

@@ -6,7 +6,7 @@ use pyo3::exceptions::PyValueError;
 use pyo3::prelude::*;
 use pyo3::types::PyDict;
 
-use super::values::{Count, Number, Reduced, Seconds, hash_of, plain, reduce, replaced, settings, shown};
+use super::values::{Count, Number, Seconds, plain, settings, value_methods};
 use crate::limits::Limits;
 
 /// What a guest may use up. ``None`` lifts a limit; the defaults suit a plug-in that nobody has looked at.
@@ -115,115 +115,91 @@ pub fn duration(seconds: Option<f64>) -> Option<Duration> {
     seconds.and_then(|seconds| Duration::try_from_secs_f64(seconds).ok())
 }
 
-#[pymethods]
-impl PyLimits {
-    #[new]
-    #[pyo3(
-        signature = (*, memory=Some(Number(256 << 20)), table_elements=Some(Number(1_000_000)), instances=Some(Number(256)), handles=Some(Number(4096)),
-            files=Some(Number(64)), files_per_app=Some(Number(256)), timeout=Some(Number(30.0)), fuel=None, fields=Some(Number(64 << 10)), request_body=None, response_body=None,
-            outgoing=Some(Number(1000)), outgoing_concurrency=Some(Number(64)), concurrency=Some(Number(256)), queue=Number(0),
-            queue_timeout=Some(Number(10.0)), chunks=Number(8)),
-        text_signature = "(*, memory=268435456, table_elements=1000000, instances=256, handles=4096, files=64, \
-            files_per_app=256, timeout=30.0, \
-            fuel=None, fields=65536, request_body=None, response_body=None, outgoing=1000, outgoing_concurrency=64, \
-            concurrency=256, queue=0, queue_timeout=10.0, chunks=8)"
-    )]
-    #[allow(clippy::too_many_arguments)]
-    fn new(
-        memory: Option<Count>,
-        table_elements: Option<Count>,
-        instances: Option<Count>,
-        handles: Option<Count>,
-        files: Option<Count>,
-        files_per_app: Option<Count>,
-        timeout: Option<Seconds>,
-        fuel: Option<Count>,
-        fields: Option<Count>,
-        request_body: Option<Count>,
-        response_body: Option<Count>,
-        outgoing: Option<Count>,
-        outgoing_concurrency: Option<Count>,
-        concurrency: Option<Count>,
-        queue: Count,
-        queue_timeout: Option<Seconds>,
-        chunks: Count,
-    ) -> PyResult<Self> {
-        let (memory, table_elements, instances, handles) =
-            (plain(memory), plain(table_elements), plain(instances), plain(handles));
-        let (files, files_per_app) = (plain(files), plain(files_per_app));
-        let (timeout, fuel, fields) = (plain(timeout), plain(fuel), plain(fields));
-        let (request_body, response_body) = (plain(request_body), plain(response_body));
-        let (outgoing, outgoing_concurrency) = (plain(outgoing), plain(outgoing_concurrency));
-        let (concurrency, Number(queue), queue_timeout, Number(chunks)) =
-            (plain(concurrency), queue, plain(queue_timeout), chunks);
-        positive("memory", "bytes", memory)?;
-        not_negative("table_elements", "elements", table_elements)?;
-        positive("instances", "core instances", instances)?;
-        positive("handles", "handles", handles)?;
-        not_negative("files", "files", files)?;
-        not_negative("files_per_app", "files", files_per_app)?;
-        seconds("timeout", timeout)?;
-        positive("fuel", "units of fuel", fuel)?;
-        positive("fields", "bytes", fields)?;
-        not_negative("request_body", "bytes", request_body)?;
-        not_negative("response_body", "bytes", response_body)?;
-        not_negative("outgoing", "requests", outgoing)?;
-        positive("outgoing_concurrency", "requests", outgoing_concurrency)?;
-        positive("concurrency", "exchanges", concurrency)?;
-        not_negative("queue", "exchanges", Some(queue))?;
-        if queue > 0 && concurrency.is_none() {
-            return Err(PyValueError::new_err(
-                "`queue` needs `concurrency`: where there is a place for all, nobody waits",
-            ));
+value_methods! {
+    impl PyLimits as "Limits" {
+        #[new]
+        #[pyo3(
+            signature = (*, memory=Some(Number(256 << 20)), table_elements=Some(Number(1_000_000)), instances=Some(Number(256)), handles=Some(Number(4096)),
+                files=Some(Number(64)), files_per_app=Some(Number(256)), timeout=Some(Number(30.0)), fuel=None, fields=Some(Number(64 << 10)), request_body=None, response_body=None,
+                outgoing=Some(Number(1000)), outgoing_concurrency=Some(Number(64)), concurrency=Some(Number(256)), queue=Number(0),
+                queue_timeout=Some(Number(10.0)), chunks=Number(8)),
+            text_signature = "(*, memory=268435456, table_elements=1000000, instances=256, handles=4096, files=64, \
+                files_per_app=256, timeout=30.0, \
+                fuel=None, fields=65536, request_body=None, response_body=None, outgoing=1000, outgoing_concurrency=64, \
+                concurrency=256, queue=0, queue_timeout=10.0, chunks=8)"
+        )]
+        #[allow(clippy::too_many_arguments)]
+        fn new(
+            memory: Option<Count>,
+            table_elements: Option<Count>,
+            instances: Option<Count>,
+            handles: Option<Count>,
+            files: Option<Count>,
+            files_per_app: Option<Count>,
+            timeout: Option<Seconds>,
+            fuel: Option<Count>,
+            fields: Option<Count>,
+            request_body: Option<Count>,
+            response_body: Option<Count>,
+            outgoing: Option<Count>,
+            outgoing_concurrency: Option<Count>,
+            concurrency: Option<Count>,
+            queue: Count,
+            queue_timeout: Option<Seconds>,
+            chunks: Count,
+        ) -> PyResult<Self> {
+            let (memory, table_elements, instances, handles) =
+                (plain(memory), plain(table_elements), plain(instances), plain(handles));
+            let (files, files_per_app) = (plain(files), plain(files_per_app));
+            let (timeout, fuel, fields) = (plain(timeout), plain(fuel), plain(fields));
+            let (request_body, response_body) = (plain(request_body), plain(response_body));
+            let (outgoing, outgoing_concurrency) = (plain(outgoing), plain(outgoing_concurrency));
+            let (concurrency, Number(queue), queue_timeout, Number(chunks)) =
+                (plain(concurrency), queue, plain(queue_timeout), chunks);
+            positive("memory", "bytes", memory)?;
+            not_negative("table_elements", "elements", table_elements)?;
+            positive("instances", "core instances", instances)?;
+            positive("handles", "handles", handles)?;
+            not_negative("files", "files", files)?;
+            not_negative("files_per_app", "files", files_per_app)?;
+            seconds("timeout", timeout)?;
+            positive("fuel", "units of fuel", fuel)?;
+            positive("fields", "bytes", fields)?;
+            not_negative("request_body", "bytes", request_body)?;
+            not_negative("response_body", "bytes", response_body)?;
+            not_negative("outgoing", "requests", outgoing)?;
+            positive("outgoing_concurrency", "requests", outgoing_concurrency)?;
+            positive("concurrency", "exchanges", concurrency)?;
+            not_negative("queue", "exchanges", Some(queue))?;
+            if queue > 0 && concurrency.is_none() {
+                return Err(PyValueError::new_err(
+                    "`queue` needs `concurrency`: where there is a place for all, nobody waits",
+                ));
+            }
+            seconds("queue_timeout", queue_timeout)?;
+            if !(1..=MOST_CHUNKS).contains(&chunks) {
+                return Err(PyValueError::new_err(format!("`chunks` must be from 1 to {MOST_CHUNKS}: {chunks}")));
+            }
+            Ok(Self {
+                memory,
+                table_elements,
+                instances,
+                handles,
+                files,
+                files_per_app,
+                timeout,
+                fuel,
+                fields,
+                request_body,
+                response_body,
+                outgoing,
+                outgoing_concurrency,
+                concurrency,
+                queue,
+                queue_timeout,
+                chunks,
+            })
         }
-        seconds("queue_timeout", queue_timeout)?;
-        if !(1..=MOST_CHUNKS).contains(&chunks) {
-            return Err(PyValueError::new_err(format!("`chunks` must be from 1 to {MOST_CHUNKS}: {chunks}")));
-        }
-        Ok(Self {
-            memory,
-            table_elements,
-            instances,
-            handles,
-            files,
-            files_per_app,
-            timeout,
-            fuel,
-            fields,
-            request_body,
-            response_body,
-            outgoing,
-            outgoing_concurrency,
-            concurrency,
-            queue,
-            queue_timeout,
-            chunks,
-        })
-    }
-
-    fn __repr__(&self, py: Python<'_>) -> PyResult<String> {
-        shown("Limits", &self.settings(py)?)
-    }
-
-    fn __hash__(&self, py: Python<'_>) -> PyResult<u64> {
-        Ok(hash_of(&self.__repr__(py)?))
-    }
-
-    fn __reduce__<'py>(slf: &Bound<'py, Self>) -> PyResult<Reduced<'py>> {
-        reduce(&slf.get_type(), &slf.get().settings(slf.py())?)
-    }
-
-    #[pyo3(signature = (**changes))]
-    fn __replace__<'py>(slf: &Bound<'py, Self>, changes: Option<&Bound<'py, PyDict>>) -> PyResult<Bound<'py, PyAny>> {
-        replaced(&slf.get_type(), &slf.get().settings(slf.py())?, changes)
-    }
-
-    fn __copy__(slf: Py<Self>) -> Py<Self> {
-        slf
-    }
-
-    fn __deepcopy__(slf: Py<Self>, _memo: &Bound<'_, PyAny>) -> Py<Self> {
-        slf
     }
 }
 

@@ -16,7 +16,7 @@ use super::headers::Fields;
 use super::loops::LoopCore;
 use super::message::{Changes, changed, json, own_trailers, same_body, same_trailers, text, trailers, with_length};
 use super::reading::Chunks;
-use super::values::{Reduced, Seconds, hash_of, plain, reduce, replaced, settings, shown};
+use super::values::{Reduced, Seconds, hash_of, plain, reduce, settings, value_methods};
 use super::world::pause;
 use crate::body::GuestBody;
 use crate::normal;
@@ -40,47 +40,23 @@ pub struct PyTimeouts {
     between_bytes: Option<f64>,
 }
 
-#[pymethods]
-impl PyTimeouts {
-    #[new]
-    #[pyo3(signature = (*, connect=None, first_byte=None, between_bytes=None))]
-    fn new(connect: Option<Seconds>, first_byte: Option<Seconds>, between_bytes: Option<Seconds>) -> PyResult<Self> {
-        let checked = |name: &str, given: Option<Seconds>| match plain(given) {
-            Some(seconds) if Duration::try_from_secs_f64(seconds).is_err() => {
-                Err(PyValueError::new_err(format!("`{name}` must be a number of seconds, or None: {seconds}")))
-            }
-            seconds => Ok(seconds),
-        };
-        Ok(Self {
-            connect: checked("connect", connect)?,
-            first_byte: checked("first_byte", first_byte)?,
-            between_bytes: checked("between_bytes", between_bytes)?,
-        })
-    }
-
-    fn __repr__(&self, py: Python<'_>) -> PyResult<String> {
-        shown("Timeouts", &self.settings(py)?)
-    }
-
-    fn __hash__(&self, py: Python<'_>) -> PyResult<u64> {
-        Ok(hash_of(&self.__repr__(py)?))
-    }
-
-    fn __reduce__<'py>(slf: &Bound<'py, Self>) -> PyResult<Reduced<'py>> {
-        reduce(&slf.get_type(), &slf.get().settings(slf.py())?)
-    }
-
-    #[pyo3(signature = (**changes))]
-    fn __replace__<'py>(slf: &Bound<'py, Self>, changes: Option<&Bound<'py, PyDict>>) -> PyResult<Bound<'py, PyAny>> {
-        replaced(&slf.get_type(), &slf.get().settings(slf.py())?, changes)
-    }
-
-    fn __copy__(slf: Py<Self>) -> Py<Self> {
-        slf
-    }
-
-    fn __deepcopy__(slf: Py<Self>, _memo: &Bound<'_, PyAny>) -> Py<Self> {
-        slf
+value_methods! {
+    impl PyTimeouts as "Timeouts" {
+        #[new]
+        #[pyo3(signature = (*, connect=None, first_byte=None, between_bytes=None))]
+        fn new(connect: Option<Seconds>, first_byte: Option<Seconds>, between_bytes: Option<Seconds>) -> PyResult<Self> {
+            let checked = |name: &str, given: Option<Seconds>| match plain(given) {
+                Some(seconds) if Duration::try_from_secs_f64(seconds).is_err() => {
+                    Err(PyValueError::new_err(format!("`{name}` must be a number of seconds, or None: {seconds}")))
+                }
+                seconds => Ok(seconds),
+            };
+            Ok(Self {
+                connect: checked("connect", connect)?,
+                first_byte: checked("first_byte", first_byte)?,
+                between_bytes: checked("between_bytes", between_bytes)?,
+            })
+        }
     }
 }
 

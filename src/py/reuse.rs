@@ -5,7 +5,7 @@ use pyo3::prelude::*;
 use pyo3::types::PyDict;
 
 use super::limits::{duration, positive, seconds};
-use super::values::{Count, Number, Reduced, Seconds, hash_of, plain, reduce, replaced, settings, shown};
+use super::values::{Count, Number, Seconds, plain, settings, value_methods};
 use crate::instance::Reuse;
 
 /// On what terms the instances of an `App` have one exchange after another.
@@ -42,48 +42,24 @@ pub struct PyReuse {
     idle: Option<f64>,
 }
 
-#[pymethods]
-impl PyReuse {
-    #[new]
-    #[pyo3(
-        signature = (*, requests=Some(Number(128)), concurrent=Number(1), idle=Some(Number(10.0))),
-        text_signature = "(*, requests=128, concurrent=1, idle=10.0)"
-    )]
-    fn new(requests: Option<Count>, concurrent: Count, idle: Option<Seconds>) -> PyResult<Self> {
-        let (requests, Number(concurrent), idle) = (plain(requests), concurrent, plain(idle));
-        positive("requests", "requests", requests)?;
-        if concurrent != 1 {
-            return Err(PyValueError::new_err(format!(
-                "`concurrent` must be 1: a guest of WASI 0.2 handles one request at a time, not {concurrent}"
-            )));
+value_methods! {
+    impl PyReuse as "Reuse" {
+        #[new]
+        #[pyo3(
+            signature = (*, requests=Some(Number(128)), concurrent=Number(1), idle=Some(Number(10.0))),
+            text_signature = "(*, requests=128, concurrent=1, idle=10.0)"
+        )]
+        fn new(requests: Option<Count>, concurrent: Count, idle: Option<Seconds>) -> PyResult<Self> {
+            let (requests, Number(concurrent), idle) = (plain(requests), concurrent, plain(idle));
+            positive("requests", "requests", requests)?;
+            if concurrent != 1 {
+                return Err(PyValueError::new_err(format!(
+                    "`concurrent` must be 1: a guest of WASI 0.2 handles one request at a time, not {concurrent}"
+                )));
+            }
+            seconds("idle", idle)?;
+            Ok(Self { requests, concurrent, idle })
         }
-        seconds("idle", idle)?;
-        Ok(Self { requests, concurrent, idle })
-    }
-
-    fn __repr__(&self, py: Python<'_>) -> PyResult<String> {
-        shown("Reuse", &self.settings(py)?)
-    }
-
-    fn __hash__(&self, py: Python<'_>) -> PyResult<u64> {
-        Ok(hash_of(&self.__repr__(py)?))
-    }
-
-    fn __reduce__<'py>(slf: &Bound<'py, Self>) -> PyResult<Reduced<'py>> {
-        reduce(&slf.get_type(), &slf.get().settings(slf.py())?)
-    }
-
-    #[pyo3(signature = (**changes))]
-    fn __replace__<'py>(slf: &Bound<'py, Self>, changes: Option<&Bound<'py, PyDict>>) -> PyResult<Bound<'py, PyAny>> {
-        replaced(&slf.get_type(), &slf.get().settings(slf.py())?, changes)
-    }
-
-    fn __copy__(slf: Py<Self>) -> Py<Self> {
-        slf
-    }
-
-    fn __deepcopy__(slf: Py<Self>, _memo: &Bound<'_, PyAny>) -> Py<Self> {
-        slf
     }
 }
 

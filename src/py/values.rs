@@ -107,3 +107,45 @@ macro_rules! settings {
 }
 
 pub(super) use settings;
+
+/// The Python methods of a class of settings: its own, and those by which it is a value. What it is made of is what its `settings` say.
+macro_rules! value_methods {
+    (impl $class:ident as $name:literal { $($own:tt)* }) => {
+        #[pyo3::pymethods]
+        impl $class {
+            $($own)*
+
+            fn __repr__(&self, py: pyo3::Python<'_>) -> pyo3::PyResult<String> {
+                $crate::py::values::shown($name, &self.settings(py)?)
+            }
+
+            fn __hash__(&self, py: pyo3::Python<'_>) -> pyo3::PyResult<u64> {
+                Ok($crate::py::values::hash_of(&self.__repr__(py)?))
+            }
+
+            fn __reduce__<'py>(
+                slf: &pyo3::Bound<'py, Self>,
+            ) -> pyo3::PyResult<$crate::py::values::Reduced<'py>> {
+                $crate::py::values::reduce(&slf.get_type(), &slf.get().settings(slf.py())?)
+            }
+
+            #[pyo3(signature = (**changes))]
+            fn __replace__<'py>(
+                slf: &pyo3::Bound<'py, Self>,
+                changes: Option<&pyo3::Bound<'py, pyo3::types::PyDict>>,
+            ) -> pyo3::PyResult<pyo3::Bound<'py, pyo3::PyAny>> {
+                $crate::py::values::replaced(&slf.get_type(), &slf.get().settings(slf.py())?, changes)
+            }
+
+            fn __copy__(slf: pyo3::Py<Self>) -> pyo3::Py<Self> {
+                slf
+            }
+
+            fn __deepcopy__(slf: pyo3::Py<Self>, _memo: &pyo3::Bound<'_, pyo3::PyAny>) -> pyo3::Py<Self> {
+                slf
+            }
+        }
+    };
+}
+
+pub(super) use value_methods;

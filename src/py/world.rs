@@ -10,7 +10,7 @@ use pyo3::types::PyDict;
 
 use super::awaitable::{Awaitable, Operation};
 use super::errors::to_py;
-use super::values::{Number, Reduced, Seconds, hash_of, reduce, replaced, settings, shown};
+use super::values::{Number, Seconds, settings, value_methods};
 use crate::pace::Pace;
 use crate::staged::World;
 
@@ -49,42 +49,18 @@ impl PyWorld {
     }
 }
 
-#[pymethods]
-impl PyWorld {
-    #[new]
-    #[pyo3(signature = (*, seed=Number(0), now=Number(0.0)), text_signature = "(*, seed=0, now=0.0)")]
-    fn new(seed: Number<u64>, now: Seconds) -> PyResult<Self> {
-        let (Number(seed), Number(now)) = (seed, now);
-        // what a `u64` of nanoseconds holds, and more than any test wants
-        if !(0.0..=1e10).contains(&now) {
-            return Err(PyValueError::new_err(format!("`now` must be seconds since 1970, from 0 to 1e10: {now}")));
+value_methods! {
+    impl PyWorld as "wasgi.testing.World" {
+        #[new]
+        #[pyo3(signature = (*, seed=Number(0), now=Number(0.0)), text_signature = "(*, seed=0, now=0.0)")]
+        fn new(seed: Number<u64>, now: Seconds) -> PyResult<Self> {
+            let (Number(seed), Number(now)) = (seed, now);
+            // what a `u64` of nanoseconds holds, and more than any test wants
+            if !(0.0..=1e10).contains(&now) {
+                return Err(PyValueError::new_err(format!("`now` must be seconds since 1970, from 0 to 1e10: {now}")));
+            }
+            Ok(Self { seed, now })
         }
-        Ok(Self { seed, now })
-    }
-
-    fn __repr__(&self, py: Python<'_>) -> PyResult<String> {
-        shown("wasgi.testing.World", &self.settings(py)?)
-    }
-
-    fn __hash__(&self, py: Python<'_>) -> PyResult<u64> {
-        Ok(hash_of(&self.__repr__(py)?))
-    }
-
-    fn __reduce__<'py>(slf: &Bound<'py, Self>) -> PyResult<Reduced<'py>> {
-        reduce(&slf.get_type(), &slf.get().settings(slf.py())?)
-    }
-
-    #[pyo3(signature = (**changes))]
-    fn __replace__<'py>(slf: &Bound<'py, Self>, changes: Option<&Bound<'py, PyDict>>) -> PyResult<Bound<'py, PyAny>> {
-        replaced(&slf.get_type(), &slf.get().settings(slf.py())?, changes)
-    }
-
-    fn __copy__(slf: Py<Self>) -> Py<Self> {
-        slf
-    }
-
-    fn __deepcopy__(slf: Py<Self>, _memo: &Bound<'_, PyAny>) -> Py<Self> {
-        slf
     }
 }
 
