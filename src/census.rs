@@ -270,6 +270,7 @@ impl Census {
             Payload::TableSection(section) => {
                 for table in section.into_iter().map_while(Result::ok) {
                     module.tables += 1;
+                    module.module_tables += 1;
                     module.host += TABLE;
                     module.table_elements = module.table_elements.saturating_add(table.ty.initial);
                 }
@@ -277,6 +278,7 @@ impl Census {
             Payload::MemorySection(section) => {
                 for memory in section.into_iter().map_while(Result::ok) {
                     module.memories += 1;
+                    module.module_memories += 1;
                     module.host += MEMORY;
                     let page = memory.page_size_log2.unwrap_or(16).min(16);
                     module.memory = module.memory.saturating_add(memory.initial.saturating_mul(1 << page));

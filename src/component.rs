@@ -13,7 +13,8 @@ use wasmtime_wasi_http::p2::bindings::ProxyPre;
 
 use crate::census::Census;
 use crate::compiler;
-use crate::engine::{Kind, Linked, World, world};
+use crate::cost::Cost;
+use crate::engine::{Kind, Linked, World, unfit, world};
 use crate::error::{Error, chain};
 use crate::host::Host;
 use crate::loading::{Order, Turn, Work};
@@ -226,7 +227,7 @@ impl Component {
         let component = match work.component() {
             Some(component) => component,
             None => {
-                let prepared = Self::compile(world, false, &digest, &binary, order, &work, census.instance.host)?;
+                let prepared = Self::compile(world, false, &digest, &binary, order, &work, &census.instance)?;
                 let first = Slot::new(world, false, prepared);
                 let component = Self { outline, digest: digest.clone(), source: OnceLock::new(), census, first };
                 let component = Arc::new(component);
@@ -260,7 +261,7 @@ impl Component {
         if self.is_prepared_for_fuel() {
             return Ok(());
         }
-        let prepared = Self::compile(world, true, &self.digest, binary, order, &work, self.census.instance.host)?;
+        let prepared = Self::compile(world, true, &self.digest, binary, order, &work, &self.census.instance)?;
         self.first.add(Slot::new(world, true, prepared));
         Ok(())
     }
@@ -272,7 +273,7 @@ impl Component {
         binary: &[u8],
         order: &Order,
         work: &Work,
-        host: u64,
+        instance: &Cost,
     ) -> Result<Prepared, Error> {
         work.compiles();
         order.check()?;
@@ -322,7 +323,7 @@ impl Component {
             // SAFETY: the bytes come from `precompile_component` of the same module, here or in a process that we have started.
             Ok(unsafe { wasmtime::component::Component::deserialize(engine, code) }?)
         };
-        let prepared = prepare(world, fuel, host, make);
+        let prepared = prepare(world, fuel, instance, make);
         drop(turn);
         prepared
     }
@@ -351,7 +352,7 @@ impl Component {
         let code = other.prepared.compiled.serialize().map_err(|error| Error::Host(chain(&error)))?;
         // SAFETY: the bytes come from `serialize` just now, in this process, of the same wasmtime.
         let restore = |engine: &Engine, _| Ok(unsafe { wasmtime::component::Component::deserialize(engine, &code) }?);
-        let prepared = prepare(world, fuel, self.census.instance.host, restore)?;
+        let prepared = prepare(world, fuel, &self.census.instance, restore)?;
         Ok(self.first.add(Slot::new(world, fuel, prepared)))
     }
 }
@@ -360,11 +361,13 @@ impl Component {
 fn prepare(
     world: &World,
     fuel: bool,
-    host: u64,
+    instance: &Cost,
     make: impl Fn(&Engine, bool) -> Result<wasmtime::component::Component, Failure>,
 ) -> Result<Prepared, Error> {
-    let mut refused = None;
-    if let Some(linked) = world.pooled(fuel)? {
+    let host = instance.host;
+    let pooled = world.pooled(fuel)?;
+    let mut refused = pooled.and_then(|_| unfit(instance));
+    if let Some(linked) = pooled.filter(|_| refused.is_none()) {
         match make(&linked.engine, true) {
             Ok(compiled) => return Prepared::new(linked, compiled, host),
             Err(Failure::Unfit(error)) => refused = Some(chain(&error)),

@@ -8,7 +8,11 @@ pub struct Cost {
     /// Of core modules alone.
     pub core_instances: u64,
     pub memories: u64,
+    /// The most of one core module.
+    pub module_memories: u64,
     pub tables: u64,
+    /// The most of one core module.
+    pub module_tables: u64,
     pub globals: u64,
     /// Functions lifted and lowered between components.
     pub adapters: u64,
@@ -40,7 +44,9 @@ impl Cost {
         instances: u64::MAX,
         core_instances: u64::MAX,
         memories: u64::MAX,
+        module_memories: u64::MAX,
         tables: u64::MAX,
+        module_tables: u64::MAX,
         globals: u64::MAX,
         adapters: u64::MAX,
         data: u64::MAX,
@@ -56,6 +62,8 @@ impl Cost {
         add(&mut self.core_instances, other.core_instances);
         add(&mut self.memories, other.memories);
         add(&mut self.tables, other.tables);
+        self.module_memories = self.module_memories.max(other.module_memories);
+        self.module_tables = self.module_tables.max(other.module_tables);
         add(&mut self.globals, other.globals);
         add(&mut self.adapters, other.adapters);
         add(&mut self.data, other.data);

@@ -12,6 +12,7 @@ use wasmtime::component::Linker;
 use wasmtime::{Config, Enabled, Engine, InstanceAllocationStrategy, PoolingAllocationConfig, WasmBacktraceDetails};
 
 use crate::code_cache::CodeCache;
+use crate::cost::Cost;
 use crate::error::{Error, chain};
 use crate::host::Host;
 use crate::process::PerProcess;
@@ -35,6 +36,9 @@ const TABLE_ELEMENTS: usize = 1_000_000;
 const CORE_INSTANCES: u32 = 24;
 const MEMORIES: u32 = 4;
 const TABLES: u32 = 4;
+/// Of one core module.
+const MODULE_MEMORIES: u32 = 1;
+const MODULE_TABLES: u32 = 8;
 /// Addresses of a memory outside of a pool beyond its initial size; it moves when it has grown past them.
 const MEMORY_RESERVATION: u64 = 1 << 20;
 
@@ -289,6 +293,20 @@ pub(crate) struct Kind {
     pub pooled: bool,
 }
 
+/// Why an instance fits no slot of the pool, as far as that is known before machine code is made for it, which would be in vain.
+pub(crate) fn unfit(instance: &Cost) -> Option<String> {
+    [
+        ("core instances", instance.core_instances, CORE_INSTANCES),
+        ("memories", instance.memories, MEMORIES),
+        ("memories in a core module", instance.module_memories, MODULE_MEMORIES),
+        ("tables", instance.tables, TABLES),
+        ("tables in a core module", instance.module_tables, MODULE_TABLES),
+    ]
+    .into_iter()
+    .find(|(_, found, most)| *found > u64::from(*most))
+    .map(|(what, found, most)| format!("it has {found} {what}, of at most {most}"))
+}
+
 /// An engine of a kind without a pool: machine code made by it runs in one that has it. It compiles on the calling thread where
 /// no others are to be had.
 pub(crate) fn bare_engine(kind: Kind) -> wasmtime::Result<Engine> {
@@ -367,7 +385,8 @@ fn make_pooled(
             .total_tables(slots.saturating_mul(TABLES))
             .max_tables_per_component(TABLES)
             .total_stacks(slots)
-            .max_tables_per_module(8)
+            .max_memories_per_module(MODULE_MEMORIES)
+            .max_tables_per_module(MODULE_TABLES)
             .table_elements(TABLE_ELEMENTS)
             .linear_memory_keep_resident(KEEP_RESIDENT)
             .table_keep_resident(KEEP_RESIDENT)

@@ -34,6 +34,13 @@ def small(body: str = "", more: str = "") -> bytes:
     return bare_text(around=f"(core module {more} {number})").encode()
 
 
+def small_guest(declarations: str) -> bytes:
+    """The same, which is instantiated with them."""
+    return bare_text(
+        declarations=f"{declarations} (func (i32.const {next(_number)}) drop i32.const {os.getpid()} drop)"
+    ).encode()
+
+
 def is_there(process: int) -> bool:
     """A process that has been killed stays until somebody asks for it."""
     try:
@@ -197,8 +204,21 @@ def test_a_signal_that_ends_it_is_named(number: signal.Signals, memory: int | No
         assert (caught.value.name, caught.value.limit) == ("memory", memory)
 
 
-def test_a_component_that_does_not_fit_the_pool_is_told_of_once(caplog: pytest.LogCaptureFixture) -> None:
-    """It is compiled twice, for the pool and for what is allocated on demand; what is in it is looked at once."""
-    source = small(more='(memory 1) (memory 1) (@custom ".debug_info" "x")')
+def test_a_component_that_does_not_fit_the_pool_is_compiled_once(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """By what is counted in it; what is in it is told of once."""
+    started = tmp_path / "started"
+    text = f'echo x >> {started}\nexec {sys.executable} "$@"'
+    monkeypatch.setattr(sys, "executable", program(tmp_path / "counts", text))
+    wasgi.Component(small(), limits=ComponentLimits(timeout=600))
+    source = small_guest('(memory 1) (memory 1) (@custom ".debug_info" "x")')
     wasgi.Component(source, limits=ComponentLimits(timeout=600))
+    assert started.read_text() == "x\nx\n"
     assert len([message for message in caplog.messages if "debug information" in message]) == 1
+    assert len([message for message in caplog.messages if "does not fit the pool" in message]) == 1
+
+
+def test_modules_that_are_not_instantiated_fit_any_pool(caplog: pytest.LogCaptureFixture) -> None:
+    wasgi.Component(small(more="(memory 1) (memory 1)"))
+    assert not [message for message in caplog.messages if "does not fit the pool" in message]

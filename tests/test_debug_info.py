@@ -109,8 +109,8 @@ def long_folders() -> dict[str, bytes]:
 
 
 def long_program() -> dict[str, bytes]:
-    """30 million lines in one table, of a byte each."""
-    program = b"\0\5\2" + struct.pack("<I", 0) + b"\x20" * 30_000_000 + b"\0\1\1"
+    """3 million lines in one table, of a byte each."""
+    program = b"\0\5\2" + struct.pack("<I", 0) + b"\x20" * 3_000_000 + b"\0\1\1"
     return {
         "abbrev": table((COMPILE_UNIT, [*PLACE, (STMT_LIST, SEC_OFFSET)])),
         "info": unit(b"\1" + WHOLE + struct.pack("<I", 0) + b"\0"),

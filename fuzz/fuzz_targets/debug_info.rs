@@ -33,9 +33,14 @@ fn section(into: &mut Vec<u8>, kind: u8, content: &[u8]) {
     into.extend(content);
 }
 
-libfuzzer_sys::fuzz_target!(|contents: [&[u8]; 8]| {
+libfuzzer_sys::fuzz_target!(|bytes: &[u8]| {
     let mut module = b"\0asm\x01\0\0\0".to_vec();
-    for (name, content) in NAMES.iter().zip(contents) {
+    let mut rest = bytes;
+    for name in NAMES {
+        // its length, and so many bytes
+        let (length, behind) = rest.split_first_chunk::<2>().unwrap_or((&[0; 2], &[]));
+        let content = &behind[..usize::from(u16::from_le_bytes(*length)).min(behind.len())];
+        rest = &behind[content.len()..];
         let mut custom = vec![name.len() as u8];
         custom.extend(name.as_bytes());
         custom.extend(content);
