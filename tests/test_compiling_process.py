@@ -163,7 +163,7 @@ def test_what_is_refused_is_looked_at_within_the_bounds_of_memory() -> None:
 
 
 def test_too_little_memory_is_told_as_that_whatever_part_it_misses() -> None:
-    errors = []
+    errors: list[tuple[str, float]] = []
     for size in range(10, 27):
         with contextlib.ExitStack() as stack:
             caught = stack.enter_context(

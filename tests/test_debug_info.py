@@ -189,7 +189,7 @@ def names_of_each_unit() -> dict[str, bytes]:
 
 
 def files_of_each_unit() -> dict[str, bytes]:
-    """30,000 units with a table of lines of their own each, whose folder is a string of a megabyte that all share."""
+    """10,000 units with a table of lines of their own each, whose folder is a string of a megabyte that all share."""
     heads, units = b"", b""
     for _ in range(10_000):
         units += unit(b"\1" + struct.pack("<II", len(heads), 0) + b"\0")
