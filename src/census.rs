@@ -53,6 +53,10 @@ impl Census {
         let (mut census, components, modules) = Self::count(binary, limits);
         limits.check(&census)?;
         census.instance = expand(&components, &modules);
+        // a pool looks at modules that nothing instantiates, too
+        let (instance, defined) = (&mut census.instance, &census.defined);
+        instance.module_memories = instance.module_memories.max(defined.module_memories);
+        instance.module_tables = instance.module_tables.max(defined.module_tables);
         census.functions = census.functions.saturating_add(census.instance.adapters);
         limits.check(&census)?;
         Ok(census)

@@ -10,6 +10,7 @@ import re
 import signal
 import sys
 import threading
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -204,21 +205,16 @@ def test_a_signal_that_ends_it_is_named(number: signal.Signals, memory: int | No
         assert (caught.value.name, caught.value.limit) == ("memory", memory)
 
 
+@pytest.mark.parametrize("make", [lambda given: small_guest(given), lambda given: small(more=given)])
 def test_a_component_that_does_not_fit_the_pool_is_compiled_once(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+    make: Callable[[str], bytes], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """By what is counted in it; what is in it is told of once."""
+    """By what is counted in it, instantiated or not; what is in it is told of once."""
     started = tmp_path / "started"
     text = f'echo x >> {started}\nexec {sys.executable} "$@"'
     monkeypatch.setattr(sys, "executable", program(tmp_path / "counts", text))
     wasgi.Component(small(), limits=ComponentLimits(timeout=600))
-    source = small_guest('(memory 1) (memory 1) (@custom ".debug_info" "x")')
-    wasgi.Component(source, limits=ComponentLimits(timeout=600))
+    wasgi.Component(make('(memory 1) (memory 1) (@custom ".debug_info" "x")'), limits=ComponentLimits(timeout=600))
     assert started.read_text() == "x\nx\n"
     assert len([message for message in caplog.messages if "debug information" in message]) == 1
     assert len([message for message in caplog.messages if "does not fit the pool" in message]) == 1
-
-
-def test_modules_that_are_not_instantiated_fit_any_pool(caplog: pytest.LogCaptureFixture) -> None:
-    wasgi.Component(small(more="(memory 1) (memory 1)"))
-    assert not [message for message in caplog.messages if "does not fit the pool" in message]
