@@ -65,6 +65,8 @@ pub struct World {
     pub(crate) runtime: crate::runtime::Runtime,
     pub(crate) scheduler: crate::scheduler::Scheduler,
     notes: Mutex<Vec<String>>,
+    /// What is worth telling, though nothing is wrong.
+    remarks: Mutex<Vec<String>>,
 }
 
 static WORLD: PerProcess<World> = PerProcess::new();
@@ -160,8 +162,10 @@ impl World {
         if no_scan.is_some() || pooled.is_none() {
             crate::swap::told(); // it makes no difference
         }
+        let mut remarks = Vec::new();
         if let (Some(reason), Some(_), true) = (no_scan, &pooled, cfg!(target_os = "linux")) {
-            notes.push(format!("{reason}: guests start slower, and threads hold each other up; {}", reason.hint()));
+            let told = if reason.is_usual() { &mut remarks } else { &mut notes };
+            told.push(format!("{reason}: guests start slower, and threads hold each other up; {}", reason.hint()));
         }
         let pools = Pools { first: OnceLock::from(pooled), ..Pools::default() };
         Ok(Self {
@@ -180,6 +184,7 @@ impl World {
             runtime: crate::runtime::Runtime::new(),
             scheduler: crate::scheduler::Scheduler::new(GENERATION.load(Ordering::Relaxed)),
             notes: Mutex::new(notes),
+            remarks: Mutex::new(remarks),
         })
     }
 
@@ -239,6 +244,11 @@ impl World {
     /// What was worth telling about the set-up; each line is told once.
     pub fn take_notes(&self) -> Vec<String> {
         std::mem::take(&mut *lock(&self.notes))
+    }
+
+    /// The same, where nothing is wrong.
+    pub fn take_remarks(&self) -> Vec<String> {
+        std::mem::take(&mut *lock(&self.remarks))
     }
 
     pub fn note(&self, line: String) {

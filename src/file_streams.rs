@@ -4,25 +4,24 @@
 use std::sync::Arc;
 
 use bytes::Bytes;
-use tokio::runtime::Handle;
 use wasmtime_wasi::async_trait;
 use wasmtime_wasi::p2::pipe::{ClosedInputStream, ClosedOutputStream};
 use wasmtime_wasi::p2::{
     DynInputStream, DynOutputStream, InputStream, OutputStream, Pollable, StreamError, StreamResult,
 };
 
-use crate::blocking::within;
+use crate::blocking::{Pool, entered, within};
 use crate::files::Open;
 
 pub(crate) struct FileInput {
     inner: DynInputStream,
-    threads: Handle,
+    threads: Pool,
     _open: Option<Arc<Open>>,
 }
 
 impl FileInput {
     /// Puts itself around a stream.
-    pub fn around(stream: &mut DynInputStream, threads: Handle, open: Option<Arc<Open>>) {
+    pub fn around(stream: &mut DynInputStream, threads: Pool, open: Option<Arc<Open>>) {
         let inner = std::mem::replace(stream, Box::new(ClosedInputStream));
         *stream = Box::new(Self { inner, threads, _open: open });
     }
@@ -31,7 +30,7 @@ impl FileInput {
 #[async_trait]
 impl Pollable for FileInput {
     async fn ready(&mut self) {
-        within(&self.threads, self.inner.ready()).await;
+        entered(&self.threads, self.inner.ready()).await;
     }
 }
 
@@ -47,19 +46,19 @@ impl InputStream for FileInput {
     }
 
     async fn cancel(&mut self) {
-        within(&self.threads, self.inner.cancel()).await;
+        entered(&self.threads, self.inner.cancel()).await;
     }
 }
 
 pub(crate) struct FileOutput {
     inner: DynOutputStream,
-    threads: Handle,
+    threads: Pool,
     _open: Option<Arc<Open>>,
 }
 
 impl FileOutput {
     /// Puts itself around a stream.
-    pub fn around(stream: &mut DynOutputStream, threads: Handle, open: Option<Arc<Open>>) {
+    pub fn around(stream: &mut DynOutputStream, threads: Pool, open: Option<Arc<Open>>) {
         let inner = std::mem::replace(stream, Box::new(ClosedOutputStream));
         *stream = Box::new(Self { inner, threads, _open: open });
     }
@@ -68,7 +67,7 @@ impl FileOutput {
 #[async_trait]
 impl Pollable for FileOutput {
     async fn ready(&mut self) {
-        within(&self.threads, self.inner.ready()).await;
+        entered(&self.threads, self.inner.ready()).await;
     }
 }
 
@@ -92,6 +91,6 @@ impl OutputStream for FileOutput {
     }
 
     async fn cancel(&mut self) {
-        within(&self.threads, self.inner.cancel()).await;
+        entered(&self.threads, self.inner.cancel()).await;
     }
 }

@@ -14,6 +14,7 @@ use tokio::task::JoinHandle;
 use crate::engine::World;
 use crate::error::Error;
 use crate::files::Files;
+use crate::host::DirGrant;
 use crate::idle::Idle;
 use crate::instance::Reuse;
 use crate::limits::Limits;
@@ -52,7 +53,13 @@ struct Roster {
 }
 
 impl Gate {
-    pub fn new(world: &'static World, limits: &Limits, reuse: Option<Reuse>, reusable: &Arc<AtomicBool>) -> Arc<Self> {
+    pub fn new(
+        world: &'static World,
+        limits: &Limits,
+        dirs: &[DirGrant],
+        reuse: Option<Reuse>,
+        reusable: &Arc<AtomicBool>,
+    ) -> Arc<Self> {
         Arc::new(Self {
             generation: world.generation,
             world,
@@ -60,7 +67,7 @@ impl Gate {
             limits: *limits,
             idle: reuse.map(|reuse| Idle::new(world, reuse, reusable.clone())),
             lane: Arc::default(),
-            files: Files::new(),
+            files: Files::new(dirs),
             queued: AtomicUsize::new(0),
             live: AtomicUsize::new(0),
             emptied: Notify::new(),

@@ -19,8 +19,8 @@ use wasmtime_wasi_http::p2::types::{
 use wasmtime_wasi_http::{WasiHttpCtx, WasiHttpCtxView, WasiHttpView};
 
 use crate::code::ErrorCode;
-use crate::error::Error;
 use crate::files::{Files, FilesView, GuestFiles};
+use crate::folders::NotOpened;
 use crate::held::weigh;
 use crate::limits::{Limits, MOST_RANDOM, Meter};
 use crate::outgoing::Hooks;
@@ -61,13 +61,7 @@ pub struct Host {
 }
 
 impl Host {
-    pub(crate) fn new(
-        grants: &Grants,
-        stdio: &Arc<Stdio>,
-        meter: Meter,
-        hooks: Hooks,
-        app: &Arc<Files>,
-    ) -> Result<Self, Error> {
+    pub(crate) fn new(grants: &Grants, stdio: &Arc<Stdio>, meter: Meter, hooks: Hooks, app: &Arc<Files>) -> Self {
         let mut wasi = WasiCtxBuilder::new();
         let outlet = Outlet::new(stdio);
         wasi.stdout(GuestStream::new(&outlet, Stream::Stdout))
@@ -88,13 +82,17 @@ impl Host {
         let fields = hooks.limits.fields.map_or(usize::MAX, |most| usize::try_from(most).unwrap_or(usize::MAX));
         http.set_field_size_limit(fields);
         let files = GuestFiles::new((!grants.dirs.is_empty()).then(|| app.clone()));
-        let mut wasi = wasi.build();
-        if !grants.dirs.is_empty() {
-            *wasi.filesystem() = app.granted(&grants.dirs)?;
-        }
-        let mut host = Self { table, wasi, http, hooks, outlet, staged, files, meter };
+        let mut host = Self { table, wasi: wasi.build(), http, hooks, outlet, staged, files, meter };
         host.hooks.clock = host.clock();
-        Ok(host)
+        host
+    }
+
+    /// Opens the folders that are granted.
+    pub(crate) async fn open_folders(&mut self) -> Result<(), NotOpened> {
+        if let Some(app) = self.files.app() {
+            *self.wasi.filesystem() = app.folders.get(app.threads()).await?;
+        }
+        Ok(())
     }
 
     /// The next exchange of an instance that was kept.

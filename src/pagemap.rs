@@ -19,6 +19,11 @@ pub(crate) enum WhyNot {
 }
 
 impl WhyNot {
+    /// Most machines have swap, and nothing is wrong with them.
+    pub fn is_usual(&self) -> bool {
+        matches!(self, Self::Swap)
+    }
+
     pub fn hint(&self) -> &'static str {
         match self {
             Self::Swap => "hint: keep this service from swapping (`MemorySwapMax=0` with systemd)",
