@@ -21,8 +21,6 @@ from wasgi import errors
 
 from .conftest import HELLO, PROBE, ROOT, AppMaker, bare, get, post, until
 from .processes import run, told
-from .test_swap import swap_on  # noqa: F401 - a fixture
-from .test_swap import test_a_fresh_instance_finds_nothing_of_an_earlier_one as test_swap  # noqa: F401
 
 PAGE = ROOT / "docs" / "untrusted.md"
 
@@ -611,3 +609,15 @@ def test_cache_size(tmp_path: Path) -> None:
     cached(tmp_path, WASGI_CACHE_SIZE="1000000")
     cached(tmp_path, PROBE, WASGI_CACHE_SIZE="1000000")
     assert sum(path.stat().st_size for path in entries(tmp_path)) <= 1_000_000
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="elsewhere there is no PAGEMAP_SCAN")
+def test_swap() -> None:
+    """`test_swap.py` has pages swapped out. Here the system does not say whether it can be, and a pool without PAGEMAP_SCAN is used."""
+    done = run(
+        "import logging, sys\nimport wasgi\nfrom tests.confinement import refuse\nfrom tests.conftest import HELLO, get\n"
+        "logging.basicConfig(level='INFO', format='%(message)s', stream=sys.stdout)\n"
+        "refuse('sysinfo')\nwasgi.App(HELLO).handle(get('/hello'))\n"
+    )
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.count("can be swapped out, and PAGEMAP_SCAN would pass them over: guests start slower") == 1
