@@ -15,6 +15,7 @@ use wasip2::io::poll;
 use wasip2::io::streams::{InputStream, OutputStream, StreamError};
 
 mod codes;
+mod holds;
 mod hostile;
 mod late;
 mod much;
@@ -498,6 +499,7 @@ impl Guest for Probe {
             "/permits" => output::permits(out),
             // what a tenant does who means harm: see there
             _ if path.starts_with("/hostile/") => hostile::run(&path["/hostile/".len()..], &query, request, out),
+            _ if path.starts_with("/holds/") => holds::run(&path["/holds/".len()..], &query, out),
             "/much" => much::much(&request, &query, out),
             _ => text(out, 404, "no such route"),
         }
