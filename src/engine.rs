@@ -143,6 +143,7 @@ impl Linked {
         crate::guest_request::bound_requests(&mut linker)?;
         crate::guest_request::check_requests(&mut linker)?;
         crate::held::weigh_fields(&mut linker)?;
+        crate::held::weigh_bodies(&mut linker)?;
         crate::files::bound_files(&mut linker)?;
         crate::staged::stage_timers(&mut linker)?;
         Ok(Self { engine, linker, scans })

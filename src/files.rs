@@ -20,10 +20,11 @@ use wasmtime_wasi::p2::{DynInputStream, DynOutputStream, FsError, FsResult};
 use wasmtime_wasi::runtime::spawn_blocking;
 
 use crate::blocking::{Pool, Threads, within};
-use crate::file_streams::{FileInput, FileOutput};
+use crate::file_streams::{Behind, FileInput, FileOutput};
 use crate::folders::Folders;
+use crate::held::weigh;
 use crate::host::{DirGrant, Host};
-use crate::limits::Limits;
+use crate::limits::{Limits, Meter};
 use crate::outgoing::Hooks;
 
 /// How many file operations of one app's guests may be under way at once; more of them wait.
@@ -83,17 +84,36 @@ pub(crate) struct GuestFiles {
     app: Option<(Arc<Files>, Arc<AtomicU64>)>,
     /// By the number of the descriptor's handle.
     held: HashMap<u32, Arc<Open>>,
+    /// How many streams of files there are.
+    streams: Arc<AtomicU64>,
     /// Whether it was said in this exchange that a limit was met.
     told: bool,
 }
 
+/// What a stream of a file may hold of it, between the disk and the guest.
+const BUFFER: u64 = 64 << 10;
+
+/// A stream of a file: counted until it is dropped.
+pub(crate) struct Streaming(Arc<AtomicU64>);
+
+impl Drop for Streaming {
+    fn drop(&mut self) {
+        self.0.fetch_sub(1, Ordering::Relaxed);
+    }
+}
+
 impl GuestFiles {
     pub fn new(app: Option<Arc<Files>>) -> Self {
-        Self { app: app.map(|app| (app, Arc::default())), held: HashMap::new(), told: false }
+        Self { app: app.map(|app| (app, Arc::default())), held: HashMap::new(), streams: Arc::default(), told: false }
     }
 
     pub fn begin_anew(&mut self) {
         self.told = false;
+    }
+
+    /// The bytes that its streams may hold.
+    pub fn held(&self) -> u64 {
+        self.streams.load(Ordering::Relaxed) * BUFFER
     }
 
     pub fn app(&self) -> Option<&Arc<Files>> {
@@ -105,11 +125,28 @@ pub(crate) struct FilesView<'a> {
     inner: WasiFilesystemCtxView<'a>,
     guest: &'a mut GuestFiles,
     hooks: &'a Hooks,
+    meter: &'a mut Meter,
 }
 
 impl<'a> FilesView<'a> {
-    pub fn new(inner: WasiFilesystemCtxView<'a>, guest: &'a mut GuestFiles, hooks: &'a Hooks) -> Self {
-        Self { inner, guest, hooks }
+    pub fn new(
+        inner: WasiFilesystemCtxView<'a>,
+        guest: &'a mut GuestFiles,
+        hooks: &'a Hooks,
+        meter: &'a mut Meter,
+    ) -> Self {
+        Self { inner, guest, hooks, meter }
+    }
+
+    /// What another stream of that descriptor needs.
+    fn stream(&mut self, fd: &Fd) -> FsResult<Behind> {
+        let threads = self.threads()?;
+        self.guest.streams.fetch_add(1, Ordering::Relaxed);
+        let streaming = Streaming(self.guest.streams.clone());
+        if self.meter.takes(BUFFER as usize) {
+            self.meter.weighed(weigh(self.inner.table) + self.guest.held()).map_err(FsError::trap)?;
+        }
+        Ok(Behind { threads, _open: self.guest.held.get(&fd.rep()).cloned(), _streaming: streaming })
     }
 
     fn app(&self) -> FsResult<&(Arc<Files>, Arc<AtomicU64>)> {
@@ -284,23 +321,23 @@ impl HostDescriptor for FilesView<'_> {
     }
 
     fn read_via_stream(&mut self, fd: Fd, offset: Filesize) -> FsResult<Resource<DynInputStream>> {
-        let (threads, open) = (self.threads()?, self.guest.held.get(&fd.rep()).cloned());
+        let behind = self.stream(&fd)?;
         let stream = self.inner.read_via_stream(fd, offset)?;
-        FileInput::around(self.inner.table.get_mut(&stream)?, threads, open);
+        FileInput::around(self.inner.table.get_mut(&stream)?, behind);
         Ok(stream)
     }
 
     fn write_via_stream(&mut self, fd: Fd, offset: Filesize) -> FsResult<Resource<DynOutputStream>> {
-        let (threads, open) = (self.threads()?, self.guest.held.get(&fd.rep()).cloned());
+        let behind = self.stream(&fd)?;
         let stream = self.inner.write_via_stream(fd, offset)?;
-        FileOutput::around(self.inner.table.get_mut(&stream)?, threads, open);
+        FileOutput::around(self.inner.table.get_mut(&stream)?, behind);
         Ok(stream)
     }
 
     fn append_via_stream(&mut self, fd: Fd) -> FsResult<Resource<DynOutputStream>> {
-        let (threads, open) = (self.threads()?, self.guest.held.get(&fd.rep()).cloned());
+        let behind = self.stream(&fd)?;
         let stream = self.inner.append_via_stream(fd)?;
-        FileOutput::around(self.inner.table.get_mut(&stream)?, threads, open);
+        FileOutput::around(self.inner.table.get_mut(&stream)?, behind);
         Ok(stream)
     }
 }

@@ -176,12 +176,12 @@ while len(told) == before and time.monotonic() < deadline:
     except wasgi.OverloadedError:
         pass  # it was about to begin
 for record in told[before:]:
-    print(record.levelname, record.getMessage()[:56])
+    print(record.levelname, record.getMessage())
 """,
             str(HELLO),
         )
         assert done.returncode == 0, done.stderr
-        assert done.stdout.splitlines()[-1] == "INFO pages of this process can be swapped out since a moment"
+        assert done.stdout.splitlines()[-1].startswith("INFO pages of this process can be swapped out since a moment ago")
 
     def test_whoever_configures_no_logging_does_not_see_it(self) -> None:
         script = UNSURE.replace("logging.basicConfig", "(lambda **_: None)") + "refuse('sysinfo')\n"

@@ -289,6 +289,8 @@ impl Guest for Probe {
                 Ok(response) => relay(response, out),
                 Err(code) => ResponseOutparam::set(out, Err(code)),
             },
+            // begins a request's body and drops it, with `early` before it sends the request: the status, or why there is none
+            "/half" => text(out, 200, &format!("{:?}", network::half(&query))),
             // sends a request and drops its future at once, then answers
             "/fetch-and-forget" => {
                 drop(send(&query));
