@@ -3,7 +3,7 @@
 use std::any::Any;
 use std::collections::HashMap;
 use std::pin::Pin;
-use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, Weak};
 use std::task::{Context, Poll};
 use std::time::Duration;
@@ -37,6 +37,8 @@ pub(crate) struct Gate {
     pub(crate) lane: Arc<Lane>,
     /// What its guests have of files.
     pub(crate) files: Arc<Files>,
+    /// The bytes that its instances have, and the host for them, where `Limits.memory_per_app` counts them.
+    pub(crate) memory: Arc<AtomicI64>,
     queued: AtomicUsize,
     live: AtomicUsize,
     emptied: Notify,
@@ -68,6 +70,7 @@ impl Gate {
             idle: reuse.map(|reuse| Idle::new(world, reuse, reusable.clone())),
             lane: Arc::default(),
             files: Files::new(dirs),
+            memory: Arc::default(),
             queued: AtomicUsize::new(0),
             live: AtomicUsize::new(0),
             emptied: Notify::new(),

@@ -190,7 +190,7 @@ impl Host {
     /// The guest has ended: its report is to say what it held, and no limit applies any more.
     pub(crate) fn weigh_last(&mut self) {
         if self.meter.has_much_unweighed() {
-            let _ = self.meter.weighed(weigh(&mut self.table) + self.files.held());
+            self.meter.weighed_last(weigh(&mut self.table) + self.files.held());
         }
     }
 

@@ -156,7 +156,7 @@ impl App {
             }
             None => {
                 room = world.make_room();
-                Instance::new(prepared.clone(), &self.grants, limits, hooks, &shared, &gate.files)?
+                Instance::new(prepared.clone(), &self.grants, limits, hooks, &shared, &gate)?
             }
         };
         let scheme = match request.uri().scheme_str() {

@@ -13,7 +13,7 @@ use wasmtime_wasi_http::p2::types::{HostIncomingRequest, HostResponseOutparam};
 
 use crate::component::Prepared;
 use crate::error::{Error, Trap, chain};
-use crate::files::Files;
+use crate::gate::Gate;
 use crate::host::{Grants, Host};
 use crate::limits::{Limits, Meter};
 use crate::outgoing::Hooks;
@@ -45,10 +45,10 @@ impl Instance {
         limits: &Limits,
         hooks: Hooks,
         shared: &Shared,
-        files: &Arc<Files>,
+        gate: &Gate,
     ) -> Result<Self, Error> {
-        let meter = Meter::new(shared.world, limits, shared.peak.clone());
-        let host = Host::new(grants, &shared.stdio, meter, hooks, files);
+        let meter = Meter::new(shared.world, limits, &gate.memory, shared.peak.clone());
+        let host = Host::new(grants, &shared.stdio, meter, hooks, &gate.files);
         let mut store = Store::new(prepared.engine(), host);
         store.limiter(|host| &mut host.meter);
         store.set_hostcall_fuel(limits.lifted());

@@ -99,3 +99,51 @@ def test_a_set_of_fields_that_can_have_no_more_names_is_an_error_and_no_trap(
     assert int(count) > 20_000
     assert "Forbidden" in why
     until(lambda: "a set of fields has as many names as there can be" in caplog.text)
+
+
+class TestMemoryPerApp:
+    """`Limits.memory_per_app`: what all exchanges of an app hold."""
+
+    @staticmethod
+    def beside(app: AppMaker, most: int, target: str) -> list[str]:
+        """What an exchange says alone, beside another one, and alone again."""
+        seen: list[str] = []
+
+        def ask() -> None:
+            try:
+                seen.append(made.handle(get(target)).text)
+            except wasgi.MemoryLimitError as error:
+                seen.append(str(error))
+
+        def upstream(request: wasgi.Request) -> wasgi.Response:
+            ask()  # while the guest that asks has its memory
+            return wasgi.Response()
+
+        made = app(outgoing=upstream, limits=wasgi.Limits(memory_per_app=most))
+        ask()
+        assert made.handle(get("/fetch?url=http://up/")).status == 200
+        ask()
+        return seen
+
+    @staticmethod
+    def of_one(app: AppMaker) -> int:
+        response = app(outgoing=lambda request: wasgi.Response()).handle(get("/fetch?url=http://up/"))
+        response.read()
+        report = response.wait()
+        assert report is not None
+        return report.memory
+
+    def test_a_guest_may_grow_if_the_others_leave_room(self, app: AppMaker) -> None:
+        most = 2 * self.of_one(app) + (1 << 20)
+        assert self.beside(app, most, "/try-alloc?mib=1") == ["got it", "refused", "got it"]
+
+    def test_a_guest_may_begin_if_the_others_leave_room(self, app: AppMaker) -> None:
+        most = self.of_one(app) * 3 // 2
+        alone, beside, again = self.beside(app, most, "/hello")
+        assert alone == again == "Hello, World!"
+        assert f"its limit of {most} bytes for all exchanges of its app (`Limits.memory_per_app`)" in beside
+
+    def test_another_app_has_a_limit_of_its_own(self, app: AppMaker) -> None:
+        limits = wasgi.Limits(memory_per_app=self.of_one(app) * 3 // 2)
+        inner = app(limits=limits)
+        assert app(outgoing=inner, limits=limits).handle(get("/fetch?url=http://up/hello")).text == "Hello, World!"

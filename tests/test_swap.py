@@ -79,7 +79,9 @@ def rounds(app):
 @pytest.fixture
 def swap_on(tmp_path: Path) -> Iterator[Callable[[], None]]:
     if int(os.environ.get("PYTEST_XDIST_WORKER_COUNT", "1")) > 1:
-        pytest.skip("swap is the whole machine's: other tests at the same time would see it; run `pytest -n 0 tests/test_swap.py`")
+        pytest.skip(
+            "swap is the whole machine's: other tests at the same time would see it; run `pytest -n 0 tests/test_swap.py`"
+        )
     if sys.platform != "linux" or os.geteuid() != 0:
         pytest.skip("only root can switch on swap")
     if shutil.which("mkswap") is None:
@@ -151,14 +153,27 @@ class TestTheLine:
 
     def test_at_the_start(self) -> None:
         done = run(
-            UNSURE + "refuse('sysinfo')\nprint(wasgi.App(sys.argv[1]).handle(request).text)\nwasgi.Component(sys.argv[1])\n",
+            UNSURE
+            + "refuse('sysinfo')\nprint(wasgi.App(sys.argv[1]).handle(request).text)\nwasgi.Component(sys.argv[1])\n",
             str(HELLO),
         )
         assert done.returncode == 0, done.stderr
         lines = [line for line in done.stdout.splitlines() if "compiled" not in line]
         assert lines[-1] == "Hello, World!"
-        assert [line for line in lines if line.startswith("INFO pages of this process can be swapped out, and PAGEMAP_SCAN")]
+        assert [
+            line for line in lines if line.startswith("INFO pages of this process can be swapped out, and PAGEMAP_SCAN")
+        ]
         assert not [line for line in lines if line.startswith("WARNING")]
+
+    def test_where_pagemap_scan_is_not_wanted(self) -> None:
+        done = run(
+            UNSURE
+            + "import os\nos.environ['WASGI_PAGEMAP_SCAN'] = '0'\nprint(wasgi.App(sys.argv[1]).handle(request).text)\n",
+            str(HELLO),
+        )
+        assert done.returncode == 0, done.stderr
+        assert "INFO PAGEMAP_SCAN is not used (`WASGI_PAGEMAP_SCAN=0`): guests start slower" in done.stdout
+        assert "WARNING" not in done.stdout
 
     def test_when_it_is_switched_on_later(self) -> None:
         done = run(
@@ -181,7 +196,9 @@ for record in told[before:]:
             str(HELLO),
         )
         assert done.returncode == 0, done.stderr
-        assert done.stdout.splitlines()[-1].startswith("INFO pages of this process can be swapped out since a moment ago")
+        assert done.stdout.splitlines()[-1].startswith(
+            "INFO pages of this process can be swapped out since a moment ago"
+        )
 
     def test_whoever_configures_no_logging_does_not_see_it(self) -> None:
         script = UNSURE.replace("logging.basicConfig", "(lambda **_: None)") + "refuse('sysinfo')\n"

@@ -358,6 +358,20 @@ def test_instance_cost() -> None:
         wasgi.App(many, limits=wasgi.Limits(memory=64 << 10)).handle(get("/"))
 
 
+def test_memory_of_an_app(app: AppMaker) -> None:
+    """An exchange beside another one finds less than one alone (more in `test_held.py`)."""
+    seen: list[str] = []
+
+    def upstream(request: wasgi.Request) -> wasgi.Response:
+        seen.append(made.handle(get("/try-alloc?mib=20")).text)
+        return wasgi.Response()
+
+    made = app(outgoing=upstream, limits=wasgi.Limits(memory_per_app=(21 << 20) + (768 << 10)))
+    assert made.handle(get("/try-alloc?mib=20")).text == "got it"
+    made.handle(get("/fetch?url=http://up/")).read()
+    assert seen == ["refused"]
+
+
 def test_host_memory(app: AppMaker) -> None:
     made = app(limits=wasgi.Limits(memory=32 << 20))
     assert made.handle(get("/hostile/fields?n=20&bytes=600&each=90")).text == "done"
