@@ -26,7 +26,7 @@ CONTENT = b"what is in the file"
 
 
 class SlowFiles:
-    """`file` in a folder. Whoever asks for one of `hangs` waits, until it is taken out of there or the file system goes."""
+    """`file` in a folder. Whoever asks for one of `hangs` waits, until `release` or the file system's end."""
 
     def __init__(self, mounted: Path) -> None:
         self.mounted = mounted

@@ -1,5 +1,7 @@
-"""A body that its guest drops unfinished is corrupted (`wasi:http`, `outgoing-body.finish`): nobody takes it for a whole one, though its
-guest lives on."""
+"""A body that its guest drops unfinished is corrupted (`wasi:http`, `outgoing-body.finish`).
+
+Nobody takes it for a whole one, though its guest lives on.
+"""
 
 from __future__ import annotations
 

@@ -134,8 +134,8 @@ class TestMemoryPerApp:
         return report.memory
 
     def test_a_guest_may_grow_if_the_others_leave_room(self, app: AppMaker) -> None:
-        most = 2 * self.of_one(app) + (1 << 20)
-        assert self.beside(app, most, "/try-alloc?mib=1") == ["got it", "refused", "got it"]
+        most = self.of_one(app) * 3 // 2 + (4 << 20)
+        assert self.beside(app, most, "/try-alloc?mib=4") == ["got it", "refused", "got it"]
 
     def test_a_guest_may_begin_if_the_others_leave_room(self, app: AppMaker) -> None:
         most = self.of_one(app) * 3 // 2

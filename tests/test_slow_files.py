@@ -10,7 +10,7 @@ import pytest
 from .conftest import PROBE, ROOT
 from .slow_files import FLUSH, GETATTR, LOOKUP, OPEN, READ, SlowFiles, slow_files  # noqa: F401 - a fixture
 
-# In a process of its own: the file system is served by this one, and what holds the interpreter there does not hold it here.
+# In a process of its own: this one serves the files, and whoever holds the interpreter there must not hold it here.
 GUEST = """
 import asyncio, sys, time
 import wasgi

@@ -79,9 +79,7 @@ def rounds(app):
 @pytest.fixture
 def swap_on(tmp_path: Path) -> Iterator[Callable[[], None]]:
     if int(os.environ.get("PYTEST_XDIST_WORKER_COUNT", "1")) > 1:
-        pytest.skip(
-            "swap is the whole machine's: other tests at the same time would see it; run `pytest -n 0 tests/test_swap.py`"
-        )
+        pytest.skip("swap is the whole machine's, and other tests would see it; run `pytest -n 0 tests/test_swap.py`")
     if sys.platform != "linux" or os.geteuid() != 0:
         pytest.skip("only root can switch on swap")
     if shutil.which("mkswap") is None:

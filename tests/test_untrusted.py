@@ -627,9 +627,10 @@ def test_cache_size(tmp_path: Path) -> None:
 
 @pytest.mark.skipif(sys.platform != "linux", reason="elsewhere there is no PAGEMAP_SCAN")
 def test_swap() -> None:
-    """`test_swap.py` has pages swapped out. Here the system does not say whether it can be, and a pool without PAGEMAP_SCAN is used."""
+    """`test_swap.py` has pages swapped out. Here the system does not say whether they can be."""
     done = run(
-        "import logging, sys\nimport wasgi\nfrom tests.confinement import refuse\nfrom tests.conftest import HELLO, get\n"
+        "import logging, sys\nimport wasgi\n"
+        "from tests.confinement import refuse\nfrom tests.conftest import HELLO, get\n"
         "logging.basicConfig(level='INFO', format='%(message)s', stream=sys.stdout)\n"
         "refuse('sysinfo')\nwasgi.App(HELLO).handle(get('/hello'))\n"
     )
