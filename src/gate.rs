@@ -275,7 +275,7 @@ mod tests {
 
     fn gate(concurrency: usize, queue: usize) -> Arc<Gate> {
         let limits = Limits { concurrency: Some(concurrency), queue, ..Limits::NONE };
-        Gate::new(crate::engine::world().unwrap(), &limits, None, &Arc::new(AtomicBool::new(true)))
+        Gate::new(crate::engine::world().unwrap(), &limits, &[], None, &Arc::new(AtomicBool::new(true)))
     }
 
     fn refusal(admitted: Result<Admission, Error>) -> Error {

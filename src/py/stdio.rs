@@ -196,8 +196,9 @@ impl Turn for Lines {
                 error.write_unraisable(py, None);
             }
         }
-        if !output.stdio.is_empty() {
-            output.ask(|| context); // a guest that prints without end comes again, behind those that wait
+        // a guest that prints without end comes again, behind those that wait; where another thread is about it, that one sees to the rest
+        if lock(&output.delivering).lines >= until && !output.stdio.is_empty() {
+            output.ask(|| context);
         }
     }
 }
