@@ -69,6 +69,8 @@ pub struct World {
     pub(crate) runtime: crate::runtime::Runtime,
     pub(crate) scheduler: crate::scheduler::Scheduler,
     notes: Mutex<Vec<String>>,
+    /// What is worth telling, though nothing is wrong.
+    remarks: Mutex<Vec<String>>,
 }
 
 static WORLD: PerProcess<World> = PerProcess::new();
@@ -145,6 +147,7 @@ impl Linked {
         crate::guest_request::bound_requests(&mut linker)?;
         crate::guest_request::check_requests(&mut linker)?;
         crate::held::weigh_fields(&mut linker)?;
+        crate::held::weigh_bodies(&mut linker)?;
         crate::files::bound_files(&mut linker)?;
         crate::staged::stage_timers(&mut linker)?;
         Ok(Self { engine, linker, scans })
@@ -164,8 +167,10 @@ impl World {
         if no_scan.is_some() || pooled.is_none() {
             crate::swap::told(); // it makes no difference
         }
+        let mut remarks = Vec::new();
         if let (Some(reason), Some(_), true) = (no_scan, &pooled, cfg!(target_os = "linux")) {
-            notes.push(format!("{reason}: guests start slower, and threads hold each other up; {}", reason.hint()));
+            let told = if reason.is_usual() { &mut remarks } else { &mut notes };
+            told.push(format!("{reason}: guests start slower, and threads hold each other up; {}", reason.hint()));
         }
         let pools = Pools { first: OnceLock::from(pooled), ..Pools::default() };
         Ok(Self {
@@ -184,6 +189,7 @@ impl World {
             runtime: crate::runtime::Runtime::new(),
             scheduler: crate::scheduler::Scheduler::new(GENERATION.load(Ordering::Relaxed)),
             notes: Mutex::new(notes),
+            remarks: Mutex::new(remarks),
         })
     }
 
@@ -243,6 +249,11 @@ impl World {
     /// What was worth telling about the set-up; each line is told once.
     pub fn take_notes(&self) -> Vec<String> {
         std::mem::take(&mut *lock(&self.notes))
+    }
+
+    /// The same, where nothing is wrong.
+    pub fn take_remarks(&self) -> Vec<String> {
+        std::mem::take(&mut *lock(&self.remarks))
     }
 
     pub fn note(&self, line: String) {

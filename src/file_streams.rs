@@ -4,78 +4,83 @@
 use std::sync::Arc;
 
 use bytes::Bytes;
-use tokio::runtime::Handle;
 use wasmtime_wasi::async_trait;
 use wasmtime_wasi::p2::pipe::{ClosedInputStream, ClosedOutputStream};
 use wasmtime_wasi::p2::{
     DynInputStream, DynOutputStream, InputStream, OutputStream, Pollable, StreamError, StreamResult,
 };
 
-use crate::blocking::within;
-use crate::files::Open;
+use crate::blocking::{Pool, entered, within};
+use crate::files::{Open, Streaming};
+
+/// What such a stream refers to beside its file.
+pub(crate) struct Behind {
+    pub threads: Pool,
+    pub _open: Option<Arc<Open>>,
+    pub _streaming: Streaming,
+}
 
 pub(crate) struct FileInput {
     inner: DynInputStream,
-    threads: Handle,
-    _open: Option<Arc<Open>>,
+    /// Goes last: see [`Open`].
+    behind: Behind,
 }
 
 impl FileInput {
     /// Puts itself around a stream.
-    pub fn around(stream: &mut DynInputStream, threads: Handle, open: Option<Arc<Open>>) {
+    pub fn around(stream: &mut DynInputStream, behind: Behind) {
         let inner = std::mem::replace(stream, Box::new(ClosedInputStream));
-        *stream = Box::new(Self { inner, threads, _open: open });
+        *stream = Box::new(Self { inner, behind });
     }
 }
 
 #[async_trait]
 impl Pollable for FileInput {
     async fn ready(&mut self) {
-        within(&self.threads, self.inner.ready()).await;
+        entered(&self.behind.threads, self.inner.ready()).await;
     }
 }
 
 #[async_trait]
 impl InputStream for FileInput {
     fn read(&mut self, size: usize) -> StreamResult<Bytes> {
-        let _entered = self.threads.enter();
+        let _entered = self.behind.threads.enter();
         self.inner.read(size)
     }
 
     async fn blocking_read(&mut self, size: usize) -> StreamResult<Bytes> {
-        within(&self.threads, self.inner.blocking_read(size)).await
+        within(&self.behind.threads, self.inner.blocking_read(size)).await
     }
 
     async fn cancel(&mut self) {
-        within(&self.threads, self.inner.cancel()).await;
+        entered(&self.behind.threads, self.inner.cancel()).await;
     }
 }
 
 pub(crate) struct FileOutput {
     inner: DynOutputStream,
-    threads: Handle,
-    _open: Option<Arc<Open>>,
+    behind: Behind,
 }
 
 impl FileOutput {
     /// Puts itself around a stream.
-    pub fn around(stream: &mut DynOutputStream, threads: Handle, open: Option<Arc<Open>>) {
+    pub fn around(stream: &mut DynOutputStream, behind: Behind) {
         let inner = std::mem::replace(stream, Box::new(ClosedOutputStream));
-        *stream = Box::new(Self { inner, threads, _open: open });
+        *stream = Box::new(Self { inner, behind });
     }
 }
 
 #[async_trait]
 impl Pollable for FileOutput {
     async fn ready(&mut self) {
-        within(&self.threads, self.inner.ready()).await;
+        entered(&self.behind.threads, self.inner.ready()).await;
     }
 }
 
 #[async_trait]
 impl OutputStream for FileOutput {
     fn write(&mut self, bytes: Bytes) -> Result<(), StreamError> {
-        let _entered = self.threads.enter();
+        let _entered = self.behind.threads.enter();
         self.inner.write(bytes)
     }
 
@@ -88,10 +93,10 @@ impl OutputStream for FileOutput {
     }
 
     async fn blocking_write_and_flush(&mut self, bytes: Bytes) -> StreamResult<()> {
-        within(&self.threads, self.inner.blocking_write_and_flush(bytes)).await
+        within(&self.behind.threads, self.inner.blocking_write_and_flush(bytes)).await
     }
 
     async fn cancel(&mut self) {
-        within(&self.threads, self.inner.cancel()).await;
+        entered(&self.behind.threads, self.inner.cancel()).await;
     }
 }

@@ -5,28 +5,27 @@
 //! each descriptor that a guest has the host open is counted until it is closed, whatever refers to it last.
 
 use std::collections::HashMap;
-use std::path::Path;
+use std::fs::File;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex};
 
-use tokio::runtime::Handle;
 use wasmtime::component::{HasData, Linker, Resource};
-use wasmtime_wasi::filesystem::{Descriptor, WasiFilesystemCtx, WasiFilesystemCtxView};
+use wasmtime_wasi::filesystem::{Descriptor, WasiFilesystemCtxView};
 use wasmtime_wasi::p2::bindings::filesystem::types::{
     self, Advice, DescriptorFlags, DescriptorStat, DescriptorType, DirectoryEntry, DirectoryEntryStream, ErrorCode,
     Filesize, Host as _, HostDescriptor, HostDirectoryEntryStream, MetadataHashValue, NewTimestamp, OpenFlags,
     PathFlags,
 };
 use wasmtime_wasi::p2::{DynInputStream, DynOutputStream, FsError, FsResult};
-use wasmtime_wasi::{FsPerms, WasiCtxBuilder};
+use wasmtime_wasi::runtime::spawn_blocking;
 
-use crate::blocking::{Threads, within};
-use crate::error::{Error, chain};
-use crate::file_streams::{FileInput, FileOutput};
+use crate::blocking::{Pool, Threads, within};
+use crate::file_streams::{Behind, FileInput, FileOutput};
+use crate::folders::Folders;
+use crate::held::weigh;
 use crate::host::{DirGrant, Host};
-use crate::limits::Limits;
+use crate::limits::{Limits, Meter};
 use crate::outgoing::Hooks;
-use crate::sync::lock;
 
 /// How many file operations of one app's guests may be under way at once; more of them wait.
 const THREADS: usize = 8;
@@ -35,75 +34,37 @@ const THREADS: usize = 8;
 pub(crate) struct Files {
     threads: Threads,
     open: AtomicU64,
-    granted: Mutex<Option<Granted>>,
-}
-
-/// The folders that an app grants, open: once, and not in each exchange.
-struct Granted {
-    folders: WasiFilesystemCtx,
-    /// Which ones they were, where that can be told.
-    identities: Vec<Option<(u64, u64)>>,
+    pub(crate) folders: Folders,
 }
 
 impl Files {
-    pub fn new() -> Arc<Self> {
+    pub fn new(dirs: &[DirGrant]) -> Arc<Self> {
         Arc::new(Self {
             threads: Threads::new("wasgi-files", THREADS),
             open: AtomicU64::new(0),
-            granted: Mutex::default(),
+            folders: Folders::new(dirs),
         })
     }
 
-    fn threads(&self) -> FsResult<Handle> {
-        self.threads.handle().cloned().ok_or_else(|| ErrorCode::InsufficientMemory.into())
-    }
-
-    /// The folders for another exchange: opened anew if others are where they were.
-    pub fn granted(&self, dirs: &[DirGrant]) -> Result<WasiFilesystemCtx, Error> {
-        let identities: Vec<_> = dirs.iter().map(|dir| identity(&dir.host)).collect();
-        let mut granted = lock(&self.granted);
-        if let Some(granted) = &*granted
-            && granted.identities == identities
-            && identities.iter().all(Option::is_some)
-        {
-            return Ok(granted.folders.clone());
-        }
-        let mut wasi = WasiCtxBuilder::new();
-        for dir in dirs {
-            let perms = if dir.write { FsPerms::ReadWrite } else { FsPerms::ReadOnly };
-            wasi.preopened_dir(&dir.host, &dir.guest, perms).map_err(|error| {
-                Error::Host(format!("cannot open the granted directory `{}`: {}", dir.host.display(), chain(&error)))
-            })?;
-        }
-        let folders = wasi.build().filesystem().clone();
-        *granted = Some(Granted { folders: folders.clone(), identities });
-        Ok(folders)
+    pub fn threads(&self) -> Option<Pool> {
+        self.threads.pool()
     }
 }
 
-#[cfg(unix)]
-fn identity(path: &Path) -> Option<(u64, u64)> {
-    use std::os::unix::fs::MetadataExt;
-    let metadata = std::fs::metadata(path).ok()?;
-    Some((metadata.dev(), metadata.ino()))
-}
-
-#[cfg(not(unix))]
-fn identity(_: &Path) -> Option<(u64, u64)> {
-    None
-}
-
-/// A descriptor of the host's: counted until it is closed.
+/// A descriptor of the host's: counted until whoever refers to it last lets go of it, and closed by a thread of its app's, since a
+/// network file system may take its time for that, too.
 pub(crate) struct Open {
     app: Arc<Files>,
     guest: Arc<AtomicU64>,
+    /// Goes last: streams let go of theirs before they let go of this.
+    file: Option<Arc<File>>,
 }
 
 impl Open {
     fn new(app: &Arc<Files>, guest: &Arc<AtomicU64>) -> Self {
         app.open.fetch_add(1, Ordering::Relaxed);
         guest.fetch_add(1, Ordering::Relaxed);
-        Self { app: app.clone(), guest: guest.clone() }
+        Self { app: app.clone(), guest: guest.clone(), file: None }
     }
 }
 
@@ -111,6 +72,9 @@ impl Drop for Open {
     fn drop(&mut self) {
         self.app.open.fetch_sub(1, Ordering::Relaxed);
         self.guest.fetch_sub(1, Ordering::Relaxed);
+        if let Some(file) = self.file.take() {
+            self.app.threads.do_later(move || drop(file));
+        }
     }
 }
 
@@ -120,17 +84,40 @@ pub(crate) struct GuestFiles {
     app: Option<(Arc<Files>, Arc<AtomicU64>)>,
     /// By the number of the descriptor's handle.
     held: HashMap<u32, Arc<Open>>,
+    /// How many streams of files there are.
+    streams: Arc<AtomicU64>,
     /// Whether it was said in this exchange that a limit was met.
     told: bool,
 }
 
+/// What a stream of a file may hold of it, between the disk and the guest.
+const BUFFER: u64 = 64 << 10;
+
+/// A stream of a file: counted until it is dropped.
+pub(crate) struct Streaming(Arc<AtomicU64>);
+
+impl Drop for Streaming {
+    fn drop(&mut self) {
+        self.0.fetch_sub(1, Ordering::Relaxed);
+    }
+}
+
 impl GuestFiles {
     pub fn new(app: Option<Arc<Files>>) -> Self {
-        Self { app: app.map(|app| (app, Arc::default())), held: HashMap::new(), told: false }
+        Self { app: app.map(|app| (app, Arc::default())), held: HashMap::new(), streams: Arc::default(), told: false }
     }
 
     pub fn begin_anew(&mut self) {
         self.told = false;
+    }
+
+    /// The bytes that its streams may hold.
+    pub fn held(&self) -> u64 {
+        self.streams.load(Ordering::Relaxed) * BUFFER
+    }
+
+    pub fn app(&self) -> Option<&Arc<Files>> {
+        self.app.as_ref().map(|(app, _)| app)
     }
 }
 
@@ -138,19 +125,36 @@ pub(crate) struct FilesView<'a> {
     inner: WasiFilesystemCtxView<'a>,
     guest: &'a mut GuestFiles,
     hooks: &'a Hooks,
+    meter: &'a mut Meter,
 }
 
 impl<'a> FilesView<'a> {
-    pub fn new(inner: WasiFilesystemCtxView<'a>, guest: &'a mut GuestFiles, hooks: &'a Hooks) -> Self {
-        Self { inner, guest, hooks }
+    pub fn new(
+        inner: WasiFilesystemCtxView<'a>,
+        guest: &'a mut GuestFiles,
+        hooks: &'a Hooks,
+        meter: &'a mut Meter,
+    ) -> Self {
+        Self { inner, guest, hooks, meter }
+    }
+
+    /// What another stream of that descriptor needs.
+    fn stream(&mut self, fd: &Fd) -> FsResult<Behind> {
+        let threads = self.threads()?;
+        self.guest.streams.fetch_add(1, Ordering::Relaxed);
+        let streaming = Streaming(self.guest.streams.clone());
+        if self.meter.takes(BUFFER as usize) {
+            self.meter.weighed(weigh(self.inner.table) + self.guest.held()).map_err(FsError::trap)?;
+        }
+        Ok(Behind { threads, _open: self.guest.held.get(&fd.rep()).cloned(), _streaming: streaming })
     }
 
     fn app(&self) -> FsResult<&(Arc<Files>, Arc<AtomicU64>)> {
         self.guest.app.as_ref().ok_or_else(|| ErrorCode::NotPermitted.into())
     }
 
-    fn threads(&self) -> FsResult<Handle> {
-        self.app()?.0.threads()
+    fn threads(&self) -> FsResult<Pool> {
+        self.app()?.0.threads().ok_or_else(|| ErrorCode::InsufficientMemory.into())
     }
 
     /// Room for one more descriptor.
@@ -285,13 +289,21 @@ impl HostDescriptor for FilesView<'_> {
     ) -> FsResult<Fd> {
         let threads = self.threads()?;
         // before it may be created
-        let open = self.reserve()?;
+        let mut open = self.reserve()?;
         self.check_plain(fd.rep(), follow, &path).await?;
         let opened = within(&threads, self.inner.open_at(fd, follow, path, how, flags)).await?;
-        // it may be another one since
         let is_plain = match self.inner.table.get(&opened)? {
-            Descriptor::Dir(_) => true,
-            Descriptor::File(file) => file.file.metadata().is_ok_and(|metadata| metadata.is_file()),
+            Descriptor::Dir(dir) => {
+                open.file = Some(dir.dir.clone());
+                true
+            }
+            // it may be another one since
+            Descriptor::File(file) => {
+                let file = file.file.clone();
+                open.file = Some(file.clone());
+                let look = move || file.metadata().is_ok_and(|metadata| metadata.is_file());
+                within(&threads, async { spawn_blocking(look).await }).await
+            }
         };
         if !is_plain {
             self.inner.table.delete(opened)?;
@@ -309,23 +321,23 @@ impl HostDescriptor for FilesView<'_> {
     }
 
     fn read_via_stream(&mut self, fd: Fd, offset: Filesize) -> FsResult<Resource<DynInputStream>> {
-        let (threads, open) = (self.threads()?, self.guest.held.get(&fd.rep()).cloned());
+        let behind = self.stream(&fd)?;
         let stream = self.inner.read_via_stream(fd, offset)?;
-        FileInput::around(self.inner.table.get_mut(&stream)?, threads, open);
+        FileInput::around(self.inner.table.get_mut(&stream)?, behind);
         Ok(stream)
     }
 
     fn write_via_stream(&mut self, fd: Fd, offset: Filesize) -> FsResult<Resource<DynOutputStream>> {
-        let (threads, open) = (self.threads()?, self.guest.held.get(&fd.rep()).cloned());
+        let behind = self.stream(&fd)?;
         let stream = self.inner.write_via_stream(fd, offset)?;
-        FileOutput::around(self.inner.table.get_mut(&stream)?, threads, open);
+        FileOutput::around(self.inner.table.get_mut(&stream)?, behind);
         Ok(stream)
     }
 
     fn append_via_stream(&mut self, fd: Fd) -> FsResult<Resource<DynOutputStream>> {
-        let (threads, open) = (self.threads()?, self.guest.held.get(&fd.rep()).cloned());
+        let behind = self.stream(&fd)?;
         let stream = self.inner.append_via_stream(fd)?;
-        FileOutput::around(self.inner.table.get_mut(&stream)?, threads, open);
+        FileOutput::around(self.inner.table.get_mut(&stream)?, behind);
         Ok(stream)
     }
 }
@@ -349,12 +361,10 @@ mod tests {
     use std::sync::mpsc::{Sender, channel};
     use std::time::Duration;
 
-    use wasmtime_wasi::runtime::spawn_blocking;
-
     use super::*;
 
     /// A call that hangs until the sender is dropped, as one of a network file system would.
-    async fn hang(threads: &Handle, begun: Sender<()>) -> Sender<()> {
+    async fn hang(threads: &Pool, begun: Sender<()>) -> Sender<()> {
         let (end, ended) = channel::<()>();
         let call = within(threads, async { spawn_blocking(move || (begun.send(()).unwrap(), ended.recv())).await });
         // its guest is stopped
@@ -364,7 +374,7 @@ mod tests {
 
     #[test]
     fn calls_that_hang_take_threads_of_their_own_app_and_of_no_other() {
-        let (app, other) = (Files::new(), Files::new());
+        let (app, other) = (Files::new(&[]), Files::new(&[]));
         let (threads, others) = (app.threads().unwrap(), other.threads().unwrap());
         let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build().unwrap();
         runtime.block_on(async {
@@ -388,7 +398,7 @@ mod tests {
 
     #[test]
     fn a_descriptor_counts_until_the_last_who_refers_to_it_is_gone() {
-        let (app, guest) = (Files::new(), Arc::default());
+        let (app, guest) = (Files::new(&[]), Arc::default());
         let open = Arc::new(Open::new(&app, &guest));
         let by_a_stream = open.clone();
         drop(open);

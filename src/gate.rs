@@ -3,7 +3,7 @@
 use std::any::Any;
 use std::collections::HashMap;
 use std::pin::Pin;
-use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, Weak};
 use std::task::{Context, Poll};
 use std::time::Duration;
@@ -14,6 +14,7 @@ use tokio::task::JoinHandle;
 use crate::engine::World;
 use crate::error::Error;
 use crate::files::Files;
+use crate::host::DirGrant;
 use crate::idle::Idle;
 use crate::instance::Reuse;
 use crate::limits::Limits;
@@ -36,6 +37,8 @@ pub(crate) struct Gate {
     pub(crate) lane: Arc<Lane>,
     /// What its guests have of files.
     pub(crate) files: Arc<Files>,
+    /// The bytes that its instances have, and the host for them, where `Limits.memory_per_app` counts them.
+    pub(crate) memory: Arc<AtomicI64>,
     queued: AtomicUsize,
     live: AtomicUsize,
     emptied: Notify,
@@ -52,7 +55,13 @@ struct Roster {
 }
 
 impl Gate {
-    pub fn new(world: &'static World, limits: &Limits, reuse: Option<Reuse>, reusable: &Arc<AtomicBool>) -> Arc<Self> {
+    pub fn new(
+        world: &'static World,
+        limits: &Limits,
+        dirs: &[DirGrant],
+        reuse: Option<Reuse>,
+        reusable: &Arc<AtomicBool>,
+    ) -> Arc<Self> {
         Arc::new(Self {
             generation: world.generation,
             world,
@@ -60,7 +69,8 @@ impl Gate {
             limits: *limits,
             idle: reuse.map(|reuse| Idle::new(world, reuse, reusable.clone())),
             lane: Arc::default(),
-            files: Files::new(),
+            files: Files::new(dirs),
+            memory: Arc::default(),
             queued: AtomicUsize::new(0),
             live: AtomicUsize::new(0),
             emptied: Notify::new(),
@@ -265,7 +275,7 @@ mod tests {
 
     fn gate(concurrency: usize, queue: usize) -> Arc<Gate> {
         let limits = Limits { concurrency: Some(concurrency), queue, ..Limits::NONE };
-        Gate::new(crate::engine::world().unwrap(), &limits, None, &Arc::new(AtomicBool::new(true)))
+        Gate::new(crate::engine::world().unwrap(), &limits, &[], None, &Arc::new(AtomicBool::new(true)))
     }
 
     fn refusal(admitted: Result<Admission, Error>) -> Error {

@@ -1,4 +1,4 @@
-//! The host's memory behind a guest's handles: fields, and the parts of requests. It counts in `Limits.memory`, as the guest's own does.
+//! The host's memory behind a guest's handles: fields, the parts of requests, and what their bodies and streams of files may hold. It counts in `Limits.memory`, as the guest's own does.
 //!
 //! It is weighed, not kept account of: what is in the table of handles is summed up each time that a guest has had the host take
 //! another megabyte, so that nothing has to be remembered of what is moved, shared, consumed or dropped.
@@ -9,15 +9,23 @@ use std::collections::HashSet;
 use http::HeaderMap;
 use wasmtime::StoreContextMut;
 use wasmtime::component::{Linker, Resource, ResourceTable};
-use wasmtime_wasi_http::p2::bindings::http::types::{Host as _, HostFields, Method, Scheme};
+use wasmtime_wasi_http::p2::HeaderError;
+use wasmtime_wasi_http::p2::bindings::http::types::{
+    self, Host as _, HostFields, HostOutgoingRequest as HostOutgoingRequestMethods,
+    HostOutgoingResponse as HostOutgoingResponseMethods, Method, Scheme,
+};
 use wasmtime_wasi_http::p2::types::{HostIncomingResponse, HostOutgoingRequest, HostOutgoingResponse};
 use wasmtime_wasi_http::{FieldMap, FieldMapError, WasiHttpView};
 
 use crate::fields;
 use crate::host::Host;
+use crate::outgoing::WRITE;
 
 /// What a handle takes, whatever it is of: its place in two tables, and what small things are behind it.
 pub(crate) const HANDLE: u64 = 256;
+
+/// What a body may hold that is written, and whose message is not sent: two writes of the guest's, and the channel that they lie in.
+const BODY: u64 = (WRITE as u64 + (1 << 10)) * 2;
 
 /// What is behind all handles of a store, in bytes.
 pub(crate) fn weigh(table: &mut ResourceTable) -> u64 {
@@ -37,13 +45,55 @@ fn behind(entry: &dyn Any, seen: &mut HashSet<*const HeaderMap>) -> u64 {
         let length = |text: &Option<String>| text.as_ref().map_or(0, |text| text.len() as u64);
         let method = if let Method::Other(text) = &request.method { text.len() as u64 } else { 0 };
         let scheme = if let Some(Scheme::Other(text)) = &request.scheme { text.len() as u64 } else { 0 };
-        of_fields(&request.headers) + length(&request.authority) + length(&request.path_with_query) + method + scheme
+        let body = if request.body.is_some() { BODY } else { 0 };
+        of_fields(&request.headers)
+            + length(&request.authority)
+            + length(&request.path_with_query)
+            + method
+            + scheme
+            + body
     } else if let Some(response) = entry.downcast_ref::<HostOutgoingResponse>() {
-        of_fields(&response.headers)
+        of_fields(&response.headers) + if response.body.is_some() { BODY } else { 0 }
     } else if let Some(response) = entry.downcast_ref::<HostIncomingResponse>() {
         of_fields(&response.headers)
     } else {
         0
+    }
+}
+
+/// Has bodies of messages that are not sent be weighed as they are made. Those of messages that are sent have limits of their own.
+pub(crate) fn weigh_bodies(linker: &mut Linker<Host>) -> wasmtime::Result<()> {
+    linker.allow_shadowing(true);
+    let mut types = linker.instance("wasi:http/types@0.2.12")?;
+    types.func_wrap(
+        "[method]outgoing-request.body",
+        |mut store: StoreContextMut<'_, Host>, (request,): (Resource<HostOutgoingRequest>,)| {
+            let host = store.data_mut();
+            host.grows(BODY as usize)?;
+            Ok((HostOutgoingRequestMethods::body(&mut host.http(), request)?,))
+        },
+    )?;
+    types.func_wrap(
+        "[method]outgoing-response.body",
+        |mut store: StoreContextMut<'_, Host>, (response,): (Resource<HostOutgoingResponse>,)| {
+            let host = store.data_mut();
+            host.grows(BODY as usize)?;
+            Ok((HostOutgoingResponseMethods::body(&mut host.http(), response)?,))
+        },
+    )?;
+    linker.allow_shadowing(false);
+    Ok(())
+}
+
+/// What the guest is told of a change of fields that failed. `http` has room for some 24,000 names, whatever the limit, and WASI 0.2 has no
+/// word for that: wasmtime-wasi-http would trap.
+fn header_error(host: &mut Host, error: HeaderError) -> wasmtime::Result<types::HeaderError> {
+    match host.http().convert_header_error(error) {
+        Err(error) if matches!(error.downcast_ref(), Some(FieldMapError::TooManyFields)) => {
+            host.tell_of_too_many_fields();
+            Ok(types::HeaderError::Forbidden)
+        }
+        told => told,
     }
 }
 
@@ -60,10 +110,9 @@ pub(crate) fn weigh_fields(linker: &mut Linker<Host>) -> wasmtime::Result<()> {
         |mut store: StoreContextMut<'_, Host>, (entries,): (Vec<(String, Vec<u8>)>,)| {
             let host = store.data_mut();
             host.grows(entries.iter().map(|(name, value)| name.len() + value.len()).sum())?;
-            let mut http = host.http();
-            Ok((match http.from_list(entries) {
+            Ok((match host.http().from_list(entries) {
                 Ok(fields) => Ok(fields),
-                Err(error) => Err(http.convert_header_error(error)?),
+                Err(error) => Err(header_error(host, error)?),
             },))
         },
     )?;
@@ -77,10 +126,9 @@ pub(crate) fn weigh_fields(linker: &mut Linker<Host>) -> wasmtime::Result<()> {
                 return Err(FieldMapError::TotalSizeTooBig.into());
             }
             host.grows(name.len() + size)?;
-            let mut http = host.http();
-            Ok((match http.set(fields, name, values) {
+            Ok((match host.http().set(fields, name, values) {
                 Ok(()) => Ok(()),
-                Err(error) => Err(http.convert_header_error(error)?),
+                Err(error) => Err(header_error(host, error)?),
             },))
         },
     )?;
@@ -92,10 +140,9 @@ pub(crate) fn weigh_fields(linker: &mut Linker<Host>) -> wasmtime::Result<()> {
                 return Err(FieldMapError::TotalSizeTooBig.into());
             }
             host.grows(name.len() + value.len())?;
-            let mut http = host.http();
-            Ok((match http.append(fields, name, value) {
+            Ok((match host.http().append(fields, name, value) {
                 Ok(()) => Ok(()),
-                Err(error) => Err(http.convert_header_error(error)?),
+                Err(error) => Err(header_error(host, error)?),
             },))
         },
     )?;

@@ -19,8 +19,8 @@ use wasmtime_wasi_http::p2::types::{
 use wasmtime_wasi_http::{WasiHttpCtx, WasiHttpCtxView, WasiHttpView};
 
 use crate::code::ErrorCode;
-use crate::error::Error;
 use crate::files::{Files, FilesView, GuestFiles};
+use crate::folders::NotOpened;
 use crate::held::weigh;
 use crate::limits::{Limits, MOST_RANDOM, Meter};
 use crate::outgoing::Hooks;
@@ -56,18 +56,14 @@ pub struct Host {
     outlet: Outlet,
     staged: Option<Stage>,
     files: GuestFiles,
+    /// Whether it was said in this exchange that a set of fields is full.
+    told_of_fields: bool,
     // after the table, so that what handles hold is gone when it goes
     pub(crate) meter: Meter,
 }
 
 impl Host {
-    pub(crate) fn new(
-        grants: &Grants,
-        stdio: &Arc<Stdio>,
-        meter: Meter,
-        hooks: Hooks,
-        app: &Arc<Files>,
-    ) -> Result<Self, Error> {
+    pub(crate) fn new(grants: &Grants, stdio: &Arc<Stdio>, meter: Meter, hooks: Hooks, app: &Arc<Files>) -> Self {
         let mut wasi = WasiCtxBuilder::new();
         let outlet = Outlet::new(stdio);
         wasi.stdout(GuestStream::new(&outlet, Stream::Stdout))
@@ -88,13 +84,18 @@ impl Host {
         let fields = hooks.limits.fields.map_or(usize::MAX, |most| usize::try_from(most).unwrap_or(usize::MAX));
         http.set_field_size_limit(fields);
         let files = GuestFiles::new((!grants.dirs.is_empty()).then(|| app.clone()));
-        let mut wasi = wasi.build();
-        if !grants.dirs.is_empty() {
-            *wasi.filesystem() = app.granted(&grants.dirs)?;
-        }
-        let mut host = Self { table, wasi, http, hooks, outlet, staged, files, meter };
+        let mut host =
+            Self { table, wasi: wasi.build(), http, hooks, outlet, staged, files, told_of_fields: false, meter };
         host.hooks.clock = host.clock();
-        Ok(host)
+        host
+    }
+
+    /// Opens the folders that are granted.
+    pub(crate) async fn open_folders(&mut self) -> Result<(), NotOpened> {
+        if let Some(app) = self.files.app() {
+            *self.wasi.filesystem() = app.folders.get(app.threads()).await?;
+        }
+        Ok(())
     }
 
     /// The next exchange of an instance that was kept.
@@ -103,6 +104,7 @@ impl Host {
         self.outlet.lead_to(stdio);
         self.meter.begin_anew(peak);
         self.files.begin_anew();
+        self.told_of_fields = false;
         if let Some(staged) = &self.staged {
             staged.begin_anew();
         }
@@ -161,19 +163,26 @@ impl Host {
         self.hooks.note(text);
     }
 
+    /// Once an exchange.
+    pub(crate) fn tell_of_too_many_fields(&mut self) {
+        if !std::mem::replace(&mut self.told_of_fields, true) {
+            self.hooks.tell("a set of fields has as many names as there can be; the guest is told `forbidden`");
+        }
+    }
+
     pub(crate) fn limits(&self) -> &Limits {
         &self.hooks.limits
     }
 
     pub(crate) fn files(&mut self) -> FilesView<'_> {
         let inner = WasiFilesystemCtxView { ctx: self.wasi.filesystem(), table: &mut self.table };
-        FilesView::new(inner, &mut self.files, &self.hooks)
+        FilesView::new(inner, &mut self.files, &self.hooks, &mut self.meter)
     }
 
     /// The guest is about to have the host keep so many bytes more; an error if it has too many.
     pub(crate) fn grows(&mut self, bytes: usize) -> wasmtime::Result<()> {
         if self.meter.takes(bytes) {
-            self.meter.weighed(weigh(&mut self.table))?;
+            self.meter.weighed(weigh(&mut self.table) + self.files.held())?;
         }
         Ok(())
     }
@@ -181,7 +190,7 @@ impl Host {
     /// The guest has ended: its report is to say what it held, and no limit applies any more.
     pub(crate) fn weigh_last(&mut self) {
         if self.meter.has_much_unweighed() {
-            let _ = self.meter.weighed(weigh(&mut self.table));
+            self.meter.weighed_last(weigh(&mut self.table) + self.files.held());
         }
     }
 

@@ -78,7 +78,7 @@ impl App {
         let mut gate = lock(&self.gate);
         match &*gate {
             Some(gate) if gate.generation == world.generation => gate.clone(),
-            _ => gate.insert(Gate::new(world, &self.limits, self.reuse, &self.reusable)).clone(),
+            _ => gate.insert(Gate::new(world, &self.limits, &self.grants.dirs, self.reuse, &self.reusable)).clone(),
         }
     }
 
@@ -141,7 +141,7 @@ impl App {
         let prepared = self.component.prepared(world, limits.fuel.is_some())?;
         let shared = Shared::new(world, limits.timeout);
         if let Some(news) = crate::swap::news() {
-            shared.stdio.tell(news);
+            shared.stdio.tell_news(news);
         }
         shared.stdio.set_refusals(&self.refusals);
         let hooks = Hooks::new(upstream, Owner::observer(&shared), limits);
@@ -156,7 +156,7 @@ impl App {
             }
             None => {
                 room = world.make_room();
-                Instance::new(prepared.clone(), &self.grants, limits, hooks, &shared, &gate.files)?
+                Instance::new(prepared.clone(), &self.grants, limits, hooks, &shared, &gate)?
             }
         };
         let scheme = match request.uri().scheme_str() {

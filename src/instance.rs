@@ -13,7 +13,7 @@ use wasmtime_wasi_http::p2::types::{HostIncomingRequest, HostResponseOutparam};
 
 use crate::component::Prepared;
 use crate::error::{Error, Trap, chain};
-use crate::files::Files;
+use crate::gate::Gate;
 use crate::host::{Grants, Host};
 use crate::limits::{Limits, Meter};
 use crate::outgoing::Hooks;
@@ -45,10 +45,10 @@ impl Instance {
         limits: &Limits,
         hooks: Hooks,
         shared: &Shared,
-        files: &Arc<Files>,
+        gate: &Gate,
     ) -> Result<Self, Error> {
-        let meter = Meter::new(shared.world, limits, shared.peak.clone());
-        let host = Host::new(grants, &shared.stdio, meter, hooks, files)?;
+        let meter = Meter::new(shared.world, limits, &gate.memory, shared.peak.clone());
+        let host = Host::new(grants, &shared.stdio, meter, hooks, &gate.files);
         let mut store = Store::new(prepared.engine(), host);
         store.limiter(|host| &mut host.meter);
         store.set_hostcall_fuel(limits.lifted());
@@ -95,6 +95,7 @@ impl Instance {
                 if !self.store.data_mut().meter.takes_instance(self.prepared.host_memory()) {
                     return Err(wasmtime::Error::msg("the host would keep more for the instance than it may use"));
                 }
+                self.store.data_mut().open_folders().await?;
                 let begun = Instant::now();
                 let proxy = self.prepared.pre().instantiate_async(&mut self.store).await?;
                 let (took_long, was_expected) = self.prepared.set_up_took(begun.elapsed());
@@ -124,6 +125,9 @@ impl Instance {
             return Err(Error::Overloaded(format!(
                 "all instance slots of this process are taken ({full}); hint: set `Limits.concurrency` lower"
             )));
+        }
+        if let Some(failed) = error.downcast_ref::<crate::folders::NotOpened>() {
+            return Err(failed.0.clone());
         }
         if let Some(late) = error.downcast_ref::<crate::swap::SwitchedOn>() {
             return Err(Error::Overloaded(late.to_string()));

@@ -30,6 +30,7 @@ pub mod fields;
 mod file_streams;
 mod files;
 mod flow;
+mod folders;
 pub mod gate;
 mod guest_request;
 mod held;

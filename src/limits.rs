@@ -1,7 +1,7 @@
 //! What a guest may use up, and the meter that stops it there.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
 use std::time::Duration;
 
 use wasmtime::component::{ResourceTable, ResourceTableError};
@@ -17,6 +17,8 @@ use crate::trim::HEAVY;
 pub struct Limits {
     /// Bytes: all linear memories of an instance, and what the host holds behind its handles.
     pub memory: Option<u64>,
+    /// The same of all instances of one app.
+    pub memory_per_app: Option<u64>,
     /// Elements, all tables of an instance together.
     pub table_elements: Option<u64>,
     /// Core instances in one component's instance.
@@ -55,6 +57,7 @@ impl Limits {
     /// Nothing is limited; what has to have a bound has a small one.
     pub const NONE: Self = Self {
         memory: None,
+        memory_per_app: None,
         table_elements: None,
         instances: None,
         handles: None,
@@ -98,6 +101,7 @@ impl Limits {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Limit {
     Memory,
+    MemoryPerApp,
     TableElements,
     Instances,
     Handles,
@@ -110,6 +114,7 @@ impl Limit {
     pub fn name(self) -> &'static str {
         match self {
             Self::Memory => "memory",
+            Self::MemoryPerApp => "memory_per_app",
             Self::TableElements => "table_elements",
             Self::Instances => "instances",
             Self::Handles => "handles",
@@ -122,6 +127,7 @@ impl Limit {
     pub fn unit(self) -> &'static str {
         match self {
             Self::Memory => "bytes",
+            Self::MemoryPerApp => "bytes for all exchanges of its app",
             Self::Fields => "bytes of fields",
             Self::TableElements => "table elements",
             Self::Instances => "core instances",
@@ -135,6 +141,8 @@ impl Limit {
 pub(crate) struct Meter {
     world: &'static World,
     limits: Limits,
+    /// What all instances of its app have, where that is limited.
+    of_app: Option<Arc<AtomicI64>>,
     memory: u64,
     /// What was behind its handles when they were weighed last, and the most that ever was.
     held: u64,
@@ -155,10 +163,11 @@ pub(crate) struct Meter {
 }
 
 impl Meter {
-    pub fn new(world: &'static World, limits: &Limits, peak: Arc<AtomicU64>) -> Self {
+    pub fn new(world: &'static World, limits: &Limits, of_app: &Arc<AtomicI64>, peak: Arc<AtomicU64>) -> Self {
         Self {
             world,
             limits: *limits,
+            of_app: limits.memory_per_app.map(|_| of_app.clone()),
             memory: 0,
             held: 0,
             most_held: 0,
@@ -173,6 +182,13 @@ impl Meter {
         }
     }
 
+    /// The same when the guest has ended: for its report, and no limit applies any more.
+    pub fn weighed_last(&mut self, held: u64) {
+        let refused = self.refused;
+        let _ = self.weighed(held);
+        self.refused = refused;
+    }
+
     /// The next exchange of the same instance: what it holds already is where its peak begins.
     pub fn begin_anew(&mut self, peak: Arc<AtomicU64>) {
         let total = self.memory + self.held;
@@ -182,6 +198,17 @@ impl Meter {
         (self.last_memory, self.last_elements) = (0, 0);
         self.refused = None;
         self.refused_by_system = None;
+    }
+
+    /// What it has, and its app, is more by so many bytes, or less. Whether that is within the app's limit.
+    fn counts(&self, bytes: i64) -> bool {
+        self.world.counters.memory_grew(bytes);
+        match (&self.of_app, self.limits.memory_per_app) {
+            (Some(of_app), Some(limit)) => {
+                of_app.fetch_add(bytes, Ordering::Relaxed).saturating_add(bytes) <= signed(limit)
+            }
+            _ => true,
+        }
     }
 
     /// The growth that the system refused, if a guest has ended because of it.
@@ -210,7 +237,8 @@ impl Meter {
     /// What its handles weigh now; an error if that is more than it may have.
     pub fn weighed(&mut self, held: u64) -> wasmtime::Result<()> {
         self.unweighed = 0;
-        self.world.counters.memory_grew(signed(held) - signed(self.held));
+        let fits_app = self.counts(signed(held) - signed(self.held));
+        let grows = held > self.held;
         self.held = held;
         self.most_held = self.most_held.max(held);
         let total = self.memory.saturating_add(held);
@@ -221,6 +249,10 @@ impl Meter {
                 "the host holds {held} bytes behind the guest's handles, and the guest has {}",
                 self.memory
             );
+        }
+        if grows && !fits_app {
+            self.refused = Some(Limit::MemoryPerApp);
+            wasmtime::bail!("the host holds {held} bytes behind the guest's handles, and its app has too many");
         }
         Ok(())
     }
@@ -257,6 +289,7 @@ impl Meter {
         };
         let value = match which {
             Limit::Memory => self.limits.memory,
+            Limit::MemoryPerApp => self.limits.memory_per_app,
             Limit::TableElements => self.limits.table_elements,
             Limit::Instances => self.limits.instances,
             Limit::Handles => self.limits.handles,
@@ -273,7 +306,7 @@ impl Meter {
 
 impl Drop for Meter {
     fn drop(&mut self) {
-        self.world.counters.memory_grew(-signed(self.memory.saturating_add(self.held)));
+        self.counts(-signed(self.memory.saturating_add(self.held)));
         // the handles are gone: they are dropped first
         if self.most_held >= HEAVY {
             self.world.trimming.ask();
@@ -296,9 +329,14 @@ impl wasmtime::ResourceLimiter for Meter {
             self.refused = Some(Limit::Memory);
             return Ok(false);
         }
-        self.last_memory = total.saturating_sub(self.memory);
+        let more = total.saturating_sub(self.memory);
+        if !self.counts(signed(more)) && more > 0 {
+            self.counts(-signed(more));
+            self.refused = Some(Limit::MemoryPerApp);
+            return Ok(false);
+        }
+        self.last_memory = more;
         self.memory = total;
-        self.world.counters.memory_grew(i64::try_from(self.last_memory).unwrap_or(i64::MAX));
         self.before = self.peak.fetch_max(with_held, Ordering::Relaxed);
         // it coped with what was refused before
         self.refused = None;
@@ -311,7 +349,7 @@ impl wasmtime::ResourceLimiter for Meter {
         self.refused_by_system = crate::error::refused_by_system(&error);
         if self.refused.is_none() {
             self.memory = self.memory.saturating_sub(self.last_memory);
-            self.world.counters.memory_grew(-i64::try_from(self.last_memory).unwrap_or(i64::MAX));
+            self.counts(-signed(self.last_memory));
             self.peak.store(self.before, Ordering::Relaxed);
         }
         self.last_memory = 0;

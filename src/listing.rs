@@ -7,7 +7,6 @@ use std::io;
 use std::sync::Arc;
 
 use rustix::fs::{AtFlags, Dir, DirEntry, FileType, Mode, OFlags, openat, statat};
-use tokio::runtime::Handle;
 use wasmtime::StoreContextMut;
 use wasmtime::component::{Linker, Resource, ResourceType};
 use wasmtime_wasi::filesystem::Descriptor;
@@ -15,7 +14,7 @@ use wasmtime_wasi::p2::FsResult;
 use wasmtime_wasi::p2::bindings::filesystem::types::{DescriptorType, DirectoryEntry, ErrorCode};
 use wasmtime_wasi::runtime::spawn_blocking;
 
-use crate::blocking::within;
+use crate::blocking::{Pool, within};
 use crate::files::Open;
 use crate::host::Host;
 
@@ -28,7 +27,7 @@ pub(crate) struct Listing {
     /// None while some of it is read, and when all of it has been.
     rest: Option<Rest>,
     read: VecDeque<Entry>,
-    threads: Handle,
+    threads: Pool,
 }
 
 struct Rest {
@@ -38,7 +37,7 @@ struct Rest {
 }
 
 impl Listing {
-    pub async fn new(folder: Arc<File>, threads: Handle, open: Open) -> FsResult<Self> {
+    pub async fn new(folder: Arc<File>, threads: Pool, open: Open) -> FsResult<Self> {
         let opened = within(&threads, async {
             // an own position in it, and the guest's descriptor may be one that reads nothing (`O_PATH`)
             let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;

@@ -46,7 +46,7 @@ pub struct Timeouts {
 
 /// The most that one write of a guest's into a body takes. Two of them may lie in each body that it has begun and that nobody
 /// reads, so with its handles this bounds what it can have its host keep.
-const WRITE: usize = 16 << 10;
+pub(crate) const WRITE: usize = 16 << 10;
 
 /// The hooks of one exchange.
 pub(crate) struct Hooks {

@@ -6,6 +6,9 @@ use std::io;
 /// Whoever reads it can do something about most of them.
 #[derive(Debug)]
 pub(crate) enum WhyNot {
+    /// `WASGI_PAGEMAP_SCAN=0`. wasmtime 48.0.8 asks for present pages, and a page that the kernel moves to another place (compaction, say) is
+    /// not present for the microseconds that this takes: like one that was swapped out it would not be reset.
+    Unwanted,
     /// See [`crate::swap`].
     Swap,
     /// The kernel does not know it.
@@ -19,8 +22,14 @@ pub(crate) enum WhyNot {
 }
 
 impl WhyNot {
+    /// Nothing is wrong: most machines have swap.
+    pub fn is_usual(&self) -> bool {
+        matches!(self, Self::Swap | Self::Unwanted)
+    }
+
     pub fn hint(&self) -> &'static str {
         match self {
+            Self::Unwanted => "hint: several worker processes serve more requests than several threads",
             Self::Swap => "hint: keep this service from swapping (`MemorySwapMax=0` with systemd)",
             Self::Kernel => "hint: several worker processes serve more requests than several threads",
             Self::Closed(error) if error.kind() == io::ErrorKind::PermissionDenied => {
@@ -36,6 +45,7 @@ impl WhyNot {
 impl fmt::Display for WhyNot {
     fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
+            Self::Unwanted => write!(out, "PAGEMAP_SCAN is not used (`WASGI_PAGEMAP_SCAN=0`)"),
             Self::Swap => {
                 write!(out, "pages of this process can be swapped out, and PAGEMAP_SCAN would pass them over")
             }
@@ -50,6 +60,9 @@ impl fmt::Display for WhyNot {
 /// None if it can be used.
 #[cfg(target_os = "linux")]
 pub(crate) fn why_not() -> Option<WhyNot> {
+    if std::env::var_os("WASGI_PAGEMAP_SCAN").is_some_and(|wanted| wanted == "0") {
+        return Some(WhyNot::Unwanted);
+    }
     if crate::swap::look_closely() {
         return Some(WhyNot::Swap);
     }

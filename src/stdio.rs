@@ -34,6 +34,8 @@ pub enum Stream {
     Outgoing,
     /// What else its host says of it.
     Host,
+    /// What its host says of the machine, where nothing is wrong.
+    News,
 }
 
 /// One line of a guest's, without its newline; bytes that are no UTF-8 are replaced.
@@ -187,6 +189,13 @@ impl Stdio {
     pub(crate) fn tell(&self, text: &str) {
         let mut state = self.lock();
         state.push(Stream::Host, text.as_bytes(), false);
+        state.ring();
+    }
+
+    /// A line of the host's own that is no fault of anybody's.
+    pub(crate) fn tell_news(&self, text: &str) {
+        let mut state = self.lock();
+        state.push(Stream::News, text.as_bytes(), false);
         state.ring();
     }
 

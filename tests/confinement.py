@@ -16,6 +16,7 @@ _NUMBERS = {
         "memfd_create": 319,
         "mprotect": 10,
         "sigaltstack": 131,
+        "sysinfo": 99,
     },
     "aarch64": {
         "clone": 220,
@@ -24,6 +25,7 @@ _NUMBERS = {
         "memfd_create": 279,
         "mprotect": 226,
         "sigaltstack": 132,
+        "sysinfo": 179,
     },
 }
 

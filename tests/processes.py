@@ -21,7 +21,7 @@ def run(script: str, *args: str) -> subprocess.CompletedProcess[str]:
 
 
 def told(logged: str) -> str:
-    """What was logged, but for how guests are reset on this machine: its kernel may be old, and it may have swap."""
+    """What was logged, but for how guests are reset on this machine: its kernel may be old."""
     return "".join(line for line in logged.splitlines(keepends=True) if "PAGEMAP_SCAN" not in line)
 
 

@@ -62,7 +62,7 @@ class TestPagemapScan:
     @pytest.fixture(autouse=True)
     def without_swap(self) -> None:
         if swaps():
-            pytest.skip("this machine swaps: that is told, and nothing else is looked at")
+            pytest.skip("this machine swaps, and nothing else is looked at then")
 
     def test_refused(self) -> None:
         done = run('refuse("ioctl", argument=1, equals=PAGEMAP_SCAN)\n' + HELLO_IS_SAID)

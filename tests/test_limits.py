@@ -68,7 +68,7 @@ def test_overload(app: AppMaker) -> None:
 
 def test_limits_say_what_they_are() -> None:
     assert repr(wasgi.Limits(memory=1 << 20, fuel=5, request_body=None)) == (
-        "Limits(memory=1048576, table_elements=1000000, instances=256, handles=4096, files=64, "
+        "Limits(memory=1048576, memory_per_app=None, table_elements=1000000, instances=256, handles=4096, files=64, "
         "files_per_app=256, timeout=30.0, fuel=5, "
         "fields=65536, request_body=None, response_body=None, outgoing=1000, outgoing_concurrency=64, concurrency=256, "
         "queue=0, queue_timeout=10.0, chunks=8)"
@@ -80,6 +80,7 @@ def test_limits_say_what_they_are() -> None:
 
 LIFTED = [
     "memory",
+    "memory_per_app",
     "table_elements",
     "instances",
     "handles",
@@ -107,7 +108,19 @@ def test_none_lifts_a_limit(app: AppMaker, name: str) -> None:
 
 WRONG: list[tuple[str, Any]] = [
     *((name, -1) for name in [*LIFTED, "queue", "chunks"]),
-    *((name, 0) for name in ("memory", "instances", "handles", "timeout", "fuel", "fields", "outgoing_concurrency")),
+    *(
+        (name, 0)
+        for name in (
+            "memory",
+            "memory_per_app",
+            "instances",
+            "handles",
+            "timeout",
+            "fuel",
+            "fields",
+            "outgoing_concurrency",
+        )
+    ),
     *((name, 0) for name in ("concurrency", "queue_timeout", "chunks")),
     ("timeout", float("nan")),
     ("timeout", float("inf")),

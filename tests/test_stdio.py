@@ -14,6 +14,7 @@ import subprocess
 import sys
 import tempfile
 import threading
+import time
 from pathlib import Path
 from typing import Any
 
@@ -235,6 +236,30 @@ def test_a_chatty_guest_leaves_threads_for_others(app: AppMaker) -> None:
     assert thread.is_alive()
     leave.set()
     thread.join()
+
+
+async def test_one_that_prints_without_end_leaves_the_sink_to_the_apps_others(app: AppMaker) -> None:
+    arrived = asyncio.Event()
+    loop, lines = asyncio.get_running_loop(), [0]
+
+    def slow(line: str) -> None:
+        if line.startswith("other out"):
+            loop.call_soon_threadsafe(arrived.set)
+        lines[0] += 1
+        time.sleep(0.0005)  # its guest is faster
+
+    made = app(stdout=slow, limits=wasgi.Limits(timeout=None))
+    endless = asyncio.ensure_future(made.handle_async(get("/hostile/print")))
+    while lines[0] < 100:
+        await asyncio.sleep(0.001)
+    other = asyncio.ensure_future(made.handle_async(get("/stdio?n=1&tag=other")))
+    try:
+        await asyncio.wait_for(arrived.wait(), 30)
+        assert (await asyncio.wait_for(other, 30)).status == 200
+        assert not endless.done()
+    finally:
+        endless.cancel()
+        other.cancel()
 
 
 async def test_a_sink_may_wait_for_the_loop_that_waits_for_it(app: AppMaker) -> None:

@@ -11,6 +11,9 @@ from pathlib import Path
 
 import pytest
 
+from .conftest import HELLO
+from .processes import run
+
 # Guests that look for what an earlier one has left, and trap if there is anything; else they leave something, and stay
 # for a while, in which their pages are swapped out.
 GUESTS = '''
@@ -75,6 +78,8 @@ def rounds(app):
 
 @pytest.fixture
 def swap_on(tmp_path: Path) -> Iterator[Callable[[], None]]:
+    if int(os.environ.get("PYTEST_XDIST_WORKER_COUNT", "1")) > 1:
+        pytest.skip("swap is the whole machine's, and other tests would see it; run `pytest -n 0 tests/test_swap.py`")
     if sys.platform != "linux" or os.geteuid() != 0:
         pytest.skip("only root can switch on swap")
     if shutil.which("mkswap") is None:
@@ -125,3 +130,75 @@ def test_a_fresh_instance_finds_nothing_of_an_earlier_one(swap_on: Callable[[], 
     outcomes = "".join([*lines, rest])
     assert "TrapError" not in outcomes
     assert outcomes.count("NoResponseError") == 24
+
+
+# Where the system does not say whether there is swap, there is.
+UNSURE = """
+import logging, sys, time
+import wasgi
+from tests.confinement import refuse
+
+logging.basicConfig(level="INFO", format="%(levelname)s %(message)s", stream=sys.stdout)
+told = []
+logging.getLogger("wasgi").addFilter(lambda record: told.append(record) or True)
+request = wasgi.Request("GET", "http://guest.local/hello")
+"""
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="elsewhere there is no PAGEMAP_SCAN")
+class TestTheLine:
+    """Most machines have swap: it is told, and it is no warning."""
+
+    def test_at_the_start(self) -> None:
+        done = run(
+            UNSURE
+            + "refuse('sysinfo')\nprint(wasgi.App(sys.argv[1]).handle(request).text)\nwasgi.Component(sys.argv[1])\n",
+            str(HELLO),
+        )
+        assert done.returncode == 0, done.stderr
+        lines = [line for line in done.stdout.splitlines() if "compiled" not in line]
+        assert lines[-1] == "Hello, World!"
+        assert [
+            line for line in lines if line.startswith("INFO pages of this process can be swapped out, and PAGEMAP_SCAN")
+        ]
+        assert not [line for line in lines if line.startswith("WARNING")]
+
+    def test_where_pagemap_scan_is_not_wanted(self) -> None:
+        done = run(
+            UNSURE
+            + "import os\nos.environ['WASGI_PAGEMAP_SCAN'] = '0'\nprint(wasgi.App(sys.argv[1]).handle(request).text)\n",
+            str(HELLO),
+        )
+        assert done.returncode == 0, done.stderr
+        assert "INFO PAGEMAP_SCAN is not used (`WASGI_PAGEMAP_SCAN=0`): guests start slower" in done.stdout
+        assert "WARNING" not in done.stdout
+
+    def test_when_it_is_switched_on_later(self) -> None:
+        done = run(
+            UNSURE
+            + """
+app = wasgi.App(sys.argv[1])
+app.handle(request)
+before = len(told)
+refuse("sysinfo")
+deadline = time.monotonic() + 40
+while len(told) == before and time.monotonic() < deadline:
+    time.sleep(0.01)  # the ticker goes to sleep, and the next exchange looks
+    try:
+        assert app.handle(request).text == "Hello, World!"
+    except wasgi.OverloadedError:
+        pass  # it was about to begin
+for record in told[before:]:
+    print(record.levelname, record.getMessage())
+""",
+            str(HELLO),
+        )
+        assert done.returncode == 0, done.stderr
+        assert done.stdout.splitlines()[-1].startswith(
+            "INFO pages of this process can be swapped out since a moment ago"
+        )
+
+    def test_whoever_configures_no_logging_does_not_see_it(self) -> None:
+        script = UNSURE.replace("logging.basicConfig", "(lambda **_: None)") + "refuse('sysinfo')\n"
+        done = run(script + "print(wasgi.App(sys.argv[1]).handle(request).text)", str(HELLO))
+        assert (done.stdout, done.stderr) == ("Hello, World!\n", "")

@@ -21,8 +21,6 @@ from wasgi import errors
 
 from .conftest import HELLO, PROBE, ROOT, AppMaker, bare, get, post, until
 from .processes import run, told
-from .test_swap import swap_on  # noqa: F401 - a fixture
-from .test_swap import test_a_fresh_instance_finds_nothing_of_an_earlier_one as test_swap  # noqa: F401
 
 PAGE = ROOT / "docs" / "untrusted.md"
 
@@ -360,6 +358,20 @@ def test_instance_cost() -> None:
         wasgi.App(many, limits=wasgi.Limits(memory=64 << 10)).handle(get("/"))
 
 
+def test_memory_of_an_app(app: AppMaker) -> None:
+    """An exchange beside another one finds less than one alone (more in `test_held.py`)."""
+    seen: list[str] = []
+
+    def upstream(request: wasgi.Request) -> wasgi.Response:
+        seen.append(made.handle(get("/try-alloc?mib=20")).text)
+        return wasgi.Response()
+
+    made = app(outgoing=upstream, limits=wasgi.Limits(memory_per_app=(21 << 20) + (768 << 10)))
+    assert made.handle(get("/try-alloc?mib=20")).text == "got it"
+    made.handle(get("/fetch?url=http://up/")).read()
+    assert seen == ["refused"]
+
+
 def test_host_memory(app: AppMaker) -> None:
     made = app(limits=wasgi.Limits(memory=32 << 20))
     assert made.handle(get("/hostile/fields?n=20&bytes=600&each=90")).text == "done"
@@ -611,3 +623,16 @@ def test_cache_size(tmp_path: Path) -> None:
     cached(tmp_path, WASGI_CACHE_SIZE="1000000")
     cached(tmp_path, PROBE, WASGI_CACHE_SIZE="1000000")
     assert sum(path.stat().st_size for path in entries(tmp_path)) <= 1_000_000
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="elsewhere there is no PAGEMAP_SCAN")
+def test_swap() -> None:
+    """`test_swap.py` has pages swapped out. Here the system does not say whether they can be."""
+    done = run(
+        "import logging, sys\nimport wasgi\n"
+        "from tests.confinement import refuse\nfrom tests.conftest import HELLO, get\n"
+        "logging.basicConfig(level='INFO', format='%(message)s', stream=sys.stdout)\n"
+        "refuse('sysinfo')\nwasgi.App(HELLO).handle(get('/hello'))\n"
+    )
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.count("can be swapped out, and PAGEMAP_SCAN would pass them over: guests start slower") == 1

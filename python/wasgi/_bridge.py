@@ -27,6 +27,7 @@ _logs = {
     "stderr": (logging.getLogger("wasgi.guest"), logging.WARNING),
     "outgoing": (logging.getLogger("wasgi.outgoing"), logging.WARNING),
     "host": (_log, logging.WARNING),
+    "news": (_log, logging.INFO),
 }
 
 

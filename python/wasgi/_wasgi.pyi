@@ -299,8 +299,11 @@ class Limits:
 
     Args:
         memory: Bytes: all linear memories of an instance, and what the host holds behind its handles (fields, the
-            parts of requests), which is weighed for each megabyte that comes. A guest that asks for more memory is
-            refused; if it ends because of that, or has the host hold more: `MemoryLimitError`.
+            parts of requests, bodies of messages that are not sent, 64 KiB for each stream of a file), which is weighed
+            for each megabyte that comes. A guest that asks for more memory is refused; if it ends because of that, or
+            has the host hold more: `MemoryLimitError`.
+        memory_per_app: The same of all exchanges of one `App` together, and of its instances that wait for one:
+            whoever asks for more then is refused likewise.
         table_elements: Elements, all tables of an instance together; refused like memory: `TableLimitError`. A single
             table holds a million at the most, whatever the limit, where instances come from the pool.
         instances: Core instances that a component is made of: `InstanceLimitError`.
@@ -339,6 +342,7 @@ class Limits:
         cls,
         *,
         memory: int | None = 268435456,
+        memory_per_app: int | None = None,
         table_elements: int | None = 1000000,
         instances: int | None = 256,
         handles: int | None = 4096,
@@ -358,6 +362,8 @@ class Limits:
     ) -> Self: ...
     @property
     def memory(self) -> int | None: ...
+    @property
+    def memory_per_app(self) -> int | None: ...
     @property
     def table_elements(self) -> int | None: ...
     @property

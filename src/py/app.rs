@@ -110,6 +110,7 @@ fn given_text(given: &Bound<'_, PyAny>, wrong: &'static str) -> PyResult<String>
 }
 
 fn grants(
+    py: Python<'_>,
     env: Option<&Bound<'_, PyMapping>>,
     args: Option<&Bound<'_, PyAny>>,
     dirs: Option<&Bound<'_, PyMapping>>,
@@ -150,8 +151,13 @@ fn grants(
             if guest.contains('\0') {
                 return Err(PyValueError::new_err(format!("`dirs` has a guest path with a NUL: {guest:?}")));
             }
-            if !host.is_dir() {
-                let why = if host.exists() { "not a directory" } else { "no such directory" };
+            // a network file system may let it wait: without the interpreter
+            let why = py.detach(|| match host.metadata() {
+                Ok(found) if found.is_dir() => None,
+                Ok(_) => Some("not a directory"),
+                Err(_) => Some("no such directory"),
+            });
+            if let Some(why) = why {
                 return Err(PyValueError::new_err(format!("`dirs`: {why}: `{}`", host.display())));
             }
             grants.dirs.push(DirGrant { guest, host: std::path::absolute(&host).unwrap_or(host), write });
@@ -190,7 +196,7 @@ impl PyApp {
         let outgoing = outgoing.map(|outgoing| Outgoing::given(&outgoing)).transpose()?;
         let sinks = Sinks::given(py, stdout, stderr, component.get().label())?;
         let on_finish = on_finish.map(|on_finish| OnFinish::given(&on_finish)).transpose()?;
-        let mut grants = grants(env, args, dirs)?;
+        let mut grants = grants(py, env, args, dirs)?;
         grants.world = world.as_ref().map(|world| world.get().core());
         let terms = reuse.as_ref().map(|reuse| reuse.get().core());
         let core = App::new(component.get().component.clone(), grants, limits.get().core(), terms);

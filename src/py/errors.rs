@@ -64,7 +64,7 @@ fn try_to_py(py: Python<'_>, error: &Error) -> PyResult<PyErr> {
         Error::Limit { limit, value, trap } => {
             attributes.set_item("limit", value)?;
             let class = match limit {
-                Limit::Memory => "MemoryLimitError",
+                Limit::Memory | Limit::MemoryPerApp => "MemoryLimitError",
                 Limit::TableElements => "TableLimitError",
                 Limit::Instances => "InstanceLimitError",
                 Limit::Handles => "HandleLimitError",

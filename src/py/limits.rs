@@ -17,8 +17,11 @@ use crate::limits::Limits;
 ///
 /// Args:
 ///     memory: Bytes: all linear memories of an instance, and what the host holds behind its handles (fields, the
-///         parts of requests), which is weighed for each megabyte that comes. A guest that asks for more memory is
-///         refused; if it ends because of that, or has the host hold more: `MemoryLimitError`.
+///         parts of requests, bodies of messages that are not sent, 64 KiB for each stream of a file), which is weighed
+///         for each megabyte that comes. A guest that asks for more memory is refused; if it ends because of that, or
+///         has the host hold more: `MemoryLimitError`.
+///     memory_per_app: The same of all exchanges of one `App` together, and of its instances that wait for one:
+///         whoever asks for more then is refused likewise.
 ///     table_elements: Elements, all tables of an instance together; refused like memory: `TableLimitError`. A single
 ///         table holds a million at the most, whatever the limit, where instances come from the pool.
 ///     instances: Core instances that a component is made of: `InstanceLimitError`.
@@ -55,6 +58,7 @@ use crate::limits::Limits;
 #[derive(Clone, PartialEq)]
 pub struct PyLimits {
     memory: Option<i64>,
+    memory_per_app: Option<i64>,
     table_elements: Option<i64>,
     instances: Option<i64>,
     handles: Option<i64>,
@@ -119,11 +123,11 @@ value_methods! {
     impl PyLimits as "Limits" {
         #[new]
         #[pyo3(
-            signature = (*, memory=Some(Number(256 << 20)), table_elements=Some(Number(1_000_000)), instances=Some(Number(256)), handles=Some(Number(4096)),
+            signature = (*, memory=Some(Number(256 << 20)), memory_per_app=None, table_elements=Some(Number(1_000_000)), instances=Some(Number(256)), handles=Some(Number(4096)),
                 files=Some(Number(64)), files_per_app=Some(Number(256)), timeout=Some(Number(30.0)), fuel=None, fields=Some(Number(64 << 10)), request_body=None, response_body=None,
                 outgoing=Some(Number(1000)), outgoing_concurrency=Some(Number(64)), concurrency=Some(Number(256)), queue=Number(0),
                 queue_timeout=Some(Number(10.0)), chunks=Number(8)),
-            text_signature = "(*, memory=268435456, table_elements=1000000, instances=256, handles=4096, files=64, \
+            text_signature = "(*, memory=268435456, memory_per_app=None, table_elements=1000000, instances=256, handles=4096, files=64, \
                 files_per_app=256, timeout=30.0, \
                 fuel=None, fields=65536, request_body=None, response_body=None, outgoing=1000, outgoing_concurrency=64, \
                 concurrency=256, queue=0, queue_timeout=10.0, chunks=8)"
@@ -131,6 +135,7 @@ value_methods! {
         #[allow(clippy::too_many_arguments)]
         fn new(
             memory: Option<Count>,
+            memory_per_app: Option<Count>,
             table_elements: Option<Count>,
             instances: Option<Count>,
             handles: Option<Count>,
@@ -150,6 +155,7 @@ value_methods! {
         ) -> PyResult<Self> {
             let (memory, table_elements, instances, handles) =
                 (plain(memory), plain(table_elements), plain(instances), plain(handles));
+            let memory_per_app = plain(memory_per_app);
             let (files, files_per_app) = (plain(files), plain(files_per_app));
             let (timeout, fuel, fields) = (plain(timeout), plain(fuel), plain(fields));
             let (request_body, response_body) = (plain(request_body), plain(response_body));
@@ -157,6 +163,7 @@ value_methods! {
             let (concurrency, Number(queue), queue_timeout, Number(chunks)) =
                 (plain(concurrency), queue, plain(queue_timeout), chunks);
             positive("memory", "bytes", memory)?;
+            positive("memory_per_app", "bytes", memory_per_app)?;
             not_negative("table_elements", "elements", table_elements)?;
             positive("instances", "core instances", instances)?;
             positive("handles", "handles", handles)?;
@@ -182,6 +189,7 @@ value_methods! {
             }
             Ok(Self {
                 memory,
+                memory_per_app,
                 table_elements,
                 instances,
                 handles,
@@ -206,7 +214,7 @@ value_methods! {
 impl PyLimits {
     fn settings<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyDict>> {
         settings!(
-            py, self; memory, table_elements, instances, handles, files, files_per_app, timeout, fuel, fields, request_body, response_body, outgoing,
+            py, self; memory, memory_per_app, table_elements, instances, handles, files, files_per_app, timeout, fuel, fields, request_body, response_body, outgoing,
             outgoing_concurrency, concurrency, queue, queue_timeout, chunks,
         )
     }
@@ -216,6 +224,7 @@ impl PyLimits {
         let size = |value: i64| usize::try_from(value).unwrap_or(usize::MAX);
         Limits {
             memory: count(self.memory),
+            memory_per_app: count(self.memory_per_app),
             table_elements: count(self.table_elements),
             instances: count(self.instances),
             handles: count(self.handles),

@@ -140,6 +140,9 @@ pub fn tell_notes(py: Python<'_>) -> PyResult<()> {
     for note in world.take_notes() {
         log(py, "warning", &note)?;
     }
+    for remark in world.take_remarks() {
+        log(py, "info", &remark)?;
+    }
     Ok(())
 }
 

@@ -4,6 +4,7 @@ use std::collections::VecDeque;
 use std::sync::{Arc, Mutex};
 use std::task::{Context, Poll, Waker};
 use std::thread::ThreadId;
+use std::time::{Duration, Instant};
 
 use pyo3::prelude::*;
 
@@ -30,9 +31,12 @@ struct State<T> {
     emptied: Vec<Waker>,
 }
 
+/// For so long a thread serves one of these while others wait for a thread.
+const SHIFT: Duration = Duration::from_millis(5);
+
 /// What a thread is asked to do.
 pub trait Work: Send + Sync {
-    fn work(&self, py: Python<'_>);
+    fn work(self: Arc<Self>, py: Python<'_>);
 }
 
 impl<T: Turn> Serial<T> {
@@ -75,6 +79,16 @@ impl<T: Turn> Serial<T> {
         Poll::Pending
     }
 
+    /// This thread serves somebody else now, and another one goes on, or the same one later. Whether there is anything to go on with.
+    fn goes_on_later(&self) -> bool {
+        let mut state = lock(&self.state);
+        let more = !state.waiting.is_empty();
+        if more {
+            state.by = None;
+        }
+        more
+    }
+
     fn next(&self) -> Option<T> {
         let emptied = {
             let mut state = lock(&self.state);
@@ -94,12 +108,16 @@ impl<T: Turn> Serial<T> {
 }
 
 impl<T: Turn> Work for Serial<T> {
-    fn work(&self, py: Python<'_>) {
+    fn work(self: Arc<Self>, py: Python<'_>) {
         // without, if so many are lent already that there is no thread to take its place
         let _lent = super::threads::lend(py).ok().flatten();
+        let begun = Instant::now();
         while let Some(turn) = self.next() {
             if !is_too_late() {
                 turn.run(py);
+            }
+            if begun.elapsed() > SHIFT && self.goes_on_later() {
+                return Lane::Threads.submit(Job::Serial(self));
             }
         }
     }

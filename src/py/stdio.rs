@@ -140,6 +140,9 @@ fn let_others_run(py: Python<'_>) {
 /// How many lines are taken at once: whoever waits for one of them does not wait for many others.
 const BATCH: usize = 64;
 
+/// After how many lines of one exchange the others of its app have their turn.
+const SHARE: u64 = 4 * BATCH as u64;
+
 /// The output of one exchange on its way to the sinks: in order, by one thread at a time, and never on a thread that runs an event
 /// loop, which a slow sink would hold up.
 pub struct GuestOutput {
@@ -181,16 +184,21 @@ impl Turn for Lines {
     fn run(self, py: Python<'_>) {
         let Self { output, context } = self;
         output.asked.store(false, Ordering::SeqCst);
-        let context = context.map(|context| context.bind(py).call_method0(intern!(py, "copy")));
-        let context = match context.transpose() {
-            Ok(context) => context,
+        let own = context.as_ref().map(|context| context.bind(py).call_method0(intern!(py, "copy")));
+        let own = match own.transpose() {
+            Ok(own) => own,
             Err(error) => return error.write_unraisable(py, None),
         };
-        while let Err(error) = output.deliver_here(py, context.as_ref(), u64::MAX) {
+        let until = lock(&output.delivering).lines + SHARE;
+        while let Err(error) = output.deliver_here(py, own.as_ref(), until) {
             // an interrupt is for a caller to hear of, and no thread of ours has one
             if !error.is_instance_of::<PyKeyboardInterrupt>(py) {
                 error.write_unraisable(py, None);
             }
+        }
+        // a guest that prints without end comes again, behind those that wait; where another thread is about it, that one sees to the rest
+        if lock(&output.delivering).lines >= until && !output.stdio.is_empty() {
+            output.ask(|| context);
         }
     }
 }
@@ -411,7 +419,7 @@ impl GuestOutput {
         match stream {
             Stream::Stdout => &self.sinks.get().stdout,
             Stream::Stderr => &self.sinks.get().stderr,
-            Stream::Outgoing | Stream::Host => &Sink::Logger,
+            Stream::Outgoing | Stream::Host | Stream::News => &Sink::Logger,
         }
     }
 
@@ -453,6 +461,7 @@ fn name_of<'py>(py: Python<'py>, stream: Stream) -> &'py Bound<'py, PyString> {
         Stream::Stderr => intern!(py, "stderr"),
         Stream::Outgoing => intern!(py, "outgoing"),
         Stream::Host => intern!(py, "host"),
+        Stream::News => intern!(py, "news"),
     }
 }
 

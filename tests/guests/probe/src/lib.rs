@@ -15,6 +15,7 @@ use wasip2::io::poll;
 use wasip2::io::streams::{InputStream, OutputStream, StreamError};
 
 mod codes;
+mod holds;
 mod hostile;
 mod late;
 mod much;
@@ -288,6 +289,8 @@ impl Guest for Probe {
                 Ok(response) => relay(response, out),
                 Err(code) => ResponseOutparam::set(out, Err(code)),
             },
+            // begins a request's body and drops it, with `early` before it sends the request: the status, or why there is none
+            "/half" => text(out, 200, &format!("{:?}", network::half(&query))),
             // sends a request and drops its future at once, then answers
             "/fetch-and-forget" => {
                 drop(send(&query));
@@ -498,6 +501,7 @@ impl Guest for Probe {
             "/permits" => output::permits(out),
             // what a tenant does who means harm: see there
             _ if path.starts_with("/hostile/") => hostile::run(&path["/hostile/".len()..], &query, request, out),
+            _ if path.starts_with("/holds/") => holds::run(&path["/holds/".len()..], &query, out),
             "/much" => much::much(&request, &query, out),
             _ => text(out, 404, "no such route"),
         }

@@ -19,3 +19,21 @@ pub fn abandon(query: &HashMap<String, String>) -> Result<IncomingResponse, Erro
     drop(body);
     response
 }
+
+/// A request whose body is begun and dropped, before it is sent or after; what comes of it.
+pub fn half(query: &HashMap<String, String>) -> Result<u16, ErrorCode> {
+    let (request, options) = prepare(query)?;
+    let body = request.body().unwrap();
+    let stream = body.write().unwrap();
+    write(&stream, b"half of it");
+    drop(stream);
+    let future = if query.contains_key("early") {
+        drop(body);
+        outgoing_handler::handle(request, options)?
+    } else {
+        let future = outgoing_handler::handle(request, options)?;
+        drop(body);
+        future
+    };
+    wait(&future).map(|response| response.status())
+}
