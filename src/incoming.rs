@@ -57,6 +57,7 @@ pub struct App {
     /// Whether its instances can have more than one exchange, as far as is known.
     reusable: Arc<AtomicBool>,
     closed: AtomicBool,
+    /// Locked by threads that have the GIL, as the one has that forks: so no child finds it locked.
     gate: Mutex<Option<Arc<Gate>>>,
 }
 
@@ -83,11 +84,11 @@ impl App {
     }
 
     /// A place for an exchange, now or when its turn comes.
-    pub fn admit(&self) -> Result<Admission, Error> {
+    pub fn admit(&self, world: &'static World) -> Result<Admission, Error> {
         if self.is_closed() {
             return Err(Error::Closed);
         }
-        self.gate(world()?).admit()
+        self.gate(world).admit()
     }
 
     /// Admits no more exchanges. The future waits for those that are under way, and ends them after `drain`.
@@ -105,15 +106,19 @@ impl App {
         }))
     }
 
-    /// Opens it again after [`Self::close`], and makes what the first exchange of this process would have to wait for.
+    /// Makes what the first exchange of this process would have to wait for.
     pub fn warm(&self) -> Result<(), Error> {
         let world = world()?;
         self.component.prepared(world, self.limits.fuel.is_some())?;
-        world.runtime.handle()?;
+        world.runtime.handle().map(drop)
+    }
+
+    /// Opens it again after [`Self::close`].
+    pub fn open(&self) {
         if self.closed.swap(false, Ordering::SeqCst) {
-            *lock(&self.gate) = None;
+            let gate = lock(&self.gate).take();
+            drop(gate);
         }
-        Ok(())
     }
 
     /// How many exchanges are under way in this process.
