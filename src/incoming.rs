@@ -36,7 +36,7 @@ use crate::owner::{Owner, Shared, UnderWay};
 use crate::pace::Watched;
 use crate::priority::ThreadTime;
 use crate::refusals::Refusals;
-use crate::scheduler::{Newcomer, Run, Standing};
+use crate::scheduler::{Newcomer, Run};
 use crate::sync::lock;
 
 /// A guest that was interrupted by a tick goes on on its caller's thread if it has had less than this of the processor; with the tick
@@ -312,14 +312,10 @@ impl Exchange {
         let shared = self.owner.shared.clone();
         // before it runs: one that ends at once must find itself there to be taken off
         self.gate.enroll(self.number, &shared);
-        let standing = match self.prepared.is_unruly(false) {
-            true => Standing::Heavy,
-            false if self.computes || self.prepared.is_unruly(self.needs_set_up) => Standing::Computes,
-            false => Standing::Fresh,
-        };
+        let computes = self.computes || self.prepared.is_unruly(self.needs_set_up);
         let run = Running { run: Some(run), due: None, shared: shared.clone() };
         let told = |task| *lock(&shared.task) = Some(UnderWay::Guest(task));
-        let guest = Newcomer { run: Box::pin(run), lane: &self.gate.lane, standing, unruly: self.prepared.unruly() };
+        let guest = Newcomer { run: Box::pin(run), lane: &self.gate.lane, computes, unruly: self.prepared.unruly() };
         self.world.scheduler.spawn(self.world, guest, told)?;
         if shared.stopped.load(Ordering::SeqCst) {
             shared.stop(Error::Cancelled);

@@ -527,7 +527,8 @@ impl Asking {
         };
         let timeouts = request.limits();
         let (request, feed) = request.to_guest(py, Some(&event_loop), &context)?;
-        let asked = Asked::new(world_of(py)?, &*network.network, request, timeouts).map_err(|error| to_py(py, &error))?;
+        let asked =
+            Asked::new(world_of(py)?, &*network.network, request, timeouts).map_err(|error| to_py(py, &error))?;
         if let Some(feed) = feed {
             feed.belongs_to(asked.owner().stopper());
         }
