@@ -283,7 +283,7 @@ impl Exchange {
         let _entered = self.world.runtime.handle()?.enter();
         let flag = Arc::new(Flag::default());
         let waker = Waker::from(flag.clone());
-        let mut time = Slice::begin(&self.prepared);
+        let mut time = Slice::begin(&self.prepared, shared.begun);
         loop {
             shared.clock.enter();
             let _open = crate::signals::reclaim();
@@ -382,9 +382,10 @@ struct Slice<'a> {
 }
 
 impl<'a> Slice<'a> {
-    fn begin(prepared: &'a Prepared) -> Self {
+    /// `begun`: the exchange, a moment ago. A look at the clock is saved.
+    fn begin(prepared: &'a Prepared, begun: Instant) -> Self {
         let of_thread = prepared.is_suspect().then(ThreadTime::now);
-        Self { prepared, begun: Instant::now(), tick: crate::scheduler::tick(), of_thread }
+        Self { prepared, begun, tick: crate::scheduler::tick(), of_thread }
     }
 
     /// Whether it is used up; to be asked after each turn. The wall's clock says so first. Where the processor is shared it may be wrong,
@@ -569,7 +570,7 @@ mod tests {
         let _ticking = world().unwrap().tick().unwrap();
         let prepared = prepared();
         prepared.seemed_long();
-        let mut slice = Slice::begin(&prepared);
+        let mut slice = Slice::begin(&prepared, Instant::now());
         crate::scheduler::begin_turn();
         std::thread::sleep(SLICE * 4);
         assert!(!slice.is_over());
@@ -581,7 +582,7 @@ mod tests {
         let _ticking = world().unwrap().tick().unwrap();
         let prepared = prepared();
         prepared.seemed_long();
-        let mut slice = Slice::begin(&prepared);
+        let mut slice = Slice::begin(&prepared, Instant::now());
         crate::scheduler::begin_turn();
         let (begun, tick) = (ThreadTime::now(), crate::scheduler::tick());
         while ThreadTime::now().since(begun) < SLICE * 2 || crate::scheduler::tick() == tick {}

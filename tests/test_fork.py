@@ -50,7 +50,7 @@ except wasgi.ErrorCode:
     ("use", "where"), [*((use, "another thread") for use in FIRST_USES), ("handle", "the thread that forks")]
 )
 def test_the_first_use_in_a_process_while_it_forks(use: str, where: str) -> None:
-    """The hook before a fork holds the lock under which engines are made, and waits for the GIL: whoever makes them must not hold it."""
+    """The hook before a fork holds the lock under which engines are made, and waits for the GIL."""
     done = run(
         PRELUDE
         + f"""

@@ -150,7 +150,7 @@ def test_cpus_are_the_main_threads() -> None:
 
 
 def test_what_guests_give_back_is_dropped_by_threads_whose_priority_is_as_before() -> None:
-    """Threads of guests that compute have a low one; what they start would inherit it, and could not raise it without privileges."""
+    """Threads of guests that compute have a low one. What they start would inherit it, and cannot raise it."""
     done = run(
         """
 import ctypes, os, sys, threading, time

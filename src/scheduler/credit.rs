@@ -19,6 +19,8 @@ const APP_EARNS: u32 = 4;
 pub(super) struct Credit {
     left: Duration,
     most: Duration,
+    /// What was spent beyond that, and is to be earned first. A guest is not held to it: it is its component that is, and its app.
+    owes: Option<Duration>,
     /// What is earned of the time that passes: so many parts of so many.
     earns: (u32, u32),
     at: Instant,
@@ -27,16 +29,19 @@ pub(super) struct Credit {
 impl Credit {
     pub fn of_guest(computes: bool) -> Self {
         let left = if computes { Duration::ZERO } else { OF_GUEST };
-        Self { left, most: OF_GUEST, earns: (1, EARNS), at: Instant::now() }
+        Self { left, most: OF_GUEST, owes: None, earns: (1, EARNS), at: Instant::now() }
     }
 
     pub fn of_app() -> Self {
         let processors = processors();
         let most = OF_APP.saturating_mul(processors);
-        Self { left: most, most, earns: (processors, APP_EARNS), at: Instant::now() }
+        Self { left: most, most, owes: Some(Duration::ZERO), earns: (processors, APP_EARNS), at: Instant::now() }
     }
 
     pub fn spend(&mut self, took: Duration) {
+        if let Some(owes) = &mut self.owes {
+            *owes = owes.saturating_add(took.saturating_sub(self.left));
+        }
         self.left = self.left.saturating_sub(took);
     }
 
@@ -48,9 +53,20 @@ impl Credit {
     pub fn earn(&mut self) {
         let now = Instant::now();
         let (parts, of) = self.earns;
-        let earned = now.duration_since(self.at).min(self.most.saturating_mul(of)) * parts / of;
-        self.left = (self.left + earned).min(self.most);
+        let mut earned = now.duration_since(self.at) * parts / of;
+        if let Some(owes) = &mut self.owes {
+            let paid = earned.min(*owes);
+            *owes -= paid;
+            earned -= paid;
+        }
+        self.left = self.left.saturating_add(earned).min(self.most);
         self.at = now;
+    }
+
+    /// Whether nothing of it was spent that has not been earned again.
+    #[cfg(test)]
+    pub fn is_whole(&self) -> bool {
+        self.left == self.most
     }
 
     /// A little is not: a guest would change threads at each turn.
@@ -91,13 +107,25 @@ mod tests {
         credit.earn();
         let earned = Duration::from_millis(1) * processors();
         assert!(credit.left >= earned, "{:?}", credit.left);
-        assert!(credit.left < earned + credit.most / 4, "{:?}", credit.left);
+    }
+
+    #[test]
+    fn what_an_app_has_had_beyond_its_share_it_earns_first() {
+        let mut credit = Credit::of_app();
+        let owed = Duration::from_secs(60) * processors() / APP_EARNS;
+        credit.spend(credit.most + owed);
+        credit.at -= Duration::from_secs(30);
+        credit.earn();
+        assert!(!credit.is_enough());
+        credit.at -= Duration::from_secs(31);
+        credit.earn();
+        assert!(credit.is_enough());
     }
 
     #[test]
     fn no_more_is_kept_than_its_most() {
         for mut credit in [Credit::of_guest(true), Credit::of_app()] {
-            credit.at -= Duration::from_secs(3600);
+            credit.at -= Duration::from_secs(60);
             credit.earn();
             assert_eq!(credit.left, credit.most);
         }

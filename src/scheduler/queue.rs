@@ -35,7 +35,7 @@ impl Kind {
 pub(crate) struct Lane {
     kinds: [LaneOfKind; 2],
     /// What its guests may compute on prompt threads, all together.
-    credit: Mutex<Credit>,
+    pub(super) credit: Mutex<Credit>,
 }
 
 /// Changed under the lock of the queue only.

@@ -166,35 +166,26 @@ fn guests_of_a_component_that_no_tick_ends_have_no_turn_on_prompt_threads() {
 }
 
 #[test]
-fn many_guests_of_an_app_that_compute_a_little_each_have_no_more_of_prompt_threads_than_one_app_may() {
-    let many = Guests::new();
-    let is_done = Arc::new(AtomicBool::new(false));
+fn an_app_whose_guests_have_computed_enough_has_no_turn_on_prompt_threads() {
+    let (much, little) = (Guests::new(), Guests::new());
+    much.lane.was_prompt(Duration::from_secs(3600)); // all of them together: none has computed itself
     let (tell, told) = mpsc::channel();
-    for _ in 0..64 {
-        let (is_done, tell) = (is_done.clone(), tell.clone());
-        many.run(false, async move {
-            while !is_done.load(Ordering::Relaxed) {
-                compute(Duration::from_micros(100));
-                if thread() == "wasgi-compute" {
-                    let _ = tell.send(());
-                }
-                // so much that it alone earns all of what it spends
-                tokio::time::sleep(Duration::from_micros(1200)).await;
-            }
-        });
+    for guests in [&much, &little] {
+        let tell = tell.clone();
+        guests.run(false, async move { tell.send(thread()).unwrap() });
+        guests.wait();
     }
-    let moved = told.recv_timeout(Duration::from_secs(60));
-    let one = Guests::new();
-    let (tell, told) = mpsc::channel();
-    one.run(false, async move {
-        for _ in 0..20 {
-            tell.send(thread()).unwrap();
-            tokio::time::sleep(Duration::from_millis(1)).await;
-        }
-    });
-    one.wait();
-    is_done.store(true, Ordering::Relaxed);
-    (0..64).for_each(|_| many.wait());
-    assert_eq!(moved, Ok(()));
-    assert!(told.try_iter().all(|thread| thread == "wasgi-guest"), "another app has its own");
+    assert_eq!(told.try_iter().collect::<Vec<_>>(), ["wasgi-compute", "wasgi-guest"]);
+}
+
+#[test]
+fn turns_on_prompt_threads_are_their_apps() {
+    let guests = Guests::new();
+    guests.run(false, async { compute(Duration::from_micros(100)) });
+    guests.wait();
+    let deadline = Instant::now() + Duration::from_secs(60);
+    while lock(&guests.lane.credit).is_whole() {
+        assert!(Instant::now() < deadline, "it is charged when its turn is over");
+        std::thread::yield_now();
+    }
 }
