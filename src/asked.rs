@@ -15,7 +15,7 @@ use wasmtime_wasi_http::{Error as HostError, WasiBody};
 
 use crate::body::{Expected, GuestBody};
 use crate::code::ErrorCode;
-use crate::engine::world;
+use crate::engine::World;
 use crate::error::Error;
 use crate::fields::announced_length;
 use crate::flow::{Bounds, Inflow, Side};
@@ -42,8 +42,12 @@ pub struct Asked {
 }
 
 impl Asked {
-    pub fn new(upstream: &dyn Upstream, request: Request<WasiBody>, timeouts: Timeouts) -> Result<Self, Error> {
-        let world = world()?;
+    pub fn new(
+        world: &'static World,
+        upstream: &dyn Upstream,
+        request: Request<WasiBody>,
+        timeouts: Timeouts,
+    ) -> Result<Self, Error> {
         let runtime = world.runtime.handle()?.clone();
         let owner = Owner::new(Shared::without_guest(world));
         let (mut parts, body) = request.into_parts();

@@ -2,7 +2,7 @@
 
 use std::future::poll_fn;
 use std::pin::Pin;
-use std::sync::{Arc, Mutex, Weak};
+use std::sync::{Arc, Weak};
 use std::task::{Context, Poll, Waker, ready};
 use std::time::Duration;
 
@@ -16,7 +16,7 @@ use crate::engine::World;
 use crate::error::Error;
 use crate::flow::{Side, empty};
 use crate::owner::Owner;
-use crate::sync::lock;
+use crate::process::ParentsLock;
 
 /// Small frames that are ready together cross to the reader as one chunk of about this size.
 const CHUNK: usize = 64 << 10;
@@ -114,6 +114,29 @@ impl Expected {
     }
 }
 
+/// A body that several may read or end. In a forked child it is out of reach, and perhaps locked for ever.
+pub type SharedBody = ParentsLock<GuestBody>;
+
+impl SharedBody {
+    pub fn poll_next(&self, cx: &mut Context<'_>) -> Poll<Result<Next, Error>> {
+        match self.lock() {
+            Some(mut body) => body.poll_next(cx),
+            None => {
+                let error = crate::owner::in_parent();
+                let (reason, cause) = (error.to_string(), Some(Box::new(error)));
+                Poll::Ready(Err(Error::Body { received: 0, reason, cause }))
+            }
+        }
+    }
+
+    /// Nobody will read on: the guest, if it is ours, is stopped.
+    pub fn close(&self) {
+        if let Some(mut body) = self.lock() {
+            body.close();
+        }
+    }
+}
+
 impl GuestBody {
     pub(crate) fn new(inner: WasiBody, expected: Expected, owner: Owner) -> Self {
         Self { inner, held: None, received: 0, expected, done: false, may_end: false, owner, unread: None }
@@ -135,8 +158,8 @@ impl GuestBody {
 
     /// Reads on in the background, if nobody reads just now: its upstream has answered. Whoever reads it later finds the first
     /// 64 KiB, or all of it if there was no more. Returns whether nothing is left of it in the guest.
-    pub fn read_on(this: &Arc<Mutex<Self>>, past: Past) -> bool {
-        let mut body = lock(this);
+    pub fn read_on(this: &Arc<SharedBody>, past: Past) -> bool {
+        let Some(mut body) = this.lock() else { return true };
         if body.has_been_read() || body.owner.out_of_reach().is_some() {
             return true;
         }
@@ -154,7 +177,7 @@ impl GuestBody {
             let weak = Arc::downgrade(this);
             let task = runtime.spawn(poll_fn(move |cx| match Weak::upgrade(&weak) {
                 Some(body) => {
-                    let mut body = lock(&body);
+                    let Some(mut body) = body.lock() else { return Poll::Ready(()) };
                     match body.unread.as_ref().is_some_and(|unread| unread.turn == turn) {
                         true => body.poll_read_on(past, cx),
                         false => Poll::Ready(()),
@@ -275,11 +298,11 @@ impl GuestBody {
     }
 
     /// Reads what a guest writes though nobody may have it, so that it can end; but not for ever.
-    pub fn let_end(this: Arc<Mutex<Self>>) {
+    pub fn let_end(this: Arc<SharedBody>) {
         let mut left = WITHHELD;
         let body = this.clone();
         let mut poll = move |cx: &mut Context<'_>| {
-            let mut body = lock(&body);
+            let Some(mut body) = body.lock() else { return Poll::Ready(()) };
             loop {
                 match ready!(body.poll_next(cx)) {
                     Ok(Next::Chunk(chunk)) if chunk.len() <= left => left -= chunk.len(),
@@ -293,12 +316,16 @@ impl GuestBody {
             }
         };
         let Some(Ok(runtime)) = crate::engine::existing().map(|world| world.runtime.handle()) else { return };
-        lock(&this).may_end = true;
+        match this.lock() {
+            Some(mut body) => body.may_end = true,
+            None => return,
+        }
         // most have ended: no task is needed
         if poll(&mut Context::from_waker(Waker::noop())).is_pending() {
             runtime.spawn(async move {
-                if tokio::time::timeout(GRACE, poll_fn(poll)).await.is_err() {
-                    let mut body = lock(&this);
+                if tokio::time::timeout(GRACE, poll_fn(poll)).await.is_err()
+                    && let Some(mut body) = this.lock()
+                {
                     body.may_end = false;
                     body.close();
                 }

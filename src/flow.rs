@@ -3,7 +3,7 @@
 use std::collections::VecDeque;
 use std::pin::Pin;
 use std::sync::atomic::Ordering;
-use std::sync::{Arc, Mutex, Weak};
+use std::sync::{Arc, MutexGuard, Weak};
 use std::task::{Context, Poll, Waker, ready};
 
 use bytes::Bytes;
@@ -15,7 +15,7 @@ use crate::code::{ErrorCode, Payload};
 use crate::error::Error;
 use crate::fields;
 use crate::owner::Shared;
-use crate::sync::lock;
+use crate::process::ParentsLock;
 
 /// Which message of an exchange a body belongs to: it decides the error-code.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -229,13 +229,12 @@ pub(crate) struct Outflow {
     clock: Arc<Clock>,
     holds: bool,
     ended: bool,
-    generation: u64,
 }
 
 impl Outflow {
-    pub fn new(body: WasiBody, most: usize, clock: Arc<Clock>) -> Arc<Mutex<Self>> {
-        let (ready, generation) = (VecDeque::new(), crate::engine::generation());
-        Arc::new(Mutex::new(Self { body, ready, most, reader: None, clock, holds: false, ended: false, generation }))
+    pub fn new(body: WasiBody, most: usize, clock: Arc<Clock>) -> Arc<ParentsLock<Self>> {
+        let ready = VecDeque::new();
+        Arc::new(ParentsLock::new(Self { body, ready, most, reader: None, clock, holds: false, ended: false }))
     }
 
     /// The guest waits.
@@ -297,30 +296,38 @@ impl Outflow {
 }
 
 /// The reader's end.
-pub(crate) struct OutflowReader(pub Arc<Mutex<Outflow>>);
+pub(crate) struct OutflowReader(pub Arc<ParentsLock<Outflow>>);
+
+impl OutflowReader {
+    /// None in a forked child, where the guest's side does not exist, and to tell it would be to wake a task of the parent's runtime.
+    fn own(&self) -> Option<MutexGuard<'_, Outflow>> {
+        if self.0.is_foreign() { None } else { self.0.lock() }
+    }
+}
 
 impl Body for OutflowReader {
     type Data = Bytes;
     type Error = HostError;
 
     fn poll_frame(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, HostError>>> {
-        lock(&self.0).take(cx)
+        match self.own() {
+            Some(mut flow) => flow.take(cx),
+            None => Poll::Ready(Some(Err(HostError::HttpResponseIncomplete))),
+        }
     }
 
     fn is_end_stream(&self) -> bool {
-        lock(&self.0).has_ended()
+        self.own().is_some_and(|flow| flow.has_ended())
     }
 }
 
 impl Drop for OutflowReader {
     fn drop(&mut self) {
-        let mut flow = lock(&self.0);
-        flow.ended = true;
-        if flow.generation != crate::engine::generation() {
-            // in a forked child: to tell the guest would be to wake a task of the parent's runtime
-            std::mem::forget(std::mem::replace(&mut flow.body, empty()));
+        let Some(mut flow) = self.own() else {
+            std::mem::forget(self.0.clone()); // not even the last one to know of it lets go of what is in it
             return;
-        }
+        };
+        flow.ended = true;
         // whoever still knows of the exchange is not to keep the waker, and with it the reader's event loop
         if let Some(wait) = flow.reader.take() {
             wait.finish();

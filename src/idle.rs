@@ -112,10 +112,11 @@ impl Idle {
         if !self.reusable.load(Ordering::Relaxed) || !instance.rest(&self.reuse) {
             return Some(instance);
         }
-        let mut counted = Counted::new(self.world);
-        if counted.is_none() && self.world.keepers.end_oldest().is_some() {
-            counted = Counted::new(self.world);
-        }
+        let counted = Counted::new(self.world).or_else(|| {
+            // one that has waited longest goes instead
+            drop(self.world.keepers.end_oldest());
+            Counted::new(self.world)
+        });
         let Some(counted) = counted else { return Some(instance) };
         let mut state = lock(&self.state);
         if state.closed {
@@ -162,10 +163,9 @@ impl Idle {
 }
 
 /// Drops instances on a thread of the runtime: the more memory they hold, the longer that takes (0.2 to 2 ms for a guest that brings
-/// its interpreter along), and whoever is done with them may be an event loop.
+/// its interpreter along), and whoever is done with them may be an event loop, or a thread of low priority.
 pub(crate) fn give_back(world: &World, ended: impl Send + 'static) -> Option<JoinHandle<()>> {
-    let runtime = world.runtime.handle().ok()?;
-    Some(runtime.spawn_blocking(move || drop(ended)))
+    world.runtime.block(move || drop(ended))
 }
 
 async fn sweep(idle: Weak<Idle>, limit: Duration) {

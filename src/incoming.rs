@@ -36,7 +36,7 @@ use crate::owner::{Owner, Shared, UnderWay};
 use crate::pace::Watched;
 use crate::priority::ThreadTime;
 use crate::refusals::Refusals;
-use crate::scheduler::{Newcomer, Run, Standing};
+use crate::scheduler::{Newcomer, Run};
 use crate::sync::lock;
 
 /// A guest that was interrupted by a tick goes on on its caller's thread if it has had less than this of the processor; with the tick
@@ -57,6 +57,7 @@ pub struct App {
     /// Whether its instances can have more than one exchange, as far as is known.
     reusable: Arc<AtomicBool>,
     closed: AtomicBool,
+    /// Locked by threads that have the GIL, as the one has that forks: so no child finds it locked.
     gate: Mutex<Option<Arc<Gate>>>,
 }
 
@@ -83,11 +84,11 @@ impl App {
     }
 
     /// A place for an exchange, now or when its turn comes.
-    pub fn admit(&self) -> Result<Admission, Error> {
+    pub fn admit(&self, world: &'static World) -> Result<Admission, Error> {
         if self.is_closed() {
             return Err(Error::Closed);
         }
-        self.gate(world()?).admit()
+        self.gate(world).admit()
     }
 
     /// Admits no more exchanges. The future waits for those that are under way, and ends them after `drain`.
@@ -105,15 +106,19 @@ impl App {
         }))
     }
 
-    /// Opens it again after [`Self::close`], and makes what the first exchange of this process would have to wait for.
+    /// Makes what the first exchange of this process would have to wait for.
     pub fn warm(&self) -> Result<(), Error> {
         let world = world()?;
         self.component.prepared(world, self.limits.fuel.is_some())?;
-        world.runtime.handle()?;
+        world.runtime.handle().map(drop)
+    }
+
+    /// Opens it again after [`Self::close`].
+    pub fn open(&self) {
         if self.closed.swap(false, Ordering::SeqCst) {
-            *lock(&self.gate) = None;
+            let gate = lock(&self.gate).take();
+            drop(gate);
         }
-        Ok(())
     }
 
     /// How many exchanges are under way in this process.
@@ -278,7 +283,7 @@ impl Exchange {
         let _entered = self.world.runtime.handle()?.enter();
         let flag = Arc::new(Flag::default());
         let waker = Waker::from(flag.clone());
-        let mut time = Slice::begin(&self.prepared);
+        let mut time = Slice::begin(&self.prepared, shared.begun);
         loop {
             shared.clock.enter();
             let _open = crate::signals::reclaim();
@@ -307,14 +312,10 @@ impl Exchange {
         let shared = self.owner.shared.clone();
         // before it runs: one that ends at once must find itself there to be taken off
         self.gate.enroll(self.number, &shared);
-        let standing = match self.prepared.is_unruly(false) {
-            true => Standing::Heavy,
-            false if self.computes || self.prepared.is_unruly(self.needs_set_up) => Standing::Computes,
-            false => Standing::Fresh,
-        };
+        let computes = self.computes || self.prepared.is_unruly(self.needs_set_up);
         let run = Running { run: Some(run), due: None, shared: shared.clone() };
         let told = |task| *lock(&shared.task) = Some(UnderWay::Guest(task));
-        let guest = Newcomer { run: Box::pin(run), lane: &self.gate.lane, standing, unruly: self.prepared.unruly() };
+        let guest = Newcomer { run: Box::pin(run), lane: &self.gate.lane, computes, unruly: self.prepared.unruly() };
         self.world.scheduler.spawn(self.world, guest, told)?;
         if shared.stopped.load(Ordering::SeqCst) {
             shared.stop(Error::Cancelled);
@@ -381,9 +382,10 @@ struct Slice<'a> {
 }
 
 impl<'a> Slice<'a> {
-    fn begin(prepared: &'a Prepared) -> Self {
+    /// `begun`: the exchange, a moment ago. A look at the clock is saved.
+    fn begin(prepared: &'a Prepared, begun: Instant) -> Self {
         let of_thread = prepared.is_suspect().then(ThreadTime::now);
-        Self { prepared, begun: Instant::now(), tick: crate::scheduler::tick(), of_thread }
+        Self { prepared, begun, tick: crate::scheduler::tick(), of_thread }
     }
 
     /// Whether it is used up; to be asked after each turn. The wall's clock says so first. Where the processor is shared it may be wrong,
@@ -568,7 +570,7 @@ mod tests {
         let _ticking = world().unwrap().tick().unwrap();
         let prepared = prepared();
         prepared.seemed_long();
-        let mut slice = Slice::begin(&prepared);
+        let mut slice = Slice::begin(&prepared, Instant::now());
         crate::scheduler::begin_turn();
         std::thread::sleep(SLICE * 4);
         assert!(!slice.is_over());
@@ -580,7 +582,7 @@ mod tests {
         let _ticking = world().unwrap().tick().unwrap();
         let prepared = prepared();
         prepared.seemed_long();
-        let mut slice = Slice::begin(&prepared);
+        let mut slice = Slice::begin(&prepared, Instant::now());
         crate::scheduler::begin_turn();
         let (begun, tick) = (ThreadTime::now(), crate::scheduler::tick());
         while ThreadTime::now().since(begun) < SLICE * 2 || crate::scheduler::tick() == tick {}

@@ -309,7 +309,7 @@ impl Drop for Meter {
         self.counts(-signed(self.memory.saturating_add(self.held)));
         // the handles are gone: they are dropped first
         if self.most_held >= HEAVY {
-            self.world.trimming.ask();
+            self.world.trimming.ask(&self.world.runtime);
         }
     }
 }

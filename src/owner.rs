@@ -11,6 +11,7 @@ use crate::clock::Clock;
 use crate::engine::World;
 use crate::error::Error;
 use crate::flow::Outflow;
+use crate::process::ParentsLock;
 use crate::scheduler::Task;
 use crate::stdio::Stdio;
 use crate::sync::lock;
@@ -44,7 +45,7 @@ pub(crate) struct Shared {
     pub gone: SetOnce<()>,
     pub clock: Arc<Clock>,
     /// The body of its response.
-    pub outflow: OnceLock<Arc<Mutex<Outflow>>>,
+    pub outflow: OnceLock<Arc<ParentsLock<Outflow>>>,
     /// What runs, since it does not on its caller's thread any more.
     pub task: Mutex<Option<UnderWay>>,
     pub stopped: AtomicBool,
@@ -101,6 +102,9 @@ impl Shared {
     }
 
     pub fn stop(&self, reason: Error) {
+        if self.is_foreign() {
+            return; // the parent's
+        }
         self.settle(Err(reason));
         self.stopped.store(true, Ordering::SeqCst);
         if let Some(task) = self.take_task() {
@@ -118,8 +122,8 @@ impl Shared {
 
     /// The guest waits: perhaps because nobody takes what it has written.
     pub fn look(&self) {
-        if let Some(outflow) = self.outflow.get() {
-            lock(outflow).look();
+        if let Some(mut outflow) = self.outflow.get().and_then(|outflow| outflow.lock()) {
+            outflow.look();
         }
     }
 
@@ -138,6 +142,11 @@ impl Shared {
             self.world.counters.ended(outcome);
         }
     }
+}
+
+/// What whoever asks for a guest is told in a forked child.
+pub(crate) fn in_parent() -> Error {
+    Error::Host("its guest is in the parent process; hint: a forked child makes its own exchanges".into())
 }
 
 /// What an exchange has cost.
@@ -222,9 +231,7 @@ impl Owner {
 
     /// Why nothing will come from the guest any more, though it has not ended: it is in another process.
     pub(crate) fn out_of_reach(&self) -> Option<Error> {
-        self.shared.is_foreign().then(|| {
-            Error::Host("its guest is in the parent process; hint: a forked child makes its own exchanges".into())
-        })
+        self.shared.is_foreign().then(in_parent)
     }
 
     pub fn stdio(&self) -> &Arc<Stdio> {

@@ -1,9 +1,10 @@
 //! What a process has once, and a forked child has anew.
 
+use std::cell::Cell;
 use std::convert::Infallible;
-use std::mem::ManuallyDrop;
+use std::marker::PhantomData;
 use std::sync::atomic::{AtomicPtr, AtomicU32, Ordering};
-use std::sync::{Arc, Mutex, OnceLock};
+use std::sync::{Arc, Mutex, MutexGuard, TryLockError};
 use std::time::Duration;
 
 use crate::error::Error;
@@ -47,6 +48,42 @@ impl Drop for ForkLockGuard<'_> {
     }
 }
 
+/// A lock that a forked child does not wait for: what it is about is the parent's, and the thread that held it at the fork does not
+/// exist there.
+pub struct ParentsLock<T> {
+    generation: u64,
+    value: Mutex<T>,
+}
+
+impl<T> ParentsLock<T> {
+    pub fn new(value: T) -> Self {
+        Self { generation: crate::engine::generation(), value: Mutex::new(value) }
+    }
+
+    pub fn into_inner(self) -> T {
+        self.value.into_inner().unwrap_or_else(|poisoned| poisoned.into_inner())
+    }
+}
+
+impl<T> ParentsLock<T> {
+    /// Whether this is a forked child of the process that it was made in.
+    pub fn is_foreign(&self) -> bool {
+        self.generation != crate::engine::generation()
+    }
+
+    /// None in a forked child, if somebody has it: a thread of the parent's, perhaps, for ever.
+    pub fn lock(&self) -> Option<MutexGuard<'_, T>> {
+        if !self.is_foreign() {
+            return Some(lock(&self.value));
+        }
+        match self.value.try_lock() {
+            Ok(guard) => Some(guard),
+            Err(TryLockError::Poisoned(poisoned)) => Some(poisoned.into_inner()),
+            Err(TryLockError::WouldBlock) => None,
+        }
+    }
+}
+
 /// A thread cannot be started: what is told of it. `what` it was for.
 pub(crate) fn no_thread(what: &str, error: &dyn std::fmt::Display) -> Error {
     Error::Host(format!(
@@ -68,6 +105,11 @@ pub(crate) fn can_start_thread() -> Result<(), std::io::Error> {
     let started = std::thread::Builder::new().name("wasgi-try".into()).stack_size(64 << 10).spawn(|| ())?;
     let _ = started.join();
     Ok(())
+}
+
+thread_local! {
+    /// What it holds while it forks ([`PerProcess::hold`]), by its address: what it does meanwhile must not wait for itself.
+    static HOLDS: Cell<usize> = const { Cell::new(0) };
 }
 
 /// One value a process: made at first use, made anew in a forked child.
@@ -97,7 +139,7 @@ impl<T: Sync> PerProcess<T> {
         if let Some(value) = self.existing() {
             return Ok(value);
         }
-        let _making = self.making.lock();
+        let _making = (HOLDS.get() != self.address()).then(|| self.making.lock());
         if let Some(value) = self.existing() {
             return Ok(value);
         }
@@ -106,73 +148,79 @@ impl<T: Sync> PerProcess<T> {
         Ok(value)
     }
 
+    fn address(&self) -> usize {
+        std::ptr::from_ref(self).addr()
+    }
+
     /// Before a fork: nobody makes it until [`Self::release`], which a child need not call. What is half made in the parent would stay
     /// so in the child, and with it whatever libraries lock while they make their part.
     pub fn hold(&self) {
         std::mem::forget(self.making.lock());
+        HOLDS.set(self.address());
     }
 
     /// See [`Self::hold`].
     pub fn release(&self) {
+        HOLDS.set(0);
         self.making.holder.store(0, Ordering::Release);
     }
 
     /// In a forked child: what the parent had is leaked, because dropping it would wait for threads that do not exist
     /// here.
     pub fn forget(&self) {
+        HOLDS.set(0);
         self.value.store(std::ptr::null_mut(), Ordering::Release);
     }
 }
 
 /// A value of something that does not live as long as the process: a forked child makes it anew, and leaks the parent's, of which
-/// threads that do not exist here may hold parts.
+/// threads that do not exist here may hold parts. Without a lock, for the same reason.
 pub struct PerFork<T> {
-    first: OnceLock<Made<T>>,
-    /// A forked child's: no thread of its parent's can have this lock.
-    of_child: Mutex<Option<Made<T>>>,
+    made: AtomicPtr<Made<T>>,
+    _owns: PhantomData<Arc<T>>,
 }
 
 /// A value, and the number of the process's world then.
-struct Made<T>(u64, ManuallyDrop<Arc<T>>);
-
-impl<T> Made<T> {
-    fn new(value: T) -> Self {
-        Self(crate::engine::generation(), ManuallyDrop::new(Arc::new(value)))
-    }
-
-    fn own(&self) -> Option<Arc<T>> {
-        (self.0 == crate::engine::generation()).then(|| Arc::clone(&self.1))
-    }
-}
-
-impl<T> Drop for Made<T> {
-    fn drop(&mut self) {
-        if self.0 == crate::engine::generation() {
-            // SAFETY: it is dropped here and nowhere else, and not used after this.
-            unsafe { ManuallyDrop::drop(&mut self.1) }
-        }
-    }
+struct Made<T> {
+    generation: u64,
+    value: Arc<T>,
 }
 
 impl<T> Default for PerFork<T> {
     fn default() -> Self {
-        Self { first: OnceLock::new(), of_child: Mutex::new(None) }
+        Self { made: AtomicPtr::new(std::ptr::null_mut()), _owns: PhantomData }
     }
 }
 
 impl<T> PerFork<T> {
+    /// Of several threads that make it at the same time one is heard.
     pub fn get(&self, make: impl Fn() -> T) -> Arc<T> {
-        if let Some(own) = self.first.get_or_init(|| Made::new(make())).own() {
-            return own;
+        let generation = crate::engine::generation();
+        loop {
+            let made = self.made.load(Ordering::Acquire);
+            // SAFETY: it is null or came from `Box::into_raw` below, and nobody frees it while this is borrowed.
+            if let Some(own) = unsafe { made.as_ref() }.filter(|made| made.generation == generation) {
+                return own.value.clone();
+            }
+            let value = Arc::new(make());
+            let new = Box::into_raw(Box::new(Made { generation, value: value.clone() }));
+            if self.made.compare_exchange(made, new, Ordering::AcqRel, Ordering::Acquire).is_ok() {
+                return value;
+            }
+            // SAFETY: it came from `Box::into_raw` just now, and nobody else has seen it.
+            drop(unsafe { Box::from_raw(new) });
         }
-        let mut made = lock(&self.of_child);
-        if let Some(own) = made.as_ref().and_then(Made::own) {
-            return own;
+    }
+}
+
+impl<T> Drop for PerFork<T> {
+    fn drop(&mut self) {
+        let made = *self.made.get_mut();
+        // SAFETY: it is null or came from `Box::into_raw`, and is freed here and nowhere else.
+        if unsafe { made.as_ref() }.is_some_and(|made| made.generation == crate::engine::generation()) {
+            // SAFETY: likewise.
+            drop(unsafe { Box::from_raw(made) });
         }
-        let new = Made::new(make());
-        let own = Arc::clone(&new.1);
-        *made = Some(new);
-        own
     }
 }
 

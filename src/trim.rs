@@ -4,6 +4,8 @@
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
+use crate::runtime::Runtime;
+
 /// An exchange that had the host hold as much as this is worth the time it takes.
 pub(crate) const HEAVY: u64 = 8 << 20;
 
@@ -15,11 +17,19 @@ const PAUSE: Duration = Duration::from_secs(1);
 pub(crate) struct Trimming(AtomicBool);
 
 impl Trimming {
-    /// Has it done soon, on a thread of its own: seldom, and no task or thread of the runtime's is to wait for it at the end.
-    pub fn ask(&'static self) {
+    /// Has it done soon, on a thread of its own: seldom, and no task or thread of the runtime's is to wait for it at the end. It takes the
+    /// allocator's locks, so it is not to have the low priority of a guest's thread: then a worker starts it.
+    pub fn ask(&'static self, runtime: &Runtime) {
         if self.0.swap(true, Ordering::Relaxed) {
             return;
         }
+        match runtime.handle() {
+            Ok(worker) if crate::scheduler::is_guests_thread() => drop(worker.spawn(async { self.start() })),
+            _ => self.start(),
+        }
+    }
+
+    fn start(&'static self) {
         let work = || {
             std::thread::sleep(PAUSE);
             self.0.store(false, Ordering::Relaxed);

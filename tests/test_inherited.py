@@ -147,3 +147,65 @@ def test_cpus_are_the_main_threads() -> None:
     )
     assert len(seen) > 2
     assert set(seen) == {str(len(every))}
+
+
+def test_what_guests_give_back_is_dropped_by_threads_whose_priority_is_as_before() -> None:
+    """Threads of guests that compute have a low one. What they start would inherit it, and cannot raise it."""
+    done = run(
+        """
+import ctypes, os, sys, threading, time
+
+def drop_capability(number):
+    libc = ctypes.CDLL(None, use_errno=True)
+    header, data = (ctypes.c_uint32 * 2)(0x20080522, 0), (ctypes.c_uint32 * 6)()
+    assert libc.capget(header, data) == 0
+    for each in range(3):
+        data[each] &= ~(1 << number)
+    assert libc.capset(header, data) == 0
+drop_capability(23)  # CAP_SYS_NICE, of this thread and all that it starts
+
+import wasgi
+
+def get(route):
+    return wasgi.Request("GET", "http://guest.local" + route)
+
+def named(name):
+    for thread in os.listdir("/proc/self/task"):
+        try:
+            with open(f"/proc/self/task/{thread}/comm") as comm:
+                if comm.read().startswith(name):
+                    yield int(thread)
+        except OSError:
+            pass  # it has ended
+
+app = wasgi.App(sys.argv[1], reuse=wasgi.Reuse())
+for _ in range(4):  # no tick ends it: when it was measured, its guests run on threads of low priority
+    try:
+        app.handle(get("/hostile/fill?mib=100&n=2"))
+    except wasgi.NoResponseError:
+        pass
+
+def has_dropped():  # by a thread that waits for more
+    return len(list(named("wasgi-worker"))) > workers
+
+app.handle(get("/sleep?ms=1"))
+workers = len(list(named("wasgi-worker")))
+while not has_dropped():
+    while wasgi.stats().idle < 2 and not has_dropped():
+        threads = [threading.Thread(target=app.handle, args=[get("/sleep?ms=50")]) for _ in range(3)]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+    try:
+        app.handle(get("/silent"))  # one that had answered before ends without an answer: the others are given back
+    except wasgi.NoResponseError:
+        pass
+threads = list(named("wasgi-worker"))
+lowered = {os.getpriority(os.PRIO_PROCESS, thread) for thread in named("wasgi-compute")}
+main = os.getpriority(os.PRIO_PROCESS, 0)
+print({os.getpriority(os.PRIO_PROCESS, thread) - main for thread in threads}, all(nice > main for nice in lowered))
+""",
+        str(PROBE),
+    )
+    assert done.stdout == "{0} True\n", done.stderr

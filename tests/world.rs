@@ -70,7 +70,7 @@ fn request(route: &str) -> http::Request<wasmtime_wasi_http::WasiBody> {
 }
 
 fn start(app: &App, route: &str) -> Result<Exchange, Error> {
-    let permit = match app.admit()? {
+    let permit = match app.admit(_wasgi::engine::world().unwrap())? {
         Admission::Permit(permit) => permit,
         Admission::Queued(_) => panic!("there is a queue"),
     };
@@ -127,7 +127,9 @@ impl Drop for Witness {
 fn what_a_heavy_guest_holds_is_given_back_on_another_thread() {
     let app = App::new(load(HEAVY.as_bytes()).unwrap(), Grants::default(), Limits::NONE, None);
     let (tell, told) = std::sync::mpsc::channel();
-    let Admission::Permit(mut permit) = app.admit().unwrap() else { panic!("there is a queue") };
+    let Admission::Permit(mut permit) = app.admit(_wasgi::engine::world().unwrap()).unwrap() else {
+        panic!("there is a queue")
+    };
     permit.is_seen_by(std::sync::Arc::new(Witness(tell)));
     let mut exchange = app.start(permit, request("/"), None).unwrap();
     // until it is instantiated; then it has no more turns here, and is given up

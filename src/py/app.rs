@@ -295,7 +295,9 @@ impl PyApp {
     /// For start-up: see [`App::warm`].
     fn _warm(&self, py: Python<'_>) -> PyResult<()> {
         super::threads::threads().ensure(py)?;
-        py.detach(|| self.app.warm()).map_err(|error| to_py(py, &error))
+        py.detach(|| self.app.warm()).map_err(|error| to_py(py, &error))?;
+        self.app.open();
+        Ok(())
     }
 
     #[getter]

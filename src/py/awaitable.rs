@@ -5,6 +5,7 @@
 //! binding: 1.0 to 1.1 times the floor, where a future made by pyo3-async-runtimes costs 4.4 to 9 times.
 
 use std::ffi::CString;
+use std::mem::ManuallyDrop;
 use std::sync::{Arc, Mutex};
 use std::task::{Context, Poll, Wake, Waker};
 
@@ -14,8 +15,10 @@ use pyo3::prelude::*;
 use pyo3::{PyTraverseError, PyVisit};
 
 use super::bridge::{Job, is_exiting};
+use super::errors::to_py;
 use super::lock;
 use super::loops::LoopCore;
+use crate::owner::in_parent;
 
 /// Something to wait for. Dropping it cancels it.
 pub trait Operation: Send {
@@ -53,7 +56,33 @@ enum State {
 }
 
 /// An operation whose task waits.
-pub type Waiting = Mutex<Option<Box<dyn Operation>>>;
+pub type Waiting = Mutex<Option<Begun>>;
+
+/// An operation that has begun. A forked child goes on with none of its parent's, nor drops it: that would be to wait for locks that no
+/// thread there gives back.
+pub struct Begun {
+    operation: ManuallyDrop<Box<dyn Operation>>,
+    generation: u64,
+}
+
+impl Begun {
+    fn new(operation: Box<dyn Operation>) -> Self {
+        Self { operation: ManuallyDrop::new(operation), generation: crate::engine::generation() }
+    }
+
+    fn is_foreign(&self) -> bool {
+        self.generation != crate::engine::generation()
+    }
+}
+
+impl Drop for Begun {
+    fn drop(&mut self) {
+        if !self.is_foreign() {
+            // SAFETY: it is dropped here and nowhere else, and not used after this.
+            unsafe { ManuallyDrop::drop(&mut self.operation) }
+        }
+    }
+}
 
 impl State {
     fn new(operation: impl Operation + 'static) -> Self {
@@ -73,7 +102,8 @@ impl Awaitable {
 
     fn step(&self, py: Python<'_>) -> PyResult<Py<PyAny>> {
         let (operation, is_new) = match std::mem::replace(&mut *lock(&self.state), State::Done) {
-            State::New(operation) => (Some(operation), true),
+            // before it has begun it is of no process
+            State::New(operation) => (Some(Begun::new(operation)), true),
             State::Waiting { operation, core, number } => {
                 core.forget(number);
                 let operation = lock(&operation).take();
@@ -81,9 +111,13 @@ impl Awaitable {
             }
             State::Done => (None, false),
         };
-        let Some(mut operation) = operation else {
+        let Some(mut begun) = operation else {
             return Err(PyRuntimeError::new_err("cannot await this a second time"));
         };
+        if begun.is_foreign() {
+            return Err(to_py(py, &in_parent()));
+        }
+        let operation = &mut begun.operation;
         if is_new && let Poll::Ready(result) = operation.poll(py, &mut Context::from_waker(Waker::noop())) {
             return finished(py, result);
         }
@@ -100,7 +134,7 @@ impl Awaitable {
             Poll::Pending => {
                 // What `Future.__await__` does: it tells the task that this one is awaited, not returned.
                 future.setattr(intern!(py, "_asyncio_future_blocking"), true)?;
-                let operation = Arc::new(Mutex::new(Some(operation)));
+                let operation = Arc::new(Mutex::new(Some(begun)));
                 core.waits(number, &operation);
                 *lock(&self.state) = State::Waiting { operation, core, number };
                 Ok(future.unbind())
@@ -202,7 +236,7 @@ impl Awaitable {
         match self.state.try_lock().as_deref() {
             Ok(State::New(operation)) => operation.traverse(&visit),
             Ok(State::Waiting { operation, .. }) => match operation.try_lock().as_deref() {
-                Ok(Some(operation)) => operation.traverse(&visit),
+                Ok(Some(begun)) => begun.operation.traverse(&visit),
                 _ => Ok(()),
             },
             _ => Ok(()),

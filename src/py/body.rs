@@ -24,13 +24,13 @@ use super::reading::{AsyncChunks, Chunks, Drain, Gather, ReadAll, SourceOf};
 use super::request::PyRequest;
 use super::response::PyResponse;
 use super::stdio::{Flushed, GuestOutput};
-use crate::body::{GuestBody, Past};
+use crate::body::{GuestBody, Past, SharedBody};
 
 /// A stream that can be consumed once, and what is known after that.
 pub struct PyBody {
     state: Mutex<State>,
     /// The guest's body wherever it is being read, for `close`.
-    guest: Option<Weak<Mutex<GuestBody>>>,
+    guest: Option<Weak<SharedBody>>,
     output: Option<Arc<GuestOutput>>,
     /// It came from a call that blocked: whoever made that call may be blocked by its body as well, event loop or not.
     from_blocking_call: bool,
@@ -51,7 +51,7 @@ struct State {
 pub enum Content {
     Bytes(Bytes),
     Source(Source),
-    Guest(Arc<Mutex<GuestBody>>),
+    Guest(Arc<SharedBody>),
     Consumed,
 }
 
@@ -123,7 +123,7 @@ impl PyBody {
 
     /// A body that a guest writes.
     pub fn of_guest(body: GuestBody, output: Option<Arc<GuestOutput>>) -> Self {
-        let body = Arc::new(Mutex::new(body));
+        let body = Arc::new(SharedBody::new(body));
         Self { guest: Some(Arc::downgrade(&body)), output, ..Self::new(Content::Guest(body)) }
     }
 
@@ -207,8 +207,9 @@ impl PyBody {
 
     /// Whoever may read a guest's request has done with it, wherever it is being read.
     pub fn discard_rest(&self) {
-        if let Some(body) = self.guest.as_ref().and_then(Weak::upgrade) {
-            lock(&body).discard_rest();
+        let body = self.guest.as_ref().and_then(Weak::upgrade);
+        if let Some(mut body) = body.as_ref().and_then(|body| body.lock()) {
+            body.discard_rest();
         }
     }
 
@@ -263,15 +264,13 @@ impl PyBody {
         Ok(match self.consume(py)? {
             Content::Bytes(bytes) => (with_trailers(bytes, trailers), None),
             Content::Guest(body) => {
-                let is_withheld = lock(&body).is_withheld();
+                let is_withheld = body.lock().is_some_and(|body| body.is_withheld());
                 if is_withheld {
                     GuestBody::let_end(body);
                     return Ok((with_trailers(Bytes::new(), trailers), None));
                 }
                 match Arc::try_unwrap(body) {
-                    Ok(body) => {
-                        (body.into_inner().unwrap_or_else(|poisoned| poisoned.into_inner()).boxed_unsync(), None)
-                    }
+                    Ok(body) => (body.into_inner().boxed_unsync(), None),
                     Err(body) => (Lent(body).boxed_unsync(), None),
                 }
             }
@@ -391,7 +390,7 @@ impl PyBody {
         let content = std::mem::replace(&mut lock(&self.state).content, Content::Consumed);
         py.detach(|| {
             if let Some(body) = self.guest.as_ref().and_then(Weak::upgrade) {
-                lock(&body).close();
+                body.close();
             }
             drop(content);
         });
@@ -418,18 +417,21 @@ impl PyBody {
 }
 
 /// A guest's body on its way to another guest, while somebody else may look at it.
-struct Lent(Arc<Mutex<GuestBody>>);
+struct Lent(Arc<SharedBody>);
 
 impl Body for Lent {
     type Data = Bytes;
     type Error = wasmtime_wasi_http::Error;
 
     fn poll_frame(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, Self::Error>>> {
-        Pin::new(&mut *lock(&self.0)).poll_frame(cx)
+        match self.0.lock() {
+            Some(mut body) => Pin::new(&mut *body).poll_frame(cx),
+            None => Poll::Ready(Some(Err(wasmtime_wasi_http::Error::HttpResponseIncomplete))),
+        }
     }
 
     fn is_end_stream(&self) -> bool {
-        lock(&self.0).is_end_stream()
+        self.0.lock().is_some_and(|body| body.is_end_stream())
     }
 }
 

@@ -19,6 +19,7 @@ use super::response::PyResponse;
 use super::route::{Outgoing, check_depth};
 use super::stdio::{GuestOutput, Until};
 use super::waiting::{Inside, block_on_until, deadline};
+use super::world_of;
 use crate::error::Error;
 use crate::gate::{Admission, Permit, Queued};
 use crate::incoming::Exchange;
@@ -43,7 +44,7 @@ impl PyApp {
         let inside = Inside::enter();
         inside.check(py);
         let deadline = deadline(seconds)?;
-        let permit = match self.app.admit().map_err(|error| to_py(py, &error))? {
+        let permit = match self.app.admit(world_of(py)?).map_err(|error| to_py(py, &error))? {
             Admission::Permit(permit) => permit,
             Admission::Queued(mut queued) => {
                 block_on_until(py, deadline, |cx| queued.poll(cx))?.map_err(|error| to_py(py, &error))?
@@ -235,7 +236,7 @@ impl Handle {
                 Self::New { app, request } => {
                     // asked for first: a guest must not have run where its caller cannot wait for it
                     LoopCore::running_loop(py)?;
-                    match app.get().app.admit().map_err(|error| to_py(py, &error))? {
+                    match app.get().app.admit(world_of(py)?).map_err(|error| to_py(py, &error))? {
                         Admission::Permit(permit) => Self::Begun(Self::begin(py, app.get(), permit, request.bind(py))?),
                         Admission::Queued(queued) => Self::Queued { app, request, queued },
                     }

@@ -107,6 +107,7 @@ pub struct Feed {
     context: Py<PyAny>,
     on_error: OnError,
     state: Mutex<State>,
+    generation: u64,
     _counted: Counted,
 }
 
@@ -139,8 +140,8 @@ enum Drive {
 
 impl Feed {
     pub fn new(source: Source, lane: Lane, context: Py<PyAny>, on_error: OnError) -> Arc<Self> {
-        let feed =
-            Arc::new(Self { source, lane, context, on_error, state: Mutex::default(), _counted: Counted::feed() });
+        let (generation, _counted) = (crate::engine::generation(), Counted::feed());
+        let feed = Arc::new(Self { source, lane, context, on_error, state: Mutex::default(), generation, _counted });
         if let Lane::Loop(core) = &feed.lane {
             core.depends(&feed);
         }
@@ -158,9 +159,14 @@ impl Feed {
         }
     }
 
+    /// Whether its guest is in the process that forked this one, where a thread may have held the lock.
+    fn is_foreign(&self) -> bool {
+        self.generation != crate::engine::generation()
+    }
+
     /// Whether nobody wants more of it.
     pub fn is_gone(&self) -> bool {
-        lock(&self.state).gone
+        self.is_foreign() || lock(&self.state).gone
     }
 
     /// The job: a chunk is wanted, or nothing is any more.
@@ -218,6 +224,9 @@ impl Feed {
         if let Err(error) = result {
             self.fail(py, &error);
         }
+        if self.is_foreign() {
+            return Ok(()); // the source has forked
+        }
         let is_over = {
             let mut state = lock(&self.state);
             let is_over = state.gone || state.end.is_some();
@@ -239,6 +248,9 @@ impl Feed {
     }
 
     fn put(&self, chunk: Option<Bytes>) {
+        if self.is_foreign() {
+            return;
+        }
         let consumer = {
             let mut state = lock(&self.state);
             match chunk {
@@ -267,6 +279,9 @@ impl Feed {
     }
 
     fn break_off(&self, code: ErrorCode) {
+        if self.is_foreign() {
+            return;
+        }
         let consumer = {
             let mut state = lock(&self.state);
             if state.end.is_none() {
@@ -374,6 +389,9 @@ pub struct FeedHandle {
 impl FeedHandle {
     /// The task has had its first step.
     fn enter(&self) {
+        if self.feed.is_foreign() {
+            return;
+        }
         if let Drive::Task { entered, .. } = &mut lock(&self.feed.state).drive {
             *entered = true;
         }
@@ -432,6 +450,9 @@ struct Wanted(Arc<Feed>);
 
 impl Operation for Wanted {
     fn poll(&mut self, py: Python<'_>, cx: &mut Context<'_>) -> Poll<PyResult<Py<PyAny>>> {
+        if self.0.is_foreign() {
+            return Poll::Ready(Ok(PyBool::new(py, false).to_owned().into_any().unbind()));
+        }
         let mut state = lock(&self.0.state);
         if state.gone || state.wanted {
             let wanted = !state.gone;

@@ -44,7 +44,18 @@ use std::sync::OnceLock;
 use pyo3::exceptions::PyImportError;
 use pyo3::prelude::*;
 
+use crate::engine::World;
+
 pub(crate) use crate::sync::lock;
+
+/// The process's world. The first use makes it without the GIL: the hook before a fork holds the lock under which it is made, and comes
+/// for the GIL.
+pub fn world_of(py: Python<'_>) -> PyResult<&'static World> {
+    match crate::engine::existing() {
+        Some(world) => Ok(world),
+        None => py.detach(crate::engine::world).map_err(|error| errors::to_py(py, &error)),
+    }
+}
 
 /// Threads, loops and cached objects here are one interpreter's: a second one would be handed the first one's.
 pub fn refuse_sub_interpreters(_: Python<'_>) -> PyResult<()> {

@@ -20,6 +20,7 @@ use super::request::PyRequest;
 use super::response::PyResponse;
 use super::stdio::{Flushed, GuestOutput, Sinks};
 use super::values::{Count, Number, Reduced, Seconds, hash_of, plain, reduce, replaced};
+use super::world_of;
 use crate::asked::Asked;
 use crate::bypass::{Bypass, network};
 use crate::network::{Network, Options};
@@ -526,7 +527,8 @@ impl Asking {
         };
         let timeouts = request.limits();
         let (request, feed) = request.to_guest(py, Some(&event_loop), &context)?;
-        let asked = Asked::new(&*network.network, request, timeouts).map_err(|error| to_py(py, &error))?;
+        let asked =
+            Asked::new(world_of(py)?, &*network.network, request, timeouts).map_err(|error| to_py(py, &error))?;
         if let Some(feed) = feed {
             feed.belongs_to(asked.owner().stopper());
         }

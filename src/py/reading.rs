@@ -14,11 +14,11 @@ use super::body::{Content, PyBody};
 use super::errors::to_py;
 use super::lock;
 use super::stdio::Flushed;
-use crate::body::{GuestBody, Next};
+use crate::body::{GuestBody, Next, SharedBody};
 
 /// Collects a guest's body.
 pub struct Gather {
-    body: Arc<Mutex<GuestBody>>,
+    body: Arc<SharedBody>,
     gathered: BytesMut,
     first: Option<Bytes>,
 }
@@ -26,7 +26,7 @@ pub struct Gather {
 pub type Gathered = Result<(Bytes, Option<HeaderMap>), crate::error::Error>;
 
 impl Gather {
-    pub fn new(body: Arc<Mutex<GuestBody>>) -> Self {
+    pub fn new(body: Arc<SharedBody>) -> Self {
         Self { body, gathered: BytesMut::new(), first: None }
     }
 
@@ -52,12 +52,12 @@ const MOST_AT_ONCE: usize = 16;
 
 /// Takes the chunks that there are; ready with the trailers at the end.
 fn poll_chunks(
-    body: &Mutex<GuestBody>,
+    body: &SharedBody,
     cx: &mut Context<'_>,
     mut take: impl FnMut(Bytes),
 ) -> Poll<Result<Option<HeaderMap>, crate::error::Error>> {
     for _ in 0..MOST_AT_ONCE {
-        match std::task::ready!(lock(body).poll_next(cx)) {
+        match std::task::ready!(body.poll_next(cx)) {
             Ok(Next::Chunk(chunk)) => take(chunk),
             Ok(Next::End(trailers)) => return Poll::Ready(Ok(trailers)),
             Err(error) => return Poll::Ready(Err(error)),
@@ -68,14 +68,14 @@ fn poll_chunks(
 }
 
 /// Reads the rest of a guest's body and throws it away.
-pub struct Drain(Arc<Mutex<GuestBody>>);
+pub struct Drain(Arc<SharedBody>);
 
 impl Drain {
-    pub fn new(body: Arc<Mutex<GuestBody>>) -> Self {
+    pub fn new(body: Arc<SharedBody>) -> Self {
         Self(body)
     }
 
-    pub fn into_body(self) -> Arc<Mutex<GuestBody>> {
+    pub fn into_body(self) -> Arc<SharedBody> {
         self.0
     }
 
@@ -194,7 +194,7 @@ impl Chunks {
                 chunk
             }
             Content::Guest(body) => {
-                let outcome = super::waiting::block_on_until(py, deadline, |cx| lock(&body).poll_next(cx));
+                let outcome = super::waiting::block_on_until(py, deadline, |cx| body.poll_next(cx));
                 match self.body.deliver_after(py, outcome)?.map_err(|error| to_py(py, &error))? {
                     Next::Chunk(chunk) => {
                         *lock(&self.content) = Some(Content::Guest(body));
@@ -247,7 +247,7 @@ fn take_ready(py: Python<'_>, body: &PyBody, content: &Mutex<Option<Content>>) -
         let mut content = lock(content);
         let taken = match &*content {
             Some(Content::Guest(body)) => {
-                let mut body = lock(body);
+                let mut body = body.lock()?; // in a forked child whoever waits for the next one is told
                 let chunk = match body.take_ready() {
                     Some(chunk) => chunk,
                     None if body.has_ended() => Bytes::new(),
@@ -304,7 +304,9 @@ impl Taking {
             Some(Content::Guest(body)) => body.clone(),
             _ => return,
         };
-        lock(&body).reader_is_gone();
+        if let Some(mut body) = body.lock() {
+            body.reader_is_gone();
+        }
     }
 }
 
@@ -322,7 +324,10 @@ impl AsyncChunks {
 
     /// Whether it is known that trailers follow what there is.
     fn ends_with_trailers(&self) -> bool {
-        matches!(&*lock(&self.0.content), Some(Content::Guest(body)) if lock(body).ends_with_trailers())
+        match &*lock(&self.0.content) {
+            Some(Content::Guest(body)) => body.lock().is_some_and(|body| body.ends_with_trailers()),
+            _ => false,
+        }
     }
 
     fn __anext__(&self) -> Awaitable {
@@ -353,7 +358,7 @@ impl AsyncChunks {
         let taking = self.0.clone();
         Awaitable::new(Once(Some(move |py: Python<'_>| {
             if let Ok(Content::Guest(body)) = taking.begin(py) {
-                lock(&body).close();
+                body.close();
             }
             taking.end();
         })))
@@ -392,7 +397,7 @@ impl Operation for NextChunk {
             Ok(_) => return stop(),
             Err(error) => return Poll::Ready(Err(error)),
         };
-        let next = std::task::ready!(lock(&body).poll_next(cx));
+        let next = std::task::ready!(body.poll_next(cx));
         match next {
             Ok(Next::Chunk(chunk)) => Poll::Ready(Ok(PyBytes::new(py, &chunk).into_any().unbind())),
             Ok(Next::End(trailers)) => {

@@ -152,6 +152,7 @@ pub struct GuestOutput {
     delivering: Mutex<Delivering>,
     /// Whether a thread is asked to deliver already: a guest that prints a lot is one turn, not one for each write.
     asked: AtomicBool,
+    generation: u64,
 }
 
 #[derive(Default)]
@@ -205,7 +206,13 @@ impl Turn for Lines {
 
 impl GuestOutput {
     pub fn new(sinks: Py<Sinks>, stdio: Arc<Stdio>, exchange: u64) -> Arc<Self> {
-        Arc::new(Self { sinks, stdio, exchange, delivering: Mutex::default(), asked: AtomicBool::new(false) })
+        let (delivering, asked, generation) = (Mutex::default(), AtomicBool::new(false), crate::engine::generation());
+        Arc::new(Self { sinks, stdio, exchange, delivering, asked, generation })
+    }
+
+    /// Whether its guest is in the process that forked this one, which delivers its lines. A thread there may have held any lock.
+    fn is_foreign(&self) -> bool {
+        self.generation != crate::engine::generation()
     }
 
     /// For whoever holds this, if nobody else does: what others share is theirs to show.
@@ -244,6 +251,9 @@ impl GuestOutput {
         cx: &mut Context<'_>,
         until: &mut Until,
     ) -> Poll<PyResult<()>> {
+        if self.is_foreign() {
+            return Poll::Ready(Ok(()));
+        }
         let until = *until.0.get_or_insert_with(|| self.stdio.lines());
         {
             let delivering = lock(&self.delivering);
@@ -375,6 +385,9 @@ impl GuestOutput {
 
     /// Delivers what there is, or waits until it has been delivered. Signals interrupt the wait.
     pub fn deliver(self: &Arc<Self>, py: Python<'_>) -> PyResult<()> {
+        if self.is_foreign() {
+            return Ok(());
+        }
         let mut until = Until(Some(self.stdio.lines()));
         let most = until.0.unwrap_or_default();
         if lock(&self.delivering).lines >= most {
@@ -396,7 +409,7 @@ impl GuestOutput {
         match waited {
             Ok(outcome) => self.deliver(py).map(|()| outcome),
             Err(error) => {
-                if !self.stdio.is_empty() {
+                if !self.is_foreign() && !self.stdio.is_empty() {
                     self.ask_of(py)?;
                 }
                 Err(error)
@@ -406,7 +419,7 @@ impl GuestOutput {
 
     /// Sees to it that what there is is delivered soon; at once, unless this thread runs an event loop.
     pub fn show(self: &Arc<Self>, py: Python<'_>) {
-        if self.stdio.is_empty() {
+        if self.is_foreign() || self.stdio.is_empty() {
             return;
         }
         let shown = if runs_a_loop(py) { self.ask_of(py) } else { self.deliver_here(py, None, self.stdio.lines()) };

@@ -88,7 +88,8 @@ pub fn lend(py: Python<'_>) -> PyResult<Option<Lent>> {
 
 impl Drop for Lent {
     fn drop(&mut self) {
-        lock(&threads().state).lent -= 1;
+        let mut state = lock(&threads().state);
+        state.lent = state.lent.saturating_sub(1); // a forked child's threads have lent nothing of its parent's
     }
 }
 
@@ -229,13 +230,16 @@ impl Threads {
 /// What each of our threads runs.
 fn work(py: Python<'_>) {
     IS_OURS.set(true);
-    let threads = threads();
+    let (threads, generation) = (threads(), crate::engine::generation());
     super::finalization::protect();
     while let Some((job, spare, is_waited_for)) = py.detach(|| threads.take()) {
         if spare && let Err(error) = threads.spawn(py) {
             error.write_unraisable(py, None);
         }
         job.run(py);
+        if generation != crate::engine::generation() {
+            return; // the job has forked: the next ones are for the parent's thread
+        }
         if is_waited_for {
             lock(&threads.state).waited_for -= 1;
             threads.done.notify_all();

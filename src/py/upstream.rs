@@ -53,6 +53,7 @@ impl Upstream for PyUpstream {
             request: Mutex::new(Some((request, timeouts))),
             reply: Mutex::new(Some(reply)),
             task: Mutex::new(None),
+            generation: crate::engine::generation(),
             _counted: Counted::call(),
         });
         let waiting = Waiting(call.clone());
@@ -97,6 +98,7 @@ pub struct Call {
     request: Mutex<Option<(http::Request<GuestBody>, Timeouts)>>,
     reply: Mutex<Option<Reply>>,
     task: Mutex<Option<Py<PyAny>>>,
+    generation: u64,
     _counted: Counted,
 }
 
@@ -135,7 +137,17 @@ impl Call {
         }
     }
 
+    /// Whether its guest still waits, and in this process: an upstream may have forked.
+    fn is_wanted(&self) -> bool {
+        self.generation == crate::engine::generation() && lock(&self.reply).is_some()
+    }
+
     fn reply(&self, answer: Result<http::Response<WasiBody>, ErrorCode>) {
+        if self.generation != crate::engine::generation() {
+            // to tell a guest of the parent's is to wake tasks of a runtime that does not exist here
+            std::mem::forget(answer);
+            return;
+        }
         let reply = lock(&self.reply).take();
         lock(&self.task).take();
         if let Some(reply) = reply {
@@ -195,7 +207,7 @@ impl OutgoingCall {
     /// Whether the guest still waits.
     #[getter]
     fn wanted(&self) -> bool {
-        lock(&self.call.reply).is_some()
+        self.call.is_wanted()
     }
 
     /// The upstream's return value.
@@ -257,7 +269,7 @@ impl OutgoingCall {
 impl Call {
     /// The job that follows [`OutgoingCall::hand_to_loop`].
     pub fn go_on(&self, py: Python<'_>, handle: Py<OutgoingCall>, awaitable: Py<PyAny>) -> PyResult<()> {
-        if lock(&self.reply).is_none() {
+        if !self.is_wanted() {
             // nobody waits any more: a coroutine that is not begun is closed, a task of the upstream's own is its own
             return match awaitable.bind(py).getattr_opt(intern!(py, "close"))? {
                 Some(close) => close.call0().map(drop),

@@ -79,9 +79,8 @@ enum Paused {
 impl Operation for Paused {
     fn poll(&mut self, py: Python<'_>, cx: &mut Context<'_>) -> Poll<PyResult<Py<PyAny>>> {
         if let Self::New(pace, duration) = self {
-            let sleep = crate::engine::world()
-                .and_then(|world| world.runtime.within(pace.clone().sleep(*duration)))
-                .map_err(|error| to_py(py, &error))?;
+            let runtime = &super::world_of(py)?.runtime;
+            let sleep = runtime.within(pace.clone().sleep(*duration)).map_err(|error| to_py(py, &error))?;
             *self = Self::Waiting(Box::pin(sleep));
         }
         match self {

@@ -1,0 +1,241 @@
+//! Which app has the next turn on one kind of threads: the one that has had least.
+
+use std::collections::{BTreeMap, VecDeque};
+use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use super::credit::Credit;
+use super::task::Task;
+use crate::engine::TICK;
+use crate::sync::lock;
+
+/// What a turn is charged with before it is known what it took, so that threads that choose at the same time choose differently.
+const ESTIMATE: u64 = TICK.as_nanos() as u64;
+
+/// Which threads.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Kind {
+    Prompt,
+    Computing,
+}
+
+impl Kind {
+    pub const ALL: [Self; 2] = [Self::Prompt, Self::Computing];
+
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Prompt => "wasgi-guest",
+            Self::Computing => "wasgi-compute",
+        }
+    }
+}
+
+/// An app's share: its exchanges take turns with each other, and together with those of other apps.
+pub(crate) struct Lane {
+    kinds: [LaneOfKind; 2],
+    /// What its guests may compute on prompt threads, all together.
+    pub(super) credit: Mutex<Credit>,
+}
+
+/// Changed under the lock of the queue only.
+#[derive(Default)]
+pub(super) struct LaneOfKind {
+    /// CPU time that it has had, in nanoseconds, as far as it counts.
+    spent: AtomicU64,
+    /// How many of its turns are stuck.
+    pub stuck: AtomicU32,
+}
+
+impl Default for Lane {
+    fn default() -> Self {
+        Self { kinds: Default::default(), credit: Mutex::new(Credit::of_app()) }
+    }
+}
+
+impl Lane {
+    pub(super) fn of(&self, kind: Kind) -> &LaneOfKind {
+        let [prompt, computing] = &self.kinds;
+        match kind {
+            Kind::Prompt => prompt,
+            Kind::Computing => computing,
+        }
+    }
+
+    fn key(self: &Arc<Self>, kind: Kind) -> Key {
+        (self.of(kind).spent.load(Ordering::Relaxed), Arc::as_ptr(self) as usize)
+    }
+
+    /// Whether its guests, all together, have not computed too much for prompt threads.
+    pub(super) fn may_be_prompt(&self) -> bool {
+        let mut credit = lock(&self.credit);
+        credit.earn(); // it never waits as a whole
+        credit.is_enough()
+    }
+
+    /// One of its guests had a turn on a prompt thread.
+    pub(super) fn was_prompt(&self, took: Duration) {
+        lock(&self.credit).spend(took);
+    }
+}
+
+/// What an app has had, and which it is.
+type Key = (u64, usize);
+
+/// Guests that wait for a turn on one kind of threads.
+pub(super) struct Queue {
+    kind: Kind,
+    lanes: BTreeMap<Key, (Arc<Lane>, VecDeque<Arc<Task>>)>,
+    /// Those that were stopped: they only go away, and come first.
+    stopped: VecDeque<Arc<Task>>,
+    /// What the app that was last chosen has had: one that comes back after a while has no claim on the time that it was away.
+    floor: u64,
+    pub sleeping: usize,
+    pub closed: bool,
+}
+
+impl Queue {
+    pub fn new(kind: Kind) -> Self {
+        Self { kind, lanes: BTreeMap::new(), stopped: VecDeque::new(), floor: 0, sleeping: 0, closed: false }
+    }
+
+    pub fn push(&mut self, task: Arc<Task>) {
+        let lane = &task.lane;
+        if let Some((_, tasks)) = self.lanes.get_mut(&lane.key(self.kind)) {
+            tasks.push_back(task);
+            return;
+        }
+        let lane = lane.clone();
+        lane.of(self.kind).spent.fetch_max(self.floor, Ordering::Relaxed);
+        self.lanes.insert(lane.key(self.kind), (lane, VecDeque::from([task])));
+    }
+
+    pub fn push_stopped(&mut self, task: Arc<Task>) {
+        self.stopped.push_back(task);
+    }
+
+    /// The next one: of the app that has had least, the exchange that has waited longest.
+    pub fn pop(&mut self) -> Option<Arc<Task>> {
+        if let Some(task) = self.stopped.pop_front() {
+            self.change(&task.lane, |spent| spent.saturating_add(ESTIMATE));
+            return Some(task);
+        }
+        let kind = self.kind;
+        let (&key, _) = self.lanes.iter().find(|(_, (lane, _))| lane.of(kind).stuck.load(Ordering::Relaxed) == 0)?;
+        let (lane, mut tasks) = self.lanes.remove(&key)?;
+        let task = tasks.pop_front();
+        self.floor = self.floor.max(key.0);
+        lane.of(kind).spent.fetch_add(ESTIMATE, Ordering::Relaxed);
+        if !tasks.is_empty() {
+            self.lanes.insert(lane.key(kind), (lane, tasks));
+        }
+        task
+    }
+
+    /// What a turn has taken, in place of the estimate.
+    pub fn charge(&mut self, lane: &Arc<Lane>, took: Duration) {
+        let took = u64::try_from(took.as_nanos()).unwrap_or(u64::MAX);
+        self.change(lane, |spent| spent.saturating_sub(ESTIMATE).saturating_add(took));
+    }
+
+    /// Its place among the lanes that wait follows.
+    fn change(&mut self, lane: &Arc<Lane>, change: impl FnOnce(u64) -> u64) {
+        let waiting = self.lanes.remove(&lane.key(self.kind));
+        let spent = &lane.of(self.kind).spent;
+        spent.store(change(spent.load(Ordering::Relaxed)), Ordering::Relaxed);
+        if let Some(waiting) = waiting {
+            self.lanes.insert(lane.key(self.kind), waiting);
+        }
+    }
+
+    pub fn clear(&mut self) {
+        self.lanes.clear();
+        self.stopped.clear();
+    }
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use super::*;
+
+    fn task(lane: &Arc<Lane>, number: u64) -> Arc<Task> {
+        Task::waiting(lane, number)
+    }
+
+    /// The lanes of the next turns, each of which takes so long, and whose guests go on.
+    fn turns(queue: &mut Queue, count: usize, took: impl Fn(&Arc<Lane>) -> Duration) -> Vec<Arc<Lane>> {
+        let turn = |_| {
+            let task = queue.pop().unwrap();
+            queue.charge(&task.lane, took(&task.lane));
+            let lane = task.lane.clone();
+            queue.push(task);
+            lane
+        };
+        (0..count).map(turn).collect()
+    }
+
+    fn share(turns: &[Arc<Lane>], lane: &Arc<Lane>) -> usize {
+        turns.iter().filter(|turn| Arc::ptr_eq(turn, lane)).count()
+    }
+
+    #[test]
+    fn an_app_of_many_exchanges_gets_what_an_app_of_one_gets() {
+        let (many, one) = (Arc::<Lane>::default(), Arc::<Lane>::default());
+        let mut queue = Queue::new(Kind::Computing);
+        (0..64).for_each(|number| queue.push(task(&many, number)));
+        queue.push(task(&one, 64));
+        let turns = turns(&mut queue, 1000, |_| TICK);
+        assert_eq!(share(&turns, &one), 500);
+    }
+
+    #[test]
+    fn shares_are_of_time_and_not_of_turns() {
+        let (slow, quick) = (Arc::<Lane>::default(), Arc::<Lane>::default());
+        let mut queue = Queue::new(Kind::Computing);
+        queue.push(task(&slow, 0));
+        queue.push(task(&quick, 1));
+        let took = |lane: &Arc<Lane>| if Arc::ptr_eq(lane, &slow) { TICK * 70 } else { TICK };
+        let turns = turns(&mut queue, 710, took);
+        assert_eq!(share(&turns, &slow), 10);
+    }
+
+    #[test]
+    fn exchanges_of_an_app_take_turns() {
+        let lane = Arc::<Lane>::default();
+        let mut queue = Queue::new(Kind::Prompt);
+        (0..3).for_each(|number| queue.push(task(&lane, number)));
+        let mut order = Vec::new();
+        for _ in 0..6 {
+            let task = queue.pop().unwrap();
+            order.push(task.number);
+            queue.push(task);
+        }
+        assert_eq!(order, [0, 1, 2, 0, 1, 2]);
+    }
+
+    #[test]
+    fn an_app_that_was_away_has_no_claim_on_that_time() {
+        let (busy, back) = (Arc::<Lane>::default(), Arc::<Lane>::default());
+        let mut queue = Queue::new(Kind::Computing);
+        queue.push(task(&busy, 0));
+        turns(&mut queue, 1000, |_| TICK);
+        queue.push(task(&back, 1));
+        let turns = turns(&mut queue, 100, |_| TICK);
+        assert!((49..=51).contains(&share(&turns, &back)));
+    }
+
+    #[test]
+    fn an_app_with_a_turn_that_is_stuck_gets_no_other() {
+        let (stuck, other) = (Arc::<Lane>::default(), Arc::<Lane>::default());
+        let mut queue = Queue::new(Kind::Computing);
+        queue.push(task(&stuck, 0));
+        queue.push(task(&other, 1));
+        stuck.of(Kind::Computing).stuck.store(1, Ordering::Relaxed);
+        assert_eq!(share(&turns(&mut queue, 10, |_| TICK), &other), 10);
+        drop(queue.lanes.remove(&other.key(Kind::Computing)));
+        assert!(queue.pop().is_none());
+        stuck.of(Kind::Computing).stuck.store(0, Ordering::Relaxed);
+        assert!(queue.pop().is_some());
+    }
+}
