@@ -75,6 +75,11 @@ impl Places {
         self.all == 0
     }
 
+    /// How many apps have any.
+    fn apps(&self) -> usize {
+        self.of.as_ref().map_or(0, HashMap::len)
+    }
+
     pub fn of(&self, app: App) -> usize {
         self.of.as_ref().and_then(|of| of.get(&app)).copied().unwrap_or(0)
     }
@@ -101,6 +106,31 @@ impl Places {
     }
 }
 
+/// When each app was served last, for those that have waited as long as others.
+#[derive(Default)]
+pub struct Turns {
+    last: HashMap<App, u64>,
+    now: u64,
+}
+
+/// As many apps are remembered whether they ask for anything or not.
+const FEW: usize = 64;
+
+impl Turns {
+    pub fn of(&self, app: App) -> u64 {
+        self.last.get(&app).copied().unwrap_or(0)
+    }
+
+    /// An app is served. `requests`: what each has; those without any are forgotten some time.
+    pub fn take(&mut self, app: App, requests: &Places) {
+        self.now += 1;
+        self.last.insert(app, self.now);
+        if self.last.len() > FEW + 2 * requests.apps() {
+            self.last.retain(|app, _| requests.of(*app) > 0);
+        }
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -119,5 +149,19 @@ mod tests {
             }
             assert_eq!(taken, expected, "of {most}");
         }
+    }
+
+    #[test]
+    fn apps_that_are_gone_are_forgotten() {
+        let (mut turns, mut requests) = (Turns::default(), Places::NONE);
+        for app in 0..10_000 {
+            requests.take(Some(app));
+            turns.take(Some(app), &requests);
+            assert!(turns.of(Some(app)) > turns.of(app.checked_sub(1)));
+            if app != 0 {
+                requests.give(Some(app));
+            }
+        }
+        assert!(turns.last.len() <= FEW + 3 && turns.of(Some(0)) == 1);
     }
 }

@@ -14,7 +14,7 @@ use std::time::{Duration, Instant};
 use tokio::sync::{Notify, oneshot};
 
 use crate::dial::Origin;
-use crate::places::{App, Apps, Places};
+use crate::places::{App, Apps, Places, Turns};
 use crate::sync::lock;
 
 /// A connection, as far as that matters here.
@@ -63,6 +63,7 @@ struct State<K: Keep> {
     places: Places,
     /// Requests, by app.
     requests: Places,
+    turns: Turns,
     /// Those that were made to go and have not gone yet.
     leaving: usize,
     reaping: bool,
@@ -232,6 +233,7 @@ impl<K: Keep> Stock<K> {
             arrived: 0,
             places: Places::NONE,
             requests: Places::NONE,
+            turns: Turns::default(),
             leaving: 0,
             reaping: false,
         };
@@ -344,7 +346,8 @@ impl<K: Keep> Stock<K> {
         result
     }
 
-    /// Grants what there is to those who wait. The next is whose app has the fewest requests; of one app, who came first.
+    /// Grants what there is to those who wait. The next is whose app has the fewest requests under way, and of
+    /// those whose was served longest ago; of one app, who came first.
     fn serve(self: &Arc<Self>, state: &mut State<K>, left: &mut Vec<K>, served: &mut Vec<(Waiter<K>, Grant<K>)>) {
         let mut waiting: Vec<_> = std::mem::take(&mut state.waiting).into();
         let mut short = 0;
@@ -353,7 +356,9 @@ impl<K: Keep> Stock<K> {
         while next < waiting.len() {
             if !is_sorted {
                 if let Some(rest) = waiting.get_mut(next..) {
-                    rest.sort_by_key(|waiter| (state.requests.of(waiter.app), waiter.arrived));
+                    rest.sort_by_key(|waiter| {
+                        (state.requests.of(waiter.app), state.turns.of(waiter.app), waiter.arrived)
+                    });
                 }
                 is_sorted = true;
             }
@@ -413,7 +418,7 @@ impl<K: Keep> Stock<K> {
         left: &mut Vec<K>,
     ) -> Option<Grant<K>> {
         let may_have_one = self.leaves_room(state, state.origins.get(origin), app);
-        let State { origins, places, requests, open, .. } = state;
+        let State { origins, places, requests, turns, open, .. } = state;
         let kept = match origins.get_mut(origin) {
             Some(kept) => kept,
             None if *open < self.caps.total && may_have_one => origins.entry(origin.clone()).or_insert(Kept::NONE),
@@ -426,6 +431,7 @@ impl<K: Keep> Stock<K> {
             if let Some(one) = shared.share() {
                 *since = Instant::now();
                 requests.take(app);
+                turns.take(app, requests);
                 return Some(Grant::Use(one, place(false)));
             }
         }
@@ -435,6 +441,7 @@ impl<K: Keep> Stock<K> {
         while let Some((one, _)) = kept.idle.pop() {
             if one.is_usable() && !self.is_old(&one) {
                 requests.take(app);
+                turns.take(app, requests);
                 places.take(app);
                 kept.places.take(app);
                 return Some(Grant::Use(one, place(true)));
@@ -447,6 +454,7 @@ impl<K: Keep> Stock<K> {
         }
         *open += 1;
         requests.take(app);
+        turns.take(app, requests);
         places.take(app);
         kept.places.take(app);
         kept.open += 1;
@@ -759,6 +767,23 @@ mod tests {
             world.look();
             assert_eq!(world.used.last().unwrap().2.app, Some(next));
         }
+    }
+
+    #[test]
+    fn apps_that_have_as_much_take_turns() {
+        let stock = Stock::new(Caps { total: 1, ..CAPS }, Apps::default());
+        let mut world = World::default();
+        for app in [1, 1, 1, 1, 2, 2] {
+            world.step(&stock, Step::Ask(0, Some(app)));
+        }
+        world.step(&stock, Step::Connect(0, false));
+        let mut served = Vec::new();
+        while !world.used.is_empty() {
+            served.push(world.used[0].2.app);
+            world.step(&stock, Step::Finish(0));
+            world.look();
+        }
+        assert_eq!(served, [1, 2, 1, 2, 1, 1].map(Some));
     }
 
     #[test]
