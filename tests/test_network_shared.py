@@ -7,6 +7,7 @@ import contextlib
 import socket
 import threading
 from collections.abc import AsyncIterator
+from typing import Any
 
 import pytest
 
@@ -68,8 +69,8 @@ async def test_an_app_leaves_places_to_others(app: AppMaker, option: str) -> Non
     """Though nobody gives any back."""
     clerk = Clerk()
     with Peer(clerk.behave) as peer:
-        more = {"max_connections": 20} if option == "max_connections_per_host" else {}
-        network = wasgi.Network([peer.url], connect_timeout=LATE, **{option: 8}, **more)
+        places: dict[str, Any] = {"max_connections": 20} | {option: 8}
+        network = wasgi.Network([peer.url], connect_timeout=LATE, **places)
         greedy, modest = app(outgoing=network), app(outgoing=network)
         async with asking(greedy, f"{peer.url}/held", 64):
             await becomes(clerk, 6)
@@ -113,8 +114,7 @@ async def test_who_waits_comes_next_whose_app_has_fewest(app: AppMaker) -> None:
         first, second = app(outgoing=network), app(outgoing=network)
         async with asking(first, f"{peer.url}/held?first", 8), asking(second, f"{peer.url}/held?second", 1):
             await becomes(clerk, 1)
-            until_all_wait = lambda: wasgi.stats().outgoing == 9  # noqa: E731
-            await asyncio.to_thread(until, until_all_wait)
+            await asyncio.to_thread(until, lambda: wasgi.stats().outgoing == 9)
             clerk.goes_on.release(9)
             await asyncio.to_thread(until, lambda: len(clerk.asked) == 9)
         assert clerk.asked.index("/held?second") == 1

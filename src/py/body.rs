@@ -265,7 +265,7 @@ impl PyBody {
             Content::Guest(body) => {
                 let is_withheld = lock(&body).is_withheld();
                 if is_withheld {
-                    GuestBody::let_end(body);
+                    drop(GuestBody::let_end(body));
                     return Ok((with_trailers(Bytes::new(), trailers), None));
                 }
                 match Arc::try_unwrap(body) {
