@@ -590,9 +590,12 @@ mod tests {
 
     const CAPS: Caps = Caps { total: 4, per_origin: 2, idle: Duration::from_secs(3600), lifetime: None };
 
+    /// A connection to an origin that is being made.
+    type Dialled = (usize, Permit<Fake>, Dialling<Fake>, Place<Fake>);
+
     #[derive(Default)]
     struct World {
-        dialling: Vec<(usize, Permit<Fake>, Dialling<Fake>, Place<Fake>)>,
+        dialling: Vec<Dialled>,
         used: Vec<(usize, Fake, Place<Fake>)>,
         lines: Vec<Weak<Line>>,
         waiting: Vec<(usize, App, Waiting<Fake>)>,
