@@ -18,7 +18,7 @@ use wasmtime_wasi_http::{Error as HostError, WasiBody};
 use crate::flow::empty;
 use crate::sync::lock;
 
-/// How much of a response lies ready before its guest reads.
+/// How much of a response lies ready before its guest reads, its frames themselves with it: those of one byte are many.
 const AHEAD: usize = 1 << 20;
 
 type Framed = Option<Result<Frame<Bytes>, HostError>>;
@@ -135,10 +135,11 @@ impl Shared {
 }
 
 fn size_of(frame: &Framed) -> usize {
-    match frame {
+    let data = match frame {
         Some(Ok(frame)) => frame.data_ref().map_or(0, Bytes::len),
         _ => 0,
-    }
+    };
+    data + std::mem::size_of::<Framed>()
 }
 
 impl Ahead {
@@ -182,5 +183,37 @@ impl Drop for Ahead {
         // whoever holds the other end of what is read is not to keep its guest
         lock(&shared.wakers.guest).take();
         shared.end();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use http_body_util::BodyExt;
+
+    use super::*;
+
+    /// A body without an end, of frames that are all the same; counts them.
+    struct Endless(Bytes, Arc<Mutex<usize>>);
+
+    impl Body for Endless {
+        type Data = Bytes;
+        type Error = HostError;
+
+        fn poll_frame(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<Framed> {
+            *lock(&self.1) += 1;
+            Poll::Ready(Some(Ok(Frame::data(self.0.clone()))))
+        }
+    }
+
+    #[test]
+    fn no_more_lies_ready_than_may_however_small_it_comes() {
+        for (data, most) in [(&b"x"[..], 20_000), (&b""[..], 20_000), (&[b'x'; 65_536][..], 16)] {
+            let count = Arc::default();
+            let body = Endless(Bytes::from_static(data), Arc::clone(&count));
+            let ahead = Ahead::new(body.boxed_unsync(), None, || ());
+            let cx = Context::from_waker(Waker::noop());
+            assert!(lock(&ahead.shared).poll_ahead(&cx).is_pending());
+            assert!((1..=most).contains(&*lock(&count)), "{} of {} bytes", lock(&count), data.len());
+        }
     }
 }

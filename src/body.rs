@@ -9,6 +9,7 @@ use std::time::Duration;
 use bytes::{Bytes, BytesMut};
 use http_body::{Body, Frame};
 use http_body_util::BodyExt;
+use tokio::sync::oneshot;
 use tokio::task::AbortHandle;
 use wasmtime_wasi_http::WasiBody;
 
@@ -297,8 +298,10 @@ impl GuestBody {
         matches!(self.expected, Expected::Nothing { .. })
     }
 
-    /// Reads what a guest writes though nobody may have it, so that it can end; but not for ever.
-    pub fn let_end(this: Arc<SharedBody>) {
+    /// Reads what a guest writes though nobody may have it, so that it can end; but not for ever. What is returned is ready when
+    /// that is over; nobody need wait for it.
+    pub fn let_end(this: Arc<SharedBody>) -> oneshot::Receiver<()> {
+        let (over, is_over) = oneshot::channel();
         let mut left = WITHHELD;
         let body = this.clone();
         let mut poll = move |cx: &mut Context<'_>| {
@@ -315,10 +318,10 @@ impl GuestBody {
                 }
             }
         };
-        let Some(Ok(runtime)) = crate::engine::existing().map(|world| world.runtime.handle()) else { return };
+        let Some(Ok(runtime)) = crate::engine::existing().map(|world| world.runtime.handle()) else { return is_over };
         match this.lock() {
             Some(mut body) => body.may_end = true,
-            None => return,
+            None => return is_over,
         }
         // most have ended: no task is needed
         if poll(&mut Context::from_waker(Waker::noop())).is_pending() {
@@ -329,8 +332,10 @@ impl GuestBody {
                     body.may_end = false;
                     body.close();
                 }
+                drop(over);
             });
         }
+        is_over
     }
 
     /// A chunk that is there already. Any end that comes instead is kept for [`Self::poll_next`], but for a clean one, which is

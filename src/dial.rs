@@ -326,7 +326,7 @@ pub struct Wire {
     /// Too much of it brings nothing.
     flood: Option<Flood>,
     unread: Option<Duration>,
-    /// Its peer reads no more of what is written by HTTP/1.1.
+    /// Its peer reads no more of what is written.
     unheard: bool,
     /// Since something could not be written, and what lay before the peer then.
     pause: Option<(Pin<Box<Sleep>>, Option<u64>)>,
@@ -354,10 +354,10 @@ impl Wire {
 
     /// A peer may answer and close before it has read a request to its end (RFC 9112, 9.5). Its answer lies in our buffers then, and
     /// hyper would not look at it, because writing fails. So what is written after that goes nowhere, and reading tells what became
-    /// of the connection. In HTTP/2 a peer that does so ends the stream, not the connection.
+    /// of the connection. A peer of HTTP/2 need not close for that, but may: its last words are GOAWAY, or an answer.
     fn heard<T>(&mut self, written: Poll<io::Result<T>>, all: T) -> Poll<io::Result<T>> {
         use io::ErrorKind::{BrokenPipe, ConnectionAborted, ConnectionReset};
-        if let (Poll::Ready(Err(error)), Some((_, None))) = (&written, &self.traffic)
+        if let (Poll::Ready(Err(error)), Some(_)) = (&written, &self.traffic)
             && matches!(error.kind(), BrokenPipe | ConnectionReset | ConnectionAborted)
         {
             self.unheard = true;
@@ -485,6 +485,7 @@ mod tests {
 
     use super::*;
     use crate::pattern::Pattern;
+    use crate::places::Apps;
     use crate::pool::Pool;
     use crate::resolve::Resolving;
     use crate::stock::Caps;
@@ -526,7 +527,7 @@ mod tests {
             unread: None,
         };
         let caps = Caps { total: 4, per_origin: 4, idle: Duration::from_secs(9), lifetime: None };
-        Pool::new(dialer, caps, 65536, false)
+        Pool::new(dialer, caps, 65536, false, Apps::default())
     }
 
     /// Asks for a connection to a name, as a request would.
@@ -536,7 +537,7 @@ mod tests {
             let uri: http::Uri = format!("http://name.example:{port}/").parse().unwrap();
             let (target, stage) = (Target::of(&uri).unwrap(), Stage::default());
             let origin = Origin::of(&target).unwrap();
-            match tokio::time::timeout(patience, pool.checkout(&origin, &target, &stage)).await {
+            match tokio::time::timeout(patience, pool.checkout(&origin, &target, &stage, None)).await {
                 Ok(made) => made.map(drop),
                 Err(_) => Err(stage.late(patience)),
             }
@@ -570,6 +571,52 @@ mod tests {
         assert!(matches!(checkout(&pool, port, Duration::from_secs(9)), Err(Undialled::Tcp(_))));
         checkout(&pool, outside.local_addr().unwrap().port(), Duration::from_secs(9)).unwrap();
         assert!(!was_reached(&inside) && was_reached(&outside));
+    }
+
+    /// The end of a connection whose peer has answered, and has closed it before it had read all of the request.
+    struct Closed(&'static [u8]);
+
+    impl AsyncRead for Closed {
+        fn poll_read(mut self: Pin<&mut Self>, _: &mut Context<'_>, buffer: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+            buffer.put_slice(std::mem::take(&mut self.0));
+            Poll::Ready(Ok(()))
+        }
+    }
+
+    impl AsyncWrite for Closed {
+        fn poll_write(self: Pin<&mut Self>, _: &mut Context<'_>, _: &[u8]) -> Poll<io::Result<usize>> {
+            Poll::Ready(Err(io::ErrorKind::BrokenPipe.into()))
+        }
+
+        fn poll_flush(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
+            Poll::Ready(Err(io::ErrorKind::ConnectionReset.into()))
+        }
+
+        fn poll_shutdown(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
+            Poll::Ready(Ok(()))
+        }
+    }
+
+    /// RFC 9113, 6.8.
+    const GOAWAY: &[u8] = &[0, 0, 8, 7, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0];
+
+    #[test]
+    fn what_a_peer_has_said_before_it_closed_is_read_though_writing_fails() {
+        for frames in [None, Some(Frames::new(100, 100))] {
+            let mut wire = Wire::new(Box::new(Closed(GOAWAY)), -1, None);
+            wire.watch(Arc::new(Traffic::new(1000)), frames);
+            let mut cx = Context::from_waker(std::task::Waker::noop());
+            let mut wire = Pin::new(&mut wire);
+            assert!(matches!(wire.as_mut().poll_flush(&mut cx), Poll::Ready(Ok(()))));
+            assert!(matches!(wire.as_mut().poll_write(&mut cx, b"more"), Poll::Ready(Ok(4))));
+            let (mut bytes, mut read) = ([0; 20], Vec::new());
+            for _ in 0..2 {
+                let mut buffer = ReadBuf::new(&mut bytes);
+                assert!(matches!(wire.as_mut().poll_read(&mut cx, &mut buffer), Poll::Ready(Ok(()))));
+                read.extend_from_slice(buffer.filled());
+            }
+            assert_eq!(read, GOAWAY);
+        }
     }
 
     #[test]

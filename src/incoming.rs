@@ -5,7 +5,7 @@
 //! keeps the handle that stops it.
 
 use std::pin::Pin;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 use std::task::{Context, Poll, Wake, Waker, ready};
 use std::time::{Duration, Instant};
@@ -53,6 +53,8 @@ pub struct App {
     pub limits: Limits,
     /// Whether instances have more than one exchange.
     pub reuse: Option<Reuse>,
+    /// As whose its guests share with those of others what belongs to several apps.
+    pub number: u64,
     refusals: Arc<Refusals>,
     /// Whether its instances can have more than one exchange, as far as is known.
     reusable: Arc<AtomicBool>,
@@ -63,11 +65,13 @@ pub struct App {
 
 impl App {
     pub fn new(component: Arc<Component>, grants: Grants, limits: Limits, reuse: Option<Reuse>) -> Self {
+        static NEXT: AtomicU64 = AtomicU64::new(0);
         Self {
             component,
             grants,
             limits,
             reuse,
+            number: NEXT.fetch_add(1, Ordering::Relaxed),
             refusals: Arc::default(),
             reusable: Arc::new(AtomicBool::new(true)),
             closed: AtomicBool::new(false),
@@ -148,7 +152,7 @@ impl App {
         if let Some(news) = crate::swap::news() {
             shared.stdio.tell_news(news);
         }
-        shared.stdio.set_refusals(&self.refusals);
+        shared.stdio.set_app(self.number, &self.refusals);
         let hooks = Hooks::new(upstream, Owner::observer(&shared), limits);
         let gate = permit.gate.clone();
         let kept = gate.idle.as_ref().and_then(|idle| idle.take());

@@ -51,6 +51,7 @@ pub mod owner;
 mod pace;
 mod pagemap;
 pub mod pattern;
+mod places;
 pub mod policy;
 mod pool;
 mod priority;

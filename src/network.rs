@@ -25,6 +25,7 @@ use crate::fields::announced_length;
 use crate::flow::Side;
 use crate::outgoing::{Answer, Paced, Pause, Timeouts, Upstream};
 use crate::pattern::Target;
+use crate::places::{App, Apps};
 use crate::policy::Policy;
 use crate::pool::{FIELDS, Lease, Pool, Unanswered};
 use crate::proxy::Proxies;
@@ -41,9 +42,9 @@ use crate::watch::Flood;
 /// How a `Network` connects, and for how long it waits.
 #[derive(Clone, Debug)]
 pub struct Options {
-    /// Name, TCP and TLS together, and the wait for a connection that is free.
+    /// Name, TCP and TLS together, and the wait for a connection that is free: of all attempts.
     pub connect: Duration,
-    /// From the connection to the head of the response.
+    /// From the connection to the head of the response: of all attempts.
     pub first_byte: Option<Duration>,
     /// Between two chunks of the response; and for which the peer may leave unread what is written to it.
     pub between_bytes: Option<Duration>,
@@ -68,6 +69,8 @@ pub struct Network {
     options: Arc<Options>,
     tls: rustls::ClientConfig,
     proxies: Arc<Proxies>,
+    /// Who shares its connections.
+    apps: Apps,
     /// Connections belong to the runtime of one process.
     pool: OnceLock<(u64, Arc<Pool>)>,
     /// A forked child's: no thread of its parent's can have this lock.
@@ -77,7 +80,12 @@ pub struct Network {
 impl Network {
     pub fn new(policy: Policy, options: Options, tls: rustls::ClientConfig, proxies: Proxies) -> Self {
         let (policy, options, proxies) = (Arc::new(policy), Arc::new(options), Arc::new(proxies));
-        Self { policy, options, tls, proxies, pool: OnceLock::new(), of_child: Mutex::new(None) }
+        let (apps, pool) = (Apps::default(), OnceLock::new());
+        Self { policy, options, tls, proxies, apps, pool, of_child: Mutex::new(None) }
+    }
+
+    pub fn apps(&self) -> &Apps {
+        &self.apps
     }
 
     fn pool(&self) -> Arc<Pool> {
@@ -107,7 +115,7 @@ impl Network {
             h2c,
             unread: between_bytes,
         };
-        Pool::new(dialer, caps, head, http2 || h2c)
+        Pool::new(dialer, caps, head, http2 || h2c, self.apps.clone())
     }
 }
 
@@ -149,6 +157,7 @@ impl Upstream for Network {
             pool: self.pool(),
             options: self.options.clone(),
             notes: notes.clone(),
+            app: notes.app(),
             origin,
             target,
         };
@@ -190,11 +199,27 @@ struct Ask {
     pool: Arc<Pool>,
     options: Arc<Options>,
     notes: Arc<Stdio>,
+    app: App,
     origin: Origin,
     target: Target,
     connect: Duration,
     first_byte: Option<FirstByte>,
     between_bytes: Option<Duration>,
+}
+
+/// What a request may still take of its limits, which are for all attempts together: else retries would multiply what a guest, or
+/// the host's user, has allowed.
+struct Budget {
+    connect: Duration,
+    first_byte: Option<Duration>,
+}
+
+impl Budget {
+    /// Takes the pause before another attempt from the time for connecting. Returns whether there was as much left.
+    fn pauses(&mut self, pause: Duration) -> bool {
+        let left = self.connect.checked_sub(pause).filter(|left| !left.is_zero());
+        left.map(|left| self.connect = left).is_some()
+    }
 }
 
 /// A URL in the log. What follows the path may hold secrets.
@@ -275,8 +300,10 @@ impl Ask {
 
     async fn attempts(&self, parts: &Parts, content: &Content) -> Result<(Response<Incoming>, Lease), ErrorCode> {
         let (mut free, mut retries, mut pause) = (STALE, self.options.retries, PAUSE);
+        let mut budget =
+            Budget { connect: self.connect, first_byte: self.first_byte.map(|first_byte| first_byte.limit) };
         loop {
-            let failed = match self.attempt(parts, content).await {
+            let failed = match self.attempt(parts, content, &mut budget).await {
                 Ok((response, lease)) => {
                     content.is_answered();
                     return Ok((response, lease));
@@ -294,7 +321,7 @@ impl Ask {
             let (url, code, why) = (shown(&parts.uri), failed.code, failed.why);
             match failed.again {
                 Again::Now if free > 0 => free -= 1,
-                Again::Now | Again::IfWanted if retries > 0 => {
+                Again::Now | Again::IfWanted if retries > 0 && budget.pauses(pause) => {
                     retries -= 1;
                     self.notes.note(format!("{url} was not reached: {why}; it is tried again"));
                     tokio::time::sleep(pause).await;
@@ -308,10 +335,17 @@ impl Ask {
         }
     }
 
-    async fn attempt(&self, parts: &Parts, content: &Content) -> Result<(Response<Incoming>, Lease), Failed> {
-        let stage = Stage::default();
-        let connected = tokio::time::timeout(self.connect, self.pool.checkout(&self.origin, &self.target, &stage));
-        let mut lease = match connected.await.unwrap_or_else(|_| Err(stage.late(self.connect))) {
+    async fn attempt(
+        &self,
+        parts: &Parts,
+        content: &Content,
+        budget: &mut Budget,
+    ) -> Result<(Response<Incoming>, Lease), Failed> {
+        let (stage, begun) = (Stage::default(), Instant::now());
+        let checkout = self.pool.checkout(&self.origin, &self.target, &stage, self.app);
+        let connected = tokio::time::timeout(budget.connect, checkout).await;
+        budget.connect = budget.connect.saturating_sub(begun.elapsed());
+        let mut lease = match connected.unwrap_or_else(|_| Err(stage.late(self.connect))) {
             Ok(lease) => lease,
             Err(error) => {
                 let (code, why) = code_of(&error);
@@ -329,13 +363,15 @@ impl Ask {
                 limit = content.unread(traffic) => Err(("connection-write-timeout", format!("{}", Unread(limit)))),
             }
         };
-        let answered = match self.first_byte {
-            Some(FirstByte { limit, code }) => match tokio::time::timeout(limit, answered).await {
+        let begun = Instant::now();
+        let answered = match (self.first_byte, budget.first_byte) {
+            (Some(FirstByte { limit, code }), Some(left)) => match tokio::time::timeout(left, answered).await {
                 Ok(answered) => answered,
                 Err(_) => Err((code, format!("no answer came for {limit:?}"))),
             },
-            None => answered.await,
+            _ => answered.await,
         };
+        budget.first_byte = budget.first_byte.map(|left| left.saturating_sub(begun.elapsed()));
         let answered = answered.map_err(|(code, why)| Failed::of(ErrorCode::plain(code), why, Again::Never))?;
         match answered {
             Ok(mut response) => {

@@ -15,8 +15,9 @@ use crate::dial::{Dialer, Origin, Relay, Stage};
 use crate::driver::{Begins, Driver, Tasks, Uploading};
 use crate::failure::{Prohibited, Undialled};
 use crate::pattern::Target;
+use crate::places::{App, Apps};
 use crate::sent::{Content, LAST, Sent};
-use crate::stock::{Asked, Caps, Grant, Keep, Permit, Stock};
+use crate::stock::{Asked, Caps, Grant, Keep, Permit, Place, Stock};
 use crate::sync::lock;
 use crate::watch::{Flood, Frames, Traffic};
 
@@ -158,9 +159,9 @@ impl Keep for Connection {
 }
 
 impl Pool {
-    /// `http2`: whether TLS offers it, or it is spoken without.
-    pub fn new(dialer: Dialer, caps: Caps, head: u32, http2: bool) -> Arc<Self> {
-        Arc::new(Self { dialer, stock: Stock::new(caps), head, http2, reaper: Mutex::new(None) })
+    /// `http2`: whether TLS offers it, or it is spoken without. `apps`: who shares it.
+    pub fn new(dialer: Dialer, caps: Caps, head: u32, http2: bool, apps: Apps) -> Arc<Self> {
+        Arc::new(Self { dialer, stock: Stock::new(caps, apps), head, http2, reaper: Mutex::new(None) })
     }
 
     /// A connection for a request: one that is kept, or a new one. What the policy says of its address is asked in either case:
@@ -170,38 +171,40 @@ impl Pool {
         origin: &Origin,
         target: &Target,
         stage: &Stage,
+        app: App,
     ) -> Result<Lease, Undialled> {
         let may_share = self.http2 && (origin.secure || self.dialer.h2c);
-        let grant = match self.stock.ask(origin, may_share) {
+        let grant = match self.stock.ask(origin, may_share, app) {
             Asked::Granted(grant) => grant,
             Asked::Wait(mut waiting) => {
                 // else for the connection that somebody else is making
-                stage.waits_for_room(self.stock.is_full(origin));
+                stage.waits_for_room(self.stock.is_full(origin, app));
                 match waiting.granted().await {
                     Some(grant) => grant,
                     None => return Err(Undialled::Full(Duration::ZERO)),
                 }
             }
         };
-        let connection = match grant {
-            Grant::Use(connection) => connection,
-            Grant::Dial(permit, dialling) => {
+        let (connection, place) = match grant {
+            Grant::Use(connection, place) => (connection, place),
+            Grant::Dial(permit, dialling, mut place) => {
                 let made = self.connect(origin, target, stage, permit).await?;
                 let first = made.handle();
                 let is_shared = first.is_some();
                 let own = match first {
                     Some(first) => {
                         self.stock.share(origin, made);
+                        place.becomes_shared();
                         self.reap();
                         Connection { kept: false, ..first }
                     }
                     None => made,
                 };
                 dialling.done(is_shared);
-                own
+                (own, place)
             }
         };
-        let lease = Lease::new(self, origin, connection);
+        let lease = Lease::new(self, connection, place);
         if let Some(address) = lease.connection.address
             && let Err(class) = self.dialer.policy.check_address(target, address)
         {
@@ -280,16 +283,17 @@ impl Pool {
 
     /// While there is something idle, a task looks after it.
     fn reap(self: &Arc<Self>) {
+        let mut reaper = lock(&self.reaper);
         if !self.stock.begin_reaping() {
             return;
         }
         let stock = self.stock.clone();
-        let reaper = tokio::spawn(async move {
+        let task = tokio::spawn(async move {
             while let Some(pause) = stock.reap() {
-                tokio::time::sleep(pause).await;
+                let _ = tokio::time::timeout(pause, stock.emptied()).await;
             }
         });
-        *lock(&self.reaper) = Some(reaper.abort_handle());
+        *reaper = Some(task.abort_handle());
     }
 }
 
@@ -306,9 +310,9 @@ impl Drop for Pool {
 pub struct Lease {
     request: Underway,
     connection: Connection,
-    origin: Origin,
+    /// Dropped after the connection.
+    place: Place<Connection>,
     pool: Weak<Pool>,
-    freed: Freed,
     last: bool,
 }
 
@@ -334,19 +338,6 @@ impl Drop for Underway {
     }
 }
 
-/// Dropped after the connection. That nobody uses one for all any more, the stock cannot see by itself.
-struct Freed(Option<(Weak<Pool>, Origin)>);
-
-impl Drop for Freed {
-    fn drop(&mut self) {
-        if let Some((pool, origin)) = &self.0
-            && let Some(pool) = pool.upgrade()
-        {
-            pool.stock.freed(origin);
-        }
-    }
-}
-
 /// Why there is no response.
 pub struct Unanswered {
     pub error: hyper::Error,
@@ -360,11 +351,8 @@ pub struct Unanswered {
 }
 
 impl Lease {
-    fn new(pool: &Arc<Pool>, origin: &Origin, connection: Connection) -> Self {
-        let is_shared = matches!(connection.sender, Sender::Http2(..));
-        let pool = Arc::downgrade(pool);
-        let freed = Freed(is_shared.then(|| (pool.clone(), origin.clone())));
-        Self { request: Underway(None), connection, origin: origin.clone(), pool, freed, last: false }
+    fn new(pool: &Arc<Pool>, connection: Connection, place: Place<Connection>) -> Self {
+        Self { request: Underway(None), connection, place, pool: Arc::downgrade(pool), last: false }
     }
 
     /// Whether it has been used before.
@@ -465,20 +453,18 @@ impl Lease {
     /// Nothing is under way on it.
     fn release(mut self) {
         drop(self.request.0.take());
-        let Self { mut connection, origin, pool, freed, last, .. } = self;
+        let Self { mut connection, place, pool, last, .. } = self;
         connection.kept = true;
-        if !last && connection.is_usable() && !connection.is_shared() {
-            give_back(&pool, &origin, connection);
+        if !last
+            && connection.is_usable()
+            && !connection.is_shared()
+            && let Some(pool) = pool.upgrade()
+        {
+            pool.stock.put_back(connection, place);
+            pool.reap();
         } else {
             drop(connection);
+            drop(place);
         }
-        drop(freed);
-    }
-}
-
-fn give_back(pool: &Weak<Pool>, origin: &Origin, connection: Connection) {
-    if let Some(pool) = pool.upgrade() {
-        pool.stock.put_back(origin, connection);
-        pool.reap();
     }
 }

@@ -23,6 +23,8 @@ use crate::watch::Traffic;
 /// Bytes of a body that are kept until there is a response, so that they can be sent again where the peer says that it has not
 /// processed the request.
 const KEPT: usize = 64 << 10;
+/// And in how many pieces: each takes some memory, though a guest writes nothing in it.
+const PIECES: usize = 1024;
 /// How long a guest that has begun the body of a POST may take to write something, or to end it, before the head is sent without
 /// knowing: some wait for the response's head before they write, as with gRPC's streams.
 const PATIENCE: Duration = Duration::from_millis(50);
@@ -340,7 +342,7 @@ impl Source {
             },
         };
         self.next += 1;
-        if !self.whole || self.size > KEPT {
+        if !self.whole || self.size > KEPT || self.read.len() > PIECES {
             self.forget();
         }
         Poll::Ready(Some(Ok(piece.frame())))

@@ -55,8 +55,8 @@ pub type Bell = Box<dyn Fn() + Send + Sync>;
 pub struct Stdio {
     state: Mutex<State>,
     room: Notify,
-    /// What its app has said of refused requests lately.
-    refusals: OnceLock<Arc<Refusals>>,
+    /// Its app's number, and what that has said of refused requests lately.
+    app: OnceLock<(u64, Arc<Refusals>)>,
 }
 
 #[derive(Default)]
@@ -128,14 +128,19 @@ impl Stdio {
         self.lock().lines
     }
 
-    pub(crate) fn set_refusals(&self, refusals: &Arc<Refusals>) {
-        let _ = self.refusals.set(refusals.clone());
+    pub(crate) fn set_app(&self, number: u64, refusals: &Arc<Refusals>) {
+        let _ = self.app.set((number, refusals.clone()));
+    }
+
+    /// The number of the app whose guest it is; `None`: no guest's.
+    pub(crate) fn app(&self) -> Option<u64> {
+        self.app.get().map(|(number, _)| *number)
     }
 
     /// A request of the guest's was refused. Told, unless the same was told lately.
     pub(crate) fn refused(&self, refused: &Refused<'_>) {
-        let text = match self.refusals.get() {
-            Some(refusals) => refusals.told(refused),
+        let text = match self.app.get() {
+            Some((_, refusals)) => refusals.told(refused),
             None => Some(refused.sentence("")),
         };
         if let Some(text) = text {

@@ -47,9 +47,9 @@ def probe() -> wasgi.Component:
 
 @pytest.fixture
 def nothing_is_left() -> Iterator[None]:
-    """For tests that must leave no exchange and no outgoing request under way."""
+    """For tests that must leave no exchange, no outgoing request and no connection: nothing that runs."""
     yield
-    until(lambda: wasgi.stats().exchanges == 0 and wasgi.stats().outgoing == 0)
+    until(lambda: (stats := wasgi.stats()).exchanges == stats.outgoing == stats.tasks == 0)
 
 
 AppMaker = Callable[..., wasgi.App]

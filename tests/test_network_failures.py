@@ -8,6 +8,7 @@ import select
 import socket
 import ssl
 import threading
+import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
@@ -390,6 +391,16 @@ def test_the_table_is_complete() -> None:
     assert not caused & NOT_A_CLIENTS
 
 
+def wait_then_close(connection: socket.socket, seconds: float) -> None:
+    """Takes what comes for so long; then it is gone."""
+    end = time.monotonic() + seconds
+    while (left := end - time.monotonic()) > 0:
+        connection.settimeout(left)
+        with contextlib.suppress(TimeoutError):
+            if not connection.recv(65536):
+                return
+
+
 class TestRetries:
     def counting(self, failures: int, bad: Behaviour) -> tuple[Behaviour, list[int]]:
         seen: list[int] = []
@@ -450,6 +461,35 @@ class TestRetries:
             made = app(outgoing=wasgi.Network([url], ca=trusted, retries=2))
             assert made.handle(post(f"/proxy?url={url}/", b"body")).text == "hello"
         assert len(attempts) == 3
+
+    def test_connecting_has_one_bound_for_all_of_them(self, app: AppMaker) -> None:
+        """The host's, or the guest's own, if that is shorter."""
+        for limit, option in ((0.7, {}), (60, {"connect_ms": "700"})):
+            with Peer(lambda connection: wait_then_close(connection, 0.3)) as peer:
+                url = f"https://{peer.authority}"
+                made = app(outgoing=wasgi.Network([url], connect_timeout=limit, retries=4))
+                with pytest.raises((errors.ConnectionTimeout, errors.ConnectionTerminated)):
+                    ask(made, url, **option)
+                # of 0.3 s each, and pauses; 5 without a bound
+                assert 1 <= peer.accepted <= 3
+
+    def test_so_has_the_wait_for_the_head(self, app: AppMaker) -> None:
+        for option, code in (
+            ({}, errors.HttpResponseTimeout),
+            ({"first_byte_ms": "700"}, errors.ConnectionReadTimeout),
+        ):
+            limit = 60 if option else 0.7
+            with Peer(lambda connection: wait_then_close(connection, 0.3)) as peer:
+                made = app(outgoing=wasgi.Network([peer.url], first_byte_timeout=limit, retries=4))
+                with pytest.raises(code):
+                    ask(made, peer.url, **option)
+                assert 1 <= peer.accepted <= 3
+
+    def test_what_is_left_of_the_time_is_not_waited_for(self, app: AppMaker) -> None:
+        """The last failure is told as it was: no pause before another attempt fits in."""
+        url = f"http://127.0.0.1:{free_port()}"
+        with pytest.raises(errors.ConnectionRefused):
+            ask(app(outgoing=wasgi.Network([url], connect_timeout=0.2, retries=16)), url)
 
     def test_no_policy_is_asked_twice(self, app: AppMaker, caplog: pytest.LogCaptureFixture) -> None:
         with caplog.at_level(logging.INFO, "wasgi.outgoing"), pytest.raises(errors.DestinationIpProhibited):

@@ -101,10 +101,6 @@ def host_of(address: Any) -> str | None:
 
 # answers
 
-# Seconds and bytes that a guest has to end which writes a body that nobody may have.
-GRACE = 1.0
-WRITES = 1 << 20
-
 
 def is_bare(method: str, status: int) -> bool:
     """Whether an answer has no body (RFC 9110, 6.4.1 and 15.3.6)."""

@@ -96,7 +96,7 @@ class Chunks(Iterator[bytes]):
     def __iter__(self) -> Self: ...
     def __next__(self) -> bytes: ...
     def _next_within(self, seconds: float | None) -> bytes | None: ...
-    def _let_end(self) -> None: ...
+    def _let_end(self, *, wait: bool) -> None: ...
     def take_ready(self) -> tuple[bytes, bool] | None:
         """What there is without waiting, as of `AsyncChunks`."""
 
@@ -107,7 +107,7 @@ class AsyncChunks(AsyncIterator[bytes]):
     def __aiter__(self) -> Self: ...
     def __anext__(self) -> Coroutine[Any, Any, bytes]: ...
     def aclose(self) -> Coroutine[Any, Any, None]: ...
-    def _let_end(self) -> None: ...
+    def _let_end(self) -> Coroutine[Any, Any, None]: ...
     def ends_with_trailers(self) -> bool:
         """Whether it is known that trailers follow what there is."""
     def take_ready(self) -> tuple[bytes, bool] | None:
@@ -648,23 +648,25 @@ class Network:
         trust_env: Whether proxies are taken from the environment: ``HTTP_PROXY``, ``HTTPS_PROXY``, ``ALL_PROXY``,
             ``NO_PROXY``, in lower case (which comes first) or upper. Where ``REQUEST_METHOD`` is set, as in CGI
             scripts, ``HTTP_PROXY`` in upper case is passed over, since clients can set it.
-        connect_timeout: Seconds for name, TCP and TLS together, and for the wait for a free connection:
-            ``DNS-timeout``, ``connection-timeout``, ``connection-limit-reached``. The guest's own options can only
-            shorten this and the next two.
-        first_byte_timeout: Seconds from the connection to the head of the response: ``HTTP-response-timeout``. If the
-            guest's own option is the shorter one, ``connection-read-timeout``, as through any upstream.
+        connect_timeout: Seconds for name, TCP and TLS together, and for the wait for a free connection, in all
+            attempts: ``DNS-timeout``, ``connection-timeout``, ``connection-limit-reached``. The guest's own options can
+            only shorten this and the next two.
+        first_byte_timeout: Seconds from the connection to the head of the response, in all attempts:
+            ``HTTP-response-timeout``. If the guest's own option is the shorter one, ``connection-read-timeout``, as
+            through any upstream.
         between_bytes_timeout: Seconds between two chunks of a response: ``connection-read-timeout``; and for which the
             peer may leave unread what is written to it: ``connection-write-timeout``. (An upload that the flow control
             of HTTP/2 holds up is under ``timeout`` alone.)
         timeout: Seconds from the request to the end of its response, retries included: ``HTTP-response-timeout``.
-        retries: How often a request is tried again, after 50 ms and twice as long each next time: if it was not
-            connected; or if its connection or stream was cut before the response, and the request may be sent twice
-            and has no body. What a rule denies, or a certificate, is not tried again; nor is what took too long.
+        retries: How often a request is tried again, after 50 ms and twice as long each next time, within the limits of
+            time: if it was not connected; or if its connection or stream was cut before the response, and the request
+            may be sent twice and has no body. What a rule denies, or a certificate, is not tried again; nor is what
+            took too long.
         idle_timeout: Seconds that a connection is kept that nobody uses.
         connection_lifetime: Seconds after which a connection is not used again, so that names are resolved anew; None:
             as long as it works.
         max_connections: Connections at once. One that is idle makes room for another host's; else a request waits for
-            one, for as long as for connecting.
+            one, for as long as for connecting. Apps that share this network take turns, and none may have all of them.
         max_connections_per_host: Those to one host and port, no more than ``max_connections``; None: no other limit.
         response_fields: Bytes of a response's head, in however many fields: ``HTTP-response-header-section-size``; and
             of its trailers: ``HTTP-response-trailer-section-size``.

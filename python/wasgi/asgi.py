@@ -16,7 +16,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable, MutableMapping
 from typing import TYPE_CHECKING, Any, Self
 from urllib.parse import quote, unquote
 
-from wasgi import _bridge, _serving, errors
+from wasgi import _bridge, _serving
 from wasgi._serving import BadRequestError
 from wasgi._wasgi import AsyncChunks, Request, Response, _request_of_server
 
@@ -458,8 +458,8 @@ class _Exchange:
         await self.send(start)
         if bare:
             await self.send_last(b"")
-            if self.by_guest:
-                await _let_end(chunks)
+            if isinstance(chunks, AsyncChunks):
+                await chunks._let_end()
             return
         for turn in itertools.count(1):
             if turn % _MOST_AT_ONCE == 0:
@@ -513,19 +513,6 @@ def _has_trailers(response: Response, headers: list[tuple[bytes, bytes]], chunks
 
 def _nothing_ready() -> tuple[bytes, bool] | None:
     return None
-
-
-async def _let_end(chunks: AsyncIterator[bytes]) -> None:
-    """Reads what a guest writes though nobody may have it, so that it can end; but not for ever."""
-    left = _serving.WRITES
-    try:
-        async with asyncio.timeout(_serving.GRACE):
-            async for chunk in chunks:
-                left -= len(chunk)
-                if left < 0:
-                    return
-    except (TimeoutError, errors.BodyError):
-        _log.debug("a guest did not end after an answer without a body", exc_info=True)
 
 
 async def _in_threads(response: Response) -> AsyncIterator[bytes]:

@@ -153,7 +153,7 @@ def _sync_stream(base: type[Any]) -> type[Any]:
         def __iter__(self) -> Iterator[bytes]:
             chunks, seconds = iter(self.response), _timeout(self.request, "read")
             if _serving.is_bare(self.request.method, self.response.status):
-                chunks._let_end()
+                chunks._let_end(wait=False)
                 return
             try:
                 while (chunk := chunks._next_within(seconds)) is not None:

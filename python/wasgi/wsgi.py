@@ -5,12 +5,11 @@ from __future__ import annotations
 import inspect
 import logging
 import threading
-import time
 from collections.abc import Callable, Iterable, Iterator
 from typing import TYPE_CHECKING, Any
 from urllib.parse import quote, unquote_to_bytes
 
-from wasgi import _serving, errors
+from wasgi import _serving
 from wasgi._serving import BadRequestError
 from wasgi._wasgi import Request, Response, _request_of_server
 
@@ -283,22 +282,10 @@ class _Answer:
             raise StopIteration
         return chunk or b""  # one at least: Hypercorn 0.18 begins an answer with its first chunk
 
-    def let_end(self) -> None:
-        """Reads what a guest writes though nobody may have it, so that it can end; but not for ever."""
-        end, left = time.monotonic() + _serving.GRACE, _serving.WRITES
-        try:
-            while left >= 0 and (seconds := end - time.monotonic()) > 0:
-                chunk = self.chunks._next_within(seconds)
-                if chunk is None:
-                    return
-                left -= len(chunk)
-        except (TimeoutError, errors.BodyError):
-            _log.debug("a guest did not end after an answer without a body", exc_info=True)
-
     def close(self) -> None:
         """Of the server's thread, when the answer is sent, or cannot be."""
         if self.bare and self.by_guest:
-            self.let_end()
+            self.chunks._let_end(wait=True)
         self.response.close()
         if self.body is not None:
             self.body.end()

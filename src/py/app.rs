@@ -25,6 +25,7 @@ use super::waiting::block_on;
 use super::world::PyWorld;
 use crate::host::{DirGrant, Grants};
 use crate::incoming::{App, Closing};
+use crate::places::Membership;
 
 /// A directory of the host's that a guest may see.
 ///
@@ -101,6 +102,17 @@ pub struct PyApp {
     #[pyo3(get)]
     reuse: Option<Py<PyReuse>>,
     world: Option<Py<PyWorld>>,
+    /// It is one of those that share its networks.
+    _shares: Vec<Membership>,
+}
+
+/// What an app shares with others that have been given the same.
+fn shares(outgoing: Option<&Outgoing>, app: u64) -> Vec<Membership> {
+    let mut found = Vec::new();
+    if let Some(outgoing) = outgoing {
+        outgoing.shared(&mut found);
+    }
+    found.iter().map(|apps| apps.join(app)).collect()
 }
 
 /// A str, with the error that is right for it if it has a surrogate, which is no text to a guest.
@@ -203,7 +215,8 @@ impl PyApp {
         if core.limits.fuel.is_some() {
             component.get().prepare_for_fuel(py)?;
         }
-        Ok(Self { app: Arc::new(core), component, outgoing, sinks, on_finish, limits, reuse, world })
+        let shares = shares(outgoing.as_ref(), core.number);
+        Ok(Self { app: Arc::new(core), component, outgoing, sinks, on_finish, limits, reuse, world, _shares: shares })
     }
 
     /// An app of the same component on the same terms, save for these.
@@ -221,10 +234,14 @@ impl PyApp {
         let mut grants = self.app.grants.clone();
         grants.world = world.as_ref().map(|world| world.get().core());
         let terms = reuse.as_ref().map(|reuse| reuse.get().core());
+        let mut core = App::new(self.app.component.clone(), grants, self.app.limits, terms);
+        core.number = self.app.number;
+        let outgoing = outgoing.map(|outgoing| Outgoing::given(&outgoing)).transpose()?;
         Ok(Self {
-            app: Arc::new(App::new(self.app.component.clone(), grants, self.app.limits, terms)),
+            _shares: shares(outgoing.as_ref(), core.number),
+            app: Arc::new(core),
             component: self.component.clone_ref(py),
-            outgoing: outgoing.map(|outgoing| Outgoing::given(&outgoing)).transpose()?,
+            outgoing,
             sinks,
             on_finish: self.on_finish.as_ref().map(|on_finish| on_finish.clone_ref(py)),
             limits: self.limits.clone_ref(py),

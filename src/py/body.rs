@@ -266,7 +266,7 @@ impl PyBody {
             Content::Guest(body) => {
                 let is_withheld = body.lock().is_some_and(|body| body.is_withheld());
                 if is_withheld {
-                    GuestBody::let_end(body);
+                    drop(GuestBody::let_end(body));
                     return Ok((with_trailers(Bytes::new(), trailers), None));
                 }
                 match Arc::try_unwrap(body) {

@@ -1,5 +1,6 @@
 //! Reading a body: whole or by chunks, blocking or awaited.
 
+use std::pin::Pin;
 use std::sync::{Arc, Mutex};
 use std::task::{Context, Poll};
 
@@ -8,6 +9,7 @@ use http::HeaderMap;
 use pyo3::exceptions::{PyStopAsyncIteration, PyTypeError};
 use pyo3::prelude::*;
 use pyo3::types::PyBytes;
+use tokio::sync::oneshot;
 
 use super::awaitable::{Awaitable, Operation};
 use super::body::{Content, PyBody};
@@ -215,9 +217,11 @@ impl Chunks {
         take_ready(py, &self.body, &self.content)
     }
 
-    /// As of `AsyncChunks`.
-    fn _let_end(&self, py: Python<'_>) {
-        let_end(py, &self.body, &self.content);
+    /// As of `AsyncChunks`; blocks until that is over, or not.
+    #[pyo3(signature = (*, wait))]
+    fn _let_end(&self, py: Python<'_>, wait: bool) -> PyResult<()> {
+        let mut ending = Ending(let_end(py, &self.body, &self.content));
+        if wait { super::waiting::block_on(py, |cx| ending.poll(cx)) } else { Ok(()) }
     }
 
     fn __traverse__(&self, visit: pyo3::PyVisit<'_>) -> Result<(), pyo3::PyTraverseError> {
@@ -230,10 +234,37 @@ impl Chunks {
 }
 
 /// Nobody may have any of it: its guest may end it all the same.
-fn let_end(py: Python<'_>, body: &PyBody, content: &Mutex<Option<Content>>) {
-    if let Ok(Content::Guest(guest)) = body.consume(py) {
-        *lock(content) = Some(Content::Consumed);
-        GuestBody::let_end(guest);
+fn let_end(py: Python<'_>, body: &PyBody, content: &Mutex<Option<Content>>) -> Option<oneshot::Receiver<()>> {
+    if lock(content).is_none() {
+        let begun = body.consume(py).ok()?;
+        *lock(content) = Some(begun);
+    }
+    let mut content = lock(content);
+    match content.replace(Content::Consumed) {
+        Some(Content::Guest(guest)) => Some(GuestBody::let_end(guest)),
+        other => {
+            *content = other;
+            None
+        }
+    }
+}
+
+/// Waits until a guest has ended a body that nobody may have, or its time for that is over.
+struct Ending(Option<oneshot::Receiver<()>>);
+
+impl Ending {
+    fn poll(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+        if let Some(is_over) = &mut self.0 {
+            let _ = std::task::ready!(Pin::new(is_over).poll(cx));
+        }
+        self.0 = None;
+        Poll::Ready(())
+    }
+}
+
+impl Operation for Ending {
+    fn poll(&mut self, py: Python<'_>, cx: &mut Context<'_>) -> Poll<PyResult<Py<PyAny>>> {
+        Ending::poll(self, cx).map(|()| Ok(py.None()))
     }
 }
 
@@ -341,9 +372,11 @@ impl AsyncChunks {
         take_ready(py, &self.0.body, &self.0.content)
     }
 
-    /// Nobody may have any of it: what the guest writes is thrown away, so that it can end it, but not for ever.
-    fn _let_end(&self, py: Python<'_>) {
-        let_end(py, &self.0.body, &self.0.content);
+    /// Nobody may have any of it: what the guest writes is thrown away, so that it can end it, but not for ever. Awaited, it waits
+    /// until that is over.
+    fn _let_end(&self, py: Python<'_>) -> Awaitable {
+        let ending = Ending(let_end(py, &self.0.body, &self.0.content));
+        Awaitable::new(Flushed::new(ending, self.0.body.output()))
     }
 
     fn __traverse__(&self, visit: pyo3::PyVisit<'_>) -> Result<(), pyo3::PyTraverseError> {

@@ -18,6 +18,7 @@ use crate::code::ErrorCode;
 use crate::error::Error;
 use crate::outgoing::Upstream;
 use crate::pattern::Table;
+use crate::places::Apps;
 use crate::route::Route;
 
 /// An upstream as a caller gave it.
@@ -84,6 +85,20 @@ impl Outgoing {
                 Arc::new(Route { table: route.table.clone(), upstreams: upstreams.collect::<PyResult<_>>()? })
             }
         })
+    }
+
+    /// Adds who shares each network that is asked.
+    pub fn shared(&self, found: &mut Vec<Apps>) {
+        match self {
+            Self::Callable { .. } => {}
+            Self::Network(network) => {
+                let apps = network.get().network.apps();
+                if !found.iter().any(|other| other.is_same(apps)) {
+                    found.push(apps.clone());
+                }
+            }
+            Self::Route(route) => route.get().upstreams.iter().for_each(|(upstream, _)| upstream.shared(found)),
+        }
     }
 
     pub fn traverse(&self, visit: &PyVisit<'_>) -> Result<(), PyTraverseError> {
