@@ -34,13 +34,8 @@ logger ``wasgi.outgoing``.
 
 from __future__ import annotations
 
-import sys
-from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING, ClassVar
-
-if TYPE_CHECKING:
-    import asyncio
-    import weakref
+from collections.abc import Sequence
+from typing import ClassVar
 
 
 class WasgiError(Exception):
@@ -588,120 +583,6 @@ ERROR_CODES: dict[str, type[ErrorCode]] = {
     if isinstance(leaf, type) and issubclass(leaf, ErrorCode) and leaf.code
 }
 """The class of each error-code, by its name in the WIT, in the order of the WIT."""
-
-
-# The exceptions of httpx2 and httpx, by name. None: what its user did wrong, and no guest has to know.
-_OF_HTTPX: dict[str, type[ErrorCode] | None] = {
-    "CloseError": ConnectionTerminated,
-    "ConnectError": DestinationUnavailable,  # unless its cause says more
-    "ConnectTimeout": ConnectionTimeout,
-    "CookieConflict": None,
-    "DecodingError": HttpResponseContentCoding,
-    "HTTPError": None,
-    "HTTPStatusError": None,
-    "InvalidURL": HttpRequestUriInvalid,
-    "LocalProtocolError": HttpProtocolError,
-    "NetworkError": ConnectionTerminated,
-    "PoolTimeout": ConnectionLimitReached,
-    "ProtocolError": HttpProtocolError,
-    "ProxyError": DestinationUnavailable,
-    "ReadError": ConnectionTerminated,
-    "ReadTimeout": ConnectionReadTimeout,
-    "RemoteProtocolError": HttpProtocolError,
-    "RequestError": None,
-    "RequestNotRead": None,
-    "ResponseNotRead": None,
-    "SSEError": None,
-    "StreamClosed": None,
-    "StreamConsumed": None,
-    "StreamError": None,
-    "TimeoutException": ConnectionTimeout,
-    "TooManyRedirects": None,
-    "TransportError": DestinationUnavailable,
-    "UnsupportedProtocol": HttpRequestUriInvalid,
-    "WriteError": ConnectionTerminated,
-    "WriteTimeout": ConnectionWriteTimeout,
-}
-
-
-def _counterpart(exc: BaseException) -> ErrorCode | None:
-    """The error-code that says the same as an exception of Python's own, or of a client library, if there is one."""
-    if (code := _of_python(exc)) is not None:
-        return code
-    cls = next((cls for cls in type(exc).__mro__ if cls.__module__.partition(".")[0] in ("httpx", "httpx2")), None)
-    leaf = _OF_HTTPX.get(cls.__name__) if cls is not None else None
-    if leaf is None:
-        return None
-    # what has no better name has the operating system's exception among its causes
-    cause, seen = exc.__cause__ or exc.__context__, {id(exc)}
-    while leaf in (DestinationUnavailable, ConnectionTerminated) and cause is not None and id(cause) not in seen:
-        if (code := _of_python(cause)) is not None:
-            return code
-        seen.add(id(cause))
-        cause = cause.__cause__ or cause.__context__
-    return leaf()
-
-
-def _of_python(exc: BaseException) -> ErrorCode | None:
-    # Whoever raised an exception of these modules has loaded them; importing them here would double our import's time.
-    ssl, socket = sys.modules.get("ssl"), sys.modules.get("socket")
-    if ssl is not None and isinstance(exc, ssl.SSLCertVerificationError):
-        return TlsCertificateError()
-    if ssl is not None and isinstance(exc, ssl.SSLError):
-        return TlsProtocolError()
-    if socket is not None and isinstance(exc, socket.gaierror):
-        return DnsError(rcode=exc.strerror)
-    if isinstance(exc, ConnectionRefusedError):
-        return ConnectionRefused()
-    if isinstance(exc, ConnectionError):
-        return ConnectionTerminated()
-    if isinstance(exc, TimeoutError):
-        return ConnectionTimeout()
-    return None
-
-
-_observers: list[Callable[[BaseException], None]] = []
-"""Who else is told of an upstream's exceptions: tests are, whose own functions have raised them."""
-
-
-_finishing: dict[int, weakref.ref[asyncio.Task[None]]] = {}
-"""Weak references to the tasks of upstreams that have answered and not ended: they may fail yet."""
-
-
-def _observe(exc: BaseException) -> None:
-    """Tells them of an upstream's exception."""
-    for observe in tuple(_observers):
-        observe(exc)
-
-
-def _is_cancellation(exc: BaseException) -> bool:
-    """Whether it is asyncio's. If that was not imported, nobody has raised it."""
-    asyncio = sys.modules.get("asyncio")
-    return asyncio is not None and isinstance(exc, asyncio.CancelledError)
-
-
-def _code_for_guest(exc: BaseException) -> ErrorCode:
-    """What an upstream's exception is to the guest. Logs those that are no error-code."""
-    if isinstance(exc, ErrorCode):
-        return exc
-    _observe(exc)
-    import logging  # here, because it takes a third of our import's time
-
-    code = _counterpart(exc)
-    log = logging.getLogger("wasgi.outgoing")
-    from wasgi import _bridge
-
-    extra = _bridge.part()
-    if _is_cancellation(exc):
-        # whoever has cancelled it knows: the guest, its caller, or the end of the process
-        log.debug("an upstream was cancelled; its guest is told `internal-error`", extra=extra)
-        return InternalError(type(exc).__name__)
-    if code is None:
-        _bridge.say(log, logging.ERROR, "an upstream failed; its guest is told `internal-error`", extra, exc)
-        # the type and no more: the message is the host's business
-        return InternalError(type(exc).__name__)
-    log.info("an upstream failed; its guest is told `%s`", code.code, exc_info=exc, extra=extra)
-    return code
 
 
 __all__ = sorted(

@@ -1,144 +1,21 @@
-"""The Python half of the bridge: what the native module has run on an event loop or on one of its threads."""
+"""Lines that guests print, and log records: where they go, and what of them is safe to show."""
 
 from __future__ import annotations
 
-import asyncio
-import atexit
-import contextvars
-import functools
-import inspect
 import io
 import logging
-import os
 import sys
-import threading
-from collections.abc import AsyncIterable, Awaitable, Callable
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-from wasgi import _wasgi
-from wasgi.errors import WasgiError
+from wasgi._native.context import extra_of
 
-if TYPE_CHECKING:
-    from wasgi._wasgi import Exchange, FeedHandle, LoopBridge, OutgoingCall
-
-_log = logging.getLogger("wasgi")
 _logs = {
     "stdout": (logging.getLogger("wasgi.guest"), logging.INFO),
     "stderr": (logging.getLogger("wasgi.guest"), logging.WARNING),
     "outgoing": (logging.getLogger("wasgi.outgoing"), logging.WARNING),
-    "host": (_log, logging.WARNING),
+    "host": (logging.getLogger("wasgi"), logging.WARNING),
 }
-
-
-# in the context of code that takes part in an exchange: its component, its app and its number
-_part: contextvars.ContextVar[tuple[str, str, int] | None] = contextvars.ContextVar("wasgi.exchange", default=None)
-
-
-def part() -> dict[str, object] | None:
-    """What log records have as ``extra`` where code takes part in an exchange."""
-    taken = _part.get()
-    return None if taken is None else _extra(*taken)
-
-
-def _extra(component: str, app: str, exchange: int) -> dict[str, object]:
-    return {"wasgi_component": component or None, "wasgi_app": app or None, "wasgi_exchange": exchange or None}
-
-
-# how many components have asked one another in a chain to come here
-depth: contextvars.ContextVar[int] = contextvars.ContextVar("wasgi.depth", default=0)
-
-
-def as_upstream(upstream: Any) -> tuple[Callable[..., Any], bool]:
-    """What to call for an outgoing request, and whether that is a coroutine function."""
-    if isinstance(upstream, _wasgi.App):
-        return upstream.handle_async, True
-    if not callable(upstream):
-        raise TypeError(f"`outgoing` must be callable, or None, not {type(upstream).__name__}")
-    return upstream, is_async(upstream)
-
-
-def is_async(function: Any) -> bool:
-    """Whether calling it gives something to be awaited."""
-    while isinstance(function, functools.partial):
-        function = function.func
-    if inspect.iscoroutinefunction(function) or inspect.iscoroutinefunction(type(function).__call__):
-        return True
-    owner = getattr(function, "__self__", None)
-    return isinstance(owner, _wasgi.App) and getattr(function, "__name__", "") == "handle_async"
-
-
-async def answer(call: OutgoingCall, awaitable: Awaitable[Any] | None = None) -> None:
-    """Has a coroutine function answer an outgoing request, or goes on with what a plain callable left to be awaited."""
-    depth.set(depth.get() + 1)  # in a copy of the caller's context
-    try:
-        response = await (call.upstream(call.request) if awaitable is None else awaitable)
-    except BaseException as exc:
-        call.fail(exc)
-        if not isinstance(exc, Exception):
-            raise
-    else:
-        call.answer(response)
-    finally:
-        del call  # an exception that somebody keeps has this frame in its traceback
-
-
-def answer_blocking(call: OutgoingCall) -> None:
-    """Has a plain callable answer an outgoing request, on a thread."""
-    depth.set(depth.get() + 1)  # in a copy of the caller's context
-    try:
-        response = call.upstream(call.request)
-    except BaseException as exc:
-        call.fail(exc)
-    else:
-        if inspect.isawaitable(response):
-            call.hand_to_loop(response)
-        else:
-            call.answer(response)
-    finally:
-        del call  # see `answer`
-
-
-async def feed(handle: FeedHandle, source: AsyncIterable[Any]) -> None:
-    """Gives a guest the chunks of an async iterable, one each time it wants one."""
-    handle.enter()
-    iterator: Any = source
-    may_wait = True
-    try:
-        iterator = aiter(source)
-        while await handle.wanted():
-            try:
-                chunk = await anext(iterator)
-            except StopAsyncIteration:
-                handle.end()
-                return
-            handle.push(chunk)
-    except GeneratorExit:
-        may_wait = False  # the loop is gone, and this with it
-        raise
-    except BaseException as exc:
-        # where nobody wants more, cancelling is our own way to say so
-        if not (handle.gone and isinstance(exc, asyncio.CancelledError)):
-            handle.fail(exc)
-        if not isinstance(exc, Exception):
-            raise
-    finally:
-        del handle  # see `answer`
-        if may_wait:
-            await close(iterator)
-
-
-async def close(source: Any) -> None:
-    """Lets go of an async iterable of which nobody reads any more."""
-    aclose = getattr(source, "aclose", None)
-    if aclose is not None:
-        await aclose()
-
-
-async def gather(source: Any) -> bytes:
-    """Reads the async iterable of a body to its end."""
-    whole = b"".join([bytes(chunk) async for chunk in source.take()])
-    source.keep(whole)
-    return whole
+"""The logger and level of each stream of a guest."""
 
 
 class Line(str):
@@ -167,19 +44,19 @@ class Line(str):
         return str(self), self.stream, self.exchange, self.cut
 
 
-# What moves a terminal's cursor could forge lines of others; a guest may be anybody's.
-_SHOWN = {code: f"\\x{code:02x}" for code in (*range(0x20), *range(0x7F, 0xA0)) if code != 0x09}
-# Nor may it begin a line, or turn the direction of what is shown.
-_SHOWN |= {code: f"\\u{code:04x}" for code in (0x61C, 0x200E, 0x200F, *range(0x2028, 0x202F), *range(0x2066, 0x206A))}
+# Control characters move a terminal's cursor: an untrusted guest could forge lines of others.
+_ESCAPED = {code: f"\\x{code:02x}" for code in (*range(0x20), *range(0x7F, 0xA0)) if code != 0x09}
+# Nor may a guest's line contain a line separator, or change the direction of the text.
+_ESCAPED |= {code: f"\\u{code:04x}" for code in (0x61C, 0x200E, 0x200F, *range(0x2028, 0x202F), *range(0x2066, 0x206A))}
 
 
-def shown(text: str) -> str:
-    """A line of a guest's on one line of ours, with nothing in it that a terminal obeys."""
-    return text.translate(_SHOWN)
+def escaped(text: str) -> str:
+    """A guest's line as a single line that no terminal interprets: control characters are escaped."""
+    return text.translate(_ESCAPED)
 
 
 class _ToStderr(logging.Handler):
-    """Whatever `sys.stderr` is when there is something to say, with the component's name."""
+    """Writes to whatever `sys.stderr` is at that time, with the component's name before the message."""
 
     _formatter = logging.Formatter()
 
@@ -192,7 +69,7 @@ class _ToStderr(logging.Handler):
             lines = [text]
             if record.exc_info:
                 lines += self._formatter.formatException(record.exc_info).splitlines()
-            stderr.write("".join(shown(line) + "\n" for line in lines))
+            stderr.write("".join(escaped(line) + "\n" for line in lines))
             stderr.flush()
         except Exception:
             self.handleError(record)
@@ -202,7 +79,7 @@ _to_stderr = _ToStderr()
 
 
 def _has_level(log: logging.Logger) -> bool:
-    """Whether somebody has set a level, be it on a logger above. The root has one by default, which does not count."""
+    """Whether the user has set a level on the logger or on one above. The root's default level does not count."""
     above: logging.Logger | None = log
     while above is not None and above is not logging.root:
         if above.level:
@@ -212,15 +89,15 @@ def _has_level(log: logging.Logger) -> bool:
 
 
 def log_line(text: str, stream: str, component: str, app: str, exchange: int) -> None:
-    """Logs a guest's line, stdout as INFO and stderr as WARNING, or what its host has to say of it."""
+    """Logs a guest's line (stdout as INFO, stderr as WARNING), or a message of its host."""
     log, level = _logs[stream]
-    extra = _extra(component, app, exchange)
+    extra = extra_of(component, app, exchange)
     extra["wasgi_stream"] = stream if stream in ("stdout", "stderr") else "host"
-    say(log, level, shown(text), extra)
+    say(log, level, escaped(text), extra)
 
 
 def is_unheard(stream: str) -> bool:
-    """Whether nobody would see a guest's line, or its host's: no thread is asked to log it then."""
+    """Whether no handler would emit a line of this stream. The native module then needs no thread to log it."""
     return _is_unheard(*_logs[stream])
 
 
@@ -237,9 +114,9 @@ def say(
     extra: dict[str, object] | None,
     error: BaseException | None = None,
 ) -> None:
-    """Logs it. While nobody has configured a handler it goes to stderr, with the component's name.
+    """Logs a message. While no handler is configured it goes to stderr, with the component's name.
 
-    `logging` itself would show warnings only, and not say whose they are.
+    `logging`'s own fallback would show warnings only, and not name the component.
     """
     if _is_unheard(log, level):
         return
@@ -253,7 +130,12 @@ def say(
 
 
 def check_text_file(name: str, file: Any) -> None:
-    """Refuses a file that a guest's lines, which are text, cannot be written to: later, each would be lost."""
+    """Refuses a file that lines cannot be written to. Without this check each line would be lost later.
+
+    Raises:
+        TypeError: It is a binary file.
+        ValueError: It is closed, or not writable.
+    """
     mode = getattr(file, "mode", None)
     is_binary = isinstance(mode, str) and "b" in mode and getattr(file, "encoding", None) is None
     if isinstance(file, io.RawIOBase | io.BufferedIOBase) or is_binary:
@@ -263,79 +145,3 @@ def check_text_file(name: str, file: Any) -> None:
     writable = getattr(file, "writable", None)
     if callable(writable) and writable() is False:
         raise ValueError(f'`{name}` is a file that cannot be written to; hint: open it in mode "a" or "w"')
-
-
-def tell(on_finish: Callable[[Exchange], object], exchange: Exchange) -> None:
-    """Tells `on_finish` of an exchange that is over."""
-    try:
-        given = on_finish(exchange)
-        if inspect.iscoroutine(given):
-            given.close()
-            raise TypeError("`on_finish` must not give a coroutine: it runs on a thread")
-    except Exception as exc:
-        extra = _extra(exchange.component, exchange.app, exchange.id)
-        say(_log, logging.ERROR, "`on_finish` failed", extra, exc)
-
-
-_own: LoopBridge | None = None
-_own_lock = threading.Lock()
-
-
-def _after_fork() -> None:
-    """The parent's thread does not exist in a forked child, and a thread of the parent's may have held the lock."""
-    global _own, _own_lock
-    _own, _own_lock = None, threading.Lock()
-
-
-if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=_after_fork)
-
-
-def own_loop() -> LoopBridge:
-    """The event loop of our own, on its own thread, for calls from where no loop runs; started when first asked for."""
-    global _own
-    with _own_lock:
-        if _own is None:
-            # in a context of its own: a loop keeps the one it was made in, which is that of whoever came first
-            _own = contextvars.Context().run(_start_own_loop)
-        return _own
-
-
-def _start_own_loop() -> LoopBridge:
-    loop = asyncio.new_event_loop()
-    bridge = _wasgi.LoopBridge.attach(loop)
-    running = threading.Event()
-
-    def run() -> None:
-        asyncio.set_event_loop(loop)
-        loop.call_soon(running.set)
-        loop.run_forever()
-        loop.close()
-
-    thread = threading.Thread(target=run, name="wasgi-loop", daemon=True)
-    try:
-        thread.start()
-    except RuntimeError as exc:
-        loop.close()
-        raise WasgiError(
-            f"no thread can be started for an event loop: {exc}; hint: the limits of processes count threads, too "
-            "(`ulimit -u`, and `pids.max` of the control group)"
-        ) from exc
-    running.wait()
-
-    def stop() -> None:
-        if thread.is_alive() and not sys.is_finalizing():  # else it would never get the GIL back
-            loop.call_soon_threadsafe(_stop_soon, loop)
-            thread.join(1.0)
-
-    atexit.register(stop)
-    return bridge
-
-
-def _stop_soon(loop: asyncio.AbstractEventLoop) -> None:
-    """Cancels what runs, then stops the loop."""
-    tasks = asyncio.all_tasks(loop)
-    for task in tasks:
-        task.cancel()
-    gathered = asyncio.gather(*tasks, return_exceptions=True)
-    gathered.add_done_callback(lambda _: loop.stop())

@@ -1,4 +1,4 @@
-"""The server's side of ASGI, for an application that answers a guest: no sockets, no protocol."""
+"""An ASGI application as upstream: the server's side of ASGI, without sockets."""
 
 from __future__ import annotations
 
@@ -14,30 +14,34 @@ from types import TracebackType
 from typing import Any, Literal, Self
 from urllib.parse import unquote
 
-from wasgi import _bridge, errors
-from wasgi._serving import is_bare
+from wasgi import _messages, errors
+from wasgi._native import context, failures, output
 from wasgi._wasgi import Request, Response
 
 _log = logging.getLogger("wasgi.outgoing")
 _VERSIONS = {"version": "3.0", "spec_version": "2.4"}
 
 
-# How much of an answer lies ready for a guest that does not read yet, as it would in the buffers of a connection.
+# How much of a response is buffered for a guest that does not read it yet, as a connection would.
 _AHEAD = 64 << 10
 
-# Seconds that an application has to end after it was told that its client has gone; then it is cancelled. And those in
-# which it may write a body that nobody may have; then it is told so.
+# The seconds between `http.disconnect` and cancelling an application that has not ended. Also the seconds in which it
+# may write a body where there must be none, before it receives `http.disconnect`.
 _GRACE = 1.0
 
 
-def settle(seconds: float) -> None:
-    """Waits, no longer than this and once for each, until applications have done what they do after their answers.
+_finishing: dict[int, weakref.ref[asyncio.Task[None]]] = {}
+"""The tasks of applications that have sent their response and not ended: they may fail yet."""
 
-    Of an event loop that does not run, as that of an asynchronous test which has ended, it runs a bit.
+
+def settle(seconds: float) -> None:
+    """Waits until applications have ended that have sent their response; no longer than this, and once for each.
+
+    An event loop that does not run, as that of an asynchronous test which has ended, is run meanwhile.
     """
     deadline = time.monotonic() + seconds
-    while errors._finishing and (left := deadline - time.monotonic()) > 0:
-        tasks = [task for ref in list(errors._finishing.values()) if (task := ref()) is not None and not task.done()]
+    while _finishing and (left := deadline - time.monotonic()) > 0:
+        tasks = [task for ref in list(_finishing.values()) if (task := ref()) is not None and not task.done()]
         if any(task.get_loop().is_running() for task in tasks):
             time.sleep(0.001)
         elif waiting := [task for task in tasks if not task.get_loop().is_closed()]:
@@ -50,11 +54,11 @@ def settle(seconds: float) -> None:
                 break
         else:
             break
-    errors._finishing.clear()
+    _finishing.clear()
 
 
 def _fields(request: Request) -> list[tuple[bytes, bytes]]:
-    """A request's fields as servers tell them: `cookie` is one (RFC 6265, 5.4; RFC 9113, 8.2.3)."""
+    """A request's fields as servers give them: with a single `cookie` (RFC 6265, 5.4; RFC 9113, 8.2.3)."""
     fields = [(b"host", request.authority.encode("ascii")), *request.headers.raw]
     cookies = [value for name, value in fields if name.lower() == b"cookie"]
     if len(cookies) > 1:
@@ -64,7 +68,7 @@ def _fields(request: Request) -> list[tuple[bytes, bytes]]:
 
 
 class Asgi:
-    """What `wasgi.outgoing.asgi` gives: an upstream, and the lifespan of the application behind it."""
+    """An upstream that an ASGI application answers, and the application's lifespan. Made by `wasgi.outgoing.asgi`."""
 
     def __init__(self, application: Callable[..., Any], lifespan: Literal["auto", "on", "off"]) -> None:
         if not callable(application):
@@ -75,12 +79,12 @@ class Asgi:
         self.mode = lifespan
         self.lifespan: _Lifespan | None = None
         self.tasks: set[asyncio.Task[None]] = set()
-        # What runs for it, whose tasks an event loop does not keep alive by itself.
+        # an event loop holds its tasks weakly: these keep them alive
         self.kept: list[_Lifespan] = []
         weakref.finalize(self, _let_go, self.kept, self.tasks)
 
     async def __call__(self, request: Request) -> Response:
-        """Answers one request."""
+        """Has the application answer a request."""
         state = await self._state()
         exchange = _Exchange(request, state)
         task = asyncio.create_task(exchange.run(self.application))
@@ -94,7 +98,7 @@ class Asgi:
             raise
 
     async def _state(self) -> dict[str, Any]:
-        """What the lifespan has put into its state; the first request starts it."""
+        """The state that the lifespan has set up; the first request starts it."""
         if self.mode == "off":
             return {}
         loop = asyncio.get_running_loop()
@@ -105,7 +109,7 @@ class Asgi:
         return dict(self.lifespan.state)
 
     async def aclose(self) -> None:
-        """Ends what runs of the application, then its lifespan."""
+        """Cancels the application's requests, then ends its lifespan."""
         lifespan, self.lifespan = self.lifespan, None
         tasks = [task for task in self.tasks if not task.get_loop().is_closed()]
         for task in tasks:
@@ -126,10 +130,10 @@ class Asgi:
 
 
 def _let_go(lifespans: list[_Lifespan], tasks: set[asyncio.Task[None]]) -> None:
-    """An upstream that nobody has closed is gone: what runs for it is ended in its own time, and not waited for."""
+    """Ends the tasks of an upstream that was garbage-collected without being closed. Nobody waits for them."""
     for task in [*tasks, *(lifespan.task for lifespan in lifespans)]:
         if not task.done():
-            # its loop may close before it has ended, of which nobody is to be told
+            # its loop may close before it has ended: no warning then
             task._log_destroy_pending = False  # type: ignore[attr-defined]
             loop = task.get_loop()
             with contextlib.suppress(RuntimeError):  # it has closed
@@ -158,7 +162,7 @@ class _Lifespan:
         try:
             await application(scope, self.messages.get, self.send)
         except Exception as error:
-            # before it is up, this is how an application says that it has no lifespan
+            # an exception before start-up means that the application has no lifespan
             failure = error if self.mode == "on" or self.up.done() else None
         finally:
             for future in (self.up, self.down):
@@ -168,7 +172,7 @@ class _Lifespan:
                     future.set_result(None)
                 else:
                     future.set_exception(failure)
-                    future.exception()  # whoever waits for it is told; it may be nobody
+                    future.exception()  # retrieved, since perhaps nobody waits for it
 
     async def send(self, message: dict[str, Any]) -> None:
         kind, _, outcome = message["type"].rpartition(".")
@@ -204,7 +208,7 @@ class _Lifespan:
 
 
 class _Exchange:
-    """One request to an application: an async iterator over the body of its answer."""
+    """One request to an application: an async iterator over the body of its response."""
 
     def __init__(self, request: Request, state: dict[str, Any]) -> None:
         self.request = request
@@ -244,14 +248,16 @@ class _Exchange:
             await application(self.scope(), self.receive, self.send)
         except Exception as error:
             if self.complete:
-                errors._observe(error)
-                _bridge.say(_log, logging.ERROR, "an ASGI application failed after its answer", _bridge.part(), error)
+                failures.observe(error)
+                output.say(
+                    _log, logging.ERROR, "an ASGI application failed after its answer", context.log_extra(), error
+                )
             elif not self.gone:
                 self.failure = error
         finally:
             if not self.complete and self.failure is None:
                 self.failure = errors.HttpResponseIncomplete()
-            errors._finishing.pop(id(self), None)
+            _finishing.pop(id(self), None)
             self.end_request()
             self.changed.set()
 
@@ -268,7 +274,7 @@ class _Exchange:
             try:
                 chunk = await anext(self.chunks, None)
             except errors.BodyError:
-                self.gone = not self.complete  # a body that breaks off is a client that has gone
+                self.gone = not self.complete  # a body that fails midway is a client that has gone
             else:
                 self.asked_all = chunk is None
                 return {"type": "http.request", "body": chunk or b"", "more_body": not self.asked_all}
@@ -283,15 +289,15 @@ class _Exchange:
             if self.started is not None:
                 raise RuntimeError("an application sent `http.response.start` twice")
             self.started = message
-            self.bare = is_bare(self.request.method, message["status"])
+            self.bare = _messages.is_bare(self.request.method, message["status"])
         elif message["type"] == "http.response.body":
             if self.started is None or self.complete:
                 raise RuntimeError("an application sent a body outside of its answer")
             chunk = bytes(memoryview(message.get("body", b"")))
             if chunk and self.bare:
-                await asyncio.sleep(0)  # nobody may have it; and an application that never waits must not hold the loop
+                await asyncio.sleep(0)  # discarded; and an application that never waits must not block the loop
             elif chunk:
-                while self.ready and self.ready_bytes + len(chunk) > _AHEAD:  # the guest is to take some first
+                while self.ready and self.ready_bytes + len(chunk) > _AHEAD:  # back-pressure: the guest reads first
                     await self.wait()
                     if self.gone:
                         raise OSError("the client has gone")
@@ -300,12 +306,12 @@ class _Exchange:
             self.complete = not message.get("more_body", False)
             if self.complete:
                 if self.task is not None:
-                    errors._finishing[id(self)] = weakref.ref(self.task)
+                    _finishing[id(self)] = weakref.ref(self.task)
                 self.end_request()
         self.changed.set()
 
     def end_request(self) -> None:
-        """The application has answered: what it has not read of the request is thrown away, as a server does."""
+        """The response is complete: the body that the application has not read is drained, as a server does."""
         self.request._discard_rest()
 
     # the guest's side
@@ -317,7 +323,7 @@ class _Exchange:
             await self.wait()
         headers = [(bytes(name).lower(), bytes(value)) for name, value in self.started.get("headers", [])]
         if self.bare:
-            # what it writes all the same is thrown away, as servers do
+            # a body that it sends all the same is discarded, as servers do
             asyncio.get_running_loop().call_later(_GRACE, self.hang_up)
         return Response(self.started["status"], headers=headers, body=None if self.bare else self)
 
@@ -340,7 +346,7 @@ class _Exchange:
         self.hang_up()
 
     def hang_up(self) -> None:
-        """Nobody wants the answer, or more of it. What an application does after its answer goes on."""
+        """Nobody reads the response, or the rest of it. The application's work after its response goes on."""
         self.gone = self.gone or not self.complete
         self.changed.set()
         if self.gone and self.task is not None and not self.task.done():

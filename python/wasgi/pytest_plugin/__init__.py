@@ -1,28 +1,24 @@
-"""The pytest plug-in: fixtures for components, and what a failure's report says of them.
+"""The pytest plug-in: fixtures for components, and their sections in a failure's report.
 
-Loaded by pytest where wasgi is installed (``-p no:wasgi`` turns it off). It imports no more than `wasgi` itself until a
-fixture is used.
+pytest loads it where wasgi is installed (``-p no:wasgi`` turns it off). Until a fixture is used it imports little
+besides `wasgi`: a run without components imports no asyncio.
 """
 
 from __future__ import annotations
 
-import gc
-import os
-import re
-import time
-import unicodedata
-from collections import deque
 from collections.abc import Callable, Generator, Iterator
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
 
 import wasgi
+from wasgi._native import failures
+from wasgi.pytest_plugin import cassettes
+from wasgi.pytest_plugin.exchanges import Costs, TestState
 
 if TYPE_CHECKING:
-    from wasgi.testing import AsyncClient, Cassette, Client, Upstream
+    from wasgi.testing import AsyncClient, Client, Upstream
 
 MARKS = (
     "wasgi_upstream(allow_unmatched=False, allow_unused=False, allow_errors=False): what the fixture `upstream` lets"
@@ -31,9 +27,7 @@ MARKS = (
     " `upstream` fits is recorded, or played back",
 )
 _STAMP = "wasgi/build"
-"""In pytest's cache: of what the components were built."""
-_LINES = 500
-"""How many lines of each test's guests are kept for its report."""
+"""The key in pytest's cache: what the components were built of."""
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
@@ -62,141 +56,16 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addini("wasgi_timeout", "seconds that a component may take for a response", default="30")
 
 
-@dataclass
-class _Costs:
-    """What exchanges of one component have cost."""
-
-    exchanges: int = 0
-    seconds: float = 0.0
-    memory: int = 0
-
-    def add(self, exchanges: int, seconds: float, memory: int) -> None:
-        self.exchanges += exchanges
-        self.seconds += seconds
-        self.memory = max(self.memory, memory)
-
-
-@dataclass
-class _Test:
-    """What one test has made."""
-
-    upstream: Upstream | None = None
-    clients: list[tuple[str, Client | AsyncClient]] = field(default_factory=list)
-    lines: deque[Any] = field(default_factory=lambda: deque(maxlen=_LINES))
-    costs: dict[str, _Costs] = field(default_factory=dict)
-    errors: list[BaseException] = field(default_factory=list)
-    """What upstreams have raised, functions and bodies of theirs."""
-    is_told: bool = False
-    """Whether the failure itself says so."""
-
-    def observe(self, error: BaseException) -> None:
-        """Takes an exception that a guest is told of."""
-        self.errors.append(error)
-
-    def failures(self) -> list[BaseException]:
-        """What the test's own code has raised, and `upstream` does not know of."""
-        from wasgi._failures import is_failure
-
-        if self.upstream is None or self.upstream.allow_errors:
-            return []
-        known = {id(error) for error in self.upstream._failures}
-        return [error for error in self.errors if id(error) not in known and is_failure(error)]
-
-    def open_exchanges(self) -> list[str]:
-        """The apps that have exchanges under way, a moment after the test has ended."""
-        deadline = time.monotonic() + 1.0
-        if any(client.app.exchanges for _, client in self.clients):
-            gc.collect()  # what only garbage holds is nobody's
-        while True:
-            left = [(name, client.app.exchanges) for name, client in self.clients if client.app.exchanges]
-            if not left or time.monotonic() > deadline:
-                return [f"{count} of {name}" for name, count in left]
-            time.sleep(0.001)  # guests that are about to end
-
-    def check(self) -> None:
-        """Fails the test for what its own assertions have not seen."""
-        __tracebackhide__ = True
-        if wasgi.errors._finishing:
-            from wasgi._asgi_upstream import settle
-
-            settle(1.0)
-        failures = self.failures()
-        for error in [*failures, *(self.upstream._failures if self.upstream is not None else [])]:
-            if isinstance(error, pytest.skip.Exception | pytest.xfail.Exception):
-                raise error
-        complaints = [_told(error) for error in failures]
-        complaints += self.upstream.complaints() if self.upstream is not None else []
-        if left := self.open_exchanges():
-            complaints.append(
-                f"exchanges were left open: {', '.join(left)}; hint: read each response to its end, or close it"
-            )
-        if complaints:
-            self.is_told = True
-            pytest.fail("\n\n".join(complaints), pytrace=False)
-        if self.upstream is not None and self.upstream.cassette is not None:
-            self.upstream.cassette.save()  # of tests that pass only
-
-    def sections(self) -> Iterator[tuple[str, str]]:
-        """For the report of a failure."""
-        # A test's own failure is often what came of these: a 502 in place of a 200, say. Before anything was asked
-        # they would only name the routes, none of which could be used.
-        has_asked = any(client.exchanges for _, client in self.clients)
-        complaints: list[str] = []
-        if self.upstream is not None and not self.is_told and (has_asked or self.upstream.calls):
-            complaints = [*map(_told, self.failures()), *self.upstream.complaints()]
-        if complaints:
-            yield "wasgi: upstream", "\n\n".join(complaints)
-        asked = [str(exchange) for _, client in self.clients for exchange in client.exchanges]
-        if asked:
-            yield "wasgi: exchanges", "\n".join(asked)
-        from wasgi._bridge import shown
-
-        for stream in ("stdout", "stderr"):
-            lines = [line for line in self.lines if line.stream == stream]
-            if lines:
-                yield f"wasgi: guest's {stream}", "\n".join(map(shown, lines))
-        if self.upstream is not None and self.upstream.allow_errors and self.upstream._failures:
-            yield "wasgi: exceptions of upstreams", "\n".join(map(_described, self.upstream._failures))
-        if self.upstream is not None and self.upstream.calls:
-            yield "wasgi: outgoing calls", "\n".join(map(str, self.upstream.calls))
-        for _, client in self.clients:
-            for exchange in client.exchanges:
-                if isinstance(exchange.outcome, wasgi.TrapError) and exchange.outcome.backtrace:
-                    frames = exchange.outcome.backtrace
-                    yield f"wasgi: backtrace of {exchange.method} {exchange.url}", "\n".join(map(str, frames))
-
-    def count(self) -> None:
-        """What the exchanges have cost, for the summary."""
-        for name, client in self.clients:
-            costs = self.costs.setdefault(name, _Costs())
-            for exchange in client.exchanges:
-                report = getattr(exchange.outcome, "report", None)
-                costs.add(1, exchange.seconds, report.memory if report is not None else 0)
-
-
-def _told(error: BaseException) -> str:
-    from wasgi._mock import failed
-
-    return failed(error)
-
-
-def _described(error: BaseException) -> str:
-    from wasgi._failures import described
-
-    return described(error)
-
-
-_test = pytest.StashKey[_Test]()
+_state = pytest.StashKey[TestState]()
 _is_built = pytest.StashKey[bool]()
 _timeout = pytest.StashKey[float]()
-_of_cassette = pytest.StashKey[dict[str, dict[str, None]]]()
 _components = pytest.StashKey[dict[str, wasgi.Component]]()
 
 
-def _of(item: pytest.Item) -> _Test:
-    if (test := item.stash.get(_test, None)) is None:
-        test = item.stash[_test] = _Test()
-        wasgi.errors._observers.append(test.observe)
+def _state_of(item: pytest.Item) -> TestState:
+    if (test := item.stash.get(_state, None)) is None:
+        test = item.stash[_state] = TestState()
+        failures.observers.append(test.observe)
     return test
 
 
@@ -208,7 +77,7 @@ def pytest_configure(config: pytest.Config) -> None:
     for mark in MARKS:
         config.addinivalue_line("markers", mark)
     config.stash[_components] = {}
-    config.stash[_of_cassette] = {}
+    config.stash[cassettes.tests_of_cassettes] = {}
     said = config.getini("wasgi_timeout")
     try:
         seconds = float(said)
@@ -220,17 +89,17 @@ def pytest_configure(config: pytest.Config) -> None:
 
 
 def pytest_sessionstart(session: pytest.Session) -> None:
-    """Builds the components, unless they are."""
+    """Builds the components, unless nothing has changed."""
     config = session.config
     command = config.getini("wasgi_build").strip()
     option = config.option
     is_dry = option.collectonly or getattr(option, "showfixtures", False) or getattr(option, "setupplan", False)
     if not command or option.wasgi_no_build or hasattr(config, "workerinput") or is_dry:
         return
-    from wasgi._build import BuildError, Project, build
+    from wasgi.pytest_plugin.build import BuildError, Project, build
 
     project = Project(config.rootpath, config.getini("wasgi_components"), config.getini("wasgi_build_sources"))
-    cache = getattr(config, "cache", None)  # none under `-p no:cacheprovider`
+    cache = getattr(config, "cache", None)  # None under `-p no:cacheprovider`
     stamped = cache.get(_STAMP, None) if cache is not None else None
     try:
         stamp = build(command, project, stamped)
@@ -242,7 +111,7 @@ def pytest_sessionstart(session: pytest.Session) -> None:
 
 
 def pytest_report_header(config: pytest.Config) -> str | None:
-    """Says so if nothing was built."""
+    """A line that nothing was built, if so."""
     return "wasgi: `wasgi_build` was not run: nothing has changed" if config.stash.get(_is_built, False) else None
 
 
@@ -282,22 +151,22 @@ def wasgi_component(pytestconfig: pytest.Config) -> Callable[..., wasgi.Componen
 
 @pytest.fixture
 def upstream(request: pytest.FixtureRequest) -> Upstream:
-    """What is around the components that `wasgi_app` makes: their outgoing requests are answered by its routes.
+    """A mock of the upstreams of the components that `wasgi_app` makes: its routes answer their outgoing requests.
 
-    The test fails if a component has asked what no route fits, if a route was not used, or if an upstream's own code
-    has raised what is no error-code: the mark ``wasgi_upstream`` lets each of these pass.
+    The test fails if no route fits a request of a component, if a route was not used, or if an upstream's own code has
+    raised an exception other than an error-code. The mark ``wasgi_upstream`` allows each of these.
     """
     from wasgi.testing import Upstream
 
     made = Upstream()
-    for mark in reversed(list(request.node.iter_markers("wasgi_upstream"))):  # the nearest has the last word
+    for mark in reversed(list(request.node.iter_markers("wasgi_upstream"))):  # the nearest mark wins
         for name, value in _options(mark).items():
             if name not in ("allow_unmatched", "allow_unused", "allow_errors"):
                 pytest.fail(f"the mark `wasgi_upstream` takes no `{name}`", pytrace=False)
             setattr(made, name, value)
     if (mark := request.node.get_closest_marker("wasgi_cassette")) is not None:
-        made.cassette = _cassette(request, _options(mark))
-    _of(request.node).upstream = made
+        made.cassette = cassettes.cassette_of(request, _options(mark))
+    _state_of(request.node).upstream = made
     return made
 
 
@@ -309,92 +178,16 @@ def _options(mark: pytest.Mark) -> dict[str, Any]:
 
 @pytest.hookimpl(tryfirst=True)  # before tests are deselected
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """Notes which tests have which cassette."""
-    tests = config.stash[_of_cassette]
+    """Notes which tests have which cassette: two tests must not share one."""
     for item in items:
-        if (mark := item.get_closest_marker("wasgi_cassette")) is not None:
-            path = mark.kwargs.get("path")
-            if path is None or isinstance(path, str | os.PathLike):  # of others the fixture tells
-                tests.setdefault(_folded(_file_of(item, path)), {})[item.nodeid] = None
-
-
-def _folded(path: Path) -> str:
-    """The same for two paths that are one file on some file system."""
-    return unicodedata.normalize("NFC", os.path.normpath(path)).casefold()
-
-
-def _file_of(item: pytest.Item, path: str | os.PathLike[str] | None) -> Path:
-    """The cassette of a test: `cassettes/<module>/<test>.json` beside it, unless it is said."""
-    from wasgi._filenames import of_module, of_test
-
-    if path is not None:
-        return item.path.parent / path
-    names: list[str] = []
-    for node in reversed(item.listchain()):
-        if isinstance(node, pytest.File):
-            break
-        names.insert(0, node.name)
-    return item.path.parent / "cassettes" / of_module(item.path.name) / f"{of_test(names)}.json"
-
-
-_CASSETTE_OPTIONS = ("path", "upstream", "secret", "secret_query", "secret_body")
-
-
-def _cassette(request: pytest.FixtureRequest, options: dict[str, Any]) -> Cassette:
-    from wasgi.testing import Cassette
-
-    for name in options:
-        if name not in _CASSETTE_OPTIONS:
-            hint = "; hint: the option `--wasgi-record` says whether to" if name == "record" else ""
-            pytest.fail(f"the mark `wasgi_cassette` takes no `{name}`{hint}", pytrace=False)
-    path = options.pop("path", None)
-    if path is not None and not isinstance(path, str | os.PathLike):
-        pytest.fail(f"`path` of `wasgi_cassette` must be a path, not {type(path).__name__}", pytrace=False)
-    file = _file_of(request.node, path)
-    tests = list(request.config.stash[_of_cassette].get(_folded(file), ()))
-    if len(tests) > 1:
-        pytest.fail(
-            f"{file} is the cassette of several tests, {', '.join(tests[:2])}{', …' if tests[2:] else ''}; "
-            "hint: without `path` each has its own",
-            pytrace=False,
-        )
-    mode = request.config.option.wasgi_record
-    if mode == "none" or (mode == "once" and file.exists()):
-        options["record"] = False
-    elif mode == "all" or options.get("upstream") is not None:
-        options["record"] = True
-    else:
-        pytest.fail(
-            f"there is no cassette {file}, and nobody to record: "
-            f"`@pytest.mark.wasgi_cassette(upstream=wasgi.Network([...]))`{_earlier(request.node, path)}",
-            pytrace=False,
-        )
-    if mode == "none" and not file.exists():
-        pytest.fail(
-            f"there is no cassette {file}, and `--wasgi-record=none` records none{_earlier(request.node, path)}",
-            pytrace=False,
-        )
-    try:
-        return Cassette(file, **options)
-    except (OSError, TypeError, ValueError) as error:  # a file that is none, or an option of the wrong type
-        why = str(error)
-    pytest.fail(why, pytrace=False)  # out here it has no context to be shown
-
-
-def _earlier(item: pytest.Item, path: str | os.PathLike[str] | None) -> str:
-    """A hint, if there is a cassette as they were called when tests of one name had the same."""
-    name = re.sub(r"[^\w.\-\[\]]", "_", item.name)
-    file = item.path.parent / "cassettes" / item.path.stem / f"{name}.json"
-    if path is not None or len(file.name.encode()) > 255 or not file.exists():
-        return ""
-    return f"; hint: earlier releases called it {file.name}: rename it if it is this test's alone, or record anew"
+        cassettes.note(config, item)
 
 
 def _clients(
     kind: type[Any], request: pytest.FixtureRequest, load: Callable[..., wasgi.Component], upstream: Upstream
 ) -> Iterator[Callable[..., Any]]:
-    """For the two fixtures: what makes clients, and closes them after the test."""
-    test = _of(request.node)
+    """Makes clients for the two fixtures, and closes them after the test."""
+    test = _state_of(request.node)
     made: list[Client | AsyncClient] = []
     seconds = request.config.stash[_timeout]
 
@@ -454,53 +247,53 @@ def wasgi_async_app(
 
 @pytest.hookimpl(wrapper=True)
 def pytest_runtest_call(item: pytest.Item) -> Generator[None, object, object]:
-    """Fails a test that has passed, if its components have not."""
+    """Fails a test that has passed, if an upstream failed or an exchange is still open."""
     result = yield
-    if test := item.stash.get(_test, None):
+    if test := item.stash.get(_state, None):
         test.check()
     return result
 
 
 @pytest.hookimpl(tryfirst=True)
 def pytest_runtest_teardown(item: pytest.Item) -> None:
-    """From now on, what upstreams raise is not the test's."""
-    if test := item.stash.get(_test, None):
-        if test.observe in wasgi.errors._observers:
-            wasgi.errors._observers.remove(test.observe)
-        test.errors.clear()  # their frames hold what the test has made
+    """Stops observing: exceptions of upstreams do not fail the test from now on."""
+    if test := item.stash.get(_state, None):
+        if test.observe in failures.observers:
+            failures.observers.remove(test.observe)
+        test.errors.clear()  # their tracebacks hold the frames of the test
 
 
 @pytest.hookimpl(wrapper=True)
 def pytest_runtest_makereport(
     item: pytest.Item, call: pytest.CallInfo[None]
 ) -> Generator[None, pytest.TestReport, pytest.TestReport]:
-    """Tells of a failure what the components have done."""
+    """Adds what the components have done to the report of a failure."""
     report = yield
-    test = item.stash.get(_test, None)
+    test = item.stash.get(_state, None)
     if test is None or call.when == "teardown":
         return report
-    if report.failed:  # in a fixture that asks a component, too
+    if report.failed:  # also in a fixture that calls a component
         report.sections.extend(test.sections())
     if call.when == "setup":
         return report
     test.count()
-    # plain data, which pytest-xdist carries to where the summary is printed
+    # plain data, which pytest-xdist can send to the process that prints the summary
     report.wasgi_costs = {name: vars(costs) for name, costs in test.costs.items()}  # type: ignore[attr-defined]
     return report
 
 
-# what it has cost
+# the summary
 
 
 def pytest_terminal_summary(terminalreporter: Any, config: pytest.Config) -> None:
     """Prints what the components have cost."""
     if not config.option.wasgi_report:
         return
-    total: dict[str, _Costs] = {}
+    total: dict[str, Costs] = {}
     for reports in terminalreporter.stats.values():
         for report in reports:
             for name, costs in getattr(report, "wasgi_costs", {}).items():
-                total.setdefault(name, _Costs()).add(**costs)
+                total.setdefault(name, Costs()).add(**costs)
     terminalreporter.section("wasgi: components")
     if not total:
         terminalreporter.write_line("no component has answered anything")

@@ -1,4 +1,4 @@
-"""Building components before tests: the command of `wasgi_build`, run when its sources have changed."""
+"""Builds components before the tests: the command of `wasgi_build` runs when its sources have changed."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 _NOT_SOURCES = ("__pycache__", ".cache", ".hypothesis", ".pytest_cache")
-"""Folders that tests write into: our own cache of compiled code is in one, where the project is a home directory."""
+"""Folders that tests write into. If the project is a home directory, our own code cache is in one of them."""
 
 
 class BuildError(Exception):
@@ -25,13 +25,13 @@ class BuildError(Exception):
 
 _HIDDEN = (".*", "__pycache__", "node_modules")
 _MADE = ("build", "dist", "target", "venv")
-"""Folders that tools write into, where no `.gitignore` says so."""
+"""Folders that tools write into, for projects without a `.gitignore`."""
 _MOST = 20_000
-"""Files of a project without git: more are no sources."""
+"""The most files of a project without git: with more, the command always runs."""
 _HINT = "hint: `--wasgi-no-build` tests what was built before"
 _ASSIGNMENT = re.compile(r"[A-Za-z_]\w*=")
 _OPERATORS = ("&&", "||", "|")
-"""What no command takes for an argument. Without a shell `true && make` would succeed, and build nothing."""
+"""No command takes these as arguments. Without a shell `true && make` would succeed, and build nothing."""
 _LIKELY_OPERATORS = ("&", ">", ">>", "<", "2>&1")
 
 
@@ -43,7 +43,7 @@ def _of_shell(words: list[str]) -> str | None:
 
 
 def _perhaps_of_shell(words: list[str]) -> str | None:
-    """Likewise, of a command that has failed: `find -exec` takes a `;` of its own."""
+    """Likewise, for a command that has failed: some commands take these, as `find -exec` takes a `;`."""
     return next((word for word in words if word in _LIKELY_OPERATORS or word.endswith(";") or word[:1] == "$"), None)
 
 
@@ -55,7 +55,7 @@ def run(command: str, root: Path) -> None:
     """Runs the command in the root of the project.
 
     Raises:
-        BuildError: It cannot be run, or fails: with all that it has said.
+        BuildError: It cannot be run, or fails; with its output.
     """
     try:
         words = shlex.split(command)
@@ -87,12 +87,12 @@ def run(command: str, root: Path) -> None:
 
 @dataclass
 class Stamp:
-    """What a build was made of, and what it has made.
+    """The inputs and outputs of a build.
 
     Attributes:
         command: The command.
         sources: A digest of each file's content, by its path; "" if the file is not there.
-        outputs: Likewise, of the components.
+        outputs: Likewise, for the components.
     """
 
     command: str
@@ -106,13 +106,13 @@ class Stamp:
 
 
 class Project:
-    """The files of a project: what its components are built of, and they.
+    """The files of a project: its components and their sources.
 
     Args:
         root: Its folder.
-        folders: Those that the components are in.
-        sources: Globs of what they are built of, relative to the root; none: all files that git does not ignore, or in
-            no repository all that do not look as if something has made them.
+        folders: The folders of the components.
+        sources: Globs of the sources, relative to the root; none: all files that git does not ignore, or without git
+            all files outside of the usual folders of tools.
     """
 
     def __init__(self, root: Path, folders: Iterable[Path], sources: Iterable[str] = ()) -> None:
@@ -121,7 +121,7 @@ class Project:
         self.globs = list(sources)
 
     def stamp(self, command: str) -> Stamp | None:
-        """The project as it is now; None if it has more files than can be looked at."""
+        """The stamp of the project as it is now; None if it has too many files."""
         sources = self._sources()
         if sources is None:
             return None
@@ -165,7 +165,7 @@ def _glob(root: Path, pattern: str) -> list[Path]:
 
 
 def _walked(folder: Path, without: Iterable[str]) -> Iterator[Path]:
-    """The files below a folder, but for those in folders of some names."""
+    """The files below a folder, except in folders of some names."""
     for where, folders, files in os.walk(folder):
         folders[:] = [name for name in folders if not any(fnmatch.fnmatch(name, other) for other in without)]
         yield from (Path(where, name) for name in files)
@@ -176,7 +176,7 @@ def _is_litter(path: Path) -> bool:
 
 
 def _listed_by_git(folder: Path) -> set[Path] | None:
-    """The files below a folder that git does not ignore; None if it is in no repository."""
+    """The files below a folder that git does not ignore; None outside of a repository."""
     # -z: names as they are
     command = ["git", "ls-files", "-z", "--cached", "--others", "--exclude-standard"]
     try:
@@ -215,12 +215,12 @@ def _digest(path: Path) -> str:
 
 
 def build(command: str, project: Project, stamped: Any) -> Any:
-    """Runs the command, unless it has made what is there of what is there; gives the new stamp, None if there is none.
+    """Runs the command, unless sources and components are unchanged. Returns the new stamp; None if there is none.
 
     Args:
         command: The command.
         project: What it builds.
-        stamped: The stamp of the last build, the same as this one's if nothing was to be done.
+        stamped: The stamp of the last build.
 
     Raises:
         BuildError: It cannot be run, or fails.
@@ -232,7 +232,7 @@ def build(command: str, project: Project, stamped: Any) -> Any:
     after = project.stamp(command)
     if before is None or after is None or not after.outputs:
         return None
-    # each file as it was when the build began, for it may have been changed since; and what the build has made beside
-    # its components as it left it
+    # Sources as they were when the build began, since they may have changed meanwhile. Files that the build has made
+    # beside its components, as it left them.
     sources = {name: before.sources.get(name, digest) for name, digest in after.sources.items()}
     return Stamp(command, sources, after.outputs).packed()

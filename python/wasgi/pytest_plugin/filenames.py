@@ -1,4 +1,4 @@
-"""Names of files that are made from names of tests: one for each, on every file system."""
+"""Names of files for tests: a different one for each test, valid on every file system."""
 
 from __future__ import annotations
 
@@ -7,21 +7,21 @@ import re
 
 _PLAIN = re.compile(r"[a-z0-9_](?:[a-z0-9_.\-\[\]]{0,118}[a-z0-9_\-\]])?")
 _RESERVED = re.compile(r"(?:con|prn|aux|nul|com[0-9]|lpt[0-9])(?:\..*)?")
-"""Devices, on Windows."""
+"""Names of devices, on Windows."""
 _HASHED = re.compile(r".*-[0-9a-f]{12}")
 
 
 def of_test(names: list[str]) -> str:
-    """A file's name, without an ending, for what has these names, say of a class and a function in it.
+    """The file's name, without an extension, for a test with these names (of a class and its method, say).
 
-    One plain name is its own. Others (they have capital letters, which are none on some file systems; or characters
-    that not all have, or have in two ways; or are too long; or are devices' names; or look like what is made here) are
-    shown as far as possible, and told apart by a hash.
+    A single plain name is used as it is. Other names keep their valid characters and get a hash: those with capital
+    letters (some file systems fold case), with characters that not every file system has or normalizes alike, too long
+    ones, names of devices, and names that end like such a hash.
     """
     whole = names[0]
     if len(names) == 1 and _PLAIN.fullmatch(whole) and not _RESERVED.fullmatch(whole) and not _HASHED.fullmatch(whole):
         return whole
-    # each with its length, so that no two lists of names are one
+    # with lengths, so that no two lists of names give the same bytes
     exact = b"".join(b"%d:%s" % (len(raw), raw) for name in names if (raw := name.encode("utf-8", "surrogatepass")))
     shown = re.sub(r"[^A-Za-z0-9_.\-\[\]]", "_", ".".join(names))[:100]
     if shown[:1] in ("", ".", "-") or _RESERVED.fullmatch(shown.lower()):
@@ -30,10 +30,10 @@ def of_test(names: list[str]) -> str:
 
 
 def of_module(name: str) -> str:
-    """The name of a folder for a file with tests, beside that.
+    """The name of the folder for the tests of a file, beside that file.
 
-    The file's own system tells such names apart already. Others than Python's keep their ending: a module and a text
-    with doctests may differ in that only.
+    Names of files are unique already. Files other than Python's keep their extension: a module and a text with doctests
+    may differ in it only.
     """
     stem = name.removesuffix(".py")
     return stem if stem != name and "." not in stem else name

@@ -10,12 +10,13 @@ from collections.abc import Callable, Iterable, Iterator
 from typing import TYPE_CHECKING, Any
 from urllib.parse import quote, unquote_to_bytes
 
-from wasgi import _serving, errors
-from wasgi._serving import BadRequestError
+from wasgi import _messages, errors
 from wasgi._wasgi import Request, Response, _request_of_server
+from wasgi.serving import answers
+from wasgi.serving.requests import IN_A_PATH, BadRequestError, below, check_coding, split_target
 
 if TYPE_CHECKING:
-    from wasgi.app import App
+    from wasgi.serving.options import ServedApp
 
 Environ = dict[str, Any]
 StartResponse = Callable[..., Any]
@@ -26,7 +27,7 @@ _CHUNK = 64 << 10
 
 
 def _text(environ: Environ, name: str) -> str:
-    """A variable that may be absent, or None, or of another type."""
+    """A variable of the environ as text. It may be absent, None, or of another type."""
     value = environ.get(name)
     if isinstance(value, bytes):
         return value.decode("latin-1")
@@ -34,25 +35,25 @@ def _text(environ: Environ, name: str) -> str:
 
 
 def _target(environ: Environ, *, strip: bool) -> tuple[bytes, bytes | None]:
-    """The target for the guest, and the authority that it has named.
+    """The target for the guest, and the authority in the target, if any.
 
-    A server that tells it as it came is believed if that means the same.
+    The raw target that a server gives is used if it means the same as the decoded path.
     """
     script, path = (_text(environ, name).encode("latin-1") for name in ("SCRIPT_NAME", "PATH_INFO"))
     script = script.rstrip(b"/")
     given = _text(environ, "RAW_URI") or _text(environ, "REQUEST_URI")
-    raw, authority = _serving.split_target(given.partition("?")[0].encode("latin-1", "replace"))
+    raw, authority = split_target(given.partition("?")[0].encode("latin-1", "replace"))
     named = None
     if path[:1] != b"/":
-        path, named = _serving.split_target(path)
+        path, named = split_target(path)
     whole = script + path
     if unquote_to_bytes(raw) == (whole or b"/"):
         target = raw
     else:
-        target, authority = quote(whole, safe=_serving.IN_A_PATH).encode(), named
+        target, authority = quote(whole, safe=IN_A_PATH).encode(), named
     if strip and script:
-        below = _serving.below(script.rstrip(b"/"), target, unquote_to_bytes)
-        target = quote(path, safe=_serving.IN_A_PATH).encode() if below is None else below
+        path_below = below(script.rstrip(b"/"), target, unquote_to_bytes)
+        target = quote(path, safe=IN_A_PATH).encode() if path_below is None else path_below
     target = target or b"/"
     if query := _text(environ, "QUERY_STRING"):
         target += b"?" + query.encode("latin-1")
@@ -62,8 +63,8 @@ def _target(environ: Environ, *, strip: bool) -> tuple[bytes, bytes | None]:
 class _Body:
     """The request's body, read as the guest reads it, on threads of ours: an iterator.
 
-    The connection is the server's again once the answer is closed. So closing waits for a read that is under way, and
-    there is none after it: it would take what belongs to the next request.
+    The connection is the server's again once the response is closed. So closing waits for a read that is under way, and
+    no read follows it: that would take bytes of the next request.
     """
 
     def __init__(self, stream: Any, left: int | None) -> None:
@@ -89,7 +90,7 @@ class _Body:
             return chunk
 
     def end(self) -> None:
-        """Of the server's thread."""
+        """Ends reading. Called on the server's thread."""
         self.closed = True
         with self.reading:
             pass
@@ -99,23 +100,23 @@ def _body(environ: Environ) -> _Body | None:
     """The request's body, if there is one.
 
     Raises:
-        BadRequestError: There is one that the server does not give, or of which it does not say where it ends.
+        BadRequestError: The server does not decode the body, or does not say where it ends.
     """
     length, coding = _text(environ, "CONTENT_LENGTH").strip(), _text(environ, "HTTP_TRANSFER_ENCODING")
     if coding and environ.get("wsgi.input_terminated"):
-        _serving.check_coding(coding)
+        check_coding(coding)
     if environ.get("wsgi.input_terminated") or _text(environ, "SERVER_PROTOCOL").startswith(("HTTP/2", "HTTP/3")):
-        left = None  # a body of HTTP/2 ends by itself, and needs no length
+        left = None  # the end of a body of HTTP/2 is marked, so it needs no length
     elif coding:
-        # the standard library's server has not decoded it, and none can say that it has: it might be anything
+        # the standard library's server does not decode it, and an environ cannot say that a server does
         known = coding.strip().lower() == "chunked"
         raise BadRequestError(411 if known else 501, f"a body that its server does not decode: {coding!r}")
     elif not length:
         return None
-    if length and not coding:  # which outdoes it (RFC 9112, 6.3)
+    if length and not coding:  # a transfer coding overrides the length (RFC 9112, 6.3)
         if not (length.isascii() and length.isdigit()):
             raise BadRequestError(400, f"a content-length that is no number: {length[:40]!r}")
-        if len(length.lstrip("0")) > 20:  # no 64 bits hold it
+        if len(length.lstrip("0")) > 20:  # more than 64 bits
             raise BadRequestError(413, "a content-length that nobody can send")
         left = int(length.lstrip("0") or "0")
         if not left:
@@ -128,11 +129,11 @@ def _body(environ: Environ) -> _Body | None:
     return _Body(stream, left)
 
 
-def request_of(app: App, environ: Environ, body: _Body | None = None) -> Request:
+def request_of(app: ServedApp, environ: Environ, body: _Body | None = None) -> Request:
     """The guest's request for an environ.
 
     Raises:
-        BadRequestError: It cannot be one.
+        BadRequestError: No guest can be asked it.
     """
     method = environ["REQUEST_METHOD"]
     if method == "CONNECT":
@@ -160,7 +161,7 @@ def request_of(app: App, environ: Environ, body: _Body | None = None) -> Request
 def _fields(environ: Environ) -> Iterator[tuple[bytes, bytes]]:
     for key, value in environ.items():
         if key in ("HTTP_CONTENT_TYPE", "HTTP_CONTENT_LENGTH") or value is None:
-            continue  # the former of a client that wrote them with an underscore
+            continue  # the server passes these without `HTTP_`; so a client wrote them with an underscore
         if key.startswith("HTTP_"):
             name = key[5:]
         elif key in ("CONTENT_TYPE", "CONTENT_LENGTH") and value != "":
@@ -171,7 +172,7 @@ def _fields(environ: Environ) -> Iterator[tuple[bytes, bytes]]:
 
 
 def _at_once(given: Any, name: str) -> Any:
-    """What a callback has given; a coroutine has nobody to await it here."""
+    """The result of a callback; a coroutine is refused, since nothing awaits it under WSGI."""
     if inspect.isawaitable(given):
         if inspect.iscoroutine(given):
             given.close()
@@ -180,13 +181,13 @@ def _at_once(given: Any, name: str) -> Any:
 
 
 class Wsgi:
-    """What `App.wsgi` gives."""
+    """An app as a WSGI application: `App.wsgi`."""
 
-    def __init__(self, app: App) -> None:
+    def __init__(self, app: ServedApp) -> None:
         self.app = app
 
     def __call__(self, environ: Environ, start_response: StartResponse) -> Iterable[bytes]:
-        """Answers one request. The iterable streams from the guest; its ``close`` stops the guest."""
+        """Serves one request. The iterable streams from the guest; its ``close`` stops the guest."""
         body: _Body | None = None
         method = environ["REQUEST_METHOD"]
         try:
@@ -208,41 +209,41 @@ class Wsgi:
         return answer
 
     def respond(self, environ: Environ, body: _Body | None) -> tuple[Response, bool]:
-        """The guest's answer, or that of `on_request`; and whether it is the guest's."""
+        """The response of `on_request` or the guest, and whether it is the guest's."""
         app = self.app
         request = request_of(app, environ, body)
         if app.on_request is not None:
             given = _at_once(app.on_request(environ, request), "on_request")
             if isinstance(given, Response):
-                return _serving.only_final(_serving.fresh(given)), False
+                return answers.only_final(_messages.fresh(given)), False
             if given is not None:
                 request = given
-        return _serving.only_final(app.handle(request)), True
+        return answers.only_final(app.handle(request)), True
 
     def instead(self, environ: Environ, error: Exception) -> Response:
-        """What the client gets when the guest has no answer."""
+        """The response when the guest has none."""
         self.log_failure(environ, error)
         if self.app.on_error is not None and not isinstance(error, BadRequestError):
             try:
                 given: Response | None = _at_once(self.app.on_error(environ, error), "on_error")
                 if given is not None:
-                    return _serving.only_final(_serving.fresh(given))
+                    return answers.only_final(_messages.fresh(given))
             except Exception as failure:
                 self.log_failure(environ, failure)
                 error = failure
-        return _serving.problem(error, debug=self.app.debug)
+        return answers.problem(error, debug=self.app.debug)
 
     def log_failure(self, environ: Environ, error: Exception) -> None:
-        """Says why there is no answer of the guest's."""
-        _serving.log_failure(self.app, _log, environ["REQUEST_METHOD"], _text(environ, "PATH_INFO"), error)
+        """Logs why the guest has no response."""
+        answers.log_failure(self.app, _log, environ["REQUEST_METHOD"], _text(environ, "PATH_INFO"), error)
 
 
-# What servers of WSGI take for their own: a CGI's status, and `trailers`, which `wsgiref` calls hop-by-hop
+# Fields that WSGI servers reserve: a CGI's status, and `trailers`, which `wsgiref` takes for hop-by-hop
 _NOT_PASSED = (b"status", b"trailers")
 
 
 class _Answer:
-    """The body of an answer."""
+    """The body of a response, as the server reads it."""
 
     def __init__(self, response: Response, body: _Body | None, method: str, *, by_guest: bool) -> None:
         self.response = response
@@ -250,23 +251,25 @@ class _Answer:
         self.method = method
         self.by_guest = by_guest
         self.chunks = iter(response)
-        self.bare = _serving.is_bare(method, response.status)
+        self.bare = _messages.is_bare(method, response.status)
         self.begun = False
         self.ready = self.chunks.take_ready()
 
     def status(self) -> str:
         """The status line, as `start_response` wants it."""
-        return f"{self.response.status} {_serving.phrase_of(self.response.status)}"
+        return f"{self.response.status} {answers.phrase_of(self.response.status)}"
 
     def headers(self) -> list[tuple[str, str]]:
-        """The fields of the answer: to HEAD those that GET has."""
+        """The fields of the response. HEAD gets those that GET would."""
         status = self.response.status
-        headers = [pair for pair in _serving.headers_of(self.response) if pair[0] not in _NOT_PASSED]
-        _serving.tell_length(headers, self.method, status, self.ready, by_guest=self.by_guest)
+        headers = [pair for pair in answers.headers_of(self.response) if pair[0] not in _NOT_PASSED]
+        answers.tell_length(headers, self.method, status, self.ready, by_guest=self.by_guest)
         if status in (204, 304):
-            headers = [pair for pair in headers if pair[0] != b"content-type"]  # of nothing; `wsgiref.validate` minds
+            headers = [
+                pair for pair in headers if pair[0] != b"content-type"
+            ]  # `wsgiref.validate` refuses one without a body
         elif not any(name == b"content-type" for name, _ in headers):
-            # what a client may assume (RFC 9110, 8.3); servers and `wsgiref.validate` want it to be said
+            # what a client may assume (RFC 9110, 8.3); servers and `wsgiref.validate` require the field
             headers.append((b"content-type", b"application/octet-stream"))
         return [(name.decode("latin-1"), value.decode("latin-1")) for name, value in headers]
 
@@ -281,11 +284,11 @@ class _Answer:
             chunk = ready[0] if ready is not None and ready[0] else next(self.chunks, None)
         if chunk is None and begun:
             raise StopIteration
-        return chunk or b""  # one at least: Hypercorn 0.18 begins an answer with its first chunk
+        return chunk or b""  # at least one: Hypercorn 0.18 starts a response with its first chunk
 
-    def let_end(self) -> None:
-        """Reads what a guest writes though nobody may have it, so that it can end; but not for ever."""
-        end, left = time.monotonic() + _serving.GRACE, _serving.WRITES
+    def drain(self) -> None:
+        """Reads, within bounds, the body of a guest whose response has none: the guest can end so."""
+        end, left = time.monotonic() + answers.GRACE, answers.WRITES
         try:
             while left >= 0 and (seconds := end - time.monotonic()) > 0:
                 chunk = self.chunks._next_within(seconds)
@@ -296,9 +299,9 @@ class _Answer:
             _log.debug("a guest did not end after an answer without a body", exc_info=True)
 
     def close(self) -> None:
-        """Of the server's thread, when the answer is sent, or cannot be."""
+        """Ends the exchange, sent or not. Called on the server's thread."""
         if self.bare and self.by_guest:
-            self.let_end()
+            self.drain()
         self.response.close()
         if self.body is not None:
             self.body.end()

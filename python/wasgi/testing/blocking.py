@@ -1,4 +1,4 @@
-"""Blocking calls where an event loop runs: they keep it from running what they wait for."""
+"""Blocking calls on a thread that runs an event loop: they would block the loop that they wait for."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import sys
 from collections.abc import AsyncIterable
 from typing import TYPE_CHECKING, Any
 
-from wasgi import _bridge
+from wasgi._native import callbacks
 from wasgi._wasgi import Network, Route
 
 if TYPE_CHECKING:
@@ -21,18 +21,18 @@ ASYNC_HINT = (
 
 
 def loop_runs_here() -> bool:
-    """Whether this thread is in an event loop of asyncio."""
+    """Whether an event loop of asyncio runs on this thread."""
     asyncio = sys.modules.get("asyncio")  # whoever runs a loop has imported it
     return asyncio is not None and asyncio._get_running_loop() is not None
 
 
 def refuse_to_block(app: App, content: Any = None) -> None:
-    """Says at once that a blocking call cannot be waited for: it blocks the loop that is to run what it waits for.
+    """Refuses a blocking call that would wait for the event loop that it blocks.
 
-    A coroutine may run on a loop of our own instead, but not what that waits for on this one.
+    The coroutine itself could run on the background loop, but not the tasks of this loop that it waits for.
 
     Raises:
-        RuntimeError: So it is.
+        RuntimeError: An event loop runs here, and the request's body or the upstream may need it.
     """
     if loop_runs_here() and (isinstance(content, AsyncIterable) or _is_async(app.outgoing)):
         whose = "the request's body" if isinstance(content, AsyncIterable) else "its upstream"
@@ -42,10 +42,10 @@ def refuse_to_block(app: App, content: Any = None) -> None:
 
 
 def _is_async(upstream: Any) -> bool:
-    """Whether it is a coroutine function that may wait for what runs on its caller's loop.
+    """Whether the upstream is a coroutine function that may wait for tasks of its caller's loop.
 
-    Of a `Route` only its parts know: it may be. A mock waits for nobody but its own timers, which any loop has.
+    A `Route` may contain one. A mock (`Upstream`) waits for its own timers only, which any loop has.
     """
     if upstream is None or isinstance(upstream, Network) or getattr(upstream, "_needs_no_loop", False):
         return False
-    return isinstance(upstream, Route) or _bridge.as_upstream(upstream)[1]
+    return isinstance(upstream, Route) or callbacks.as_upstream(upstream)[1]

@@ -1,7 +1,8 @@
-"""`wasgi.testing.Cassette`: what was around a component once, written down, and played back exactly."""
+"""`wasgi.testing.Cassette`: record and replay of what upstreams answer."""
 
 from __future__ import annotations
 
+import base64
 import binascii
 import dataclasses
 import difflib
@@ -14,33 +15,24 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from wasgi import _bridge, _wasgi, errors
-from wasgi._asked import Asked
-from wasgi._redaction import (
-    BODY,
-    FIELDS,
-    QUERY,
-    Collected,
-    Message,
-    Places,
-    Replaced,
-    packed,
-    stand_ins,
-    unpacked,
-)
+from wasgi import _wasgi, errors
+from wasgi._native import callbacks
 from wasgi._wasgi import Request, Response, World, _normal_url
 from wasgi.headers import Headers
+from wasgi.testing.matching import Asked
+from wasgi.testing.placeholders import Collected, Replaced, placeholders
+from wasgi.testing.redaction import BODY, FIELDS, QUERY, Message, Places
 
 if TYPE_CHECKING:
     from wasgi._wasgi import _Upstream
 
 _VERSION = 2
-"""In the first one the whole value of a field was `(not recorded)`, be it a scheme, a cookie's name or attributes."""
+"""In version 1 the whole value of a field was `(not recorded)`: also schemes, names and attributes of cookies."""
 
 
 @dataclass
 class _Entry:
-    """A request and what it was answered with: a response, or an error-code; neither while there is no answer."""
+    """A recorded request with its response or error-code; neither while there is none yet."""
 
     method: str
     request: Message
@@ -50,7 +42,7 @@ class _Entry:
     is_played: bool = False
 
     def answer(self) -> Response:
-        """What it was answered with."""
+        """The recorded response. Raises the recorded error-code."""
         if self.error is not None:
             raise type(self.error)(*self.error._payload())
         assert self.response is not None
@@ -58,14 +50,14 @@ class _Entry:
         return Response(self.status, headers=_pairs(said.headers), body=said.body, trailers=_pairs(said.trailers))
 
     def packed(self) -> dict[str, Any]:
-        """As JSON."""
+        """The entry as JSON."""
         request, response = self.request, self.response
         written: dict[str, Any] = {
             "request": {
                 "method": self.method,
                 "url": request.url,
                 "headers": request.headers,
-                "body": packed(request.body),
+                "body": _packed_body(request.body),
             }
         }
         if self.error is not None:
@@ -74,23 +66,23 @@ class _Entry:
             written["response"] = {
                 "status": self.status,
                 "headers": response.headers,
-                "body": packed(response.body),
+                "body": _packed_body(response.body),
                 "trailers": response.trailers,
             }
         return written
 
     @classmethod
     def unpacked(cls, written: dict[str, Any]) -> _Entry:
-        """From JSON, looked at for whether it can be played."""
+        """An entry of JSON. Raises if it cannot be played."""
         asked = written["request"]
-        request = Message(asked["url"], [[*pair] for pair in asked["headers"]], unpacked(asked["body"]))
+        request = Message(asked["url"], [[*pair] for pair in asked["headers"]], _unpacked_body(asked["body"]))
         entry = cls(asked["method"], request)
         if (error := written.get("error")) is not None:
             entry.error = errors.ERROR_CODES[error["code"]](*error["payload"])
             return entry
         said = written["response"]
         entry.status = said["status"]
-        entry.response = Message("", said["headers"], unpacked(said["body"]), said["trailers"])
+        entry.response = Message("", said["headers"], _unpacked_body(said["body"]), said["trailers"])
         entry.answer()
         return entry
 
@@ -100,7 +92,7 @@ def _pairs(fields: list[list[str]] | None) -> Any:
 
 
 def _same(one: Message, other: Message) -> bool:
-    """Whether two requests are the same, however their URLs are spelt (RFC 3986, 6.2.2 and 6.2.3)."""
+    """Whether two requests are the same; URLs are compared in normal form (RFC 3986, 6.2.2 and 6.2.3)."""
     first, second = (
         dataclasses.replace(message, url=_normal_url(message.url) or message.url) for message in (one, other)
     )
@@ -108,36 +100,36 @@ def _same(one: Message, other: Message) -> bool:
 
 
 class Cassette:
-    """Records what an upstream answers, and plays it back: for ``App(outgoing=..., world=cassette.world)``.
+    """Records what an upstream answers, and replays it: for ``App(outgoing=..., world=cassette.world)``.
 
-    A cassette is a file of JSON: the requests that were sent, what each was answered with, and the guest's world (the
-    time of the recording, and a seed). It is recorded if there is no such file, and written by `save`. Played back, a
-    request is answered with what the first of the same requests was, that has not been played yet, however its URL is
-    spelt (RFC 3986, 6.2.2 and 6.2.3); one that was not recorded is `DestinationNotFound` for the component, and a
-    complaint. Bodies are recorded whole; how they were cut into chunks is not.
+    A cassette is a JSON file: the requests, the response to each, and the time and seed of the recording. It is
+    recorded if the file does not exist, and written by `save`. In replay, a request gets the response of the first
+    equal request that was not played yet; URLs are compared in normal form (RFC 3986, 6.2.2 and 6.2.3). A request that
+    was not recorded is `DestinationNotFound` for the component, and a complaint. Bodies are recorded whole, without
+    their division into chunks.
 
-    Secrets are not written down: something else stands for each, the same wherever it stands, in the form that it had.
-    A scheme, the names and attributes of cookies, JSON and its numbers, a UUID and a JWT stay what they were, so that a
-    component which reads a token or a cookie can go on with that. Played back, secrets are not compared, but what has
-    been sent is answered with where the answer had it; a request that two recorded ones fit is the one whose secrets
-    are those that it has been before.
+    Secrets are not recorded: a placeholder of the same form stands for each, the same wherever the secret occurs. A
+    scheme, the names and attributes of cookies, JSON and its numbers, a UUID and a JWT keep their form, so a component
+    that parses a token or a cookie works in replay, too. In replay, secrets are not compared; the secrets that are sent
+    replace their placeholders in the responses. If a request fits two recorded ones, the one with the same secrets as
+    before is chosen.
 
     Args:
         path: The file.
-        upstream: Who is recorded; None: it can be played only.
-        record: Whether to record: None: if there is no such file.
+        upstream: The upstream to record; None: replay only.
+        record: Whether to record; None: if the file does not exist.
         secret: Names of fields whose values are secrets.
-        secret_query: Likewise, of what is in the query of a URL.
-        secret_body: Likewise, of members of JSON, as deep as they are, and of what is in a form.
+        secret_query: Likewise, of values in the query of a URL.
+        secret_body: Likewise, of members of JSON at any depth, and of values in a form.
 
     Attributes:
-        world: What the guest is to find of clocks and randomness.
+        world: The clocks and randomness of the recording, for the guest.
         recording: Whether it records.
 
     Raises:
-        FileNotFoundError: There is nothing to play.
-        TypeError: An upstream that is none, or names of secrets that are no list.
-        ValueError: The file is no cassette.
+        FileNotFoundError: There is nothing to replay.
+        TypeError: The upstream is not one, or the names of secrets are not a list.
+        ValueError: The file is not a cassette.
     """
 
     def __init__(
@@ -152,14 +144,14 @@ class Cassette:
     ) -> None:
         self.path = Path(path)
         if upstream is not None and not isinstance(upstream, _wasgi.Network | _wasgi.Route):
-            _bridge.as_upstream(upstream)  # what is wrong with it is said here
+            callbacks.as_upstream(upstream)  # refuses what is not an upstream
         self.upstream = upstream
         self._places = Places.of(secret, secret_query, secret_body)
         self.recording = record if record is not None else upstream is not None and not self.path.exists()
         self._entries: list[_Entry] = []
         self._unknown: list[tuple[str, Message]] = []
         self._sent: dict[str, str] = {}
-        """What has been sent where a stand-in was recorded."""
+        """The secret that was sent, by the placeholder that was recorded."""
         if self.recording:
             if upstream is None:
                 raise ValueError("to record a cassette, say whom: `upstream`")
@@ -182,7 +174,7 @@ class Cassette:
             raise ValueError(f"{self.path} is no cassette: {why}") from error
 
     async def __call__(self, request: Request) -> Response:
-        """Records, or plays."""
+        """Records a request, or plays its response."""
         asked = await Asked.read(request)
         sent = Message(asked.url, _fields(asked.headers), asked.content)
         if self.recording:
@@ -196,14 +188,14 @@ class Cassette:
         if not found:
             self._unknown.append((asked.method, sent))
             raise errors.DestinationNotFound
-        _, entry = min(found, key=lambda one: one[0])  # the first of them
+        _, entry = min(found, key=lambda one: one[0])  # the first one with the fewest conflicts
         entry.is_played = True
-        if not self._places.is_whole:  # where all secrets look the same
+        if not self._places.is_whole:  # in version 1 all placeholders are the same
             self._sent.update(self._matched(entry.request, sent) or {})
         return self._as_sent(entry).answer()
 
     def _matched(self, recorded: Message, sent: Message) -> dict[str, str] | None:
-        """What has been sent for each stand-in, if the requests are the same but for secrets."""
+        """The secret for each placeholder, if the requests differ in secrets only; otherwise None."""
         if [name for name, _ in recorded.headers] != [name for name, _ in sent.headers]:
             return None
         stands, came = Collected(), Collected()
@@ -212,8 +204,8 @@ class Cassette:
         if len(stands.values) != len(came.values):
             return None
         pairs = dict(zip(stands.values, came.values, strict=True))
-        # Either with what was sent in the recorded one, or the other way around: they differ in how what they have put
-        # in is spelled, and a secret that is short cannot be told from other text.
+        # Put the secrets into the recorded request, or the placeholders into the sent one: replacements may be spelled
+        # differently, and a short secret cannot be told from other text.
         known = self._sent | pairs
         if _same(self._places.walk(recorded, Replaced(known, in_order=came.values)), sent):
             return pairs
@@ -221,27 +213,27 @@ class Cassette:
         return pairs if _same(self._places.walk(sent, Replaced(back, in_order=stands.values)), recorded) else None
 
     def _conflicts(self, pairs: dict[str, str]) -> int:
-        """How many secrets would be others than they have been."""
+        """How many placeholders would stand for another secret than before."""
         back = {value: stand for stand, value in self._sent.items()}
         return sum(
             self._sent.get(stand, value) != value or back.get(value, stand) != stand for stand, value in pairs.items()
         )
 
     def _as_sent(self, entry: _Entry) -> _Entry:
-        """With what has been sent wherever the answer had it."""
+        """The entry with the secrets that were sent in place of their placeholders."""
         if entry.response is None:
             return entry
         shown = {stand: value for stand, value in self._sent.items() if value.isprintable()}
         try:
             answer = dataclasses.replace(entry, response=self._places.walk(entry.response, Replaced(shown)))
             answer.answer()
-        except ValueError:  # fields cannot say it
+        except ValueError:  # fields cannot contain it
             return entry
         return answer
 
     async def _record(self, asked: Asked, sent: Message) -> Response:
         entry = _Entry(asked.method, sent)
-        self._entries.append(entry)  # in the order of the requests, whatever is faster
+        self._entries.append(entry)  # in the order of the requests, not of the responses
         assert self.upstream is not None
         try:
             response = await asked.of(self.upstream)
@@ -266,7 +258,7 @@ class Cassette:
         return Response(response.status, headers=response.headers.raw, body=content, trailers=trailers)
 
     def save(self) -> None:
-        """Writes what was recorded; nothing, if it was played."""
+        """Writes what was recorded. Does nothing if the cassette was played."""
         if not self.recording:
             return
         whole = [entry for entry in self._entries if entry.response is not None or entry.error is not None]
@@ -276,7 +268,7 @@ class Cassette:
             "exchanges": [entry.packed() for entry in self._without_secrets(whole)],
         }
         self.path.parent.mkdir(parents=True, exist_ok=True)
-        beside = self.path.with_name(f".{secrets.token_hex(8)}.new")  # no longer a name than the file system takes
+        beside = self.path.with_name(f".{secrets.token_hex(8)}.new")  # the cassette's own may have the most characters
         try:
             beside.write_text(json.dumps(written, indent=2, ensure_ascii=False) + "\n", "utf-8")
             beside.replace(self.path)
@@ -284,13 +276,13 @@ class Cassette:
             beside.unlink(missing_ok=True)
 
     def _without_secrets(self, entries: list[_Entry]) -> list[_Entry]:
-        """With stand-ins, those of secrets that are known by a later message only among them."""
+        """The entries with placeholders. A secret that a later message reveals is replaced in earlier ones, too."""
         found = Collected()
         for entry in entries:
             self._places.walk(entry.request, found)
             if entry.response is not None:
                 self._places.walk(entry.response, found)
-        hidden = Replaced(stand_ins(found.values), lambda value: not found.is_found_by_chance(value))
+        hidden = Replaced(placeholders(found.values), lambda value: not found.is_found_by_chance(value))
         written = []
         for entry in entries:
             response, error = entry.response, entry.error
@@ -308,7 +300,7 @@ class Cassette:
         return written
 
     def complaints(self) -> list[str]:
-        """What is not as it was recorded: requests that are new, and those that were not sent again."""
+        """What differs from the recording: requests that are new, and requests that were not sent again."""
         left = [entry for entry in self._entries if not entry.is_played]
         found = [self._changed(method, sent, left) for method, sent in self._unknown]
         if not found and not self.recording:
@@ -327,7 +319,7 @@ class Cassette:
 
         def lines(method: str, request: Message) -> list[str]:
             fields = [f"{name}: {value}" for name, value in request.headers]
-            body = packed(request.body)
+            body = _packed_body(request.body)
             return [
                 f"{method} {request.url}",
                 *fields,
@@ -337,7 +329,7 @@ class Cassette:
 
         now = lines(method, hidden)
         nearest = max(left, key=lambda one: difflib.SequenceMatcher(None, lines(one.method, one.request), now).ratio())
-        # secrets are the same in both, for nobody compares them
+        # the same text for all secrets, since they are not compared
         stands = Collected()
         self._places.walk(nearest.request, stands)
         recorded = self._places.walk(
@@ -349,3 +341,16 @@ class Cassette:
 
 def _fields(headers: Headers) -> list[list[str]]:
     return [[name.decode("latin-1").lower(), value.decode("latin-1")] for name, value in headers.raw]
+
+
+def _packed_body(content: bytes) -> Any:
+    """A body as JSON: readable text if it is text, otherwise base64."""
+    try:
+        return content.decode()
+    except UnicodeDecodeError:
+        return {"base64": base64.b64encode(content).decode()}
+
+
+def _unpacked_body(content: Any) -> bytes:
+    """A body of JSON."""
+    return content.encode() if isinstance(content, str) else base64.b64decode(content["base64"], validate=True)

@@ -1,13 +1,4 @@
-"""Testing components: a client for them, and what plays the world around them.
-
-With pytest, the fixtures ``wasgi_app`` and ``upstream`` make these; see the guide on testing. Without pytest::
-
-    upstream = wasgi.testing.Upstream()
-    upstream.get("https://api.example.com/users/1").respond(json={"name": "Ada"})
-    with wasgi.testing.Client(wasgi.App("greeter.wasm", outgoing=upstream)) as client:
-        assert client.get("/greet/1").text == "Hello, Ada"
-    upstream.check()
-"""
+"""Clients of a component: requests without a server and without ports."""
 
 from __future__ import annotations
 
@@ -19,53 +10,25 @@ from dataclasses import dataclass
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Generic, Self, TypedDict, TypeVar, Unpack
 
-from wasgi import errors
-from wasgi._asked import Asked, told
-from wasgi._blocking import ASYNC_HINT, loop_runs_here, refuse_to_block
-from wasgi._cassette import Cassette
-from wasgi._content import NOTHING, Pairs, encode, join, no_others, one_body
-from wasgi._events import Event, Events, events
-from wasgi._isolation import check_isolation
-from wasgi._mock import Call, Fault, Route, Upstream
-from wasgi._wasgi import Request, Response, World
+from wasgi._wasgi import Request, Response
 from wasgi.headers import Headers
+from wasgi.testing.blocking import ASYNC_HINT, loop_runs_here, refuse_to_block
+from wasgi.testing.content import NOTHING, Pairs, encode, join, no_others, one_body
+from wasgi.testing.matching import told
 
 if TYPE_CHECKING:
     from wasgi.app import App
 
-__all__ = [
-    "Asked",
-    "AsyncClient",
-    "Call",
-    "Cassette",
-    "Client",
-    "Event",
-    "Events",
-    "Exchange",
-    "Fault",
-    "Route",
-    "Upstream",
-    "World",
-    "check_isolation",
-    "events",
-    "every_error_code",
-]
-
 __tracebackhide__ = True  # in pytest's reports: a test's own line is what is wanted there
-
-
-def every_error_code() -> list[str]:
-    """The names of wasi:http's 39 error-codes, for ``pytest.mark.parametrize`` and `Route.raises`."""
-    return list(errors.ERROR_CODES)
 
 
 @dataclass
 class Exchange:
-    """What a client has asked, for reports.
+    """A request of a client and its outcome, for reports.
 
     Attributes:
         outcome: The response, or the exception; None while there is neither.
-        seconds: Until then.
+        seconds: The time until then.
     """
 
     method: str
@@ -84,7 +47,7 @@ class Exchange:
 
 
 _KEPT = 100
-"""How many exchanges a client remembers."""
+"""How many exchanges a client keeps for reports."""
 
 
 class _Options(TypedDict, total=False):
@@ -110,14 +73,14 @@ _HINTS = {
 
 
 _EXPIRED = ("the time to wait is over",)
-"""The arguments of `App._handle_within`'s own TimeoutError: one that the request's body has raised has others."""
+"""The arguments of `App._handle_within`'s own TimeoutError. One that the request's body has raised has others."""
 
 
 def _seconds(value: Any) -> float | None:
     """A client's timeout.
 
     Raises:
-        TypeError: It is no number.
+        TypeError: It is not a number.
         ValueError: It is below 0, or NaN.
     """
     if value is None:
@@ -231,7 +194,7 @@ class _Base(Generic[T]):
 
 
 class Client(_Base[Response]):
-    """Asks a component, as a client of httpx's kind would, without a server and without ports.
+    """A client of a component, in the style of httpx, without a server and without ports.
 
     Responses are read whole, and their guests have ended; a guest that fails after its answer raises here. `stream`
     gives one that is not read yet. It blocks, an event loop of its thread, too: in asynchronous code it raises at once
@@ -246,11 +209,11 @@ class Client(_Base[Response]):
             app's `Limits` let it.
 
     Attributes:
-        exchanges: What was asked lately, for reports.
+        exchanges: The last 100 exchanges, for reports.
 
     Raises:
-        TypeError: A timeout that is no number.
-        ValueError: One below 0, or NaN.
+        TypeError: The timeout is not a number.
+        ValueError: It is below 0, or NaN.
     """
 
     def request(self, method: str, url: str, **options: Unpack[_Options]) -> Response:  # noqa: D102 -- see above
@@ -301,7 +264,7 @@ class AsyncClient(_Base[Coroutine[Any, Any, Response]]):
     """`Client` for a task of an asyncio event loop, which it never blocks."""
 
     async def _within(self, awaited: Awaitable[Response]) -> Response:
-        """What is awaited, which may take no longer than ``timeout``."""
+        """Awaits for no longer than ``timeout``."""
         import asyncio
 
         try:

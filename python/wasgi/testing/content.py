@@ -22,10 +22,10 @@ _FORM = "application/x-www-form-urlencoded"
 
 
 def one_body(what: str, **given: bool) -> None:
-    """Says so if several bodies are given.
+    """Refuses more than one body.
 
     Raises:
-        TypeError: They are.
+        TypeError: There are several.
     """
     names = [name for name, is_given in given.items() if is_given]
     if len(names) > 1:
@@ -33,7 +33,7 @@ def one_body(what: str, **given: bool) -> None:
 
 
 def no_others(what: str, given: Iterable[str], hints: Mapping[str, str]) -> None:
-    """Says what an option that there is not is called here.
+    """Refuses unknown options, with a hint for those that other libraries have.
 
     Raises:
         TypeError: There is one.
@@ -47,7 +47,7 @@ def primitive(value: Any, where: str) -> str:
     """A value in a query or form: booleans in lower case, None as nothing, as httpx has it.
 
     Raises:
-        TypeError: It is a container or bytes, whose text nobody means.
+        TypeError: It is a container or bytes.
     """
     match value:
         case str():
@@ -65,7 +65,7 @@ def pairs(given: Pairs, where: str) -> list[tuple[str, str]]:
     """Names with their values, in order.
 
     Raises:
-        TypeError: It is neither a mapping nor pairs, or a value is no text.
+        TypeError: It is neither a mapping nor pairs, or a value is not text.
     """
     items: Iterable[Any]
     if hasattr(given, "multi_items"):  # `QueryParams` of httpx, whose `items` have each name once
@@ -86,14 +86,14 @@ def pairs(given: Pairs, where: str) -> list[tuple[str, str]]:
 
 
 def query_of(params: Pairs | str | bytes) -> str:
-    """What stands behind the question mark."""
+    """The query of a URL, without the question mark."""
     if isinstance(params, bytes):
         params = params.decode()
     return params.removeprefix("?") if isinstance(params, str) else urlencode(pairs(params, "params"))
 
 
 def form_of(data: Any) -> bytes:
-    """A form as a body."""
+    """The body of a form."""
     if isinstance(data, str | bytes | bytearray):
         raise TypeError(
             f"`data` is a form, a mapping or pairs, not {type(data).__name__}; hint: `content` is a body as it is"
@@ -102,11 +102,11 @@ def form_of(data: Any) -> bytes:
 
 
 def json_of(value: Any) -> bytes:
-    """JSON as a body.
+    """The body of a JSON value.
 
     Raises:
-        TypeError: It has what JSON has not.
-        ValueError: It has a number that JSON has not (RFC 8259, 6).
+        TypeError: JSON has no such value.
+        ValueError: JSON has no such number (RFC 8259, 6).
     """
     try:
         return _json.dumps(value, allow_nan=False).encode()
@@ -128,11 +128,11 @@ def encode(fields: Headers, content: Any, json: Any, data: Any) -> Any:
 
 
 def chunks_of(content: Any, name: str) -> list[bytes | float]:
-    """The chunks of a body that is given out again and again, with pauses among them.
+    """The chunks of a body that is sent once for each request, with pauses among them.
 
     Raises:
-        TypeError: It is no such thing.
-        ValueError: A pause is no time.
+        TypeError: They are not chunks, or can be read only once.
+        ValueError: A pause is not a time.
     """
     if isinstance(content, AsyncIterable):
         raise TypeError(f"`{name}` must be there more than once; hint: `stream` takes a function that gives chunks")
@@ -155,11 +155,11 @@ def _chunk(one: Any, name: str) -> bytes | float:
 
 
 def seconds_of(value: Any, name: str) -> float:
-    """A time to wait.
+    """A number of seconds.
 
     Raises:
-        TypeError: It is no number.
-        ValueError: It is below 0, or no time at all.
+        TypeError: It is not a number.
+        ValueError: It is below 0, or not finite.
     """
     if isinstance(value, bool) or not isinstance(value, int | float):
         raise TypeError(f"{name} must be a number of seconds, not {type(value).__name__}")
@@ -177,14 +177,13 @@ _REFERENCE = re.compile(
 
 
 def join(base: str, url: str, params: Pairs | str | bytes | None = None) -> str:
-    """A URL, resolved against another (RFC 3986, 5.2), with more behind its query; fragments are left out.
+    """A URL, resolved against a base (RFC 3986, 5.2), with more parameters after its query; without its fragment.
 
-    Characters stay as they are (`urllib.parse.urljoin` drops some, and an empty query): who makes a request of it says
-    what is wrong with them.
+    Characters stay as they are (`urllib.parse.urljoin` drops some, and an empty query): `Request` refuses the invalid.
     """
     wanted = _REFERENCE.fullmatch(url)
     below = _REFERENCE.fullmatch(base)
-    assert wanted is not None  # it has no required part
+    assert wanted is not None  # every part is optional
     assert below is not None
     scheme, authority, path, query = wanted["scheme"], wanted["authority"], wanted["path"], wanted["query"]
     if scheme is None:

@@ -1,4 +1,4 @@
-"""What a component keeps from one exchange and lets the next one see."""
+"""Isolation between requests: what a reused component lets one exchange see of another."""
 
 from __future__ import annotations
 
@@ -7,21 +7,21 @@ from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any, Self
 
 from wasgi import errors
-from wasgi._asked import Asked
 from wasgi._wasgi import Request, Response, Reuse, World
+from wasgi.testing.client import AsyncClient, Client
+from wasgi.testing.matching import Asked
 
 if TYPE_CHECKING:
     from wasgi import _wasgi
     from wasgi._wasgi import _Upstream
     from wasgi.app import App
     from wasgi.headers import Headers
-    from wasgi.testing import AsyncClient, Client
 
 __tracebackhide__ = True  # in pytest's reports: a test's own line is what is wanted there
 
 
-class _Seen:
-    """All that one exchange shows."""
+class _Observation:
+    """All that can be observed of one exchange: its response, its outgoing requests, its output."""
 
     def __init__(self, upstream: _Upstream | None) -> None:
         self._upstream = upstream
@@ -50,7 +50,7 @@ class _Seen:
                 self._answered += _text(bytes(content))
                 self._answered += _fields(response.trailers) if response.trailers is not None else []
         except (errors.WasgiError, OSError) as error:
-            # what there was before that has been seen
+            # what came before the failure has been observed
             self.failure = type(error).__name__
             self._answered += [*(_text(bytes(content))), f"{self.failure}: {error}"]
 
@@ -62,11 +62,11 @@ class _Seen:
 
 
 class _Observed:
-    """An app whose exchanges are seen from all sides."""
+    """An app whose exchanges are observed, under deterministic time and randomness."""
 
     def __init__(self, app: App, reuse: Reuse | None) -> None:
         self._upstream = app.outgoing
-        self._seen = _Seen(self._upstream)
+        self._seen = _Observation(self._upstream)
         self._app: _wasgi.App = app._sibling(
             outgoing=self._answer,
             stdout=lambda line: self._seen.printed.append(line),
@@ -78,9 +78,9 @@ class _Observed:
     async def _answer(self, request: Request) -> Response:
         return await self._seen.answer(request)
 
-    def look(self, request: Asked) -> _Seen:
+    def look(self, request: Asked) -> _Observation:
         """Sends a request, and waits for the end of its guest."""
-        self._seen = _Seen(self._upstream)
+        self._seen = _Observation(self._upstream)
         self._seen.send(self._app, request)
         return self._seen
 
@@ -100,7 +100,7 @@ def _text(content: bytes) -> list[str]:
 
 
 def check_isolation(app: App | Client | AsyncClient, requests: Iterable[Request | str]) -> None:
-    """Shows what a component lets one exchange see of another: for apps under `wasgi.Reuse`.
+    """Tests whether a component isolates its requests from one another: for apps under `wasgi.Reuse`.
 
     Each request is sent to a fresh instance, and after each other one (and itself) to an instance that has just served
     that one. What the component answers, asks its upstream and prints must be the same. The app itself is left alone:
@@ -118,8 +118,6 @@ def check_isolation(app: App | Client | AsyncClient, requests: Iterable[Request 
     Example:
         >>> wasgi.testing.check_isolation(app, ["/login?as=ada", "/whoami"])
     """
-    from wasgi.testing import AsyncClient, Client
-
     client = app if isinstance(app, Client | AsyncClient) else Client(app)
     wanted = [_read(client._made("GET", request, {}) if isinstance(request, str) else request) for request in requests]
     if not wanted:
@@ -151,7 +149,7 @@ def _read(request: Request) -> Asked:
 
 
 def _on_fresh_instances(app: App, wanted: list[Asked]) -> list[list[str]]:
-    """What is seen there, which must be the same twice for anything to be told by it."""
+    """What is observed on fresh instances. It must be the same twice, or nothing can be compared with it."""
     with _Observed(app, None) as observed:
         seen = [observed.look(request).lines() for request in wanted]
         for request, fresh in zip(wanted, seen, strict=True):

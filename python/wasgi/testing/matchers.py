@@ -1,6 +1,6 @@
-"""What users write into a route's matchers, and what fits it: values of queries, forms and fields, parts of JSON.
+"""Matchers of a mock's routes: values of queries, forms and fields, bodies, and parts of JSON.
 
-What cannot be meant is refused where it is written, for a matcher that fits nothing is found late.
+A matcher that can match nothing is refused where it is written; otherwise the mistake would be found late.
 """
 
 from __future__ import annotations
@@ -18,8 +18,8 @@ from pathlib import PurePath
 from typing import Any
 from urllib.parse import parse_qsl
 
-from wasgi._content import NOTHING
 from wasgi.headers import Headers
+from wasgi.testing.content import NOTHING
 
 __tracebackhide__ = True  # in pytest's reports: a test's own line is what is wanted there
 

@@ -1,7 +1,7 @@
-"""What a component has asked, as a test looks at it, and whether it is what a test wants.
+"""The requests that a component has sent, and how a mock's routes match them.
 
-Requests are compared as wasi:http has them (fields that stand several times), which the mocks of client libraries
-cannot: theirs see a client's own request objects. URLs are compared as those of policies and routes are.
+Requests are compared as wasi:http has them (a field may occur several times); the mocks of client libraries see the
+client's own request objects instead. URLs are compared as those of policies and routes are: in normal form.
 """
 
 from __future__ import annotations
@@ -16,10 +16,20 @@ from typing import TYPE_CHECKING, Any, Self
 from urllib.parse import parse_qsl
 
 from wasgi import outgoing
-from wasgi._content import NOTHING
-from wasgi._matchers import Text, Value, fits, fits_content, fits_field, has_part, parsed, shown, shown_json
 from wasgi._wasgi import Request, Response, _normal_url
 from wasgi.headers import Headers, _decode
+from wasgi.testing.content import NOTHING
+from wasgi.testing.matchers import (
+    Text,
+    Value,
+    fits,
+    fits_content,
+    fits_field,
+    has_part,
+    parsed,
+    shown,
+    shown_json,
+)
 
 if TYPE_CHECKING:
     from wasgi._wasgi import _Upstream
@@ -27,7 +37,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Asked:
-    """A request that a component has sent, as a test looks at it: read to its end.
+    """A request that a component has sent, read to its end.
 
     Attributes:
         headers: As the component has written them.
@@ -41,17 +51,17 @@ class Asked:
     content: bytes
     trailers: Headers | None = None
     _origin: Request | None = field(default=None, repr=False, compare=False)
-    """As it has come: its time, and what its sender allows it."""
+    """The request itself: it has the guest's virtual time and timeouts."""
 
     @classmethod
     async def read(cls, request: Request) -> Self:
-        """A request as it has come, read to its end."""
+        """Reads a request to its end."""
         await request.aread()
         return cls.of_read(request)
 
     @classmethod
     def of_head(cls, request: Request) -> Self:
-        """A request of which nothing but the head is looked at."""
+        """A request whose body is not read."""
         return cls(request.method, request.url, Headers(request.headers.raw), b"", None, request)
 
     @classmethod
@@ -61,7 +71,7 @@ class Asked:
         return cls(request.method, request.url, Headers(request.headers.raw), request.content, trailers, request)
 
     def again(self) -> Request:
-        """The same request, once more."""
+        """A new request with the same content."""
         request = Request(
             self.method, self.url, headers=self.headers.raw, body=self.content or None, trailers=self.trailers
         )
@@ -70,12 +80,12 @@ class Asked:
         return request
 
     async def of(self, upstream: _Upstream) -> Response:
-        """What an upstream answers to the same request."""
+        """Has an upstream answer the same request."""
         return await outgoing.call(upstream, self.again())
 
     @property
     def text(self) -> str:
-        """The body as text, by the charset of its content-type, or else as UTF-8; what does not fit is replaced."""
+        """The body as text, by the charset of its content-type, or else as UTF-8; invalid bytes are replaced."""
         return _decode(self.content, self.headers.get("content-type", ""))
 
     def json(self) -> Any:
@@ -113,7 +123,7 @@ def _glob(pattern: str) -> re.Pattern[str]:
 
 @dataclass
 class Wanted:
-    """What a route asks of a request. Each mismatch is a name, what is wanted, and what came."""
+    """What a route matches: all that is given must fit. A mismatch is a name, the wanted value and the actual one."""
 
     method: str | None
     url: Text | None
@@ -126,11 +136,11 @@ class Wanted:
 
     @property
     def is_of_head(self) -> bool:
-        """Whether it asks nothing of a body."""
+        """Whether the head of a request decides."""
         return self.content is None and not self.data and self.json is NOTHING and self.where is None
 
     def mismatches(self, asked: Asked) -> list[tuple[str, str, str]]:
-        """None if it fits."""
+        """The mismatches; none if the request fits."""
         wrong = self.mismatches_of_head(asked)
         if self.content is not None and not fits_content(self.content, asked.content):
             wanted = repr(self.content) if isinstance(self.content, bytes) else shown(self.content)
@@ -149,7 +159,7 @@ class Wanted:
         return wrong
 
     def mismatches_of_head(self, asked: Asked) -> list[tuple[str, str, str]]:
-        """Those that can be told before the body has come."""
+        """The mismatches of the head, before the body has come."""
         wrong: list[tuple[str, str, str]] = []
         if self.method is not None and self.method != asked.method:
             wrong.append(("method", self.method, asked.method))
@@ -165,7 +175,7 @@ class Wanted:
     @staticmethod
     def _answer_of(where: Callable[[Asked], bool], asked: Asked) -> bool:
         answer = where(asked)
-        if inspect.isawaitable(answer):  # which is always true
+        if inspect.isawaitable(answer):  # an awaitable would be true whatever it gives
             if inspect.iscoroutine(answer):
                 answer.close()
             raise TypeError("`where` must be a plain function: what it gave has to be awaited")
@@ -184,7 +194,7 @@ class Wanted:
         return _glob(wanted).fullmatch(normal) is not None if is_glob else wanted == normal
 
     def distance(self, asked: Asked) -> float:
-        """How far a request is from what is wanted."""
+        """How different a request is from what is wanted: for the nearest route in a complaint."""
         far = 0.0
         for name, wanted, came in self.mismatches(asked):
             weight = {"url": 4.0, "method": 1.0}.get(name, 0.5)

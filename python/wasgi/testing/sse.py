@@ -12,7 +12,7 @@ from wasgi._wasgi import Response
 
 _END_OF_LINE = re.compile(rb"[\r\n]")
 _RETRY = re.compile(r"0*([0-9]{1,18})")
-"""What no 64 bits hold is not a time that anybody waits, and Python refuses to read thousands of digits."""
+"""At most 18 digits, which fit 64 bits: nobody waits longer, and Python refuses to parse thousands of digits."""
 
 
 @dataclass(frozen=True)
