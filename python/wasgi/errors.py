@@ -1,4 +1,4 @@
-"""What can go wrong, in one tree.
+"""The tree of exceptions.
 
 ::
 
@@ -26,10 +26,10 @@
         └── one class for each of wasi:http's 39 cases, with its payload as attributes
 
 An `ErrorCode` travels both ways. A guest that answers with an error-code makes `App.handle` raise it; an upstream that
-raises one gives the guest exactly that code. Other exceptions of an upstream reach the guest as the code that is their
-true counterpart (``TimeoutError`` as ``connection-timeout``, ``ConnectionRefusedError`` as ``connection-refused``),
-or else as ``internal-error`` with the exception's type and no more; those are logged with their traceback to the
-logger ``wasgi.outgoing``.
+raises one gives the guest exactly that code. Other exceptions of an upstream reach the guest as the error-code that
+means the same (``TimeoutError`` as ``connection-timeout``, ``ConnectionRefusedError`` as ``connection-refused``), or
+else as ``internal-error`` with the exception's type only; those are logged with their traceback to the logger
+``wasgi.outgoing``.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ from typing import ClassVar
 
 
 class WasgiError(Exception):
-    """The root: whatever this package raises of its own.
+    """The base class of this package's exceptions.
 
     Attributes:
         exchange: The number of the exchange that it ended, as in `Report.exchange` and log records; None if there was
@@ -54,7 +54,7 @@ class ComponentError(WasgiError):
 
 
 class InvalidComponentError(ComponentError, ValueError):
-    """The source is no component, or not a valid one; the message says what it is instead."""
+    """The source is not a component, or not a valid one; the message says what it is instead."""
 
 
 class MissingImportError(ComponentError):
@@ -192,15 +192,15 @@ class FuelExhaustedError(_LimitedError):
 
 
 class OverloadedError(WasgiError):
-    """The limit of exchanges at once was reached, and the queue gave no place in time."""
+    """The limit of concurrent exchanges was reached, and the queue was full or gave no place in time."""
 
 
 class AppClosedError(WasgiError, RuntimeError):
-    """The app was closed: it begins no exchange, or this one did not end in the time that it had to."""
+    """The app was closed: it begins no exchange, or this one did not end in time."""
 
 
 class BodyError(WasgiError):
-    """A body that broke off, or was consumed twice. Why it broke off is the cause, where that is known.
+    """A body that failed midway, or was consumed twice. The cause of the failure is its ``__cause__``, where known.
 
     Attributes:
         received: How many bytes of it had been read.
@@ -244,7 +244,7 @@ class ErrorCode(WasgiError):
 
 
 def _no_code(kind: type[ErrorCode], given: tuple[object, ...]) -> str:
-    """Why an instance of the class would be none of wasi:http's codes; and what is meant, if that can be told."""
+    """Why an instance of the class would not be an error-code; with a hint, if the right class can be guessed."""
     name = kind.__name__
     if kind.code in ERROR_CODES:
         return f"`{name}` takes no arguments: a guest is told its code and no more"
@@ -370,7 +370,7 @@ class ConnectionRefused(ErrorCode, ConnectionRefusedError):
 
 
 class ConnectionTerminated(ErrorCode, ConnectionResetError):
-    """The connection was cut."""
+    """The connection was closed or reset."""
 
     code = "connection-terminated"
 
@@ -494,7 +494,7 @@ class HttpRequestTrailerSize(_Field):
 
 
 class HttpResponseIncomplete(ErrorCode):
-    """The response broke off."""
+    """The response ended too early."""
 
     code = "HTTP-response-incomplete"
 

@@ -83,7 +83,7 @@ def _show(style: _Style) -> None:
 
 
 class _Shown(logging.Handler):
-    """What the host has to say is part of the demo."""
+    """Shows the host's log records as part of the demo."""
 
     def __init__(self, style: _Style) -> None:
         super().__init__(logging.WARNING)
@@ -97,10 +97,10 @@ _PLAIN = str.maketrans({"µ": "u", "°": " deg "})
 
 
 class _Style:
-    """Bold and colour where the output is a terminal, and only what it can show.
+    """Bold and colour where the output is a terminal; only characters that it can encode.
 
-    Lines are printed between the steps, where the reader's going away is met by whoever can end the demo; the guest and
-    the upstream, which may be on another thread, leave theirs here.
+    Lines are printed between the steps, on the main thread: a closed pipe raises there, where the demo can end. The
+    guest and the upstream may run on other threads, so they leave their lines here.
     """
 
     def __init__(self) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import collections
 import contextlib
+import enum
 import functools
 import logging
 import time
@@ -207,6 +208,14 @@ class _Lifespan:
             self.messages.put_nowait({"type": "lifespan.shutdown"})
 
 
+class _Phase(enum.Enum):
+    """What becomes of a response."""
+
+    RUNNING = "the application is to send it, or the rest of it"
+    COMPLETE = "the application has sent its end"
+    GONE = "the guest wants no more of it, before its end"
+
+
 class _Exchange:
     """One request to an application: an async iterator over the body of its response."""
 
@@ -214,13 +223,12 @@ class _Exchange:
         self.request = request
         self.state = state
         self.chunks: AsyncIterator[bytes] | None = None  # made when the application first asks for the body
-        self.asked_all = False
+        self.body_was_read = False
+        self.phase = _Phase.RUNNING
         self.started: dict[str, Any] | None = None
         self.ready: collections.deque[bytes] = collections.deque()
         self.ready_bytes = 0
-        self.complete = False
         self.bare = False
-        self.gone = False
         self.changed = asyncio.Event()
         self.failure: Exception | None = None
         self.task: asyncio.Task[None] | None = None
@@ -247,15 +255,15 @@ class _Exchange:
         try:
             await application(self.scope(), self.receive, self.send)
         except Exception as error:
-            if self.complete:
+            if self.phase is _Phase.COMPLETE:
                 failures.observe(error)
                 output.say(
                     _log, logging.ERROR, "an ASGI application failed after its answer", context.log_extra(), error
                 )
-            elif not self.gone:
+            elif self.phase is _Phase.RUNNING:
                 self.failure = error
         finally:
-            if not self.complete and self.failure is None:
+            if self.phase is not _Phase.COMPLETE and self.failure is None:
                 self.failure = errors.HttpResponseIncomplete()
             _finishing.pop(id(self), None)
             self.end_request()
@@ -268,30 +276,30 @@ class _Exchange:
     # the application's side
 
     async def receive(self) -> dict[str, Any]:
-        if not self.asked_all and not self.gone and not self.complete:
+        if not self.body_was_read and self.phase is _Phase.RUNNING:
             if self.chunks is None:
                 self.chunks = aiter(self.request)
             try:
                 chunk = await anext(self.chunks, None)
             except errors.BodyError:
-                self.gone = not self.complete  # a body that fails midway is a client that has gone
+                if self.phase is _Phase.RUNNING:
+                    self.phase = _Phase.GONE  # a body that fails midway is a client that has gone
             else:
-                self.asked_all = chunk is None
-                return {"type": "http.request", "body": chunk or b"", "more_body": not self.asked_all}
-        while not self.gone and not self.complete:
+                self.body_was_read = chunk is None
+                return {"type": "http.request", "body": chunk or b"", "more_body": not self.body_was_read}
+        while self.phase is _Phase.RUNNING:
             await self.wait()
         return {"type": "http.disconnect"}
 
     async def send(self, message: dict[str, Any]) -> None:
-        if self.gone:
-            raise OSError("the client has gone")
+        self.check_guest()
         if message["type"] == "http.response.start":
             if self.started is not None:
                 raise RuntimeError("an application sent `http.response.start` twice")
             self.started = message
             self.bare = _messages.is_bare(self.request.method, message["status"])
         elif message["type"] == "http.response.body":
-            if self.started is None or self.complete:
+            if self.started is None or self.phase is _Phase.COMPLETE:
                 raise RuntimeError("an application sent a body outside of its answer")
             chunk = bytes(memoryview(message.get("body", b"")))
             if chunk and self.bare:
@@ -299,16 +307,20 @@ class _Exchange:
             elif chunk:
                 while self.ready and self.ready_bytes + len(chunk) > _AHEAD:  # back-pressure: the guest reads first
                     await self.wait()
-                    if self.gone:
-                        raise OSError("the client has gone")
+                    self.check_guest()
                 self.ready.append(chunk)
                 self.ready_bytes += len(chunk)
-            self.complete = not message.get("more_body", False)
-            if self.complete:
+            if not message.get("more_body", False):
+                self.phase = _Phase.COMPLETE
                 if self.task is not None:
                     _finishing[id(self)] = weakref.ref(self.task)
                 self.end_request()
         self.changed.set()
+
+    def check_guest(self) -> None:
+        """Raises, as a server's `send` does, when the guest has gone."""
+        if self.phase is _Phase.GONE:
+            raise OSError("the client has gone")
 
     def end_request(self) -> None:
         """The response is complete: the body that the application has not read is drained, as a server does."""
@@ -332,7 +344,7 @@ class _Exchange:
 
     async def __anext__(self) -> bytes:
         while not self.ready:
-            if self.complete:
+            if self.phase is _Phase.COMPLETE:
                 raise StopAsyncIteration
             if self.failure is not None:
                 raise self.failure
@@ -347,7 +359,8 @@ class _Exchange:
 
     def hang_up(self) -> None:
         """Nobody reads the response, or the rest of it. The application's work after its response goes on."""
-        self.gone = self.gone or not self.complete
+        if self.phase is _Phase.RUNNING:
+            self.phase = _Phase.GONE
         self.changed.set()
-        if self.gone and self.task is not None and not self.task.done():
+        if self.phase is _Phase.GONE and self.task is not None and not self.task.done():
             self.task.get_loop().call_later(_GRACE, self.task.cancel)

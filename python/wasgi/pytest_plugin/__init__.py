@@ -13,11 +13,9 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 import wasgi
-from wasgi._native import failures
-from wasgi.pytest_plugin import cassettes
-from wasgi.pytest_plugin.exchanges import Costs, TestState
 
 if TYPE_CHECKING:
+    from wasgi.pytest_plugin.exchanges import Costs, TestState
     from wasgi.testing import AsyncClient, Client, Upstream
 
 MARKS = (
@@ -56,13 +54,16 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addini("wasgi_timeout", "seconds that a component may take for a response", default="30")
 
 
-_state = pytest.StashKey[TestState]()
+_state = pytest.StashKey["TestState"]()
 _is_built = pytest.StashKey[bool]()
 _timeout = pytest.StashKey[float]()
 _components = pytest.StashKey[dict[str, wasgi.Component]]()
 
 
 def _state_of(item: pytest.Item) -> TestState:
+    from wasgi._native import failures
+    from wasgi.pytest_plugin.exchanges import TestState
+
     if (test := item.stash.get(_state, None)) is None:
         test = item.stash[_state] = TestState()
         failures.observers.append(test.observe)
@@ -77,7 +78,6 @@ def pytest_configure(config: pytest.Config) -> None:
     for mark in MARKS:
         config.addinivalue_line("markers", mark)
     config.stash[_components] = {}
-    config.stash[cassettes.tests_of_cassettes] = {}
     said = config.getini("wasgi_timeout")
     try:
         seconds = float(said)
@@ -165,7 +165,9 @@ def upstream(request: pytest.FixtureRequest) -> Upstream:
                 pytest.fail(f"the mark `wasgi_upstream` takes no `{name}`", pytrace=False)
             setattr(made, name, value)
     if (mark := request.node.get_closest_marker("wasgi_cassette")) is not None:
-        made.cassette = cassettes.cassette_of(request, _options(mark))
+        from wasgi.pytest_plugin.cassettes import cassette_of
+
+        made.cassette = cassette_of(request, _options(mark))
     _state_of(request.node).upstream = made
     return made
 
@@ -180,7 +182,10 @@ def _options(mark: pytest.Mark) -> dict[str, Any]:
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
     """Notes which tests have which cassette: two tests must not share one."""
     for item in items:
-        cassettes.note(config, item)
+        if (mark := item.get_closest_marker("wasgi_cassette")) is not None:
+            from wasgi.pytest_plugin import cassettes
+
+            cassettes.note(config, item, mark)
 
 
 def _clients(
@@ -258,6 +263,8 @@ def pytest_runtest_call(item: pytest.Item) -> Generator[None, object, object]:
 def pytest_runtest_teardown(item: pytest.Item) -> None:
     """Stops observing: exceptions of upstreams do not fail the test from now on."""
     if test := item.stash.get(_state, None):
+        from wasgi._native import failures
+
         if test.observe in failures.observers:
             failures.observers.remove(test.observe)
         test.errors.clear()  # their tracebacks hold the frames of the test
@@ -289,6 +296,8 @@ def pytest_terminal_summary(terminalreporter: Any, config: pytest.Config) -> Non
     """Prints what the components have cost."""
     if not config.option.wasgi_report:
         return
+    from wasgi.pytest_plugin.exchanges import Costs
+
     total: dict[str, Costs] = {}
     for reports in terminalreporter.stats.values():
         for report in reports:

@@ -15,16 +15,16 @@ from wasgi.pytest_plugin.filenames import of_module, of_test
 if TYPE_CHECKING:
     from wasgi.testing import Cassette
 
-tests_of_cassettes = pytest.StashKey[dict[str, dict[str, None]]]()
+_tests = pytest.StashKey[dict[str, dict[str, None]]]()
 """The tests of each cassette, by its folded path: of the whole session."""
 
 
-def note(config: pytest.Config, item: pytest.Item) -> None:
+def note(config: pytest.Config, item: pytest.Item, mark: pytest.Mark) -> None:
     """Notes which cassette a test has."""
-    if (mark := item.get_closest_marker("wasgi_cassette")) is not None:
-        path = mark.kwargs.get("path")
-        if path is None or isinstance(path, str | os.PathLike):  # the fixture refuses others
-            config.stash[tests_of_cassettes].setdefault(_folded(_file_of(item, path)), {})[item.nodeid] = None
+    path = mark.kwargs.get("path")
+    if path is None or isinstance(path, str | os.PathLike):  # the fixture refuses others
+        tests = config.stash.setdefault(_tests, {})
+        tests.setdefault(_folded(_file_of(item, path)), {})[item.nodeid] = None
 
 
 def _folded(path: Path) -> str:
@@ -59,7 +59,7 @@ def cassette_of(request: pytest.FixtureRequest, options: dict[str, Any]) -> Cass
     if path is not None and not isinstance(path, str | os.PathLike):
         pytest.fail(f"`path` of `wasgi_cassette` must be a path, not {type(path).__name__}", pytrace=False)
     file = _file_of(request.node, path)
-    tests = list(request.config.stash[tests_of_cassettes].get(_folded(file), ()))
+    tests = list(request.config.stash.get(_tests, {}).get(_folded(file), ()))
     if len(tests) > 1:
         pytest.fail(
             f"{file} is the cassette of several tests, {', '.join(tests[:2])}{', …' if tests[2:] else ''}; "

@@ -14,7 +14,7 @@ from wasgi._wasgi import Request, Response
 from wasgi.headers import Headers
 from wasgi.testing.blocking import ASYNC_HINT, loop_runs_here, refuse_to_block
 from wasgi.testing.content import NOTHING, Pairs, encode, join, no_others, one_body
-from wasgi.testing.matching import told
+from wasgi.testing.matching import one_line
 
 if TYPE_CHECKING:
     from wasgi.app import App
@@ -42,7 +42,7 @@ class Exchange:
             report = self.outcome.report
             cost = f", {report.memory >> 10} KiB, {report.outgoing} outgoing" if report is not None else ""
             return f"{line} -> {self.outcome.status} in {self.seconds * 1e3:.1f} ms{cost}"
-        outcome = told(self.outcome) if self.outcome is not None else "nothing yet"
+        outcome = one_line(self.outcome) if self.outcome is not None else "nothing yet"
         return f"{line} -> {outcome} ({self.seconds * 1e3:.1f} ms)"
 
 
@@ -105,7 +105,7 @@ class _Base(Generic[T]):
 
     @property
     def timeout(self) -> float | None:
-        """Seconds that a response may take; None: as long as the app's `Limits` let it."""
+        """Seconds that a response may take; None: as long as the app's `Limits` allow."""
         return self._timeout
 
     @timeout.setter
@@ -152,12 +152,12 @@ class _Base(Generic[T]):
                 pairs; the latter two add a ``content-type`` unless it is there. ``trailers``: fields after the body.
 
         Raises:
-            GuestError: The guest failed, before or after its answer.
+            GuestError: The guest failed, before or after its response.
             ErrorCode: The guest answered with one.
-            BodyError: Its answer broke off.
+            BodyError: The response failed midway.
             TimeoutError: It took longer than the client's ``timeout``.
-            TypeError: More than one body, or an option that there is not.
-            RuntimeError: A blocking client would hold up the event loop that its upstream or the body may need.
+            TypeError: More than one body, or an unknown option.
+            RuntimeError: A blocking client would block the event loop that its upstream or the body may need.
         """
         return self._send(self._made(method, url, options))
 
@@ -196,17 +196,17 @@ class _Base(Generic[T]):
 class Client(_Base[Response]):
     """A client of a component, in the style of httpx, without a server and without ports.
 
-    Responses are read whole, and their guests have ended; a guest that fails after its answer raises here. `stream`
-    gives one that is not read yet. It blocks, an event loop of its thread, too: in asynchronous code it raises at once
-    where its upstream might need that loop, which is any but a plain function (`wasgi.outgoing.wsgi` gives one), a
-    `wasgi.Network`, or an `Upstream` that has no cassette and only routes that it answers itself (`Route.respond`
-    without a function, `Route.raises`). There take `AsyncClient`.
+    Responses are read whole, and their guests have ended; a guest that fails after its response raises here. `stream`
+    gives a response that is not read yet. The client blocks, also an event loop of its thread. So in asynchronous code
+    it raises at once, unless its upstream cannot need that loop: a plain function (`wasgi.outgoing.wsgi` makes one), a
+    `wasgi.Network`, or an `Upstream` without a cassette and with routes that it answers itself (`Route.respond` without
+    a function, `Route.raises`). Use `AsyncClient` there.
 
     Args:
-        app: The component, and its terms.
+        app: The component, with its options.
         base_url: What relative URLs are relative to.
         timeout: Seconds that the head of each response may take (with `AsyncClient`, all of it); None: as long as the
-            app's `Limits` let it.
+            app's `Limits` allow.
 
     Attributes:
         exchanges: The last 100 exchanges, for reports.
@@ -221,7 +221,7 @@ class Client(_Base[Response]):
         return super().request(method, url, **options)
 
     def _head(self, request: Request) -> Response:
-        """The response, as soon as its head is there."""
+        """The response, as soon as its head has come."""
         try:
             return self.app._handle_within(request, self.timeout)
         except TimeoutError as error:
@@ -239,7 +239,7 @@ class Client(_Base[Response]):
 
     @contextlib.contextmanager
     def stream(self, method: str, url: str, **options: Unpack[_Options]) -> Iterator[Response]:
-        """Sends a request; the response is there as soon as its head is, and is closed in the end."""
+        """Sends a request. Gives the response as soon as its head has come, and closes it in the end."""
         refuse_to_block(self.app, options.get("content"))
         request = self._made(method, url, options)
         with self._noted(request) as exchange:
@@ -288,7 +288,7 @@ class AsyncClient(_Base[Coroutine[Any, Any, Response]]):
 
     @contextlib.asynccontextmanager
     async def stream(self, method: str, url: str, **options: Unpack[_Options]) -> AsyncIterator[Response]:
-        """Sends a request; the response is there as soon as its head is, and is closed in the end."""
+        """Sends a request. Gives the response as soon as its head has come, and closes it in the end."""
         request = self._made(method, url, options)
         with self._noted(request) as exchange:
             exchange.outcome = await self._within(self.app.handle_async(request))

@@ -55,7 +55,7 @@ class _Observation:
             self._answered += [*(_text(bytes(content))), f"{self.failure}: {error}"]
 
     def lines(self) -> list[str]:
-        # requests that are under way together may come in any order
+        # concurrent requests may come in any order
         asked = sorted(self._asked, key=lambda asked: (asked.url, asked.method, asked.content))
         shown = [line for one in asked for line in (f"asked {one}", *_fields(one.headers), *_text(one.content))]
         return [*self._answered, *shown, *(f"{line.stream}: {line}" for line in self.printed)]
@@ -133,7 +133,7 @@ def check_isolation(app: App | Client | AsyncClient, requests: Iterable[Request 
                 after = observed.look(request)
             if not after.reused and after.failure is None:
                 ends[str(before)] = ended.failure or "it left something open"
-                continue  # the first one has ended its instance
+                continue  # the first exchange has ended its instance
             checked = checked or after.reused > 0
             found += _difference(alone, after.lines(), f"{request} after {before}")
     if found:
@@ -163,6 +163,6 @@ def _on_fresh_instances(app: App, wanted: list[Asked]) -> list[list[str]]:
 
 
 def _difference(fresh: list[str], other: list[str], title: str) -> list[str]:
-    """A diff, or none."""
+    """A diff; none if both are the same."""
     lines = list(difflib.unified_diff(fresh, other, "on a fresh instance", title, lineterm="", n=1))
     return ["\n".join(lines)] if lines else []

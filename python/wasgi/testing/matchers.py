@@ -42,18 +42,22 @@ def _is_any(value: Any) -> bool:
 
 
 def pattern(value: re.Pattern[Any], where: str) -> re.Pattern[str]:
-    """A regular expression that is searched for in text."""
+    """A regular expression of text.
+
+    Raises:
+        TypeError: It is one of bytes.
+    """
     if not isinstance(value.pattern, str):
         raise TypeError(f"{where} must be a regular expression of str, not of bytes")
     return value
 
 
 def method_of(method: Any) -> str | None:
-    """A method that is wanted; None: any.
+    """The method to match; None: any.
 
     Raises:
-        TypeError: It is no text.
-        ValueError: It is no method of any request (RFC 9110, 9.1).
+        TypeError: It is not text.
+        ValueError: It is not a valid method (RFC 9110, 9.1).
     """
     if method is None:
         return None
@@ -65,7 +69,7 @@ def method_of(method: Any) -> str | None:
 
 
 def value_of(value: Any, where: str, charset: str = "utf-8") -> Value:
-    """What one value is compared with."""
+    """The matcher of a value: what the value is compared with."""
     if isinstance(value, list | tuple):
         return [_scalar(one, f"{where}[{place}]", charset) for place, one in enumerate(value)]
     return _scalar(value, where, charset)
@@ -106,7 +110,7 @@ def _scalar(value: Any, where: str, charset: str) -> Text | float | Decimal:
 
 
 def named(given: Any, where: str, charset: str = "utf-8") -> dict[str, Value]:
-    """Names with what each is compared with; of pairs, those of one name are all that it has."""
+    """The matchers of named values. Of pairs, those of one name are all the values that the name must have."""
     items: Iterable[Any]
     if given is None:
         return {}
@@ -140,7 +144,7 @@ def named(given: Any, where: str, charset: str = "utf-8") -> dict[str, Value]:
 
 
 def headers_of(given: Any) -> dict[str, Value]:
-    """Likewise, of fields, whose values are without the space around them (RFC 9110, 5.5)."""
+    """The matchers of fields. The values of fields have no surrounding whitespace (RFC 9110, 5.5)."""
 
     def stripped(value: Any) -> Any:
         if isinstance(value, list):
@@ -151,14 +155,14 @@ def headers_of(given: Any) -> dict[str, Value]:
 
 
 def fits(wanted: Value, values: list[str]) -> bool:
-    """Whether one of the values is wanted; or all of them, if a list is."""
+    """Whether one of the values matches; for a list, whether all do."""
     if isinstance(wanted, list):
         return len(wanted) == len(values) and all(map(_is, wanted, values))
     return any(_is(wanted, one) for one in values)
 
 
 def fits_field(name: str, wanted: Value, values: list[str]) -> bool:
-    """Likewise, of a field, whose values may stand in one line or in several (RFC 9110, 5.3), but for cookies."""
+    """Whether a field matches. Except for cookies, its values may be in one line or in several (RFC 9110, 5.3)."""
     if fits(wanted, values):
         return True
     if name == "set-cookie":
@@ -171,7 +175,7 @@ def fits_field(name: str, wanted: Value, values: list[str]) -> bool:
 
 
 def _members(line: str) -> list[str]:
-    """Of a list in a field: what stands between commas that are not quoted (RFC 9110, 5.6.1)."""
+    """The members of a list in a field, separated by unquoted commas (RFC 9110, 5.6.1)."""
     found = [""]
     for part in _PART_OF_FIELD.findall(line):
         if part == ",":
@@ -186,7 +190,7 @@ def _is(wanted: Text | float | Decimal, value: str) -> bool:
         case re.Pattern():
             return wanted.search(value) is not None
         case int():
-            # one that begins with zeros is a name
+            # with leading zeros it is not a number but a name
             is_plain = _NUMBER.fullmatch(value) is not None and _PLAIN_INTEGER.fullmatch(value) is not None
             return is_plain and Decimal(value) == wanted
         case float() | Decimal():
@@ -195,7 +199,7 @@ def _is(wanted: Text | float | Decimal, value: str) -> bool:
 
 
 def content_of(content: Any) -> bytes | re.Pattern[Any] | None:
-    """A body that is wanted."""
+    """The matcher of a body."""
     match content:
         case None | bytes() | re.Pattern():
             return content
@@ -210,7 +214,7 @@ def content_of(content: Any) -> bytes | re.Pattern[Any] | None:
 
 
 def fits_content(wanted: bytes | re.Pattern[Any], content: bytes) -> bool:
-    """Whether a body is wanted."""
+    """Whether a body matches."""
     if isinstance(wanted, re.Pattern):
         text = content.decode("utf-8", "replace") if isinstance(wanted.pattern, str) else content
         return wanted.search(text) is not None
@@ -221,11 +225,11 @@ def fits_content(wanted: bytes | re.Pattern[Any], content: bytes) -> bool:
 
 
 def json_of(value: Any, where: str = "`json`") -> Any:
-    """A part of JSON as it is compared.
+    """The matcher of JSON.
 
     Raises:
-        TypeError: It has what JSON has not.
-        ValueError: It has a number that JSON has not (RFC 8259, 6).
+        TypeError: JSON has no such value.
+        ValueError: JSON has no such number (RFC 8259, 6).
     """
     if value is NOTHING or _is_any(value):
         return value
@@ -260,7 +264,7 @@ def json_of(value: Any, where: str = "`json`") -> Any:
 
 
 def _member(name: Any, where: str) -> str:
-    """The name of a member: what `json.dumps` makes of it."""
+    """The name of a member, as `json.dumps` writes it."""
     match name:
         case Enum():
             return _member(name.value, where)
@@ -272,9 +276,9 @@ def _member(name: Any, where: str) -> str:
 
 
 def has_part(whole: Any, part: Any) -> bool:
-    """Whether JSON has a part: the named members of objects, as deep as they go; all else as it is.
+    """Whether JSON has a part: objects must have the named members, at any depth; all else must be equal.
 
-    Numbers are compared by value (RFC 8259, 6); true is none.
+    Numbers are compared by value (RFC 8259, 6); ``true`` is not a number.
     """
     if _is_any(part):
         return True
@@ -292,21 +296,21 @@ def has_part(whole: Any, part: Any) -> bool:
         case int() | float() | Decimal():
             if isinstance(whole, bool) or not isinstance(whole, int | float | Decimal):
                 return False
-            # as they are written, and as what a float of Python makes of them
+            # exactly, or as Python's floats
             is_double = isinstance(part, float) and not isinstance(whole, int)
             return _exact(whole) == _exact(part) or (is_double and float(whole) == part)
     return type(whole) is type(part) and bool(whole == part)
 
 
 def parsed(content: bytes) -> Any:
-    """JSON, its numbers as they are written."""
+    """Parses JSON, with exact numbers."""
     return _json.loads(content, parse_float=_decimal)
 
 
 def _decimal(text: str) -> Decimal | float:
     try:
         return Decimal(text)
-    except ArithmeticError:  # of an exponent that no decimal has
+    except ArithmeticError:  # an exponent out of range
         return float(text)
 
 
@@ -314,11 +318,11 @@ def _exact(number: float | Decimal) -> Decimal | int:
     return Decimal(str(number)) if isinstance(number, float) else number
 
 
-# as reports show it
+# for reports
 
 
 def shown(value: Any) -> str:
-    """A value that is wanted."""
+    """A matcher of a value, as reports show it."""
     if value is _ANYTHING:
         return "(anything)"
     match value:
@@ -330,7 +334,7 @@ def shown(value: Any) -> str:
 
 
 def shown_json(value: Any) -> str:
-    """JSON that is wanted."""
+    """A matcher of JSON, as reports show it."""
 
     def other(one: Any) -> Any:
         if isinstance(one, Decimal):

@@ -122,7 +122,7 @@ def _glob(pattern: str) -> re.Pattern[str]:
 
 
 @dataclass
-class Wanted:
+class RequestMatcher:
     """What a route matches: all that is given must fit. A mismatch is a name, the wanted value and the actual one."""
 
     method: str | None
@@ -216,8 +216,8 @@ class Wanted:
         return f"{head} with {', '.join(more)}" if more else head
 
 
-def told(error: BaseException) -> str:
-    """An exception on one line."""
+def one_line(error: BaseException) -> str:
+    """An exception and the first line of its message."""
     first, *_ = str(error).splitlines() or [""]
     return f"{type(error).__name__}: {first}" if first else type(error).__name__
 
@@ -225,6 +225,6 @@ def told(error: BaseException) -> str:
 def _short(content: bytes) -> str:
     if len(content) <= 200:
         return repr(content)
-    # not in the middle of a character, if it is UTF-8
+    # at the end of a character, if it is UTF-8
     end = next((end for end in range(200, 196, -1) if content[end] & 0b1100_0000 != 0b1000_0000), 200)
     return f"{content[:end]!r}… ({len(content)} bytes)"

@@ -13,7 +13,7 @@ from wasgi._wasgi import Request, Response
 from wasgi.headers import Headers
 from wasgi.testing.content import NOTHING, Pairs, chunks_of, encode, no_others, one_body, seconds_of
 from wasgi.testing.failures import Fault, fault_of, inject
-from wasgi.testing.matching import Asked, Wanted, told
+from wasgi.testing.matching import Asked, RequestMatcher, one_line
 
 if TYPE_CHECKING:
     from wasgi._wasgi import _Upstream
@@ -33,10 +33,10 @@ _RESPONSE_HINTS = {
 
 @dataclass
 class Call:
-    """A request and what it was answered with.
+    """A request and its outcome.
 
     Attributes:
-        request: What was asked.
+        request: The request.
         route: Which `Route` answered; None if none did.
         outcome: The status, or the exception that was raised; None while there is no answer.
     """
@@ -49,12 +49,12 @@ class Call:
         outcome = self.outcome
         if self.route is None and isinstance(outcome, errors.DestinationNotFound):
             return f"{self.request} -> nobody answers it"
-        return f"{self.request} -> {told(outcome) if isinstance(outcome, BaseException) else outcome}"
+        return f"{self.request} -> {one_line(outcome) if isinstance(outcome, BaseException) else outcome}"
 
 
 @dataclass
 class _Answer:
-    """One answer of a route."""
+    """One response or fault of a route."""
 
     make: Callable[[Asked, Request], Any]
     is_foreign: bool = False
@@ -65,14 +65,14 @@ class _Answer:
 
 
 class Route:
-    """Some requests, and what they are answered with: 200 and nothing more, unless it is said. Made by `Upstream`.
+    """The response to the requests that match: 200 without a body, unless another is set. Made by `Upstream`.
 
     Attributes:
-        wanted: What it asks of a request.
-        calls: What it has answered, in order.
+        wanted: What it matches.
+        calls: The requests that it has answered, in order.
     """
 
-    def __init__(self, wanted: Wanted) -> None:
+    def __init__(self, wanted: RequestMatcher) -> None:
         self.wanted = wanted
         self.calls: list[Call] = []
         self._answers: list[_Answer] = []
@@ -85,7 +85,7 @@ class Route:
 
     @property
     def then(self) -> Self:
-        """What is said next is the answer to the next request. The last answer is that to all that follow."""
+        """The response set next is for the next request. The last one is for all requests that follow."""
         self._next = True
         return self
 
@@ -115,7 +115,7 @@ class Route:
         trailers: Mapping[str, str] | Iterable[tuple[str, str]] | None = None,
         **others: Never,
     ) -> Self:
-        """Answers with a response.
+        """Sets the response.
 
         Args:
             status: Its status.
@@ -126,15 +126,14 @@ class Route:
             html: Likewise, as ``text/html``.
             json: As JSON; None is ``null``.
             data: As a form: a mapping or pairs.
-            stream: Chunks; a number among them is a pause of so many seconds, of the `World`'s time if the app has one.
-                Or a function that gives chunks.
+            stream: Chunks; a number among them is a pause of so many seconds, in virtual time if the app has a `World`.
+                Or a function that returns chunks.
             trailers: The fields after the body.
             **others: There are none.
 
         Raises:
-            TypeError: More than one body, one of the wrong type, or another option.
-            ValueError: The status is none or that of an interim response (1xx), a field is none, or a number that JSON
-                has not.
+            TypeError: More than one body, one of the wrong type, or an unknown option.
+            ValueError: The status is invalid or interim (1xx), a field is invalid, or JSON has no such number.
         """
         no_others("a response", others, _RESPONSE_HINTS)
         if isinstance(status, bool) or not isinstance(status, int):
@@ -172,7 +171,7 @@ class Route:
                 body = bytes(body)
             elif body is not None and not isinstance(body, bytes):
                 chunks, body = chunks_of(body, "content"), None
-        # what is wrong with it is said here
+        # refuses invalid fields here, where they are written
         Response(status, headers=fields.raw, trailers=trailers)
 
         def make(_: Asked, request: Request) -> Response:
@@ -182,7 +181,7 @@ class Route:
         return self._answer(make, is_foreign=callable(chunks))
 
     def raises(self, fault: Fault) -> Self:
-        """Answers with a failure: an error-code by its name (``"connection-refused"``), or any exception."""
+        """Injects a fault: an error-code by its name (``"connection-refused"``), or any exception."""
         fault_of(fault)
 
         def make(*_: object) -> Response:
@@ -207,11 +206,11 @@ class Route:
         return self
 
     def passes_through(self, network: _Upstream) -> Self:
-        """Has the real thing answer: a `wasgi.Network`, whose own policy applies."""
+        """Has the real service answer: through a `wasgi.Network`, whose own policy applies."""
         return self.answers(network)
 
     def breaks_after(self, size: int, fault: Fault = "HTTP-response-incomplete") -> Self:
-        """The body of the answer fails when so many bytes of it have been given."""
+        """Injects a fault into the body of the response, after so many bytes."""
         if isinstance(size, bool) or not isinstance(size, int):
             raise TypeError(f"`size` must be a number of bytes, not {type(size).__name__}")
         if size < 0:
@@ -221,18 +220,18 @@ class Route:
         return self
 
     def delays(self, seconds: float) -> Self:
-        """The answer is given so many seconds after the request: of the `World`'s time, if the app has one."""
+        """Delays the response by so many seconds: in virtual time, if the app has a `World`."""
         self._last().delay = seconds_of(seconds, "`seconds`")
         return self
 
     def early(self) -> Self:
-        """The answer is given when the head of the request has come: its body is not read.
+        """Responds as soon as the head of the request has come: its body is not read.
 
-        What the component still writes of it is thrown away, as by a server that answers early (RFC 9112, 9.6). An
-        upstream that `answers` is given the request as it comes.
+        What the component still writes of the body is discarded, as by a server that responds early (RFC 9112, 9.6). An
+        upstream that `answers` gets the request while its body still streams.
 
         Raises:
-            TypeError: The route asks something of the body.
+            TypeError: The route matches the body.
         """
         if not self.wanted.is_of_head:
             raise TypeError(f"a route that looks at bodies cannot answer before they come: {self.wanted}")
@@ -240,7 +239,7 @@ class Route:
         return self
 
     def _turn(self) -> _Answer:
-        """The answer to the next request."""
+        """The response or fault for the next request."""
         if not self._answers:
             self.respond()
         return self._answers[min(len(self.calls), len(self._answers) - 1)]
@@ -250,7 +249,7 @@ class Route:
 
 
 async def pause(request: Request, seconds: float) -> None:
-    """Of the guest's time, which is its `World`'s, if it has one."""
+    """Waits in the guest's time, which is virtual if its app has a `World`."""
     staged = request._pause(seconds)
     await (asyncio.sleep(seconds) if staged is None else staged)
 

@@ -13,7 +13,7 @@ from wasgi._wasgi import Request, Response, _normal_url
 from wasgi.testing.content import NOTHING, no_others
 from wasgi.testing.failures import failed, inject, is_failure
 from wasgi.testing.matchers import Text, content_of, headers_of, json_of, method_of, named, pattern
-from wasgi.testing.matching import Asked, Wanted
+from wasgi.testing.matching import Asked, RequestMatcher
 from wasgi.testing.route import Call, Route, broken_off, pause
 
 if TYPE_CHECKING:
@@ -43,18 +43,18 @@ class _Matchers(TypedDict, total=False):
 
 @dataclass
 class Upstream:
-    """Plays what is around a component: give it to ``App(outgoing=...)``, or take the fixture ``upstream``.
+    """A mock of a component's upstreams: give it to ``App(outgoing=...)``, or use the fixture ``upstream``.
 
-    Routes are tried in the order in which they were made; the first that fits answers. A request that none fits is
-    `DestinationNotFound` for the component, and a failure of the test, whatever the component makes of it; so is a
+    Routes are tried in the order in which they were made; the first that matches answers. A request that no route
+    matches is `DestinationNotFound` for the component and fails the test, whatever the component makes of it. So does a
     route that was never used.
 
     Attributes:
-        calls: What was asked, in order.
-        allow_unmatched: Whether requests that no route fits are let pass.
-        allow_unused: Whether routes need not be used.
-        allow_errors: Whether functions that answer or match may raise what is no `ErrorCode`.
-        cassette: Who answers what no route fits, if there is one.
+        calls: The requests and their outcomes, in order.
+        allow_unmatched: Whether requests that no route matches are allowed.
+        allow_unused: Whether routes may stay unused.
+        allow_errors: Whether functions that answer or match may raise exceptions other than an `ErrorCode`.
+        cassette: Answers the requests that no route matches, if there is one.
 
     Example:
         >>> upstream = wasgi.testing.Upstream()
@@ -83,30 +83,29 @@ class Upstream:
         where: Callable[[Asked], bool] | None = None,
         **others: Never,
     ) -> Route:
-        """Some requests: those that fit all that is said.
+        """Adds a route for the requests that match all that is given.
 
         Values of names (in ``query``, ``headers`` and ``data``, each a mapping or pairs) are text, numbers, booleans
-        (``true`` and ``false``), enumerations' values, or regular expressions, which are searched for. There may be
-        more values than the one that is said; a list says all.
+        (``true`` and ``false``), enumerations' values, or regular expressions, which are searched for. The name may
+        have more values than the given one; a list means all of them.
 
         Args:
             method: None: any.
-            url: The whole URL; one without a query fits whatever the query. ``*`` stands for anything but a slash,
-                ``**`` for anything: ``"https://api.example.com/v1/**"``. However the same URL is spelt (RFC 3986, 6.2.2
-                and 6.2.3), it is the same. A regular expression is searched for in the URL as it was sent, and in its
-                normal form.
+            url: The whole URL; one without a query matches any query. ``*`` stands for anything but a slash, ``**`` for
+                anything: ``"https://api.example.com/v1/**"``. URLs are compared in normal form (RFC 3986, 6.2.2 and
+                6.2.3). A regular expression is searched for in the URL as it was sent, and in its normal form.
             query: Values of the URL's query; there may be more names.
             params: The same, as httpx calls it.
             headers: Likewise, of the fields.
             content: The body, or a regular expression.
-            json: A part of the body as JSON: members of objects that it must have, as deep as they go. Numbers are
-                compared by value; a regular expression is searched for in text; `unittest.mock.ANY` is anything.
+            json: A part of the body as JSON: objects must have these members, at any depth. Numbers are compared by
+                value; a regular expression is searched for in text; `unittest.mock.ANY` matches anything.
             data: Values of the body as a form.
-            where: A function that looks at the request.
+            where: A predicate: a function of the request.
             **others: There are none.
 
         Raises:
-            TypeError: What cannot be compared with what a component sends, or another option.
+            TypeError: A matcher that no request can match, or an unknown option.
             ValueError: A URL that no component could ask for.
         """
         no_others("a route", others, _REQUEST_HINTS)
@@ -124,7 +123,7 @@ class Upstream:
             raise TypeError("`query` and `params` are the same: one of them")
         if where is not None and (not callable(where) or inspect.iscoroutinefunction(where)):
             raise TypeError(f"`where` must be a plain function, not {where!r}")
-        wanted = Wanted(
+        wanted = RequestMatcher(
             method,
             url,
             named(query, "query") if params is None else named(params, "params"),
@@ -172,13 +171,13 @@ class Upstream:
 
     @property
     def _needs_no_loop(self) -> bool:
-        """Whether its answers wait for nothing that its caller's event loop would have to run."""
+        """Whether its responses never wait for the caller's event loop."""
         return self.cassette is None and not any(
             answer.is_foreign for route in self.routes for answer in route._answers
         )
 
     async def __call__(self, request: Request) -> Response:
-        """Answers: what ``App(outgoing=...)`` calls."""
+        """Answers a request of the component: ``App(outgoing=...)`` calls it."""
         asked = Asked.of_head(request)
         route = next((route for route in self.routes if not route.wanted.mismatches_of_head(asked)), None)
         is_early = route is not None and route._turn().is_early
@@ -190,7 +189,7 @@ class Upstream:
             if not is_early:
                 route = next((route for route in self.routes if not route.wanted.mismatches(asked)), None)
             call.route = route
-        except BaseException as error:  # of a predicate
+        except BaseException as error:  # raised by a predicate
             call.outcome = error
             self._note(error)
             raise
@@ -215,7 +214,7 @@ class Upstream:
 
     def _note(self, error: BaseException) -> None:
         if self.allow_errors:
-            inject(error)  # so that nobody else complains
+            inject(error)  # so that it is not reported elsewhere
         self._failures.append(error)
 
     async def _otherwise(self, asked: Asked, call: Call) -> Response:
@@ -230,7 +229,7 @@ class Upstream:
         return response
 
     def complaints(self) -> list[str]:
-        """What is wrong: requests that no route fits, routes that nothing has used, code of the test that failed."""
+        """What fails the test: requests that no route matches, unused routes, failures of the test's own code."""
         found = [] if self.allow_errors else list(map(failed, self._failures))
         if self.cassette is not None:
             found += self.cassette.complaints()
