@@ -79,7 +79,7 @@ class _BodyReader:
 
     def __del__(self) -> None:
         """Nobody can read on: `on_request` has given another request, say. Runs on any thread."""
-        if self.body is not None and self.exchange.phase is not _Phase.OVER:
+        if self.body is not None and self.exchange.phase is not _OVER:
             with contextlib.suppress(RuntimeError):  # the loop has closed
                 self.loop.call_soon_threadsafe(self.body.discard)
 
@@ -108,6 +108,10 @@ class _Phase(enum.Enum):
     OVER = "`serve` has returned"
 
 
+# Python 3.11 takes 0.1 µs to look a member up.
+_OPEN, _ANSWERED, _DISCONNECTED, _OVER = _Phase
+
+
 class _Exchange:
     """One HTTP scope."""
 
@@ -118,7 +122,7 @@ class _Exchange:
         self.scope = scope
         self.receive = receive
         self.send = send
-        self.phase = _Phase.OPEN
+        self.phase = _OPEN
         self.task: asyncio.Task[Any] | None = None
         self.listener: asyncio.Task[None] | None = None
         self.fields = fields_of(scope)
@@ -136,14 +140,14 @@ class _Exchange:
         try:
             await self.answer()
         except asyncio.CancelledError:
-            if self.phase is not _Phase.DISCONNECTED or (task is not None and task.cancelling() > 1):
+            if self.phase is not _DISCONNECTED or (task is not None and task.cancelling() > 1):
                 raise
         except ClientDisconnectedError:
             pass
         finally:
-            if self.phase is _Phase.DISCONNECTED and task is not None:
+            if self.phase is _DISCONNECTED and task is not None:
                 task.uncancel()
-            self.phase = _Phase.OVER
+            self.phase = _OVER
             if self.listener is not None:
                 self.listener.cancel()
             if self.body is not None:
@@ -154,7 +158,7 @@ class _Exchange:
 
     def listen(self) -> None:
         """Starts to receive. The exchange of a quick guest never does: it would cost a second task."""
-        if self.listener is None and self.phase is not _Phase.OVER:
+        if self.listener is None and self.phase is not _OVER:
             self.listener = asyncio.get_running_loop().create_task(self.hear())
 
     async def hear(self) -> None:
@@ -179,8 +183,8 @@ class _Exchange:
         """The client has gone: all work for it stops. Servers report a disconnect after the response, too."""
         if self.body is not None:
             self.body.break_off()
-        if self.phase is _Phase.OPEN and self.task is not None:
-            self.phase = _Phase.DISCONNECTED
+        if self.phase is _OPEN and self.task is not None:
+            self.phase = _DISCONNECTED
             self.task.cancel()
 
     # the guest's side
@@ -213,7 +217,7 @@ class _Exchange:
         if inspect.isawaitable(given):
             self.listen()
             given = await given
-            if self.phase is _Phase.DISCONNECTED:
+            if self.phase is _DISCONNECTED:
                 raise ClientDisconnectedError
         return given
 
@@ -300,8 +304,8 @@ class _Exchange:
             await self.send_trailers(response)
 
     async def send_last(self, chunk: bytes) -> None:
-        if self.phase is _Phase.OPEN:
-            self.phase = _Phase.ANSWERED
+        if self.phase is _OPEN:
+            self.phase = _ANSWERED
         await self.send({"type": "http.response.body", "body": chunk, "more_body": False})
 
     async def send_trailers(self, response: Response) -> None:

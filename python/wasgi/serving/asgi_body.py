@@ -15,7 +15,7 @@ class ClientDisconnectedError(Exception):
     """The client has gone before its request's body was complete."""
 
 
-class BodyPhase(enum.Enum):
+class _Phase(enum.Enum):
     """What becomes of the chunks that still come."""
 
     READING = "they are kept for the guest"
@@ -24,13 +24,17 @@ class BodyPhase(enum.Enum):
     BROKEN = "none comes: the client has gone, or the exchange is over"
 
 
+# Python 3.11 takes 0.1 µs to look a member up.
+_READING, _DRAINING, _COMPLETE, _BROKEN = _Phase
+
+
 class RequestBody:
     """The chunks that the server has given and the guest has not read yet: at most 64 KiB and one chunk."""
 
     __slots__ = ("_came", "_chunks", "_size", "_taken", "phase")
 
     def __init__(self) -> None:
-        self.phase = BodyPhase.READING
+        self.phase = _READING
         self._chunks: collections.deque[bytes] = collections.deque()
         self._size = 0
         self._came = asyncio.Event()
@@ -40,9 +44,9 @@ class RequestBody:
 
     async def push(self, chunk: bytes, *, is_last: bool) -> None:
         """Takes a chunk, and waits until there is room for the next one."""
-        is_read = self.phase is BodyPhase.READING
+        is_read = self.phase is _READING
         if is_last:
-            self.phase = BodyPhase.COMPLETE
+            self.phase = _COMPLETE
         if not is_read:
             await asyncio.sleep(0)  # a `receive` that never waits must not block the loop
         elif chunk:
@@ -55,8 +59,8 @@ class RequestBody:
 
     def break_off(self) -> None:
         """No more chunks come. The guest reads those that are there, and gets an error unless the last one has come."""
-        if self.phase is not BodyPhase.COMPLETE:
-            self.phase = BodyPhase.BROKEN
+        if self.phase is not _COMPLETE:
+            self.phase = _BROKEN
         self._came.set()
 
     # the guest's side
@@ -68,9 +72,9 @@ class RequestBody:
             ClientDisconnectedError: The body is incomplete.
         """
         while not self._chunks:
-            if self.phase is BodyPhase.COMPLETE:
+            if self.phase is _COMPLETE:
                 return None
-            if self.phase is BodyPhase.BROKEN:
+            if self.phase is _BROKEN:
                 raise ClientDisconnectedError
             self._came.clear()
             await self._came.wait()
@@ -81,8 +85,8 @@ class RequestBody:
 
     def discard(self) -> None:
         """Nobody reads on. What still comes is drained, because the server reports a disconnect after it only."""
-        if self.phase is BodyPhase.READING:
-            self.phase = BodyPhase.DRAINING
+        if self.phase is _READING:
+            self.phase = _DRAINING
         self._chunks.clear()
         self._size = 0
         self._taken.set()

@@ -153,32 +153,15 @@ class Route:
         if isinstance(status, int) and 100 <= status < 200:
             raise ValueError(f"`status` must be that of a final response, not of an interim one: {status}")
         fields = Headers(headers or [])
-        body: Any = None
-        chunks: list[bytes | float] | Callable[[], Any] | None = None
-        if stream is not None:
-            chunks = stream if callable(stream) else chunks_of(stream, "stream")
-        elif text is not None or html is not None:
-            name, kind, said = ("text", "plain", text) if html is None else ("html", "html", html)
-            if not isinstance(said, str):
-                raise TypeError(f"`{name}` must be str, not {type(said).__name__}; hint: `content` takes bytes")
-            body = said.encode()
-            fields.setdefault("content-type", f"text/{kind}; charset=utf-8")
-        else:
-            body = encode(fields, content, json, data)
-            if isinstance(body, str):
-                body = body.encode()
-            elif isinstance(body, bytearray | memoryview):
-                body = bytes(body)
-            elif body is not None and not isinstance(body, bytes):
-                chunks, body = chunks_of(body, "content"), None
+        body = _body_of(fields, content, text, html, json, data, stream)
         # refuses invalid fields here, where they are written
         Response(status, headers=fields.raw, trailers=trailers)
 
         def make(_: Asked, request: Request) -> Response:
-            made = body if chunks is None else chunks() if callable(chunks) else _paced(chunks, request)
+            made = _paced(body, request) if isinstance(body, list) else body() if callable(body) else body
             return Response(status, headers=fields.raw, body=made, trailers=trailers)
 
-        return self._answer(make, is_foreign=callable(chunks))
+        return self._answer(make, is_foreign=callable(body))
 
     def raises(self, fault: Fault) -> Self:
         """Injects a fault: an error-code by its name (``"connection-refused"``), or any exception."""
@@ -246,6 +229,29 @@ class Route:
 
     def __repr__(self) -> str:
         return f"<wasgi.testing.Route {self.wanted}>"
+
+
+def _body_of(
+    fields: Headers, content: Any, text: Any, html: Any, json: Any, data: Any, stream: Any
+) -> bytes | list[bytes | float] | Callable[[], Any] | None:
+    """The one body that is given, with its content-type: bytes, chunks and pauses, or a function that gives chunks."""
+    if stream is not None:
+        return stream if callable(stream) else chunks_of(stream, "stream")
+    if text is not None or html is not None:
+        name, kind, given = ("text", "plain", text) if html is None else ("html", "html", html)
+        if not isinstance(given, str):
+            raise TypeError(f"`{name}` must be str, not {type(given).__name__}; hint: `content` takes bytes")
+        fields.setdefault("content-type", f"text/{kind}; charset=utf-8")
+        return given.encode()
+    match encode(fields, content, json, data):
+        case None:
+            return None
+        case str() as body:
+            return body.encode()
+        case bytes() | bytearray() | memoryview() as body:
+            return bytes(body)
+        case body:
+            return chunks_of(body, "content")
 
 
 async def pause(request: Request, seconds: float) -> None:
