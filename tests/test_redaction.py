@@ -594,7 +594,7 @@ class TestReplay:
             return wasgi.Response(body="hello")
 
         def guest(cassette: Cassette) -> str:
-            made = app(outgoing=cassette, world=cassette.world)
+            made = app(outgoing=cassette, simulation=cassette.world)
             body = made.handle(get(f"/fetch?url={URL}/login")).json()
             jar.append(body["sid"])
             return made.handle(get(f"/fetch?url={URL}/me&header=cookie:sid={body['sid']}")).text

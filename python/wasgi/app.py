@@ -17,7 +17,7 @@ if TYPE_CHECKING:
         Exchange,
         Limits,
         Reuse,
-        World,
+        Simulation,
         _Sink,
         _Source,
         _Upstream,
@@ -60,7 +60,7 @@ class App(_wasgi.App):
         limits: What each guest may use up; `Limits` says the defaults.
         reuse: On what terms an instance has one exchange after another, which spares making it; what the guest keeps in
             its memory then meets the next exchange. None: a fresh instance for each.
-        world: Clocks and randomness that are the same each time: `wasgi.testing.World`. None: the machine's.
+        simulation: Deterministic time and randomness: `wasgi.testing.Simulation`. None: the machine's.
         root_path: Where it is mounted below a path: ``"strip"`` shows the guest the path below it, and the mount's in
             ``x-forwarded-prefix``; ``"keep"`` shows it the whole path.
         forwarded: Whether the guest sees ``x-forwarded-for``, ``-proto`` and ``-host``: as the server knows them, never
@@ -103,7 +103,7 @@ class App(_wasgi.App):
         stderr: _Sink | None = None,
         limits: Limits | None = None,
         reuse: Reuse | None = None,
-        world: World | None = None,
+        simulation: Simulation | None = None,
         root_path: Literal["strip", "keep"] = "strip",
         forwarded: bool = False,
         on_request: OnRequest | None = None,
@@ -122,7 +122,7 @@ class App(_wasgi.App):
             stderr=stderr,
             limits=limits,
             reuse=reuse,
-            world=world,
+            simulation=simulation,
             on_finish=on_finish,
         )
         if root_path not in ("strip", "keep"):

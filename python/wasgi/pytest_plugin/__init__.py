@@ -206,7 +206,7 @@ def _clients(
         said = {"timeout": options.pop("timeout")} if "timeout" in options else {}
         options.setdefault("outgoing", upstream)
         if upstream.cassette is not None:
-            options.setdefault("world", upstream.cassette.world)
+            options.setdefault("simulation", upstream.cassette.world)
         options.setdefault("stdout", test.lines.append)
         options.setdefault("stderr", test.lines.append)
         client = kind(wasgi.App(load(source), **options), base_url=base_url, **said)

@@ -1,7 +1,7 @@
 """Testing components with Python: clients (`Client`, `AsyncClient`), a mock of their upstreams (`Upstream`, `Route`).
 
-Also record and replay (`Cassette`), deterministic time and randomness (`World`), server-sent events (`events`), and a
-test of isolation between requests (`check_isolation`).
+Also record and replay (`Cassette`), deterministic time and randomness (`Simulation`), server-sent events (`events`), and
+a test of isolation between requests (`check_isolation`).
 
 With pytest, the fixtures ``wasgi_app`` and ``upstream`` make clients and mocks; see the guide on testing. Without it::
 
@@ -15,7 +15,7 @@ With pytest, the fixtures ``wasgi_app`` and ``upstream`` make clients and mocks;
 from __future__ import annotations
 
 from wasgi import errors
-from wasgi._wasgi import World
+from wasgi._wasgi import Simulation
 from wasgi.testing.cassette import Cassette
 from wasgi.testing.client import AsyncClient, Client, Exchange
 from wasgi.testing.failures import Fault
@@ -36,8 +36,8 @@ __all__ = [
     "Exchange",
     "Fault",
     "Route",
+    "Simulation",
     "Upstream",
-    "World",
     "check_isolation",
     "events",
     "every_error_code",

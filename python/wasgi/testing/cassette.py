@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 
 from wasgi import _wasgi, errors
 from wasgi._native import callbacks
-from wasgi._wasgi import Request, Response, World, _normal_url
+from wasgi._wasgi import Request, Response, Simulation, _normal_url
 from wasgi.headers import Headers
 from wasgi.testing.matching import Asked
 from wasgi.testing.placeholders import Collected, Replaced, placeholders
@@ -100,7 +100,7 @@ def _same(one: Message, other: Message) -> bool:
 
 
 class Cassette:
-    """Records what an upstream answers, and replays it: for ``App(outgoing=..., world=cassette.world)``.
+    """Records what an upstream answers, and replays it: for ``App(outgoing=..., simulation=cassette.world)``.
 
     A cassette is a JSON file: the requests, the response to each, and the time and seed of the recording. It is
     recorded if the file does not exist, and written by `save`. In replay, a request gets the response of the first
@@ -123,7 +123,7 @@ class Cassette:
         secret_body: Likewise, of members of JSON at any depth, and of values in a form.
 
     Attributes:
-        world: The clocks and randomness of the recording, for the guest.
+        world: The time and seed of the recording, for ``App(simulation=...)``.
         recording: Whether it records.
 
     Raises:
@@ -155,7 +155,7 @@ class Cassette:
         if self.recording:
             if upstream is None:
                 raise ValueError("to record a cassette, say whom: `upstream`")
-            self.world = World(seed=secrets.randbits(32), now=float(int(time.time())))
+            self.world = Simulation(seed=secrets.randbits(32), now=float(int(time.time())))
         else:
             self._load()
 
@@ -167,7 +167,7 @@ class Cassette:
                 raise ValueError(f"it is of version {version}")
             if version == 1:
                 self._places = dataclasses.replace(self._places, body=frozenset(), is_whole=True)
-            self.world = World(seed=read["world"]["seed"], now=read["world"]["now"])
+            self.world = Simulation(seed=read["world"]["seed"], now=read["world"]["now"])
             self._entries = [_Entry.unpacked(entry) for entry in read["exchanges"]]
         except (KeyError, TypeError, ValueError, AttributeError, binascii.Error) as error:
             why = f"it has no {error}" if isinstance(error, KeyError) else error

@@ -7,7 +7,7 @@ from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any, Self
 
 from wasgi import errors
-from wasgi._wasgi import Request, Response, Reuse, World
+from wasgi._wasgi import Request, Response, Reuse, Simulation
 from wasgi.testing.client import AsyncClient, Client
 from wasgi.testing.matching import Asked
 
@@ -72,7 +72,7 @@ class _Observed:
             stdout=lambda line: self._seen.printed.append(line),
             stderr=lambda line: self._seen.printed.append(line),
             reuse=reuse,
-            world=app.world or World(),
+            simulation=app.simulation or Simulation(),
         )
 
     async def _answer(self, request: Request) -> Response:
@@ -103,17 +103,17 @@ def check_isolation(app: App | Client | AsyncClient, requests: Iterable[Request 
     """Tests whether a component isolates its requests from one another: for apps under `wasgi.Reuse`.
 
     Each request is sent to a fresh instance, and after each other one (and itself) to an instance that has just served
-    that one. What the component answers, asks its upstream and prints must be the same. The app itself is left alone:
-    its component runs under a `wasgi.testing.World` (the app's, if it has one), so clocks and randomness are the same
-    each time. Its upstream is asked, and must give the same answers each time.
+    that one. The component's responses, its outgoing requests and its output must be the same. The app itself is not
+    used: its component runs under a `wasgi.testing.Simulation` (the app's, if it has one), so clocks and randomness are
+    the same each time. The app's upstream is used, and must give the same responses each time.
 
     Args:
         app: An app, or a client of one.
-        requests: Requests, or URLs to GET; relative ones are the component's. As many pairs are tried as these make.
+        requests: Requests, or URLs to GET; relative ones are the component's. All pairs of these are tried.
 
     Raises:
-        AssertionError: Something differs: the message is a diff. Or nothing could be told: fresh instances differ from
-            each other, or no instance was kept.
+        AssertionError: Something differs: the message is a diff. Or nothing could be compared: fresh instances differ
+            from each other, or no instance was reused.
 
     Example:
         >>> wasgi.testing.check_isolation(app, ["/login?as=ada", "/whoami"])

@@ -126,8 +126,8 @@ class Route:
             html: Likewise, as ``text/html``.
             json: As JSON; None is ``null``.
             data: As a form: a mapping or pairs.
-            stream: Chunks; a number among them is a pause of so many seconds, in virtual time if the app has a `World`.
-                Or a function that returns chunks.
+            stream: Chunks; a number among them is a pause of so many seconds, in virtual time if the app has a
+                `Simulation`. Or a function that returns chunks.
             trailers: The fields after the body.
             **others: There are none.
 
@@ -203,7 +203,7 @@ class Route:
         return self
 
     def delays(self, seconds: float) -> Self:
-        """Delays the response by so many seconds: in virtual time, if the app has a `World`."""
+        """Delays the response by so many seconds: in virtual time, if the app has a `Simulation`."""
         self._last().delay = seconds_of(seconds, "`seconds`")
         return self
 
@@ -255,7 +255,7 @@ def _body_of(
 
 
 async def pause(request: Request, seconds: float) -> None:
-    """Waits in the guest's time, which is virtual if its app has a `World`."""
+    """Waits in the guest's time, which is virtual if its app has a `Simulation`."""
     staged = request._pause(seconds)
     await (asyncio.sleep(seconds) if staged is None else staged)
 
