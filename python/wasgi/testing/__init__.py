@@ -1,7 +1,7 @@
 """Testing components with Python: clients (`Client`, `AsyncClient`), a mock of their upstreams (`Upstream`, `Route`).
 
-Also record and replay (`Cassette`), deterministic time and randomness (`Simulation`), server-sent events (`events`), and
-a test of isolation between requests (`check_isolation`).
+Also record and replay (`Cassette`), deterministic time and randomness (`Simulation`), server-sent events (`events`),
+and a test of isolation between requests (`check_isolation`).
 
 With pytest, the fixtures ``wasgi_app`` and ``upstream`` make clients and mocks; see the guide on testing. Without it::
 
