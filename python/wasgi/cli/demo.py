@@ -25,18 +25,29 @@ def demo() -> None:
 
 def _show(style: _Style) -> None:
     print(style.title("wasgi: WebAssembly components that speak wasi:http, run from Python"))
+    component = _load(style)
+    app = _call(style, component)
+    _answer(style, component)
+    _deny(style, app)
+    _trap(style, component, app)
+    style.print()
 
-    component = resources.files("wasgi").joinpath("demo.wasm").read_bytes()
+
+def _load(style: _Style) -> wasgi.Component:
+    source = resources.files("wasgi").joinpath("demo.wasm").read_bytes()
     begun = time.perf_counter()
-    loaded = wasgi.Component(component)
+    component = wasgi.Component(source)
     millis = (time.perf_counter() - begun) * 1e3
     style.step("1. Load a component that somebody else wrote", 'component = wasgi.Component("demo.wasm")')
     style.shows(
-        f"{len(component) // 1024} KiB of WebAssembly, WASI {loaded.wasi}, "
+        f"{len(source) // 1024} KiB of WebAssembly, WASI {component.wasi}, "
         f"ready in {millis:.0f} ms (the machine code is cached)"
     )
+    return component
 
-    app = wasgi.App(loaded, stdout=lambda line: style.shows(f"the guest prints: {line}"))
+
+def _call(style: _Style, component: wasgi.Component) -> wasgi.App:
+    app = wasgi.App(component, stdout=lambda line: style.shows(f"the guest prints: {line}"))
     style.step(
         "2. Hand it a request",
         "app = wasgi.App(component)",
@@ -47,7 +58,10 @@ def _show(style: _Style) -> None:
     report = response.report
     assert report is not None
     style.shows(f"a fresh instance, {report.memory // 1024} KiB of memory, {report.duration * 1e6:.0f} µs")
+    return app
 
+
+def _answer(style: _Style, component: wasgi.Component) -> None:
     style.step(
         "3. Answer what it asks the world, with a Python function",
         "def upstream(request):",
@@ -59,16 +73,20 @@ def _show(style: _Style) -> None:
         style.shows(f"the guest asks for: {request.method} {request.url}")
         return wasgi.Response(200, body="sunny, 24 °C")
 
-    answered = wasgi.App(loaded, outgoing=upstream)
+    answered = wasgi.App(component, outgoing=upstream)
     response = answered.handle(wasgi.Request("GET", "http://demo.local/weather?city=Lisbon"))
     style.shows(f"{response.status} {response.text.strip()!r}")
 
+
+def _deny(style: _Style, app: wasgi.App) -> None:
     style.step("4. Without one, nothing gets out", "app = wasgi.App(component)")
     response = app.handle(wasgi.Request("GET", "http://demo.local/weather?city=Lisbon"))
     style.shows(f"{response.status} {response.text.strip()!r}")
 
+
+def _trap(style: _Style, component: wasgi.Component, app: wasgi.App) -> None:
     style.step("5. A guest that traps hurts nobody", 'app.handle(wasgi.Request("GET", "http://demo.local/crash"))')
-    silent = wasgi.App(loaded, stderr=lambda line: None)
+    silent = wasgi.App(component, stderr=lambda line: None)
     try:
         silent.handle(wasgi.Request("GET", "http://demo.local/crash"))
     except wasgi.TrapError as trap:
@@ -79,7 +97,6 @@ def _show(style: _Style) -> None:
             style.shows(f"    {frame}")
     response = app.handle(wasgi.Request("GET", "http://demo.local/greet?name=again"))
     style.shows(f"and the next call: {response.status} {response.text.strip()!r}")
-    style.print()
 
 
 class _Shown(logging.Handler):
