@@ -502,16 +502,14 @@ async def forever(scope, receive, send):
     await send({"type": "http.response.body", "body": b""})
     await asyncio.Event().wait()
 
-from wasgi.outgoing import _asgi
-
 kept = wasgi.outgoing.asgi(forever, lifespan="off")
 
 def test_one(wasgi_app):
     assert wasgi_app("probe.wasm", outgoing=kept).get("/fetch?url=https://api.test/").status == 204
-    assert _asgi._finishing
+    assert wasgi.errors._finishing
 
 def test_two(wasgi_app):
-    assert not _asgi._finishing
+    assert not wasgi.errors._finishing
     assert wasgi_app("probe.wasm").get("/hello").status == 200
 """,
     )

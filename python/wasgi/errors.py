@@ -34,8 +34,12 @@ else as ``internal-error`` with the exception's type only; those are logged with
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import ClassVar
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING, ClassVar
+
+if TYPE_CHECKING:
+    import asyncio
+    import weakref
 
 
 class WasgiError(Exception):
@@ -583,6 +587,16 @@ ERROR_CODES: dict[str, type[ErrorCode]] = {
     if isinstance(leaf, type) and issubclass(leaf, ErrorCode) and leaf.code
 }
 """The class of each error-code, by its name in the WIT, in the order of the WIT."""
+
+
+# Shared state of upstreams and the pytest plug-in. It is here because this module stays loaded: `pytester` unloads what
+# was imported during a run, and would leave two copies of any other module's state.
+
+_observers: list[Callable[[BaseException], None]] = []
+"""Called with each exception of an upstream that is not an error-code: the failures of a test's own code."""
+
+_finishing: dict[int, weakref.ref[asyncio.Task[None]]] = {}
+"""The tasks of ASGI applications that have sent their response and not ended: they may fail yet."""
 
 
 __all__ = sorted(

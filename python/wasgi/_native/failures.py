@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import logging
 import sys
-from collections.abc import Callable
 
 from wasgi import errors
 from wasgi._native import context, output
@@ -83,13 +82,9 @@ def _of_python(exc: BaseException) -> errors.ErrorCode | None:
     return None
 
 
-observers: list[Callable[[BaseException], None]] = []
-"""Called with each exception of an upstream that is not an error-code: the pytest plug-in learns so of failures."""
-
-
 def observe(exc: BaseException) -> None:
-    """Tells the observers of an upstream's exception."""
-    for observer in tuple(observers):
+    """Tells the pytest plug-in of an upstream's exception."""
+    for observer in tuple(errors._observers):
         observer(exc)
 
 

@@ -31,18 +31,14 @@ _AHEAD = 64 << 10
 _GRACE = 1.0
 
 
-_finishing: dict[int, weakref.ref[asyncio.Task[None]]] = {}
-"""The tasks of applications that have sent their response and not ended: they may fail yet."""
-
-
 def settle(seconds: float) -> None:
     """Waits until applications have ended that have sent their response; no longer than this, and once for each.
 
     An event loop that does not run, as that of an asynchronous test which has ended, is run meanwhile.
     """
     deadline = time.monotonic() + seconds
-    while _finishing and (left := deadline - time.monotonic()) > 0:
-        tasks = [task for ref in list(_finishing.values()) if (task := ref()) is not None and not task.done()]
+    while errors._finishing and (left := deadline - time.monotonic()) > 0:
+        tasks = [task for ref in list(errors._finishing.values()) if (task := ref()) is not None and not task.done()]
         if any(task.get_loop().is_running() for task in tasks):
             time.sleep(0.001)
         elif waiting := [task for task in tasks if not task.get_loop().is_closed()]:
@@ -55,7 +51,7 @@ def settle(seconds: float) -> None:
                 break
         else:
             break
-    _finishing.clear()
+    errors._finishing.clear()
 
 
 def _fields(request: Request) -> list[tuple[bytes, bytes]]:
@@ -265,7 +261,7 @@ class _Exchange:
         finally:
             if self.phase is not _Phase.COMPLETE and self.failure is None:
                 self.failure = errors.HttpResponseIncomplete()
-            _finishing.pop(id(self), None)
+            errors._finishing.pop(id(self), None)
             self.end_request()
             self.changed.set()
 
@@ -313,7 +309,7 @@ class _Exchange:
             if not message.get("more_body", False):
                 self.phase = _Phase.COMPLETE
                 if self.task is not None:
-                    _finishing[id(self)] = weakref.ref(self.task)
+                    errors._finishing[id(self)] = weakref.ref(self.task)
                 self.end_request()
         self.changed.set()
 

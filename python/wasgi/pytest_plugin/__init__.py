@@ -61,12 +61,11 @@ _components = pytest.StashKey[dict[str, wasgi.Component]]()
 
 
 def _state_of(item: pytest.Item) -> TestState:
-    from wasgi._native import failures
     from wasgi.pytest_plugin.exchanges import TestState
 
     if (test := item.stash.get(_state, None)) is None:
         test = item.stash[_state] = TestState()
-        failures.observers.append(test.observe)
+        wasgi.errors._observers.append(test.observe)
     return test
 
 
@@ -183,9 +182,9 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
     """Notes which tests have which cassette: two tests must not share one."""
     for item in items:
         if (mark := item.get_closest_marker("wasgi_cassette")) is not None:
-            from wasgi.pytest_plugin import cassettes
+            from wasgi.pytest_plugin.cassettes import note
 
-            cassettes.note(config, item, mark)
+            note(config, item, mark)
 
 
 def _clients(
@@ -263,10 +262,8 @@ def pytest_runtest_call(item: pytest.Item) -> Generator[None, object, object]:
 def pytest_runtest_teardown(item: pytest.Item) -> None:
     """Stops observing: exceptions of upstreams do not fail the test from now on."""
     if test := item.stash.get(_state, None):
-        from wasgi._native import failures
-
-        if test.observe in failures.observers:
-            failures.observers.remove(test.observe)
+        if test.observe in wasgi.errors._observers:
+            wasgi.errors._observers.remove(test.observe)
         test.errors.clear()  # their tracebacks hold the frames of the test
 
 
