@@ -1,4 +1,8 @@
-"""The house: in which order its folders import one another, and that no import leads back."""
+"""The house: in which order its folders import one another, and that no import leads back.
+
+For each language there is an order, a function that reads its files, and one that reads their imports; the rest is
+shared.
+"""
 
 from __future__ import annotations
 
