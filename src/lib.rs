@@ -133,5 +133,5 @@ mod _wasgi {
     #[pymodule_export]
     use crate::py::wit::_wit;
     #[pymodule_export]
-    use crate::py::world::PyWorld;
+    use crate::py::world::PySimulation;
 }

@@ -15,7 +15,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import wasgi
-from wasgi import _serving
+from wasgi.serving import answers
 
 from .asgi_driver import Message, Server, get, http_scope, post
 from .conftest import PROBE, ROOT, AppMaker, until
@@ -546,7 +546,7 @@ class TestOutcomes:
         assert server.state == "body", "it must not look complete"
 
     async def test_each_error_code_has_a_status(self) -> None:
-        table = {code: _serving.status_of_code(code) for code in wasgi.errors.ERROR_CODES}
+        table = {code: answers.status_of_code(code) for code in wasgi.errors.ERROR_CODES}
         assert len(table) == 39
         assert set(table.values()) == {400, 411, 413, 414, 431, 502, 504, 508}
         assert all(code.startswith("HTTP-request") for code, status in table.items() if status < 500)

@@ -11,8 +11,8 @@ from pathlib import Path
 
 import pytest
 
-from wasgi._build import BuildError, build
-from wasgi._build import Project as Built
+from wasgi.pytest_plugin.build import BuildError, build
+from wasgi.pytest_plugin.build import Project as Built
 
 from .conftest import HELLO
 
@@ -212,7 +212,7 @@ class TestWhenItIsRun:
 
     def test_each_time_where_there_are_too_many_files(self, project: Project, monkeypatch: pytest.MonkeyPatch) -> None:
         shutil.rmtree(project.path / ".git")
-        monkeypatch.setattr("wasgi._build._MOST", 3)
+        monkeypatch.setattr("wasgi.pytest_plugin.build._MOST", 3)
         assert [project.builds() for _ in range(2)] == [1, 1]
 
     def test_components_that_are_named_from_the_root(self, project: Project) -> None:

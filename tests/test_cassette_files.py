@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from wasgi._filenames import of_module, of_test
+from wasgi.pytest_plugin.filenames import of_module, of_test
 
 from .conftest import COMPONENTS
 

@@ -155,7 +155,7 @@ class TestCassette:
         texts = []
         for upstream in (numbered(), None):
             cassette = Cassette(path, upstream)
-            made = app(outgoing=cassette, world=cassette.world)
+            made = app(outgoing=cassette, simulation=cassette.world)
             texts.append((made.handle(get("/world")).text, made.handle(get("/fetch?url=https://a/&header=x:y")).text))
             cassette.save()
         assert texts[0] == texts[1]

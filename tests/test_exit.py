@@ -251,7 +251,7 @@ try:
 except ImportError:
     import _xxsubinterpreters as interpreters
 other = interpreters.create()
-interpreters.run_string(other, "import wasgi, wasgi._bridge")
+interpreters.run_string(other, "import wasgi, wasgi._native.background_loop")
 print("leaving")
 """
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, timeout=50)

@@ -11,7 +11,7 @@ import re
 import pytest
 from syrupy.assertion import SnapshotAssertion
 
-from wasgi import _asked
+from wasgi.testing import matching
 
 from .conftest import COMPONENTS
 
@@ -215,7 +215,7 @@ def test_a_build_that_fails(pytester: pytest.Pytester, snapshot: SnapshotAsserti
 
 @pytest.mark.parametrize("text", ["€", "é", "🦀", "x€", "xy🦀"])
 def test_a_body_is_cut_between_characters(text: str) -> None:
-    shown = _asked._short((text * 200).encode())
+    shown = matching._short((text * 200).encode())
     cut = ast.literal_eval(shown.partition("…")[0])
     assert (text * 200).startswith(cut.decode())
     assert 196 < len(cut) <= 200

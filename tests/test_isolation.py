@@ -142,7 +142,7 @@ def test_delays_take_no_time(app: AppMaker) -> None:
 
 def test_its_own_world(app: AppMaker) -> None:
     """Clocks and randomness are no difference; a monotonic clock tells how old its instance is, which is one."""
-    check_isolation(app(world=wasgi.testing.World(seed=3, now=7)), ["/world?ms=0"])
+    check_isolation(app(simulation=wasgi.testing.Simulation(seed=3, now=7)), ["/world?ms=0"])
     check_isolation(app(), ["/world?ms=0"])
     assert "20000000" in failure(app(), "/world?ms=10")
 

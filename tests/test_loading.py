@@ -268,7 +268,7 @@ class TestNames:
         assert str(caught.value).isprintable()
         path = tmp_path / "forged.wasm"
         path.write_bytes(source)
-        from wasgi.cli import inspect
+        from wasgi.cli.inspect import inspect
 
         assert all(part.isprintable() for line in inspect(path)[0] for part in line.split("\n"))
 
@@ -312,7 +312,7 @@ class TestNesting:
             (tmp_path / name).write_bytes(content)
         script = """
 import pathlib, pickle, sys, threading, wasgi
-from wasgi.cli import inspect
+from wasgi.cli.inspect import inspect
 threading.stack_size(64 << 10)
 limits = wasgi.ComponentLimits(nesting=None)
 def load(path):

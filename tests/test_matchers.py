@@ -21,9 +21,9 @@ from hypothesis import strategies as st
 
 import wasgi
 from wasgi import errors
-from wasgi._matchers import has_part
 from wasgi.outgoing import call
 from wasgi.testing import Upstream
+from wasgi.testing.matchers import has_part
 
 URL = "https://api.example.com/x"
 ID = uuid.UUID("12345678-1234-5678-1234-567812345678")

@@ -19,9 +19,10 @@ from hypothesis import strategies as st
 
 import wasgi
 from wasgi import errors
-from wasgi._redaction import Collected, Message, Places, Replaced, stand_ins
 from wasgi.outgoing import call
 from wasgi.testing import Cassette
+from wasgi.testing.placeholders import Collected, Replaced, placeholders
+from wasgi.testing.redaction import Message, Places
 
 from .conftest import AppMaker, get
 
@@ -419,7 +420,7 @@ class TestUrlsAndBodies:
         places = Places.of((), (), ["PASSWORD"])
         message, found = Message("", [["content-type", "application/json"]], body), Collected()
         assert places.walk(message, found) == message
-        texts = stand_ins(found.values)
+        texts = placeholders(found.values)
         walked = places.walk(message, Replaced(texts, lambda _: False)).body
         assert json.loads(walked) == expected(value)
 
@@ -593,7 +594,7 @@ class TestReplay:
             return wasgi.Response(body="hello")
 
         def guest(cassette: Cassette) -> str:
-            made = app(outgoing=cassette, world=cassette.world)
+            made = app(outgoing=cassette, simulation=cassette.world)
             body = made.handle(get(f"/fetch?url={URL}/login")).json()
             jar.append(body["sid"])
             return made.handle(get(f"/fetch?url={URL}/me&header=cookie:sid={body['sid']}")).text

@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 import wasgi
-from wasgi.testing import Client, Upstream, World
+from wasgi.testing import Client, Simulation, Upstream
 
 from .conftest import PROBE, ROOT, AppMaker, get, post, until
 from .processes import run
@@ -247,7 +247,7 @@ def test_lines_are_those_of_their_exchange(app: AppMaker) -> None:
 
 def test_the_world_is_each_exchanges(app: AppMaker) -> None:
     """But for the monotonic clock, which does not go back."""
-    with app(reuse=wasgi.Reuse(), world=World(seed=7, now=5)) as made:
+    with app(reuse=wasgi.Reuse(), simulation=Simulation(seed=7, now=5)) as made:
         looks = [[line.split() for line in Client(made).get("/world?ms=10").text.splitlines()] for _ in range(2)]
     monotonic = [[int(line[1]) for line in look[:2]] for look in looks]
     assert monotonic == [[0, 10_000_000], [10_000_000, 20_000_000]]

@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 import wasgi
-from wasgi.cli import inspect
+from wasgi.cli.inspect import inspect
 
 from .conftest import HELLO, get
 

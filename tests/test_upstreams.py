@@ -25,6 +25,7 @@ from fastapi.responses import StreamingResponse
 
 import wasgi
 from wasgi import errors
+from wasgi._native import failures
 from wasgi.outgoing import call, route
 
 from .conftest import ROOT, AppMaker, get, post, until
@@ -662,9 +663,9 @@ class TestHttpx:
             if isinstance(value, type) and issubclass(value, Exception) and value.__module__.startswith("httpx")
         }
         assert len(found) > 25
-        assert found <= set(errors._OF_HTTPX), "one that the table does not know"
+        assert found <= set(failures._OF_HTTPX), "one that the table does not know"
         for name in sorted(found):
-            expected = errors._OF_HTTPX[name] or errors.InternalError
+            expected = failures._OF_HTTPX[name] or errors.InternalError
 
             def fails(request: wasgi.Request, name: str = name) -> wasgi.Response:
                 cls = getattr(library, name)
@@ -701,13 +702,14 @@ class TestHttpx:
 
 def test_the_table_in_the_docs_is_the_table() -> None:
     lines = re.findall(r"^\| (.+) \| (.+) \|$", (ROOT / "docs" / "outgoing.md").read_text(), re.MULTILINE)
-    told = {name: codes for names, codes in lines for name in re.findall(r"`(\w+)`", names) if name in errors._OF_HTTPX}
-    assert set(told) == {name for name, leaf in errors._OF_HTTPX.items() if leaf} - {
+    known = failures._OF_HTTPX
+    told = {name: codes for names, codes in lines for name in re.findall(r"`(\w+)`", names) if name in known}
+    assert set(told) == {name for name, leaf in failures._OF_HTTPX.items() if leaf} - {
         "ProtocolError",
         "TimeoutException",
     }
     for name, codes in told.items():
-        leaf = errors._OF_HTTPX[name]
+        leaf = failures._OF_HTTPX[name]
         assert leaf is not None
         assert f"`{leaf.code}`" in codes
 

@@ -22,7 +22,7 @@ import wasgi.testing
 from wasgi import errors
 from wasgi._wasgi import _normal_url
 from wasgi.outgoing import asgi, call, route, wsgi
-from wasgi.wsgi import request_of
+from wasgi.serving.wsgi import request_of
 
 from .asgi_driver import Server, http_scope
 from .asgi_driver import get as served

@@ -50,8 +50,8 @@ VALUES = [
         connection_lifetime=None,
     ),
     wasgi.outgoing.route({"https://a.example/": wasgi.Network(["https://a.example"]), "*": answer}),
-    wasgi.testing.World(),
-    wasgi.testing.World(seed=2**64 - 1, now=1.5),
+    wasgi.testing.Simulation(),
+    wasgi.testing.Simulation(seed=2**64 - 1, now=1.5),
     wasgi.Request("GET", "https://a.example/x?y=1"),
     wasgi.Request(
         "POST",
@@ -111,7 +111,7 @@ def replace(value: Any, **changes: Any) -> Any:
             {"allow": ["https://b"]},
             wasgi.Network(["https://b"], retries=1),
         ),
-        (wasgi.testing.World(seed=1), {"now": 2.0}, wasgi.testing.World(seed=1, now=2.0)),
+        (wasgi.testing.Simulation(seed=1), {"now": 2.0}, wasgi.testing.Simulation(seed=1, now=2.0)),
         (
             wasgi.Request("GET", "http://a/", headers={"a": "1"}),
             {"method": "PUT", "url": "http://b/", "body": b"x"},
@@ -282,7 +282,7 @@ class TestNumbers:
             lambda: wasgi.Network([], timeout=number),
             lambda: wasgi.Network([], idle_timeout=number),
             lambda: wasgi.Network([], connection_lifetime=number),
-            lambda: wasgi.testing.World(now=number),
+            lambda: wasgi.testing.Simulation(now=number),
             lambda: wasgi.App(HELLO).close(number),
             lambda: wasgi.App(HELLO).aclose(number),
         ):
@@ -338,7 +338,7 @@ class TestNumbers:
             lambda: wasgi.Reuse(concurrent=True),
             lambda: wasgi.Network([], timeout=True),
             lambda: wasgi.Network([], retries=True),
-            lambda: wasgi.testing.World(seed=True),
+            lambda: wasgi.testing.Simulation(seed=True),
             lambda: wasgi.Timeouts(connect=True),
             lambda: wasgi.Response(True),
             lambda: wasgi.App(HELLO).close(True),

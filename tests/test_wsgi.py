@@ -82,7 +82,7 @@ def test_the_request(app: AppMaker) -> None:
     ],
 )
 def test_paths(app: AppMaker, changes: dict[str, str], path: str) -> None:
-    from wasgi.wsgi import request_of
+    from wasgi.serving.wsgi import request_of
 
     request = request_of(app(), environ() | changes)
     assert request.path == path
@@ -92,7 +92,7 @@ def test_paths(app: AppMaker, changes: dict[str, str], path: str) -> None:
 
 
 def test_without_a_host_and_forwarded(app: AppMaker) -> None:
-    from wasgi.wsgi import request_of
+    from wasgi.serving.wsgi import request_of
 
     given = environ("/", SERVER_NAME="2001:db8::1", SERVER_PORT="8080", REMOTE_ADDR="192.0.2.1")
     del given["HTTP_HOST"]

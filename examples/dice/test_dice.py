@@ -12,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import wasgi
-from wasgi.testing import Client, World
+from wasgi.testing import Client, Simulation
 
 
 @pytest.fixture(scope="module")
@@ -22,9 +22,9 @@ def dice(wasgi_component: Callable[[str], wasgi.Component]) -> Client:
 
 
 def test_the_dice_are_loaded_if_the_world_is(wasgi_app: Callable[..., Client]) -> None:
-    texts = {wasgi_app("dice.wasm", world=World(seed=7)).get("/roll?count=20").text for _ in range(3)}
+    texts = {wasgi_app("dice.wasm", simulation=Simulation(seed=7)).get("/roll?count=20").text for _ in range(3)}
     assert len(texts) == 1
-    assert wasgi_app("dice.wasm", world=World(seed=8)).get("/roll?count=20").text not in texts
+    assert wasgi_app("dice.wasm", simulation=Simulation(seed=8)).get("/roll?count=20").text not in texts
 
 
 def test_each_request_rolls_anew(wasgi_app: Callable[..., Client]) -> None:

@@ -7,7 +7,7 @@ from collections.abc import Callable
 import pytest
 
 import wasgi
-from wasgi.testing import Client, Upstream, World
+from wasgi.testing import Client, Simulation, Upstream
 
 API = "https://api.example.com/v1"
 
@@ -43,7 +43,7 @@ def test_once_more_is_enough(greeter: Client, upstream: Upstream, fault: str) ->
 def test_an_api_that_is_too_slow(wasgi_app: Callable[..., Client], upstream: Upstream) -> None:
     """For two seconds, of a time in which an hour takes none."""
     upstream.any().delays(3600).then.respond(json={"name": "Ada"}).delays(1.9)
-    greeter = wasgi_app("greeter.wasm", env={"API": API}, world=World())
+    greeter = wasgi_app("greeter.wasm", env={"API": API}, simulation=Simulation())
     assert greeter.get("/greet/1").text == "Hello, Ada"
     assert [call.request.url for call in upstream.calls] == [f"{API}/users/1"] * 2
 

@@ -43,9 +43,9 @@ __all__ = [
     "Response",
     "Reuse",
     "Route",
+    "Simulation",
     "Stats",
     "Timeouts",
-    "World",
     "__version__",
     "_after_fork",
     "_after_fork_in_parent",
@@ -433,8 +433,8 @@ class Reuse:
 
     For components that take long to instantiate. What a guest keeps in its memory meets its next exchange, whoever's
     that is: `wasgi.testing.check_isolation` shows what a component lets through. An exchange's time, fuel, outgoing
-    requests, lines and world are its own all the same, and what a guest has kept of an earlier one (its bodies, the
-    requests that it has sent) leads nowhere.
+    requests, output and simulation are its own all the same, and what a guest has kept of an earlier one (its bodies,
+    the requests that it has sent) leads nowhere.
 
     An instance is kept if its guest has answered and returned, has finished all bodies that it had begun, waits for no
     answer, and holds no more than three quarters of ``Limits.memory`` and ``Limits.handles``. At most half of the pool
@@ -487,7 +487,7 @@ class App:
         stderr: _Sink | None = None,
         limits: Limits | None = None,
         reuse: Reuse | None = None,
-        world: World | None = None,
+        simulation: Simulation | None = None,
         on_finish: Callable[[Exchange], object] | None = None,
     ) -> Self: ...
     @property
@@ -499,7 +499,7 @@ class App:
     @property
     def reuse(self) -> Reuse | None: ...
     @property
-    def world(self) -> World | None: ...
+    def simulation(self) -> Simulation | None: ...
     @property
     def outgoing(self) -> _Upstream | None: ...
     def handle(self, request: Request) -> Response:
@@ -547,7 +547,7 @@ class App:
         stdout: _Sink | None,
         stderr: _Sink | None,
         reuse: Reuse | None,
-        world: World | None,
+        simulation: Simulation | None,
     ) -> App: ...
     @property
     def exchanges(self) -> int:
@@ -565,25 +565,25 @@ class App:
     ) -> Coroutine[Any, Any, None]: ...
 
 @final
-class World:
-    """A guest's world that is the same each time, for ``App(world=...)``: two runs give the same bytes.
+class Simulation:
+    """Deterministic time and randomness for a guest, for ``App(simulation=...)``: two runs give the same bytes.
 
-    Each exchange finds it anew. Its clocks stand still but for sleeps, which take no time: when everybody who takes
-    part waits for a time to come, the first of those times has come. Those are the guest's timers, the limits of its
-    request-options, and the delays and pauses of `wasgi.testing.Upstream`. While anybody else works on a request of
-    the guest's, its timers take their time, so that its patience ends no sooner than it would. A guest that waits for a
-    file counts as one that sleeps.
+    Each exchange begins with the same time and the same seed. Time is virtual: it stands still while the guest runs;
+    when the guest and all mocks are idle, it jumps to the earliest deadline, so sleeping takes no time. Deadlines are
+    the guest's timers, the timeouts of its request-options, and the delays and pauses of `wasgi.testing.Upstream`.
+    While other code works on a request of the guest's (a function, the real network), the guest's timers take real
+    time: it gives up no sooner than it would. A guest that waits for a file counts as idle.
 
     Args:
-        seed: Of its random bytes, 0 to 2**64 - 1. They stay the same from run to run of one version of wasgi.
-        now: What the wall clock says when a guest begins: seconds since 1970, UTC.
+        seed: The seed of its random bytes, 0 to 2**64 - 1. The bytes are the same in all runs of one version of wasgi.
+        now: The wall clock's time when a guest begins: seconds since 1970, UTC.
 
     Raises:
         ValueError: ``now`` is out of range.
         OverflowError: ``seed`` is.
 
     Example:
-        >>> app = wasgi.App("plugin.wasm", world=wasgi.testing.World(seed=7, now=1_700_000_000))
+        >>> app = wasgi.App("plugin.wasm", simulation=wasgi.testing.Simulation(seed=7, now=1_700_000_000))
     """
 
     seed: int

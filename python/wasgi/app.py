@@ -1,4 +1,4 @@
-"""`App`: a component, the terms on which its guests run, and the ways to call it."""
+"""`App`: a component with its options, and the ways to call it."""
 
 from __future__ import annotations
 
@@ -16,38 +16,33 @@ if TYPE_CHECKING:
         Dir,
         Exchange,
         Limits,
-        Request,
-        Response,
         Reuse,
-        World,
+        Simulation,
         _Sink,
         _Source,
         _Upstream,
     )
+    from wasgi.serving.options import OnError, OnRequest
 
-OnRequest = Callable[
-    [MutableMapping[str, Any], "Request"], "Request | Response | Awaitable[Request | Response | None] | None"
-]
-OnError = Callable[[MutableMapping[str, Any], Exception], "Response | Awaitable[Response | None] | None"]
 OnFinish = Callable[["Exchange"], object]
 
 
 @functools.cache
 def _asgi() -> ModuleType:
-    """At first use, because it brings asyncio with it; kept, because an import in a function costs 2 µs each time."""
-    from wasgi import asgi
+    """Imported at first use, because it imports asyncio; kept, since an import in a function costs 2 µs each time."""
+    from wasgi.serving import asgi
 
     return asgi
 
 
 class App(_wasgi.App):
-    """A component, and the terms on which its guests run. Each exchange gets a fresh instance, but for ``reuse``.
+    """A component with its options. Each exchange gets a fresh instance of it, unless ``reuse`` is given.
 
-    It is called by `handle` and `handle_async`, and it is itself an ASGI 3 application: mount it, or give it to a
-    server. There it streams both ways, stops its guest when the client goes away, and answers with a small
-    ``application/problem+json`` (RFC 9457) when the guest has no answer: 500 for a trap, 504 for the time limit, 503
-    when overloaded, 413 and 431 for a request past its limits, 502 for an error-code (some are 4xx or 504: the page
-    on servers has the table). An answer that breaks off raises in the server, which cuts the connection.
+    Call it with `handle` or `handle_async`. It is also an ASGI 3 application: mount it, or give it to a server. There
+    it streams both ways, stops its guest when the client disconnects, and sends a small ``application/problem+json``
+    (RFC 9457) when the guest has no response: 500 for a trap, 504 for the time limit, 503 when overloaded, 413 and 431
+    for a request past its limits, 502 for an error-code (some are 4xx or 504: the page on servers has the table). A
+    response that fails midway raises in the server, which aborts the connection.
 
     Args:
         component: A `Component`, or what one is loaded from.
@@ -65,7 +60,7 @@ class App(_wasgi.App):
         limits: What each guest may use up; `Limits` says the defaults.
         reuse: On what terms an instance has one exchange after another, which spares making it; what the guest keeps in
             its memory then meets the next exchange. None: a fresh instance for each.
-        world: Clocks and randomness that are the same each time: `wasgi.testing.World`. None: the machine's.
+        simulation: Deterministic time and randomness: `wasgi.testing.Simulation`. None: the machine's.
         root_path: Where it is mounted below a path: ``"strip"`` shows the guest the path below it, and the mount's in
             ``x-forwarded-prefix``; ``"keep"`` shows it the whole path.
         forwarded: Whether the guest sees ``x-forwarded-for``, ``-proto`` and ``-host``: as the server knows them, never
@@ -108,7 +103,7 @@ class App(_wasgi.App):
         stderr: _Sink | None = None,
         limits: Limits | None = None,
         reuse: Reuse | None = None,
-        world: World | None = None,
+        simulation: Simulation | None = None,
         root_path: Literal["strip", "keep"] = "strip",
         forwarded: bool = False,
         on_request: OnRequest | None = None,
@@ -127,7 +122,7 @@ class App(_wasgi.App):
             stderr=stderr,
             limits=limits,
             reuse=reuse,
-            world=world,
+            simulation=simulation,
             on_finish=on_finish,
         )
         if root_path not in ("strip", "keep"):
@@ -154,6 +149,6 @@ class App(_wasgi.App):
     @property
     def wsgi(self) -> Callable[[dict[str, Any], Callable[..., Any]], Any]:
         """This app as a WSGI application (PEP 3333)."""
-        from wasgi.wsgi import Wsgi
+        from wasgi.serving.wsgi import Wsgi
 
         return Wsgi(self)

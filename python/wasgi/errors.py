@@ -1,4 +1,4 @@
-"""What can go wrong, in one tree.
+"""The tree of exceptions.
 
 ::
 
@@ -26,15 +26,14 @@
         └── one class for each of wasi:http's 39 cases, with its payload as attributes
 
 An `ErrorCode` travels both ways. A guest that answers with an error-code makes `App.handle` raise it; an upstream that
-raises one gives the guest exactly that code. Other exceptions of an upstream reach the guest as the code that is their
-true counterpart (``TimeoutError`` as ``connection-timeout``, ``ConnectionRefusedError`` as ``connection-refused``),
-or else as ``internal-error`` with the exception's type and no more; those are logged with their traceback to the
-logger ``wasgi.outgoing``.
+raises one gives the guest exactly that code. Other exceptions of an upstream reach the guest as the error-code that
+means the same (``TimeoutError`` as ``connection-timeout``, ``ConnectionRefusedError`` as ``connection-refused``), or
+else as ``internal-error`` with the exception's type only; those are logged with their traceback to the logger
+``wasgi.outgoing``.
 """
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, ClassVar
 
@@ -44,7 +43,7 @@ if TYPE_CHECKING:
 
 
 class WasgiError(Exception):
-    """The root: whatever this package raises of its own.
+    """The base class of this package's exceptions.
 
     Attributes:
         exchange: The number of the exchange that it ended, as in `Report.exchange` and log records; None if there was
@@ -59,7 +58,7 @@ class ComponentError(WasgiError):
 
 
 class InvalidComponentError(ComponentError, ValueError):
-    """The source is no component, or not a valid one; the message says what it is instead."""
+    """The source is not a component, or not a valid one; the message says what it is instead."""
 
 
 class MissingImportError(ComponentError):
@@ -197,15 +196,15 @@ class FuelExhaustedError(_LimitedError):
 
 
 class OverloadedError(WasgiError):
-    """The limit of exchanges at once was reached, and the queue gave no place in time."""
+    """The limit of concurrent exchanges was reached, and the queue was full or gave no place in time."""
 
 
 class AppClosedError(WasgiError, RuntimeError):
-    """The app was closed: it begins no exchange, or this one did not end in the time that it had to."""
+    """The app was closed: it begins no exchange, or this one did not end in time."""
 
 
 class BodyError(WasgiError):
-    """A body that broke off, or was consumed twice. Why it broke off is the cause, where that is known.
+    """A body that failed midway, or was consumed twice. The cause of the failure is its ``__cause__``, where known.
 
     Attributes:
         received: How many bytes of it had been read.
@@ -249,7 +248,7 @@ class ErrorCode(WasgiError):
 
 
 def _no_code(kind: type[ErrorCode], given: tuple[object, ...]) -> str:
-    """Why an instance of the class would be none of wasi:http's codes; and what is meant, if that can be told."""
+    """Why an instance of the class would not be an error-code; with a hint, if the right class can be guessed."""
     name = kind.__name__
     if kind.code in ERROR_CODES:
         return f"`{name}` takes no arguments: a guest is told its code and no more"
@@ -375,7 +374,7 @@ class ConnectionRefused(ErrorCode, ConnectionRefusedError):
 
 
 class ConnectionTerminated(ErrorCode, ConnectionResetError):
-    """The connection was cut."""
+    """The connection was closed or reset."""
 
     code = "connection-terminated"
 
@@ -499,7 +498,7 @@ class HttpRequestTrailerSize(_Field):
 
 
 class HttpResponseIncomplete(ErrorCode):
-    """The response broke off."""
+    """The response ended too early."""
 
     code = "HTTP-response-incomplete"
 
@@ -590,118 +589,14 @@ ERROR_CODES: dict[str, type[ErrorCode]] = {
 """The class of each error-code, by its name in the WIT, in the order of the WIT."""
 
 
-# The exceptions of httpx2 and httpx, by name. None: what its user did wrong, and no guest has to know.
-_OF_HTTPX: dict[str, type[ErrorCode] | None] = {
-    "CloseError": ConnectionTerminated,
-    "ConnectError": DestinationUnavailable,  # unless its cause says more
-    "ConnectTimeout": ConnectionTimeout,
-    "CookieConflict": None,
-    "DecodingError": HttpResponseContentCoding,
-    "HTTPError": None,
-    "HTTPStatusError": None,
-    "InvalidURL": HttpRequestUriInvalid,
-    "LocalProtocolError": HttpProtocolError,
-    "NetworkError": ConnectionTerminated,
-    "PoolTimeout": ConnectionLimitReached,
-    "ProtocolError": HttpProtocolError,
-    "ProxyError": DestinationUnavailable,
-    "ReadError": ConnectionTerminated,
-    "ReadTimeout": ConnectionReadTimeout,
-    "RemoteProtocolError": HttpProtocolError,
-    "RequestError": None,
-    "RequestNotRead": None,
-    "ResponseNotRead": None,
-    "SSEError": None,
-    "StreamClosed": None,
-    "StreamConsumed": None,
-    "StreamError": None,
-    "TimeoutException": ConnectionTimeout,
-    "TooManyRedirects": None,
-    "TransportError": DestinationUnavailable,
-    "UnsupportedProtocol": HttpRequestUriInvalid,
-    "WriteError": ConnectionTerminated,
-    "WriteTimeout": ConnectionWriteTimeout,
-}
-
-
-def _counterpart(exc: BaseException) -> ErrorCode | None:
-    """The error-code that says the same as an exception of Python's own, or of a client library, if there is one."""
-    if (code := _of_python(exc)) is not None:
-        return code
-    cls = next((cls for cls in type(exc).__mro__ if cls.__module__.partition(".")[0] in ("httpx", "httpx2")), None)
-    leaf = _OF_HTTPX.get(cls.__name__) if cls is not None else None
-    if leaf is None:
-        return None
-    # what has no better name has the operating system's exception among its causes
-    cause, seen = exc.__cause__ or exc.__context__, {id(exc)}
-    while leaf in (DestinationUnavailable, ConnectionTerminated) and cause is not None and id(cause) not in seen:
-        if (code := _of_python(cause)) is not None:
-            return code
-        seen.add(id(cause))
-        cause = cause.__cause__ or cause.__context__
-    return leaf()
-
-
-def _of_python(exc: BaseException) -> ErrorCode | None:
-    # Whoever raised an exception of these modules has loaded them; importing them here would double our import's time.
-    ssl, socket = sys.modules.get("ssl"), sys.modules.get("socket")
-    if ssl is not None and isinstance(exc, ssl.SSLCertVerificationError):
-        return TlsCertificateError()
-    if ssl is not None and isinstance(exc, ssl.SSLError):
-        return TlsProtocolError()
-    if socket is not None and isinstance(exc, socket.gaierror):
-        return DnsError(rcode=exc.strerror)
-    if isinstance(exc, ConnectionRefusedError):
-        return ConnectionRefused()
-    if isinstance(exc, ConnectionError):
-        return ConnectionTerminated()
-    if isinstance(exc, TimeoutError):
-        return ConnectionTimeout()
-    return None
-
+# Shared state of upstreams and the pytest plug-in. It is here because this module stays loaded: `pytester` unloads what
+# was imported during a run, and would leave two copies of any other module's state.
 
 _observers: list[Callable[[BaseException], None]] = []
-"""Who else is told of an upstream's exceptions: tests are, whose own functions have raised them."""
-
+"""Called with each exception of an upstream that is not an error-code: the failures of a test's own code."""
 
 _finishing: dict[int, weakref.ref[asyncio.Task[None]]] = {}
-"""Weak references to the tasks of upstreams that have answered and not ended: they may fail yet."""
-
-
-def _observe(exc: BaseException) -> None:
-    """Tells them of an upstream's exception."""
-    for observe in tuple(_observers):
-        observe(exc)
-
-
-def _is_cancellation(exc: BaseException) -> bool:
-    """Whether it is asyncio's. If that was not imported, nobody has raised it."""
-    asyncio = sys.modules.get("asyncio")
-    return asyncio is not None and isinstance(exc, asyncio.CancelledError)
-
-
-def _code_for_guest(exc: BaseException) -> ErrorCode:
-    """What an upstream's exception is to the guest. Logs those that are no error-code."""
-    if isinstance(exc, ErrorCode):
-        return exc
-    _observe(exc)
-    import logging  # here, because it takes a third of our import's time
-
-    code = _counterpart(exc)
-    log = logging.getLogger("wasgi.outgoing")
-    from wasgi import _bridge
-
-    extra = _bridge.part()
-    if _is_cancellation(exc):
-        # whoever has cancelled it knows: the guest, its caller, or the end of the process
-        log.debug("an upstream was cancelled; its guest is told `internal-error`", extra=extra)
-        return InternalError(type(exc).__name__)
-    if code is None:
-        _bridge.say(log, logging.ERROR, "an upstream failed; its guest is told `internal-error`", extra, exc)
-        # the type and no more: the message is the host's business
-        return InternalError(type(exc).__name__)
-    log.info("an upstream failed; its guest is told `%s`", code.code, exc_info=exc, extra=extra)
-    return code
+"""The tasks of ASGI applications that have sent their response and not ended: they may fail yet."""
 
 
 __all__ = sorted(

@@ -41,17 +41,17 @@ def _value(name: bytes, value: str | bytes) -> bytes:
 
 
 class Headers(MutableMapping[str, str]):
-    """The fields of a message: ordered, names case-insensitive, a name possibly several times (RFC 9110, 5).
+    """The fields of a message: ordered, with case-insensitive names that may repeat (RFC 9110, 5).
 
-    As a mapping it has each name once; the values of a name that stands several times are joined by ``", "``
-    (RFC 9110, 5.3). That does not suit ``set-cookie``: use `get_all`. Text is latin-1, as ASGI and WSGI have it.
+    As a mapping it has each name once; the values of a repeated name are joined by ``", "`` (RFC 9110, 5.3). For
+    ``set-cookie`` that is wrong: use `get_all`. Text is latin-1, as in ASGI and WSGI.
 
     Args:
         headers: A mapping, or pairs of name and value, each str or bytes.
 
     Raises:
-        ValueError: A name that is no token, a value with a newline, or with what latin-1 cannot say.
-        TypeError: A name or value that is neither str nor bytes.
+        ValueError: A name is not a token, or a value has a newline or a character that latin-1 has not.
+        TypeError: A name or value is neither str nor bytes.
 
     Example:
         >>> headers = Headers([("Set-Cookie", "a=1"), ("set-cookie", "b=2")])
@@ -83,16 +83,16 @@ class Headers(MutableMapping[str, str]):
 
     @property
     def raw(self) -> list[tuple[bytes, bytes]]:
-        """All pairs as bytes, in their order, a name as often as it stands there. A copy."""
+        """A copy of all pairs as bytes, in order, with repeated names."""
         return list(self._pairs)
 
     def get_all(self, name: str) -> list[str]:
-        """The values of a name, one for each time it stands there; empty if it does not."""
+        """All values of a name; empty if there are none."""
         key = name.lower().encode("latin-1", "replace")
         return [value.decode("latin-1") for other, value in self._pairs if other.lower() == key]
 
     def copy(self) -> Headers:
-        """The same fields, to be changed by themselves."""
+        """An independent copy."""
         return Headers(self)
 
     __copy__ = copy
@@ -101,7 +101,7 @@ class Headers(MutableMapping[str, str]):
         return Headers, (self.raw,)
 
     def add(self, name: str | bytes, value: str | bytes) -> None:
-        """Adds a pair at the end; other values of the name stay."""
+        """Adds a pair at the end; other values of the name are kept."""
         raw = _name(name)
         self._pairs.append((raw, _value(raw, value)))
 
@@ -112,7 +112,7 @@ class Headers(MutableMapping[str, str]):
         return ", ".join(values)
 
     def __setitem__(self, name: str, value: str) -> None:
-        """Replaces all values of the name by one, where the first stood."""
+        """Replaces all values of the name by one, at the place of the first."""
         raw = _name(name)
         pair = (raw, _value(raw, value))
         key = raw.lower()
@@ -146,7 +146,7 @@ class Headers(MutableMapping[str, str]):
         return len({name.lower() for name, _ in self._pairs})
 
     def __eq__(self, other: object) -> bool:
-        """Whether both have the same names with the same values; the order of different names is no matter.
+        """Whether both have the same names with the same values; the order of different names does not matter.
 
         A plain mapping is equal if it has the joined values.
         """
@@ -173,18 +173,17 @@ class Headers(MutableMapping[str, str]):
 _PARAMETER = (  # RFC 9110, 5.6.6; compiled when first asked for
     r';[ \t]*([^;="\s]+)=(?:"((?:[^"\\]|\\.)*)"|([^;"]*))'
 )
-# What Python has by the name of an encoding, but no charset of a text: some fail whatever they are told to replace, and
-# one (UTF-7) turns what looks harmless into markup.
+# Python's codecs that are not charsets of text: some fail even with "replace", and one (UTF-7) turns what looks
+# harmless into markup.
 _NO_CHARSETS = {"base64_codec", "bz2_codec", "hex_codec", "quopri_codec", "rot_13", "uu_codec", "zlib_codec"}
 _NO_CHARSETS |= {"mbcs", "oem", "utf_7"}
-# Only these: Python looks for a module by each other name and keeps that it found none, which a peer could have it do
-# without end.
+# Only these: for any other name Python looks for a module and remembers the miss, so a peer could fill its memory.
 _CHARSETS = set(encodings.aliases.aliases.values()) - _NO_CHARSETS
 _CHARSETS |= {"cp720", "cp737", "cp856", "cp874", "cp875", "cp1006", "koi8_t", "koi8_u", "utf_8_sig"}
 
 
 def _charset(content_type: str) -> str | None:
-    """The codec that a content-type names, if it is one for text."""
+    """The codec of a content-type's charset, if it is one for text."""
     for name, quoted, token in re.findall(_PARAMETER, content_type):
         if name.lower() != "charset":
             continue
@@ -197,7 +196,7 @@ def _charset(content_type: str) -> str | None:
 
 
 def _decode(whole: bytes, content_type: str) -> str:
-    """Text by the charset of the content-type (RFC 9110, 8.3), or else as UTF-8; what does not fit is replaced."""
+    """Text by the charset of the content-type (RFC 9110, 8.3), or else as UTF-8; invalid bytes are replaced."""
     codec = _charset(content_type)
     if codec is not None:
         try:

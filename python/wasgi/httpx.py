@@ -12,11 +12,12 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from types import ModuleType, TracebackType
 from typing import TYPE_CHECKING, Any, Self
 
-from wasgi import _serving, errors
+from wasgi import _messages, errors
 from wasgi._wasgi import Request, Response, _request_of_server
+from wasgi.serving import answers
 
 if TYPE_CHECKING:
-    from wasgi.app import App
+    from wasgi._wasgi import App
 
     # to a type checker a transport is one of whichever library it is given to, and of neither if that is not there
     _AnyLibrarys = Any
@@ -42,7 +43,7 @@ _PROTOCOL = {
 
 
 def exception_name(error: BaseException) -> str:
-    """The client library's exception that says the same."""
+    """The name of the client library's exception that means the same."""
     match error:
         case _InvalidRequest():
             return "LocalProtocolError"
@@ -57,7 +58,7 @@ def exception_name(error: BaseException) -> str:
                 return "ReadTimeout"
             if error.code.startswith("HTTP-request"):
                 return "LocalProtocolError"
-            # names that were not found, refusals, TLS: there was no connection
+            # no connection was made: a name was not found, a peer refused, TLS failed
             return "RemoteProtocolError" if error.code in _PROTOCOL else "ConnectError"
         case errors.OverloadedError():
             return "PoolTimeout"
@@ -69,7 +70,7 @@ def exception_name(error: BaseException) -> str:
 
 
 class _InvalidRequest(ValueError):
-    """A client's request that no guest could be given."""
+    """A client's request that no guest can be asked."""
 
 
 def _library(request: Any) -> ModuleType:
@@ -77,7 +78,7 @@ def _library(request: Any) -> ModuleType:
 
 
 class _Remembered:
-    """A client's request body: what it raises is its maker's, and comes back as it is."""
+    """A client's request body. An exception of its iterator belongs to the caller, and comes back as it is."""
 
     def __init__(self, chunks: Any) -> None:
         self.chunks = chunks
@@ -106,14 +107,14 @@ def _raise(request: Any, error: BaseException) -> None:
     raise getattr(_library(request), exception_name(error))(text, request=request) from error
 
 
-# What is ours or the client's own limit; what a body of the caller's raises comes back as it is.
+# Exceptions of ours, and of the client's own timeout. One that a body of the caller's raises comes back as it is.
 _OURS = (errors.WasgiError, TimeoutError, _InvalidRequest)
 
 
 def _request(request: Any, stream: Any) -> Request:
     raw: list[tuple[bytes, bytes]] = [(bytes(name).lower(), bytes(value)) for name, value in request.headers.raw]
     url = request.url
-    # its fields do not say whether there is a body: whoever makes a request of a stream need not give any
+    # the fields do not say whether there is a body: a request that is made with a stream may have none
     whole = isinstance(request.stream, _library(request).ByteStream)
     body = b"".join(request.stream) if whole else stream
     try:
@@ -137,7 +138,7 @@ def _timeout(request: Any, name: str) -> float | None:
 def _response(request: Any, response: Response, stream: Any) -> Any:
     return _library(request).Response(
         response.status,
-        headers=_serving.headers_of(response),
+        headers=answers.headers_of(response),
         stream=stream,
         extensions={"http_version": b"HTTP/1.1", "wasgi_response": response},
     )
@@ -152,7 +153,7 @@ def _sync_stream(base: type[Any]) -> type[Any]:
 
         def __iter__(self) -> Iterator[bytes]:
             chunks, seconds = iter(self.response), _timeout(self.request, "read")
-            if _serving.is_bare(self.request.method, self.response.status):
+            if _messages.is_bare(self.request.method, self.response.status):
                 chunks._let_end(wait=False)
                 return
             try:
@@ -176,7 +177,7 @@ def _async_stream(base: type[Any]) -> type[Any]:
 
         async def __aiter__(self) -> AsyncIterator[bytes]:
             chunks, seconds = aiter(self.response), _timeout(self.request, "read")
-            if _serving.is_bare(self.request.method, self.response.status):
+            if _messages.is_bare(self.request.method, self.response.status):
                 chunks._let_end()  # type: ignore[attr-defined]
                 return
             try:
@@ -196,16 +197,16 @@ def _async_stream(base: type[Any]) -> type[Any]:
 
 
 class Transport(_AnyLibrarys):  # type: ignore[misc]
-    """A transport for ``httpx2.Client`` or ``httpx.Client``: an `App` answers.
+    """A transport for ``httpx2.Client`` or ``httpx.Client``: an `App` answers, in process.
 
     Bodies stream both ways; closing a response stops its guest. The client's ``read`` timeout bounds the wait for the
     head (with the upload that comes before it) and for each chunk. Failures are the client library's own exceptions,
-    with ours as their cause: the time limit as ``ReadTimeout``, a trap as ``RemoteProtocolError``, an answer that
-    breaks off as ``ReadError``, an error-code as its counterpart. What a body of the caller's raises comes back as it
-    is. The extension ``trace`` is told of ``wasgi.handle.started`` and ``.complete`` or ``.failed``.
+    with ours as their cause: the time limit as ``ReadTimeout``, a trap as ``RemoteProtocolError``, a response that
+    fails midway as ``ReadError``, an error-code as its counterpart. An exception of the caller's own body comes back as
+    it is. The extension ``trace`` is told of ``wasgi.handle.started`` and ``.complete`` or ``.failed``.
 
     Args:
-        app: Who answers. It stays open when the client is closed.
+        app: The app that answers. Closing the client does not close it.
 
     Example:
         >>> with httpx2.Client(transport=wasgi.httpx.Transport(app)) as client:
@@ -217,13 +218,13 @@ class Transport(_AnyLibrarys):  # type: ignore[misc]
         self.app = app
 
     def handle_request(self, request: Any) -> Any:
-        """Answers one request of the client's."""
+        """Has the app answer a request of the client's."""
         trace: Callable[[str, dict[str, Any]], Any] = request.extensions.get("trace") or (lambda name, info: None)
         trace("wasgi.handle.started", {"request": request})
         body = _Remembered(request.stream)
         try:
             response = self.app._handle_within(_request(request, iter(body)), _timeout(request, "read"))
-            _serving.only_final(response)
+            answers.only_final(response)
         except _OURS as error:
             trace("wasgi.handle.failed", {"exception": error})
             if error is body.raised:
@@ -233,7 +234,7 @@ class Transport(_AnyLibrarys):  # type: ignore[misc]
         return _response(request, response, _sync_stream(_library(request).SyncByteStream)(request, response))
 
     def close(self) -> None:
-        """Nothing to close: the app is its maker's."""
+        """Closes nothing: the app stays open."""
 
     def __enter__(self) -> Self:
         return self
@@ -251,7 +252,7 @@ class AsyncTransport(_AnyLibrarys):  # type: ignore[misc]
         self.app = app
 
     async def handle_async_request(self, request: Any) -> Any:
-        """Answers one request of the client's."""
+        """Has the app answer a request of the client's."""
         trace: Callable[[str, dict[str, Any]], Awaitable[Any]] | None = request.extensions.get("trace")
         if trace is not None:
             await trace("wasgi.handle.started", {"request": request})
@@ -259,7 +260,7 @@ class AsyncTransport(_AnyLibrarys):  # type: ignore[misc]
         try:
             async with asyncio.timeout(_timeout(request, "read")):
                 response = await self.app.handle_async(_request(request, aiter(body)))
-            _serving.only_final(response)
+            answers.only_final(response)
         except _OURS as error:
             if trace is not None:
                 await trace("wasgi.handle.failed", {"exception": error})
@@ -271,7 +272,7 @@ class AsyncTransport(_AnyLibrarys):  # type: ignore[misc]
         return _response(request, response, _async_stream(_library(request).AsyncByteStream)(request, response))
 
     async def aclose(self) -> None:
-        """Nothing to close: the app is its maker's."""
+        """Closes nothing: the app stays open."""
 
     async def __aenter__(self) -> Self:
         return self

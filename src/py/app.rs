@@ -22,7 +22,7 @@ use super::route::Outgoing;
 use super::stdio::Sinks;
 use super::values::{Number, Reduced, Seconds, plain, reduce, replaced, settings};
 use super::waiting::block_on;
-use super::world::PyWorld;
+use super::world::PySimulation;
 use crate::host::{DirGrant, Grants};
 use crate::incoming::{App, Closing};
 use crate::places::Membership;
@@ -101,7 +101,7 @@ pub struct PyApp {
     limits: Py<PyLimits>,
     #[pyo3(get)]
     reuse: Option<Py<PyReuse>>,
-    world: Option<Py<PyWorld>>,
+    simulation: Option<Py<PySimulation>>,
     /// It is one of those that share its networks.
     _shares: Vec<Membership>,
 }
@@ -181,7 +181,7 @@ fn grants(
 #[pymethods]
 impl PyApp {
     #[new]
-    #[pyo3(signature = (component, *, outgoing=None, env=None, args=None, dirs=None, stdout=None, stderr=None, limits=None, reuse=None, world=None, on_finish=None))]
+    #[pyo3(signature = (component, *, outgoing=None, env=None, args=None, dirs=None, stdout=None, stderr=None, limits=None, reuse=None, simulation=None, on_finish=None))]
     #[allow(clippy::too_many_arguments)]
     fn new(
         py: Python<'_>,
@@ -194,7 +194,7 @@ impl PyApp {
         stderr: Option<Bound<'_, PyAny>>,
         limits: Option<Py<PyLimits>>,
         reuse: Option<Py<PyReuse>>,
-        world: Option<Py<PyWorld>>,
+        simulation: Option<Py<PySimulation>>,
         on_finish: Option<Bound<'_, PyAny>>,
     ) -> PyResult<Self> {
         let limits = match limits {
@@ -209,18 +209,28 @@ impl PyApp {
         let sinks = Sinks::given(py, stdout, stderr, component.get().label())?;
         let on_finish = on_finish.map(|on_finish| OnFinish::given(&on_finish)).transpose()?;
         let mut grants = grants(py, env, args, dirs)?;
-        grants.world = world.as_ref().map(|world| world.get().core());
+        grants.world = simulation.as_ref().map(|simulation| simulation.get().core());
         let terms = reuse.as_ref().map(|reuse| reuse.get().core());
         let core = App::new(component.get().component.clone(), grants, limits.get().core(), terms);
         if core.limits.fuel.is_some() {
             component.get().prepare_for_fuel(py)?;
         }
         let shares = shares(outgoing.as_ref(), core.number);
-        Ok(Self { app: Arc::new(core), component, outgoing, sinks, on_finish, limits, reuse, world, _shares: shares })
+        Ok(Self {
+            app: Arc::new(core),
+            component,
+            outgoing,
+            sinks,
+            on_finish,
+            limits,
+            reuse,
+            simulation,
+            _shares: shares,
+        })
     }
 
     /// An app of the same component on the same terms, save for these.
-    #[pyo3(signature = (*, outgoing, stdout, stderr, reuse, world))]
+    #[pyo3(signature = (*, outgoing, stdout, stderr, reuse, simulation))]
     fn _sibling(
         &self,
         py: Python<'_>,
@@ -228,11 +238,11 @@ impl PyApp {
         stdout: Option<Bound<'_, PyAny>>,
         stderr: Option<Bound<'_, PyAny>>,
         reuse: Option<Py<PyReuse>>,
-        world: Option<Py<PyWorld>>,
+        simulation: Option<Py<PySimulation>>,
     ) -> PyResult<Self> {
         let sinks = Sinks::given(py, stdout, stderr, self.sinks.get().component.clone())?;
         let mut grants = self.app.grants.clone();
-        grants.world = world.as_ref().map(|world| world.get().core());
+        grants.world = simulation.as_ref().map(|simulation| simulation.get().core());
         let terms = reuse.as_ref().map(|reuse| reuse.get().core());
         let mut core = App::new(self.app.component.clone(), grants, self.app.limits, terms);
         core.number = self.app.number;
@@ -246,7 +256,7 @@ impl PyApp {
             on_finish: self.on_finish.as_ref().map(|on_finish| on_finish.clone_ref(py)),
             limits: self.limits.clone_ref(py),
             reuse,
-            world,
+            simulation,
         })
     }
 
@@ -323,8 +333,8 @@ impl PyApp {
     }
 
     #[getter]
-    fn world(&self, py: Python<'_>) -> Option<Py<PyWorld>> {
-        self.world.as_ref().map(|world| world.clone_ref(py))
+    fn simulation(&self, py: Python<'_>) -> Option<Py<PySimulation>> {
+        self.simulation.as_ref().map(|simulation| simulation.clone_ref(py))
     }
 
     /// What log records name it by: its component and a number.

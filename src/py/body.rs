@@ -328,7 +328,7 @@ impl PyBody {
         self.refuse(py, Reader::Async)?;
         if self.is_python() {
             let source = SourceOf { body: self.clone() };
-            return Ok(py.import("wasgi._bridge")?.call_method1("gather", (source,))?.unbind());
+            return Ok(py.import("wasgi._native.bodies")?.call_method1("gather", (source,))?.unbind());
         }
         Ok(Py::new(py, Awaitable::new(Flushed::new(ReadAll::new(self.clone()), self.output())))?.into_any())
     }

@@ -145,11 +145,11 @@ impl PyApp {
         let sinks = self.sinks.get();
         static SET: PyOnceLock<Py<PyAny>> = PyOnceLock::new();
         let set = SET.get_or_try_init(py, || {
-            let part = py.import("wasgi._bridge")?.getattr("_part")?;
-            part.getattr("set").map(Bound::unbind)
+            let exchange = py.import("wasgi._native.context")?.getattr("exchange")?;
+            exchange.getattr("set").map(Bound::unbind)
         })?;
-        let part = (&sinks.component, &sinks.app, number);
-        context.call_method1(intern!(py, "run"), (set, part))?;
+        let exchange = (&sinks.component, &sinks.app, number);
+        context.call_method1(intern!(py, "run"), (set, exchange))?;
         Ok(context)
     }
 

@@ -178,8 +178,9 @@ pub fn code_to_py(py: Python<'_>, code: &ErrorCode) -> PyResult<PyErr> {
 pub fn code_of_exception(py: Python<'_>, exception: &PyErr) -> ErrorCode {
     // before Python 3.12 only a value that is taken out of its error has the traceback
     let raised = exception.clone_ref(py).into_value(py);
-    let found = module(py)
-        .and_then(|module| module.getattr("_code_for_guest")?.call1((raised,)))
+    let found = py
+        .import("wasgi._native.failures")
+        .and_then(|failures| failures.getattr("code_for_guest")?.call1((raised,)))
         .and_then(|code| read_code(&code));
     found.unwrap_or_else(|failure| {
         failure.write_unraisable(py, None);

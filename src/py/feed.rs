@@ -190,12 +190,12 @@ impl Feed {
         };
         match drive {
             Drive::Rests if gone => {
-                let coroutine = bridge(py)?.call_method1(intern!(py, "close"), (source,))?;
+                let coroutine = bodies(py)?.call_method1(intern!(py, "close"), (source,))?;
                 super::upstream::spawn(&coroutine, self.context.bind(py)).map(drop)
             }
             Drive::Rests => {
                 let handle = FeedHandle { feed: self.clone() };
-                let coroutine = bridge(py)?.call_method1(intern!(py, "feed"), (handle, source))?;
+                let coroutine = bodies(py)?.call_method1(intern!(py, "feed"), (handle, source))?;
                 let task = super::upstream::spawn(&coroutine, self.context.bind(py))?;
                 lock(&self.state).drive = Drive::Task { task, entered: false };
                 Ok(())
@@ -319,8 +319,8 @@ impl Abandon for Feed {
     }
 }
 
-fn bridge(py: Python<'_>) -> PyResult<Bound<'_, PyAny>> {
-    Ok(py.import(intern!(py, "wasgi._bridge"))?.into_any())
+fn bodies(py: Python<'_>) -> PyResult<Bound<'_, PyAny>> {
+    Ok(py.import(intern!(py, "wasgi._native.bodies"))?.into_any())
 }
 
 /// The guest's side.

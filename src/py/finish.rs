@@ -37,8 +37,8 @@ impl OnFinish {
             let kind = callable.get_type();
             return Err(PyTypeError::new_err(format!("`on_finish` must be callable, or None, not {}", kind.name()?)));
         }
-        let bridge = py.import(intern!(py, "wasgi._bridge"))?;
-        if bridge.call_method1(intern!(py, "is_async"), (callable,))?.is_truthy()? {
+        let callbacks = py.import(intern!(py, "wasgi._native.callbacks"))?;
+        if callbacks.call_method1(intern!(py, "is_async"), (callable,))?.is_truthy()? {
             return Err(PyTypeError::new_err("`on_finish` must not be a coroutine function: it runs on a thread"));
         }
         Py::new(py, Self { callable: callable.clone().unbind(), lane: PerFork::default() })
@@ -160,8 +160,8 @@ impl Turn for Finished {
         let Self { on_finish, record } = self;
         let context = record.context.clone_ref(py);
         let told = PyExchange::of(py, record).and_then(|exchange| {
-            let bridge = py.import(intern!(py, "wasgi._bridge"))?;
-            let tell = bridge.getattr(intern!(py, "tell"))?;
+            let callbacks = py.import(intern!(py, "wasgi._native.callbacks"))?;
+            let tell = callbacks.getattr(intern!(py, "tell_finished"))?;
             context.call_method1(py, intern!(py, "run"), (tell, &on_finish.get().callable, exchange))
         });
         if let Err(error) = told {

@@ -238,7 +238,7 @@ impl LoopCore {
         if let Some(core) = OWN.existing() {
             return Ok(core.clone());
         }
-        let bridge = py.import("wasgi._bridge")?.call_method0("own_loop")?;
+        let bridge = py.import("wasgi._native.background_loop")?.call_method0("background_loop")?;
         let core = bridge.extract::<Bound<'_, LoopBridge>>()?.get().core.clone();
         Ok(OWN.get(|| core).clone())
     }

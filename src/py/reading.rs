@@ -133,7 +133,7 @@ impl Operation for ReadAll {
     }
 }
 
-/// For `wasgi._bridge.gather`: gives out the async iterable of a body, and keeps what was read of it.
+/// For `wasgi._native.bodies.gather`: gives out the async iterable of a body, and keeps what was read of it.
 #[pyclass(module = "wasgi._wasgi", frozen)]
 pub struct SourceOf {
     pub body: Arc<PyBody>,

@@ -12,8 +12,8 @@ use crate::instance::Reuse;
 ///
 /// For components that take long to instantiate. What a guest keeps in its memory meets its next exchange, whoever's
 /// that is: `wasgi.testing.check_isolation` shows what a component lets through. An exchange's time, fuel, outgoing
-/// requests, lines and world are its own all the same, and what a guest has kept of an earlier one (its bodies, the
-/// requests that it has sent) leads nowhere.
+/// requests, output and simulation are its own all the same, and what a guest has kept of an earlier one (its bodies,
+/// the requests that it has sent) leads nowhere.
 ///
 /// An instance is kept if its guest has answered and returned, has finished all bodies that it had begun, waits for no
 /// answer, and holds no more than three quarters of ``Limits.memory`` and ``Limits.handles``. At most half of the pool

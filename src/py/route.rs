@@ -36,8 +36,8 @@ impl Outgoing {
         if let Ok(network) = upstream.cast::<PyNetwork>() {
             return Ok(Self::Network(network.clone().unbind()));
         }
-        let bridge = upstream.py().import("wasgi._bridge")?;
-        let (callable, is_async) = bridge.call_method1("as_upstream", (upstream,))?.extract()?;
+        let callbacks = upstream.py().import("wasgi._native.callbacks")?;
+        let (callable, is_async) = callbacks.call_method1("as_upstream", (upstream,))?.extract()?;
         Ok(Self::Callable { callable, is_async })
     }
 
@@ -189,8 +189,8 @@ const DEEPEST: u32 = 16;
 
 /// Refuses an exchange that is too deep in a chain of components, each the upstream of the one before.
 pub fn check_depth(py: Python<'_>) -> PyResult<()> {
-    let bridge = py.import(intern!(py, "wasgi._bridge"))?;
-    let depth: u32 = bridge.getattr(intern!(py, "depth"))?.call_method0(intern!(py, "get"))?.extract()?;
+    let context = py.import(intern!(py, "wasgi._native.context"))?;
+    let depth: u32 = context.getattr(intern!(py, "depth"))?.call_method0(intern!(py, "get"))?.extract()?;
     if depth < DEEPEST {
         return Ok(());
     }

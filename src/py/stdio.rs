@@ -35,15 +35,16 @@ impl Sink {
         super::finalization::protect();
         let Some(sink) = sink else { return Ok(Self::Logger) };
         let write = sink.getattr_opt("write")?;
-        let bridge = sink.py().import("wasgi._bridge")?;
-        if bridge.call_method1("is_async", (write.as_ref().unwrap_or(&sink),))?.is_truthy()? {
+        let callbacks = sink.py().import("wasgi._native.callbacks")?;
+        if callbacks.call_method1("is_async", (write.as_ref().unwrap_or(&sink),))?.is_truthy()? {
             return Err(PyTypeError::new_err(format!(
                 "`{name}` must not be a coroutine function: it runs on a thread"
             )));
         }
         Ok(match sink {
             sink if write.is_some() => {
-                bridge.call_method1("check_text_file", (name, &sink))?;
+                let output = sink.py().import("wasgi._native.output")?;
+                output.call_method1("check_text_file", (name, &sink))?;
                 Self::File(sink.unbind())
             }
             sink if sink.is_callable() => Self::Callable(sink.unbind()),
@@ -290,7 +291,7 @@ impl GuestOutput {
         if streams.is_empty() || streams.iter().any(|stream| self.sink(*stream).object().is_some()) {
             return Ok(());
         }
-        let is_unheard = py.import(intern!(py, "wasgi._bridge"))?.getattr(intern!(py, "is_unheard"))?;
+        let is_unheard = py.import(intern!(py, "wasgi._native.output"))?.getattr(intern!(py, "is_unheard"))?;
         for stream in &streams {
             if !is_unheard.call1((name_of(py, *stream),))?.is_truthy()? {
                 return Ok(());
@@ -437,17 +438,17 @@ impl GuestOutput {
     }
 
     fn write(&self, py: Python<'_>, line: &Line, context: Option<&Bound<'_, PyAny>>) -> PyResult<()> {
-        let bridge = py.import(intern!(py, "wasgi._bridge"))?;
+        let output = py.import(intern!(py, "wasgi._native.output"))?;
         let stream = name_of(py, line.stream);
         let sinks = self.sinks.get();
         let (sink, arguments) = match self.sink(line.stream) {
             Sink::Logger => {
-                let sink = bridge.getattr(intern!(py, "log_line"))?;
+                let sink = output.getattr(intern!(py, "log_line"))?;
                 let (component, app) = (&sinks.component, &sinks.app);
                 (sink, (&line.text, stream, component, app, self.exchange).into_pyobject(py)?)
             }
             Sink::Callable(callable) => {
-                let made = bridge.getattr(intern!(py, "Line"))?.call1((&line.text, stream, self.exchange, line.cut))?;
+                let made = output.getattr(intern!(py, "Line"))?.call1((&line.text, stream, self.exchange, line.cut))?;
                 (callable.bind(py).clone(), (made,).into_pyobject(py)?)
             }
             Sink::File(file) => {

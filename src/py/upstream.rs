@@ -117,13 +117,13 @@ impl Call {
         }
         let request = Bound::new(py, PyRequest::from_guest(request, timeouts))?;
         let handle = Bound::new(py, OutgoingCall { call: self.clone(), request: request.unbind() })?;
-        let bridge = py.import(intern!(py, "wasgi._bridge"))?;
+        let callbacks = py.import(intern!(py, "wasgi._native.callbacks"))?;
         let context = self.target.context.bind(py).call_method0(intern!(py, "copy"))?;
         if self.target.is_async {
-            let coroutine = bridge.call_method1(intern!(py, "answer"), (handle,))?;
+            let coroutine = callbacks.call_method1(intern!(py, "answer"), (handle,))?;
             *lock(&self.task) = Some(spawn(&coroutine, &context)?);
         } else {
-            let answer = bridge.getattr(intern!(py, "answer_blocking"))?;
+            let answer = callbacks.getattr(intern!(py, "answer_blocking"))?;
             context.call_method1(intern!(py, "run"), (answer, handle))?;
         }
         Ok(())
@@ -276,8 +276,8 @@ impl Call {
                 None => Ok(()),
             };
         }
-        let bridge = py.import(intern!(py, "wasgi._bridge"))?;
-        let coroutine = bridge.call_method1(intern!(py, "answer"), (handle, awaitable))?;
+        let callbacks = py.import(intern!(py, "wasgi._native.callbacks"))?;
+        let coroutine = callbacks.call_method1(intern!(py, "answer"), (handle, awaitable))?;
         let context = self.target.context.bind(py).call_method0(intern!(py, "copy"))?;
         *lock(&self.task) = Some(spawn(&coroutine, &context)?);
         Ok(())

@@ -1,4 +1,4 @@
-//! `wasgi.testing.World`, and the time in it.
+//! `wasgi.testing.Simulation`, and the time in it.
 
 use std::pin::Pin;
 use std::task::{Context, Poll};
@@ -14,32 +14,32 @@ use super::values::{Number, Seconds, settings, value_methods};
 use crate::pace::Pace;
 use crate::staged::World;
 
-/// A guest's world that is the same each time, for ``App(world=...)``: two runs give the same bytes.
+/// Deterministic time and randomness for a guest, for ``App(simulation=...)``: two runs give the same bytes.
 ///
-/// Each exchange finds it anew. Its clocks stand still but for sleeps, which take no time: when everybody who takes
-/// part waits for a time to come, the first of those times has come. Those are the guest's timers, the limits of its
-/// request-options, and the delays and pauses of `wasgi.testing.Upstream`. While anybody else works on a request of
-/// the guest's, its timers take their time, so that its patience ends no sooner than it would. A guest that waits for a
-/// file counts as one that sleeps.
+/// Each exchange begins with the same time and the same seed. Time is virtual: it stands still while the guest runs;
+/// when the guest and all mocks are idle, it jumps to the earliest deadline, so sleeping takes no time. Deadlines are
+/// the guest's timers, the timeouts of its request-options, and the delays and pauses of `wasgi.testing.Upstream`.
+/// While other code works on a request of the guest's (a function, the real network), the guest's timers take real
+/// time: it gives up no sooner than it would. A guest that waits for a file counts as idle.
 ///
 /// Args:
-///     seed: Of its random bytes, 0 to 2**64 - 1. They stay the same from run to run of one version of wasgi.
-///     now: What the wall clock says when a guest begins: seconds since 1970, UTC.
+///     seed: The seed of its random bytes, 0 to 2**64 - 1. The bytes are the same in all runs of one version of wasgi.
+///     now: The wall clock's time when a guest begins: seconds since 1970, UTC.
 ///
 /// Raises:
 ///     ValueError: ``now`` is out of range.
 ///     OverflowError: ``seed`` is.
 ///
 /// Example:
-///     >>> app = wasgi.App("plugin.wasm", world=wasgi.testing.World(seed=7, now=1_700_000_000))
-#[pyclass(name = "World", module = "wasgi._wasgi", frozen, eq, get_all)]
+///     >>> app = wasgi.App("plugin.wasm", simulation=wasgi.testing.Simulation(seed=7, now=1_700_000_000))
+#[pyclass(name = "Simulation", module = "wasgi._wasgi", frozen, eq, get_all)]
 #[derive(Clone, PartialEq)]
-pub struct PyWorld {
+pub struct PySimulation {
     seed: u64,
     now: f64,
 }
 
-impl PyWorld {
+impl PySimulation {
     fn settings<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyDict>> {
         settings!(py, self; seed, now)
     }
@@ -50,7 +50,7 @@ impl PyWorld {
 }
 
 value_methods! {
-    impl PyWorld as "wasgi.testing.World" {
+    impl PySimulation as "wasgi.testing.Simulation" {
         #[new]
         #[pyo3(signature = (*, seed=Number(0), now=Number(0.0)), text_signature = "(*, seed=0, now=0.0)")]
         fn new(seed: Number<u64>, now: Seconds) -> PyResult<Self> {
