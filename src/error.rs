@@ -4,7 +4,7 @@
 use std::fmt::Write;
 use std::sync::Arc;
 
-use crate::code::ErrorCode;
+use crate::http::error_code::ErrorCode;
 use crate::limits::Limit;
 use crate::text::{Bounded, LONGEST, LONGEST_NAME, tame, tamed};
 

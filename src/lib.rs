@@ -1,85 +1,21 @@
 //! The map of the crate, and what the native module exports. Everything but [`py`] knows nothing of Python.
 
-mod address;
-mod ahead;
-mod answer;
-pub mod asked;
-mod blocking;
-pub mod blocks;
-pub mod body;
-mod bypass;
-pub mod census;
-mod clock;
-pub mod code;
-mod code_cache;
-pub mod compile_child;
-mod compile_threads;
-pub mod compiler;
+pub mod app;
 pub mod component;
-pub mod component_limits;
-mod cost;
-pub mod debug_info;
-mod declared_types;
-mod dial;
-mod driver;
 pub mod engine;
 pub mod error;
-pub mod expansion;
-mod failure;
-pub mod fields;
-mod file_streams;
-mod files;
-mod flow;
-mod folders;
-pub mod gate;
-mod guest_request;
-mod held;
-pub mod host;
-mod idle;
-pub mod incoming;
-pub mod instance;
+pub mod exchange;
+pub mod guest;
+pub mod http;
 pub mod limits;
-#[cfg(unix)]
-mod listing;
-pub mod loading;
 pub mod network;
-mod normal;
 pub mod outgoing;
-pub mod outline;
-pub mod own_stack;
-pub mod owner;
-mod pace;
-mod pagemap;
-pub mod pattern;
-mod places;
-pub mod policy;
-mod pool;
-mod priority;
-mod private_files;
 pub mod process;
-mod proxy;
 pub mod py;
-mod refusals;
-mod refused;
-mod resolve;
-mod route;
-pub mod runtime;
-mod scheduler;
-mod sent;
-mod served;
-mod signals;
-pub mod source;
-pub mod staged;
-pub mod stats;
-pub mod stdio;
-mod stock;
-mod swap;
-mod sync;
-mod text;
-mod tls;
-mod trim;
-pub mod url;
-mod watch;
+pub(crate) mod scheduler;
+pub mod simulation;
+pub(crate) mod sync;
+pub(crate) mod text;
 
 /// The native module, `wasgi._wasgi`.
 #[pyo3::pymodule(gil_used = true)]
@@ -95,43 +31,43 @@ mod _wasgi {
     #[pymodule_export]
     use crate::py::app::{PyApp, PyDir};
     #[pymodule_export]
-    use crate::py::awaitable::Awaitable;
+    use crate::py::executor::awaitable::Awaitable;
     #[pymodule_export]
-    use crate::py::bridge::{_after_fork, _after_fork_in_parent, _before_fork, _is_first_import, _shut_down};
+    use crate::py::executor::job::{_after_fork, _after_fork_in_parent, _before_fork, _is_first_import, _shut_down};
     #[pymodule_export]
     use crate::py::component::{_census, _compile, _outline, _read_component, _restore_component, PyComponent};
     #[pymodule_export]
-    use crate::py::component_limits::PyComponentLimits;
+    use crate::py::component::limits::PyComponentLimits;
     #[pymodule_export]
-    use crate::py::feed::FeedHandle;
+    use crate::py::message::feed::FeedHandle;
     #[pymodule_export]
-    use crate::py::finish::PyExchange;
+    use crate::py::on_finish::PyExchange;
     #[pymodule_export]
     use crate::py::limits::PyLimits;
     #[pymodule_export]
-    use crate::py::loops::LoopBridge;
+    use crate::py::executor::event_loop::LoopBridge;
     #[pymodule_export]
-    use crate::py::network::PyNetwork;
+    use crate::py::outgoing::network::PyNetwork;
     #[pymodule_export]
-    use crate::py::reading::{AsyncChunks, Chunks};
+    use crate::py::message::read::{AsyncChunks, Chunks};
     #[pymodule_export]
-    use crate::py::report::PyReport;
+    use crate::py::message::report::PyReport;
     #[pymodule_export]
-    use crate::py::request::{_normal_url, PyRequest, PyTimeouts};
+    use crate::py::message::request::{_normal_url, PyRequest, PyTimeouts};
     #[pymodule_export]
-    use crate::py::response::PyResponse;
+    use crate::py::message::response::PyResponse;
     #[pymodule_export]
     use crate::py::reuse::PyReuse;
     #[pymodule_export]
-    use crate::py::route::PyRoute;
+    use crate::py::outgoing::PyRoute;
     #[pymodule_export]
-    use crate::py::served::_request_of_server;
+    use crate::py::message::server_request::_request_of_server;
     #[pymodule_export]
     use crate::py::stats::{PyStats, stats};
     #[pymodule_export]
-    use crate::py::upstream::OutgoingCall;
+    use crate::py::outgoing::callable::OutgoingCall;
     #[pymodule_export]
     use crate::py::wit::_wit;
     #[pymodule_export]
-    use crate::py::world::PySimulation;
+    use crate::py::simulation::PySimulation;
 }

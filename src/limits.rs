@@ -9,8 +9,8 @@ use wasmtime_wasi_http::FieldMapError;
 
 use crate::engine::World;
 use crate::error::{Error, Trap};
-use crate::held::HANDLE;
-use crate::trim::HEAVY;
+use crate::guest::host_memory::HANDLE;
+use crate::process::heap_trim::HEAVY;
 
 /// `None` lifts a limit. The Python class says the defaults.
 #[derive(Clone, Copy, Debug)]
@@ -29,11 +29,11 @@ pub struct Limits {
     pub files: Option<u64>,
     /// Files that all exchanges of one app have open at once.
     pub files_per_app: Option<u64>,
-    /// The guest's own time, see [`crate::clock`].
+    /// The guest's own time, see [`crate::exchange::guest_clock`].
     pub timeout: Option<Duration>,
     /// Units of wasmtime's fuel.
     pub fuel: Option<u64>,
-    /// Bytes of one set of fields, counted as [`crate::fields::size`] does.
+    /// Bytes of one set of fields, counted as [`crate::http::fields::size`] does.
     pub fields: Option<u64>,
     /// Bytes.
     pub request_body: Option<u64>,

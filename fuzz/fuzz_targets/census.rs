@@ -2,24 +2,26 @@
 //! that stand for it.
 #![no_main]
 
-#[path = "../../src/blocks.rs"]
-#[allow(dead_code)]
-mod blocks;
-#[path = "../../src/census.rs"]
-#[allow(dead_code)]
-mod census;
-#[path = "../../src/component_limits.rs"]
-#[allow(dead_code)]
-mod component_limits;
-#[path = "../../src/cost.rs"]
-#[allow(dead_code)]
-mod cost;
-#[path = "../../src/declared_types.rs"]
-#[allow(dead_code)]
-mod declared_types;
-#[path = "../../src/expansion.rs"]
-#[allow(dead_code)]
-mod expansion;
+mod http {
+    #[path = "../../../src/component/blocks.rs"]
+    #[allow(dead_code)]
+    pub mod blocks;
+    #[path = "../../../src/component/census.rs"]
+    #[allow(dead_code)]
+    pub mod census;
+    #[path = "../../../src/component/limits.rs"]
+    #[allow(dead_code)]
+    pub mod limits;
+    #[path = "../../../src/component/cost.rs"]
+    #[allow(dead_code)]
+    pub mod cost;
+    #[path = "../../../src/component/declared_types.rs"]
+    #[allow(dead_code)]
+    pub mod declared_types;
+    #[path = "../../../src/component/expansion.rs"]
+    #[allow(dead_code)]
+    pub mod expansion;
+}
 
 mod error {
     #[derive(Debug)]

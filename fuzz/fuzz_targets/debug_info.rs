@@ -2,9 +2,11 @@
 //! then there is nothing more to leave out.
 #![no_main]
 
-#[path = "../../src/debug_info.rs"]
-#[allow(dead_code)]
-mod debug_info;
+mod http {
+    #[path = "../../../src/component/debug_info.rs"]
+    #[allow(dead_code)]
+    pub mod debug_info;
+}
 
 mod error {
     #[derive(Debug)]

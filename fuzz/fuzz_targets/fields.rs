@@ -2,10 +2,12 @@
 //! a line.
 #![no_main]
 
-#[path = "../../src/fields.rs"]
-mod fields;
-#[path = "../../src/served.rs"]
-mod served;
+mod http {
+    #[path = "../../../src/http/fields.rs"]
+    pub mod fields;
+    #[path = "../../../src/http/server_request.rs"]
+    pub mod server_request;
+}
 
 /// What is a value has no other space around it.
 fn trim(value: &[u8]) -> &[u8] {
@@ -13,7 +15,7 @@ fn trim(value: &[u8]) -> &[u8] {
 }
 
 libfuzzer_sys::fuzz_target!(|pairs: Vec<(&[u8], &[u8])>| {
-    let Ok(map) = fields::from_pairs(pairs.iter().copied()) else { return };
+    let Ok(map) = crate::http::fields::from_pairs(pairs.iter().copied()) else { return };
     assert_eq!(map.len(), pairs.len());
     for (name, _) in &pairs {
         let lower = name.to_ascii_lowercase();
@@ -22,7 +24,7 @@ libfuzzer_sys::fuzz_target!(|pairs: Vec<(&[u8], &[u8])>| {
             pairs.iter().filter(|(other, _)| other.eq_ignore_ascii_case(name.as_bytes())).map(|(_, value)| *value);
         assert!(map.get_all(name).iter().map(|value| value.as_bytes()).eq(given));
     }
-    let mut request = served::Served::new(false);
+    let mut request = crate::http::server_request::Served::new(false);
     let refused = pairs.iter().find_map(|(name, value)| request.add(name, value).err());
     let hosts = map.get_all("host").iter().count();
     assert_eq!(refused.is_some(), hosts > 1, "of what are fields, only a second host is refused: {refused:?}");
@@ -32,7 +34,7 @@ libfuzzer_sys::fuzz_target!(|pairs: Vec<(&[u8], &[u8])>| {
         let named: Vec<u8> =
             map.get_all("connection").iter().flat_map(|value| [value.as_bytes(), b","].concat()).collect();
         for (name, value) in &kept {
-            assert!(!served::is_of_connection(name) && name != "host" && name != "x-forwarded-for");
+            assert!(!crate::http::server_request::is_of_connection(name) && name != "host" && name != "x-forwarded-for");
             if name == "cookie" {
                 let crumbs: Vec<_> = map.get_all(name).iter().map(|value| trim(value.as_bytes())).collect();
                 assert_eq!(value.as_bytes(), crumbs.join(&b"; "[..]));
@@ -48,8 +50,8 @@ libfuzzer_sys::fuzz_target!(|pairs: Vec<(&[u8], &[u8])>| {
         assert!(!name.as_str().is_empty());
         assert!(!value.as_bytes().iter().any(|byte| matches!(byte, b'\r' | b'\n' | 0)));
     }
-    assert!(fields::size(&map) >= map.keys().map(|name| name.as_str().len() as u64).sum());
-    if let Some(length) = fields::announced_length(&map) {
+    assert!(crate::http::fields::size(&map) >= map.keys().map(|name| name.as_str().len() as u64).sum());
+    if let Some(length) = crate::http::fields::announced_length(&map) {
         let written = map.get("content-length").and_then(|value| value.to_str().ok()).expect("it was read");
         assert_eq!(written.trim_start_matches('0'), length.to_string().trim_start_matches('0'));
     }

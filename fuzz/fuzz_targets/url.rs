@@ -1,12 +1,14 @@
 //! Any text is a URL or it is refused; what was read is whole, ASCII, and reads the same again.
 #![no_main]
 
-#[path = "../../src/url.rs"]
-#[allow(dead_code)]
-mod url;
+mod http {
+    #[path = "../../../src/http/url.rs"]
+    #[allow(dead_code)]
+    pub mod url;
+}
 
 libfuzzer_sys::fuzz_target!(|text: &str| {
-    let Ok(uri) = url::parse(text) else { return };
+    let Ok(uri) = crate::http::url::parse(text) else { return };
     let written = uri.to_string();
     assert!(written.is_ascii());
     assert!(!written.contains(|character: char| character.is_ascii_control() || character == ' ' || character == '#'));
@@ -14,11 +16,11 @@ libfuzzer_sys::fuzz_target!(|text: &str| {
     let authority = uri.authority().expect("an authority");
     assert!(!authority.host().is_empty());
     assert!(!authority.as_str().contains('@'));
-    let (host, port) = url::split(authority.as_str()).expect("a host and a port");
+    let (host, port) = crate::http::url::split(authority.as_str()).expect("a host and a port");
     assert_eq!((host, port), (authority.host(), authority.port_u16()), "read as http::Uri reads it");
     let scheme = uri.scheme_str().expect("a scheme");
     let target = uri.path_and_query().map(|target| target.as_str());
-    assert_eq!(url::of_guest(scheme, authority.as_str(), target).as_ref(), Ok(&uri), "a guest may ask for it");
+    assert_eq!(crate::http::url::of_guest(scheme, authority.as_str(), target).as_ref(), Ok(&uri), "a guest may ask for it");
     assert!(!uri.scheme_str().expect("a scheme").is_empty());
-    assert_eq!(url::parse(&written).as_ref(), Ok(&uri), "{text:?} became {written:?}");
+    assert_eq!(crate::http::url::parse(&written).as_ref(), Ok(&uri), "{text:?} became {written:?}");
 });

@@ -9,23 +9,23 @@ use pyo3::exceptions::{PyTypeError, PyValueError};
 use pyo3::prelude::*;
 use pyo3::types::{PyDict, PyMapping, PyString};
 
-use super::awaitable::{Awaitable, Itself, Operation};
-use super::calling::Handle;
-use super::component::{PyComponent, path_of};
-use super::errors::to_py;
-use super::finish::OnFinish;
-use super::limits::{LONGEST, PyLimits};
-use super::request::PyRequest;
-use super::response::PyResponse;
-use super::reuse::PyReuse;
-use super::route::Outgoing;
-use super::stdio::Sinks;
-use super::values::{Number, Reduced, Seconds, plain, reduce, replaced, settings};
-use super::waiting::block_on;
-use super::world::PySimulation;
-use crate::host::{DirGrant, Grants};
-use crate::incoming::{App, Closing};
-use crate::places::Membership;
+use crate::py::executor::awaitable::{Awaitable, Itself, Operation};
+use crate::py::call::Handle;
+use crate::py::component::{PyComponent, path_of};
+use crate::py::errors::to_py;
+use crate::py::on_finish::OnFinish;
+use crate::py::limits::{LONGEST, PyLimits};
+use crate::py::message::request::PyRequest;
+use crate::py::message::response::PyResponse;
+use crate::py::reuse::PyReuse;
+use crate::py::outgoing::Outgoing;
+use crate::py::output::Sinks;
+use crate::py::values::{Number, Reduced, Seconds, plain, reduce, replaced, settings};
+use crate::py::executor::blocking::block_on;
+use crate::py::simulation::PySimulation;
+use crate::guest::store::{DirGrant, Grants};
+use crate::app::{App, Closing};
+use crate::network::places::Membership;
 
 /// A directory of the host's that a guest may see.
 ///
@@ -321,7 +321,7 @@ impl PyApp {
 
     /// For start-up: see [`App::warm`].
     fn _warm(&self, py: Python<'_>) -> PyResult<()> {
-        super::threads::threads().ensure(py)?;
+        crate::py::executor::threads::threads().ensure(py)?;
         py.detach(|| self.app.warm()).map_err(|error| to_py(py, &error))?;
         self.app.open();
         Ok(())

@@ -6,8 +6,8 @@ use pyo3::prelude::*;
 use pyo3::sync::PyOnceLock;
 use pyo3::types::{PyDict, PyModule, PyString};
 
-use super::lock;
-use crate::code::{ErrorCode, NAMES, Payload};
+use crate::py::lock;
+use crate::http::error_code::{ErrorCode, NAMES, Payload};
 use crate::error::{Error, Trap};
 use crate::limits::Limit;
 use crate::text::{LONGEST, tame};

@@ -4,40 +4,20 @@
 //! on a guest's stack; nothing holds the GIL while it waits.
 
 pub mod app;
-pub mod awaitable;
-pub mod body;
-pub mod bridge;
-pub mod calling;
+pub mod call;
 pub mod component;
-pub mod component_limits;
 pub mod errors;
-pub mod feed;
-pub mod finalization;
-pub mod finish;
-pub mod headers;
+pub mod executor;
 pub mod limits;
-pub mod load;
-pub mod load_source;
-pub mod load_threads;
-pub mod loops;
 pub mod message;
-pub mod network;
-pub mod reading;
-pub mod report;
-pub mod request;
-pub mod response;
+pub mod on_finish;
+pub mod outgoing;
+pub mod output;
 pub mod reuse;
-pub mod route;
-pub mod serial;
-pub mod served;
+pub mod simulation;
 pub mod stats;
-pub mod stdio;
-pub mod threads;
-pub mod upstream;
 pub mod values;
-pub mod waiting;
 pub mod wit;
-pub mod world;
 
 use std::sync::OnceLock;
 

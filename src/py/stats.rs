@@ -5,8 +5,8 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use pyo3::prelude::*;
 use pyo3::types::PyDict;
 
-use crate::process::PerProcess;
-use crate::stats::Stats;
+use crate::process::fork::PerProcess;
+use crate::engine::stats::Stats;
 
 /// What Python's side counts.
 #[derive(Default)]
@@ -138,7 +138,7 @@ pub fn stats(py: Python<'_>) -> PyResult<PyStats> {
         memories: core.memories,
         stacks: core.stacks,
         memory: core.memory,
-        threads: core.threads + (super::threads::count() + super::loops::own_threads()) as u64,
+        threads: core.threads + (crate::py::executor::threads::count() + crate::py::executor::event_loop::own_threads()) as u64,
         dropped: count(|live| &live.dropped),
         outcomes: outcomes.unbind(),
     })

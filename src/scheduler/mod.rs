@@ -9,7 +9,9 @@
 //! On both the apps take turns, whatever the number of their exchanges ([`Queue`]); within an app its exchanges do. A turn ends at the
 //! next tick of the epoch, but one long instruction (`memory.fill`) or host call does not. A thread that is in one is *stuck*: it
 //! gets the lowest priority for the rest of that turn, another thread takes its place ([`stuck`]), and its app gets no other turn of
-//! that kind meanwhile. Timers, sockets and outgoing requests belong to tokio's workers, where no guest has a turn ([`crate::runtime`]).
+//! that kind meanwhile. Timers, sockets and outgoing requests belong to tokio's workers, where no guest has a turn ([`crate::process::runtime`]).
+
+pub mod thread_priority;
 
 mod credit;
 mod queue;
@@ -34,7 +36,6 @@ pub(crate) use self::turn::{LONG_TURN, begin_turn, excuse_turn, is_guests_thread
 use self::worker::Worker;
 use crate::engine::World;
 use crate::error::Error;
-use crate::priority;
 use crate::sync::lock;
 
 /// After so many ticks it is looked at whether a thread is stuck.
@@ -176,7 +177,7 @@ impl Scheduler {
             // some may have been started before one could not
             for _ in workers.iter().filter(|worker| worker.kind == kind).count()..processors {
                 self.start_one(world, kind, &mut workers)
-                    .map_err(|error| crate::process::no_thread("guests", &error))?;
+                    .map_err(|error| crate::process::fork::no_thread("guests", &error))?;
             }
         }
         self.started.store(true, Ordering::Release);
@@ -198,10 +199,10 @@ impl Scheduler {
 
     fn work(&'static self, world: &'static World, worker: &Worker) {
         turn::is_of_guests();
-        crate::signals::open_here();
+        crate::process::signals::open_here();
         worker.thread.is_here();
         if worker.kind == Kind::Computing {
-            priority::lower();
+            thread_priority::lower();
         }
         let Ok(handle) = world.runtime.handle() else { return };
         let _context = handle.enter();

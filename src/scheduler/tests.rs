@@ -134,8 +134,8 @@ fn thread() -> String {
 
 /// Computes for so long, as far as a processor is there for it.
 fn compute(time: Duration) {
-    let begun = crate::priority::ThreadTime::now();
-    while crate::priority::ThreadTime::now().since(begun) < time {
+    let begun = crate::scheduler::thread_priority::ThreadTime::now();
+    while crate::scheduler::thread_priority::ThreadTime::now().since(begun) < time {
         std::hint::spin_loop();
     }
 }

@@ -6,12 +6,12 @@ use std::time::Duration;
 
 use super::queue::{Kind, Lane};
 use super::turn::tick;
-use crate::priority::{self, ThreadTime};
+use crate::scheduler::thread_priority::{self, ThreadTime};
 use crate::sync::lock;
 
 pub(super) struct Worker {
     pub kind: Kind,
-    pub thread: priority::Thread,
+    pub thread: thread_priority::Thread,
     /// The tick in which its turn began, or 1; 0 between turns.
     pub since: AtomicU64,
     pub turn: Mutex<Option<Turn>>,
@@ -27,7 +27,7 @@ pub(super) struct Turn {
 
 impl Worker {
     pub fn new(kind: Kind) -> Arc<Self> {
-        let (thread, since, turn) = (priority::Thread::default(), AtomicU64::new(0), Mutex::new(None));
+        let (thread, since, turn) = (thread_priority::Thread::default(), AtomicU64::new(0), Mutex::new(None));
         Arc::new(Self { kind, thread, since, turn })
     }
 

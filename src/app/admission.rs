@@ -1,0 +1,302 @@
+//! Who may begin an exchange of an app, who waits for a place, and how an app closes.
+
+use std::any::Any;
+use std::collections::HashMap;
+use std::pin::Pin;
+use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU64, AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, Weak};
+use std::task::{Context, Poll};
+use std::time::Duration;
+
+use tokio::sync::{Notify, OwnedSemaphorePermit, Semaphore, TryAcquireError};
+use tokio::task::JoinHandle;
+
+use crate::engine::World;
+use crate::error::Error;
+use crate::guest::files::Files;
+use crate::guest::store::DirGrant;
+use crate::guest::instance_pool::Idle;
+use crate::guest::instance::Reuse;
+use crate::limits::Limits;
+use crate::exchange::handle::Shared;
+use crate::scheduler::Lane;
+use crate::sync::lock;
+
+/// How many exchanges an app may have for each slot that is free: 819 of 1024 where it is alone.
+const SHARE: usize = 4;
+
+/// What one process counts of an app; a forked child has none of its parent's guests, and counts anew.
+pub(crate) struct Gate {
+    pub generation: u64,
+    world: &'static World,
+    places: Option<Arc<Semaphore>>,
+    limits: Limits,
+    /// The instances that wait for an exchange, if instances are kept.
+    pub(crate) idle: Option<Arc<Idle>>,
+    /// The share that its guests have of the threads.
+    pub(crate) lane: Arc<Lane>,
+    /// What its guests have of files.
+    pub(crate) files: Arc<Files>,
+    /// The bytes that its instances have, and the host for them, where `Limits.memory_per_app` counts them.
+    pub(crate) memory: Arc<AtomicI64>,
+    queued: AtomicUsize,
+    live: AtomicUsize,
+    emptied: Notify,
+    next: AtomicU64,
+    roster: Mutex<Roster>,
+}
+
+/// The guests that are not run by the thread that asked for them.
+#[derive(Default)]
+struct Roster {
+    guests: HashMap<u64, Weak<Shared>>,
+    /// No more of them: the app has closed, and their time to finish is over.
+    ended: bool,
+}
+
+impl Gate {
+    pub fn new(
+        world: &'static World,
+        limits: &Limits,
+        dirs: &[DirGrant],
+        reuse: Option<Reuse>,
+        reusable: &Arc<AtomicBool>,
+    ) -> Arc<Self> {
+        Arc::new(Self {
+            generation: world.generation,
+            world,
+            places: limits.concurrency.map(|most| Arc::new(Semaphore::new(most.min(Semaphore::MAX_PERMITS)))),
+            limits: *limits,
+            idle: reuse.map(|reuse| Idle::new(world, reuse, reusable.clone())),
+            lane: Arc::default(),
+            files: Files::new(dirs),
+            memory: Arc::default(),
+            queued: AtomicUsize::new(0),
+            live: AtomicUsize::new(0),
+            emptied: Notify::new(),
+            next: AtomicU64::new(0),
+            roster: Mutex::default(),
+        })
+    }
+
+    /// Refuses what this app has no share for. The slots of the pool are the process's, and an app alone could fill them with guests
+    /// that wait: so the fewer are free, the fewer an app may hold. Each that asks for all it can get ends with the same share, and
+    /// leaves a quarter of that to whoever comes next.
+    fn leaves_room(&self) -> Result<(), Error> {
+        let free = (self.world.slots() as usize).saturating_sub(self.world.live());
+        let live = self.live();
+        if live <= free.saturating_mul(SHARE) {
+            return Ok(());
+        }
+        Err(Error::Overloaded(format!(
+            "this app has {live} exchanges, and the {free} instance slots of this process that are free are kept for other apps; \
+             hint: set `Limits.concurrency` lower"
+        )))
+    }
+
+    /// A place, if there is one; else a place in the queue, if there is one.
+    pub fn admit(self: &Arc<Self>) -> Result<Admission, Error> {
+        self.leaves_room()?;
+        let Some(places) = &self.places else { return Ok(Admission::Permit(Permit::new(self, None))) };
+        // whoever waits already comes first: the semaphore is fair, and has none to give while there is a queue
+        match places.clone().try_acquire_owned() {
+            Ok(place) => return Ok(Admission::Permit(Permit::new(self, Some(place)))),
+            Err(TryAcquireError::Closed) => return Err(Error::Closed),
+            Err(TryAcquireError::NoPermits) => {}
+        }
+        let most = self.limits.concurrency.unwrap_or(usize::MAX);
+        let Some(queued) = InQueue::join(self) else {
+            let queue = match self.limits.queue {
+                0 => "(`Limits.concurrency`; there is no queue: `Limits.queue`)".to_owned(),
+                queue => format!("(`Limits.concurrency`), and so are the {queue} places in the queue (`Limits.queue`)"),
+            };
+            return Err(Error::Overloaded(format!(
+                "all {most} exchanges that this app may have at once are taken {queue}"
+            )));
+        };
+        let (places, gate, limit) = (places.clone(), self.clone(), self.limits.queue_timeout);
+        let wait = self.world.runtime.within(async move {
+            let _queued = queued;
+            let place = places.acquire_owned();
+            let place = match limit {
+                None => place.await,
+                Some(limit) => match tokio::time::timeout(limit, place).await {
+                    Ok(place) => place,
+                    Err(_) => {
+                        return Err(Error::Overloaded(format!(
+                            "no exchange ended within {} s in the queue (`Limits.queue_timeout`); this app may have {most} at \
+                             once (`Limits.concurrency`)",
+                            limit.as_secs_f64()
+                        )));
+                    }
+                },
+            };
+            match place {
+                Ok(place) => Ok(Permit::new(&gate, Some(place))),
+                Err(_) => Err(Error::Closed),
+            }
+        })?;
+        Ok(Admission::Queued(Queued(Box::pin(wait))))
+    }
+
+    /// A guest is given to the runtime. One that comes too late is stopped.
+    pub fn enroll(&self, number: u64, shared: &Arc<Shared>) {
+        let ended = {
+            let mut roster = lock(&self.roster);
+            roster.guests.insert(number, Arc::downgrade(shared));
+            roster.ended
+        };
+        if ended {
+            shared.stop(Error::Closed);
+        }
+    }
+
+    /// How many exchanges are under way.
+    pub fn live(&self) -> usize {
+        self.live.load(Ordering::SeqCst)
+    }
+
+    /// Nobody in the queue any more, and no instance that waits; the task gives back what those hold.
+    pub fn close(&self) -> Option<JoinHandle<()>> {
+        if let Some(places) = &self.places {
+            places.close();
+        }
+        self.idle.as_ref()?.close()
+    }
+
+    /// Stops what is left.
+    fn end(&self) {
+        let guests = {
+            let mut roster = lock(&self.roster);
+            roster.ended = true;
+            std::mem::take(&mut roster.guests)
+        };
+        for shared in guests.into_values().filter_map(|guest| guest.upgrade()) {
+            shared.stop(Error::Closed);
+        }
+    }
+
+    async fn empty(&self) {
+        loop {
+            let emptied = self.emptied.notified();
+            if self.live.load(Ordering::SeqCst) == 0 {
+                return;
+            }
+            emptied.await;
+        }
+    }
+
+    /// Waits until all exchanges have ended; after `drain` it ends them.
+    pub fn drained(self: Arc<Self>, drain: Option<Duration>) -> Result<impl Future<Output = ()> + Send, Error> {
+        let runtime = &self.world.runtime;
+        runtime.within(async move {
+            let Some(drain) = drain else { return self.empty().await };
+            if tokio::time::timeout(drain, self.empty()).await.is_err() {
+                self.end();
+                self.empty().await;
+            }
+        })
+    }
+}
+
+/// Counted while it waits.
+struct InQueue(Arc<Gate>);
+
+impl InQueue {
+    fn join(gate: &Arc<Gate>) -> Option<Self> {
+        gate.world.counters.queued.fetch_add(1, Ordering::Relaxed);
+        let before = gate.queued.fetch_add(1, Ordering::AcqRel);
+        let joined = Self(gate.clone());
+        (before < gate.limits.queue).then_some(joined)
+    }
+}
+
+impl Drop for InQueue {
+    fn drop(&mut self) {
+        self.0.queued.fetch_sub(1, Ordering::AcqRel);
+        self.0.world.counters.queued.fetch_sub(1, Ordering::Relaxed);
+    }
+}
+
+pub enum Admission {
+    Permit(Permit),
+    Queued(Queued),
+}
+
+/// A place in the queue. Dropping it leaves the queue.
+pub struct Queued(Pin<Box<dyn Future<Output = Result<Permit, Error>> + Send>>);
+
+impl Queued {
+    pub fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Result<Permit, Error>> {
+        self.0.as_mut().poll(cx)
+    }
+}
+
+/// A place among the exchanges of one app, until it is dropped.
+pub struct Permit {
+    pub(crate) gate: Arc<Gate>,
+    pub(crate) number: u64,
+    place: Option<OwnedSemaphorePermit>,
+    witness: Option<Witness>,
+}
+
+/// What is dropped when nothing is left of an exchange, before the app counts it as ended.
+pub type Witness = Arc<dyn Any + Send + Sync>;
+
+impl Permit {
+    fn new(gate: &Arc<Gate>, place: Option<OwnedSemaphorePermit>) -> Self {
+        gate.live.fetch_add(1, Ordering::SeqCst);
+        Self { gate: gate.clone(), number: gate.next.fetch_add(1, Ordering::Relaxed), place, witness: None }
+    }
+}
+
+impl Permit {
+    /// From now on the exchange has a witness.
+    pub fn is_seen_by(&mut self, witness: Witness) {
+        self.witness = Some(witness);
+    }
+}
+
+impl Drop for Permit {
+    fn drop(&mut self) {
+        drop(self.witness.take());
+        lock(&self.gate.roster).guests.remove(&self.number);
+        drop(self.place.take());
+        if self.gate.live.fetch_sub(1, Ordering::SeqCst) == 1 {
+            self.gate.emptied.notify_waiters();
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use super::*;
+
+    fn gate(concurrency: usize, queue: usize) -> Arc<Gate> {
+        let limits = Limits { concurrency: Some(concurrency), queue, ..Limits::NONE };
+        Gate::new(crate::engine::world().unwrap(), &limits, &[], None, &Arc::new(AtomicBool::new(true)))
+    }
+
+    fn refusal(admitted: Result<Admission, Error>) -> Error {
+        admitted.err().unwrap()
+    }
+
+    /// Between the look whether an app is closed and this one it may have been.
+    #[test]
+    fn one_that_comes_to_a_closed_gate_is_told_that_it_is_closed() {
+        for (concurrency, queue) in [(1, 0), (1, 5), (2, 0)] {
+            let gate = gate(concurrency, queue);
+            let _permit = gate.admit().unwrap();
+            drop(gate.close());
+            assert!(matches!(refusal(gate.admit()), Error::Closed), "{concurrency} {queue}");
+        }
+    }
+
+    #[test]
+    fn one_that_finds_no_place_is_told_so() {
+        let gate = gate(1, 0);
+        let _permit = gate.admit().unwrap();
+        assert!(matches!(refusal(gate.admit()), Error::Overloaded(_)));
+    }
+}

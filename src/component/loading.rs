@@ -1,0 +1,296 @@
+//! Who loads what: the same content is compiled once and held once in a process, and by one process at a time.
+
+use std::collections::HashMap;
+use std::fs::{File, TryLockError};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, Condvar, Mutex, OnceLock, PoisonError, Weak};
+use std::time::{Duration, Instant};
+
+use crate::component::compiler::Launcher;
+use crate::component::Component;
+use crate::component::limits::ComponentLimits;
+use crate::engine::World;
+use crate::error::Error;
+use crate::sync::lock;
+
+/// How somebody wants a component to be loaded.
+pub struct Order {
+    /// For guests under a limit of fuel, too.
+    pub fuel: bool,
+    pub limits: ComponentLimits,
+    /// How a process that compiles is started; needed if the limits are those of a process.
+    pub launcher: Option<Launcher>,
+    pub wanted: Arc<Wanted>,
+    deadline: Option<Instant>,
+}
+
+impl Order {
+    pub fn new(fuel: bool, limits: ComponentLimits, launcher: Option<Launcher>) -> Self {
+        let deadline = limits.timeout.and_then(|timeout| Instant::now().checked_add(timeout));
+        Self { fuel, limits, launcher, wanted: Arc::default(), deadline }
+    }
+
+    /// The time that is left; `None`: as much as it takes.
+    pub(crate) fn left(&self) -> Option<Duration> {
+        self.deadline.map(|deadline| deadline.saturating_duration_since(Instant::now()))
+    }
+
+    /// Whether it makes sense to go on.
+    pub(crate) fn check(&self) -> Result<(), Error> {
+        if self.wanted.is_given_up() {
+            return Err(Error::Cancelled);
+        }
+        self.check_time()
+    }
+
+    pub(crate) fn check_time(&self) -> Result<(), Error> {
+        match (self.left(), self.limits.timeout) {
+            (Some(Duration::ZERO), Some(timeout)) => Err(too_long(timeout)),
+            _ => Ok(()),
+        }
+    }
+}
+
+fn too_long(timeout: Duration) -> Error {
+    let seconds = timeout.as_secs_f64();
+    Error::ComponentLimit {
+        message: format!("compiling the component took longer than {seconds} s (`ComponentLimits.timeout`)"),
+        limit: "timeout",
+        value: seconds,
+        found: None,
+    }
+}
+
+/// Whether somebody still waits for what was ordered, and what is told of it.
+#[derive(Default)]
+pub struct Wanted {
+    given_up: AtomicBool,
+    /// Bytes of the source, once it has been read.
+    size: AtomicU64,
+    entry: OnceLock<Arc<Entry>>,
+}
+
+impl Wanted {
+    pub fn give_up(&self) {
+        self.given_up.store(true, Ordering::SeqCst);
+    }
+
+    pub fn is_given_up(&self) -> bool {
+        self.given_up.load(Ordering::SeqCst)
+    }
+
+    pub fn is_of_size(&self, bytes: usize) {
+        self.size.store(bytes as u64, Ordering::Relaxed);
+    }
+
+    pub fn size(&self) -> u64 {
+        self.size.load(Ordering::Relaxed)
+    }
+
+    /// Whether this one, of all that wait for the same, is to tell that it takes long.
+    pub fn is_to_tell_begin(&self) -> bool {
+        self.entry.get().is_some_and(|entry| entry.is_compiling() && !entry.told.swap(true, Ordering::SeqCst))
+    }
+
+    /// Likewise, that it is done.
+    pub fn is_to_tell_end(&self) -> bool {
+        self.entry
+            .get()
+            .is_some_and(|entry| entry.told.load(Ordering::SeqCst) && !entry.told_end.swap(true, Ordering::SeqCst))
+    }
+}
+
+/// The components of a process by what is in them, for as long as anybody has them.
+#[derive(Default)]
+pub(crate) struct Loaded(Mutex<HashMap<String, Arc<Entry>>>);
+
+#[derive(Default)]
+struct Entry {
+    state: Mutex<State>,
+    /// Nobody is about it any more.
+    free: Condvar,
+    /// That it takes long was told, and that it is done.
+    told: AtomicBool,
+    told_end: AtomicBool,
+}
+
+#[derive(Default)]
+struct State {
+    component: Weak<Component>,
+    busy: bool,
+    /// Machine code is being made, or another process is waited for that makes it.
+    compiling: bool,
+    orders: Vec<Weak<Wanted>>,
+}
+
+impl Entry {
+    fn is_compiling(&self) -> bool {
+        lock(&self.state).compiling
+    }
+}
+
+impl Loaded {
+    fn entry(&self, key: &str) -> Arc<Entry> {
+        let mut all = lock(&self.0);
+        // those that somebody else has are being worked at, or asked for
+        all.retain(|_, entry| Arc::strong_count(entry) > 1 || lock(&entry.state).component.strong_count() > 0);
+        all.entry(key.to_owned()).or_default().clone()
+    }
+
+    /// The component of a digest, if somebody has it.
+    pub fn find(&self, digest: &str) -> Option<Arc<Component>> {
+        let entry = lock(&self.0).get(digest).cloned()?;
+        let state = lock(&entry.state);
+        state.component.upgrade()
+    }
+
+    /// The right to work at something: whoever comes meanwhile waits, and finds it done.
+    pub fn begin(&self, key: &str, order: &Order) -> Result<Work, Error> {
+        /// How often one that waits looks whether it is still to wait.
+        const LOOK: Duration = Duration::from_millis(20);
+        let entry = self.entry(key);
+        let _ = order.wanted.entry.set(entry.clone());
+        let mut state = lock(&entry.state);
+        state.orders.retain(|other| other.strong_count() > 0);
+        state.orders.push(Arc::downgrade(&order.wanted));
+        while state.busy {
+            order.check()?;
+            state = entry.free.wait_timeout(state, LOOK).unwrap_or_else(PoisonError::into_inner).0;
+        }
+        order.check()?;
+        state.busy = true;
+        drop(state);
+        Ok(Work { entry })
+    }
+}
+
+/// Held by the one who works at something.
+pub(crate) struct Work {
+    entry: Arc<Entry>,
+}
+
+impl Work {
+    pub fn component(&self) -> Option<Arc<Component>> {
+        lock(&self.entry.state).component.upgrade()
+    }
+
+    pub fn keep(&self, component: &Arc<Component>) {
+        lock(&self.entry.state).component = Arc::downgrade(component);
+    }
+
+    /// From now on machine code is read or made.
+    pub fn compiles(&self) {
+        self.entry.told.store(false, Ordering::SeqCst);
+        self.entry.told_end.store(false, Ordering::SeqCst);
+        lock(&self.entry.state).compiling = true;
+    }
+
+    /// Whether anybody still waits for it.
+    pub fn is_wanted(&self) -> bool {
+        let state = lock(&self.entry.state);
+        state.orders.iter().filter_map(Weak::upgrade).any(|order| !order.is_given_up())
+    }
+
+    /// Whether it makes sense to go on: somebody waits for it, and the one for whom it is done has time.
+    pub fn check(&self, order: &Order) -> Result<(), Error> {
+        if self.is_wanted() { order.check_time() } else { Err(Error::Cancelled) }
+    }
+}
+
+impl Drop for Work {
+    fn drop(&mut self) {
+        let mut state = lock(&self.entry.state);
+        (state.busy, state.compiling) = (false, false);
+        drop(state);
+        self.entry.free.notify_all();
+    }
+}
+
+/// Held by the process that compiles a component, so that those which start together do not all compile it: the others
+/// wait, and find its machine code in the cache. The lock is the system's, and goes with its holder; a holder that is
+/// stopped, or compiles for longer than [`LONGEST_TURN`], is not waited for.
+pub(crate) struct Turn(Option<File>);
+
+const LONGEST_TURN: Duration = Duration::from_secs(120);
+
+impl Turn {
+    pub fn take(world: &World, digest: &str, order: &Order) -> Self {
+        // one of 256 files for each component: as many as there will ever be
+        let longest = order.left().map_or(LONGEST_TURN, |left| left.min(LONGEST_TURN));
+        Self::wait(world.lock_file(digest.get(..2).unwrap_or("")), longest, || order.wanted.is_given_up())
+    }
+
+    fn wait(file: Option<File>, longest: Duration, is_given_up: impl Fn() -> bool) -> Self {
+        let Some(file) = file else { return Self(None) };
+        let deadline = Instant::now() + longest;
+        let mut pause = Duration::from_millis(1);
+        loop {
+            match file.try_lock() {
+                Ok(()) => return Self(Some(file)),
+                Err(TryLockError::WouldBlock) if Instant::now() < deadline && !is_given_up() => {
+                    std::thread::sleep(pause);
+                }
+                // a file system without locks, say: then each compiles for itself
+                Err(_) => return Self(None),
+            }
+            pause = (pause * 2).min(Duration::from_millis(50));
+        }
+    }
+}
+
+impl Drop for Turn {
+    fn drop(&mut self) {
+        // not by closing it alone: a child that was forked meanwhile has the same file open
+        if let Some(file) = self.0.take() {
+            let _ = file.unlock();
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_turn_is_not_waited_for_for_ever() {
+        let path = std::env::temp_dir().join(format!("wasgi-turn-{}.lock", std::process::id()));
+        let open = || File::options().write(true).create(true).truncate(false).open(&path).ok();
+        let held = Turn::wait(open(), Duration::ZERO, || false);
+        assert!(held.0.is_some());
+        assert!(Turn::wait(open(), Duration::ZERO, || false).0.is_none());
+        assert!(Turn::wait(open(), Duration::from_secs(60), || true).0.is_none());
+        drop(held);
+        assert!(Turn::wait(open(), Duration::ZERO, || false).0.is_some());
+        assert!(Turn::wait(None, Duration::ZERO, || false).0.is_none());
+        let _ = std::fs::remove_file(&path);
+    }
+
+    #[test]
+    fn who_waits_is_ended_by_its_time_and_by_giving_up() {
+        let loaded = Loaded::default();
+        let order = |timeout| Order::new(false, ComponentLimits { timeout, ..ComponentLimits::NONE }, None);
+        let first = order(None);
+        let work = loaded.begin("a", &first).ok();
+        assert!(work.is_some());
+        let late = loaded.begin("a", &order(Some(Duration::from_millis(1)))).err();
+        assert!(matches!(late, Some(Error::ComponentLimit { limit: "timeout", .. })));
+        let given_up = order(None);
+        given_up.wanted.give_up();
+        assert!(matches!(loaded.begin("a", &given_up).err(), Some(Error::Cancelled)));
+        drop(work);
+        assert!(loaded.begin("a", &order(None)).is_ok());
+    }
+
+    #[test]
+    fn work_is_wanted_while_anybody_waits_for_it() {
+        let loaded = Loaded::default();
+        let order = || Order::new(false, ComponentLimits::NONE, None);
+        let (first, second) = (order(), order());
+        let Ok(work) = loaded.begin("a", &first) else { return assert_eq!(1, 2) };
+        lock(&work.entry.state).orders.push(Arc::downgrade(&second.wanted));
+        first.wanted.give_up();
+        assert!(work.is_wanted());
+        drop(second);
+        assert!(!work.is_wanted());
+    }
+}

@@ -1,0 +1,444 @@
+//! Loading: is it a component, which WASI does it speak, does it find here what it imports.
+
+pub mod blocks;
+pub mod census;
+pub mod compile_child;
+pub mod compiler;
+pub mod cost;
+pub mod debug_info;
+pub mod declared_types;
+pub mod expansion;
+pub mod inspect;
+pub mod limits;
+pub mod loading;
+pub mod source;
+
+use std::borrow::Cow;
+use std::cell::{OnceCell, RefCell};
+use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
+use std::sync::{Arc, OnceLock};
+use std::time::Duration;
+
+use bytes::Bytes;
+use sha2::{Digest, Sha256};
+use wasmtime::Engine;
+use wasmtime_wasi_http::p2::bindings::ProxyPre;
+
+use crate::component::census::Census;
+use crate::component::cost::Cost;
+use crate::engine::{Kind, Linked, World, unfit, world};
+use crate::error::{Error, chain};
+use crate::guest::store::Host;
+use crate::component::loading::{Order, Turn, Work};
+use crate::component::inspect::Outline;
+use crate::scheduler::LONG_TURN;
+
+/// A component, compiled and linked. Immutable.
+pub struct Component {
+    pub outline: Outline,
+    /// SHA-256 of its binary form, in hexadecimal.
+    pub digest: String,
+    /// What it was loaded from, if that was no file.
+    pub source: OnceLock<Bytes>,
+    census: Census,
+    first: Slot,
+}
+
+/// What one world has made of a component; a forked child adds its own, and so do guests under a limit of fuel.
+struct Slot {
+    generation: u64,
+    fuel: bool,
+    prepared: Arc<Prepared>,
+    next: OnceLock<Box<Slot>>,
+}
+
+impl Slot {
+    fn new(world: &World, fuel: bool, prepared: Prepared) -> Self {
+        Self { generation: world.generation, fuel, prepared: Arc::new(prepared), next: OnceLock::new() }
+    }
+
+    /// Appends a slot, or takes the like of it that somebody else has appended meanwhile.
+    fn add(&self, slot: Self) -> Arc<Prepared> {
+        let (mut last, mut slot) = (self, Box::new(slot));
+        loop {
+            if last.generation == slot.generation && last.fuel == slot.fuel && !last.prepared.is_retired() {
+                return last.prepared.clone();
+            }
+            let prepared = slot.prepared.clone();
+            match last.next.set(slot) {
+                Ok(()) => return prepared,
+                Err(back) => slot = back,
+            }
+            match last.next.get() {
+                Some(next) => last = next,
+                None => return prepared,
+            }
+        }
+    }
+}
+
+/// A component, ready to be instantiated.
+pub struct Prepared {
+    compiled: wasmtime::component::Component,
+    pre: ProxyPre<Host>,
+    /// Nanoseconds that an instantiation takes, the shorter of the last two: one may have waited for a processor. 0 before the first.
+    set_up: AtomicU64,
+    /// Nanoseconds that the last one took.
+    last_set_up: AtomicU64,
+    /// How many of the next exchanges are to keep off event loops, because a guest computed for longer than its turn.
+    computes: AtomicU32,
+    /// How many of the next turns on callers' threads are measured by the threads' own clocks, which costs 0.3 µs: one took long by the
+    /// wall's.
+    suspect: AtomicU32,
+    /// A turn was one long operation, which no tick could end.
+    is_unruly: Arc<AtomicBool>,
+    /// See [`Linked::scans`].
+    scans: bool,
+    /// Bytes that the host keeps for an instance, besides its memories and tables.
+    host: u64,
+}
+
+/// After a guest that computed for longer than its turn, so many others start on the runtime: a component that always
+/// does so holds an event loop up once in a while, not each time.
+const KEEP_OFF: u32 = 32;
+
+/// So many turns are measured after one that seemed long.
+const SUSPECT: u32 = 64;
+
+/// An instantiation that takes longer than this is kept off event loops.
+const HEAVY: Duration = Duration::from_micros(500);
+
+impl Prepared {
+    fn new(linked: &Linked, compiled: wasmtime::component::Component, host: u64) -> Result<Self, Error> {
+        let pre = linked.linker.instantiate_pre(&compiled).and_then(ProxyPre::new).map_err(|error| {
+            Error::UnsupportedComponent(format!("the component cannot be linked: {}", chain(&error)))
+        })?;
+        Ok(Self {
+            compiled,
+            pre,
+            set_up: AtomicU64::new(0),
+            last_set_up: AtomicU64::new(u64::MAX),
+            computes: AtomicU32::new(0),
+            suspect: AtomicU32::new(0),
+            is_unruly: Arc::default(),
+            scans: linked.scans,
+            host,
+        })
+    }
+
+    pub(crate) fn engine(&self) -> &Engine {
+        self.pre.engine()
+    }
+
+    /// Bytes that the host keeps for an instance, besides its memories and tables: known before there is one.
+    pub(crate) fn host_memory(&self) -> u64 {
+        self.host
+    }
+
+    pub(crate) fn pre(&self) -> &ProxyPre<Host> {
+        &self.pre
+    }
+
+    /// Whether no more instances may be made of it: a slot of its pool may hold what an earlier guest has written.
+    pub(crate) fn is_retired(&self) -> bool {
+        self.scans && crate::process::swap::seen()
+    }
+
+    /// An instance was made. Returns whether that took long, and whether that was to be expected.
+    pub(crate) fn set_up_took(&self, time: Duration) -> (bool, bool) {
+        let nanos = u64::try_from(time.as_nanos()).unwrap_or(u64::MAX).max(1);
+        let last = self.last_set_up.swap(nanos, Ordering::Relaxed);
+        let before = self.set_up.swap(nanos.min(last), Ordering::Relaxed);
+        (time > HEAVY, before == 0 || u128::from(before) > HEAVY.as_nanos())
+    }
+
+    /// To be asked before a turn on a caller's thread: whether the thread's own clock should time it.
+    pub(crate) fn is_suspect(&self) -> bool {
+        self.suspect.load(Ordering::Relaxed) > 0
+            && self.suspect.fetch_update(Ordering::Relaxed, Ordering::Relaxed, |left| left.checked_sub(1)).is_ok()
+    }
+
+    /// A turn on a caller's thread took long by the wall's clock. Perhaps its thread only waited for a processor.
+    pub(crate) fn seemed_long(&self) {
+        self.suspect.store(SUSPECT, Ordering::Relaxed);
+    }
+
+    /// A guest has computed on a caller's thread for longer than it may.
+    pub(crate) fn was_long(&self) {
+        self.computes.store(KEEP_OFF, Ordering::Relaxed);
+        self.suspect.store(SUSPECT, Ordering::Relaxed);
+    }
+
+    /// A turn was one long operation, or making an instance is one: such guests have no turn on a caller's thread.
+    pub(crate) fn is_unruly(&self, needs_set_up: bool) -> bool {
+        let is_slow = || u128::from(self.set_up.load(Ordering::Relaxed)) > LONG_TURN.as_nanos();
+        self.is_unruly.load(Ordering::Relaxed) || (needs_set_up && is_slow())
+    }
+
+    /// For whoever gives turns to its guests, to say so.
+    pub(crate) fn unruly(&self) -> &Arc<AtomicBool> {
+        &self.is_unruly
+    }
+
+    /// Whether the next guest should not start on an event loop's thread: instantiating, if it has to be, takes long, or nobody
+    /// knows yet, or one computed for too long lately (the second answer). Counts one off the exchanges that the last such guest
+    /// keeps away.
+    pub(crate) fn keep_off_loop(&self, needs_set_up: bool) -> (bool, bool) {
+        let nanos = self.set_up.load(Ordering::Relaxed);
+        let computes =
+            self.computes.fetch_update(Ordering::Relaxed, Ordering::Relaxed, |left| left.checked_sub(1)).is_ok();
+        let is_slow = needs_set_up && (nanos == 0 || u128::from(nanos) > HEAVY.as_nanos());
+        (computes || is_slow || self.is_unruly(false), computes)
+    }
+
+    /// Whether its instances hold so much that an event loop's thread should not give it back.
+    pub(crate) fn is_heavy(&self) -> bool {
+        u128::from(self.set_up.load(Ordering::Relaxed)) > HEAVY.as_nanos()
+    }
+}
+
+/// Why an engine has no component.
+enum Failure {
+    /// The machine code is there, but this engine does not take it: another one may.
+    Unfit(wasmtime::Error),
+    /// There is none, whatever the engine.
+    Final(Error),
+}
+
+impl From<wasmtime::Error> for Failure {
+    fn from(error: wasmtime::Error) -> Self {
+        Self::Unfit(error)
+    }
+}
+
+impl From<Error> for Failure {
+    fn from(error: Error) -> Self {
+        Self::Final(error)
+    }
+}
+
+impl Component {
+    /// Compiles a component from its binary or text form, or takes the machine code from the cache. Goes as deep on the stack
+    /// as the component is nested, which the limits bound: to be called on a thread of ours.
+    pub fn new(source: &[u8], order: &Order) -> Result<Arc<Self>, Error> {
+        order.limits.check_source(source)?;
+        let binary = crate::component::inspect::to_binary(source)?;
+        let digest = hex(&Sha256::digest(&binary));
+        let world = world()?;
+        let census = match world.loaded.find(&digest) {
+            Some(same) => {
+                order.limits.check(&same.census)?;
+                same.census.clone()
+            }
+            None => Census::take(&binary, &order.limits)?,
+        };
+        let outline = Outline::read(&binary)?;
+        order.limits.check_blocks(&binary)?;
+        outline.can_be_hosted()?;
+        let work = world.loaded.begin(&digest, order)?;
+        let component = match work.component() {
+            Some(component) => component,
+            None => {
+                let prepared = Self::compile(world, false, &digest, &binary, order, &work, &census.instance)?;
+                let first = Slot::new(world, false, prepared);
+                let component = Self { outline, digest: digest.clone(), source: OnceLock::new(), census, first };
+                let component = Arc::new(component);
+                work.keep(&component);
+                component
+            }
+        };
+        drop(work);
+        if order.fuel {
+            component.prepare_binary_for_fuel(world, &binary, order)?;
+        }
+        Ok(component)
+    }
+
+    /// Compiles it once more, for guests under a limit of fuel. `source` is what it was made from.
+    pub fn prepare_for_fuel(&self, source: &[u8], order: &Order) -> Result<(), Error> {
+        let world = world()?;
+        if self.is_prepared_for_fuel() {
+            return Ok(());
+        }
+        order.limits.check_source(source)?;
+        let binary = crate::component::inspect::to_binary(source)?;
+        if hex(&Sha256::digest(&binary)) != self.digest {
+            return Err(Error::InvalidComponent("the component has changed since it was loaded".into()));
+        }
+        self.prepare_binary_for_fuel(world, &binary, order)
+    }
+
+    fn prepare_binary_for_fuel(&self, world: &'static World, binary: &[u8], order: &Order) -> Result<(), Error> {
+        let work = world.loaded.begin(&format!("{} with fuel", self.digest), order)?;
+        if self.is_prepared_for_fuel() {
+            return Ok(());
+        }
+        let prepared = Self::compile(world, true, &self.digest, binary, order, &work, &self.census.instance)?;
+        self.first.add(Slot::new(world, true, prepared));
+        Ok(())
+    }
+
+    fn compile(
+        world: &World,
+        fuel: bool,
+        digest: &str,
+        binary: &[u8],
+        order: &Order,
+        work: &Work,
+        instance: &Cost,
+    ) -> Result<Prepared, Error> {
+        work.compiles();
+        order.check()?;
+        let kept = |engine: &Engine, pooled: bool, tell: bool| {
+            let Some(cache) = &world.cache else { return Ok(None) };
+            let note = |line| {
+                if tell {
+                    world.note(line);
+                }
+            };
+            match cache.load(engine, digest, note) {
+                Err(refused) if pooled => Err(Failure::Unfit(refused)),
+                found => Ok(found.unwrap_or(None)),
+            }
+        };
+        // what is kept waits for nobody: the lock is shared with other components, somebody else's perhaps
+        let turn = RefCell::new(None);
+        let harmless = OnceCell::new();
+        let make = |engine: &Engine, pooled: bool| {
+            if let Some(kept) = kept(engine, pooled, turn.borrow().is_some())? {
+                return Ok(kept);
+            }
+            if turn.borrow().is_none() {
+                turn.replace(Some(Turn::take(world, digest, order)));
+                order.check()?;
+                if let Some(kept) = kept(engine, pooled, true)? {
+                    return Ok(kept); // another process has compiled it meanwhile
+                }
+            }
+            let binary = match harmless.get() {
+                Some(binary) => binary,
+                None => {
+                    let looked_at = without_harm(world, binary, || work.check(order))?;
+                    harmless.get_or_init(|| looked_at)
+                }
+            };
+            let kind = Kind { fuel, pooled };
+            let code = if order.limits.are_of_a_process() {
+                compiler::compile(kind, binary, order, work)?
+            } else {
+                crate::engine::compile_threads::compile(engine, kind, binary).map_err(|error| refusal(&error, binary))?
+            };
+            // even if it fits no slot of the pool: the next process finds that out without compiling
+            if let Some(cache) = &world.cache {
+                cache.store(engine, digest, &code, |line| world.note(line));
+            }
+            // SAFETY: the bytes come from `precompile_component` of the same module, here or in a process that we have started.
+            Ok(unsafe { wasmtime::component::Component::deserialize(engine, code) }?)
+        };
+        let prepared = prepare(world, fuel, instance, make);
+        drop(turn);
+        prepared
+    }
+
+    /// Whether it was compiled for guests under a limit of fuel.
+    pub fn is_prepared_for_fuel(&self) -> bool {
+        self.slots().any(|slot| slot.fuel)
+    }
+
+    fn slots(&self) -> impl Iterator<Item = &Slot> {
+        std::iter::successors(Some(&self.first), |slot| slot.next.get().map(|next| &**next))
+    }
+
+    /// What the present process's world has of it.
+    pub(crate) fn prepared(&self, world: &'static World, fuel: bool) -> Result<Arc<Prepared>, Error> {
+        let mut other = None;
+        for slot in self.slots().filter(|slot| slot.fuel == fuel) {
+            if slot.generation == world.generation && !slot.prepared.is_retired() {
+                return Ok(slot.prepared.clone());
+            }
+            other = Some(slot);
+        }
+        let Some(other) = other else {
+            return Err(Error::Host("the component was not compiled for fuel".into()));
+        };
+        let code = other.prepared.compiled.serialize().map_err(|error| Error::Host(chain(&error)))?;
+        // SAFETY: the bytes come from `serialize` just now, in this process, of the same wasmtime.
+        let restore = |engine: &Engine, _| Ok(unsafe { wasmtime::component::Component::deserialize(engine, &code) }?);
+        let prepared = prepare(world, fuel, &self.census.instance, restore)?;
+        Ok(self.first.add(Slot::new(world, fuel, prepared)))
+    }
+}
+
+/// Into the pool if it fits there, else into the engine that allocates on demand.
+fn prepare(
+    world: &World,
+    fuel: bool,
+    instance: &Cost,
+    make: impl Fn(&Engine, bool) -> Result<wasmtime::component::Component, Failure>,
+) -> Result<Prepared, Error> {
+    let host = instance.host;
+    let pooled = world.pooled(fuel)?;
+    let mut refused = pooled.and_then(|_| unfit(instance));
+    if let Some(linked) = pooled.filter(|_| refused.is_none()) {
+        match make(&linked.engine, true) {
+            Ok(compiled) => return Prepared::new(linked, compiled, host),
+            Err(Failure::Unfit(error)) => refused = Some(chain(&error)),
+            Err(Failure::Final(error)) => return Err(error),
+        }
+    }
+    let linked = world.plain(fuel)?;
+    match make(&linked.engine, false) {
+        Ok(compiled) => {
+            if let Some(reason) = refused {
+                world.note(format!(
+                    "a component does not fit the pool of instances ({reason}): its guests are allocated on demand, \
+                     which is slower; hint: several worker processes serve more of them than several threads"
+                ));
+            }
+            Prepared::new(linked, compiled, host)
+        }
+        Err(Failure::Unfit(error)) => Err(Error::refused_by_system(&error).unwrap_or_else(|| {
+            Error::Host(format!("the engine does not take the machine code of the component: {}", chain(&error)))
+        })),
+        Err(Failure::Final(error)) => Err(error),
+    }
+}
+
+/// The component without debug information that would harm whoever reads it.
+fn without_harm<'a>(
+    world: &World,
+    binary: &'a [u8],
+    go_on: impl Fn() -> Result<(), Error>,
+) -> Result<Cow<'a, [u8]>, Error> {
+    let (binary, harm) = crate::component::debug_info::without_harm(binary, &go_on)?;
+    if let Some(harm) = harm {
+        world.note(format!(
+            "the debug information of a component is left out: {}; its backtraces have no source lines",
+            harm.reason()
+        ));
+    }
+    Ok(binary)
+}
+
+/// Why an engine does not compile a component. What is valid by some proposal that this engine does not offer is not called invalid:
+/// it is validated, which takes as much time and memory as its types do.
+pub(crate) fn refusal(error: &wasmtime::Error, binary: &[u8]) -> Error {
+    if let Some(refused) = Error::refused_by_system(error) {
+        return refused;
+    }
+    // it may have names of the component's in it
+    let escaped = |character: char| -> String {
+        if character.is_control() { character.escape_debug().collect() } else { character.into() }
+    };
+    let reason: String = chain(error).chars().take(2000).map(escaped).collect();
+    let mut validator = wasmparser::Validator::new_with_features(wasmparser::WasmFeatures::all());
+    if validator.validate_all(binary).is_ok() {
+        Error::UnsupportedComponent(format!("the component uses what this engine does not offer: {reason}"))
+    } else {
+        Error::InvalidComponent(format!("not a valid component: {reason}"))
+    }
+}
+
+fn hex(bytes: &[u8]) -> String {
+    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
+}

@@ -1,0 +1,41 @@
+//! Compiling on all cores where threads can be had for it, else on the calling thread.
+//!
+//! wasmtime compiles on rayon's global pool, which panics, now and ever after, if its threads cannot be started. So it is made here
+//! before the first compilation.
+
+use std::sync::OnceLock;
+
+use wasmtime::Engine;
+
+use crate::engine::Kind;
+
+static POOL: OnceLock<bool> = OnceLock::new();
+
+/// Whether there are threads to compile on. They are as many as the process may use CPUs at once: by its affinity and the
+/// quota of its control group.
+pub(crate) fn have_threads() -> bool {
+    if let Some(made) = POOL.get() {
+        return *made;
+    }
+    if crate::process::fork::can_start_thread().is_err() {
+        return false; // next time, perhaps
+    }
+    *POOL.get_or_init(|| {
+        rayon_core::ThreadPoolBuilder::new()
+            .num_threads(std::thread::available_parallelism().map_or(1, usize::from))
+            .thread_name(|number| format!("wasgi-compile-{number}"))
+            .start_handler(|_| crate::process::signals::open_here())
+            .build_global()
+            .is_ok()
+    })
+}
+
+/// Machine code for an engine of this kind.
+pub(crate) fn compile(engine: &Engine, kind: Kind, binary: &[u8]) -> wasmtime::Result<Vec<u8>> {
+    // rayon's threads do not exist in a forked child, whose engines do without them
+    if crate::engine::generation() != 0 || have_threads() {
+        engine.precompile_component(binary)
+    } else {
+        crate::engine::bare_engine(kind)?.precompile_component(binary)
+    }
+}

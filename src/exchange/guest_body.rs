@@ -1,0 +1,526 @@
+//! Bodies that come out of a guest, and how they end.
+
+use std::future::poll_fn;
+use std::pin::Pin;
+use std::sync::{Arc, Weak};
+use std::task::{Context, Poll, Waker, ready};
+use std::time::Duration;
+
+use bytes::{Bytes, BytesMut};
+use http_body::{Body, Frame};
+use http_body_util::BodyExt;
+use tokio::sync::oneshot;
+use tokio::task::AbortHandle;
+use wasmtime_wasi_http::WasiBody;
+
+use crate::engine::World;
+use crate::error::Error;
+use crate::exchange::body_checks::{Side, empty};
+use crate::exchange::handle::Owner;
+use crate::process::fork::ParentsLock;
+
+/// Small frames that are ready together cross to the reader as one chunk of about this size.
+const CHUNK: usize = 64 << 10;
+
+/// How much of a request's body is kept for an upstream that has answered and not read it.
+const KEPT: usize = 64 << 10;
+
+/// How much of it is read on while its upstream may still read it: about as much as the buffers of a connection would take.
+const ROOM: usize = 1 << 20;
+
+/// What a guest may write of a body that nobody may have, and how long it has for that.
+const WITHHELD: usize = 1 << 20;
+const GRACE: Duration = Duration::from_secs(1);
+
+/// What a reader gets next.
+#[derive(Debug)]
+pub enum Next {
+    Chunk(Bytes),
+    /// The clean end, with the trailers if there were any.
+    End(Option<http::HeaderMap>),
+}
+
+/// A body written by a guest: of its response, or of a request that it sends out.
+///
+/// A clean end means that the guest said so. Whatever else ends it (a trap, a limit, a handle dropped or forgotten)
+/// is an error at the reader, with the fate of the guest as its cause.
+///
+/// The body of a request is read on when its reader leaves it, as a server reads on that has answered early (RFC 9112, 9.6):
+/// guests send a body and wait for the response at once, and a body that cannot be written would hide the response from
+/// them. The task that reads on ends with the guest, which holds the other end.
+pub struct GuestBody {
+    inner: WasiBody,
+    /// A trailing frame or failure that came while frames were being joined.
+    held: Option<Result<Next, Error>>,
+    received: u64,
+    expected: Expected,
+    done: bool,
+    /// It is read and thrown away, so that its guest can end it: whoever closes it meanwhile stops nobody.
+    may_end: bool,
+    owner: Owner,
+    /// Of a request: what was read on of it.
+    unread: Option<Unread>,
+}
+
+/// What was read of a request's body after its upstream had answered.
+#[derive(Default)]
+struct Unread {
+    kept: BytesMut,
+    /// More came than is kept, and nobody can read it any more.
+    discarded: bool,
+    /// Reads on.
+    task: Option<AbortHandle>,
+    /// Which task that is. One that is aborted may be about to look once more, and must not take what is the reader's.
+    turn: u64,
+    /// The reader that waits.
+    reader: Option<Waker>,
+}
+
+impl Unread {
+    /// Nobody reads on in the background any more.
+    fn stop(&mut self) {
+        self.turn += 1;
+        if let Some(task) = self.task.take() {
+            task.abort();
+        }
+    }
+}
+
+/// What follows when as much of an unread body is kept as may be.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub enum Past {
+    /// Its guest waits: the upstream may still read it while it writes its response.
+    Waits,
+    /// All of it is thrown away.
+    IsDiscarded,
+}
+
+/// What the head of a message says of its body.
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum Expected {
+    /// There is none, whatever length the head names: the answer to HEAD, 204, 304 (RFC 9110, 6.4.1). What a guest writes all
+    /// the same is bounded as any body.
+    Nothing { limit: Option<u64> },
+    /// Its length, if it was announced, and the most that may come.
+    Body { side: Side, length: Option<u64>, limit: Option<u64> },
+}
+
+impl Expected {
+    /// The most that may come, and whose limit it is.
+    fn limit(self) -> Option<(Side, u64)> {
+        match self {
+            Self::Nothing { limit } => limit.map(|limit| (Side::Response, limit)),
+            Self::Body { side, limit, .. } => limit.map(|limit| (side, limit)),
+        }
+    }
+}
+
+/// A body that several may read or end. In a forked child it is out of reach, and perhaps locked for ever.
+pub type SharedBody = ParentsLock<GuestBody>;
+
+impl SharedBody {
+    pub fn poll_next(&self, cx: &mut Context<'_>) -> Poll<Result<Next, Error>> {
+        match self.lock() {
+            Some(mut body) => body.poll_next(cx),
+            None => {
+                let error = crate::exchange::handle::in_parent();
+                let (reason, cause) = (error.to_string(), Some(Box::new(error)));
+                Poll::Ready(Err(Error::Body { received: 0, reason, cause }))
+            }
+        }
+    }
+
+    /// Nobody will read on: the guest, if it is ours, is stopped.
+    pub fn close(&self) {
+        if let Some(mut body) = self.lock() {
+            body.close();
+        }
+    }
+}
+
+impl GuestBody {
+    pub(crate) fn new(inner: WasiBody, expected: Expected, owner: Owner) -> Self {
+        Self { inner, held: None, received: 0, expected, done: false, may_end: false, owner, unread: None }
+    }
+
+    /// The body of a request that a guest sends out.
+    pub(crate) fn of_request(inner: WasiBody, length: Option<u64>, exchange: Owner) -> Self {
+        let mut body = Self::new(inner, Expected::Body { side: Side::Request, length, limit: None }, exchange);
+        body.unread = Some(Unread::default());
+        body
+    }
+
+    /// Whoever waited for more of it waits no longer.
+    pub fn reader_is_gone(&mut self) {
+        if let Some(unread) = &mut self.unread {
+            unread.reader = None;
+        }
+    }
+
+    /// Reads on in the background, if nobody reads just now: its upstream has answered. Whoever reads it later finds the first
+    /// 64 KiB, or all of it if there was no more. Returns whether nothing is left of it in the guest.
+    pub fn read_on(this: &Arc<SharedBody>, past: Past) -> bool {
+        let Some(mut body) = this.lock() else { return true };
+        if body.has_been_read() || body.owner.out_of_reach().is_some() {
+            return true;
+        }
+        let Some(unread) = &mut body.unread else { return true };
+        if unread.reader.is_some() {
+            return false; // it is being read
+        }
+        unread.stop();
+        let turn = unread.turn;
+        // now, what lies there: a small body costs no task
+        if body.poll_read_on(past, &mut Context::from_waker(Waker::noop())).is_ready() {
+            return body.has_been_read();
+        }
+        if let Ok(runtime) = body.owner.world().runtime.handle() {
+            let weak = Arc::downgrade(this);
+            let task = runtime.spawn(poll_fn(move |cx| match Weak::upgrade(&weak) {
+                Some(body) => {
+                    let Some(mut body) = body.lock() else { return Poll::Ready(()) };
+                    match body.unread.as_ref().is_some_and(|unread| unread.turn == turn) {
+                        true => body.poll_read_on(past, cx),
+                        false => Poll::Ready(()),
+                    }
+                }
+                None => Poll::Ready(()),
+            }));
+            if let Some(unread) = &mut body.unread {
+                unread.task = Some(task.abort_handle());
+            }
+        }
+        false
+    }
+
+    /// Nobody reads on. The rest is read and thrown away if it is a request's.
+    pub fn discard_rest(&mut self) {
+        let Some(unread) = &mut self.unread else { return };
+        if self.owner.out_of_reach().is_some() {
+            // in a forked child: to tell the parent's tasks is to wait for locks that no thread here will ever give back
+            std::mem::forget((self.unread.take(), std::mem::replace(&mut self.inner, empty())));
+            return;
+        }
+        unread.stop();
+        if self.done || self.held.is_some() || unread.discarded {
+            return;
+        }
+        unread.discarded = true;
+        if let Some(reader) = unread.reader.take() {
+            reader.wake();
+        }
+        discard(std::mem::replace(&mut self.inner, empty()), self.owner.world());
+    }
+
+    /// Whether nothing is left of it in the guest.
+    fn has_been_read(&self) -> bool {
+        self.done || self.held.is_some() || self.unread.as_ref().is_some_and(|unread| unread.discarded)
+    }
+
+    fn poll_read_on(&mut self, past: Past, cx: &mut Context<'_>) -> Poll<()> {
+        while !self.has_been_read() {
+            if past == Past::Waits && self.unread.as_ref().is_none_or(|unread| unread.kept.len() >= ROOM) {
+                break;
+            }
+            let next = ready!(self.poll_data(cx));
+            let Some(unread) = &mut self.unread else { break };
+            match next {
+                Ok(Next::Chunk(chunk)) if past == Past::Waits || unread.kept.len() + chunk.len() <= KEPT => {
+                    unread.kept.extend_from_slice(&chunk);
+                }
+                Ok(Next::Chunk(_)) => {
+                    self.discard_rest();
+                    break;
+                }
+                end => self.held = Some(end),
+            }
+        }
+        Poll::Ready(())
+    }
+
+    /// What was read on is the reader's again.
+    fn take_kept(&mut self) -> Option<Result<Bytes, Error>> {
+        let received = self.received;
+        let unread = self.unread.as_mut()?;
+        unread.reader = None;
+        unread.stop();
+        if unread.discarded {
+            let reason = format!(
+                "its upstream had answered without reading it, and it was longer than the {KEPT} bytes that are kept; hint: \
+                 read it before answering"
+            );
+            return Some(Err(Error::Body { received, reason, cause: None }));
+        }
+        if unread.kept.is_empty() {
+            return None;
+        }
+        let kept = std::mem::take(&mut unread.kept).freeze();
+        self.received += kept.len() as u64;
+        Some(Ok(kept))
+    }
+
+    /// Bytes handed to the reader so far.
+    pub fn received(&self) -> u64 {
+        self.received
+    }
+
+    /// Whether the clean end is known, without trailers, though it has not been taken.
+    pub fn has_ended(&self) -> bool {
+        matches!(self.held, Some(Ok(Next::End(None)))) && self.has_nothing_kept() && self.owner.overruled().is_none()
+    }
+
+    /// Whether its end is known, with trailers, though it has not been taken.
+    pub fn ends_with_trailers(&self) -> bool {
+        matches!(self.held, Some(Ok(Next::End(Some(_)))))
+    }
+
+    fn has_nothing_kept(&self) -> bool {
+        self.unread.as_ref().is_none_or(|unread| unread.kept.is_empty())
+    }
+
+    pub fn owner(&self) -> &Owner {
+        &self.owner
+    }
+
+    /// Nobody will read on: the guest, if it is ours, is stopped.
+    pub fn close(&mut self) {
+        if self.may_end {
+            return; // whoever lets it end sees to that
+        }
+        if !self.done {
+            self.owner.stop();
+        }
+        self.discard_rest();
+    }
+
+    /// Whether nobody may have any of it.
+    pub fn is_withheld(&self) -> bool {
+        matches!(self.expected, Expected::Nothing { .. })
+    }
+
+    /// Reads what a guest writes though nobody may have it, so that it can end; but not for ever. What is returned is ready when
+    /// that is over; nobody need wait for it.
+    pub fn let_end(this: Arc<SharedBody>) -> oneshot::Receiver<()> {
+        let (over, is_over) = oneshot::channel();
+        let mut left = WITHHELD;
+        let body = this.clone();
+        let mut poll = move |cx: &mut Context<'_>| {
+            let Some(mut body) = body.lock() else { return Poll::Ready(()) };
+            loop {
+                match ready!(body.poll_next(cx)) {
+                    Ok(Next::Chunk(chunk)) if chunk.len() <= left => left -= chunk.len(),
+                    _ => {
+                        // one that has ended well works on
+                        body.may_end = false;
+                        body.close();
+                        return Poll::Ready(());
+                    }
+                }
+            }
+        };
+        let Some(Ok(runtime)) = crate::engine::existing().map(|world| world.runtime.handle()) else { return is_over };
+        match this.lock() {
+            Some(mut body) => body.may_end = true,
+            None => return is_over,
+        }
+        // most have ended: no task is needed
+        if poll(&mut Context::from_waker(Waker::noop())).is_pending() {
+            runtime.spawn(async move {
+                if tokio::time::timeout(GRACE, poll_fn(poll)).await.is_err()
+                    && let Some(mut body) = this.lock()
+                {
+                    body.may_end = false;
+                    body.close();
+                }
+                drop(over);
+            });
+        }
+        is_over
+    }
+
+    /// A chunk that is there already. Any end that comes instead is kept for [`Self::poll_next`], but for a clean one, which is
+    /// taken.
+    pub fn take_ready(&mut self) -> Option<Bytes> {
+        if self.has_ended() {
+            let end = self.held.take()?;
+            let _ = self.finish(end);
+            return None;
+        }
+        if self.held.is_some() || self.done {
+            return None;
+        }
+        match self.poll_next(&mut Context::from_waker(std::task::Waker::noop())) {
+            Poll::Ready(Ok(Next::Chunk(chunk))) => Some(chunk),
+            Poll::Ready(Ok(end)) => {
+                self.held = Some(Ok(end));
+                None
+            }
+            Poll::Ready(Err(error)) => {
+                self.held = Some(Err(error));
+                None
+            }
+            Poll::Pending => None,
+        }
+    }
+
+    pub fn poll_next(&mut self, cx: &mut Context<'_>) -> Poll<Result<Next, Error>> {
+        match self.take_kept() {
+            Some(Ok(kept)) => return Poll::Ready(Ok(Next::Chunk(kept))),
+            Some(Err(error)) => {
+                self.done = true;
+                return Poll::Ready(Err(error));
+            }
+            None => {}
+        }
+        if let Some(held) = self.held.take() {
+            return Poll::Ready(self.finish(held));
+        }
+        if let Some(error) = self.owner.out_of_reach() {
+            self.done = true;
+            return Poll::Ready(Err(self.broken_by(error)));
+        }
+        let polled = self.poll_data(cx);
+        if let (Poll::Pending, Some(unread)) = (&polled, &mut self.unread) {
+            unread.reader = Some(cx.waker().clone());
+        }
+        let first = match ready!(polled) {
+            Ok(Next::Chunk(first)) => first,
+            end => return Poll::Ready(self.finish(end)),
+        };
+        let mut joined: Option<BytesMut> = None;
+        while joined.as_ref().map_or(first.len(), BytesMut::len) < CHUNK {
+            match self.poll_data(cx) {
+                Poll::Ready(Ok(Next::Chunk(more))) => {
+                    joined.get_or_insert_with(|| BytesMut::from(&first[..])).extend_from_slice(&more);
+                }
+                Poll::Ready(end) => {
+                    self.held = Some(end);
+                    break;
+                }
+                Poll::Pending => break,
+            }
+        }
+        let chunk = joined.map_or(first, BytesMut::freeze);
+        let size = self.received + chunk.len() as u64;
+        if let Some((side, value)) = self.expected.limit()
+            && size > value
+        {
+            let error = Error::Limited { code: side.body_size(size), limit: "response_body", value };
+            self.owner.stop_because(error.clone());
+            return Poll::Ready(self.finish(Err(self.broken_by(error))));
+        }
+        self.received = size;
+        Poll::Ready(Ok(Next::Chunk(chunk)))
+    }
+
+    fn finish(&mut self, end: Result<Next, Error>) -> Result<Next, Error> {
+        self.done = true;
+        match end {
+            Ok(_) if self.owner.overruled().is_some() => Err(self.broken()),
+            Ok(next) => {
+                // the guest may work on; it is no longer this body's
+                self.owner.release();
+                Ok(next)
+            }
+            Err(error) => {
+                self.owner.stop();
+                Err(match error {
+                    Error::Body { reason, cause, .. } => Error::Body { received: self.received, reason, cause },
+                    other => other,
+                })
+            }
+        }
+    }
+
+    fn poll_data(&mut self, cx: &mut Context<'_>) -> Poll<Result<Next, Error>> {
+        loop {
+            return Poll::Ready(match ready!(Pin::new(&mut self.inner).poll_frame(cx)) {
+                None => Ok(Next::End(None)),
+                Some(Ok(frame)) => match frame.into_data() {
+                    Ok(data) if data.is_empty() => continue,
+                    Ok(data) => Ok(Next::Chunk(data)),
+                    Err(frame) => Ok(Next::End(frame.into_trailers().ok())),
+                },
+                Some(Err(_)) if self.is_bare() => Ok(Next::End(None)),
+                Some(Err(_)) => Err(self.broken()),
+            });
+        }
+    }
+
+    /// A guest that answers HEAD with a length and no body has finished it well, but wasmtime-wasi-http finds it too short.
+    fn is_bare(&self) -> bool {
+        matches!(self.expected, Expected::Nothing { .. })
+            && self.received == 0
+            && !matches!(self.owner.fate(), Some(Err(_)))
+    }
+
+    fn broken(&self) -> Error {
+        let (reason, cause) = match (self.owner.fate(), self.expected) {
+            (Some(Err(error @ Error::Caller(_))), _) => return error.clone(),
+            (Some(Err(error)), _) => return self.broken_by(error.clone()),
+            (_, Expected::Body { side, length: Some(length), .. }) if length != self.received => {
+                let code = side.body_size(self.received);
+                (format!("its content-length says {length}"), Some(Box::new(Error::Code(code))))
+            }
+            _ => ("the guest did not finish it".to_owned(), None),
+        };
+        Error::Body { received: self.received, reason, cause }
+    }
+
+    fn broken_by(&self, error: Error) -> Error {
+        Error::Body { received: self.received, reason: error.to_string(), cause: Some(Box::new(error)) }
+    }
+}
+
+/// A body that broke off, for whoever it is passed on to: with the error-code that it broke off with, if it did with one.
+fn passed_on(error: Error) -> wasmtime_wasi_http::Error {
+    if let Error::Body { cause: Some(cause), .. } = error
+        && let Error::Code(code) = *cause
+    {
+        return code.into_host();
+    }
+    wasmtime_wasi_http::Error::HttpResponseIncomplete
+}
+
+/// A guest's body can be another guest's: component to component.
+impl Body for GuestBody {
+    type Data = Bytes;
+    type Error = wasmtime_wasi_http::Error;
+
+    fn poll_frame(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, Self::Error>>> {
+        if self.done {
+            return Poll::Ready(None);
+        }
+        Poll::Ready(match ready!(self.poll_next(cx)) {
+            Ok(Next::Chunk(chunk)) => Some(Ok(Frame::data(chunk))),
+            Ok(Next::End(Some(trailers))) => Some(Ok(Frame::trailers(trailers))),
+            Ok(Next::End(None)) => None,
+            Err(error) => Some(Err(passed_on(error))),
+        })
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.done || (self.held.is_none() && self.has_nothing_kept() && self.inner.is_end_stream())
+    }
+}
+
+impl Drop for GuestBody {
+    fn drop(&mut self) {
+        self.discard_rest();
+    }
+}
+
+/// Reads a body to its end, which its guest gives it, and throws it away.
+fn discard(mut rest: WasiBody, world: &'static World) {
+    // in most cases all that there is lies there: no task is needed
+    for _ in 0..4 {
+        match Pin::new(&mut rest).poll_frame(&mut Context::from_waker(Waker::noop())) {
+            Poll::Ready(Some(Ok(_))) => {}
+            Poll::Ready(_) => return,
+            Poll::Pending => break,
+        }
+    }
+    if let Ok(runtime) = world.runtime.handle() {
+        runtime.spawn(async move { while let Some(Ok(_)) = rest.frame().await {} });
+    }
+}

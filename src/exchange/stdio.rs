@@ -1,0 +1,606 @@
+//! What a guest prints, line by line: kept apart for each exchange, bounded, and never lost when the guest dies.
+
+use std::collections::VecDeque;
+use std::pin::Pin;
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, Weak};
+use std::task::{Context, Poll};
+
+use bytes::Bytes;
+use tokio::io::AsyncWrite;
+use tokio::sync::Notify;
+use wasmtime_wasi::async_trait;
+use wasmtime_wasi::cli::{IsTerminal, StdoutStream};
+use wasmtime_wasi::p2::{OutputStream, Pollable, StreamError};
+
+use crate::exchange::refusals::{Refusals, Refused};
+use crate::sync::lock;
+use crate::text::{LONGEST, tame, tamed};
+
+/// A line longer than this is cut into several.
+const LONGEST_LINE: usize = 64 << 10;
+/// How much may wait to be fetched before the guest has to.
+const MOST_WAITING: usize = 256 << 10;
+/// How many notes of the host's about one guest are kept.
+const MOST_NOTES: usize = 10;
+/// How many of the last lines of stderr an error tells, and how many bytes of each.
+const LAST_LINES: usize = 20;
+const LAST_BYTES: usize = 1024;
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Stream {
+    Stdout,
+    Stderr,
+    /// Not the guest: what its host says of requests that the guest has sent out.
+    Outgoing,
+    /// What else its host says of it.
+    Host,
+    /// What its host says of the machine, where nothing is wrong.
+    News,
+}
+
+/// One line of a guest's, without its newline; bytes that are no UTF-8 are replaced.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Line {
+    pub stream: Stream,
+    pub text: String,
+    /// Whether the line was too long, and goes on in the next one of its stream.
+    pub cut: bool,
+}
+
+/// Told, from any thread, that there are lines to fetch. Must not block.
+pub type Bell = Box<dyn Fn() + Send + Sync>;
+
+/// The output of one exchange.
+#[derive(Default)]
+pub struct Stdio {
+    state: Mutex<State>,
+    room: Notify,
+    /// Its app's number, and what that has said of refused requests lately.
+    app: OnceLock<(u64, Arc<Refusals>)>,
+}
+
+#[derive(Default)]
+struct State {
+    out: Vec<u8>,
+    err: Vec<u8>,
+    notes: usize,
+    waiting: VecDeque<Line>,
+    bytes: usize,
+    /// How many lines there have been.
+    lines: u64,
+    /// Bytes that streams have been permitted to write, and have not written.
+    permitted: usize,
+    last: VecDeque<String>,
+    bell: Option<Bell>,
+    finished: bool,
+}
+
+impl Stdio {
+    fn lock(&self) -> MutexGuard<'_, State> {
+        lock(&self.state)
+    }
+
+    /// Takes lines that are complete, the first ones, and no more than so many.
+    pub fn take(&self, most: usize) -> VecDeque<Line> {
+        let lines = {
+            let mut state = self.lock();
+            let lines: VecDeque<Line> = if state.waiting.len() <= most {
+                std::mem::take(&mut state.waiting)
+            } else {
+                state.waiting.drain(..most).collect()
+            };
+            let bytes: usize = lines.iter().map(Line::size).sum();
+            state.bytes = state.bytes.saturating_sub(bytes);
+            lines
+        };
+        if !lines.is_empty() {
+            self.room.notify_waiters();
+        }
+        lines
+    }
+
+    /// Those that were taken and not delivered, and come before all others.
+    pub fn put_back(&self, lines: VecDeque<Line>) {
+        let mut state = self.lock();
+        state.bytes += lines.iter().map(Line::size).sum::<usize>();
+        for line in lines.into_iter().rev() {
+            state.waiting.push_front(line);
+        }
+    }
+
+    pub fn is_empty(&self) -> bool {
+        self.lock().waiting.is_empty()
+    }
+
+    /// The streams of the lines that wait.
+    pub fn streams(&self) -> Vec<Stream> {
+        let mut streams = Vec::with_capacity(1);
+        for line in &self.lock().waiting {
+            if !streams.contains(&line.stream) {
+                streams.push(line.stream);
+            }
+        }
+        streams
+    }
+
+    /// How many lines there have been.
+    pub fn lines(&self) -> u64 {
+        self.lock().lines
+    }
+
+    pub(crate) fn set_app(&self, number: u64, refusals: &Arc<Refusals>) {
+        let _ = self.app.set((number, refusals.clone()));
+    }
+
+    /// The number of the app whose guest it is; `None`: no guest's.
+    pub(crate) fn app(&self) -> Option<u64> {
+        self.app.get().map(|(number, _)| *number)
+    }
+
+    /// A request of the guest's was refused. Told, unless the same was told lately.
+    pub(crate) fn refused(&self, refused: &Refused<'_>) {
+        let text = match self.app.get() {
+            Some((_, refusals)) => refusals.told(refused),
+            None => Some(refused.sentence("")),
+        };
+        if let Some(text) = text {
+            self.note(text);
+        }
+    }
+
+    /// From now on, until the guest ends, somebody is to be told of lines: of those that wait, and of new ones.
+    pub fn set_bell(&self, bell: Bell) {
+        let mut state = self.lock();
+        if state.finished {
+            return;
+        }
+        state.bell = Some(bell);
+        state.ring();
+    }
+
+    /// The guest has ended: what it wrote last is a line, newline or not.
+    pub fn finish(&self) {
+        let bell = {
+            let mut state = self.lock();
+            for stream in [Stream::Stdout, Stream::Stderr] {
+                let rest = std::mem::take(state.partial(stream));
+                if !rest.is_empty() {
+                    state.push(stream, &rest, false);
+                }
+            }
+            state.ring();
+            state.finished = true;
+            state.bell.take()
+        };
+        drop(bell);
+    }
+
+    /// A line of the host's own about requests of this guest's. A guest that provokes many is told on so often and no more.
+    pub fn note(&self, text: String) {
+        let text = tamed(text, LONGEST); // it may repeat what the guest said
+        let mut state = self.lock();
+        state.notes += 1;
+        match state.notes.cmp(&MOST_NOTES) {
+            std::cmp::Ordering::Less => state.push(Stream::Outgoing, text.as_bytes(), false),
+            std::cmp::Ordering::Equal => {
+                state.push(Stream::Outgoing, format!("{text}; no more is said of this").as_bytes(), false)
+            }
+            std::cmp::Ordering::Greater => {}
+        }
+        state.ring();
+    }
+
+    /// A line of the host's own about this guest, which no guest can provoke more than once.
+    pub(crate) fn tell(&self, text: &str) {
+        let mut state = self.lock();
+        state.push(Stream::Host, text.as_bytes(), false);
+        state.ring();
+    }
+
+    /// A line of the host's own that is no fault of anybody's.
+    pub(crate) fn tell_news(&self, text: &str) {
+        let mut state = self.lock();
+        state.push(Stream::News, text.as_bytes(), false);
+        state.ring();
+    }
+
+    /// The last lines of stderr.
+    pub fn last_words(&self) -> Vec<String> {
+        let state = self.lock();
+        let mut last: Vec<String> = state.last.iter().cloned().collect();
+        let partial = &state.err;
+        if !partial.is_empty() {
+            last.push(tame(&String::from_utf8_lossy(partial), LAST_BYTES).into_owned());
+        }
+        last
+    }
+
+    fn write(&self, stream: Stream, bytes: &[u8]) {
+        let mut state = self.lock();
+        state.write(stream, bytes);
+        state.ring();
+    }
+
+    fn has_room(&self) -> bool {
+        self.lock().bytes < MOST_WAITING
+    }
+
+    /// Permits a stream to write, if there is room. Returns how much it may write then, what it was permitted before included.
+    fn permit(&self, before: usize) -> usize {
+        let mut state = self.lock();
+        if state.bytes >= MOST_WAITING {
+            return before;
+        }
+        let others = state.permitted.saturating_sub(before);
+        let permit = before.max(if others < WELL_PERMITTED { PERMIT } else { SMALL_PERMIT });
+        state.permitted = others + permit;
+        permit
+    }
+
+    /// So much of what was permitted has been written, or never will be.
+    fn used(&self, permit: usize) {
+        let mut state = self.lock();
+        state.permitted = state.permitted.saturating_sub(permit);
+    }
+}
+
+impl Line {
+    /// What it takes to keep it.
+    fn size(&self) -> usize {
+        self.text.len() + size_of::<Self>()
+    }
+}
+
+/// Where to cut bytes that are at least so long: before a character of UTF-8 that would be torn.
+fn boundary(bytes: &[u8], most: usize) -> usize {
+    let is_inside = |at: usize| bytes.get(at).is_some_and(|byte| byte & 0b1100_0000 == 0b1000_0000);
+    // a character has four bytes at the most; what has more of the kind that follows a first one is none
+    (most.saturating_sub(3)..=most).rev().find(|at| !is_inside(*at)).unwrap_or(most)
+}
+
+impl State {
+    /// What has come of a line that is not complete.
+    fn partial(&mut self, stream: Stream) -> &mut Vec<u8> {
+        match stream {
+            Stream::Stderr => &mut self.err,
+            _ => &mut self.out,
+        }
+    }
+
+    fn write(&mut self, stream: Stream, mut bytes: &[u8]) {
+        while let Some(end) = bytes.iter().position(|&byte| byte == b'\n') {
+            let (line, rest) = bytes.split_at(end);
+            if self.partial(stream).is_empty() && line.len() <= LONGEST_LINE {
+                self.push(stream, line.strip_suffix(b"\r").unwrap_or(line), false);
+            } else {
+                self.add(stream, line);
+                let whole = std::mem::take(self.partial(stream));
+                self.push(stream, whole.strip_suffix(b"\r").unwrap_or(&whole), false);
+            }
+            bytes = rest.get(1..).unwrap_or_default();
+        }
+        self.add(stream, bytes);
+    }
+
+    /// Adds to the line that is not complete, and cuts off what is too long.
+    fn add(&mut self, stream: Stream, bytes: &[u8]) {
+        let partial = self.partial(stream);
+        partial.extend_from_slice(bytes);
+        if partial.len() <= LONGEST_LINE {
+            return;
+        }
+        let whole = std::mem::take(partial);
+        let mut rest = whole.as_slice();
+        while rest.len() > LONGEST_LINE {
+            let (piece, after) = rest.split_at(boundary(rest, LONGEST_LINE));
+            self.push(stream, piece, true);
+            rest = after;
+        }
+        *self.partial(stream) = rest.to_vec();
+    }
+
+    fn push(&mut self, stream: Stream, line: &[u8], cut: bool) {
+        let text = String::from_utf8_lossy(line).into_owned();
+        if stream == Stream::Stderr {
+            if self.last.len() == LAST_LINES {
+                self.last.pop_front();
+            }
+            self.last.push_back(tame(&text, LAST_BYTES).into_owned());
+        }
+        let line = Line { stream, text, cut };
+        self.bytes += line.size();
+        self.lines += 1;
+        self.waiting.push_back(line);
+    }
+
+    fn ring(&self) {
+        if let (Some(bell), false) = (&self.bell, self.waiting.is_empty()) {
+            bell();
+        }
+    }
+}
+
+/// Where the streams of an instance lead: to the output of the exchange that it is about.
+#[derive(Clone)]
+pub struct Outlet(Arc<Mutex<Arc<Stdio>>>);
+
+impl Outlet {
+    pub fn new(stdio: &Arc<Stdio>) -> Self {
+        Self(Arc::new(Mutex::new(stdio.clone())))
+    }
+
+    pub fn lead_to(&self, stdio: &Arc<Stdio>) {
+        *lock(&self.0) = stdio.clone();
+    }
+
+    fn stdio(&self) -> Arc<Stdio> {
+        lock(&self.0).clone()
+    }
+}
+
+/// One of the two streams, as the guest's `wasi:cli` sees it.
+pub struct GuestStream {
+    outlet: Outlet,
+    stream: Stream,
+    /// What `check-write` has permitted, and whose lines that was for. It is a reservation: what is written into another stream
+    /// meanwhile takes nothing from it.
+    permit: Option<(Weak<Stdio>, usize)>,
+}
+
+impl GuestStream {
+    pub fn new(outlet: &Outlet, stream: Stream) -> Self {
+        Self { outlet: outlet.clone(), stream, permit: None }
+    }
+
+    /// What it may write for this exchange; an earlier one's was given back.
+    fn take_permit(&mut self, stdio: &Arc<Stdio>) -> usize {
+        match self.permit.take() {
+            Some((of, permit)) if std::ptr::eq(of.as_ptr(), Arc::as_ptr(stdio)) => permit,
+            other => {
+                self.permit = other;
+                self.give_back();
+                0
+            }
+        }
+    }
+
+    fn give_back(&mut self) {
+        if let Some((of, permit)) = self.permit.take()
+            && let Some(stdio) = of.upgrade()
+        {
+            stdio.used(permit);
+        }
+    }
+}
+
+/// Another handle has permits of its own.
+impl Clone for GuestStream {
+    fn clone(&self) -> Self {
+        Self::new(&self.outlet, self.stream)
+    }
+}
+
+impl Drop for GuestStream {
+    fn drop(&mut self) {
+        self.give_back();
+    }
+}
+
+/// The most that one write takes. Each of its bytes may end a line, and a line takes more to keep than its bytes.
+const PERMIT: usize = 4 << 10;
+/// When handles are permitted to write so much together, the next ones are permitted less each: a guest may have very many, and
+/// one whose garbage is collected late does.
+const WELL_PERMITTED: usize = 64 << 10;
+const SMALL_PERMIT: usize = 512;
+
+#[async_trait]
+impl OutputStream for GuestStream {
+    fn write(&mut self, bytes: Bytes) -> Result<(), StreamError> {
+        // the host function leaves this to the stream: a guest that does not ask how much it may write never waits
+        let stdio = self.outlet.stdio();
+        let permit = self.take_permit(&stdio);
+        let is_permitted = bytes.len() <= permit;
+        if is_permitted {
+            stdio.used(bytes.len());
+            if permit > bytes.len() {
+                self.permit = Some((Arc::downgrade(&stdio), permit - bytes.len()));
+            }
+        } else {
+            stdio.used(permit);
+        }
+        if !is_permitted && (bytes.len() > PERMIT || !stdio.has_room()) {
+            return Err(StreamError::trap("a write to stdout or stderr exceeded what `check-write` permits"));
+        }
+        stdio.write(self.stream, &bytes);
+        Ok(())
+    }
+
+    fn flush(&mut self) -> Result<(), StreamError> {
+        Ok(())
+    }
+
+    fn check_write(&mut self) -> Result<usize, StreamError> {
+        let stdio = self.outlet.stdio();
+        let before = self.take_permit(&stdio);
+        let permit = stdio.permit(before);
+        if permit > 0 {
+            self.permit = Some((Arc::downgrade(&stdio), permit));
+        }
+        Ok(permit)
+    }
+}
+
+#[async_trait]
+impl Pollable for GuestStream {
+    async fn ready(&mut self) {
+        let stdio = self.outlet.stdio();
+        loop {
+            let room = stdio.room.notified();
+            if self.permit.is_some() || stdio.has_room() {
+                return;
+            }
+            room.await;
+        }
+    }
+}
+
+impl IsTerminal for GuestStream {
+    fn is_terminal(&self) -> bool {
+        false
+    }
+}
+
+impl StdoutStream for GuestStream {
+    fn async_stream(&self) -> Box<dyn AsyncWrite + Send + Sync> {
+        Box::new(self.clone())
+    }
+
+    fn p2_stream(&self) -> Box<dyn OutputStream> {
+        Box::new(self.clone())
+    }
+}
+
+/// What 0.3 guests write to; unlike the stream above it does not hold the guest up.
+impl AsyncWrite for GuestStream {
+    fn poll_write(self: Pin<&mut Self>, _: &mut Context<'_>, bytes: &[u8]) -> Poll<std::io::Result<usize>> {
+        self.outlet.stdio().write(self.stream, bytes);
+        Poll::Ready(Ok(bytes.len()))
+    }
+
+    fn poll_flush(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<std::io::Result<()>> {
+        Poll::Ready(Ok(()))
+    }
+
+    fn poll_shutdown(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<std::io::Result<()>> {
+        Poll::Ready(Ok(()))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use super::*;
+
+    fn texts(stdio: &Stdio) -> Vec<(Stream, String)> {
+        stdio.take(usize::MAX).into_iter().map(|line| (line.stream, line.text)).collect()
+    }
+
+    #[test]
+    fn lines_are_cut_at_newlines_whatever_the_writes() {
+        let stdio = Stdio::default();
+        stdio.write(Stream::Stdout, b"one\ntw");
+        stdio.write(Stream::Stderr, b"error\r\n");
+        stdio.write(Stream::Stdout, b"o\n\nrest");
+        assert_eq!(
+            texts(&stdio),
+            [
+                (Stream::Stdout, "one".to_owned()),
+                (Stream::Stderr, "error".to_owned()),
+                (Stream::Stdout, "two".to_owned()),
+                (Stream::Stdout, String::new()),
+            ]
+        );
+        stdio.finish();
+        assert_eq!(texts(&stdio), [(Stream::Stdout, "rest".to_owned())]);
+        assert_eq!(stdio.last_words(), ["error"]);
+    }
+
+    #[test]
+    fn a_line_without_end_is_cut_and_the_buffer_is_bounded() {
+        let stdio = Stdio::default();
+        for _ in 0..9 {
+            stdio.write(Stream::Stdout, &[b'x'; LONGEST_LINE]);
+        }
+        assert!(!stdio.has_room());
+        assert_eq!(stdio.take(3).len(), 3);
+        assert_eq!(stdio.take(usize::MAX).len(), 5);
+        assert!(stdio.has_room());
+        assert_eq!(stdio.lines(), 8);
+    }
+
+    #[test]
+    fn pieces_of_a_long_line_joined_give_its_text() {
+        for pattern in ["€", "é", "x€", "🦀", "ab🦀", "\r", "x"] {
+            for size in [1, 7, 4096, 3 * LONGEST_LINE + 1] {
+                for length in [LONGEST_LINE, LONGEST_LINE + pattern.len(), 2 * LONGEST_LINE + 5] {
+                    let text = pattern.repeat(length / pattern.len());
+                    let stdio = Stdio::default();
+                    for bytes in text.as_bytes().chunks(size) {
+                        stdio.write(Stream::Stdout, bytes);
+                    }
+                    stdio.write(Stream::Stdout, b"!\n");
+                    let lines: Vec<Line> = stdio.take(usize::MAX).into();
+                    assert!(lines.iter().all(|line| !line.text.is_empty() && line.text.len() <= LONGEST_LINE + 1));
+                    let (last, pieces) = lines.split_last().unwrap();
+                    assert!(!last.cut && pieces.iter().all(|line| line.cut));
+                    let joined: String = lines.into_iter().map(|line| line.text).collect();
+                    assert!(joined == text.clone() + "!", "{pattern:?} {size} {length}");
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn bytes_that_are_no_text_are_cut_as_well() {
+        let stdio = Stdio::default();
+        stdio.write(Stream::Stdout, &vec![0x80; 2 * LONGEST_LINE + 1]);
+        assert_eq!(stdio.take(usize::MAX).len(), 2);
+    }
+
+    #[test]
+    fn last_words_are_short_however_long_the_line() {
+        let stdio = Stdio::default();
+        stdio.write(Stream::Stderr, "€".repeat(LONGEST_LINE / 4).as_bytes());
+        assert_eq!(stdio.last_words(), [format!("{}… (48129 bytes more)", "€".repeat(341))]);
+    }
+
+    fn stream(outlet: &Outlet, stream: Stream) -> GuestStream {
+        GuestStream::new(outlet, stream)
+    }
+
+    #[test]
+    fn a_permit_is_a_reservation() {
+        let stdio = Arc::new(Stdio::default());
+        let outlet = Outlet::new(&stdio);
+        let (mut out, mut err) = (stream(&outlet, Stream::Stdout), stream(&outlet, Stream::Stderr));
+        stdio.write(Stream::Stdout, &[b'\n'; MOST_WAITING / size_of::<Line>() - 1]);
+        let full = Bytes::from_static(&[b'\n'; PERMIT]);
+        assert_eq!((out.check_write().unwrap(), err.check_write().unwrap()), (PERMIT, PERMIT));
+        assert!(out.write(full.clone()).is_ok() && err.write(full.clone()).is_ok());
+        assert_eq!((out.check_write().unwrap(), err.check_write().unwrap()), (0, 0));
+        assert!(out.write(full.clone()).is_err(), "no permit, and no room");
+        texts(&stdio);
+        assert!(err.write(full).is_ok(), "no permit, but room");
+        assert_eq!(stdio.lock().permitted, 0);
+    }
+
+    #[test]
+    fn a_permit_lasts_until_it_is_used_and_ends_with_its_handle() {
+        let stdio = Arc::new(Stdio::default());
+        let outlet = Outlet::new(&stdio);
+        let mut out = stream(&outlet, Stream::Stdout);
+        assert_eq!(out.check_write().unwrap(), PERMIT);
+        assert!(out.write(Bytes::from_static(b"x")).is_ok());
+        assert_eq!(stdio.lock().permitted, PERMIT - 1);
+        assert_eq!(out.check_write().unwrap(), PERMIT);
+        let next = Arc::new(Stdio::default());
+        outlet.lead_to(&next);
+        assert!(out.write(Bytes::from_static(b"x")).is_ok());
+        assert_eq!((stdio.lock().permitted, next.lock().permitted), (0, 0));
+        assert_eq!(out.check_write().unwrap(), PERMIT);
+        drop(out);
+        assert_eq!(next.lock().permitted, 0);
+    }
+
+    /// Its handles are collected late, say.
+    #[test]
+    fn a_guest_with_very_many_handles_can_still_print_and_has_little_kept() {
+        let stdio = Arc::new(Stdio::default());
+        let outlet = Outlet::new(&stdio);
+        let mut handles: Vec<_> = (0..10_000).map(|_| stream(&outlet, Stream::Stdout)).collect();
+        let permitted: usize = handles.iter_mut().map(|out| out.check_write().unwrap()).sum();
+        assert!(handles.iter_mut().all(|out| out.check_write().unwrap() >= SMALL_PERMIT));
+        assert!(permitted < 2 * WELL_PERMITTED + 10_000 * SMALL_PERMIT);
+        assert_eq!(stdio.lock().permitted, permitted);
+    }
+}

@@ -1,0 +1,137 @@
+//! A folder that a guest lists: read piece by piece as the guest asks for it. wasmtime-wasi 48 reads the whole folder first, and keeps it
+//! for as long as the guest keeps the stream.
+
+use std::collections::VecDeque;
+use std::fs::File;
+use std::io;
+use std::sync::Arc;
+
+use rustix::fs::{AtFlags, Dir, DirEntry, FileType, Mode, OFlags, openat, statat};
+use wasmtime::StoreContextMut;
+use wasmtime::component::{Linker, Resource, ResourceType};
+use wasmtime_wasi::filesystem::Descriptor;
+use wasmtime_wasi::p2::FsResult;
+use wasmtime_wasi::p2::bindings::filesystem::types::{DescriptorType, DirectoryEntry, ErrorCode};
+use wasmtime_wasi::runtime::spawn_blocking;
+
+use crate::process::blocking_threads::{Pool, within};
+use crate::guest::files::Open;
+use crate::guest::store::Host;
+
+/// How many entries are read at once: names have 255 bytes at the most, so these are 64 KiB.
+const AT_ONCE: usize = 256;
+
+type Entry = Result<DirectoryEntry, ErrorCode>;
+
+pub(crate) struct Listing {
+    /// None while some of it is read, and when all of it has been.
+    rest: Option<Rest>,
+    read: VecDeque<Entry>,
+    threads: Pool,
+}
+
+struct Rest {
+    folder: Arc<File>,
+    entries: Dir,
+    _open: Open,
+}
+
+impl Listing {
+    pub async fn new(folder: Arc<File>, threads: Pool, open: Open) -> FsResult<Self> {
+        let opened = within(&threads, async {
+            // an own position in it, and the guest's descriptor may be one that reads nothing (`O_PATH`)
+            let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
+            let begin = move || {
+                let entries = Dir::new(openat(&*folder, ".", flags, Mode::empty())?)?;
+                Ok(Rest { folder, entries, _open: open })
+            };
+            spawn_blocking(begin).await
+        });
+        let rest: rustix::io::Result<Rest> = opened.await;
+        let rest = Some(rest.map_err(io::Error::from)?);
+        Ok(Self { rest, read: VecDeque::new(), threads })
+    }
+
+    async fn next(&mut self) -> Option<Entry> {
+        if self.read.is_empty()
+            && let Some(rest) = self.rest.take()
+        {
+            (self.read, self.rest) = within(&self.threads, async { spawn_blocking(move || rest.read()).await }).await;
+        }
+        self.read.pop_front()
+    }
+}
+
+impl Rest {
+    /// The next entries, and what is left.
+    fn read(mut self) -> (VecDeque<Entry>, Option<Self>) {
+        let mut read = VecDeque::new();
+        while read.len() < AT_ONCE {
+            match self.entries.read() {
+                Some(Ok(entry)) if matches!(entry.file_name().to_bytes(), b"." | b"..") => {}
+                Some(Ok(entry)) => read.push_back(self.entry(&entry)),
+                Some(Err(error)) => {
+                    read.push_back(Err(io::Error::from(error).into()));
+                    return (read, None);
+                }
+                None => return (read, None),
+            }
+        }
+        (read, Some(self))
+    }
+
+    fn entry(&self, entry: &DirEntry) -> Entry {
+        let kind = match entry.file_type() {
+            // a file system that keeps no types with its names
+            FileType::Unknown => {
+                let stat =
+                    statat(&*self.folder, entry.file_name(), AtFlags::SYMLINK_NOFOLLOW).map_err(io::Error::from)?;
+                FileType::from_raw_mode(stat.st_mode)
+            }
+            known => known,
+        };
+        let name = entry.file_name().to_str().map_err(|_| ErrorCode::IllegalByteSequence)?.to_owned();
+        Ok(DirectoryEntry { type_: kind_of(kind), name })
+    }
+}
+
+fn kind_of(kind: FileType) -> DescriptorType {
+    match kind {
+        FileType::RegularFile => DescriptorType::RegularFile,
+        FileType::Directory => DescriptorType::Directory,
+        FileType::Symlink => DescriptorType::SymbolicLink,
+        FileType::BlockDevice => DescriptorType::BlockDevice,
+        FileType::CharacterDevice => DescriptorType::CharacterDevice,
+        _ => DescriptorType::Unknown,
+    }
+}
+
+/// Puts this in the place of wasmtime-wasi's `directory-entry-stream`.
+pub(crate) fn add_to_linker(linker: &mut Linker<Host>) -> wasmtime::Result<()> {
+    let mut types = linker.instance("wasi:filesystem/types@0.2.12")?;
+    types.resource("directory-entry-stream", ResourceType::host::<Listing>(), |mut store, number| {
+        store.data_mut().table().delete(Resource::<Listing>::new_own(number))?;
+        Ok(())
+    })?;
+    types.func_wrap_async(
+        "[method]descriptor.read-directory",
+        |mut store: StoreContextMut<'_, Host>, (folder,): (Resource<Descriptor>,)| {
+            Box::new(async move {
+                let mut files = store.data_mut().files();
+                Ok((match files.list(folder).await {
+                    Ok(listing) => Ok(listing),
+                    Err(error) => Err(files.code(error)?),
+                },))
+            })
+        },
+    )?;
+    types.func_wrap_async(
+        "[method]directory-entry-stream.read-directory-entry",
+        |mut store: StoreContextMut<'_, Host>, (listing,): (Resource<Listing>,)| {
+            Box::new(async move {
+                let listing = store.data_mut().table().get_mut(&listing)?;
+                Ok((listing.next().await.transpose(),))
+            })
+        },
+    )
+}

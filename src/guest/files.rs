@@ -1,0 +1,410 @@
+//! Files of guests: how many may be open, what may be opened at all, and the threads that wait for the disk.
+//!
+//! The operations are wasmtime-wasi's. Ours is around them: each app has threads of its own for them, so that a call that hangs (a
+//! network file system, a disk that fails) takes a thread of its own app's and of nobody else's, not even when its guest is gone; and
+//! each descriptor that a guest has the host open is counted until it is closed, whatever refers to it last.
+
+use std::collections::HashMap;
+use std::fs::File;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use wasmtime::component::{HasData, Linker, Resource};
+use wasmtime_wasi::filesystem::{Descriptor, WasiFilesystemCtxView};
+use wasmtime_wasi::p2::bindings::filesystem::types::{
+    self, Advice, DescriptorFlags, DescriptorStat, DescriptorType, DirectoryEntry, DirectoryEntryStream, ErrorCode,
+    Filesize, Host as _, HostDescriptor, HostDirectoryEntryStream, MetadataHashValue, NewTimestamp, OpenFlags,
+    PathFlags,
+};
+use wasmtime_wasi::p2::{DynInputStream, DynOutputStream, FsError, FsResult};
+use wasmtime_wasi::runtime::spawn_blocking;
+
+use crate::process::blocking_threads::{Pool, Threads, within};
+use crate::guest::file_streams::{Behind, FileInput, FileOutput};
+use crate::guest::folders::Folders;
+use crate::guest::host_memory::weigh;
+use crate::guest::store::{DirGrant, Host};
+use crate::limits::{Limits, Meter};
+use crate::outgoing::Hooks;
+
+/// How many file operations of one app's guests may be under way at once; more of them wait.
+const THREADS: usize = 8;
+
+/// What one app has of files, in one process.
+pub(crate) struct Files {
+    threads: Threads,
+    open: AtomicU64,
+    pub(crate) folders: Folders,
+}
+
+impl Files {
+    pub fn new(dirs: &[DirGrant]) -> Arc<Self> {
+        Arc::new(Self {
+            threads: Threads::new("wasgi-files", THREADS),
+            open: AtomicU64::new(0),
+            folders: Folders::new(dirs),
+        })
+    }
+
+    pub fn threads(&self) -> Option<Pool> {
+        self.threads.pool()
+    }
+}
+
+/// A descriptor of the host's: counted until whoever refers to it last lets go of it, and closed by a thread of its app's, since a
+/// network file system may take its time for that, too.
+pub(crate) struct Open {
+    app: Arc<Files>,
+    guest: Arc<AtomicU64>,
+    /// Goes last: streams let go of theirs before they let go of this.
+    file: Option<Arc<File>>,
+}
+
+impl Open {
+    fn new(app: &Arc<Files>, guest: &Arc<AtomicU64>) -> Self {
+        app.open.fetch_add(1, Ordering::Relaxed);
+        guest.fetch_add(1, Ordering::Relaxed);
+        Self { app: app.clone(), guest: guest.clone(), file: None }
+    }
+}
+
+impl Drop for Open {
+    fn drop(&mut self) {
+        self.app.open.fetch_sub(1, Ordering::Relaxed);
+        self.guest.fetch_sub(1, Ordering::Relaxed);
+        if let Some(file) = self.file.take() {
+            self.app.threads.do_later(move || drop(file));
+        }
+    }
+}
+
+/// What one store has of files.
+pub(crate) struct GuestFiles {
+    /// None where no folder is granted, and nothing can be opened; else the app's, and how many this guest has open.
+    app: Option<(Arc<Files>, Arc<AtomicU64>)>,
+    /// By the number of the descriptor's handle.
+    held: HashMap<u32, Arc<Open>>,
+    /// How many streams of files there are.
+    streams: Arc<AtomicU64>,
+    /// Whether it was said in this exchange that a limit was met.
+    told: bool,
+}
+
+/// What a stream of a file may hold of it, between the disk and the guest.
+const BUFFER: u64 = 64 << 10;
+
+/// A stream of a file: counted until it is dropped.
+pub(crate) struct Streaming(Arc<AtomicU64>);
+
+impl Drop for Streaming {
+    fn drop(&mut self) {
+        self.0.fetch_sub(1, Ordering::Relaxed);
+    }
+}
+
+impl GuestFiles {
+    pub fn new(app: Option<Arc<Files>>) -> Self {
+        Self { app: app.map(|app| (app, Arc::default())), held: HashMap::new(), streams: Arc::default(), told: false }
+    }
+
+    pub fn begin_anew(&mut self) {
+        self.told = false;
+    }
+
+    /// The bytes that its streams may hold.
+    pub fn held(&self) -> u64 {
+        self.streams.load(Ordering::Relaxed) * BUFFER
+    }
+
+    pub fn app(&self) -> Option<&Arc<Files>> {
+        self.app.as_ref().map(|(app, _)| app)
+    }
+}
+
+pub(crate) struct FilesView<'a> {
+    inner: WasiFilesystemCtxView<'a>,
+    guest: &'a mut GuestFiles,
+    hooks: &'a Hooks,
+    meter: &'a mut Meter,
+}
+
+impl<'a> FilesView<'a> {
+    pub fn new(
+        inner: WasiFilesystemCtxView<'a>,
+        guest: &'a mut GuestFiles,
+        hooks: &'a Hooks,
+        meter: &'a mut Meter,
+    ) -> Self {
+        Self { inner, guest, hooks, meter }
+    }
+
+    /// What another stream of that descriptor needs.
+    fn stream(&mut self, fd: &Fd) -> FsResult<Behind> {
+        let threads = self.threads()?;
+        self.guest.streams.fetch_add(1, Ordering::Relaxed);
+        let streaming = Streaming(self.guest.streams.clone());
+        if self.meter.takes(BUFFER as usize) {
+            self.meter.weighed(weigh(self.inner.table) + self.guest.held()).map_err(FsError::trap)?;
+        }
+        Ok(Behind { threads, _open: self.guest.held.get(&fd.rep()).cloned(), _streaming: streaming })
+    }
+
+    fn app(&self) -> FsResult<&(Arc<Files>, Arc<AtomicU64>)> {
+        self.guest.app.as_ref().ok_or_else(|| ErrorCode::NotPermitted.into())
+    }
+
+    fn threads(&self) -> FsResult<Pool> {
+        self.app()?.0.threads().ok_or_else(|| ErrorCode::InsufficientMemory.into())
+    }
+
+    /// Room for one more descriptor.
+    fn reserve(&mut self) -> FsResult<Open> {
+        let (app, guest) = self.app()?;
+        let open = Open::new(app, guest);
+        let Limits { files, files_per_app, .. } = self.hooks.limits;
+        let past = |count: &AtomicU64, limit: Option<u64>| limit.filter(|most| count.load(Ordering::Relaxed) > *most);
+        let met = match past(guest, files) {
+            Some(most) => Some(("this exchange", most, "files")),
+            None => past(&app.open, files_per_app).map(|most| ("this app", most, "files_per_app")),
+        };
+        let Some((whose, most, limit)) = met else { return Ok(open) };
+        if !std::mem::replace(&mut self.guest.told, true) {
+            self.hooks.tell(&format!(
+                "a file was not opened: {whose} has {most} open (`Limits.{limit}`); the guest is told `quota`"
+            ));
+        }
+        Err(ErrorCode::Quota.into())
+    }
+
+    /// Refuses what is there and is neither a file nor a folder. To open a FIFO waits for somebody at its other end, and to read
+    /// a device may wait for ever.
+    async fn check_plain(&mut self, folder: u32, follow: PathFlags, path: &str) -> FsResult<()> {
+        let threads = self.threads()?;
+        let stat = HostDescriptor::stat_at(&mut self.inner, Resource::new_borrow(folder), follow, path.to_owned());
+        match within(&threads, stat).await {
+            Ok(stat) if !is_plain(stat.type_) => Err(ErrorCode::NotPermitted.into()),
+            // whatever else is wrong with it, opening it says
+            _ => Ok(()),
+        }
+    }
+}
+
+fn is_plain(kind: DescriptorType) -> bool {
+    matches!(kind, DescriptorType::RegularFile | DescriptorType::Directory | DescriptorType::SymbolicLink)
+}
+
+/// See [`HasData`].
+pub(crate) struct HasFiles;
+
+impl HasData for HasFiles {
+    type Data<'a> = FilesView<'a>;
+}
+
+/// Puts this in the place of wasmtime-wasi's `wasi:filesystem/types`.
+pub(crate) fn bound_files(linker: &mut Linker<Host>) -> wasmtime::Result<()> {
+    linker.allow_shadowing(true);
+    types::add_to_linker::<Host, HasFiles>(linker, Host::files)?;
+    #[cfg(unix)]
+    crate::guest::file_listing::add_to_linker(linker)?;
+    linker.allow_shadowing(false);
+    Ok(())
+}
+
+#[cfg(unix)]
+impl FilesView<'_> {
+    /// Begins to read a folder.
+    pub async fn list(&mut self, fd: Resource<Descriptor>) -> FsResult<Resource<crate::guest::file_listing::Listing>> {
+        let Descriptor::Dir(dir) = self.inner.table.get(&fd)? else { return Err(ErrorCode::NotDirectory.into()) };
+        let dir = dir.dir.clone();
+        let open = self.reserve()?;
+        let listing = crate::guest::file_listing::Listing::new(dir, self.threads()?, open).await?;
+        Ok(self.inner.table.push(listing)?)
+    }
+
+    pub fn code(&mut self, error: FsError) -> wasmtime::Result<ErrorCode> {
+        self.inner.convert_error_code(error)
+    }
+}
+
+impl types::Host for FilesView<'_> {
+    fn convert_error_code(&mut self, error: FsError) -> wasmtime::Result<ErrorCode> {
+        self.inner.convert_error_code(error)
+    }
+
+    fn filesystem_error_code(&mut self, error: Resource<wasmtime::Error>) -> wasmtime::Result<Option<ErrorCode>> {
+        self.inner.filesystem_error_code(error)
+    }
+}
+
+/// Operations that are wasmtime-wasi's, on threads of the app's.
+macro_rules! on_threads {
+    ($(fn $name:ident($($argument:ident: $type:ty),*) -> $returned:ty;)*) => {
+        $(async fn $name(&mut self, $($argument: $type),*) -> FsResult<$returned> {
+            let threads = self.threads()?;
+            within(&threads, HostDescriptor::$name(&mut self.inner, $($argument),*)).await
+        })*
+    };
+}
+
+type Fd = Resource<Descriptor>;
+
+impl HostDescriptor for FilesView<'_> {
+    on_threads! {
+        fn advise(fd: Fd, offset: Filesize, len: Filesize, advice: Advice) -> ();
+        fn sync_data(fd: Fd) -> ();
+        fn get_flags(fd: Fd) -> DescriptorFlags;
+        fn get_type(fd: Fd) -> DescriptorType;
+        fn set_size(fd: Fd, size: Filesize) -> ();
+        fn set_times(fd: Fd, accessed: NewTimestamp, modified: NewTimestamp) -> ();
+        fn read(fd: Fd, len: Filesize, offset: Filesize) -> (Vec<u8>, bool);
+        fn write(fd: Fd, bytes: Vec<u8>, offset: Filesize) -> Filesize;
+        fn read_directory(fd: Fd) -> Resource<DirectoryEntryStream>;
+        fn sync(fd: Fd) -> ();
+        fn create_directory_at(fd: Fd, path: String) -> ();
+        fn stat(fd: Fd) -> DescriptorStat;
+        fn stat_at(fd: Fd, follow: PathFlags, path: String) -> DescriptorStat;
+        fn set_times_at(fd: Fd, follow: PathFlags, path: String, accessed: NewTimestamp, modified: NewTimestamp) -> ();
+        fn link_at(fd: Fd, follow: PathFlags, path: String, new: Fd, new_path: String) -> ();
+        fn readlink_at(fd: Fd, path: String) -> String;
+        fn remove_directory_at(fd: Fd, path: String) -> ();
+        fn rename_at(fd: Fd, path: String, new: Fd, new_path: String) -> ();
+        fn symlink_at(fd: Fd, path: String, new_path: String) -> ();
+        fn unlink_file_at(fd: Fd, path: String) -> ();
+        fn metadata_hash(fd: Fd) -> MetadataHashValue;
+        fn metadata_hash_at(fd: Fd, follow: PathFlags, path: String) -> MetadataHashValue;
+    }
+
+    async fn is_same_object(&mut self, one: Fd, other: Fd) -> wasmtime::Result<bool> {
+        let threads = self.threads().map_err(wasmtime::Error::from)?;
+        within(&threads, self.inner.is_same_object(one, other)).await
+    }
+
+    async fn open_at(
+        &mut self,
+        fd: Fd,
+        follow: PathFlags,
+        path: String,
+        how: OpenFlags,
+        flags: DescriptorFlags,
+    ) -> FsResult<Fd> {
+        let threads = self.threads()?;
+        // before it may be created
+        let mut open = self.reserve()?;
+        self.check_plain(fd.rep(), follow, &path).await?;
+        let opened = within(&threads, self.inner.open_at(fd, follow, path, how, flags)).await?;
+        let is_plain = match self.inner.table.get(&opened)? {
+            Descriptor::Dir(dir) => {
+                open.file = Some(dir.dir.clone());
+                true
+            }
+            // it may be another one since
+            Descriptor::File(file) => {
+                let file = file.file.clone();
+                open.file = Some(file.clone());
+                let look = move || file.metadata().is_ok_and(|metadata| metadata.is_file());
+                within(&threads, async { spawn_blocking(look).await }).await
+            }
+        };
+        if !is_plain {
+            self.inner.table.delete(opened)?;
+            return Err(ErrorCode::NotPermitted.into());
+        }
+        self.guest.held.insert(opened.rep(), Arc::new(open));
+        Ok(opened)
+    }
+
+    fn drop(&mut self, fd: Fd) -> wasmtime::Result<()> {
+        let number = fd.rep();
+        HostDescriptor::drop(&mut self.inner, fd)?;
+        self.guest.held.remove(&number);
+        Ok(())
+    }
+
+    fn read_via_stream(&mut self, fd: Fd, offset: Filesize) -> FsResult<Resource<DynInputStream>> {
+        let behind = self.stream(&fd)?;
+        let stream = self.inner.read_via_stream(fd, offset)?;
+        FileInput::around(self.inner.table.get_mut(&stream)?, behind);
+        Ok(stream)
+    }
+
+    fn write_via_stream(&mut self, fd: Fd, offset: Filesize) -> FsResult<Resource<DynOutputStream>> {
+        let behind = self.stream(&fd)?;
+        let stream = self.inner.write_via_stream(fd, offset)?;
+        FileOutput::around(self.inner.table.get_mut(&stream)?, behind);
+        Ok(stream)
+    }
+
+    fn append_via_stream(&mut self, fd: Fd) -> FsResult<Resource<DynOutputStream>> {
+        let behind = self.stream(&fd)?;
+        let stream = self.inner.append_via_stream(fd)?;
+        FileOutput::around(self.inner.table.get_mut(&stream)?, behind);
+        Ok(stream)
+    }
+}
+
+impl HostDirectoryEntryStream for FilesView<'_> {
+    async fn read_directory_entry(
+        &mut self,
+        stream: Resource<DirectoryEntryStream>,
+    ) -> FsResult<Option<DirectoryEntry>> {
+        self.inner.read_directory_entry(stream).await
+    }
+
+    fn drop(&mut self, stream: Resource<DirectoryEntryStream>) -> wasmtime::Result<()> {
+        HostDirectoryEntryStream::drop(&mut self.inner, stream)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use std::sync::mpsc::{Sender, channel};
+    use std::time::Duration;
+
+    use super::*;
+
+    /// A call that hangs until the sender is dropped, as one of a network file system would.
+    async fn hang(threads: &Pool, begun: Sender<()>) -> Sender<()> {
+        let (end, ended) = channel::<()>();
+        let call = within(threads, async { spawn_blocking(move || (begun.send(()).unwrap(), ended.recv())).await });
+        // its guest is stopped
+        assert!(tokio::time::timeout(Duration::from_millis(20), call).await.is_err());
+        end
+    }
+
+    #[test]
+    fn calls_that_hang_take_threads_of_their_own_app_and_of_no_other() {
+        let (app, other) = (Files::new(&[]), Files::new(&[]));
+        let (threads, others) = (app.threads().unwrap(), other.threads().unwrap());
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build().unwrap();
+        runtime.block_on(async {
+            let (begun, begins) = channel();
+            let mut hanging = Vec::new();
+            for _ in 0..THREADS {
+                hanging.push(hang(&threads, begun.clone()).await);
+                begins.recv().unwrap();
+            }
+            // all threads are taken, though their guests are gone
+            let next = within(&threads, async { spawn_blocking(|| 7).await });
+            assert!(tokio::time::timeout(Duration::from_millis(50), next).await.is_err());
+            assert_eq!(within(&others, async { spawn_blocking(|| 7).await }).await, 7);
+            hanging.pop();
+            assert_eq!(within(&threads, async { spawn_blocking(|| 7).await }).await, 7);
+            // an app that goes does not wait for them
+            drop((app, threads));
+            drop(hanging);
+        });
+    }
+
+    #[test]
+    fn a_descriptor_counts_until_the_last_who_refers_to_it_is_gone() {
+        let (app, guest) = (Files::new(&[]), Arc::default());
+        let open = Arc::new(Open::new(&app, &guest));
+        let by_a_stream = open.clone();
+        drop(open);
+        let count = || (app.open.load(Ordering::Relaxed), guest.load(Ordering::Relaxed));
+        assert_eq!(count(), (1, 1));
+        drop(by_a_stream);
+        assert_eq!(count(), (0, 0));
+    }
+}

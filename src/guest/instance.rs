@@ -1,0 +1,219 @@
+//! A store and the guest's instance in it, which has one exchange after another.
+
+use std::pin::Pin;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::task::{Context, Poll};
+use std::time::Instant;
+
+use wasmtime::component::Resource;
+use wasmtime::{CallHook, CallHookHandler, Store, StoreContextMut};
+use wasmtime_wasi_http::p2::bindings::Proxy;
+use wasmtime_wasi_http::p2::types::{HostIncomingRequest, HostResponseOutparam};
+
+use crate::component::Prepared;
+use crate::error::{Error, Trap, chain};
+use crate::app::admission::Gate;
+use crate::guest::store::{Grants, Host};
+use crate::limits::{Limits, Meter};
+use crate::outgoing::Hooks;
+use crate::exchange::handle::Shared;
+
+/// How many exchanges an instance has, and how long it waits for one.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Reuse {
+    /// In all; `None`: as many as come.
+    pub requests: Option<u64>,
+    /// How long it is kept without any; `None`: until its app closes.
+    pub idle: Option<std::time::Duration>,
+}
+
+/// A store and, from its first exchange on, the guest's instance in it.
+pub(crate) struct Instance {
+    store: Store<Host>,
+    proxy: Option<Proxy>,
+    prepared: Arc<Prepared>,
+    /// How many exchanges it has had.
+    served: u64,
+}
+
+impl Instance {
+    /// One that nothing has run in yet.
+    pub fn new(
+        prepared: Arc<Prepared>,
+        grants: &Grants,
+        limits: &Limits,
+        hooks: Hooks,
+        shared: &Shared,
+        gate: &Gate,
+    ) -> Result<Self, Error> {
+        let meter = Meter::new(shared.world, limits, &gate.memory, shared.peak.clone());
+        let host = Host::new(grants, &shared.stdio, meter, hooks, &gate.files);
+        let mut store = Store::new(prepared.engine(), host);
+        store.limiter(|host| &mut host.meter);
+        store.set_hostcall_fuel(limits.lifted());
+        store.set_max_component_handles(limits.most_handles());
+        store.epoch_deadline_async_yield_and_update(1);
+        store.call_hook_async(Turns);
+        let mut instance = Self { store, proxy: None, prepared, served: 0 };
+        instance.refill()?;
+        Ok(instance)
+    }
+
+    /// The next exchange of one that was kept.
+    pub fn begin_anew(&mut self, hooks: Hooks, shared: &Shared) -> Result<(), Error> {
+        shared.earlier.store(self.served, Ordering::Relaxed);
+        self.host().begin_anew(hooks, &shared.stdio, shared.peak.clone());
+        self.refill()
+    }
+
+    /// A whole turn, and all the fuel that an exchange may use.
+    fn refill(&mut self) -> Result<(), Error> {
+        self.store.set_epoch_deadline(1);
+        match self.store.data().fuel() {
+            Some(fuel) => self.store.set_fuel(fuel).map_err(|error| Error::Host(chain(&error))),
+            None => Ok(()),
+        }
+    }
+
+    pub fn host(&mut self) -> &mut Host {
+        self.store.data_mut()
+    }
+
+    /// Has the guest handle a request.
+    pub async fn handle(
+        &mut self,
+        request: Resource<HostIncomingRequest>,
+        out: Resource<HostResponseOutparam>,
+    ) -> wasmtime::Result<()> {
+        let proxy = match self.proxy.take() {
+            Some(proxy) => proxy,
+            None => {
+                if self.prepared.is_retired() {
+                    return Err(crate::process::swap::SwitchedOn.into());
+                }
+                if !self.store.data_mut().meter.takes_instance(self.prepared.host_memory()) {
+                    return Err(wasmtime::Error::msg("the host would keep more for the instance than it may use"));
+                }
+                self.store.data_mut().open_folders().await?;
+                let begun = Instant::now();
+                let proxy = self.prepared.pre().instantiate_async(&mut self.store).await?;
+                let (took_long, was_expected) = self.prepared.set_up_took(begun.elapsed());
+                if was_expected {
+                    crate::scheduler::excuse_turn();
+                }
+                if took_long {
+                    Yield::default().await?; // the guest's own turn begins after it
+                }
+                proxy
+            }
+        };
+        proxy.wasi_http_incoming_handler().call_handle(&mut self.store, request, out).await?;
+        self.served += 1;
+        self.proxy = Some(proxy); // one that failed cannot be entered again
+        Ok(())
+    }
+
+    /// What the end of its handler means.
+    pub fn fate(&mut self, result: wasmtime::Result<()>, shared: &Shared) -> Result<(), Error> {
+        self.host().weigh_last();
+        let Err(error) = result else { return Ok(()) };
+        if let Some(exit) = error.downcast_ref::<wasmtime_wasi::I32Exit>() {
+            return Err(Error::GuestExit { code: exit.0 });
+        }
+        if let Some(full) = error.downcast_ref::<wasmtime::PoolConcurrencyLimitError>() {
+            return Err(Error::Overloaded(format!(
+                "all instance slots of this process are taken ({full}); hint: set `Limits.concurrency` lower"
+            )));
+        }
+        if let Some(failed) = error.downcast_ref::<crate::guest::folders::NotOpened>() {
+            return Err(failed.0.clone());
+        }
+        if let Some(late) = error.downcast_ref::<crate::process::swap::SwitchedOn>() {
+            return Err(Error::Overloaded(late.to_string()));
+        }
+        if let Some(refused) = Error::refused_by_system(&error) {
+            return Err(refused);
+        }
+        if let Some(reason) = self.store.data().meter.refused_by_system() {
+            return Err(Error::Host(format!(
+                "the system gives this process no more memory or addresses for a guest ({reason}); hint: fewer exchanges at once \
+                 (`Limits.concurrency`), or a larger limit of this process (`ulimit -v`)"
+            )));
+        }
+        let trap = Arc::new(Trap::read(&error, shared.stdio.last_words()));
+        Err(self.store.data().meter.explain(&error, &trap).unwrap_or(Error::Trap(trap)))
+    }
+
+    /// The fuel that this exchange has used, if it is limited.
+    pub fn fuel_used(&self) -> Option<u64> {
+        // asked only where it is counted: elsewhere the answer is an error, with a backtrace of ours in it
+        let limit = self.store.data().fuel()?;
+        self.store.get_fuel().ok().map(|left| limit.saturating_sub(left))
+    }
+
+    /// Whether dropping it takes long.
+    pub fn is_heavy(&self) -> bool {
+        self.prepared.is_heavy()
+    }
+
+    /// Its exchange is over; all that belongs to it ends. Returns whether it may have another.
+    pub fn rest(&mut self, reuse: &Reuse) -> bool {
+        self.proxy.is_some() && reuse.requests.is_none_or(|most| self.served < most) && self.host().rest()
+    }
+}
+
+/// Ends a guest's turn after a host call, or an instruction that the host carries out (`memory.fill`), if it is over by then: code
+/// without loops and calls of its own never looks at the epoch.
+struct Turns;
+
+impl CallHookHandler<Host> for Turns {
+    fn handle_call_event<'life0, 'life1, 'async_trait>(
+        &'life0 self,
+        mut store: StoreContextMut<'life1, Host>,
+        event: CallHook,
+    ) -> Pin<Box<dyn Future<Output = wasmtime::Result<()>> + Send + 'async_trait>>
+    where
+        'life0: 'async_trait,
+        'life1: 'async_trait,
+        Self: 'async_trait,
+    {
+        if matches!(event, CallHook::CallingHost) {
+            store.data_mut().meter.nothing_grows();
+        }
+        if matches!(event, CallHook::ReturningFromHost) && crate::scheduler::is_turn_over() {
+            Box::pin(Yield::default())
+        } else {
+            Box::pin(GoOn) // of no size: nothing is allocated
+        }
+    }
+}
+
+struct GoOn;
+
+impl Future for GoOn {
+    type Output = wasmtime::Result<()>;
+
+    fn poll(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<Self::Output> {
+        Poll::Ready(Ok(()))
+    }
+}
+
+/// Ends the turn.
+#[derive(Default)]
+struct Yield {
+    has_yielded: bool,
+}
+
+impl Future for Yield {
+    type Output = wasmtime::Result<()>;
+
+    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
+        if self.has_yielded {
+            return Poll::Ready(Ok(()));
+        }
+        self.has_yielded = true;
+        cx.waker().wake_by_ref();
+        Poll::Pending
+    }
+}

@@ -1,0 +1,195 @@
+//! Instances that wait for their app's next exchange: how many there may be, and for how long.
+
+use std::collections::VecDeque;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, Weak};
+use std::time::{Duration, Instant};
+
+use tokio::task::{AbortHandle, JoinHandle};
+
+use crate::engine::World;
+use crate::guest::instance::{Instance, Reuse};
+use crate::engine::stats::Counters;
+use crate::sync::lock;
+
+/// Those of one app, the one that has waited longest in front.
+pub(crate) struct Idle {
+    reuse: Reuse,
+    world: &'static World,
+    /// Whether instances of this app can have more than one exchange, as far as is known.
+    reusable: Arc<AtomicBool>,
+    state: Mutex<State>,
+}
+
+#[derive(Default)]
+struct State {
+    kept: VecDeque<Kept>,
+    closed: bool,
+    /// Ends those that have waited too long; there is one while there is something to end.
+    sweeper: Option<AbortHandle>,
+}
+
+struct Kept {
+    instance: Instance,
+    since: Instant,
+    _counted: Counted,
+}
+
+/// One of the instances that wait in this process.
+struct Counted(&'static Counters);
+
+impl Counted {
+    /// None if there are as many as may be: instances that wait leave room for those that run.
+    fn new(world: &'static World) -> Option<Self> {
+        let most = u64::from(world.slots() / 2);
+        let before = world.counters.idle.fetch_add(1, Ordering::Relaxed);
+        let counted = Self(&world.counters);
+        (before < most).then_some(counted)
+    }
+}
+
+/// All who keep instances in a process, so that one may take the place of another's.
+#[derive(Default)]
+pub(crate) struct Keepers(Mutex<Vec<Weak<Idle>>>);
+
+impl Keepers {
+    fn add(&self, idle: &Arc<Idle>) {
+        let mut all = lock(&self.0);
+        all.retain(|idle| idle.strong_count() > 0);
+        all.push(Arc::downgrade(idle));
+    }
+
+    /// Ends the instance that has waited longest, whoever's it is. Gives the task that gives back what it holds, if there was one.
+    pub fn end_oldest(&self) -> Option<JoinHandle<()>> {
+        let all: Vec<Arc<Idle>> = lock(&self.0).iter().filter_map(Weak::upgrade).collect();
+        let oldest = all.iter().filter_map(|idle| Some((idle.oldest()?, idle))).min_by_key(|(since, _)| *since);
+        let (_, idle) = oldest?;
+        let kept = lock(&idle.state).kept.pop_front()?;
+        drop(kept._counted); // it waits no more
+        give_back(idle.world, kept.instance)
+    }
+}
+
+impl Drop for Counted {
+    fn drop(&mut self) {
+        self.0.idle.fetch_sub(1, Ordering::Relaxed);
+    }
+}
+
+impl Idle {
+    pub fn new(world: &'static World, reuse: Reuse, reusable: Arc<AtomicBool>) -> Arc<Self> {
+        let idle = Arc::new(Self { reuse, world, reusable, state: Mutex::default() });
+        world.keepers.add(&idle);
+        idle
+    }
+
+    fn oldest(&self) -> Option<Instant> {
+        lock(&self.state).kept.front().map(|kept| kept.since)
+    }
+
+    /// The one that has waited for the shortest time: its memory is warm, and the others may go.
+    pub fn take(&self) -> Option<Instance> {
+        lock(&self.state).kept.pop_back().map(|kept| kept.instance)
+    }
+
+    /// An instance that had answered before has ended without an answer: guests of some toolchains can have one exchange only.
+    /// No instance of this app has another one. Returns whether that is new.
+    pub fn stop_reusing(&self) -> bool {
+        let is_new = self.reusable.swap(false, Ordering::Relaxed);
+        drop(self.end_all());
+        is_new
+    }
+
+    /// Ends those that wait, on a thread of the runtime.
+    fn end_all(&self) -> Option<JoinHandle<()>> {
+        let ended = std::mem::take(&mut lock(&self.state).kept);
+        if ended.is_empty() { None } else { give_back(self.world, ended) }
+    }
+
+    /// An exchange has ended well. Keeps its instance, if that may have another.
+    /// Else gives it back.
+    pub fn keep(self: &Arc<Self>, mut instance: Instance) -> Option<Instance> {
+        if !self.reusable.load(Ordering::Relaxed) || !instance.rest(&self.reuse) {
+            return Some(instance);
+        }
+        let counted = Counted::new(self.world).or_else(|| {
+            // one that has waited longest goes instead
+            drop(self.world.keepers.end_oldest());
+            Counted::new(self.world)
+        });
+        let Some(counted) = counted else { return Some(instance) };
+        let mut state = lock(&self.state);
+        if state.closed {
+            return Some(instance);
+        }
+        state.kept.push_back(Kept { instance, since: Instant::now(), _counted: counted });
+        if let (Some(limit), None) = (self.reuse.idle, &state.sweeper)
+            && let Ok(handle) = self.world.runtime.handle()
+        {
+            state.sweeper = Some(handle.spawn(sweep(Arc::downgrade(self), limit)).abort_handle());
+        }
+        None
+    }
+
+    /// Ends those that wait, and keeps no more.
+    pub fn close(&self) -> Option<JoinHandle<()>> {
+        {
+            let mut state = lock(&self.state);
+            state.closed = true;
+            if let Some(sweeper) = state.sweeper.take() {
+                sweeper.abort();
+            }
+        }
+        self.end_all()
+    }
+
+    /// Ends those that have waited for so long. Returns for how long the next one has still to wait, if there is one.
+    fn expire(&self, limit: Duration) -> Option<Duration> {
+        let (ended, next) = {
+            let mut state = lock(&self.state);
+            let fresh = state.kept.iter().position(|kept| kept.since.elapsed() < limit).unwrap_or(state.kept.len());
+            let ended: Vec<_> = state.kept.drain(..fresh).collect();
+            let next = state.kept.front().map(|kept| limit.saturating_sub(kept.since.elapsed()));
+            if next.is_none() {
+                state.sweeper = None;
+            }
+            (ended, next)
+        };
+        if !ended.is_empty() {
+            drop(give_back(self.world, ended));
+        }
+        next
+    }
+}
+
+/// Drops instances on a thread of the runtime: the more memory they hold, the longer that takes (0.2 to 2 ms for a guest that brings
+/// its interpreter along), and whoever is done with them may be an event loop, or a thread of low priority.
+pub(crate) fn give_back(world: &World, ended: impl Send + 'static) -> Option<JoinHandle<()>> {
+    world.runtime.block(move || drop(ended))
+}
+
+async fn sweep(idle: Weak<Idle>, limit: Duration) {
+    let mut pause = limit;
+    loop {
+        tokio::time::sleep(pause).await;
+        match idle.upgrade().and_then(|idle| idle.expire(limit)) {
+            Some(next) => pause = next,
+            None => return,
+        }
+    }
+}
+
+impl Drop for Idle {
+    fn drop(&mut self) {
+        if self.world.generation == crate::engine::generation() {
+            drop(self.close());
+        } else {
+            // the parent's: its slots and its tasks are not this process's to give back, and a lock that a thread of the
+            // parent's held is never given back
+            std::mem::forget(std::mem::take(match self.state.get_mut() {
+                Ok(state) => state,
+                Err(poisoned) => poisoned.into_inner(),
+            }));
+        }
+    }
+}

@@ -1,0 +1,12 @@
+//! A store and the guest's instance in it: what the host links, grants, counts and takes back.
+
+#[cfg(unix)]
+pub mod file_listing;
+pub mod file_streams;
+pub mod files;
+pub mod folders;
+pub mod host_memory;
+pub mod instance;
+pub mod instance_pool;
+pub mod request_checks;
+pub mod store;

@@ -1,0 +1,128 @@
+//! A guest's outgoing request, where it enters the host: bounds of its parts, and the URL that they make. What is no URL is
+//! refused here, before a policy, a route or an upstream is asked: all that they see is a URL.
+
+use wasmtime::StoreContextMut;
+use wasmtime::component::{ComponentNamedList, Lift, Linker, LinkerInstance, Resource};
+use wasmtime_wasi_http::p2::bindings::http::outgoing_handler::Host as _;
+use wasmtime_wasi_http::p2::bindings::http::types::{
+    Host as _, HostOutgoingRequest as _, Method, RequestOptions, Scheme,
+};
+use wasmtime_wasi_http::p2::types::HostOutgoingRequest;
+use wasmtime_wasi_http::{WasiHttpCtxView, WasiHttpView};
+
+use crate::http::error_code::ErrorCode;
+use crate::guest::store::Host;
+use crate::http::url;
+
+/// The most bytes of a method, a scheme or an authority that a guest may make, and of a path with its query.
+const MOST_TOKEN: usize = 4 << 10;
+const MOST_PATH: usize = 32 << 10;
+
+/// Puts our setters in the place of wasmtime-wasi-http 48's. Those keep strings of any length, of which a guest with many handles
+/// can make more than any limit of memory; take `""` for a scheme, `host:x` and `[::1]x` for authorities; and refuse an empty
+/// path and a percent-encoded host.
+pub(crate) fn bound_requests(linker: &mut Linker<Host>) -> wasmtime::Result<()> {
+    linker.allow_shadowing(true);
+    let mut types = linker.instance("wasi:http/types@0.2.12")?;
+    set(&mut types, "[method]outgoing-request.set-method", |http, request, method: Method| match &method {
+        Method::Other(text) if text.len() > MOST_TOKEN => Ok(Err(())),
+        _ => http.set_method(request, method),
+    })?;
+    set(&mut types, "[method]outgoing-request.set-scheme", |http, request, scheme: Option<Scheme>| match &scheme {
+        Some(Scheme::Other(text)) if text.len() > MOST_TOKEN || !url::is_scheme(text) => Ok(Err(())),
+        _ => http.set_scheme(request, scheme),
+    })?;
+    set(&mut types, "[method]outgoing-request.set-authority", |http, request, authority: Option<String>| {
+        let authority = match authority {
+            Some(text) if text.len() > MOST_TOKEN || !url::is_authority(&text) => return Ok(Err(())),
+            Some(text) => match url::decoded(&text) {
+                Ok(text) => Some(text.into_owned()),
+                Err(_) => return Ok(Err(())),
+            },
+            None => None,
+        };
+        http.set_authority(request, authority)
+    })?;
+    set(
+        &mut types,
+        "[method]outgoing-request.set-path-with-query",
+        |http, request, path: Option<String>| match path {
+            Some(text) if text.len() > MOST_PATH => Ok(Err(())),
+            // an empty one is what `none` means, and no `http::Uri` holds it
+            path => http.set_path_with_query(request, path.filter(|text| !text.is_empty())),
+        },
+    )?;
+    linker.allow_shadowing(false);
+    Ok(())
+}
+
+type Setter<T> = fn(&mut WasiHttpCtxView<'_>, Resource<HostOutgoingRequest>, T) -> wasmtime::Result<Result<(), ()>>;
+
+fn set<T: Lift + Send + Sync + 'static>(
+    types: &mut LinkerInstance<'_, Host>,
+    name: &str,
+    setter: Setter<T>,
+) -> wasmtime::Result<()>
+where
+    (Resource<HostOutgoingRequest>, T): ComponentNamedList,
+{
+    types.func_wrap(name, move |mut store: StoreContextMut<'_, Host>, (request, value)| {
+        store.data_mut().grows(MOST_PATH / 4)?; // what it is of its length; most are short
+        Ok((setter(&mut store.data_mut().http(), request, value)?,))
+    })
+}
+
+/// Has each request that a guest sends be one for a URL, whole and valid: that of `http::Uri` is both more and less.
+pub(crate) fn check_requests(linker: &mut Linker<Host>) -> wasmtime::Result<()> {
+    linker.allow_shadowing(true);
+    linker.instance("wasi:http/outgoing-handler@0.2.12")?.func_wrap(
+        "handle",
+        |mut store: StoreContextMut<'_, Host>,
+         (request, options): (Resource<HostOutgoingRequest>, Option<Resource<RequestOptions>>)| {
+            let host = store.data_mut();
+            host.grows(0)?;
+            if let Err((code, why)) = complete(host.table().get_mut(&request)?) {
+                host.note(format!("an outgoing request was refused: {why}; the guest is told `{}`", code.name));
+                host.table().delete(request)?;
+                return Ok((Err(code.into_p2()),));
+            }
+            let mut http = host.http();
+            Ok((match http.handle(request, options) {
+                Ok(answer) => Ok(answer),
+                Err(error) => Err(http.convert_error_code(error)?),
+            },))
+        },
+    )?;
+    linker.allow_shadowing(false);
+    Ok(())
+}
+
+/// Puts in what a guest has left out, and writes its URL as it will be read by whoever is asked.
+fn complete(request: &mut HostOutgoingRequest) -> Result<(), (ErrorCode, String)> {
+    let refused = |code, why: String| Err((ErrorCode::plain(code), why));
+    let invalid = "HTTP-request-URI-invalid";
+    let scheme = match &request.scheme {
+        Some(Scheme::Http) => Scheme::Http,
+        // WIT leaves the default to us
+        Some(Scheme::Https) | None => Scheme::Https,
+        // RFC 3986, 3.1
+        Some(Scheme::Other(text)) if text.eq_ignore_ascii_case("http") => Scheme::Http,
+        Some(Scheme::Other(text)) if text.eq_ignore_ascii_case("https") => Scheme::Https,
+        Some(Scheme::Other(text)) => {
+            return refused("HTTP-protocol-error", format!("its scheme is neither http nor https: {text}"));
+        }
+    };
+    let name = if matches!(scheme, Scheme::Http) { "http" } else { "https" };
+    let Some(authority) = request.authority.as_deref().filter(|text| !text.is_empty()) else {
+        return refused(invalid, "it has no authority".into());
+    };
+    let uri = match url::of_guest(name, authority, request.path_with_query.as_deref()) {
+        Ok(uri) => uri,
+        Err(why) if why == url::TOO_LONG => return refused("HTTP-request-URI-too-long", why),
+        Err(why) => return refused(invalid, format!("its URL is invalid: {why}: {authority:?}")),
+    };
+    request.scheme = Some(scheme);
+    request.authority = uri.authority().map(|authority| authority.as_str().to_owned());
+    request.path_with_query = uri.path_and_query().map(|target| target.as_str().to_owned());
+    Ok(())
+}

@@ -1,0 +1,255 @@
+//! The state of one store, and what the guest was granted.
+
+use std::any::Any;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::sync::atomic::AtomicU64;
+
+use http_body_util::BodyExt;
+use wasmtime::StoreContextMut;
+use wasmtime::component::{Linker, Resource, ResourceTable};
+use wasmtime_wasi::filesystem::WasiFilesystemCtxView;
+use wasmtime_wasi::{WasiCtx, WasiCtxBuilder, WasiCtxView, WasiView};
+use wasmtime_wasi_http::p2::bindings::http::types::ErrorCode as P2ErrorCode;
+use wasmtime_wasi_http::p2::body::{HostFutureTrailers, HostIncomingBody, HostOutgoingBody, StreamContext};
+use wasmtime_wasi_http::p2::types::{
+    HostFutureIncomingResponse, HostIncomingRequest, HostIncomingResponse, HostOutgoingRequest, HostOutgoingResponse,
+    HostResponseOutparam,
+};
+use wasmtime_wasi_http::{WasiHttpCtx, WasiHttpCtxView, WasiHttpView};
+
+use crate::http::error_code::ErrorCode;
+use crate::guest::files::{Files, FilesView, GuestFiles};
+use crate::guest::folders::NotOpened;
+use crate::guest::host_memory::weigh;
+use crate::limits::{Limits, MOST_RANDOM, Meter};
+use crate::outgoing::Hooks;
+use crate::exchange::handle::{Owner, Shared};
+use crate::simulation::virtual_time::Clock;
+use crate::simulation::environment::{Stage, World};
+use crate::exchange::stdio::{GuestStream, Outlet, Stdio, Stream};
+
+/// What a guest may see: nothing unless it is listed here.
+#[derive(Clone, Debug, Default)]
+pub struct Grants {
+    pub env: Vec<(String, String)>,
+    pub args: Vec<String>,
+    pub dirs: Vec<DirGrant>,
+    /// Clocks and randomness that are not the machine's.
+    pub world: Option<World>,
+}
+
+/// A directory of the host's that the guest sees as `guest`.
+#[derive(Clone, Debug)]
+pub struct DirGrant {
+    pub guest: String,
+    pub host: PathBuf,
+    pub write: bool,
+}
+
+/// `T` of the guest's `Store<T>`.
+pub struct Host {
+    table: ResourceTable,
+    wasi: WasiCtx,
+    http: WasiHttpCtx,
+    hooks: Hooks,
+    outlet: Outlet,
+    staged: Option<Stage>,
+    files: GuestFiles,
+    /// Whether it was said in this exchange that a set of fields is full.
+    told_of_fields: bool,
+    // after the table, so that what handles hold is gone when it goes
+    pub(crate) meter: Meter,
+}
+
+impl Host {
+    pub(crate) fn new(grants: &Grants, stdio: &Arc<Stdio>, meter: Meter, hooks: Hooks, app: &Arc<Files>) -> Self {
+        let mut wasi = WasiCtxBuilder::new();
+        let outlet = Outlet::new(stdio);
+        wasi.stdout(GuestStream::new(&outlet, Stream::Stdout))
+            .stderr(GuestStream::new(&outlet, Stream::Stderr))
+            .max_random_size(MOST_RANDOM)
+            .allow_tcp(false)
+            .allow_udp(false);
+        if !grants.env.is_empty() {
+            wasi.envs(&grants.env);
+        }
+        if !grants.args.is_empty() {
+            wasi.args(&grants.args);
+        }
+        let staged = grants.world.map(|world| world.stage(&mut wasi));
+        let mut table = ResourceTable::new();
+        meter.bound_handles(&mut table);
+        let mut http = WasiHttpCtx::new();
+        let fields = hooks.limits.fields.map_or(usize::MAX, |most| usize::try_from(most).unwrap_or(usize::MAX));
+        http.set_field_size_limit(fields);
+        let files = GuestFiles::new((!grants.dirs.is_empty()).then(|| app.clone()));
+        let mut host =
+            Self { table, wasi: wasi.build(), http, hooks, outlet, staged, files, told_of_fields: false, meter };
+        host.hooks.clock = host.clock();
+        host
+    }
+
+    /// Opens the folders that are granted.
+    pub(crate) async fn open_folders(&mut self) -> Result<(), NotOpened> {
+        if let Some(app) = self.files.app() {
+            *self.wasi.filesystem() = app.folders.get(app.threads()).await?;
+        }
+        Ok(())
+    }
+
+    /// The next exchange of an instance that was kept.
+    pub(crate) fn begin_anew(&mut self, hooks: Hooks, stdio: &Arc<Stdio>, peak: Arc<AtomicU64>) {
+        self.hooks = hooks;
+        self.outlet.lead_to(stdio);
+        self.meter.begin_anew(peak);
+        self.files.begin_anew();
+        self.told_of_fields = false;
+        if let Some(staged) = &self.staged {
+            staged.begin_anew();
+        }
+        self.hooks.clock = self.clock();
+    }
+
+    /// The world, if it is not the machine's.
+    pub(crate) fn staged(&self) -> Option<&Stage> {
+        self.staged.as_ref()
+    }
+
+    /// The exchange's time, if the world is not the machine's.
+    pub(crate) fn clock(&self) -> Option<Clock> {
+        self.staged.as_ref().map(Stage::clock)
+    }
+
+    /// Breaks off the bodies that the guest has not finished. A body whose guest is gone would look complete to its reader:
+    /// wasmtime-wasi-http takes a dropped sender for the end. Saying "abort" while the store still lives is what makes it look
+    /// broken. Returns whether there were any.
+    pub(crate) fn abort_bodies(&mut self) -> bool {
+        let mut found = false;
+        for entry in self.table.iter_mut() {
+            if let Some(body) = entry.downcast_mut::<HostOutgoingBody>() {
+                let (empty, _) = HostOutgoingBody::new(StreamContext::Response, None, 1, 1);
+                std::mem::replace(body, empty).abort();
+                found = true;
+            }
+        }
+        found
+    }
+
+    /// An exchange is over, and its instance may have another: what the guest has kept of it leads nowhere from now on. Guests
+    /// whose garbage is collected late do keep handles. Returns whether nothing is left that somebody else takes part in.
+    pub(crate) fn rest(&mut self) -> bool {
+        let (mut handles, mut asks) = (0, false);
+        for entry in self.table.iter_mut() {
+            handles += 1;
+            // a request without an answer that is let go of takes note of that some time later, on another thread
+            asks |= matches!(entry.downcast_ref(), Some(HostFutureIncomingResponse::Pending(_)));
+            let_go(entry);
+        }
+        let clean = !asks && !self.hooks.is_busy() && self.meter.has_room(handles);
+        let nobody = Shared::without_guest(self.hooks.world());
+        self.outlet.lead_to(&nobody.stdio);
+        self.hooks = Hooks::new(None, Owner::observer(&nobody), &self.hooks.limits);
+        clean
+    }
+
+    /// The limit of fuel.
+    pub(crate) fn fuel(&self) -> Option<u64> {
+        self.hooks.limits.fuel
+    }
+
+    /// A line of the host's own about this guest.
+    pub(crate) fn note(&self, text: String) {
+        self.hooks.note(text);
+    }
+
+    /// Once an exchange.
+    pub(crate) fn tell_of_too_many_fields(&mut self) {
+        if !std::mem::replace(&mut self.told_of_fields, true) {
+            self.hooks.tell("a set of fields has as many names as there can be; the guest is told `forbidden`");
+        }
+    }
+
+    pub(crate) fn limits(&self) -> &Limits {
+        &self.hooks.limits
+    }
+
+    pub(crate) fn files(&mut self) -> FilesView<'_> {
+        let inner = WasiFilesystemCtxView { ctx: self.wasi.filesystem(), table: &mut self.table };
+        FilesView::new(inner, &mut self.files, &self.hooks, &mut self.meter)
+    }
+
+    /// The guest is about to have the host keep so many bytes more; an error if it has too many.
+    pub(crate) fn grows(&mut self, bytes: usize) -> wasmtime::Result<()> {
+        if self.meter.takes(bytes) {
+            self.meter.weighed(weigh(&mut self.table) + self.files.held())?;
+        }
+        Ok(())
+    }
+
+    /// The guest has ended: its report is to say what it held, and no limit applies any more.
+    pub(crate) fn weigh_last(&mut self) {
+        if self.meter.has_much_unweighed() {
+            self.meter.weighed_last(weigh(&mut self.table) + self.files.held());
+        }
+    }
+
+    pub(crate) fn table(&mut self) -> &mut ResourceTable {
+        &mut self.table
+    }
+}
+
+impl WasiView for Host {
+    fn ctx(&mut self) -> WasiCtxView<'_> {
+        WasiCtxView { ctx: &mut self.wasi, table: &mut self.table }
+    }
+}
+
+impl WasiHttpView for Host {
+    fn http(&mut self) -> WasiHttpCtxView<'_> {
+        WasiHttpCtxView { ctx: &mut self.http, table: &mut self.table, hooks: &mut self.hooks }
+    }
+}
+
+/// What a handle of wasi:http's holds of an exchange.
+fn let_go(entry: &mut (dyn Any + Send)) {
+    if let Some(request) = entry.downcast_mut::<HostIncomingRequest>() {
+        request.body = None;
+    } else if let Some(response) = entry.downcast_mut::<HostIncomingResponse>() {
+        response.body = None;
+    } else if let Some(request) = entry.downcast_mut::<HostOutgoingRequest>() {
+        request.body = None;
+    } else if let Some(response) = entry.downcast_mut::<HostOutgoingResponse>() {
+        response.body = None;
+    } else if let Some(body) = entry.downcast_mut::<HostIncomingBody>() {
+        *body = HostIncomingBody::new(http_body_util::Empty::new().map_err(|never| match never {}).boxed_unsync());
+    } else if let Some(trailers) = entry.downcast_mut::<HostFutureTrailers>() {
+        *trailers = HostFutureTrailers::Consumed;
+    } else if let Some(answer) = entry.downcast_mut::<HostFutureIncomingResponse>() {
+        *answer = HostFutureIncomingResponse::Consumed;
+    } else if let Some(out) = entry.downcast_mut::<HostResponseOutparam>() {
+        out.send = Box::new(|_| ());
+    }
+}
+
+/// Replaces `wasi:http/types.http-error-code`: the one of wasmtime-wasi-http 48 looks for an error of the guest's bindings,
+/// but a body that breaks off puts one of the host's there, so that a guest was never told why.
+pub(crate) fn mend_http_error_code(linker: &mut Linker<Host>) -> wasmtime::Result<()> {
+    linker.allow_shadowing(true);
+    linker.instance("wasi:http/types@0.2.12")?.func_wrap(
+        "http-error-code",
+        |mut store: StoreContextMut<'_, Host>, (error,): (Resource<wasmtime::Error>,)| {
+            let error = store.data_mut().table().get(&error)?;
+            let code = match error.downcast_ref::<P2ErrorCode>() {
+                Some(code) => Some(code.clone()),
+                None => error
+                    .downcast_ref::<wasmtime_wasi_http::Error>()
+                    .and_then(ErrorCode::from_host)
+                    .map(ErrorCode::into_p2),
+            };
+            Ok((code,))
+        },
+    )?;
+    linker.allow_shadowing(false);
+    Ok(())
+}

@@ -1,0 +1,630 @@
+//! Connecting: a name resolved once, each address checked before it is used, through a proxy or not, with TLS or not.
+
+use std::io;
+use std::net::{IpAddr, SocketAddr};
+use std::os::fd::{AsRawFd, RawFd};
+use std::pin::Pin;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU8, AtomicU64, Ordering};
+use std::task::{Context, Poll};
+use std::time::Duration;
+
+use http::HeaderValue;
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::net::TcpStream;
+use tokio::task::JoinSet;
+use tokio::time::Sleep;
+use url::Host;
+
+use crate::network::error::{Prohibited, Undialled, Unread};
+use crate::http::url_pattern::Target;
+use crate::network::policy::Policy;
+use crate::network::proxy::{Goal, Kind, NoTunnel, Proxies, Proxy};
+use crate::network::dns::Resolve;
+use crate::network::tls::Tls;
+use crate::network::traffic::{Flood, Frames, Traffic};
+
+/// How long one address is tried alone before the next one is tried as well (RFC 8305, 5).
+const STAGGER: Duration = Duration::from_millis(250);
+
+/// Whom connections are for, in canonical form: what one may be kept for, too.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct Origin {
+    pub secure: bool,
+    pub host: Host,
+    pub port: u16,
+}
+
+impl Origin {
+    /// `None` if nobody can say at which port.
+    pub fn of(target: &Target) -> Option<Self> {
+        Some(Self { secure: target.is_secure(), host: target.host().clone(), port: target.port()? })
+    }
+}
+
+/// How far connecting has come, for whoever's patience ends.
+#[derive(Default)]
+pub struct Stage(AtomicU8);
+
+impl Stage {
+    /// For somebody else's connection to be given back, or to end.
+    const WAITING: u8 = 0;
+    const RESOLVING: u8 = 1;
+    const CONNECTING: u8 = 2;
+
+    /// For room, or for the connection that somebody else is making.
+    pub fn waits_for_room(&self, for_room: bool) {
+        self.reach(if for_room { Self::WAITING } else { Self::CONNECTING });
+    }
+
+    fn reach(&self, stage: u8) {
+        self.0.store(stage, Ordering::Relaxed);
+    }
+
+    /// What it is that took longer than this.
+    pub fn late(&self, limit: Duration) -> Undialled {
+        match self.0.load(Ordering::Relaxed) {
+            Self::WAITING => Undialled::Full(limit),
+            Self::RESOLVING => Undialled::NameLate(limit),
+            _ => Undialled::Late(limit),
+        }
+    }
+}
+
+trait Io: AsyncRead + AsyncWrite + Send + Unpin {}
+impl<T: AsyncRead + AsyncWrite + Send + Unpin> Io for T {}
+
+/// A connection that has been made.
+pub struct Link {
+    pub wire: Wire,
+    pub http2: bool,
+    /// Where it leads, if we know: a proxy that looks names up itself does not say.
+    pub address: Option<IpAddr>,
+    /// Whether a proxy reads the requests, and what each is to tell it.
+    pub relay: Option<Relay>,
+}
+
+#[derive(Clone, Debug)]
+pub struct Relay {
+    pub authorization: Option<HeaderValue>,
+}
+
+/// Makes connections to addresses that the policy lets pass.
+pub struct Dialer {
+    pub policy: Arc<Policy>,
+    pub resolver: Arc<dyn Resolve>,
+    pub proxies: Arc<Proxies>,
+    pub tls: Tls,
+    /// HTTP/2 without TLS, by prior knowledge (RFC 9113, 3.3).
+    pub h2c: bool,
+    /// How long a peer may leave unread what is written to it.
+    pub unread: Option<Duration>,
+}
+
+impl Dialer {
+    pub async fn dial(&self, origin: &Origin, target: &Target, stage: &Stage) -> Result<Link, Undialled> {
+        let (stream, socket, address, relay) = match self.proxies.proxy_for(origin) {
+            None => {
+                let (stream, address) = race(self.checked(origin, target, stage).await?, stage).await?;
+                let socket = stream.as_raw_fd();
+                let stream: Box<dyn Io> = Box::new(stream);
+                (stream, socket, Some(address.ip()), None)
+            }
+            Some(proxy) => self.through(proxy, origin, target, stage).await?,
+        };
+        stage.reach(Stage::CONNECTING);
+        if !origin.secure {
+            return Ok(Link { wire: Wire::new(stream, socket, self.unread), http2: self.h2c, address, relay });
+        }
+        let since = Arc::new(AtomicU64::new(0));
+        let beneath = Beneath { io: stream, since: since.clone() };
+        let (stream, http2) = self.tls.with_server(&origin.host, beneath).await.map_err(Undialled::Tls)?;
+        let mut wire = Wire::new(Box::new(stream), socket, self.unread);
+        wire.beneath = Some(since);
+        Ok(Link { wire, http2, address, relay: None })
+    }
+
+    /// The addresses of an origin that may be connected to. What is checked here is what is connected to: nothing is resolved
+    /// a second time.
+    async fn checked(&self, origin: &Origin, target: &Target, stage: &Stage) -> Result<Vec<SocketAddr>, Undialled> {
+        let mut refused = None;
+        let mut allowed = Vec::new();
+        for address in self.resolved(&origin.host, stage).await? {
+            match self.policy.check_address(target, address) {
+                Ok(()) => allowed.push((address, origin.port).into()),
+                Err(class) => {
+                    let address = (address, origin.port).into();
+                    refused = Some(Undialled::Prohibited(Prohibited { address, class }));
+                }
+            }
+        }
+        match refused {
+            Some(refused) if allowed.is_empty() => Err(refused),
+            _ => Ok(allowed),
+        }
+    }
+
+    async fn resolved(&self, host: &Host, stage: &Stage) -> Result<Vec<IpAddr>, Undialled> {
+        Ok(match host {
+            Host::Ipv4(address) => vec![(*address).into()],
+            Host::Ipv6(address) => vec![(*address).into()],
+            Host::Domain(name) => {
+                stage.reach(Stage::RESOLVING);
+                let found = self.resolver.resolve(name.clone()).await?;
+                if found.is_empty() {
+                    return Err(crate::network::dns::Unresolved::NoAddress.into());
+                }
+                found
+            }
+        })
+    }
+
+    /// By a tunnel to an address that has been checked, or to a name if the proxy is to resolve it. The proxy's own address is
+    /// its owner's choice, and not checked.
+    async fn through(
+        &self,
+        proxy: &Proxy,
+        origin: &Origin,
+        target: &Target,
+        stage: &Stage,
+    ) -> Result<(Box<dyn Io>, RawFd, Option<IpAddr>, Option<Relay>), Undialled> {
+        let goals: Vec<(Goal, Option<IpAddr>)> = match &origin.host {
+            Host::Domain(name) if proxy.resolves => vec![(Goal::Name(name.clone(), origin.port), None)],
+            _ => {
+                let addresses = self.checked(origin, target, stage).await?;
+                addresses.into_iter().map(|address| (Goal::Address(address), Some(address.ip()))).collect()
+            }
+        };
+        let mut failure = Undialled::NoHost;
+        for (goal, address) in goals {
+            let (stream, socket) =
+                self.reach(proxy, stage).await.map_err(|error| Undialled::NoProxy(Box::new(error)))?;
+            // a name without TLS needs no tunnel: the proxy asks for us
+            if !origin.secure && address.is_none() && proxy.kind != Kind::Socks && !self.h2c {
+                return Ok((stream, socket, None, Some(Relay { authorization: proxy.authorization() })));
+            }
+            match proxy.tunnel(stream, &goal).await {
+                Ok((stream, early)) if early.is_empty() => return Ok((stream, socket, address, None)),
+                // a server of HTTP/2 may speak first (RFC 9113, 3.4), and is the only one
+                Ok((stream, early)) if self.h2c && !origin.secure => {
+                    return Ok((Box::new(Early { early, given: 0, io: stream }), socket, address, None));
+                }
+                Ok(_) => failure = NoTunnel::Early.into(),
+                Err(error) => failure = error.into(),
+            }
+        }
+        Err(failure)
+    }
+
+    /// A connection to a proxy.
+    async fn reach(&self, proxy: &Proxy, stage: &Stage) -> Result<(Box<dyn Io>, RawFd), Undialled> {
+        let found = self.resolved(&proxy.host, stage).await?;
+        let (stream, _) = race(found.into_iter().map(|address| (address, proxy.port).into()).collect(), stage).await?;
+        let socket = stream.as_raw_fd();
+        let stream: Box<dyn Io> = match proxy.kind {
+            Kind::Https => Box::new(self.tls.with_proxy(&proxy.host, stream).await.map_err(Undialled::Tls)?),
+            Kind::Http | Kind::Socks => Box::new(stream),
+        };
+        Ok((stream, socket))
+    }
+}
+
+/// The first of these that answers; each is tried when the one before has failed, or has had its time alone.
+async fn race(addresses: Vec<SocketAddr>, stage: &Stage) -> Result<(TcpStream, SocketAddr), Undialled> {
+    stage.reach(Stage::CONNECTING);
+    let connect = |address| async move { TcpStream::connect(address).await.map(|stream| (stream, address)) };
+    let mut left = addresses.into_iter();
+    let mut attempts = JoinSet::new();
+    let mut failure = io::Error::from(io::ErrorKind::AddrNotAvailable);
+    if let Some(first) = left.next() {
+        attempts.spawn(connect(first));
+    }
+    while !attempts.is_empty() {
+        match tokio::time::timeout(STAGGER, attempts.join_next()).await {
+            Ok(Some(Ok(Ok((stream, address))))) => {
+                let _ = stream.set_nodelay(true);
+                return Ok((stream, address));
+            }
+            Ok(Some(Ok(Err(error)))) => failure = error,
+            Ok(Some(Err(_)) | None) | Err(_) => {}
+        }
+        if let Some(next) = left.next() {
+            attempts.spawn(connect(next));
+        }
+    }
+    Err(Undialled::Tcp(failure))
+}
+
+/// What has come on a connection already, and the connection.
+struct Early {
+    early: Vec<u8>,
+    given: usize,
+    io: Box<dyn Io>,
+}
+
+impl AsyncRead for Early {
+    fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buffer: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+        let this = &mut *self;
+        let left = this.early.get(this.given..).unwrap_or_default();
+        if left.is_empty() {
+            return Pin::new(&mut this.io).poll_read(cx, buffer);
+        }
+        let (next, _) = left.split_at(left.len().min(buffer.remaining()));
+        buffer.put_slice(next);
+        this.given += next.len();
+        Poll::Ready(Ok(()))
+    }
+}
+
+impl AsyncWrite for Early {
+    fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buffer: &[u8]) -> Poll<io::Result<usize>> {
+        Pin::new(&mut self.io).poll_write(cx, buffer)
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.io).poll_flush(cx)
+    }
+
+    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.io).poll_shutdown(cx)
+    }
+}
+
+/// Bytes of TLS in a row that bring nothing of what it carries: a handshake, tickets for sessions, keys.
+const BENEATH: u64 = 512 << 10;
+
+/// What comes below TLS, which reads on for as long as what comes is legal.
+struct Beneath {
+    io: Box<dyn Io>,
+    /// Bytes that have come since there was something of what is carried.
+    since: Arc<AtomicU64>,
+}
+
+impl AsyncRead for Beneath {
+    fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buffer: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+        let before = buffer.filled().len();
+        let polled = Pin::new(&mut self.io).poll_read(cx, buffer);
+        let came = (buffer.filled().len() - before) as u64;
+        if self.since.fetch_add(came, Ordering::Relaxed) + came > BENEATH {
+            return Poll::Ready(Err(io::Error::other(Flood::Nothing)));
+        }
+        polled
+    }
+}
+
+impl AsyncWrite for Beneath {
+    fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buffer: &[u8]) -> Poll<io::Result<usize>> {
+        Pin::new(&mut self.io).poll_write(cx, buffer)
+    }
+
+    fn poll_write_vectored(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buffers: &[io::IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        Pin::new(&mut self.io).poll_write_vectored(cx, buffers)
+    }
+
+    fn is_write_vectored(&self) -> bool {
+        self.io.is_write_vectored()
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.io).poll_flush(cx)
+    }
+
+    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.io).poll_shutdown(cx)
+    }
+}
+
+/// A connection's bytes. It fails when its peer leaves unread for too long what is written to it.
+pub struct Wire {
+    io: Box<dyn Io>,
+    /// What is told of what comes, and what of it is looked at.
+    traffic: Option<(Arc<Traffic>, Option<Frames>)>,
+    /// Too much of it brings nothing.
+    flood: Option<Flood>,
+    unread: Option<Duration>,
+    /// Its peer reads no more of what is written.
+    unheard: bool,
+    /// Since something could not be written, and what lay before the peer then.
+    pause: Option<(Pin<Box<Sleep>>, Option<u64>)>,
+    socket: RawFd,
+    /// Under TLS: bytes that have come since something of them was ours.
+    beneath: Option<Arc<AtomicU64>>,
+    /// Dropped with the connection, not sooner.
+    kept: Option<Box<dyn Send>>,
+}
+
+impl Wire {
+    fn new(io: Box<dyn Io>, socket: RawFd, unread: Option<Duration>) -> Self {
+        Self { io, traffic: None, flood: None, unread, unheard: false, pause: None, socket, beneath: None, kept: None }
+    }
+
+    /// Has what comes looked at: bytes of HTTP/1.1, or `frames` of HTTP/2. Too much of what brings nothing ends the connection.
+    pub fn watch(&mut self, traffic: Arc<Traffic>, frames: Option<Frames>) {
+        self.traffic = Some((traffic, frames));
+    }
+
+    /// Keeps something for as long as there is the connection.
+    pub fn keep(&mut self, kept: impl Send + 'static) {
+        self.kept = Some(Box::new(kept));
+    }
+
+    /// A peer may answer and close before it has read a request to its end (RFC 9112, 9.5). Its answer lies in our buffers then, and
+    /// hyper would not look at it, because writing fails. So what is written after that goes nowhere, and reading tells what became
+    /// of the connection. A peer of HTTP/2 need not close for that, but may: its last words are GOAWAY, or an answer.
+    fn heard<T>(&mut self, written: Poll<io::Result<T>>, all: T) -> Poll<io::Result<T>> {
+        use io::ErrorKind::{BrokenPipe, ConnectionAborted, ConnectionReset};
+        if let (Poll::Ready(Err(error)), Some(_)) = (&written, &self.traffic)
+            && matches!(error.kind(), BrokenPipe | ConnectionReset | ConnectionAborted)
+        {
+            self.unheard = true;
+            return Poll::Ready(Ok(all));
+        }
+        written
+    }
+
+    fn told(&self, written: &Poll<io::Result<usize>>) {
+        let Some((traffic, _)) = &self.traffic else { return };
+        match written {
+            Poll::Ready(Ok(bytes)) => traffic.wrote(Some(*bytes)),
+            Poll::Ready(Err(_)) => {}
+            Poll::Pending => traffic.wrote(None),
+        }
+    }
+
+    fn timed<T>(&mut self, cx: &mut Context<'_>, written: Poll<io::Result<T>>) -> Poll<io::Result<T>> {
+        let Some(limit) = self.unread else { return written };
+        if written.is_ready() {
+            self.pause = None;
+            return written;
+        }
+        loop {
+            let lies = unread(self.socket);
+            let (pause, before) = self.pause.get_or_insert_with(|| (Box::pin(tokio::time::sleep(limit)), lies));
+            if pause.as_mut().poll(cx).is_pending() {
+                return Poll::Pending;
+            }
+            // it says that it can be written to only when much has been read: less may have been
+            if lies.is_none() || lies >= *before {
+                return Poll::Ready(Err(io::Error::other(Unread(limit))));
+            }
+            self.pause = None;
+        }
+    }
+}
+
+/// Bytes that have been written to a socket and that its peer has not taken; `None` if nobody can say.
+fn unread(socket: RawFd) -> Option<u64> {
+    if !cfg!(target_os = "linux") {
+        return None;
+    }
+    let mut bytes: libc::c_int = 0;
+    // SAFETY: the descriptor is that of the `TcpStream` inside the `Wire` that asks, so it is open; Linux's SIOCOUTQ, which is
+    // TIOCOUTQ, writes one c_int.
+    let result = unsafe { libc::ioctl(socket, libc::TIOCOUTQ, &mut bytes) };
+    if result == 0 { u64::try_from(bytes).ok() } else { None }
+}
+
+impl AsyncRead for Wire {
+    fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buffer: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+        let this = &mut *self;
+        if let Some(flood) = this.flood {
+            return Poll::Ready(Err(io::Error::other(flood)));
+        }
+        let before = buffer.filled().len();
+        let polled = Pin::new(&mut this.io).poll_read(cx, buffer);
+        let came = buffer.filled().get(before..).unwrap_or_default();
+        if let (Some(beneath), false) = (&this.beneath, came.is_empty()) {
+            beneath.store(0, Ordering::Relaxed);
+        }
+        // what came with the last straw is for others, perhaps: the next read fails
+        if let Some((traffic, frames)) = &mut this.traffic {
+            this.flood = traffic.read(came, frames.as_mut()).err();
+        }
+        polled
+    }
+}
+
+impl AsyncWrite for Wire {
+    fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buffer: &[u8]) -> Poll<io::Result<usize>> {
+        if self.unheard {
+            return Poll::Ready(Ok(buffer.len()));
+        }
+        let written = Pin::new(&mut self.io).poll_write(cx, buffer);
+        self.told(&written);
+        let written = self.timed(cx, written);
+        self.heard(written, buffer.len())
+    }
+
+    fn poll_write_vectored(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buffers: &[io::IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        let all = buffers.iter().map(|buffer| buffer.len()).sum();
+        if self.unheard {
+            return Poll::Ready(Ok(all));
+        }
+        let written = Pin::new(&mut self.io).poll_write_vectored(cx, buffers);
+        self.told(&written);
+        let written = self.timed(cx, written);
+        self.heard(written, all)
+    }
+
+    fn is_write_vectored(&self) -> bool {
+        self.io.is_write_vectored()
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        if self.unheard {
+            return Poll::Ready(Ok(()));
+        }
+        let flushed = Pin::new(&mut self.io).poll_flush(cx);
+        // TLS takes what is written before its socket does
+        if let Some((traffic, _)) = &self.traffic {
+            traffic.wrote(flushed.is_ready().then_some(0));
+        }
+        let flushed = self.timed(cx, flushed);
+        self.heard(flushed, ())
+    }
+
+    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.io).poll_shutdown(cx)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used, clippy::panic)]
+    use std::net::TcpListener;
+    use std::sync::Mutex;
+    use std::time::Duration;
+
+    use super::*;
+    use crate::http::url_pattern::Pattern;
+    use crate::network::places::Apps;
+    use crate::network::pool::Pool;
+    use crate::network::dns::Resolving;
+    use crate::network::pool_state::Caps;
+    use crate::sync::lock;
+    use crate::network::tls::Trust;
+
+    /// Answers from a list, one after the other: `None` is never an answer.
+    struct Told(Mutex<Vec<Option<Vec<IpAddr>>>>);
+
+    impl Resolve for Told {
+        fn resolve(&self, _: String) -> Resolving {
+            let next = lock(&self.0).remove(0);
+            Box::pin(async move {
+                match next {
+                    Some(addresses) => Ok(addresses),
+                    None => std::future::pending().await,
+                }
+            })
+        }
+    }
+
+    /// A pool under a policy that allows any public address, and these.
+    fn pool(told: Vec<Option<Vec<&str>>>, addresses: &[&str]) -> Arc<Pool> {
+        let told = told.into_iter().map(|told| told.map(|texts| texts.iter().map(|ip| ip.parse().unwrap()).collect()));
+        let policy = Policy {
+            allow: vec![Pattern::parse("*").unwrap()],
+            deny: Vec::new(),
+            methods: None,
+            allow_private: false,
+            addresses: addresses.iter().map(|network| network.parse().unwrap()).collect(),
+        };
+        let trust = Trust { authorities: None, only_these: false, client: None };
+        let dialer = Dialer {
+            policy: Arc::new(policy),
+            resolver: Arc::new(Told(Mutex::new(told.collect()))),
+            proxies: Arc::new(Proxies::none()),
+            tls: Tls::new(trust.config().unwrap(), true),
+            h2c: false,
+            unread: None,
+        };
+        let caps = Caps { total: 4, per_origin: 4, idle: Duration::from_secs(9), lifetime: None };
+        Pool::new(dialer, caps, 65536, false, Apps::default())
+    }
+
+    /// Asks for a connection to a name, as a request would.
+    fn checkout(pool: &Arc<Pool>, port: u16, patience: Duration) -> Result<(), Undialled> {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+        runtime.block_on(async {
+            let uri: http::Uri = format!("http://name.example:{port}/").parse().unwrap();
+            let (target, stage) = (Target::of(&uri).unwrap(), Stage::default());
+            let origin = Origin::of(&target).unwrap();
+            match tokio::time::timeout(patience, pool.checkout(&origin, &target, &stage, None)).await {
+                Ok(made) => made.map(drop),
+                Err(_) => Err(stage.late(patience)),
+            }
+        })
+    }
+
+    fn was_reached(listener: &TcpListener) -> bool {
+        listener.set_nonblocking(true).unwrap();
+        listener.accept().is_ok()
+    }
+
+    #[test]
+    fn a_name_that_changes_its_address_gains_nothing() {
+        let inside = TcpListener::bind("127.0.0.1:0").unwrap();
+        let port = inside.local_addr().unwrap().port();
+        // were it asked once to check and once more to connect, the second answer would be connected to
+        let pool = pool(vec![Some(vec!["127.0.0.2"]), Some(vec!["127.0.0.1"])], &["127.0.0.2/32"]);
+        let first = checkout(&pool, port, Duration::from_secs(9));
+        assert!(matches!(&first, Err(Undialled::Tcp(_))), "it was to 127.0.0.2, where nobody listens: {first:?}");
+        let second = checkout(&pool, port, Duration::from_secs(9));
+        assert!(matches!(&second, Err(Undialled::Prohibited(found)) if found.address.port() == port), "{second:?}");
+        assert!(!was_reached(&inside));
+    }
+
+    #[test]
+    fn of_mixed_addresses_only_those_that_may_be_are_tried() {
+        let (inside, outside) = (TcpListener::bind("127.0.0.1:0").unwrap(), TcpListener::bind("127.0.0.2:0").unwrap());
+        let told = || Some(vec!["127.0.0.1", "::ffff:127.0.0.1", "::1", "169.254.169.254", "127.0.0.2"]);
+        let pool = pool(vec![told(), told()], &["127.0.0.2/32"]);
+        let port = inside.local_addr().unwrap().port();
+        assert!(matches!(checkout(&pool, port, Duration::from_secs(9)), Err(Undialled::Tcp(_))));
+        checkout(&pool, outside.local_addr().unwrap().port(), Duration::from_secs(9)).unwrap();
+        assert!(!was_reached(&inside) && was_reached(&outside));
+    }
+
+    /// The end of a connection whose peer has answered, and has closed it before it had read all of the request.
+    struct Closed(&'static [u8]);
+
+    impl AsyncRead for Closed {
+        fn poll_read(mut self: Pin<&mut Self>, _: &mut Context<'_>, buffer: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+            buffer.put_slice(std::mem::take(&mut self.0));
+            Poll::Ready(Ok(()))
+        }
+    }
+
+    impl AsyncWrite for Closed {
+        fn poll_write(self: Pin<&mut Self>, _: &mut Context<'_>, _: &[u8]) -> Poll<io::Result<usize>> {
+            Poll::Ready(Err(io::ErrorKind::BrokenPipe.into()))
+        }
+
+        fn poll_flush(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
+            Poll::Ready(Err(io::ErrorKind::ConnectionReset.into()))
+        }
+
+        fn poll_shutdown(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
+            Poll::Ready(Ok(()))
+        }
+    }
+
+    /// RFC 9113, 6.8.
+    const GOAWAY: &[u8] = &[0, 0, 8, 7, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0];
+
+    #[test]
+    fn what_a_peer_has_said_before_it_closed_is_read_though_writing_fails() {
+        for frames in [None, Some(Frames::new(100, 100))] {
+            let mut wire = Wire::new(Box::new(Closed(GOAWAY)), -1, None);
+            wire.watch(Arc::new(Traffic::new(1000)), frames);
+            let mut cx = Context::from_waker(std::task::Waker::noop());
+            let mut wire = Pin::new(&mut wire);
+            assert!(matches!(wire.as_mut().poll_flush(&mut cx), Poll::Ready(Ok(()))));
+            assert!(matches!(wire.as_mut().poll_write(&mut cx, b"more"), Poll::Ready(Ok(4))));
+            let (mut bytes, mut read) = ([0; 20], Vec::new());
+            for _ in 0..2 {
+                let mut buffer = ReadBuf::new(&mut bytes);
+                assert!(matches!(wire.as_mut().poll_read(&mut cx, &mut buffer), Poll::Ready(Ok(()))));
+                read.extend_from_slice(buffer.filled());
+            }
+            assert_eq!(read, GOAWAY);
+        }
+    }
+
+    #[test]
+    fn a_resolver_that_never_answers_is_told_from_a_peer_that_does_not() {
+        let late = checkout(&pool(vec![None], &[]), 80, Duration::from_millis(20));
+        assert!(matches!(late, Err(Undialled::NameLate(_))), "{late:?}");
+        assert_eq!(crate::network::error::code_of(&late.unwrap_err()).0.name, "DNS-timeout");
+        let nothing = checkout(&pool(vec![Some(vec![])], &[]), 80, Duration::from_secs(9));
+        assert_eq!(crate::network::error::code_of(&nothing.unwrap_err()).0.name, "DNS-error");
+    }
+}

@@ -1,0 +1,470 @@
+//! Connections that are kept, and lent to one request at a time, or to many where HTTP/2 is spoken.
+
+use std::pin::Pin;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, Weak};
+use std::time::{Duration, Instant};
+
+use http::{Request, Response};
+use hyper::body::Incoming;
+use hyper::client::conn::{http1, http2};
+use hyper_util::rt::{TokioIo, TokioTimer};
+use tokio::task::AbortHandle;
+
+use crate::network::connect::{Dialer, Origin, Relay, Stage};
+use crate::network::connection_task::{Begins, Driver, Tasks, Uploading};
+use crate::network::error::{Prohibited, Undialled};
+use crate::http::url_pattern::Target;
+use crate::network::places::{App, Apps};
+use crate::network::request_body::{Content, LAST, Sent};
+use crate::network::pool_state::{Asked, Caps, Grant, Keep, Permit, Place, Stock};
+use crate::sync::lock;
+use crate::network::traffic::{Flood, Frames, Traffic};
+
+/// What a peer may send on a stream before it is read; and on a connection of HTTP/2, so that streams that nobody reads do not
+/// hold up the others.
+const WINDOWS: (u32, u32) = (256 << 10, 32 << 20);
+/// Requests at once on a connection of HTTP/2, if its peer allows as many.
+const STREAMS: usize = 100;
+/// Fields of one message of HTTP/1.1: the most that a map holds without growing past its size (hyper would panic at more).
+pub const FIELDS: usize = 24_576;
+/// Streams whose frames are still known after we have reset them: all that one connection may have, and more that follow quickly.
+/// h2 takes those of others for errors, and goes away after a number of them.
+const RESET: usize = 1024;
+/// Between pings on a connection of HTTP/2, and for their answer.
+const PING: (Duration, Duration) = (Duration::from_secs(20), Duration::from_secs(10));
+
+pub struct Pool {
+    dialer: Dialer,
+    stock: Arc<Stock<Connection>>,
+    /// Bytes of a response's head.
+    head: u32,
+    http2: bool,
+    reaper: Mutex<Option<AbortHandle>>,
+}
+
+enum Sender {
+    Http1(http1::SendRequest<Sent>),
+    Http2(http2::SendRequest<Sent>, Tasks),
+}
+
+struct Connection {
+    sender: Sender,
+    driver: Driver,
+    address: Option<std::net::IpAddr>,
+    relay: Option<Relay>,
+    born: Instant,
+    state: Arc<State>,
+    /// Of HTTP/2, for all handles but the stock's.
+    _used: Option<Use>,
+    /// Whether it has been used before.
+    kept: bool,
+}
+
+/// One of those who use a connection of HTTP/2.
+struct Use(Arc<State>);
+
+impl Use {
+    fn of(state: &Arc<State>) -> Self {
+        state.traffic.users().fetch_add(1, Ordering::AcqRel);
+        Self(state.clone())
+    }
+}
+
+impl Drop for Use {
+    fn drop(&mut self) {
+        self.0.traffic.users().fetch_sub(1, Ordering::AcqRel);
+    }
+}
+
+/// What the handles to a connection have in common.
+struct State {
+    /// Requests that its peer lets be under way at once.
+    streams: AtomicUsize,
+    /// It has ended, whatever its handles know of that.
+    ended: AtomicBool,
+    traffic: Arc<Traffic>,
+    /// How it failed, until a request is told.
+    failure: Mutex<Option<hyper::Error>>,
+}
+
+impl State {
+    fn failed<T>(&self, ended: Result<T, hyper::Error>) {
+        if let Err(error) = ended {
+            *lock(&self.failure) = Some(error);
+        }
+    }
+
+    /// What has ended a request: one that had not begun knows only that its connection is gone.
+    fn why(&self, error: hyper::Error) -> hyper::Error {
+        if error.is_canceled() { lock(&self.failure).take().unwrap_or(error) } else { error }
+    }
+}
+
+/// Kept by a connection's socket: says that it has ended before it gives the permit back.
+struct Ending {
+    state: Arc<State>,
+    _permit: Permit<Connection>,
+}
+
+impl Drop for Ending {
+    fn drop(&mut self) {
+        self.state.ended.store(true, Ordering::Release);
+    }
+}
+
+impl Connection {
+    fn handle(&self) -> Option<Self> {
+        let Sender::Http2(sender, tasks) = &self.sender else { return None };
+        Some(Self {
+            sender: Sender::Http2(sender.clone(), tasks.clone()),
+            driver: self.driver.clone(),
+            address: self.address,
+            relay: self.relay.clone(),
+            born: self.born,
+            _used: Some(Use::of(&self.state)),
+            state: self.state.clone(),
+            kept: true,
+        })
+    }
+}
+
+impl Keep for Connection {
+    fn is_usable(&self) -> bool {
+        !self.state.ended.load(Ordering::Acquire)
+            && self.state.traffic.is_fit()
+            && match &self.sender {
+                Sender::Http1(sender) => sender.is_ready(),
+                Sender::Http2(sender, _) => sender.is_ready(),
+            }
+    }
+
+    fn born(&self) -> Instant {
+        self.born
+    }
+
+    fn is_shared(&self) -> bool {
+        matches!(self.sender, Sender::Http2(..))
+    }
+
+    fn share(&self) -> Option<Self> {
+        let most = self.state.streams.load(Ordering::Relaxed).min(STREAMS);
+        // asked by the stock alone, one at a time: nobody comes in between
+        if self.state.traffic.users().load(Ordering::Acquire) < most { self.handle() } else { None }
+    }
+
+    fn is_in_use(&self) -> bool {
+        self.state.traffic.users().load(Ordering::Acquire) > 0
+    }
+}
+
+impl Pool {
+    /// `http2`: whether TLS offers it, or it is spoken without. `apps`: who shares it.
+    pub fn new(dialer: Dialer, caps: Caps, head: u32, http2: bool, apps: Apps) -> Arc<Self> {
+        Arc::new(Self { dialer, stock: Stock::new(caps, apps), head, http2, reaper: Mutex::new(None) })
+    }
+
+    /// A connection for a request: one that is kept, or a new one. What the policy says of its address is asked in either case:
+    /// it has been made for another request, maybe.
+    pub async fn checkout(
+        self: &Arc<Self>,
+        origin: &Origin,
+        target: &Target,
+        stage: &Stage,
+        app: App,
+    ) -> Result<Lease, Undialled> {
+        let may_share = self.http2 && (origin.secure || self.dialer.h2c);
+        let grant = match self.stock.ask(origin, may_share, app) {
+            Asked::Granted(grant) => grant,
+            Asked::Wait(mut waiting) => {
+                // else for the connection that somebody else is making
+                stage.waits_for_room(self.stock.is_full(origin, app));
+                match waiting.granted().await {
+                    Some(grant) => grant,
+                    None => return Err(Undialled::Full(Duration::ZERO)),
+                }
+            }
+        };
+        let (connection, place) = match grant {
+            Grant::Use(connection, place) => (connection, place),
+            Grant::Dial(permit, dialling, mut place) => {
+                let made = self.connect(origin, target, stage, permit).await?;
+                let first = made.handle();
+                let is_shared = first.is_some();
+                let own = match first {
+                    Some(first) => {
+                        self.stock.share(origin, made);
+                        place.becomes_shared();
+                        self.reap();
+                        Connection { kept: false, ..first }
+                    }
+                    None => made,
+                };
+                dialling.done(is_shared);
+                (own, place)
+            }
+        };
+        let lease = Lease::new(self, connection, place);
+        if let Some(address) = lease.connection.address
+            && let Err(class) = self.dialer.policy.check_address(target, address)
+        {
+            lease.finish(None);
+            return Err(Undialled::Prohibited(Prohibited { address: (address, origin.port).into(), class }));
+        }
+        Ok(lease)
+    }
+
+    async fn connect(
+        self: &Arc<Self>,
+        origin: &Origin,
+        target: &Target,
+        stage: &Stage,
+        permit: Permit<Connection>,
+    ) -> Result<Connection, Undialled> {
+        let mut link = self.dialer.dial(origin, target, stage).await?;
+        let (http2, address, relay) = (link.http2, link.address, link.relay);
+        let head = usize::try_from(self.head).unwrap_or(usize::MAX);
+        let buffer = head.max(64 << 10);
+        // interim heads and the last one; and what lies in the buffers meanwhile
+        let nothing = head.saturating_mul(2).saturating_add(buffer.saturating_mul(8));
+        let state = Arc::new(State {
+            streams: AtomicUsize::new(STREAMS),
+            ended: AtomicBool::new(false),
+            traffic: Arc::new(Traffic::new(nothing as u64)),
+            failure: Mutex::default(),
+        });
+        // Far more than is let pass, since h2 hides what is larger: of trailers it passes on a part as if it were all. What is let
+        // through on the wire is a quarter of it, so that the part is still more than may be.
+        let list = buffer.saturating_mul(16);
+        let frames = http2.then(|| Frames::new(u64::from(self.head), list / 4));
+        link.wire.watch(state.traffic.clone(), frames);
+        link.wire.keep(Ending { state: state.clone(), _permit: permit });
+        let io = TokioIo::new(link.wire);
+        let (sender, driver) = if http2 {
+            let tasks = Tasks::default();
+            let (sender, mut connection) = http2::Builder::new(tasks.clone())
+                .timer(TokioTimer::new())
+                .initial_stream_window_size(WINDOWS.0)
+                .initial_connection_window_size(WINDOWS.1)
+                .max_header_list_size(u32::try_from(list).unwrap_or(u32::MAX))
+                .max_concurrent_reset_streams(RESET)
+                .keep_alive_interval(PING.0)
+                .keep_alive_timeout(PING.1)
+                .keep_alive_while_idle(true)
+                .handshake(io)
+                .await?;
+            // it ends with its last handle: the pool's, or a request's
+            let state = state.clone();
+            let driven = std::future::poll_fn(move |cx| {
+                let polled = Pin::new(&mut connection).poll(cx);
+                state.streams.store(connection.current_max_send_streams(), Ordering::Relaxed);
+                // before the requests that lie in it are told that it is gone
+                polled.map(|ended| state.failed(ended))
+            });
+            let driver = Driver::spawn(driven, Some(&tasks));
+            (Sender::Http2(sender, tasks), driver)
+        } else {
+            let mut builder = http1::Builder::new();
+            builder
+                .max_header_size(head)
+                .max_buf_size(buffer)
+                // as many as there is room for: a field has a letter, a colon and the end of its line
+                .max_headers((head / 3).clamp(1, FIELDS))
+                // RFC 9112, 5.1 and 5.2: a user agent takes both, and passes on neither
+                .allow_spaces_after_header_name_in_responses(true)
+                .allow_obsolete_multiline_headers_in_responses(true);
+            let (sender, connection) = builder.handshake(io).await?;
+            let state = state.clone();
+            let driver = Driver::spawn(async move { state.failed(connection.await) }, None);
+            (Sender::Http1(sender), driver)
+        };
+        Ok(Connection { sender, driver, address, relay, born: Instant::now(), state, _used: None, kept: false })
+    }
+
+    /// While there is something idle, a task looks after it.
+    fn reap(self: &Arc<Self>) {
+        let mut reaper = lock(&self.reaper);
+        if !self.stock.begin_reaping() {
+            return;
+        }
+        let stock = self.stock.clone();
+        let task = tokio::spawn(async move {
+            while let Some(pause) = stock.reap() {
+                let _ = tokio::time::timeout(pause, stock.emptied()).await;
+            }
+        });
+        *reaper = Some(task.abort_handle());
+    }
+}
+
+impl Drop for Pool {
+    fn drop(&mut self) {
+        if let Some(reaper) = lock(&self.reaper).take() {
+            reaper.abort();
+        }
+    }
+}
+
+/// A connection that a request uses, and what is under way of the request on it. Dropped, the connection of HTTP/1.1 ends, or the
+/// stream of HTTP/2; [`Self::finish`] gives it back.
+pub struct Lease {
+    request: Underway,
+    connection: Connection,
+    /// Dropped after the connection.
+    place: Place<Connection>,
+    pool: Weak<Pool>,
+    last: bool,
+}
+
+/// A request that has begun and not ended. Dropped before the connection.
+struct Underway(Option<Begun>);
+
+enum Begun {
+    Http1(Driver),
+    Http2 { state: Arc<State>, _uploading: Option<Uploading> },
+}
+
+impl Drop for Underway {
+    fn drop(&mut self) {
+        match self.0.take() {
+            // what has been written of the request lies before a peer that may never read it
+            Some(Begun::Http1(driver)) => driver.end(),
+            // whose peer reads nothing would not even see that the stream is reset: nobody else should begin to use it
+            Some(Begun::Http2 { state, .. }) if state.traffic.users().load(Ordering::Acquire) == 1 => {
+                state.traffic.leave_if_blocked();
+            }
+            Some(Begun::Http2 { .. }) | None => {}
+        }
+    }
+}
+
+/// Why there is no response.
+pub struct Unanswered {
+    pub error: hyper::Error,
+    /// Nothing of the request was sent.
+    pub unsent: bool,
+    /// Bytes that came from the peer since the request.
+    pub received: u64,
+    /// HTTP/2: one of the heads that came since is larger than may be; or announces a body, and has none.
+    pub oversized: bool,
+    pub bodiless: bool,
+}
+
+impl Lease {
+    fn new(pool: &Arc<Pool>, connection: Connection, place: Place<Connection>) -> Self {
+        Self { request: Underway(None), connection, place, pool: Arc::downgrade(pool), last: false }
+    }
+
+    /// Whether it has been used before.
+    pub fn is_kept(&self) -> bool {
+        self.connection.kept
+    }
+
+    pub fn is_http2(&self) -> bool {
+        matches!(self.connection.sender, Sender::Http2(..))
+    }
+
+    /// A request begins. What its body is to tell of that, where it has one: HTTP/2 has a task send it.
+    pub fn begin(&mut self, has_body: bool) -> Option<Begins> {
+        let (request, begins) = match &self.connection.sender {
+            Sender::Http1(_) => (Begun::Http1(self.connection.driver.clone()), None),
+            Sender::Http2(_, tasks) => {
+                let (uploading, begins) = has_body.then(|| tasks.upload()).unzip();
+                (Begun::Http2 { state: self.connection.state.clone(), _uploading: uploading }, begins)
+            }
+        };
+        self.request = Underway(Some(request));
+        begins
+    }
+
+    pub fn relay(&self) -> Option<&Relay> {
+        self.connection.relay.as_ref()
+    }
+
+    /// The connection is not used again.
+    pub fn is_last(&mut self) {
+        self.last = true;
+    }
+
+    /// Too much of what brings nothing, if that has ended the connection.
+    pub fn flood(&self) -> Option<Flood> {
+        self.connection.state.traffic.flood()
+    }
+
+    pub fn traffic(&self) -> Arc<Traffic> {
+        self.connection.state.traffic.clone()
+    }
+
+    /// A part of the body has come.
+    pub fn is_of_use(&self) {
+        self.connection.state.traffic.is_of_use();
+    }
+
+    /// The request as it is to be on the wire.
+    pub async fn send(&mut self, request: Request<Sent>) -> Result<Response<Incoming>, Unanswered> {
+        let state = self.connection.state.clone();
+        let traffic = &state.traffic;
+        let (received, oversized, bodiless) = (traffic.received(), traffic.oversized(), traffic.bodiless());
+        traffic.is_of_use();
+        let answered = match &mut self.connection.sender {
+            Sender::Http1(sender) => sender.try_send_request(request).await,
+            Sender::Http2(sender, _) => sender.try_send_request(request).await,
+        };
+        traffic.is_of_use();
+        answered.map_err(|mut error| Unanswered {
+            unsent: error.take_message().is_some(),
+            error: state.why(error.into_error()),
+            received: traffic.received() - received,
+            oversized: traffic.oversized() > oversized,
+            bodiless: traffic.bodiless() > bodiless,
+        })
+    }
+
+    /// The response has been read to its end; of the request, its guest may still send `content`.
+    pub fn finish(mut self, content: Option<&Content>) {
+        let content = content.filter(|content| !content.is_sent()).cloned();
+        let is_free = match &self.connection.sender {
+            Sender::Http1(sender) => self.last || sender.is_closed() || sender.is_ready(),
+            Sender::Http2(..) => true,
+        };
+        match content {
+            None if is_free => self.release(),
+            // it ends now, for what comes on it may be read in two ways
+            Some(_) if self.last => {}
+            content => {
+                tokio::spawn(async move {
+                    if let Some(content) = content
+                        && !content.over().await
+                    {
+                        return;
+                    }
+                    // it is about to be free
+                    if let Sender::Http1(sender) = &mut self.connection.sender
+                        && !matches!(tokio::time::timeout(LAST, sender.ready()).await, Ok(Ok(())))
+                    {
+                        return;
+                    }
+                    self.release();
+                });
+            }
+        }
+    }
+
+    /// Nothing is under way on it.
+    fn release(mut self) {
+        drop(self.request.0.take());
+        let Self { mut connection, place, pool, last, .. } = self;
+        connection.kept = true;
+        if !last
+            && connection.is_usable()
+            && !connection.is_shared()
+            && let Some(pool) = pool.upgrade()
+        {
+            pool.stock.put_back(connection, place);
+            pool.reap();
+        } else {
+            drop(connection);
+            drop(place);
+        }
+    }
+}

@@ -1,0 +1,140 @@
+//! A request that the host's user sends through an upstream, without a guest: middleware asks the network.
+
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll};
+
+use bytes::Bytes;
+use http::header::{CONNECTION, CONTENT_LENGTH, HeaderName, TRANSFER_ENCODING, UPGRADE};
+use http::{Method, Request, Response};
+use http_body::{Body, Frame};
+use http_body_util::BodyExt;
+use tokio::runtime::Handle;
+use tokio::task::JoinHandle;
+use wasmtime_wasi_http::{Error as HostError, WasiBody};
+
+use crate::exchange::guest_body::{Expected, GuestBody};
+use crate::http::error_code::ErrorCode;
+use crate::engine::World;
+use crate::error::Error;
+use crate::http::fields::announced_length;
+use crate::exchange::body_checks::{Bounds, Inflow, Side};
+use crate::outgoing::{Timeouts, Upstream};
+use crate::exchange::handle::{Owner, Shared, UnderWay};
+use crate::exchange::stdio::Stdio;
+use crate::sync::lock;
+
+/// Those of a connection, which are no one's to send (RFC 9110, 7.6.1): a guest cannot, either.
+const NOT_PASSED: [HeaderName; 5] = [
+    CONNECTION,
+    TRANSFER_ENCODING,
+    UPGRADE,
+    HeaderName::from_static("keep-alive"),
+    HeaderName::from_static("proxy-connection"),
+];
+
+/// Dropping it gives the request up: its owner ends the task.
+pub struct Asked {
+    answer: JoinHandle<Result<Response<WasiBody>, ErrorCode>>,
+    method: Method,
+    runtime: Handle,
+    owner: Owner,
+}
+
+impl Asked {
+    pub fn new(
+        world: &'static World,
+        upstream: &dyn Upstream,
+        request: Request<WasiBody>,
+        timeouts: Timeouts,
+    ) -> Result<Self, Error> {
+        let runtime = world.runtime.handle()?.clone();
+        let owner = Owner::new(Shared::without_guest(world));
+        let (mut parts, body) = request.into_parts();
+        for name in NOT_PASSED {
+            parts.headers.remove(name);
+        }
+        // a guest's is its host's to see to; here, what is announced must be what comes
+        let announced: Vec<_> = parts.headers.get_all(CONTENT_LENGTH).iter().collect();
+        let length = announced_length(&parts.headers);
+        if announced.len() > 1 || length.is_none() && !announced.is_empty() {
+            return Err(Error::Code(ErrorCode::plain("HTTP-protocol-error")));
+        }
+        let bounds = Bounds { side: Side::Request, length, limit: None, fields: None };
+        let body = Inflow::of_upstream(body, bounds).boxed_unsync();
+        let body = GuestBody::new(body, Expected::Body { side: Side::Request, length, limit: None }, owner.observe());
+        let method = parts.method.clone();
+        let answer = runtime.spawn(upstream.send(Request::from_parts(parts, body), timeouts, owner.stdio()));
+        *lock(&owner.shared.task) = Some(UnderWay::Request(answer.abort_handle()));
+        Ok(Self { answer, method, runtime, owner })
+    }
+
+    pub fn owner(&self) -> &Owner {
+        &self.owner
+    }
+
+    /// What the host has to say of it.
+    pub fn notes(&self) -> &Arc<Stdio> {
+        self.owner.stdio()
+    }
+
+    pub fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Result<Response<GuestBody>, Error>> {
+        let answered = std::task::ready!(Pin::new(&mut self.answer).poll(cx));
+        lock(&self.owner.shared.task).take();
+        let answered = answered.unwrap_or_else(|error| {
+            let why =
+                if error.is_panic() { "the host failed while it sent the request" } else { "the request was given up" };
+            Err(ErrorCode::internal(why))
+        });
+        let response = match (answered, self.owner.overruled()) {
+            // the caller's own failure is why
+            (Err(_), Some(error)) => return Poll::Ready(Err(error)),
+            (Err(code), None) => return Poll::Ready(Err(Error::Code(code))),
+            (Ok(response), _) => response,
+        };
+        let bounds = Bounds::of_answer(self.method == Method::HEAD, &response, None);
+        let (runtime, owner) = (self.runtime.clone(), self.owner.observe());
+        Poll::Ready(Ok(response.map(|body| {
+            let body = Told { body: Inflow::of_upstream(body, bounds), runtime, owner: owner.observe() };
+            let expected = Expected::Body { side: bounds.side, length: bounds.length, limit: None };
+            GuestBody::new(body.boxed_unsync(), expected, owner)
+        })))
+    }
+}
+
+/// A body that says why it broke off, and finds the runtime's timers wherever it is read.
+struct Told {
+    body: Inflow,
+    runtime: Handle,
+    owner: Owner,
+}
+
+impl Body for Told {
+    type Data = Bytes;
+    type Error = HostError;
+
+    fn poll_frame(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, HostError>>> {
+        let this = &mut *self;
+        let _entered = this.runtime.enter();
+        let polled = Pin::new(&mut this.body).poll_frame(cx);
+        if let Poll::Ready(Some(Err(error))) = &polled
+            && let Some(code) = ErrorCode::from_host(error)
+        {
+            this.owner.shared.settle(Err(Error::Code(code)));
+        }
+        polled
+    }
+}
+
+impl Drop for Told {
+    fn drop(&mut self) {
+        if self.owner.out_of_reach().is_some() {
+            // in a forked child: it belongs to the parent's runtime
+            std::mem::forget(self.body.take());
+            return;
+        }
+        // what it lets go of may have to tell the runtime
+        let _entered = self.runtime.enter();
+        drop(self.body.take());
+    }
+}

@@ -1,0 +1,35 @@
+//! An upstream that is several, by where a request goes.
+
+use std::sync::Arc;
+
+use crate::exchange::guest_body::GuestBody;
+use crate::http::error_code::ErrorCode;
+use crate::outgoing::{Answer, Timeouts, Upstream};
+use crate::http::url_pattern::Table;
+use crate::exchange::refusals::Refused;
+use crate::exchange::stdio::Stdio;
+
+/// Each request goes to the upstream of the most special pattern that fits it.
+pub struct Route {
+    pub table: Arc<Table>,
+    /// In the order in which the table was given its patterns.
+    pub upstreams: Vec<Arc<dyn Upstream>>,
+}
+
+impl Upstream for Route {
+    fn send(&self, request: http::Request<GuestBody>, timeouts: Timeouts, notes: &Arc<Stdio>) -> Answer {
+        match self.table.find(request.uri()).and_then(|place| self.upstreams.get(place)) {
+            Some(upstream) => upstream.send(request, timeouts, notes),
+            None => {
+                notes.refused(&Refused {
+                    uri: request.uri(),
+                    what: "has no route",
+                    hint: &|origin| {
+                        Some(format!("`route({{..., \"{origin}\": upstream}})`, or `\"*\"` for all others"))
+                    },
+                });
+                Box::pin(async { Err(ErrorCode::plain("destination-not-found")) })
+            }
+        }
+    }
+}

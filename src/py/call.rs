@@ -1,0 +1,297 @@
+//! One call of an app: an exchange begins, and its head is waited for.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::task::{Context, Poll};
+
+use pyo3::intern;
+use pyo3::prelude::*;
+use pyo3::sync::PyOnceLock;
+use pyo3::{PyTraverseError, PyVisit};
+
+use crate::py::app::PyApp;
+use crate::py::executor::awaitable::Operation;
+use crate::py::errors::to_py;
+use crate::py::on_finish::{Failure, Finishing};
+use crate::py::executor::event_loop::LoopCore;
+use crate::py::message::request::PyRequest;
+use crate::py::message::response::PyResponse;
+use crate::py::outgoing::{Outgoing, check_depth};
+use crate::py::output::{GuestOutput, Until};
+use crate::py::executor::blocking::{Inside, block_on_until, deadline};
+use crate::py::world_of;
+use crate::error::Error;
+use crate::app::admission::{Admission, Permit, Queued};
+use crate::app::Exchange;
+use crate::outgoing::Upstream;
+
+/// An exchange whose guest has had its first turn.
+pub(super) struct Begun {
+    exchange: Exchange,
+    number: u64,
+    output: Arc<GuestOutput>,
+    finishing: Option<Arc<Finishing>>,
+}
+
+impl PyApp {
+    /// `App.handle`, for no longer than so many seconds.
+    pub(super) fn call(
+        &self,
+        py: Python<'_>,
+        request: &Bound<'_, PyRequest>,
+        seconds: Option<f64>,
+    ) -> PyResult<PyResponse> {
+        let inside = Inside::enter();
+        inside.check(py);
+        let deadline = deadline(seconds)?;
+        let permit = match self.app.admit(world_of(py)?).map_err(|error| to_py(py, &error))? {
+            Admission::Permit(permit) => permit,
+            Admission::Queued(mut queued) => {
+                block_on_until(py, deadline, |cx| queued.poll(cx))?.map_err(|error| to_py(py, &error))?
+            }
+        };
+        let mut begun = self.begin(py, permit, request, None, true)?;
+        let outcome = block_on_until(py, deadline, |cx| begun.exchange.poll_head(cx));
+        let outcome = begun.output.deliver_after(py, outcome)?;
+        inside.check(py);
+        begun.answer(py, outcome, true)
+    }
+
+    /// Starts the guest and gives it a turn on this thread (unless setting it up would hold up an event loop); if it
+    /// is not done then, the runtime goes on with it.
+    fn begin(
+        &self,
+        py: Python<'_>,
+        mut permit: Permit,
+        request: &Bound<'_, PyRequest>,
+        event_loop: Option<&Arc<LoopCore>>,
+        may_block: bool,
+    ) -> PyResult<Begun> {
+        static NUMBER: AtomicU64 = AtomicU64::new(1);
+        let number = NUMBER.fetch_add(1, Ordering::Relaxed);
+        let finishing = match &self.on_finish {
+            Some(on_finish) => {
+                crate::py::executor::threads::threads().ensure(py)?;
+                let finishing = Finishing::new(on_finish, number, &self.sinks, request.get(), copy_context(py)?);
+                permit.is_seen_by(finishing.clone());
+                Some(finishing)
+            }
+            None => None,
+        };
+        self.begin_numbered(py, number, permit, request, event_loop, may_block, finishing.clone()).inspect_err(
+            |error| {
+                if let Some(finishing) = finishing {
+                    finishing.failed(Failure::Python(error.clone_ref(py)));
+                }
+            },
+        )
+    }
+
+    #[allow(clippy::too_many_arguments)]
+    fn begin_numbered(
+        &self,
+        py: Python<'_>,
+        number: u64,
+        permit: Permit,
+        request: &Bound<'_, PyRequest>,
+        event_loop: Option<&Arc<LoopCore>>,
+        may_block: bool,
+        finishing: Option<Arc<Finishing>>,
+    ) -> PyResult<Begun> {
+        let request = request.get();
+        let context = match self.needs_loop(request) {
+            true => self.context(py, number)?,
+            false => py.None().into_bound(py),
+        };
+        let upstream = self.upstream(py, event_loop, &context)?;
+        let (request, feed) = request.to_guest(py, event_loop, &context)?;
+        let exchange = py.detach(|| {
+            let mut exchange = self.app.start(permit, request, upstream)?;
+            if let Some(feed) = &feed {
+                feed.belongs_to(exchange.owner().stopper());
+            }
+            let done = if may_block || !exchange.keep_off_loop() { exchange.run_here()? } else { false };
+            Ok::<_, Error>((exchange, done))
+        });
+        let (mut exchange, done) = exchange.map_err(|error| to_py(py, &error))?;
+        if let Some(finishing) = &finishing {
+            finishing.began(exchange.owner().observe());
+        }
+        let output = GuestOutput::new(self.sinks.clone_ref(py), exchange.owner().stdio().clone(), number);
+        if !done {
+            crate::py::executor::threads::threads().ensure(py)?;
+            output.go_live(copy_context(py)?);
+            exchange.hand_over().map_err(|error| to_py(py, &error))?;
+        }
+        Ok(Begun { exchange, number, output, finishing })
+    }
+
+    fn upstream(
+        &self,
+        py: Python<'_>,
+        event_loop: Option<&Arc<LoopCore>>,
+        context: &Bound<'_, PyAny>,
+    ) -> PyResult<Option<Arc<dyn Upstream>>> {
+        let Some(outgoing) = &self.outgoing else { return Ok(None) };
+        if outgoing.is_python() {
+            check_depth(py)?;
+        }
+        outgoing.upstream(py, event_loop, context).map(Some)
+    }
+
+    /// A copy of the caller's context for code that takes part in an exchange, which names that in log records.
+    fn context<'py>(&self, py: Python<'py>, number: u64) -> PyResult<Bound<'py, PyAny>> {
+        let context = copy_context(py)?;
+        let sinks = self.sinks.get();
+        static SET: PyOnceLock<Py<PyAny>> = PyOnceLock::new();
+        let set = SET.get_or_try_init(py, || {
+            let exchange = py.import("wasgi._native.context")?.getattr("exchange")?;
+            exchange.getattr("set").map(Bound::unbind)
+        })?;
+        let exchange = (&sinks.component, &sinks.app, number);
+        context.call_method1(intern!(py, "run"), (set, exchange))?;
+        Ok(context)
+    }
+
+    /// Whether an exchange may need the caller's event loop and context: Python code takes part in it.
+    fn needs_loop(&self, request: &PyRequest) -> bool {
+        self.outgoing.as_ref().is_some_and(Outgoing::is_python) || request.body().is_python()
+    }
+}
+
+impl Begun {
+    fn answer(self, py: Python<'_>, outcome: Outcome, blocking: bool) -> PyResult<PyResponse> {
+        let exception = match outcome {
+            Ok(response) => {
+                if let Some(finishing) = self.finishing {
+                    finishing.answered(response.status().as_u16());
+                }
+                return Ok(PyResponse::from_guest(response, self.number, self.output, blocking));
+            }
+            Err(ref error @ Error::Caller(_)) => {
+                let exception = to_py(py, error);
+                if let Some(finishing) = self.finishing {
+                    finishing.failed(Failure::Python(exception.clone_ref(py)));
+                }
+                return Err(exception);
+            }
+            Err(error) => {
+                let exception = to_py(py, &error);
+                if let Some(finishing) = self.finishing {
+                    finishing.failed(Failure::Core(error));
+                }
+                exception
+            }
+        };
+        exception.value(py).setattr(intern!(py, "exchange"), self.number)?;
+        Err(exception)
+    }
+}
+
+/// A copy of the context of whoever asks.
+pub(super) fn copy_context(py: Python<'_>) -> PyResult<Bound<'_, PyAny>> {
+    static COPY: PyOnceLock<Py<PyAny>> = PyOnceLock::new();
+    COPY.get_or_try_init(py, || py.import("contextvars")?.getattr(intern!(py, "copy_context")).map(Bound::unbind))?
+        .bind(py)
+        .call0()
+}
+
+/// What `handle_async` waits for. The guest starts when it is awaited.
+pub(super) enum Handle {
+    New {
+        app: Py<PyApp>,
+        request: Py<PyRequest>,
+    },
+    Queued {
+        app: Py<PyApp>,
+        request: Py<PyRequest>,
+        queued: Queued,
+    },
+    Begun(Begun),
+    /// The head is there; lines that were printed before it are on their way.
+    Answered {
+        begun: Begun,
+        outcome: Box<Outcome>,
+        lines: Until,
+    },
+    Done,
+}
+
+type Outcome = Result<http::Response<crate::exchange::guest_body::GuestBody>, Error>;
+
+impl Handle {
+    fn begin(py: Python<'_>, app: &PyApp, permit: Permit, request: &Bound<'_, PyRequest>) -> PyResult<Begun> {
+        let event_loop = match app.needs_loop(request.get()) {
+            true => Some(LoopCore::of(&LoopCore::running_loop(py)?)?),
+            false => None,
+        };
+        app.begin(py, permit, request, event_loop.as_ref(), false)
+    }
+
+    fn step(&mut self, py: Python<'_>, cx: &mut Context<'_>) -> PyResult<Option<PyResponse>> {
+        let inside = Inside::enter();
+        inside.check(py);
+        loop {
+            *self = match std::mem::replace(self, Self::Done) {
+                Self::New { app, request } => {
+                    // asked for first: a guest must not have run where its caller cannot wait for it
+                    LoopCore::running_loop(py)?;
+                    match app.get().app.admit(world_of(py)?).map_err(|error| to_py(py, &error))? {
+                        Admission::Permit(permit) => Self::Begun(Self::begin(py, app.get(), permit, request.bind(py))?),
+                        Admission::Queued(queued) => Self::Queued { app, request, queued },
+                    }
+                }
+                Self::Queued { app, request, mut queued } => match queued.poll(cx) {
+                    Poll::Ready(permit) => {
+                        let permit = permit.map_err(|error| to_py(py, &error))?;
+                        Self::Begun(Self::begin(py, app.get(), permit, request.bind(py))?)
+                    }
+                    Poll::Pending => {
+                        *self = Self::Queued { app, request, queued };
+                        return Ok(None);
+                    }
+                },
+                Self::Begun(mut begun) => match begun.exchange.poll_head(cx) {
+                    Poll::Ready(outcome) => {
+                        Self::Answered { begun, outcome: Box::new(outcome), lines: Until::default() }
+                    }
+                    Poll::Pending => {
+                        *self = Self::Begun(begun);
+                        return Ok(None);
+                    }
+                },
+                Self::Answered { begun, outcome, mut lines } => {
+                    match begun.output.poll_delivered(py, cx, &mut lines)? {
+                        Poll::Ready(()) => return begun.answer(py, *outcome, false).map(Some),
+                        Poll::Pending => {
+                            *self = Self::Answered { begun, outcome, lines };
+                            return Ok(None);
+                        }
+                    }
+                }
+                Self::Done => return Ok(None),
+            }
+        }
+    }
+}
+
+impl Operation for Handle {
+    fn poll(&mut self, py: Python<'_>, cx: &mut Context<'_>) -> Poll<PyResult<Py<PyAny>>> {
+        match self.step(py, cx) {
+            Ok(Some(response)) => Poll::Ready(Py::new(py, response).map(Py::into_any)),
+            Ok(None) => Poll::Pending,
+            Err(error) => Poll::Ready(Err(error)),
+        }
+    }
+
+    fn traverse(&self, visit: &PyVisit<'_>) -> Result<(), PyTraverseError> {
+        match self {
+            Self::New { app, request } | Self::Queued { app, request, .. } => {
+                visit.call(app)?;
+                visit.call(request)
+            }
+            Self::Begun(begun) | Self::Answered { begun, .. } => begun.output.traverse(visit),
+            Self::Done => Ok(()),
+        }
+    }
+}

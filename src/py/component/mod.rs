@@ -1,0 +1,353 @@
+//! `wasgi.Component`.
+
+pub mod limits;
+pub mod load;
+pub mod source;
+pub mod threads;
+
+use std::ffi::OsString;
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use pyo3::exceptions::PyTypeError;
+use pyo3::prelude::*;
+use pyo3::types::{PyBytes, PyDict, PyString, PyTuple};
+
+use crate::py::app::without_nul;
+use crate::py::executor::awaitable::Awaitable;
+use crate::py::component::limits::PyComponentLimits;
+use crate::py::errors::{named, to_py};
+use crate::py::component::load::{Ask, Loading, log, tell_notes};
+use crate::py::component::source::Source;
+use crate::component::blocks::Blocks;
+use crate::component::census::Census;
+use crate::component::compiler::Launcher;
+use crate::component::Component;
+use crate::component::limits::ComponentLimits;
+use crate::error::Error;
+use crate::component::loading::Order;
+use crate::component::inspect::{Outline, Wasi};
+use crate::process::own_stack;
+use crate::text::{LONGEST_NAME, tamed};
+
+/// A WebAssembly component that exports `wasi:http/incoming-handler@0.2`.
+///
+/// Compiled once, on all cores and without the GIL; the machine code is kept on disk (in `WASGI_CACHE_DIR`, by default
+/// `wasgi` in the user's cache directory; empty: nowhere). What takes longer than a second is told to the logger
+/// ``wasgi`` (INFO). The same content is compiled and held once in a process, and by one process at a time. Immutable,
+/// safe to share between threads, hashable and equal by its content. It pickles as the path or the bytes that it was
+/// loaded from, with ``fuel`` and ``limits``.
+///
+/// Args:
+///     source: The path of a plain file, or the bytes of a component, in binary or text form.
+///     fuel: Compile it for `Limits.fuel`, too. An `App` that needs it does so itself otherwise, and says so.
+///     limits: What it may cost to load. None: the defaults of `ComponentLimits`.
+///
+/// Raises:
+///     InvalidComponentError: It is no component; the message says what it is instead.
+///     ComponentLimitError: It costs more than ``limits`` allow.
+///     UnsupportedComponentError: It is a component, but exports no HTTP handler that can be called.
+///     MissingImportError: It imports what is not provided.
+///     OSError: The file cannot be read.
+///     ValueError: A path that no file system has.
+///
+/// Example:
+///     >>> component = wasgi.Component("hello.wasm")
+///     >>> component.wasi
+///     '0.2'
+#[pyclass(name = "Component", module = "wasgi", frozen)]
+pub struct PyComponent {
+    pub component: Arc<Component>,
+    pub origin: Origin,
+}
+
+/// What it was asked for with, and hence what a copy of it elsewhere is.
+pub struct Origin {
+    /// Where it was loaded from; None: from bytes, which the component keeps, once for all that have the same.
+    path: Option<PathBuf>,
+    fuel: bool,
+    limits: Py<PyComponentLimits>,
+}
+
+/// A path as Python has it. What its `__fspath__` raises is told as it is.
+pub fn path_of(given: &Bound<'_, PyAny>, wrong: impl FnOnce() -> String) -> PyResult<PathBuf> {
+    if !given.is_instance_of::<PyString>() && !given.hasattr("__fspath__")? {
+        return Err(PyTypeError::new_err(wrong()));
+    }
+    given.extract()
+}
+
+/// A source as Python has it, and how it is to be loaded.
+fn asked(source: &Bound<'_, PyAny>, fuel: bool, limits: Option<Py<PyComponentLimits>>) -> PyResult<(Ask, Origin)> {
+    let py = source.py();
+    let limits = match limits {
+        Some(limits) => limits,
+        None => default_limits(py)?,
+    };
+    let order = order(py, fuel, &limits)?;
+    if !source.is_instance_of::<PyString>()
+        && let Some(bytes) = crate::py::message::body::bytes_of(source)?
+    {
+        return Ok((Ask { source: Source::Bytes(bytes), order }, Origin { path: None, fuel, limits }));
+    }
+    let path = path_of(source, || {
+        let kind = source.get_type().name().map_or_else(|_| "that".to_owned(), |name| name.to_string());
+        format!("a component is loaded from a path or from bytes, not from {kind}")
+    })?;
+    let path = without_nul("source", path)?;
+    let absolute = std::path::absolute(&path).unwrap_or_else(|_| path.clone());
+    Ok((Ask { source: Source::Path(path), order }, Origin { path: Some(absolute), fuel, limits }))
+}
+
+fn default_limits(py: Python<'_>) -> PyResult<Py<PyComponentLimits>> {
+    Ok(py.get_type::<PyComponentLimits>().call0()?.extract()?)
+}
+
+fn order(py: Python<'_>, fuel: bool, limits: &Py<PyComponentLimits>) -> PyResult<Order> {
+    let limits = limits.get().core();
+    let launcher = if limits.are_of_a_process() { Some(launcher(py)?) } else { None };
+    Ok(Order::new(fuel, limits, launcher))
+}
+
+/// Loads the native module by its path, with nothing of this process's settings, and has it compile.
+const CHILD: &str = "\
+import importlib.util, os, signal, sys
+os.closerange(3, 1 << 16)
+if hasattr(signal, 'pthread_sigmask'):
+    signal.pthread_sigmask(signal.SIG_SETMASK, [])
+spec = importlib.util.spec_from_file_location('wasgi._wasgi', sys.argv[1])
+module = importlib.util.module_from_spec(spec)
+spec.loader.exec_module(module)
+os._exit(module._compile())
+";
+
+/// How a process that compiles is started: by the interpreter that runs this one.
+fn launcher(py: Python<'_>) -> PyResult<Launcher> {
+    let sys = py.import("sys")?;
+    let program: Option<PathBuf> = sys.getattr("executable")?.extract()?;
+    let program = program.filter(|program| !program.as_os_str().is_empty());
+    let is_frozen = sys.getattr_opt("frozen")?.is_some_and(|frozen| frozen.is_truthy().unwrap_or(true));
+    let Some(program) = program.filter(|_| !is_frozen) else {
+        let why = if is_frozen { "this program is frozen" } else { "`sys.executable` is empty" };
+        return Err(to_py(
+            py,
+            &Error::Host(format!(
+                "`ComponentLimits.timeout` and `memory` need a Python interpreter to compile in a process of its own, and {why}; \
+                 hint: `sys.executable` says which one"
+            )),
+        ));
+    };
+    let module: PathBuf = py.import("wasgi._wasgi")?.getattr("__file__")?.extract()?;
+    let args = ["-I", "-S", "-c", CHILD].map(OsString::from).into_iter().chain([module.into_os_string()]).collect();
+    Ok(Launcher { program, args })
+}
+
+/// What a process that compiles does; returns its exit status.
+#[pyfunction]
+pub fn _compile(py: Python<'_>) -> u8 {
+    py.detach(|| own_stack::run(|| crate::component::compile_child::serve(std::io::stdin(), std::io::stdout()))).unwrap_or(1)
+}
+
+impl PyComponent {
+    pub fn load(source: &Bound<'_, PyAny>, fuel: bool, limits: Option<Py<PyComponentLimits>>) -> PyResult<Self> {
+        crate::py::executor::finalization::protect();
+        let py = source.py();
+        let (ask, origin) = asked(source, fuel, limits)?;
+        let component = load::load(py, ask)?;
+        tell_notes(py)?;
+        Ok(Self { component, origin })
+    }
+
+    /// Compiles it for guests under a limit of fuel, from what it was loaded from. Says that it does: this is asked for where nobody
+    /// expects to wait.
+    pub fn prepare_for_fuel(&self, py: Python<'_>) -> PyResult<()> {
+        if self.component.is_prepared_for_fuel() {
+            return Ok(());
+        }
+        let label = self.label();
+        log(
+            py,
+            "warning",
+            &format!(
+                "`{label}` is compiled once more, for `Limits.fuel`; hint: `Component(..., fuel=True)`, or `await \
+                 Component.load_async(..., fuel=True)`, does so beforehand"
+            ),
+        )?;
+        let source = match &self.origin.path {
+            Some(path) => Source::Path(path.clone()),
+            None => Source::Bytes(self.component.source.get().cloned().unwrap_or_default()),
+        };
+        let order = order(py, true, &self.origin.limits)?;
+        load::prepare_for_fuel(py, &label, self.component.clone(), Ask { source, order })
+    }
+
+    /// A short name for logs: the file's, or the digest's beginning.
+    pub fn label(&self) -> String {
+        match &self.origin.path {
+            Some(path) => source::file_name(path),
+            None => self.component.digest.chars().take(12).collect(),
+        }
+    }
+}
+
+#[pymethods]
+impl PyComponent {
+    #[new]
+    #[pyo3(signature = (source, *, fuel=false, limits=None))]
+    fn new(source: &Bound<'_, PyAny>, fuel: bool, limits: Option<Py<PyComponentLimits>>) -> PyResult<Self> {
+        Self::load(source, fuel, limits)
+    }
+
+    /// Like the constructor, for a task of an asyncio event loop, which it never holds.
+    ///
+    /// Cancelling the task gives the component up. What is being compiled in this process cannot be stopped: it goes
+    /// on, and its machine code is kept for the next time; in a process of its own (`ComponentLimits.timeout` and
+    /// ``memory``) it ends, if nobody else waits for the same.
+    #[staticmethod]
+    #[pyo3(signature = (source, *, fuel=false, limits=None))]
+    fn load_async(source: &Bound<'_, PyAny>, fuel: bool, limits: Option<Py<PyComponentLimits>>) -> PyResult<Awaitable> {
+        let (ask, origin) = asked(source, fuel, limits)?;
+        Ok(Awaitable::of_call("Component.load_async", Loading::new(ask, origin)))
+    }
+
+    /// What it imports, like ``"wasi:http/types@0.2.12"``.
+    #[getter]
+    fn imports(&self) -> Vec<String> {
+        self.component.outline.imports.clone()
+    }
+
+    /// What it exports.
+    #[getter]
+    fn exports(&self) -> Vec<String> {
+        self.component.outline.exports.clone()
+    }
+
+    /// The version of WASI that its handler speaks: ``"0.2"``.
+    #[getter]
+    fn wasi(&self) -> &'static str {
+        wasi_version(&self.component.outline).unwrap_or("0.2")
+    }
+
+    /// The SHA-256 of its binary form, in hexadecimal.
+    #[getter]
+    fn digest(&self) -> &str {
+        &self.component.digest
+    }
+
+    fn __eq__(&self, other: &Bound<'_, Self>) -> bool {
+        other.get().component.digest == self.component.digest
+    }
+
+    fn __copy__(slf: Py<Self>) -> Py<Self> {
+        slf
+    }
+
+    fn __deepcopy__(slf: Py<Self>, _memo: &Bound<'_, PyAny>) -> Py<Self> {
+        slf
+    }
+
+    fn __hash__(&self, py: Python<'_>) -> PyResult<isize> {
+        PyString::new(py, &self.component.digest).hash()
+    }
+
+    fn __reduce__<'py>(slf: &Bound<'py, Self>) -> PyResult<(Bound<'py, PyAny>, Bound<'py, PyTuple>)> {
+        let py = slf.py();
+        let this = slf.get();
+        let (fuel, limits) = (this.origin.fuel, this.origin.limits.bind(py));
+        match &this.origin.path {
+            None => {
+                let source = this.component.source.get().cloned().unwrap_or_default();
+                let options = PyDict::new(py);
+                options.set_item("fuel", fuel)?;
+                options.set_item("limits", limits)?;
+                let restore = py.import("functools")?.getattr("partial")?.call((slf.get_type(),), Some(&options))?;
+                Ok((restore, PyTuple::new(py, [PyBytes::new(py, &source)])?))
+            }
+            Some(path) => {
+                let restore = py.import("wasgi._wasgi")?.getattr("_restore_component")?;
+                let path = path.clone().into_os_string();
+                Ok((restore, (path, &this.component.digest, fuel, limits).into_pyobject(py)?))
+            }
+        }
+    }
+
+    fn __repr__(&self) -> String {
+        format!("<wasgi.Component {} wasi={} digest={:.12}>", self.label(), self.wasi(), self.component.digest)
+    }
+}
+
+/// Unpickles a component that was loaded from a path: the file must still be the same.
+#[pyfunction]
+#[pyo3(signature = (path, digest, fuel=false, limits=None))]
+pub fn _restore_component(
+    path: &Bound<'_, PyAny>,
+    digest: &str,
+    fuel: bool,
+    limits: Option<Py<PyComponentLimits>>,
+) -> PyResult<PyComponent> {
+    let restored = PyComponent::load(path, fuel, limits)?;
+    if restored.component.digest == digest {
+        Ok(restored)
+    } else {
+        Err(named(
+            path.py(),
+            "InvalidComponentError",
+            format!(
+                "`{path}` has changed since the component was pickled: its digest is {}",
+                restored.component.digest
+            ),
+        ))
+    }
+}
+
+/// The bytes of a component's file, for whoever looks at one without loading it.
+#[pyfunction]
+pub fn _read_component<'py>(path: &Bound<'py, PyAny>) -> PyResult<Bound<'py, PyBytes>> {
+    let py = path.py();
+    let path = without_nul("source", path_of(path, || "a component is read from a path".to_owned())?)?;
+    Ok(PyBytes::new(py, &source::read(py, path, &default_limits(py)?.get().core())?))
+}
+
+fn wasi_version(outline: &Outline) -> Option<&'static str> {
+    outline.wasi().map(|wasi| match wasi {
+        Wasi::P2 => "0.2",
+        Wasi::P3 => "0.3",
+    })
+}
+
+/// What a component says of itself, read without compiling it: (imports, exports, wasi, missing imports).
+#[pyfunction]
+#[allow(clippy::type_complexity)]
+pub fn _outline(
+    py: Python<'_>,
+    source: &[u8],
+) -> PyResult<(Vec<String>, Vec<String>, Option<&'static str>, Vec<String>)> {
+    let limits = default_limits(py)?.get().core();
+    let read = || {
+        limits.check_source(source)?;
+        crate::component::inspect::to_binary(source).and_then(|binary| Outline::read(&binary))
+    };
+    let outline = py.detach(|| own_stack::run(read)).flatten().map_err(|error| to_py(py, &error))?;
+    let (wasi, missing) = (wasi_version(&outline), outline.missing());
+    // to be shown: a component names them as it likes
+    let shown = |names: Vec<String>| names.into_iter().map(|name| tamed(name, LONGEST_NAME)).collect();
+    Ok((shown(outline.imports), shown(outline.exports), wasi, shown(missing)))
+}
+
+/// What is counted in a component, by the names of `ComponentLimits`; and what its instance costs the host.
+#[pyfunction]
+pub fn _census<'py>(py: Python<'py>, source: &[u8]) -> PyResult<Bound<'py, PyDict>> {
+    let read = || {
+        let binary = crate::component::inspect::to_binary(source)?;
+        Ok((Census::take(&binary, &ComponentLimits::NONE)?, Blocks::read(&binary, Blocks::default())))
+    };
+    let (census, depths) = py.detach(|| own_stack::run(read)).flatten().map_err(|error| to_py(py, &error))?;
+    let counted = PyDict::new(py);
+    for (name, _, _, found) in ComponentLimits::NONE.against(&census) {
+        counted.set_item(name, found)?;
+    }
+    counted.set_item("blocks", depths.blocks)?;
+    counted.set_item("loops", depths.loops)?;
+    counted.set_item("host", census.instance.host)?;
+    Ok(counted)
+}

@@ -1,0 +1,110 @@
+//! What a component is loaded from.
+
+use std::io::Read;
+use std::path::{Path, PathBuf};
+
+use bytes::Bytes;
+use pyo3::exceptions::{PyOSError, PyValueError};
+use pyo3::prelude::*;
+
+use crate::py::errors::to_py;
+use crate::component::limits::ComponentLimits;
+use crate::error::Error;
+use crate::component::source::Unread;
+
+#[derive(Clone)]
+pub enum Source {
+    Bytes(Bytes),
+    Path(PathBuf),
+}
+
+pub enum Failed {
+    Core(Error),
+    /// Of reading the file.
+    File(PathBuf, std::io::Error),
+}
+
+impl From<Error> for Failed {
+    fn from(error: Error) -> Self {
+        Self::Core(error)
+    }
+}
+
+impl Failed {
+    pub fn to_py(&self, py: Python<'_>) -> PyErr {
+        match self {
+            Self::Core(error) => to_py(py, error),
+            Self::File(path, error) => of_file(py, path, error),
+        }
+    }
+}
+
+/// The `OSError` that `open` would raise.
+fn of_file(py: Python<'_>, path: &Path, error: &std::io::Error) -> PyErr {
+    let Some(number) = error.raw_os_error() else {
+        // a path with a null byte, which no system has been asked for
+        return match error.kind() {
+            std::io::ErrorKind::InvalidInput => PyValueError::new_err(error.to_string()),
+            _ => PyOSError::new_err(error.to_string()),
+        };
+    };
+    match py.import("os").and_then(|os| os.call_method1("strerror", (number,))) {
+        Ok(text) => PyOSError::new_err((number, text.unbind(), path.as_os_str().to_owned())),
+        Err(failure) => failure,
+    }
+}
+
+impl Source {
+    /// The bytes, unless a file has more than it may.
+    pub fn read(&self, limits: &ComponentLimits) -> Result<Bytes, Failed> {
+        let path = match self {
+            Self::Bytes(bytes) => return Ok(bytes.clone()),
+            Self::Path(path) => path,
+        };
+        let read = read_file(path, limits.size).map_err(|unread| match unread {
+            Unread::NoFile(error) => Failed::Core(error),
+            Unread::Io(error) => Failed::File(path.clone(), error),
+        })?;
+        read.map(Bytes::from).map_err(|large| {
+            self.blame(Error::component_limit("size", "bytes", limits.size.unwrap_or(u64::MAX), large))
+        })
+    }
+
+    /// A component's fault with the file that it is in.
+    pub fn blame(&self, error: Error) -> Failed {
+        match self {
+            Self::Bytes(_) => Failed::Core(error),
+            Self::Path(path) => Failed::Core(error.of_file(&path.display().to_string())),
+        }
+    }
+
+    pub fn label(&self) -> String {
+        match self {
+            Self::Bytes(_) => "a component".to_owned(),
+            Self::Path(path) => file_name(path),
+        }
+    }
+}
+
+pub fn file_name(path: &Path) -> String {
+    path.file_name().map_or_else(|| path.display().to_string(), |name| name.to_string_lossy().into_owned())
+}
+
+/// What is in it, or how large it is, if that is more than it may be: then it is not read.
+fn read_file(path: &Path, most: Option<u64>) -> Result<Result<Vec<u8>, u64>, Unread> {
+    let (file, size) = crate::component::source::open(path)?;
+    if most.is_some_and(|most| size > most) {
+        return Ok(Err(size));
+    }
+    let mut bytes = Vec::new();
+    let failed = |error| Unread::Io(std::io::Error::new(std::io::ErrorKind::OutOfMemory, error));
+    bytes.try_reserve_exact(usize::try_from(size).unwrap_or(usize::MAX)).map_err(failed)?;
+    file.take(size).read_to_end(&mut bytes).map_err(Unread::Io)?;
+    Ok(Ok(bytes))
+}
+
+/// The bytes of a component's file, for whoever looks at one without loading it.
+pub fn read(py: Python<'_>, path: PathBuf, limits: &ComponentLimits) -> PyResult<Bytes> {
+    let source = Source::Path(path);
+    py.detach(|| source.read(limits)).map_err(|failed| failed.to_py(py))
+}

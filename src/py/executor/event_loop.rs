@@ -1,0 +1,381 @@
+//! Event loops: how jobs reach them, and what happens to those that wait for a loop that has closed.
+//!
+//! A loop is woken by a byte in a pipe that it watches: the wake-up costs its sender no GIL, and one byte serves a burst of
+//! jobs.
+
+use std::collections::{HashMap, VecDeque};
+use std::io::{PipeReader, PipeWriter, Read, Write};
+use std::os::fd::AsRawFd;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, Weak};
+use std::time::Duration;
+
+use pyo3::exceptions::{PyNotImplementedError, PyRuntimeError};
+use pyo3::intern;
+use pyo3::prelude::*;
+use pyo3::sync::PyOnceLock;
+use pyo3::{PyTraverseError, PyVisit};
+
+use crate::py::executor::awaitable::Waiting;
+use crate::py::executor::job::{Abandon, Job};
+use crate::py::lock;
+use crate::process::fork::PerProcess;
+
+/// The jobs for one event loop.
+pub struct LoopCore {
+    state: Mutex<State>,
+    /// Whether a byte is in the pipe: at most one at a time, so that a write never blocks.
+    signalled: AtomicBool,
+    pipe: PipeWriter,
+    /// A weak reference to the loop.
+    event_loop: Py<PyAny>,
+    watched: AtomicBool,
+    /// Whether somebody is asked to look already.
+    looked_at: AtomicBool,
+    /// What tasks of this loop wait for. The loop's own [`LoopBridge`] shows them to the collector, and nobody else does; they are
+    /// touched only with the GIL.
+    futures: Mutex<Futures>,
+}
+
+#[derive(Default)]
+struct Futures {
+    next: u64,
+    waiting: HashMap<u64, Waits>,
+}
+
+struct Waits {
+    future: Py<PyAny>,
+    operation: Option<Arc<Waiting>>,
+}
+
+#[derive(Default)]
+struct State {
+    jobs: Vec<Job>,
+    /// Requests that are to be answered: each begins a task, so the loop takes them by [`CALLS`].
+    calls: VecDeque<Job>,
+    /// What waits for code that runs on this loop.
+    waiting: Vec<Weak<dyn Abandon>>,
+    /// How long that list may become before it is swept.
+    sweep_at: usize,
+    closed: bool,
+}
+
+/// How many requests of guests begin to be answered in one round of a loop. Guests that send thousands at once would hold it for as
+/// long as beginning all of them takes, some tens of microseconds each.
+const CALLS: usize = 16;
+
+/// How often somebody looks whether a loop that others wait for has closed. A closed loop tells nobody.
+const LOOK: Duration = Duration::from_millis(250);
+
+impl LoopCore {
+    pub fn submit(self: &Arc<Self>, job: Job) {
+        {
+            let mut state = lock(&self.state);
+            if state.closed {
+                drop(state);
+                return job.abandon();
+            }
+            match job {
+                Job::Call(_) => state.calls.push_back(job),
+                job => state.jobs.push(job),
+            }
+        }
+        if !self.signalled.swap(true, Ordering::SeqCst) {
+            // Fails only when the loop is gone and its end of the pipe with it; then nobody is left to be told.
+            let _ = (&self.pipe).write_all(&[0]);
+            self.watch();
+        }
+    }
+
+    /// Keeps a future of this loop until its number is woken or forgotten, or the loop closes.
+    pub fn keep(&self, future: Py<PyAny>) -> u64 {
+        let mut futures = lock(&self.futures);
+        futures.next += 1;
+        let number = futures.next;
+        futures.waiting.insert(number, Waits { future, operation: None });
+        number
+    }
+
+    /// What its task waits for: dropped when the loop closes.
+    pub fn waits(&self, number: u64, operation: &Arc<Waiting>) {
+        if let Some(waits) = lock(&self.futures).waiting.get_mut(&number) {
+            waits.operation = Some(operation.clone());
+        }
+    }
+
+    pub fn forget(&self, number: u64) {
+        let waits = lock(&self.futures).waiting.remove(&number);
+        drop(waits);
+    }
+
+    /// On the loop's thread: that task's wait is over.
+    fn resolve(&self, py: Python<'_>, number: u64) -> PyResult<()> {
+        let waits = lock(&self.futures).waiting.remove(&number);
+        let Some(Waits { future, .. }) = waits else { return Ok(()) };
+        let future = future.bind(py);
+        if !future.call_method0(intern!(py, "done"))?.is_truthy()? {
+            future.call_method1(intern!(py, "set_result"), (py.None(),))?;
+        }
+        Ok(())
+    }
+
+    /// To be told when this loop closes, if it still lives then.
+    pub fn depends(self: &Arc<Self>, waiting: &Arc<impl Abandon + 'static>) {
+        {
+            let mut state = lock(&self.state);
+            if state.closed {
+                drop(state);
+                return waiting.abandon();
+            }
+            if state.waiting.len() >= state.sweep_at {
+                state.waiting.retain(|waiting| waiting.strong_count() > 0);
+                state.sweep_at = (state.waiting.len() * 2).max(64);
+            }
+            let weak: Weak<dyn Abandon> = Arc::downgrade(waiting) as _;
+            state.waiting.push(weak);
+        }
+        self.watch();
+    }
+
+    /// Has a task of the runtime look after this loop while there are jobs that it does not take, or others that wait for it.
+    fn watch(self: &Arc<Self>) {
+        if self.watched.swap(true, Ordering::SeqCst) {
+            return;
+        }
+        let Some(Ok(handle)) = crate::engine::existing().map(|world| world.runtime.handle()) else {
+            self.watched.store(false, Ordering::SeqCst);
+            return;
+        };
+        let core = Arc::downgrade(self);
+        handle.spawn(async move {
+            loop {
+                tokio::time::sleep(LOOK).await;
+                let Some(core) = core.upgrade() else { return };
+                if core.is_waited_for() {
+                    if !core.looked_at.swap(true, Ordering::SeqCst) {
+                        crate::py::executor::threads::threads().submit(Job::Look(core));
+                    }
+                    continue;
+                }
+                core.watched.store(false, Ordering::SeqCst);
+                if !core.is_waited_for() || core.watched.swap(true, Ordering::SeqCst) {
+                    return;
+                }
+            }
+        });
+    }
+
+    fn is_waited_for(&self) -> bool {
+        let mut state = lock(&self.state);
+        state.waiting.retain(|waiting| waiting.strong_count() > 0);
+        !state.closed && (!state.waiting.is_empty() || self.signalled.load(Ordering::SeqCst))
+    }
+
+    /// The job: has it closed?
+    pub fn look(&self, py: Python<'_>) -> PyResult<()> {
+        self.looked_at.store(false, Ordering::SeqCst);
+        let event_loop = self.event_loop.bind(py).call0()?;
+        if event_loop.is_none() || event_loop.call_method0(intern!(py, "is_closed"))?.is_truthy()? {
+            self.close();
+        }
+        Ok(())
+    }
+
+    fn close(&self) {
+        let (jobs, waiting) = {
+            let mut state = lock(&self.state);
+            state.closed = true;
+            let jobs = std::mem::take(&mut state.jobs).into_iter().chain(std::mem::take(&mut state.calls));
+            (jobs, std::mem::take(&mut state.waiting))
+        };
+        for job in jobs {
+            job.abandon();
+        }
+        for waiting in waiting.iter().filter_map(Weak::upgrade) {
+            waiting.abandon();
+        }
+    }
+
+    /// The loop that runs on this thread.
+    pub fn running_loop(py: Python<'_>) -> PyResult<Bound<'_, PyAny>> {
+        crate::py::executor::finalization::protect();
+        static GET: PyOnceLock<Py<PyAny>> = PyOnceLock::new();
+        let get =
+            GET.get_or_try_init(py, || py.import("asyncio")?.getattr("get_running_loop").map(Bound::unbind))?.bind(py);
+        get.call0().map_err(|error| match error.is_instance_of::<PyRuntimeError>(py) {
+            true => PyRuntimeError::new_err(
+                "no running event loop: this is for tasks of asyncio; hint: elsewhere use the blocking twin (`handle`, \
+                 `read`, `for`, `wait`, `close`), under trio in a thread: `await trio.to_thread.run_sync(app.handle, request)`",
+            ),
+            false => error,
+        })
+    }
+
+    /// The jobs' queue of a loop, which must be the one of this thread.
+    pub fn of(running: &Bound<'_, PyAny>) -> PyResult<Arc<Self>> {
+        static KNOWN: PyOnceLock<Py<PyAny>> = PyOnceLock::new();
+        let py = running.py();
+        // weak keys: a loop that is forgotten takes its pipe with it
+        let known = KNOWN
+            .get_or_try_init(py, || py.import("weakref")?.getattr("WeakKeyDictionary")?.call0().map(Bound::unbind))?
+            .bind(py);
+        let found = known.call_method1(intern!(py, "get"), (running,))?;
+        if !found.is_none() {
+            let found: Bound<'_, LoopCoreRef> = found.extract()?;
+            if found.get().process == std::process::id() {
+                return Ok(found.get().core.clone());
+            }
+        }
+        let core = LoopBridge::attach(running)?.get().core.clone();
+        // not the bridge: it refers to tasks, and these to the loop, which would never be forgotten
+        let known_as = Py::new(py, LoopCoreRef { core: core.clone(), process: std::process::id() })?;
+        known.call_method1(intern!(py, "__setitem__"), (running, known_as))?;
+        Ok(core)
+    }
+
+    /// The loop of our own, for calls from where no loop runs.
+    pub fn own(py: Python<'_>) -> PyResult<Arc<Self>> {
+        if let Some(core) = OWN.existing() {
+            return Ok(core.clone());
+        }
+        let bridge = py.import("wasgi._native.background_loop")?.call_method0("background_loop")?;
+        let core = bridge.extract::<Bound<'_, LoopBridge>>()?.get().core.clone();
+        Ok(OWN.get(|| core).clone())
+    }
+}
+
+static OWN: PerProcess<Arc<LoopCore>> = PerProcess::new();
+
+/// In a forked child.
+pub fn forget() {
+    OWN.forget();
+}
+
+/// Threads that run a loop of our own.
+pub fn own_threads() -> usize {
+    OWN.existing().map_or(0, |_| 1)
+}
+
+/// How a loop's jobs are found.
+#[pyclass(module = "wasgi._wasgi", frozen)]
+struct LoopCoreRef {
+    core: Arc<LoopCore>,
+    process: u32,
+}
+
+/// The jobs that Rust has for an event loop; the loop calls it when there are some.
+#[pyclass(module = "wasgi._wasgi", frozen)]
+pub struct LoopBridge {
+    core: Arc<LoopCore>,
+    pipe: PipeReader,
+    process: u32,
+}
+
+impl LoopBridge {
+    fn attach(event_loop: &Bound<'_, PyAny>) -> PyResult<Py<Self>> {
+        let py = event_loop.py();
+        let (reader, writer) = std::io::pipe()?;
+        let descriptor = reader.as_raw_fd();
+        let core = Arc::new(LoopCore {
+            state: Mutex::default(),
+            signalled: AtomicBool::new(false),
+            pipe: writer,
+            event_loop: py.import("weakref")?.getattr("ref")?.call1((event_loop,))?.unbind(),
+            watched: AtomicBool::new(false),
+            looked_at: AtomicBool::new(false),
+            futures: Mutex::default(),
+        });
+        let bridge = Py::new(py, Self { core, pipe: reader, process: std::process::id() })?;
+        // In a context of its own: the reader would keep alive the one of whoever came first.
+        let context = py.import("contextvars")?.getattr("Context")?.call0()?;
+        context.call_method1("run", (event_loop.getattr("add_reader")?, descriptor, &bridge)).map_err(|error| {
+            if error.is_instance_of::<PyNotImplementedError>(py) {
+                PyRuntimeError::new_err(
+                    "this event loop cannot watch a pipe (`add_reader`); hint: use asyncio.SelectorEventLoop or uvloop",
+                )
+            } else {
+                error
+            }
+        })?;
+        Ok(bridge)
+    }
+}
+
+impl std::ops::Deref for LoopBridge {
+    type Target = Arc<LoopCore>;
+
+    fn deref(&self) -> &Arc<LoopCore> {
+        &self.core
+    }
+}
+
+#[pymethods]
+impl LoopBridge {
+    #[staticmethod]
+    #[pyo3(name = "attach")]
+    fn py_attach(event_loop: &Bound<'_, PyAny>) -> PyResult<Py<Self>> {
+        Self::attach(event_loop)
+    }
+
+    fn __call__(&self, py: Python<'_>) -> PyResult<()> {
+        crate::py::executor::finalization::protect();
+        let mut byte = [0];
+        (&self.pipe).read_exact(&mut byte)?;
+        // Cleared before the jobs are taken: whoever submits after that writes a byte of its own.
+        self.core.signalled.store(false, Ordering::SeqCst);
+        let (jobs, calls, is_more) = {
+            let mut state = lock(&self.core.state);
+            let jobs = std::mem::take(&mut state.jobs);
+            let most = state.calls.len().min(CALLS);
+            let calls: Vec<_> = state.calls.drain(..most).collect();
+            (jobs, calls, !state.calls.is_empty())
+        };
+        // the rest in the loop's next round
+        if is_more && !self.core.signalled.swap(true, Ordering::SeqCst) {
+            let _ = (&self.core.pipe).write_all(&[0]);
+        }
+        for job in jobs.into_iter().chain(calls) {
+            match job {
+                Job::Wake(number) => {
+                    if let Err(error) = self.core.resolve(py, number) {
+                        error.write_unraisable(py, None);
+                    }
+                }
+                job => job.run(py),
+            }
+        }
+        Ok(())
+    }
+
+    fn __traverse__(&self, visit: PyVisit<'_>) -> Result<(), PyTraverseError> {
+        match self.core.futures.try_lock() {
+            Ok(futures) => futures.waiting.values().try_for_each(|waits| visit.call(&waits.future)),
+            Err(_) => Ok(()),
+        }
+    }
+
+    fn __clear__(&self) {
+        self.let_go();
+    }
+}
+
+impl LoopBridge {
+    /// The loop has closed, or is gone: nobody goes on with what waits there.
+    fn let_go(&self) {
+        if self.process != std::process::id() {
+            return; // a forked child's copy: what it waits for is its parent's
+        }
+        let waiting: Vec<_> = lock(&self.core.futures).waiting.drain().map(|(_, waits)| waits).collect();
+        for Waits { operation, .. } in &waiting {
+            let operation = operation.as_ref().and_then(|operation| lock(operation).take());
+            drop(operation);
+        }
+        self.core.close();
+    }
+}
+
+impl Drop for LoopBridge {
+    fn drop(&mut self) {
+        self.let_go();
+    }
+}

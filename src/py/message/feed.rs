@@ -1,0 +1,479 @@
+//! Bodies whose chunks are made by Python, as a guest reads them: pulled, one chunk at a time.
+//!
+//! An async iterable is driven by one task on its loop (a cancel scope or a timeout inside it needs that); an iterator or
+//! a file is asked for its next chunk on a thread of ours, each time the guest wants one.
+
+use std::pin::Pin;
+use std::sync::{Arc, Mutex, OnceLock};
+use std::task::{Context, Poll, Waker};
+
+use bytes::Bytes;
+use http::HeaderMap;
+use http_body::{Body, Frame};
+use pyo3::exceptions::PyTypeError;
+use pyo3::intern;
+use pyo3::prelude::*;
+use pyo3::types::PyBool;
+use wasmtime_wasi_http::Error as HostError;
+
+use crate::py::executor::awaitable::{Awaitable, Operation};
+use crate::py::executor::job::{Abandon, Job, LOOP_CLOSED, Lane};
+use crate::py::errors::{CallersException, code_of_exception};
+use crate::py::lock;
+use crate::py::executor::event_loop::LoopCore;
+use crate::py::stats::Counted;
+use crate::http::error_code::ErrorCode;
+use crate::error::Error;
+use crate::exchange::handle::Stopper;
+
+/// How much of a file is read at once.
+const FILE_CHUNK: usize = 64 << 10;
+
+pub enum Source {
+    Iterator(Py<PyAny>),
+    File(Py<PyAny>),
+    Async(Py<PyAny>),
+}
+
+impl Source {
+    pub fn clone_ref(&self, py: Python<'_>) -> Self {
+        match self {
+            Self::Iterator(object) => Self::Iterator(object.clone_ref(py)),
+            Self::File(object) => Self::File(object.clone_ref(py)),
+            Self::Async(object) => Self::Async(object.clone_ref(py)),
+        }
+    }
+
+    pub fn object(&self) -> &Py<PyAny> {
+        match self {
+            Self::Iterator(object) | Self::File(object) | Self::Async(object) => object,
+        }
+    }
+
+    /// The next chunk of a source that blocks; `None` at its end.
+    pub fn next(&self, py: Python<'_>) -> PyResult<Option<Bytes>> {
+        crate::py::executor::finalization::protect();
+        loop {
+            let chunk = match self {
+                Self::Iterator(iterator) => match iterator.bind(py).try_iter()?.next() {
+                    Some(item) => item?,
+                    None => return Ok(None),
+                },
+                Self::File(file) => {
+                    let chunk = file.bind(py).call_method1(intern!(py, "read"), (FILE_CHUNK,))?;
+                    if chunk.len().is_ok_and(|length| length == 0) {
+                        return Ok(None);
+                    }
+                    chunk
+                }
+                Self::Async(_) => {
+                    return Err(PyTypeError::new_err(
+                        "this body is an async iterable; hint: read it with `async for` or `await aread()`",
+                    ));
+                }
+            };
+            let chunk = chunk_bytes(&chunk)?;
+            if !chunk.is_empty() {
+                return Ok(Some(chunk));
+            }
+        }
+    }
+}
+
+/// A chunk of a body that Python made.
+pub fn chunk_bytes(chunk: &Bound<'_, PyAny>) -> PyResult<Bytes> {
+    crate::py::message::body::bytes_of(chunk)?.ok_or_else(|| {
+        let kind = chunk.get_type();
+        PyTypeError::new_err(format!(
+            "a body's chunks must be bytes, not {}; hint: encode text, or pass a whole `str` as the body",
+            kind.name().map_or_else(|_| "that".to_owned(), |name| name.to_string())
+        ))
+    })
+}
+
+/// What happens when the source fails.
+pub enum OnError {
+    /// A caller's request body: the exchange ends with the caller's own exception.
+    StopExchange(OnceLock<Stopper>),
+    /// An upstream's response body: the guest gets an error-code.
+    TellGuest,
+}
+
+/// The two sides of such a body: a guest that wants chunks, Python code that makes them.
+pub struct Feed {
+    source: Source,
+    lane: Lane,
+    /// A copy of the caller's context, this body's own.
+    context: Py<PyAny>,
+    on_error: OnError,
+    state: Mutex<State>,
+    generation: u64,
+    _counted: Counted,
+}
+
+#[derive(Default)]
+struct State {
+    chunk: Option<Bytes>,
+    end: Option<Result<(), ErrorCode>>,
+    wanted: bool,
+    gone: bool,
+    started: bool,
+    drive: Drive,
+    consumer: Option<Waker>,
+    producer: Option<Waker>,
+}
+
+/// Where the source is. It is closed when it turns to `Ended`, so once.
+#[derive(Default)]
+enum Drive {
+    #[default]
+    Rests,
+    /// A thread asks it for its next chunk. It cannot be closed meanwhile: whoever asks it closes it then.
+    Pulls,
+    /// A task drives it, which closes it. `entered`: it has had its first step. One that is cancelled before would never run.
+    Task {
+        task: Py<PyAny>,
+        entered: bool,
+    },
+    Ended,
+}
+
+impl Feed {
+    pub fn new(source: Source, lane: Lane, context: Py<PyAny>, on_error: OnError) -> Arc<Self> {
+        let (generation, _counted) = (crate::engine::generation(), Counted::feed());
+        let feed = Arc::new(Self { source, lane, context, on_error, state: Mutex::default(), generation, _counted });
+        if let Lane::Loop(core) = &feed.lane {
+            core.depends(&feed);
+        }
+        feed
+    }
+
+    pub fn body(self: &Arc<Self>, trailers: Option<HeaderMap>) -> FeedBody {
+        FeedBody { feed: self.clone(), trailers }
+    }
+
+    /// Names the exchange that a failure of the source ends.
+    pub fn belongs_to(&self, stopper: Stopper) {
+        if let OnError::StopExchange(slot) = &self.on_error {
+            let _ = slot.set(stopper);
+        }
+    }
+
+    /// Whether its guest is in the process that forked this one, where a thread may have held the lock.
+    fn is_foreign(&self) -> bool {
+        self.generation != crate::engine::generation()
+    }
+
+    /// Whether nobody wants more of it.
+    pub fn is_gone(&self) -> bool {
+        self.is_foreign() || lock(&self.state).gone
+    }
+
+    /// The job: a chunk is wanted, or nothing is any more.
+    pub fn turn(self: &Arc<Self>, py: Python<'_>) -> PyResult<()> {
+        match &self.source {
+            Source::Async(source) => self.turn_async(py, source),
+            _ => self.turn_blocking(py),
+        }
+    }
+
+    fn turn_async(self: &Arc<Self>, py: Python<'_>, source: &Py<PyAny>) -> PyResult<()> {
+        let (drive, gone) = {
+            let mut state = lock(&self.state);
+            let gone = state.gone;
+            match &state.drive {
+                // its first step finds that nobody wants anything
+                Drive::Task { entered: false, .. } => return Ok(()),
+                Drive::Task { .. } if !gone => return Ok(()),
+                _ => (std::mem::replace(&mut state.drive, Drive::Ended), gone),
+            }
+        };
+        match drive {
+            Drive::Rests if gone => {
+                let coroutine = bodies(py)?.call_method1(intern!(py, "close"), (source,))?;
+                crate::py::outgoing::callable::spawn(&coroutine, self.context.bind(py)).map(drop)
+            }
+            Drive::Rests => {
+                let handle = FeedHandle { feed: self.clone() };
+                let coroutine = bodies(py)?.call_method1(intern!(py, "feed"), (handle, source))?;
+                let task = crate::py::outgoing::callable::spawn(&coroutine, self.context.bind(py))?;
+                lock(&self.state).drive = Drive::Task { task, entered: false };
+                Ok(())
+            }
+            Drive::Task { task, .. } => task.bind(py).call_method0(intern!(py, "cancel")).map(drop),
+            Drive::Pulls | Drive::Ended => Ok(()),
+        }
+    }
+
+    fn turn_blocking(self: &Arc<Self>, py: Python<'_>) -> PyResult<()> {
+        let gone = {
+            let mut state = lock(&self.state);
+            if !matches!(state.drive, Drive::Rests) {
+                return Ok(());
+            }
+            state.drive = if state.gone { Drive::Ended } else { Drive::Pulls };
+            state.gone
+        };
+        if gone {
+            return self.close(py);
+        }
+        let _lent = crate::py::executor::threads::lend(py)?;
+        let handle = Bound::new(py, FeedHandle { feed: self.clone() })?;
+        let next = handle.getattr(intern!(py, "next"))?;
+        let result = self.context.bind(py).call_method1(intern!(py, "run"), (next,));
+        if let Err(error) = result {
+            self.fail(py, &error);
+        }
+        if self.is_foreign() {
+            return Ok(()); // the source has forked
+        }
+        let is_over = {
+            let mut state = lock(&self.state);
+            let is_over = state.gone || state.end.is_some();
+            state.drive = if is_over { Drive::Ended } else { Drive::Rests };
+            is_over
+        };
+        if is_over { self.close(py) } else { Ok(()) }
+    }
+
+    /// A source that blocks has ended, or nobody wants more of it: an iterator that can be closed is. A file stays open, it is
+    /// the caller's.
+    fn close(&self, py: Python<'_>) -> PyResult<()> {
+        if let Source::Iterator(iterator) = &self.source
+            && let Some(close) = iterator.bind(py).getattr_opt(intern!(py, "close"))?
+        {
+            close.call0()?;
+        }
+        Ok(())
+    }
+
+    fn put(&self, chunk: Option<Bytes>) {
+        if self.is_foreign() {
+            return;
+        }
+        let consumer = {
+            let mut state = lock(&self.state);
+            match chunk {
+                Some(chunk) => state.chunk = Some(chunk),
+                None => state.end = Some(Ok(())),
+            }
+            state.wanted = false;
+            state.consumer.take()
+        };
+        if let Some(consumer) = consumer {
+            consumer.wake();
+        }
+    }
+
+    fn fail(&self, py: Python<'_>, error: &PyErr) {
+        let code = match &self.on_error {
+            OnError::StopExchange(stopper) => {
+                if let Some(stopper) = stopper.get() {
+                    stopper.stop_because(CallersException::error(error.clone_ref(py), py));
+                }
+                ErrorCode::internal("the request body broke off")
+            }
+            OnError::TellGuest => code_of_exception(py, error),
+        };
+        self.break_off(code);
+    }
+
+    fn break_off(&self, code: ErrorCode) {
+        if self.is_foreign() {
+            return;
+        }
+        let consumer = {
+            let mut state = lock(&self.state);
+            if state.end.is_none() {
+                state.end = Some(Err(code));
+            }
+            state.consumer.take()
+        };
+        if let Some(consumer) = consumer {
+            consumer.wake();
+        }
+    }
+}
+
+impl Abandon for Feed {
+    fn abandon(&self) {
+        // the task refers to this, and nobody would find that cycle
+        let (drive, has_ended) = {
+            let mut state = lock(&self.state);
+            let drive = match &state.drive {
+                Drive::Task { .. } => std::mem::replace(&mut state.drive, Drive::Ended),
+                _ => Drive::Ended,
+            };
+            (drive, state.end.is_some())
+        };
+        drop(drive);
+        if has_ended {
+            return;
+        }
+        if let OnError::StopExchange(stopper) = &self.on_error
+            && let Some(stopper) = stopper.get()
+        {
+            stopper.stop_because(Error::Host(LOOP_CLOSED.into()));
+        }
+        self.break_off(ErrorCode::internal(LOOP_CLOSED));
+    }
+}
+
+fn bodies(py: Python<'_>) -> PyResult<Bound<'_, PyAny>> {
+    Ok(py.import(intern!(py, "wasgi._native.bodies"))?.into_any())
+}
+
+/// The guest's side.
+pub struct FeedBody {
+    feed: Arc<Feed>,
+    trailers: Option<HeaderMap>,
+}
+
+impl Body for FeedBody {
+    type Data = Bytes;
+    type Error = HostError;
+
+    fn poll_frame(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, HostError>>> {
+        let feed = self.feed.clone();
+        let mut state = lock(&feed.state);
+        if let Some(chunk) = state.chunk.take() {
+            return Poll::Ready(Some(Ok(Frame::data(chunk))));
+        }
+        match &state.end {
+            Some(Ok(())) => return Poll::Ready(self.trailers.take().map(|trailers| Ok(Frame::trailers(trailers)))),
+            Some(Err(code)) => return Poll::Ready(Some(Err(code.clone().into_host()))),
+            None => {}
+        }
+        state.consumer = Some(cx.waker().clone());
+        if !state.wanted {
+            state.wanted = true;
+            // a task waits to be told; a source that blocks is asked anew for each chunk
+            let ask = !state.started || !matches!(feed.source, Source::Async(_));
+            state.started = true;
+            let producer = state.producer.take();
+            drop(state);
+            if ask {
+                feed.lane.submit(Job::Feed(feed.clone()));
+            } else if let Some(producer) = producer {
+                producer.wake();
+            }
+        }
+        Poll::Pending
+    }
+}
+
+impl Drop for FeedBody {
+    fn drop(&mut self) {
+        let producer = {
+            let mut state = lock(&self.feed.state);
+            state.gone = true;
+            if state.end.is_some() {
+                return;
+            }
+            state.producer.take()
+        };
+        if let Some(producer) = producer {
+            producer.wake();
+        }
+        self.feed.lane.submit(Job::Feed(self.feed.clone()));
+    }
+}
+
+/// The producer's side of a body that Python makes.
+#[pyclass(module = "wasgi._wasgi", frozen)]
+pub struct FeedHandle {
+    feed: Arc<Feed>,
+}
+
+#[pymethods]
+impl FeedHandle {
+    /// The task has had its first step.
+    fn enter(&self) {
+        if self.feed.is_foreign() {
+            return;
+        }
+        if let Drive::Task { entered, .. } = &mut lock(&self.feed.state).drive {
+            *entered = true;
+        }
+    }
+
+    /// Waits until a chunk is wanted: `True`; `False` when none will be wanted any more.
+    fn wanted(&self) -> Awaitable {
+        Awaitable::new(Wanted(self.feed.clone()))
+    }
+
+    fn push(&self, chunk: &Bound<'_, PyAny>) -> PyResult<()> {
+        let chunk = chunk_bytes(chunk)?;
+        if !chunk.is_empty() {
+            self.feed.put(Some(chunk));
+        }
+        Ok(())
+    }
+
+    fn end(&self) {
+        self.feed.put(None);
+    }
+
+    /// Whether nobody wants more of it.
+    #[getter]
+    fn gone(&self) -> bool {
+        self.feed.is_gone()
+    }
+
+    fn fail(&self, py: Python<'_>, error: Bound<'_, PyAny>) {
+        self.feed.fail(py, &PyErr::from_value(error));
+    }
+
+    /// When the guest has let go of it, its task alone holds it, and that may wait for what refers to the source.
+    fn __traverse__(&self, visit: pyo3::PyVisit<'_>) -> Result<(), pyo3::PyTraverseError> {
+        if Arc::strong_count(&self.feed) > 1 {
+            return Ok(());
+        }
+        visit.call(self.feed.source.object())?;
+        visit.call(&self.feed.context)?;
+        match self.feed.state.try_lock().as_deref() {
+            Ok(State { drive: Drive::Task { task, .. }, .. }) => visit.call(task),
+            _ => Ok(()),
+        }
+    }
+
+    /// One chunk of a source that blocks.
+    fn next(&self, py: Python<'_>) {
+        match self.feed.source.next(py) {
+            Ok(chunk) => self.feed.put(chunk),
+            Err(error) => self.feed.fail(py, &error),
+        }
+    }
+}
+
+struct Wanted(Arc<Feed>);
+
+impl Operation for Wanted {
+    fn poll(&mut self, py: Python<'_>, cx: &mut Context<'_>) -> Poll<PyResult<Py<PyAny>>> {
+        if self.0.is_foreign() {
+            return Poll::Ready(Ok(PyBool::new(py, false).to_owned().into_any().unbind()));
+        }
+        let mut state = lock(&self.0.state);
+        if state.gone || state.wanted {
+            let wanted = !state.gone;
+            drop(state);
+            return Poll::Ready(Ok(PyBool::new(py, wanted).to_owned().into_any().unbind()));
+        }
+        state.producer = Some(cx.waker().clone());
+        Poll::Pending
+    }
+}
+
+/// The lane on which a source is driven: its loop if it is async, else a thread.
+pub fn lane_of(py: Python<'_>, source: &Source, event_loop: Option<&Arc<LoopCore>>) -> PyResult<Lane> {
+    match source {
+        Source::Async(_) => Ok(Lane::Loop(match event_loop {
+            Some(core) => core.clone(),
+            None => LoopCore::own(py)?,
+        })),
+        Source::Iterator(_) | Source::File(_) => {
+            crate::py::executor::threads::threads().ensure(py)?;
+            Ok(Lane::Threads)
+        }
+    }
+}

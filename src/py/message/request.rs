@@ -1,0 +1,423 @@
+//! `wasgi.Request`: a caller's to a guest, and a guest's to its upstream.
+
+use std::sync::{Arc, OnceLock};
+use std::time::Duration;
+
+use http::{HeaderMap, Method, Uri};
+use pyo3::exceptions::PyValueError;
+use pyo3::prelude::*;
+use pyo3::types::{PyBytes, PyDict, PyString};
+use wasmtime_wasi_http::WasiBody;
+
+use crate::py::executor::awaitable::Awaitable;
+use crate::py::message::body::PyBody;
+use crate::py::message::feed::{Feed, OnError};
+use crate::py::message::headers::Fields;
+use crate::py::executor::event_loop::LoopCore;
+use crate::py::message::{Changes, changed, json, own_trailers, same_body, same_trailers, text, trailers, with_length};
+use crate::py::message::read::Chunks;
+use crate::py::values::{Reduced, Seconds, hash_of, plain, reduce, settings, value_methods};
+use crate::py::simulation::pause;
+use crate::exchange::guest_body::GuestBody;
+use crate::http::canonical_url;
+use crate::outgoing::Timeouts;
+use crate::simulation::virtual_time::Pace;
+
+/// The timeouts of a request: those that a guest set in its `request-options`. In seconds; None where it set none.
+///
+/// Args:
+///     connect: From the request to the connection.
+///     first_byte: From the connection to the head of the response.
+///     between_bytes: Between two chunks of the response.
+///
+/// Raises:
+///     ValueError: A number of seconds that is none, or negative.
+#[pyclass(name = "Timeouts", module = "wasgi", frozen, eq, get_all)]
+#[derive(Clone, PartialEq)]
+pub struct PyTimeouts {
+    connect: Option<f64>,
+    first_byte: Option<f64>,
+    between_bytes: Option<f64>,
+}
+
+value_methods! {
+    impl PyTimeouts as "Timeouts" {
+        #[new]
+        #[pyo3(signature = (*, connect=None, first_byte=None, between_bytes=None))]
+        fn new(connect: Option<Seconds>, first_byte: Option<Seconds>, between_bytes: Option<Seconds>) -> PyResult<Self> {
+            let checked = |name: &str, given: Option<Seconds>| match plain(given) {
+                Some(seconds) if Duration::try_from_secs_f64(seconds).is_err() => {
+                    Err(PyValueError::new_err(format!("`{name}` must be a number of seconds, or None: {seconds}")))
+                }
+                seconds => Ok(seconds),
+            };
+            Ok(Self {
+                connect: checked("connect", connect)?,
+                first_byte: checked("first_byte", first_byte)?,
+                between_bytes: checked("between_bytes", between_bytes)?,
+            })
+        }
+    }
+}
+
+impl PyTimeouts {
+    fn settings<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyDict>> {
+        settings!(py, self; connect, first_byte, between_bytes)
+    }
+
+    fn core(&self) -> Timeouts {
+        let duration = |seconds: Option<f64>| seconds.and_then(|seconds| Duration::try_from_secs_f64(seconds).ok());
+        Timeouts {
+            connect: duration(self.connect),
+            first_byte: duration(self.first_byte),
+            between_bytes: duration(self.between_bytes),
+        }
+    }
+}
+
+/// A request: for a guest's incoming handler, or one that a guest sends out.
+///
+/// Args:
+///     method: Any token (RFC 9110, 9.1), as it is: methods are case-sensitive.
+///     url: Absolute. Characters that no URL holds are percent-encoded in its path and query, and a host that is
+///         percent-encoded is decoded; a fragment is left out.
+///     headers: A mapping or pairs. ``host`` and hop-by-hop fields do not reach a guest: the URL names the host.
+///     body: Bytes, str (as UTF-8), a file, an iterable or async iterable of bytes, or another message, whose body
+///         moves over. A body of known length gets a ``content-length``, unless there is one.
+///     trailers: Fields after the body.
+///     timeouts: What `wasgi.outgoing.call` allows it; a guest's own request has those of its `request-options`.
+///
+/// Raises:
+///     ValueError: A URL without a host or with a port that is none, a method or a header that is not valid.
+///     TypeError: A body or headers of another type.
+///
+/// One whose body is bytes, or that has none, can be sent as often as one likes, one whose body streams once. Requests
+/// are equal if all of them is; a body that streams is equal to itself only. One whose body is bytes, or was
+/// read, can be copied and pickled. ``copy.replace(request, url=...)`` (Python 3.13) makes another one, to which a body
+/// that streams moves over.
+#[pyclass(name = "Request", module = "wasgi", frozen)]
+pub struct PyRequest {
+    method: Method,
+    uri: Uri,
+    fields: Fields,
+    trailers: Option<Fields>,
+    body: Arc<PyBody>,
+    timeouts: Timeouts,
+    /// The time of the guest that has sent it, if that is not the machine's.
+    pace: OnceLock<Pace>,
+}
+
+impl PyRequest {
+    pub fn of_server(method: Method, uri: Uri, fields: HeaderMap, body: PyBody) -> Self {
+        Self {
+            method,
+            uri,
+            fields: Fields::native(fields),
+            trailers: None,
+            body: Arc::new(body),
+            timeouts: Timeouts::default(),
+            pace: OnceLock::new(),
+        }
+    }
+
+    pub fn from_guest(request: http::Request<GuestBody>, timeouts: Timeouts) -> Self {
+        let (mut parts, body) = request.into_parts();
+        Self {
+            method: parts.method,
+            uri: parts.uri,
+            fields: Fields::native(parts.headers),
+            trailers: None,
+            body: Arc::new(PyBody::of_guest(body, None)),
+            timeouts,
+            pace: parts.extensions.remove::<Pace>().map_or_else(OnceLock::new, OnceLock::from),
+        }
+    }
+
+    pub fn body(&self) -> &Arc<PyBody> {
+        &self.body
+    }
+
+    /// The guest's options, if it is a guest's.
+    pub fn limits(&self) -> Timeouts {
+        self.timeouts
+    }
+
+    /// Its URL. One for `*` has an empty path (RFC 9112, 3.3).
+    fn written(&self) -> String {
+        match self.uri.path() {
+            "*" => format!("{}://{}", self.scheme(), self.authority()),
+            _ => self.uri.to_string(),
+        }
+    }
+
+    pub fn http_method(&self) -> &Method {
+        &self.method
+    }
+
+    pub fn uri(&self) -> &Uri {
+        &self.uri
+    }
+
+    /// For a guest's incoming handler. The body is consumed by it.
+    pub fn to_guest(
+        &self,
+        py: Python<'_>,
+        event_loop: Option<&Arc<LoopCore>>,
+        context: &Bound<'_, PyAny>,
+    ) -> PyResult<(http::Request<WasiBody>, Option<Arc<Feed>>)> {
+        let headers = with_length(self.fields.to_map(py)?, &self.body);
+        let trailers = self.trailers.as_ref().map(|trailers| trailers.to_map(py)).transpose()?;
+        let on_error = OnError::StopExchange(std::sync::OnceLock::new());
+        let (body, feed) = self.body.to_guest(py, trailers, event_loop, context, on_error)?;
+        let mut request = http::Request::new(body);
+        *request.method_mut() = self.method.clone();
+        *request.uri_mut() = self.uri.clone();
+        *request.headers_mut() = headers;
+        Ok((request, feed))
+    }
+}
+
+fn parse_method(method: &str) -> PyResult<Method> {
+    Method::from_bytes(method.as_bytes()).map_err(|_| PyValueError::new_err(format!("invalid method: {method:?}")))
+}
+
+fn parse_url(url: &str) -> PyResult<Uri> {
+    crate::http::url::parse(url).map_err(|why| PyValueError::new_err(format!("invalid URL: {why}: {url:?}")))
+}
+
+/// A URL in the form in which URLs are compared; None if it is none. `glob`: it is a pattern, with `*` for any characters.
+#[pyfunction]
+#[pyo3(signature = (url, *, glob=false))]
+pub fn _normal_url(url: &str, glob: bool) -> Option<String> {
+    if glob { Some(canonical_url::glob(url)) } else { canonical_url::url(url) }
+}
+
+#[pymethods]
+impl PyRequest {
+    #[new]
+    #[pyo3(signature = (method, url, *, headers=None, body=None, trailers=None, timeouts=None))]
+    fn new(
+        py: Python<'_>,
+        method: &str,
+        url: &str,
+        headers: Option<&Bound<'_, PyAny>>,
+        body: Option<&Bound<'_, PyAny>>,
+        trailers: Option<&Bound<'_, PyAny>>,
+        timeouts: Option<&Bound<'_, PyTimeouts>>,
+    ) -> PyResult<Self> {
+        Ok(Self {
+            method: parse_method(method)?,
+            uri: parse_url(url)?,
+            fields: Fields::given(py, headers)?,
+            trailers: trailers.map(|trailers| Fields::given(py, Some(trailers))).transpose()?,
+            body: Arc::new(PyBody::given(body)?),
+            timeouts: timeouts.map_or_else(Timeouts::default, |timeouts| timeouts.get().core()),
+            pace: OnceLock::new(),
+        })
+    }
+
+    #[getter]
+    fn method(&self) -> &str {
+        self.method.as_str()
+    }
+
+    /// The whole URL.
+    #[getter]
+    fn url(&self) -> String {
+        self.written()
+    }
+
+    /// ``"http"`` or ``"https"``.
+    #[getter]
+    fn scheme(&self) -> &str {
+        self.uri.scheme_str().unwrap_or("http")
+    }
+
+    /// Host, and port if the URL has one.
+    #[getter]
+    fn authority(&self) -> &str {
+        self.uri.authority().map_or("", |authority| authority.as_str())
+    }
+
+    /// The path, percent-encoded, at least ``"/"``.
+    #[getter]
+    fn path(&self) -> &str {
+        self.uri.path()
+    }
+
+    /// The query without its ``?``; empty if there is none.
+    #[getter]
+    fn query(&self) -> &str {
+        self.uri.query().unwrap_or("")
+    }
+
+    /// The fields. Always the same object; changing it changes the request.
+    #[getter]
+    fn headers(&self, py: Python<'_>) -> PyResult<Py<PyAny>> {
+        self.fields.object(py)
+    }
+
+    /// The fields after the body: of one that a guest sends, known when its body has ended.
+    #[getter]
+    fn trailers(&self, py: Python<'_>) -> PyResult<Option<Py<PyAny>>> {
+        trailers(py, self.trailers.as_ref(), &self.body)
+    }
+
+    /// Whoever answers it has done with its body: a guest that still writes it can finish.
+    fn _discard_rest(&self) {
+        self.body.discard_rest();
+    }
+
+    /// The host and the port that it is for; an address of IPv6 without brackets.
+    fn _address(&self) -> (&str, u16) {
+        let (host, port) = crate::http::url::split(self.authority()).unwrap_or_default();
+        let host = host.trim_start_matches('[').trim_end_matches(']');
+        (host, port.or_else(|| crate::http::url::implied_port(self.scheme())).unwrap_or_default())
+    }
+
+    /// The path with the query.
+    fn _target(&self) -> &str {
+        self.uri.path_and_query().map_or("/", |target| target.as_str())
+    }
+
+    /// Is sent for another one: in its time.
+    fn _follow(&self, other: &Bound<'_, Self>) {
+        if let Some(pace) = other.get().pace.get() {
+            let _ = self.pace.set(pace.clone());
+        }
+    }
+
+    /// So many seconds of doing nothing, for whoever answers it: where the time of the guest that has sent it is not the
+    /// machine's. Else None.
+    fn _pause(&self, seconds: f64) -> PyResult<Option<Awaitable>> {
+        self.pace.get().map(|pace| pause(pace.clone(), seconds)).transpose()
+    }
+
+    /// What the guest allows its outgoing request; it is enforced.
+    #[getter]
+    fn timeouts(&self) -> PyTimeouts {
+        let seconds = |limit: Option<Duration>| limit.map(|limit| limit.as_secs_f64());
+        PyTimeouts {
+            connect: seconds(self.timeouts.connect),
+            first_byte: seconds(self.timeouts.first_byte),
+            between_bytes: seconds(self.timeouts.between_bytes),
+        }
+    }
+
+    /// The whole body; blocks.
+    ///
+    /// Raises:
+    ///     BodyError: The body broke off, or was consumed before.
+    fn read(&self, py: Python<'_>) -> PyResult<Py<PyAny>> {
+        self.body.read(py)
+    }
+
+    /// The whole body. It is consumed when this is awaited.
+    ///
+    /// Raises:
+    ///     BodyError: The body broke off, or was consumed before.
+    fn aread(&self, py: Python<'_>) -> PyResult<Py<PyAny>> {
+        self.body.aread(py)
+    }
+
+    fn __iter__(&self, py: Python<'_>) -> PyResult<Chunks> {
+        self.body.iterate(py)
+    }
+
+    fn __aiter__(&self, py: Python<'_>) -> PyResult<Py<PyAny>> {
+        self.body.aiterate(py)
+    }
+
+    /// The whole body, as often as it is asked for; as for `text`, it is read if need be.
+    #[getter]
+    fn content<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, pyo3::types::PyBytes>> {
+        Ok(pyo3::types::PyBytes::new(py, &self.body.whole(py)?))
+    }
+
+    /// The body as text, by the charset of its content-type, or else as UTF-8; what does not fit is replaced.
+    ///
+    /// Reads the body if that has not been done. Where an event loop runs, that is a `BodyError` instead (``await
+    /// aread()`` first), but for the response of a blocking `App.handle`, and for what is at hand.
+    #[getter]
+    fn text(&self, py: Python<'_>) -> PyResult<Py<PyAny>> {
+        text(py, &self.fields, &self.body)
+    }
+
+    /// The body parsed as JSON (RFC 8259); as for `text`, it is read if need be.
+    ///
+    /// Raises:
+    ///     ValueError: It is not JSON.
+    fn json(&self, py: Python<'_>) -> PyResult<Py<PyAny>> {
+        json(py, &self.body)
+    }
+
+    /// A body that streams is equal to itself only.
+    fn __eq__(&self, py: Python<'_>, other: &Bound<'_, Self>) -> PyResult<bool> {
+        let other = other.get();
+        Ok(std::ptr::eq(self, other)
+            || (self.method == other.method
+                && self.uri == other.uri
+                && self.timeouts == other.timeouts
+                && self.fields.equal(py, &other.fields)?
+                && same_trailers(py, self.trailers.as_ref(), other.trailers.as_ref())?
+                && same_body(&self.body, &other.body)))
+    }
+
+    /// Of what never changes in it.
+    fn __hash__(&self) -> u64 {
+        hash_of(&format!("{} {}", self.method, self.uri))
+    }
+
+    fn __reduce__<'py>(slf: &Bound<'py, Self>) -> PyResult<Reduced<'py>> {
+        let (py, this) = (slf.py(), slf.get());
+        let settings = PyDict::new(py);
+        settings.set_item("method", this.method())?;
+        settings.set_item("url", this.url())?;
+        settings.set_item("headers", this.fields.raw(py)?)?;
+        settings.set_item("body", PyBytes::new(py, &this.body.copied(py, "pickled")?))?;
+        if let Some(trailers) = own_trailers(py, this.trailers.as_ref(), &this.body)? {
+            settings.set_item("trailers", trailers.raw(py)?)?;
+        }
+        settings.set_item("timeouts", Bound::new(py, this.timeouts())?)?;
+        reduce(&slf.get_type(), &settings)
+    }
+
+    #[pyo3(signature = (**changes))]
+    fn __replace__(&self, py: Python<'_>, changes: Option<&Bound<'_, PyDict>>) -> PyResult<Self> {
+        let changes =
+            Changes::new(py, changes, "Request", &["method", "url", "headers", "body", "trailers", "timeouts"])?;
+        let method = match changes.get("method")? {
+            Some(method) => parse_method(method.extract()?)?,
+            None => self.method.clone(),
+        };
+        let uri = match changes.get("url")? {
+            Some(url) => parse_url(url.extract()?)?,
+            None => self.uri.clone(),
+        };
+        let timeouts = match changes.get("timeouts")? {
+            Some(timeouts) if timeouts.is_none() => Timeouts::default(),
+            Some(timeouts) => timeouts.cast::<PyTimeouts>()?.get().core(),
+            None => self.timeouts,
+        };
+        let (fields, trailers, body) = changed(py, &changes, &self.fields, self.trailers.as_ref(), &self.body)?;
+        Ok(Self { method, uri, fields, trailers, body: Arc::new(body), timeouts, pace: self.pace.clone() })
+    }
+
+    fn __copy__(&self, py: Python<'_>) -> PyResult<Self> {
+        self.body.copied(py, "copied")?;
+        self.__replace__(py, None)
+    }
+
+    fn __deepcopy__(&self, py: Python<'_>, _memo: &Bound<'_, PyAny>) -> PyResult<Self> {
+        self.__copy__(py)
+    }
+
+    fn __repr__(&self, py: Python<'_>) -> PyResult<String> {
+        Ok(format!("<wasgi.Request {} {}>", self.method, PyString::new(py, &self.written()).repr()?))
+    }
+
+    fn __traverse__(&self, visit: pyo3::PyVisit<'_>) -> Result<(), pyo3::PyTraverseError> {
+        self.fields.traverse(&visit)?;
+        self.body.traverse(&visit)
+    }
+}

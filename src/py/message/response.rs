@@ -1,0 +1,332 @@
+//! `wasgi.Response`: a guest's to its caller, and an upstream's to a guest.
+
+use std::sync::Arc;
+
+use http::StatusCode;
+use pyo3::exceptions::PyValueError;
+use pyo3::prelude::*;
+use pyo3::types::{PyBytes, PyDict, PyList};
+use wasmtime_wasi_http::WasiBody;
+
+use crate::py::executor::awaitable::{Awaitable, Itself};
+use crate::py::message::body::PyBody;
+use crate::py::message::feed::OnError;
+use crate::py::message::headers::Fields;
+use crate::py::executor::event_loop::LoopCore;
+use crate::py::message::{Changes, changed, json, own_trailers, same_body, same_trailers, text, trailers, with_length};
+use crate::py::message::read::{Chunks, Once};
+use crate::py::message::report::{End, Finished, PyReport};
+use crate::py::output::{Flushed, GuestOutput};
+use crate::py::values::{Count, Number, Reduced, hash_of};
+use crate::exchange::guest_body::GuestBody;
+use crate::exchange::handle::Owner;
+
+/// A response: a guest's, or one for a guest.
+///
+/// It is a context manager, for ``with`` and ``async with``: leaving closes it. It is compared, copied and pickled as a
+/// `Request` is; a guest's takes its report along.
+///
+/// Args:
+///     status: From 100 to 999.
+///     headers: A mapping or pairs.
+///     body: As for `Request`.
+///     trailers: Fields after the body.
+///
+/// Raises:
+///     ValueError: A status or a header that is not valid.
+///     TypeError: A body or headers of another type.
+#[pyclass(name = "Response", module = "wasgi", frozen)]
+pub struct PyResponse {
+    status: u16,
+    fields: Fields,
+    trailers: Option<Fields>,
+    body: Arc<PyBody>,
+    exchange: Option<(u64, Owner)>,
+    /// What its exchange had cost when it was copied or pickled.
+    past: Option<PyReport>,
+}
+
+impl PyResponse {
+    fn end(&self) -> Option<End> {
+        let (exchange, owner) = self.exchange.as_ref()?;
+        Some(End::new(*exchange, owner, &self.body))
+    }
+
+    /// What a guest answered.
+    pub fn from_guest(
+        response: http::Response<GuestBody>,
+        exchange: u64,
+        output: Arc<GuestOutput>,
+        blocking: bool,
+    ) -> Self {
+        let (parts, body) = response.into_parts();
+        let observer = body.owner().observe();
+        Self {
+            status: parts.status.as_u16(),
+            fields: Fields::native(parts.headers),
+            trailers: None,
+            body: Arc::new(PyBody::of_guest(body, Some(output)).of_blocking_call(blocking)),
+            exchange: Some((exchange, observer)),
+            past: None,
+        }
+    }
+
+    /// What an upstream answered to Python's own request.
+    pub fn from_upstream(response: http::Response<GuestBody>) -> Self {
+        let (parts, body) = response.into_parts();
+        Self {
+            status: parts.status.as_u16(),
+            fields: Fields::native(parts.headers),
+            trailers: None,
+            body: Arc::new(PyBody::of_guest(body, None)),
+            exchange: None,
+            past: None,
+        }
+    }
+
+    pub fn body(&self) -> &PyBody {
+        &self.body
+    }
+
+    /// As the answer to a guest's outgoing request.
+    pub fn to_guest(
+        &self,
+        py: Python<'_>,
+        event_loop: &Arc<LoopCore>,
+        context: &Bound<'_, PyAny>,
+    ) -> PyResult<http::Response<WasiBody>> {
+        let headers = with_length(self.fields.to_map(py)?, &self.body);
+        let trailers = self.trailers.as_ref().map(|trailers| trailers.to_map(py)).transpose()?;
+        let (body, _) = self.body.to_guest(py, trailers, Some(event_loop), context, OnError::TellGuest)?;
+        let mut response = http::Response::new(body);
+        *response.status_mut() =
+            StatusCode::from_u16(self.status).map_err(|_| PyValueError::new_err("invalid status"))?;
+        *response.headers_mut() = headers;
+        Ok(response)
+    }
+}
+
+fn parse_status(Number(status): Count) -> PyResult<u16> {
+    u16::try_from(status)
+        .ok()
+        .filter(|status| (100..1000).contains(status))
+        .ok_or_else(|| PyValueError::new_err(format!("invalid status, it must be from 100 to 999: {status}")))
+}
+
+#[pymethods]
+impl PyResponse {
+    #[new]
+    #[pyo3(
+        signature = (status=Number(200), *, headers=None, body=None, trailers=None),
+        text_signature = "(status=200, *, headers=None, body=None, trailers=None)"
+    )]
+    fn new(
+        py: Python<'_>,
+        status: Count,
+        headers: Option<&Bound<'_, PyAny>>,
+        body: Option<&Bound<'_, PyAny>>,
+        trailers: Option<&Bound<'_, PyAny>>,
+    ) -> PyResult<Self> {
+        Ok(Self {
+            status: parse_status(status)?,
+            fields: Fields::given(py, headers)?,
+            trailers: trailers.map(|trailers| Fields::given(py, Some(trailers))).transpose()?,
+            body: Arc::new(PyBody::given(body)?),
+            exchange: None,
+            past: None,
+        })
+    }
+
+    #[getter]
+    fn status(&self) -> u16 {
+        self.status
+    }
+
+    /// The fields. Always the same object; names from a guest are lower-case.
+    #[getter]
+    fn headers(&self, py: Python<'_>) -> PyResult<Py<PyAny>> {
+        self.fields.object(py)
+    }
+
+    /// The fields after the body: of a guest's response, known when its body has ended.
+    #[getter]
+    fn trailers(&self, py: Python<'_>) -> PyResult<Option<Py<PyAny>>> {
+        trailers(py, self.trailers.as_ref(), &self.body)
+    }
+
+    /// What the exchange has cost; None if no guest made this response.
+    #[getter]
+    fn report(&self) -> Option<PyReport> {
+        match &self.exchange {
+            Some((exchange, owner)) => Some(PyReport::of(*exchange, owner)),
+            None => self.past.clone(),
+        }
+    }
+
+    /// The fields that are meant for a server's client: those of a connection stay out. Names are in lower case.
+    fn _served_headers(&self, py: Python<'_>) -> PyResult<Py<PyList>> {
+        self.fields.served(py)
+    }
+
+    /// Waits until the guest has ended: it may work on after its response.
+    ///
+    /// What nobody has begun to read of the body is read and thrown away, since a guest cannot end before it is rid of
+    /// it. Giving up waiting stops nothing.
+    ///
+    /// Returns:
+    ///     What the exchange has cost; None for a response that is no guest's.
+    ///
+    /// Raises:
+    ///     GuestError: How the guest ended, if it did not return: `TrapError`, `GuestTimeoutError` and the others.
+    ///     BodyError: What was thrown away of the body had broken off.
+    ///     WasgiError: The exchange was stopped: its caller or client has left.
+    fn finished(&self) -> Awaitable {
+        Awaitable::new(Flushed::new(Finished(self.end()), self.body.output()))
+    }
+
+    /// Like `finished`, and blocks.
+    fn wait(&self, py: Python<'_>) -> PyResult<Option<PyReport>> {
+        let Some(mut end) = self.end() else { return Ok(self.past.clone()) };
+        let waited = crate::py::executor::blocking::block_on(py, |cx| end.poll(cx));
+        let failure = self.body.deliver_after(py, waited)?;
+        end.tell(py, failure).map(Some)
+    }
+
+    /// The whole body; blocks.
+    ///
+    /// Raises:
+    ///     BodyError: The body broke off, or was consumed before.
+    fn read(&self, py: Python<'_>) -> PyResult<Py<PyAny>> {
+        self.body.read(py)
+    }
+
+    /// The whole body. It is consumed when this is awaited.
+    ///
+    /// Raises:
+    ///     BodyError: The body broke off, or was consumed before.
+    fn aread(&self, py: Python<'_>) -> PyResult<Py<PyAny>> {
+        self.body.aread(py)
+    }
+
+    fn __iter__(&self, py: Python<'_>) -> PyResult<Chunks> {
+        self.body.iterate(py)
+    }
+
+    fn __aiter__(&self, py: Python<'_>) -> PyResult<Py<PyAny>> {
+        self.body.aiterate(py)
+    }
+
+    /// The whole body; see `Request.content`.
+    #[getter]
+    fn content<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, pyo3::types::PyBytes>> {
+        Ok(pyo3::types::PyBytes::new(py, &self.body.whole(py)?))
+    }
+
+    /// The body as text; see `Request.text`.
+    #[getter]
+    fn text(&self, py: Python<'_>) -> PyResult<Py<PyAny>> {
+        text(py, &self.fields, &self.body)
+    }
+
+    /// The body parsed as JSON; see `Request.json`.
+    fn json(&self, py: Python<'_>) -> PyResult<Py<PyAny>> {
+        json(py, &self.body)
+    }
+
+    /// Stops the guest, its outgoing requests and its bodies, unless the body has ended.
+    fn close(&self, py: Python<'_>) {
+        self.body.close(py);
+    }
+
+    /// Like `close`, when it is awaited.
+    fn aclose(&self) -> Awaitable {
+        let body = self.body.clone();
+        Awaitable::new(Once(Some(move |py: Python<'_>| body.close(py))))
+    }
+
+    fn __enter__(slf: Py<Self>) -> Py<Self> {
+        slf
+    }
+
+    fn __exit__(&self, py: Python<'_>, _type: Py<PyAny>, _value: Py<PyAny>, _traceback: Py<PyAny>) {
+        self.body.close(py);
+    }
+
+    fn __aenter__(slf: Py<Self>, py: Python<'_>) -> Awaitable {
+        let _ = py;
+        Awaitable::new(Itself(Some(slf.into_any())))
+    }
+
+    fn __aexit__(&self, _type: Py<PyAny>, _value: Py<PyAny>, _traceback: Py<PyAny>) -> Awaitable {
+        self.aclose()
+    }
+
+    /// A body that streams is equal to itself only; what its exchange has cost does not count.
+    fn __eq__(&self, py: Python<'_>, other: &Bound<'_, Self>) -> PyResult<bool> {
+        let other = other.get();
+        Ok(std::ptr::eq(self, other)
+            || (self.status == other.status
+                && self.fields.equal(py, &other.fields)?
+                && same_trailers(
+                    py,
+                    own_trailers(py, self.trailers.as_ref(), &self.body)?.as_ref(),
+                    own_trailers(py, other.trailers.as_ref(), &other.body)?.as_ref(),
+                )?
+                && same_body(&self.body, &other.body)))
+    }
+
+    /// Of what never changes in it.
+    fn __hash__(&self) -> u64 {
+        hash_of(&self.status.to_string())
+    }
+
+    fn __reduce__<'py>(slf: &Bound<'py, Self>) -> PyResult<Reduced<'py>> {
+        let (py, this) = (slf.py(), slf.get());
+        let settings = PyDict::new(py);
+        settings.set_item("status", this.status)?;
+        settings.set_item("headers", this.fields.raw(py)?)?;
+        settings.set_item("body", PyBytes::new(py, &this.body.copied(py, "pickled")?))?;
+        if let Some(trailers) = own_trailers(py, this.trailers.as_ref(), &this.body)? {
+            settings.set_item("trailers", trailers.raw(py)?)?;
+        }
+        Ok((slf.get_type().getattr("_restore")?, (settings, this.report()).into_pyobject(py)?))
+    }
+
+    /// What `__reduce__` has pickled.
+    #[staticmethod]
+    fn _restore(py: Python<'_>, settings: &Bound<'_, PyDict>, report: Option<PyReport>) -> PyResult<Self> {
+        let restored = py.get_type::<Self>().call((), Some(settings))?;
+        let restored = restored.cast::<Self>()?.get();
+        Ok(Self { past: report, ..restored.__replace__(py, None)? })
+    }
+
+    #[pyo3(signature = (**changes))]
+    fn __replace__(&self, py: Python<'_>, changes: Option<&Bound<'_, PyDict>>) -> PyResult<Self> {
+        let changes = Changes::new(py, changes, "Response", &["status", "headers", "body", "trailers"])?;
+        let status = match changes.get("status")? {
+            Some(status) => parse_status(status.extract()?)?,
+            None => self.status,
+        };
+        let (fields, trailers, body) = changed(py, &changes, &self.fields, self.trailers.as_ref(), &self.body)?;
+        let exchange = self.exchange.as_ref().map(|(exchange, owner)| (*exchange, owner.observe()));
+        Ok(Self { status, fields, trailers, body: Arc::new(body), exchange, past: self.past.clone() })
+    }
+
+    fn __copy__(&self, py: Python<'_>) -> PyResult<Self> {
+        self.body.copied(py, "copied")?;
+        self.__replace__(py, None)
+    }
+
+    fn __deepcopy__(&self, py: Python<'_>, _memo: &Bound<'_, PyAny>) -> PyResult<Self> {
+        self.__copy__(py)
+    }
+
+    fn __repr__(&self) -> String {
+        format!("<wasgi.Response {}>", self.status)
+    }
+
+    fn __traverse__(&self, visit: pyo3::PyVisit<'_>) -> Result<(), pyo3::PyTraverseError> {
+        self.fields.traverse(&visit)?;
+        self.body.traverse(&visit)
+    }
+}

@@ -1,0 +1,285 @@
+//! `outgoing=`: a Python callable that answers what a guest sends out.
+
+use std::sync::{Arc, Mutex};
+
+use http_body_util::BodyExt;
+use pyo3::exceptions::PyTypeError;
+use pyo3::intern;
+use pyo3::prelude::*;
+use pyo3::types::PyDict;
+use tokio::sync::oneshot;
+use wasmtime_wasi_http::WasiBody;
+
+use crate::py::executor::job::{Abandon, Job, LOOP_CLOSED, Lane};
+use crate::py::errors::code_of_exception;
+use crate::py::lock;
+use crate::py::executor::event_loop::LoopCore;
+use crate::py::message::request::PyRequest;
+use crate::py::message::response::PyResponse;
+use crate::py::stats::Counted;
+use crate::outgoing::read_ahead::Ahead;
+use crate::exchange::guest_body::{GuestBody, Past};
+use crate::http::error_code::ErrorCode;
+use crate::outgoing::{Answer, Timeouts, Upstream, within};
+use crate::simulation::virtual_time::Pace;
+use crate::exchange::stdio::Stdio;
+
+/// The callable, as one exchange calls it.
+pub struct PyUpstream {
+    target: Arc<Target>,
+}
+
+struct Target {
+    callable: Py<PyAny>,
+    is_async: bool,
+    /// The caller's loop, or our own.
+    event_loop: Arc<LoopCore>,
+    /// The caller's context; each call runs in a copy.
+    context: Py<PyAny>,
+}
+
+impl PyUpstream {
+    pub fn new(callable: Py<PyAny>, is_async: bool, event_loop: Arc<LoopCore>, context: Py<PyAny>) -> Self {
+        Self { target: Arc::new(Target { callable, is_async, event_loop, context }) }
+    }
+}
+
+impl Upstream for PyUpstream {
+    fn send(&self, request: http::Request<GuestBody>, timeouts: Timeouts, _: &Arc<Stdio>) -> Answer {
+        let (reply, answer) = oneshot::channel();
+        let pace = request.extensions().get::<Pace>().cloned();
+        let call = Arc::new(Call {
+            target: self.target.clone(),
+            request: Mutex::new(Some((request, timeouts))),
+            reply: Mutex::new(Some(reply)),
+            task: Mutex::new(None),
+            generation: crate::engine::generation(),
+            _counted: Counted::call(),
+        });
+        let waiting = Waiting(call.clone());
+        let answered = Box::pin(async move {
+            let _waiting = waiting;
+            answer.await.unwrap_or_else(|_| Err(ErrorCode::internal("the upstream gave no answer")))
+        });
+        // before anybody works on it: its time runs
+        let answered = within(timeouts, pace.as_ref(), answered);
+        let lane = self.target.lane();
+        if let Lane::Loop(core) = &lane {
+            core.depends(&call);
+        }
+        lane.submit(Job::Call(call));
+        answered
+    }
+}
+
+impl Target {
+    fn lane(&self) -> Lane {
+        if self.is_async { Lane::Loop(self.event_loop.clone()) } else { Lane::Threads }
+    }
+}
+
+/// Dropped when the guest has its answer, or does not want it any more.
+struct Waiting(Arc<Call>);
+
+impl Drop for Waiting {
+    fn drop(&mut self) {
+        let unanswered = lock(&self.0.reply).take().is_some();
+        if unanswered {
+            self.0.target.event_loop.submit(Job::CancelCall(self.0.clone()));
+        }
+    }
+}
+
+type Reply = oneshot::Sender<Result<http::Response<WasiBody>, ErrorCode>>;
+
+/// One outgoing request on its way through Python.
+pub struct Call {
+    target: Arc<Target>,
+    request: Mutex<Option<(http::Request<GuestBody>, Timeouts)>>,
+    reply: Mutex<Option<Reply>>,
+    task: Mutex<Option<Py<PyAny>>>,
+    generation: u64,
+    _counted: Counted,
+}
+
+impl Abandon for Call {
+    fn abandon(&self) {
+        self.reply(Err(ErrorCode::internal(LOOP_CLOSED)));
+    }
+}
+
+impl Call {
+    /// The job: on the loop for a coroutine function, on a thread for any other callable.
+    pub fn begin(self: Arc<Self>, py: Python<'_>) -> PyResult<()> {
+        let Some((request, timeouts)) = lock(&self.request).take() else { return Ok(()) };
+        if lock(&self.reply).is_none() {
+            return Ok(()); // nobody waits any more
+        }
+        let request = Bound::new(py, PyRequest::from_guest(request, timeouts))?;
+        let handle = Bound::new(py, OutgoingCall { call: self.clone(), request: request.unbind() })?;
+        let callbacks = py.import(intern!(py, "wasgi._native.callbacks"))?;
+        let context = self.target.context.bind(py).call_method0(intern!(py, "copy"))?;
+        if self.target.is_async {
+            let coroutine = callbacks.call_method1(intern!(py, "answer"), (handle,))?;
+            *lock(&self.task) = Some(spawn(&coroutine, &context)?);
+        } else {
+            let answer = callbacks.getattr(intern!(py, "answer_blocking"))?;
+            context.call_method1(intern!(py, "run"), (answer, handle))?;
+        }
+        Ok(())
+    }
+
+    pub fn cancel(&self, py: Python<'_>) -> PyResult<()> {
+        let task = lock(&self.task).take();
+        match task {
+            Some(task) => task.bind(py).call_method0(intern!(py, "cancel")).map(drop),
+            None => Ok(()),
+        }
+    }
+
+    /// Whether its guest still waits, and in this process: an upstream may have forked.
+    fn is_wanted(&self) -> bool {
+        self.generation == crate::engine::generation() && lock(&self.reply).is_some()
+    }
+
+    fn reply(&self, answer: Result<http::Response<WasiBody>, ErrorCode>) {
+        if self.generation != crate::engine::generation() {
+            // to tell a guest of the parent's is to wake tasks of a runtime that does not exist here
+            std::mem::forget(answer);
+            return;
+        }
+        let reply = lock(&self.reply).take();
+        lock(&self.task).take();
+        if let Some(reply) = reply {
+            let _ = reply.send(answer);
+        }
+    }
+}
+
+/// A task of the running loop, in the given context.
+pub fn spawn(coroutine: &Bound<'_, PyAny>, context: &Bound<'_, PyAny>) -> PyResult<Py<PyAny>> {
+    let py = coroutine.py();
+    let options = PyDict::new(py);
+    options.set_item(intern!(py, "context"), context)?;
+    let running = LoopCore::running_loop(py)?;
+    Ok(running.call_method(intern!(py, "create_task"), (coroutine,), Some(&options))?.unbind())
+}
+
+/// The name of an object's class, with its module: others have a `Response`, too.
+fn kind_of(object: &Bound<'_, PyAny>) -> PyResult<String> {
+    let kind = object.get_type();
+    let (module, name) = (kind.module()?.to_string(), kind.qualname()?.to_string());
+    Ok(if module == "builtins" { name } else { format!("{module}.{name}") })
+}
+
+/// An outgoing request on its way through Python.
+#[pyclass(module = "wasgi._wasgi", frozen)]
+pub struct OutgoingCall {
+    call: Arc<Call>,
+    #[pyo3(get)]
+    request: Py<PyRequest>,
+}
+
+#[pymethods]
+impl OutgoingCall {
+    /// When nobody waits for the answer any more, its task alone holds the call.
+    fn __traverse__(&self, visit: pyo3::PyVisit<'_>) -> Result<(), pyo3::PyTraverseError> {
+        visit.call(&self.request)?;
+        if Arc::strong_count(&self.call) > 1 {
+            return Ok(());
+        }
+        if let Ok(task) = self.call.task.try_lock() {
+            visit.call(&*task)?;
+        }
+        if Arc::strong_count(&self.call.target) > 1 {
+            return Ok(());
+        }
+        visit.call(&self.call.target.callable)?;
+        visit.call(&self.call.target.context)
+    }
+
+    /// The user's callable.
+    #[getter]
+    fn upstream(&self, py: Python<'_>) -> Py<PyAny> {
+        self.call.target.callable.clone_ref(py)
+    }
+
+    /// Whether the guest still waits.
+    #[getter]
+    fn wanted(&self) -> bool {
+        self.call.is_wanted()
+    }
+
+    /// The upstream's return value.
+    fn answer(&self, py: Python<'_>, response: &Bound<'_, PyAny>) {
+        let is_streamed = response.cast::<PyResponse>().is_ok_and(|response| response.get().body().is_streamed());
+        let made = match response.cast::<PyResponse>() {
+            Ok(response) => {
+                response.get().to_guest(py, &self.call.target.event_loop, self.call.target.context.bind(py))
+            }
+            Err(_) => Err(PyTypeError::new_err(format!(
+                "an upstream must return a wasgi.Response, not {}",
+                kind_of(response).unwrap_or_else(|_| "that".to_owned())
+            ))),
+        };
+        let body = self.request.get().body();
+        match made {
+            // The response's end is when a server would stop to read the request. Until then whoever writes the response may
+            // still read it.
+            Ok(response) if is_streamed && crate::http::upstream_response::has_body(self.request.get().http_method(), &response) => {
+                let is_read = body.read_on(Past::Waits);
+                let runtime = (!is_read).then(crate::engine::existing).flatten();
+                let runtime = runtime.and_then(|world| world.runtime.handle().ok());
+                let request = Arc::downgrade(body);
+                let at_end = move || {
+                    if let Some(request) = request.upgrade() {
+                        request.read_on(Past::IsDiscarded);
+                    }
+                };
+                self.call.reply(Ok(response.map(|inner| Ahead::new(inner, runtime, at_end).boxed_unsync())));
+            }
+            Ok(response) => {
+                body.read_on(Past::IsDiscarded);
+                self.call.reply(Ok(response));
+            }
+            Err(error) => {
+                body.discard_rest();
+                self.call.reply(Err(code_of_exception(py, &error)));
+            }
+        }
+    }
+
+    fn fail(&self, py: Python<'_>, error: Bound<'_, PyAny>) {
+        self.request.get().body().discard_rest(); // frames of the traceback may keep it
+        if self.wanted() {
+            let code = code_of_exception(py, &PyErr::from_value(error));
+            self.call.reply(Err(code));
+        }
+    }
+
+    /// A blocking callable gave an awaitable after all: the loop goes on with it.
+    fn hand_to_loop(&self, py: Python<'_>, awaitable: Py<PyAny>) -> PyResult<()> {
+        let handle = Py::new(py, Self { call: self.call.clone(), request: self.request.clone_ref(py) })?;
+        self.call.target.event_loop.depends(&self.call);
+        self.call.target.event_loop.submit(Job::Finish(self.call.clone(), handle, awaitable));
+        Ok(())
+    }
+}
+
+impl Call {
+    /// The job that follows [`OutgoingCall::hand_to_loop`].
+    pub fn go_on(&self, py: Python<'_>, handle: Py<OutgoingCall>, awaitable: Py<PyAny>) -> PyResult<()> {
+        if !self.is_wanted() {
+            // nobody waits any more: a coroutine that is not begun is closed, a task of the upstream's own is its own
+            return match awaitable.bind(py).getattr_opt(intern!(py, "close"))? {
+                Some(close) => close.call0().map(drop),
+                None => Ok(()),
+            };
+        }
+        let callbacks = py.import(intern!(py, "wasgi._native.callbacks"))?;
+        let coroutine = callbacks.call_method1(intern!(py, "answer"), (handle, awaitable))?;
+        let context = self.target.context.bind(py).call_method0(intern!(py, "copy"))?;
+        *lock(&self.task) = Some(spawn(&coroutine, &context)?);
+        Ok(())
+    }
+}

@@ -1,0 +1,180 @@
+//! A guest's world that is the same each time: its clocks, its randomness, and sleeps that take no time.
+
+use std::convert::Infallible;
+use std::sync::{Arc, Mutex};
+use std::time::{Duration, Instant};
+
+use rand::rngs::StdRng;
+use rand::{SeedableRng, TryRng};
+use wasmtime::StoreContextMut;
+use wasmtime::component::{Linker, Resource};
+use wasmtime_wasi::clocks::WasiClocksView;
+use wasmtime_wasi::p2::bindings::clocks::monotonic_clock::Host as _;
+use wasmtime_wasi::p2::{DynPollable, Pollable, subscribe};
+use wasmtime_wasi::{HostMonotonicClock, HostWallClock, WasiCtxBuilder, async_trait};
+
+use crate::guest::store::Host;
+use crate::simulation::virtual_time::{Clock, far_from_now};
+use crate::sync::lock;
+
+/// What an app's guests find, each exchange anew.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct World {
+    /// Since the epoch of POSIX.
+    pub now: Duration,
+    pub seed: u64,
+}
+
+/// The world as one instance finds it.
+pub(crate) struct Stage {
+    world: World,
+    present: Present,
+    random: Seeded,
+    insecure: Seeded,
+}
+
+impl World {
+    pub(crate) fn stage(self, wasi: &mut WasiCtxBuilder) -> Stage {
+        let stage = Stage {
+            world: self,
+            present: Present(Arc::new(Mutex::new(Clock::new(0)))),
+            random: Seeded::new(self.seed),
+            insecure: Seeded::new(!self.seed),
+        };
+        wasi.wall_clock(Wall { now: self.now, present: stage.present.clone() })
+            .monotonic_clock(Monotonic(stage.present.clone()))
+            .secure_random(stage.random.clone())
+            .insecure_random(stage.insecure.clone())
+            .insecure_random_seed(u128::from(self.seed));
+        stage
+    }
+}
+
+impl Stage {
+    /// The time of the present exchange.
+    pub fn clock(&self) -> Clock {
+        self.present.clock()
+    }
+
+    fn timer_at(&self, end: u64) -> Timer {
+        let left = end.saturating_sub(self.clock().now());
+        Timer { present: self.present.clone(), end, due: far_from_now(Duration::from_nanos(left)) }
+    }
+
+    /// The next exchange finds the world as the first has. Only the monotonic clock does not go back.
+    pub fn begin_anew(&self) {
+        let began = self.present.clock().now();
+        *lock(&self.present.0) = Clock::new(began);
+        self.random.seed(self.world.seed);
+        self.insecure.seed(!self.world.seed);
+    }
+}
+
+/// Random bytes that can be had once more.
+#[derive(Clone)]
+struct Seeded(Arc<Mutex<StdRng>>);
+
+impl Seeded {
+    fn new(seed: u64) -> Self {
+        Self(Arc::new(Mutex::new(StdRng::seed_from_u64(seed))))
+    }
+
+    fn seed(&self, seed: u64) {
+        *lock(&self.0) = StdRng::seed_from_u64(seed);
+    }
+}
+
+impl TryRng for Seeded {
+    type Error = Infallible;
+
+    fn try_next_u32(&mut self) -> Result<u32, Infallible> {
+        lock(&self.0).try_next_u32()
+    }
+
+    fn try_next_u64(&mut self) -> Result<u64, Infallible> {
+        lock(&self.0).try_next_u64()
+    }
+
+    fn try_fill_bytes(&mut self, bytes: &mut [u8]) -> Result<(), Infallible> {
+        lock(&self.0).try_fill_bytes(bytes)
+    }
+}
+
+/// The time of whichever exchange an instance is about.
+#[derive(Clone)]
+struct Present(Arc<Mutex<Clock>>);
+
+impl Present {
+    fn clock(&self) -> Clock {
+        lock(&self.0).clone()
+    }
+}
+
+struct Wall {
+    now: Duration,
+    present: Present,
+}
+
+impl HostWallClock for Wall {
+    fn resolution(&self) -> Duration {
+        Duration::from_nanos(1)
+    }
+
+    fn now(&self) -> Duration {
+        self.now.saturating_add(self.present.clock().elapsed())
+    }
+}
+
+struct Monotonic(Present);
+
+impl HostMonotonicClock for Monotonic {
+    fn resolution(&self) -> u64 {
+        1
+    }
+
+    fn now(&self) -> u64 {
+        self.0.clock().now()
+    }
+}
+
+/// One timer of a guest's. It may outlive the exchange that it was made in.
+struct Timer {
+    present: Present,
+    end: u64,
+    /// When it is over by the machine's time.
+    due: Instant,
+}
+
+#[async_trait]
+impl Pollable for Timer {
+    async fn ready(&mut self) {
+        self.present.clock().until(self.end, self.due).await;
+    }
+}
+
+/// Replaces the timers of `wasi:clocks/monotonic-clock`, for guests whose world is staged.
+pub(crate) fn stage_timers(linker: &mut Linker<Host>) -> wasmtime::Result<()> {
+    linker.allow_shadowing(true);
+    let mut clocks = linker.instance("wasi:clocks/monotonic-clock@0.2.12")?;
+    clocks.func_wrap("subscribe-instant", |mut store: StoreContextMut<'_, Host>, (when,): (u64,)| {
+        let host = store.data_mut();
+        Ok((match host.staged().map(|stage| stage.timer_at(when)) {
+            Some(timer) => pushed(host, timer)?,
+            None => host.clocks().subscribe_instant(when)?,
+        },))
+    })?;
+    clocks.func_wrap("subscribe-duration", |mut store: StoreContextMut<'_, Host>, (duration,): (u64,)| {
+        let host = store.data_mut();
+        Ok((match host.staged().map(|stage| stage.timer_at(stage.clock().now().saturating_add(duration))) {
+            Some(timer) => pushed(host, timer)?,
+            None => host.clocks().subscribe_duration(duration)?,
+        },))
+    })?;
+    linker.allow_shadowing(false);
+    Ok(())
+}
+
+fn pushed(host: &mut Host, timer: Timer) -> wasmtime::Result<Resource<DynPollable>> {
+    let timer = host.table().push(timer)?;
+    subscribe(host.table(), timer)
+}
