@@ -27,7 +27,8 @@ use crate::component::{Component, Prepared};
 use crate::engine::{Ticking, World, world};
 use crate::error::{Error, chain};
 use crate::http::fields;
-use crate::exchange::body_checks::{Bounds, Inflow, Outflow, OutflowReader, Side, is_bare};
+use crate::exchange::body_checks::{Bounds, Inflow, Outflow, OutflowReader};
+use crate::http::message::{Side, is_bare};
 use crate::app::admission::{Admission, Gate, Permit};
 use crate::guest::store::Grants;
 use crate::guest::instance_pool::give_back;
@@ -130,7 +131,7 @@ impl App {
     /// How many exchanges are under way in this process.
     pub fn exchanges(&self) -> usize {
         let gate = lock(&self.gate);
-        gate.as_ref().filter(|gate| gate.generation == crate::engine::generation()).map_or(0, |gate| gate.live())
+        gate.as_ref().filter(|gate| gate.generation == crate::process::fork::generation()).map_or(0, |gate| gate.live())
     }
 
     pub fn is_closed(&self) -> bool {

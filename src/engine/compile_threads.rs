@@ -33,7 +33,7 @@ pub(crate) fn have_threads() -> bool {
 /// Machine code for an engine of this kind.
 pub(crate) fn compile(engine: &Engine, kind: Kind, binary: &[u8]) -> wasmtime::Result<Vec<u8>> {
     // rayon's threads do not exist in a forked child, whose engines do without them
-    if crate::engine::generation() != 0 || have_threads() {
+    if crate::process::fork::generation() != 0 || have_threads() {
         engine.precompile_component(binary)
     } else {
         crate::engine::bare_engine(kind)?.precompile_component(binary)

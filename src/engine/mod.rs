@@ -78,16 +78,10 @@ pub struct World {
 }
 
 static WORLD: PerProcess<World> = PerProcess::new();
-static GENERATION: AtomicU64 = AtomicU64::new(0);
 
 /// The process's world, made now if this is the first use (or the first after a fork).
 pub fn world() -> Result<&'static World, Error> {
     WORLD.try_get(World::new)
-}
-
-/// The number of the process's world: a forked child's is another one.
-pub fn generation() -> u64 {
-    GENERATION.load(Ordering::Relaxed)
 }
 
 /// The process's world, if there is one.
@@ -109,7 +103,7 @@ pub fn after_fork_in_parent() {
 /// To be called in a child right after `fork`: the next use makes a new world.
 pub fn after_fork() {
     if existing().is_some() {
-        GENERATION.fetch_add(1, Ordering::Relaxed);
+        crate::process::fork::begin_generation();
     }
     WORLD.forget();
 }
@@ -178,7 +172,7 @@ impl World {
         }
         let pools = Pools { first: OnceLock::from(pooled), ..Pools::default() };
         Ok(Self {
-            generation: GENERATION.load(Ordering::Relaxed),
+            generation: crate::process::fork::generation(),
             pools,
             slots: slots.unwrap_or(POOL_SLOTS[0]),
             plain: OnceLock::new(),
@@ -191,7 +185,7 @@ impl World {
             trimming: crate::process::heap_trim::Trimming::default(),
             ticker: Ticker::default(),
             runtime: crate::process::runtime::Runtime::new(),
-            scheduler: crate::scheduler::Scheduler::new(GENERATION.load(Ordering::Relaxed)),
+            scheduler: crate::scheduler::Scheduler::new(crate::process::fork::generation()),
             notes: Mutex::new(notes),
             remarks: Mutex::new(remarks),
         })
@@ -360,7 +354,7 @@ fn base_config(fuel: bool) -> Config {
         .gc_support(false)
         .wasm_gc(false)
         // rayon's threads do not exist in a forked child, and would be waited for in vain
-        .parallel_compilation(GENERATION.load(Ordering::Relaxed) == 0)
+        .parallel_compilation(crate::process::fork::generation() == 0)
         // 0.2 needs none of it, and it costs a fifth of a request's time (21.6 µs with it, 17.2 without)
         .concurrency_support(false)
         // else each instance copies what its memory begins with, which is slower

@@ -11,49 +11,12 @@ use http_body::{Body, Frame};
 use wasmtime_wasi_http::{Error as HostError, WasiBody};
 
 use crate::exchange::guest_clock::{Clock, Wait};
-use crate::http::error_code::{ErrorCode, Payload};
+use crate::http::error_code::ErrorCode;
 use crate::error::Error;
 use crate::http::fields;
+use crate::http::message::{Side, empty, is_bare};
 use crate::exchange::handle::Shared;
 use crate::process::fork::ParentsLock;
-
-/// Which message of an exchange a body belongs to: it decides the error-code.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Side {
-    Request,
-    Response,
-}
-
-impl Side {
-    pub fn body_size(self, bytes: u64) -> ErrorCode {
-        let name = match self {
-            Self::Request => "HTTP-request-body-size",
-            Self::Response => "HTTP-response-body-size",
-        };
-        ErrorCode { name, payload: Payload::Size(Some(bytes)) }
-    }
-
-    pub fn header_size(self, bytes: u64) -> ErrorCode {
-        let name = match self {
-            Self::Request => "HTTP-request-header-section-size",
-            Self::Response => "HTTP-response-header-section-size",
-        };
-        ErrorCode { name, payload: Payload::Size(Some(bytes)) }
-    }
-
-    pub fn trailer_size(self, bytes: u64) -> ErrorCode {
-        let name = match self {
-            Self::Request => "HTTP-request-trailer-section-size",
-            Self::Response => "HTTP-response-trailer-section-size",
-        };
-        ErrorCode { name, payload: Payload::Size(Some(bytes)) }
-    }
-}
-
-/// Whether an answer has no body, whatever length it announces (RFC 9110, 6.4.1).
-pub(crate) fn is_bare(to_head: bool, status: http::StatusCode) -> bool {
-    to_head || matches!(status.as_u16(), 100..=199 | 204 | 304)
-}
 
 /// What bounds a body on its way into a guest.
 #[derive(Clone, Copy, Debug)]
@@ -337,9 +300,4 @@ impl Drop for OutflowReader {
         flow.ready.clear();
         flow.let_go();
     }
-}
-
-pub(crate) fn empty() -> WasiBody {
-    use http_body_util::BodyExt;
-    http_body_util::Empty::new().map_err(|never| match never {}).boxed_unsync()
 }

@@ -15,7 +15,7 @@ use wasmtime_wasi_http::WasiBody;
 
 use crate::engine::World;
 use crate::error::Error;
-use crate::exchange::body_checks::{Side, empty};
+use crate::http::message::{Side, empty};
 use crate::exchange::handle::Owner;
 use crate::process::fork::ParentsLock;
 

@@ -129,7 +129,7 @@ impl Shared {
 
     /// Whether the guest is in the process that forked this one.
     pub fn is_foreign(&self) -> bool {
-        self.world.generation != crate::engine::generation()
+        self.world.generation != crate::process::fork::generation()
     }
 
     pub fn settle(&self, fate: Result<(), Error>) {

@@ -181,7 +181,7 @@ async fn sweep(idle: Weak<Idle>, limit: Duration) {
 
 impl Drop for Idle {
     fn drop(&mut self) {
-        if self.world.generation == crate::engine::generation() {
+        if self.world.generation == crate::process::fork::generation() {
             drop(self.close());
         } else {
             // the parent's: its slots and its tasks are not this process's to give back, and a lock that a thread of the

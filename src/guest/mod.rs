@@ -8,5 +8,6 @@ pub mod folders;
 pub mod host_memory;
 pub mod instance;
 pub mod instance_pool;
+pub mod limiter;
 pub mod request_checks;
 pub mod store;

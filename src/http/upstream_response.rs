@@ -7,7 +7,7 @@ use http_body::Body;
 use wasmtime_wasi_http::WasiBody;
 
 use crate::http::error_code::ErrorCode;
-use crate::exchange::body_checks::{empty, is_bare};
+use crate::http::message::{empty, is_bare};
 use crate::http::server_request::named_by_connection;
 
 /// Of one connection, which an answer in process has not (RFC 9110, 7.6.1).

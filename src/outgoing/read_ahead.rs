@@ -15,7 +15,7 @@ use http_body::{Body, Frame};
 use tokio::task::AbortHandle;
 use wasmtime_wasi_http::{Error as HostError, WasiBody};
 
-use crate::exchange::body_checks::empty;
+use crate::http::message::empty;
 use crate::sync::lock;
 
 /// How much of a response lies ready before its guest reads, its frames themselves with it: those of one byte are many.

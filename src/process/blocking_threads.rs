@@ -20,7 +20,7 @@ pub(crate) struct Threads {
 impl Threads {
     pub fn new(name: &'static str, most: usize) -> Self {
         let places = Arc::new(Semaphore::new(most));
-        Self { name, most, generation: crate::engine::generation(), places, runtime: OnceLock::new() }
+        Self { name, most, generation: crate::process::fork::generation(), places, runtime: OnceLock::new() }
     }
 
     /// None if the machine gives none.
@@ -36,7 +36,7 @@ impl Threads {
 
     /// Has something done there that nobody waits for, or here if that cannot be.
     pub fn do_later(&self, work: impl FnOnce() + Send + 'static) {
-        if self.generation != crate::engine::generation() {
+        if self.generation != crate::process::fork::generation() {
             return work(); // they are the parent's, and so are their locks
         }
         match self.handle() {
@@ -50,7 +50,7 @@ impl Threads {
 impl Drop for Threads {
     fn drop(&mut self) {
         let Some(runtime) = self.runtime.take().flatten() else { return };
-        if self.generation == crate::engine::generation() {
+        if self.generation == crate::process::fork::generation() {
             runtime.shutdown_background(); // one that hangs is not waited for
         } else {
             std::mem::forget(runtime); // they are the parent's, and do not exist here

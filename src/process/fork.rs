@@ -3,12 +3,24 @@
 use std::cell::Cell;
 use std::convert::Infallible;
 use std::marker::PhantomData;
-use std::sync::atomic::{AtomicPtr, AtomicU32, Ordering};
+use std::sync::atomic::{AtomicPtr, AtomicU32, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, TryLockError};
 use std::time::Duration;
 
 use crate::error::Error;
 use crate::sync::lock;
+
+static GENERATION: AtomicU64 = AtomicU64::new(0);
+
+/// How many forks lie between the first process and this one, counting those of which something was to be left behind.
+pub fn generation() -> u64 {
+    GENERATION.load(Ordering::Relaxed)
+}
+
+/// In a forked child: what belongs to the parent is told by its number.
+pub fn begin_generation() {
+    GENERATION.fetch_add(1, Ordering::Relaxed);
+}
 
 /// A lock that a forked child may take though a thread of its parent's held it when it was forked: that thread does not exist
 /// here. For what is done seldom; whoever waits looks again each millisecond.
@@ -57,7 +69,7 @@ pub struct ParentsLock<T> {
 
 impl<T> ParentsLock<T> {
     pub fn new(value: T) -> Self {
-        Self { generation: crate::engine::generation(), value: Mutex::new(value) }
+        Self { generation: generation(), value: Mutex::new(value) }
     }
 
     pub fn into_inner(self) -> T {
@@ -68,7 +80,7 @@ impl<T> ParentsLock<T> {
 impl<T> ParentsLock<T> {
     /// Whether this is a forked child of the process that it was made in.
     pub fn is_foreign(&self) -> bool {
-        self.generation != crate::engine::generation()
+        self.generation != generation()
     }
 
     /// None in a forked child, if somebody has it: a thread of the parent's, perhaps, for ever.
@@ -195,7 +207,7 @@ impl<T> Default for PerFork<T> {
 impl<T> PerFork<T> {
     /// Of several threads that make it at the same time one is heard.
     pub fn get(&self, make: impl Fn() -> T) -> Arc<T> {
-        let generation = crate::engine::generation();
+        let generation = generation();
         loop {
             let made = self.made.load(Ordering::Acquire);
             // SAFETY: it is null or came from `Box::into_raw` below, and nobody frees it while this is borrowed.
@@ -217,7 +229,7 @@ impl<T> Drop for PerFork<T> {
     fn drop(&mut self) {
         let made = *self.made.get_mut();
         // SAFETY: it is null or came from `Box::into_raw`, and is freed here and nowhere else.
-        if unsafe { made.as_ref() }.is_some_and(|made| made.generation == crate::engine::generation()) {
+        if unsafe { made.as_ref() }.is_some_and(|made| made.generation == generation()) {
             // SAFETY: likewise.
             drop(unsafe { Box::from_raw(made) });
         }

@@ -15,7 +15,7 @@ use crate::py::message::report::PyReport;
 use crate::py::message::request::PyRequest;
 use crate::py::executor::serial::{Serial, Turn};
 use crate::py::output::Sinks;
-use crate::engine::generation;
+use crate::process::fork::generation;
 use crate::error::Error;
 use crate::exchange::handle::Owner;
 use crate::process::fork::PerFork;

@@ -207,13 +207,13 @@ impl Turn for Lines {
 
 impl GuestOutput {
     pub fn new(sinks: Py<Sinks>, stdio: Arc<Stdio>, exchange: u64) -> Arc<Self> {
-        let (delivering, asked, generation) = (Mutex::default(), AtomicBool::new(false), crate::engine::generation());
+        let (delivering, asked, generation) = (Mutex::default(), AtomicBool::new(false), crate::process::fork::generation());
         Arc::new(Self { sinks, stdio, exchange, delivering, asked, generation })
     }
 
     /// Whether its guest is in the process that forked this one, which delivers its lines. A thread there may have held any lock.
     fn is_foreign(&self) -> bool {
-        self.generation != crate::engine::generation()
+        self.generation != crate::process::fork::generation()
     }
 
     /// For whoever holds this, if nobody else does: what others share is theirs to show.

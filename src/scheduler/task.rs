@@ -95,7 +95,7 @@ impl Task {
 
     /// Whether it is in the process that forked this one, whose threads do not exist here and may have held its locks.
     fn is_foreign(&self) -> bool {
-        self.scheduler.generation != crate::engine::generation()
+        self.scheduler.generation != crate::process::fork::generation()
     }
 }
 

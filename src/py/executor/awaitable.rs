@@ -67,11 +67,11 @@ pub struct Begun {
 
 impl Begun {
     fn new(operation: Box<dyn Operation>) -> Self {
-        Self { operation: ManuallyDrop::new(operation), generation: crate::engine::generation() }
+        Self { operation: ManuallyDrop::new(operation), generation: crate::process::fork::generation() }
     }
 
     fn is_foreign(&self) -> bool {
-        self.generation != crate::engine::generation()
+        self.generation != crate::process::fork::generation()
     }
 }
 

@@ -230,14 +230,14 @@ impl Threads {
 /// What each of our threads runs.
 fn work(py: Python<'_>) {
     IS_OURS.set(true);
-    let (threads, generation) = (threads(), crate::engine::generation());
+    let (threads, generation) = (threads(), crate::process::fork::generation());
     crate::py::executor::finalization::protect();
     while let Some((job, spare, is_waited_for)) = py.detach(|| threads.take()) {
         if spare && let Err(error) = threads.spawn(py) {
             error.write_unraisable(py, None);
         }
         job.run(py);
-        if generation != crate::engine::generation() {
+        if generation != crate::process::fork::generation() {
             return; // the job has forked: the next ones are for the parent's thread
         }
         if is_waited_for {

@@ -140,7 +140,7 @@ enum Drive {
 
 impl Feed {
     pub fn new(source: Source, lane: Lane, context: Py<PyAny>, on_error: OnError) -> Arc<Self> {
-        let (generation, _counted) = (crate::engine::generation(), Counted::feed());
+        let (generation, _counted) = (crate::process::fork::generation(), Counted::feed());
         let feed = Arc::new(Self { source, lane, context, on_error, state: Mutex::default(), generation, _counted });
         if let Lane::Loop(core) = &feed.lane {
             core.depends(&feed);
@@ -161,7 +161,7 @@ impl Feed {
 
     /// Whether its guest is in the process that forked this one, where a thread may have held the lock.
     fn is_foreign(&self) -> bool {
-        self.generation != crate::engine::generation()
+        self.generation != crate::process::fork::generation()
     }
 
     /// Whether nobody wants more of it.

@@ -53,7 +53,7 @@ impl Upstream for PyUpstream {
             request: Mutex::new(Some((request, timeouts))),
             reply: Mutex::new(Some(reply)),
             task: Mutex::new(None),
-            generation: crate::engine::generation(),
+            generation: crate::process::fork::generation(),
             _counted: Counted::call(),
         });
         let waiting = Waiting(call.clone());
@@ -139,11 +139,11 @@ impl Call {
 
     /// Whether its guest still waits, and in this process: an upstream may have forked.
     fn is_wanted(&self) -> bool {
-        self.generation == crate::engine::generation() && lock(&self.reply).is_some()
+        self.generation == crate::process::fork::generation() && lock(&self.reply).is_some()
     }
 
     fn reply(&self, answer: Result<http::Response<WasiBody>, ErrorCode>) {
-        if self.generation != crate::engine::generation() {
+        if self.generation != crate::process::fork::generation() {
             // to tell a guest of the parent's is to wake tasks of a runtime that does not exist here
             std::mem::forget(answer);
             return;
