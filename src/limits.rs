@@ -1,7 +1,5 @@
 //! What a guest may use up.
 
-use std::sync::Arc;
-use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
 use std::time::Duration;
 
 /// `None` lifts a limit. The Python class says the defaults.

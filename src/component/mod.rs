@@ -26,8 +26,9 @@ use wasmtime_wasi_http::p2::bindings::ProxyPre;
 
 use crate::component::census::Census;
 use crate::component::cost::Cost;
-use crate::engine::{Kind, Linked, World, unfit, world};
+use crate::engine::{Allocated, CORE_INSTANCES, Kind, MEMORIES, MODULE_MEMORIES, MODULE_TABLES, TABLES, World, world};
 use crate::error::{Error, chain};
+use crate::guest::linker::linker_for;
 use crate::guest::store::Host;
 use crate::component::loading::{Order, Turn, Work};
 use crate::component::inspect::Outline;
@@ -92,7 +93,7 @@ pub struct Prepared {
     suspect: AtomicU32,
     /// A turn was one long operation, which no tick could end.
     is_unruly: Arc<AtomicBool>,
-    /// See [`Linked::scans`].
+    /// See [`Allocated::scans`].
     scans: bool,
     /// Bytes that the host keeps for an instance, besides its memories and tables.
     host: u64,
@@ -109,8 +110,8 @@ const SUSPECT: u32 = 64;
 const HEAVY: Duration = Duration::from_micros(500);
 
 impl Prepared {
-    fn new(linked: &Linked, compiled: wasmtime::component::Component, host: u64) -> Result<Self, Error> {
-        let pre = linked.linker.instantiate_pre(&compiled).and_then(ProxyPre::new).map_err(|error| {
+    fn new(made: &Allocated, compiled: wasmtime::component::Component, host: u64) -> Result<Self, Error> {
+        let pre = linker_for(&made.engine)?.instantiate_pre(&compiled).and_then(ProxyPre::new).map_err(|error| {
             Error::UnsupportedComponent(format!("the component cannot be linked: {}", chain(&error)))
         })?;
         Ok(Self {
@@ -121,7 +122,7 @@ impl Prepared {
             computes: AtomicU32::new(0),
             suspect: AtomicU32::new(0),
             is_unruly: Arc::default(),
-            scans: linked.scans,
+            scans: made.scans,
             host,
         })
     }
@@ -369,6 +370,20 @@ impl Component {
     }
 }
 
+/// Why an instance fits no slot of the pool, as far as that is known before machine code is made for it, which would be in vain.
+fn unfit(instance: &Cost) -> Option<String> {
+    [
+        ("core instances", instance.core_instances, CORE_INSTANCES),
+        ("memories", instance.memories, MEMORIES),
+        ("memories in a core module", instance.module_memories, MODULE_MEMORIES),
+        ("tables", instance.tables, TABLES),
+        ("tables in a core module", instance.module_tables, MODULE_TABLES),
+    ]
+    .into_iter()
+    .find(|(_, found, most)| *found > u64::from(*most))
+    .map(|(what, found, most)| format!("it has {found} {what}, of at most {most}"))
+}
+
 /// Into the pool if it fits there, else into the engine that allocates on demand.
 fn prepare(
     world: &World,
@@ -377,17 +392,17 @@ fn prepare(
     make: impl Fn(&Engine, bool) -> Result<wasmtime::component::Component, Failure>,
 ) -> Result<Prepared, Error> {
     let host = instance.host;
-    let pooled = world.pooled(fuel)?;
+    let pooled = world.pooled(fuel);
     let mut refused = pooled.and_then(|_| unfit(instance));
-    if let Some(linked) = pooled.filter(|_| refused.is_none()) {
-        match make(&linked.engine, true) {
-            Ok(compiled) => return Prepared::new(linked, compiled, host),
+    if let Some(made) = pooled.filter(|_| refused.is_none()) {
+        match make(&made.engine, true) {
+            Ok(compiled) => return Prepared::new(made, compiled, host),
             Err(Failure::Unfit(error)) => refused = Some(chain(&error)),
             Err(Failure::Final(error)) => return Err(error),
         }
     }
-    let linked = world.plain(fuel)?;
-    match make(&linked.engine, false) {
+    let made = world.plain(fuel)?;
+    match make(&made.engine, false) {
         Ok(compiled) => {
             if let Some(reason) = refused {
                 world.note(format!(
@@ -395,7 +410,7 @@ fn prepare(
                      which is slower; hint: several worker processes serve more of them than several threads"
                 ));
             }
-            Prepared::new(linked, compiled, host)
+            Prepared::new(made, compiled, host)
         }
         Err(Failure::Unfit(error)) => Err(Error::refused_by_system(&error).unwrap_or_else(|| {
             Error::Host(format!("the engine does not take the machine code of the component: {}", chain(&error)))

@@ -12,13 +12,10 @@ use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Mutex, OnceLock};
 use std::time::Duration;
 
-use wasmtime::component::Linker;
 use wasmtime::{Config, Enabled, Engine, InstanceAllocationStrategy, PoolingAllocationConfig, WasmBacktraceDetails};
 
 use crate::engine::code_cache::CodeCache;
-use crate::component::cost::Cost;
 use crate::error::{Error, chain};
-use crate::guest::store::Host;
 use crate::process::fork::PerProcess;
 use crate::sync::lock;
 
@@ -37,12 +34,12 @@ const KEEP_RESIDENT: usize = 64 << 10;
 const TABLE_ELEMENTS: usize = 1_000_000;
 
 /// What belongs to a slot.
-const CORE_INSTANCES: u32 = 24;
-const MEMORIES: u32 = 4;
-const TABLES: u32 = 4;
+pub(crate) const CORE_INSTANCES: u32 = 24;
+pub(crate) const MEMORIES: u32 = 4;
+pub(crate) const TABLES: u32 = 4;
 /// Of one core module.
-const MODULE_MEMORIES: u32 = 1;
-const MODULE_TABLES: u32 = 8;
+pub(crate) const MODULE_MEMORIES: u32 = 1;
+pub(crate) const MODULE_TABLES: u32 = 8;
 /// Addresses of a memory outside of a pool beyond its initial size; it moves when it has grown past them.
 const MEMORY_RESERVATION: u64 = 1 << 20;
 
@@ -59,11 +56,11 @@ pub struct World {
     pools: Pools,
     /// How many instances its pool has room for.
     slots: u32,
-    plain: OnceLock<Linked>,
+    plain: OnceLock<Allocated>,
     /// The engines whose guests use fuel; counting it costs, so others do without.
     fuelled: Pools,
     /// The same without a pool.
-    fuelled_plain: OnceLock<Linked>,
+    fuelled_plain: OnceLock<Allocated>,
     pub(crate) counters: crate::engine::stats::Counters,
     pub(crate) keepers: crate::guest::instance_pool::Keepers,
     pub(crate) loaded: crate::component::loading::Loaded,
@@ -108,10 +105,9 @@ pub fn after_fork() {
     WORLD.forget();
 }
 
-/// An engine and what it links into every component.
-pub(crate) struct Linked {
+/// An engine, and how its instances are reset.
+pub(crate) struct Allocated {
     pub engine: Engine,
-    pub linker: Linker<Host>,
     /// Whether its pool is reset by PAGEMAP_SCAN: then no instance is made in it once pages can be swapped out ([`crate::process::swap`]).
     pub scans: bool,
 }
@@ -120,35 +116,19 @@ pub(crate) struct Linked {
 /// an engine's way to reset its slots cannot be changed.
 #[derive(Default)]
 struct Pools {
-    first: OnceLock<Option<Linked>>,
-    second: OnceLock<Option<Linked>>,
+    first: OnceLock<Option<Allocated>>,
+    second: OnceLock<Option<Allocated>>,
     making: Mutex<()>,
 }
 
 impl Pools {
-    fn for_now(&self) -> &OnceLock<Option<Linked>> {
-        let retired = |first: &Option<Linked>| first.as_ref().is_some_and(|linked| linked.scans && crate::process::swap::seen());
+    fn for_now(&self) -> &OnceLock<Option<Allocated>> {
+        let retired = |first: &Option<Allocated>| first.as_ref().is_some_and(|made| made.scans && crate::process::swap::seen());
         if self.first.get().is_some_and(retired) { &self.second } else { &self.first }
     }
 
-    fn all(&self) -> impl Iterator<Item = &Linked> {
+    fn all(&self) -> impl Iterator<Item = &Allocated> {
         [&self.first, &self.second].into_iter().filter_map(|pool| pool.get()?.as_ref())
-    }
-}
-
-impl Linked {
-    fn new(engine: Engine, scans: bool) -> wasmtime::Result<Self> {
-        let mut linker = Linker::new(&engine);
-        wasmtime_wasi::p2::add_to_linker_async(&mut linker)?;
-        wasmtime_wasi_http::p2::add_only_http_to_linker_async(&mut linker)?;
-        crate::guest::store::mend_http_error_code(&mut linker)?;
-        crate::guest::request_checks::bound_requests(&mut linker)?;
-        crate::guest::request_checks::check_requests(&mut linker)?;
-        crate::guest::host_memory::weigh_fields(&mut linker)?;
-        crate::guest::host_memory::weigh_bodies(&mut linker)?;
-        crate::guest::files::bound_files(&mut linker)?;
-        crate::simulation::environment::stage_timers(&mut linker)?;
-        Ok(Self { engine, linker, scans })
     }
 }
 
@@ -161,7 +141,7 @@ impl World {
             notes.push(format!("{reason}: each instance copies what its memory begins with, which is slower"));
         }
         let no_scan = crate::process::pagemap::why_not();
-        let (pooled, slots) = make_pooled(false, no_scan.is_none(), &mut notes, Linked::new)?.unzip();
+        let (pooled, slots) = make_pooled(false, no_scan.is_none(), &mut notes).unzip();
         if no_scan.is_some() || pooled.is_none() {
             crate::process::swap::told(); // it makes no difference
         }
@@ -193,39 +173,38 @@ impl World {
 
     /// The engine with the pooling allocator, where the machine lets us have one. `fuel`: for guests under
     /// [`crate::limits::Limits::fuel`].
-    pub(crate) fn pooled(&self, fuel: bool) -> Result<Option<&Linked>, Error> {
+    pub(crate) fn pooled(&self, fuel: bool) -> Option<&Allocated> {
         let pools = if fuel { &self.fuelled } else { &self.pools };
         let pool = pools.for_now();
         if let Some(made) = pool.get() {
-            return Ok(made.as_ref());
+            return made.as_ref();
         }
         let _making = lock(&pools.making);
         if let Some(made) = pool.get() {
-            return Ok(made.as_ref());
+            return made.as_ref();
         }
         let mut notes = Vec::new();
-        let made = make_pooled(fuel, crate::process::pagemap::why_not().is_none(), &mut notes, Linked::new)?;
+        let made = make_pooled(fuel, crate::process::pagemap::why_not().is_none(), &mut notes);
         notes.into_iter().for_each(|note| self.note(note));
-        Ok(pool.get_or_init(|| made.map(|(linked, _)| linked)).as_ref())
+        pool.get_or_init(|| made.map(|(made, _)| made)).as_ref()
     }
 
     /// The engine that allocates on demand: for components that fit no slot of the pool.
-    pub(crate) fn plain(&self, fuel: bool) -> Result<&Linked, Error> {
+    pub(crate) fn plain(&self, fuel: bool) -> Result<&Allocated, Error> {
         let slot = if fuel { &self.fuelled_plain } else { &self.plain };
-        if let Some(linked) = slot.get() {
-            return Ok(linked);
+        if let Some(made) = slot.get() {
+            return Ok(made);
         }
         let engine = new_engine(&config_of(Kind { fuel, pooled: false }))
             .map_err(|error| Error::Host(format!("cannot make an engine: {}", chain(&error))))?;
-        let linked = Linked::new(engine, false).map_err(|error| not_linked(&error))?;
-        Ok(slot.get_or_init(|| linked))
+        Ok(slot.get_or_init(|| Allocated { engine, scans: false }))
     }
 
     /// All engines that there are.
     pub(crate) fn engines(&self) -> impl Iterator<Item = &Engine> {
         let pooled = self.pools.all().chain(self.fuelled.all());
         let all = pooled.chain(self.plain.get()).chain(self.fuelled_plain.get());
-        all.map(|linked| &linked.engine)
+        all.map(|made| &made.engine)
     }
 
     /// Where machine code is kept, if it is.
@@ -302,20 +281,6 @@ pub(crate) struct Kind {
     pub pooled: bool,
 }
 
-/// Why an instance fits no slot of the pool, as far as that is known before machine code is made for it, which would be in vain.
-pub(crate) fn unfit(instance: &Cost) -> Option<String> {
-    [
-        ("core instances", instance.core_instances, CORE_INSTANCES),
-        ("memories", instance.memories, MEMORIES),
-        ("memories in a core module", instance.module_memories, MODULE_MEMORIES),
-        ("tables", instance.tables, TABLES),
-        ("tables in a core module", instance.module_tables, MODULE_TABLES),
-    ]
-    .into_iter()
-    .find(|(_, found, most)| *found > u64::from(*most))
-    .map(|(what, found, most)| format!("it has {found} {what}, of at most {most}"))
-}
-
 /// An engine of a kind without a pool: machine code made by it runs in one that has it. It compiles on the calling thread where
 /// no others are to be had.
 pub(crate) fn bare_engine(kind: Kind) -> wasmtime::Result<Engine> {
@@ -362,17 +327,8 @@ fn base_config(fuel: bool) -> Config {
     config
 }
 
-fn not_linked(error: &wasmtime::Error) -> Error {
-    Error::Host(format!("cannot link what wasgi provides to components: {}", chain(error)))
-}
-
 /// The engine, and how many instances its pool has room for; none if the machine has no room for a pool.
-fn make_pooled(
-    fuel: bool,
-    scan: bool,
-    notes: &mut Vec<String>,
-    link: impl Fn(Engine, bool) -> wasmtime::Result<Linked>,
-) -> Result<Option<(Linked, u32)>, Error> {
+fn make_pooled(fuel: bool, scan: bool, notes: &mut Vec<String>) -> Option<(Allocated, u32)> {
     let mut refused = String::new();
     if crate::process::system_limits::locks_all_memory() {
         notes.push(
@@ -380,7 +336,7 @@ fn make_pooled(
              would keep the whole pool: each is allocated on demand, which is slower"
                 .into(),
         );
-        return Ok(None);
+        return None;
     }
     for slots in POOL_SLOTS {
         let mut pool = PoolingAllocationConfig::new();
@@ -404,11 +360,7 @@ fn make_pooled(
         let mut config = config_of(Kind { fuel, pooled: true });
         config.allocation_strategy(InstanceAllocationStrategy::Pooling(pool));
         match new_engine(&config) {
-            // that linking fails is no fault of the pool's
-            Ok(engine) => {
-                let linked = link(engine, scan).map_err(|error| not_linked(&error))?;
-                return Ok(Some((linked, slots)));
-            }
+            Ok(engine) => return Some((Allocated { engine, scans: scan }, slots)),
             Err(error) => refused = chain(&error),
         }
     }
@@ -416,7 +368,7 @@ fn make_pooled(
         "no pool of instances could be set up ({refused}): each is allocated on demand, which is slower; \
          hint: several worker processes serve more requests than several threads"
     ));
-    Ok(None)
+    None
 }
 
 /// Where machine code is kept, if it may be.
@@ -567,19 +519,5 @@ impl Ticker {
                 idle = 0;
             }
         }
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_linker_that_fails_is_not_told_as_a_pool_that_is_missing() {
-        let mut notes = Vec::new();
-        let link = |_, _| Err(wasmtime::Error::msg("defined twice"));
-        let failed = make_pooled(false, false, &mut notes, link).err().map(|error| error.to_string());
-        assert_eq!(failed.as_deref(), Some("cannot link what wasgi provides to components: defined twice"));
-        assert!(notes.is_empty());
     }
 }

@@ -24,7 +24,8 @@ use crate::guest::file_streams::{Behind, FileInput, FileOutput};
 use crate::guest::folders::Folders;
 use crate::guest::host_memory::weigh;
 use crate::guest::store::{DirGrant, Host};
-use crate::limits::{Limits, Meter};
+use crate::guest::limiter::Meter;
+use crate::limits::Limits;
 use crate::outgoing::Hooks;
 
 /// How many file operations of one app's guests may be under way at once; more of them wait.

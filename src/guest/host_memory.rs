@@ -18,11 +18,9 @@ use wasmtime_wasi_http::p2::types::{HostIncomingResponse, HostOutgoingRequest, H
 use wasmtime_wasi_http::{FieldMap, FieldMapError, WasiHttpView};
 
 use crate::http::fields;
+use crate::guest::limiter::HANDLE;
 use crate::guest::store::Host;
 use crate::outgoing::WRITE;
-
-/// What a handle takes, whatever it is of: its place in two tables, and what small things are behind it.
-pub(crate) const HANDLE: u64 = 256;
 
 /// What a body may hold that is written, and whose message is not sent: two writes of the guest's, and the channel that they lie in.
 const BODY: u64 = (WRITE as u64 + (1 << 10)) * 2;

@@ -15,7 +15,8 @@ use crate::component::Prepared;
 use crate::error::{Error, Trap, chain};
 use crate::app::admission::Gate;
 use crate::guest::store::{Grants, Host};
-use crate::limits::{Limits, Meter};
+use crate::guest::limiter::Meter;
+use crate::limits::Limits;
 use crate::outgoing::Hooks;
 use crate::exchange::handle::Shared;
 

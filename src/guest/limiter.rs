@@ -1,7 +1,7 @@
 //! The limiter of one store: it counts what its instances take, and refuses what goes past a limit.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
 
 use wasmtime::component::{ResourceTable, ResourceTableError};
 use wasmtime_wasi_http::FieldMapError;
@@ -10,6 +10,9 @@ use crate::engine::World;
 use crate::error::{Error, Trap};
 use crate::limits::{Limit, Limits};
 use crate::process::heap_trim::HEAVY;
+
+/// What a handle takes, whatever it is of: its place in two tables, and what small things are behind it.
+pub(crate) const HANDLE: u64 = 256;
 
 /// Counts what the instances in one store take, and refuses what goes past a limit.
 pub(crate) struct Meter {

@@ -6,11 +6,9 @@ use std::sync::Arc;
 use std::sync::atomic::AtomicU64;
 
 use http_body_util::BodyExt;
-use wasmtime::StoreContextMut;
-use wasmtime::component::{Linker, Resource, ResourceTable};
+use wasmtime::component::ResourceTable;
 use wasmtime_wasi::filesystem::WasiFilesystemCtxView;
 use wasmtime_wasi::{WasiCtx, WasiCtxBuilder, WasiCtxView, WasiView};
-use wasmtime_wasi_http::p2::bindings::http::types::ErrorCode as P2ErrorCode;
 use wasmtime_wasi_http::p2::body::{HostFutureTrailers, HostIncomingBody, HostOutgoingBody, StreamContext};
 use wasmtime_wasi_http::p2::types::{
     HostFutureIncomingResponse, HostIncomingRequest, HostIncomingResponse, HostOutgoingRequest, HostOutgoingResponse,
@@ -18,11 +16,11 @@ use wasmtime_wasi_http::p2::types::{
 };
 use wasmtime_wasi_http::{WasiHttpCtx, WasiHttpCtxView, WasiHttpView};
 
-use crate::http::error_code::ErrorCode;
 use crate::guest::files::{Files, FilesView, GuestFiles};
 use crate::guest::folders::NotOpened;
 use crate::guest::host_memory::weigh;
-use crate::limits::{Limits, MOST_RANDOM, Meter};
+use crate::guest::limiter::Meter;
+use crate::limits::{Limits, MOST_RANDOM};
 use crate::outgoing::Hooks;
 use crate::exchange::handle::{Owner, Shared};
 use crate::simulation::virtual_time::Clock;
@@ -230,26 +228,4 @@ fn let_go(entry: &mut (dyn Any + Send)) {
     } else if let Some(out) = entry.downcast_mut::<HostResponseOutparam>() {
         out.send = Box::new(|_| ());
     }
-}
-
-/// Replaces `wasi:http/types.http-error-code`: the one of wasmtime-wasi-http 48 looks for an error of the guest's bindings,
-/// but a body that breaks off puts one of the host's there, so that a guest was never told why.
-pub(crate) fn mend_http_error_code(linker: &mut Linker<Host>) -> wasmtime::Result<()> {
-    linker.allow_shadowing(true);
-    linker.instance("wasi:http/types@0.2.12")?.func_wrap(
-        "http-error-code",
-        |mut store: StoreContextMut<'_, Host>, (error,): (Resource<wasmtime::Error>,)| {
-            let error = store.data_mut().table().get(&error)?;
-            let code = match error.downcast_ref::<P2ErrorCode>() {
-                Some(code) => Some(code.clone()),
-                None => error
-                    .downcast_ref::<wasmtime_wasi_http::Error>()
-                    .and_then(ErrorCode::from_host)
-                    .map(ErrorCode::into_p2),
-            };
-            Ok((code,))
-        },
-    )?;
-    linker.allow_shadowing(false);
-    Ok(())
 }

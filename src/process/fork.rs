@@ -200,11 +200,15 @@ struct Made<T> {
 
 impl<T> Default for PerFork<T> {
     fn default() -> Self {
-        Self { made: AtomicPtr::new(std::ptr::null_mut()), _owns: PhantomData }
+        Self::new()
     }
 }
 
 impl<T> PerFork<T> {
+    pub const fn new() -> Self {
+        Self { made: AtomicPtr::new(std::ptr::null_mut()), _owns: PhantomData }
+    }
+
     /// Of several threads that make it at the same time one is heard.
     pub fn get(&self, make: impl Fn() -> T) -> Arc<T> {
         let generation = generation();

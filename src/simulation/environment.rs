@@ -6,14 +6,9 @@ use std::time::{Duration, Instant};
 
 use rand::rngs::StdRng;
 use rand::{SeedableRng, TryRng};
-use wasmtime::StoreContextMut;
-use wasmtime::component::{Linker, Resource};
-use wasmtime_wasi::clocks::WasiClocksView;
-use wasmtime_wasi::p2::bindings::clocks::monotonic_clock::Host as _;
-use wasmtime_wasi::p2::{DynPollable, Pollable, subscribe};
+use wasmtime_wasi::p2::Pollable;
 use wasmtime_wasi::{HostMonotonicClock, HostWallClock, WasiCtxBuilder, async_trait};
 
-use crate::guest::store::Host;
 use crate::simulation::virtual_time::{Clock, far_from_now};
 use crate::sync::lock;
 
@@ -56,7 +51,7 @@ impl Stage {
         self.present.clock()
     }
 
-    fn timer_at(&self, end: u64) -> Timer {
+    pub fn timer_at(&self, end: u64) -> Timer {
         let left = end.saturating_sub(self.clock().now());
         Timer { present: self.present.clone(), end, due: far_from_now(Duration::from_nanos(left)) }
     }
@@ -138,7 +133,7 @@ impl HostMonotonicClock for Monotonic {
 }
 
 /// One timer of a guest's. It may outlive the exchange that it was made in.
-struct Timer {
+pub(crate) struct Timer {
     present: Present,
     end: u64,
     /// When it is over by the machine's time.
@@ -150,31 +145,4 @@ impl Pollable for Timer {
     async fn ready(&mut self) {
         self.present.clock().until(self.end, self.due).await;
     }
-}
-
-/// Replaces the timers of `wasi:clocks/monotonic-clock`, for guests whose world is staged.
-pub(crate) fn stage_timers(linker: &mut Linker<Host>) -> wasmtime::Result<()> {
-    linker.allow_shadowing(true);
-    let mut clocks = linker.instance("wasi:clocks/monotonic-clock@0.2.12")?;
-    clocks.func_wrap("subscribe-instant", |mut store: StoreContextMut<'_, Host>, (when,): (u64,)| {
-        let host = store.data_mut();
-        Ok((match host.staged().map(|stage| stage.timer_at(when)) {
-            Some(timer) => pushed(host, timer)?,
-            None => host.clocks().subscribe_instant(when)?,
-        },))
-    })?;
-    clocks.func_wrap("subscribe-duration", |mut store: StoreContextMut<'_, Host>, (duration,): (u64,)| {
-        let host = store.data_mut();
-        Ok((match host.staged().map(|stage| stage.timer_at(stage.clock().now().saturating_add(duration))) {
-            Some(timer) => pushed(host, timer)?,
-            None => host.clocks().subscribe_duration(duration)?,
-        },))
-    })?;
-    linker.allow_shadowing(false);
-    Ok(())
-}
-
-fn pushed(host: &mut Host, timer: Timer) -> wasmtime::Result<Resource<DynPollable>> {
-    let timer = host.table().push(timer)?;
-    subscribe(host.table(), timer)
 }
