@@ -167,7 +167,7 @@ impl App {
                 instance
             }
             None => {
-                room = world.make_room();
+                room = crate::guest::instance_pool::make_room(world);
                 Instance::new(prepared.clone(), &self.grants, limits, hooks, &shared, &gate)?
             }
         };

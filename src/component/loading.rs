@@ -11,6 +11,7 @@ use crate::component::Component;
 use crate::component::limits::ComponentLimits;
 use crate::engine::World;
 use crate::error::Error;
+use crate::process::fork::PerFork;
 use crate::sync::lock;
 
 /// How somebody wants a component to be loaded.
@@ -101,6 +102,12 @@ impl Wanted {
 }
 
 /// The components of a process by what is in them, for as long as anybody has them.
+pub(crate) fn loaded() -> Arc<Loaded> {
+    static LOADED: PerFork<Loaded> = PerFork::new();
+    LOADED.get(Loaded::default)
+}
+
+/// See [`loaded`].
 #[derive(Default)]
 pub(crate) struct Loaded(Mutex<HashMap<String, Arc<Entry>>>);
 

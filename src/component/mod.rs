@@ -30,7 +30,7 @@ use crate::engine::{Allocated, CORE_INSTANCES, Kind, MEMORIES, MODULE_MEMORIES, 
 use crate::error::{Error, chain};
 use crate::guest::linker::linker_for;
 use crate::guest::store::Host;
-use crate::component::loading::{Order, Turn, Work};
+use crate::component::loading::{loaded, Order, Turn, Work};
 use crate::component::inspect::Outline;
 use crate::scheduler::LONG_TURN;
 
@@ -226,7 +226,7 @@ impl Component {
         let binary = crate::component::inspect::to_binary(source)?;
         let digest = hex(&Sha256::digest(&binary));
         let world = world()?;
-        let census = match world.loaded.find(&digest) {
+        let census = match loaded().find(&digest) {
             Some(same) => {
                 order.limits.check(&same.census)?;
                 same.census.clone()
@@ -236,7 +236,7 @@ impl Component {
         let outline = Outline::read(&binary)?;
         order.limits.check_blocks(&binary)?;
         outline.can_be_hosted()?;
-        let work = world.loaded.begin(&digest, order)?;
+        let work = loaded().begin(&digest, order)?;
         let component = match work.component() {
             Some(component) => component,
             None => {
@@ -270,7 +270,7 @@ impl Component {
     }
 
     fn prepare_binary_for_fuel(&self, world: &'static World, binary: &[u8], order: &Order) -> Result<(), Error> {
-        let work = world.loaded.begin(&format!("{} with fuel", self.digest), order)?;
+        let work = loaded().begin(&format!("{} with fuel", self.digest), order)?;
         if self.is_prepared_for_fuel() {
             return Ok(());
         }

@@ -8,7 +8,7 @@ pub mod compile_threads;
 pub mod stats;
 
 use std::path::PathBuf;
-use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Mutex, OnceLock};
 use std::time::Duration;
 
@@ -62,8 +62,6 @@ pub struct World {
     /// The same without a pool.
     fuelled_plain: OnceLock<Allocated>,
     pub(crate) counters: crate::engine::stats::Counters,
-    pub(crate) keepers: crate::guest::instance_pool::Keepers,
-    pub(crate) loaded: crate::component::loading::Loaded,
     pub(crate) cache: Option<CodeCache>,
     pub(crate) trimming: crate::process::heap_trim::Trimming,
     ticker: Ticker,
@@ -159,8 +157,6 @@ impl World {
             fuelled: Pools::default(),
             fuelled_plain: OnceLock::new(),
             counters: crate::engine::stats::Counters::default(),
-            keepers: crate::guest::instance_pool::Keepers::default(),
-            loaded: crate::component::loading::Loaded::default(),
             cache,
             trimming: crate::process::heap_trim::Trimming::default(),
             ticker: Ticker::default(),
@@ -240,13 +236,6 @@ impl World {
     /// How many instances there is room for; where they are allocated on demand, as many as a pool would have.
     pub(crate) fn slots(&self) -> u32 {
         self.slots
-    }
-
-    /// Ends the instance that has waited longest if there is no room for another one that runs. Gives the task that gives back what
-    /// it holds: to be waited for before that room is taken.
-    pub(crate) fn make_room(&self) -> Option<tokio::task::JoinHandle<()>> {
-        let idle = self.counters.idle.load(Ordering::Relaxed);
-        if idle > 0 && self.live() as u64 + idle >= u64::from(self.slots) { self.keepers.end_oldest() } else { None }
     }
 
     /// Whether the ticker's thread runs.

@@ -10,6 +10,7 @@ use tokio::task::{AbortHandle, JoinHandle};
 use crate::engine::World;
 use crate::guest::instance::{Instance, Reuse};
 use crate::engine::stats::Counters;
+use crate::process::fork::PerFork;
 use crate::sync::lock;
 
 /// Those of one app, the one that has waited longest in front.
@@ -48,9 +49,19 @@ impl Counted {
     }
 }
 
+static KEEPERS: PerFork<Keepers> = PerFork::new();
+
+/// Ends the instance that has waited longest if there is no room for another one that runs. Gives the task that gives back what
+/// it holds: to be waited for before that room is taken.
+pub(crate) fn make_room(world: &World) -> Option<JoinHandle<()>> {
+    let idle = world.counters.idle.load(Ordering::Relaxed);
+    let is_full = idle > 0 && world.live() as u64 + idle >= u64::from(world.slots());
+    if is_full { KEEPERS.get(Keepers::default).end_oldest() } else { None }
+}
+
 /// All who keep instances in a process, so that one may take the place of another's.
 #[derive(Default)]
-pub(crate) struct Keepers(Mutex<Vec<Weak<Idle>>>);
+struct Keepers(Mutex<Vec<Weak<Idle>>>);
 
 impl Keepers {
     fn add(&self, idle: &Arc<Idle>) {
@@ -60,7 +71,7 @@ impl Keepers {
     }
 
     /// Ends the instance that has waited longest, whoever's it is. Gives the task that gives back what it holds, if there was one.
-    pub fn end_oldest(&self) -> Option<JoinHandle<()>> {
+    fn end_oldest(&self) -> Option<JoinHandle<()>> {
         let all: Vec<Arc<Idle>> = lock(&self.0).iter().filter_map(Weak::upgrade).collect();
         let oldest = all.iter().filter_map(|idle| Some((idle.oldest()?, idle))).min_by_key(|(since, _)| *since);
         let (_, idle) = oldest?;
@@ -79,7 +90,7 @@ impl Drop for Counted {
 impl Idle {
     pub fn new(world: &'static World, reuse: Reuse, reusable: Arc<AtomicBool>) -> Arc<Self> {
         let idle = Arc::new(Self { reuse, world, reusable, state: Mutex::default() });
-        world.keepers.add(&idle);
+        KEEPERS.get(Keepers::default).add(&idle);
         idle
     }
 
@@ -114,7 +125,7 @@ impl Idle {
         }
         let counted = Counted::new(self.world).or_else(|| {
             // one that has waited longest goes instead
-            drop(self.world.keepers.end_oldest());
+            drop(KEEPERS.get(Keepers::default).end_oldest());
             Counted::new(self.world)
         });
         let Some(counted) = counted else { return Some(instance) };
