@@ -14,6 +14,7 @@ pub mod process;
 pub mod py;
 pub(crate) mod scheduler;
 pub mod simulation;
+pub mod telemetry;
 pub(crate) mod sync;
 pub(crate) mod text;
 

@@ -23,11 +23,14 @@ use wasmtime_wasi_http::{WasiBody, WasiHttpView};
 
 use crate::exchange::guest_body::{Expected, GuestBody};
 use crate::http::error_code::ErrorCode;
-use crate::component::{Component, Prepared};
-use crate::engine::{Ticking, World, world};
+use crate::component::Component;
+use crate::guest::prepared::Prepared;
+use crate::engine::ticker::Ticking;
+use crate::engine::{World, world};
 use crate::error::{Error, chain};
 use crate::http::fields;
-use crate::exchange::body_checks::{Bounds, Inflow, Outflow, OutflowReader};
+use crate::exchange::request_body::{Bounds, Inflow};
+use crate::exchange::response_body::{Outflow, OutflowReader, ResponseSlot};
 use crate::http::message::{Side, is_bare};
 use crate::app::admission::{Admission, Gate, Permit};
 use crate::guest::store::Grants;
@@ -187,7 +190,8 @@ impl App {
         let work = clock.as_ref().map(|clock| clock.work(false));
         let request = request.map(|body| Watched::by_guest(Inflow::of_caller(body, bounds, &shared), work));
         let (sender, head) = oneshot::channel();
-        let (of_answer, chunks) = (shared.clone(), limits.chunks);
+        let answer = ResponseSlot::default();
+        let (of_answer, to, chunks) = (shared.clone(), answer.clone(), limits.chunks);
         let mut http = instance.host().http();
         let made = http.new_incoming_request(scheme, request).and_then(|request| {
             Ok((
@@ -197,7 +201,7 @@ impl App {
                     let answer = answer.map(|response| {
                         response.map(|body| {
                             let flow = Outflow::new(body, chunks, of_answer.clock.clone());
-                            let _ = of_answer.outflow.set(flow.clone());
+                            to.set(&flow);
                             OutflowReader(flow).boxed_unsync()
                         })
                     });
@@ -224,6 +228,7 @@ impl App {
             needs_set_up,
             computes: false,
             head,
+            answer,
             owner: Owner::new(shared),
             world,
             gate,
@@ -251,6 +256,7 @@ fn check_request(headers: &http::HeaderMap, limits: &Limits) -> Result<(), Error
 pub struct Exchange {
     run: Option<Run>,
     head: oneshot::Receiver<Result<http::Response<WasiBody>, ErrorCode>>,
+    answer: ResponseSlot,
     owner: Owner,
     world: &'static World,
     prepared: Arc<Prepared>,
@@ -301,7 +307,7 @@ impl Exchange {
                 self.run = None;
                 return Ok(true);
             }
-            shared.look();
+            self.answer.look();
             shared.clock.leave(None);
             if is_over {
                 self.computes = true;
@@ -320,10 +326,10 @@ impl Exchange {
         // before it runs: one that ends at once must find itself there to be taken off
         self.gate.enroll(self.number, &shared);
         let computes = self.computes || self.prepared.is_unruly(self.needs_set_up);
-        let run = Running { run: Some(run), due: None, shared: shared.clone() };
+        let run = Running { run: Some(run), due: None, shared: shared.clone(), answer: self.answer.clone() };
         let told = |task| *lock(&shared.task) = Some(UnderWay::Guest(task));
         let guest = Newcomer { run: Box::pin(run), lane: &self.gate.lane, computes, unruly: self.prepared.unruly() };
-        self.world.scheduler.spawn(self.world, guest, told)?;
+        self.world.scheduler.spawn(&self.world.runtime, guest, told)?;
         if shared.stopped.load(Ordering::SeqCst) {
             shared.stop(Error::Cancelled);
         }
@@ -423,6 +429,7 @@ struct Running {
     /// When its time is up, unless its caller holds it up.
     due: Option<Pin<Box<Sleep>>>,
     shared: Arc<Shared>,
+    answer: ResponseSlot,
 }
 
 impl Running {
@@ -449,7 +456,7 @@ impl Future for Running {
             this.run = None;
             return Poll::Ready(());
         }
-        this.shared.look();
+        this.answer.look();
         let Some(at) = this.shared.clock.leave(Some(cx.waker())) else { return Poll::Pending };
         let due = this.due.get_or_insert_with(|| Box::pin(tokio::time::sleep_until(at.into())));
         if due.deadline() != at.into() {

@@ -9,7 +9,7 @@ use std::io::{Read, Write};
 use wasmtime::Engine;
 
 use crate::component::compiler::{FAILED, GREETING, INVALID, MADE, NO_MEMORY, UNSUPPORTED};
-use crate::engine::{Kind, bare_engine};
+use crate::engine::config::{Kind, bare_engine};
 use crate::error::{Error, refused_by_system};
 use crate::text::{LONGEST, tame};
 

@@ -8,7 +8,7 @@ use std::ffi::OsString;
 use std::path::PathBuf;
 
 use crate::component::limits::ComponentLimits;
-use crate::engine::Kind;
+use crate::engine::config::Kind;
 use crate::error::Error;
 use crate::component::loading::{Order, Work};
 use crate::text::{LONGEST, tame};

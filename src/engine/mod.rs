@@ -4,50 +4,22 @@
 //! of its parent's do not exist there, and its parent's pool resets memory by a handle on the *parent's* page map.
 
 pub mod code_cache;
-pub mod compile_threads;
+pub mod config;
 pub mod stats;
+pub mod ticker;
 
 use std::path::PathBuf;
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Mutex, OnceLock};
 use std::time::Duration;
 
-use wasmtime::{Config, Enabled, Engine, InstanceAllocationStrategy, PoolingAllocationConfig, WasmBacktraceDetails};
+use wasmtime::Engine;
 
 use crate::engine::code_cache::CodeCache;
+use crate::engine::config::{Allocated, Kind, POOL_SLOTS, config_of, make_pooled, new_engine};
+use crate::engine::ticker::{Ticked, Ticker, Ticking};
 use crate::error::{Error, chain};
 use crate::process::fork::PerProcess;
 use crate::sync::lock;
-
-/// How long a guest runs before its thread's turn ends. A guest polled on an event loop's thread holds it for two
-/// of these at the most.
-pub const TICK: Duration = Duration::from_millis(1);
-
-/// How many ticks the ticker goes on without any exchange before it parks.
-const IDLE_TICKS: u32 = 100;
-
-/// What stays resident in a slot of the pool between two guests, so that most requests fault no page in. Measured:
-/// 42 µs a request without it, 21.6 with it (and PAGEMAP_SCAN).
-const KEEP_RESIDENT: usize = 64 << 10;
-
-/// What a table in a slot of the pool can grow to: address space, not memory.
-const TABLE_ELEMENTS: usize = 1_000_000;
-
-/// What belongs to a slot.
-pub(crate) const CORE_INSTANCES: u32 = 24;
-pub(crate) const MEMORIES: u32 = 4;
-pub(crate) const TABLES: u32 = 4;
-/// Of one core module.
-pub(crate) const MODULE_MEMORIES: u32 = 1;
-pub(crate) const MODULE_TABLES: u32 = 8;
-/// Addresses of a memory outside of a pool beyond its initial size; it moves when it has grown past them.
-const MEMORY_RESERVATION: u64 = 1 << 20;
-
-/// Unmapped addresses behind such a memory: constant offsets below this need no check of their own.
-const MEMORY_GUARD: u64 = 64 << 10;
-
-/// Numbers of slots to try, largest first: an address-space limit may refuse the larger ones.
-const POOL_SLOTS: [u32; 3] = [1024, 256, 64];
 
 /// What one process has once.
 pub struct World {
@@ -61,7 +33,7 @@ pub struct World {
     fuelled: Pools,
     /// The same without a pool.
     fuelled_plain: OnceLock<Allocated>,
-    pub(crate) counters: crate::engine::stats::Counters,
+    pub(crate) counters: crate::telemetry::counters::Counters,
     pub(crate) cache: Option<CodeCache>,
     pub(crate) trimming: crate::process::heap_trim::Trimming,
     ticker: Ticker,
@@ -101,13 +73,6 @@ pub fn after_fork() {
         crate::process::fork::begin_generation();
     }
     WORLD.forget();
-}
-
-/// An engine, and how its instances are reset.
-pub(crate) struct Allocated {
-    pub engine: Engine,
-    /// Whether its pool is reset by PAGEMAP_SCAN: then no instance is made in it once pages can be swapped out ([`crate::process::swap`]).
-    pub scans: bool,
 }
 
 /// Engines with a pool, where the machine lets us have one. The second is made where pages can be swapped out, at the start or later:
@@ -156,7 +121,7 @@ impl World {
             plain: OnceLock::new(),
             fuelled: Pools::default(),
             fuelled_plain: OnceLock::new(),
-            counters: crate::engine::stats::Counters::default(),
+            counters: crate::telemetry::counters::Counters::default(),
             cache,
             trimming: crate::process::heap_trim::Trimming::default(),
             ticker: Ticker::default(),
@@ -215,8 +180,7 @@ impl World {
 
     /// An exchange begins: the ticker ticks until the returned guard is dropped.
     pub fn tick(&'static self) -> Result<Ticking, Error> {
-        self.ticker.enter(self)?;
-        Ok(Ticking { ticker: &self.ticker })
+        self.ticker.enter(self)
     }
 
     /// What was worth telling about the set-up; each line is told once.
@@ -240,7 +204,7 @@ impl World {
 
     /// Whether the ticker's thread runs.
     pub(crate) fn has_ticker(&self) -> bool {
-        self.ticker.thread.get().is_some()
+        self.ticker.is_running()
     }
 
     /// Ends all guests, then what serves them. Waits for their threads, but not longer than `bound`.
@@ -253,111 +217,17 @@ impl World {
 
     /// How many exchanges are under way.
     pub fn live(&self) -> usize {
-        self.ticker.live.load(Ordering::Relaxed)
+        self.ticker.live()
     }
 }
 
-fn new_engine(config: &Config) -> wasmtime::Result<Engine> {
-    crate::process::signals::around_engine(|| Engine::new(config))
-}
-
-/// What decides about the machine code that an engine runs.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct Kind {
-    /// It counts fuel.
-    pub fuel: bool,
-    /// Instances lie in a pool, where each memory has all addresses that it can grow to.
-    pub pooled: bool,
-}
-
-/// An engine of a kind without a pool: machine code made by it runs in one that has it. It compiles on the calling thread where
-/// no others are to be had.
-pub(crate) fn bare_engine(kind: Kind) -> wasmtime::Result<Engine> {
-    let mut config = config_of(kind);
-    if !crate::engine::compile_threads::have_threads() {
-        config.parallel_compilation(false);
-    }
-    Engine::new(&config)
-}
-
-fn config_of(kind: Kind) -> Config {
-    let mut config = base_config(kind.fuel);
-    if !kind.pooled {
-        // A memory outside of a pool would reserve 4 GiB of addresses and 2 GiB to grow: hundreds of them in each of many instances
-        // use up what a process has. Its accesses are checked instead.
-        config
-            .memory_reservation(MEMORY_RESERVATION)
-            .memory_reservation_for_growth(MEMORY_RESERVATION)
-            .memory_guard_size(MEMORY_GUARD)
-            .memory_may_move(true);
-    }
-    config
-}
-
-fn base_config(fuel: bool) -> Config {
-    let mut config = Config::new();
-    config
-        .wasm_component_model(true)
-        .epoch_interruption(true)
-        // source lines in backtraces of components that have debug information, which is kept with the machine code and read
-        // when one traps
-        .wasm_backtrace_details(WasmBacktraceDetails::Enable)
-        .consume_fuel(fuel)
-        // wasmtime is built without its `gc`. What needs it must be refused when it is loaded: on 48.0.8 a `call_indirect` by a
-        // type that has subtypes, which needs none of gc's values, aborts the process.
-        .gc_support(false)
-        .wasm_gc(false)
-        // rayon's threads do not exist in a forked child, and would be waited for in vain
-        .parallel_compilation(crate::process::fork::generation() == 0)
-        // 0.2 needs none of it, and it costs a fifth of a request's time (21.6 µs with it, 17.2 without)
-        .concurrency_support(false)
-        // else each instance copies what its memory begins with, which is slower
-        .memory_init_cow(crate::process::system_limits::memory_files().is_none());
-    config
-}
-
-/// The engine, and how many instances its pool has room for; none if the machine has no room for a pool.
-fn make_pooled(fuel: bool, scan: bool, notes: &mut Vec<String>) -> Option<(Allocated, u32)> {
-    let mut refused = String::new();
-    if crate::process::system_limits::locks_all_memory() {
-        notes.push(
-            "no pool of instances is set up, since this process keeps all of its memory from being swapped (`mlockall`), and \
-             would keep the whole pool: each is allocated on demand, which is slower"
-                .into(),
-        );
-        return None;
-    }
-    for slots in POOL_SLOTS {
-        let mut pool = PoolingAllocationConfig::new();
-        pool.total_component_instances(slots)
-            // A component is several core modules: its own, the adapters and shims of the toolchain, a dozen libraries (componentize-py).
-            // What has more than its slot's part of any of these is allocated on demand, or a few guests would use up the pool.
-            .total_core_instances(slots.saturating_mul(CORE_INSTANCES))
-            .max_core_instances_per_component(CORE_INSTANCES)
-            .total_memories(slots.saturating_mul(MEMORIES))
-            .max_memories_per_component(MEMORIES)
-            .total_tables(slots.saturating_mul(TABLES))
-            .max_tables_per_component(TABLES)
-            .total_stacks(slots)
-            .max_memories_per_module(MODULE_MEMORIES)
-            .max_tables_per_module(MODULE_TABLES)
-            .table_elements(TABLE_ELEMENTS)
-            .linear_memory_keep_resident(KEEP_RESIDENT)
-            .table_keep_resident(KEEP_RESIDENT)
-            .async_stack_keep_resident(KEEP_RESIDENT)
-            .pagemap_scan(if scan { Enabled::Yes } else { Enabled::No });
-        let mut config = config_of(Kind { fuel, pooled: true });
-        config.allocation_strategy(InstanceAllocationStrategy::Pooling(pool));
-        match new_engine(&config) {
-            Ok(engine) => return Some((Allocated { engine, scans: scan }, slots)),
-            Err(error) => refused = chain(&error),
+impl Ticked for World {
+    fn tick(&'static self) {
+        for engine in self.engines() {
+            engine.increment_epoch();
         }
+        self.scheduler.tick(&self.runtime);
     }
-    notes.push(format!(
-        "no pool of instances could be set up ({refused}): each is allocated on demand, which is slower; \
-         hint: several worker processes serve more requests than several threads"
-    ));
-    None
 }
 
 /// Where machine code is kept, if it may be.
@@ -396,117 +266,4 @@ fn open_cache(notes: &mut Vec<String>) -> Option<CodeCache> {
 fn user_cache(xdg: Option<std::ffi::OsString>, home: Option<PathBuf>) -> Option<PathBuf> {
     let xdg = xdg.map(PathBuf::from).filter(|path| path.is_absolute());
     xdg.or_else(|| home.filter(|path| path.is_absolute()).map(|home| home.join(".cache")))
-}
-
-/// One thread that ends every running guest's turn each [`TICK`]; it sleeps while there are no exchanges.
-#[derive(Default)]
-struct Ticker {
-    live: AtomicUsize,
-    parked: AtomicBool,
-    thread: OnceLock<std::thread::Thread>,
-    starting: Mutex<()>,
-}
-
-/// Asks the scheduler for a short slice. Under EEVDF a thread that wakes up does not interrupt one that computes until
-/// that one has had its slice (some milliseconds), unless its own is shorter (Linux 6.12). Measured: a guest that spins has
-/// the thread that polls it for 1.5 ms in the median with this, for 2.5 without. Older kernels ignore it.
-#[cfg(target_os = "linux")]
-fn ask_for_prompt_wakeups() {
-    // SAFETY: asks only; 0 is the calling thread.
-    let (policy, nice) = unsafe { (libc::sched_getscheduler(0), libc::getpriority(libc::PRIO_PROCESS, 0)) };
-    if policy != libc::SCHED_OTHER {
-        return; // as the process was started
-    }
-    let attributes = libc::sched_attr {
-        size: size_of::<libc::sched_attr>() as u32,
-        sched_policy: libc::SCHED_OTHER as u32,
-        sched_flags: 0,
-        sched_nice: nice,
-        sched_priority: 0,
-        sched_runtime: 100_000,
-        sched_deadline: 0,
-        sched_period: 0,
-    };
-    // SAFETY: the structure is whole and says its size; 0 is the calling thread. A refusal changes nothing.
-    unsafe { libc::syscall(libc::SYS_sched_setattr, 0, &raw const attributes, 0) };
-}
-
-#[cfg(not(target_os = "linux"))]
-fn ask_for_prompt_wakeups() {}
-
-/// While it lives, guests lose their turn at every tick.
-pub struct Ticking {
-    ticker: &'static Ticker,
-}
-
-impl Drop for Ticking {
-    fn drop(&mut self) {
-        self.ticker.live.fetch_sub(1, Ordering::SeqCst);
-    }
-}
-
-impl Ticker {
-    fn enter(&'static self, world: &'static World) -> Result<(), Error> {
-        self.live.fetch_add(1, Ordering::SeqCst);
-        let running = match self.thread.get() {
-            Some(thread) => {
-                if self.parked.load(Ordering::SeqCst) {
-                    crate::process::swap::look();
-                    thread.unpark();
-                }
-                Ok(())
-            }
-            None => {
-                crate::process::swap::look();
-                self.start(world)
-            }
-        };
-        if running.is_err() {
-            self.live.fetch_sub(1, Ordering::SeqCst);
-        }
-        running
-    }
-
-    fn start(&'static self, world: &'static World) -> Result<(), Error> {
-        let _starting = lock(&self.starting);
-        if self.thread.get().is_some() {
-            return Ok(());
-        }
-        let handle = std::thread::Builder::new()
-            .name("wasgi-ticker".into())
-            .stack_size(64 << 10)
-            .spawn(move || self.run(world))
-            .map_err(|error| crate::process::fork::no_thread("the epoch ticker", &error))?;
-        let _ = self.thread.set(handle.thread().clone());
-        Ok(())
-    }
-
-    fn run(&'static self, world: &'static World) {
-        crate::process::signals::open_here();
-        ask_for_prompt_wakeups();
-        let mut idle = 0;
-        loop {
-            std::thread::sleep(TICK);
-            crate::process::swap::look();
-            for engine in world.engines() {
-                engine.increment_epoch();
-            }
-            world.scheduler.tick(world);
-            if self.live.load(Ordering::SeqCst) > 0 {
-                idle = 0;
-                continue;
-            }
-            idle += 1;
-            if idle >= IDLE_TICKS {
-                // `enter` counts first and looks at `parked` second, this side the other way round:
-                // one of the two sees the other.
-                self.parked.store(true, Ordering::SeqCst);
-                if self.live.load(Ordering::SeqCst) == 0 {
-                    std::thread::park();
-                }
-                self.parked.store(false, Ordering::SeqCst);
-                idle = 0;
-            }
-        }
-    }
 }

@@ -1,76 +1,8 @@
-//! What there is and what there was: counters of one process, for whoever wants to see that nothing is left over.
+//! A look at the counters of this process.
 
-use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
+use std::sync::atomic::Ordering;
 
-use crate::error::Error;
-
-/// How an exchange ended.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Outcome {
-    /// The guest returned.
-    Returned,
-    Trapped,
-    Exited,
-    TimedOut,
-    /// It ran into one of its limits.
-    Limited,
-    /// Its caller gave it up, or its app was closed.
-    Stopped,
-    /// A fault of the host's own, or no place for its instance.
-    Failed,
-}
-
-impl Outcome {
-    pub const ALL: [(Self, &'static str); 7] = [
-        (Self::Returned, "returned"),
-        (Self::Trapped, "trapped"),
-        (Self::Exited, "exited"),
-        (Self::TimedOut, "timed_out"),
-        (Self::Limited, "limited"),
-        (Self::Stopped, "stopped"),
-        (Self::Failed, "failed"),
-    ];
-
-    pub fn of(fate: &Result<(), Error>) -> Self {
-        match fate {
-            Ok(()) => Self::Returned,
-            Err(Error::Trap(_)) => Self::Trapped,
-            Err(Error::GuestExit { .. }) => Self::Exited,
-            Err(Error::Timeout { .. }) => Self::TimedOut,
-            Err(Error::Limit { .. } | Error::Limited { .. }) => Self::Limited,
-            Err(Error::Cancelled | Error::Closed | Error::Caller(_)) => Self::Stopped,
-            Err(_) => Self::Failed,
-        }
-    }
-}
-
-/// The counters of one world.
-#[derive(Default)]
-pub struct Counters {
-    outcomes: [AtomicU64; Outcome::ALL.len()],
-    /// Bytes of linear memory that guests hold.
-    memory: AtomicI64,
-    /// Exchanges that wait for a place.
-    pub(crate) queued: AtomicU64,
-    /// Requests of guests that wait for their answer.
-    pub(crate) outgoing: AtomicU64,
-    /// Instances that wait for their next exchange.
-    pub(crate) idle: AtomicU64,
-}
-
-impl Counters {
-    pub(crate) fn ended(&self, outcome: Outcome) {
-        for ((known, _), counter) in Outcome::ALL.iter().zip(&self.outcomes) {
-            if *known == outcome {
-                counter.fetch_add(1, Ordering::Relaxed);
-            }
-        }
-    }
-
-    pub(crate) fn memory_grew(&self, bytes: i64) {
-        self.memory.fetch_add(bytes, Ordering::Relaxed);
-    }
-}
+use crate::telemetry::counters::Outcome;
 
 /// A look at them.
 #[derive(Clone, Debug, Default)]

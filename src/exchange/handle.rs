@@ -10,8 +10,6 @@ use tokio::task::AbortHandle;
 use crate::exchange::guest_clock::Clock;
 use crate::engine::World;
 use crate::error::Error;
-use crate::exchange::body_checks::Outflow;
-use crate::process::fork::ParentsLock;
 use crate::scheduler::Task;
 use crate::exchange::stdio::Stdio;
 use crate::sync::lock;
@@ -44,8 +42,6 @@ pub(crate) struct Shared {
     /// Set when nothing is left of the guest: its store, its slot, its place among the exchanges of its app.
     pub gone: SetOnce<()>,
     pub clock: Arc<Clock>,
-    /// The body of its response.
-    pub outflow: OnceLock<Arc<ParentsLock<Outflow>>>,
     /// What runs, since it does not on its caller's thread any more.
     pub task: Mutex<Option<UnderWay>>,
     pub stopped: AtomicBool,
@@ -84,7 +80,6 @@ impl Shared {
             fate: SetOnce::new(),
             gone: SetOnce::new(),
             clock: Clock::new(timeout),
-            outflow: OnceLock::new(),
             task: Mutex::new(None),
             stopped: AtomicBool::new(false),
             released: AtomicBool::new(false),
@@ -120,13 +115,6 @@ impl Shared {
         lock(&self.task).take()
     }
 
-    /// The guest waits: perhaps because nobody takes what it has written.
-    pub fn look(&self) {
-        if let Some(mut outflow) = self.outflow.get().and_then(|outflow| outflow.lock()) {
-            outflow.look();
-        }
-    }
-
     /// Whether the guest is in the process that forked this one.
     pub fn is_foreign(&self) -> bool {
         self.world.generation != crate::process::fork::generation()
@@ -137,7 +125,7 @@ impl Shared {
             return;
         }
         let _ = self.took.set(self.begun.elapsed());
-        let outcome = crate::engine::stats::Outcome::of(&fate);
+        let outcome = crate::telemetry::counters::Outcome::of(&fate);
         if self.fate.set(fate).is_ok() && self.has_guest {
             self.world.counters.ended(outcome);
         }

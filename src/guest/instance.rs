@@ -11,7 +11,7 @@ use wasmtime::{CallHook, CallHookHandler, Store, StoreContextMut};
 use wasmtime_wasi_http::p2::bindings::Proxy;
 use wasmtime_wasi_http::p2::types::{HostIncomingRequest, HostResponseOutparam};
 
-use crate::component::Prepared;
+use crate::guest::prepared::Prepared;
 use crate::error::{Error, Trap, chain};
 use crate::app::admission::Gate;
 use crate::guest::store::{Grants, Host};

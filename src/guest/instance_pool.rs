@@ -9,7 +9,7 @@ use tokio::task::{AbortHandle, JoinHandle};
 
 use crate::engine::World;
 use crate::guest::instance::{Instance, Reuse};
-use crate::engine::stats::Counters;
+use crate::telemetry::counters::Counters;
 use crate::process::fork::PerFork;
 use crate::sync::lock;
 

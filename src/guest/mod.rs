@@ -9,6 +9,7 @@ pub mod host_memory;
 pub mod instance;
 pub mod instance_pool;
 pub mod limiter;
+pub mod prepared;
 pub mod linker;
 pub mod timers;
 pub mod request_checks;

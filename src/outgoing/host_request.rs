@@ -18,7 +18,7 @@ use crate::http::error_code::ErrorCode;
 use crate::engine::World;
 use crate::error::Error;
 use crate::http::fields::announced_length;
-use crate::exchange::body_checks::{Bounds, Inflow};
+use crate::exchange::request_body::{Bounds, Inflow};
 use crate::http::message::Side;
 use crate::outgoing::{Timeouts, Upstream};
 use crate::exchange::handle::{Owner, Shared, UnderWay};

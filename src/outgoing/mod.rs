@@ -21,13 +21,13 @@ use crate::exchange::guest_body::GuestBody;
 use crate::http::error_code::ErrorCode;
 use crate::engine::World;
 use crate::http::fields;
-use crate::exchange::body_checks::{Bounds, Inflow};
+use crate::exchange::request_body::{Bounds, Inflow};
 use crate::http::message::Side;
 use crate::limits::Limits;
 use crate::exchange::handle::Owner;
 use crate::simulation::virtual_time::{Clock, Pace, Watched, Work};
 use crate::exchange::refusals::Refused;
-use crate::engine::stats::Counters;
+use crate::telemetry::counters::Counters;
 use crate::exchange::stdio::Stdio;
 
 /// What an upstream gives back, some time.

@@ -1,6 +1,7 @@
 //! What belongs to the process, and what a fork does to it: threads, signals, memory, files that are this user's.
 
 pub mod blocking_threads;
+pub mod compile_threads;
 pub mod fork;
 pub mod heap_trim;
 pub mod own_stack;

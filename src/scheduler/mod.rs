@@ -32,9 +32,9 @@ pub(crate) use self::queue::Lane;
 use self::queue::{Kind, Queue};
 use self::task::{DONE, IDLE, READY, RUNNING};
 pub(crate) use self::task::{Newcomer, Run, Task};
-pub(crate) use self::turn::{LONG_TURN, begin_turn, excuse_turn, is_guests_thread, is_turn_over, tick, was_unruly};
+pub(crate) use self::turn::{LONG_TURN, TICK, begin_turn, excuse_turn, is_guests_thread, is_turn_over, tick, was_unruly};
 use self::worker::Worker;
-use crate::engine::World;
+use crate::process::runtime::Runtime;
 use crate::error::Error;
 use crate::sync::lock;
 
@@ -143,11 +143,11 @@ impl Scheduler {
     /// A guest goes on here. `told` gets the task before it can run.
     pub fn spawn(
         &'static self,
-        world: &'static World,
+        runtime: &'static Runtime,
         guest: Newcomer<'_>,
         told: impl FnOnce(Weak<Task>),
     ) -> Result<(), Error> {
-        self.start(world)?;
+        self.start(runtime)?;
         let task = Task::new(self, self.next.fetch_add(1, Ordering::Relaxed), guest);
         told(Arc::downgrade(&task));
         lock(&self.tasks).insert(task.number, task.clone());
@@ -163,7 +163,7 @@ impl Scheduler {
     }
 
     /// All threads at once, by the first caller: one that a computing thread starts would inherit its priority.
-    fn start(&'static self, world: &'static World) -> Result<(), Error> {
+    fn start(&'static self, runtime: &'static Runtime) -> Result<(), Error> {
         if self.started.load(Ordering::Acquire) {
             return Ok(());
         }
@@ -171,12 +171,12 @@ impl Scheduler {
         if self.started.load(Ordering::Acquire) {
             return Ok(());
         }
-        world.runtime.handle()?;
+        runtime.handle()?;
         let processors = processors() as usize;
         for kind in Kind::ALL {
             // some may have been started before one could not
             for _ in workers.iter().filter(|worker| worker.kind == kind).count()..processors {
-                self.start_one(world, kind, &mut workers)
+                self.start_one(runtime, kind, &mut workers)
                     .map_err(|error| crate::process::fork::no_thread("guests", &error))?;
             }
         }
@@ -186,25 +186,25 @@ impl Scheduler {
 
     fn start_one(
         &'static self,
-        world: &'static World,
+        runtime: &'static Runtime,
         kind: Kind,
         workers: &mut Vec<Arc<Worker>>,
     ) -> std::io::Result<()> {
         let worker = Worker::new(kind);
         let own = worker.clone();
-        std::thread::Builder::new().name(kind.name().into()).spawn(move || self.work(world, &own))?;
+        std::thread::Builder::new().name(kind.name().into()).spawn(move || self.work(runtime, &own))?;
         workers.push(worker);
         Ok(())
     }
 
-    fn work(&'static self, world: &'static World, worker: &Worker) {
+    fn work(&'static self, runtime: &'static Runtime, worker: &Worker) {
         turn::is_of_guests();
         crate::process::signals::open_here();
         worker.thread.is_here();
         if worker.kind == Kind::Computing {
             thread_priority::lower();
         }
-        let Ok(handle) = world.runtime.handle() else { return };
+        let Ok(handle) = runtime.handle() else { return };
         let _context = handle.enter();
         let threads = self.threads(worker.kind);
         while let Some(task) = threads.next() {
@@ -299,7 +299,7 @@ impl Scheduler {
     }
 
     /// The epoch has ticked: looks for threads that are stuck.
-    pub fn tick(&'static self, world: &'static World) {
+    pub fn tick(&'static self, runtime: &'static Runtime) {
         let now = turn::tick_once();
         if !self.started.load(Ordering::Acquire) || self.closed.load(Ordering::SeqCst) {
             return;
@@ -309,11 +309,11 @@ impl Scheduler {
             workers.iter().filter(|worker| worker.is_late(now, STUCK_TICKS)).cloned().collect()
         };
         for worker in stuck {
-            self.replace_if_stuck(world, &worker);
+            self.replace_if_stuck(runtime, &worker);
         }
     }
 
-    fn replace_if_stuck(&'static self, world: &'static World, worker: &Arc<Worker>) {
+    fn replace_if_stuck(&'static self, runtime: &'static Runtime, worker: &Arc<Worker>) {
         let mut turn = lock(&worker.turn);
         let Some(turn) = turn.as_mut().filter(|turn| !turn.is_stuck) else { return };
         // by its own clock: it may only have waited for a processor
@@ -325,7 +325,7 @@ impl Scheduler {
         let of_lane = &turn.lane.of(worker.kind).stuck;
         let (few, all) = (of_lane.load(Ordering::Relaxed), threads.stuck.load(Ordering::Relaxed));
         if !stuck::may_be_replaced(few, all, processors())
-            || self.start_one(world, worker.kind, &mut lock(&self.workers)).is_err()
+            || self.start_one(runtime, worker.kind, &mut lock(&self.workers)).is_err()
         {
             return;
         }

@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use super::credit::Credit;
 use super::task::Task;
-use crate::engine::TICK;
+use super::turn::TICK;
 use crate::sync::lock;
 
 /// What a turn is charged with before it is known what it took, so that threads that choose at the same time choose differently.

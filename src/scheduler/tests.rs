@@ -3,6 +3,7 @@
 use std::sync::mpsc;
 
 use super::*;
+use crate::engine::World;
 
 fn world() -> &'static World {
     crate::engine::world().unwrap()
@@ -39,7 +40,7 @@ impl Guests {
         });
         let mut task = None;
         let guest = Newcomer { run, lane: &self.lane, computes, unruly: &self.unruly };
-        world().scheduler.spawn(world(), guest, |told| task = told.upgrade()).unwrap();
+        world().scheduler.spawn(&world().runtime, guest, |told| task = told.upgrade()).unwrap();
         // it may have ended already, and then nothing can stop it
         task.unwrap()
     }

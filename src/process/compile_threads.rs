@@ -5,10 +5,6 @@
 
 use std::sync::OnceLock;
 
-use wasmtime::Engine;
-
-use crate::engine::Kind;
-
 static POOL: OnceLock<bool> = OnceLock::new();
 
 /// Whether there are threads to compile on. They are as many as the process may use CPUs at once: by its affinity and the
@@ -28,14 +24,4 @@ pub(crate) fn have_threads() -> bool {
             .build_global()
             .is_ok()
     })
-}
-
-/// Machine code for an engine of this kind.
-pub(crate) fn compile(engine: &Engine, kind: Kind, binary: &[u8]) -> wasmtime::Result<Vec<u8>> {
-    // rayon's threads do not exist in a forked child, whose engines do without them
-    if crate::process::fork::generation() != 0 || have_threads() {
-        engine.precompile_component(binary)
-    } else {
-        crate::engine::bare_engine(kind)?.precompile_component(binary)
-    }
 }

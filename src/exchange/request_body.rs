@@ -1,9 +1,8 @@
-//! Bodies at the guest's border: how much may pass, whether it is what was announced, and whose time it takes.
+//! Bodies on their way into a guest: how much may pass, whether it is what was announced, and whose time it takes.
 
-use std::collections::VecDeque;
 use std::pin::Pin;
 use std::sync::atomic::Ordering;
-use std::sync::{Arc, MutexGuard, Weak};
+use std::sync::{Arc, Weak};
 use std::task::{Context, Poll, Waker, ready};
 
 use bytes::Bytes;
@@ -16,7 +15,6 @@ use crate::error::Error;
 use crate::http::fields;
 use crate::http::message::{Side, empty, is_bare};
 use crate::exchange::handle::Shared;
-use crate::process::fork::ParentsLock;
 
 /// What bounds a body on its way into a guest.
 #[derive(Clone, Copy, Debug)]
@@ -177,127 +175,5 @@ impl Drop for Inflow {
         if let Some(shared) = self.exchange.as_ref().and_then(|(shared, _)| shared.upgrade()) {
             shared.has_reader.store(false, Ordering::Relaxed);
         }
-    }
-}
-
-/// The body of a guest's response on its way out. Both sides look at it: the reader takes frames; when the guest waits, its side
-/// looks whether as many as may be lie there and nobody takes them, for then the time is the reader's.
-pub(crate) struct Outflow {
-    body: WasiBody,
-    /// What has been looked at and not been taken.
-    ready: VecDeque<Option<Result<Frame<Bytes>, HostError>>>,
-    most: usize,
-    /// The reader's wait for a frame.
-    reader: Option<Arc<Wait>>,
-    clock: Arc<Clock>,
-    holds: bool,
-    ended: bool,
-}
-
-impl Outflow {
-    pub fn new(body: WasiBody, most: usize, clock: Arc<Clock>) -> Arc<ParentsLock<Self>> {
-        let ready = VecDeque::new();
-        Arc::new(ParentsLock::new(Self { body, ready, most, reader: None, clock, holds: false, ended: false }))
-    }
-
-    /// The guest waits.
-    pub fn look(&mut self) {
-        if self.ended || self.reader.as_ref().is_some_and(|wait| !wait.is_over()) {
-            return;
-        }
-        while self.ready.len() < self.most && !matches!(self.ready.back(), Some(None | Some(Err(_)))) {
-            match Pin::new(&mut self.body).poll_frame(&mut Context::from_waker(Waker::noop())) {
-                Poll::Ready(frame) => self.ready.push_back(frame),
-                Poll::Pending => return,
-            }
-        }
-        // an end that nobody has taken holds nothing up
-        if matches!(self.ready.back(), Some(Some(Ok(_)))) && !self.holds {
-            self.holds = true;
-            self.clock.hold();
-        }
-    }
-
-    fn let_go(&mut self) {
-        if std::mem::take(&mut self.holds) {
-            self.clock.release();
-        }
-    }
-
-    /// Whether nothing more comes, and nothing is amiss.
-    fn has_ended(&self) -> bool {
-        match self.ready.front() {
-            Some(frame) => frame.is_none(),
-            None => self.ended || self.body.is_end_stream(),
-        }
-    }
-
-    fn take(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, HostError>>> {
-        if let Some(wait) = self.reader.take() {
-            wait.finish();
-        }
-        let frame = match self.ready.pop_front() {
-            Some(frame) => frame,
-            None if self.ended => None,
-            None => {
-                let wait = Wait::begin(None, cx.waker());
-                let waker = Waker::from(wait.clone());
-                match Pin::new(&mut self.body).poll_frame(&mut Context::from_waker(&waker)) {
-                    Poll::Ready(frame) => frame,
-                    Poll::Pending => {
-                        self.reader = Some(wait);
-                        self.let_go();
-                        return Poll::Pending;
-                    }
-                }
-            }
-        };
-        self.ended |= !matches!(frame, Some(Ok(_)));
-        self.let_go();
-        Poll::Ready(frame)
-    }
-}
-
-/// The reader's end.
-pub(crate) struct OutflowReader(pub Arc<ParentsLock<Outflow>>);
-
-impl OutflowReader {
-    /// None in a forked child, where the guest's side does not exist, and to tell it would be to wake a task of the parent's runtime.
-    fn own(&self) -> Option<MutexGuard<'_, Outflow>> {
-        if self.0.is_foreign() { None } else { self.0.lock() }
-    }
-}
-
-impl Body for OutflowReader {
-    type Data = Bytes;
-    type Error = HostError;
-
-    fn poll_frame(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, HostError>>> {
-        match self.own() {
-            Some(mut flow) => flow.take(cx),
-            None => Poll::Ready(Some(Err(HostError::HttpResponseIncomplete))),
-        }
-    }
-
-    fn is_end_stream(&self) -> bool {
-        self.own().is_some_and(|flow| flow.has_ended())
-    }
-}
-
-impl Drop for OutflowReader {
-    fn drop(&mut self) {
-        let Some(mut flow) = self.own() else {
-            std::mem::forget(self.0.clone()); // not even the last one to know of it lets go of what is in it
-            return;
-        };
-        flow.ended = true;
-        // whoever still knows of the exchange is not to keep the waker, and with it the reader's event loop
-        if let Some(wait) = flow.reader.take() {
-            wait.finish();
-        }
-        // the guest is to see that nobody reads
-        flow.body = empty();
-        flow.ready.clear();
-        flow.let_go();
     }
 }

@@ -1,0 +1,3 @@
+//! What is counted and told of guests.
+
+pub mod counters;
