@@ -368,6 +368,7 @@ def test_memory_of_an_app(app: AppMaker) -> None:
 
     made = app(outgoing=upstream, limits=wasgi.Limits(memory_per_app=(21 << 20) + (768 << 10)))
     assert made.handle(get("/try-alloc?mib=20")).text == "got it"
+    until(lambda: made.exchanges == 0)
     made.handle(get("/fetch?url=http://up/")).read()
     assert seen == ["refused"]
 
