@@ -34,6 +34,7 @@ mod folders;
 pub mod gate;
 mod guest_request;
 mod held;
+mod history;
 pub mod host;
 mod idle;
 pub mod incoming;
