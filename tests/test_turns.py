@@ -47,7 +47,7 @@ def test_code_without_loops_leaves_the_callers_thread() -> None:
     app.close()
 
 
-async def test_one_long_operation_keeps_its_component_off_event_loops() -> None:
+async def test_one_long_operation_keeps_its_apps_guests_off_event_loops() -> None:
     """It ends its turn as well, so that nothing interrupts it: it counts by what it took."""
     app = wasgi.App(bare(FILL, f"(memory {PAGES})"))
     here = 0
@@ -61,6 +61,24 @@ async def test_one_long_operation_keeps_its_component_off_event_loops() -> None:
             with pytest.raises(wasgi.NoResponseError):
                 await finish(waiting, future)
     assert here <= 3  # until one was measured
+
+
+async def test_what_one_app_does_is_not_held_against_another_of_the_same_component(app: AppMaker) -> None:
+    """Two tenants may have the same component: the one that fills memory leaves the event loop's thread, the other stays there."""
+    one, other = app(), app()
+    await (await one.handle_async(wasgi.Request("GET", "http://a/hostile/fill?mib=250&n=2"))).aread()
+    here = {"one": 0, "other": 0}
+    for _ in range(40):
+        for name, asked in (("one", one), ("other", other)):
+            waiting = asked.handle_async(wasgi.Request("GET", "http://a/hello")).__await__()
+            try:
+                future = waiting.send(None)
+            except StopIteration:
+                here[name] += 1  # it was answered on this thread
+            else:
+                await finish(waiting, future)
+    assert here["one"] == 0
+    assert here["other"] > 20
 
 
 async def finish(waiting: Generator[Any, None, wasgi.Response], future: Any) -> wasgi.Response:

@@ -11,6 +11,7 @@ use std::time::Duration;
 use tokio::sync::{Notify, OwnedSemaphorePermit, Semaphore, TryAcquireError};
 use tokio::task::JoinHandle;
 
+use crate::app::history::History;
 use crate::engine::World;
 use crate::error::Error;
 use crate::guest::files::Files;
@@ -35,6 +36,8 @@ pub(crate) struct Gate {
     pub(crate) idle: Option<Arc<Idle>>,
     /// The share that its guests have of the threads.
     pub(crate) lane: Arc<Lane>,
+    /// How they have behaved.
+    pub(crate) history: History,
     /// What its guests have of files.
     pub(crate) files: Arc<Files>,
     /// The bytes that its instances have, and the host for them, where `Limits.memory_per_app` counts them.
@@ -69,6 +72,7 @@ impl Gate {
             limits: *limits,
             idle: reuse.map(|reuse| Idle::new(world, reuse, reusable.clone())),
             lane: Arc::default(),
+            history: History::default(),
             files: Files::new(dirs),
             memory: Arc::default(),
             queued: AtomicUsize::new(0),

@@ -5,6 +5,7 @@
 //! keeps the handle that stops it.
 
 pub mod admission;
+pub mod history;
 
 use std::pin::Pin;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -32,6 +33,7 @@ use crate::http::fields;
 use crate::exchange::request_body::{Bounds, Inflow};
 use crate::exchange::response_body::{Outflow, OutflowReader, ResponseSlot};
 use crate::http::message::{Side, is_bare};
+use crate::app::history::History;
 use crate::app::admission::{Admission, Gate, Permit};
 use crate::guest::store::Grants;
 use crate::guest::instance_pool::give_back;
@@ -279,7 +281,7 @@ impl Exchange {
     /// Whether an event loop's thread should not begin it: guests of this component take long to set up, or compute. To be
     /// asked once an exchange: the answer counts.
     pub fn keep_off_loop(&mut self) -> bool {
-        let (keeps_off, computes) = self.prepared.keep_off_loop(self.needs_set_up);
+        let (keeps_off, computes) = self.gate.history.keep_off_loop(&self.prepared, self.needs_set_up);
         self.computes = computes;
         keeps_off
     }
@@ -288,7 +290,7 @@ impl Exchange {
     pub fn run_here(&mut self) -> Result<bool, Error> {
         let Some(run) = &mut self.run else { return Ok(true) };
         let shared = &self.owner.shared;
-        if self.prepared.is_unruly(self.needs_set_up) {
+        if self.gate.history.is_unruly(&self.prepared, self.needs_set_up) {
             return Ok(false);
         }
         // none: the process ends
@@ -296,7 +298,7 @@ impl Exchange {
         let _entered = self.world.runtime.handle()?.enter();
         let flag = Arc::new(Flag::default());
         let waker = Waker::from(flag.clone());
-        let mut time = Slice::begin(&self.prepared, shared.begun);
+        let mut time = Slice::begin(&self.gate.history, shared.begun);
         loop {
             shared.clock.enter();
             let _open = crate::process::signals::reclaim();
@@ -325,10 +327,10 @@ impl Exchange {
         let shared = self.owner.shared.clone();
         // before it runs: one that ends at once must find itself there to be taken off
         self.gate.enroll(self.number, &shared);
-        let computes = self.computes || self.prepared.is_unruly(self.needs_set_up);
+        let computes = self.computes || self.gate.history.is_unruly(&self.prepared, self.needs_set_up);
         let run = Running { run: Some(run), due: None, shared: shared.clone(), answer: self.answer.clone() };
         let told = |task| *lock(&shared.task) = Some(UnderWay::Guest(task));
-        let guest = Newcomer { run: Box::pin(run), lane: &self.gate.lane, computes, unruly: self.prepared.unruly() };
+        let guest = Newcomer { run: Box::pin(run), lane: &self.gate.lane, computes, unruly: self.gate.history.unruly() };
         self.world.scheduler.spawn(&self.world.runtime, guest, told)?;
         if shared.stopped.load(Ordering::SeqCst) {
             shared.stop(Error::Cancelled);
@@ -388,7 +390,7 @@ impl Wake for Flag {
 
 /// What a guest has had of its caller's thread.
 struct Slice<'a> {
-    prepared: &'a Prepared,
+    history: &'a History,
     begun: Instant,
     tick: u64,
     of_thread: Option<ThreadTime>,
@@ -396,9 +398,9 @@ struct Slice<'a> {
 
 impl<'a> Slice<'a> {
     /// `begun`: the exchange, a moment ago. A look at the clock is saved.
-    fn begin(prepared: &'a Prepared, begun: Instant) -> Self {
-        let of_thread = prepared.is_suspect().then(ThreadTime::now);
-        Self { prepared, begun, tick: crate::scheduler::tick(), of_thread }
+    fn begin(history: &'a History, begun: Instant) -> Self {
+        let of_thread = history.is_suspect().then(ThreadTime::now);
+        Self { history, begun, tick: crate::scheduler::tick(), of_thread }
     }
 
     /// Whether it is used up; to be asked after each turn. The wall's clock says so first. Where the processor is shared it may be wrong,
@@ -409,15 +411,15 @@ impl<'a> Slice<'a> {
             return false;
         }
         let Some(begun) = self.of_thread else {
-            self.prepared.seemed_long();
+            self.history.seemed_long();
             return true;
         };
         let took = ThreadTime::now().since(begun);
         if crate::scheduler::was_unruly(took) {
-            self.prepared.unruly().store(true, Ordering::Relaxed);
+            self.history.unruly().store(true, Ordering::Relaxed);
         }
         if took > SLICE {
-            self.prepared.was_long();
+            self.history.was_long();
         }
         took > SLICE
     }
@@ -580,27 +582,29 @@ mod tests {
     }
 
     #[test]
-    fn a_turn_that_waited_for_a_processor_is_not_held_against_its_component() {
+    fn a_turn_that_waited_for_a_processor_is_not_held_against_its_app() {
         let _ticking = world().unwrap().tick().unwrap();
         let prepared = prepared();
-        prepared.seemed_long();
-        let mut slice = Slice::begin(&prepared, Instant::now());
+        let history = History::default();
+        history.seemed_long();
+        let mut slice = Slice::begin(&history, Instant::now());
         crate::scheduler::begin_turn();
         std::thread::sleep(SLICE * 4);
         assert!(!slice.is_over());
-        assert_eq!(prepared.keep_off_loop(false), (false, false));
+        assert_eq!(history.keep_off_loop(&prepared, false), (false, false));
     }
 
     #[test]
     fn a_turn_that_computed_is() {
         let _ticking = world().unwrap().tick().unwrap();
         let prepared = prepared();
-        prepared.seemed_long();
-        let mut slice = Slice::begin(&prepared, Instant::now());
+        let history = History::default();
+        history.seemed_long();
+        let mut slice = Slice::begin(&history, Instant::now());
         crate::scheduler::begin_turn();
         let (begun, tick) = (ThreadTime::now(), crate::scheduler::tick());
         while ThreadTime::now().since(begun) < SLICE * 2 || crate::scheduler::tick() == tick {}
         assert!(slice.is_over());
-        assert_eq!(prepared.keep_off_loop(false), (true, true));
+        assert_eq!(history.keep_off_loop(&prepared, false), (true, true));
     }
 }

@@ -1,0 +1,64 @@
+//! What is known of how an app's guests behave, which decides where the next one runs. It is the app's, not the component's: two tenants
+//! may have the same component, and what one of them asks of it is not held against the other.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
+
+use crate::guest::prepared::Prepared;
+
+/// After a guest that computed for longer than its turn, so many others start on the scheduler's threads: an app whose guests always
+/// do so holds an event loop up once in a while, not each time.
+const KEEP_OFF: u32 = 32;
+
+/// So many turns are measured after one that seemed long.
+const SUSPECT: u32 = 64;
+
+#[derive(Default)]
+pub(crate) struct History {
+    /// How many of the next exchanges are to keep off event loops, because a guest computed for longer than its turn.
+    computes: AtomicU32,
+    /// How many of the next turns on callers' threads are measured by the threads' own clocks, which costs 0.3 µs: one took long by the
+    /// wall's.
+    suspect: AtomicU32,
+    /// A turn was one long operation, which no tick could end.
+    is_unruly: Arc<AtomicBool>,
+}
+
+impl History {
+    /// To be asked before a turn on a caller's thread: whether the thread's own clock should time it.
+    pub fn is_suspect(&self) -> bool {
+        self.suspect.load(Ordering::Relaxed) > 0
+            && self.suspect.fetch_update(Ordering::Relaxed, Ordering::Relaxed, |left| left.checked_sub(1)).is_ok()
+    }
+
+    /// A turn on a caller's thread took long by the wall's clock. Perhaps its thread only waited for a processor.
+    pub fn seemed_long(&self) {
+        self.suspect.store(SUSPECT, Ordering::Relaxed);
+    }
+
+    /// A guest has computed on a caller's thread for longer than it may.
+    pub fn was_long(&self) {
+        self.computes.store(KEEP_OFF, Ordering::Relaxed);
+        self.suspect.store(SUSPECT, Ordering::Relaxed);
+    }
+
+    /// A turn was one long operation, or making an instance is one: such guests have no turn on a caller's thread.
+    pub fn is_unruly(&self, prepared: &Prepared, needs_set_up: bool) -> bool {
+        self.is_unruly.load(Ordering::Relaxed) || (needs_set_up && prepared.is_slow_to_set_up())
+    }
+
+    /// For whoever gives turns to its guests, to say so.
+    pub fn unruly(&self) -> &Arc<AtomicBool> {
+        &self.is_unruly
+    }
+
+    /// Whether the next guest should not start on an event loop's thread: instantiating, if it has to be, takes long, or nobody
+    /// knows yet, or one computed for too long lately (the second answer). Counts one off the exchanges that the last such guest
+    /// keeps away.
+    pub fn keep_off_loop(&self, prepared: &Prepared, needs_set_up: bool) -> (bool, bool) {
+        let computes =
+            self.computes.fetch_update(Ordering::Relaxed, Ordering::Relaxed, |left| left.checked_sub(1)).is_ok();
+        let is_slow = needs_set_up && prepared.keeps_off_loop();
+        (computes || is_slow || self.is_unruly(prepared, false), computes)
+    }
+}
