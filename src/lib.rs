@@ -34,7 +34,7 @@ mod _wasgi {
     #[pymodule_export]
     use crate::py::executor::awaitable::Awaitable;
     #[pymodule_export]
-    use crate::py::executor::job::{_after_fork, _after_fork_in_parent, _before_fork, _is_first_import, _shut_down};
+    use crate::py::lifecycle::{_after_fork, _after_fork_in_parent, _before_fork, _is_first_import, _shut_down};
     #[pymodule_export]
     use crate::py::component::{_census, _compile, _outline, _read_component, _restore_component, PyComponent};
     #[pymodule_export]

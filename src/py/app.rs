@@ -9,9 +9,11 @@ use pyo3::exceptions::{PyTypeError, PyValueError};
 use pyo3::prelude::*;
 use pyo3::types::{PyDict, PyMapping, PyString};
 
-use crate::py::executor::awaitable::{Awaitable, Itself, Operation};
+use crate::py::executor::awaitable::{Awaitable, Itself};
+use crate::py::executor::operation::Operation;
 use crate::py::call::Handle;
-use crate::py::component::{PyComponent, path_of};
+use crate::py::component::PyComponent;
+use crate::py::paths::{path_of, without_nul};
 use crate::py::errors::to_py;
 use crate::py::on_finish::OnFinish;
 use crate::py::limits::{LONGEST, PyLimits};
@@ -78,14 +80,6 @@ impl PyDir {
     fn settings<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyDict>> {
         settings!(py, self; path, write)
     }
-}
-
-/// No file system has a path with a NUL.
-pub fn without_nul(name: &str, path: PathBuf) -> PyResult<PathBuf> {
-    if path.as_os_str().as_encoded_bytes().contains(&0) {
-        return Err(PyValueError::new_err(format!("`{name}` has a NUL: {path:?}")));
-    }
-    Ok(path)
 }
 
 /// What `wasgi.App` adds ASGI and WSGI to; the arguments are described there.

@@ -10,7 +10,7 @@ use pyo3::sync::PyOnceLock;
 use pyo3::{PyTraverseError, PyVisit};
 
 use crate::py::app::PyApp;
-use crate::py::executor::awaitable::Operation;
+use crate::py::executor::operation::Operation;
 use crate::py::errors::to_py;
 use crate::py::on_finish::{Failure, Finishing};
 use crate::py::executor::event_loop::LoopCore;
@@ -18,6 +18,7 @@ use crate::py::message::request::PyRequest;
 use crate::py::message::response::PyResponse;
 use crate::py::outgoing::{Outgoing, check_depth};
 use crate::py::output::{GuestOutput, Until};
+use crate::py::executor::context::copy_context;
 use crate::py::executor::blocking::{Inside, block_on_until, deadline};
 use crate::py::world_of;
 use crate::error::Error;
@@ -186,14 +187,6 @@ impl Begun {
         exception.value(py).setattr(intern!(py, "exchange"), self.number)?;
         Err(exception)
     }
-}
-
-/// A copy of the context of whoever asks.
-pub(super) fn copy_context(py: Python<'_>) -> PyResult<Bound<'_, PyAny>> {
-    static COPY: PyOnceLock<Py<PyAny>> = PyOnceLock::new();
-    COPY.get_or_try_init(py, || py.import("contextvars")?.getattr(intern!(py, "copy_context")).map(Bound::unbind))?
-        .bind(py)
-        .call0()
 }
 
 /// What `handle_async` waits for. The guest starts when it is awaited.

@@ -4,15 +4,19 @@
 //! on a guest's stack; nothing holds the GIL while it waits.
 
 pub mod app;
+pub mod bytes;
 pub mod call;
 pub mod component;
+pub mod counters;
 pub mod errors;
 pub mod executor;
+pub mod lifecycle;
 pub mod limits;
 pub mod message;
 pub mod on_finish;
 pub mod outgoing;
 pub mod output;
+pub mod paths;
 pub mod reuse;
 pub mod simulation;
 pub mod stats;

@@ -144,7 +144,7 @@ impl Drop for Finishing {
         }
         let lane = on_finish.get().lane();
         if !lane.submit(Finished { on_finish, record }) {
-            crate::py::stats::dropped_exchange();
+            crate::py::counters::dropped_exchange();
         }
     }
 }

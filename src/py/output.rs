@@ -14,9 +14,9 @@ use pyo3::sync::PyOnceLock;
 use pyo3::types::{PyString, PyTuple};
 use pyo3::{PyTraverseError, PyVisit};
 
-use crate::py::executor::awaitable::Operation;
-use crate::py::executor::job::is_too_late;
-use crate::py::call::copy_context;
+use crate::py::executor::operation::Operation;
+use crate::py::executor::exit::is_too_late;
+use crate::py::executor::context::copy_context;
 use crate::py::lock;
 use crate::py::executor::event_loop::LoopCore;
 use crate::py::executor::serial::{Serial, Turn};

@@ -8,7 +8,8 @@ use pyo3::exceptions::PyValueError;
 use pyo3::prelude::*;
 use pyo3::types::PyDict;
 
-use crate::py::executor::awaitable::{Awaitable, Operation};
+use crate::py::executor::awaitable::Awaitable;
+use crate::py::executor::operation::Operation;
 use crate::py::errors::to_py;
 use crate::py::values::{Number, Seconds, settings, value_methods};
 use crate::simulation::virtual_time::Pace;

@@ -5,54 +5,8 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use pyo3::prelude::*;
 use pyo3::types::PyDict;
 
-use crate::process::fork::PerProcess;
+use crate::py::counters::{Live, live};
 use crate::engine::stats::Stats;
-
-/// What Python's side counts.
-#[derive(Default)]
-struct Live {
-    calls: AtomicU64,
-    feeds: AtomicU64,
-    dropped: AtomicU64,
-}
-
-static LIVE: PerProcess<Live> = PerProcess::new();
-
-/// In a forked child.
-pub fn forget() {
-    LIVE.forget();
-}
-
-/// An exchange that `on_finish` was not told of, because too many waited for it.
-pub fn dropped_exchange() {
-    LIVE.get(Live::default).dropped.fetch_add(1, Ordering::Relaxed);
-}
-
-/// Counted while it lives.
-pub struct Counted(&'static AtomicU64);
-
-impl Counted {
-    fn new(counter: &'static AtomicU64) -> Self {
-        counter.fetch_add(1, Ordering::Relaxed);
-        Self(counter)
-    }
-
-    /// An outgoing request on its way through Python.
-    pub fn call() -> Self {
-        Self::new(&LIVE.get(Live::default).calls)
-    }
-
-    /// A body whose chunks Python makes.
-    pub fn feed() -> Self {
-        Self::new(&LIVE.get(Live::default).feeds)
-    }
-}
-
-impl Drop for Counted {
-    fn drop(&mut self) {
-        self.0.fetch_sub(1, Ordering::Relaxed);
-    }
-}
 
 /// What there is in this process, and what there was: a look at its counters.
 ///
@@ -121,7 +75,7 @@ impl PyStats {
 pub fn stats(py: Python<'_>) -> PyResult<PyStats> {
     let core = Stats::read();
     let count =
-        |counter: fn(&Live) -> &AtomicU64| LIVE.existing().map_or(0, |live| counter(live).load(Ordering::Relaxed));
+        |counter: fn(&Live) -> &AtomicU64| live().map_or(0, |live| counter(live).load(Ordering::Relaxed));
     let outcomes = PyDict::new(py);
     for (name, number) in core.outcomes {
         outcomes.set_item(name, number)?;

@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 use pyo3::prelude::*;
 use tokio::sync::oneshot;
 
-use crate::py::executor::awaitable::Operation;
+use crate::py::executor::operation::Operation;
 use crate::py::component::{Origin, PyComponent};
 use crate::py::errors::to_py;
 use crate::py::component::source::{Failed, Source};

@@ -13,7 +13,7 @@ use pyo3::exceptions::PyTypeError;
 use pyo3::prelude::*;
 use pyo3::types::{PyBytes, PyDict, PyString, PyTuple};
 
-use crate::py::app::without_nul;
+use crate::py::paths::{path_of, without_nul};
 use crate::py::executor::awaitable::Awaitable;
 use crate::py::component::limits::PyComponentLimits;
 use crate::py::errors::{named, to_py};
@@ -69,14 +69,6 @@ pub struct Origin {
     limits: Py<PyComponentLimits>,
 }
 
-/// A path as Python has it. What its `__fspath__` raises is told as it is.
-pub fn path_of(given: &Bound<'_, PyAny>, wrong: impl FnOnce() -> String) -> PyResult<PathBuf> {
-    if !given.is_instance_of::<PyString>() && !given.hasattr("__fspath__")? {
-        return Err(PyTypeError::new_err(wrong()));
-    }
-    given.extract()
-}
-
 /// A source as Python has it, and how it is to be loaded.
 fn asked(source: &Bound<'_, PyAny>, fuel: bool, limits: Option<Py<PyComponentLimits>>) -> PyResult<(Ask, Origin)> {
     let py = source.py();
@@ -86,7 +78,7 @@ fn asked(source: &Bound<'_, PyAny>, fuel: bool, limits: Option<Py<PyComponentLim
     };
     let order = order(py, fuel, &limits)?;
     if !source.is_instance_of::<PyString>()
-        && let Some(bytes) = crate::py::message::body::bytes_of(source)?
+        && let Some(bytes) = crate::py::bytes::bytes_of(source)?
     {
         return Ok((Ask { source: Source::Bytes(bytes), order }, Origin { path: None, fuel, limits }));
     }

@@ -5,7 +5,6 @@
 //! binding: 1.0 to 1.1 times the floor, where a future made by pyo3-async-runtimes costs 4.4 to 9 times.
 
 use std::ffi::CString;
-use std::mem::ManuallyDrop;
 use std::sync::{Arc, Mutex};
 use std::task::{Context, Poll, Wake, Waker};
 
@@ -14,27 +13,12 @@ use pyo3::intern;
 use pyo3::prelude::*;
 use pyo3::{PyTraverseError, PyVisit};
 
-use crate::py::executor::job::{Job, is_exiting};
+use crate::py::executor::exit::is_exiting;
+use crate::py::executor::operation::{Begun, Operation, Waiting};
 use crate::py::errors::to_py;
 use crate::py::lock;
 use crate::py::executor::event_loop::LoopCore;
 use crate::exchange::handle::in_parent;
-
-/// Something to wait for. Dropping it cancels it.
-pub trait Operation: Send {
-    /// Called with the GIL held. Until it is ready it must have kept the waker.
-    fn poll(&mut self, py: Python<'_>, cx: &mut Context<'_>) -> Poll<PyResult<Py<PyAny>>>;
-
-    /// Shows the collector the Python objects that this alone owns: not what an `Arc` shares.
-    fn traverse(&self, _visit: &PyVisit<'_>) -> Result<(), PyTraverseError> {
-        Ok(())
-    }
-
-    /// Whether nobody else has the body that it reads.
-    fn owns_body(&self) -> bool {
-        false
-    }
-}
 
 /// Something to await once, wherever asyncio takes a coroutine. Cancelling or closing it stops the work.
 #[pyclass(module = "wasgi._wasgi", frozen)]
@@ -53,35 +37,6 @@ enum State {
         number: u64,
     },
     Done,
-}
-
-/// An operation whose task waits.
-pub type Waiting = Mutex<Option<Begun>>;
-
-/// An operation that has begun. A forked child goes on with none of its parent's, nor drops it: that would be to wait for locks that no
-/// thread there gives back.
-pub struct Begun {
-    operation: ManuallyDrop<Box<dyn Operation>>,
-    generation: u64,
-}
-
-impl Begun {
-    fn new(operation: Box<dyn Operation>) -> Self {
-        Self { operation: ManuallyDrop::new(operation), generation: crate::process::fork::generation() }
-    }
-
-    fn is_foreign(&self) -> bool {
-        self.generation != crate::process::fork::generation()
-    }
-}
-
-impl Drop for Begun {
-    fn drop(&mut self) {
-        if !self.is_foreign() {
-            // SAFETY: it is dropped here and nowhere else, and not used after this.
-            unsafe { ManuallyDrop::drop(&mut self.operation) }
-        }
-    }
 }
 
 impl State {
@@ -253,11 +208,11 @@ pub struct LoopWaker {
 
 impl Wake for LoopWaker {
     fn wake(self: Arc<Self>) {
-        self.core.submit(Job::Wake(self.number));
+        self.core.wake(self.number);
     }
 
     fn wake_by_ref(self: &Arc<Self>) {
-        self.core.submit(Job::Wake(self.number));
+        self.core.wake(self.number);
     }
 }
 

@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 use pyo3::exceptions::{PyTimeoutError, PyValueError};
 use pyo3::prelude::*;
 
-use crate::py::executor::job::is_exiting_elsewhere;
+use crate::py::executor::exit::is_exiting_elsewhere;
 
 /// How often a blocked call looks for signals (Ctrl-C).
 const SIGNALS: Duration = Duration::from_millis(50);

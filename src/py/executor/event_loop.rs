@@ -14,10 +14,11 @@ use pyo3::exceptions::{PyNotImplementedError, PyRuntimeError};
 use pyo3::intern;
 use pyo3::prelude::*;
 use pyo3::sync::PyOnceLock;
+use pyo3::types::PyDict;
 use pyo3::{PyTraverseError, PyVisit};
 
-use crate::py::executor::awaitable::Waiting;
-use crate::py::executor::job::{Abandon, Job};
+use crate::py::executor::job::{self, Abandon, Job};
+use crate::py::executor::operation::Waiting;
 use crate::py::lock;
 use crate::process::fork::PerProcess;
 
@@ -48,11 +49,18 @@ struct Waits {
     operation: Option<Arc<Waiting>>,
 }
 
+/// What a loop has to do.
+enum Due {
+    /// A task's wait is over: by the number of its future.
+    Wake(u64),
+    Job(Arc<dyn Job>),
+}
+
 #[derive(Default)]
 struct State {
-    jobs: Vec<Job>,
-    /// Requests that are to be answered: each begins a task, so the loop takes them by [`CALLS`].
-    calls: VecDeque<Job>,
+    jobs: Vec<Due>,
+    /// Those that begin a task: the loop takes them by [`MOST_BEGUN`].
+    tasks: VecDeque<Arc<dyn Job>>,
     /// What waits for code that runs on this loop.
     waiting: Vec<Weak<dyn Abandon>>,
     /// How long that list may become before it is swept.
@@ -60,26 +68,42 @@ struct State {
     closed: bool,
 }
 
-/// How many requests of guests begin to be answered in one round of a loop. Guests that send thousands at once would hold it for as
+/// How many tasks begin in one round of a loop, each to answer a guest's request. Guests that send thousands at once would hold it for as
 /// long as beginning all of them takes, some tens of microseconds each.
-const CALLS: usize = 16;
+const MOST_BEGUN: usize = 16;
 
 /// How often somebody looks whether a loop that others wait for has closed. A closed loop tells nobody.
 const LOOK: Duration = Duration::from_millis(250);
 
 impl LoopCore {
-    pub fn submit(self: &Arc<Self>, job: Job) {
+    pub fn submit(self: &Arc<Self>, job: Arc<dyn Job>) {
         {
             let mut state = lock(&self.state);
             if state.closed {
                 drop(state);
                 return job.abandon();
             }
-            match job {
-                Job::Call(_) => state.calls.push_back(job),
-                job => state.jobs.push(job),
+            match job.begins_task() {
+                true => state.tasks.push_back(job),
+                false => state.jobs.push(Due::Job(job)),
             }
         }
+        self.signal();
+    }
+
+    /// The wait for the future of this number is over.
+    pub fn wake(self: &Arc<Self>, number: u64) {
+        {
+            let mut state = lock(&self.state);
+            if state.closed {
+                return;
+            }
+            state.jobs.push(Due::Wake(number));
+        }
+        self.signal();
+    }
+
+    fn signal(self: &Arc<Self>) {
         if !self.signalled.swap(true, Ordering::SeqCst) {
             // Fails only when the loop is gone and its end of the pipe with it; then nobody is left to be told.
             let _ = (&self.pipe).write_all(&[0]);
@@ -153,7 +177,7 @@ impl LoopCore {
                 let Some(core) = core.upgrade() else { return };
                 if core.is_waited_for() {
                     if !core.looked_at.swap(true, Ordering::SeqCst) {
-                        crate::py::executor::threads::threads().submit(Job::Look(core));
+                        crate::py::executor::threads::threads().submit(Arc::new(Look(core)));
                     }
                     continue;
                 }
@@ -171,8 +195,8 @@ impl LoopCore {
         !state.closed && (!state.waiting.is_empty() || self.signalled.load(Ordering::SeqCst))
     }
 
-    /// The job: has it closed?
-    pub fn look(&self, py: Python<'_>) -> PyResult<()> {
+    /// Has it closed?
+    fn look(&self, py: Python<'_>) -> PyResult<()> {
         self.looked_at.store(false, Ordering::SeqCst);
         let event_loop = self.event_loop.bind(py).call0()?;
         if event_loop.is_none() || event_loop.call_method0(intern!(py, "is_closed"))?.is_truthy()? {
@@ -185,8 +209,11 @@ impl LoopCore {
         let (jobs, waiting) = {
             let mut state = lock(&self.state);
             state.closed = true;
-            let jobs = std::mem::take(&mut state.jobs).into_iter().chain(std::mem::take(&mut state.calls));
-            (jobs, std::mem::take(&mut state.waiting))
+            let jobs = std::mem::take(&mut state.jobs).into_iter().filter_map(|due| match due {
+                Due::Wake(_) => None,
+                Due::Job(job) => Some(job),
+            });
+            (jobs.chain(std::mem::take(&mut state.tasks)), std::mem::take(&mut state.waiting))
         };
         for job in jobs {
             job.abandon();
@@ -242,6 +269,24 @@ impl LoopCore {
         let core = bridge.extract::<Bound<'_, LoopBridge>>()?.get().core.clone();
         Ok(OWN.get(|| core).clone())
     }
+}
+
+/// Whether that loop still runs, for what waits for it.
+struct Look(Arc<LoopCore>);
+
+impl Job for Look {
+    fn run(self: Arc<Self>, py: Python<'_>) -> PyResult<()> {
+        self.0.look(py)
+    }
+}
+
+/// A task of the running loop, in the given context.
+pub fn spawn(coroutine: &Bound<'_, PyAny>, context: &Bound<'_, PyAny>) -> PyResult<Py<PyAny>> {
+    let py = coroutine.py();
+    let options = PyDict::new(py);
+    options.set_item(intern!(py, "context"), context)?;
+    let running = LoopCore::running_loop(py)?;
+    Ok(running.call_method(intern!(py, "create_task"), (coroutine,), Some(&options))?.unbind())
 }
 
 static OWN: PerProcess<Arc<LoopCore>> = PerProcess::new();
@@ -323,25 +368,25 @@ impl LoopBridge {
         (&self.pipe).read_exact(&mut byte)?;
         // Cleared before the jobs are taken: whoever submits after that writes a byte of its own.
         self.core.signalled.store(false, Ordering::SeqCst);
-        let (jobs, calls, is_more) = {
+        let (jobs, tasks, is_more) = {
             let mut state = lock(&self.core.state);
             let jobs = std::mem::take(&mut state.jobs);
-            let most = state.calls.len().min(CALLS);
-            let calls: Vec<_> = state.calls.drain(..most).collect();
-            (jobs, calls, !state.calls.is_empty())
+            let most = state.tasks.len().min(MOST_BEGUN);
+            let tasks: Vec<_> = state.tasks.drain(..most).collect();
+            (jobs, tasks, !state.tasks.is_empty())
         };
         // the rest in the loop's next round
         if is_more && !self.core.signalled.swap(true, Ordering::SeqCst) {
             let _ = (&self.core.pipe).write_all(&[0]);
         }
-        for job in jobs.into_iter().chain(calls) {
-            match job {
-                Job::Wake(number) => {
+        for due in jobs.into_iter().chain(tasks.into_iter().map(Due::Job)) {
+            match due {
+                Due::Wake(number) => {
                     if let Err(error) = self.core.resolve(py, number) {
                         error.write_unraisable(py, None);
                     }
                 }
-                job => job.run(py),
+                Due::Job(job) => job::run(job, py),
             }
         }
         Ok(())

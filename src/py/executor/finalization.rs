@@ -39,7 +39,7 @@ mod glibc {
     use std::mem::MaybeUninit;
     use std::sync::OnceLock;
 
-    use crate::py::executor::job::is_exiting;
+    use crate::py::executor::exit::is_exiting;
 
     /// `struct _pthread_cleanup_buffer` of glibc's pthread.h.
     #[repr(C)]

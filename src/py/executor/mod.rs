@@ -2,8 +2,12 @@
 
 pub mod awaitable;
 pub mod blocking;
+pub mod context;
 pub mod event_loop;
+pub mod exit;
 pub mod finalization;
 pub mod job;
+pub mod lane;
+pub mod operation;
 pub mod serial;
 pub mod threads;

@@ -8,7 +8,9 @@ use std::time::{Duration, Instant};
 
 use pyo3::prelude::*;
 
-use crate::py::executor::job::{Job, Lane, is_too_late};
+use crate::py::executor::exit::is_too_late;
+use crate::py::executor::job::Job;
+use crate::py::executor::threads::threads;
 use crate::py::lock;
 
 /// One call, or some that belong together.
@@ -34,11 +36,6 @@ struct State<T> {
 /// For so long a thread serves one of these while others wait for a thread.
 const SHIFT: Duration = Duration::from_millis(5);
 
-/// What a thread is asked to do.
-pub trait Work: Send + Sync {
-    fn work(self: Arc<Self>, py: Python<'_>);
-}
-
 impl<T: Turn> Serial<T> {
     pub fn new(most: usize) -> Self {
         Self { state: Mutex::new(State { waiting: VecDeque::new(), busy: false, by: None, emptied: Vec::new() }), most }
@@ -58,7 +55,7 @@ impl<T: Turn> Serial<T> {
                 return true;
             }
         }
-        Lane::Threads.submit(Job::Serial(self.clone()));
+        threads().submit(self.clone());
         true
     }
 
@@ -107,8 +104,8 @@ impl<T: Turn> Serial<T> {
     }
 }
 
-impl<T: Turn> Work for Serial<T> {
-    fn work(self: Arc<Self>, py: Python<'_>) {
+impl<T: Turn> Job for Serial<T> {
+    fn run(self: Arc<Self>, py: Python<'_>) -> PyResult<()> {
         // without, if so many are lent already that there is no thread to take its place
         let _lent = crate::py::executor::threads::lend(py).ok().flatten();
         let begun = Instant::now();
@@ -117,8 +114,14 @@ impl<T: Turn> Work for Serial<T> {
                 turn.run(py);
             }
             if begun.elapsed() > SHIFT && self.goes_on_later() {
-                return Lane::Threads.submit(Job::Serial(self));
+                threads().submit(self);
+                return Ok(());
             }
         }
+        Ok(())
+    }
+
+    fn is_waited_for_at_exit(&self) -> bool {
+        true
     }
 }

@@ -10,7 +10,7 @@ use pyo3::exceptions::PyRuntimeError;
 use pyo3::prelude::*;
 use pyo3::types::{PyCFunction, PyDict, PyTuple};
 
-use crate::py::executor::job::Job;
+use crate::py::executor::job::{self, Job};
 use crate::py::errors::to_py;
 use crate::py::lock;
 use crate::error::Error;
@@ -26,7 +26,7 @@ pub struct Threads {
 
 #[derive(Default)]
 struct Queue {
-    jobs: VecDeque<Job>,
+    jobs: VecDeque<Arc<dyn Job>>,
     idle: usize,
     threads: usize,
     /// Jobs that exit waits for, under way.
@@ -125,7 +125,7 @@ pub fn threads() -> &'static Threads {
 }
 
 impl Threads {
-    pub fn submit(&self, job: Job) {
+    pub fn submit(&self, job: Arc<dyn Job>) {
         lock(&self.state).jobs.push_back(job);
         self.filled.notify_one();
     }
@@ -183,7 +183,7 @@ impl Threads {
         Ok(())
     }
 
-    fn take(&self) -> Option<(Job, bool, bool)> {
+    fn take(&self) -> Option<(Arc<dyn Job>, bool, bool)> {
         let mut state = lock(&self.state);
         loop {
             if let Some(job) = state.jobs.pop_front() {
@@ -214,7 +214,7 @@ impl Threads {
         state.closed = true;
         self.filled.notify_all();
         let deadline = Instant::now() + bound;
-        while state.waited_for > 0 || state.jobs.iter().any(Job::is_waited_for_at_exit) {
+        while state.waited_for > 0 || state.jobs.iter().any(|job| job.is_waited_for_at_exit()) {
             let left = deadline.saturating_duration_since(Instant::now());
             if left.is_zero() {
                 return; // one is in code of the user's that does not end
@@ -236,7 +236,7 @@ fn work(py: Python<'_>) {
         if spare && let Err(error) = threads.spawn(py) {
             error.write_unraisable(py, None);
         }
-        job.run(py);
+        job::run(job, py);
         if generation != crate::process::fork::generation() {
             return; // the job has forked: the next ones are for the parent's thread
         }

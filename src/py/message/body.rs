@@ -8,14 +8,14 @@ use bytes::{Bytes, BytesMut};
 use http::HeaderMap;
 use http_body::{Body, Frame};
 use http_body_util::{BodyExt, Full};
-use pyo3::buffer::PyBuffer;
 use pyo3::exceptions::PyTypeError;
 use pyo3::intern;
 use pyo3::prelude::*;
-use pyo3::types::{PyBytes, PyDict, PyMemoryView, PyString};
+use pyo3::types::{PyBytes, PyDict, PyString};
 use wasmtime_wasi_http::WasiBody;
 
 use crate::py::executor::awaitable::Awaitable;
+use crate::py::bytes::bytes_of;
 use crate::py::errors::{named, to_py};
 use crate::py::message::feed::{Feed, OnError, Source, lane_of};
 use crate::py::lock;
@@ -53,28 +53,6 @@ pub enum Content {
     Source(Source),
     Guest(Arc<SharedBody>),
     Consumed,
-}
-
-/// Bytes of any bytes-like object; `None` if it is not one.
-pub fn bytes_of(object: &Bound<'_, PyAny>) -> PyResult<Option<Bytes>> {
-    if let Ok(bytes) = object.cast::<PyBytes>() {
-        return Ok(Some(Bytes::copy_from_slice(bytes.as_bytes())));
-    }
-    if object.is_instance_of::<PyString>() {
-        return Ok(None);
-    }
-    match PyBuffer::<u8>::get(object) {
-        Ok(buffer) => Ok(Some(Bytes::from(buffer.to_vec(object.py())?))),
-        // of other items than bytes, or no buffer at all; one that cannot be read any more says so
-        Err(_) => match PyMemoryView::from(object) {
-            Ok(view) => {
-                let bytes = view.call_method0(intern!(object.py(), "tobytes"))?;
-                Ok(Some(Bytes::copy_from_slice(bytes.cast::<PyBytes>()?.as_bytes())))
-            }
-            Err(error) if error.is_instance_of::<PyTypeError>(object.py()) => Ok(None),
-            Err(error) => Err(error),
-        },
-    }
 }
 
 impl PyBody {

@@ -16,12 +16,14 @@ use pyo3::prelude::*;
 use pyo3::types::PyBool;
 use wasmtime_wasi_http::Error as HostError;
 
-use crate::py::executor::awaitable::{Awaitable, Operation};
-use crate::py::executor::job::{Abandon, Job, LOOP_CLOSED, Lane};
+use crate::py::executor::awaitable::Awaitable;
+use crate::py::executor::operation::Operation;
+use crate::py::executor::job::{Abandon, Job, LOOP_CLOSED};
+use crate::py::executor::lane::Lane;
 use crate::py::errors::{CallersException, code_of_exception};
 use crate::py::lock;
 use crate::py::executor::event_loop::LoopCore;
-use crate::py::stats::Counted;
+use crate::py::counters::Counted;
 use crate::http::error_code::ErrorCode;
 use crate::error::Error;
 use crate::exchange::handle::Stopper;
@@ -82,7 +84,7 @@ impl Source {
 
 /// A chunk of a body that Python made.
 pub fn chunk_bytes(chunk: &Bound<'_, PyAny>) -> PyResult<Bytes> {
-    crate::py::message::body::bytes_of(chunk)?.ok_or_else(|| {
+    crate::py::bytes::bytes_of(chunk)?.ok_or_else(|| {
         let kind = chunk.get_type();
         PyTypeError::new_err(format!(
             "a body's chunks must be bytes, not {}; hint: encode text, or pass a whole `str` as the body",
@@ -169,8 +171,8 @@ impl Feed {
         self.is_foreign() || lock(&self.state).gone
     }
 
-    /// The job: a chunk is wanted, or nothing is any more.
-    pub fn turn(self: &Arc<Self>, py: Python<'_>) -> PyResult<()> {
+    /// A chunk is wanted, or nothing is any more.
+    fn turn(self: &Arc<Self>, py: Python<'_>) -> PyResult<()> {
         match &self.source {
             Source::Async(source) => self.turn_async(py, source),
             _ => self.turn_blocking(py),
@@ -191,12 +193,12 @@ impl Feed {
         match drive {
             Drive::Rests if gone => {
                 let coroutine = bodies(py)?.call_method1(intern!(py, "close"), (source,))?;
-                crate::py::outgoing::callable::spawn(&coroutine, self.context.bind(py)).map(drop)
+                crate::py::executor::event_loop::spawn(&coroutine, self.context.bind(py)).map(drop)
             }
             Drive::Rests => {
                 let handle = FeedHandle { feed: self.clone() };
                 let coroutine = bodies(py)?.call_method1(intern!(py, "feed"), (handle, source))?;
-                let task = crate::py::outgoing::callable::spawn(&coroutine, self.context.bind(py))?;
+                let task = crate::py::executor::event_loop::spawn(&coroutine, self.context.bind(py))?;
                 lock(&self.state).drive = Drive::Task { task, entered: false };
                 Ok(())
             }
@@ -295,6 +297,20 @@ impl Feed {
     }
 }
 
+impl Job for Feed {
+    fn run(self: Arc<Self>, py: Python<'_>) -> PyResult<()> {
+        self.turn(py)
+    }
+
+    fn abandon(self: Arc<Self>) {
+        Abandon::abandon(&*self);
+    }
+
+    fn is_waited_for_at_exit(&self) -> bool {
+        self.is_gone()
+    }
+}
+
 impl Abandon for Feed {
     fn abandon(&self) {
         // the task refers to this, and nobody would find that cycle
@@ -353,7 +369,7 @@ impl Body for FeedBody {
             let producer = state.producer.take();
             drop(state);
             if ask {
-                feed.lane.submit(Job::Feed(feed.clone()));
+                feed.lane.submit(feed.clone());
             } else if let Some(producer) = producer {
                 producer.wake();
             }
@@ -375,7 +391,7 @@ impl Drop for FeedBody {
         if let Some(producer) = producer {
             producer.wake();
         }
-        self.feed.lane.submit(Job::Feed(self.feed.clone()));
+        self.feed.lane.submit(self.feed.clone());
     }
 }
 

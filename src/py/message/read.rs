@@ -11,7 +11,8 @@ use pyo3::prelude::*;
 use pyo3::types::PyBytes;
 use tokio::sync::oneshot;
 
-use crate::py::executor::awaitable::{Awaitable, Operation};
+use crate::py::executor::awaitable::Awaitable;
+use crate::py::executor::operation::Operation;
 use crate::py::message::body::{Content, PyBody};
 use crate::py::errors::to_py;
 use crate::py::lock;

@@ -6,7 +6,7 @@ use std::time::Instant;
 
 use pyo3::prelude::*;
 
-use crate::py::executor::awaitable::Operation;
+use crate::py::executor::operation::Operation;
 use crate::py::message::body::PyBody;
 use crate::py::errors::to_py;
 use crate::py::message::read::Drain;

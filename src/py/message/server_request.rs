@@ -7,7 +7,8 @@ use pyo3::prelude::*;
 use pyo3::pybacked::PyBackedStr;
 use pyo3::types::{PyBytes, PyTuple};
 
-use crate::py::message::body::{PyBody, bytes_of};
+use crate::py::bytes::bytes_of;
+use crate::py::message::body::PyBody;
 use crate::py::message::headers::refused;
 use crate::py::message::request::PyRequest;
 use crate::http::fields::Wrong;

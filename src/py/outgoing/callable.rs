@@ -6,17 +6,17 @@ use http_body_util::BodyExt;
 use pyo3::exceptions::PyTypeError;
 use pyo3::intern;
 use pyo3::prelude::*;
-use pyo3::types::PyDict;
 use tokio::sync::oneshot;
 use wasmtime_wasi_http::WasiBody;
 
-use crate::py::executor::job::{Abandon, Job, LOOP_CLOSED, Lane};
+use crate::py::executor::job::{Abandon, Job, LOOP_CLOSED};
+use crate::py::executor::lane::Lane;
 use crate::py::errors::code_of_exception;
 use crate::py::lock;
-use crate::py::executor::event_loop::LoopCore;
+use crate::py::executor::event_loop::{LoopCore, spawn};
 use crate::py::message::request::PyRequest;
 use crate::py::message::response::PyResponse;
-use crate::py::stats::Counted;
+use crate::py::counters::Counted;
 use crate::outgoing::read_ahead::Ahead;
 use crate::exchange::guest_body::{GuestBody, Past};
 use crate::http::error_code::ErrorCode;
@@ -67,7 +67,7 @@ impl Upstream for PyUpstream {
         if let Lane::Loop(core) = &lane {
             core.depends(&call);
         }
-        lane.submit(Job::Call(call));
+        lane.submit(call);
         answered
     }
 }
@@ -85,7 +85,7 @@ impl Drop for Waiting {
     fn drop(&mut self) {
         let unanswered = lock(&self.0.reply).take().is_some();
         if unanswered {
-            self.0.target.event_loop.submit(Job::CancelCall(self.0.clone()));
+            self.0.target.event_loop.submit(Arc::new(Cancelled(self.0.clone())));
         }
     }
 }
@@ -109,8 +109,8 @@ impl Abandon for Call {
 }
 
 impl Call {
-    /// The job: on the loop for a coroutine function, on a thread for any other callable.
-    pub fn begin(self: Arc<Self>, py: Python<'_>) -> PyResult<()> {
+    /// On the loop for a coroutine function, on a thread for any other callable.
+    fn begin(self: Arc<Self>, py: Python<'_>) -> PyResult<()> {
         let Some((request, timeouts)) = lock(&self.request).take() else { return Ok(()) };
         if lock(&self.reply).is_none() {
             return Ok(()); // nobody waits any more
@@ -129,7 +129,7 @@ impl Call {
         Ok(())
     }
 
-    pub fn cancel(&self, py: Python<'_>) -> PyResult<()> {
+    fn cancel(&self, py: Python<'_>) -> PyResult<()> {
         let task = lock(&self.task).take();
         match task {
             Some(task) => task.bind(py).call_method0(intern!(py, "cancel")).map(drop),
@@ -154,15 +154,6 @@ impl Call {
             let _ = reply.send(answer);
         }
     }
-}
-
-/// A task of the running loop, in the given context.
-pub fn spawn(coroutine: &Bound<'_, PyAny>, context: &Bound<'_, PyAny>) -> PyResult<Py<PyAny>> {
-    let py = coroutine.py();
-    let options = PyDict::new(py);
-    options.set_item(intern!(py, "context"), context)?;
-    let running = LoopCore::running_loop(py)?;
-    Ok(running.call_method(intern!(py, "create_task"), (coroutine,), Some(&options))?.unbind())
 }
 
 /// The name of an object's class, with its module: others have a `Response`, too.
@@ -261,14 +252,54 @@ impl OutgoingCall {
     fn hand_to_loop(&self, py: Python<'_>, awaitable: Py<PyAny>) -> PyResult<()> {
         let handle = Py::new(py, Self { call: self.call.clone(), request: self.request.clone_ref(py) })?;
         self.call.target.event_loop.depends(&self.call);
-        self.call.target.event_loop.submit(Job::Finish(self.call.clone(), handle, awaitable));
+        self.call.target.event_loop.submit(Arc::new(Continued { call: self.call.clone(), handle, awaitable }));
         Ok(())
     }
 }
 
+impl Job for Call {
+    fn run(self: Arc<Self>, py: Python<'_>) -> PyResult<()> {
+        self.begin(py)
+    }
+
+    fn abandon(self: Arc<Self>) {
+        Abandon::abandon(&*self);
+    }
+
+    fn begins_task(&self) -> bool {
+        true
+    }
+}
+
+/// Nobody waits for that answer any more.
+struct Cancelled(Arc<Call>);
+
+impl Job for Cancelled {
+    fn run(self: Arc<Self>, py: Python<'_>) -> PyResult<()> {
+        self.0.cancel(py)
+    }
+}
+
+/// A blocking upstream gave an awaitable: the loop goes on with it.
+struct Continued {
+    call: Arc<Call>,
+    handle: Py<OutgoingCall>,
+    awaitable: Py<PyAny>,
+}
+
+impl Job for Continued {
+    fn run(self: Arc<Self>, py: Python<'_>) -> PyResult<()> {
+        self.call.go_on(py, &self.handle, &self.awaitable)
+    }
+
+    fn abandon(self: Arc<Self>) {
+        Abandon::abandon(&*self.call);
+    }
+}
+
 impl Call {
-    /// The job that follows [`OutgoingCall::hand_to_loop`].
-    pub fn go_on(&self, py: Python<'_>, handle: Py<OutgoingCall>, awaitable: Py<PyAny>) -> PyResult<()> {
+    /// What follows [`OutgoingCall::hand_to_loop`].
+    fn go_on(&self, py: Python<'_>, handle: &Py<OutgoingCall>, awaitable: &Py<PyAny>) -> PyResult<()> {
         if !self.is_wanted() {
             // nobody waits any more: a coroutine that is not begun is closed, a task of the upstream's own is its own
             return match awaitable.bind(py).getattr_opt(intern!(py, "close"))? {

@@ -11,9 +11,10 @@ use pyo3::intern;
 use pyo3::prelude::*;
 use pyo3::types::{PyBytes, PyDict, PyList, PyString};
 
-use crate::py::app::without_nul;
-use crate::py::executor::awaitable::{Awaitable, Operation};
-use crate::py::message::body::bytes_of;
+use crate::py::paths::without_nul;
+use crate::py::executor::awaitable::Awaitable;
+use crate::py::executor::operation::Operation;
+use crate::py::bytes::bytes_of;
 use crate::py::errors::to_py;
 use crate::py::executor::event_loop::LoopCore;
 use crate::py::message::request::PyRequest;

@@ -1,0 +1,56 @@
+//! What is counted of Python's side.
+
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use crate::process::fork::PerProcess;
+
+/// What Python's side counts.
+#[derive(Default)]
+pub struct Live {
+    pub calls: AtomicU64,
+    pub feeds: AtomicU64,
+    pub dropped: AtomicU64,
+}
+
+static LIVE: PerProcess<Live> = PerProcess::new();
+
+/// What there is, if anything has been counted.
+pub fn live() -> Option<&'static Live> {
+    LIVE.existing()
+}
+
+/// In a forked child.
+pub fn forget() {
+    LIVE.forget();
+}
+
+/// An exchange that `on_finish` was not told of, because too many waited for it.
+pub fn dropped_exchange() {
+    LIVE.get(Live::default).dropped.fetch_add(1, Ordering::Relaxed);
+}
+
+/// Counted while it lives.
+pub struct Counted(&'static AtomicU64);
+
+impl Counted {
+    fn new(counter: &'static AtomicU64) -> Self {
+        counter.fetch_add(1, Ordering::Relaxed);
+        Self(counter)
+    }
+
+    /// An outgoing request on its way through Python.
+    pub fn call() -> Self {
+        Self::new(&LIVE.get(Live::default).calls)
+    }
+
+    /// A body whose chunks Python makes.
+    pub fn feed() -> Self {
+        Self::new(&LIVE.get(Live::default).feeds)
+    }
+}
+
+impl Drop for Counted {
+    fn drop(&mut self) {
+        self.0.fetch_sub(1, Ordering::Relaxed);
+    }
+}
