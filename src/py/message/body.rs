@@ -4,26 +4,22 @@ use std::pin::Pin;
 use std::sync::{Arc, Mutex, Weak};
 use std::task::{Context, Poll, Waker};
 
-use bytes::{Bytes, BytesMut};
+use bytes::Bytes;
 use http::HeaderMap;
 use http_body::{Body, Frame};
 use http_body_util::{BodyExt, Full};
 use pyo3::exceptions::PyTypeError;
 use pyo3::intern;
 use pyo3::prelude::*;
-use pyo3::types::{PyBytes, PyDict, PyString};
+use pyo3::types::{PyDict, PyString};
 use wasmtime_wasi_http::WasiBody;
 
-use crate::py::executor::awaitable::Awaitable;
 use crate::py::bytes::bytes_of;
-use crate::py::errors::{named, to_py};
+use crate::py::errors::named;
 use crate::py::message::feed::{Feed, OnError, Source, lane_of};
 use crate::py::lock;
 use crate::py::executor::event_loop::LoopCore;
-use crate::py::message::read::{AsyncChunks, Chunks, Drain, Gather, ReadAll, SourceOf};
-use crate::py::message::request::PyRequest;
-use crate::py::message::response::PyResponse;
-use crate::py::output::{Flushed, GuestOutput};
+use crate::py::output::GuestOutput;
 use crate::exchange::guest_body::{GuestBody, Past, SharedBody};
 
 /// A stream that can be consumed once, and what is known after that.
@@ -55,6 +51,17 @@ pub enum Content {
     Consumed,
 }
 
+/// The body of a message, for another one: what `_body` of `Request` and `Response` gives.
+#[pyclass(module = "wasgi._wasgi", frozen)]
+pub struct BodyOf(pub Arc<PyBody>);
+
+#[pymethods]
+impl BodyOf {
+    fn __traverse__(&self, visit: pyo3::PyVisit<'_>) -> Result<(), pyo3::PyTraverseError> {
+        self.0.traverse(&visit)
+    }
+}
+
 impl PyBody {
     fn new(content: Content) -> Self {
         Self {
@@ -78,11 +85,10 @@ impl PyBody {
             return Ok(Self::of_bytes(bytes));
         }
         // a message as the body of another: its stream moves over
-        if let Ok(request) = body.cast::<PyRequest>() {
-            return request.get().body().take_over(py);
-        }
-        if let Ok(response) = body.cast::<PyResponse>() {
-            return response.get().body().take_over(py);
+        if let Some(own) = body.getattr_opt(intern!(py, "_body"))?
+            && let Ok(own) = own.cast::<BodyOf>()
+        {
+            return own.get().0.take_over(py);
         }
         let source = if body.hasattr(intern!(py, "__aiter__"))? {
             Source::Async(body.clone().unbind())
@@ -141,7 +147,7 @@ impl PyBody {
     }
 
     /// What nobody has begun to read of a guest's body. If somebody has, `waker` is told when it is given back.
-    pub fn take_rest(&self, waker: &Waker) -> Option<Drain> {
+    pub fn take_rest(&self, waker: &Waker) -> Option<Arc<SharedBody>> {
         let mut state = lock(&self.state);
         if !matches!(state.content, Content::Guest(_)) {
             if !state.waiting.iter().any(|known| known.will_wake(waker)) {
@@ -150,16 +156,16 @@ impl PyBody {
             return None;
         }
         match std::mem::replace(&mut state.content, Content::Consumed) {
-            Content::Guest(body) => Some(Drain::new(body)),
+            Content::Guest(body) => Some(body),
             _ => None,
         }
     }
 
     /// See [`Self::take_rest`].
-    pub fn give_back(&self, rest: Drain) {
+    pub fn give_back(&self, rest: Arc<SharedBody>) {
         let waiting = {
             let mut state = lock(&self.state);
-            state.content = Content::Guest(rest.into_body());
+            state.content = Content::Guest(rest);
             std::mem::take(&mut state.waiting)
         };
         for waker in waiting {
@@ -199,32 +205,12 @@ impl PyBody {
         }
     }
 
-    fn consumed(&self, py: Python<'_>) -> PyErr {
+    pub fn consumed(&self, py: Python<'_>) -> PyErr {
         let hint = match self.known() {
             Some(_) => "`content`, `text` and `json()` have what it was",
             None => "it was one stream, which is read or sent once; make another request or response",
         };
         named(py, "BodyError", format!("the body was consumed already; hint: {hint}"))
-    }
-
-    /// What stands in the way of whoever asks for a reader; nothing is consumed by asking.
-    fn refuse(&self, py: Python<'_>, reader: Reader) -> PyResult<()> {
-        // errors are made outside of the lock: making them may run any code (garbage collection)
-        let (is_consumed, is_async) = match &lock(&self.state).content {
-            Content::Consumed => (true, None),
-            Content::Source(source) => (false, Some(matches!(source, Source::Async(_)))),
-            _ => (false, None),
-        };
-        match (is_async, reader) {
-            _ if is_consumed => Err(self.consumed(py)),
-            (Some(true), Reader::Blocking) => {
-                Err(PyTypeError::new_err("this body is an async iterable; hint: `async for`"))
-            }
-            (Some(false), Reader::Async) => Err(PyTypeError::new_err(
-                "this body is an iterator or a file, which blocks; hint: `read()` or `for`, outside the event loop",
-            )),
-            _ => Ok(()),
-        }
     }
 
     /// For a guest on the other side. `event_loop` drives async iterables.
@@ -277,64 +263,18 @@ impl PyBody {
         matches!(lock(&self.state).content, Content::Source(_))
     }
 
-    /// Blocks until the whole body is here.
-    pub fn read(self: &Arc<Self>, py: Python<'_>) -> PyResult<Py<PyAny>> {
-        let whole = match self.consume(py)? {
-            Content::Bytes(bytes) => bytes,
-            Content::Source(source) => {
-                let mut whole = BytesMut::new();
-                while let Some(chunk) = source.next(py)? {
-                    whole.extend_from_slice(&chunk);
-                }
-                whole.freeze()
-            }
-            Content::Guest(body) => {
-                let mut gather = Gather::new(body);
-                let outcome = crate::py::executor::blocking::block_on(py, |cx| gather.poll(cx));
-                let (whole, trailers) = self.deliver_after(py, outcome)?.map_err(|error| to_py(py, &error))?;
-                self.keep_trailers(trailers);
-                whole
-            }
-            Content::Consumed => Bytes::new(),
-        };
-        let object = PyBytes::new(py, &whole).into_any().unbind();
-        self.keep_whole(whole);
-        Ok(object)
+    /// Whether it was consumed, and whether Python code makes it, by an async iterable.
+    pub fn kind(&self) -> (bool, Option<bool>) {
+        match &lock(&self.state).content {
+            Content::Consumed => (true, None),
+            Content::Source(source) => (false, Some(matches!(source, Source::Async(_)))),
+            _ => (false, None),
+        }
     }
 
-    pub fn aread(self: &Arc<Self>, py: Python<'_>) -> PyResult<Py<PyAny>> {
-        self.refuse(py, Reader::Async)?;
-        if self.is_python() {
-            let source = SourceOf { body: self.clone() };
-            return Ok(py.import("wasgi._native.bodies")?.call_method1("gather", (source,))?.unbind());
-        }
-        Ok(Py::new(py, Awaitable::new(Flushed::new(ReadAll::new(self.clone()), self.output())))?.into_any())
-    }
-
-    pub fn iterate(self: &Arc<Self>, py: Python<'_>) -> PyResult<Chunks> {
-        self.refuse(py, Reader::Blocking)?;
-        Ok(Chunks::new(self.clone()))
-    }
-
-    pub fn aiterate(self: &Arc<Self>, py: Python<'_>) -> PyResult<Py<PyAny>> {
-        self.refuse(py, Reader::Async)?;
-        if self.is_python() {
-            let Content::Source(source) = self.consume(py)? else { return Err(self.consumed(py)) };
-            return Ok(source.object().bind(py).call_method0(intern!(py, "__aiter__"))?.unbind());
-        }
-        Ok(Py::new(py, AsyncChunks::new(self.clone()))?.into_any())
-    }
-
-    /// The whole body after `read`; reads it now if that cannot disturb an event loop.
-    pub fn whole(self: &Arc<Self>, py: Python<'_>) -> PyResult<Bytes> {
-        if let Some(whole) = self.known() {
-            return Ok(whole);
-        }
-        if !self.from_blocking_call && LoopCore::running_loop(py).is_ok() {
-            return Err(named(py, "BodyError", "the body has not been read; hint: `await aread()` first"));
-        }
-        self.read(py)?;
-        lock(&self.state).whole.clone().ok_or_else(|| named(py, "BodyError", "the body has not been read"))
+    /// It came from a call that blocked: whoever made that call may be blocked by its body as well, event loop or not.
+    pub fn is_of_blocking_call(&self) -> bool {
+        self.from_blocking_call
     }
 
     /// What `text` and `json` have after a reading.
@@ -411,11 +351,6 @@ impl Body for Lent {
     fn is_end_stream(&self) -> bool {
         self.0.lock().is_some_and(|body| body.is_end_stream())
     }
-}
-
-enum Reader {
-    Blocking,
-    Async,
 }
 
 fn with_trailers(bytes: Bytes, trailers: Option<HeaderMap>) -> WasiBody {

@@ -7,17 +7,101 @@ use std::task::{Context, Poll};
 use bytes::{Bytes, BytesMut};
 use http::HeaderMap;
 use pyo3::exceptions::{PyStopAsyncIteration, PyTypeError};
+use pyo3::intern;
 use pyo3::prelude::*;
 use pyo3::types::PyBytes;
 use tokio::sync::oneshot;
 
 use crate::py::executor::awaitable::Awaitable;
+use crate::py::executor::event_loop::LoopCore;
 use crate::py::executor::operation::Operation;
 use crate::py::message::body::{Content, PyBody};
-use crate::py::errors::to_py;
+use crate::py::errors::{named, to_py};
 use crate::py::lock;
 use crate::py::output::Flushed;
 use crate::exchange::guest_body::{GuestBody, Next, SharedBody};
+
+impl PyBody {
+    /// What stands in the way of whoever asks for a reader; nothing is consumed by asking.
+    fn refuse(&self, py: Python<'_>, reader: Reader) -> PyResult<()> {
+        let (is_consumed, is_async) = self.kind();
+        match (is_async, reader) {
+            _ if is_consumed => Err(self.consumed(py)),
+            (Some(true), Reader::Blocking) => {
+                Err(PyTypeError::new_err("this body is an async iterable; hint: `async for`"))
+            }
+            (Some(false), Reader::Async) => Err(PyTypeError::new_err(
+                "this body is an iterator or a file, which blocks; hint: `read()` or `for`, outside the event loop",
+            )),
+            _ => Ok(()),
+        }
+    }
+
+    /// Blocks until the whole body is here.
+    pub fn read(self: &Arc<Self>, py: Python<'_>) -> PyResult<Py<PyAny>> {
+        let whole = match self.consume(py)? {
+            Content::Bytes(bytes) => bytes,
+            Content::Source(source) => {
+                let mut whole = BytesMut::new();
+                while let Some(chunk) = source.next(py)? {
+                    whole.extend_from_slice(&chunk);
+                }
+                whole.freeze()
+            }
+            Content::Guest(body) => {
+                let mut gather = Gather::new(body);
+                let outcome = crate::py::executor::blocking::block_on(py, |cx| gather.poll(cx));
+                let (whole, trailers) = self.deliver_after(py, outcome)?.map_err(|error| to_py(py, &error))?;
+                self.keep_trailers(trailers);
+                whole
+            }
+            Content::Consumed => Bytes::new(),
+        };
+        let object = PyBytes::new(py, &whole).into_any().unbind();
+        self.keep_whole(whole);
+        Ok(object)
+    }
+
+    pub fn aread(self: &Arc<Self>, py: Python<'_>) -> PyResult<Py<PyAny>> {
+        self.refuse(py, Reader::Async)?;
+        if self.is_python() {
+            let source = SourceOf { body: self.clone() };
+            return Ok(py.import("wasgi._native.bodies")?.call_method1("gather", (source,))?.unbind());
+        }
+        Ok(Py::new(py, Awaitable::new(Flushed::new(ReadAll::new(self.clone()), self.output())))?.into_any())
+    }
+
+    pub fn iterate(self: &Arc<Self>, py: Python<'_>) -> PyResult<Chunks> {
+        self.refuse(py, Reader::Blocking)?;
+        Ok(Chunks::new(self.clone()))
+    }
+
+    pub fn aiterate(self: &Arc<Self>, py: Python<'_>) -> PyResult<Py<PyAny>> {
+        self.refuse(py, Reader::Async)?;
+        if self.is_python() {
+            let Content::Source(source) = self.consume(py)? else { return Err(self.consumed(py)) };
+            return Ok(source.object().bind(py).call_method0(intern!(py, "__aiter__"))?.unbind());
+        }
+        Ok(Py::new(py, AsyncChunks::new(self.clone()))?.into_any())
+    }
+
+    /// The whole body after `read`; reads it now if that cannot disturb an event loop.
+    pub fn whole(self: &Arc<Self>, py: Python<'_>) -> PyResult<Bytes> {
+        if let Some(whole) = self.known() {
+            return Ok(whole);
+        }
+        if !self.is_of_blocking_call() && LoopCore::running_loop(py).is_ok() {
+            return Err(named(py, "BodyError", "the body has not been read; hint: `await aread()` first"));
+        }
+        self.read(py)?;
+        self.known().ok_or_else(|| named(py, "BodyError", "the body has not been read"))
+    }
+}
+
+enum Reader {
+    Blocking,
+    Async,
+}
 
 /// Collects a guest's body.
 pub struct Gather {

@@ -125,7 +125,7 @@ impl End {
             return Poll::Ready(Some(error));
         }
         if self.rest.is_none() {
-            self.rest = self.body.take_rest(cx.waker());
+            self.rest = self.body.take_rest(cx.waker()).map(Drain::new);
         }
         if let Some(rest) = &mut self.rest {
             match ready!(rest.poll(cx)) {
@@ -155,7 +155,7 @@ impl Drop for End {
     /// Whoever waited gave up, which stops nothing.
     fn drop(&mut self) {
         if let Some(rest) = self.rest.take() {
-            self.body.give_back(rest);
+            self.body.give_back(rest.into_body());
         }
     }
 }

@@ -10,7 +10,7 @@ use pyo3::types::{PyBytes, PyDict, PyString};
 use wasmtime_wasi_http::WasiBody;
 
 use crate::py::executor::awaitable::Awaitable;
-use crate::py::message::body::PyBody;
+use crate::py::message::body::{BodyOf, PyBody};
 use crate::py::message::feed::{Feed, OnError};
 use crate::py::message::headers::Fields;
 use crate::py::executor::event_loop::LoopCore;
@@ -255,6 +255,12 @@ impl PyRequest {
     #[getter]
     fn headers(&self, py: Python<'_>) -> PyResult<Py<PyAny>> {
         self.fields.object(py)
+    }
+
+    /// For a message that is given this one as its body.
+    #[getter]
+    fn _body(&self) -> BodyOf {
+        BodyOf(self.body.clone())
     }
 
     /// The fields after the body: of one that a guest sends, known when its body has ended.

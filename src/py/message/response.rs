@@ -9,7 +9,7 @@ use pyo3::types::{PyBytes, PyDict, PyList};
 use wasmtime_wasi_http::WasiBody;
 
 use crate::py::executor::awaitable::{Awaitable, Itself};
-use crate::py::message::body::PyBody;
+use crate::py::message::body::{BodyOf, PyBody};
 use crate::py::message::feed::OnError;
 use crate::py::message::headers::Fields;
 use crate::py::executor::event_loop::LoopCore;
@@ -146,6 +146,12 @@ impl PyResponse {
     #[getter]
     fn headers(&self, py: Python<'_>) -> PyResult<Py<PyAny>> {
         self.fields.object(py)
+    }
+
+    /// For a message that is given this one as its body.
+    #[getter]
+    fn _body(&self) -> BodyOf {
+        BodyOf(self.body.clone())
     }
 
     /// The fields after the body: of a guest's response, known when its body has ended.
