@@ -14,8 +14,8 @@ pub mod process;
 pub mod py;
 pub(crate) mod scheduler;
 pub mod simulation;
-pub mod telemetry;
 pub(crate) mod sync;
+pub mod telemetry;
 pub(crate) mod text;
 
 /// The native module, `wasgi._wasgi`.
@@ -32,23 +32,19 @@ mod _wasgi {
     #[pymodule_export]
     use crate::py::app::{PyApp, PyDir};
     #[pymodule_export]
-    use crate::py::executor::awaitable::Awaitable;
-    #[pymodule_export]
-    use crate::py::lifecycle::{_after_fork, _after_fork_in_parent, _before_fork, _is_first_import, _shut_down};
+    use crate::py::component::limits::PyComponentLimits;
     #[pymodule_export]
     use crate::py::component::{_census, _compile, _outline, _read_component, _restore_component, PyComponent};
     #[pymodule_export]
-    use crate::py::component::limits::PyComponentLimits;
-    #[pymodule_export]
-    use crate::py::message::feed::FeedHandle;
-    #[pymodule_export]
-    use crate::py::on_finish::PyExchange;
-    #[pymodule_export]
-    use crate::py::limits::PyLimits;
+    use crate::py::executor::awaitable::Awaitable;
     #[pymodule_export]
     use crate::py::executor::event_loop::LoopBridge;
     #[pymodule_export]
-    use crate::py::outgoing::network::PyNetwork;
+    use crate::py::lifecycle::{_after_fork, _after_fork_in_parent, _before_fork, _is_first_import, _shut_down};
+    #[pymodule_export]
+    use crate::py::limits::PyLimits;
+    #[pymodule_export]
+    use crate::py::message::feed::FeedHandle;
     #[pymodule_export]
     use crate::py::message::read::{AsyncChunks, Chunks};
     #[pymodule_export]
@@ -58,17 +54,21 @@ mod _wasgi {
     #[pymodule_export]
     use crate::py::message::response::PyResponse;
     #[pymodule_export]
-    use crate::py::reuse::PyReuse;
+    use crate::py::message::server_request::_request_of_server;
+    #[pymodule_export]
+    use crate::py::on_finish::PyExchange;
     #[pymodule_export]
     use crate::py::outgoing::PyRoute;
     #[pymodule_export]
-    use crate::py::message::server_request::_request_of_server;
+    use crate::py::outgoing::callable::OutgoingCall;
+    #[pymodule_export]
+    use crate::py::outgoing::network::PyNetwork;
+    #[pymodule_export]
+    use crate::py::reuse::PyReuse;
+    #[pymodule_export]
+    use crate::py::simulation::PySimulation;
     #[pymodule_export]
     use crate::py::stats::{PyStats, stats};
     #[pymodule_export]
-    use crate::py::outgoing::callable::OutgoingCall;
-    #[pymodule_export]
     use crate::py::wit::_wit;
-    #[pymodule_export]
-    use crate::py::simulation::PySimulation;
 }

@@ -6,15 +6,15 @@
 use std::sync::Arc;
 use std::task::{Context, Poll, Waker};
 
-use _wasgi::component::Component;
-use _wasgi::component::limits::ComponentLimits;
-use _wasgi::error::Error;
 use _wasgi::app::admission::Admission;
-use _wasgi::guest::store::Grants;
 use _wasgi::app::{App, Exchange};
-use _wasgi::limits::Limits;
-use _wasgi::component::loading::Order;
+use _wasgi::component::Component;
 use _wasgi::component::inspect::{Outline, PROVIDED};
+use _wasgi::component::limits::ComponentLimits;
+use _wasgi::component::loading::Order;
+use _wasgi::error::Error;
+use _wasgi::guest::grants::Grants;
+use _wasgi::limits::Limits;
 use http_body_util::{BodyExt, Empty};
 
 /// A component of the world in `wit/` that imports all of it; its handler is `unreachable`.

@@ -3,7 +3,7 @@
 use std::any::Any;
 use std::collections::HashMap;
 use std::pin::Pin;
-use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU64, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, Weak};
 use std::task::{Context, Poll};
 use std::time::Duration;
@@ -14,12 +14,12 @@ use tokio::task::JoinHandle;
 use crate::app::history::History;
 use crate::engine::World;
 use crate::error::Error;
-use crate::guest::files::Files;
-use crate::guest::store::DirGrant;
-use crate::guest::instance_pool::Idle;
-use crate::guest::instance::Reuse;
-use crate::limits::Limits;
 use crate::exchange::handle::Shared;
+use crate::guest::app_share::AppShare;
+use crate::guest::grants::DirGrant;
+use crate::guest::instance::Reuse;
+use crate::guest::instance_pool::Idle;
+use crate::limits::Limits;
 use crate::scheduler::Lane;
 use crate::sync::lock;
 
@@ -38,10 +38,8 @@ pub(crate) struct Gate {
     pub(crate) lane: Arc<Lane>,
     /// How they have behaved.
     pub(crate) history: History,
-    /// What its guests have of files.
-    pub(crate) files: Arc<Files>,
-    /// The bytes that its instances have, and the host for them, where `Limits.memory_per_app` counts them.
-    pub(crate) memory: Arc<AtomicI64>,
+    /// What its guests have together: open files, and the bytes that `Limits.memory_per_app` counts.
+    pub(crate) share: AppShare,
     queued: AtomicUsize,
     live: AtomicUsize,
     emptied: Notify,
@@ -73,8 +71,7 @@ impl Gate {
             idle: reuse.map(|reuse| Idle::new(world, reuse, reusable.clone())),
             lane: Arc::default(),
             history: History::default(),
-            files: Files::new(dirs),
-            memory: Arc::default(),
+            share: AppShare::new(dirs),
             queued: AtomicUsize::new(0),
             live: AtomicUsize::new(0),
             emptied: Notify::new(),

@@ -22,29 +22,29 @@ use wasmtime_wasi_http::p2::bindings::http::types::Scheme;
 use wasmtime_wasi_http::p2::types::{HostIncomingRequest, HostResponseOutparam};
 use wasmtime_wasi_http::{WasiBody, WasiHttpView};
 
-use crate::exchange::guest_body::{Expected, GuestBody};
-use crate::http::error_code::ErrorCode;
+use crate::app::admission::{Admission, Gate, Permit};
+use crate::app::history::History;
 use crate::component::Component;
-use crate::guest::prepared::Prepared;
 use crate::engine::ticker::Ticking;
 use crate::engine::{World, world};
 use crate::error::{Error, chain};
-use crate::http::fields;
+use crate::exchange::guest_body::{Expected, GuestBody};
+use crate::exchange::handle::{Owner, Shared, UnderWay};
+use crate::exchange::refusals::Refusals;
 use crate::exchange::request_body::{Bounds, Inflow};
 use crate::exchange::response_body::{Outflow, OutflowReader, ResponseSlot};
-use crate::http::message::{Side, is_bare};
-use crate::app::history::History;
-use crate::app::admission::{Admission, Gate, Permit};
-use crate::guest::store::Grants;
-use crate::guest::instance_pool::give_back;
+use crate::guest::grants::Grants;
 use crate::guest::instance::{Instance, Reuse};
+use crate::guest::instance_pool::give_back;
+use crate::guest::prepared::Prepared;
+use crate::http::error_code::ErrorCode;
+use crate::http::fields;
+use crate::http::message::{Side, is_bare};
 use crate::limits::Limits;
 use crate::outgoing::{Hooks, Upstream};
-use crate::exchange::handle::{Owner, Shared, UnderWay};
-use crate::simulation::virtual_time::Watched;
 use crate::scheduler::thread_priority::ThreadTime;
-use crate::exchange::refusals::Refusals;
 use crate::scheduler::{Newcomer, Run};
+use crate::simulation::virtual_time::Watched;
 use crate::sync::lock;
 
 /// A guest that was interrupted by a tick goes on on its caller's thread if it has had less than this of the processor; with the tick
@@ -173,7 +173,7 @@ impl App {
             }
             None => {
                 room = crate::guest::instance_pool::make_room(world);
-                Instance::new(prepared.clone(), &self.grants, limits, hooks, &shared, &gate)?
+                Instance::new(prepared.clone(), &self.grants, limits, hooks, &shared, &gate.share)?
             }
         };
         let scheme = match request.uri().scheme_str() {
@@ -330,7 +330,8 @@ impl Exchange {
         let computes = self.computes || self.gate.history.is_unruly(&self.prepared, self.needs_set_up);
         let run = Running { run: Some(run), due: None, shared: shared.clone(), answer: self.answer.clone() };
         let told = |task| *lock(&shared.task) = Some(UnderWay::Guest(task));
-        let guest = Newcomer { run: Box::pin(run), lane: &self.gate.lane, computes, unruly: self.gate.history.unruly() };
+        let guest =
+            Newcomer { run: Box::pin(run), lane: &self.gate.lane, computes, unruly: self.gate.history.unruly() };
         self.world.scheduler.spawn(&self.world.runtime, guest, told)?;
         if shared.stopped.load(Ordering::SeqCst) {
             shared.stop(Error::Cancelled);

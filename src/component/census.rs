@@ -6,11 +6,13 @@ use wasmparser::{
     SectionLimited, TypeRef,
 };
 
-use crate::component::limits::ComponentLimits;
-use crate::component::cost::{Cost, FUNCTION_IMPORT, FUNCTION_REFERENCE, GLOBAL, MEMORY, OTHER_IMPORT, SEGMENT, TABLE, TAG};
+use crate::component::cost::{
+    Cost, FUNCTION_IMPORT, FUNCTION_REFERENCE, GLOBAL, MEMORY, OTHER_IMPORT, SEGMENT, TABLE, TAG,
+};
 use crate::component::declared_types::DeclaredTypes;
-use crate::error::Error;
 use crate::component::expansion::{Item, Sort, StaticComponent, expand};
+use crate::component::limits::ComponentLimits;
+use crate::error::Error;
 
 /// The numbers, as far as they say what loading and instantiating cost.
 #[derive(Clone, Debug, Default)]

@@ -4,21 +4,11 @@
 //! No thread is needed for it: there may be none to be had, and one that waits for a pipe would wait for whatever process has
 //! inherited the pipe's other end.
 
-use std::ffi::OsString;
-use std::path::PathBuf;
-
 use crate::component::limits::ComponentLimits;
+use crate::component::loading::{Launcher, Order, Work};
 use crate::engine::config::Kind;
 use crate::error::Error;
-use crate::component::loading::{Order, Work};
 use crate::text::{LONGEST, tame};
-
-/// How the process is started.
-#[derive(Clone, Debug)]
-pub struct Launcher {
-    pub program: PathBuf,
-    pub args: Vec<OsString>,
-}
 
 /// What the child says first, so that a program that is something else is told from it.
 pub(crate) const GREETING: &[u8] = b"wasgi compiles\n";

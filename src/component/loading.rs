@@ -1,18 +1,26 @@
 //! Who loads what: the same content is compiled once and held once in a process, and by one process at a time.
 
+use std::any::Any;
 use std::collections::HashMap;
+use std::ffi::OsString;
 use std::fs::{File, TryLockError};
+use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Condvar, Mutex, OnceLock, PoisonError, Weak};
 use std::time::{Duration, Instant};
 
-use crate::component::compiler::Launcher;
-use crate::component::Component;
 use crate::component::limits::ComponentLimits;
 use crate::engine::World;
 use crate::error::Error;
 use crate::process::fork::PerFork;
 use crate::sync::lock;
+
+/// How the process is started.
+#[derive(Clone, Debug)]
+pub struct Launcher {
+    pub program: PathBuf,
+    pub args: Vec<OsString>,
+}
 
 /// How somebody wants a component to be loaded.
 pub struct Order {
@@ -123,11 +131,23 @@ struct Entry {
 
 #[derive(Default)]
 struct State {
-    component: Weak<Component>,
+    /// The component, whatever that is to whoever loads it.
+    component: Option<Weak<dyn Any + Send + Sync>>,
     busy: bool,
     /// Machine code is being made, or another process is waited for that makes it.
     compiling: bool,
     orders: Vec<Weak<Wanted>>,
+}
+
+impl State {
+    fn component<T: Any + Send + Sync>(&self) -> Option<Arc<T>> {
+        self.component.as_ref()?.upgrade()?.downcast().ok()
+    }
+
+    /// Whether somebody has the component.
+    fn is_alive(&self) -> bool {
+        self.component.as_ref().is_some_and(|component| component.strong_count() > 0)
+    }
 }
 
 impl Entry {
@@ -140,15 +160,15 @@ impl Loaded {
     fn entry(&self, key: &str) -> Arc<Entry> {
         let mut all = lock(&self.0);
         // those that somebody else has are being worked at, or asked for
-        all.retain(|_, entry| Arc::strong_count(entry) > 1 || lock(&entry.state).component.strong_count() > 0);
+        all.retain(|_, entry| Arc::strong_count(entry) > 1 || lock(&entry.state).is_alive());
         all.entry(key.to_owned()).or_default().clone()
     }
 
     /// The component of a digest, if somebody has it.
-    pub fn find(&self, digest: &str) -> Option<Arc<Component>> {
+    pub fn find<T: Any + Send + Sync>(&self, digest: &str) -> Option<Arc<T>> {
         let entry = lock(&self.0).get(digest).cloned()?;
         let state = lock(&entry.state);
-        state.component.upgrade()
+        state.component()
     }
 
     /// The right to work at something: whoever comes meanwhile waits, and finds it done.
@@ -177,12 +197,13 @@ pub(crate) struct Work {
 }
 
 impl Work {
-    pub fn component(&self) -> Option<Arc<Component>> {
-        lock(&self.entry.state).component.upgrade()
+    pub fn component<T: Any + Send + Sync>(&self) -> Option<Arc<T>> {
+        lock(&self.entry.state).component()
     }
 
-    pub fn keep(&self, component: &Arc<Component>) {
-        lock(&self.entry.state).component = Arc::downgrade(component);
+    pub fn keep<T: Any + Send + Sync>(&self, component: &Arc<T>) {
+        let component: Arc<dyn Any + Send + Sync> = component.clone();
+        lock(&self.entry.state).component = Some(Arc::downgrade(&component));
     }
 
     /// From now on machine code is read or made.

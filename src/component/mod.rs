@@ -2,6 +2,7 @@
 
 pub mod blocks;
 pub mod census;
+pub mod checks;
 pub mod compile_child;
 pub mod compiler;
 pub mod cost;
@@ -23,12 +24,12 @@ use wasmtime::Engine;
 
 use crate::component::census::Census;
 use crate::component::cost::Cost;
+use crate::component::inspect::Outline;
+use crate::component::loading::{Order, Turn, Work, loaded};
 use crate::engine::config::{CORE_INSTANCES, Kind, MEMORIES, MODULE_MEMORIES, MODULE_TABLES, TABLES};
 use crate::engine::{World, world};
 use crate::error::{Error, chain};
 use crate::guest::prepared::Prepared;
-use crate::component::loading::{loaded, Order, Turn, Work};
-use crate::component::inspect::Outline;
 
 /// A component, compiled and linked. Immutable.
 pub struct Component {
@@ -102,7 +103,7 @@ impl Component {
         let binary = crate::component::inspect::to_binary(source)?;
         let digest = hex(&Sha256::digest(&binary));
         let world = world()?;
-        let census = match loaded().find(&digest) {
+        let census = match loaded().find::<Self>(&digest) {
             Some(same) => {
                 order.limits.check(&same.census)?;
                 same.census.clone()

@@ -5,6 +5,7 @@
 
 pub mod code_cache;
 pub mod config;
+pub mod heap_trim;
 pub mod stats;
 pub mod ticker;
 
@@ -35,7 +36,7 @@ pub struct World {
     fuelled_plain: OnceLock<Allocated>,
     pub(crate) counters: crate::telemetry::counters::Counters,
     pub(crate) cache: Option<CodeCache>,
-    pub(crate) trimming: crate::process::heap_trim::Trimming,
+    pub(crate) trimming: crate::engine::heap_trim::Trimming,
     ticker: Ticker,
     pub(crate) runtime: crate::process::runtime::Runtime,
     pub(crate) scheduler: crate::scheduler::Scheduler,
@@ -86,7 +87,8 @@ struct Pools {
 
 impl Pools {
     fn for_now(&self) -> &OnceLock<Option<Allocated>> {
-        let retired = |first: &Option<Allocated>| first.as_ref().is_some_and(|made| made.scans && crate::process::swap::seen());
+        let retired =
+            |first: &Option<Allocated>| first.as_ref().is_some_and(|made| made.scans && crate::process::swap::seen());
         if self.first.get().is_some_and(retired) { &self.second } else { &self.first }
     }
 
@@ -123,7 +125,7 @@ impl World {
             fuelled_plain: OnceLock::new(),
             counters: crate::telemetry::counters::Counters::default(),
             cache,
-            trimming: crate::process::heap_trim::Trimming::default(),
+            trimming: crate::engine::heap_trim::Trimming::default(),
             ticker: Ticker::default(),
             runtime: crate::process::runtime::Runtime::new(),
             scheduler: crate::scheduler::Scheduler::new(crate::process::fork::generation()),

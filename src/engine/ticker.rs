@@ -73,7 +73,6 @@ impl Ticker {
         self.live.load(Ordering::Relaxed)
     }
 
-
     pub fn enter(&'static self, ticked: &'static dyn Ticked) -> Result<Ticking, Error> {
         self.live.fetch_add(1, Ordering::SeqCst);
         let running = match self.thread.get() {

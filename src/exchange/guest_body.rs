@@ -15,8 +15,8 @@ use wasmtime_wasi_http::WasiBody;
 
 use crate::engine::World;
 use crate::error::Error;
-use crate::http::message::{Side, empty};
 use crate::exchange::handle::Owner;
+use crate::http::message::{Side, empty};
 use crate::process::fork::ParentsLock;
 
 /// Small frames that are ready together cross to the reader as one chunk of about this size.

@@ -7,11 +7,11 @@ use std::time::{Duration, Instant};
 use tokio::sync::SetOnce;
 use tokio::task::AbortHandle;
 
-use crate::exchange::guest_clock::Clock;
 use crate::engine::World;
 use crate::error::Error;
-use crate::scheduler::Task;
+use crate::exchange::guest_clock::Clock;
 use crate::exchange::stdio::Stdio;
+use crate::scheduler::Task;
 use crate::sync::lock;
 
 /// What the owner of an exchange may stop.

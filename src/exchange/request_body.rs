@@ -9,12 +9,12 @@ use bytes::Bytes;
 use http_body::{Body, Frame};
 use wasmtime_wasi_http::{Error as HostError, WasiBody};
 
-use crate::exchange::guest_clock::{Clock, Wait};
-use crate::http::error_code::ErrorCode;
 use crate::error::Error;
+use crate::exchange::guest_clock::{Clock, Wait};
+use crate::exchange::handle::Shared;
+use crate::http::error_code::ErrorCode;
 use crate::http::fields;
 use crate::http::message::{Side, empty, is_bare};
-use crate::exchange::handle::Shared;
 
 /// What bounds a body on its way into a guest.
 #[derive(Clone, Copy, Debug)]

@@ -7,16 +7,12 @@ use std::io;
 use std::sync::Arc;
 
 use rustix::fs::{AtFlags, Dir, DirEntry, FileType, Mode, OFlags, openat, statat};
-use wasmtime::StoreContextMut;
-use wasmtime::component::{Linker, Resource, ResourceType};
-use wasmtime_wasi::filesystem::Descriptor;
 use wasmtime_wasi::p2::FsResult;
 use wasmtime_wasi::p2::bindings::filesystem::types::{DescriptorType, DirectoryEntry, ErrorCode};
 use wasmtime_wasi::runtime::spawn_blocking;
 
+use crate::guest::open_files::Open;
 use crate::process::blocking_threads::{Pool, within};
-use crate::guest::files::Open;
-use crate::guest::store::Host;
 
 /// How many entries are read at once: names have 255 bytes at the most, so these are 64 KiB.
 const AT_ONCE: usize = 256;
@@ -52,7 +48,7 @@ impl Listing {
         Ok(Self { rest, read: VecDeque::new(), threads })
     }
 
-    async fn next(&mut self) -> Option<Entry> {
+    pub async fn next(&mut self) -> Option<Entry> {
         if self.read.is_empty()
             && let Some(rest) = self.rest.take()
         {
@@ -104,34 +100,4 @@ fn kind_of(kind: FileType) -> DescriptorType {
         FileType::CharacterDevice => DescriptorType::CharacterDevice,
         _ => DescriptorType::Unknown,
     }
-}
-
-/// Puts this in the place of wasmtime-wasi's `directory-entry-stream`.
-pub(crate) fn add_to_linker(linker: &mut Linker<Host>) -> wasmtime::Result<()> {
-    let mut types = linker.instance("wasi:filesystem/types@0.2.12")?;
-    types.resource("directory-entry-stream", ResourceType::host::<Listing>(), |mut store, number| {
-        store.data_mut().table().delete(Resource::<Listing>::new_own(number))?;
-        Ok(())
-    })?;
-    types.func_wrap_async(
-        "[method]descriptor.read-directory",
-        |mut store: StoreContextMut<'_, Host>, (folder,): (Resource<Descriptor>,)| {
-            Box::new(async move {
-                let mut files = store.data_mut().files();
-                Ok((match files.list(folder).await {
-                    Ok(listing) => Ok(listing),
-                    Err(error) => Err(files.code(error)?),
-                },))
-            })
-        },
-    )?;
-    types.func_wrap_async(
-        "[method]directory-entry-stream.read-directory-entry",
-        |mut store: StoreContextMut<'_, Host>, (listing,): (Resource<Listing>,)| {
-            Box::new(async move {
-                let listing = store.data_mut().table().get_mut(&listing)?;
-                Ok((listing.next().await.transpose(),))
-            })
-        },
-    )
 }

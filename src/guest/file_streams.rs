@@ -10,8 +10,8 @@ use wasmtime_wasi::p2::{
     DynInputStream, DynOutputStream, InputStream, OutputStream, Pollable, StreamError, StreamResult,
 };
 
+use crate::guest::open_files::{Open, Streaming};
 use crate::process::blocking_threads::{Pool, entered, within};
-use crate::guest::files::{Open, Streaming};
 
 /// What such a stream refers to beside its file.
 pub(crate) struct Behind {

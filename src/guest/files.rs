@@ -4,12 +4,10 @@
 //! network file system, a disk that fails) takes a thread of its own app's and of nobody else's, not even when its guest is gone; and
 //! each descriptor that a guest has the host open is counted until it is closed, whatever refers to it last.
 
-use std::collections::HashMap;
-use std::fs::File;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use wasmtime::component::{HasData, Linker, Resource};
+use wasmtime::component::{HasData, Resource};
 use wasmtime_wasi::filesystem::{Descriptor, WasiFilesystemCtxView};
 use wasmtime_wasi::p2::bindings::filesystem::types::{
     self, Advice, DescriptorFlags, DescriptorStat, DescriptorType, DirectoryEntry, DirectoryEntryStream, ErrorCode,
@@ -19,108 +17,13 @@ use wasmtime_wasi::p2::bindings::filesystem::types::{
 use wasmtime_wasi::p2::{DynInputStream, DynOutputStream, FsError, FsResult};
 use wasmtime_wasi::runtime::spawn_blocking;
 
-use crate::process::blocking_threads::{Pool, Threads, within};
 use crate::guest::file_streams::{Behind, FileInput, FileOutput};
-use crate::guest::folders::Folders;
 use crate::guest::host_memory::weigh;
-use crate::guest::store::{DirGrant, Host};
 use crate::guest::limiter::Meter;
+use crate::guest::open_files::{BUFFER, Files, GuestFiles, Open, Streaming};
 use crate::limits::Limits;
 use crate::outgoing::Hooks;
-
-/// How many file operations of one app's guests may be under way at once; more of them wait.
-const THREADS: usize = 8;
-
-/// What one app has of files, in one process.
-pub(crate) struct Files {
-    threads: Threads,
-    open: AtomicU64,
-    pub(crate) folders: Folders,
-}
-
-impl Files {
-    pub fn new(dirs: &[DirGrant]) -> Arc<Self> {
-        Arc::new(Self {
-            threads: Threads::new("wasgi-files", THREADS),
-            open: AtomicU64::new(0),
-            folders: Folders::new(dirs),
-        })
-    }
-
-    pub fn threads(&self) -> Option<Pool> {
-        self.threads.pool()
-    }
-}
-
-/// A descriptor of the host's: counted until whoever refers to it last lets go of it, and closed by a thread of its app's, since a
-/// network file system may take its time for that, too.
-pub(crate) struct Open {
-    app: Arc<Files>,
-    guest: Arc<AtomicU64>,
-    /// Goes last: streams let go of theirs before they let go of this.
-    file: Option<Arc<File>>,
-}
-
-impl Open {
-    fn new(app: &Arc<Files>, guest: &Arc<AtomicU64>) -> Self {
-        app.open.fetch_add(1, Ordering::Relaxed);
-        guest.fetch_add(1, Ordering::Relaxed);
-        Self { app: app.clone(), guest: guest.clone(), file: None }
-    }
-}
-
-impl Drop for Open {
-    fn drop(&mut self) {
-        self.app.open.fetch_sub(1, Ordering::Relaxed);
-        self.guest.fetch_sub(1, Ordering::Relaxed);
-        if let Some(file) = self.file.take() {
-            self.app.threads.do_later(move || drop(file));
-        }
-    }
-}
-
-/// What one store has of files.
-pub(crate) struct GuestFiles {
-    /// None where no folder is granted, and nothing can be opened; else the app's, and how many this guest has open.
-    app: Option<(Arc<Files>, Arc<AtomicU64>)>,
-    /// By the number of the descriptor's handle.
-    held: HashMap<u32, Arc<Open>>,
-    /// How many streams of files there are.
-    streams: Arc<AtomicU64>,
-    /// Whether it was said in this exchange that a limit was met.
-    told: bool,
-}
-
-/// What a stream of a file may hold of it, between the disk and the guest.
-const BUFFER: u64 = 64 << 10;
-
-/// A stream of a file: counted until it is dropped.
-pub(crate) struct Streaming(Arc<AtomicU64>);
-
-impl Drop for Streaming {
-    fn drop(&mut self) {
-        self.0.fetch_sub(1, Ordering::Relaxed);
-    }
-}
-
-impl GuestFiles {
-    pub fn new(app: Option<Arc<Files>>) -> Self {
-        Self { app: app.map(|app| (app, Arc::default())), held: HashMap::new(), streams: Arc::default(), told: false }
-    }
-
-    pub fn begin_anew(&mut self) {
-        self.told = false;
-    }
-
-    /// The bytes that its streams may hold.
-    pub fn held(&self) -> u64 {
-        self.streams.load(Ordering::Relaxed) * BUFFER
-    }
-
-    pub fn app(&self) -> Option<&Arc<Files>> {
-        self.app.as_ref().map(|(app, _)| app)
-    }
-}
+use crate::process::blocking_threads::{Pool, within};
 
 pub(crate) struct FilesView<'a> {
     inner: WasiFilesystemCtxView<'a>,
@@ -199,16 +102,6 @@ pub(crate) struct HasFiles;
 
 impl HasData for HasFiles {
     type Data<'a> = FilesView<'a>;
-}
-
-/// Puts this in the place of wasmtime-wasi's `wasi:filesystem/types`.
-pub(crate) fn bound_files(linker: &mut Linker<Host>) -> wasmtime::Result<()> {
-    linker.allow_shadowing(true);
-    types::add_to_linker::<Host, HasFiles>(linker, Host::files)?;
-    #[cfg(unix)]
-    crate::guest::file_listing::add_to_linker(linker)?;
-    linker.allow_shadowing(false);
-    Ok(())
 }
 
 #[cfg(unix)]
@@ -363,6 +256,7 @@ mod tests {
     use std::time::Duration;
 
     use super::*;
+    use crate::guest::open_files::THREADS;
 
     /// A call that hangs until the sender is dropped, as one of a network file system would.
     async fn hang(threads: &Pool, begun: Sender<()>) -> Sender<()> {

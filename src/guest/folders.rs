@@ -8,9 +8,9 @@ use wasmtime_wasi::filesystem::WasiFilesystemCtx;
 use wasmtime_wasi::runtime::spawn_blocking;
 use wasmtime_wasi::{FsPerms, WasiCtxBuilder};
 
-use crate::process::blocking_threads::{Pool, within};
 use crate::error::{Error, chain};
-use crate::guest::store::DirGrant;
+use crate::guest::grants::DirGrant;
+use crate::process::blocking_threads::{Pool, within};
 use crate::sync::lock;
 
 pub(crate) struct Folders {

@@ -11,14 +11,15 @@ use wasmtime::{CallHook, CallHookHandler, Store, StoreContextMut};
 use wasmtime_wasi_http::p2::bindings::Proxy;
 use wasmtime_wasi_http::p2::types::{HostIncomingRequest, HostResponseOutparam};
 
-use crate::guest::prepared::Prepared;
 use crate::error::{Error, Trap, chain};
-use crate::app::admission::Gate;
-use crate::guest::store::{Grants, Host};
+use crate::exchange::handle::Shared;
+use crate::guest::app_share::AppShare;
+use crate::guest::grants::Grants;
 use crate::guest::limiter::Meter;
+use crate::guest::prepared::Prepared;
+use crate::guest::store::Host;
 use crate::limits::Limits;
 use crate::outgoing::Hooks;
-use crate::exchange::handle::Shared;
 
 /// How many exchanges an instance has, and how long it waits for one.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -46,10 +47,10 @@ impl Instance {
         limits: &Limits,
         hooks: Hooks,
         shared: &Shared,
-        gate: &Gate,
+        of_app: &AppShare,
     ) -> Result<Self, Error> {
-        let meter = Meter::new(shared.world, limits, &gate.memory, shared.peak.clone());
-        let host = Host::new(grants, &shared.stdio, meter, hooks, &gate.files);
+        let meter = Meter::new(shared.world, limits, &of_app.memory, shared.peak.clone());
+        let host = Host::new(grants, &shared.stdio, meter, hooks, &of_app.files);
         let mut store = Store::new(prepared.engine(), host);
         store.limiter(|host| &mut host.meter);
         store.set_hostcall_fuel(limits.lifted());

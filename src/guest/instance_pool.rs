@@ -9,9 +9,9 @@ use tokio::task::{AbortHandle, JoinHandle};
 
 use crate::engine::World;
 use crate::guest::instance::{Instance, Reuse};
-use crate::telemetry::counters::Counters;
 use crate::process::fork::PerFork;
 use crate::sync::lock;
+use crate::telemetry::counters::Counters;
 
 /// Those of one app, the one that has waited longest in front.
 pub(crate) struct Idle {

@@ -7,9 +7,9 @@ use wasmtime::component::{ResourceTable, ResourceTableError};
 use wasmtime_wasi_http::FieldMapError;
 
 use crate::engine::World;
+use crate::engine::heap_trim::HEAVY;
 use crate::error::{Error, Trap};
 use crate::limits::{Limit, Limits};
-use crate::process::heap_trim::HEAVY;
 
 /// What a handle takes, whatever it is of: its place in two tables, and what small things are behind it.
 pub(crate) const HANDLE: u64 = 256;

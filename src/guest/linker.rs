@@ -22,9 +22,8 @@ pub(crate) fn linker_for(engine: &Engine) -> Result<Arc<Linker<Host>>, Error> {
     if let Some(made) = linkers.iter().find(|linker| Engine::same(linker.engine(), engine)) {
         return Ok(made.clone());
     }
-    let made = link(engine).map_err(|error| {
-        Error::Host(format!("cannot link what wasgi provides to components: {}", chain(&error)))
-    })?;
+    let made = link(engine)
+        .map_err(|error| Error::Host(format!("cannot link what wasgi provides to components: {}", chain(&error))))?;
     let made = Arc::new(made);
     linkers.push(made.clone());
     Ok(made)
@@ -37,9 +36,9 @@ fn link(engine: &Engine) -> wasmtime::Result<Linker<Host>> {
     mend_http_error_code(&mut linker)?;
     crate::guest::request_checks::bound_requests(&mut linker)?;
     crate::guest::request_checks::check_requests(&mut linker)?;
-    crate::guest::host_memory::weigh_fields(&mut linker)?;
-    crate::guest::host_memory::weigh_bodies(&mut linker)?;
-    crate::guest::files::bound_files(&mut linker)?;
+    crate::guest::http_functions::weigh_fields(&mut linker)?;
+    crate::guest::http_functions::weigh_bodies(&mut linker)?;
+    crate::guest::file_functions::bound_files(&mut linker)?;
     crate::guest::timers::stage_timers(&mut linker)?;
     Ok(linker)
 }

@@ -1,16 +1,21 @@
 //! A store and the guest's instance in it: what the host links, grants, counts and takes back.
 
+pub mod app_share;
+pub mod file_functions;
 #[cfg(unix)]
 pub mod file_listing;
 pub mod file_streams;
 pub mod files;
 pub mod folders;
+pub mod grants;
 pub mod host_memory;
+pub mod http_functions;
 pub mod instance;
 pub mod instance_pool;
 pub mod limiter;
-pub mod prepared;
 pub mod linker;
-pub mod timers;
+pub mod open_files;
+pub mod prepared;
 pub mod request_checks;
 pub mod store;
+pub mod timers;

@@ -10,8 +10,8 @@ use wasmtime_wasi_http::p2::bindings::http::types::{
 use wasmtime_wasi_http::p2::types::HostOutgoingRequest;
 use wasmtime_wasi_http::{WasiHttpCtxView, WasiHttpView};
 
-use crate::http::error_code::ErrorCode;
 use crate::guest::store::Host;
+use crate::http::error_code::ErrorCode;
 use crate::http::url;
 
 /// The most bytes of a method, a scheme or an authority that a guest may make, and of a path with its query.

@@ -1,7 +1,6 @@
 //! The state of one store, and what the guest was granted.
 
 use std::any::Any;
-use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::AtomicU64;
 
@@ -16,34 +15,18 @@ use wasmtime_wasi_http::p2::types::{
 };
 use wasmtime_wasi_http::{WasiHttpCtx, WasiHttpCtxView, WasiHttpView};
 
-use crate::guest::files::{Files, FilesView, GuestFiles};
+use crate::exchange::handle::{Owner, Shared};
+use crate::exchange::stdio::{GuestStream, Outlet, Stdio, Stream};
+use crate::guest::files::FilesView;
 use crate::guest::folders::NotOpened;
+use crate::guest::grants::Grants;
 use crate::guest::host_memory::weigh;
 use crate::guest::limiter::Meter;
+use crate::guest::open_files::{Files, GuestFiles};
 use crate::limits::{Limits, MOST_RANDOM};
 use crate::outgoing::Hooks;
-use crate::exchange::handle::{Owner, Shared};
+use crate::simulation::environment::Stage;
 use crate::simulation::virtual_time::Clock;
-use crate::simulation::environment::{Stage, World};
-use crate::exchange::stdio::{GuestStream, Outlet, Stdio, Stream};
-
-/// What a guest may see: nothing unless it is listed here.
-#[derive(Clone, Debug, Default)]
-pub struct Grants {
-    pub env: Vec<(String, String)>,
-    pub args: Vec<String>,
-    pub dirs: Vec<DirGrant>,
-    /// Clocks and randomness that are not the machine's.
-    pub world: Option<World>,
-}
-
-/// A directory of the host's that the guest sees as `guest`.
-#[derive(Clone, Debug)]
-pub struct DirGrant {
-    pub guest: String,
-    pub host: PathBuf,
-    pub write: bool,
-}
 
 /// `T` of the guest's `Store<T>`.
 pub struct Host {

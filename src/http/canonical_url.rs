@@ -2,7 +2,9 @@
 
 use url::Host;
 
-use crate::http::url::{at_port, decoded, encode, implied_port, is_host, is_scheme, is_unreserved, number, octet, parts};
+use crate::http::url::{
+    at_port, decoded, encode, implied_port, is_host, is_scheme, is_unreserved, number, octet, parts,
+};
 
 /// A host in the one form in which hosts are compared: IDNA A-labels in lower case, without a trailing dot; IPv4 from any of
 /// its spellings; IPv6 compressed, and as IPv4 where it maps one. `None` if it is no host.

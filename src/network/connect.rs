@@ -16,31 +16,17 @@ use tokio::task::JoinSet;
 use tokio::time::Sleep;
 use url::Host;
 
-use crate::network::error::{Prohibited, Undialled, Unread};
 use crate::http::url_pattern::Target;
+use crate::network::dns::Resolve;
+use crate::network::error::{Prohibited, Undialled, Unread};
+use crate::network::origin::Origin;
 use crate::network::policy::Policy;
 use crate::network::proxy::{Goal, Kind, NoTunnel, Proxies, Proxy};
-use crate::network::dns::Resolve;
 use crate::network::tls::Tls;
 use crate::network::traffic::{Flood, Frames, Traffic};
 
 /// How long one address is tried alone before the next one is tried as well (RFC 8305, 5).
 const STAGGER: Duration = Duration::from_millis(250);
-
-/// Whom connections are for, in canonical form: what one may be kept for, too.
-#[derive(Clone, Debug, PartialEq, Eq, Hash)]
-pub struct Origin {
-    pub secure: bool,
-    pub host: Host,
-    pub port: u16,
-}
-
-impl Origin {
-    /// `None` if nobody can say at which port.
-    pub fn of(target: &Target) -> Option<Self> {
-        Some(Self { secure: target.is_secure(), host: target.host().clone(), port: target.port()? })
-    }
-}
 
 /// How far connecting has come, for whoever's patience ends.
 #[derive(Default)]
@@ -485,12 +471,12 @@ mod tests {
 
     use super::*;
     use crate::http::url_pattern::Pattern;
+    use crate::network::dns::Resolving;
     use crate::network::places::Apps;
     use crate::network::pool::Pool;
-    use crate::network::dns::Resolving;
     use crate::network::pool_state::Caps;
-    use crate::sync::lock;
     use crate::network::tls::Trust;
+    use crate::sync::lock;
 
     /// Answers from a list, one after the other: `None` is never an answer.
     struct Told(Mutex<Vec<Option<Vec<IpAddr>>>>);

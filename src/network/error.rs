@@ -8,10 +8,10 @@ use std::time::Duration;
 use h2::Reason;
 use http::StatusCode;
 
-use crate::network::special_addresses::{canonical, special};
 use crate::http::error_code::{ErrorCode, Payload};
-use crate::network::proxy::NoTunnel;
 use crate::network::dns::Unresolved;
+use crate::network::proxy::NoTunnel;
+use crate::network::special_addresses::{canonical, special};
 use crate::network::traffic::Flood;
 
 /// Why there is no connection.

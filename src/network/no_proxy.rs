@@ -5,8 +5,8 @@ use std::net::IpAddr;
 use ipnet::{IpNet, Ipv4Net};
 use url::Host;
 
-use crate::network::connect::Origin;
 use crate::http::canonical_url::canonical_host;
+use crate::network::origin::Origin;
 
 #[derive(Clone, Debug, Default)]
 pub struct Bypass(Vec<Entry>);

@@ -6,10 +6,10 @@ use http::Method;
 use http::request::Parts;
 use ipnet::IpNet;
 
-use crate::network::special_addresses::{canonical, special, translated};
 use crate::http::canonical_url::canonical_host;
-use crate::http::url_pattern::{Pattern, Target};
 use crate::http::url::{implied_port, split};
+use crate::http::url_pattern::{Pattern, Target};
+use crate::network::special_addresses::{canonical, special, translated};
 
 /// Checked for each request before anything else, and again for each address before it is connected to.
 #[derive(Clone, Debug)]

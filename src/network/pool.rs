@@ -11,15 +11,16 @@ use hyper::client::conn::{http1, http2};
 use hyper_util::rt::{TokioIo, TokioTimer};
 use tokio::task::AbortHandle;
 
-use crate::network::connect::{Dialer, Origin, Relay, Stage};
+use crate::http::url_pattern::Target;
+use crate::network::connect::{Dialer, Relay, Stage};
 use crate::network::connection_task::{Begins, Driver, Tasks, Uploading};
 use crate::network::error::{Prohibited, Undialled};
-use crate::http::url_pattern::Target;
+use crate::network::origin::Origin;
 use crate::network::places::{App, Apps};
-use crate::network::request_body::{Content, LAST, Sent};
 use crate::network::pool_state::{Asked, Caps, Grant, Keep, Permit, Place, Stock};
-use crate::sync::lock;
+use crate::network::request_body::{Content, LAST, Sent};
 use crate::network::traffic::{Flood, Frames, Traffic};
+use crate::sync::lock;
 
 /// What a peer may send on a stream before it is read; and on a connection of HTTP/2, so that streams that nobody reads do not
 /// hold up the others.

@@ -13,7 +13,7 @@ use std::time::{Duration, Instant};
 
 use tokio::sync::{Notify, oneshot};
 
-use crate::network::connect::Origin;
+use crate::network::origin::Origin;
 use crate::network::places::{App, Apps, Places, Turns};
 use crate::sync::lock;
 

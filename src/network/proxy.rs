@@ -10,10 +10,10 @@ use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio_socks::tcp::Socks5Stream;
 use url::Host;
 
-use crate::network::no_proxy::Bypass;
-use crate::network::connect::Origin;
 use crate::http::canonical_url::canonical_host;
 use crate::http::url::split;
+use crate::network::no_proxy::Bypass;
+use crate::network::origin::Origin;
 
 /// What a proxy is asked for.
 #[derive(Clone, Debug)]

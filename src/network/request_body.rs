@@ -15,10 +15,10 @@ use tokio::time::Instant;
 use wasmtime_wasi_http::Error as HostError;
 
 use crate::exchange::guest_body::GuestBody;
-use crate::network::connection_task::Begins;
 use crate::exchange::handle::Owner;
-use crate::sync::lock;
+use crate::network::connection_task::Begins;
 use crate::network::traffic::Traffic;
+use crate::sync::lock;
 
 /// Bytes of a body that are kept until there is a response, so that they can be sent again where the peer says that it has not
 /// processed the request.

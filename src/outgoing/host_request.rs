@@ -13,16 +13,16 @@ use tokio::runtime::Handle;
 use tokio::task::JoinHandle;
 use wasmtime_wasi_http::{Error as HostError, WasiBody};
 
-use crate::exchange::guest_body::{Expected, GuestBody};
-use crate::http::error_code::ErrorCode;
 use crate::engine::World;
 use crate::error::Error;
-use crate::http::fields::announced_length;
+use crate::exchange::guest_body::{Expected, GuestBody};
+use crate::exchange::handle::{Owner, Shared, UnderWay};
 use crate::exchange::request_body::{Bounds, Inflow};
+use crate::exchange::stdio::Stdio;
+use crate::http::error_code::ErrorCode;
+use crate::http::fields::announced_length;
 use crate::http::message::Side;
 use crate::outgoing::{Timeouts, Upstream};
-use crate::exchange::handle::{Owner, Shared, UnderWay};
-use crate::exchange::stdio::Stdio;
 use crate::sync::lock;
 
 /// Those of a connection, which are no one's to send (RFC 9110, 7.6.1): a guest cannot, either.

@@ -17,18 +17,18 @@ use http_body::{Body, Frame};
 use http_body_util::BodyExt;
 use wasmtime_wasi_http::{Error as HostError, RequestOptions, WasiBody, WasiHttpHooks};
 
-use crate::exchange::guest_body::GuestBody;
-use crate::http::error_code::ErrorCode;
 use crate::engine::World;
-use crate::http::fields;
+use crate::exchange::guest_body::GuestBody;
+use crate::exchange::handle::Owner;
+use crate::exchange::refusals::Refused;
 use crate::exchange::request_body::{Bounds, Inflow};
+use crate::exchange::stdio::Stdio;
+use crate::http::error_code::ErrorCode;
+use crate::http::fields;
 use crate::http::message::Side;
 use crate::limits::Limits;
-use crate::exchange::handle::Owner;
 use crate::simulation::virtual_time::{Clock, Pace, Watched, Work};
-use crate::exchange::refusals::Refused;
 use crate::telemetry::counters::Counters;
-use crate::exchange::stdio::Stdio;
 
 /// What an upstream gives back, some time.
 pub type Answer = Pin<Box<dyn Future<Output = Result<http::Response<WasiBody>, ErrorCode>> + Send>>;

@@ -3,11 +3,11 @@
 use std::sync::Arc;
 
 use crate::exchange::guest_body::GuestBody;
-use crate::http::error_code::ErrorCode;
-use crate::outgoing::{Answer, Timeouts, Upstream};
-use crate::http::url_pattern::Table;
 use crate::exchange::refusals::Refused;
 use crate::exchange::stdio::Stdio;
+use crate::http::error_code::ErrorCode;
+use crate::http::url_pattern::Table;
+use crate::outgoing::{Answer, Timeouts, Upstream};
 
 /// Each request goes to the upstream of the most special pattern that fits it.
 pub struct Route {

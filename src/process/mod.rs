@@ -3,7 +3,6 @@
 pub mod blocking_threads;
 pub mod compile_threads;
 pub mod fork;
-pub mod heap_trim;
 pub mod own_stack;
 pub mod pagemap;
 pub mod private_files;

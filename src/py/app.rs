@@ -9,25 +9,25 @@ use pyo3::exceptions::{PyTypeError, PyValueError};
 use pyo3::prelude::*;
 use pyo3::types::{PyDict, PyMapping, PyString};
 
-use crate::py::executor::awaitable::{Awaitable, Itself};
-use crate::py::executor::operation::Operation;
-use crate::py::call::Handle;
+use crate::app::{App, Closing};
+use crate::guest::grants::{DirGrant, Grants};
+use crate::network::places::Membership;
+use crate::py::call::{Callee, Handle};
 use crate::py::component::PyComponent;
-use crate::py::paths::{path_of, without_nul};
 use crate::py::errors::to_py;
-use crate::py::on_finish::OnFinish;
+use crate::py::executor::awaitable::{Awaitable, Itself};
+use crate::py::executor::blocking::block_on;
+use crate::py::executor::operation::Operation;
 use crate::py::limits::{LONGEST, PyLimits};
 use crate::py::message::request::PyRequest;
 use crate::py::message::response::PyResponse;
-use crate::py::reuse::PyReuse;
+use crate::py::on_finish::OnFinish;
 use crate::py::outgoing::Outgoing;
 use crate::py::output::Sinks;
-use crate::py::values::{Number, Reduced, Seconds, plain, reduce, replaced, settings};
-use crate::py::executor::blocking::block_on;
+use crate::py::paths::{path_of, without_nul};
+use crate::py::reuse::PyReuse;
 use crate::py::simulation::PySimulation;
-use crate::guest::store::{DirGrant, Grants};
-use crate::app::{App, Closing};
-use crate::network::places::Membership;
+use crate::py::values::{Number, Reduced, Seconds, plain, reduce, replaced, settings};
 
 /// A directory of the host's that a guest may see.
 ///
@@ -85,12 +85,9 @@ impl PyDir {
 /// What `wasgi.App` adds ASGI and WSGI to; the arguments are described there.
 #[pyclass(name = "App", module = "wasgi", frozen, subclass)]
 pub struct PyApp {
-    pub(super) app: Arc<App>,
+    callee: Py<Callee>,
     #[pyo3(get)]
     component: Py<PyComponent>,
-    pub(super) outgoing: Option<Outgoing>,
-    pub(super) sinks: Py<Sinks>,
-    pub(super) on_finish: Option<Py<OnFinish>>,
     #[pyo3(get)]
     limits: Py<PyLimits>,
     #[pyo3(get)]
@@ -210,17 +207,8 @@ impl PyApp {
             component.get().prepare_for_fuel(py)?;
         }
         let shares = shares(outgoing.as_ref(), core.number);
-        Ok(Self {
-            app: Arc::new(core),
-            component,
-            outgoing,
-            sinks,
-            on_finish,
-            limits,
-            reuse,
-            simulation,
-            _shares: shares,
-        })
+        let callee = Py::new(py, Callee { app: Arc::new(core), outgoing, sinks, on_finish })?;
+        Ok(Self { callee, component, limits, reuse, simulation, _shares: shares })
     }
 
     /// An app of the same component on the same terms, save for these.
@@ -234,20 +222,20 @@ impl PyApp {
         reuse: Option<Py<PyReuse>>,
         simulation: Option<Py<PySimulation>>,
     ) -> PyResult<Self> {
-        let sinks = Sinks::given(py, stdout, stderr, self.sinks.get().component.clone())?;
-        let mut grants = self.app.grants.clone();
+        let callee = self.callee.get();
+        let sinks = Sinks::given(py, stdout, stderr, callee.sinks.get().component.clone())?;
+        let mut grants = callee.app.grants.clone();
         grants.world = simulation.as_ref().map(|simulation| simulation.get().core());
         let terms = reuse.as_ref().map(|reuse| reuse.get().core());
-        let mut core = App::new(self.app.component.clone(), grants, self.app.limits, terms);
-        core.number = self.app.number;
+        let mut core = App::new(callee.app.component.clone(), grants, callee.app.limits, terms);
+        core.number = callee.app.number;
         let outgoing = outgoing.map(|outgoing| Outgoing::given(&outgoing)).transpose()?;
+        let shares = shares(outgoing.as_ref(), core.number);
+        let on_finish = callee.on_finish.as_ref().map(|on_finish| on_finish.clone_ref(py));
         Ok(Self {
-            _shares: shares(outgoing.as_ref(), core.number),
-            app: Arc::new(core),
+            callee: Py::new(py, Callee { app: Arc::new(core), outgoing, sinks, on_finish })?,
+            _shares: shares,
             component: self.component.clone_ref(py),
-            outgoing,
-            sinks,
-            on_finish: self.on_finish.as_ref().map(|on_finish| on_finish.clone_ref(py)),
             limits: self.limits.clone_ref(py),
             reuse,
             simulation,
@@ -273,7 +261,7 @@ impl PyApp {
     ///     BodyError: The request's body streams, and was consumed before.
     ///     Exception: What the iterator of the request's body raised, as it is.
     fn handle(&self, py: Python<'_>, request: &Bound<'_, PyRequest>) -> PyResult<PyResponse> {
-        self.call(py, request, None)
+        self.callee.get().call(py, request, None)
     }
 
     /// `handle`, but no longer than so many seconds.
@@ -283,14 +271,14 @@ impl PyApp {
         request: &Bound<'_, PyRequest>,
         seconds: Option<f64>,
     ) -> PyResult<PyResponse> {
-        self.call(py, request, seconds)
+        self.callee.get().call(py, request, seconds)
     }
 
     /// Like `handle`, for a task of an asyncio event loop, which it never blocks.
     ///
     /// The guest starts when this is awaited. Cancelling the task stops the guest and all that it waits for.
-    fn handle_async(slf: Py<Self>, request: Py<PyRequest>) -> Awaitable {
-        Awaitable::of_call("App.handle_async", Handle::New { app: slf, request })
+    fn handle_async(&self, py: Python<'_>, request: Py<PyRequest>) -> Awaitable {
+        Awaitable::of_call("App.handle_async", Handle::New { callee: self.callee.clone_ref(py), request })
     }
 
     /// Begins no more exchanges, and waits until those under way have ended, work after their responses included.
@@ -316,14 +304,15 @@ impl PyApp {
     /// For start-up: see [`App::warm`].
     fn _warm(&self, py: Python<'_>) -> PyResult<()> {
         crate::py::executor::threads::threads().ensure(py)?;
-        py.detach(|| self.app.warm()).map_err(|error| to_py(py, &error))?;
-        self.app.open();
+        let app = &self.callee.get().app;
+        py.detach(|| app.warm()).map_err(|error| to_py(py, &error))?;
+        app.open();
         Ok(())
     }
 
     #[getter]
     fn outgoing(&self, py: Python<'_>) -> Option<Py<PyAny>> {
-        self.outgoing.as_ref().map(|outgoing| outgoing.object(py))
+        self.callee.get().outgoing.as_ref().map(|outgoing| outgoing.object(py))
     }
 
     #[getter]
@@ -334,19 +323,19 @@ impl PyApp {
     /// What log records name it by: its component and a number.
     #[getter]
     fn _label(&self) -> &str {
-        &self.sinks.get().app
+        &self.callee.get().sinks.get().app
     }
 
     /// How many exchanges are under way: those whose guest has not ended.
     #[getter]
     fn exchanges(&self) -> usize {
-        self.app.exchanges()
+        self.callee.get().app.exchanges()
     }
 
     /// Whether `close` was called.
     #[getter]
     fn closed(&self) -> bool {
-        self.app.is_closed()
+        self.callee.get().app.is_closed()
     }
 
     fn __enter__(slf: Py<Self>) -> Py<Self> {
@@ -366,24 +355,19 @@ impl PyApp {
     }
 
     fn __repr__(&self) -> String {
-        format!("<wasgi.App {}>", self.sinks.get().component)
+        format!("<wasgi.App {}>", self.callee.get().sinks.get().component)
     }
 
     fn __traverse__(&self, visit: pyo3::PyVisit<'_>) -> Result<(), pyo3::PyTraverseError> {
-        if let Some(outgoing) = &self.outgoing {
-            outgoing.traverse(&visit)?;
-        }
-        if let Some(on_finish) = &self.on_finish {
-            visit.call(on_finish)?;
-        }
-        visit.call(&self.sinks)
+        visit.call(&self.callee)
     }
 }
 
 impl PyApp {
     fn closing(&self, py: Python<'_>, drain: Option<Duration>) -> PyResult<Closing> {
-        let closing = self.app.close(drain).map_err(|error| to_py(py, &error))?;
-        let (Some(on_finish), Some(world)) = (&self.on_finish, crate::engine::existing()) else { return Ok(closing) };
+        let callee = self.callee.get();
+        let closing = callee.app.close(drain).map_err(|error| to_py(py, &error))?;
+        let (Some(on_finish), Some(world)) = (&callee.on_finish, crate::engine::existing()) else { return Ok(closing) };
         let lane = on_finish.get().lane();
         let bound = drain.map_or(MOST_TELLING, |drain| drain.clamp(LEAST_TELLING, MOST_TELLING));
         let told = world.runtime.within(async move {

@@ -9,39 +9,55 @@ use pyo3::prelude::*;
 use pyo3::sync::PyOnceLock;
 use pyo3::{PyTraverseError, PyVisit};
 
-use crate::py::app::PyApp;
-use crate::py::executor::operation::Operation;
+use crate::app::admission::{Admission, Permit, Queued};
+use crate::app::{App, Exchange};
+use crate::error::Error;
+use crate::outgoing::Upstream;
 use crate::py::errors::to_py;
-use crate::py::on_finish::{Failure, Finishing};
+use crate::py::executor::blocking::{Inside, block_on_until, deadline};
+use crate::py::executor::context::copy_context;
 use crate::py::executor::event_loop::LoopCore;
+use crate::py::executor::operation::Operation;
 use crate::py::message::request::PyRequest;
 use crate::py::message::response::PyResponse;
+use crate::py::on_finish::{Failure, Finishing, OnFinish};
 use crate::py::outgoing::{Outgoing, check_depth};
-use crate::py::output::{GuestOutput, Until};
-use crate::py::executor::context::copy_context;
-use crate::py::executor::blocking::{Inside, block_on_until, deadline};
+use crate::py::output::{GuestOutput, Sinks, Until};
 use crate::py::world_of;
-use crate::error::Error;
-use crate::app::admission::{Admission, Permit, Queued};
-use crate::app::Exchange;
-use crate::outgoing::Upstream;
 
 /// An exchange whose guest has had its first turn.
-pub(super) struct Begun {
+pub struct Begun {
     exchange: Exchange,
     number: u64,
     output: Arc<GuestOutput>,
     finishing: Option<Arc<Finishing>>,
 }
 
-impl PyApp {
+/// What an exchange is begun with. A class of its own, which both an app and its calls refer to: the collector sees each reference.
+#[pyclass(module = "wasgi._wasgi", frozen)]
+pub struct Callee {
+    pub app: Arc<App>,
+    pub outgoing: Option<Outgoing>,
+    pub sinks: Py<Sinks>,
+    pub on_finish: Option<Py<OnFinish>>,
+}
+
+#[pymethods]
+impl Callee {
+    fn __traverse__(&self, visit: PyVisit<'_>) -> Result<(), PyTraverseError> {
+        if let Some(outgoing) = &self.outgoing {
+            outgoing.traverse(&visit)?;
+        }
+        if let Some(on_finish) = &self.on_finish {
+            visit.call(on_finish)?;
+        }
+        visit.call(&self.sinks)
+    }
+}
+
+impl Callee {
     /// `App.handle`, for no longer than so many seconds.
-    pub(super) fn call(
-        &self,
-        py: Python<'_>,
-        request: &Bound<'_, PyRequest>,
-        seconds: Option<f64>,
-    ) -> PyResult<PyResponse> {
+    pub fn call(&self, py: Python<'_>, request: &Bound<'_, PyRequest>, seconds: Option<f64>) -> PyResult<PyResponse> {
         let inside = Inside::enter();
         inside.check(py);
         let deadline = deadline(seconds)?;
@@ -190,13 +206,13 @@ impl Begun {
 }
 
 /// What `handle_async` waits for. The guest starts when it is awaited.
-pub(super) enum Handle {
+pub enum Handle {
     New {
-        app: Py<PyApp>,
+        callee: Py<Callee>,
         request: Py<PyRequest>,
     },
     Queued {
-        app: Py<PyApp>,
+        callee: Py<Callee>,
         request: Py<PyRequest>,
         queued: Queued,
     },
@@ -213,12 +229,12 @@ pub(super) enum Handle {
 type Outcome = Result<http::Response<crate::exchange::guest_body::GuestBody>, Error>;
 
 impl Handle {
-    fn begin(py: Python<'_>, app: &PyApp, permit: Permit, request: &Bound<'_, PyRequest>) -> PyResult<Begun> {
-        let event_loop = match app.needs_loop(request.get()) {
+    fn begin(py: Python<'_>, callee: &Callee, permit: Permit, request: &Bound<'_, PyRequest>) -> PyResult<Begun> {
+        let event_loop = match callee.needs_loop(request.get()) {
             true => Some(LoopCore::of(&LoopCore::running_loop(py)?)?),
             false => None,
         };
-        app.begin(py, permit, request, event_loop.as_ref(), false)
+        callee.begin(py, permit, request, event_loop.as_ref(), false)
     }
 
     fn step(&mut self, py: Python<'_>, cx: &mut Context<'_>) -> PyResult<Option<PyResponse>> {
@@ -226,21 +242,23 @@ impl Handle {
         inside.check(py);
         loop {
             *self = match std::mem::replace(self, Self::Done) {
-                Self::New { app, request } => {
+                Self::New { callee, request } => {
                     // asked for first: a guest must not have run where its caller cannot wait for it
                     LoopCore::running_loop(py)?;
-                    match app.get().app.admit(world_of(py)?).map_err(|error| to_py(py, &error))? {
-                        Admission::Permit(permit) => Self::Begun(Self::begin(py, app.get(), permit, request.bind(py))?),
-                        Admission::Queued(queued) => Self::Queued { app, request, queued },
+                    match callee.get().app.admit(world_of(py)?).map_err(|error| to_py(py, &error))? {
+                        Admission::Permit(permit) => {
+                            Self::Begun(Self::begin(py, callee.get(), permit, request.bind(py))?)
+                        }
+                        Admission::Queued(queued) => Self::Queued { callee, request, queued },
                     }
                 }
-                Self::Queued { app, request, mut queued } => match queued.poll(cx) {
+                Self::Queued { callee, request, mut queued } => match queued.poll(cx) {
                     Poll::Ready(permit) => {
                         let permit = permit.map_err(|error| to_py(py, &error))?;
-                        Self::Begun(Self::begin(py, app.get(), permit, request.bind(py))?)
+                        Self::Begun(Self::begin(py, callee.get(), permit, request.bind(py))?)
                     }
                     Poll::Pending => {
-                        *self = Self::Queued { app, request, queued };
+                        *self = Self::Queued { callee, request, queued };
                         return Ok(None);
                     }
                 },
@@ -279,8 +297,8 @@ impl Operation for Handle {
 
     fn traverse(&self, visit: &PyVisit<'_>) -> Result<(), PyTraverseError> {
         match self {
-            Self::New { app, request } | Self::Queued { app, request, .. } => {
-                visit.call(app)?;
+            Self::New { callee, request } | Self::Queued { callee, request, .. } => {
+                visit.call(callee)?;
                 visit.call(request)
             }
             Self::Begun(begun) | Self::Answered { begun, .. } => begun.output.traverse(visit),

@@ -6,10 +6,10 @@ use pyo3::prelude::*;
 use pyo3::sync::PyOnceLock;
 use pyo3::types::{PyDict, PyModule, PyString};
 
-use crate::py::lock;
-use crate::http::error_code::{ErrorCode, NAMES, Payload};
 use crate::error::{Error, Trap};
+use crate::http::error_code::{ErrorCode, NAMES, Payload};
 use crate::limits::Limit;
+use crate::py::lock;
 use crate::text::{LONGEST, tame};
 
 fn module(py: Python<'_>) -> PyResult<&Bound<'_, PyModule>> {

@@ -6,8 +6,8 @@ use pyo3::exceptions::PyValueError;
 use pyo3::prelude::*;
 use pyo3::types::PyDict;
 
-use crate::py::values::{Count, Number, Seconds, plain, settings, value_methods};
 use crate::limits::Limits;
+use crate::py::values::{Count, Number, Seconds, plain, settings, value_methods};
 
 /// What a guest may use up. ``None`` lifts a limit; the defaults suit a plug-in that nobody has looked at.
 ///

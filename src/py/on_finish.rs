@@ -9,16 +9,16 @@ use pyo3::intern;
 use pyo3::prelude::*;
 use pyo3::types::PyString;
 
-use crate::py::errors::seen_from_aside;
-use crate::py::lock;
-use crate::py::message::report::PyReport;
-use crate::py::message::request::PyRequest;
-use crate::py::executor::serial::{Serial, Turn};
-use crate::py::output::Sinks;
-use crate::process::fork::generation;
 use crate::error::Error;
 use crate::exchange::handle::Owner;
 use crate::process::fork::PerFork;
+use crate::process::fork::generation;
+use crate::py::errors::seen_from_aside;
+use crate::py::executor::serial::{Serial, Turn};
+use crate::py::lock;
+use crate::py::message::report::PyReport;
+use crate::py::message::request::PyRequest;
+use crate::py::output::Sinks;
 
 /// How many exchanges may wait for one callable; those that end meanwhile are dropped, and counted.
 const MOST_WAITING: usize = 1024;

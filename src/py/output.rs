@@ -14,14 +14,14 @@ use pyo3::sync::PyOnceLock;
 use pyo3::types::{PyString, PyTuple};
 use pyo3::{PyTraverseError, PyVisit};
 
-use crate::py::executor::operation::Operation;
-use crate::py::executor::exit::is_too_late;
-use crate::py::executor::context::copy_context;
-use crate::py::lock;
-use crate::py::executor::event_loop::LoopCore;
-use crate::py::executor::serial::{Serial, Turn};
-use crate::process::fork::PerFork;
 use crate::exchange::stdio::{Line, Stdio, Stream};
+use crate::process::fork::PerFork;
+use crate::py::executor::context::copy_context;
+use crate::py::executor::event_loop::LoopCore;
+use crate::py::executor::exit::is_too_late;
+use crate::py::executor::operation::Operation;
+use crate::py::executor::serial::{Serial, Turn};
+use crate::py::lock;
 
 /// Where one of the two streams goes.
 pub enum Sink {
@@ -207,7 +207,8 @@ impl Turn for Lines {
 
 impl GuestOutput {
     pub fn new(sinks: Py<Sinks>, stdio: Arc<Stdio>, exchange: u64) -> Arc<Self> {
-        let (delivering, asked, generation) = (Mutex::default(), AtomicBool::new(false), crate::process::fork::generation());
+        let (delivering, asked, generation) =
+            (Mutex::default(), AtomicBool::new(false), crate::process::fork::generation());
         Arc::new(Self { sinks, stdio, exchange, delivering, asked, generation })
     }
 

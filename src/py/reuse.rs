@@ -4,9 +4,9 @@ use pyo3::exceptions::PyValueError;
 use pyo3::prelude::*;
 use pyo3::types::PyDict;
 
+use crate::guest::instance::Reuse;
 use crate::py::limits::{duration, positive, seconds};
 use crate::py::values::{Count, Number, Seconds, plain, settings, value_methods};
-use crate::guest::instance::Reuse;
 
 /// On what terms the instances of an `App` have one exchange after another.
 ///

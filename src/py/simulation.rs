@@ -8,12 +8,12 @@ use pyo3::exceptions::PyValueError;
 use pyo3::prelude::*;
 use pyo3::types::PyDict;
 
+use crate::py::errors::to_py;
 use crate::py::executor::awaitable::Awaitable;
 use crate::py::executor::operation::Operation;
-use crate::py::errors::to_py;
 use crate::py::values::{Number, Seconds, settings, value_methods};
-use crate::simulation::virtual_time::Pace;
 use crate::simulation::environment::World;
+use crate::simulation::virtual_time::Pace;
 
 /// Deterministic time and randomness for a guest, for ``App(simulation=...)``: two runs give the same bytes.
 ///

@@ -5,8 +5,8 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use pyo3::prelude::*;
 use pyo3::types::PyDict;
 
-use crate::py::counters::{Live, live};
 use crate::engine::stats::Stats;
+use crate::py::counters::{Live, live};
 
 /// What there is in this process, and what there was: a look at its counters.
 ///
@@ -74,8 +74,7 @@ impl PyStats {
 #[pyfunction]
 pub fn stats(py: Python<'_>) -> PyResult<PyStats> {
     let core = Stats::read();
-    let count =
-        |counter: fn(&Live) -> &AtomicU64| live().map_or(0, |live| counter(live).load(Ordering::Relaxed));
+    let count = |counter: fn(&Live) -> &AtomicU64| live().map_or(0, |live| counter(live).load(Ordering::Relaxed));
     let outcomes = PyDict::new(py);
     for (name, number) in core.outcomes {
         outcomes.set_item(name, number)?;
@@ -92,7 +91,8 @@ pub fn stats(py: Python<'_>) -> PyResult<PyStats> {
         memories: core.memories,
         stacks: core.stacks,
         memory: core.memory,
-        threads: core.threads + (crate::py::executor::threads::count() + crate::py::executor::event_loop::own_threads()) as u64,
+        threads: core.threads
+            + (crate::py::executor::threads::count() + crate::py::executor::event_loop::own_threads()) as u64,
         dropped: count(|live| &live.dropped),
         outcomes: outcomes.unbind(),
     })

@@ -14,6 +14,7 @@
 pub mod thread_priority;
 
 mod credit;
+mod lane;
 mod queue;
 mod stuck;
 mod task;
@@ -28,14 +29,18 @@ use std::task::{Context, Waker};
 use std::time::{Duration, Instant};
 
 use self::credit::processors;
-pub(crate) use self::queue::Lane;
-use self::queue::{Kind, Queue};
+use self::lane::Kind;
+pub(crate) use self::lane::Lane;
+use self::queue::Queue;
+use self::task::Turns;
 use self::task::{DONE, IDLE, READY, RUNNING};
 pub(crate) use self::task::{Newcomer, Run, Task};
-pub(crate) use self::turn::{LONG_TURN, TICK, begin_turn, excuse_turn, is_guests_thread, is_turn_over, tick, was_unruly};
+pub(crate) use self::turn::{
+    LONG_TURN, TICK, begin_turn, excuse_turn, is_guests_thread, is_turn_over, tick, was_unruly,
+};
 use self::worker::Worker;
-use crate::process::runtime::Runtime;
 use crate::error::Error;
+use crate::process::runtime::Runtime;
 use crate::sync::lock;
 
 /// After so many ticks it is looked at whether a thread is stuck.
@@ -111,6 +116,16 @@ impl Drop for Visit {
     }
 }
 
+impl Turns for Scheduler {
+    fn push(&self, task: Arc<Task>, is_stopped: bool) {
+        self.threads(task.kind()).push(task, is_stopped);
+    }
+
+    fn is_foreign(&self) -> bool {
+        self.generation != crate::process::fork::generation()
+    }
+}
+
 impl Scheduler {
     pub fn new(generation: u64) -> Self {
         Self {
@@ -156,10 +171,6 @@ impl Scheduler {
             self.drop_all();
         }
         Ok(())
-    }
-
-    fn push(&self, task: Arc<Task>, is_stopped: bool) {
-        self.threads(task.kind()).push(task, is_stopped);
     }
 
     /// All threads at once, by the first caller: one that a computing thread starts would inherit its priority.

@@ -5,9 +5,8 @@ use std::sync::atomic::{AtomicBool, AtomicU8, Ordering};
 use std::sync::{Arc, Mutex};
 use std::task::Wake;
 
-use super::Scheduler;
 use super::credit::Credit;
-use super::queue::{Kind, Lane};
+use super::lane::{Kind, Lane};
 use crate::sync::lock;
 
 /// A guest that runs until it has ended or is stopped.
@@ -32,9 +31,18 @@ pub(super) const RUNNING: u8 = 2;
 const WOKEN: u8 = 3;
 pub(super) const DONE: u8 = 4;
 
+/// Who gives guests their turns.
+pub(super) trait Turns: Send + Sync {
+    /// It is ready for one; or it was stopped, and only goes away.
+    fn push(&self, task: Arc<Task>, is_stopped: bool);
+
+    /// Whether its threads are in the process that forked this one.
+    fn is_foreign(&self) -> bool;
+}
+
 /// A guest under way.
 pub(crate) struct Task {
-    scheduler: &'static Scheduler,
+    scheduler: &'static dyn Turns,
     pub(super) number: u64,
     pub(super) lane: Arc<Lane>,
     pub(super) unruly: Arc<AtomicBool>,
@@ -46,7 +54,7 @@ pub(crate) struct Task {
 }
 
 impl Task {
-    pub(super) fn new(scheduler: &'static Scheduler, number: u64, guest: Newcomer<'_>) -> Arc<Self> {
+    pub(super) fn new(scheduler: &'static dyn Turns, number: u64, guest: Newcomer<'_>) -> Arc<Self> {
         Arc::new(Self {
             scheduler,
             number,
@@ -95,7 +103,7 @@ impl Task {
 
     /// Whether it is in the process that forked this one, whose threads do not exist here and may have held its locks.
     fn is_foreign(&self) -> bool {
-        self.scheduler.generation != crate::process::fork::generation()
+        self.scheduler.is_foreign()
     }
 }
 

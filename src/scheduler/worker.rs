@@ -4,7 +4,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use super::queue::{Kind, Lane};
+use super::lane::{Kind, Lane};
 use super::turn::tick;
 use crate::scheduler::thread_priority::{self, ThreadTime};
 use crate::sync::lock;

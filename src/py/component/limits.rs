@@ -4,9 +4,9 @@ use pyo3::exceptions::PyValueError;
 use pyo3::prelude::*;
 use pyo3::types::PyDict;
 
+use crate::component::limits::ComponentLimits;
 use crate::py::limits::{duration, not_negative, positive, seconds};
 use crate::py::values::{Count, Number, Seconds, plain, settings, value_methods};
-use crate::component::limits::ComponentLimits;
 
 /// What a component may cost when it is loaded. ``None`` lifts a limit.
 ///

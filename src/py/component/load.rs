@@ -8,17 +8,16 @@ use std::time::{Duration, Instant};
 use pyo3::prelude::*;
 use tokio::sync::oneshot;
 
-use crate::py::executor::operation::Operation;
-use crate::py::component::{Origin, PyComponent};
-use crate::py::errors::to_py;
+use crate::component::Component;
+use crate::component::loading::{Order, Wanted};
+use crate::error::Error;
+use crate::process::own_stack;
 use crate::py::component::source::{Failed, Source};
 use crate::py::component::threads::{loads, spawn};
-use crate::py::lock;
+use crate::py::errors::to_py;
 use crate::py::executor::blocking::block_on;
-use crate::component::Component;
-use crate::error::Error;
-use crate::component::loading::{Order, Wanted};
-use crate::process::own_stack;
+use crate::py::executor::operation::Operation;
+use crate::py::lock;
 
 /// What takes longer is told to the log.
 const LONG: Duration = Duration::from_secs(1);
@@ -146,12 +145,16 @@ pub fn tell_notes(py: Python<'_>) -> PyResult<()> {
     Ok(())
 }
 
+/// What is made of a component that has been loaded.
+pub type Make = Box<dyn FnOnce(Python<'_>, Arc<Component>) -> PyResult<Py<PyAny>> + Send>;
+
 /// What `load_async` awaits. Dropping it gives the component up: in a process of its own the compilation ends, in this one it
 /// goes on and its machine code is kept.
 pub struct Loading {
     /// Taken by the thread that loads it, unless it has been given up before.
     ask: Arc<Mutex<Option<Ask>>>,
-    origin: Option<Origin>,
+    /// What is made of the component.
+    make: Option<Make>,
     label: String,
     is_started: bool,
     begun: Instant,
@@ -162,12 +165,12 @@ pub struct Loading {
 }
 
 impl Loading {
-    pub fn new(ask: Ask, origin: Origin) -> Self {
+    pub fn new(ask: Ask, make: Make) -> Self {
         Self {
             label: ask.source.label(),
             wanted: ask.order.wanted.clone(),
             ask: Arc::new(Mutex::new(Some(ask))),
-            origin: Some(origin),
+            make: Some(make),
             is_started: false,
             begun: Instant::now(),
             receiver: None,
@@ -207,10 +210,10 @@ impl Loading {
         }
         let component = result.map_err(|error| error.to_py(py))?;
         tell_notes(py)?;
-        let Some(origin) = self.origin.take() else {
+        let Some(make) = self.make.take() else {
             return Err(to_py(py, &Error::Host("the component was loaded already".into())));
         };
-        Ok(Py::new(py, PyComponent { component, origin })?.into_any())
+        make(py, component)
     }
 }
 

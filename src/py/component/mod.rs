@@ -12,21 +12,21 @@ use std::sync::Arc;
 use pyo3::prelude::*;
 use pyo3::types::{PyBytes, PyDict, PyString, PyTuple};
 
-use crate::py::paths::{path_of, without_nul};
-use crate::py::executor::awaitable::Awaitable;
-use crate::py::component::limits::PyComponentLimits;
-use crate::py::errors::{named, to_py};
-use crate::py::component::load::{Ask, Loading, log, tell_notes};
-use crate::py::component::source::Source;
+use crate::component::Component;
 use crate::component::blocks::Blocks;
 use crate::component::census::Census;
-use crate::component::compiler::Launcher;
-use crate::component::Component;
-use crate::component::limits::ComponentLimits;
-use crate::error::Error;
-use crate::component::loading::Order;
 use crate::component::inspect::{Outline, Wasi};
+use crate::component::limits::ComponentLimits;
+use crate::component::loading::Launcher;
+use crate::component::loading::Order;
+use crate::error::Error;
 use crate::process::own_stack;
+use crate::py::component::limits::PyComponentLimits;
+use crate::py::component::load::{Ask, Loading, log, tell_notes};
+use crate::py::component::source::Source;
+use crate::py::errors::{named, to_py};
+use crate::py::executor::awaitable::Awaitable;
+use crate::py::paths::{path_of, without_nul};
 use crate::text::{LONGEST_NAME, tamed};
 
 /// A WebAssembly component that exports `wasi:http/incoming-handler@0.2`.
@@ -136,7 +136,8 @@ fn launcher(py: Python<'_>) -> PyResult<Launcher> {
 /// What a process that compiles does; returns its exit status.
 #[pyfunction]
 pub fn _compile(py: Python<'_>) -> u8 {
-    py.detach(|| own_stack::run(|| crate::component::compile_child::serve(std::io::stdin(), std::io::stdout()))).unwrap_or(1)
+    py.detach(|| own_stack::run(|| crate::component::compile_child::serve(std::io::stdin(), std::io::stdout())))
+        .unwrap_or(1)
 }
 
 impl PyComponent {
@@ -198,7 +199,10 @@ impl PyComponent {
     #[pyo3(signature = (source, *, fuel=false, limits=None))]
     fn load_async(source: &Bound<'_, PyAny>, fuel: bool, limits: Option<Py<PyComponentLimits>>) -> PyResult<Awaitable> {
         let (ask, origin) = asked(source, fuel, limits)?;
-        Ok(Awaitable::of_call("Component.load_async", Loading::new(ask, origin)))
+        Ok(Awaitable::of_call(
+            "Component.load_async",
+            Loading::new(ask, Box::new(|py, component| Ok(Py::new(py, Self { component, origin })?.into_any()))),
+        ))
     }
 
     /// What it imports, like ``"wasi:http/types@0.2.12"``.

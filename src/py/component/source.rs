@@ -7,10 +7,10 @@ use bytes::Bytes;
 use pyo3::exceptions::{PyOSError, PyValueError};
 use pyo3::prelude::*;
 
-use crate::py::errors::to_py;
 use crate::component::limits::ComponentLimits;
-use crate::error::Error;
 use crate::component::source::Unread;
+use crate::error::Error;
+use crate::py::errors::to_py;
 
 #[derive(Clone)]
 pub enum Source {

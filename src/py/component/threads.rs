@@ -4,10 +4,10 @@ use std::collections::VecDeque;
 use std::panic::AssertUnwindSafe;
 use std::sync::Mutex;
 
-use crate::py::lock;
 use crate::error::Error;
-use crate::process::own_stack;
 use crate::process::fork::{PerProcess, no_thread};
+use crate::process::own_stack;
+use crate::py::lock;
 
 /// How many `load_async` are worked at at once; others wait for their turn.
 const MOST_AT_ONCE: usize = 8;

@@ -13,12 +13,12 @@ use pyo3::intern;
 use pyo3::prelude::*;
 use pyo3::{PyTraverseError, PyVisit};
 
+use crate::exchange::handle::in_parent;
+use crate::py::errors::to_py;
+use crate::py::executor::event_loop::LoopCore;
 use crate::py::executor::exit::is_exiting;
 use crate::py::executor::operation::{Begun, Operation, Waiting};
-use crate::py::errors::to_py;
 use crate::py::lock;
-use crate::py::executor::event_loop::LoopCore;
-use crate::exchange::handle::in_parent;
 
 /// Something to await once, wherever asyncio takes a coroutine. Cancelling or closing it stops the work.
 #[pyclass(module = "wasgi._wasgi", frozen)]

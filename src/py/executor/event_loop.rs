@@ -17,10 +17,10 @@ use pyo3::sync::PyOnceLock;
 use pyo3::types::PyDict;
 use pyo3::{PyTraverseError, PyVisit};
 
+use crate::process::fork::PerProcess;
 use crate::py::executor::job::{self, Abandon, Job};
 use crate::py::executor::operation::Waiting;
 use crate::py::lock;
-use crate::process::fork::PerProcess;
 
 /// The jobs for one event loop.
 pub struct LoopCore {

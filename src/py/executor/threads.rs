@@ -10,11 +10,11 @@ use pyo3::exceptions::PyRuntimeError;
 use pyo3::prelude::*;
 use pyo3::types::{PyCFunction, PyDict, PyTuple};
 
-use crate::py::executor::job::{self, Job};
-use crate::py::errors::to_py;
-use crate::py::lock;
 use crate::error::Error;
 use crate::process::fork::{PerProcess, no_thread};
+use crate::py::errors::to_py;
+use crate::py::executor::job::{self, Job};
+use crate::py::lock;
 
 /// Python threads for code that blocks: synchronous upstreams, iterators and files as bodies, sinks of output.
 pub struct Threads {

@@ -14,13 +14,13 @@ use pyo3::prelude::*;
 use pyo3::types::{PyDict, PyString};
 use wasmtime_wasi_http::WasiBody;
 
+use crate::exchange::guest_body::{GuestBody, Past, SharedBody};
 use crate::py::bytes::bytes_of;
 use crate::py::errors::named;
-use crate::py::message::feed::{Feed, OnError, Source, lane_of};
-use crate::py::lock;
 use crate::py::executor::event_loop::LoopCore;
+use crate::py::lock;
+use crate::py::message::feed::{Feed, OnError, Source, lane_of};
 use crate::py::output::GuestOutput;
-use crate::exchange::guest_body::{GuestBody, Past, SharedBody};
 
 /// A stream that can be consumed once, and what is known after that.
 pub struct PyBody {

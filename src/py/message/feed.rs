@@ -16,17 +16,17 @@ use pyo3::prelude::*;
 use pyo3::types::PyBool;
 use wasmtime_wasi_http::Error as HostError;
 
-use crate::py::executor::awaitable::Awaitable;
-use crate::py::executor::operation::Operation;
-use crate::py::executor::job::{Abandon, Job, LOOP_CLOSED};
-use crate::py::executor::lane::Lane;
-use crate::py::errors::{CallersException, code_of_exception};
-use crate::py::lock;
-use crate::py::executor::event_loop::LoopCore;
-use crate::py::counters::Counted;
-use crate::http::error_code::ErrorCode;
 use crate::error::Error;
 use crate::exchange::handle::Stopper;
+use crate::http::error_code::ErrorCode;
+use crate::py::counters::Counted;
+use crate::py::errors::{CallersException, code_of_exception};
+use crate::py::executor::awaitable::Awaitable;
+use crate::py::executor::event_loop::LoopCore;
+use crate::py::executor::job::{Abandon, Job, LOOP_CLOSED};
+use crate::py::executor::lane::Lane;
+use crate::py::executor::operation::Operation;
+use crate::py::lock;
 
 /// How much of a file is read at once.
 const FILE_CHUNK: usize = 64 << 10;

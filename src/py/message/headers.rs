@@ -9,9 +9,9 @@ use pyo3::prelude::*;
 use pyo3::sync::PyOnceLock;
 use pyo3::types::{PyBytes, PyList, PyTuple};
 
-use crate::py::lock;
 use crate::http::fields::{self, Wrong};
 use crate::http::server_request;
+use crate::py::lock;
 
 /// The fields of a message: as they came from a guest, or as the `Headers` that Python has seen and may have changed.
 pub struct Fields(Mutex<State>);

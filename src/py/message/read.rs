@@ -12,14 +12,14 @@ use pyo3::prelude::*;
 use pyo3::types::PyBytes;
 use tokio::sync::oneshot;
 
+use crate::exchange::guest_body::{GuestBody, Next, SharedBody};
+use crate::py::errors::{named, to_py};
 use crate::py::executor::awaitable::Awaitable;
 use crate::py::executor::event_loop::LoopCore;
 use crate::py::executor::operation::Operation;
-use crate::py::message::body::{Content, PyBody};
-use crate::py::errors::{named, to_py};
 use crate::py::lock;
+use crate::py::message::body::{Content, PyBody};
 use crate::py::output::Flushed;
-use crate::exchange::guest_body::{GuestBody, Next, SharedBody};
 
 impl PyBody {
     /// What stands in the way of whoever asks for a reader; nothing is consumed by asking.

@@ -6,13 +6,13 @@ use std::time::Instant;
 
 use pyo3::prelude::*;
 
-use crate::py::executor::operation::Operation;
-use crate::py::message::body::PyBody;
-use crate::py::errors::to_py;
-use crate::py::message::read::Drain;
-use crate::py::values::{Reduced, hash_of};
 use crate::error::Error;
 use crate::exchange::handle::Owner;
+use crate::py::errors::to_py;
+use crate::py::executor::operation::Operation;
+use crate::py::message::body::PyBody;
+use crate::py::message::read::Drain;
+use crate::py::values::{Reduced, hash_of};
 
 /// What an exchange has cost so far.
 #[pyclass(name = "Report", module = "wasgi", frozen, eq, get_all, from_py_object)]

@@ -9,18 +9,18 @@ use pyo3::prelude::*;
 use pyo3::types::{PyBytes, PyDict, PyString};
 use wasmtime_wasi_http::WasiBody;
 
-use crate::py::executor::awaitable::Awaitable;
-use crate::py::message::body::{BodyOf, PyBody};
-use crate::py::message::feed::{Feed, OnError};
-use crate::py::message::headers::Fields;
-use crate::py::executor::event_loop::LoopCore;
-use crate::py::message::{Changes, changed, json, own_trailers, same_body, same_trailers, text, trailers, with_length};
-use crate::py::message::read::Chunks;
-use crate::py::values::{Reduced, Seconds, hash_of, plain, reduce, settings, value_methods};
-use crate::py::simulation::pause;
 use crate::exchange::guest_body::GuestBody;
 use crate::http::canonical_url;
 use crate::outgoing::Timeouts;
+use crate::py::executor::awaitable::Awaitable;
+use crate::py::executor::event_loop::LoopCore;
+use crate::py::message::body::{BodyOf, PyBody};
+use crate::py::message::feed::{Feed, OnError};
+use crate::py::message::headers::Fields;
+use crate::py::message::read::Chunks;
+use crate::py::message::{Changes, changed, json, own_trailers, same_body, same_trailers, text, trailers, with_length};
+use crate::py::simulation::pause;
+use crate::py::values::{Reduced, Seconds, hash_of, plain, reduce, settings, value_methods};
 use crate::simulation::virtual_time::Pace;
 
 /// The timeouts of a request: those that a guest set in its `request-options`. In seconds; None where it set none.

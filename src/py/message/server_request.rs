@@ -7,12 +7,12 @@ use pyo3::prelude::*;
 use pyo3::pybacked::PyBackedStr;
 use pyo3::types::{PyBytes, PyTuple};
 
+use crate::http::fields::Wrong;
+use crate::http::server_request::Served;
 use crate::py::bytes::bytes_of;
 use crate::py::message::body::PyBody;
 use crate::py::message::headers::refused;
 use crate::py::message::request::PyRequest;
-use crate::http::fields::Wrong;
-use crate::http::server_request::Served;
 
 /// A request as a server has read it: the target byte for byte, the fields as they came. Those of the connection stay out, `Host`
 /// becomes the authority (or else the server's own address), and what is said of proxies is what `forwarded` makes of it:

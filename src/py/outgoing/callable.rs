@@ -9,20 +9,20 @@ use pyo3::prelude::*;
 use tokio::sync::oneshot;
 use wasmtime_wasi_http::WasiBody;
 
+use crate::exchange::guest_body::{GuestBody, Past};
+use crate::exchange::stdio::Stdio;
+use crate::http::error_code::ErrorCode;
+use crate::outgoing::read_ahead::Ahead;
+use crate::outgoing::{Answer, Timeouts, Upstream, within};
+use crate::py::counters::Counted;
+use crate::py::errors::code_of_exception;
+use crate::py::executor::event_loop::{LoopCore, spawn};
 use crate::py::executor::job::{Abandon, Job, LOOP_CLOSED};
 use crate::py::executor::lane::Lane;
-use crate::py::errors::code_of_exception;
 use crate::py::lock;
-use crate::py::executor::event_loop::{LoopCore, spawn};
 use crate::py::message::request::PyRequest;
 use crate::py::message::response::PyResponse;
-use crate::py::counters::Counted;
-use crate::outgoing::read_ahead::Ahead;
-use crate::exchange::guest_body::{GuestBody, Past};
-use crate::http::error_code::ErrorCode;
-use crate::outgoing::{Answer, Timeouts, Upstream, within};
 use crate::simulation::virtual_time::Pace;
-use crate::exchange::stdio::Stdio;
 
 /// The callable, as one exchange calls it.
 pub struct PyUpstream {
@@ -217,7 +217,10 @@ impl OutgoingCall {
         match made {
             // The response's end is when a server would stop to read the request. Until then whoever writes the response may
             // still read it.
-            Ok(response) if is_streamed && crate::http::upstream_response::has_body(self.request.get().http_method(), &response) => {
+            Ok(response)
+                if is_streamed
+                    && crate::http::upstream_response::has_body(self.request.get().http_method(), &response) =>
+            {
                 let is_read = body.read_on(Past::Waits);
                 let runtime = (!is_read).then(crate::engine::existing).flatten();
                 let runtime = runtime.and_then(|world| world.runtime.handle().ok());

@@ -11,18 +11,18 @@ use pyo3::prelude::*;
 use pyo3::types::{PyDict, PyMapping, PyString};
 use pyo3::{PyTraverseError, PyVisit};
 
-use crate::py::errors::to_py;
-use crate::py::executor::event_loop::LoopCore;
-use crate::py::outgoing::network::PyNetwork;
-use crate::py::message::request::PyRequest;
-use crate::py::outgoing::callable::PyUpstream;
-use crate::py::values::{Reduced, hash_of};
-use crate::http::error_code::ErrorCode;
 use crate::error::Error;
-use crate::outgoing::Upstream;
+use crate::http::error_code::ErrorCode;
 use crate::http::url_pattern::Table;
 use crate::network::places::Apps;
+use crate::outgoing::Upstream;
 use crate::outgoing::route::Route;
+use crate::py::errors::to_py;
+use crate::py::executor::event_loop::LoopCore;
+use crate::py::message::request::PyRequest;
+use crate::py::outgoing::callable::PyUpstream;
+use crate::py::outgoing::network::PyNetwork;
+use crate::py::values::{Reduced, hash_of};
 
 /// An upstream as a caller gave it.
 pub enum Outgoing {

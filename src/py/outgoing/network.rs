@@ -11,25 +11,25 @@ use pyo3::intern;
 use pyo3::prelude::*;
 use pyo3::types::{PyBytes, PyDict, PyList, PyString};
 
-use crate::py::paths::without_nul;
-use crate::py::executor::awaitable::Awaitable;
-use crate::py::executor::operation::Operation;
+use crate::http::url_pattern::Pattern;
+use crate::network::no_proxy::{Bypass, network};
+use crate::network::policy::Policy;
+use crate::network::pool_state::Caps;
+use crate::network::proxy::Proxies;
+use crate::network::tls::Trust;
+use crate::network::{Network, Options};
+use crate::outgoing::host_request::Asked;
 use crate::py::bytes::bytes_of;
 use crate::py::errors::to_py;
+use crate::py::executor::awaitable::Awaitable;
 use crate::py::executor::event_loop::LoopCore;
+use crate::py::executor::operation::Operation;
 use crate::py::message::request::PyRequest;
 use crate::py::message::response::PyResponse;
 use crate::py::output::{Flushed, GuestOutput, Sinks};
+use crate::py::paths::without_nul;
 use crate::py::values::{Count, Number, Reduced, Seconds, hash_of, plain, reduce, replaced};
 use crate::py::world_of;
-use crate::outgoing::host_request::Asked;
-use crate::network::no_proxy::{Bypass, network};
-use crate::network::{Network, Options};
-use crate::http::url_pattern::Pattern;
-use crate::network::policy::Policy;
-use crate::network::proxy::Proxies;
-use crate::network::pool_state::Caps;
-use crate::network::tls::Trust;
 
 /// The real network, natively, under a policy: an upstream for ``App(outgoing=...)`` and for routes.
 ///
