@@ -9,7 +9,7 @@ use std::task::{Context, Poll, Waker};
 use _wasgi::app::admission::Admission;
 use _wasgi::app::{App, Exchange};
 use _wasgi::component::Component;
-use _wasgi::component::inspect::{Outline, PROVIDED};
+use _wasgi::component::inspect::{ComponentInfo, PROVIDED};
 use _wasgi::component::limits::ComponentLimits;
 use _wasgi::component::loading::Order;
 use _wasgi::error::Error;
@@ -51,7 +51,7 @@ fn a_component_that_imports_the_whole_world_is_instantiated() {
 
 #[test]
 fn the_world_is_what_is_provided() {
-    let outline = Outline::read(EVERYTHING).unwrap();
+    let outline = ComponentInfo::read(EVERYTHING).unwrap();
     let mut names: Vec<&str> =
         outline.imports.iter().map(|name| name.split_once('@').map_or(name.as_str(), |(name, _)| name)).collect();
     names.sort_unstable();
@@ -70,7 +70,7 @@ fn request(route: &str) -> http::Request<wasmtime_wasi_http::WasiBody> {
 }
 
 fn start(app: &App, route: &str) -> Result<Exchange, Error> {
-    let permit = match app.admit(_wasgi::engine::world().unwrap())? {
+    let permit = match app.admit(_wasgi::engine::process_state().unwrap())? {
         Admission::Permit(permit) => permit,
         Admission::Queued(_) => panic!("there is a queue"),
     };
@@ -127,7 +127,7 @@ impl Drop for Witness {
 fn what_a_heavy_guest_holds_is_given_back_on_another_thread() {
     let app = App::new(load(HEAVY.as_bytes()).unwrap(), Grants::default(), Limits::NONE, None);
     let (tell, told) = std::sync::mpsc::channel();
-    let Admission::Permit(mut permit) = app.admit(_wasgi::engine::world().unwrap()).unwrap() else {
+    let Admission::Permit(mut permit) = app.admit(_wasgi::engine::process_state().unwrap()).unwrap() else {
         panic!("there is a queue")
     };
     permit.is_seen_by(std::sync::Arc::new(Witness(tell)));

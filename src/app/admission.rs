@@ -12,13 +12,13 @@ use tokio::sync::{Notify, OwnedSemaphorePermit, Semaphore, TryAcquireError};
 use tokio::task::JoinHandle;
 
 use crate::app::history::History;
-use crate::engine::World;
+use crate::engine::ProcessState;
 use crate::error::Error;
-use crate::exchange::handle::Shared;
+use crate::exchange::handle::ExchangeState;
 use crate::guest::app_share::AppShare;
 use crate::guest::grants::DirGrant;
 use crate::guest::instance::Reuse;
-use crate::guest::instance_pool::Idle;
+use crate::guest::instance_pool::InstancePool;
 use crate::limits::Limits;
 use crate::scheduler::Lane;
 use crate::sync::lock;
@@ -27,13 +27,13 @@ use crate::sync::lock;
 const SHARE: usize = 4;
 
 /// What one process counts of an app; a forked child has none of its parent's guests, and counts anew.
-pub(crate) struct Gate {
+pub(crate) struct AdmissionControl {
     pub generation: u64,
-    world: &'static World,
+    process: &'static ProcessState,
     places: Option<Arc<Semaphore>>,
     limits: Limits,
     /// The instances that wait for an exchange, if instances are kept.
-    pub(crate) idle: Option<Arc<Idle>>,
+    pub(crate) idle: Option<Arc<InstancePool>>,
     /// The share that its guests have of the threads.
     pub(crate) lane: Arc<Lane>,
     /// How they have behaved.
@@ -50,25 +50,25 @@ pub(crate) struct Gate {
 /// The guests that are not run by the thread that asked for them.
 #[derive(Default)]
 struct Roster {
-    guests: HashMap<u64, Weak<Shared>>,
+    guests: HashMap<u64, Weak<ExchangeState>>,
     /// No more of them: the app has closed, and their time to finish is over.
     ended: bool,
 }
 
-impl Gate {
+impl AdmissionControl {
     pub fn new(
-        world: &'static World,
+        process: &'static ProcessState,
         limits: &Limits,
         dirs: &[DirGrant],
         reuse: Option<Reuse>,
         reusable: &Arc<AtomicBool>,
     ) -> Arc<Self> {
         Arc::new(Self {
-            generation: world.generation,
-            world,
+            generation: process.generation,
+            process,
             places: limits.concurrency.map(|most| Arc::new(Semaphore::new(most.min(Semaphore::MAX_PERMITS)))),
             limits: *limits,
-            idle: reuse.map(|reuse| Idle::new(world, reuse, reusable.clone())),
+            idle: reuse.map(|reuse| InstancePool::new(process, reuse, reusable.clone())),
             lane: Arc::default(),
             history: History::default(),
             share: AppShare::new(dirs),
@@ -84,7 +84,7 @@ impl Gate {
     /// that wait: so the fewer are free, the fewer an app may hold. Each that asks for all it can get ends with the same share, and
     /// leaves a quarter of that to whoever comes next.
     fn leaves_room(&self) -> Result<(), Error> {
-        let free = (self.world.slots() as usize).saturating_sub(self.world.live());
+        let free = (self.process.slots() as usize).saturating_sub(self.process.live());
         let live = self.live();
         if live <= free.saturating_mul(SHARE) {
             return Ok(());
@@ -115,8 +115,8 @@ impl Gate {
                 "all {most} exchanges that this app may have at once are taken {queue}"
             )));
         };
-        let (places, gate, limit) = (places.clone(), self.clone(), self.limits.queue_timeout);
-        let wait = self.world.runtime.within(async move {
+        let (places, admission, limit) = (places.clone(), self.clone(), self.limits.queue_timeout);
+        let wait = self.process.runtime.within(async move {
             let _queued = queued;
             let place = places.acquire_owned();
             let place = match limit {
@@ -133,7 +133,7 @@ impl Gate {
                 },
             };
             match place {
-                Ok(place) => Ok(Permit::new(&gate, Some(place))),
+                Ok(place) => Ok(Permit::new(&admission, Some(place))),
                 Err(_) => Err(Error::Closed),
             }
         })?;
@@ -141,7 +141,7 @@ impl Gate {
     }
 
     /// A guest is given to the runtime. One that comes too late is stopped.
-    pub fn enroll(&self, number: u64, shared: &Arc<Shared>) {
+    pub fn enroll(&self, number: u64, shared: &Arc<ExchangeState>) {
         let ended = {
             let mut roster = lock(&self.roster);
             roster.guests.insert(number, Arc::downgrade(shared));
@@ -189,7 +189,7 @@ impl Gate {
 
     /// Waits until all exchanges have ended; after `drain` it ends them.
     pub fn drained(self: Arc<Self>, drain: Option<Duration>) -> Result<impl Future<Output = ()> + Send, Error> {
-        let runtime = &self.world.runtime;
+        let runtime = &self.process.runtime;
         runtime.within(async move {
             let Some(drain) = drain else { return self.empty().await };
             if tokio::time::timeout(drain, self.empty()).await.is_err() {
@@ -201,21 +201,21 @@ impl Gate {
 }
 
 /// Counted while it waits.
-struct InQueue(Arc<Gate>);
+struct InQueue(Arc<AdmissionControl>);
 
 impl InQueue {
-    fn join(gate: &Arc<Gate>) -> Option<Self> {
-        gate.world.counters.queued.fetch_add(1, Ordering::Relaxed);
-        let before = gate.queued.fetch_add(1, Ordering::AcqRel);
-        let joined = Self(gate.clone());
-        (before < gate.limits.queue).then_some(joined)
+    fn join(admission: &Arc<AdmissionControl>) -> Option<Self> {
+        admission.process.counters.queued.fetch_add(1, Ordering::Relaxed);
+        let before = admission.queued.fetch_add(1, Ordering::AcqRel);
+        let joined = Self(admission.clone());
+        (before < admission.limits.queue).then_some(joined)
     }
 }
 
 impl Drop for InQueue {
     fn drop(&mut self) {
         self.0.queued.fetch_sub(1, Ordering::AcqRel);
-        self.0.world.counters.queued.fetch_sub(1, Ordering::Relaxed);
+        self.0.process.counters.queued.fetch_sub(1, Ordering::Relaxed);
     }
 }
 
@@ -235,7 +235,7 @@ impl Queued {
 
 /// A place among the exchanges of one app, until it is dropped.
 pub struct Permit {
-    pub(crate) gate: Arc<Gate>,
+    pub(crate) admission: Arc<AdmissionControl>,
     pub(crate) number: u64,
     place: Option<OwnedSemaphorePermit>,
     witness: Option<Witness>,
@@ -245,9 +245,14 @@ pub struct Permit {
 pub type Witness = Arc<dyn Any + Send + Sync>;
 
 impl Permit {
-    fn new(gate: &Arc<Gate>, place: Option<OwnedSemaphorePermit>) -> Self {
-        gate.live.fetch_add(1, Ordering::SeqCst);
-        Self { gate: gate.clone(), number: gate.next.fetch_add(1, Ordering::Relaxed), place, witness: None }
+    fn new(admission: &Arc<AdmissionControl>, place: Option<OwnedSemaphorePermit>) -> Self {
+        admission.live.fetch_add(1, Ordering::SeqCst);
+        Self {
+            admission: admission.clone(),
+            number: admission.next.fetch_add(1, Ordering::Relaxed),
+            place,
+            witness: None,
+        }
     }
 }
 
@@ -261,10 +266,10 @@ impl Permit {
 impl Drop for Permit {
     fn drop(&mut self) {
         drop(self.witness.take());
-        lock(&self.gate.roster).guests.remove(&self.number);
+        lock(&self.admission.roster).guests.remove(&self.number);
         drop(self.place.take());
-        if self.gate.live.fetch_sub(1, Ordering::SeqCst) == 1 {
-            self.gate.emptied.notify_waiters();
+        if self.admission.live.fetch_sub(1, Ordering::SeqCst) == 1 {
+            self.admission.emptied.notify_waiters();
         }
     }
 }
@@ -274,9 +279,15 @@ mod tests {
     #![allow(clippy::unwrap_used)]
     use super::*;
 
-    fn gate(concurrency: usize, queue: usize) -> Arc<Gate> {
+    fn admission(concurrency: usize, queue: usize) -> Arc<AdmissionControl> {
         let limits = Limits { concurrency: Some(concurrency), queue, ..Limits::NONE };
-        Gate::new(crate::engine::world().unwrap(), &limits, &[], None, &Arc::new(AtomicBool::new(true)))
+        AdmissionControl::new(
+            crate::engine::process_state().unwrap(),
+            &limits,
+            &[],
+            None,
+            &Arc::new(AtomicBool::new(true)),
+        )
     }
 
     fn refusal(admitted: Result<Admission, Error>) -> Error {
@@ -287,17 +298,17 @@ mod tests {
     #[test]
     fn one_that_comes_to_a_closed_gate_is_told_that_it_is_closed() {
         for (concurrency, queue) in [(1, 0), (1, 5), (2, 0)] {
-            let gate = gate(concurrency, queue);
-            let _permit = gate.admit().unwrap();
-            drop(gate.close());
-            assert!(matches!(refusal(gate.admit()), Error::Closed), "{concurrency} {queue}");
+            let admission = admission(concurrency, queue);
+            let _permit = admission.admit().unwrap();
+            drop(admission.close());
+            assert!(matches!(refusal(admission.admit()), Error::Closed), "{concurrency} {queue}");
         }
     }
 
     #[test]
     fn one_that_finds_no_place_is_told_so() {
-        let gate = gate(1, 0);
-        let _permit = gate.admit().unwrap();
-        assert!(matches!(refusal(gate.admit()), Error::Overloaded(_)));
+        let admission = admission(1, 0);
+        let _permit = admission.admit().unwrap();
+        assert!(matches!(refusal(admission.admit()), Error::Overloaded(_)));
     }
 }

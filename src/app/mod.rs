@@ -1,6 +1,6 @@
 //! One exchange: a request goes in, the guest runs, a response or a reason comes out.
 //!
-//! An exchange has one owner ([`crate::exchange::handle::Owner`]). It first runs on the thread that asks ([`Exchange::run_here`]): a guest that
+//! An exchange has one owner ([`crate::exchange::handle::ExchangeHandle`]). It first runs on the thread that asks ([`Exchange::run_here`]): a guest that
 //! waits for nothing is done there. If it is not, the runtime takes it over ([`Exchange::hand_over`]), and the owner
 //! keeps the handle that stops it.
 
@@ -22,17 +22,17 @@ use wasmtime_wasi_http::p2::bindings::http::types::Scheme;
 use wasmtime_wasi_http::p2::types::{HostIncomingRequest, HostResponseOutparam};
 use wasmtime_wasi_http::{WasiBody, WasiHttpView};
 
-use crate::app::admission::{Admission, Gate, Permit};
+use crate::app::admission::{Admission, AdmissionControl, Permit};
 use crate::app::history::History;
 use crate::component::Component;
 use crate::engine::ticker::Ticking;
-use crate::engine::{World, world};
+use crate::engine::{ProcessState, process_state};
 use crate::error::{Error, chain};
 use crate::exchange::guest_body::{Expected, GuestBody};
-use crate::exchange::handle::{Owner, Shared, UnderWay};
+use crate::exchange::handle::{ExchangeHandle, ExchangeState, UnderWay};
 use crate::exchange::refusals::Refusals;
-use crate::exchange::request_body::{Bounds, Inflow};
-use crate::exchange::response_body::{Outflow, OutflowReader, ResponseSlot};
+use crate::exchange::request_body::{Bounds, RequestBody};
+use crate::exchange::response_body::{ResponseBuffer, ResponseReader, ResponseSlot};
 use crate::guest::grants::Grants;
 use crate::guest::instance::{Instance, Reuse};
 use crate::guest::instance_pool::give_back;
@@ -68,7 +68,7 @@ pub struct App {
     reusable: Arc<AtomicBool>,
     closed: AtomicBool,
     /// Locked by threads that have the GIL, as the one has that forks: so no child finds it locked.
-    gate: Mutex<Option<Arc<Gate>>>,
+    admission: Mutex<Option<Arc<AdmissionControl>>>,
 }
 
 impl App {
@@ -83,33 +83,35 @@ impl App {
             refusals: Arc::default(),
             reusable: Arc::new(AtomicBool::new(true)),
             closed: AtomicBool::new(false),
-            gate: Mutex::new(None),
+            admission: Mutex::new(None),
         }
     }
 
-    fn gate(&self, world: &'static World) -> Arc<Gate> {
-        let mut gate = lock(&self.gate);
-        match &*gate {
-            Some(gate) if gate.generation == world.generation => gate.clone(),
-            _ => gate.insert(Gate::new(world, &self.limits, &self.grants.dirs, self.reuse, &self.reusable)).clone(),
+    fn admission(&self, process: &'static ProcessState) -> Arc<AdmissionControl> {
+        let mut admission = lock(&self.admission);
+        match &*admission {
+            Some(admission) if admission.generation == process.generation => admission.clone(),
+            _ => admission
+                .insert(AdmissionControl::new(process, &self.limits, &self.grants.dirs, self.reuse, &self.reusable))
+                .clone(),
         }
     }
 
     /// A place for an exchange, now or when its turn comes.
-    pub fn admit(&self, world: &'static World) -> Result<Admission, Error> {
+    pub fn admit(&self, process: &'static ProcessState) -> Result<Admission, Error> {
         if self.is_closed() {
             return Err(Error::Closed);
         }
-        self.gate(world).admit()
+        self.admission(process).admit()
     }
 
     /// Admits no more exchanges. The future waits for those that are under way, and ends them after `drain`.
     pub fn close(&self, drain: Option<Duration>) -> Result<Closing, Error> {
         self.closed.store(true, Ordering::SeqCst);
-        let Some(world) = crate::engine::existing() else { return Ok(Box::pin(std::future::ready(()))) };
-        let gate = self.gate(world);
-        let given_back = gate.close();
-        let drained = gate.drained(drain)?;
+        let Some(process) = crate::engine::existing() else { return Ok(Box::pin(std::future::ready(()))) };
+        let admission = self.admission(process);
+        let given_back = admission.close();
+        let drained = admission.drained(drain)?;
         Ok(Box::pin(async move {
             drained.await;
             if let Some(given_back) = given_back {
@@ -120,23 +122,26 @@ impl App {
 
     /// Makes what the first exchange of this process would have to wait for.
     pub fn warm(&self) -> Result<(), Error> {
-        let world = world()?;
-        self.component.prepared(world, self.limits.fuel.is_some())?;
-        world.runtime.handle().map(drop)
+        let process = process_state()?;
+        self.component.prepared(process, self.limits.fuel.is_some())?;
+        process.runtime.handle().map(drop)
     }
 
     /// Opens it again after [`Self::close`].
     pub fn open(&self) {
         if self.closed.swap(false, Ordering::SeqCst) {
-            let gate = lock(&self.gate).take();
-            drop(gate);
+            let admission = lock(&self.admission).take();
+            drop(admission);
         }
     }
 
     /// How many exchanges are under way in this process.
     pub fn exchanges(&self) -> usize {
-        let gate = lock(&self.gate);
-        gate.as_ref().filter(|gate| gate.generation == crate::process::fork::generation()).map_or(0, |gate| gate.live())
+        let admission = lock(&self.admission);
+        admission
+            .as_ref()
+            .filter(|admission| admission.generation == crate::process::fork::generation())
+            .map_or(0, |admission| admission.live())
     }
 
     pub fn is_closed(&self) -> bool {
@@ -152,18 +157,18 @@ impl App {
     ) -> Result<Exchange, Error> {
         let limits = &self.limits;
         check_request(request.headers(), limits)?;
-        let world = world()?;
+        let process = process_state()?;
         // first: a ticker that sleeps sees nothing of the machine's state, which decides where instances are made
-        let ticking = world.tick()?;
-        let prepared = self.component.prepared(world, limits.fuel.is_some())?;
-        let shared = Shared::new(world, limits.timeout);
+        let ticking = process.tick()?;
+        let prepared = self.component.prepared(process, limits.fuel.is_some())?;
+        let shared = ExchangeState::new(process, limits.timeout);
         if let Some(news) = crate::process::swap::news() {
             shared.stdio.tell_news(news);
         }
         shared.stdio.set_app(self.number, &self.refusals);
-        let hooks = Hooks::new(upstream, Owner::observer(&shared), limits);
-        let gate = permit.gate.clone();
-        let kept = gate.idle.as_ref().and_then(|idle| idle.take());
+        let hooks = Hooks::new(upstream, ExchangeHandle::observer(&shared), limits);
+        let admission = permit.admission.clone();
+        let kept = admission.idle.as_ref().and_then(|idle| idle.take());
         let needs_set_up = kept.is_none();
         let mut room = None;
         let mut instance = match kept {
@@ -172,8 +177,8 @@ impl App {
                 instance
             }
             None => {
-                room = crate::guest::instance_pool::make_room(world);
-                Instance::new(prepared.clone(), &self.grants, limits, hooks, &shared, &gate.share)?
+                room = crate::guest::instance_pool::make_room(process);
+                Instance::new(prepared.clone(), &self.grants, limits, hooks, &shared, &admission.share)?
             }
         };
         let scheme = match request.uri().scheme_str() {
@@ -190,7 +195,7 @@ impl App {
         };
         let clock = instance.host().clock();
         let work = clock.as_ref().map(|clock| clock.work(false));
-        let request = request.map(|body| Watched::by_guest(Inflow::of_caller(body, bounds, &shared), work));
+        let request = request.map(|body| Watched::by_guest(RequestBody::of_caller(body, bounds, &shared), work));
         let (sender, head) = oneshot::channel();
         let answer = ResponseSlot::default();
         let (of_answer, to, chunks) = (shared.clone(), answer.clone(), limits.chunks);
@@ -202,9 +207,9 @@ impl App {
                     of_answer.answered.store(true, Ordering::Relaxed);
                     let answer = answer.map(|response| {
                         response.map(|body| {
-                            let flow = Outflow::new(body, chunks, of_answer.clock.clone());
+                            let flow = ResponseBuffer::new(body, chunks, of_answer.clock.clone());
                             to.set(&flow);
-                            OutflowReader(flow).boxed_unsync()
+                            ResponseReader(flow).boxed_unsync()
                         })
                     });
                     // nobody may be left to take it: the guest is told nothing of that
@@ -231,9 +236,9 @@ impl App {
             computes: false,
             head,
             answer,
-            owner: Owner::new(shared),
-            world,
-            gate,
+            owner: ExchangeHandle::new(shared),
+            process,
+            admission,
             number,
             head_only,
             response_body: limits.response_body,
@@ -259,14 +264,14 @@ pub struct Exchange {
     run: Option<Run>,
     head: oneshot::Receiver<Result<http::Response<WasiBody>, ErrorCode>>,
     answer: ResponseSlot,
-    owner: Owner,
-    world: &'static World,
+    owner: ExchangeHandle,
+    process: &'static ProcessState,
     prepared: Arc<Prepared>,
     /// Whether its instance is still to be made.
     needs_set_up: bool,
     /// It has had what it may on its caller's thread, or guests of its component have lately.
     computes: bool,
-    gate: Arc<Gate>,
+    admission: Arc<AdmissionControl>,
     number: u64,
     /// No body follows, whatever its length is said to be (RFC 9110, 9.3.2).
     head_only: bool,
@@ -274,14 +279,14 @@ pub struct Exchange {
 }
 
 impl Exchange {
-    pub fn owner(&self) -> &Owner {
+    pub fn owner(&self) -> &ExchangeHandle {
         &self.owner
     }
 
     /// Whether an event loop's thread should not begin it: guests of this component take long to set up, or compute. To be
     /// asked once an exchange: the answer counts.
     pub fn keep_off_loop(&mut self) -> bool {
-        let (keeps_off, computes) = self.gate.history.keep_off_loop(&self.prepared, self.needs_set_up);
+        let (keeps_off, computes) = self.admission.history.keep_off_loop(&self.prepared, self.needs_set_up);
         self.computes = computes;
         keeps_off
     }
@@ -290,15 +295,15 @@ impl Exchange {
     pub fn run_here(&mut self) -> Result<bool, Error> {
         let Some(run) = &mut self.run else { return Ok(true) };
         let shared = &self.owner.shared;
-        if self.gate.history.is_unruly(&self.prepared, self.needs_set_up) {
+        if self.admission.history.is_unruly(&self.prepared, self.needs_set_up) {
             return Ok(false);
         }
         // none: the process ends
-        let Some(_visit) = self.world.scheduler.visit() else { return Ok(false) };
-        let _entered = self.world.runtime.handle()?.enter();
+        let Some(_visit) = self.process.scheduler.visit() else { return Ok(false) };
+        let _entered = self.process.runtime.handle()?.enter();
         let flag = Arc::new(Flag::default());
         let waker = Waker::from(flag.clone());
-        let mut time = Slice::begin(&self.gate.history, shared.begun);
+        let mut time = Slice::begin(&self.admission.history, shared.begun);
         loop {
             shared.clock.enter();
             let _open = crate::process::signals::reclaim();
@@ -326,13 +331,17 @@ impl Exchange {
         let Some(run) = self.run.take() else { return Ok(()) };
         let shared = self.owner.shared.clone();
         // before it runs: one that ends at once must find itself there to be taken off
-        self.gate.enroll(self.number, &shared);
-        let computes = self.computes || self.gate.history.is_unruly(&self.prepared, self.needs_set_up);
+        self.admission.enroll(self.number, &shared);
+        let computes = self.computes || self.admission.history.is_unruly(&self.prepared, self.needs_set_up);
         let run = Running { run: Some(run), due: None, shared: shared.clone(), answer: self.answer.clone() };
         let told = |task| *lock(&shared.task) = Some(UnderWay::Guest(task));
-        let guest =
-            Newcomer { run: Box::pin(run), lane: &self.gate.lane, computes, unruly: self.gate.history.unruly() };
-        self.world.scheduler.spawn(&self.world.runtime, guest, told)?;
+        let guest = Newcomer {
+            run: Box::pin(run),
+            lane: &self.admission.lane,
+            computes,
+            unruly: self.admission.history.unruly(),
+        };
+        self.process.scheduler.spawn(&self.process.runtime, guest, told)?;
         if shared.stopped.load(Ordering::SeqCst) {
             shared.stop(Error::Cancelled);
         }
@@ -431,7 +440,7 @@ struct Running {
     run: Option<Run>,
     /// When its time is up, unless its caller holds it up.
     due: Option<Pin<Box<Sleep>>>,
-    shared: Arc<Shared>,
+    shared: Arc<ExchangeState>,
     answer: ResponseSlot,
 }
 
@@ -474,7 +483,7 @@ impl Future for Running {
 struct Guest {
     /// Until it has ended.
     instance: Option<Instance>,
-    shared: Arc<Shared>,
+    shared: Arc<ExchangeState>,
     /// Until it is dropped.
     place: Option<Place>,
 }
@@ -488,11 +497,11 @@ struct Place {
 }
 
 /// Tells, when it is dropped, that nothing is left of the guest.
-struct Gone(Arc<Shared>);
+struct Gone(Arc<ExchangeState>);
 
 impl Drop for Gone {
     fn drop(&mut self) {
-        let _ = self.0.gone.set(());
+        let _ = self.0.finished.set(());
     }
 }
 
@@ -521,7 +530,7 @@ impl Guest {
     fn why_dropped(&self) -> Error {
         if std::thread::panicking() {
             Error::Host("the host failed while the guest ran".into())
-        } else if self.shared.world.runtime.is_shut_down() {
+        } else if self.shared.process.runtime.is_shut_down() {
             Error::Host("the process ends".into())
         } else {
             Error::Cancelled
@@ -542,7 +551,7 @@ impl Drop for Guest {
         let ended_well = matches!(self.shared.fate.get(), Some(Ok(())));
         let answered = self.shared.answered.load(Ordering::Relaxed);
         let Some(place) = self.place.take() else { return };
-        let idle = place.permit.gate.idle.clone();
+        let idle = place.permit.admission.idle.clone();
         if let Some(idle) = &idle
             && ended_well
             && !answered
@@ -564,7 +573,7 @@ impl Drop for Guest {
             && instance.is_heavy()
             && !crate::scheduler::is_guests_thread()
         {
-            drop(give_back(self.shared.world, (instance, place)));
+            drop(give_back(self.shared.process, (instance, place)));
         }
     }
 }
@@ -579,12 +588,12 @@ mod tests {
     fn prepared() -> Arc<Prepared> {
         let order = Order::new(false, ComponentLimits::NONE, None);
         let component = Component::new(&std::fs::read("tests/guests/components/hello.wasm").unwrap(), &order).unwrap();
-        component.prepared(world().unwrap(), false).unwrap()
+        component.prepared(process_state().unwrap(), false).unwrap()
     }
 
     #[test]
     fn a_turn_that_waited_for_a_processor_is_not_held_against_its_app() {
-        let _ticking = world().unwrap().tick().unwrap();
+        let _ticking = process_state().unwrap().tick().unwrap();
         let prepared = prepared();
         let history = History::default();
         history.seemed_long();
@@ -597,7 +606,7 @@ mod tests {
 
     #[test]
     fn a_turn_that_computed_is() {
-        let _ticking = world().unwrap().tick().unwrap();
+        let _ticking = process_state().unwrap().tick().unwrap();
         let prepared = prepared();
         let history = History::default();
         history.seemed_long();

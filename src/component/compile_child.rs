@@ -9,7 +9,7 @@ use std::io::{Read, Write};
 use wasmtime::Engine;
 
 use crate::component::compiler::{FAILED, GREETING, INVALID, MADE, NO_MEMORY, UNSUPPORTED};
-use crate::engine::config::{Kind, bare_engine};
+use crate::engine::config::{EngineKind, bare_engine};
 use crate::error::{Error, refused_by_system};
 use crate::text::{LONGEST, tame};
 
@@ -23,7 +23,7 @@ pub fn serve(mut input: impl Read + Send + 'static, mut output: impl Write) -> u
         let [fuel, pooled, rest @ ..] = head;
         let numbers: Vec<u64> = rest.as_chunks::<8>().0.iter().map(|bytes| u64::from_le_bytes(*bytes)).collect();
         let [memory, seconds, length] = numbers.as_slice() else { return Err(std::io::ErrorKind::InvalidData.into()) };
-        let kind = Kind { fuel: fuel == 1, pooled: pooled == 1 };
+        let kind = EngineKind { fuel: fuel == 1, pooled: pooled == 1 };
         let engine = warmed_engine(kind);
         // where it gets no memory it aborts: that is no reason to leave a core file each time
         #[cfg(unix)]
@@ -84,7 +84,7 @@ fn answer(output: &mut impl Write, kind: u8, content: &[u8]) -> std::io::Result<
 }
 
 /// An engine that has compiled something: its threads are there before memory is limited, and count as what was there.
-fn warmed_engine(kind: Kind) -> wasmtime::Result<Engine> {
+fn warmed_engine(kind: EngineKind) -> wasmtime::Result<Engine> {
     const SMALLEST: &[u8] = b"\0asm\x0d\0\x01\0";
     let engine = bare_engine(kind)?;
     engine.precompile_component(SMALLEST)?;

@@ -6,7 +6,7 @@
 
 use crate::component::limits::ComponentLimits;
 use crate::component::loading::{Launcher, Order, Work};
-use crate::engine::config::Kind;
+use crate::engine::config::EngineKind;
 use crate::error::Error;
 use crate::text::{LONGEST, tame};
 
@@ -27,7 +27,7 @@ pub(crate) const NO_MEMORY: u8 = 3;
 pub(crate) const FAILED: u8 = 4;
 
 /// Machine code for an engine of this kind. What is refused has been looked at by the process that compiles, within its bounds.
-pub(crate) fn compile(kind: Kind, binary: &[u8], order: &Order, work: &Work) -> Result<Vec<u8>, Error> {
+pub(crate) fn compile(kind: EngineKind, binary: &[u8], order: &Order, work: &Work) -> Result<Vec<u8>, Error> {
     let Some(launcher) = &order.launcher else {
         return Err(Error::Host("there is no way to start a process that compiles".into()));
     };

@@ -8,7 +8,7 @@ use crate::error::Error;
 
 /// The names at a component's border.
 #[derive(Clone, Debug, Default)]
-pub struct Outline {
+pub struct ComponentInfo {
     pub imports: Vec<String>,
     pub exports: Vec<String>,
 }
@@ -52,7 +52,7 @@ pub const PROVIDED: &[&str] = &[
     "wasi:sockets/udp-create-socket",
 ];
 
-impl Outline {
+impl ComponentInfo {
     pub fn read(binary: &[u8]) -> Result<Self, Error> {
         let mut outline = Self::default();
         let mut depth = 0usize;
@@ -316,7 +316,7 @@ mod tests {
 
     #[test]
     fn every_missing_import_is_named() {
-        let outline = Outline {
+        let outline = ComponentInfo {
             imports: ["wasi:io/poll@0.2.0", "wasi:io/poll@0.3.0", "wasi:keyvalue/store@0.2.0", "acme:db/query"]
                 .map(str::to_owned)
                 .to_vec(),

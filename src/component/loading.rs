@@ -10,7 +10,7 @@ use std::sync::{Arc, Condvar, Mutex, OnceLock, PoisonError, Weak};
 use std::time::{Duration, Instant};
 
 use crate::component::limits::ComponentLimits;
-use crate::engine::World;
+use crate::engine::ProcessState;
 use crate::error::Error;
 use crate::process::fork::PerFork;
 use crate::sync::lock;
@@ -242,10 +242,10 @@ pub(crate) struct Turn(Option<File>);
 const LONGEST_TURN: Duration = Duration::from_secs(120);
 
 impl Turn {
-    pub fn take(world: &World, digest: &str, order: &Order) -> Self {
+    pub fn take(process: &ProcessState, digest: &str, order: &Order) -> Self {
         // one of 256 files for each component: as many as there will ever be
         let longest = order.left().map_or(LONGEST_TURN, |left| left.min(LONGEST_TURN));
-        Self::wait(world.lock_file(digest.get(..2).unwrap_or("")), longest, || order.wanted.is_given_up())
+        Self::wait(process.lock_file(digest.get(..2).unwrap_or("")), longest, || order.wanted.is_given_up())
     }
 
     fn wait(file: Option<File>, longest: Duration, is_given_up: impl Fn() -> bool) -> Self {

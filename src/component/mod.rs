@@ -24,16 +24,16 @@ use wasmtime::Engine;
 
 use crate::component::census::Census;
 use crate::component::cost::Cost;
-use crate::component::inspect::Outline;
+use crate::component::inspect::ComponentInfo;
 use crate::component::loading::{Order, Turn, Work, loaded};
-use crate::engine::config::{CORE_INSTANCES, Kind, MEMORIES, MODULE_MEMORIES, MODULE_TABLES, TABLES};
-use crate::engine::{World, world};
+use crate::engine::config::{CORE_INSTANCES, EngineKind, MEMORIES, MODULE_MEMORIES, MODULE_TABLES, TABLES};
+use crate::engine::{ProcessState, process_state};
 use crate::error::{Error, chain};
 use crate::guest::prepared::Prepared;
 
 /// A component, compiled and linked. Immutable.
 pub struct Component {
-    pub outline: Outline,
+    pub info: ComponentInfo,
     /// SHA-256 of its binary form, in hexadecimal.
     pub digest: String,
     /// What it was loaded from, if that was no file.
@@ -42,7 +42,7 @@ pub struct Component {
     first: Slot,
 }
 
-/// What one world has made of a component; a forked child adds its own, and so do guests under a limit of fuel.
+/// What one process has made of a component; a forked child adds its own, and so do guests under a limit of fuel.
 struct Slot {
     generation: u64,
     fuel: bool,
@@ -51,8 +51,8 @@ struct Slot {
 }
 
 impl Slot {
-    fn new(world: &World, fuel: bool, prepared: Prepared) -> Self {
-        Self { generation: world.generation, fuel, prepared: Arc::new(prepared), next: OnceLock::new() }
+    fn new(process: &ProcessState, fuel: bool, prepared: Prepared) -> Self {
+        Self { generation: process.generation, fuel, prepared: Arc::new(prepared), next: OnceLock::new() }
     }
 
     /// Appends a slot, or takes the like of it that somebody else has appended meanwhile.
@@ -102,7 +102,7 @@ impl Component {
         order.limits.check_source(source)?;
         let binary = crate::component::inspect::to_binary(source)?;
         let digest = hex(&Sha256::digest(&binary));
-        let world = world()?;
+        let process = process_state()?;
         let census = match loaded().find::<Self>(&digest) {
             Some(same) => {
                 order.limits.check(&same.census)?;
@@ -110,16 +110,16 @@ impl Component {
             }
             None => Census::take(&binary, &order.limits)?,
         };
-        let outline = Outline::read(&binary)?;
+        let info = ComponentInfo::read(&binary)?;
         order.limits.check_blocks(&binary)?;
-        outline.can_be_hosted()?;
+        info.can_be_hosted()?;
         let work = loaded().begin(&digest, order)?;
         let component = match work.component() {
             Some(component) => component,
             None => {
-                let prepared = Self::compile(world, false, &digest, &binary, order, &work, &census.instance)?;
-                let first = Slot::new(world, false, prepared);
-                let component = Self { outline, digest: digest.clone(), source: OnceLock::new(), census, first };
+                let prepared = Self::compile(process, false, &digest, &binary, order, &work, &census.instance)?;
+                let first = Slot::new(process, false, prepared);
+                let component = Self { info, digest: digest.clone(), source: OnceLock::new(), census, first };
                 let component = Arc::new(component);
                 work.keep(&component);
                 component
@@ -127,14 +127,14 @@ impl Component {
         };
         drop(work);
         if order.fuel {
-            component.prepare_binary_for_fuel(world, &binary, order)?;
+            component.prepare_binary_for_fuel(process, &binary, order)?;
         }
         Ok(component)
     }
 
     /// Compiles it once more, for guests under a limit of fuel. `source` is what it was made from.
     pub fn prepare_for_fuel(&self, source: &[u8], order: &Order) -> Result<(), Error> {
-        let world = world()?;
+        let process = process_state()?;
         if self.is_prepared_for_fuel() {
             return Ok(());
         }
@@ -143,21 +143,26 @@ impl Component {
         if hex(&Sha256::digest(&binary)) != self.digest {
             return Err(Error::InvalidComponent("the component has changed since it was loaded".into()));
         }
-        self.prepare_binary_for_fuel(world, &binary, order)
+        self.prepare_binary_for_fuel(process, &binary, order)
     }
 
-    fn prepare_binary_for_fuel(&self, world: &'static World, binary: &[u8], order: &Order) -> Result<(), Error> {
+    fn prepare_binary_for_fuel(
+        &self,
+        process: &'static ProcessState,
+        binary: &[u8],
+        order: &Order,
+    ) -> Result<(), Error> {
         let work = loaded().begin(&format!("{} with fuel", self.digest), order)?;
         if self.is_prepared_for_fuel() {
             return Ok(());
         }
-        let prepared = Self::compile(world, true, &self.digest, binary, order, &work, &self.census.instance)?;
-        self.first.add(Slot::new(world, true, prepared));
+        let prepared = Self::compile(process, true, &self.digest, binary, order, &work, &self.census.instance)?;
+        self.first.add(Slot::new(process, true, prepared));
         Ok(())
     }
 
     fn compile(
-        world: &World,
+        process: &ProcessState,
         fuel: bool,
         digest: &str,
         binary: &[u8],
@@ -168,10 +173,10 @@ impl Component {
         work.compiles();
         order.check()?;
         let kept = |engine: &Engine, pooled: bool, tell: bool| {
-            let Some(cache) = &world.cache else { return Ok(None) };
+            let Some(cache) = &process.cache else { return Ok(None) };
             let note = |line| {
                 if tell {
-                    world.note(line);
+                    process.note(line);
                 }
             };
             match cache.load(engine, digest, note) {
@@ -187,7 +192,7 @@ impl Component {
                 return Ok(kept);
             }
             if turn.borrow().is_none() {
-                turn.replace(Some(Turn::take(world, digest, order)));
+                turn.replace(Some(Turn::take(process, digest, order)));
                 order.check()?;
                 if let Some(kept) = kept(engine, pooled, true)? {
                     return Ok(kept); // another process has compiled it meanwhile
@@ -196,24 +201,24 @@ impl Component {
             let binary = match harmless.get() {
                 Some(binary) => binary,
                 None => {
-                    let looked_at = without_harm(world, binary, || work.check(order))?;
+                    let looked_at = without_harm(process, binary, || work.check(order))?;
                     harmless.get_or_init(|| looked_at)
                 }
             };
-            let kind = Kind { fuel, pooled };
+            let kind = EngineKind { fuel, pooled };
             let code = if order.limits.are_of_a_process() {
                 compiler::compile(kind, binary, order, work)?
             } else {
                 crate::engine::config::compile(engine, kind, binary).map_err(|error| refusal(&error, binary))?
             };
             // even if it fits no slot of the pool: the next process finds that out without compiling
-            if let Some(cache) = &world.cache {
-                cache.store(engine, digest, &code, |line| world.note(line));
+            if let Some(cache) = &process.cache {
+                cache.store(engine, digest, &code, |line| process.note(line));
             }
             // SAFETY: the bytes come from `precompile_component` of the same module, here or in a process that we have started.
             Ok(unsafe { wasmtime::component::Component::deserialize(engine, code) }?)
         };
-        let prepared = prepare(world, fuel, instance, make);
+        let prepared = prepare(process, fuel, instance, make);
         drop(turn);
         prepared
     }
@@ -227,11 +232,11 @@ impl Component {
         std::iter::successors(Some(&self.first), |slot| slot.next.get().map(|next| &**next))
     }
 
-    /// What the present process's world has of it.
-    pub(crate) fn prepared(&self, world: &'static World, fuel: bool) -> Result<Arc<Prepared>, Error> {
+    /// What the present process has of it.
+    pub(crate) fn prepared(&self, process: &'static ProcessState, fuel: bool) -> Result<Arc<Prepared>, Error> {
         let mut other = None;
         for slot in self.slots().filter(|slot| slot.fuel == fuel) {
-            if slot.generation == world.generation && !slot.prepared.is_retired() {
+            if slot.generation == process.generation && !slot.prepared.is_retired() {
                 return Ok(slot.prepared.clone());
             }
             other = Some(slot);
@@ -242,8 +247,8 @@ impl Component {
         let code = other.prepared.serialize().map_err(|error| Error::Host(chain(&error)))?;
         // SAFETY: the bytes come from `serialize` just now, in this process, of the same wasmtime.
         let restore = |engine: &Engine, _| Ok(unsafe { wasmtime::component::Component::deserialize(engine, &code) }?);
-        let prepared = prepare(world, fuel, &self.census.instance, restore)?;
-        Ok(self.first.add(Slot::new(world, fuel, prepared)))
+        let prepared = prepare(process, fuel, &self.census.instance, restore)?;
+        Ok(self.first.add(Slot::new(process, fuel, prepared)))
     }
 }
 
@@ -263,13 +268,13 @@ fn unfit(instance: &Cost) -> Option<String> {
 
 /// Into the pool if it fits there, else into the engine that allocates on demand.
 fn prepare(
-    world: &World,
+    process: &ProcessState,
     fuel: bool,
     instance: &Cost,
     make: impl Fn(&Engine, bool) -> Result<wasmtime::component::Component, Failure>,
 ) -> Result<Prepared, Error> {
     let host = instance.host;
-    let pooled = world.pooled(fuel);
+    let pooled = process.pooled(fuel);
     let mut refused = pooled.and_then(|_| unfit(instance));
     if let Some(made) = pooled.filter(|_| refused.is_none()) {
         match make(&made.engine, true) {
@@ -278,11 +283,11 @@ fn prepare(
             Err(Failure::Final(error)) => return Err(error),
         }
     }
-    let made = world.plain(fuel)?;
+    let made = process.plain(fuel)?;
     match make(&made.engine, false) {
         Ok(compiled) => {
             if let Some(reason) = refused {
-                world.note(format!(
+                process.note(format!(
                     "a component does not fit the pool of instances ({reason}): its guests are allocated on demand, \
                      which is slower; hint: several worker processes serve more of them than several threads"
                 ));
@@ -298,13 +303,13 @@ fn prepare(
 
 /// The component without debug information that would harm whoever reads it.
 fn without_harm<'a>(
-    world: &World,
+    process: &ProcessState,
     binary: &'a [u8],
     go_on: impl Fn() -> Result<(), Error>,
 ) -> Result<Cow<'a, [u8]>, Error> {
     let (binary, harm) = crate::component::debug_info::without_harm(binary, &go_on)?;
     if let Some(harm) = harm {
-        world.note(format!(
+        process.note(format!(
             "the debug information of a component is left out: {}; its backtraces have no source lines",
             harm.reason()
         ));

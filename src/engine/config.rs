@@ -28,7 +28,7 @@ const MEMORY_GUARD: u64 = 64 << 10;
 pub(crate) const POOL_SLOTS: [u32; 3] = [1024, 256, 64];
 
 /// An engine, and how its instances are reset.
-pub(crate) struct Allocated {
+pub(crate) struct AllocatingEngine {
     pub engine: Engine,
     /// Whether its pool is reset by PAGEMAP_SCAN: then no instance is made in it once pages can be swapped out ([`crate::process::swap`]).
     pub scans: bool,
@@ -40,7 +40,7 @@ pub(crate) fn new_engine(config: &Config) -> wasmtime::Result<Engine> {
 
 /// What decides about the machine code that an engine runs.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct Kind {
+pub(crate) struct EngineKind {
     /// It counts fuel.
     pub fuel: bool,
     /// Instances lie in a pool, where each memory has all addresses that it can grow to.
@@ -49,7 +49,7 @@ pub(crate) struct Kind {
 
 /// An engine of a kind without a pool: machine code made by it runs in one that has it. It compiles on the calling thread where
 /// no others are to be had.
-pub(crate) fn bare_engine(kind: Kind) -> wasmtime::Result<Engine> {
+pub(crate) fn bare_engine(kind: EngineKind) -> wasmtime::Result<Engine> {
     let mut config = config_of(kind);
     if !crate::process::compile_threads::have_threads() {
         config.parallel_compilation(false);
@@ -57,7 +57,7 @@ pub(crate) fn bare_engine(kind: Kind) -> wasmtime::Result<Engine> {
     Engine::new(&config)
 }
 
-pub(crate) fn config_of(kind: Kind) -> Config {
+pub(crate) fn config_of(kind: EngineKind) -> Config {
     let mut config = base_config(kind.fuel);
     if !kind.pooled {
         // A memory outside of a pool would reserve 4 GiB of addresses and 2 GiB to grow: hundreds of them in each of many instances
@@ -94,7 +94,7 @@ fn base_config(fuel: bool) -> Config {
 }
 
 /// The engine, and how many instances its pool has room for; none if the machine has no room for a pool.
-pub(crate) fn make_pooled(fuel: bool, scan: bool, notes: &mut Vec<String>) -> Option<(Allocated, u32)> {
+pub(crate) fn make_pooled(fuel: bool, scan: bool, notes: &mut Vec<String>) -> Option<(AllocatingEngine, u32)> {
     let mut refused = String::new();
     if crate::process::system_limits::locks_all_memory() {
         notes.push(
@@ -123,10 +123,10 @@ pub(crate) fn make_pooled(fuel: bool, scan: bool, notes: &mut Vec<String>) -> Op
             .table_keep_resident(KEEP_RESIDENT)
             .async_stack_keep_resident(KEEP_RESIDENT)
             .pagemap_scan(if scan { Enabled::Yes } else { Enabled::No });
-        let mut config = config_of(Kind { fuel, pooled: true });
+        let mut config = config_of(EngineKind { fuel, pooled: true });
         config.allocation_strategy(InstanceAllocationStrategy::Pooling(pool));
         match new_engine(&config) {
-            Ok(engine) => return Some((Allocated { engine, scans: scan }, slots)),
+            Ok(engine) => return Some((AllocatingEngine { engine, scans: scan }, slots)),
             Err(error) => refused = chain(&error),
         }
     }
@@ -138,7 +138,7 @@ pub(crate) fn make_pooled(fuel: bool, scan: bool, notes: &mut Vec<String>) -> Op
 }
 
 /// Machine code for an engine of this kind, on all cores where threads can be had, else on the calling thread.
-pub(crate) fn compile(engine: &Engine, kind: Kind, binary: &[u8]) -> wasmtime::Result<Vec<u8>> {
+pub(crate) fn compile(engine: &Engine, kind: EngineKind, binary: &[u8]) -> wasmtime::Result<Vec<u8>> {
     // rayon's threads do not exist in a forked child, whose engines do without them
     if crate::process::fork::generation() != 0 || crate::process::compile_threads::have_threads() {
         engine.precompile_component(binary)

@@ -1,6 +1,6 @@
 //! Engines, their allocator, the epoch ticker and the code cache: what all components of a process share.
 //!
-//! Everything here hangs off one [`World`], made at first use. A forked child makes a world of its own: the threads
+//! Everything here hangs off one [`ProcessState`], made at first use. A forked child makes a state of its own: the threads
 //! of its parent's do not exist there, and its parent's pool resets memory by a handle on the *parent's* page map.
 
 pub mod code_cache;
@@ -16,24 +16,24 @@ use std::time::Duration;
 use wasmtime::Engine;
 
 use crate::engine::code_cache::CodeCache;
-use crate::engine::config::{Allocated, Kind, POOL_SLOTS, config_of, make_pooled, new_engine};
+use crate::engine::config::{AllocatingEngine, EngineKind, POOL_SLOTS, config_of, make_pooled, new_engine};
 use crate::engine::ticker::{Ticked, Ticker, Ticking};
 use crate::error::{Error, chain};
 use crate::process::fork::PerProcess;
 use crate::sync::lock;
 
 /// What one process has once.
-pub struct World {
+pub struct ProcessState {
     /// Tells worlds apart across forks.
     pub generation: u64,
     pools: Pools,
     /// How many instances its pool has room for.
     slots: u32,
-    plain: OnceLock<Allocated>,
+    plain: OnceLock<AllocatingEngine>,
     /// The engines whose guests use fuel; counting it costs, so others do without.
     fuelled: Pools,
     /// The same without a pool.
-    fuelled_plain: OnceLock<Allocated>,
+    fuelled_plain: OnceLock<AllocatingEngine>,
     pub(crate) counters: crate::telemetry::counters::Counters,
     pub(crate) cache: Option<CodeCache>,
     pub(crate) trimming: crate::engine::heap_trim::Trimming,
@@ -45,59 +45,60 @@ pub struct World {
     remarks: Mutex<Vec<String>>,
 }
 
-static WORLD: PerProcess<World> = PerProcess::new();
+static STATE: PerProcess<ProcessState> = PerProcess::new();
 
-/// The process's world, made now if this is the first use (or the first after a fork).
-pub fn world() -> Result<&'static World, Error> {
-    WORLD.try_get(World::new)
+/// The state of this process, made now if this is the first use (or the first after a fork).
+pub fn process_state() -> Result<&'static ProcessState, Error> {
+    STATE.try_get(ProcessState::new)
 }
 
-/// The process's world, if there is one.
-pub fn existing() -> Option<&'static World> {
-    WORLD.existing()
+/// The state of this process, if there is one.
+pub fn existing() -> Option<&'static ProcessState> {
+    STATE.existing()
 }
 
-/// To be called before `fork`: waits for a world that is being made. A child would wait for ever for what wasmtime makes once in a
+/// To be called before `fork`: waits for a state that is being made. A child would wait for ever for what wasmtime makes once in a
 /// process (its handle of the page map), if a thread of its parent's was about it.
 pub fn before_fork() {
-    WORLD.hold();
+    STATE.hold();
 }
 
 /// To be called in the parent after `fork`.
 pub fn after_fork_in_parent() {
-    WORLD.release();
+    STATE.release();
 }
 
-/// To be called in a child right after `fork`: the next use makes a new world.
+/// To be called in a child right after `fork`: the next use makes a new state.
 pub fn after_fork() {
     if existing().is_some() {
         crate::process::fork::begin_generation();
     }
-    WORLD.forget();
+    STATE.forget();
 }
 
 /// Engines with a pool, where the machine lets us have one. The second is made where pages can be swapped out, at the start or later:
 /// an engine's way to reset its slots cannot be changed.
 #[derive(Default)]
 struct Pools {
-    first: OnceLock<Option<Allocated>>,
-    second: OnceLock<Option<Allocated>>,
+    first: OnceLock<Option<AllocatingEngine>>,
+    second: OnceLock<Option<AllocatingEngine>>,
     making: Mutex<()>,
 }
 
 impl Pools {
-    fn for_now(&self) -> &OnceLock<Option<Allocated>> {
-        let retired =
-            |first: &Option<Allocated>| first.as_ref().is_some_and(|made| made.scans && crate::process::swap::seen());
+    fn for_now(&self) -> &OnceLock<Option<AllocatingEngine>> {
+        let retired = |first: &Option<AllocatingEngine>| {
+            first.as_ref().is_some_and(|made| made.scans && crate::process::swap::seen())
+        };
         if self.first.get().is_some_and(retired) { &self.second } else { &self.first }
     }
 
-    fn all(&self) -> impl Iterator<Item = &Allocated> {
+    fn all(&self) -> impl Iterator<Item = &AllocatingEngine> {
         [&self.first, &self.second].into_iter().filter_map(|pool| pool.get()?.as_ref())
     }
 }
 
-impl World {
+impl ProcessState {
     fn new() -> Result<Self, Error> {
         crate::process::system_limits::check_signal_stacks()?;
         let mut notes = Vec::new();
@@ -136,7 +137,7 @@ impl World {
 
     /// The engine with the pooling allocator, where the machine lets us have one. `fuel`: for guests under
     /// [`crate::limits::Limits::fuel`].
-    pub(crate) fn pooled(&self, fuel: bool) -> Option<&Allocated> {
+    pub(crate) fn pooled(&self, fuel: bool) -> Option<&AllocatingEngine> {
         let pools = if fuel { &self.fuelled } else { &self.pools };
         let pool = pools.for_now();
         if let Some(made) = pool.get() {
@@ -153,14 +154,14 @@ impl World {
     }
 
     /// The engine that allocates on demand: for components that fit no slot of the pool.
-    pub(crate) fn plain(&self, fuel: bool) -> Result<&Allocated, Error> {
+    pub(crate) fn plain(&self, fuel: bool) -> Result<&AllocatingEngine, Error> {
         let slot = if fuel { &self.fuelled_plain } else { &self.plain };
         if let Some(made) = slot.get() {
             return Ok(made);
         }
-        let engine = new_engine(&config_of(Kind { fuel, pooled: false }))
+        let engine = new_engine(&config_of(EngineKind { fuel, pooled: false }))
             .map_err(|error| Error::Host(format!("cannot make an engine: {}", chain(&error))))?;
-        Ok(slot.get_or_init(|| Allocated { engine, scans: false }))
+        Ok(slot.get_or_init(|| AllocatingEngine { engine, scans: false }))
     }
 
     /// All engines that there are.
@@ -223,7 +224,7 @@ impl World {
     }
 }
 
-impl Ticked for World {
+impl Ticked for ProcessState {
     fn tick(&'static self) {
         for engine in self.engines() {
             engine.increment_epoch();

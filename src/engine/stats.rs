@@ -32,13 +32,13 @@ pub struct Stats {
 impl Stats {
     /// What there is now; nothing where nothing has been used.
     pub fn read() -> Self {
-        let Some(world) = crate::engine::existing() else {
+        let Some(process) = crate::engine::existing() else {
             let outcomes = Outcome::ALL.iter().map(|(_, name)| (*name, 0)).collect();
             return Self { outcomes, ..Self::default() };
         };
-        let counters = &world.counters;
+        let counters = &process.counters;
         let (mut slots, mut memories, mut stacks) = (0, 0, 0);
-        for engine in world.engines() {
+        for engine in process.engines() {
             if let Some(metrics) = engine.pooling_allocator_metrics() {
                 slots += metrics.component_instances();
                 memories += metrics.memories() as u64;
@@ -46,7 +46,7 @@ impl Stats {
             }
         }
         Self {
-            exchanges: world.live() as u64,
+            exchanges: process.live() as u64,
             queued: counters.queued.load(Ordering::Relaxed),
             outgoing: counters.outgoing.load(Ordering::Relaxed),
             idle: counters.idle.load(Ordering::Relaxed),
@@ -54,8 +54,9 @@ impl Stats {
             memories,
             stacks,
             memory: u64::try_from(counters.memory.load(Ordering::Relaxed)).unwrap_or(0),
-            tasks: (world.runtime.tasks() + world.scheduler.tasks()) as u64,
-            threads: (world.runtime.workers() + world.scheduler.workers() + usize::from(world.has_ticker())) as u64,
+            tasks: (process.runtime.tasks() + process.scheduler.tasks()) as u64,
+            threads: (process.runtime.workers() + process.scheduler.workers() + usize::from(process.has_ticker()))
+                as u64,
             outcomes: Outcome::ALL
                 .iter()
                 .zip(&counters.outcomes)

@@ -13,9 +13,9 @@ use tokio::sync::oneshot;
 use tokio::task::AbortHandle;
 use wasmtime_wasi_http::WasiBody;
 
-use crate::engine::World;
+use crate::engine::ProcessState;
 use crate::error::Error;
-use crate::exchange::handle::Owner;
+use crate::exchange::handle::ExchangeHandle;
 use crate::http::message::{Side, empty};
 use crate::process::fork::ParentsLock;
 
@@ -57,7 +57,7 @@ pub struct GuestBody {
     done: bool,
     /// It is read and thrown away, so that its guest can end it: whoever closes it meanwhile stops nobody.
     may_end: bool,
-    owner: Owner,
+    owner: ExchangeHandle,
     /// Of a request: what was read on of it.
     unread: Option<Unread>,
 }
@@ -139,12 +139,12 @@ impl SharedBody {
 }
 
 impl GuestBody {
-    pub(crate) fn new(inner: WasiBody, expected: Expected, owner: Owner) -> Self {
+    pub(crate) fn new(inner: WasiBody, expected: Expected, owner: ExchangeHandle) -> Self {
         Self { inner, held: None, received: 0, expected, done: false, may_end: false, owner, unread: None }
     }
 
     /// The body of a request that a guest sends out.
-    pub(crate) fn of_request(inner: WasiBody, length: Option<u64>, exchange: Owner) -> Self {
+    pub(crate) fn of_request(inner: WasiBody, length: Option<u64>, exchange: ExchangeHandle) -> Self {
         let mut body = Self::new(inner, Expected::Body { side: Side::Request, length, limit: None }, exchange);
         body.unread = Some(Unread::default());
         body
@@ -174,7 +174,7 @@ impl GuestBody {
         if body.poll_read_on(past, &mut Context::from_waker(Waker::noop())).is_ready() {
             return body.has_been_read();
         }
-        if let Ok(runtime) = body.owner.world().runtime.handle() {
+        if let Ok(runtime) = body.owner.process().runtime.handle() {
             let weak = Arc::downgrade(this);
             let task = runtime.spawn(poll_fn(move |cx| match Weak::upgrade(&weak) {
                 Some(body) => {
@@ -209,7 +209,7 @@ impl GuestBody {
         if let Some(reader) = unread.reader.take() {
             reader.wake();
         }
-        discard(std::mem::replace(&mut self.inner, empty()), self.owner.world());
+        discard(std::mem::replace(&mut self.inner, empty()), self.owner.process());
     }
 
     /// Whether nothing is left of it in the guest.
@@ -278,7 +278,7 @@ impl GuestBody {
         self.unread.as_ref().is_none_or(|unread| unread.kept.is_empty())
     }
 
-    pub fn owner(&self) -> &Owner {
+    pub fn owner(&self) -> &ExchangeHandle {
         &self.owner
     }
 
@@ -318,7 +318,9 @@ impl GuestBody {
                 }
             }
         };
-        let Some(Ok(runtime)) = crate::engine::existing().map(|world| world.runtime.handle()) else { return is_over };
+        let Some(Ok(runtime)) = crate::engine::existing().map(|process| process.runtime.handle()) else {
+            return is_over;
+        };
         match this.lock() {
             Some(mut body) => body.may_end = true,
             None => return is_over,
@@ -511,7 +513,7 @@ impl Drop for GuestBody {
 }
 
 /// Reads a body to its end, which its guest gives it, and throws it away.
-fn discard(mut rest: WasiBody, world: &'static World) {
+fn discard(mut rest: WasiBody, process: &'static ProcessState) {
     // in most cases all that there is lies there: no task is needed
     for _ in 0..4 {
         match Pin::new(&mut rest).poll_frame(&mut Context::from_waker(Waker::noop())) {
@@ -520,7 +522,7 @@ fn discard(mut rest: WasiBody, world: &'static World) {
             Poll::Pending => break,
         }
     }
-    if let Ok(runtime) = world.runtime.handle() {
+    if let Ok(runtime) = process.runtime.handle() {
         runtime.spawn(async move { while let Some(Ok(_)) = rest.frame().await {} });
     }
 }

@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 use tokio::sync::SetOnce;
 use tokio::task::AbortHandle;
 
-use crate::engine::World;
+use crate::engine::ProcessState;
 use crate::error::Error;
 use crate::exchange::guest_clock::Clock;
 use crate::exchange::stdio::Stdio;
@@ -35,12 +35,12 @@ impl UnderWay {
 }
 
 /// What the guest's side and the owner's side both know.
-pub(crate) struct Shared {
-    pub world: &'static World,
+pub(crate) struct ExchangeState {
+    pub process: &'static ProcessState,
     /// How the guest ended. The first to say so is right.
     pub fate: SetOnce<Result<(), Error>>,
     /// Set when nothing is left of the guest: its store, its slot, its place among the exchanges of its app.
-    pub gone: SetOnce<()>,
+    pub finished: SetOnce<()>,
     pub clock: Arc<Clock>,
     /// What runs, since it does not on its caller's thread any more.
     pub task: Mutex<Option<UnderWay>>,
@@ -64,21 +64,21 @@ pub(crate) struct Shared {
     has_guest: bool,
 }
 
-impl Shared {
-    pub fn new(world: &'static World, timeout: Option<Duration>) -> Arc<Self> {
-        Arc::new(Self::made(world, timeout, true))
+impl ExchangeState {
+    pub fn new(process: &'static ProcessState, timeout: Option<Duration>) -> Arc<Self> {
+        Arc::new(Self::made(process, timeout, true))
     }
 
     /// Of a request that no guest makes.
-    pub fn without_guest(world: &'static World) -> Arc<Self> {
-        Arc::new(Self::made(world, None, false))
+    pub fn without_guest(process: &'static ProcessState) -> Arc<Self> {
+        Arc::new(Self::made(process, None, false))
     }
 
-    fn made(world: &'static World, timeout: Option<Duration>, has_guest: bool) -> Self {
+    fn made(process: &'static ProcessState, timeout: Option<Duration>, has_guest: bool) -> Self {
         Self {
-            world,
+            process,
             fate: SetOnce::new(),
-            gone: SetOnce::new(),
+            finished: SetOnce::new(),
             clock: Clock::new(timeout),
             task: Mutex::new(None),
             stopped: AtomicBool::new(false),
@@ -117,7 +117,7 @@ impl Shared {
 
     /// Whether the guest is in the process that forked this one.
     pub fn is_foreign(&self) -> bool {
-        self.world.generation != crate::process::fork::generation()
+        self.process.generation != crate::process::fork::generation()
     }
 
     pub fn settle(&self, fate: Result<(), Error>) {
@@ -127,7 +127,7 @@ impl Shared {
         let _ = self.took.set(self.begun.elapsed());
         let outcome = crate::telemetry::counters::Outcome::of(&fate);
         if self.fate.set(fate).is_ok() && self.has_guest {
-            self.world.counters.ended(outcome);
+            self.process.counters.ended(outcome);
         }
     }
 }
@@ -155,17 +155,17 @@ pub struct Report {
 }
 
 /// The right to a guest's life: dropping it stops the guest, unless it was released. An observer only looks on.
-pub struct Owner {
-    pub(crate) shared: Arc<Shared>,
+pub struct ExchangeHandle {
+    pub(crate) shared: Arc<ExchangeState>,
     owns: bool,
 }
 
-impl Owner {
-    pub(crate) fn new(shared: Arc<Shared>) -> Self {
+impl ExchangeHandle {
+    pub(crate) fn new(shared: Arc<ExchangeState>) -> Self {
         Self { shared, owns: true }
     }
 
-    pub(crate) fn observer(shared: &Arc<Shared>) -> Self {
+    pub(crate) fn observer(shared: &Arc<ExchangeState>) -> Self {
         Self { shared: shared.clone(), owns: false }
     }
 
@@ -186,8 +186,8 @@ impl Owner {
     }
 
     /// A way to stop the guest for whoever does not own it.
-    pub fn stopper(&self) -> Stopper {
-        Stopper(Arc::downgrade(&self.shared))
+    pub fn abort_handle(&self) -> ExchangeAbortHandle {
+        ExchangeAbortHandle(Arc::downgrade(&self.shared))
     }
 
     /// The guest may work on after this owner is gone.
@@ -213,7 +213,7 @@ impl Owner {
     pub fn ended(&self) -> impl Future<Output = ()> + Send + use<> {
         let shared = self.shared.clone();
         async move {
-            shared.gone.wait().await;
+            shared.finished.wait().await;
         }
     }
 
@@ -236,8 +236,8 @@ impl Owner {
         self.shared.has_reader.load(Ordering::Relaxed)
     }
 
-    pub(crate) fn world(&self) -> &'static World {
-        self.shared.world
+    pub(crate) fn process(&self) -> &'static ProcessState {
+        self.shared.process
     }
 
     pub fn report(&self) -> Report {
@@ -253,7 +253,7 @@ impl Owner {
     }
 }
 
-impl Drop for Owner {
+impl Drop for ExchangeHandle {
     fn drop(&mut self) {
         if !self.owns || self.shared.released.load(Ordering::SeqCst) {
             return;
@@ -265,10 +265,10 @@ impl Drop for Owner {
     }
 }
 
-/// See [`Owner::stopper`].
-pub struct Stopper(std::sync::Weak<Shared>);
+/// See [`ExchangeHandle::stopper`].
+pub struct ExchangeAbortHandle(std::sync::Weak<ExchangeState>);
 
-impl Stopper {
+impl ExchangeAbortHandle {
     pub fn stop_because(&self, reason: Error) {
         if let Some(shared) = self.0.upgrade() {
             shared.stop(reason);

@@ -11,7 +11,7 @@ use wasmtime_wasi_http::{Error as HostError, WasiBody};
 
 use crate::error::Error;
 use crate::exchange::guest_clock::{Clock, Wait};
-use crate::exchange::handle::Shared;
+use crate::exchange::handle::ExchangeState;
 use crate::http::error_code::ErrorCode;
 use crate::http::fields;
 use crate::http::message::{Side, empty, is_bare};
@@ -37,13 +37,13 @@ impl Bounds {
 }
 
 /// A body on its way into a guest.
-pub(crate) struct Inflow {
+pub(crate) struct RequestBody {
     body: WasiBody,
     bounds: Bounds,
     passed: u64,
     done: bool,
     /// The request's body: while the guest waits for it the clock stands still, and going past a limit ends the exchange.
-    exchange: Option<(Weak<Shared>, Arc<Clock>)>,
+    exchange: Option<(Weak<ExchangeState>, Arc<Clock>)>,
     wait: Option<Arc<Wait>>,
     /// What has passed of a large chunk, and has not been given yet.
     rest: Bytes,
@@ -52,9 +52,9 @@ pub(crate) struct Inflow {
 /// The most that a guest is given at once, so that no read of its copies more: whoever makes a body may do it in one chunk.
 const PIECE: usize = 256 << 10;
 
-impl Inflow {
+impl RequestBody {
     /// The body of the request that an exchange is about.
-    pub fn of_caller(body: WasiBody, bounds: Bounds, shared: &Arc<Shared>) -> Self {
+    pub fn of_caller(body: WasiBody, bounds: Bounds, shared: &Arc<ExchangeState>) -> Self {
         shared.has_reader.store(true, Ordering::Relaxed);
         let exchange = Some((Arc::downgrade(shared), shared.clock.clone()));
         Self { body, bounds, passed: 0, done: false, exchange, wait: None, rest: Bytes::new() }
@@ -123,7 +123,7 @@ impl Inflow {
     }
 }
 
-impl Body for Inflow {
+impl Body for RequestBody {
     type Data = Bytes;
     type Error = HostError;
 
@@ -169,7 +169,7 @@ impl Body for Inflow {
     }
 }
 
-impl Drop for Inflow {
+impl Drop for RequestBody {
     fn drop(&mut self) {
         self.settle_wait();
         if let Some(shared) = self.exchange.as_ref().and_then(|(shared, _)| shared.upgrade()) {

@@ -15,7 +15,7 @@ use crate::process::fork::ParentsLock;
 
 /// The body of a guest's response on its way out. Both sides look at it: the reader takes frames; when the guest waits, its side
 /// looks whether as many as may be lie there and nobody takes them, for then the time is the reader's.
-pub(crate) struct Outflow {
+pub(crate) struct ResponseBuffer {
     body: WasiBody,
     /// What has been looked at and not been taken.
     ready: VecDeque<Option<Result<Frame<Bytes>, HostError>>>,
@@ -29,10 +29,10 @@ pub(crate) struct Outflow {
 
 /// Where the body of a guest's response is found, once there is one.
 #[derive(Clone, Default)]
-pub(crate) struct ResponseSlot(Arc<OnceLock<Arc<ParentsLock<Outflow>>>>);
+pub(crate) struct ResponseSlot(Arc<OnceLock<Arc<ParentsLock<ResponseBuffer>>>>);
 
 impl ResponseSlot {
-    pub fn set(&self, flow: &Arc<ParentsLock<Outflow>>) {
+    pub fn set(&self, flow: &Arc<ParentsLock<ResponseBuffer>>) {
         let _ = self.0.set(flow.clone());
     }
 
@@ -44,7 +44,7 @@ impl ResponseSlot {
     }
 }
 
-impl Outflow {
+impl ResponseBuffer {
     pub fn new(body: WasiBody, most: usize, clock: Arc<Clock>) -> Arc<ParentsLock<Self>> {
         let ready = VecDeque::new();
         Arc::new(ParentsLock::new(Self { body, ready, most, reader: None, clock, holds: false, ended: false }))
@@ -109,16 +109,16 @@ impl Outflow {
 }
 
 /// The reader's end.
-pub(crate) struct OutflowReader(pub Arc<ParentsLock<Outflow>>);
+pub(crate) struct ResponseReader(pub Arc<ParentsLock<ResponseBuffer>>);
 
-impl OutflowReader {
+impl ResponseReader {
     /// None in a forked child, where the guest's side does not exist, and to tell it would be to wake a task of the parent's runtime.
-    fn own(&self) -> Option<MutexGuard<'_, Outflow>> {
+    fn own(&self) -> Option<MutexGuard<'_, ResponseBuffer>> {
         if self.0.is_foreign() { None } else { self.0.lock() }
     }
 }
 
-impl Body for OutflowReader {
+impl Body for ResponseReader {
     type Data = Bytes;
     type Error = HostError;
 
@@ -134,7 +134,7 @@ impl Body for OutflowReader {
     }
 }
 
-impl Drop for OutflowReader {
+impl Drop for ResponseReader {
     fn drop(&mut self) {
         let Some(mut flow) = self.own() else {
             std::mem::forget(self.0.clone()); // not even the last one to know of it lets go of what is in it

@@ -12,12 +12,12 @@ use wasmtime_wasi::p2::bindings::filesystem::types;
 #[cfg(unix)]
 use crate::guest::file_listing::Listing;
 use crate::guest::files::HasFiles;
-use crate::guest::store::Host;
+use crate::guest::store::StoreState;
 
 /// Puts this in the place of wasmtime-wasi's `wasi:filesystem/types`.
-pub(crate) fn bound_files(linker: &mut Linker<Host>) -> wasmtime::Result<()> {
+pub(crate) fn bound_files(linker: &mut Linker<StoreState>) -> wasmtime::Result<()> {
     linker.allow_shadowing(true);
-    types::add_to_linker::<Host, HasFiles>(linker, Host::files)?;
+    types::add_to_linker::<StoreState, HasFiles>(linker, StoreState::files)?;
     #[cfg(unix)]
     add_listings(linker)?;
     linker.allow_shadowing(false);
@@ -26,7 +26,7 @@ pub(crate) fn bound_files(linker: &mut Linker<Host>) -> wasmtime::Result<()> {
 
 /// Puts this in the place of wasmtime-wasi's `directory-entry-stream`.
 #[cfg(unix)]
-fn add_listings(linker: &mut Linker<Host>) -> wasmtime::Result<()> {
+fn add_listings(linker: &mut Linker<StoreState>) -> wasmtime::Result<()> {
     let mut types = linker.instance("wasi:filesystem/types@0.2.12")?;
     types.resource("directory-entry-stream", ResourceType::host::<Listing>(), |mut store, number| {
         store.data_mut().table().delete(Resource::<Listing>::new_own(number))?;
@@ -34,7 +34,7 @@ fn add_listings(linker: &mut Linker<Host>) -> wasmtime::Result<()> {
     })?;
     types.func_wrap_async(
         "[method]descriptor.read-directory",
-        |mut store: StoreContextMut<'_, Host>, (folder,): (Resource<Descriptor>,)| {
+        |mut store: StoreContextMut<'_, StoreState>, (folder,): (Resource<Descriptor>,)| {
             Box::new(async move {
                 let mut files = store.data_mut().files();
                 Ok((match files.list(folder).await {
@@ -46,7 +46,7 @@ fn add_listings(linker: &mut Linker<Host>) -> wasmtime::Result<()> {
     )?;
     types.func_wrap_async(
         "[method]directory-entry-stream.read-directory-entry",
-        |mut store: StoreContextMut<'_, Host>, (listing,): (Resource<Listing>,)| {
+        |mut store: StoreContextMut<'_, StoreState>, (listing,): (Resource<Listing>,)| {
             Box::new(async move {
                 let listing = store.data_mut().table().get_mut(&listing)?;
                 Ok((listing.next().await.transpose(),))

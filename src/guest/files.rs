@@ -19,7 +19,7 @@ use wasmtime_wasi::runtime::spawn_blocking;
 
 use crate::guest::file_streams::{Behind, FileInput, FileOutput};
 use crate::guest::host_memory::weigh;
-use crate::guest::limiter::Meter;
+use crate::guest::limiter::StoreLimiter;
 use crate::guest::open_files::{BUFFER, Files, GuestFiles, Open, Streaming};
 use crate::limits::Limits;
 use crate::outgoing::Hooks;
@@ -29,7 +29,7 @@ pub(crate) struct FilesView<'a> {
     inner: WasiFilesystemCtxView<'a>,
     guest: &'a mut GuestFiles,
     hooks: &'a Hooks,
-    meter: &'a mut Meter,
+    limiter: &'a mut StoreLimiter,
 }
 
 impl<'a> FilesView<'a> {
@@ -37,9 +37,9 @@ impl<'a> FilesView<'a> {
         inner: WasiFilesystemCtxView<'a>,
         guest: &'a mut GuestFiles,
         hooks: &'a Hooks,
-        meter: &'a mut Meter,
+        limiter: &'a mut StoreLimiter,
     ) -> Self {
-        Self { inner, guest, hooks, meter }
+        Self { inner, guest, hooks, limiter }
     }
 
     /// What another stream of that descriptor needs.
@@ -47,8 +47,8 @@ impl<'a> FilesView<'a> {
         let threads = self.threads()?;
         self.guest.streams.fetch_add(1, Ordering::Relaxed);
         let streaming = Streaming(self.guest.streams.clone());
-        if self.meter.takes(BUFFER as usize) {
-            self.meter.weighed(weigh(self.inner.table) + self.guest.held()).map_err(FsError::trap)?;
+        if self.limiter.takes(BUFFER as usize) {
+            self.limiter.weighed(weigh(self.inner.table) + self.guest.held()).map_err(FsError::trap)?;
         }
         Ok(Behind { threads, _open: self.guest.held.get(&fd.rep()).cloned(), _streaming: streaming })
     }

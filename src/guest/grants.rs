@@ -2,7 +2,7 @@
 
 use std::path::PathBuf;
 
-use crate::simulation::environment::World;
+use crate::simulation::environment::Simulation;
 
 /// What a guest may see: nothing unless it is listed here.
 #[derive(Clone, Debug, Default)]
@@ -11,7 +11,7 @@ pub struct Grants {
     pub args: Vec<String>,
     pub dirs: Vec<DirGrant>,
     /// Clocks and randomness that are not the machine's.
-    pub world: Option<World>,
+    pub simulation: Option<Simulation>,
 }
 
 /// A directory of the host's that the guest sees as `guest`.

@@ -11,16 +11,16 @@ use wasmtime_wasi_http::p2::types::{HostOutgoingRequest, HostOutgoingResponse};
 use wasmtime_wasi_http::{FieldMap, FieldMapError, WasiHttpView};
 
 use crate::guest::host_memory::BODY;
-use crate::guest::store::Host;
+use crate::guest::store::StoreState;
 use crate::http::fields;
 
 /// Has bodies of messages that are not sent be weighed as they are made. Those of messages that are sent have limits of their own.
-pub(crate) fn weigh_bodies(linker: &mut Linker<Host>) -> wasmtime::Result<()> {
+pub(crate) fn weigh_bodies(linker: &mut Linker<StoreState>) -> wasmtime::Result<()> {
     linker.allow_shadowing(true);
     let mut types = linker.instance("wasi:http/types@0.2.12")?;
     types.func_wrap(
         "[method]outgoing-request.body",
-        |mut store: StoreContextMut<'_, Host>, (request,): (Resource<HostOutgoingRequest>,)| {
+        |mut store: StoreContextMut<'_, StoreState>, (request,): (Resource<HostOutgoingRequest>,)| {
             let host = store.data_mut();
             host.grows(BODY as usize)?;
             Ok((HostOutgoingRequestMethods::body(&mut host.http(), request)?,))
@@ -28,7 +28,7 @@ pub(crate) fn weigh_bodies(linker: &mut Linker<Host>) -> wasmtime::Result<()> {
     )?;
     types.func_wrap(
         "[method]outgoing-response.body",
-        |mut store: StoreContextMut<'_, Host>, (response,): (Resource<HostOutgoingResponse>,)| {
+        |mut store: StoreContextMut<'_, StoreState>, (response,): (Resource<HostOutgoingResponse>,)| {
             let host = store.data_mut();
             host.grows(BODY as usize)?;
             Ok((HostOutgoingResponseMethods::body(&mut host.http(), response)?,))
@@ -40,7 +40,7 @@ pub(crate) fn weigh_bodies(linker: &mut Linker<Host>) -> wasmtime::Result<()> {
 
 /// What the guest is told of a change of fields that failed. `http` has room for some 24,000 names, whatever the limit, and WASI 0.2 has no
 /// word for that: wasmtime-wasi-http would trap.
-fn header_error(host: &mut Host, error: HeaderError) -> wasmtime::Result<types::HeaderError> {
+fn header_error(host: &mut StoreState, error: HeaderError) -> wasmtime::Result<types::HeaderError> {
     match host.http().convert_header_error(error) {
         Err(error) if matches!(error.downcast_ref(), Some(FieldMapError::TooManyFields)) => {
             host.tell_of_too_many_fields();
@@ -51,16 +51,16 @@ fn header_error(host: &mut Host, error: HeaderError) -> wasmtime::Result<types::
 }
 
 /// Has fields be weighed as they are made, and none of their functions work longer than `Limits.fields` is worth.
-pub(crate) fn weigh_fields(linker: &mut Linker<Host>) -> wasmtime::Result<()> {
+pub(crate) fn weigh_fields(linker: &mut Linker<StoreState>) -> wasmtime::Result<()> {
     linker.allow_shadowing(true);
     let mut types = linker.instance("wasi:http/types@0.2.12")?;
-    types.func_wrap("[constructor]fields", |mut store: StoreContextMut<'_, Host>, (): ()| {
+    types.func_wrap("[constructor]fields", |mut store: StoreContextMut<'_, StoreState>, (): ()| {
         store.data_mut().grows(0)?;
         Ok((HostFields::new(&mut store.data_mut().http())?,))
     })?;
     types.func_wrap(
         "[static]fields.from-list",
-        |mut store: StoreContextMut<'_, Host>, (entries,): (Vec<(String, Vec<u8>)>,)| {
+        |mut store: StoreContextMut<'_, StoreState>, (entries,): (Vec<(String, Vec<u8>)>,)| {
             let host = store.data_mut();
             host.grows(entries.iter().map(|(name, value)| name.len() + value.len()).sum())?;
             Ok((match host.http().from_list(entries) {
@@ -71,7 +71,8 @@ pub(crate) fn weigh_fields(linker: &mut Linker<Host>) -> wasmtime::Result<()> {
     )?;
     types.func_wrap(
         "[method]fields.set",
-        |mut store: StoreContextMut<'_, Host>, (fields, name, values): (Resource<FieldMap>, String, Vec<Vec<u8>>)| {
+        |mut store: StoreContextMut<'_, StoreState>,
+         (fields, name, values): (Resource<FieldMap>, String, Vec<Vec<u8>>)| {
             let host = store.data_mut();
             let size: usize = values.iter().map(|value| value.len() + size_of::<http::HeaderValue>()).sum();
             // all are read before any is counted
@@ -87,7 +88,7 @@ pub(crate) fn weigh_fields(linker: &mut Linker<Host>) -> wasmtime::Result<()> {
     )?;
     types.func_wrap(
         "[method]fields.append",
-        |mut store: StoreContextMut<'_, Host>, (fields, name, value): (Resource<FieldMap>, String, Vec<u8>)| {
+        |mut store: StoreContextMut<'_, StoreState>, (fields, name, value): (Resource<FieldMap>, String, Vec<u8>)| {
             let host = store.data_mut();
             if host.limits().fields.is_some_and(|most| value.len() as u64 > most) {
                 return Err(FieldMapError::TotalSizeTooBig.into());
@@ -101,7 +102,7 @@ pub(crate) fn weigh_fields(linker: &mut Linker<Host>) -> wasmtime::Result<()> {
     )?;
     types.func_wrap(
         "[method]fields.clone",
-        |mut store: StoreContextMut<'_, Host>, (fields,): (Resource<FieldMap>,)| {
+        |mut store: StoreContextMut<'_, StoreState>, (fields,): (Resource<FieldMap>,)| {
             // what they share is copied when one of them is changed, which is not seen then
             let host = store.data_mut();
             let size = fields::size(host.table().get(&fields)?);

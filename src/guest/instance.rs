@@ -12,12 +12,12 @@ use wasmtime_wasi_http::p2::bindings::Proxy;
 use wasmtime_wasi_http::p2::types::{HostIncomingRequest, HostResponseOutparam};
 
 use crate::error::{Error, Trap, chain};
-use crate::exchange::handle::Shared;
+use crate::exchange::handle::ExchangeState;
 use crate::guest::app_share::AppShare;
 use crate::guest::grants::Grants;
-use crate::guest::limiter::Meter;
+use crate::guest::limiter::StoreLimiter;
 use crate::guest::prepared::Prepared;
-use crate::guest::store::Host;
+use crate::guest::store::StoreState;
 use crate::limits::Limits;
 use crate::outgoing::Hooks;
 
@@ -32,7 +32,7 @@ pub struct Reuse {
 
 /// A store and, from its first exchange on, the guest's instance in it.
 pub(crate) struct Instance {
-    store: Store<Host>,
+    store: Store<StoreState>,
     proxy: Option<Proxy>,
     prepared: Arc<Prepared>,
     /// How many exchanges it has had.
@@ -46,13 +46,13 @@ impl Instance {
         grants: &Grants,
         limits: &Limits,
         hooks: Hooks,
-        shared: &Shared,
+        shared: &ExchangeState,
         of_app: &AppShare,
     ) -> Result<Self, Error> {
-        let meter = Meter::new(shared.world, limits, &of_app.memory, shared.peak.clone());
-        let host = Host::new(grants, &shared.stdio, meter, hooks, &of_app.files);
+        let limiter = StoreLimiter::new(shared.process, limits, &of_app.memory, shared.peak.clone());
+        let host = StoreState::new(grants, &shared.stdio, limiter, hooks, &of_app.files);
         let mut store = Store::new(prepared.engine(), host);
-        store.limiter(|host| &mut host.meter);
+        store.limiter(|host| &mut host.limiter);
         store.set_hostcall_fuel(limits.lifted());
         store.set_max_component_handles(limits.most_handles());
         store.epoch_deadline_async_yield_and_update(1);
@@ -63,7 +63,7 @@ impl Instance {
     }
 
     /// The next exchange of one that was kept.
-    pub fn begin_anew(&mut self, hooks: Hooks, shared: &Shared) -> Result<(), Error> {
+    pub fn begin_anew(&mut self, hooks: Hooks, shared: &ExchangeState) -> Result<(), Error> {
         shared.earlier.store(self.served, Ordering::Relaxed);
         self.host().begin_anew(hooks, &shared.stdio, shared.peak.clone());
         self.refill()
@@ -78,7 +78,7 @@ impl Instance {
         }
     }
 
-    pub fn host(&mut self) -> &mut Host {
+    pub fn host(&mut self) -> &mut StoreState {
         self.store.data_mut()
     }
 
@@ -94,7 +94,7 @@ impl Instance {
                 if self.prepared.is_retired() {
                     return Err(crate::process::swap::SwitchedOn.into());
                 }
-                if !self.store.data_mut().meter.takes_instance(self.prepared.host_memory()) {
+                if !self.store.data_mut().limiter.takes_instance(self.prepared.host_memory()) {
                     return Err(wasmtime::Error::msg("the host would keep more for the instance than it may use"));
                 }
                 self.store.data_mut().open_folders().await?;
@@ -117,7 +117,7 @@ impl Instance {
     }
 
     /// What the end of its handler means.
-    pub fn fate(&mut self, result: wasmtime::Result<()>, shared: &Shared) -> Result<(), Error> {
+    pub fn fate(&mut self, result: wasmtime::Result<()>, shared: &ExchangeState) -> Result<(), Error> {
         self.host().weigh_last();
         let Err(error) = result else { return Ok(()) };
         if let Some(exit) = error.downcast_ref::<wasmtime_wasi::I32Exit>() {
@@ -137,14 +137,14 @@ impl Instance {
         if let Some(refused) = Error::refused_by_system(&error) {
             return Err(refused);
         }
-        if let Some(reason) = self.store.data().meter.refused_by_system() {
+        if let Some(reason) = self.store.data().limiter.refused_by_system() {
             return Err(Error::Host(format!(
                 "the system gives this process no more memory or addresses for a guest ({reason}); hint: fewer exchanges at once \
                  (`Limits.concurrency`), or a larger limit of this process (`ulimit -v`)"
             )));
         }
         let trap = Arc::new(Trap::read(&error, shared.stdio.last_words()));
-        Err(self.store.data().meter.explain(&error, &trap).unwrap_or(Error::Trap(trap)))
+        Err(self.store.data().limiter.explain(&error, &trap).unwrap_or(Error::Trap(trap)))
     }
 
     /// The fuel that this exchange has used, if it is limited.
@@ -169,10 +169,10 @@ impl Instance {
 /// without loops and calls of its own never looks at the epoch.
 struct Turns;
 
-impl CallHookHandler<Host> for Turns {
+impl CallHookHandler<StoreState> for Turns {
     fn handle_call_event<'life0, 'life1, 'async_trait>(
         &'life0 self,
-        mut store: StoreContextMut<'life1, Host>,
+        mut store: StoreContextMut<'life1, StoreState>,
         event: CallHook,
     ) -> Pin<Box<dyn Future<Output = wasmtime::Result<()>> + Send + 'async_trait>>
     where
@@ -181,7 +181,7 @@ impl CallHookHandler<Host> for Turns {
         Self: 'async_trait,
     {
         if matches!(event, CallHook::CallingHost) {
-            store.data_mut().meter.nothing_grows();
+            store.data_mut().limiter.nothing_grows();
         }
         if matches!(event, CallHook::ReturningFromHost) && crate::scheduler::is_turn_over() {
             Box::pin(Yield::default())

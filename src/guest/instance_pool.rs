@@ -7,16 +7,16 @@ use std::time::{Duration, Instant};
 
 use tokio::task::{AbortHandle, JoinHandle};
 
-use crate::engine::World;
+use crate::engine::ProcessState;
 use crate::guest::instance::{Instance, Reuse};
 use crate::process::fork::PerFork;
 use crate::sync::lock;
 use crate::telemetry::counters::Counters;
 
 /// Those of one app, the one that has waited longest in front.
-pub(crate) struct Idle {
+pub(crate) struct InstancePool {
     reuse: Reuse,
-    world: &'static World,
+    process: &'static ProcessState,
     /// Whether instances of this app can have more than one exchange, as far as is known.
     reusable: Arc<AtomicBool>,
     state: Mutex<State>,
@@ -41,30 +41,30 @@ struct Counted(&'static Counters);
 
 impl Counted {
     /// None if there are as many as may be: instances that wait leave room for those that run.
-    fn new(world: &'static World) -> Option<Self> {
-        let most = u64::from(world.slots() / 2);
-        let before = world.counters.idle.fetch_add(1, Ordering::Relaxed);
-        let counted = Self(&world.counters);
+    fn new(process: &'static ProcessState) -> Option<Self> {
+        let most = u64::from(process.slots() / 2);
+        let before = process.counters.idle.fetch_add(1, Ordering::Relaxed);
+        let counted = Self(&process.counters);
         (before < most).then_some(counted)
     }
 }
 
-static KEEPERS: PerFork<Keepers> = PerFork::new();
+static KEEPERS: PerFork<InstancePools> = PerFork::new();
 
 /// Ends the instance that has waited longest if there is no room for another one that runs. Gives the task that gives back what
 /// it holds: to be waited for before that room is taken.
-pub(crate) fn make_room(world: &World) -> Option<JoinHandle<()>> {
-    let idle = world.counters.idle.load(Ordering::Relaxed);
-    let is_full = idle > 0 && world.live() as u64 + idle >= u64::from(world.slots());
-    if is_full { KEEPERS.get(Keepers::default).end_oldest() } else { None }
+pub(crate) fn make_room(process: &ProcessState) -> Option<JoinHandle<()>> {
+    let idle = process.counters.idle.load(Ordering::Relaxed);
+    let is_full = idle > 0 && process.live() as u64 + idle >= u64::from(process.slots());
+    if is_full { KEEPERS.get(InstancePools::default).end_oldest() } else { None }
 }
 
 /// All who keep instances in a process, so that one may take the place of another's.
 #[derive(Default)]
-struct Keepers(Mutex<Vec<Weak<Idle>>>);
+struct InstancePools(Mutex<Vec<Weak<InstancePool>>>);
 
-impl Keepers {
-    fn add(&self, idle: &Arc<Idle>) {
+impl InstancePools {
+    fn add(&self, idle: &Arc<InstancePool>) {
         let mut all = lock(&self.0);
         all.retain(|idle| idle.strong_count() > 0);
         all.push(Arc::downgrade(idle));
@@ -72,12 +72,12 @@ impl Keepers {
 
     /// Ends the instance that has waited longest, whoever's it is. Gives the task that gives back what it holds, if there was one.
     fn end_oldest(&self) -> Option<JoinHandle<()>> {
-        let all: Vec<Arc<Idle>> = lock(&self.0).iter().filter_map(Weak::upgrade).collect();
+        let all: Vec<Arc<InstancePool>> = lock(&self.0).iter().filter_map(Weak::upgrade).collect();
         let oldest = all.iter().filter_map(|idle| Some((idle.oldest()?, idle))).min_by_key(|(since, _)| *since);
         let (_, idle) = oldest?;
         let kept = lock(&idle.state).kept.pop_front()?;
         drop(kept._counted); // it waits no more
-        give_back(idle.world, kept.instance)
+        give_back(idle.process, kept.instance)
     }
 }
 
@@ -87,10 +87,10 @@ impl Drop for Counted {
     }
 }
 
-impl Idle {
-    pub fn new(world: &'static World, reuse: Reuse, reusable: Arc<AtomicBool>) -> Arc<Self> {
-        let idle = Arc::new(Self { reuse, world, reusable, state: Mutex::default() });
-        KEEPERS.get(Keepers::default).add(&idle);
+impl InstancePool {
+    pub fn new(process: &'static ProcessState, reuse: Reuse, reusable: Arc<AtomicBool>) -> Arc<Self> {
+        let idle = Arc::new(Self { reuse, process, reusable, state: Mutex::default() });
+        KEEPERS.get(InstancePools::default).add(&idle);
         idle
     }
 
@@ -114,7 +114,7 @@ impl Idle {
     /// Ends those that wait, on a thread of the runtime.
     fn end_all(&self) -> Option<JoinHandle<()>> {
         let ended = std::mem::take(&mut lock(&self.state).kept);
-        if ended.is_empty() { None } else { give_back(self.world, ended) }
+        if ended.is_empty() { None } else { give_back(self.process, ended) }
     }
 
     /// An exchange has ended well. Keeps its instance, if that may have another.
@@ -123,10 +123,10 @@ impl Idle {
         if !self.reusable.load(Ordering::Relaxed) || !instance.rest(&self.reuse) {
             return Some(instance);
         }
-        let counted = Counted::new(self.world).or_else(|| {
+        let counted = Counted::new(self.process).or_else(|| {
             // one that has waited longest goes instead
-            drop(KEEPERS.get(Keepers::default).end_oldest());
-            Counted::new(self.world)
+            drop(KEEPERS.get(InstancePools::default).end_oldest());
+            Counted::new(self.process)
         });
         let Some(counted) = counted else { return Some(instance) };
         let mut state = lock(&self.state);
@@ -135,7 +135,7 @@ impl Idle {
         }
         state.kept.push_back(Kept { instance, since: Instant::now(), _counted: counted });
         if let (Some(limit), None) = (self.reuse.idle, &state.sweeper)
-            && let Ok(handle) = self.world.runtime.handle()
+            && let Ok(handle) = self.process.runtime.handle()
         {
             state.sweeper = Some(handle.spawn(sweep(Arc::downgrade(self), limit)).abort_handle());
         }
@@ -167,7 +167,7 @@ impl Idle {
             (ended, next)
         };
         if !ended.is_empty() {
-            drop(give_back(self.world, ended));
+            drop(give_back(self.process, ended));
         }
         next
     }
@@ -175,11 +175,11 @@ impl Idle {
 
 /// Drops instances on a thread of the runtime: the more memory they hold, the longer that takes (0.2 to 2 ms for a guest that brings
 /// its interpreter along), and whoever is done with them may be an event loop, or a thread of low priority.
-pub(crate) fn give_back(world: &World, ended: impl Send + 'static) -> Option<JoinHandle<()>> {
-    world.runtime.block(move || drop(ended))
+pub(crate) fn give_back(process: &ProcessState, ended: impl Send + 'static) -> Option<JoinHandle<()>> {
+    process.runtime.block(move || drop(ended))
 }
 
-async fn sweep(idle: Weak<Idle>, limit: Duration) {
+async fn sweep(idle: Weak<InstancePool>, limit: Duration) {
     let mut pause = limit;
     loop {
         tokio::time::sleep(pause).await;
@@ -190,9 +190,9 @@ async fn sweep(idle: Weak<Idle>, limit: Duration) {
     }
 }
 
-impl Drop for Idle {
+impl Drop for InstancePool {
     fn drop(&mut self) {
-        if self.world.generation == crate::process::fork::generation() {
+        if self.process.generation == crate::process::fork::generation() {
             drop(self.close());
         } else {
             // the parent's: its slots and its tasks are not this process's to give back, and a lock that a thread of the

@@ -6,7 +6,7 @@ use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
 use wasmtime::component::{ResourceTable, ResourceTableError};
 use wasmtime_wasi_http::FieldMapError;
 
-use crate::engine::World;
+use crate::engine::ProcessState;
 use crate::engine::heap_trim::HEAVY;
 use crate::error::{Error, Trap};
 use crate::limits::{Limit, Limits};
@@ -15,8 +15,8 @@ use crate::limits::{Limit, Limits};
 pub(crate) const HANDLE: u64 = 256;
 
 /// Counts what the instances in one store take, and refuses what goes past a limit.
-pub(crate) struct Meter {
-    world: &'static World,
+pub(crate) struct StoreLimiter {
+    process: &'static ProcessState,
     limits: Limits,
     /// What all instances of its app have, where that is limited.
     of_app: Option<Arc<AtomicI64>>,
@@ -39,10 +39,10 @@ pub(crate) struct Meter {
     refused_by_system: Option<String>,
 }
 
-impl Meter {
-    pub fn new(world: &'static World, limits: &Limits, of_app: &Arc<AtomicI64>, peak: Arc<AtomicU64>) -> Self {
+impl StoreLimiter {
+    pub fn new(process: &'static ProcessState, limits: &Limits, of_app: &Arc<AtomicI64>, peak: Arc<AtomicU64>) -> Self {
         Self {
-            world,
+            process,
             limits: *limits,
             of_app: limits.memory_per_app.map(|_| of_app.clone()),
             memory: 0,
@@ -79,7 +79,7 @@ impl Meter {
 
     /// What it has, and its app, is more by so many bytes, or less. Whether that is within the app's limit.
     fn counts(&self, bytes: i64) -> bool {
-        self.world.counters.memory_grew(bytes);
+        self.process.counters.memory_grew(bytes);
         match (&self.of_app, self.limits.memory_per_app) {
             (Some(of_app), Some(limit)) => {
                 of_app.fetch_add(bytes, Ordering::Relaxed).saturating_add(bytes) <= signed(limit)
@@ -181,12 +181,12 @@ impl Meter {
     }
 }
 
-impl Drop for Meter {
+impl Drop for StoreLimiter {
     fn drop(&mut self) {
         self.counts(-signed(self.memory.saturating_add(self.held)));
         // the handles are gone: they are dropped first
         if self.most_held >= HEAVY {
-            self.world.trimming.ask(&self.world.runtime);
+            self.process.trimming.ask(&self.process.runtime);
         }
     }
 }
@@ -198,7 +198,7 @@ fn signed(bytes: u64) -> i64 {
 /// How much a guest has the host take before its handles are weighed again.
 const WEIGHED_EACH: u64 = 1 << 20;
 
-impl wasmtime::ResourceLimiter for Meter {
+impl wasmtime::ResourceLimiter for StoreLimiter {
     fn memory_growing(&mut self, current: usize, desired: usize, _: Option<usize>) -> wasmtime::Result<bool> {
         let total = self.memory.saturating_sub(current as u64).saturating_add(desired as u64);
         let with_held = total.saturating_add(self.held);

@@ -7,16 +7,16 @@ use wasmtime::{Engine, StoreContextMut};
 use wasmtime_wasi_http::p2::bindings::http::types::ErrorCode as P2ErrorCode;
 
 use crate::error::{Error, chain};
-use crate::guest::store::Host;
+use crate::guest::store::StoreState;
 use crate::http::error_code::ErrorCode;
 use crate::process::fork::PerFork;
 use crate::sync::lock;
 
 /// One for each engine of the process, of which there are six at the most.
-static LINKERS: PerFork<Mutex<Vec<Arc<Linker<Host>>>>> = PerFork::new();
+static LINKERS: PerFork<Mutex<Vec<Arc<Linker<StoreState>>>>> = PerFork::new();
 
 /// The linker for components of this engine.
-pub(crate) fn linker_for(engine: &Engine) -> Result<Arc<Linker<Host>>, Error> {
+pub(crate) fn linker_for(engine: &Engine) -> Result<Arc<Linker<StoreState>>, Error> {
     let linkers = LINKERS.get(Mutex::default);
     let mut linkers = lock(&linkers);
     if let Some(made) = linkers.iter().find(|linker| Engine::same(linker.engine(), engine)) {
@@ -29,7 +29,7 @@ pub(crate) fn linker_for(engine: &Engine) -> Result<Arc<Linker<Host>>, Error> {
     Ok(made)
 }
 
-fn link(engine: &Engine) -> wasmtime::Result<Linker<Host>> {
+fn link(engine: &Engine) -> wasmtime::Result<Linker<StoreState>> {
     let mut linker = Linker::new(engine);
     wasmtime_wasi::p2::add_to_linker_async(&mut linker)?;
     wasmtime_wasi_http::p2::add_only_http_to_linker_async(&mut linker)?;
@@ -45,11 +45,11 @@ fn link(engine: &Engine) -> wasmtime::Result<Linker<Host>> {
 
 /// Replaces `wasi:http/types.http-error-code`: the one of wasmtime-wasi-http 48 looks for an error of the guest's bindings,
 /// but a body that breaks off puts one of the host's there, so that a guest was never told why.
-fn mend_http_error_code(linker: &mut Linker<Host>) -> wasmtime::Result<()> {
+fn mend_http_error_code(linker: &mut Linker<StoreState>) -> wasmtime::Result<()> {
     linker.allow_shadowing(true);
     linker.instance("wasi:http/types@0.2.12")?.func_wrap(
         "http-error-code",
-        |mut store: StoreContextMut<'_, Host>, (error,): (Resource<wasmtime::Error>,)| {
+        |mut store: StoreContextMut<'_, StoreState>, (error,): (Resource<wasmtime::Error>,)| {
             let error = store.data_mut().table().get(&error)?;
             let code = match error.downcast_ref::<P2ErrorCode>() {
                 Some(code) => Some(code.clone()),

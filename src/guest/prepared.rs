@@ -6,21 +6,21 @@ use std::time::Duration;
 use wasmtime::Engine;
 use wasmtime_wasi_http::p2::bindings::ProxyPre;
 
-use crate::engine::config::Allocated;
+use crate::engine::config::AllocatingEngine;
 use crate::error::{Error, chain};
 use crate::guest::linker::linker_for;
-use crate::guest::store::Host;
+use crate::guest::store::StoreState;
 use crate::scheduler::LONG_TURN;
 
 /// A component, ready to be instantiated.
 pub struct Prepared {
     compiled: wasmtime::component::Component,
-    pre: ProxyPre<Host>,
+    pre: ProxyPre<StoreState>,
     /// Nanoseconds that an instantiation takes, the shorter of the last two: one may have waited for a processor. 0 before the first.
     set_up: AtomicU64,
     /// Nanoseconds that the last one took.
     last_set_up: AtomicU64,
-    /// See [`crate::engine::config::Allocated::scans`].
+    /// See [`crate::engine::config::AllocatingEngine::scans`].
     scans: bool,
     /// Bytes that the host keeps for an instance, besides its memories and tables.
     host: u64,
@@ -30,7 +30,11 @@ pub struct Prepared {
 const HEAVY: Duration = Duration::from_micros(500);
 
 impl Prepared {
-    pub(crate) fn new(made: &Allocated, compiled: wasmtime::component::Component, host: u64) -> Result<Self, Error> {
+    pub(crate) fn new(
+        made: &AllocatingEngine,
+        compiled: wasmtime::component::Component,
+        host: u64,
+    ) -> Result<Self, Error> {
         let pre = linker_for(&made.engine)?.instantiate_pre(&compiled).and_then(ProxyPre::new).map_err(|error| {
             Error::UnsupportedComponent(format!("the component cannot be linked: {}", chain(&error)))
         })?;
@@ -58,7 +62,7 @@ impl Prepared {
         self.host
     }
 
-    pub(crate) fn pre(&self) -> &ProxyPre<Host> {
+    pub(crate) fn pre(&self) -> &ProxyPre<StoreState> {
         &self.pre
     }
 

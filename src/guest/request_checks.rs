@@ -10,7 +10,7 @@ use wasmtime_wasi_http::p2::bindings::http::types::{
 use wasmtime_wasi_http::p2::types::HostOutgoingRequest;
 use wasmtime_wasi_http::{WasiHttpCtxView, WasiHttpView};
 
-use crate::guest::store::Host;
+use crate::guest::store::StoreState;
 use crate::http::error_code::ErrorCode;
 use crate::http::url;
 
@@ -21,7 +21,7 @@ const MOST_PATH: usize = 32 << 10;
 /// Puts our setters in the place of wasmtime-wasi-http 48's. Those keep strings of any length, of which a guest with many handles
 /// can make more than any limit of memory; take `""` for a scheme, `host:x` and `[::1]x` for authorities; and refuse an empty
 /// path and a percent-encoded host.
-pub(crate) fn bound_requests(linker: &mut Linker<Host>) -> wasmtime::Result<()> {
+pub(crate) fn bound_requests(linker: &mut Linker<StoreState>) -> wasmtime::Result<()> {
     linker.allow_shadowing(true);
     let mut types = linker.instance("wasi:http/types@0.2.12")?;
     set(&mut types, "[method]outgoing-request.set-method", |http, request, method: Method| match &method {
@@ -59,25 +59,25 @@ pub(crate) fn bound_requests(linker: &mut Linker<Host>) -> wasmtime::Result<()> 
 type Setter<T> = fn(&mut WasiHttpCtxView<'_>, Resource<HostOutgoingRequest>, T) -> wasmtime::Result<Result<(), ()>>;
 
 fn set<T: Lift + Send + Sync + 'static>(
-    types: &mut LinkerInstance<'_, Host>,
+    types: &mut LinkerInstance<'_, StoreState>,
     name: &str,
     setter: Setter<T>,
 ) -> wasmtime::Result<()>
 where
     (Resource<HostOutgoingRequest>, T): ComponentNamedList,
 {
-    types.func_wrap(name, move |mut store: StoreContextMut<'_, Host>, (request, value)| {
+    types.func_wrap(name, move |mut store: StoreContextMut<'_, StoreState>, (request, value)| {
         store.data_mut().grows(MOST_PATH / 4)?; // what it is of its length; most are short
         Ok((setter(&mut store.data_mut().http(), request, value)?,))
     })
 }
 
 /// Has each request that a guest sends be one for a URL, whole and valid: that of `http::Uri` is both more and less.
-pub(crate) fn check_requests(linker: &mut Linker<Host>) -> wasmtime::Result<()> {
+pub(crate) fn check_requests(linker: &mut Linker<StoreState>) -> wasmtime::Result<()> {
     linker.allow_shadowing(true);
     linker.instance("wasi:http/outgoing-handler@0.2.12")?.func_wrap(
         "handle",
-        |mut store: StoreContextMut<'_, Host>,
+        |mut store: StoreContextMut<'_, StoreState>,
          (request, options): (Resource<HostOutgoingRequest>, Option<Resource<RequestOptions>>)| {
             let host = store.data_mut();
             host.grows(0)?;

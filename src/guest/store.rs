@@ -15,36 +15,42 @@ use wasmtime_wasi_http::p2::types::{
 };
 use wasmtime_wasi_http::{WasiHttpCtx, WasiHttpCtxView, WasiHttpView};
 
-use crate::exchange::handle::{Owner, Shared};
+use crate::exchange::handle::{ExchangeHandle, ExchangeState};
 use crate::exchange::stdio::{GuestStream, Outlet, Stdio, Stream};
 use crate::guest::files::FilesView;
 use crate::guest::folders::NotOpened;
 use crate::guest::grants::Grants;
 use crate::guest::host_memory::weigh;
-use crate::guest::limiter::Meter;
+use crate::guest::limiter::StoreLimiter;
 use crate::guest::open_files::{Files, GuestFiles};
 use crate::limits::{Limits, MOST_RANDOM};
 use crate::outgoing::Hooks;
-use crate::simulation::environment::Stage;
+use crate::simulation::environment::SimulatedWorld;
 use crate::simulation::virtual_time::Clock;
 
 /// `T` of the guest's `Store<T>`.
-pub struct Host {
+pub struct StoreState {
     table: ResourceTable,
     wasi: WasiCtx,
     http: WasiHttpCtx,
     hooks: Hooks,
     outlet: Outlet,
-    staged: Option<Stage>,
+    staged: Option<SimulatedWorld>,
     files: GuestFiles,
     /// Whether it was said in this exchange that a set of fields is full.
     told_of_fields: bool,
     // after the table, so that what handles hold is gone when it goes
-    pub(crate) meter: Meter,
+    pub(crate) limiter: StoreLimiter,
 }
 
-impl Host {
-    pub(crate) fn new(grants: &Grants, stdio: &Arc<Stdio>, meter: Meter, hooks: Hooks, app: &Arc<Files>) -> Self {
+impl StoreState {
+    pub(crate) fn new(
+        grants: &Grants,
+        stdio: &Arc<Stdio>,
+        limiter: StoreLimiter,
+        hooks: Hooks,
+        app: &Arc<Files>,
+    ) -> Self {
         let mut wasi = WasiCtxBuilder::new();
         let outlet = Outlet::new(stdio);
         wasi.stdout(GuestStream::new(&outlet, Stream::Stdout))
@@ -58,15 +64,15 @@ impl Host {
         if !grants.args.is_empty() {
             wasi.args(&grants.args);
         }
-        let staged = grants.world.map(|world| world.stage(&mut wasi));
+        let staged = grants.simulation.map(|simulation| simulation.simulate(&mut wasi));
         let mut table = ResourceTable::new();
-        meter.bound_handles(&mut table);
+        limiter.bound_handles(&mut table);
         let mut http = WasiHttpCtx::new();
         let fields = hooks.limits.fields.map_or(usize::MAX, |most| usize::try_from(most).unwrap_or(usize::MAX));
         http.set_field_size_limit(fields);
         let files = GuestFiles::new((!grants.dirs.is_empty()).then(|| app.clone()));
         let mut host =
-            Self { table, wasi: wasi.build(), http, hooks, outlet, staged, files, told_of_fields: false, meter };
+            Self { table, wasi: wasi.build(), http, hooks, outlet, staged, files, told_of_fields: false, limiter };
         host.hooks.clock = host.clock();
         host
     }
@@ -83,7 +89,7 @@ impl Host {
     pub(crate) fn begin_anew(&mut self, hooks: Hooks, stdio: &Arc<Stdio>, peak: Arc<AtomicU64>) {
         self.hooks = hooks;
         self.outlet.lead_to(stdio);
-        self.meter.begin_anew(peak);
+        self.limiter.begin_anew(peak);
         self.files.begin_anew();
         self.told_of_fields = false;
         if let Some(staged) = &self.staged {
@@ -92,14 +98,14 @@ impl Host {
         self.hooks.clock = self.clock();
     }
 
-    /// The world, if it is not the machine's.
-    pub(crate) fn staged(&self) -> Option<&Stage> {
+    /// The simulation, if there is one.
+    pub(crate) fn staged(&self) -> Option<&SimulatedWorld> {
         self.staged.as_ref()
     }
 
-    /// The exchange's time, if the world is not the machine's.
+    /// The exchange's time, in a simulation.
     pub(crate) fn clock(&self) -> Option<Clock> {
-        self.staged.as_ref().map(Stage::clock)
+        self.staged.as_ref().map(SimulatedWorld::clock)
     }
 
     /// Breaks off the bodies that the guest has not finished. A body whose guest is gone would look complete to its reader:
@@ -127,10 +133,10 @@ impl Host {
             asks |= matches!(entry.downcast_ref(), Some(HostFutureIncomingResponse::Pending(_)));
             let_go(entry);
         }
-        let clean = !asks && !self.hooks.is_busy() && self.meter.has_room(handles);
-        let nobody = Shared::without_guest(self.hooks.world());
+        let clean = !asks && !self.hooks.is_busy() && self.limiter.has_room(handles);
+        let nobody = ExchangeState::without_guest(self.hooks.process());
         self.outlet.lead_to(&nobody.stdio);
-        self.hooks = Hooks::new(None, Owner::observer(&nobody), &self.hooks.limits);
+        self.hooks = Hooks::new(None, ExchangeHandle::observer(&nobody), &self.hooks.limits);
         clean
     }
 
@@ -157,21 +163,21 @@ impl Host {
 
     pub(crate) fn files(&mut self) -> FilesView<'_> {
         let inner = WasiFilesystemCtxView { ctx: self.wasi.filesystem(), table: &mut self.table };
-        FilesView::new(inner, &mut self.files, &self.hooks, &mut self.meter)
+        FilesView::new(inner, &mut self.files, &self.hooks, &mut self.limiter)
     }
 
     /// The guest is about to have the host keep so many bytes more; an error if it has too many.
     pub(crate) fn grows(&mut self, bytes: usize) -> wasmtime::Result<()> {
-        if self.meter.takes(bytes) {
-            self.meter.weighed(weigh(&mut self.table) + self.files.held())?;
+        if self.limiter.takes(bytes) {
+            self.limiter.weighed(weigh(&mut self.table) + self.files.held())?;
         }
         Ok(())
     }
 
     /// The guest has ended: its report is to say what it held, and no limit applies any more.
     pub(crate) fn weigh_last(&mut self) {
-        if self.meter.has_much_unweighed() {
-            self.meter.weighed_last(weigh(&mut self.table) + self.files.held());
+        if self.limiter.has_much_unweighed() {
+            self.limiter.weighed_last(weigh(&mut self.table) + self.files.held());
         }
     }
 
@@ -180,13 +186,13 @@ impl Host {
     }
 }
 
-impl WasiView for Host {
+impl WasiView for StoreState {
     fn ctx(&mut self) -> WasiCtxView<'_> {
         WasiCtxView { ctx: &mut self.wasi, table: &mut self.table }
     }
 }
 
-impl WasiHttpView for Host {
+impl WasiHttpView for StoreState {
     fn http(&mut self) -> WasiHttpCtxView<'_> {
         WasiHttpCtxView { ctx: &mut self.http, table: &mut self.table, hooks: &mut self.hooks }
     }

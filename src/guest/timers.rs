@@ -6,21 +6,21 @@ use wasmtime_wasi::clocks::WasiClocksView;
 use wasmtime_wasi::p2::bindings::clocks::monotonic_clock::Host as _;
 use wasmtime_wasi::p2::{DynPollable, subscribe};
 
-use crate::guest::store::Host;
+use crate::guest::store::StoreState;
 use crate::simulation::environment::Timer;
 
 /// Replaces the timers of `wasi:clocks/monotonic-clock`, for guests whose world is staged.
-pub(crate) fn stage_timers(linker: &mut Linker<Host>) -> wasmtime::Result<()> {
+pub(crate) fn stage_timers(linker: &mut Linker<StoreState>) -> wasmtime::Result<()> {
     linker.allow_shadowing(true);
     let mut clocks = linker.instance("wasi:clocks/monotonic-clock@0.2.12")?;
-    clocks.func_wrap("subscribe-instant", |mut store: StoreContextMut<'_, Host>, (when,): (u64,)| {
+    clocks.func_wrap("subscribe-instant", |mut store: StoreContextMut<'_, StoreState>, (when,): (u64,)| {
         let host = store.data_mut();
         Ok((match host.staged().map(|stage| stage.timer_at(when)) {
             Some(timer) => pushed(host, timer)?,
             None => host.clocks().subscribe_instant(when)?,
         },))
     })?;
-    clocks.func_wrap("subscribe-duration", |mut store: StoreContextMut<'_, Host>, (duration,): (u64,)| {
+    clocks.func_wrap("subscribe-duration", |mut store: StoreContextMut<'_, StoreState>, (duration,): (u64,)| {
         let host = store.data_mut();
         Ok((match host.staged().map(|stage| stage.timer_at(stage.clock().now().saturating_add(duration))) {
             Some(timer) => pushed(host, timer)?,
@@ -31,7 +31,7 @@ pub(crate) fn stage_timers(linker: &mut Linker<Host>) -> wasmtime::Result<()> {
     Ok(())
 }
 
-fn pushed(host: &mut Host, timer: Timer) -> wasmtime::Result<Resource<DynPollable>> {
+fn pushed(host: &mut StoreState, timer: Timer) -> wasmtime::Result<Resource<DynPollable>> {
     let timer = host.table().push(timer)?;
     subscribe(host.table(), timer)
 }

@@ -30,9 +30,9 @@ const STAGGER: Duration = Duration::from_millis(250);
 
 /// How far connecting has come, for whoever's patience ends.
 #[derive(Default)]
-pub struct Stage(AtomicU8);
+pub struct ConnectPhase(AtomicU8);
 
-impl Stage {
+impl ConnectPhase {
     /// For somebody else's connection to be given back, or to end.
     const WAITING: u8 = 0;
     const RESOLVING: u8 = 1;
@@ -61,17 +61,17 @@ trait Io: AsyncRead + AsyncWrite + Send + Unpin {}
 impl<T: AsyncRead + AsyncWrite + Send + Unpin> Io for T {}
 
 /// A connection that has been made.
-pub struct Link {
-    pub wire: Wire,
+pub struct Connection {
+    pub wire: MonitoredStream,
     pub http2: bool,
     /// Where it leads, if we know: a proxy that looks names up itself does not say.
     pub address: Option<IpAddr>,
     /// Whether a proxy reads the requests, and what each is to tell it.
-    pub relay: Option<Relay>,
+    pub relay: Option<ForwardProxy>,
 }
 
 #[derive(Clone, Debug)]
-pub struct Relay {
+pub struct ForwardProxy {
     pub authorization: Option<HeaderValue>,
 }
 
@@ -88,7 +88,7 @@ pub struct Dialer {
 }
 
 impl Dialer {
-    pub async fn dial(&self, origin: &Origin, target: &Target, stage: &Stage) -> Result<Link, Undialled> {
+    pub async fn dial(&self, origin: &Origin, target: &Target, stage: &ConnectPhase) -> Result<Connection, Undialled> {
         let (stream, socket, address, relay) = match self.proxies.proxy_for(origin) {
             None => {
                 let (stream, address) = race(self.checked(origin, target, stage).await?, stage).await?;
@@ -98,21 +98,31 @@ impl Dialer {
             }
             Some(proxy) => self.through(proxy, origin, target, stage).await?,
         };
-        stage.reach(Stage::CONNECTING);
+        stage.reach(ConnectPhase::CONNECTING);
         if !origin.secure {
-            return Ok(Link { wire: Wire::new(stream, socket, self.unread), http2: self.h2c, address, relay });
+            return Ok(Connection {
+                wire: MonitoredStream::new(stream, socket, self.unread),
+                http2: self.h2c,
+                address,
+                relay,
+            });
         }
         let since = Arc::new(AtomicU64::new(0));
         let beneath = Beneath { io: stream, since: since.clone() };
         let (stream, http2) = self.tls.with_server(&origin.host, beneath).await.map_err(Undialled::Tls)?;
-        let mut wire = Wire::new(Box::new(stream), socket, self.unread);
+        let mut wire = MonitoredStream::new(Box::new(stream), socket, self.unread);
         wire.beneath = Some(since);
-        Ok(Link { wire, http2, address, relay: None })
+        Ok(Connection { wire, http2, address, relay: None })
     }
 
     /// The addresses of an origin that may be connected to. What is checked here is what is connected to: nothing is resolved
     /// a second time.
-    async fn checked(&self, origin: &Origin, target: &Target, stage: &Stage) -> Result<Vec<SocketAddr>, Undialled> {
+    async fn checked(
+        &self,
+        origin: &Origin,
+        target: &Target,
+        stage: &ConnectPhase,
+    ) -> Result<Vec<SocketAddr>, Undialled> {
         let mut refused = None;
         let mut allowed = Vec::new();
         for address in self.resolved(&origin.host, stage).await? {
@@ -130,12 +140,12 @@ impl Dialer {
         }
     }
 
-    async fn resolved(&self, host: &Host, stage: &Stage) -> Result<Vec<IpAddr>, Undialled> {
+    async fn resolved(&self, host: &Host, stage: &ConnectPhase) -> Result<Vec<IpAddr>, Undialled> {
         Ok(match host {
             Host::Ipv4(address) => vec![(*address).into()],
             Host::Ipv6(address) => vec![(*address).into()],
             Host::Domain(name) => {
-                stage.reach(Stage::RESOLVING);
+                stage.reach(ConnectPhase::RESOLVING);
                 let found = self.resolver.resolve(name.clone()).await?;
                 if found.is_empty() {
                     return Err(crate::network::dns::Unresolved::NoAddress.into());
@@ -152,8 +162,8 @@ impl Dialer {
         proxy: &Proxy,
         origin: &Origin,
         target: &Target,
-        stage: &Stage,
-    ) -> Result<(Box<dyn Io>, RawFd, Option<IpAddr>, Option<Relay>), Undialled> {
+        stage: &ConnectPhase,
+    ) -> Result<(Box<dyn Io>, RawFd, Option<IpAddr>, Option<ForwardProxy>), Undialled> {
         let goals: Vec<(Goal, Option<IpAddr>)> = match &origin.host {
             Host::Domain(name) if proxy.resolves => vec![(Goal::Name(name.clone(), origin.port), None)],
             _ => {
@@ -167,7 +177,7 @@ impl Dialer {
                 self.reach(proxy, stage).await.map_err(|error| Undialled::NoProxy(Box::new(error)))?;
             // a name without TLS needs no tunnel: the proxy asks for us
             if !origin.secure && address.is_none() && proxy.kind != Kind::Socks && !self.h2c {
-                return Ok((stream, socket, None, Some(Relay { authorization: proxy.authorization() })));
+                return Ok((stream, socket, None, Some(ForwardProxy { authorization: proxy.authorization() })));
             }
             match proxy.tunnel(stream, &goal).await {
                 Ok((stream, early)) if early.is_empty() => return Ok((stream, socket, address, None)),
@@ -183,7 +193,7 @@ impl Dialer {
     }
 
     /// A connection to a proxy.
-    async fn reach(&self, proxy: &Proxy, stage: &Stage) -> Result<(Box<dyn Io>, RawFd), Undialled> {
+    async fn reach(&self, proxy: &Proxy, stage: &ConnectPhase) -> Result<(Box<dyn Io>, RawFd), Undialled> {
         let found = self.resolved(&proxy.host, stage).await?;
         let (stream, _) = race(found.into_iter().map(|address| (address, proxy.port).into()).collect(), stage).await?;
         let socket = stream.as_raw_fd();
@@ -196,8 +206,8 @@ impl Dialer {
 }
 
 /// The first of these that answers; each is tried when the one before has failed, or has had its time alone.
-async fn race(addresses: Vec<SocketAddr>, stage: &Stage) -> Result<(TcpStream, SocketAddr), Undialled> {
-    stage.reach(Stage::CONNECTING);
+async fn race(addresses: Vec<SocketAddr>, stage: &ConnectPhase) -> Result<(TcpStream, SocketAddr), Undialled> {
+    stage.reach(ConnectPhase::CONNECTING);
     let connect = |address| async move { TcpStream::connect(address).await.map(|stream| (stream, address)) };
     let mut left = addresses.into_iter();
     let mut attempts = JoinSet::new();
@@ -305,7 +315,7 @@ impl AsyncWrite for Beneath {
 }
 
 /// A connection's bytes. It fails when its peer leaves unread for too long what is written to it.
-pub struct Wire {
+pub struct MonitoredStream {
     io: Box<dyn Io>,
     /// What is told of what comes, and what of it is looked at.
     traffic: Option<(Arc<Traffic>, Option<Frames>)>,
@@ -323,7 +333,7 @@ pub struct Wire {
     kept: Option<Box<dyn Send>>,
 }
 
-impl Wire {
+impl MonitoredStream {
     fn new(io: Box<dyn Io>, socket: RawFd, unread: Option<Duration>) -> Self {
         Self { io, traffic: None, flood: None, unread, unheard: false, pause: None, socket, beneath: None, kept: None }
     }
@@ -394,7 +404,7 @@ fn unread(socket: RawFd) -> Option<u64> {
     if result == 0 { u64::try_from(bytes).ok() } else { None }
 }
 
-impl AsyncRead for Wire {
+impl AsyncRead for MonitoredStream {
     fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buffer: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
         let this = &mut *self;
         if let Some(flood) = this.flood {
@@ -414,7 +424,7 @@ impl AsyncRead for Wire {
     }
 }
 
-impl AsyncWrite for Wire {
+impl AsyncWrite for MonitoredStream {
     fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buffer: &[u8]) -> Poll<io::Result<usize>> {
         if self.unheard {
             return Poll::Ready(Ok(buffer.len()));
@@ -521,7 +531,7 @@ mod tests {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
         runtime.block_on(async {
             let uri: http::Uri = format!("http://name.example:{port}/").parse().unwrap();
-            let (target, stage) = (Target::of(&uri).unwrap(), Stage::default());
+            let (target, stage) = (Target::of(&uri).unwrap(), ConnectPhase::default());
             let origin = Origin::of(&target).unwrap();
             match tokio::time::timeout(patience, pool.checkout(&origin, &target, &stage, None)).await {
                 Ok(made) => made.map(drop),
@@ -589,7 +599,7 @@ mod tests {
     #[test]
     fn what_a_peer_has_said_before_it_closed_is_read_though_writing_fails() {
         for frames in [None, Some(Frames::new(100, 100))] {
-            let mut wire = Wire::new(Box::new(Closed(GOAWAY)), -1, None);
+            let mut wire = MonitoredStream::new(Box::new(Closed(GOAWAY)), -1, None);
             wire.watch(Arc::new(Traffic::new(1000)), frames);
             let mut cx = Context::from_waker(std::task::Waker::noop());
             let mut wire = Pin::new(&mut wire);

@@ -39,7 +39,7 @@ use crate::http::fields::announced_length;
 use crate::http::message::Side;
 use crate::http::url::implied_port;
 use crate::http::url_pattern::Target;
-use crate::network::connect::{Dialer, Stage};
+use crate::network::connect::{ConnectPhase, Dialer};
 use crate::network::dns::System;
 use crate::network::error::{Prohibited, Unread, code_of, code_of_flood, is_malformed, is_unprocessed};
 use crate::network::origin::Origin;
@@ -48,11 +48,11 @@ use crate::network::policy::Policy;
 use crate::network::pool::{FIELDS, Lease, Pool, Unanswered};
 use crate::network::pool_state::Caps;
 use crate::network::proxy::Proxies;
-use crate::network::request_body::{Content, Patience, Sent};
+use crate::network::request_body::{Content, Patience, RequestBody};
 use crate::network::tls::Tls;
 use crate::network::traffic::Flood;
-use crate::outgoing::read_ahead::Ahead;
-use crate::outgoing::{Answer, Paced, Pause, Timeouts, Upstream};
+use crate::outgoing::read_ahead::ReadAhead;
+use crate::outgoing::{Answer, Pause, ReadTimeout, Timeouts, Upstream};
 use crate::process::fork::generation;
 use crate::sync::lock;
 
@@ -291,13 +291,13 @@ impl Ask {
         let (status, length) = (response.status(), announced_length(response.headers()));
         Ok(response.map(|incoming| {
             let is_over = content.is_over();
-            let body = Received::new((incoming, status, length), lease, content, &self.options, total);
-            let body = Paced::new(body.boxed_unsync(), between_bytes, ());
+            let body = ResponseBody::new((incoming, status, length), lease, content, &self.options, total);
+            let body = ReadTimeout::new(body.boxed_unsync(), between_bytes, ());
             if is_over {
                 return body.boxed_unsync();
             }
             // its guest may write all of the request before it reads; and no time is to stand still until it does
-            Ahead::new(body.boxed_unsync(), Some(&tokio::runtime::Handle::current()), || ()).boxed_unsync()
+            ReadAhead::new(body.boxed_unsync(), Some(&tokio::runtime::Handle::current()), || ()).boxed_unsync()
         }))
     }
 
@@ -358,7 +358,7 @@ impl Ask {
         content: &Content,
         budget: &mut Budget,
     ) -> Result<(Response<Incoming>, Lease), Failed> {
-        let (stage, begun) = (Stage::default(), Instant::now());
+        let (stage, begun) = (ConnectPhase::default(), Instant::now());
         let checkout = self.pool.checkout(&self.origin, &self.target, &stage, self.app);
         let connected = tokio::time::timeout(budget.connect, checkout).await;
         budget.connect = budget.connect.saturating_sub(begun.elapsed());
@@ -445,7 +445,7 @@ impl Ask {
     }
 
     /// The request as it is on the wire.
-    fn written(&self, parts: &Parts, body: Sent, lease: &Lease) -> Request<Sent> {
+    fn written(&self, parts: &Parts, body: RequestBody, lease: &Lease) -> Request<RequestBody> {
         let mut request = Request::new(body);
         *request.method_mut() = parts.method.clone();
         *request.headers_mut() = parts.headers.clone();
@@ -545,7 +545,7 @@ fn origin_form(uri: &Uri) -> Uri {
 }
 
 /// The body of a response, and the connection that it comes on.
-struct Received {
+struct ResponseBody {
     incoming: Incoming,
     /// Given back at the body's clean end.
     lease: Option<Lease>,
@@ -562,7 +562,7 @@ struct Received {
     end: Option<(Instant, Option<Pin<Box<Sleep>>>)>,
 }
 
-impl Received {
+impl ResponseBody {
     fn new(
         response: (Incoming, StatusCode, Option<u64>),
         lease: Lease,
@@ -640,7 +640,7 @@ impl Received {
     }
 }
 
-impl Body for Received {
+impl Body for ResponseBody {
     type Data = Bytes;
     type Error = HostError;
 

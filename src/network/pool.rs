@@ -12,13 +12,13 @@ use hyper_util::rt::{TokioIo, TokioTimer};
 use tokio::task::AbortHandle;
 
 use crate::http::url_pattern::Target;
-use crate::network::connect::{Dialer, Relay, Stage};
+use crate::network::connect::{ConnectPhase, Dialer, ForwardProxy};
 use crate::network::connection_task::{Begins, Driver, Tasks, Uploading};
 use crate::network::error::{Prohibited, Undialled};
 use crate::network::origin::Origin;
 use crate::network::places::{App, Apps};
-use crate::network::pool_state::{Asked, Caps, Grant, Keep, Permit, Place, Stock};
-use crate::network::request_body::{Content, LAST, Sent};
+use crate::network::pool_state::{Caps, Checkout, Grant, Permit, Place, PoolState, PooledConnection};
+use crate::network::request_body::{Content, LAST, RequestBody};
 use crate::network::traffic::{Flood, Frames, Traffic};
 use crate::sync::lock;
 
@@ -37,7 +37,7 @@ const PING: (Duration, Duration) = (Duration::from_secs(20), Duration::from_secs
 
 pub struct Pool {
     dialer: Dialer,
-    stock: Arc<Stock<Connection>>,
+    stock: Arc<PoolState<Connection>>,
     /// Bytes of a response's head.
     head: u32,
     http2: bool,
@@ -45,15 +45,15 @@ pub struct Pool {
 }
 
 enum Sender {
-    Http1(http1::SendRequest<Sent>),
-    Http2(http2::SendRequest<Sent>, Tasks),
+    Http1(http1::SendRequest<RequestBody>),
+    Http2(http2::SendRequest<RequestBody>, Tasks),
 }
 
 struct Connection {
     sender: Sender,
     driver: Driver,
     address: Option<std::net::IpAddr>,
-    relay: Option<Relay>,
+    relay: Option<ForwardProxy>,
     born: Instant,
     state: Arc<State>,
     /// Of HTTP/2, for all handles but the stock's.
@@ -130,7 +130,7 @@ impl Connection {
     }
 }
 
-impl Keep for Connection {
+impl PooledConnection for Connection {
     fn is_usable(&self) -> bool {
         !self.state.ended.load(Ordering::Acquire)
             && self.state.traffic.is_fit()
@@ -162,7 +162,7 @@ impl Keep for Connection {
 impl Pool {
     /// `http2`: whether TLS offers it, or it is spoken without. `apps`: who shares it.
     pub fn new(dialer: Dialer, caps: Caps, head: u32, http2: bool, apps: Apps) -> Arc<Self> {
-        Arc::new(Self { dialer, stock: Stock::new(caps, apps), head, http2, reaper: Mutex::new(None) })
+        Arc::new(Self { dialer, stock: PoolState::new(caps, apps), head, http2, reaper: Mutex::new(None) })
     }
 
     /// A connection for a request: one that is kept, or a new one. What the policy says of its address is asked in either case:
@@ -171,13 +171,13 @@ impl Pool {
         self: &Arc<Self>,
         origin: &Origin,
         target: &Target,
-        stage: &Stage,
+        stage: &ConnectPhase,
         app: App,
     ) -> Result<Lease, Undialled> {
         let may_share = self.http2 && (origin.secure || self.dialer.h2c);
         let grant = match self.stock.ask(origin, may_share, app) {
-            Asked::Granted(grant) => grant,
-            Asked::Wait(mut waiting) => {
+            Checkout::Granted(grant) => grant,
+            Checkout::Wait(mut waiting) => {
                 // else for the connection that somebody else is making
                 stage.waits_for_room(self.stock.is_full(origin, app));
                 match waiting.granted().await {
@@ -219,7 +219,7 @@ impl Pool {
         self: &Arc<Self>,
         origin: &Origin,
         target: &Target,
-        stage: &Stage,
+        stage: &ConnectPhase,
         permit: Permit<Connection>,
     ) -> Result<Connection, Undialled> {
         let mut link = self.dialer.dial(origin, target, stage).await?;
@@ -378,7 +378,7 @@ impl Lease {
         begins
     }
 
-    pub fn relay(&self) -> Option<&Relay> {
+    pub fn relay(&self) -> Option<&ForwardProxy> {
         self.connection.relay.as_ref()
     }
 
@@ -402,7 +402,7 @@ impl Lease {
     }
 
     /// The request as it is to be on the wire.
-    pub async fn send(&mut self, request: Request<Sent>) -> Result<Response<Incoming>, Unanswered> {
+    pub async fn send(&mut self, request: Request<RequestBody>) -> Result<Response<Incoming>, Unanswered> {
         let state = self.connection.state.clone();
         let traffic = &state.traffic;
         let (received, oversized, bodiless) = (traffic.received(), traffic.oversized(), traffic.bodiless());

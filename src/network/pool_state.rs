@@ -18,7 +18,7 @@ use crate::network::places::{App, Apps, Places, Turns};
 use crate::sync::lock;
 
 /// A connection, as far as that matters here.
-pub trait Keep: Sized + Send + 'static {
+pub trait PooledConnection: Sized + Send + 'static {
     /// Whether a request may be sent on it.
     fn is_usable(&self) -> bool;
 
@@ -44,7 +44,7 @@ pub struct Caps {
     pub lifetime: Option<Duration>,
 }
 
-pub struct Stock<K: Keep> {
+pub struct PoolState<K: PooledConnection> {
     caps: Caps,
     /// Who shares it.
     apps: Apps,
@@ -53,7 +53,7 @@ pub struct Stock<K: Keep> {
     emptied: Notify,
 }
 
-struct State<K: Keep> {
+struct State<K: PooledConnection> {
     open: usize,
     origins: HashMap<Origin, Kept<K>>,
     waiting: VecDeque<Waiter<K>>,
@@ -92,7 +92,7 @@ impl<K> Kept<K> {
     }
 }
 
-struct Waiter<K: Keep> {
+struct Waiter<K: PooledConnection> {
     origin: Origin,
     may_share: bool,
     app: App,
@@ -100,22 +100,22 @@ struct Waiter<K: Keep> {
     reply: oneshot::Sender<Grant<K>>,
 }
 
-pub enum Grant<K: Keep> {
+pub enum Grant<K: PooledConnection> {
     Use(K, Place<K>),
     Dial(Permit<K>, Dialling<K>, Place<K>),
 }
 
 /// What a request takes of what its app may have. Dropped when the request has let go of its connection: whoever waits is served
 /// with that.
-pub struct Place<K: Keep> {
-    stock: Weak<Stock<K>>,
+pub struct Place<K: PooledConnection> {
+    stock: Weak<PoolState<K>>,
     origin: Origin,
     app: App,
     /// Whether the connection is for this request alone.
     is_whole: bool,
 }
 
-impl<K: Keep> Place<K> {
+impl<K: PooledConnection> Place<K> {
     /// The connection that was made is one for all.
     pub fn becomes_shared(&mut self) {
         if let Some(stock) = self.stock.upgrade() {
@@ -136,7 +136,7 @@ impl<K: Keep> Place<K> {
     }
 }
 
-impl<K: Keep> Drop for Place<K> {
+impl<K: PooledConnection> Drop for Place<K> {
     fn drop(&mut self) {
         let Some(stock) = self.stock.upgrade() else { return };
         stock.change(|state, left| {
@@ -150,12 +150,12 @@ impl<K: Keep> Drop for Place<K> {
 }
 
 /// The right to one connection; given back when it is dropped.
-pub struct Permit<K: Keep> {
-    stock: Weak<Stock<K>>,
+pub struct Permit<K: PooledConnection> {
+    stock: Weak<PoolState<K>>,
     origin: Origin,
 }
 
-impl<K: Keep> Drop for Permit<K> {
+impl<K: PooledConnection> Drop for Permit<K> {
     fn drop(&mut self) {
         let Some(stock) = self.stock.upgrade() else { return };
         stock.change(|state, left| {
@@ -172,20 +172,20 @@ impl<K: Keep> Drop for Permit<K> {
 }
 
 /// While it is there, others may wait to see what the connection will be.
-pub struct Dialling<K: Keep> {
-    stock: Weak<Stock<K>>,
+pub struct Dialling<K: PooledConnection> {
+    stock: Weak<PoolState<K>>,
     origin: Origin,
     shares: Option<bool>,
 }
 
-impl<K: Keep> Dialling<K> {
+impl<K: PooledConnection> Dialling<K> {
     /// The connection is where others find it, if it is one for many.
     pub fn done(mut self, shares: bool) {
         self.shares = Some(shares);
     }
 }
 
-impl<K: Keep> Drop for Dialling<K> {
+impl<K: PooledConnection> Drop for Dialling<K> {
     fn drop(&mut self) {
         let Some(stock) = self.stock.upgrade() else { return };
         stock.change(|state, _| {
@@ -198,19 +198,19 @@ impl<K: Keep> Drop for Dialling<K> {
 }
 
 /// A place in the line. What comes after nobody waits any more is passed on.
-pub struct Waiting<K: Keep> {
-    stock: Weak<Stock<K>>,
+pub struct Waiting<K: PooledConnection> {
+    stock: Weak<PoolState<K>>,
     grant: oneshot::Receiver<Grant<K>>,
 }
 
-impl<K: Keep> Waiting<K> {
+impl<K: PooledConnection> Waiting<K> {
     /// `None` if the stock is gone.
     pub async fn granted(&mut self) -> Option<Grant<K>> {
         (&mut self.grant).await.ok()
     }
 }
 
-impl<K: Keep> Drop for Waiting<K> {
+impl<K: PooledConnection> Drop for Waiting<K> {
     fn drop(&mut self) {
         self.grant.close();
         if let (Ok(Grant::Use(one, place)), Some(stock)) = (self.grant.try_recv(), self.stock.upgrade()) {
@@ -219,12 +219,12 @@ impl<K: Keep> Drop for Waiting<K> {
     }
 }
 
-pub enum Asked<K: Keep> {
+pub enum Checkout<K: PooledConnection> {
     Granted(Grant<K>),
     Wait(Waiting<K>),
 }
 
-impl<K: Keep> Stock<K> {
+impl<K: PooledConnection> PoolState<K> {
     pub fn new(caps: Caps, apps: Apps) -> Arc<Self> {
         let state = State {
             open: 0,
@@ -241,16 +241,16 @@ impl<K: Keep> Stock<K> {
     }
 
     /// `may_share`: a connection that is being made may be one for all.
-    pub fn ask(self: &Arc<Self>, origin: &Origin, may_share: bool, app: App) -> Asked<K> {
+    pub fn ask(self: &Arc<Self>, origin: &Origin, may_share: bool, app: App) -> Checkout<K> {
         self.change(|state, left| {
             if let Some(grant) = self.grant(state, origin, may_share, app, left) {
-                return Asked::Granted(grant);
+                return Checkout::Granted(grant);
             }
             let (reply, grant) = oneshot::channel();
             state.arrived += 1;
             let arrived = state.arrived;
             state.waiting.push_back(Waiter { origin: origin.clone(), may_share, app, arrived, reply });
-            Asked::Wait(Waiting { stock: Arc::downgrade(self), grant })
+            Checkout::Wait(Waiting { stock: Arc::downgrade(self), grant })
         })
     }
 
@@ -465,7 +465,7 @@ impl<K: Keep> Stock<K> {
     }
 }
 
-impl<K: Keep> State<K> {
+impl<K: PooledConnection> State<K> {
     /// Whether connections lie there that may have to be ended some time.
     fn has_something(&self) -> bool {
         self.origins.values().any(|kept| !kept.idle.is_empty() || !kept.shared.is_empty())
@@ -530,7 +530,7 @@ mod tests {
     /// Requests that one of them takes at once.
     const STREAMS: usize = 3;
 
-    impl Keep for Fake {
+    impl PooledConnection for Fake {
         fn is_usable(&self) -> bool {
             self.line.works.load(Ordering::Relaxed)
         }
@@ -619,12 +619,12 @@ mod tests {
             }
         }
 
-        fn step(&mut self, stock: &Arc<Stock<Fake>>, step: Step) {
+        fn step(&mut self, stock: &Arc<PoolState<Fake>>, step: Step) {
             let pick = |which: usize, of: usize| (of > 0).then(|| which % of);
             match step {
                 Step::Ask(of, app) => match stock.ask(&origin(of), true, app) {
-                    Asked::Granted(grant) => self.take(of, grant),
-                    Asked::Wait(waiting) => self.waiting.push((of, app, waiting)),
+                    Checkout::Granted(grant) => self.take(of, grant),
+                    Checkout::Wait(waiting) => self.waiting.push((of, app, waiting)),
                 },
                 Step::Connect(which, shares) => {
                     let Some(which) = pick(which, self.dialling.len()) else { return };
@@ -681,7 +681,7 @@ mod tests {
         }
 
         /// What must be true at any time.
-        fn check(&self, stock: &Arc<Stock<Fake>>) {
+        fn check(&self, stock: &Arc<PoolState<Fake>>) {
             let state = lock(&stock.state);
             let open = self.lines.iter().filter_map(Weak::upgrade).filter(|line| lock(&line.permit).is_some()).count();
             assert_eq!(state.open, open + self.dialling.len(), "each open one is counted once");
@@ -734,84 +734,84 @@ mod tests {
         fn permits_are_given_back_once_and_nobody_is_forgotten(steps in steps(), several in any::<bool>()) {
             let apps = Apps::default();
             let _members = (apps.join(0), several.then(|| apps.join(1)));
-            let stock = Stock::new(CAPS, apps);
-            let mut world = World::default();
+            let stock = PoolState::new(CAPS, apps);
+            let mut process = World::default();
             for step in steps {
-                world.step(&stock, step);
-                world.look();
-                world.check(&stock);
+                process.step(&stock, step);
+                process.look();
+                process.check(&stock);
             }
             // everybody in line has their turn when the others are done
-            while !world.dialling.is_empty() || !world.used.is_empty() {
-                world.step(&stock, Step::Fail(0));
-                world.step(&stock, Step::Finish(0));
-                world.look();
-                world.check(&stock);
+            while !process.dialling.is_empty() || !process.used.is_empty() {
+                process.step(&stock, Step::Fail(0));
+                process.step(&stock, Step::Finish(0));
+                process.look();
+                process.check(&stock);
             }
-            prop_assert!(world.waiting.is_empty());
+            prop_assert!(process.waiting.is_empty());
         }
     }
 
     #[test]
     fn who_waits_comes_next_whose_app_has_fewest() {
-        let stock = Stock::new(Caps { total: 2, ..CAPS }, Apps::default());
-        let mut world = World::default();
+        let stock = PoolState::new(Caps { total: 2, ..CAPS }, Apps::default());
+        let mut process = World::default();
         for _ in 0..4 {
-            world.step(&stock, Step::Ask(0, Some(1)));
+            process.step(&stock, Step::Ask(0, Some(1)));
         }
         for _ in 0..2 {
-            world.step(&stock, Step::Connect(0, false));
-            world.look();
+            process.step(&stock, Step::Connect(0, false));
+            process.look();
         }
-        assert_eq!(world.used.len(), 2, "one app alone has all places");
-        world.step(&stock, Step::Ask(0, Some(2)));
+        assert_eq!(process.used.len(), 2, "one app alone has all places");
+        process.step(&stock, Step::Ask(0, Some(2)));
         for next in [2, 1] {
-            world.step(&stock, Step::Finish(0));
-            world.look();
-            assert_eq!(world.used.last().unwrap().2.app, Some(next));
+            process.step(&stock, Step::Finish(0));
+            process.look();
+            assert_eq!(process.used.last().unwrap().2.app, Some(next));
         }
     }
 
     #[test]
     fn apps_that_have_as_much_take_turns() {
-        let stock = Stock::new(Caps { total: 1, ..CAPS }, Apps::default());
-        let mut world = World::default();
+        let stock = PoolState::new(Caps { total: 1, ..CAPS }, Apps::default());
+        let mut process = World::default();
         for app in [1, 1, 1, 1, 2, 2] {
-            world.step(&stock, Step::Ask(0, Some(app)));
+            process.step(&stock, Step::Ask(0, Some(app)));
         }
-        world.step(&stock, Step::Connect(0, false));
+        process.step(&stock, Step::Connect(0, false));
         let mut served = Vec::new();
-        while !world.used.is_empty() {
-            served.push(world.used[0].2.app);
-            world.step(&stock, Step::Finish(0));
-            world.look();
+        while !process.used.is_empty() {
+            served.push(process.used[0].2.app);
+            process.step(&stock, Step::Finish(0));
+            process.look();
         }
         assert_eq!(served, [1, 2, 1, 2, 1, 1].map(Some));
     }
 
     #[test]
     fn whoever_reaps_hears_that_nothing_is_left() {
-        let stock = Stock::new(CAPS, Apps::default());
-        let mut world = World::default();
-        world.step(&stock, Step::Ask(0, None));
-        world.step(&stock, Step::Connect(0, false));
-        world.step(&stock, Step::Finish(0));
+        let stock = PoolState::new(CAPS, Apps::default());
+        let mut process = World::default();
+        process.step(&stock, Step::Ask(0, None));
+        process.step(&stock, Step::Connect(0, false));
+        process.step(&stock, Step::Finish(0));
         assert!(stock.begin_reaping() && stock.reap().is_some());
         let mut emptied = Box::pin(stock.emptied());
         let mut cx = std::task::Context::from_waker(std::task::Waker::noop());
         assert!(emptied.as_mut().poll(&mut cx).is_pending());
-        world.step(&stock, Step::Close(0));
+        process.step(&stock, Step::Close(0));
         assert!(emptied.as_mut().poll(&mut cx).is_ready() && stock.reap().is_none());
     }
 
     #[test]
     fn what_is_idle_for_too_long_or_too_old_is_ended() {
         for caps in [Caps { idle: Duration::ZERO, ..CAPS }, Caps { lifetime: Some(Duration::ZERO), ..CAPS }] {
-            let stock = Stock::new(caps, Apps::default());
-            let mut world = World::default();
-            world.step(&stock, Step::Ask(0, None));
-            world.step(&stock, Step::Connect(0, false));
-            world.step(&stock, Step::Finish(0));
+            let stock = PoolState::new(caps, Apps::default());
+            let mut process = World::default();
+            process.step(&stock, Step::Ask(0, None));
+            process.step(&stock, Step::Connect(0, false));
+            process.step(&stock, Step::Finish(0));
             stock.reap();
             let state = lock(&stock.state);
             assert_eq!((state.open, state.origins.len()), (0, 0));

@@ -15,7 +15,7 @@ use tokio::time::Instant;
 use wasmtime_wasi_http::Error as HostError;
 
 use crate::exchange::guest_body::GuestBody;
-use crate::exchange::handle::Owner;
+use crate::exchange::handle::ExchangeHandle;
 use crate::network::connection_task::Begins;
 use crate::network::traffic::Traffic;
 use crate::sync::lock;
@@ -43,7 +43,7 @@ const SLICE: usize = 64 << 10;
 pub struct Content {
     source: Arc<Mutex<Source>>,
     /// Whose it is.
-    exchange: Arc<Owner>,
+    exchange: Arc<ExchangeHandle>,
     patience: Patience,
 }
 
@@ -99,7 +99,7 @@ impl Piece {
 }
 
 /// The body as one attempt sends it.
-pub struct Sent {
+pub struct RequestBody {
     source: Arc<Mutex<Source>>,
     attempt: u64,
     /// Who is told when it is first read.
@@ -153,12 +153,12 @@ impl Content {
     }
 
     /// For one more attempt; the one before gets nothing any more.
-    pub fn send(&self, begins: Option<Begins>) -> Sent {
+    pub fn send(&self, begins: Option<Begins>) -> RequestBody {
         let mut source = lock(&self.source);
         source.attempt += 1;
         source.next = 0;
         source.is_sent = false;
-        Sent { source: self.source.clone(), attempt: source.attempt, begins }
+        RequestBody { source: self.source.clone(), attempt: source.attempt, begins }
     }
 
     /// Whether nobody sends it any more.
@@ -349,7 +349,7 @@ impl Source {
     }
 }
 
-impl Sent {
+impl RequestBody {
     fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, HostError>>> {
         if let Some(begins) = self.begins.take() {
             begins.begin();
@@ -376,7 +376,7 @@ impl Sent {
     }
 }
 
-impl Body for Sent {
+impl Body for RequestBody {
     type Data = Bytes;
     type Error = HostError;
 
@@ -391,7 +391,7 @@ impl Body for Sent {
     }
 }
 
-impl Drop for Sent {
+impl Drop for RequestBody {
     fn drop(&mut self) {
         let mut source = lock(&self.source);
         if source.attempt != self.attempt {

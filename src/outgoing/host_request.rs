@@ -13,11 +13,11 @@ use tokio::runtime::Handle;
 use tokio::task::JoinHandle;
 use wasmtime_wasi_http::{Error as HostError, WasiBody};
 
-use crate::engine::World;
+use crate::engine::ProcessState;
 use crate::error::Error;
 use crate::exchange::guest_body::{Expected, GuestBody};
-use crate::exchange::handle::{Owner, Shared, UnderWay};
-use crate::exchange::request_body::{Bounds, Inflow};
+use crate::exchange::handle::{ExchangeHandle, ExchangeState, UnderWay};
+use crate::exchange::request_body::{Bounds, RequestBody};
 use crate::exchange::stdio::Stdio;
 use crate::http::error_code::ErrorCode;
 use crate::http::fields::announced_length;
@@ -35,22 +35,22 @@ const NOT_PASSED: [HeaderName; 5] = [
 ];
 
 /// Dropping it gives the request up: its owner ends the task.
-pub struct Asked {
+pub struct HostRequest {
     answer: JoinHandle<Result<Response<WasiBody>, ErrorCode>>,
     method: Method,
     runtime: Handle,
-    owner: Owner,
+    owner: ExchangeHandle,
 }
 
-impl Asked {
+impl HostRequest {
     pub fn new(
-        world: &'static World,
+        process: &'static ProcessState,
         upstream: &dyn Upstream,
         request: Request<WasiBody>,
         timeouts: Timeouts,
     ) -> Result<Self, Error> {
-        let runtime = world.runtime.handle()?.clone();
-        let owner = Owner::new(Shared::without_guest(world));
+        let runtime = process.runtime.handle()?.clone();
+        let owner = ExchangeHandle::new(ExchangeState::without_guest(process));
         let (mut parts, body) = request.into_parts();
         for name in NOT_PASSED {
             parts.headers.remove(name);
@@ -62,7 +62,7 @@ impl Asked {
             return Err(Error::Code(ErrorCode::plain("HTTP-protocol-error")));
         }
         let bounds = Bounds { side: Side::Request, length, limit: None, fields: None };
-        let body = Inflow::of_upstream(body, bounds).boxed_unsync();
+        let body = RequestBody::of_upstream(body, bounds).boxed_unsync();
         let body = GuestBody::new(body, Expected::Body { side: Side::Request, length, limit: None }, owner.observe());
         let method = parts.method.clone();
         let answer = runtime.spawn(upstream.send(Request::from_parts(parts, body), timeouts, owner.stdio()));
@@ -70,7 +70,7 @@ impl Asked {
         Ok(Self { answer, method, runtime, owner })
     }
 
-    pub fn owner(&self) -> &Owner {
+    pub fn owner(&self) -> &ExchangeHandle {
         &self.owner
     }
 
@@ -96,7 +96,7 @@ impl Asked {
         let bounds = Bounds::of_answer(self.method == Method::HEAD, &response, None);
         let (runtime, owner) = (self.runtime.clone(), self.owner.observe());
         Poll::Ready(Ok(response.map(|body| {
-            let body = Told { body: Inflow::of_upstream(body, bounds), runtime, owner: owner.observe() };
+            let body = Told { body: RequestBody::of_upstream(body, bounds), runtime, owner: owner.observe() };
             let expected = Expected::Body { side: bounds.side, length: bounds.length, limit: None };
             GuestBody::new(body.boxed_unsync(), expected, owner)
         })))
@@ -105,9 +105,9 @@ impl Asked {
 
 /// A body that says why it broke off, and finds the runtime's timers wherever it is read.
 struct Told {
-    body: Inflow,
+    body: RequestBody,
     runtime: Handle,
-    owner: Owner,
+    owner: ExchangeHandle,
 }
 
 impl Body for Told {

@@ -17,17 +17,17 @@ use http_body::{Body, Frame};
 use http_body_util::BodyExt;
 use wasmtime_wasi_http::{Error as HostError, RequestOptions, WasiBody, WasiHttpHooks};
 
-use crate::engine::World;
+use crate::engine::ProcessState;
 use crate::exchange::guest_body::GuestBody;
-use crate::exchange::handle::Owner;
+use crate::exchange::handle::ExchangeHandle;
 use crate::exchange::refusals::Refused;
-use crate::exchange::request_body::{Bounds, Inflow};
+use crate::exchange::request_body::{Bounds, RequestBody};
 use crate::exchange::stdio::Stdio;
 use crate::http::error_code::ErrorCode;
 use crate::http::fields;
 use crate::http::message::Side;
 use crate::limits::Limits;
-use crate::simulation::virtual_time::{Clock, Pace, Watched, Work};
+use crate::simulation::virtual_time::{Clock, Watched, Work, WorkClock};
 use crate::telemetry::counters::Counters;
 
 /// What an upstream gives back, some time.
@@ -56,7 +56,7 @@ pub(crate) const WRITE: usize = 16 << 10;
 /// The hooks of one exchange.
 pub(crate) struct Hooks {
     upstream: Option<Arc<dyn Upstream>>,
-    exchange: Owner,
+    exchange: ExchangeHandle,
     pub limits: Limits,
     under_way: Arc<AtomicU64>,
     /// If the guest's time is not the machine's.
@@ -64,7 +64,7 @@ pub(crate) struct Hooks {
 }
 
 impl Hooks {
-    pub fn new(upstream: Option<Arc<dyn Upstream>>, exchange: Owner, limits: &Limits) -> Self {
+    pub fn new(upstream: Option<Arc<dyn Upstream>>, exchange: ExchangeHandle, limits: &Limits) -> Self {
         Self { upstream, exchange, limits: *limits, under_way: Arc::default(), clock: None }
     }
 
@@ -73,8 +73,8 @@ impl Hooks {
         self.under_way.load(Ordering::Acquire) > 0 || self.exchange.has_reader()
     }
 
-    pub fn world(&self) -> &'static World {
-        self.exchange.world()
+    pub fn process(&self) -> &'static ProcessState {
+        self.exchange.process()
     }
 
     /// A line of the host's own about this guest.
@@ -96,7 +96,7 @@ impl Hooks {
             ));
             return Err(HostError::HttpRequestDenied);
         }
-        let under_way = UnderWay::new(&self.under_way, &self.exchange.world().counters);
+        let under_way = UnderWay::new(&self.under_way, &self.exchange.process().counters);
         if let Some(most) = self.limits.outgoing_concurrency.filter(|most| under_way.before >= *most) {
             self.exchange.stdio().note(format!(
                 "an outgoing request was refused: this exchange has {most} under way (`Limits.outgoing_concurrency`)"
@@ -181,7 +181,7 @@ impl WasiHttpHooks for Hooks {
 }
 
 impl Hooks {
-    /// Has the upstream answer. `work`: in a world whose time is not the machine's.
+    /// Has the upstream answer. `work`: in a simulation, whose time is not the machine's.
     fn send(
         &self,
         request: http::Request<WasiBody>,
@@ -228,9 +228,10 @@ impl Hooks {
             }
             let bounds = Bounds::of_answer(method == http::Method::HEAD, &response, fields);
             let response = response.map(|body| {
-                let body = Inflow::of_upstream(body, bounds);
+                let body = RequestBody::of_upstream(body, bounds);
                 let body = Watched::by_guest(body, work);
-                Paced::new(body, timeouts.between_bytes.map(|limit| Pause::new(limit, clock)), under_way).boxed_unsync()
+                ReadTimeout::new(body, timeouts.between_bytes.map(|limit| Pause::new(limit, clock)), under_way)
+                    .boxed_unsync()
             });
             Ok((response, Box::new(async { Ok(()) }) as _))
         })
@@ -239,7 +240,7 @@ impl Hooks {
 
 /// Waits for the head of a response no longer than the guest's options allow: for upstreams that have no connecting of their
 /// own to be timed. The two limits before the first byte count together, and a `connect-timeout` alone limits nothing here.
-pub(crate) fn within(timeouts: Timeouts, pace: Option<&Pace>, answer: Answer) -> Answer {
+pub(crate) fn within(timeouts: Timeouts, pace: Option<&WorkClock>, answer: Answer) -> Answer {
     let Some(first_byte) = timeouts.first_byte else {
         return answer;
     };
@@ -287,20 +288,20 @@ impl Pause {
 }
 
 /// A response body under a limit of the time between two chunks, if there is one.
-pub(crate) struct Paced<B, K> {
+pub(crate) struct ReadTimeout<B, K> {
     body: B,
     pause: Option<Pause>,
     /// Held until the body has been read, or nobody wants it.
     _kept: K,
 }
 
-impl<B, K> Paced<B, K> {
+impl<B, K> ReadTimeout<B, K> {
     pub fn new(body: B, pause: Option<Pause>, kept: K) -> Self {
         Self { body, pause, _kept: kept }
     }
 }
 
-impl<B: Body<Data = Bytes, Error = HostError> + Unpin, K: Unpin> Body for Paced<B, K> {
+impl<B: Body<Data = Bytes, Error = HostError> + Unpin, K: Unpin> Body for ReadTimeout<B, K> {
     type Data = Bytes;
     type Error = HostError;
 

@@ -24,7 +24,7 @@ const AHEAD: usize = 1 << 20;
 type Framed = Option<Result<Frame<Bytes>, HostError>>;
 
 /// The body of a response, as its guest reads it. At its end, or when nobody wants it any more, `at_end` is called, once.
-pub struct Ahead {
+pub struct ReadAhead {
     shared: Arc<Mutex<Shared>>,
     /// Reads ahead, also when the guest has begun to read and does something else: what is polled by nobody has no timeouts, either.
     task: Option<AbortHandle>,
@@ -142,7 +142,7 @@ fn size_of(frame: &Framed) -> usize {
     data + std::mem::size_of::<Framed>()
 }
 
-impl Ahead {
+impl ReadAhead {
     /// `runtime`: where to read ahead; `None`: only as the guest reads.
     pub fn new(
         inner: WasiBody,
@@ -165,7 +165,7 @@ impl Ahead {
     }
 }
 
-impl Body for Ahead {
+impl Body for ReadAhead {
     type Data = Bytes;
     type Error = HostError;
 
@@ -174,7 +174,7 @@ impl Body for Ahead {
     }
 }
 
-impl Drop for Ahead {
+impl Drop for ReadAhead {
     fn drop(&mut self) {
         if let Some(task) = self.task.take() {
             task.abort();
@@ -210,7 +210,7 @@ mod tests {
         for (data, most) in [(&b"x"[..], 20_000), (&b""[..], 20_000), (&[b'x'; 65_536][..], 16)] {
             let count = Arc::default();
             let body = Endless(Bytes::from_static(data), Arc::clone(&count));
-            let ahead = Ahead::new(body.boxed_unsync(), None, || ());
+            let ahead = ReadAhead::new(body.boxed_unsync(), None, || ());
             let cx = Context::from_waker(Waker::noop());
             assert!(lock(&ahead.shared).poll_ahead(&cx).is_pending());
             assert!((1..=most).contains(&*lock(&count)), "{} of {} bytes", lock(&count), data.len());

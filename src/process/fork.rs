@@ -192,7 +192,7 @@ pub struct PerFork<T> {
     _owns: PhantomData<Arc<T>>,
 }
 
-/// A value, and the number of the process's world then.
+/// A value, and the number of its process then.
 struct Made<T> {
     generation: u64,
     value: Arc<T>,

@@ -200,7 +200,7 @@ impl PyApp {
         let sinks = Sinks::given(py, stdout, stderr, component.get().label())?;
         let on_finish = on_finish.map(|on_finish| OnFinish::given(&on_finish)).transpose()?;
         let mut grants = grants(py, env, args, dirs)?;
-        grants.world = simulation.as_ref().map(|simulation| simulation.get().core());
+        grants.simulation = simulation.as_ref().map(|simulation| simulation.get().core());
         let terms = reuse.as_ref().map(|reuse| reuse.get().core());
         let core = App::new(component.get().component.clone(), grants, limits.get().core(), terms);
         if core.limits.fuel.is_some() {
@@ -225,7 +225,7 @@ impl PyApp {
         let callee = self.callee.get();
         let sinks = Sinks::given(py, stdout, stderr, callee.sinks.get().component.clone())?;
         let mut grants = callee.app.grants.clone();
-        grants.world = simulation.as_ref().map(|simulation| simulation.get().core());
+        grants.simulation = simulation.as_ref().map(|simulation| simulation.get().core());
         let terms = reuse.as_ref().map(|reuse| reuse.get().core());
         let mut core = App::new(callee.app.component.clone(), grants, callee.app.limits, terms);
         core.number = callee.app.number;
@@ -367,10 +367,12 @@ impl PyApp {
     fn closing(&self, py: Python<'_>, drain: Option<Duration>) -> PyResult<Closing> {
         let callee = self.callee.get();
         let closing = callee.app.close(drain).map_err(|error| to_py(py, &error))?;
-        let (Some(on_finish), Some(world)) = (&callee.on_finish, crate::engine::existing()) else { return Ok(closing) };
+        let (Some(on_finish), Some(process)) = (&callee.on_finish, crate::engine::existing()) else {
+            return Ok(closing);
+        };
         let lane = on_finish.get().lane();
         let bound = drain.map_or(MOST_TELLING, |drain| drain.clamp(LEAST_TELLING, MOST_TELLING));
-        let told = world.runtime.within(async move {
+        let told = process.runtime.within(async move {
             let _ = tokio::time::timeout(bound, std::future::poll_fn(|cx| lane.poll_empty(cx))).await;
         });
         let told = told.map_err(|error| to_py(py, &error))?;

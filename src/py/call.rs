@@ -23,7 +23,7 @@ use crate::py::message::response::PyResponse;
 use crate::py::on_finish::{Failure, Finishing, OnFinish};
 use crate::py::outgoing::{Outgoing, check_depth};
 use crate::py::output::{GuestOutput, Sinks, Until};
-use crate::py::world_of;
+use crate::py::process_of;
 
 /// An exchange whose guest has had its first turn.
 pub struct Begun {
@@ -61,7 +61,7 @@ impl Callee {
         let inside = Inside::enter();
         inside.check(py);
         let deadline = deadline(seconds)?;
-        let permit = match self.app.admit(world_of(py)?).map_err(|error| to_py(py, &error))? {
+        let permit = match self.app.admit(process_of(py)?).map_err(|error| to_py(py, &error))? {
             Admission::Permit(permit) => permit,
             Admission::Queued(mut queued) => {
                 block_on_until(py, deadline, |cx| queued.poll(cx))?.map_err(|error| to_py(py, &error))?
@@ -125,7 +125,7 @@ impl Callee {
         let exchange = py.detach(|| {
             let mut exchange = self.app.start(permit, request, upstream)?;
             if let Some(feed) = &feed {
-                feed.belongs_to(exchange.owner().stopper());
+                feed.belongs_to(exchange.owner().abort_handle());
             }
             let done = if may_block || !exchange.keep_off_loop() { exchange.run_here()? } else { false };
             Ok::<_, Error>((exchange, done))
@@ -245,7 +245,7 @@ impl Handle {
                 Self::New { callee, request } => {
                     // asked for first: a guest must not have run where its caller cannot wait for it
                     LoopCore::running_loop(py)?;
-                    match callee.get().app.admit(world_of(py)?).map_err(|error| to_py(py, &error))? {
+                    match callee.get().app.admit(process_of(py)?).map_err(|error| to_py(py, &error))? {
                         Admission::Permit(permit) => {
                             Self::Begun(Self::begin(py, callee.get(), permit, request.bind(py))?)
                         }

@@ -45,16 +45,16 @@ pub fn _shut_down(py: Python<'_>) {
     exit::begin(BOUND.mul_f64(0.8));
     if is_finalizing() {
         // another interpreter than the main one that nobody has destroyed: a thread that lets go of the GIL now does not come back
-        if let Some(world) = crate::engine::existing() {
-            world.runtime.shut_down(Duration::ZERO);
+        if let Some(process) = crate::engine::existing() {
+            process.runtime.shut_down(Duration::ZERO);
         }
         return;
     }
     py.detach(|| {
         // a guest that has its turn on another thread would find timers of a runtime that is gone
         blocking::wait_for_others(BOUND);
-        if let Some(world) = crate::engine::existing() {
-            world.shut_down(BOUND);
+        if let Some(process) = crate::engine::existing() {
+            process.shut_down(BOUND);
         }
         threads::close(BOUND);
     });

@@ -28,16 +28,16 @@ use std::sync::OnceLock;
 use pyo3::exceptions::PyImportError;
 use pyo3::prelude::*;
 
-use crate::engine::World;
+use crate::engine::ProcessState;
 
 pub(crate) use crate::sync::lock;
 
-/// The process's world. The first use makes it without the GIL: the hook before a fork holds the lock under which it is made, and comes
+/// The state of the process. The first use makes it without the GIL: the hook before a fork holds the lock under which it is made, and comes
 /// for the GIL.
-pub fn world_of(py: Python<'_>) -> PyResult<&'static World> {
+pub fn process_of(py: Python<'_>) -> PyResult<&'static ProcessState> {
     match crate::engine::existing() {
-        Some(world) => Ok(world),
-        None => py.detach(crate::engine::world).map_err(|error| errors::to_py(py, &error)),
+        Some(process) => Ok(process),
+        None => py.detach(crate::engine::process_state).map_err(|error| errors::to_py(py, &error)),
     }
 }
 

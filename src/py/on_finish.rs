@@ -10,7 +10,7 @@ use pyo3::prelude::*;
 use pyo3::types::PyString;
 
 use crate::error::Error;
-use crate::exchange::handle::Owner;
+use crate::exchange::handle::ExchangeHandle;
 use crate::process::fork::PerFork;
 use crate::process::fork::generation;
 use crate::py::errors::seen_from_aside;
@@ -77,7 +77,7 @@ struct Record {
     begun: Instant,
     status: Option<u16>,
     failure: Option<Failure>,
-    owner: Option<Owner>,
+    owner: Option<ExchangeHandle>,
 }
 
 /// Held by both sides of an exchange, the caller's until it has the head or a reason, the guest's until nothing is left of it. The
@@ -121,7 +121,7 @@ impl Finishing {
         }
     }
 
-    pub fn began(&self, owner: Owner) {
+    pub fn began(&self, owner: ExchangeHandle) {
         self.note(|record| record.owner = Some(owner));
     }
 

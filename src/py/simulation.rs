@@ -12,8 +12,8 @@ use crate::py::errors::to_py;
 use crate::py::executor::awaitable::Awaitable;
 use crate::py::executor::operation::Operation;
 use crate::py::values::{Number, Seconds, settings, value_methods};
-use crate::simulation::environment::World;
-use crate::simulation::virtual_time::Pace;
+use crate::simulation::environment::Simulation;
+use crate::simulation::virtual_time::WorkClock;
 
 /// Deterministic time and randomness for a guest, for ``App(simulation=...)``: two runs give the same bytes.
 ///
@@ -45,8 +45,8 @@ impl PySimulation {
         settings!(py, self; seed, now)
     }
 
-    pub fn core(&self) -> World {
-        World { now: Duration::try_from_secs_f64(self.now).unwrap_or_default(), seed: self.seed }
+    pub fn core(&self) -> Simulation {
+        Simulation { now: Duration::try_from_secs_f64(self.now).unwrap_or_default(), seed: self.seed }
     }
 }
 
@@ -66,21 +66,21 @@ value_methods! {
 }
 
 /// Waits for so many seconds of a guest's time.
-pub(super) fn pause(pace: Pace, seconds: f64) -> PyResult<Awaitable> {
+pub(super) fn pause(pace: WorkClock, seconds: f64) -> PyResult<Awaitable> {
     let duration = Duration::try_from_secs_f64(seconds)
         .map_err(|_| PyValueError::new_err(format!("a pause must be a number of seconds: {seconds}")))?;
     Ok(Awaitable::new(Paused::New(pace, duration)))
 }
 
 enum Paused {
-    New(Pace, Duration),
+    New(WorkClock, Duration),
     Waiting(Pin<Box<dyn Future<Output = ()> + Send>>),
 }
 
 impl Operation for Paused {
     fn poll(&mut self, py: Python<'_>, cx: &mut Context<'_>) -> Poll<PyResult<Py<PyAny>>> {
         if let Self::New(pace, duration) = self {
-            let runtime = &crate::py::world_of(py)?.runtime;
+            let runtime = &crate::py::process_of(py)?.runtime;
             let sleep = runtime.within(pace.clone().sleep(*duration)).map_err(|error| to_py(py, &error))?;
             *self = Self::Waiting(Box::pin(sleep));
         }

@@ -73,7 +73,7 @@ impl Task {
     pub(super) fn waiting(lane: &Arc<Lane>, number: u64) -> Arc<Self> {
         let run = Box::pin(std::future::ready(()));
         let guest = Newcomer { run, lane, computes: false, unruly: &Arc::default() };
-        Self::new(&crate::engine::world().unwrap().scheduler, number, guest)
+        Self::new(&crate::engine::process_state().unwrap().scheduler, number, guest)
     }
 
     pub(super) fn change(&self, from: u8, to: u8) -> bool {

@@ -3,10 +3,10 @@
 use std::sync::mpsc;
 
 use super::*;
-use crate::engine::World;
+use crate::engine::ProcessState;
 
-fn world() -> &'static World {
-    crate::engine::world().unwrap()
+fn process() -> &'static ProcessState {
+    crate::engine::process_state().unwrap()
 }
 
 /// Has guests run, and waits for the end of each.
@@ -40,7 +40,7 @@ impl Guests {
         });
         let mut task = None;
         let guest = Newcomer { run, lane: &self.lane, computes, unruly: &self.unruly };
-        world().scheduler.spawn(&world().runtime, guest, |told| task = told.upgrade()).unwrap();
+        process().scheduler.spawn(&process().runtime, guest, |told| task = told.upgrade()).unwrap();
         // it may have ended already, and then nothing can stop it
         task.unwrap()
     }
@@ -79,7 +79,7 @@ fn no_wake_up_is_lost_at_the_end_of_a_turn() {
             sender.send(number).await.unwrap();
         }
     };
-    world().runtime.handle().unwrap().spawn(sends);
+    process().runtime.handle().unwrap().spawn(sends);
     guests.wait();
 }
 
@@ -109,7 +109,7 @@ fn a_panic_ends_one_guest() {
 
 #[test]
 fn turns_without_an_end_keep_no_other_app_from_its_own() {
-    let _ticking = world().tick().unwrap();
+    let _ticking = process().tick().unwrap();
     let (hostile, other) = (Guests::new(), Guests::new());
     let is_done = Arc::new(AtomicBool::new(false));
     let processors = std::thread::available_parallelism().unwrap().get();
@@ -153,7 +153,7 @@ fn what_guests_begin_belongs_to_the_runtime_whose_workers_no_guest_occupies() {
         guests.wait();
     }
     let found: Vec<_> = told.try_iter().collect();
-    let all = world().runtime.handle().unwrap().id();
+    let all = process().runtime.handle().unwrap().id();
     assert_eq!(found, [("wasgi-guest".to_owned(), all), ("wasgi-compute".to_owned(), all)]);
 }
 

@@ -14,23 +14,23 @@ use crate::sync::lock;
 
 /// What an app's guests find, each exchange anew.
 #[derive(Clone, Copy, Debug, PartialEq)]
-pub struct World {
+pub struct Simulation {
     /// Since the epoch of POSIX.
     pub now: Duration,
     pub seed: u64,
 }
 
 /// The world as one instance finds it.
-pub(crate) struct Stage {
-    world: World,
+pub(crate) struct SimulatedWorld {
+    world: Simulation,
     present: Present,
     random: Seeded,
     insecure: Seeded,
 }
 
-impl World {
-    pub(crate) fn stage(self, wasi: &mut WasiCtxBuilder) -> Stage {
-        let stage = Stage {
+impl Simulation {
+    pub(crate) fn simulate(self, wasi: &mut WasiCtxBuilder) -> SimulatedWorld {
+        let stage = SimulatedWorld {
             world: self,
             present: Present(Arc::new(Mutex::new(Clock::new(0)))),
             random: Seeded::new(self.seed),
@@ -45,7 +45,7 @@ impl World {
     }
 }
 
-impl Stage {
+impl SimulatedWorld {
     /// The time of the present exchange.
     pub fn clock(&self) -> Clock {
         self.present.clock()

@@ -171,7 +171,7 @@ impl Clock {
         let mut state = lock(&self.0.state);
         let number = state.number();
         state.work.insert(number, Doing { answers, ..Doing::default() });
-        Arc::new(Work(Pace { clock: self.clone(), work: number }))
+        Arc::new(Work(WorkClock { clock: self.clone(), work: number }))
     }
 
     /// A guest's run, by whose turns the time is told when it waits.
@@ -245,7 +245,7 @@ impl Drop for Until {
 }
 
 /// Something that others have to do for the guest, until nobody wants it any more.
-pub(crate) struct Work(Pace);
+pub(crate) struct Work(WorkClock);
 
 impl Work {
     /// It is answered: the guest is to look at that before any time passes. For a task that is spawned by the one that
@@ -262,7 +262,7 @@ impl Work {
         guest.wake();
     }
 
-    pub fn pace(&self) -> &Pace {
+    pub fn pace(&self) -> &WorkClock {
         &self.0
     }
 }
@@ -277,12 +277,12 @@ impl Drop for Work {
 
 /// The time of some work, for whoever is at it.
 #[derive(Clone)]
-pub(crate) struct Pace {
+pub(crate) struct WorkClock {
     clock: Clock,
     work: u64,
 }
 
-impl Pace {
+impl WorkClock {
     /// A limit of time on the work, from now on.
     pub fn limit(&self, duration: Duration) -> Until {
         Until::after(&self.clock, duration, Who::Worker(self.work))
@@ -298,7 +298,7 @@ impl Pace {
 }
 
 /// Whoever slept is at work again, whether its time has come or it was told to stop.
-struct GoesOn<'a>(&'a Pace);
+struct GoesOn<'a>(&'a WorkClock);
 
 impl Drop for GoesOn<'_> {
     fn drop(&mut self) {
@@ -309,7 +309,7 @@ impl Drop for GoesOn<'_> {
 /// A body that tells who is waited for while it has nothing to give.
 pub(crate) struct Watched<B> {
     body: B,
-    side: Option<(Side, Pace)>,
+    side: Option<(Side, WorkClock)>,
     /// What the guest waits for by it.
     _work: Option<Arc<Work>>,
 }
@@ -329,14 +329,14 @@ impl<B> Watched<B> {
     }
 
     /// That whoever is at the work reads.
-    pub fn by_others(body: B, pace: &Pace) -> Self {
+    pub fn by_others(body: B, pace: &WorkClock) -> Self {
         Self { body, side: Some((Side::Others, pace.clone())), _work: None }
     }
 }
 
 /// Whoever waits for a body has something to look at.
 struct Came {
-    pace: Pace,
+    pace: WorkClock,
     reader: Side,
     /// Of its reader's look.
     number: u64,

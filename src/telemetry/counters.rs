@@ -44,7 +44,7 @@ impl Outcome {
     }
 }
 
-/// The counters of one world.
+/// The counters of one process.
 #[derive(Default)]
 pub struct Counters {
     pub(crate) outcomes: [AtomicU64; Outcome::ALL.len()],

@@ -117,7 +117,7 @@ impl Drop for Leaving {
 }
 
 fn tell_begin(py: Python<'_>, label: &str, wanted: &Wanted) -> PyResult<()> {
-    let kept = match crate::engine::existing().and_then(|world| world.cache_directory()) {
+    let kept = match crate::engine::existing().and_then(|process| process.cache_directory()) {
         Some(directory) => format!("its machine code will be kept in {}", directory.display()),
         None => "there is no cache to keep its machine code in".to_owned(),
     };
@@ -135,11 +135,11 @@ pub fn log(py: Python<'_>, level: &str, line: &str) -> PyResult<()> {
 
 /// Tells the log what was worth telling about the set-up of this process.
 pub fn tell_notes(py: Python<'_>) -> PyResult<()> {
-    let Some(world) = crate::engine::existing() else { return Ok(()) };
-    for note in world.take_notes() {
+    let Some(process) = crate::engine::existing() else { return Ok(()) };
+    for note in process.take_notes() {
         log(py, "warning", &note)?;
     }
-    for remark in world.take_remarks() {
+    for remark in process.take_remarks() {
         log(py, "info", &remark)?;
     }
     Ok(())
@@ -186,8 +186,8 @@ impl Loading {
         let (ask, waker) = (self.ask.clone(), Arc::downgrade(&self.waker));
         loads().submit(Box::new(move || {
             let Some(ask) = lock(&ask).take() else { return };
-            if let Ok(world) = crate::engine::world()
-                && let Ok(runtime) = world.runtime.handle()
+            if let Ok(process) = crate::engine::process_state()
+                && let Ok(runtime) = process.runtime.handle()
             {
                 runtime.spawn(async move {
                     loop {

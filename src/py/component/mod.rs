@@ -15,7 +15,7 @@ use pyo3::types::{PyBytes, PyDict, PyString, PyTuple};
 use crate::component::Component;
 use crate::component::blocks::Blocks;
 use crate::component::census::Census;
-use crate::component::inspect::{Outline, Wasi};
+use crate::component::inspect::{ComponentInfo, Wasi};
 use crate::component::limits::ComponentLimits;
 use crate::component::loading::Launcher;
 use crate::component::loading::Order;
@@ -208,19 +208,19 @@ impl PyComponent {
     /// What it imports, like ``"wasi:http/types@0.2.12"``.
     #[getter]
     fn imports(&self) -> Vec<String> {
-        self.component.outline.imports.clone()
+        self.component.info.imports.clone()
     }
 
     /// What it exports.
     #[getter]
     fn exports(&self) -> Vec<String> {
-        self.component.outline.exports.clone()
+        self.component.info.exports.clone()
     }
 
     /// The version of WASI that its handler speaks: ``"0.2"``.
     #[getter]
     fn wasi(&self) -> &'static str {
-        wasi_version(&self.component.outline).unwrap_or("0.2")
+        wasi_version(&self.component.info).unwrap_or("0.2")
     }
 
     /// The SHA-256 of its binary form, in hexadecimal.
@@ -303,7 +303,7 @@ pub fn _read_component<'py>(path: &Bound<'py, PyAny>) -> PyResult<Bound<'py, PyB
     Ok(PyBytes::new(py, &source::read(py, path, &default_limits(py)?.get().core())?))
 }
 
-fn wasi_version(outline: &Outline) -> Option<&'static str> {
+fn wasi_version(outline: &ComponentInfo) -> Option<&'static str> {
     outline.wasi().map(|wasi| match wasi {
         Wasi::P2 => "0.2",
         Wasi::P3 => "0.3",
@@ -320,7 +320,7 @@ pub fn _outline(
     let limits = default_limits(py)?.get().core();
     let read = || {
         limits.check_source(source)?;
-        crate::component::inspect::to_binary(source).and_then(|binary| Outline::read(&binary))
+        crate::component::inspect::to_binary(source).and_then(|binary| ComponentInfo::read(&binary))
     };
     let outline = py.detach(|| own_stack::run(read)).flatten().map_err(|error| to_py(py, &error))?;
     let (wasi, missing) = (wasi_version(&outline), outline.missing());

@@ -166,7 +166,7 @@ impl LoopCore {
         if self.watched.swap(true, Ordering::SeqCst) {
             return;
         }
-        let Some(Ok(handle)) = crate::engine::existing().map(|world| world.runtime.handle()) else {
+        let Some(Ok(handle)) = crate::engine::existing().map(|process| process.runtime.handle()) else {
             self.watched.store(false, Ordering::SeqCst);
             return;
         };

@@ -17,7 +17,7 @@ use pyo3::types::PyBool;
 use wasmtime_wasi_http::Error as HostError;
 
 use crate::error::Error;
-use crate::exchange::handle::Stopper;
+use crate::exchange::handle::ExchangeAbortHandle;
 use crate::http::error_code::ErrorCode;
 use crate::py::counters::Counted;
 use crate::py::errors::{CallersException, code_of_exception};
@@ -96,7 +96,7 @@ pub fn chunk_bytes(chunk: &Bound<'_, PyAny>) -> PyResult<Bytes> {
 /// What happens when the source fails.
 pub enum OnError {
     /// A caller's request body: the exchange ends with the caller's own exception.
-    StopExchange(OnceLock<Stopper>),
+    StopExchange(OnceLock<ExchangeAbortHandle>),
     /// An upstream's response body: the guest gets an error-code.
     TellGuest,
 }
@@ -155,7 +155,7 @@ impl Feed {
     }
 
     /// Names the exchange that a failure of the source ends.
-    pub fn belongs_to(&self, stopper: Stopper) {
+    pub fn belongs_to(&self, stopper: ExchangeAbortHandle) {
         if let OnError::StopExchange(slot) = &self.on_error {
             let _ = slot.set(stopper);
         }

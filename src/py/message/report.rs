@@ -7,7 +7,7 @@ use std::time::Instant;
 use pyo3::prelude::*;
 
 use crate::error::Error;
-use crate::exchange::handle::Owner;
+use crate::exchange::handle::ExchangeHandle;
 use crate::py::errors::to_py;
 use crate::py::executor::operation::Operation;
 use crate::py::message::body::PyBody;
@@ -41,7 +41,7 @@ impl PyReport {
         Self { exchange, duration, memory: 0, outgoing: 0, reused: 0, fuel: None, running: false }
     }
 
-    pub fn of(exchange: u64, owner: &Owner) -> Self {
+    pub fn of(exchange: u64, owner: &ExchangeHandle) -> Self {
         let report = owner.report();
         Self {
             exchange,
@@ -106,7 +106,7 @@ impl PyReport {
 /// The end of a guest: what is left of its body is thrown away, unless somebody reads it.
 pub struct End {
     exchange: u64,
-    owner: Owner,
+    owner: ExchangeHandle,
     body: Arc<PyBody>,
     rest: Option<Drain>,
     failure: Option<Error>,
@@ -114,7 +114,7 @@ pub struct End {
 }
 
 impl End {
-    pub fn new(exchange: u64, owner: &Owner, body: &Arc<PyBody>) -> Self {
+    pub fn new(exchange: u64, owner: &ExchangeHandle, body: &Arc<PyBody>) -> Self {
         let ended = Box::pin(owner.ended());
         Self { exchange, owner: owner.observe(), body: body.clone(), rest: None, failure: None, ended }
     }

@@ -21,7 +21,7 @@ use crate::py::message::read::Chunks;
 use crate::py::message::{Changes, changed, json, own_trailers, same_body, same_trailers, text, trailers, with_length};
 use crate::py::simulation::pause;
 use crate::py::values::{Reduced, Seconds, hash_of, plain, reduce, settings, value_methods};
-use crate::simulation::virtual_time::Pace;
+use crate::simulation::virtual_time::WorkClock;
 
 /// The timeouts of a request: those that a guest set in its `request-options`. In seconds; None where it set none.
 ///
@@ -104,7 +104,7 @@ pub struct PyRequest {
     body: Arc<PyBody>,
     timeouts: Timeouts,
     /// The time of the guest that has sent it, if that is not the machine's.
-    pace: OnceLock<Pace>,
+    pace: OnceLock<WorkClock>,
 }
 
 impl PyRequest {
@@ -129,7 +129,7 @@ impl PyRequest {
             trailers: None,
             body: Arc::new(PyBody::of_guest(body, None)),
             timeouts,
-            pace: parts.extensions.remove::<Pace>().map_or_else(OnceLock::new, OnceLock::from),
+            pace: parts.extensions.remove::<WorkClock>().map_or_else(OnceLock::new, OnceLock::from),
         }
     }
 

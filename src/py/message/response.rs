@@ -9,7 +9,7 @@ use pyo3::types::{PyBytes, PyDict, PyList};
 use wasmtime_wasi_http::WasiBody;
 
 use crate::exchange::guest_body::GuestBody;
-use crate::exchange::handle::Owner;
+use crate::exchange::handle::ExchangeHandle;
 use crate::py::executor::awaitable::{Awaitable, Itself};
 use crate::py::executor::event_loop::LoopCore;
 use crate::py::message::body::{BodyOf, PyBody};
@@ -41,7 +41,7 @@ pub struct PyResponse {
     fields: Fields,
     trailers: Option<Fields>,
     body: Arc<PyBody>,
-    exchange: Option<(u64, Owner)>,
+    exchange: Option<(u64, ExchangeHandle)>,
     /// What its exchange had cost when it was copied or pickled.
     past: Option<PyReport>,
 }

@@ -12,7 +12,7 @@ use wasmtime_wasi_http::WasiBody;
 use crate::exchange::guest_body::{GuestBody, Past};
 use crate::exchange::stdio::Stdio;
 use crate::http::error_code::ErrorCode;
-use crate::outgoing::read_ahead::Ahead;
+use crate::outgoing::read_ahead::ReadAhead;
 use crate::outgoing::{Answer, Timeouts, Upstream, within};
 use crate::py::counters::Counted;
 use crate::py::errors::code_of_exception;
@@ -22,7 +22,7 @@ use crate::py::executor::lane::Lane;
 use crate::py::lock;
 use crate::py::message::request::PyRequest;
 use crate::py::message::response::PyResponse;
-use crate::simulation::virtual_time::Pace;
+use crate::simulation::virtual_time::WorkClock;
 
 /// The callable, as one exchange calls it.
 pub struct PyUpstream {
@@ -47,7 +47,7 @@ impl PyUpstream {
 impl Upstream for PyUpstream {
     fn send(&self, request: http::Request<GuestBody>, timeouts: Timeouts, _: &Arc<Stdio>) -> Answer {
         let (reply, answer) = oneshot::channel();
-        let pace = request.extensions().get::<Pace>().cloned();
+        let pace = request.extensions().get::<WorkClock>().cloned();
         let call = Arc::new(Call {
             target: self.target.clone(),
             request: Mutex::new(Some((request, timeouts))),
@@ -223,14 +223,14 @@ impl OutgoingCall {
             {
                 let is_read = body.read_on(Past::Waits);
                 let runtime = (!is_read).then(crate::engine::existing).flatten();
-                let runtime = runtime.and_then(|world| world.runtime.handle().ok());
+                let runtime = runtime.and_then(|process| process.runtime.handle().ok());
                 let request = Arc::downgrade(body);
                 let at_end = move || {
                     if let Some(request) = request.upgrade() {
                         request.read_on(Past::IsDiscarded);
                     }
                 };
-                self.call.reply(Ok(response.map(|inner| Ahead::new(inner, runtime, at_end).boxed_unsync())));
+                self.call.reply(Ok(response.map(|inner| ReadAhead::new(inner, runtime, at_end).boxed_unsync())));
             }
             Ok(response) => {
                 body.read_on(Past::IsDiscarded);

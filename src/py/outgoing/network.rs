@@ -18,7 +18,7 @@ use crate::network::pool_state::Caps;
 use crate::network::proxy::Proxies;
 use crate::network::tls::Trust;
 use crate::network::{Network, Options};
-use crate::outgoing::host_request::Asked;
+use crate::outgoing::host_request::HostRequest;
 use crate::py::bytes::bytes_of;
 use crate::py::errors::to_py;
 use crate::py::executor::awaitable::Awaitable;
@@ -28,8 +28,8 @@ use crate::py::message::request::PyRequest;
 use crate::py::message::response::PyResponse;
 use crate::py::output::{Flushed, GuestOutput, Sinks};
 use crate::py::paths::without_nul;
+use crate::py::process_of;
 use crate::py::values::{Count, Number, Reduced, Seconds, hash_of, plain, reduce, replaced};
-use crate::py::world_of;
 
 /// The real network, natively, under a policy: an upstream for ``App(outgoing=...)`` and for routes.
 ///
@@ -515,7 +515,7 @@ enum Asking {
         network: Py<PyNetwork>,
         request: Py<PyRequest>,
     },
-    Sent(Asked, Arc<GuestOutput>),
+    Sent(HostRequest, Arc<GuestOutput>),
     /// What the log is told of it is on its way.
     Answered(Flushed<Answered>),
     Done,
@@ -530,10 +530,10 @@ impl Asking {
         };
         let timeouts = request.limits();
         let (request, feed) = request.to_guest(py, Some(&event_loop), &context)?;
-        let asked =
-            Asked::new(world_of(py)?, &*network.network, request, timeouts).map_err(|error| to_py(py, &error))?;
+        let asked = HostRequest::new(process_of(py)?, &*network.network, request, timeouts)
+            .map_err(|error| to_py(py, &error))?;
         if let Some(feed) = feed {
-            feed.belongs_to(asked.owner().stopper());
+            feed.belongs_to(asked.owner().abort_handle());
         }
         let output = GuestOutput::new(Sinks::of_no_app(py)?, asked.notes().clone(), 0);
         Ok(Self::Sent(asked, output))
