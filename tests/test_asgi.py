@@ -238,11 +238,11 @@ class TestStreams:
 
     async def test_trailers(self, app: AppMaker) -> None:
         headers = [(b"host", b"guest.local"), (b"te", b"trailers")]
-        answer = await get(app(), "/trailers", headers=headers, extensions={"http.response.trailers": {}})
+        answer = await get(app(), "/trailers?announced=yes", headers=headers, extensions={"http.response.trailers": {}})
         assert (answer.body, answer.trailers) == (b"body", [(b"x-checksum", b"abc"), (b"x-checksum", b"def")])
         without: list[dict[str, Any]] = [{"headers": headers}, {"extensions": {"http.response.trailers": {}}}]
         for changes in without:
-            answer = await get(app(), "/trailers", **changes)
+            answer = await get(app(), "/trailers?announced=yes", **changes)
             assert (answer.body, answer.trailers) == (b"body", [])
 
     @pytest.mark.parametrize(("path", "method"), [("/head", "HEAD"), ("/hello", "HEAD"), ("/no-body", "GET")])

@@ -5,10 +5,11 @@ from __future__ import annotations
 import signal
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
-from .conftest import PROBE
+from .conftest import PROBE, until
 from .processes import told
 
 # how code blocks: `block()` says that it does, and never returns
@@ -107,10 +108,22 @@ def end(process: subprocess.Popen[str]) -> str:
         process.communicate()
 
 
+def is_asleep(process: subprocess.Popen[str]) -> bool:
+    """Whether none of its threads runs. Elsewhere than on Linux that cannot be seen."""
+    threads = Path(f"/proc/{process.pid}/task").glob("*/stat")
+    try:
+        return all(stat.read_text().rpartition(") ")[2].startswith("S") for stat in threads)
+    except (FileNotFoundError, ProcessLookupError):
+        return False  # one has ended meanwhile
+
+
 def interrupted(code: str, how: str) -> tuple[int, str]:
     with python(code, how) as process:
         assert process.stdout is not None
         assert process.stdout.readline() == "ready\n"
+        if how == BLOCKS["sleeps"]:
+            # Python forgets a signal that comes when `time.sleep` has looked for signals, and does not sleep yet
+            until(lambda: is_asleep(process))
         process.send_signal(signal.SIGINT)
         stderr = end(process)
         return process.returncode, stderr

@@ -239,7 +239,8 @@ impl Guest for Probe {
                 }
             }
             "/trailers" => {
-                let (body, stream) = start(out, 200, &[]);
+                let announced = [("trailer", "x-checksum")];
+                let (body, stream) = start(out, 200, if query.contains_key("announced") { &announced } else { &[] });
                 write(&stream, b"body");
                 drop(stream);
                 let trailers = Fields::new();
