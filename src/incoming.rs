@@ -419,6 +419,8 @@ impl<'a> Slice<'a> {
         }
         if took > SLICE {
             self.history.was_long();
+        } else if took >= BRIEF {
+            self.history.met_tick(tick);
         }
         took > SLICE
     }
