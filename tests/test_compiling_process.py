@@ -116,6 +116,15 @@ def test_one_that_is_ended_before_it_says_anything_is_told_with_its_end(
         wasgi.Component(small(), limits=ComponentLimits(timeout=600))
 
 
+def test_its_last_words_are_told_without_notes_behind_them(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As Rust's runtime writes them when it gets no memory."""
+    words = ["memory allocation of 9 bytes failed", "note: run with `RUST_BACKTRACE=1` environment variable"]
+    text = "\n".join(f"echo '{line}' >&2" for line in words)
+    monkeypatch.setattr(sys, "executable", program(tmp_path / "aborts", f"{text}\nkill -6 $$"))
+    with pytest.raises(wasgi.WasgiError, match=rf"SIGABRT.*: {words[0]}"):
+        wasgi.Component(small(), limits=ComponentLimits(timeout=600))
+
+
 def test_one_that_closes_its_stdout_and_goes_on_is_ended(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(sys, "executable", program(tmp_path / "closes", "exec >&- 2>&-\nexec sleep 300"))
     before = children()

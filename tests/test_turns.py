@@ -64,7 +64,7 @@ async def test_one_long_operation_keeps_its_apps_guests_off_event_loops() -> Non
 
 
 async def test_what_one_app_does_is_not_held_against_another_of_the_same_component(app: AppMaker) -> None:
-    """Two tenants may have the same component: the one that fills memory leaves the event loop's thread, the other stays there."""
+    """Of two tenants with one component, the one that fills memory leaves the event loop's thread, the other stays."""
     one, other = app(), app()
     await (await one.handle_async(wasgi.Request("GET", "http://a/hostile/fill?mib=250&n=2"))).aread()
     here = {"one": 0, "other": 0}

@@ -2,13 +2,24 @@
 //! may have the same component, and what one of them asks of it is not held against the other.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
+use std::time::Duration;
 
 use crate::guest::prepared::Prepared;
 
 /// After a guest that computed for longer than its turn, so many others start on the scheduler's threads: an app whose guests always
 /// do so holds an event loop up once in a while, not each time.
 const KEEP_OFF: u32 = 32;
+
+/// Turns on callers' threads that are shorter than this are many before they hold an event loop up.
+pub(crate) const BRIEF: Duration = Duration::from_micros(100);
+
+/// A tick that meets an app's turn on a caller's thread counts two, one that does not takes one off: at this many, the app's turns
+/// have had eight milliseconds of the thread, or more than a third of it for longer.
+const HELD: u32 = 16;
+
+/// So many others start on the scheduler's threads then.
+const ELSEWHERE: u32 = 256;
 
 /// So many turns are measured after one that seemed long.
 const SUSPECT: u32 = 64;
@@ -17,6 +28,10 @@ const SUSPECT: u32 = 64;
 pub(crate) struct History {
     /// How many of the next exchanges are to keep off event loops, because a guest computed for longer than its turn.
     computes: AtomicU32,
+    /// How many are to, because its guests together held one up, each within its turn.
+    elsewhere: AtomicU32,
+    /// How much of its callers' threads its guests had lately: the tick at which that was counted last, and the count.
+    held: AtomicU64,
     /// How many of the next turns on callers' threads are measured by the threads' own clocks, which costs 0.3 µs: one took long by the
     /// wall's.
     suspect: AtomicU32,
@@ -27,8 +42,7 @@ pub(crate) struct History {
 impl History {
     /// To be asked before a turn on a caller's thread: whether the thread's own clock should time it.
     pub fn is_suspect(&self) -> bool {
-        self.suspect.load(Ordering::Relaxed) > 0
-            && self.suspect.fetch_update(Ordering::Relaxed, Ordering::Relaxed, |left| left.checked_sub(1)).is_ok()
+        take_one(&self.suspect)
     }
 
     /// A turn on a caller's thread took long by the wall's clock. Perhaps its thread only waited for a processor.
@@ -40,6 +54,23 @@ impl History {
     pub fn was_long(&self) {
         self.computes.store(KEEP_OFF, Ordering::Relaxed);
         self.suspect.store(SUSPECT, Ordering::Relaxed);
+    }
+
+    /// A tick came in a turn on a caller's thread that was not brief, and within its slice. One guest may have so much, but hundreds
+    /// that come at once have it one after the other: a request that waits for the loop waits for all of them.
+    pub fn met_tick(&self, tick: u64) {
+        let tick = tick & u64::from(u32::MAX);
+        let before = self.held.load(Ordering::Relaxed);
+        let passed = tick.wrapping_sub(before >> 32) & u64::from(u32::MAX);
+        if passed == 0 {
+            return; // counted
+        }
+        let left = (before & u64::from(u32::MAX)).saturating_sub(passed - 1) + 2;
+        let is_enough = left >= u64::from(HELD);
+        if is_enough {
+            self.elsewhere.store(ELSEWHERE, Ordering::Relaxed);
+        }
+        self.held.store(tick << 32 | if is_enough { 0 } else { left }, Ordering::Relaxed);
     }
 
     /// A turn was one long operation, or making an instance is one: such guests have no turn on a caller's thread.
@@ -56,9 +87,14 @@ impl History {
     /// knows yet, or one computed for too long lately (the second answer). Counts one off the exchanges that the last such guest
     /// keeps away.
     pub fn keep_off_loop(&self, prepared: &Prepared, needs_set_up: bool) -> (bool, bool) {
-        let computes =
-            self.computes.fetch_update(Ordering::Relaxed, Ordering::Relaxed, |left| left.checked_sub(1)).is_ok();
+        let computes = take_one(&self.computes);
         let is_slow = needs_set_up && prepared.keeps_off_loop();
-        (computes || is_slow || self.is_unruly(prepared, false), computes)
+        (computes || take_one(&self.elsewhere) || is_slow || self.is_unruly(prepared, false), computes)
     }
+}
+
+/// Whether one was left. Most of the time none is, and nothing is written.
+fn take_one(of: &AtomicU32) -> bool {
+    of.load(Ordering::Relaxed) > 0
+        && of.fetch_update(Ordering::Relaxed, Ordering::Relaxed, |left| left.checked_sub(1)).is_ok()
 }

@@ -23,7 +23,7 @@ use wasmtime_wasi_http::p2::types::{HostIncomingRequest, HostResponseOutparam};
 use wasmtime_wasi_http::{WasiBody, WasiHttpView};
 
 use crate::app::admission::{Admission, AdmissionControl, Permit};
-use crate::app::history::History;
+use crate::app::history::{BRIEF, History};
 use crate::component::Component;
 use crate::engine::ticker::Ticking;
 use crate::engine::{ProcessState, process_state};
@@ -417,7 +417,15 @@ impl<'a> Slice<'a> {
     /// so it is the thread's own that counts against a component.
     fn is_over(&mut self) -> bool {
         // within a tick there is no need to ask a clock
-        if self.tick == crate::scheduler::tick() || self.begun.elapsed() <= SLICE {
+        let tick = crate::scheduler::tick();
+        if self.tick == tick {
+            return false;
+        }
+        let elapsed = self.begun.elapsed();
+        if elapsed <= SLICE {
+            if elapsed >= BRIEF {
+                self.history.met_tick(tick);
+            }
             return false;
         }
         let Some(begun) = self.of_thread else {
@@ -430,6 +438,8 @@ impl<'a> Slice<'a> {
         }
         if took > SLICE {
             self.history.was_long();
+        } else if took >= BRIEF {
+            self.history.met_tick(tick);
         }
         took > SLICE
     }
@@ -602,6 +612,30 @@ mod tests {
         std::thread::sleep(SLICE * 4);
         assert!(!slice.is_over());
         assert_eq!(history.keep_off_loop(&prepared, false), (false, false));
+    }
+
+    #[test]
+    fn guests_that_hold_a_thread_together_are_kept_off_it() {
+        let _ticking = process_state().unwrap().tick().unwrap();
+        let prepared = prepared();
+        let keeps_off = |history: &History| history.keep_off_loop(&prepared, false);
+        let history = History::default();
+        // a quarter of the thread's time
+        for tick in (1..400).step_by(4) {
+            history.met_tick(tick);
+            assert_eq!(keeps_off(&history), (false, false));
+        }
+        // all of it
+        for tick in 400..408 {
+            assert_eq!(keeps_off(&history), (false, false));
+            history.met_tick(tick);
+            history.met_tick(tick);
+        }
+        // they do not compute for long: so they may have a prompt thread
+        for _ in 0..256 {
+            assert_eq!(keeps_off(&history), (true, false));
+        }
+        assert_eq!(keeps_off(&history), (false, false));
     }
 
     #[test]

@@ -71,7 +71,9 @@ impl Heard {
 
     fn last_words(&self) -> String {
         let said = String::from_utf8_lossy(&self.said);
-        let line = said.lines().rfind(|line| !line.trim().is_empty()).unwrap_or_default();
+        // behind its last words Rust's runtime says how to get a backtrace
+        let line =
+            said.lines().rfind(|line| !line.trim().is_empty() && !line.starts_with("note: ")).unwrap_or_default();
         tame(line, 200).into_owned()
     }
 
