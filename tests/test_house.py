@@ -303,6 +303,12 @@ def test_the_native_module_imports_what_is_there() -> None:
     assert {"errors", "headers", "_native.callbacks"} <= found
 
 
+def test_tests_stand_in_the_folders_of_what_they_test() -> None:
+    """What is about the whole, or a file of the top level, stands at the top."""
+    folders = {path.parent.name for path in (ROOT / "tests").glob("*/test_*.py")}
+    assert folders - {*order_of("src"), *order_of("python/wasgi")} == set()
+
+
 class TestOfPython:
     """What breaks the order is found, with its place."""
 

@@ -17,11 +17,10 @@ from typing import Any
 import pytest
 
 import wasgi
+from tests.conftest import HELLO
+from tests.native_docs import StubSignature, documented, stub_signatures
+from tests.test_house import paths_in_plan
 from wasgi import _wasgi
-
-from .conftest import HELLO
-from .native_docs import StubSignature, documented, stub_signatures
-from .test_house import paths_in_plan
 
 ROOT = Path(__file__).parents[1]
 PYPROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())
