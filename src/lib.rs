@@ -1,4 +1,8 @@
-//! The map of the crate, and what the native module exports. Everything but [`py`] knows nothing of Python.
+//! Runs WebAssembly components that speak `wasi:http`: the core of the Python package `wasgi`.
+//!
+//! A [`component::Component`] is loaded, an [`app::App`] says on which terms its guests run, and each request is one
+//! [`app::Exchange`]; `examples/rust/handle.rs` does that once. Only the feature `python` (on by default) knows Python: the folder
+//! `py`, and the native module `wasgi._wasgi` that it exports.
 
 pub mod app;
 pub mod component;
@@ -11,6 +15,7 @@ pub mod limits;
 pub mod network;
 pub mod outgoing;
 pub mod process;
+#[cfg(feature = "python")]
 pub mod py;
 pub(crate) mod scheduler;
 pub mod simulation;
@@ -19,6 +24,7 @@ pub mod telemetry;
 pub(crate) mod text;
 
 /// The native module, `wasgi._wasgi`.
+#[cfg(feature = "python")]
 #[pyo3::pymodule(gil_used = true)]
 mod _wasgi {
     use pyo3::prelude::*;

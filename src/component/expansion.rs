@@ -3,7 +3,7 @@
 //! A component may instantiate those inside of it many times, and each of them others: 20 levels that do so twice are a
 //! million instances, in a few hundred bytes. So what a component costs is found once and added for each time that it is
 //! instantiated. Components and modules can be handed around (arguments, exports, aliases of what encloses them), so this
-//! follows them as instantiation would; what it has followed further than [`MOST_STEPS`] counts as endless.
+//! follows them as instantiation would; what it has followed further than `MOST_STEPS` counts as endless.
 
 use std::collections::{BTreeMap, HashMap};
 

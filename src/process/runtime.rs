@@ -1,6 +1,6 @@
 //! The tokio runtime: made when the first guest has to wait, bounded, shut down at exit.
 //!
-//! Its workers serve timers, sockets and outgoing requests. No guest has a turn on them ([`crate::scheduler`]), and they never call
+//! Its workers serve timers, sockets and outgoing requests. No guest has a turn on them (`crate::scheduler` has them), and they never call
 //! Python.
 
 use std::sync::atomic::{AtomicBool, Ordering};
