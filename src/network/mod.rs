@@ -126,7 +126,7 @@ impl Network {
         let Options { http2, h2c, between_bytes, caps, head, .. } = *self.options;
         let dialer = Dialer {
             policy: self.policy.clone(),
-            resolver: Arc::new(System::new()),
+            resolver: Arc::new(System::default()),
             proxies: self.proxies.clone(),
             tls: Tls::new(self.tls.clone(), http2),
             h2c,
