@@ -56,10 +56,15 @@ pub enum Error {
 
     /// A body that broke off.
     #[error("the body broke off after {received} bytes: {reason}")]
-    Body { received: u64, reason: String, cause: Option<Box<Error>> },
+    Body {
+        received: u64,
+        reason: String,
+        #[source]
+        cause: Option<Box<Error>>,
+    },
 
     /// The caller's own failure, say of its request body: handed back as it is.
-    #[error("{0}")]
+    #[error(transparent)]
     Caller(Arc<dyn std::error::Error + Send + Sync>),
 
     /// The exchange was cancelled or its response was closed.

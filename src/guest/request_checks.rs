@@ -13,7 +13,7 @@ use wasmtime_wasi_http::{WasiHttpCtxView, WasiHttpView};
 use crate::guest::interfaces::interface;
 use crate::guest::store::StoreState;
 use crate::http::error_code::ErrorCode;
-use crate::http::url;
+use crate::http::url::{self, UrlError};
 
 /// The most bytes of a method, a scheme or an authority that a guest may make, and of a path with its query.
 const MOST_TOKEN: usize = 4 << 10;
@@ -119,7 +119,7 @@ fn complete(request: &mut HostOutgoingRequest) -> Result<(), (ErrorCode, String)
     };
     let uri = match url::of_guest(name, authority, request.path_with_query.as_deref()) {
         Ok(uri) => uri,
-        Err(why) if why == url::TOO_LONG => return refused("HTTP-request-URI-too-long", why),
+        Err(why @ UrlError::TooLong) => return refused("HTTP-request-URI-too-long", why.to_string()),
         Err(why) => return refused(invalid, format!("its URL is invalid: {why}: {authority:?}")),
     };
     request.scheme = Some(scheme);

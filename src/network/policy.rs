@@ -24,35 +24,64 @@ pub struct Policy {
     pub addresses: Vec<IpNet>,
 }
 
+/// The rule that refuses a request.
+#[derive(Debug, PartialEq, thiserror::Error)]
+pub enum Denial {
+    /// Of another scheme.
+    #[error("it is no http or https URL")]
+    Scheme,
+    /// In its URL.
+    #[error("its URL has credentials")]
+    Credentials,
+    /// RFC 9110, 9.3.6.
+    #[error("CONNECT is for proxies")]
+    Connect,
+    /// RFC 9110, 7.2.
+    #[error("its `host` is not its URL's")]
+    HostField,
+    /// Nothing that could be compared with a pattern.
+    #[error("its host or its port is none")]
+    Host,
+    /// [`Policy::methods`].
+    #[error("its method is not in `methods`: {0}")]
+    Method(Method),
+    /// [`Policy::deny`].
+    #[error("`deny` has `{0}`")]
+    Denied(String),
+    /// [`Policy::allow`].
+    #[error("nothing in `allow` fits it")]
+    NotAllowed,
+}
+
 impl Policy {
     /// What is asked, if it may be. The error says which rule refuses it.
-    pub fn check(&self, parts: &Parts) -> Result<Target, String> {
+    pub fn check(&self, parts: &Parts) -> Result<Target, Denial> {
         let uri = &parts.uri;
         let (Some(authority), Some("http" | "https")) = (uri.authority(), uri.scheme_str()) else {
-            return Err("it is no http or https URL".into());
+            return Err(Denial::Scheme);
         };
         if authority.as_str().contains('@') {
-            return Err("its URL has credentials".into());
+            return Err(Denial::Credentials);
         }
         if parts.method == Method::CONNECT {
-            return Err("CONNECT is for proxies".into());
+            return Err(Denial::Connect);
         }
         if let Some(host) = parts.headers.get(http::header::HOST)
             && !is_of(host.as_bytes(), authority.as_str(), uri.scheme_str())
         {
-            return Err("its `host` is not its URL's".into());
+            return Err(Denial::HostField);
         }
-        let target = Target::of(uri).ok_or("its host or its port is none")?;
+        let target = Target::of(uri).ok_or(Denial::Host)?;
         if let Some(methods) = &self.methods
             && !methods.contains(&parts.method)
         {
-            return Err(format!("its method is not in `methods`: {}", parts.method));
+            return Err(Denial::Method(parts.method.clone()));
         }
         if let Some(pattern) = self.deny.iter().find(|pattern| pattern.may_match(&target)) {
-            return Err(format!("`deny` has `{pattern}`"));
+            return Err(Denial::Denied(pattern.to_string()));
         }
         if !self.allow.iter().any(|pattern| pattern.matches(&target)) {
-            return Err("nothing in `allow` fits it".into());
+            return Err(Denial::NotAllowed);
         }
         Ok(target)
     }
@@ -103,7 +132,7 @@ mod tests {
         Policy { allow, deny: Vec::new(), methods: None, allow_private: false, addresses: Vec::new() }
     }
 
-    fn check(policy: &Policy, method: &str, url: &str, host: Option<&str>) -> Result<(), String> {
+    fn check(policy: &Policy, method: &str, url: &str, host: Option<&str>) -> Result<(), Denial> {
         let mut request = http::Request::builder().method(method).uri(url);
         if let Some(host) = host {
             request = request.header("host", host);
@@ -146,7 +175,10 @@ mod tests {
             match why {
                 None => assert_eq!(checked, Ok(()), "{method} {url}"),
                 Some(why) => {
-                    assert!(checked.as_ref().is_err_and(|told| told.contains(why)), "{method} {url}: {checked:?}")
+                    assert!(
+                        checked.as_ref().is_err_and(|told| told.to_string().contains(why)),
+                        "{method} {url}: {checked:?}"
+                    )
                 }
             }
         }
