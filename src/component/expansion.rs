@@ -11,14 +11,14 @@ use crate::component::cost::{ADAPTER, COMPONENT_INSTANCE, Cost};
 
 /// A component as it is written, as far as it says what is instantiated.
 #[derive(Default)]
-pub struct StaticComponent<'a> {
+pub(crate) struct StaticComponent<'a> {
     pub items: Vec<Item<'a>>,
     pub adapters: u64,
     pub definitions: u64,
 }
 
 impl<'a> StaticComponent<'a> {
-    pub fn push(&mut self, item: Item<'a>, is_kept: bool) {
+    pub(crate) fn push(&mut self, item: Item<'a>, is_kept: bool) {
         if is_kept {
             self.items.push(item);
         }
@@ -27,14 +27,14 @@ impl<'a> StaticComponent<'a> {
 
 /// What can hold something that can be instantiated.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Sort {
+pub(crate) enum Sort {
     Module,
     Component,
     Instance,
 }
 
 /// Each makes an entry in an index space of its component.
-pub enum Item<'a> {
+pub(crate) enum Item<'a> {
     Module(usize),
     Component(usize),
     InstantiateModule(u32),
@@ -136,7 +136,7 @@ struct Expansion<'a, 'b> {
 }
 
 /// What an instance of the first component costs.
-pub fn expand(components: &[StaticComponent<'_>], modules: &[Cost]) -> Cost {
+pub(crate) fn expand(components: &[StaticComponent<'_>], modules: &[Cost]) -> Cost {
     let mut expansion = Expansion {
         components,
         modules,

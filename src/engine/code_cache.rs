@@ -101,7 +101,7 @@ const ELOOP: i32 = i32::MIN;
 
 impl CodeCache {
     /// `most_bytes`: see [`MOST_BYTES`].
-    pub fn open(directory: &Path, most_bytes: Option<u64>) -> Result<Self, OpenError> {
+    pub(crate) fn open(directory: &Path, most_bytes: Option<u64>) -> Result<Self, OpenError> {
         let directory = private_files::folder(directory)?;
         let locks = directory.join("locks");
         match private_files::folder(&locks) {
@@ -113,18 +113,23 @@ impl CodeCache {
         Ok(Self { directory, most_bytes, failed: AtomicBool::new(false), parts: AtomicU32::new(0) })
     }
 
-    pub fn directory(&self) -> &Path {
+    pub(crate) fn directory(&self) -> &Path {
         &self.directory
     }
 
     /// A file for processes to lock; none if there cannot be one.
-    pub fn lock_file(&self, name: &str) -> Option<File> {
+    pub(crate) fn lock_file(&self, name: &str) -> Option<File> {
         private_files::open_lock(&self.directory.join("locks").join(format!("{name}.lock"))).ok()
     }
 
     /// The machine code of a component for an engine, if it is there, and as it was written. Fails where that is so and the engine
     /// does not take it, say because it fits no slot of the engine's pool.
-    pub fn load(&self, engine: &Engine, digest: &str, note: impl Fn(String)) -> wasmtime::Result<Option<Component>> {
+    pub(crate) fn load(
+        &self,
+        engine: &Engine,
+        digest: &str,
+        note: impl Fn(String),
+    ) -> wasmtime::Result<Option<Component>> {
         let key = Key::new(engine, digest);
         let path = self.directory.join(key.name(digest));
         match self.read(&path, &key) {
@@ -153,7 +158,7 @@ impl CodeCache {
     }
 
     /// Keeps it for the next process. A failure is told once a process.
-    pub fn store(&self, engine: &Engine, digest: &str, code: &[u8], note: impl Fn(String)) {
+    pub(crate) fn store(&self, engine: &Engine, digest: &str, code: &[u8], note: impl Fn(String)) {
         let key = Key::new(engine, digest);
         let written = self.write(&key.name(digest), &Header::of(&key, code), code);
         self.tidy(&key.name(digest));
@@ -350,7 +355,7 @@ mod memory {
     const CHUNK: usize = 128 << 10;
 
     /// What is left of a file, sealed, and its digest.
-    pub fn read(mut file: &File, length: u64) -> io::Result<([u8; 32], File)> {
+    pub(super) fn read(mut file: &File, length: u64) -> io::Result<([u8; 32], File)> {
         if !std::path::Path::new("/proc/self/fd").exists() {
             return Err(io::ErrorKind::Unsupported.into());
         }

@@ -103,14 +103,17 @@ fn host_of(address: IpAddr) -> Host {
 }
 
 impl Target {
+    /// Whether it is asked by TLS.
     pub fn is_secure(&self) -> bool {
         self.scheme == "https"
     }
 
+    /// In canonical form.
     pub fn host(&self) -> &Host {
         &self.host
     }
 
+    /// Its own, or its scheme's.
     pub fn port(&self) -> Option<u16> {
         self.port
     }
@@ -225,6 +228,7 @@ impl Pattern {
         Ok(Self { port: port.or_else(|| scheme.as_deref().and_then(implied_port)), scheme, hosts, path })
     }
 
+    /// Whether it means this target, however its path is read.
     pub fn matches(&self, target: &Target) -> bool {
         self.is_of(target)
             && (self.path.plain.is_empty()

@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 
 /// Why a folder is not trusted.
 #[derive(Debug, thiserror::Error)]
-pub enum FolderError {
+pub(crate) enum FolderError {
     /// It cannot be made or looked at.
     #[error(transparent)]
     Io(#[from] io::Error),

@@ -13,6 +13,7 @@ use crate::error::Error;
 use crate::process::fork::{can_start_thread, no_thread};
 use crate::sync::lock;
 
+/// The runtime of a process, made when it is first needed.
 pub struct Runtime {
     handle: OnceLock<tokio::runtime::Handle>,
     owned: Mutex<Option<tokio::runtime::Runtime>>,
@@ -30,6 +31,7 @@ impl Runtime {
         Self { handle: OnceLock::new(), owned: Mutex::default(), shut_down: AtomicBool::new(false) }
     }
 
+    /// Of the runtime. Fails where the system gives no threads, or the process ends.
     pub fn handle(&self) -> Result<&tokio::runtime::Handle, Error> {
         if let Some(handle) = self.handle.get() {
             return Ok(handle);
