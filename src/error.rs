@@ -243,7 +243,8 @@ impl Trap {
     }
 }
 
-/// What a host call was asked for that it does not do, in words that name it.
+/// What a host call was asked for that it does not do, in words that name it. wasmtime tells of both in words only, and
+/// `tests/test_host_resources.py` fails if they change.
 fn too_much(error: &wasmtime::Error) -> Option<String> {
     let reason = error.root_cause().to_string();
     if reason.contains("fuel allocated for hostcalls") {

@@ -65,7 +65,7 @@ impl Credit {
 
     /// Whether nothing of it was spent that has not been earned again.
     #[cfg(test)]
-    pub fn is_whole(&self) -> bool {
+    pub(crate) fn is_whole(&self) -> bool {
         self.left == self.most
     }
 
