@@ -20,7 +20,7 @@ check:
     cargo fmt --check --manifest-path fuzz/Cargo.toml
     cargo clippy --all-targets --locked -- -D warnings
     cargo clippy --all-targets --locked --no-default-features -- -D warnings
-    RUSTDOCFLAGS="-D warnings" cargo doc --locked --no-default-features --no-deps
+    RUSTDOCFLAGS="-D warnings" cargo doc --locked --no-default-features --no-deps --lib --document-private-items
     cargo deny --locked check licenses bans sources
     ruff format --check .
     ruff check .

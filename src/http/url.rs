@@ -35,7 +35,7 @@ pub enum UrlError {
     /// RFC 3986, 3.2.3.
     #[error("its port is no number up to 65535")]
     Port,
-    /// See [`MOST`].
+    /// Than `http::Uri` holds.
     #[error("its path and query are longer than 65534 bytes")]
     TooLong,
     /// In its path or its query.

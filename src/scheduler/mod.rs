@@ -4,7 +4,7 @@
 //!
 //! - **prompt** threads, for guests that mostly wait: they answer a timer or a socket and wait again;
 //! - **computing** threads of a lower priority, as many as there are processors, for guests that have used up what a prompt
-//!   guest may ([`Credit`]), and for those of components whose past says so.
+//!   guest may ([`credit`]), and for those of components whose past says so.
 //!
 //! On both the apps take turns, whatever the number of their exchanges ([`Queue`]); within an app its exchanges do. A turn ends at the
 //! next tick of the epoch, but one long instruction (`memory.fill`) or host call does not. A thread that is in one is *stuck*: it
