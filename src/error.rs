@@ -36,7 +36,7 @@ pub enum Error {
     #[error("{0}")]
     NoResponse(String),
 
-    #[error("the guest was stopped at its time limit: {limit} s (`Limits.timeout`)")]
+    #[error("the guest timed out after {limit} s (`Limits.timeout`)")]
     Timeout { limit: f64 },
 
     /// The guest ran into a limit inside its store.
@@ -188,7 +188,7 @@ impl Trap {
         }
         // Rust's advice after a panic is about the guest's own environment, not about what happened
         if let Some(line) = stderr.iter().rev().find(|line| !line.starts_with("note: run with `RUST_BACKTRACE")) {
-            message.push_str(&format!("; its last words: {line}"));
+            message.push_str(&format!("; last line of its stderr: {line}"));
         }
         Self { message, backtrace, stderr }
     }

@@ -93,7 +93,7 @@ def test_a_longer_entry_is_found(cache: Path) -> None:
     [entry] = entries(cache)
     whole = entry.read_bytes()
     entry.write_bytes(whole + b"more")
-    assert "it has another length than was written" in load(cache)
+    assert "its length is not the one that was written" in load(cache)
     assert entry.read_bytes() == whole
 
 

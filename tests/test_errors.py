@@ -148,7 +148,7 @@ def test_traps_of_other_kinds(app: AppMaker, route: str, reason: str) -> None:
 
 
 def test_a_panic_is_told_by_its_message(app: AppMaker) -> None:
-    with pytest.raises(wasgi.TrapError, match="its last words: no such thing") as raised:
+    with pytest.raises(wasgi.TrapError, match="last line of its stderr: no such thing") as raised:
         app().handle(get("/panic"))
     assert any("panicked at" in line for line in raised.value.stderr)
 

@@ -520,7 +520,7 @@ class TestOutgoing:
         with caplog.at_level(logging.WARNING, "wasgi.outgoing"):
             made.handle(get("/fetch-in-turn?n=100&url=http://up/")).read()
         assert len(caplog.messages) == 10
-        assert caplog.messages[-1].endswith("no more is said of this")
+        assert caplog.messages[-1].endswith("further messages suppressed")
 
 
 class TestQueue:

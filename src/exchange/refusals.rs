@@ -65,12 +65,12 @@ impl Refusals {
                 }
                 known.full = Some(now);
                 return Some(format!(
-                    "more outgoing requests are refused than are shown: {MOST} different ones a minute, at the most"
+                    "further messages about refused outgoing requests suppressed: at most {MOST} different ones a minute"
                 ));
             }
         }
         known.told.insert(key, Told { at: now, again: 0 });
-        let more = if again > 0 { format!("; {again} more of them since this was last said") } else { String::new() };
+        let more = if again > 0 { format!("; {again} more since the last message") } else { String::new() };
         Some(refused.sentence(&more))
     }
 }

@@ -37,7 +37,7 @@ impl WhyNot {
             }
             Self::Closed(_) => "hint: mount `/proc`",
             Self::Refused(_) => "hint: let the sandbox (a seccomp profile, say) allow that ioctl",
-            Self::Late => "hint: start the process anew",
+            Self::Late => "hint: restart the process",
         }
     }
 }

@@ -180,7 +180,7 @@ value_methods! {
             not_negative("queue", "exchanges", Some(queue))?;
             if queue > 0 && concurrency.is_none() {
                 return Err(PyValueError::new_err(
-                    "`queue` needs `concurrency`: where there is a place for all, nobody waits",
+                    "`queue` needs `concurrency`: without that limit no exchange waits",
                 ));
             }
             seconds("queue_timeout", queue_timeout)?;

@@ -63,14 +63,14 @@ def _call(style: _Style, component: wasgi.Component) -> wasgi.App:
 
 def _answer(style: _Style, component: wasgi.Component) -> None:
     style.step(
-        "3. Answer what it asks the world, with a Python function",
+        "3. Answer its outgoing requests with a Python function",
         "def upstream(request):",
         '    return wasgi.Response(200, body="sunny, 24 °C")',
         "app = wasgi.App(component, outgoing=upstream)",
     )
 
     def upstream(request: wasgi.Request) -> wasgi.Response:
-        style.shows(f"the guest asks for: {request.method} {request.url}")
+        style.shows(f"the guest requests: {request.method} {request.url}")
         return wasgi.Response(200, body="sunny, 24 °C")
 
     answered = wasgi.App(component, outgoing=upstream)
@@ -79,13 +79,13 @@ def _answer(style: _Style, component: wasgi.Component) -> None:
 
 
 def _deny(style: _Style, app: wasgi.App) -> None:
-    style.step("4. Without one, nothing gets out", "app = wasgi.App(component)")
+    style.step("4. Without one, outgoing requests are denied", "app = wasgi.App(component)")
     response = app.handle(wasgi.Request("GET", "http://demo.local/weather?city=Lisbon"))
     style.shows(f"{response.status} {response.text.strip()!r}")
 
 
 def _trap(style: _Style, component: wasgi.Component, app: wasgi.App) -> None:
-    style.step("5. A guest that traps hurts nobody", 'app.handle(wasgi.Request("GET", "http://demo.local/crash"))')
+    style.step("5. A trap ends its own exchange only", 'app.handle(wasgi.Request("GET", "http://demo.local/crash"))')
     silent = wasgi.App(component, stderr=lambda line: None)
     try:
         silent.handle(wasgi.Request("GET", "http://demo.local/crash"))

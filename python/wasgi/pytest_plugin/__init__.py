@@ -51,7 +51,7 @@ def pytest_addoption(parser: pytest.Parser) -> None:
         type="linelist",
         default=[],
     )
-    parser.addini("wasgi_timeout", "seconds that a component may take for a response", default="30")
+    parser.addini("wasgi_timeout", "the timeout of a response, in seconds", default="30")
 
 
 _state = pytest.StashKey["TestState"]()
@@ -302,7 +302,7 @@ def pytest_terminal_summary(terminalreporter: Any, config: pytest.Config) -> Non
                 total.setdefault(name, Costs()).add(**costs)
     terminalreporter.section("wasgi: components")
     if not total:
-        terminalreporter.write_line("no component has answered anything")
+        terminalreporter.write_line("no component was called")
     for name, costs in sorted(total.items(), key=lambda item: -item[1].seconds):
         mean = costs.seconds / costs.exchanges * 1e3 if costs.exchanges else 0.0
         terminalreporter.write_line(

@@ -25,7 +25,7 @@ def check_coding(coding: str) -> None:
         BadRequestError: There is another one (RFC 9112, 6.1).
     """
     if coding.strip().lower() != "chunked":
-        raise BadRequestError(501, f"a body with a transfer coding that nobody takes off: {coding[:40]!r}")
+        raise BadRequestError(501, f"a body with an unsupported transfer coding: {coding[:40]!r}")
 
 
 _SLASHES = re.compile(rb"/|%2[fF]")

@@ -114,9 +114,9 @@ def _body(environ: Environ) -> _Body | None:
         return None
     if length and not coding:  # a transfer coding overrides the length (RFC 9112, 6.3)
         if not (length.isascii() and length.isdigit()):
-            raise BadRequestError(400, f"a content-length that is no number: {length[:40]!r}")
+            raise BadRequestError(400, f"a content-length that is not a number: {length[:40]!r}")
         if len(length.lstrip("0")) > 20:  # more than 64 bits
-            raise BadRequestError(413, "a content-length that nobody can send")
+            raise BadRequestError(413, "a content-length that is too large")
         left = int(length.lstrip("0") or "0")
         if not left:
             return None

@@ -229,7 +229,7 @@ impl SourceOf {
     fn take(&self, py: Python<'_>) -> PyResult<Py<PyAny>> {
         match self.body.consume(py)? {
             Content::Source(source) => Ok(source.object().clone_ref(py)),
-            _ => Err(PyTypeError::new_err("this body is no async iterable any more")),
+            _ => Err(PyTypeError::new_err("this body is not an async iterable any more")),
         }
     }
 

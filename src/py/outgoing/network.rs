@@ -166,7 +166,7 @@ fn texts(name: &str, given: &Bound<'_, PyAny>) -> PyResult<Vec<String>> {
 fn patterns(name: &str, given: Option<&Bound<'_, PyAny>>) -> PyResult<Vec<Pattern>> {
     let Some(given) = given else { return Ok(Vec::new()) };
     let parse = |text: String| {
-        Pattern::parse(&text).map_err(|why| PyValueError::new_err(format!("`{name}` has no pattern: `{text}`: {why}")))
+        Pattern::parse(&text).map_err(|why| PyValueError::new_err(format!("`{name}` has an invalid pattern: `{text}`: {why}")))
     };
     texts(name, given)?.into_iter().map(parse).collect()
 }
@@ -177,14 +177,14 @@ fn bypass(given: &Bound<'_, PyAny>) -> PyResult<Bypass> {
     let mut add = |list: &str| {
         bypass
             .add(list)
-            .map_err(|why| PyValueError::new_err(format!("`no_proxy` has an entry that means nothing: {why}")))
+            .map_err(|why| PyValueError::new_err(format!("`no_proxy` has an invalid entry: {why}")))
     };
     match given.extract::<String>() {
         Ok(list) => add(&list)?,
         Err(_) => {
             for list in texts("no_proxy", given)? {
                 if list.trim().is_empty() {
-                    return Err(PyValueError::new_err("`no_proxy` has an entry that is empty"));
+                    return Err(PyValueError::new_err("`no_proxy` has an empty entry"));
                 }
                 add(&list)?;
             }
@@ -370,12 +370,12 @@ impl PyNetwork {
             .map(|given| {
                 let parse = |name: String| {
                     let method = Method::from_bytes(name.as_bytes())
-                        .map_err(|_| PyValueError::new_err(format!("`methods` has no method: {name:?}")))?;
+                        .map_err(|_| PyValueError::new_err(format!("`methods` has an invalid method: {name:?}")))?;
                     let upper = Method::from_bytes(name.to_ascii_uppercase().as_bytes()).ok();
                     match upper.filter(|upper| *upper != method && STANDARD.contains(upper)) {
                         // RFC 9110, 9.1
                         Some(upper) => Err(PyValueError::new_err(format!(
-                            "`methods` has a method that nobody uses, since they are case-sensitive: `{name}`; \
+                            "methods are case-sensitive, and `methods` has `{name}`; \
                              hint: `{upper}`"
                         ))),
                         None if method == Method::CONNECT => Err(PyValueError::new_err(
@@ -395,7 +395,7 @@ impl PyNetwork {
                         PyValueError::new_err(format!("`addresses` has neither an address nor a network: {text:?}"))
                     })?;
                     if network.prefix_len() == network.max_prefix_len() && network.addr().is_unspecified() {
-                        let why = format!("`addresses` has one that is never connected to: {text:?}");
+                        let why = format!("`addresses` has an address that is never connected to: {text:?}");
                         return Err(PyValueError::new_err(why));
                     }
                     Ok(network)
