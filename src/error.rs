@@ -63,7 +63,7 @@ pub enum Error {
     Caller(Arc<dyn std::error::Error + Send + Sync>),
 
     /// The exchange was cancelled or its response was closed.
-    #[error("the exchange was stopped: its caller or client has left")]
+    #[error("the exchange was cancelled: its caller or client has gone")]
     Cancelled,
 
     #[error("the app is closed")]

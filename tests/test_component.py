@@ -345,7 +345,7 @@ class TestProcessesTakeTurns:
                 assert waiting.stderr is not None
                 told = waiting.stderr.readline()
                 assert told.startswith(
-                    "INFO:wasgi:`hello.wasm` (0.1 MB) is being compiled; its machine code will be kept in "
+                    "INFO:wasgi:`hello.wasm` (0.1 MB) is being compiled; its machine code will be cached in "
                 )
                 assert waiting.poll() is None
                 holder.kill()
@@ -480,7 +480,7 @@ NOT_OFFERED = {
 
 @pytest.mark.parametrize("feature", NOT_OFFERED)
 def test_what_the_engine_does_not_offer_is_refused_when_it_is_loaded(feature: str) -> None:
-    with pytest.raises(wasgi.UnsupportedComponentError, match="what this engine does not offer: failed to"):
+    with pytest.raises(wasgi.UnsupportedComponentError, match="a feature that this engine does not support: failed to"):
         bare("", NOT_OFFERED[feature])
 
 

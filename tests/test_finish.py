@@ -199,7 +199,7 @@ class TestEveryDoor:
         server.hang_up()
         await serving
         assert await asyncio.to_thread(told.outcome) == (200, wasgi.WasgiError)
-        assert str(told.one().error) == "the exchange was stopped: its caller or client has left"
+        assert str(told.one().error) == "the exchange was cancelled: its caller or client has gone"
 
     async def test_asgi_below_a_mount(self, app: AppMaker, told: Told) -> None:
         for root_path in ("strip", "keep"):

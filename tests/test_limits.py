@@ -559,7 +559,9 @@ class TestQueue:
     async def test_the_queue_has_a_time_limit(self, app: AppMaker) -> None:
         made = app(limits=wasgi.Limits(concurrency=1, queue=1, queue_timeout=0.05))
         async with await made.handle_async(get("/endless")):
-            with pytest.raises(wasgi.OverloadedError, match=r"within 0.05 s in the queue \(`Limits.queue_timeout`\)"):
+            with pytest.raises(
+                wasgi.OverloadedError, match=r"timed out after 0.05 s in the queue \(`Limits.queue_timeout`\)"
+            ):
                 await made.handle_async(get("/hello"))
             with pytest.raises(wasgi.OverloadedError):
                 await asyncio.to_thread(made.handle, get("/hello"))

@@ -368,7 +368,11 @@ class TestJson:
                 TypeError,
                 r"`json`\['at'\] .* datetime; hint: its `isoformat\(\)`",
             ),
-            ({"a": [{"b": {1}}]}, TypeError, r"`json`\['a'\]\[0\]\['b'\] has a type that JSON does not have: set; hint: a list"),
+            (
+                {"a": [{"b": {1}}]},
+                TypeError,
+                r"`json`\['a'\]\[0\]\['b'\] has a type that JSON does not have: set; hint: a list",
+            ),
             ({"a": b"x"}, TypeError, "bytes; hint: `content`"),
             ({"a": ID}, TypeError, r"UUID; hint: its `str\(\)`"),
             ({"a": Path("x")}, TypeError, r"hint: its `str\(\)`"),

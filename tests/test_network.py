@@ -332,7 +332,11 @@ class TestTls:
         ({"allow": ["ftp://a"]}, ValueError, "`allow` has an invalid pattern: `ftp://a`"),
         ({"deny": ["a.*"]}, ValueError, "`deny` has an invalid pattern"),
         ({"methods": ["G E T"]}, ValueError, "`methods` has an invalid method"),
-        ({"methods": ["GET", "post"]}, ValueError, "methods are case-sensitive, and `methods` has `post`; hint: `POST`"),
+        (
+            {"methods": ["GET", "post"]},
+            ValueError,
+            "methods are case-sensitive, and `methods` has `post`; hint: `POST`",
+        ),
         ({"methods": ["CONNECT"]}, ValueError, "`methods` has `CONNECT`"),
         ({"addresses": ["10.0.0.0/33"]}, ValueError, "`addresses` has neither"),
         ({"addresses": ["0.0.0.0"]}, ValueError, "`addresses` has an address that is never connected to"),

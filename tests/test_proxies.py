@@ -383,8 +383,8 @@ def test_the_environment(app: AppMaker, monkeypatch: pytest.MonkeyPatch) -> None
     ("options", "why"),
     [
         ({"proxy": "127.0.0.1:3128"}, "it is not a URL: it has no scheme; hint: put `http://` before it"),
-        ({"proxy": "proxy.internal:3128"}, "hint: `http://` before it"),
-        ({"proxy": "user:secret@proxy.internal:3128"}, "^(?!.*secret).*hint: `http://` before it"),
+        ({"proxy": "proxy.internal:3128"}, "hint: put `http://` before it"),
+        ({"proxy": "user:secret@proxy.internal:3128"}, "^(?!.*secret).*hint: put `http://` before it"),
         ({"proxy": "ftp://127.0.0.1"}, "it is not a URL"),
         ({"proxy": "socks4://127.0.0.1"}, "proxies of the scheme `socks4` are not supported"),
         ({"proxy": "http://"}, "it is not a URL"),
@@ -398,7 +398,10 @@ def test_the_environment(app: AppMaker, monkeypatch: pytest.MonkeyPatch) -> None
         ({"proxy": "http://a?query"}, "it has a path or a query"),
         ({"proxy": "socks5://user@a"}, "its user and its password"),
         ({"proxy": "socks5://user:" + "x" * 256 + "@a"}, "its user and its password"),
-        ({"proxy": "http://a", "no_proxy": ["192.168.*"]}, r"`no_proxy` has an entry .*: `192.168.\*`: it is neither"),
+        (
+            {"proxy": "http://a", "no_proxy": ["192.168.*"]},
+            r"`no_proxy` has an invalid entry: `192.168.\*`: it is neither",
+        ),
         ({"proxy": "http://a", "no_proxy": ["<local>"]}, "`<local>`: it is neither"),
         ({"proxy": "http://a", "no_proxy": "a:99999"}, "`a:99999`: its port is not a number"),
         ({"proxy": "http://a", "no_proxy": [" "]}, "`no_proxy` has an empty entry"),

@@ -43,7 +43,7 @@ async def serve(app: ServedApp, scope: Scope, receive: Receive, send: Send) -> N
             # closing before accepting refuses the handshake: the client gets 403
             message = await receive()
             if message["type"] == "websocket.connect":
-                await send({"type": "websocket.close", "code": 1000, "reason": "components speak HTTP only"})
+                await send({"type": "websocket.close", "code": 1000, "reason": "components serve HTTP only"})
         case kind:
             raise NotImplementedError(f"wasgi serves no scope of type {kind!r}")
 

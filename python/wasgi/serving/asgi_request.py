@@ -84,7 +84,7 @@ def request_of(
     """
     method = scope["method"]
     if method == "CONNECT":
-        raise BadRequestError(501, "a component opens no tunnel")
+        raise BadRequestError(501, "a component cannot open a tunnel")
     try:
         target, prefix, authority = target_of(scope, strip=app.root_path == "strip")
         return _request_of_server(

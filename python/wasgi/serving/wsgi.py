@@ -81,7 +81,7 @@ class _Body:
                 raise StopIteration
             chunk: bytes = self.stream.read(_CHUNK if self.left is None else min(self.left, _CHUNK))
             if not chunk and self.left:
-                raise BadRequestError(400, "the client has gone before its request's body was whole")
+                raise BadRequestError(400, "the client disconnected before its request's body was complete")
             if not chunk:
                 raise StopIteration
             if self.left is not None:
@@ -136,7 +136,7 @@ def request_of(app: ServedApp, environ: Environ, body: _Body | None = None) -> R
     """
     method = environ["REQUEST_METHOD"]
     if method == "CONNECT":
-        raise BadRequestError(501, "a component opens no tunnel")
+        raise BadRequestError(501, "a component cannot open a tunnel")
     strip = app.root_path == "strip"
     script = _text(environ, "SCRIPT_NAME").rstrip("/")
     try:

@@ -395,7 +395,7 @@ impl Drop for FeedBody {
     }
 }
 
-/// The producer's side of a body that Python makes.
+/// The producer's side of a body whose chunks Python produces.
 #[pyclass(module = "wasgi._wasgi", frozen)]
 pub struct FeedHandle {
     feed: Arc<Feed>,
