@@ -54,7 +54,7 @@ def test_a_guest_that_is_larger_than_its_limit_from_the_start(app: AppMaker) -> 
 
 def test_overload(app: AppMaker) -> None:
     made = app(limits=wasgi.Limits(concurrency=1))
-    with made.handle(get("/endless")), pytest.raises(wasgi.OverloadedError, match="all 1 exchanges"):
+    with made.handle(get("/endless")), pytest.raises(wasgi.OverloadedError, match="all 1 concurrent exchanges"):
         made.handle(get("/hello"))
 
     def vacated() -> bool:

@@ -362,5 +362,5 @@ class TestNuls:
             lambda: wasgi.App(HELLO, args=["a\0b"]),
             lambda: wasgi.App(HELLO, env={"a": "\0"}),
         ):
-            with pytest.raises(ValueError, match=r"NUL|environment|no such directory"):
+            with pytest.raises(ValueError, match=r"NUL|`env` has an invalid|no such directory"):
                 make()

@@ -11,7 +11,7 @@ import wasgi
 
 
 def demo() -> None:
-    """Loads the bundled component, calls it, answers it, denies it, and lets it trap."""
+    """Loads the bundled component, calls it, handles and denies its outgoing requests, and lets it trap."""
     style = _Style()
     log, handler = logging.getLogger("wasgi"), _Shown(style)
     log.addHandler(handler)
@@ -38,7 +38,7 @@ def _load(style: _Style) -> wasgi.Component:
     begun = time.perf_counter()
     component = wasgi.Component(source)
     millis = (time.perf_counter() - begun) * 1e3
-    style.step("1. Load a component that somebody else wrote", 'component = wasgi.Component("demo.wasm")')
+    style.step("1. Load a component", 'component = wasgi.Component("demo.wasm")')
     style.shows(
         f"{len(source) // 1024} KiB of WebAssembly, WASI {component.wasi}, "
         f"ready in {millis:.0f} ms (the machine code is cached)"
@@ -49,7 +49,7 @@ def _load(style: _Style) -> wasgi.Component:
 def _call(style: _Style, component: wasgi.Component) -> wasgi.App:
     app = wasgi.App(component, stdout=lambda line: style.shows(f"the guest prints: {line}"))
     style.step(
-        "2. Hand it a request",
+        "2. Call it with a request",
         "app = wasgi.App(component)",
         'app.handle(wasgi.Request("GET", "http://demo.local/greet?name=Ada"))',
     )

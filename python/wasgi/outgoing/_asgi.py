@@ -65,7 +65,7 @@ def _fields(request: Request) -> list[tuple[bytes, bytes]]:
 
 
 class Asgi:
-    """An upstream that an ASGI application answers, and the application's lifespan. Made by `wasgi.outgoing.asgi`."""
+    """An ASGI application as upstream, with its lifespan. Made by `wasgi.outgoing.asgi`."""
 
     def __init__(self, application: Callable[..., Any], lifespan: Literal["auto", "on", "off"]) -> None:
         if not callable(application):

@@ -226,9 +226,8 @@ def wasgi_app(
 ) -> Iterator[Callable[..., Client]]:
     """Makes a client of a component: ``wasgi_app("greeter.wasm", env={...})``.
 
-    Takes what `wasgi.App` takes, and ``base_url`` and ``timeout`` of `wasgi.testing.Client`. Outgoing requests are
-    answered by the fixture `upstream` unless ``outgoing`` says otherwise; what guests print is in the report of a
-    failure. Closed after the test, which fails if an exchange is still open.
+    Takes what `wasgi.App` takes, and ``base_url`` and ``timeout`` of `wasgi.testing.Client`. The fixture
+    `upstream` handles outgoing requests unless ``outgoing`` is given; the report of a failure has the guests' output. Closed after the test, which fails if an exchange is still open.
     """
     from wasgi.testing import Client
 

@@ -80,7 +80,7 @@ def request_of(
     """The guest's request for an HTTP scope.
 
     Raises:
-        BadRequestError: No guest can be asked it.
+        BadRequestError: No guest can receive it.
     """
     method = scope["method"]
     if method == "CONNECT":

@@ -132,7 +132,7 @@ def request_of(app: ServedApp, environ: Environ, body: _Body | None = None) -> R
     """The guest's request for an environ.
 
     Raises:
-        BadRequestError: No guest can be asked it.
+        BadRequestError: No guest can receive it.
     """
     method = environ["REQUEST_METHOD"]
     if method == "CONNECT":

@@ -1,4 +1,4 @@
-"""`wasgi.testing.Cassette`: record and replay of what upstreams answer."""
+"""`wasgi.testing.Cassette`: record and replay of upstreams' responses."""
 
 from __future__ import annotations
 
@@ -100,11 +100,11 @@ def _same(one: Message, other: Message) -> bool:
 
 
 class Cassette:
-    """Records what an upstream answers, and replays it: for ``App(outgoing=..., simulation=cassette.world)``.
+    """Records an upstream's responses, and replays them: for ``App(outgoing=..., simulation=cassette.world)``.
 
     A cassette is a JSON file: the requests, the response to each, and the time and seed of the recording. It is
     recorded if the file does not exist, and written by `save`. In replay, a request gets the response of the first
-    equal request that was not played yet; URLs are compared in normal form (RFC 3986, 6.2.2 and 6.2.3). A request that
+    equal request that was not replayed yet; URLs are compared in normal form (RFC 3986, 6.2.2 and 6.2.3). A request that
     was not recorded is `DestinationNotFound` for the component, and a complaint. Bodies are recorded whole, without
     their division into chunks.
 
@@ -127,7 +127,7 @@ class Cassette:
         recording: Whether it records.
 
     Raises:
-        FileNotFoundError: There is nothing to replay.
+        FileNotFoundError: The file does not exist.
         TypeError: The upstream is not one, or the names of secrets are not a list.
         ValueError: The file is not a cassette.
     """

@@ -1,4 +1,4 @@
-"""Isolation between requests: what a reused component lets one exchange see of another."""
+"""Isolation between requests: what a reused instance leaks from one exchange to another."""
 
 from __future__ import annotations
 

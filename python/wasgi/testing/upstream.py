@@ -1,4 +1,4 @@
-"""`wasgi.testing.Upstream`: a mock of the services around a component. It records what the component has asked."""
+"""`wasgi.testing.Upstream`: a mock of the services around a component. It records the component's requests."""
 
 from __future__ import annotations
 
