@@ -55,7 +55,7 @@ pub enum Error {
     Code(ErrorCode),
 
     /// A body that broke off.
-    #[error("the body broke off after {received} bytes: {reason}")]
+    #[error("the body failed after {received} bytes: {reason}")]
     Body { received: u64, reason: String, cause: Option<Box<Error>> },
 
     /// The caller's own failure, say of its request body: handed back as it is.

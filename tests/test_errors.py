@@ -171,7 +171,7 @@ class TestBrokenBodies:
 
     def test_a_trap_midway(self, app: AppMaker) -> None:
         response = app().handle(get("/trap-midway?bytes=100"))
-        with pytest.raises(wasgi.BodyError, match="broke off after 100 bytes") as raised:
+        with pytest.raises(wasgi.BodyError, match="failed after 100 bytes") as raised:
             response.read()
         assert raised.value.received == 100
         assert isinstance(raised.value.__cause__, wasgi.TrapError)

@@ -273,7 +273,7 @@ impl Feed {
                 if let Some(stopper) = stopper.get() {
                     stopper.stop_because(CallersException::error(error.clone_ref(py), py));
                 }
-                ErrorCode::internal("the request body broke off")
+                ErrorCode::internal("the request body failed")
             }
             OnError::TellGuest => code_of_exception(py, error),
         };
