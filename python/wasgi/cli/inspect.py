@@ -9,9 +9,9 @@ from wasgi import _wasgi
 from wasgi.errors import ComponentError
 
 _GRANTS = {
-    "wasi:http/outgoing-handler": "outgoing requests: App(outgoing=...); otherwise they fail with `HTTP-request-denied`",
-    "wasi:filesystem/preopens": "files: App(dirs={...}); otherwise it has none",
-    "wasi:cli/environment": "environment and arguments: App(env=..., args=...); otherwise both are empty",
+    "wasi:http/outgoing-handler": "outgoing requests: App(outgoing=...); else they fail with `HTTP-request-denied`",
+    "wasi:filesystem/preopens": "files: App(dirs={...}); else it has none",
+    "wasi:cli/environment": "environment and arguments: App(env=..., args=...); else both are empty",
     "wasi:sockets/tcp": "sockets: never granted; it reaches the network through wasi:http only",
 }
 

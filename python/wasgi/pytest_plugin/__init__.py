@@ -227,7 +227,8 @@ def wasgi_app(
     """Makes a client of a component: ``wasgi_app("greeter.wasm", env={...})``.
 
     Takes what `wasgi.App` takes, and ``base_url`` and ``timeout`` of `wasgi.testing.Client`. The fixture
-    `upstream` handles outgoing requests unless ``outgoing`` is given; the report of a failure has the guests' output. Closed after the test, which fails if an exchange is still open.
+    `upstream` handles outgoing requests unless ``outgoing`` is given; the report of a failure has the guests' output.
+    The client is closed after the test, which fails if an exchange is still open.
     """
     from wasgi.testing import Client
 

@@ -264,7 +264,7 @@ class _Exchange:
         answers.log_failure(self.app, _log, self.scope["method"], self.scope.get("path") or "", error)
 
     async def relay(self, response: Response, chunks: AsyncIterator[bytes], *, by_guest: bool) -> None:
-        """Sends a response as fast as the server takes it. Raises if it fails midway: the server aborts the connection."""
+        """Sends a response as fast as the server takes it. Raises if it fails midway: the server then aborts."""
         method = self.scope["method"]
         bare = _messages.is_bare(method, response.status)
         headers = answers.headers_of(response)
