@@ -105,8 +105,8 @@ class Cassette:
     A cassette is a JSON file: the requests, the response to each, and the time and seed of the recording. It is
     recorded if the file does not exist, and written by `save`. In replay, a request gets the response of the first
     equal request that was not replayed yet; URLs are compared in normal form (RFC 3986, 6.2.2 and 6.2.3). A request
-    that was not recorded is `DestinationNotFound` for the component, and a complaint. Bodies are recorded whole, without
-    their division into chunks.
+    that was not recorded is `DestinationNotFound` for the component, and a complaint. Bodies are recorded whole,
+    without their division into chunks.
 
     Secrets are not recorded: a placeholder of the same form stands for each, the same wherever the secret occurs. A
     scheme, the names and attributes of cookies, JSON and its numbers, a UUID and a JWT keep their form, so a component
