@@ -110,7 +110,7 @@ pub enum Error {
     Caller(Arc<dyn std::error::Error + Send + Sync>),
 
     /// The exchange was cancelled or its response was closed.
-    #[error("the exchange was stopped: its caller or client has left")]
+    #[error("the exchange was cancelled: its caller or client has gone")]
     Cancelled,
 
     /// Nothing begins in an app that is closed.
@@ -237,7 +237,7 @@ impl Trap {
         }
         // Rust's advice after a panic is about the guest's own environment, not about what happened
         if let Some(line) = stderr.iter().rev().find(|line| !line.starts_with("note: run with `RUST_BACKTRACE")) {
-            message.push_str(&format!("; its last words: {line}"));
+            message.push_str(&format!("; last line of its stderr: {line}"));
         }
         Self { message, backtrace, stderr }
     }

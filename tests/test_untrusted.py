@@ -348,7 +348,7 @@ except wasgi.TrapError as error:
     assert done.returncode == 0, done.stderr
     said = done.stdout.splitlines()
     assert said[-1] == "trapped"
-    assert "the debug information of a component is left out: its entries are nested more than 128 deep" in said[0]
+    assert "the debug information of a component is ignored: its entries are nested more than 128 deep" in said[0]
 
 
 def test_instance_cost() -> None:

@@ -229,7 +229,7 @@ fn broken(binary: &[u8], error: &wasmparser::BinaryReaderError) -> Error {
             "a truncated component: it ends after {length} bytes, in the middle of a section"
         )),
         Sections::Followed(end) => Error::InvalidComponent(format!(
-            "not a valid component: {} bytes that are no section follow its last section, which ends after {end} bytes; \
+            "not a valid component: {} bytes follow its last section, which ends after {end} bytes; \
              hint: something was appended to the file, or it is damaged there",
             length - end
         )),

@@ -166,7 +166,7 @@ impl CodeCache {
             && !self.failed.swap(true, Ordering::Relaxed)
         {
             note(format!(
-                "machine code cannot be kept in `{}`, so it is made anew by each process: {error}",
+                "machine code cannot be cached in `{}`, so each process compiles it again: {error}",
                 self.directory.display()
             ));
         }

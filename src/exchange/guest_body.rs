@@ -246,8 +246,8 @@ impl GuestBody {
         unread.stop();
         if unread.discarded {
             let reason = format!(
-                "its upstream had answered without reading it, and it was longer than the {KEPT} bytes that are kept; hint: \
-                 read it before answering"
+                "its upstream responded without reading it, and only bodies of up to {KEPT} bytes are kept; hint: read \
+                 it before responding"
             );
             return Some(Err(Error::Body { received, reason, cause: None }));
         }

@@ -42,13 +42,13 @@ pub enum NoTunnel {
     Socks(#[from] tokio_socks::Error),
     #[error("the proxy: {0}")]
     Io(#[from] io::Error),
-    #[error("the proxy ended the connection before it had answered")]
+    #[error("the proxy closed the connection before it responded")]
     Ended,
-    #[error("what the proxy answered is not HTTP")]
+    #[error("the proxy's response is not HTTP")]
     NotHttp,
-    #[error("the head of the proxy's answer is larger than {HEAD} bytes")]
+    #[error("the head of the proxy's response is larger than {HEAD} bytes")]
     TooLarge,
-    #[error("the proxy said something before it was asked for anything")]
+    #[error("the proxy sent data before it was sent a request")]
     Early,
 }
 

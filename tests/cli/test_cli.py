@@ -23,7 +23,7 @@ def test_demo(capsys: pytest.CaptureFixture[str]) -> None:
     for line in (
         "the guest prints: greeting Ada",
         "200 'Hello, Ada!'",
-        "the guest asks for: GET https://weather.example/v1/Lisbon",
+        "the guest requests: GET https://weather.example/v1/Lisbon",
         "200 'Lisbon: sunny, 24 °C'",
         "502 'Lisbon: nobody knows (ErrorCode::HttpRequestDenied)'",
         "wasgi.TrapError: the guest trapped:",

@@ -110,10 +110,10 @@ def test_loads_in_many_threads_at_once() -> None:
         (HELLO.read_bytes()[:5], "a truncated component: it ends after 5 bytes"),
         (HELLO.read_bytes()[:-10], "a truncated component"),
         (HELLO.read_bytes()[:1000], "a truncated component: it ends after 1000 bytes"),
-        (HELLO.read_bytes() + b"junk", "4 bytes that are no section follow its last section, which ends after "),
-        (HELLO.read_bytes() + b"\0" * 512, "512 bytes that are no section follow its last section"),
-        (HELLO.read_bytes() + b"\xff" * 100, "100 bytes that are no section"),
-        (HELLO.read_bytes() + HELLO.read_bytes(), "no section follow its last section"),
+        (HELLO.read_bytes() + b"junk", "4 bytes follow its last section, which ends after "),
+        (HELLO.read_bytes() + b"\0" * 512, "512 bytes follow its last section"),
+        (HELLO.read_bytes() + b"\xff" * 100, "100 bytes follow its last section"),
+        (HELLO.read_bytes() + HELLO.read_bytes(), "bytes follow its last section"),
         (CORE_MODULE[:4] + b"\xff\xff\xff\xff", "not a valid component"),
     ],
 )
@@ -344,7 +344,7 @@ class TestProcessesTakeTurns:
                 assert waiting.stderr is not None
                 told = waiting.stderr.readline()
                 assert told.startswith(
-                    "INFO:wasgi:`hello.wasm` (0.1 MB) is being compiled; its machine code will be kept in "
+                    "INFO:wasgi:`hello.wasm` (0.1 MB) is being compiled; its machine code will be cached in "
                 )
                 assert waiting.poll() is None
                 holder.kill()
@@ -479,7 +479,7 @@ NOT_OFFERED = {
 
 @pytest.mark.parametrize("feature", NOT_OFFERED)
 def test_what_the_engine_does_not_offer_is_refused_when_it_is_loaded(feature: str) -> None:
-    with pytest.raises(wasgi.UnsupportedComponentError, match="what this engine does not offer: failed to"):
+    with pytest.raises(wasgi.UnsupportedComponentError, match="a feature that this engine does not support: failed to"):
         bare("", NOT_OFFERED[feature])
 
 

@@ -257,7 +257,7 @@ except wasgi.TrapError as error:
     said = done.stdout.splitlines()
     assert done.returncode == 0, done.stderr[-2000:]
     assert said[-1].startswith("trapped ['handle (at 0x"), said
-    assert any("the debug information of a component is left out: " in line for line in said), said
+    assert any("the debug information of a component is ignored: " in line for line in said), said
 
 
 def test_modules_share_what_looking_at_them_may_take() -> None:
@@ -277,7 +277,7 @@ wasgi.Component(bare_text(around=f"(core module {customs})" * 150).encode())
     command = [sys.executable, "-c", script]
     done = subprocess.run(command, cwd=ROOT, env=surroundings, capture_output=True, text=True, timeout=50)
     assert done.returncode == 0, done.stderr[-2000:]
-    assert done.stdout.count("the debug information of a component is left out: it would take too long") == 1
+    assert done.stdout.count("the debug information of a component is ignored: it would take too long") == 1
 
 
 def few_ranges() -> dict[str, bytes]:

@@ -93,7 +93,7 @@ def test_a_longer_entry_is_found(cache: Path) -> None:
     [entry] = entries(cache)
     whole = entry.read_bytes()
     entry.write_bytes(whole + b"more")
-    assert "it has another length than was written" in load(cache)
+    assert "it does not have the length that was written" in load(cache)
     assert entry.read_bytes() == whole
 
 
@@ -250,7 +250,7 @@ def small_files() -> None:
 def test_what_cannot_be_written_is_told_once_and_leaves_nothing(tmp_path: Path) -> None:
     directory = tmp_path / "cache"
     logged = load(directory, limit=small_files)
-    assert logged.count("machine code cannot be kept in ") == 1
+    assert logged.count("machine code cannot be cached in ") == 1
     assert "File too large" in logged
     assert [path.name for path in directory.iterdir()] == ["locks"]
     assert load(directory) == ""
@@ -279,7 +279,7 @@ def test_a_cache_that_cannot_be_written_to_is_read(cache: Path, locks: bool) -> 
     assert load(cache, limit=read_only) == ""
     assert sorted(path.stat().st_ino for path in cache.rglob("*")) == before
     logged = load(cache, PROBE, limit=read_only)
-    assert logged.count("machine code cannot be kept in ") == 1
+    assert logged.count("machine code cannot be cached in ") == 1
 
 
 def test_entries_that_were_not_used_for_longest_go_first(cache: Path) -> None:

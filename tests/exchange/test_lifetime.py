@@ -313,7 +313,7 @@ class TestFinished:
     async def test_a_response_that_was_closed(self, app: AppMaker) -> None:
         response = await app().handle_async(get("/endless"))
         await response.aclose()
-        with pytest.raises(wasgi.WasgiError, match="stopped: its caller or client has left"):
+        with pytest.raises(wasgi.WasgiError, match="cancelled: its caller or client has gone"):
             await response.finished()
 
     async def test_a_response_that_is_no_guests(self) -> None:

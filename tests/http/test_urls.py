@@ -79,7 +79,7 @@ class TestPort:
     def test_it_is_said_what_is_wrong(self, app: AppMaker, caplog: pytest.LogCaptureFixture) -> None:
         with caplog.at_level(logging.INFO), pytest.raises(errors.HttpRequestUriInvalid):
             ask(app(outgoing=path_of), "http://localhost:99999/")
-        assert any("its port is no number up to 65535" in message for message in caplog.messages)
+        assert any("its port is not a number up to 65535" in message for message in caplog.messages)
 
     @pytest.mark.parametrize("port", ["", "80", "0080", "000000000080"])
     def test_any_spelling_of_the_schemes_own_port_is_that_port(self, app: AppMaker, port: str) -> None:
@@ -492,7 +492,7 @@ class TestSame:
     )
     def test_what_no_component_could_ask_for_is_refused_where_it_is_written(self, url: str) -> None:
         mock = wasgi.testing.Upstream()
-        with pytest.raises(ValueError, match=r"no URL that a component|surrogates not allowed"):
+        with pytest.raises(ValueError, match=r"not a URL that a component|surrogates not allowed"):
             mock.get(url)
         assert mock.routes == []
 
@@ -703,8 +703,8 @@ class TestTexts:
 
 @pytest.mark.parametrize("port", ["99999", "65616", "+80"])
 def test_a_proxys_port_that_is_none_is_refused(port: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    with pytest.raises(ValueError, match="port is no number"):
+    with pytest.raises(ValueError, match="port is not a number"):
         wasgi.Network(["*"], proxy=f"http://localhost:{port}")
     monkeypatch.setenv("http_proxy", f"http://user:word@localhost:{port}")
-    with pytest.raises(ValueError, match="port is no number"):
+    with pytest.raises(ValueError, match="port is not a number"):
         wasgi.Network(["*"], trust_env=True)

@@ -100,15 +100,15 @@ class TestPolicy:
             network = wasgi.Network([f"{peer.url}/v1/*", f"{peer.url}/secret"], **rules)
             assert ask(app(outgoing=network), f"{peer.url}/v1/x").text == "hello"
             for path, options, rule in (
-                ("/v2", {}, "nothing in `allow` fits it"),
-                ("/v1/../secret", {}, "`deny` has"),
-                ("/v1/%2e%2e/secret", {}, "`deny` has"),
-                ("/secret/x", {}, "`deny` has"),
-                ("//secret", {}, "`deny` has"),
-                ("/secret;a=b", {}, "`deny` has"),
-                ("/%2fsecret", {}, "`deny` has"),
-                ("/secret%00", {}, "`deny` has"),
-                ("/v1/../v1/x", {}, "`deny` has"),
+                ("/v2", {}, "no pattern in `allow` matches it"),
+                ("/v1/../secret", {}, "in `deny` matches it"),
+                ("/v1/%2e%2e/secret", {}, "in `deny` matches it"),
+                ("/secret/x", {}, "in `deny` matches it"),
+                ("//secret", {}, "in `deny` matches it"),
+                ("/secret;a=b", {}, "in `deny` matches it"),
+                ("/%2fsecret", {}, "in `deny` matches it"),
+                ("/secret%00", {}, "in `deny` matches it"),
+                ("/v1/../v1/x", {}, "in `deny` matches it"),
                 ("/v1/x", {"method": "POST"}, "`methods`: POST"),
                 ("/v1/x", {"header": "host:example.com"}, "`host` is not its URL's"),
             ):

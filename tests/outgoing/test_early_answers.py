@@ -261,7 +261,7 @@ class TestARequestThatIsKept:
             return wasgi.Response(200, body="early")
 
         wasgi.App(wstd, outgoing=upstream).handle(get(f"/fetch?url={URL}&bytes={BIG}")).read()
-        with pytest.raises(wasgi.BodyError, match="answered without reading it"):
+        with pytest.raises(wasgi.BodyError, match="responded without reading it"):
             kept[0].read()
 
     def test_whoever_has_begun_to_read_gets_it_all(self, wstd: wasgi.Component) -> None:

@@ -78,8 +78,8 @@ class TestRoute:
     @pytest.mark.parametrize(
         ("table", "why"),
         [
-            ({"a": says(""), "A.": says("")}, "`A.` is there twice: `a`"),
-            ({"http://*.b": says(""), "a.b": says("")}, "neither is the more special one"),
+            ({"a": says(""), "A.": says("")}, "`A.` is given twice: `a`"),
+            ({"http://*.b": says(""), "a.b": says("")}, "neither is more specific"),
             ({"ftp://a": says("")}, "`ftp://a`: its scheme must be http or https"),
         ],
     )

@@ -198,7 +198,7 @@ class TestEveryDoor:
         server.hang_up()
         await serving
         assert await asyncio.to_thread(told.outcome) == (200, wasgi.WasgiError)
-        assert str(told.one().error) == "the exchange was stopped: its caller or client has left"
+        assert str(told.one().error) == "the exchange was cancelled: its caller or client has gone"
 
     async def test_asgi_below_a_mount(self, app: AppMaker, told: Told) -> None:
         for root_path in ("strip", "keep"):
@@ -372,7 +372,7 @@ app = wasgi.App(sys.argv[1], on_finish=lambda exchange: print(exchange.status, r
 kept = app.handle(wasgi.Request("GET", "http://guest.local/slow-body?ms=60000"))
 """
         done = run(script, str(PROBE))
-        assert done.stdout == "200 WasgiError('the process ends')\n", done.stderr
+        assert done.stdout == "200 WasgiError('the process is exiting')\n", done.stderr
 
     @pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
     def test_a_forked_child_tells_of_its_own_exchanges_only(self) -> None:

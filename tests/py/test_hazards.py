@@ -499,7 +499,7 @@ class TestLoops:
         loop = asyncio.new_event_loop()
         response = loop.run_until_complete(made.handle_async(get("/then-fetch?ms=100&url=http://up/")))
         loop.close()
-        assert response.text == "InternalError: the event loop that was to answer has closed"
+        assert response.text == "InternalError: the event loop that should answer has closed"
 
     def test_a_hook_that_is_under_way_when_its_loop_closes(self, app: AppMaker) -> None:
         called = threading.Event()
@@ -522,7 +522,7 @@ class TestLoops:
         # closed with a task that nobody has cancelled: `asyncio.run` would have
         pending = asyncio.all_tasks(loop)
         loop.close()
-        assert response.text == "InternalError: the event loop that was to answer has closed"
+        assert response.text == "InternalError: the event loop that should answer has closed"
         for task in pending:
             task._log_destroy_pending = False  # type: ignore[attr-defined]
 
@@ -546,7 +546,7 @@ class TestLoops:
         response = loop.run_until_complete(main())
         pending = asyncio.all_tasks(loop)
         loop.close()
-        with pytest.raises(wasgi.BodyError, match="the event loop that was to answer has closed"):
+        with pytest.raises(wasgi.BodyError, match="the event loop that should answer has closed"):
             response.read()
         for task in pending:
             task._log_destroy_pending = False  # type: ignore[attr-defined]

@@ -214,9 +214,9 @@ class TestRefusedRequests:
         self.ask(denied, "https://a.example/secret?key=value")
         assert self.said(caplog) == [
             "an outgoing request to `https://b.example` was denied: its method is not in `methods`: GET",
-            "an outgoing request to `https://b.example` was denied: nothing in `allow` fits it; "
+            "an outgoing request to `https://b.example` was denied: no pattern in `allow` matches it; "
             'hint: `wasgi.Network(allow=[..., "https://b.example"])`',
-            "an outgoing request to `https://a.example` was denied: `deny` has `a.example/secret`",
+            "an outgoing request to `https://a.example` was denied: `a.example/secret` in `deny` matches it",
         ]
 
     def test_what_allows_it_is_as_it_says(self, app: AppMaker, caplog: pytest.LogCaptureFixture) -> None:
@@ -238,7 +238,7 @@ class TestRefusedRequests:
             self.ask(made, f"https://a{number}.example/")
         assert len(caplog.records) == 33
         assert self.said(caplog)[-1] == (
-            "more outgoing requests are refused than are shown: 32 different ones a minute, at the most"
+            "further messages about refused outgoing requests suppressed: at most 32 different ones a minute"
         )
 
     def test_paths_are_not_told_apart(self, app: AppMaker, caplog: pytest.LogCaptureFixture) -> None:

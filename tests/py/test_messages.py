@@ -151,7 +151,7 @@ class TestRequest:
             ("http://:80/", "it has no host"),
             ("http://user:password@example.com/", "it has credentials; hint: send an `authorization` header"),
             ("http://exämple.com/", "hint: encode it by IDNA"),
-            ("http://a:99999/", "its port is no number"),
+            ("http://a:99999/", "its port is not a number"),
             ("http://a/\r\nx", "it has a control character"),
             ("http://a b/", "invalid URL"),
         ],

@@ -281,7 +281,7 @@ class TestSources:
         project.ini("wasgi_build_sources =\n    src\n    scr/*.rs\n")
         result = project.run()
         assert result.ret == pytest.ExitCode.USAGE_ERROR
-        result.stderr.fnmatch_lines(["ERROR: `wasgi_build_sources` names what is not there: scr/[*].rs"])
+        result.stderr.fnmatch_lines(["ERROR: `wasgi_build_sources` matches no file: scr/[*].rs"])
 
 
 class TestFailures:

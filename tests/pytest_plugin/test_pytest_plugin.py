@@ -105,7 +105,7 @@ def test_a_request_that_no_route_fits_fails_the_test(pytester: pytest.Pytester) 
     result.assert_outcomes(failed=1)
     result.stdout.fnmatch_lines(
         [
-            "the component asked for what no route answers: GET https://api.example.com/users/2",
+            "no route matches a request of the component: GET https://api.example.com/users/2",
             "the nearest route is: GET https://api.example.com/users/1",
             "  url",
             "    wanted  https://api.example.com/users/1",
@@ -114,7 +114,7 @@ def test_a_request_that_no_route_fits_fails_the_test(pytester: pytest.Pytester) 
             "GET http://component.test/fetch?url=https://api.example.com/users/2 -> 502 in * ms, * KiB, 1 outgoing",
             "*wasgi: outgoing calls*",
             "GET https://api.example.com/users/1 -> 200",
-            "GET https://api.example.com/users/2 -> nobody answers it",
+            "GET https://api.example.com/users/2 -> no route matches it",
         ]
     )
 
@@ -127,7 +127,7 @@ def test_a_test_that_fails_itself_shows_what_no_route_fits(pytester: pytest.Pyte
         [
             "E * assert 502 == 200",
             "*wasgi: upstream*",
-            "the component asked for what no route answers: GET https://api.example.com/users/2",
+            "no route matches a request of the component: GET https://api.example.com/users/2",
             "the nearest route is: GET https://api.example.com/users/1",
             "    wanted  https://api.example.com/users/1",
             "    came    https://api.example.com/users/2",
@@ -162,7 +162,7 @@ def test_what_a_test_allows_is_no_complaint_of_one_that_fails_itself(pytester: p
 
 def test_complaints_are_told_once(pytester: pytest.Pytester) -> None:
     result = run(pytester, UNMATCHED)
-    told = [line for line in result.outlines if line.startswith("the component asked for what no route answers")]
+    told = [line for line in result.outlines if line.startswith("no route matches a request of the component")]
     assert len(told) == 1
 
 
@@ -186,7 +186,7 @@ def test_a_fixture_that_asks_a_component_shows_the_same(pytester: pytest.Pyteste
     result.stdout.fnmatch_lines(
         [
             "*wasgi: upstream*",
-            "the component asked for what no route answers: GET https://nowhere/ (there are no routes)",
+            "no route matches a request of the component: GET https://nowhere/ (there are no routes)",
             "*wasgi: exchanges*",
             "*wasgi: outgoing calls*",
         ]
@@ -257,7 +257,7 @@ def test_chained_components_ask_the_same_upstream(pytester: pytest.Pytester) -> 
     )
     result.assert_outcomes(passed=1, failed=1)
     result.stdout.fnmatch_lines(
-        ["the component asked for what no route answers: GET https://nowhere/ (there are no routes)"]
+        ["no route matches a request of the component: GET https://nowhere/ (there are no routes)"]
     )
 
 
@@ -462,7 +462,7 @@ def test_doctests(pytester: pytest.Pytester) -> None:
     )
     result = pytester.runpytest("--doctest-modules")
     result.assert_outcomes(passed=1, failed=1)
-    result.stdout.fnmatch_lines(["the component asked for what no route answers: GET https://nowhere/ *"])
+    result.stdout.fnmatch_lines(["no route matches a request of the component: GET https://nowhere/ *"])
 
 
 @pytest.mark.parametrize("seed", [1, 2])

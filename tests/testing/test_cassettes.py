@@ -108,8 +108,8 @@ class TestCassette:
         with pytest.raises(errors.DestinationNotFound):
             await call(player, request(body="one\nthree", accept="text/plain"))
         assert player.complaints() == [
-            "the component asked for what cassette.json has not recorded: POST https://api.example.com/; "
-            "hint: --wasgi-record=all records anew\n"
+            "a request of the component is not in cassette.json: POST https://api.example.com/; "
+            "hint: --wasgi-record=all records it again\n"
             "  --- recorded\n  +++ sent\n  @@ -2,4 +2,4 @@\n   accept: text/plain\n   \n   one\n  -two\n  +three"
         ]
 
@@ -122,7 +122,7 @@ class TestCassette:
         await call(player, request())
         with pytest.raises(errors.DestinationNotFound):
             await call(player, request())
-        assert "(all that it has was played)" in player.complaints()[0]
+        assert "(all its exchanges have been replayed)" in player.complaints()[0]
 
     @pytest.mark.parametrize(
         "content",
@@ -139,13 +139,13 @@ class TestCassette:
     def test_what_is_no_cassette(self, tmp_path: Path, content: str) -> None:
         path = tmp_path / "cassette.json"
         path.write_text(content)
-        with pytest.raises(ValueError, match=r"cassette\.json is no cassette: "):
+        with pytest.raises(ValueError, match=r"cassette\.json is not a cassette: "):
             Cassette(path)
 
     def test_what_is_not_there(self, tmp_path: Path) -> None:
         with pytest.raises(FileNotFoundError):
             Cassette(tmp_path / "missing.json")
-        with pytest.raises(ValueError, match="to record a cassette, say whom"):
+        with pytest.raises(ValueError, match="to record a cassette, pass"):
             Cassette(tmp_path / "missing.json", record=True)
 
     def test_a_guest_is_the_same_each_time(self, app: AppMaker, tmp_path: Path) -> None:
@@ -221,7 +221,7 @@ class TestMark:
         result.assert_outcomes(failed=1)
         result.stdout.fnmatch_lines(
             [
-                "the component asked for what test_it.json has not recorded: *",
+                "a request of the component is not in test_it.json: *",
                 "  --- recorded",
                 "  -GET */a",
                 "  +GET */b",
@@ -236,7 +236,7 @@ class TestMark:
         result.stdout.fnmatch_lines(
             [
                 "*wasgi: upstream*",
-                "the component asked for what test_it.json has not recorded: *; hint: --wasgi-record=all records anew",
+                "a request of the component is not in test_it.json: *; hint: --wasgi-record=all records it again",
                 "  --- recorded",
                 "  -GET */a",
                 "  +GET */b",
@@ -298,7 +298,7 @@ class TestMark:
         path.write_bytes(content)
         result = run("import pytest\n@pytest.mark.wasgi_cassette(path='x.json')\ndef test_it(upstream): pass\n")
         result.assert_outcomes(errors=1)
-        assert told_by(result) == [f"{path} is no cassette: {why}"]
+        assert told_by(result) == [f"{path} is not a cassette: {why}"]
 
     def test_a_folder_is_none(self, run: Callable[..., pytest.RunResult], pytester: pytest.Pytester) -> None:
         (pytester.path / "x.json").mkdir()
@@ -309,4 +309,4 @@ class TestMark:
     def test_nobody_to_record(self, run: Callable[..., pytest.RunResult]) -> None:
         result = run("import pytest\n@pytest.mark.wasgi_cassette\ndef test_it(upstream): pass\n")
         result.assert_outcomes(errors=1)
-        result.stdout.fnmatch_lines(["*there is no cassette *test_it.json, and nobody to record: *"])
+        result.stdout.fnmatch_lines(["*there is no cassette *test_it.json, and no upstream to record from: *"])

@@ -42,7 +42,7 @@ def test_a_component_that_keeps_nothing(app: AppMaker) -> None:
 def test_what_it_answers(app: AppMaker) -> None:
     assert failure(app(), "/remember?word=ada", "/hello") == (
         """\
-the component lets exchanges see what was before them
+the component leaks state between exchanges
 
 --- on a fresh instance
 +++ GET http://component.test/remember?word=ada after GET http://component.test/remember?word=ada
@@ -116,9 +116,9 @@ def test_instances_that_are_never_kept(app: AppMaker) -> None:
 nothing was checked: each exchange has ended its instance (`wasgi.Reuse` says why)
   GET http://component.test/trap: TrapError
   GET http://component.test/unfinished: BodyError
-  GET http://component.test/keep?what=response-stream&url=https://a/: it left something open"""
+  GET http://component.test/keep?what=response-stream&url=https://a/: it left a body or a request open"""
     )
-    assert failure(made) == "nothing was checked: there are no requests"
+    assert failure(made) == "nothing was checked: no requests were given"
 
 
 @pytest.mark.parametrize("between", ["/trap", "/unfinished", "/remember?word=nothing&quiet=1"])

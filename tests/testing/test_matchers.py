@@ -51,7 +51,7 @@ async def fits(options: dict[str, Any], **request: Any) -> bool:
         await call(upstream, wasgi.Request("POST", f"{URL}{request.pop('query', '')}", **request))
     except errors.DestinationNotFound:
         assert not route.called
-        assert "no route answers" in upstream.complaints()[0]
+        assert "no route matches" in upstream.complaints()[0]
         return False
     assert route.called
     upstream.check()
@@ -243,7 +243,7 @@ class TestNamesWithValues:
     @pytest.mark.parametrize("method", ["", "GET ", " GET", "GE T", "GET\n", "G/T", "GÉT"])
     def test_methods_are_such(self, method: str) -> None:
         upstream = Upstream()
-        with pytest.raises(ValueError, match="`method` is no method"):
+        with pytest.raises(ValueError, match="`method` is not a valid method"):
             upstream.request(method, URL)
         assert not upstream.routes
 
@@ -368,7 +368,11 @@ class TestJson:
                 TypeError,
                 r"`json`\['at'\] .* datetime; hint: its `isoformat\(\)`",
             ),
-            ({"a": [{"b": {1}}]}, TypeError, r"`json`\['a'\]\[0\]\['b'\] has what JSON has not: set; hint: a list"),
+            (
+                {"a": [{"b": {1}}]},
+                TypeError,
+                r"`json`\['a'\]\[0\]\['b'\] has a type that JSON does not have: set; hint: a list",
+            ),
             ({"a": b"x"}, TypeError, "bytes; hint: `content`"),
             ({"a": ID}, TypeError, r"UUID; hint: its `str\(\)`"),
             ({"a": Path("x")}, TypeError, r"hint: its `str\(\)`"),
@@ -415,14 +419,14 @@ class TestReports:
         with pytest.raises(errors.DestinationNotFound):
             await call(upstream, wasgi.Request("POST", f"{URL}?page=2", headers={"x-a": "2"}, body="f=1"))
         assert upstream.complaints() == [
-            f"the component asked for what no route answers: POST {URL}?page=2\n"
+            f"no route matches a request of the component: POST {URL}?page=2\n"
             f"the nearest route is: POST {URL} with query page=1, query all=true, /x/, header x-a: 1, 2, data f=1.5, "
             'json {"n": 1.5, "r": "/^a/", "any": "(anything)"}\n'
             "  query 'page'\n    wanted  1\n    came    '2'\n"
             "  query 'all'\n    wanted  true, /x/\n    came    nothing\n"
             "  header 'x-a'\n    wanted  1, 2\n    came    '2'\n"
             "  data 'f'\n    wanted  1.5\n    came    '1'\n"
-            '  json\n    wanted  {"n": 1.5, "r": "/^a/", "any": "(anything)"}\n    came    b\'f=1\', which is no JSON'
+            '  json\n    wanted  {"n": 1.5, "r": "/^a/", "any": "(anything)"}\n    came    b\'f=1\', which is not JSON'
         ]
 
     @pytest.mark.parametrize(

@@ -222,7 +222,7 @@ class TestComplaints:
         with pytest.raises(errors.DestinationNotFound):
             await ask(upstream, "GET", "https://api.example.com/users/2")
         assert upstream.complaints() == [
-            "the component asked for what no route answers: GET https://api.example.com/users/2\n"
+            "no route matches a request of the component: GET https://api.example.com/users/2\n"
             "the nearest route is: GET https://api.example.com/users/1 with header accept: application/json\n"
             "  url\n"
             "    wanted  https://api.example.com/users/1\n"
@@ -231,7 +231,7 @@ class TestComplaints:
             "    wanted  application/json\n"
             "    came    nothing"
         ]
-        with pytest.raises(AssertionError, match="no route answers"):
+        with pytest.raises(AssertionError, match="no route matches"):
             upstream.check()
         upstream.allow_unmatched = True
         upstream.check()
