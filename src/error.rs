@@ -57,7 +57,7 @@ pub enum Error {
     NoResponse(String),
 
     /// The guest had no more time.
-    #[error("the guest was stopped at its time limit: {limit} s (`Limits.timeout`)")]
+    #[error("the guest timed out after {limit} s (`Limits.timeout`)")]
     Timeout {
         /// `Limits.timeout`, in seconds.
         limit: f64,
@@ -94,7 +94,7 @@ pub enum Error {
     Code(ErrorCode),
 
     /// A body that broke off.
-    #[error("the body broke off after {received} bytes: {reason}")]
+    #[error("the body failed after {received} bytes: {reason}")]
     Body {
         /// Bytes that came before.
         received: u64,

@@ -66,9 +66,9 @@ enum Damage {
     Magic,
     #[error("it is another component's, or for another engine")]
     Key,
-    #[error("it has another length than was written")]
+    #[error("it does not have the length that was written")]
     Length,
-    #[error("it is damaged: its digest is another one")]
+    #[error("it is damaged: its digest differs")]
     Digest,
     #[error(transparent)]
     Io(#[from] io::Error),

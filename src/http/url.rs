@@ -33,7 +33,7 @@ pub enum UrlError {
     #[error("its host is neither a name nor an address")]
     Host,
     /// RFC 3986, 3.2.3.
-    #[error("its port is no number up to 65535")]
+    #[error("its port is not a number up to 65535")]
     Port,
     /// Than `http::Uri` holds.
     #[error("its path and query are longer than 65534 bytes")]

@@ -22,7 +22,7 @@ pub enum PatternError {
     #[error("it has a `{0}`, but takes a host, a port and a path")]
     Part(String),
     /// Or 0.
-    #[error("its port is no number up to 65535")]
+    #[error("its port is not a number up to 65535")]
     Port,
     /// `a.*`, `*a.b`, `*.1.2.3.4`.
     #[error("`*` stands for whole labels at the head of a name, as in `*.example.com`")]
@@ -34,7 +34,7 @@ pub enum PatternError {
     #[error("`*` in a path stands at its end only, as in `/v1/*`")]
     PathWildcard,
     /// Servers may read it in different ways.
-    #[error("its path has dot segments, or an encoding that is none")]
+    #[error("its path has dot segments, or an invalid percent-encoding")]
     Path,
 }
 
@@ -50,7 +50,7 @@ pub enum TableError {
         source: PatternError,
     },
     /// Two mean the same.
-    #[error("`{text}` is there twice: `{other}`")]
+    #[error("`{text}` is given twice: `{other}`")]
     Twice {
         /// As it was given.
         text: String,
@@ -58,7 +58,7 @@ pub enum TableError {
         other: String,
     },
     /// Some requests fit two, and none of the two means less than the other.
-    #[error("`{one}` and `{other}` both fit some requests, and neither is the more special one")]
+    #[error("`{one}` and `{other}` both match some requests, and neither is more specific")]
     Ambiguous {
         /// The earlier one.
         one: String,

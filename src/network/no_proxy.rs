@@ -21,9 +21,9 @@ pub struct BypassError {
 enum EntryError {
     #[error("its scheme must be http or https")]
     Scheme,
-    #[error("its port is no number from 1 to 65535")]
+    #[error("its port is not a number from 1 to 65535")]
     Port,
-    #[error("an address has nothing below it")]
+    #[error("an address has no subdomains")]
     BelowAddress,
     #[error("it is neither a host nor a network; hint: `*.example.com` is all below a domain")]
     Host,

@@ -28,7 +28,7 @@ pub struct Policy {
 #[derive(Debug, PartialEq, thiserror::Error)]
 pub enum Denial {
     /// Of another scheme.
-    #[error("it is no http or https URL")]
+    #[error("it is not an http or https URL")]
     Scheme,
     /// In its URL.
     #[error("its URL has credentials")]
@@ -40,16 +40,16 @@ pub enum Denial {
     #[error("its `host` is not its URL's")]
     HostField,
     /// Nothing that could be compared with a pattern.
-    #[error("its host or its port is none")]
+    #[error("it has no valid host or port")]
     Host,
     /// [`Policy::methods`].
     #[error("its method is not in `methods`: {0}")]
     Method(Method),
     /// [`Policy::deny`].
-    #[error("`deny` has `{0}`")]
+    #[error("`{0}` in `deny` matches it")]
     Denied(String),
     /// [`Policy::allow`].
-    #[error("nothing in `allow` fits it")]
+    #[error("no pattern in `allow` matches it")]
     NotAllowed,
 }
 

@@ -66,34 +66,34 @@ pub enum Kind {
 #[derive(Debug, thiserror::Error)]
 pub enum ProxyError {
     /// `proxy:3128`.
-    #[error("it is no URL, for it has no scheme; hint: `http://` before it")]
+    #[error("it is not a URL: it has no scheme; hint: put `http://` before it")]
     NoScheme,
     /// Nothing that can be read.
-    #[error("it is no URL")]
+    #[error("it is not a URL")]
     NotUrl,
     /// What is wrong with its authority.
     #[error(transparent)]
     Authority(#[from] UrlError),
     /// 0.
-    #[error("its port is no number from 1 to 65535")]
+    #[error("its port is not a number from 1 to 65535")]
     Port,
     /// More than an origin.
-    #[error("it has a path or a query, which mean nothing there")]
+    #[error("it has a path or a query, which have no meaning there")]
     Path,
     /// By its scheme.
-    #[error("there are no proxies of the kind `{0}`")]
+    #[error("proxies of the scheme `{0}` are not supported")]
     Kind(String),
     /// RFC 1929, 2.
     #[error("its user and its password must each have from 1 to 255 bytes")]
     Credentials,
     /// Nothing that can be connected to.
-    #[error("its host is none")]
+    #[error("it has no valid host")]
     Host,
     /// What is to be reached without it.
     #[error(transparent)]
     Bypass(#[from] BypassError),
     /// The value of a variable is not Unicode.
-    #[error("it is no text")]
+    #[error("it is not valid UTF-8")]
     NotText,
     /// What is wrong with a variable of the environment.
     #[error("`{name}`: {source}")]

@@ -72,7 +72,7 @@ pub struct Trust {
 #[derive(Debug, thiserror::Error)]
 pub enum TrustError {
     /// It cannot be read.
-    #[error("`{name}` is no PEM: {source}")]
+    #[error("`{name}` is not PEM: {source}")]
     NotPem {
         /// The option's.
         name: &'static str,
