@@ -19,6 +19,9 @@ check:
     cargo fmt --check
     cargo fmt --check --manifest-path fuzz/Cargo.toml
     cargo clippy --all-targets --locked -- -D warnings
+    cargo clippy --all-targets --locked --no-default-features -- -D warnings
+    RUSTDOCFLAGS="-D warnings" cargo doc --locked --no-default-features --no-deps --lib --document-private-items
+    cargo deny --locked check licenses bans sources
     ruff format --check .
     ruff check .
     mypy
@@ -31,9 +34,10 @@ fmt:
     ruff check --fix .
     ruff format .
 
-# The tests of the core.
+# The tests of the core, and its example, without Python.
 test-rust:
-    cargo test --locked
+    cargo test --locked --no-default-features
+    cargo run --locked --quiet --no-default-features --example handle
 
 # All tests but the slow ones.
 test: test-rust

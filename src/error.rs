@@ -17,36 +17,75 @@ pub enum Error {
 
     /// The component imports what no host function here provides.
     #[error("{message}")]
-    MissingImports { message: String, missing: Vec<String> },
+    MissingImports {
+        /// Names them, with a hint.
+        message: String,
+        /// Their names.
+        missing: Vec<String>,
+    },
 
     /// A valid component that this version cannot serve.
     #[error("{0}")]
     UnsupportedComponent(String),
 
-    /// A component that costs more at load than it may: the limit's name among `ComponentLimits`, its value, and what was found.
+    /// A component that costs more at load than it may.
     #[error("{message}")]
-    ComponentLimit { message: String, limit: &'static str, value: f64, found: Option<u64> },
+    ComponentLimit {
+        /// The whole sentence.
+        message: String,
+        /// The limit's name among `ComponentLimits`.
+        limit: &'static str,
+        /// Its value.
+        value: f64,
+        /// What was found, if that has an end.
+        found: Option<u64>,
+    },
 
+    /// The guest trapped.
     #[error("{}", .0.message)]
     Trap(Arc<Trap>),
 
+    /// The guest called `wasi:cli/exit`.
     #[error("the guest exited with code {code} before it answered")]
-    GuestExit { code: i32 },
+    GuestExit {
+        /// With which code.
+        code: i32,
+    },
 
+    /// The guest ended without a response.
     #[error("{0}")]
     NoResponse(String),
 
+    /// The guest had no more time.
     #[error("the guest timed out after {limit} s (`Limits.timeout`)")]
-    Timeout { limit: f64 },
+    Timeout {
+        /// `Limits.timeout`, in seconds.
+        limit: f64,
+    },
 
     /// The guest ran into a limit inside its store.
     #[error("the guest ran into its limit of {value} {} (`Limits.{}`)", .limit.unit(), .limit.name())]
-    Limit { limit: Limit, value: u64, trap: Option<Arc<Trap>> },
+    Limit {
+        /// Which one.
+        limit: Limit,
+        /// Its value.
+        value: u64,
+        /// Where the guest was, if it trapped.
+        trap: Option<Arc<Trap>>,
+    },
 
     /// A message that is larger than a limit allows.
     #[error("{code}: the limit is {value} bytes (`Limits.{limit}`)")]
-    Limited { code: ErrorCode, limit: &'static str, value: u64 },
+    Limited {
+        /// The code for that.
+        code: ErrorCode,
+        /// The limit's name among `Limits`.
+        limit: &'static str,
+        /// Its value.
+        value: u64,
+    },
 
+    /// No place, or no room, for one more exchange.
     #[error("{0}")]
     Overloaded(String),
 
@@ -56,16 +95,25 @@ pub enum Error {
 
     /// A body that broke off.
     #[error("the body failed after {received} bytes: {reason}")]
-    Body { received: u64, reason: String, cause: Option<Box<Error>> },
+    Body {
+        /// Bytes that came before.
+        received: u64,
+        /// In words.
+        reason: String,
+        /// How its guest ended, if that is why.
+        #[source]
+        cause: Option<Box<Error>>,
+    },
 
     /// The caller's own failure, say of its request body: handed back as it is.
-    #[error("{0}")]
+    #[error(transparent)]
     Caller(Arc<dyn std::error::Error + Send + Sync>),
 
     /// The exchange was cancelled or its response was closed.
     #[error("the exchange was cancelled: its caller or client has gone")]
     Cancelled,
 
+    /// Nothing begins in an app that is closed.
     #[error("the app is closed")]
     Closed,
 
@@ -159,6 +207,7 @@ fn grouped(number: u64) -> String {
 /// What is known of a trap.
 #[derive(Clone, Debug, Default)]
 pub struct Trap {
+    /// The whole sentence.
     pub message: String,
     /// Innermost frame first, one line each.
     pub backtrace: Vec<String>,
@@ -194,7 +243,8 @@ impl Trap {
     }
 }
 
-/// What a host call was asked for that it does not do, in words that name it.
+/// What a host call was asked for that it does not do, in words that name it. wasmtime tells of both in words only, and
+/// `tests/test_host_resources.py` fails if they change.
 fn too_much(error: &wasmtime::Error) -> Option<String> {
     let reason = error.root_cause().to_string();
     if reason.contains("fuel allocated for hostcalls") {

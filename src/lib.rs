@@ -1,24 +1,39 @@
-//! The map of the crate, and what the native module exports. Everything but [`py`] knows nothing of Python.
+//! Runs WebAssembly components that speak `wasi:http`: the core of the Python package `wasgi`.
+//!
+//! A [`component::Component`] is loaded, an [`app::App`] says on which terms its guests run, and each request is one
+//! [`app::Exchange`]; `examples/rust/handle.rs` does that once. Only the feature `python` (on by default) knows Python: the folder
+//! `py`, and the native module `wasgi._wasgi` that it exports.
 
+#![warn(missing_docs, unreachable_pub)]
+
+#[allow(missing_docs, unreachable_pub)]
 pub mod app;
 pub mod component;
 pub mod engine;
 pub mod error;
+#[allow(missing_docs, unreachable_pub)]
 pub mod exchange;
+#[allow(missing_docs, unreachable_pub)]
 pub mod guest;
 pub mod http;
 pub mod limits;
+#[allow(missing_docs, unreachable_pub)]
 pub mod network;
+#[allow(missing_docs, unreachable_pub)]
 pub mod outgoing;
 pub mod process;
+#[cfg(feature = "python")]
+#[allow(missing_docs, unreachable_pub)]
 pub mod py;
 pub(crate) mod scheduler;
+#[allow(missing_docs, unreachable_pub)]
 pub mod simulation;
 pub(crate) mod sync;
 pub mod telemetry;
 pub(crate) mod text;
 
 /// The native module, `wasgi._wasgi`.
+#[cfg(feature = "python")]
 #[pyo3::pymodule(gil_used = true)]
 mod _wasgi {
     use pyo3::prelude::*;

@@ -90,12 +90,19 @@ impl Limits {
 /// The limits that a guest meets inside its store.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Limit {
+    /// Bytes of all memories of an instance, and of what the host keeps for it.
     Memory,
+    /// The same for all guests of an app together.
     MemoryPerApp,
+    /// Elements of all tables of an instance.
     TableElements,
+    /// Core instances of a component instance.
     Instances,
+    /// Handles that a guest holds.
     Handles,
+    /// Bytes of a set of fields.
     Fields,
+    /// Fuel, which each instruction uses.
     Fuel,
 }
 

@@ -5,14 +5,14 @@ use std::borrow::Cow;
 use std::fmt::Write;
 
 /// The most bytes that are kept of one text.
-pub const LONGEST: usize = 4 << 10;
+pub(crate) const LONGEST: usize = 4 << 10;
 
 /// The most bytes of the name of a function, and of one line of a backtrace.
-pub const LONGEST_NAME: usize = 512;
+pub(crate) const LONGEST_NAME: usize = 512;
 
 /// `text` on one line and at most `most` bytes of it: control characters, line separators and what turns the direction of text are
 /// escaped as Python would write them, and what was cut is counted.
-pub fn tame(text: &str, most: usize) -> Cow<'_, str> {
+pub(crate) fn tame(text: &str, most: usize) -> Cow<'_, str> {
     // a character has four bytes at the most
     let kept = (0..4).find_map(|back| text.get(..text.len().min(most).checked_sub(back)?)).unwrap_or_default();
     let cut = text.len() - kept.len();
@@ -27,7 +27,7 @@ pub fn tame(text: &str, most: usize) -> Cow<'_, str> {
 }
 
 /// The same of a text that is owned already.
-pub fn tamed(text: String, most: usize) -> String {
+pub(crate) fn tamed(text: String, most: usize) -> String {
     match tame(&text, most) {
         Cow::Borrowed(_) => text,
         Cow::Owned(tamed) => tamed,
@@ -63,13 +63,13 @@ fn is_obeyed(character: char) -> bool {
 }
 
 /// Takes what is written into it up to a number of bytes, and then refuses more: a name of a few bytes can be demangled to megabytes.
-pub struct Bounded {
+pub(crate) struct Bounded {
     pub text: String,
     most: usize,
 }
 
 impl Bounded {
-    pub fn new(most: usize) -> Self {
+    pub(crate) fn new(most: usize) -> Self {
         Self { text: String::new(), most }
     }
 }

@@ -2,8 +2,8 @@
 //! then there is nothing more to leave out.
 #![no_main]
 
-mod http {
-    #[path = "../../../src/component/debug_info.rs"]
+#[path = "../../src/component"]
+mod component {
     #[allow(dead_code)]
     pub mod debug_info;
 }
@@ -50,9 +50,9 @@ libfuzzer_sys::fuzz_target!(|bytes: &[u8]| {
     }
     let mut component = b"\0asm\x0d\0\x01\0".to_vec();
     section(&mut component, 1, &module);
-    let (cleaned, harm) = debug_info::without_harm(&component, &|| Ok(())).expect("nobody gives up");
+    let (cleaned, harm) = component::debug_info::without_harm(&component, &|| Ok(())).expect("nobody gives up");
     assert_eq!(cleaned.len(), component.len());
     assert_eq!(harm.is_some(), cleaned != component);
-    let (again, harm) = debug_info::without_harm(&cleaned, &|| Ok(())).expect("nobody gives up");
+    let (again, harm) = component::debug_info::without_harm(&cleaned, &|| Ok(())).expect("nobody gives up");
     assert!(harm.is_none() && again == cleaned);
 });

@@ -2,10 +2,9 @@
 //! a line.
 #![no_main]
 
+#[path = "../../src/http"]
 mod http {
-    #[path = "../../../src/http/fields.rs"]
     pub mod fields;
-    #[path = "../../../src/http/server_request.rs"]
     pub mod server_request;
 }
 
@@ -34,7 +33,9 @@ libfuzzer_sys::fuzz_target!(|pairs: Vec<(&[u8], &[u8])>| {
         let named: Vec<u8> =
             map.get_all("connection").iter().flat_map(|value| [value.as_bytes(), b","].concat()).collect();
         for (name, value) in &kept {
-            assert!(!crate::http::server_request::is_of_connection(name) && name != "host" && name != "x-forwarded-for");
+            assert!(
+                !crate::http::server_request::is_of_connection(name) && name != "host" && name != "x-forwarded-for"
+            );
             if name == "cookie" {
                 let crumbs: Vec<_> = map.get_all(name).iter().map(|value| trim(value.as_bytes())).collect();
                 assert_eq!(value.as_bytes(), crumbs.join(&b"; "[..]));

@@ -1,8 +1,8 @@
 //! Any authority and any target that a server has read make a URL or are refused; a target that a URL can hold stays as it came.
 #![no_main]
 
+#[path = "../../src/http"]
 mod http {
-    #[path = "../../../src/http/url.rs"]
     #[allow(dead_code)]
     pub mod url;
 }

@@ -1,8 +1,8 @@
 //! Any text is a URL or it is refused; what was read is whole, ASCII, and reads the same again.
 #![no_main]
 
+#[path = "../../src/http"]
 mod http {
-    #[path = "../../../src/http/url.rs"]
     #[allow(dead_code)]
     pub mod url;
 }
@@ -20,7 +20,11 @@ libfuzzer_sys::fuzz_target!(|text: &str| {
     assert_eq!((host, port), (authority.host(), authority.port_u16()), "read as http::Uri reads it");
     let scheme = uri.scheme_str().expect("a scheme");
     let target = uri.path_and_query().map(|target| target.as_str());
-    assert_eq!(crate::http::url::of_guest(scheme, authority.as_str(), target).as_ref(), Ok(&uri), "a guest may ask for it");
+    assert_eq!(
+        crate::http::url::of_guest(scheme, authority.as_str(), target).as_ref(),
+        Ok(&uri),
+        "a guest may ask for it"
+    );
     assert!(!uri.scheme_str().expect("a scheme").is_empty());
     assert_eq!(crate::http::url::parse(&written).as_ref(), Ok(&uri), "{text:?} became {written:?}");
 });

@@ -4,7 +4,7 @@ use wasmparser::{FunctionBody, Operator, Parser, Payload};
 
 /// How deep blocks are nested in function bodies: the most of any.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Blocks {
+pub(crate) struct Blocks {
     /// Blocks of every kind in each other.
     pub blocks: u64,
     /// The loops among them: compiling takes the square of their number.
@@ -14,7 +14,7 @@ pub struct Blocks {
 impl Blocks {
     /// Bodies that cannot be deeper than `most` are not read: those that have fewer bytes that could begin a block, or a loop.
     /// Counting bytes is many times faster than reading operators, and leaves next to nothing of most components to be read.
-    pub fn read(binary: &[u8], most: Self) -> Self {
+    pub(crate) fn read(binary: &[u8], most: Self) -> Self {
         let mut deepest = Self::default();
         for payload in Parser::new(0).parse_all(binary) {
             match payload {

@@ -44,7 +44,7 @@ const FUNCTION: u64 = 64;
 
 /// Why debug information is left out.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Harm {
+pub(crate) enum Harm {
     Large,
     Deep,
     Shared,
@@ -53,7 +53,7 @@ pub enum Harm {
 
 impl Harm {
     /// What is said of it.
-    pub fn reason(self) -> &'static str {
+    pub(crate) fn reason(self) -> &'static str {
         match self {
             Self::Large => "it is larger than 64 MiB",
             Self::Deep => "its entries are nested more than 128 deep",
@@ -105,7 +105,7 @@ impl Budget<'_> {
 }
 
 /// The component as it may be compiled, and why that is not the one that was given, if it is not. `go_on` is asked now and then.
-pub fn without_harm<'a>(
+pub(crate) fn without_harm<'a>(
     binary: &'a [u8],
     go_on: &dyn Fn() -> Result<(), Error>,
 ) -> Result<(Cow<'a, [u8]>, Option<Harm>), Error> {

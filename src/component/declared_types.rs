@@ -16,7 +16,7 @@ const DEEPEST: usize = 1_000_000;
 
 /// The numbers.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct DeclaredTypes {
+pub(crate) struct DeclaredTypes {
     /// Types, and declarations inside of types.
     pub types: u64,
     /// Imports, exports and aliases inside of types, and what types have parts of: fields, cases, flags, parameters.
@@ -29,7 +29,7 @@ pub struct DeclaredTypes {
 
 impl DeclaredTypes {
     /// Of a section of component types, or as much of it as is well-formed.
-    pub fn count(section: &[u8]) -> Self {
+    pub(crate) fn count(section: &[u8]) -> Self {
         let mut declared = Self::default();
         let mut reader = BinaryReader::new(section, 0);
         let Ok(count) = reader.read_var_u32() else { return declared };
@@ -119,7 +119,7 @@ impl DeclaredTypes {
     }
 
     /// Of a component's section of core types.
-    pub fn core_type(&mut self, ty: &CoreType<'_>) {
+    pub(crate) fn core_type(&mut self, ty: &CoreType<'_>) {
         self.types += 1;
         self.inside_of_core_type(ty);
     }
@@ -143,7 +143,7 @@ impl DeclaredTypes {
     }
 
     /// Types that refer to each other: of a module's section of types.
-    pub fn group(&mut self, group: &RecGroup) {
+    pub(crate) fn group(&mut self, group: &RecGroup) {
         self.types += 1;
         self.inside_of_group(group);
     }

@@ -3,7 +3,7 @@
 //! A component may instantiate those inside of it many times, and each of them others: 20 levels that do so twice are a
 //! million instances, in a few hundred bytes. So what a component costs is found once and added for each time that it is
 //! instantiated. Components and modules can be handed around (arguments, exports, aliases of what encloses them), so this
-//! follows them as instantiation would; what it has followed further than [`MOST_STEPS`] counts as endless.
+//! follows them as instantiation would; what it has followed further than `MOST_STEPS` counts as endless.
 
 use std::collections::{BTreeMap, HashMap};
 
@@ -11,14 +11,14 @@ use crate::component::cost::{ADAPTER, COMPONENT_INSTANCE, Cost};
 
 /// A component as it is written, as far as it says what is instantiated.
 #[derive(Default)]
-pub struct StaticComponent<'a> {
+pub(crate) struct StaticComponent<'a> {
     pub items: Vec<Item<'a>>,
     pub adapters: u64,
     pub definitions: u64,
 }
 
 impl<'a> StaticComponent<'a> {
-    pub fn push(&mut self, item: Item<'a>, is_kept: bool) {
+    pub(crate) fn push(&mut self, item: Item<'a>, is_kept: bool) {
         if is_kept {
             self.items.push(item);
         }
@@ -27,14 +27,14 @@ impl<'a> StaticComponent<'a> {
 
 /// What can hold something that can be instantiated.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Sort {
+pub(crate) enum Sort {
     Module,
     Component,
     Instance,
 }
 
 /// Each makes an entry in an index space of its component.
-pub enum Item<'a> {
+pub(crate) enum Item<'a> {
     Module(usize),
     Component(usize),
     InstantiateModule(u32),
@@ -136,7 +136,7 @@ struct Expansion<'a, 'b> {
 }
 
 /// What an instance of the first component costs.
-pub fn expand(components: &[StaticComponent<'_>], modules: &[Cost]) -> Cost {
+pub(crate) fn expand(components: &[StaticComponent<'_>], modules: &[Cost]) -> Cost {
     let mut expansion = Expansion {
         components,
         modules,

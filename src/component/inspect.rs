@@ -10,17 +10,23 @@ use crate::guest::linker::PROVIDED;
 /// The names at a component's border.
 #[derive(Clone, Debug, Default)]
 pub struct ComponentInfo {
+    /// The interfaces and functions that it imports, with their versions.
     pub imports: Vec<String>,
+    /// Those that it exports.
     pub exports: Vec<String>,
 }
 
+/// The track of WASI that a component speaks.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Wasi {
+    /// 0.2.
     P2,
+    /// 0.3.
     P3,
 }
 
 impl ComponentInfo {
+    /// Reads the names without compiling anything. Fails where the bytes are no component.
     pub fn read(binary: &[u8]) -> Result<Self, Error> {
         let mut outline = Self::default();
         let mut depth = 0usize;

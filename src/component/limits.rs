@@ -11,12 +11,17 @@ pub struct ComponentLimits {
     pub text: Option<u64>,
     /// Instances, of components and of core modules, that one instance of it is made of.
     pub instances: Option<u64>,
+    /// Core modules.
     pub modules: Option<u64>,
     /// Components inside of it.
     pub components: Option<u64>,
+    /// Memories of an instance.
     pub memories: Option<u64>,
+    /// Tables of an instance.
     pub tables: Option<u64>,
+    /// Globals of an instance.
     pub globals: Option<u64>,
+    /// Core functions.
     pub functions: Option<u64>,
     /// And declarations inside of types.
     pub types: Option<u64>,

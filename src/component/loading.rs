@@ -18,7 +18,9 @@ use crate::sync::lock;
 /// How the process is started.
 #[derive(Clone, Debug)]
 pub struct Launcher {
+    /// What is run.
     pub program: PathBuf,
+    /// With which arguments.
     pub args: Vec<OsString>,
 }
 
@@ -26,14 +28,17 @@ pub struct Launcher {
 pub struct Order {
     /// For guests under a limit of fuel, too.
     pub fuel: bool,
+    /// What the component may cost.
     pub limits: ComponentLimits,
     /// How a process that compiles is started; needed if the limits are those of a process.
     pub launcher: Option<Launcher>,
+    /// Whether somebody still waits for it.
     pub wanted: Arc<Wanted>,
     deadline: Option<Instant>,
 }
 
 impl Order {
+    /// `limits.timeout` begins now.
     pub fn new(fuel: bool, limits: ComponentLimits, launcher: Option<Launcher>) -> Self {
         let deadline = limits.timeout.and_then(|timeout| Instant::now().checked_add(timeout));
         Self { fuel, limits, launcher, wanted: Arc::default(), deadline }
@@ -80,18 +85,22 @@ pub struct Wanted {
 }
 
 impl Wanted {
+    /// Nobody waits any more.
     pub fn give_up(&self) {
         self.given_up.store(true, Ordering::SeqCst);
     }
 
+    /// Whether nobody waits any more.
     pub fn is_given_up(&self) -> bool {
         self.given_up.load(Ordering::SeqCst)
     }
 
+    /// The source was read.
     pub fn is_of_size(&self, bytes: usize) {
         self.size.store(bytes as u64, Ordering::Relaxed);
     }
 
+    /// Bytes of the source; 0 before it was read.
     pub fn size(&self) -> u64 {
         self.size.load(Ordering::Relaxed)
     }
@@ -165,14 +174,14 @@ impl Loaded {
     }
 
     /// The component of a digest, if somebody has it.
-    pub fn find<T: Any + Send + Sync>(&self, digest: &str) -> Option<Arc<T>> {
+    pub(crate) fn find<T: Any + Send + Sync>(&self, digest: &str) -> Option<Arc<T>> {
         let entry = lock(&self.0).get(digest).cloned()?;
         let state = lock(&entry.state);
         state.component()
     }
 
     /// The right to work at something: whoever comes meanwhile waits, and finds it done.
-    pub fn begin(&self, key: &str, order: &Order) -> Result<Work, Error> {
+    pub(crate) fn begin(&self, key: &str, order: &Order) -> Result<Work, Error> {
         /// How often one that waits looks whether it is still to wait.
         const LOOK: Duration = Duration::from_millis(20);
         let entry = self.entry(key);
@@ -197,30 +206,30 @@ pub(crate) struct Work {
 }
 
 impl Work {
-    pub fn component<T: Any + Send + Sync>(&self) -> Option<Arc<T>> {
+    pub(crate) fn component<T: Any + Send + Sync>(&self) -> Option<Arc<T>> {
         lock(&self.entry.state).component()
     }
 
-    pub fn keep<T: Any + Send + Sync>(&self, component: &Arc<T>) {
+    pub(crate) fn keep<T: Any + Send + Sync>(&self, component: &Arc<T>) {
         let component: Arc<dyn Any + Send + Sync> = component.clone();
         lock(&self.entry.state).component = Some(Arc::downgrade(&component));
     }
 
     /// From now on machine code is read or made.
-    pub fn compiles(&self) {
+    pub(crate) fn compiles(&self) {
         self.entry.told.store(false, Ordering::SeqCst);
         self.entry.told_end.store(false, Ordering::SeqCst);
         lock(&self.entry.state).compiling = true;
     }
 
     /// Whether anybody still waits for it.
-    pub fn is_wanted(&self) -> bool {
+    pub(crate) fn is_wanted(&self) -> bool {
         let state = lock(&self.entry.state);
         state.orders.iter().filter_map(Weak::upgrade).any(|order| !order.is_given_up())
     }
 
     /// Whether it makes sense to go on: somebody waits for it, and the one for whom it is done has time.
-    pub fn check(&self, order: &Order) -> Result<(), Error> {
+    pub(crate) fn check(&self, order: &Order) -> Result<(), Error> {
         if self.is_wanted() { order.check_time() } else { Err(Error::Cancelled) }
     }
 }
@@ -242,7 +251,7 @@ pub(crate) struct Turn(Option<File>);
 const LONGEST_TURN: Duration = Duration::from_secs(120);
 
 impl Turn {
-    pub fn take(process: &ProcessState, digest: &str, order: &Order) -> Self {
+    pub(crate) fn take(process: &ProcessState, digest: &str, order: &Order) -> Self {
         // one of 256 files for each component: as many as there will ever be
         let longest = order.left().map_or(LONGEST_TURN, |left| left.min(LONGEST_TURN));
         Self::wait(process.lock_file(digest.get(..2).unwrap_or("")), longest, || order.wanted.is_given_up())

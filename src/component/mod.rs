@@ -1,14 +1,14 @@
 //! Loading: is it a component, which WASI does it speak, does it find here what it imports.
 
-pub mod blocks;
-pub mod census;
-pub mod checks;
+pub(crate) mod blocks;
+pub(crate) mod census;
+pub(crate) mod checks;
 pub mod compile_child;
-pub mod compiler;
-pub mod cost;
-pub mod debug_info;
-pub mod declared_types;
-pub mod expansion;
+pub(crate) mod compiler;
+pub(crate) mod cost;
+pub(crate) mod debug_info;
+pub(crate) mod declared_types;
+pub(crate) mod expansion;
 pub mod inspect;
 pub mod limits;
 pub mod loading;
@@ -33,6 +33,7 @@ use crate::guest::prepared::Prepared;
 
 /// A component, compiled and linked. Immutable.
 pub struct Component {
+    /// What its file says of it.
     pub info: ComponentInfo,
     /// SHA-256 of its binary form, in hexadecimal.
     pub digest: String,

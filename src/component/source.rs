@@ -8,7 +8,9 @@ use crate::error::Error;
 
 /// Why a file was not read.
 pub enum Unread {
+    /// What the system says.
     Io(io::Error),
+    /// There is something else by that name.
     NoFile(Error),
 }
 

@@ -21,7 +21,7 @@ use sha2::{Digest, Sha256};
 use wasmtime::Engine;
 use wasmtime::component::Component;
 
-use crate::process::private_files;
+use crate::process::private_files::{self, FolderError};
 
 /// How many bytes all entries may have, unless `WASGI_CACHE_SIZE` says so.
 const MOST_BYTES: u64 = 1 << 30;
@@ -46,20 +46,50 @@ pub(crate) struct CodeCache {
     parts: AtomicU32,
 }
 
+/// Why nothing can be kept in a folder.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum OpenError {
+    #[error(transparent)]
+    Folder(#[from] FolderError),
+    #[error("its folder `locks`: {0}")]
+    Locks(#[source] FolderError),
+}
+
+/// Why an entry is not what was written.
+#[derive(Debug, thiserror::Error)]
+enum Damage {
+    #[error("it is a link")]
+    Link,
+    #[error("it is too short")]
+    Short,
+    #[error("it is not machine code that wasgi has written")]
+    Magic,
+    #[error("it is another component's, or for another engine")]
+    Key,
+    #[error("it does not have the length that was written")]
+    Length,
+    #[error("it is damaged: its digest differs")]
+    Digest,
+    #[error(transparent)]
+    Io(#[from] io::Error),
+    #[error(transparent)]
+    Memory(#[from] std::collections::TryReserveError),
+}
+
 /// Why there is no machine code to be had.
 enum Unusable {
     /// Nobody has kept any.
     Missing,
     /// What is there is not what was written.
-    Damaged(String),
+    Damaged(Damage),
 }
 
 impl From<io::Error> for Unusable {
     fn from(error: io::Error) -> Self {
         match error.kind() {
             io::ErrorKind::NotFound => Self::Missing,
-            _ if error.raw_os_error() == Some(ELOOP) => Self::Damaged("it is a link".into()),
-            _ => Self::Damaged(error.to_string()),
+            _ if error.raw_os_error() == Some(ELOOP) => Self::Damaged(Damage::Link),
+            _ => Self::Damaged(Damage::Io(error)),
         }
     }
 }
@@ -71,30 +101,35 @@ const ELOOP: i32 = i32::MIN;
 
 impl CodeCache {
     /// `most_bytes`: see [`MOST_BYTES`].
-    pub fn open(directory: &Path, most_bytes: Option<u64>) -> Result<Self, String> {
+    pub(crate) fn open(directory: &Path, most_bytes: Option<u64>) -> Result<Self, OpenError> {
         let directory = private_files::folder(directory)?;
         let locks = directory.join("locks");
         match private_files::folder(&locks) {
             // nothing can be written, and nothing there is to be trusted: a cache that came with an image is read, without turns
             Err(_) if std::fs::symlink_metadata(&locks).is_err() => {}
-            checked => drop(checked.map_err(|reason| format!("its folder `locks`: {reason}"))?),
+            checked => drop(checked.map_err(OpenError::Locks)?),
         }
         let most_bytes = most_bytes.unwrap_or(MOST_BYTES);
         Ok(Self { directory, most_bytes, failed: AtomicBool::new(false), parts: AtomicU32::new(0) })
     }
 
-    pub fn directory(&self) -> &Path {
+    pub(crate) fn directory(&self) -> &Path {
         &self.directory
     }
 
     /// A file for processes to lock; none if there cannot be one.
-    pub fn lock_file(&self, name: &str) -> Option<File> {
+    pub(crate) fn lock_file(&self, name: &str) -> Option<File> {
         private_files::open_lock(&self.directory.join("locks").join(format!("{name}.lock"))).ok()
     }
 
     /// The machine code of a component for an engine, if it is there, and as it was written. Fails where that is so and the engine
     /// does not take it, say because it fits no slot of the engine's pool.
-    pub fn load(&self, engine: &Engine, digest: &str, note: impl Fn(String)) -> wasmtime::Result<Option<Component>> {
+    pub(crate) fn load(
+        &self,
+        engine: &Engine,
+        digest: &str,
+        note: impl Fn(String),
+    ) -> wasmtime::Result<Option<Component>> {
         let key = Key::new(engine, digest);
         let path = self.directory.join(key.name(digest));
         match self.read(&path, &key) {
@@ -112,9 +147,9 @@ impl CodeCache {
         let mut file = private_files::open(path)?;
         let metadata = file.metadata()?;
         let mut header = [0; HEADER];
-        file.read_exact(&mut header).map_err(|_| Unusable::Damaged("it is too short".into()))?;
+        file.read_exact(&mut header).map_err(|_| Unusable::Damaged(Damage::Short))?;
         let length = metadata.len().saturating_sub(HEADER as u64);
-        let expected = Header::read(&header, key, length)?;
+        let expected = Header::read(&header, key, length).map_err(Unusable::Damaged)?;
         let code = Code::read(file, length, &expected).map_err(Unusable::Damaged)?;
         if metadata.modified().is_ok_and(|used| used.elapsed().is_ok_and(|ago| ago > USE)) {
             let _ = File::options().append(true).open(path).and_then(|file| file.set_modified(SystemTime::now()));
@@ -123,7 +158,7 @@ impl CodeCache {
     }
 
     /// Keeps it for the next process. A failure is told once a process.
-    pub fn store(&self, engine: &Engine, digest: &str, code: &[u8], note: impl Fn(String)) {
+    pub(crate) fn store(&self, engine: &Engine, digest: &str, code: &[u8], note: impl Fn(String)) {
         let key = Key::new(engine, digest);
         let written = self.write(&key.name(digest), &Header::of(&key, code), code);
         self.tidy(&key.name(digest));
@@ -239,23 +274,22 @@ impl Header {
         [MAGIC.as_slice(), &key.0, &length, &<[u8; 32]>::from(Sha256::digest(code))].concat()
     }
 
-    fn read(header: &[u8; HEADER], key: &Key, length: u64) -> Result<Self, Unusable> {
-        let wrong = |what: &str| Err(Unusable::Damaged(what.to_owned()));
+    fn read(header: &[u8; HEADER], key: &Key, length: u64) -> Result<Self, Damage> {
         let (magic, rest) = header.split_at(MAGIC.len());
         let (its_key, rest) = rest.split_at(key.0.len());
         let (its_length, digest) = rest.split_at(size_of::<u64>());
         if magic != MAGIC {
-            return wrong("it is not machine code that wasgi has written");
+            return Err(Damage::Magic);
         }
         if its_key != key.0 {
-            return wrong("it is another component's, or for another engine");
+            return Err(Damage::Key);
         }
         if its_length != length.to_le_bytes() {
-            return wrong("it does not have the length that was written");
+            return Err(Damage::Length);
         }
         match digest.try_into() {
             Ok(digest) => Ok(Self { digest }),
-            Err(_) => wrong("it is too short"),
+            Err(_) => Err(Damage::Short),
         }
     }
 }
@@ -269,17 +303,17 @@ enum Code {
 }
 
 impl Code {
-    fn read(file: File, length: u64, expected: &Header) -> Result<Self, String> {
+    fn read(file: File, length: u64, expected: &Header) -> Result<Self, Damage> {
         #[cfg(target_os = "linux")]
         match memory::read(&file, length) {
             Ok((digest, memory)) => return matching(digest, expected).map(|()| Self::Memory(memory)),
             // no `memfd` to be had, or not so large a one
-            Err(_) => rewind(&file).map_err(|error| error.to_string())?,
+            Err(_) => rewind(&file)?,
         }
         let mut code = Vec::new();
         let mut reader = file.take(length);
-        code.try_reserve_exact(usize::try_from(length).unwrap_or(usize::MAX)).map_err(|error| error.to_string())?;
-        reader.read_to_end(&mut code).map_err(|error| error.to_string())?;
+        code.try_reserve_exact(usize::try_from(length).unwrap_or(usize::MAX))?;
+        reader.read_to_end(&mut code)?;
         matching(Sha256::digest(&code).into(), expected)?;
         Ok(Self::Bytes(code))
     }
@@ -305,8 +339,8 @@ fn rewind(mut file: &File) -> io::Result<()> {
     io::Seek::seek(&mut file, io::SeekFrom::Start(HEADER as u64)).map(drop)
 }
 
-fn matching(digest: [u8; 32], expected: &Header) -> Result<(), String> {
-    if digest == expected.digest { Ok(()) } else { Err("it is damaged: its digest differs".into()) }
+fn matching(digest: [u8; 32], expected: &Header) -> Result<(), Damage> {
+    if digest == expected.digest { Ok(()) } else { Err(Damage::Digest) }
 }
 
 #[cfg(target_os = "linux")]
@@ -321,7 +355,7 @@ mod memory {
     const CHUNK: usize = 128 << 10;
 
     /// What is left of a file, sealed, and its digest.
-    pub fn read(mut file: &File, length: u64) -> io::Result<([u8; 32], File)> {
+    pub(super) fn read(mut file: &File, length: u64) -> io::Result<([u8; 32], File)> {
         if !std::path::Path::new("/proc/self/fd").exists() {
             return Err(io::ErrorKind::Unsupported.into());
         }

@@ -19,7 +19,7 @@ pub(crate) struct Trimming(AtomicBool);
 impl Trimming {
     /// Has it done soon, on a thread of its own: seldom, and no task or thread of the runtime's is to wait for it at the end. It takes the
     /// allocator's locks, so it is not to have the low priority of a guest's thread: then a worker starts it.
-    pub fn ask(&'static self, runtime: &Runtime) {
+    pub(crate) fn ask(&'static self, runtime: &Runtime) {
         if self.0.swap(true, Ordering::Relaxed) {
             return;
         }

@@ -3,11 +3,11 @@
 //! Everything here hangs off one [`ProcessState`], made at first use. A forked child makes a state of its own: the threads
 //! of its parent's do not exist there, and its parent's pool resets memory by a handle on the *parent's* page map.
 
-pub mod code_cache;
-pub mod config;
-pub mod heap_trim;
+pub(crate) mod code_cache;
+pub(crate) mod config;
+pub(crate) mod heap_trim;
 pub mod stats;
-pub mod ticker;
+pub(crate) mod ticker;
 
 use std::path::PathBuf;
 use std::sync::{Mutex, OnceLock};
@@ -196,6 +196,7 @@ impl ProcessState {
         std::mem::take(&mut *lock(&self.remarks))
     }
 
+    /// A warning, for whoever takes them next ([`Self::take_notes`]).
     pub fn note(&self, line: String) {
         lock(&self.notes).push(line);
     }

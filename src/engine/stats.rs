@@ -9,7 +9,9 @@ use crate::telemetry::counters::Outcome;
 pub struct Stats {
     /// Guests that exist.
     pub exchanges: u64,
+    /// Exchanges that wait for a place.
     pub queued: u64,
+    /// Outgoing requests under way.
     pub outgoing: u64,
     /// Instances that wait for their next exchange.
     pub idle: u64,

@@ -64,16 +64,16 @@ pub(crate) trait Ticked: Sync {
 
 impl Ticker {
     /// Whether its thread runs.
-    pub fn is_running(&self) -> bool {
+    pub(crate) fn is_running(&self) -> bool {
         self.thread.get().is_some()
     }
 
     /// How many exchanges are under way.
-    pub fn live(&self) -> usize {
+    pub(crate) fn live(&self) -> usize {
         self.live.load(Ordering::Relaxed)
     }
 
-    pub fn enter(&'static self, ticked: &'static dyn Ticked) -> Result<Ticking, Error> {
+    pub(crate) fn enter(&'static self, ticked: &'static dyn Ticked) -> Result<Ticking, Error> {
         self.live.fetch_add(1, Ordering::SeqCst);
         let running = match self.thread.get() {
             Some(thread) => {

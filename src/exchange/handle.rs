@@ -265,7 +265,7 @@ impl Drop for ExchangeHandle {
     }
 }
 
-/// See [`ExchangeHandle::stopper`].
+/// Ends an exchange, and does not own it.
 pub struct ExchangeAbortHandle(std::sync::Weak<ExchangeState>);
 
 impl ExchangeAbortHandle {

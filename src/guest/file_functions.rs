@@ -12,6 +12,8 @@ use wasmtime_wasi::p2::bindings::filesystem::types;
 #[cfg(unix)]
 use crate::guest::file_listing::Listing;
 use crate::guest::files::HasFiles;
+#[cfg(unix)]
+use crate::guest::interfaces::interface;
 use crate::guest::store::StoreState;
 
 /// Puts this in the place of wasmtime-wasi's `wasi:filesystem/types`.
@@ -27,7 +29,7 @@ pub(crate) fn bound_files(linker: &mut Linker<StoreState>) -> wasmtime::Result<(
 /// Puts this in the place of wasmtime-wasi's `directory-entry-stream`.
 #[cfg(unix)]
 fn add_listings(linker: &mut Linker<StoreState>) -> wasmtime::Result<()> {
-    let mut types = linker.instance("wasi:filesystem/types@0.2.12")?;
+    let mut types = interface(linker, "wasi:filesystem/types")?;
     types.resource("directory-entry-stream", ResourceType::host::<Listing>(), |mut store, number| {
         store.data_mut().table().delete(Resource::<Listing>::new_own(number))?;
         Ok(())

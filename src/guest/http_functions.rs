@@ -11,13 +11,14 @@ use wasmtime_wasi_http::p2::types::{HostOutgoingRequest, HostOutgoingResponse};
 use wasmtime_wasi_http::{FieldMap, FieldMapError, WasiHttpView};
 
 use crate::guest::host_memory::BODY;
+use crate::guest::interfaces::interface;
 use crate::guest::store::StoreState;
 use crate::http::fields;
 
 /// Has bodies of messages that are not sent be weighed as they are made. Those of messages that are sent have limits of their own.
 pub(crate) fn weigh_bodies(linker: &mut Linker<StoreState>) -> wasmtime::Result<()> {
     linker.allow_shadowing(true);
-    let mut types = linker.instance("wasi:http/types@0.2.12")?;
+    let mut types = interface(linker, "wasi:http/types")?;
     types.func_wrap(
         "[method]outgoing-request.body",
         |mut store: StoreContextMut<'_, StoreState>, (request,): (Resource<HostOutgoingRequest>,)| {
@@ -53,7 +54,7 @@ fn header_error(host: &mut StoreState, error: HeaderError) -> wasmtime::Result<t
 /// Has fields be weighed as they are made, and none of their functions work longer than `Limits.fields` is worth.
 pub(crate) fn weigh_fields(linker: &mut Linker<StoreState>) -> wasmtime::Result<()> {
     linker.allow_shadowing(true);
-    let mut types = linker.instance("wasi:http/types@0.2.12")?;
+    let mut types = interface(linker, "wasi:http/types")?;
     types.func_wrap("[constructor]fields", |mut store: StoreContextMut<'_, StoreState>, (): ()| {
         store.data_mut().grows(0)?;
         Ok((HostFields::new(&mut store.data_mut().http())?,))

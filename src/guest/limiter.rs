@@ -150,7 +150,7 @@ impl StoreLimiter {
     pub fn explain(&self, error: &wasmtime::Error, trap: &Arc<Trap>) -> Option<Error> {
         let trapped = error.is::<wasmtime::WasmBacktrace>() || error.is::<wasmtime::Trap>();
         let full = matches!(error.downcast_ref::<ResourceTableError>(), Some(ResourceTableError::Full))
-            || error.root_cause().to_string().ends_with("store handle limit exceeded");
+            || is_out_of_handles(error);
         let which = if error.downcast_ref::<wasmtime::Trap>() == Some(&wasmtime::Trap::OutOfFuel) {
             Limit::Fuel
         } else if full {
@@ -159,7 +159,7 @@ impl StoreLimiter {
             Limit::Fields
         } else if let Some(refused) = self.refused {
             refused
-        } else if !trapped && error.root_cause().to_string().contains("instance count too high") {
+        } else if !trapped && is_out_of_instances(error) {
             Limit::Instances
         } else {
             return None;
@@ -179,6 +179,16 @@ impl StoreLimiter {
     pub fn bound_handles(&self, table: &mut ResourceTable) {
         table.set_max_capacity(self.limits.most_handles());
     }
+}
+
+/// Whether wasmtime had no more handles for a resource of the guest's own: it tells that in words only.
+fn is_out_of_handles(error: &wasmtime::Error) -> bool {
+    error.root_cause().to_string().ends_with("store handle limit exceeded")
+}
+
+/// Whether a component has more core instances than it may: wasmtime tells that in words only.
+fn is_out_of_instances(error: &wasmtime::Error) -> bool {
+    error.root_cause().to_string().contains("instance count too high")
 }
 
 impl Drop for StoreLimiter {
@@ -263,5 +273,42 @@ impl wasmtime::ResourceLimiter for StoreLimiter {
 
     fn memories(&self) -> usize {
         usize::MAX
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use wasmtime::component::{Component, Linker};
+    use wasmtime::{Engine, Store, StoreLimits, StoreLimitsBuilder};
+
+    use super::*;
+
+    /// Has one core instance, and makes two handles.
+    const COMPONENT: &str = r#"
+        (component
+          (type $resource (resource (rep i32)))
+          (core func $new (canon resource.new $resource))
+          (core module $module
+            (import "" "new" (func $new (param i32) (result i32)))
+            (func $start (drop (call $new (i32.const 1))) (drop (call $new (i32.const 2))))
+            (start $start))
+          (core instance (instantiate $module (with "" (instance (export "new" (func $new)))))))"#;
+
+    /// What wasmtime says of it under such limits; `None`: that it works.
+    fn told(instances: usize, handles: usize) -> Option<wasmtime::Error> {
+        let engine = Engine::default();
+        let component = Component::new(&engine, COMPONENT).unwrap();
+        let mut store = Store::new(&engine, StoreLimitsBuilder::new().instances(instances).build());
+        store.limiter(|limits: &mut StoreLimits| limits);
+        store.set_max_component_handles(handles);
+        Linker::new(&engine).instantiate(&mut store, &component).err()
+    }
+
+    #[test]
+    fn limits_are_told_in_the_words_that_are_looked_for() {
+        assert!(told(10, 10).is_none());
+        assert!(is_out_of_instances(&told(0, 10).unwrap()));
+        assert!(is_out_of_handles(&told(10, 1).unwrap()));
     }
 }

@@ -7,6 +7,7 @@ use wasmtime::{Engine, StoreContextMut};
 use wasmtime_wasi_http::p2::bindings::http::types::ErrorCode as P2ErrorCode;
 
 use crate::error::{Error, chain};
+use crate::guest::interfaces::interface;
 use crate::guest::store::StoreState;
 use crate::http::error_code::ErrorCode;
 use crate::process::fork::PerFork;
@@ -80,7 +81,7 @@ fn link(engine: &Engine) -> wasmtime::Result<Linker<StoreState>> {
 /// but a body that breaks off puts one of the host's there, so that a guest was never told why.
 fn mend_http_error_code(linker: &mut Linker<StoreState>) -> wasmtime::Result<()> {
     linker.allow_shadowing(true);
-    linker.instance("wasi:http/types@0.2.12")?.func_wrap(
+    interface(linker, "wasi:http/types")?.func_wrap(
         "http-error-code",
         |mut store: StoreContextMut<'_, StoreState>, (error,): (Resource<wasmtime::Error>,)| {
             let error = store.data_mut().table().get(&error)?;

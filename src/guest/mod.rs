@@ -12,6 +12,7 @@ pub mod host_memory;
 pub mod http_functions;
 pub mod instance;
 pub mod instance_pool;
+pub mod interfaces;
 pub mod limiter;
 pub mod linker;
 pub mod open_files;

@@ -10,9 +10,10 @@ use wasmtime_wasi_http::p2::bindings::http::types::{
 use wasmtime_wasi_http::p2::types::HostOutgoingRequest;
 use wasmtime_wasi_http::{WasiHttpCtxView, WasiHttpView};
 
+use crate::guest::interfaces::interface;
 use crate::guest::store::StoreState;
 use crate::http::error_code::ErrorCode;
-use crate::http::url;
+use crate::http::url::{self, UrlError};
 
 /// The most bytes of a method, a scheme or an authority that a guest may make, and of a path with its query.
 const MOST_TOKEN: usize = 4 << 10;
@@ -23,7 +24,7 @@ const MOST_PATH: usize = 32 << 10;
 /// path and a percent-encoded host.
 pub(crate) fn bound_requests(linker: &mut Linker<StoreState>) -> wasmtime::Result<()> {
     linker.allow_shadowing(true);
-    let mut types = linker.instance("wasi:http/types@0.2.12")?;
+    let mut types = interface(linker, "wasi:http/types")?;
     set(&mut types, "[method]outgoing-request.set-method", |http, request, method: Method| match &method {
         Method::Other(text) if text.len() > MOST_TOKEN => Ok(Err(())),
         _ => http.set_method(request, method),
@@ -75,7 +76,7 @@ where
 /// Has each request that a guest sends be one for a URL, whole and valid: that of `http::Uri` is both more and less.
 pub(crate) fn check_requests(linker: &mut Linker<StoreState>) -> wasmtime::Result<()> {
     linker.allow_shadowing(true);
-    linker.instance("wasi:http/outgoing-handler@0.2.12")?.func_wrap(
+    interface(linker, "wasi:http/outgoing-handler")?.func_wrap(
         "handle",
         |mut store: StoreContextMut<'_, StoreState>,
          (request, options): (Resource<HostOutgoingRequest>, Option<Resource<RequestOptions>>)| {
@@ -118,7 +119,7 @@ fn complete(request: &mut HostOutgoingRequest) -> Result<(), (ErrorCode, String)
     };
     let uri = match url::of_guest(name, authority, request.path_with_query.as_deref()) {
         Ok(uri) => uri,
-        Err(why) if why == url::TOO_LONG => return refused("HTTP-request-URI-too-long", why),
+        Err(why @ UrlError::TooLong) => return refused("HTTP-request-URI-too-long", why.to_string()),
         Err(why) => return refused(invalid, format!("its URL is invalid: {why}: {authority:?}")),
     };
     request.scheme = Some(scheme);

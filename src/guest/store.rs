@@ -218,3 +218,30 @@ fn let_go(entry: &mut (dyn Any + Send)) {
         out.send = Box::new(|_| ());
     }
 }
+
+#[cfg(test)]
+mod tests {
+    /// What [`super::let_go`] knows, and what holds nothing of an exchange.
+    const KNOWN: &[&str] = &[
+        "fields",
+        "future-incoming-response",
+        "future-trailers",
+        "incoming-body",
+        "incoming-request",
+        "incoming-response",
+        "outgoing-body", // broken off by `abort_bodies`, or whole
+        "outgoing-request",
+        "outgoing-response",
+        "request-options",
+        "response-outparam",
+    ];
+
+    #[test]
+    fn each_resource_of_http_is_known() {
+        let wit = include_str!("../../wit/deps/http.wit");
+        let named = wit.lines().filter_map(|line| line.trim().strip_prefix("resource "));
+        let mut resources: Vec<&str> = named.map(|rest| rest.trim_end_matches([' ', '{', ';'])).collect();
+        resources.sort_unstable();
+        assert_eq!(resources, KNOWN, "does `let_go` have to know it?");
+    }
+}

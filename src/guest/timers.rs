@@ -6,13 +6,14 @@ use wasmtime_wasi::clocks::WasiClocksView;
 use wasmtime_wasi::p2::bindings::clocks::monotonic_clock::Host as _;
 use wasmtime_wasi::p2::{DynPollable, subscribe};
 
+use crate::guest::interfaces::interface;
 use crate::guest::store::StoreState;
 use crate::simulation::environment::Timer;
 
 /// Replaces the timers of `wasi:clocks/monotonic-clock`, for guests whose world is staged.
 pub(crate) fn stage_timers(linker: &mut Linker<StoreState>) -> wasmtime::Result<()> {
     linker.allow_shadowing(true);
-    let mut clocks = linker.instance("wasi:clocks/monotonic-clock@0.2.12")?;
+    let mut clocks = interface(linker, "wasi:clocks/monotonic-clock")?;
     clocks.func_wrap("subscribe-instant", |mut store: StoreContextMut<'_, StoreState>, (when,): (u64,)| {
         let host = store.data_mut();
         Ok((match host.staged().map(|stage| stage.timer_at(when)) {

@@ -29,7 +29,7 @@ pub fn url(text: &str) -> Option<String> {
     if is_scheme(scheme) { joined(scheme, authority, target) } else { None }
 }
 
-/// A pattern with `*` for any of a URL's characters, so that it fits what [`url`] makes of those that it is meant for.
+/// A pattern with `*` for any of a URL's characters, so that it fits what [`url()`] makes of those that it is meant for.
 pub fn glob(text: &str) -> String {
     let written = match parts(text) {
         None => encode(text.as_bytes()).map(|text| octets(&text)),

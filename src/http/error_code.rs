@@ -14,28 +14,40 @@ use crate::text::{LONGEST, tamed};
 /// An error-code: `name` as the WIT has it (`DNS-timeout`), `payload` as its case has it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ErrorCode {
+    /// As WIT writes it: `DNS-timeout`.
     pub name: &'static str,
+    /// What goes with it.
     pub payload: Payload,
 }
 
 /// The kinds of payload among the 39 cases.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Payload {
+    /// Nothing.
     None,
     /// Bytes, for the cases of a size.
     Size(Option<u64>),
     /// A coding, or the sentence of an internal-error.
     Text(Option<String>),
+    /// `DNS-error`.
     Dns {
+        /// The name of the response code.
         rcode: Option<String>,
+        /// Of the extended error (RFC 8914).
         info_code: Option<u16>,
     },
+    /// `TLS-alert-received`.
     Tls {
+        /// The number of the alert.
         alert_id: Option<u8>,
+        /// Its name.
         alert_message: Option<String>,
     },
+    /// `HTTP-request-header-size` and its like.
     Field {
+        /// The name of the field.
         field_name: Option<String>,
+        /// Its size in bytes.
         field_size: Option<u32>,
     },
 }
@@ -55,10 +67,12 @@ impl std::fmt::Display for ErrorCode {
 }
 
 impl ErrorCode {
+    /// `internal-error`, with a text for the guest.
     pub fn internal(text: impl Into<String>) -> Self {
         Self { name: "internal-error", payload: Payload::Text(Some(text.into())) }
     }
 
+    /// `HTTP-request-denied`.
     pub fn denied() -> Self {
         Self::plain("HTTP-request-denied")
     }

@@ -6,13 +6,13 @@ use crate::http::error_code::{ErrorCode, Payload};
 
 /// Which message of an exchange a body belongs to: it decides the error-code.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Side {
+pub(crate) enum Side {
     Request,
     Response,
 }
 
 impl Side {
-    pub fn body_size(self, bytes: u64) -> ErrorCode {
+    pub(crate) fn body_size(self, bytes: u64) -> ErrorCode {
         let name = match self {
             Self::Request => "HTTP-request-body-size",
             Self::Response => "HTTP-response-body-size",
@@ -20,7 +20,7 @@ impl Side {
         ErrorCode { name, payload: Payload::Size(Some(bytes)) }
     }
 
-    pub fn header_size(self, bytes: u64) -> ErrorCode {
+    pub(crate) fn header_size(self, bytes: u64) -> ErrorCode {
         let name = match self {
             Self::Request => "HTTP-request-header-section-size",
             Self::Response => "HTTP-response-header-section-size",
@@ -28,7 +28,7 @@ impl Side {
         ErrorCode { name, payload: Payload::Size(Some(bytes)) }
     }
 
-    pub fn trailer_size(self, bytes: u64) -> ErrorCode {
+    pub(crate) fn trailer_size(self, bytes: u64) -> ErrorCode {
         let name = match self {
             Self::Request => "HTTP-request-trailer-section-size",
             Self::Response => "HTTP-response-trailer-section-size",

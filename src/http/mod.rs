@@ -3,7 +3,7 @@
 pub mod canonical_url;
 pub mod error_code;
 pub mod fields;
-pub mod message;
+pub(crate) mod message;
 pub mod server_request;
 pub mod upstream_response;
 pub mod url;

@@ -52,6 +52,7 @@ pub struct Served {
 }
 
 impl Served {
+    /// `trusted`: the server has checked the fields itself.
     pub fn new(trusted: bool) -> Self {
         Self { trusted, map: HeaderMap::new(), host: None, named: Vec::new(), chunked: false, multiplexed: false }
     }
@@ -63,6 +64,7 @@ impl Served {
         self
     }
 
+    /// One more field, as the server has read it.
     pub fn add(&mut self, name: &[u8], value: &[u8]) -> Result<(), Wrong> {
         let name = HeaderName::from_bytes(name).map_err(|_| Wrong::Name(name.to_vec()))?;
         let value =

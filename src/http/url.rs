@@ -10,13 +10,46 @@ use http::uri::PathAndQuery;
 
 /// The most bytes of a path with its query that `http::Uri` holds.
 const MOST: usize = (u16::MAX - 1) as usize;
-/// What is wrong with a longer one.
-pub const TOO_LONG: &str = "its path and query are longer than 65534 bytes";
+
+/// Why a text is no URL, or no part of one.
+#[derive(Debug, thiserror::Error)]
+pub enum UrlError {
+    /// It has no scheme.
+    #[error("it must be absolute, like \"http://example.com/path\"")]
+    Relative,
+    /// RFC 3986, 3.1.
+    #[error("its scheme must begin with a letter, and have but letters, digits, `+`, `-` and `.`")]
+    Scheme,
+    /// A user, or an `@`.
+    #[error("it has credentials; hint: send an `authorization` header")]
+    Credentials,
+    /// Where only ASCII is taken.
+    #[error("its host is not ASCII; hint: encode it by IDNA (\"xn--…\")")]
+    NotAscii,
+    /// RFC 9110, 4.2.1.
+    #[error("it has no host")]
+    NoHost,
+    /// RFC 3986, 3.2.2.
+    #[error("its host is neither a name nor an address")]
+    Host,
+    /// RFC 3986, 3.2.3.
+    #[error("its port is not a number up to 65535")]
+    Port,
+    /// Than `http::Uri` holds.
+    #[error("its path and query are longer than 65534 bytes")]
+    TooLong,
+    /// In its path or its query.
+    #[error("it has a control character")]
+    ControlCharacter,
+    /// What `http` refuses besides.
+    #[error(transparent)]
+    Uri(#[from] http::Error),
+}
 
 /// Reads an absolute URL. Characters that a URL cannot hold are percent-encoded in its path and query; a fragment is left out.
 /// The error says what is wrong with it.
-pub fn parse(url: &str) -> Result<Uri, String> {
-    let (scheme, authority, target) = parts(url).ok_or("it must be absolute, like \"http://example.com/path\"")?;
+pub fn parse(url: &str) -> Result<Uri, UrlError> {
+    let (scheme, authority, target) = parts(url).ok_or(UrlError::Relative)?;
     build(scheme, authority, rooted(target.as_bytes())?)
 }
 
@@ -28,13 +61,13 @@ pub fn parts(url: &str) -> Option<(&str, &str, &str)> {
 }
 
 /// Puts together what a guest asks for. A path that it leaves out is empty, which is `/` (RFC 9110, 4.2.3).
-pub fn of_guest(scheme: &str, authority: &str, target: Option<&str>) -> Result<Uri, String> {
+pub fn of_guest(scheme: &str, authority: &str, target: Option<&str>) -> Result<Uri, UrlError> {
     build(scheme, authority, rooted(without_fragment(target.unwrap_or_default()).as_bytes())?)
 }
 
 /// Puts together what a server has read: the target (a path with its query, or `*`) as it came, byte for byte, where
 /// a URL can hold it.
-pub fn of_server(scheme: &str, authority: &str, target: &[u8]) -> Result<Uri, String> {
+pub fn of_server(scheme: &str, authority: &str, target: &[u8]) -> Result<Uri, UrlError> {
     let text = std::str::from_utf8(target).ok();
     // RFC 9112, 3.2.2: a target in absolute form says whose it is, whatever `Host` says. Its scheme is the server's to know.
     if let Some((named, authority, target)) = text.and_then(parts)
@@ -73,23 +106,23 @@ pub fn authority_of(scheme: &str, host: &str, port: Option<u16>) -> String {
 
 /// Splits an authority into its host and its port, and checks both. A port that is empty is none (RFC 3986, 3.2.3). The error
 /// says what is wrong.
-pub fn split(authority: &str) -> Result<(&str, Option<u16>), String> {
+pub fn split(authority: &str) -> Result<(&str, Option<u16>), UrlError> {
     if authority.contains('@') {
-        return Err("it has credentials; hint: send an `authorization` header".into());
+        return Err(UrlError::Credentials);
     }
     if !authority.is_ascii() {
-        return Err("its host is not ASCII; hint: encode it by IDNA (\"xn--…\")".into());
+        return Err(UrlError::NotAscii);
     }
     let (host, port) = at_port(authority);
     if host.is_empty() {
-        return Err("it has no host".into()); // RFC 9110, 4.2.1
+        return Err(UrlError::NoHost); // RFC 9110, 4.2.1
     }
     if !is_host(host) {
-        return Err("its host is neither a name nor an address".into());
+        return Err(UrlError::Host);
     }
     match port {
         "" => Ok((host, None)),
-        _ => Ok((host, Some(number(port).ok_or("its port is not a number up to 65535")?))),
+        _ => Ok((host, Some(number(port).ok_or(UrlError::Port)?))),
     }
 }
 
@@ -157,28 +190,28 @@ fn is_of_name(byte: u8) -> bool {
     is_unreserved(byte) || b"!$&'()*+,;=".contains(&byte)
 }
 
+/// RFC 3986, 2.3.
 pub fn is_unreserved(byte: u8) -> bool {
     byte.is_ascii_alphanumeric() || b"-._~".contains(&byte)
 }
 
 /// An authority without percent-encoded octets in its host. `http::Uri` holds none, and need not: a name that is encoded is the
 /// same name (RFC 3986, 6.2.2.2), and one that is not ASCII is resolved by IDNA (3.2.2).
-pub fn decoded(authority: &str) -> Result<Cow<'_, str>, String> {
+pub fn decoded(authority: &str) -> Result<Cow<'_, str>, UrlError> {
     let (host, port) = at_port(authority);
     // that of a zone stays
     if !host.contains('%') || host.starts_with('[') || authority.contains('@') {
         return Ok(Cow::Borrowed(authority));
     }
-    let wrong = || "its host is neither a name nor an address".to_owned();
-    let bytes = octets(host).ok_or_else(wrong)?;
-    let plain = String::from_utf8(bytes).map_err(|_| wrong())?;
+    let bytes = octets(host).ok_or(UrlError::Host)?;
+    let plain = String::from_utf8(bytes).map_err(|_| UrlError::Host)?;
     if !plain.bytes().all(|byte| is_of_name(byte) || !byte.is_ascii()) {
-        return Err(wrong());
+        return Err(UrlError::Host);
     }
     let plain = match ::url::Host::parse(&plain) {
         _ if plain.is_ascii() => plain,
         Ok(::url::Host::Domain(name)) => name,
-        _ => return Err(wrong()),
+        _ => return Err(UrlError::Host),
     };
     let colon = if host.len() < authority.len() { ":" } else { "" };
     Ok(Cow::Owned(format!("{plain}{colon}{port}")))
@@ -201,21 +234,20 @@ pub fn octet(piece: &str) -> Option<u8> {
     u8::from_str_radix(digits, 16).ok()
 }
 
-fn build(scheme: &str, authority: &str, target: String) -> Result<Uri, String> {
+fn build(scheme: &str, authority: &str, target: String) -> Result<Uri, UrlError> {
     if !is_scheme(scheme) {
-        return Err("its scheme must begin with a letter, and have but letters, digits, `+`, `-` and `.`".into());
+        return Err(UrlError::Scheme);
     }
     let authority = decoded(authority)?;
     split(&authority)?;
     if target.len() > MOST {
-        return Err(TOO_LONG.into());
+        return Err(UrlError::TooLong);
     }
-    Uri::builder()
+    let uri = Uri::builder()
         .scheme(scheme.to_ascii_lowercase().as_str()) // RFC 3986, 3.1: the same in capitals
         .authority(&*authority)
-        .path_and_query(target)
-        .build()
-        .map_err(|error| error.to_string())
+        .path_and_query(target);
+    Ok(uri.build()?)
 }
 
 fn without_fragment(target: &str) -> &str {
@@ -223,9 +255,9 @@ fn without_fragment(target: &str) -> &str {
 }
 
 /// A path with its query, encoded where it has to be.
-fn rooted(target: &[u8]) -> Result<String, String> {
+fn rooted(target: &[u8]) -> Result<String, UrlError> {
     let slash = if target.starts_with(b"/") { "" } else { "/" };
-    Ok(format!("{slash}{}", encode(target).ok_or("it has a control character")?))
+    Ok(format!("{slash}{}", encode(target).ok_or(UrlError::ControlCharacter)?))
 }
 
 /// Percent-encodes what a path or a query cannot hold, as UTF-8, and nothing else. `None` if it has a control character.
@@ -264,7 +296,7 @@ mod tests {
             ("999.999.999.999", "999.999.999.999", None),
             ("a_b.-~!$&'()*+,;=", "a_b.-~!$&'()*+,;=", None),
         ] {
-            assert_eq!(split(authority), Ok((host, port)), "{authority}");
+            assert_eq!(split(authority).unwrap(), (host, port), "{authority}");
             assert!(is_authority(authority), "{authority}");
             let uri = of_guest("http", authority, None).unwrap();
             assert_eq!((uri.host().unwrap(), uri.port_u16()), (host, port), "as `http::Uri` reads it: {authority}");
@@ -325,7 +357,7 @@ mod tests {
             ("b%c3%bccher", "xn--bcher-kva"),
             ("[::1]", "[::1]"),
         ] {
-            assert_eq!(decoded(authority).as_deref(), Ok(plain), "{authority}");
+            assert_eq!(decoded(authority).unwrap(), plain, "{authority}");
         }
         for authority in
             ["a%", "a%4", "a%zz", "a%00", "a%20b", "a%2Fb", "a%3A80", "a%40b", "a%2541", "%ff", "%5B::1%5D"]

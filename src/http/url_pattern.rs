@@ -12,6 +12,61 @@ use url::Host;
 use crate::http::canonical_url::{canonical_host, octets};
 use crate::http::url::{at_port, encode, implied_port, number, octet, split};
 
+/// Why a text is no pattern.
+#[derive(Debug, thiserror::Error)]
+pub enum PatternError {
+    /// One that no request of a guest's has.
+    #[error("its scheme must be http or https")]
+    Scheme,
+    /// A query, a fragment, or credentials.
+    #[error("it has a `{0}`, but takes a host, a port and a path")]
+    Part(String),
+    /// Or 0.
+    #[error("its port is not a number up to 65535")]
+    Port,
+    /// `a.*`, `*a.b`, `*.1.2.3.4`.
+    #[error("`*` stands for whole labels at the head of a name, as in `*.example.com`")]
+    Wildcard,
+    /// None, or none that is one.
+    #[error("it has no host")]
+    NoHost,
+    /// `/v*`, `/*/x`.
+    #[error("`*` in a path stands at its end only, as in `/v1/*`")]
+    PathWildcard,
+    /// Servers may read it in different ways.
+    #[error("its path has dot segments, or an invalid percent-encoding")]
+    Path,
+}
+
+/// Why patterns make no table.
+#[derive(Debug, thiserror::Error)]
+pub enum TableError {
+    /// One is none.
+    #[error("`{text}`: {source}")]
+    Pattern {
+        /// As it was given.
+        text: String,
+        /// What is wrong with it.
+        source: PatternError,
+    },
+    /// Two mean the same.
+    #[error("`{text}` is given twice: `{other}`")]
+    Twice {
+        /// As it was given.
+        text: String,
+        /// The earlier one.
+        other: String,
+    },
+    /// Some requests fit two, and none of the two means less than the other.
+    #[error("`{one}` and `{other}` both match some requests, and neither is more specific")]
+    Ambiguous {
+        /// The earlier one.
+        one: String,
+        /// The later one.
+        other: String,
+    },
+}
+
 #[derive(Clone, Debug, PartialEq, Eq)]
 enum Hosts {
     Any,
@@ -48,14 +103,17 @@ fn host_of(address: IpAddr) -> Host {
 }
 
 impl Target {
+    /// Whether it is asked by TLS.
     pub fn is_secure(&self) -> bool {
         self.scheme == "https"
     }
 
+    /// In canonical form.
     pub fn host(&self) -> &Host {
         &self.host
     }
 
+    /// Its own, or its scheme's.
     pub fn port(&self) -> Option<u16> {
         self.port
     }
@@ -120,7 +178,7 @@ impl Path {
 
 impl Pattern {
     /// Reads a pattern. The error says what is wrong with it.
-    pub fn parse(text: &str) -> Result<Self, String> {
+    pub fn parse(text: &str) -> Result<Self, PatternError> {
         if text == "*" {
             return Ok(Self {
                 scheme: None,
@@ -134,42 +192,43 @@ impl Pattern {
             Some((scheme, rest)) => {
                 let scheme = scheme.to_ascii_lowercase();
                 if implied_port(&scheme).is_none() {
-                    return Err("its scheme must be http or https".into());
+                    return Err(PatternError::Scheme);
                 }
                 (Some(scheme), rest)
             }
         };
         if let Some(wrong) = rest.find(['?', '#', '@']).and_then(|at| rest.get(at..=at)) {
-            return Err(format!("it has a `{wrong}`, but takes a host, a port and a path"));
+            return Err(PatternError::Part(wrong.to_owned()));
         }
         let (authority, path) = rest.split_at(rest.find('/').unwrap_or(rest.len()));
         let (host, port) = match at_port(authority) {
             (host, "") => (host, None),
             (host, port) => {
                 let number = number(port).filter(|port| *port != 0);
-                (host, Some(number.ok_or("its port is not a number up to 65535")?))
+                (host, Some(number.ok_or(PatternError::Port)?))
             }
         };
         let hosts = match host.strip_prefix('*') {
             Some("") => Hosts::Any,
             Some(below) => match below.strip_prefix('.').and_then(canonical_host) {
                 Some(Host::Domain(domain)) if !domain.contains('*') => Hosts::Below(format!(".{domain}")),
-                _ => return Err("`*` stands for whole labels at the head of a name, as in `*.example.com`".into()),
+                _ => return Err(PatternError::Wildcard),
             },
             None if host.contains('*') => {
-                return Err("`*` stands for whole labels at the head of a name, as in `*.example.com`".into());
+                return Err(PatternError::Wildcard);
             }
-            None => Hosts::One(canonical_host(host).ok_or("it has no host")?),
+            None => Hosts::One(canonical_host(host).ok_or(PatternError::NoHost)?),
         };
         let path = path.strip_suffix('*').filter(|path| path.ends_with('/')).unwrap_or(path);
         if path.contains('*') {
-            return Err("`*` in a path stands at its end only, as in `/v1/*`".into());
+            return Err(PatternError::PathWildcard);
         }
-        let mut path = Path::of(path).ok_or("its path has dot segments, or an invalid percent-encoding")?;
+        let mut path = Path::of(path).ok_or(PatternError::Path)?;
         path.plain.truncate(path.plain.trim_end_matches('/').len());
         Ok(Self { port: port.or_else(|| scheme.as_deref().and_then(implied_port)), scheme, hosts, path })
     }
 
+    /// Whether it means this target, however its path is read.
     pub fn matches(&self, target: &Target) -> bool {
         self.is_of(target)
             && (self.path.plain.is_empty()
@@ -270,17 +329,16 @@ pub struct Table {
 
 impl Table {
     /// Refuses two patterns that mean the same, or of which some request could mean either. The error names both.
-    pub fn new<'a>(texts: impl IntoIterator<Item = &'a str>) -> Result<Self, String> {
+    pub fn new<'a>(texts: impl IntoIterator<Item = &'a str>) -> Result<Self, TableError> {
         let mut patterns: Vec<(Pattern, usize)> = Vec::new();
         for (place, text) in texts.into_iter().enumerate() {
-            let pattern = Pattern::parse(text).map_err(|why| format!("`{text}`: {why}"))?;
+            let pattern =
+                Pattern::parse(text).map_err(|source| TableError::Pattern { text: text.to_owned(), source })?;
             for (other, _) in &patterns {
                 match (other.covers(&pattern), pattern.covers(other)) {
-                    (true, true) => return Err(format!("`{text}` is given twice: `{other}`")),
+                    (true, true) => return Err(TableError::Twice { text: text.to_owned(), other: other.to_string() }),
                     (false, false) if other.meets(&pattern) => {
-                        return Err(format!(
-                            "`{other}` and `{pattern}` both match some requests, and neither is more specific"
-                        ));
+                        return Err(TableError::Ambiguous { one: other.to_string(), other: pattern.to_string() });
                     }
                     _ => {}
                 }
@@ -407,7 +465,7 @@ mod tests {
             ("[::1%25eth0]", "no host"),
         ] {
             let Err(error) = Pattern::parse(text) else { panic!("{text:?} is one") };
-            assert!(error.contains(why), "{text}: {error}");
+            assert!(error.to_string().contains(why), "{text}: {error}");
         }
     }
 
@@ -444,7 +502,7 @@ mod tests {
             ("a/v1", "https://a"),
             ("*/x", "a"),
         ] {
-            let error = Table::new([one, other]).map(drop).unwrap_err();
+            let error = Table::new([one, other]).map(drop).unwrap_err().to_string();
             assert!(error.contains("twice") || error.contains("neither"), "{one}, {other}: {error}");
         }
         for (one, other) in [("http://a", "https://a"), ("a/v1", "a/v2"), ("*.a", "a"), ("a:1", "a:2")] {

@@ -88,15 +88,17 @@ impl Drop for Lookup {
     }
 }
 
-impl System {
-    pub fn new() -> Self {
+impl Default for System {
+    fn default() -> Self {
         Self::with(Arc::new(|name: &str| {
             let hints = AddrInfoHints { socktype: SockType::Stream.into(), ..AddrInfoHints::default() };
             let found = dns_lookup::getaddrinfo(Some(name), None, Some(hints))?;
             Ok(found.filter_map(|info| info.ok().map(|info| info.sockaddr.ip())).collect::<Vec<_>>())
         }))
     }
+}
 
+impl System {
     fn with(look_up: LookUp) -> Self {
         Self {
             turns: Arc::new(Semaphore::new(AT_ONCE)),
@@ -191,7 +193,7 @@ mod tests {
     #[test]
     fn the_systems_resolver() {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
-        let resolve = |name: &str| runtime.block_on(async { System::new().resolve(name.into()).await });
+        let resolve = |name: &str| runtime.block_on(async { System::default().resolve(name.into()).await });
         let found = resolve("localhost").unwrap();
         assert!(found.iter().all(IpAddr::is_loopback) && !found.is_empty());
         assert!(resolve("no-such-name.invalid").is_err() && resolve("a\0b").is_err());

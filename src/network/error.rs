@@ -259,7 +259,7 @@ fn code_of_io(error: &io::Error) -> Option<ErrorCode> {
             Some(ErrorCode::plain("connection-terminated"))
         }
         io::ErrorKind::UnexpectedEof => Some(ErrorCode::plain("HTTP-response-incomplete")),
-        // hyper's words for those past its limits of bytes and number
+        // hyper's words for those past its limits of bytes and number (if they change, `test_large_trailers` fails)
         io::ErrorKind::InvalidData if error.to_string().starts_with("chunk trailers") => {
             Some(code_of_flood(Flood::Trailers))
         }

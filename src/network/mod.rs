@@ -44,7 +44,7 @@ use crate::network::dns::System;
 use crate::network::error::{Prohibited, Unread, code_of, code_of_flood, is_malformed, is_unprocessed};
 use crate::network::origin::Origin;
 use crate::network::places::{App, Apps};
-use crate::network::policy::Policy;
+use crate::network::policy::{Denial, Policy};
 use crate::network::pool::{FIELDS, Lease, Pool, Unanswered};
 use crate::network::pool_state::Caps;
 use crate::network::proxy::Proxies;
@@ -126,7 +126,7 @@ impl Network {
         let Options { http2, h2c, between_bytes, caps, head, .. } = *self.options;
         let dialer = Dialer {
             policy: self.policy.clone(),
-            resolver: Arc::new(System::new()),
+            resolver: Arc::new(System::default()),
             proxies: self.proxies.clone(),
             tls: Tls::new(self.tls.clone(), http2),
             h2c,
@@ -151,12 +151,12 @@ impl Upstream for Network {
         let (mut parts, body) = request.into_parts();
         let target = match self.policy.check(&parts) {
             Ok(target) => target,
-            Err(rule) => {
+            Err(denial) => {
                 notes.refused(&Refused {
                     uri: &parts.uri,
-                    what: &format!("was denied: {rule}"),
+                    what: &format!("was denied: {denial}"),
                     hint: &|origin| {
-                        rule.contains("`allow`").then(|| format!("`wasgi.Network(allow=[..., \"{origin}\"])`"))
+                        (denial == Denial::NotAllowed).then(|| format!("`wasgi.Network(allow=[..., \"{origin}\"])`"))
                     },
                 });
                 return Box::pin(async { Err(ErrorCode::denied()) });

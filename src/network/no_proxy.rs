@@ -8,6 +8,27 @@ use url::Host;
 use crate::http::canonical_url::canonical_host;
 use crate::network::origin::Origin;
 
+/// An entry that is none.
+#[derive(Debug, thiserror::Error)]
+#[error("`{entry}`: {source}")]
+pub struct BypassError {
+    /// As it was given.
+    entry: String,
+    source: EntryError,
+}
+
+#[derive(Debug, thiserror::Error)]
+enum EntryError {
+    #[error("its scheme must be http or https")]
+    Scheme,
+    #[error("its port is not a number from 1 to 65535")]
+    Port,
+    #[error("an address has no subdomains")]
+    BelowAddress,
+    #[error("it is neither a host nor a network; hint: `*.example.com` is all below a domain")]
+    Host,
+}
+
 #[derive(Clone, Debug, Default)]
 pub struct Bypass(Vec<Entry>);
 
@@ -31,9 +52,9 @@ enum Hosts {
 
 impl Bypass {
     /// Reads entries with commas or spaces between them. The error has the one that is wrong, and says why.
-    pub fn add(&mut self, list: &str) -> Result<(), String> {
+    pub fn add(&mut self, list: &str) -> Result<(), BypassError> {
         for text in list.split(|c: char| c == ',' || c.is_ascii_whitespace()).filter(|text| !text.is_empty()) {
-            self.0.push(Entry::parse(text).map_err(|why| format!("`{text}`: {why}"))?);
+            self.0.push(Entry::parse(text).map_err(|source| BypassError { entry: text.to_owned(), source })?);
         }
         Ok(())
     }
@@ -44,7 +65,7 @@ impl Bypass {
 }
 
 impl Entry {
-    fn parse(text: &str) -> Result<Self, String> {
+    fn parse(text: &str) -> Result<Self, EntryError> {
         let (secure, text) = match text.split_once("://") {
             None => (None, text),
             Some((scheme, rest)) => {
@@ -52,7 +73,7 @@ impl Entry {
                     "all" => None,
                     "http" => Some(false),
                     "https" => Some(true),
-                    _ => return Err("its scheme must be http or https".into()),
+                    _ => return Err(EntryError::Scheme),
                 };
                 (secure, rest.strip_suffix('/').unwrap_or(rest))
             }
@@ -65,7 +86,7 @@ impl Entry {
             Some((host, port)) if !port.ends_with(']') => {
                 let is_number = port.bytes().all(|byte| byte.is_ascii_digit());
                 let port = port.parse().ok().filter(|port: &u16| is_number && *port > 0);
-                (host, Some(port.ok_or("its port is not a number from 1 to 65535")?))
+                (host, Some(port.ok_or(EntryError::Port)?))
             }
             _ => (text, None),
         };
@@ -80,7 +101,7 @@ impl Entry {
 }
 
 impl Hosts {
-    fn parse(text: &str) -> Result<Self, String> {
+    fn parse(text: &str) -> Result<Self, EntryError> {
         if text == "*" {
             return Ok(Self::Any);
         }
@@ -95,10 +116,10 @@ impl Hosts {
         match canonical_host(domain) {
             Some(Host::Domain(name)) if is_below => Ok(Self::Below(name)),
             Some(Host::Domain(name)) => Ok(Self::With(name)),
-            Some(_) if domain.len() < text.len() => Err("an address has no subdomains".into()),
+            Some(_) if domain.len() < text.len() => Err(EntryError::BelowAddress),
             Some(Host::Ipv4(address)) => Ok(Self::Addresses(IpAddr::V4(address).into())),
             Some(Host::Ipv6(address)) => Ok(Self::Addresses(IpAddr::V6(address).into())),
-            None => Err("it is neither a host nor a network; hint: `*.example.com` is all below a domain".into()),
+            None => Err(EntryError::Host),
         }
     }
 
@@ -212,7 +233,7 @@ mod tests {
             "::1%eth0",
         ] {
             let error = Bypass::default().add(&format!("x,{text}")).unwrap_err();
-            assert!(error.starts_with(&format!("`{text}`: ")), "{error}");
+            assert_eq!(error.entry, text, "{error}");
         }
     }
 }

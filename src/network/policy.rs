@@ -24,35 +24,64 @@ pub struct Policy {
     pub addresses: Vec<IpNet>,
 }
 
+/// The rule that refuses a request.
+#[derive(Debug, PartialEq, thiserror::Error)]
+pub enum Denial {
+    /// Of another scheme.
+    #[error("it is not an http or https URL")]
+    Scheme,
+    /// In its URL.
+    #[error("its URL has credentials")]
+    Credentials,
+    /// RFC 9110, 9.3.6.
+    #[error("CONNECT is for proxies")]
+    Connect,
+    /// RFC 9110, 7.2.
+    #[error("its `host` is not its URL's")]
+    HostField,
+    /// Nothing that could be compared with a pattern.
+    #[error("it has no valid host or port")]
+    Host,
+    /// [`Policy::methods`].
+    #[error("its method is not in `methods`: {0}")]
+    Method(Method),
+    /// [`Policy::deny`].
+    #[error("`{0}` in `deny` matches it")]
+    Denied(String),
+    /// [`Policy::allow`].
+    #[error("no pattern in `allow` matches it")]
+    NotAllowed,
+}
+
 impl Policy {
     /// What is asked, if it may be. The error says which rule refuses it.
-    pub fn check(&self, parts: &Parts) -> Result<Target, String> {
+    pub fn check(&self, parts: &Parts) -> Result<Target, Denial> {
         let uri = &parts.uri;
         let (Some(authority), Some("http" | "https")) = (uri.authority(), uri.scheme_str()) else {
-            return Err("it is not an http or https URL".into());
+            return Err(Denial::Scheme);
         };
         if authority.as_str().contains('@') {
-            return Err("its URL has credentials".into());
+            return Err(Denial::Credentials);
         }
         if parts.method == Method::CONNECT {
-            return Err("CONNECT is for proxies".into());
+            return Err(Denial::Connect);
         }
         if let Some(host) = parts.headers.get(http::header::HOST)
             && !is_of(host.as_bytes(), authority.as_str(), uri.scheme_str())
         {
-            return Err("its `host` is not its URL's".into());
+            return Err(Denial::HostField);
         }
-        let target = Target::of(uri).ok_or("it has no valid host or port")?;
+        let target = Target::of(uri).ok_or(Denial::Host)?;
         if let Some(methods) = &self.methods
             && !methods.contains(&parts.method)
         {
-            return Err(format!("its method is not in `methods`: {}", parts.method));
+            return Err(Denial::Method(parts.method.clone()));
         }
         if let Some(pattern) = self.deny.iter().find(|pattern| pattern.may_match(&target)) {
-            return Err(format!("`{pattern}` in `deny` matches it"));
+            return Err(Denial::Denied(pattern.to_string()));
         }
         if !self.allow.iter().any(|pattern| pattern.matches(&target)) {
-            return Err("no pattern in `allow` matches it".into());
+            return Err(Denial::NotAllowed);
         }
         Ok(target)
     }
@@ -103,7 +132,7 @@ mod tests {
         Policy { allow, deny: Vec::new(), methods: None, allow_private: false, addresses: Vec::new() }
     }
 
-    fn check(policy: &Policy, method: &str, url: &str, host: Option<&str>) -> Result<(), String> {
+    fn check(policy: &Policy, method: &str, url: &str, host: Option<&str>) -> Result<(), Denial> {
         let mut request = http::Request::builder().method(method).uri(url);
         if let Some(host) = host {
             request = request.header("host", host);
@@ -127,26 +156,29 @@ mod tests {
             ("GET", "https://a.b:99999/", None, Some("port")),
             ("GET", "https://a.b:65979/", None, Some("port")),
             ("GET", "http://x.c:81/", None, None),
-            ("GET", "http://a.b/", None, Some("nothing in `allow`")),
-            ("GET", "https://secret.c/", None, Some("`deny` has `secret.c`")),
-            ("GET", "https://SECRET.c./", None, Some("`deny` has `secret.c`")),
+            ("GET", "http://a.b/", None, Some("no pattern in `allow`")),
+            ("GET", "https://secret.c/", None, Some("`secret.c` in `deny`")),
+            ("GET", "https://SECRET.c./", None, Some("`secret.c` in `deny`")),
             ("POST", "https://a.b/", None, Some("`methods`: POST")),
             ("CONNECT", "https://a.b/", None, Some("CONNECT")),
-            ("GET", "http://y.c/secret", None, Some("`deny` has `y.c/secret`")),
-            ("GET", "http://y.c/x/../secret", None, Some("`deny` has `y.c/secret`")),
-            ("GET", "http://y.c//secret;a=b/x", None, Some("`deny` has `y.c/secret`")),
-            ("GET", "http://y.c/%2fsecret", None, Some("`deny` has `y.c/secret`")),
-            ("GET", "http://y.c/secret%00", None, Some("`deny` has `y.c/secret`")),
+            ("GET", "http://y.c/secret", None, Some("`y.c/secret` in `deny`")),
+            ("GET", "http://y.c/x/../secret", None, Some("`y.c/secret` in `deny`")),
+            ("GET", "http://y.c//secret;a=b/x", None, Some("`y.c/secret` in `deny`")),
+            ("GET", "http://y.c/%2fsecret", None, Some("`y.c/secret` in `deny`")),
+            ("GET", "http://y.c/secret%00", None, Some("`y.c/secret` in `deny`")),
             ("GET", "http://y.c/secrets", None, None),
             ("GET", "https://user@a.b/", None, Some("credentials")),
             ("GET", "https://a.b/", Some("x.c"), Some("`host`")),
-            ("GET", "ftp://x.c/", None, Some("no http")),
+            ("GET", "ftp://x.c/", None, Some("not an http")),
         ] {
             let checked = check(&rules, method, url, host);
             match why {
                 None => assert_eq!(checked, Ok(()), "{method} {url}"),
                 Some(why) => {
-                    assert!(checked.as_ref().is_err_and(|told| told.contains(why)), "{method} {url}: {checked:?}")
+                    assert!(
+                        checked.as_ref().is_err_and(|told| told.to_string().contains(why)),
+                        "{method} {url}: {checked:?}"
+                    )
                 }
             }
         }

@@ -11,8 +11,8 @@ use tokio_socks::tcp::Socks5Stream;
 use url::Host;
 
 use crate::http::canonical_url::canonical_host;
-use crate::http::url::split;
-use crate::network::no_proxy::Bypass;
+use crate::http::url::{UrlError, split};
+use crate::network::no_proxy::{Bypass, BypassError};
 use crate::network::origin::Origin;
 
 /// What a proxy is asked for.
@@ -62,6 +62,49 @@ pub enum Kind {
     Socks,
 }
 
+/// Why a proxy cannot be used. Has nothing of its URL: there may be a password.
+#[derive(Debug, thiserror::Error)]
+pub enum ProxyError {
+    /// `proxy:3128`.
+    #[error("it is not a URL: it has no scheme; hint: put `http://` before it")]
+    NoScheme,
+    /// Nothing that can be read.
+    #[error("it is not a URL")]
+    NotUrl,
+    /// What is wrong with its authority.
+    #[error(transparent)]
+    Authority(#[from] UrlError),
+    /// 0.
+    #[error("its port is not a number from 1 to 65535")]
+    Port,
+    /// More than an origin.
+    #[error("it has a path or a query, which have no meaning there")]
+    Path,
+    /// By its scheme.
+    #[error("proxies of the scheme `{0}` are not supported")]
+    Kind(String),
+    /// RFC 1929, 2.
+    #[error("its user and its password must each have from 1 to 255 bytes")]
+    Credentials,
+    /// Nothing that can be connected to.
+    #[error("it has no valid host")]
+    Host,
+    /// What is to be reached without it.
+    #[error(transparent)]
+    Bypass(#[from] BypassError),
+    /// The value of a variable is not Unicode.
+    #[error("it is not valid UTF-8")]
+    NotText,
+    /// What is wrong with a variable of the environment.
+    #[error("`{name}`: {source}")]
+    Variable {
+        /// The variable's, as it is spelt.
+        name: String,
+        /// What is wrong with it.
+        source: Box<ProxyError>,
+    },
+}
+
 /// A proxy that a request is to go through.
 #[derive(Clone)]
 pub struct Proxy {
@@ -75,36 +118,36 @@ pub struct Proxy {
 
 impl Proxy {
     /// Reads its URL. The error says what is wrong with it, and has nothing of it: there may be a password.
-    fn parse(url: &str, resolves: bool) -> Result<Self, String> {
+    fn parse(url: &str, resolves: bool) -> Result<Self, ProxyError> {
         if !url.contains("://") {
-            return Err("it is not a URL: it has no scheme; hint: put `http://` before it".into());
+            return Err(ProxyError::NoScheme);
         }
-        let uri: Uri = url.parse().map_err(|_| "it is not a URL")?;
-        let Some(authority) = uri.authority() else { return Err("it is not a URL".into()) };
+        let uri: Uri = url.parse().map_err(|_| ProxyError::NotUrl)?;
+        let Some(authority) = uri.authority() else { return Err(ProxyError::NotUrl) };
         // who it is asked as is in the intercept
         let (host, given) = split(authority.as_str().rsplit_once('@').map_or(authority.as_str(), |(_, host)| host))?;
         if given == Some(0) {
-            return Err("its port is not a number from 1 to 65535".into());
+            return Err(ProxyError::Port);
         }
         if uri.path().len() > 1 || uri.query().is_some() {
-            return Err("it has a path or a query, which have no meaning there".into());
+            return Err(ProxyError::Path);
         }
         // any URL that it might be for: this reads what stands before the `@`
         let anywhere = Uri::from_static("http://proxied.invalid");
-        let intercept = Matcher::builder().all(url).build().intercept(&anywhere).ok_or("it is not a URL")?;
+        let intercept = Matcher::builder().all(url).build().intercept(&anywhere).ok_or(ProxyError::NotUrl)?;
         let (kind, port, remote) = match intercept.uri().scheme_str() {
             Some("http") => (Kind::Http, 80, false),
             Some("https") => (Kind::Https, 443, false),
             Some("socks5") => (Kind::Socks, 1080, false),
             Some("socks5h") => (Kind::Socks, 1080, true),
-            other => return Err(format!("proxies of the scheme `{}` are not supported", other.unwrap_or_default())),
+            other => return Err(ProxyError::Kind(other.unwrap_or_default().to_owned())),
         };
         // RFC 1929, 2
         let is_sized = |text: &str| (1..=255).contains(&text.len());
         if intercept.raw_auth().is_some_and(|(user, password)| !is_sized(user) || !is_sized(password)) {
-            return Err("its user and its password must each have from 1 to 255 bytes".into());
+            return Err(ProxyError::Credentials);
         }
-        let host = canonical_host(host).ok_or("it has no valid host")?;
+        let host = canonical_host(host).ok_or(ProxyError::Host)?;
         Ok(Self { kind, host, port: given.unwrap_or(port), resolves: resolves || remote, intercept })
     }
 
@@ -222,6 +265,10 @@ fn status_of(head: &[u8]) -> Option<StatusCode> {
     is_status.then(|| StatusCode::from_bytes(code.get(..3)?).ok())?
 }
 
+fn of_variable(name: &str, source: ProxyError) -> ProxyError {
+    ProxyError::Variable { name: name.to_owned(), source: Box::new(source) }
+}
+
 /// The rules by which a proxy is found for a request.
 pub struct Proxies {
     /// Without TLS, and with it.
@@ -237,7 +284,7 @@ impl Proxies {
 
     /// As the environment says (`HTTP_PROXY`, `HTTPS_PROXY`, `ALL_PROXY`, `NO_PROXY`); in lower case they come first, as with curl
     /// and Python. The error says what is wrong: what cannot be read must not mean that there is none.
-    pub fn of_environment(resolves: bool) -> Result<Self, String> {
+    pub fn of_environment(resolves: bool) -> Result<Self, ProxyError> {
         let proxy = |name: &str| {
             Self::variable(name, |url| {
                 // without a scheme it means http, to all who read it
@@ -250,13 +297,14 @@ impl Proxies {
         let https = proxy("HTTPS_PROXY")?;
         let bypass = Self::variable("NO_PROXY", |list| {
             let mut bypass = Bypass::default();
-            bypass.add(list).map(|()| bypass)
+            bypass.add(list)?;
+            Ok(bypass)
         })?;
         Ok(Self { http: http.or_else(|| all.clone()), https: https.or(all), bypass: bypass.unwrap_or_default() })
     }
 
     /// Both spellings are read, so that neither is wrong unseen.
-    fn variable<T>(name: &str, parse: impl Fn(&str) -> Result<T, String>) -> Result<Option<T>, String> {
+    fn variable<T>(name: &str, parse: impl Fn(&str) -> Result<T, ProxyError>) -> Result<Option<T>, ProxyError> {
         let mut first = None;
         for name in [name.to_lowercase(), name.to_owned()] {
             // in a CGI script this is what a client has sent as `Proxy` (CVE-2016-5385)
@@ -265,10 +313,10 @@ impl Proxies {
             }
             match std::env::var(&name) {
                 Ok(text) if !text.trim().is_empty() => {
-                    let parsed = parse(text.trim()).map_err(|why| format!("`{name}`: {why}"))?;
+                    let parsed = parse(text.trim()).map_err(|source| of_variable(&name, source))?;
                     first.get_or_insert(parsed);
                 }
-                Err(std::env::VarError::NotUnicode(_)) => return Err(format!("`{name}`: it is not valid UTF-8")),
+                Err(std::env::VarError::NotUnicode(_)) => return Err(of_variable(&name, ProxyError::NotText)),
                 _ => {}
             }
         }
@@ -276,7 +324,7 @@ impl Proxies {
     }
 
     /// One for all, but for some. The error says what is wrong.
-    pub fn new(url: &str, bypass: Bypass, resolves: bool) -> Result<Self, String> {
+    pub fn new(url: &str, bypass: Bypass, resolves: bool) -> Result<Self, ProxyError> {
         let proxy = Proxy::parse(url, resolves)?;
         Ok(Self { http: Some(proxy.clone()), https: Some(proxy), bypass })
     }

@@ -68,20 +68,46 @@ pub struct Trust {
     pub client: Option<(Vec<u8>, Vec<u8>)>,
 }
 
+/// What is wrong with it.
+#[derive(Debug, thiserror::Error)]
+pub enum TrustError {
+    /// It cannot be read.
+    #[error("`{name}` is not PEM: {source}")]
+    NotPem {
+        /// The option's.
+        name: &'static str,
+        /// What is wrong with it.
+        source: rustls::pki_types::pem::Error,
+    },
+    /// It can be read, and has none.
+    #[error("`{0}` has no certificate")]
+    NoCertificate(&'static str),
+    /// One of the authorities is none.
+    #[error("`ca`: {0}")]
+    Authority(#[source] rustls::Error),
+    /// Those that the system trusts.
+    #[error("the platform's certificates cannot be read: {0}")]
+    Platform(#[source] rustls::Error),
+    /// The chain and the key do not fit.
+    #[error("`client_cert`: {0}")]
+    Client(#[source] rustls::Error),
+    /// rustls cannot be set up.
+    #[error(transparent)]
+    Tls(#[from] rustls::Error),
+}
+
 impl Trust {
     /// The error says what is wrong.
-    pub fn config(&self) -> Result<ClientConfig, String> {
+    pub fn config(&self) -> Result<ClientConfig, TrustError> {
         use rustls::pki_types::pem::PemObject;
         use rustls::pki_types::{CertificateDer, PrivateKeyDer};
-        let certificates = |name: &str, pem: &[u8]| {
+        let certificates = |name: &'static str, pem: &[u8]| {
             let found: Result<Vec<_>, _> = CertificateDer::pem_slice_iter(pem).collect();
-            let found = found.map_err(|error| format!("`{name}` is not PEM: {error}"))?;
-            if found.is_empty() { Err(format!("`{name}` has no certificate")) } else { Ok(found) }
+            let found = found.map_err(|source| TrustError::NotPem { name, source })?;
+            if found.is_empty() { Err(TrustError::NoCertificate(name)) } else { Ok(found) }
         };
         let provider = Arc::new(rustls::crypto::ring::default_provider());
-        let builder = ClientConfig::builder_with_provider(provider.clone())
-            .with_safe_default_protocol_versions()
-            .map_err(|error| error.to_string())?;
+        let builder = ClientConfig::builder_with_provider(provider.clone()).with_safe_default_protocol_versions()?;
         let extra = match &self.authorities {
             Some(pem) => certificates("ca", pem)?,
             None => Vec::new(),
@@ -89,18 +115,17 @@ impl Trust {
         let builder = if self.only_these {
             let mut roots = rustls::RootCertStore::empty();
             for certificate in extra {
-                roots.add(certificate).map_err(|error| format!("`ca`: {error}"))?;
+                roots.add(certificate).map_err(TrustError::Authority)?;
             }
             builder.with_root_certificates(roots)
         } else {
             let verifier = rustls_platform_verifier::Verifier::new_with_extra_roots(extra, provider)
-                .map_err(|error| format!("the platform's certificates cannot be read: {error}"))?;
+                .map_err(TrustError::Platform)?;
             builder.dangerous().with_custom_certificate_verifier(Arc::new(verifier))
         };
         let Some((chain, key)) = &self.client else { return Ok(builder.with_no_client_auth()) };
-        let key = PrivateKeyDer::from_pem_slice(key).map_err(|error| format!("`client_key` is not PEM: {error}"))?;
-        builder
-            .with_client_auth_cert(certificates("client_cert", chain)?, key)
-            .map_err(|error| format!("`client_cert`: {error}"))
+        let key =
+            PrivateKeyDer::from_pem_slice(key).map_err(|source| TrustError::NotPem { name: "client_key", source })?;
+        builder.with_client_auth_cert(certificates("client_cert", chain)?, key).map_err(TrustError::Client)
     }
 }

@@ -18,24 +18,24 @@ pub(crate) struct Threads {
 }
 
 impl Threads {
-    pub fn new(name: &'static str, most: usize) -> Self {
+    pub(crate) fn new(name: &'static str, most: usize) -> Self {
         let places = Arc::new(Semaphore::new(most));
         Self { name, most, generation: crate::process::fork::generation(), places, runtime: OnceLock::new() }
     }
 
     /// None if the machine gives none.
-    pub fn handle(&self) -> Option<&Handle> {
+    pub(crate) fn handle(&self) -> Option<&Handle> {
         let make = || Builder::new_current_thread().thread_name(self.name).max_blocking_threads(self.most).build().ok();
         self.runtime.get_or_init(make).as_ref().map(Runtime::handle)
     }
 
-    pub fn pool(&self) -> Option<Pool> {
+    pub(crate) fn pool(&self) -> Option<Pool> {
         let places = self.places.clone();
         self.handle().map(|handle| Pool { handle: handle.clone(), places })
     }
 
     /// Has something done there that nobody waits for, or here if that cannot be.
-    pub fn do_later(&self, work: impl FnOnce() + Send + 'static) {
+    pub(crate) fn do_later(&self, work: impl FnOnce() + Send + 'static) {
         if self.generation != crate::process::fork::generation() {
             return work(); // they are the parent's, and so are their locks
         }
@@ -67,7 +67,7 @@ pub(crate) struct Pool {
 
 impl Pool {
     /// For a call that only begins here: what it gives to threads that may block is done by these.
-    pub fn enter(&self) -> tokio::runtime::EnterGuard<'_> {
+    pub(crate) fn enter(&self) -> tokio::runtime::EnterGuard<'_> {
         self.handle.enter()
     }
 }

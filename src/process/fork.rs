@@ -30,10 +30,12 @@ pub struct ForkLock {
 }
 
 impl ForkLock {
+    /// One that nobody holds.
     pub const fn new() -> Self {
         Self { holder: AtomicU32::new(0) }
     }
 
+    /// Waits until nobody else holds it.
     pub fn lock(&self) -> ForkLockGuard<'_> {
         let own = std::process::id();
         loop {
@@ -52,6 +54,7 @@ impl Default for ForkLock {
     }
 }
 
+/// Gives the lock back when it is dropped.
 pub struct ForkLockGuard<'a>(&'a ForkLock);
 
 impl Drop for ForkLockGuard<'_> {
@@ -68,10 +71,12 @@ pub struct ParentsLock<T> {
 }
 
 impl<T> ParentsLock<T> {
+    /// Of this process.
     pub fn new(value: T) -> Self {
         Self { generation: generation(), value: Mutex::new(value) }
     }
 
+    /// Without the lock: nobody else has it any more.
     pub fn into_inner(self) -> T {
         self.value.into_inner().unwrap_or_else(|poisoned| poisoned.into_inner())
     }
@@ -131,15 +136,18 @@ pub struct PerProcess<T> {
 }
 
 impl<T: Sync> PerProcess<T> {
+    /// Nothing is made yet.
     pub const fn new() -> Self {
         Self { value: AtomicPtr::new(std::ptr::null_mut()), making: ForkLock::new() }
     }
 
+    /// What this process has made, if it has.
     pub fn existing(&self) -> Option<&'static T> {
         // SAFETY: the pointer is null or came from `Box::leak` below, and is never freed.
         unsafe { self.value.load(Ordering::Acquire).as_ref() }
     }
 
+    /// What this process has, made now if it has none.
     pub fn get(&self, make: impl FnOnce() -> T) -> &'static T {
         match self.try_get(|| Ok::<_, Infallible>(make())) {
             Ok(value) => value,
@@ -147,6 +155,7 @@ impl<T: Sync> PerProcess<T> {
         }
     }
 
+    /// The same, where making it can fail.
     pub fn try_get<E>(&self, make: impl FnOnce() -> Result<T, E>) -> Result<&'static T, E> {
         if let Some(value) = self.existing() {
             return Ok(value);
@@ -205,6 +214,7 @@ impl<T> Default for PerFork<T> {
 }
 
 impl<T> PerFork<T> {
+    /// Nothing is made yet.
     pub const fn new() -> Self {
         Self { made: AtomicPtr::new(std::ptr::null_mut()), _owns: PhantomData }
     }

@@ -23,11 +23,11 @@ pub(crate) enum WhyNot {
 
 impl WhyNot {
     /// Nothing is wrong: most machines have swap.
-    pub fn is_usual(&self) -> bool {
+    pub(crate) fn is_usual(&self) -> bool {
         matches!(self, Self::Swap | Self::Unwanted)
     }
 
-    pub fn hint(&self) -> &'static str {
+    pub(crate) fn hint(&self) -> &'static str {
         match self {
             Self::Unwanted => "hint: several worker processes serve more requests than several threads",
             Self::Swap => "hint: keep this service from swapping (`MemorySwapMax=0` with systemd)",

@@ -4,39 +4,59 @@ use std::fs::{File, OpenOptions};
 use std::io;
 use std::path::{Path, PathBuf};
 
+/// Why a folder is not trusted.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum FolderError {
+    /// It cannot be made or looked at.
+    #[error(transparent)]
+    Io(#[from] io::Error),
+    /// Its owner may do with it what they like.
+    #[error("it belongs to another user")]
+    Foreign,
+    /// By its mode.
+    #[error("others may write to it; hint: chmod 700")]
+    Writable,
+    /// A folder above it: its owner may put another one in its place.
+    #[error("`{}`, in which it is, belongs to another user", .0.display())]
+    ForeignAbove(PathBuf),
+    /// Likewise, by the mode of a folder above it.
+    #[error("others may write to `{above}`, in which it is; hint: chmod go-w {above}", above = .0.display())]
+    WritableAbove(PathBuf),
+}
+
 /// A folder that only this user can write to or replace, made if it is not there. Gives its canonical path.
 #[cfg(unix)]
-pub(crate) fn folder(path: &Path) -> Result<PathBuf, String> {
+pub(crate) fn folder(path: &Path) -> Result<PathBuf, FolderError> {
     use std::os::unix::fs::MetadataExt;
 
-    make_folder(path).map_err(|error| error.to_string())?;
-    let path = path.canonicalize().map_err(|error| error.to_string())?;
+    make_folder(path)?;
+    let path = path.canonicalize()?;
     let user = user();
-    let metadata = std::fs::metadata(&path).map_err(|error| error.to_string())?;
+    let metadata = std::fs::metadata(&path)?;
     if metadata.uid() != user {
-        return Err("it belongs to another user".into());
+        return Err(FolderError::Foreign);
     }
     if metadata.mode() & 0o022 != 0 {
-        return Err("others may write to it; hint: chmod 700".into());
+        return Err(FolderError::Writable);
     }
     // Who may write to a folder above it may put another one in its place, unless the folder is sticky (as `/tmp` is): what
     // OpenSSH's `StrictModes` asks of a home.
     for above in path.ancestors().skip(1) {
-        let metadata = std::fs::metadata(above).map_err(|error| error.to_string())?;
+        let metadata = std::fs::metadata(above)?;
         if metadata.uid() != user && metadata.uid() != 0 {
-            return Err(format!("`{}`, in which it is, belongs to another user", above.display()));
+            return Err(FolderError::ForeignAbove(above.to_owned()));
         }
         if metadata.mode() & 0o022 != 0 && metadata.mode() & 0o1000 == 0 {
-            return Err(format!("others may write to `{0}`, in which it is; hint: chmod go-w {0}", above.display()));
+            return Err(FolderError::WritableAbove(above.to_owned()));
         }
     }
     Ok(path)
 }
 
 #[cfg(not(unix))]
-pub(crate) fn folder(path: &Path) -> Result<PathBuf, String> {
-    std::fs::create_dir_all(path).map_err(|error| error.to_string())?;
-    path.canonicalize().map_err(|error| error.to_string())
+pub(crate) fn folder(path: &Path) -> Result<PathBuf, FolderError> {
+    std::fs::create_dir_all(path)?;
+    Ok(path.canonicalize()?)
 }
 
 /// Makes it and what is missing above it with mode 0700, whatever the umask.

@@ -1,6 +1,6 @@
 //! The tokio runtime: made when the first guest has to wait, bounded, shut down at exit.
 //!
-//! Its workers serve timers, sockets and outgoing requests. No guest has a turn on them ([`crate::scheduler`]), and they never call
+//! Its workers serve timers, sockets and outgoing requests. No guest has a turn on them (`crate::scheduler` has them), and they never call
 //! Python.
 
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -13,6 +13,7 @@ use crate::error::Error;
 use crate::process::fork::{can_start_thread, no_thread};
 use crate::sync::lock;
 
+/// The runtime of a process, made when it is first needed.
 pub struct Runtime {
     handle: OnceLock<tokio::runtime::Handle>,
     owned: Mutex<Option<tokio::runtime::Runtime>>,
@@ -30,6 +31,7 @@ impl Runtime {
         Self { handle: OnceLock::new(), owned: Mutex::default(), shut_down: AtomicBool::new(false) }
     }
 
+    /// Of the runtime. Fails where the system gives no threads, or the process ends.
     pub fn handle(&self) -> Result<&tokio::runtime::Handle, Error> {
         if let Some(handle) = self.handle.get() {
             return Ok(handle);

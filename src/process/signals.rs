@@ -181,7 +181,7 @@ mod unix {
     }
 
     /// Makes an engine, the first of which installs wasmtime's handlers, with ours below and above them.
-    pub fn around_engine<T>(make: impl FnOnce() -> T) -> T {
+    pub(crate) fn around_engine<T>(make: impl FnOnce() -> T) -> T {
         if INSTALLED.load(Ordering::Acquire) {
             return make();
         }
@@ -214,7 +214,7 @@ mod unix {
 
     /// To be called before each turn of a guest: puts our handlers back on top, and opens the calling thread for them until what
     /// this gives is dropped.
-    pub fn reclaim() -> Open {
+    pub(crate) fn reclaim() -> Open {
         for chain in CHAINS.iter().filter(|chain| chain.ours.load(Ordering::Acquire)) {
             if current(chain.signal).is_some_and(|now| !is(&now, top)) {
                 cover(chain);
@@ -225,7 +225,7 @@ mod unix {
 
     /// To be called where each thread of ours begins: what it has inherited from whichever thread came to start it is put right.
     /// Signals other than those of faults stay blocked where they were, and priority, policy and CPUs are the main thread's.
-    pub fn open_here() {
+    pub(crate) fn open_here() {
         std::mem::forget(Open::here()); // it stays open
         OWN.set(true);
         #[cfg(target_os = "linux")]
@@ -234,7 +234,7 @@ mod unix {
 
     /// A caller's thread with the signals of faults open; dropped, it blocks them again if they were blocked.
     #[must_use = "the thread is open while this lives"]
-    pub struct Open(Option<libc::sigset_t>);
+    pub(crate) struct Open(Option<libc::sigset_t>);
 
     impl Open {
         fn here() -> Self {

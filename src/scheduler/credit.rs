@@ -27,18 +27,18 @@ pub(super) struct Credit {
 }
 
 impl Credit {
-    pub fn of_guest(computes: bool) -> Self {
+    pub(super) fn of_guest(computes: bool) -> Self {
         let left = if computes { Duration::ZERO } else { OF_GUEST };
         Self { left, most: OF_GUEST, owes: None, earns: (1, EARNS), at: Instant::now() }
     }
 
-    pub fn of_app() -> Self {
+    pub(super) fn of_app() -> Self {
         let processors = processors();
         let most = OF_APP.saturating_mul(processors);
         Self { left: most, most, owes: Some(Duration::ZERO), earns: (processors, APP_EARNS), at: Instant::now() }
     }
 
-    pub fn spend(&mut self, took: Duration) {
+    pub(super) fn spend(&mut self, took: Duration) {
         if let Some(owes) = &mut self.owes {
             *owes = owes.saturating_add(took.saturating_sub(self.left));
         }
@@ -46,11 +46,11 @@ impl Credit {
     }
 
     /// What follows is no time in which anything is earned: only a guest that waits earns, not in its turn, nor while it is in a queue.
-    pub fn begin_to_earn(&mut self) {
+    pub(super) fn begin_to_earn(&mut self) {
         self.at = Instant::now();
     }
 
-    pub fn earn(&mut self) {
+    pub(super) fn earn(&mut self) {
         let now = Instant::now();
         let (parts, of) = self.earns;
         let mut earned = now.duration_since(self.at) * parts / of;
@@ -65,12 +65,12 @@ impl Credit {
 
     /// Whether nothing of it was spent that has not been earned again.
     #[cfg(test)]
-    pub fn is_whole(&self) -> bool {
+    pub(crate) fn is_whole(&self) -> bool {
         self.left == self.most
     }
 
     /// A little is not: a guest would change threads at each turn.
-    pub fn is_enough(&self) -> bool {
+    pub(super) fn is_enough(&self) -> bool {
         self.left >= self.most / 8
     }
 }

@@ -15,9 +15,9 @@ pub(super) enum Kind {
 }
 
 impl Kind {
-    pub const ALL: [Self; 2] = [Self::Prompt, Self::Computing];
+    pub(super) const ALL: [Self; 2] = [Self::Prompt, Self::Computing];
 
-    pub fn name(self) -> &'static str {
+    pub(super) fn name(self) -> &'static str {
         match self {
             Self::Prompt => "wasgi-guest",
             Self::Computing => "wasgi-compute",

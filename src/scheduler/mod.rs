@@ -4,14 +4,14 @@
 //!
 //! - **prompt** threads, for guests that mostly wait: they answer a timer or a socket and wait again;
 //! - **computing** threads of a lower priority, as many as there are processors, for guests that have used up what a prompt
-//!   guest may ([`Credit`]), and for those of components whose past says so.
+//!   guest may ([`credit`]), and for those of components whose past says so.
 //!
 //! On both the apps take turns, whatever the number of their exchanges ([`Queue`]); within an app its exchanges do. A turn ends at the
 //! next tick of the epoch, but one long instruction (`memory.fill`) or host call does not. A thread that is in one is *stuck*: it
 //! gets the lowest priority for the rest of that turn, another thread takes its place ([`stuck`]), and its app gets no other turn of
 //! that kind meanwhile. Timers, sockets and outgoing requests belong to tokio's workers, where no guest has a turn ([`crate::process::runtime`]).
 
-pub mod thread_priority;
+pub(crate) mod thread_priority;
 
 mod credit;
 mod lane;
@@ -127,7 +127,7 @@ impl Turns for Scheduler {
 }
 
 impl Scheduler {
-    pub fn new(generation: u64) -> Self {
+    pub(crate) fn new(generation: u64) -> Self {
         Self {
             generation,
             prompt: Threads::new(Kind::Prompt),
@@ -149,14 +149,14 @@ impl Scheduler {
     }
 
     /// To be held while a guest has a turn on a caller's thread; none when no guest may have one any more.
-    pub fn visit(&'static self) -> Option<Visit> {
+    pub(crate) fn visit(&'static self) -> Option<Visit> {
         self.visitors.fetch_add(1, Ordering::SeqCst);
         let visit = Visit(self);
         (!self.closed.load(Ordering::SeqCst)).then_some(visit)
     }
 
     /// A guest goes on here. `told` gets the task before it can run.
-    pub fn spawn(
+    pub(crate) fn spawn(
         &'static self,
         runtime: &'static Runtime,
         guest: Newcomer<'_>,
@@ -310,7 +310,7 @@ impl Scheduler {
     }
 
     /// The epoch has ticked: looks for threads that are stuck.
-    pub fn tick(&'static self, runtime: &'static Runtime) {
+    pub(crate) fn tick(&'static self, runtime: &'static Runtime) {
         let now = turn::tick_once();
         if !self.started.load(Ordering::Acquire) || self.closed.load(Ordering::SeqCst) {
             return;
@@ -348,17 +348,17 @@ impl Scheduler {
     }
 
     /// How many guests there are.
-    pub fn tasks(&self) -> usize {
+    pub(crate) fn tasks(&self) -> usize {
         lock(&self.tasks).len()
     }
 
     /// How many threads give turns.
-    pub fn workers(&self) -> usize {
+    pub(crate) fn workers(&self) -> usize {
         lock(&self.workers).len()
     }
 
     /// No more turns. Waits for those that are under way, but not longer than `bound`; then drops the guests.
-    pub fn shut_down(&self, bound: Duration) {
+    pub(crate) fn shut_down(&self, bound: Duration) {
         let deadline = Instant::now() + bound;
         self.closed.store(true, Ordering::SeqCst);
         self.prompt.close();

@@ -25,11 +25,11 @@ pub(super) struct Queue {
 }
 
 impl Queue {
-    pub fn new(kind: Kind) -> Self {
+    pub(super) fn new(kind: Kind) -> Self {
         Self { kind, lanes: BTreeMap::new(), stopped: VecDeque::new(), floor: 0, sleeping: 0, closed: false }
     }
 
-    pub fn push(&mut self, task: Arc<Task>) {
+    pub(super) fn push(&mut self, task: Arc<Task>) {
         let lane = &task.lane;
         if let Some((_, tasks)) = self.lanes.get_mut(&lane.key(self.kind)) {
             tasks.push_back(task);
@@ -40,12 +40,12 @@ impl Queue {
         self.lanes.insert(lane.key(self.kind), (lane, VecDeque::from([task])));
     }
 
-    pub fn push_stopped(&mut self, task: Arc<Task>) {
+    pub(super) fn push_stopped(&mut self, task: Arc<Task>) {
         self.stopped.push_back(task);
     }
 
     /// The next one: of the app that has had least, the exchange that has waited longest.
-    pub fn pop(&mut self) -> Option<Arc<Task>> {
+    pub(super) fn pop(&mut self) -> Option<Arc<Task>> {
         if let Some(task) = self.stopped.pop_front() {
             self.change(&task.lane, |spent| spent.saturating_add(ESTIMATE));
             return Some(task);
@@ -63,7 +63,7 @@ impl Queue {
     }
 
     /// What a turn has taken, in place of the estimate.
-    pub fn charge(&mut self, lane: &Arc<Lane>, took: Duration) {
+    pub(super) fn charge(&mut self, lane: &Arc<Lane>, took: Duration) {
         let took = u64::try_from(took.as_nanos()).unwrap_or(u64::MAX);
         self.change(lane, |spent| spent.saturating_sub(ESTIMATE).saturating_add(took));
     }
@@ -78,7 +78,7 @@ impl Queue {
         }
     }
 
-    pub fn clear(&mut self) {
+    pub(super) fn clear(&mut self) {
         self.lanes.clear();
         self.stopped.clear();
     }

@@ -87,7 +87,7 @@ impl Task {
     }
 
     /// Ends it where it stands: its future is dropped on one of the scheduler's threads.
-    pub fn stop(self: &Arc<Self>) {
+    pub(crate) fn stop(self: &Arc<Self>) {
         if self.stopped.swap(true, Ordering::SeqCst) || self.is_foreign() {
             return;
         }

@@ -9,14 +9,14 @@ pub(crate) struct ThreadTime(Duration);
 
 impl ThreadTime {
     /// Of this thread.
-    pub fn now() -> Self {
+    pub(crate) fn now() -> Self {
         #[cfg(unix)]
         return Self(read(libc::CLOCK_THREAD_CPUTIME_ID));
         #[cfg(not(unix))]
         Self(wall())
     }
 
-    pub fn since(self, earlier: Self) -> Duration {
+    pub(crate) fn since(self, earlier: Self) -> Duration {
         self.0.saturating_sub(earlier.0)
     }
 }
@@ -51,7 +51,7 @@ struct Known;
 #[cfg(target_os = "linux")]
 impl Thread {
     /// It is the calling one.
-    pub fn is_here(&self) {
+    pub(crate) fn is_here(&self) {
         let mut clock = libc::CLOCK_THREAD_CPUTIME_ID;
         // SAFETY: the calling thread exists, and the number is ours to write.
         unsafe { libc::pthread_getcpuclockid(libc::pthread_self(), &raw mut clock) };
@@ -61,13 +61,13 @@ impl Thread {
     }
 
     /// Its CPU time. To be asked while it lives.
-    pub fn time(&self) -> ThreadTime {
+    pub(crate) fn time(&self) -> ThreadTime {
         ThreadTime(self.0.get().map_or(Duration::ZERO, |known| read(known.clock)))
     }
 
     /// Gives it the lowest priority there is, which it cannot leave again without privileges. Whoever wakes up interrupts it at once:
     /// under EEVDF a thread of any other policy, however low, is not interrupted until it has had its slice, 3 ms here.
-    pub fn lower_to_last(&self) {
+    pub(crate) fn lower_to_last(&self) {
         let Some(known) = self.0.get().filter(|known| known.number > 0) else { return };
         set(known.number, LAST);
         let Ok(number) = libc::pid_t::try_from(known.number) else { return };

@@ -10,7 +10,7 @@ pub(crate) const LONG_TURN: Duration = Duration::from_millis(3);
 /// Ticks of the epoch in this process.
 /// How long a guest runs before its thread's turn ends. A guest polled on an event loop's thread holds it for two
 /// of these at the most.
-pub const TICK: Duration = Duration::from_millis(1);
+pub(crate) const TICK: Duration = Duration::from_millis(1);
 
 static TICKS: AtomicU64 = AtomicU64::new(0);
 

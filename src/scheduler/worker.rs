@@ -26,18 +26,18 @@ pub(super) struct Turn {
 }
 
 impl Worker {
-    pub fn new(kind: Kind) -> Arc<Self> {
+    pub(super) fn new(kind: Kind) -> Arc<Self> {
         let (thread, since, turn) = (thread_priority::Thread::default(), AtomicU64::new(0), Mutex::new(None));
         Arc::new(Self { kind, thread, since, turn })
     }
 
-    pub fn begin(&self, lane: &Arc<Lane>) {
+    pub(super) fn begin(&self, lane: &Arc<Lane>) {
         *lock(&self.turn) = Some(Turn { lane: lane.clone(), began: ThreadTime::now(), is_stuck: false });
         self.since.store(tick().max(1), Ordering::SeqCst);
     }
 
     /// What the turn took, and whether another thread has taken this one's place.
-    pub fn end(&self) -> (Duration, bool) {
+    pub(super) fn end(&self) -> (Duration, bool) {
         self.since.store(0, Ordering::SeqCst);
         match lock(&self.turn).take() {
             Some(turn) => (ThreadTime::now().since(turn.began), turn.is_stuck),
@@ -46,7 +46,7 @@ impl Worker {
     }
 
     /// Whether its turn began so many ticks ago.
-    pub fn is_late(&self, now: u64, ticks: u64) -> bool {
+    pub(super) fn is_late(&self, now: u64, ticks: u64) -> bool {
         let since = self.since.load(Ordering::Relaxed);
         since > 0 && now.saturating_sub(since) >= ticks
     }

@@ -181,7 +181,7 @@ impl Clock {
 }
 
 /// In the list of those that wait, until its time has come or nobody waits any more.
-pub(crate) struct Until {
+pub struct Until {
     time: Arc<Time>,
     number: u64,
     end: u64,
@@ -245,7 +245,7 @@ impl Drop for Until {
 }
 
 /// Something that others have to do for the guest, until nobody wants it any more.
-pub(crate) struct Work(WorkClock);
+pub struct Work(WorkClock);
 
 impl Work {
     /// It is answered: the guest is to look at that before any time passes. For a task that is spawned by the one that
@@ -277,7 +277,7 @@ impl Drop for Work {
 
 /// The time of some work, for whoever is at it.
 #[derive(Clone)]
-pub(crate) struct WorkClock {
+pub struct WorkClock {
     clock: Clock,
     work: u64,
 }

@@ -9,8 +9,11 @@ use crate::error::Error;
 pub enum Outcome {
     /// The guest returned.
     Returned,
+    /// A trap, or a limit inside of the store.
     Trapped,
+    /// `wasi:cli/exit`.
     Exited,
+    /// `Limits.timeout`.
     TimedOut,
     /// It ran into one of its limits.
     Limited,
@@ -21,6 +24,7 @@ pub enum Outcome {
 }
 
 impl Outcome {
+    /// Each with its name in the statistics.
     pub const ALL: [(Self, &'static str); 7] = [
         (Self::Returned, "returned"),
         (Self::Trapped, "trapped"),
@@ -31,6 +35,7 @@ impl Outcome {
         (Self::Failed, "failed"),
     ];
 
+    /// Of a guest that has ended so.
     pub fn of(fate: &Result<(), Error>) -> Self {
         match fate {
             Ok(()) => Self::Returned,

@@ -462,7 +462,7 @@ impl PyNetwork {
             body: body.transpose()?,
             retries: retries.ok_or_else(|| PyValueError::new_err("`retries` must be from 0 to 16"))?,
         };
-        let tls = trust.config().map_err(PyValueError::new_err)?;
+        let tls = trust.config().map_err(|why| PyValueError::new_err(why.to_string()))?;
         Ok(Self { network: Arc::new(Network::new(policy, options, tls, proxies)), settings: settings.unbind() })
     }
 

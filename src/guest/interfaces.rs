@@ -1,0 +1,42 @@
+//! The interfaces that wasmtime puts into a linker, by the version that it has them in.
+
+use wasmtime::component::{Linker, LinkerInstance};
+
+use crate::guest::store::StoreState;
+
+/// The release of WASI 0.2 that wasmtime-wasi and wasmtime-wasi-http have: a component finds its own patch release by it.
+const RELEASE: &str = "0.2.12";
+
+/// What wasmtime has put into the linker under this name. Another release's name would be an interface of its own, empty, and what
+/// is defined there would replace nothing.
+pub(crate) fn interface<'a>(
+    linker: &'a mut Linker<StoreState>,
+    name: &str,
+) -> wasmtime::Result<LinkerInstance<'a, StoreState>> {
+    linker.instance(&format!("{name}@{RELEASE}"))
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use super::*;
+
+    #[test]
+    fn the_release_is_wasmtimes() {
+        let mut linker = Linker::new(&wasmtime::Engine::default());
+        wasmtime_wasi::p2::add_to_linker_async(&mut linker).unwrap();
+        wasmtime_wasi_http::p2::add_only_http_to_linker_async(&mut linker).unwrap();
+        for (name, function) in [
+            ("wasi:clocks/monotonic-clock", "now"),
+            ("wasi:filesystem/types", "filesystem-error-code"),
+            ("wasi:http/outgoing-handler", "handle"),
+            ("wasi:http/types", "http-error-code"),
+        ] {
+            let mut found = interface(&mut linker, name).unwrap();
+            assert!(
+                found.func_wrap(function, |_, (): ()| Ok(())).is_err(),
+                "{name} has no `{function}`: another release?"
+            );
+        }
+    }
+}
