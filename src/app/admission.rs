@@ -141,14 +141,14 @@ impl AdmissionControl {
     }
 
     /// A guest is given to the runtime. One that comes too late is stopped.
-    pub fn enroll(&self, number: u64, shared: &Arc<ExchangeState>) {
+    pub fn enroll(&self, number: u64, exchange: &Arc<ExchangeState>) {
         let ended = {
             let mut roster = lock(&self.roster);
-            roster.guests.insert(number, Arc::downgrade(shared));
+            roster.guests.insert(number, Arc::downgrade(exchange));
             roster.ended
         };
         if ended {
-            shared.stop(Error::Closed);
+            exchange.stop(Error::Closed);
         }
     }
 
@@ -172,8 +172,8 @@ impl AdmissionControl {
             roster.ended = true;
             std::mem::take(&mut roster.guests)
         };
-        for shared in guests.into_values().filter_map(|guest| guest.upgrade()) {
-            shared.stop(Error::Closed);
+        for exchange in guests.into_values().filter_map(|guest| guest.upgrade()) {
+            exchange.stop(Error::Closed);
         }
     }
 

@@ -29,7 +29,8 @@ use crate::engine::ticker::Ticking;
 use crate::engine::{ProcessState, process_state};
 use crate::error::{Error, chain};
 use crate::exchange::guest_body::{Expected, GuestBody};
-use crate::exchange::handle::{ExchangeHandle, ExchangeState, UnderWay};
+use crate::exchange::handle::{ExchangeHandle, ExchangeState};
+use crate::exchange::phase::Runner;
 use crate::exchange::refusals::Refusals;
 use crate::exchange::request_body::{Bounds, RequestBody};
 use crate::exchange::response_body::{ResponseBuffer, ResponseReader, ResponseSlot};
@@ -161,24 +162,24 @@ impl App {
         // first: a ticker that sleeps sees nothing of the machine's state, which decides where instances are made
         let ticking = process.tick()?;
         let prepared = self.component.prepared(process, limits.fuel.is_some())?;
-        let shared = ExchangeState::new(process, limits.timeout);
+        let exchange = ExchangeState::new(process, limits.timeout);
         if let Some(news) = crate::process::swap::news() {
-            shared.stdio.tell_news(news);
+            exchange.stdio.tell_news(news);
         }
-        shared.stdio.set_app(self.number, &self.refusals);
-        let hooks = Hooks::new(upstream, ExchangeHandle::observer(&shared), limits);
+        exchange.stdio.set_app(self.number, &self.refusals);
+        let hooks = Hooks::new(upstream, ExchangeHandle::observer(&exchange), limits);
         let admission = permit.admission.clone();
         let kept = admission.idle.as_ref().and_then(|idle| idle.take());
         let needs_set_up = kept.is_none();
         let mut room = None;
         let mut instance = match kept {
             Some(mut instance) => {
-                instance.begin_anew(hooks, &shared)?;
+                instance.reset(hooks, &exchange)?;
                 instance
             }
             None => {
                 room = crate::guest::instance_pool::make_room(process);
-                Instance::new(prepared.clone(), &self.grants, limits, hooks, &shared, &admission.share)?
+                Instance::new(prepared.clone(), &self.grants, limits, hooks, &exchange, &admission.share)?
             }
         };
         let scheme = match request.uri().scheme_str() {
@@ -195,23 +196,25 @@ impl App {
         };
         let clock = instance.host().clock();
         let work = clock.as_ref().map(|clock| clock.work(false));
-        let request = request.map(|body| Watched::by_guest(RequestBody::of_caller(body, bounds, &shared), work));
+        let request = request.map(|body| Watched::by_guest(RequestBody::of_caller(body, bounds, &exchange), work));
         let (sender, head) = oneshot::channel();
         let answer = ResponseSlot::default();
-        let (of_answer, to, chunks) = (shared.clone(), answer.clone(), limits.chunks);
+        let (of_answer, to, chunks) = (exchange.clone(), answer.clone(), limits.chunks);
         let mut http = instance.host().http();
         let made = http.new_incoming_request(scheme, request).and_then(|request| {
             Ok((
                 request,
                 http.new_response_outparam_from_callback(move |answer| {
-                    of_answer.answered.store(true, Ordering::Relaxed);
                     let answer = answer.map(|response| {
                         response.map(|body| {
-                            let flow = ResponseBuffer::new(body, chunks, of_answer.clock.clone());
-                            to.set(&flow);
-                            ResponseReader(flow).boxed_unsync()
+                            let buffer = ResponseBuffer::new(body, chunks, of_answer.clock.clone());
+                            to.set(Some(buffer.clone()));
+                            ResponseReader(buffer).boxed_unsync()
                         })
                     });
+                    if answer.is_err() {
+                        to.set(None);
+                    }
                     // nobody may be left to take it: the guest is told nothing of that
                     let _ = sender.send(answer.map_err(ErrorCode::of_guest));
                 })?,
@@ -221,8 +224,10 @@ impl App {
         let number = permit.number;
         let guest = Guest {
             instance: Some(instance),
-            shared: shared.clone(),
-            place: Some(Place { _ticking: ticking, permit, _gone: Gone(shared.clone()) }),
+            exchange: exchange.clone(),
+            answer: answer.clone(),
+            outcome: None,
+            place: Some(Place { _ticking: ticking, permit, _gone: Gone(exchange.clone()) }),
         };
         let run = run(guest, room, request, out);
         let run: Run = match clock {
@@ -236,7 +241,7 @@ impl App {
             computes: false,
             head,
             answer,
-            owner: ExchangeHandle::new(shared),
+            owner: ExchangeHandle::new(exchange),
             process,
             admission,
             number,
@@ -294,7 +299,7 @@ impl Exchange {
     /// Runs the guest on this thread until it ends, waits, or has had its slice. Returns whether it ended.
     pub fn run_here(&mut self) -> Result<bool, Error> {
         let Some(run) = &mut self.run else { return Ok(true) };
-        let shared = &self.owner.shared;
+        let exchange = &self.owner.state;
         if self.admission.history.is_unruly(&self.prepared, self.needs_set_up) {
             return Ok(false);
         }
@@ -303,9 +308,9 @@ impl Exchange {
         let _entered = self.process.runtime.handle()?.enter();
         let flag = Arc::new(Flag::default());
         let waker = Waker::from(flag.clone());
-        let mut time = Slice::begin(&self.admission.history, shared.begun);
+        let mut time = Slice::begin(&self.admission.history, exchange.begun);
         loop {
-            shared.clock.enter();
+            exchange.clock.enter();
             let _open = crate::process::signals::reclaim();
             crate::scheduler::begin_turn();
             let ended = run.as_mut().poll(&mut Context::from_waker(&waker)).is_ready();
@@ -315,7 +320,7 @@ impl Exchange {
                 return Ok(true);
             }
             self.answer.look();
-            shared.clock.leave(None);
+            exchange.clock.leave(None);
             if is_over {
                 self.computes = true;
                 return Ok(false);
@@ -329,12 +334,13 @@ impl Exchange {
     /// Gives the guest, if it has not ended, to the scheduler's threads.
     pub fn hand_over(&mut self) -> Result<(), Error> {
         let Some(run) = self.run.take() else { return Ok(()) };
-        let shared = self.owner.shared.clone();
+        let exchange = self.owner.state.clone();
         // before it runs: one that ends at once must find itself there to be taken off
-        self.admission.enroll(self.number, &shared);
+        self.admission.enroll(self.number, &exchange);
         let computes = self.computes || self.admission.history.is_unruly(&self.prepared, self.needs_set_up);
-        let run = Running { run: Some(run), due: None, shared: shared.clone(), answer: self.answer.clone() };
-        let told = |task| *lock(&shared.task) = Some(UnderWay::Guest(task));
+        let run = Running { run: Some(run), due: None, exchange: exchange.clone(), answer: self.answer.clone() };
+        let mut late = None;
+        let told = |task| late = exchange.hand_over(Runner::Guest(task));
         let guest = Newcomer {
             run: Box::pin(run),
             lane: &self.admission.lane,
@@ -342,8 +348,8 @@ impl Exchange {
             unruly: self.admission.history.unruly(),
         };
         self.process.scheduler.spawn(&self.process.runtime, guest, told)?;
-        if shared.stopped.load(Ordering::SeqCst) {
-            shared.stop(Error::Cancelled);
+        if let Some(late) = late {
+            late.stop();
         }
         Ok(())
     }
@@ -374,8 +380,8 @@ impl Exchange {
                 Ok(http::Response::from_parts(parts, GuestBody::new(body, expected, owner)))
             }
             Ok(Err(code)) => Err(Error::Code(code)),
-            Err(_) => Err(match self.owner.fate() {
-                Some(Err(error)) => error.clone(),
+            Err(_) => Err(match self.owner.outcome() {
+                Some(Err(error)) => error,
                 Some(Ok(())) => Error::NoResponse("the guest returned without setting a response".into()),
                 None => {
                     Error::NoResponse("the guest dropped its `response-outparam` without setting a response".into())
@@ -450,14 +456,14 @@ struct Running {
     run: Option<Run>,
     /// When its time is up, unless its caller holds it up.
     due: Option<Pin<Box<Sleep>>>,
-    shared: Arc<ExchangeState>,
+    exchange: Arc<ExchangeState>,
     answer: ResponseSlot,
 }
 
 impl Running {
     fn time_is_up(&mut self) -> Poll<()> {
-        let limit = self.shared.clock.limit().unwrap_or_default();
-        self.shared.settle(Err(Error::Timeout { limit: limit.as_secs_f64() }));
+        let limit = self.exchange.clock.limit().unwrap_or_default();
+        self.exchange.end(Err(Error::Timeout { limit: limit.as_secs_f64() }));
         self.run = None;
         Poll::Ready(())
     }
@@ -470,7 +476,7 @@ impl Future for Running {
         let this = &mut *self;
         let Some(run) = &mut this.run else { return Poll::Ready(()) };
         // the clock is asked as well as the timer below: a guest that is woken all the time need not wait for its turn's timer
-        if this.shared.clock.enter().is_some_and(|at| Instant::now() >= at) {
+        if this.exchange.clock.enter().is_some_and(|at| Instant::now() >= at) {
             return this.time_is_up();
         }
         let _open = crate::process::signals::reclaim();
@@ -479,7 +485,7 @@ impl Future for Running {
             return Poll::Ready(());
         }
         this.answer.look();
-        let Some(at) = this.shared.clock.leave(Some(cx.waker())) else { return Poll::Pending };
+        let Some(at) = this.exchange.clock.leave(Some(cx.waker())) else { return Poll::Pending };
         let due = this.due.get_or_insert_with(|| Box::pin(tokio::time::sleep_until(at.into())));
         if due.deadline() != at.into() {
             due.as_mut().reset(at.into());
@@ -493,7 +499,10 @@ impl Future for Running {
 struct Guest {
     /// Until it has ended.
     instance: Option<Instance>,
-    shared: Arc<ExchangeState>,
+    exchange: Arc<ExchangeState>,
+    answer: ResponseSlot,
+    /// How its handler ended, if it did.
+    outcome: Option<Result<(), Error>>,
     /// Until it is dropped.
     place: Option<Place>,
 }
@@ -526,8 +535,7 @@ async fn run(
     }
     let Some(instance) = &mut guest.instance else { return };
     let result = instance.handle(request, out).await;
-    let fate = instance.fate(result, &guest.shared);
-    guest.settle(fate);
+    guest.outcome = Some(instance.outcome(result, &guest.exchange));
 }
 
 /// What is said when an instance had answered before, and then returned without an answer.
@@ -540,37 +548,38 @@ impl Guest {
     fn why_dropped(&self) -> Error {
         if std::thread::panicking() {
             Error::Host("the host failed while the guest ran".into())
-        } else if self.shared.process.runtime.is_shut_down() {
+        } else if self.exchange.process.runtime.is_shut_down() {
             Error::Host("the process ends".into())
         } else {
             Error::Cancelled
         }
     }
 
-    fn settle(&self, fate: Result<(), Error>) {
+    /// It ends, as its handler did or as it was dropped. Returns whether it has ended well.
+    fn end(&mut self) -> bool {
         if let Some(used) = self.instance.as_ref().and_then(Instance::fuel_used) {
-            let _ = self.shared.fuel.set(used);
+            let _ = self.exchange.costs.fuel.set(used);
         }
-        self.shared.settle(fate);
+        let outcome = self.outcome.take().unwrap_or_else(|| Err(self.why_dropped()));
+        self.exchange.end(outcome)
     }
 }
 
 impl Drop for Guest {
     fn drop(&mut self) {
-        self.settle(Err(self.why_dropped()));
-        let ended_well = matches!(self.shared.fate.get(), Some(Ok(())));
-        let answered = self.shared.answered.load(Ordering::Relaxed);
+        let ended_well = self.end();
+        let answered = self.answer.is_answered();
         let Some(place) = self.place.take() else { return };
         let idle = place.permit.admission.idle.clone();
         if let Some(idle) = &idle
             && ended_well
             && !answered
-            && self.shared.earlier.load(Ordering::Relaxed) > 0
+            && self.exchange.costs.earlier.load(Ordering::Relaxed) > 0
             && idle.stop_reusing()
         {
-            self.shared.stdio.tell(NOT_REUSABLE);
+            self.exchange.stdio.tell(NOT_REUSABLE);
         }
-        self.shared.stdio.finish();
+        self.exchange.stdio.finish();
         let Some(mut instance) = self.instance.take() else { return };
         let broke_off = instance.host().abort_bodies();
         // before its place is free: whoever takes that finds it
@@ -583,7 +592,7 @@ impl Drop for Guest {
             && instance.is_heavy()
             && !crate::scheduler::is_guests_thread()
         {
-            drop(give_back(self.shared.process, (instance, place)));
+            drop(give_back(self.exchange.process, (instance, place)));
         }
     }
 }

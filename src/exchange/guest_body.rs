@@ -43,7 +43,7 @@ pub enum Next {
 /// A body written by a guest: of its response, or of a request that it sends out.
 ///
 /// A clean end means that the guest said so. Whatever else ends it (a trap, a limit, a handle dropped or forgotten)
-/// is an error at the reader, with the fate of the guest as its cause.
+/// is an error at the reader, with the outcome of the guest as its cause.
 ///
 /// The body of a request is read on when its reader leaves it, as a server reads on that has answered early (RFC 9112, 9.6):
 /// guests send a body and wait for the response at once, and a body that cannot be written would hide the response from
@@ -453,13 +453,13 @@ impl GuestBody {
     fn is_bare(&self) -> bool {
         matches!(self.expected, Expected::Nothing { .. })
             && self.received == 0
-            && !matches!(self.owner.fate(), Some(Err(_)))
+            && !matches!(self.owner.outcome(), Some(Err(_)))
     }
 
     fn broken(&self) -> Error {
-        let (reason, cause) = match (self.owner.fate(), self.expected) {
-            (Some(Err(error @ Error::Caller(_))), _) => return error.clone(),
-            (Some(Err(error)), _) => return self.broken_by(error.clone()),
+        let (reason, cause) = match (self.owner.outcome(), self.expected) {
+            (Some(Err(error @ Error::Caller(_))), _) => return error,
+            (Some(Err(error)), _) => return self.broken_by(error),
             (_, Expected::Body { side, length: Some(length), .. }) if length != self.received => {
                 let code = side.body_size(self.received);
                 (format!("its content-length says {length}"), Some(Box::new(Error::Code(code))))

@@ -3,6 +3,7 @@
 pub mod guest_body;
 pub mod guest_clock;
 pub mod handle;
+pub mod phase;
 pub mod refusals;
 pub mod request_body;
 pub mod response_body;

@@ -54,9 +54,9 @@ const PIECE: usize = 256 << 10;
 
 impl RequestBody {
     /// The body of the request that an exchange is about.
-    pub fn of_caller(body: WasiBody, bounds: Bounds, shared: &Arc<ExchangeState>) -> Self {
-        shared.has_reader.store(true, Ordering::Relaxed);
-        let exchange = Some((Arc::downgrade(shared), shared.clock.clone()));
+    pub fn of_caller(body: WasiBody, bounds: Bounds, exchange: &Arc<ExchangeState>) -> Self {
+        exchange.has_reader.store(true, Ordering::Relaxed);
+        let exchange = Some((Arc::downgrade(exchange), exchange.clock.clone()));
         Self { body, bounds, passed: 0, done: false, exchange, wait: None, rest: Bytes::new() }
     }
 
@@ -110,8 +110,8 @@ impl RequestBody {
 
     /// Past a limit: a caller's request ends its exchange; an upstream's response is the guest's to cope with.
     fn refuse(&self, code: ErrorCode, limit: &'static str, value: u64) -> ErrorCode {
-        if let Some(shared) = self.exchange.as_ref().and_then(|(shared, _)| shared.upgrade()) {
-            shared.stop(Error::Limited { code: code.clone(), limit, value });
+        if let Some(exchange) = self.exchange.as_ref().and_then(|(exchange, _)| exchange.upgrade()) {
+            exchange.stop(Error::Limited { code: code.clone(), limit, value });
         }
         code
     }
@@ -172,8 +172,8 @@ impl Body for RequestBody {
 impl Drop for RequestBody {
     fn drop(&mut self) {
         self.settle_wait();
-        if let Some(shared) = self.exchange.as_ref().and_then(|(shared, _)| shared.upgrade()) {
-            shared.has_reader.store(false, Ordering::Relaxed);
+        if let Some(exchange) = self.exchange.as_ref().and_then(|(exchange, _)| exchange.upgrade()) {
+            exchange.has_reader.store(false, Ordering::Relaxed);
         }
     }
 }

@@ -27,19 +27,23 @@ pub(crate) struct ResponseBuffer {
     ended: bool,
 }
 
-/// Where the body of a guest's response is found, once there is one.
+/// What a guest has answered: the body of its response, or none, since it was an error-code.
 #[derive(Clone, Default)]
-pub(crate) struct ResponseSlot(Arc<OnceLock<Arc<ParentsLock<ResponseBuffer>>>>);
+pub(crate) struct ResponseSlot(Arc<OnceLock<Option<Arc<ParentsLock<ResponseBuffer>>>>>);
 
 impl ResponseSlot {
-    pub fn set(&self, flow: &Arc<ParentsLock<ResponseBuffer>>) {
-        let _ = self.0.set(flow.clone());
+    pub fn set(&self, body: Option<Arc<ParentsLock<ResponseBuffer>>>) {
+        let _ = self.0.set(body);
+    }
+
+    pub fn is_answered(&self) -> bool {
+        self.0.get().is_some()
     }
 
     /// The guest waits: perhaps because nobody takes what it has written.
     pub fn look(&self) {
-        if let Some(mut flow) = self.0.get().and_then(|flow| flow.lock()) {
-            flow.look();
+        if let Some(mut buffer) = self.0.get().and_then(|body| body.as_ref()?.lock()) {
+            buffer.look();
         }
     }
 }
@@ -68,7 +72,7 @@ impl ResponseBuffer {
         }
     }
 
-    fn let_go(&mut self) {
+    fn release_clock(&mut self) {
         if std::mem::take(&mut self.holds) {
             self.clock.release();
         }
@@ -96,14 +100,14 @@ impl ResponseBuffer {
                     Poll::Ready(frame) => frame,
                     Poll::Pending => {
                         self.reader = Some(wait);
-                        self.let_go();
+                        self.release_clock();
                         return Poll::Pending;
                     }
                 }
             }
         };
         self.ended |= !matches!(frame, Some(Ok(_)));
-        self.let_go();
+        self.release_clock();
         Poll::Ready(frame)
     }
 }
@@ -124,30 +128,30 @@ impl Body for ResponseReader {
 
     fn poll_frame(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, HostError>>> {
         match self.own() {
-            Some(mut flow) => flow.take(cx),
+            Some(mut buffer) => buffer.take(cx),
             None => Poll::Ready(Some(Err(HostError::HttpResponseIncomplete))),
         }
     }
 
     fn is_end_stream(&self) -> bool {
-        self.own().is_some_and(|flow| flow.has_ended())
+        self.own().is_some_and(|buffer| buffer.has_ended())
     }
 }
 
 impl Drop for ResponseReader {
     fn drop(&mut self) {
-        let Some(mut flow) = self.own() else {
+        let Some(mut buffer) = self.own() else {
             std::mem::forget(self.0.clone()); // not even the last one to know of it lets go of what is in it
             return;
         };
-        flow.ended = true;
+        buffer.ended = true;
         // whoever still knows of the exchange is not to keep the waker, and with it the reader's event loop
-        if let Some(wait) = flow.reader.take() {
+        if let Some(wait) = buffer.reader.take() {
             wait.finish();
         }
         // the guest is to see that nobody reads
-        flow.body = empty();
-        flow.ready.clear();
-        flow.let_go();
+        buffer.body = empty();
+        buffer.ready.clear();
+        buffer.release_clock();
     }
 }

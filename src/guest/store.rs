@@ -86,14 +86,14 @@ impl StoreState {
     }
 
     /// The next exchange of an instance that was kept.
-    pub(crate) fn begin_anew(&mut self, hooks: Hooks, stdio: &Arc<Stdio>, peak: Arc<AtomicU64>) {
+    pub(crate) fn reset(&mut self, hooks: Hooks, stdio: &Arc<Stdio>, peak: Arc<AtomicU64>) {
         self.hooks = hooks;
         self.outlet.lead_to(stdio);
-        self.limiter.begin_anew(peak);
-        self.files.begin_anew();
+        self.limiter.reset(peak);
+        self.files.reset();
         self.told_of_fields = false;
         if let Some(staged) = &self.staged {
-            staged.begin_anew();
+            staged.reset();
         }
         self.hooks.clock = self.clock();
     }
@@ -125,13 +125,13 @@ impl StoreState {
 
     /// An exchange is over, and its instance may have another: what the guest has kept of it leads nowhere from now on. Guests
     /// whose garbage is collected late do keep handles. Returns whether nothing is left that somebody else takes part in.
-    pub(crate) fn rest(&mut self) -> bool {
+    pub(crate) fn prepare_for_reuse(&mut self) -> bool {
         let (mut handles, mut asks) = (0, false);
         for entry in self.table.iter_mut() {
             handles += 1;
             // a request without an answer that is let go of takes note of that some time later, on another thread
             asks |= matches!(entry.downcast_ref(), Some(HostFutureIncomingResponse::Pending(_)));
-            let_go(entry);
+            clear_handle(entry);
         }
         let clean = !asks && !self.hooks.is_busy() && self.limiter.has_room(handles);
         let nobody = ExchangeState::without_guest(self.hooks.process());
@@ -199,7 +199,7 @@ impl WasiHttpView for StoreState {
 }
 
 /// What a handle of wasi:http's holds of an exchange.
-fn let_go(entry: &mut (dyn Any + Send)) {
+fn clear_handle(entry: &mut (dyn Any + Send)) {
     if let Some(request) = entry.downcast_mut::<HostIncomingRequest>() {
         request.body = None;
     } else if let Some(response) = entry.downcast_mut::<HostIncomingResponse>() {

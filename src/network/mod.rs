@@ -147,12 +147,12 @@ impl Drop for Network {
 }
 
 impl Upstream for Network {
-    fn send(&self, request: Request<GuestBody>, timeouts: Timeouts, notes: &Arc<Stdio>) -> Answer {
+    fn send(&self, request: Request<GuestBody>, timeouts: Timeouts, warnings: &Arc<Stdio>) -> Answer {
         let (mut parts, body) = request.into_parts();
         let target = match self.policy.check(&parts) {
             Ok(target) => target,
             Err(rule) => {
-                notes.refused(&Refused {
+                warnings.refused(&Refused {
                     uri: &parts.uri,
                     what: &format!("was denied: {rule}"),
                     hint: &|origin| {
@@ -173,8 +173,8 @@ impl Upstream for Network {
             between_bytes: shorter(self.options.between_bytes, timeouts.between_bytes),
             pool: self.pool(),
             options: self.options.clone(),
-            notes: notes.clone(),
-            app: notes.app(),
+            warnings: warnings.clone(),
+            app: warnings.app(),
             origin,
             target,
         };
@@ -215,7 +215,7 @@ const PAUSE: Duration = Duration::from_millis(50);
 struct Ask {
     pool: Arc<Pool>,
     options: Arc<Options>,
-    notes: Arc<Stdio>,
+    warnings: Arc<Stdio>,
     app: App,
     origin: Origin,
     target: Target,
@@ -328,7 +328,7 @@ impl Ask {
                 Err(failed) => failed,
             };
             if let Some(prohibited) = &failed.prohibited {
-                self.notes.refused(&Refused {
+                self.warnings.refused(&Refused {
                     uri: &parts.uri,
                     what: &format!("was blocked: {prohibited}"),
                     hint: &|_| prohibited.hint(),
@@ -340,12 +340,12 @@ impl Ask {
                 Again::Now if free > 0 => free -= 1,
                 Again::Now | Again::IfWanted if retries > 0 && budget.pauses(pause) => {
                     retries -= 1;
-                    self.notes.note(format!("{url} was not reached: {why}; it is tried again"));
+                    self.warnings.note(format!("{url} was not reached: {why}; it is tried again"));
                     tokio::time::sleep(pause).await;
                     pause = pause.saturating_mul(2);
                 }
                 _ => {
-                    self.notes.note(format!("{url} was not reached: {why}; the guest is told `{code}`"));
+                    self.warnings.note(format!("{url} was not reached: {why}; the guest is told `{code}`"));
                     return Err(code);
                 }
             }

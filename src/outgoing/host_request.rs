@@ -16,14 +16,14 @@ use wasmtime_wasi_http::{Error as HostError, WasiBody};
 use crate::engine::ProcessState;
 use crate::error::Error;
 use crate::exchange::guest_body::{Expected, GuestBody};
-use crate::exchange::handle::{ExchangeHandle, ExchangeState, UnderWay};
+use crate::exchange::handle::{ExchangeHandle, ExchangeState};
+use crate::exchange::phase::Runner;
 use crate::exchange::request_body::{Bounds, RequestBody};
 use crate::exchange::stdio::Stdio;
 use crate::http::error_code::ErrorCode;
 use crate::http::fields::announced_length;
 use crate::http::message::Side;
 use crate::outgoing::{Timeouts, Upstream};
-use crate::sync::lock;
 
 /// Those of a connection, which are no one's to send (RFC 9110, 7.6.1): a guest cannot, either.
 const NOT_PASSED: [HeaderName; 5] = [
@@ -66,7 +66,9 @@ impl HostRequest {
         let body = GuestBody::new(body, Expected::Body { side: Side::Request, length, limit: None }, owner.observe());
         let method = parts.method.clone();
         let answer = runtime.spawn(upstream.send(Request::from_parts(parts, body), timeouts, owner.stdio()));
-        *lock(&owner.shared.task) = Some(UnderWay::Request(answer.abort_handle()));
+        if let Some(late) = owner.state.hand_over(Runner::Request(answer.abort_handle())) {
+            late.stop();
+        }
         Ok(Self { answer, method, runtime, owner })
     }
 
@@ -75,13 +77,13 @@ impl HostRequest {
     }
 
     /// What the host has to say of it.
-    pub fn notes(&self) -> &Arc<Stdio> {
+    pub fn warnings(&self) -> &Arc<Stdio> {
         self.owner.stdio()
     }
 
     pub fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Result<Response<GuestBody>, Error>> {
         let answered = std::task::ready!(Pin::new(&mut self.answer).poll(cx));
-        lock(&self.owner.shared.task).take();
+        self.owner.state.take_back();
         let answered = answered.unwrap_or_else(|error| {
             let why =
                 if error.is_panic() { "the host failed while it sent the request" } else { "the request was given up" };
@@ -121,7 +123,7 @@ impl Body for Told {
         if let Poll::Ready(Some(Err(error))) = &polled
             && let Some(code) = ErrorCode::from_host(error)
         {
-            this.owner.shared.settle(Err(Error::Code(code)));
+            this.owner.state.end(Err(Error::Code(code)));
         }
         polled
     }

@@ -37,8 +37,8 @@ pub type Answer = Pin<Box<dyn Future<Output = Result<http::Response<WasiBody>, E
 /// block, and must not run anything but its own bookkeeping; the work belongs in the future. Dropping the future, or
 /// the body that it gave, means that nobody waits any more.
 pub trait Upstream: Send + Sync + 'static {
-    /// `notes` takes what the host has to say of it to its user.
-    fn send(&self, request: http::Request<GuestBody>, timeouts: Timeouts, notes: &Arc<Stdio>) -> Answer;
+    /// `warnings` takes what the host has to say of it to its user.
+    fn send(&self, request: http::Request<GuestBody>, timeouts: Timeouts, warnings: &Arc<Stdio>) -> Answer;
 }
 
 /// The guest's `request-options`.

@@ -17,11 +17,11 @@ pub struct Route {
 }
 
 impl Upstream for Route {
-    fn send(&self, request: http::Request<GuestBody>, timeouts: Timeouts, notes: &Arc<Stdio>) -> Answer {
+    fn send(&self, request: http::Request<GuestBody>, timeouts: Timeouts, warnings: &Arc<Stdio>) -> Answer {
         match self.table.find(request.uri()).and_then(|place| self.upstreams.get(place)) {
-            Some(upstream) => upstream.send(request, timeouts, notes),
+            Some(upstream) => upstream.send(request, timeouts, warnings),
             None => {
-                notes.refused(&Refused {
+                warnings.refused(&Refused {
                     uri: request.uri(),
                     what: "has no route",
                     hint: &|origin| {

@@ -31,8 +31,8 @@ impl Outcome {
         (Self::Failed, "failed"),
     ];
 
-    pub fn of(fate: &Result<(), Error>) -> Self {
-        match fate {
+    pub fn of(outcome: &Result<(), Error>) -> Self {
+        match outcome {
             Ok(()) => Self::Returned,
             Err(Error::Trap(_)) => Self::Trapped,
             Err(Error::GuestExit { .. }) => Self::Exited,

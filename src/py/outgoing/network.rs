@@ -535,7 +535,7 @@ impl Asking {
         if let Some(feed) = feed {
             feed.belongs_to(asked.owner().abort_handle());
         }
-        let output = GuestOutput::new(Sinks::of_no_app(py)?, asked.notes().clone(), 0);
+        let output = GuestOutput::new(Sinks::of_no_app(py)?, asked.warnings().clone(), 0);
         Ok(Self::Sent(asked, output))
     }
 }
