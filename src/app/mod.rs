@@ -28,11 +28,12 @@ use crate::component::Component;
 use crate::engine::ticker::Ticking;
 use crate::engine::{ProcessState, process_state};
 use crate::error::{Error, chain};
-use crate::exchange::guest_body::{Expected, GuestBody};
+use crate::exchange::body_check::{BodyRules, Violation};
+use crate::exchange::guest_body::GuestBody;
 use crate::exchange::handle::{ExchangeHandle, ExchangeState};
 use crate::exchange::phase::Runner;
 use crate::exchange::refusals::Refusals;
-use crate::exchange::request_body::{Bounds, RequestBody};
+use crate::exchange::request_body::RequestBody;
 use crate::exchange::response_body::{ResponseBuffer, ResponseReader, ResponseSlot};
 use crate::guest::grants::Grants;
 use crate::guest::instance::{Instance, Reuse};
@@ -40,7 +41,7 @@ use crate::guest::instance_pool::give_back;
 use crate::guest::prepared::Prepared;
 use crate::http::error_code::ErrorCode;
 use crate::http::fields;
-use crate::http::message::{Side, is_bare};
+use crate::http::message::Side;
 use crate::limits::Limits;
 use crate::outgoing::{Hooks, Upstream};
 use crate::scheduler::thread_priority::ThreadTime;
@@ -157,7 +158,7 @@ impl App {
         upstream: Option<Arc<dyn Upstream>>,
     ) -> Result<Exchange, Error> {
         let limits = &self.limits;
-        check_request(request.headers(), limits)?;
+        let rules = request_rules(request.headers(), limits)?;
         let process = process_state()?;
         // first: a ticker that sleeps sees nothing of the machine's state, which decides where instances are made
         let ticking = process.tick()?;
@@ -188,15 +189,9 @@ impl App {
             Some(other) => Scheme::Other(other.to_owned()),
         };
         let head_only = request.method() == http::Method::HEAD;
-        let bounds = Bounds {
-            side: Side::Request,
-            length: fields::announced_length(request.headers()),
-            limit: limits.request_body,
-            fields: limits.fields,
-        };
         let clock = instance.host().clock();
         let work = clock.as_ref().map(|clock| clock.work(false));
-        let request = request.map(|body| Watched::by_guest(RequestBody::of_caller(body, bounds, &exchange), work));
+        let request = request.map(|body| Watched::by_guest(RequestBody::of_caller(body, rules, &exchange), work));
         let (sender, head) = oneshot::channel();
         let answer = ResponseSlot::default();
         let (of_answer, to, chunks) = (exchange.clone(), answer.clone(), limits.chunks);
@@ -251,17 +246,19 @@ impl App {
     }
 }
 
-/// What a request says of itself must fit its limits.
-fn check_request(headers: &http::HeaderMap, limits: &Limits) -> Result<(), Error> {
+/// What a request's body has to be. What the request says of itself must fit its limits.
+fn request_rules(headers: &http::HeaderMap, limits: &Limits) -> Result<BodyRules, Error> {
     let size = fields::size(headers);
     if let Some(value) = limits.fields.filter(|limit| size > *limit) {
         return Err(Error::Limited { code: Side::Request.header_size(size), limit: "fields", value });
     }
-    let length = fields::announced_length(headers).unwrap_or(0);
-    if let Some(value) = limits.request_body.filter(|limit| length > *limit) {
-        return Err(Error::Limited { code: Side::Request.body_size(length), limit: "request_body", value });
-    }
-    Ok(())
+    let rules = BodyRules {
+        limit: limits.request_body,
+        trailers: limits.fields,
+        ..BodyRules::of_length(Side::Request, fields::announced_length(headers))
+    };
+    rules.check_announced().map_err(Violation::into_error)?;
+    Ok(rules)
 }
 
 /// An exchange until its response begins.
@@ -363,21 +360,14 @@ impl Exchange {
                 let observer = self.owner.observe();
                 let owner = std::mem::replace(&mut self.owner, observer);
                 let (parts, body) = response.into_parts();
-                let length = fields::announced_length(&parts.headers);
-                let is_bare = is_bare(self.head_only, parts.status);
-                let limit = self.response_body;
-                if let (Some(size), Some(value), false) = (length, limit, is_bare)
-                    && size > value
-                {
-                    let error = Error::Limited { code: Side::Response.body_size(size), limit: "response_body", value };
+                let rules = BodyRules::of_response(self.head_only, parts.status, &parts.headers);
+                let rules = BodyRules { limit: self.response_body, ..rules };
+                if let Err(violation) = rules.check_announced() {
+                    let error = violation.into_error();
                     owner.stop_because(error.clone());
                     return Poll::Ready(Err(error));
                 }
-                let expected = match is_bare {
-                    true => Expected::Nothing { limit },
-                    false => Expected::Body { side: Side::Response, length, limit },
-                };
-                Ok(http::Response::from_parts(parts, GuestBody::new(body, expected, owner)))
+                Ok(http::Response::from_parts(parts, GuestBody::new(body, rules, owner)))
             }
             Ok(Err(code)) => Err(Error::Code(code)),
             Err(_) => Err(match self.owner.outcome() {

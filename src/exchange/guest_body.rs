@@ -15,6 +15,7 @@ use wasmtime_wasi_http::WasiBody;
 
 use crate::engine::ProcessState;
 use crate::error::Error;
+use crate::exchange::body_check::{BodyCheck, BodyRules, Length};
 use crate::exchange::handle::ExchangeHandle;
 use crate::http::message::{Side, empty};
 use crate::process::fork::ParentsLock;
@@ -52,8 +53,9 @@ pub struct GuestBody {
     inner: WasiBody,
     /// A trailing frame or failure that came while frames were being joined.
     held: Option<Result<Next, Error>>,
-    received: u64,
-    expected: Expected,
+    /// How much of it the reader has had, and what it has to be. Whether it is as long as announced when it ends is
+    /// wasmtime-wasi-http's to say.
+    check: BodyCheck,
     done: bool,
     /// It is read and thrown away, so that its guest can end it: whoever closes it meanwhile stops nobody.
     may_end: bool,
@@ -95,26 +97,6 @@ pub enum Past {
     IsDiscarded,
 }
 
-/// What the head of a message says of its body.
-#[derive(Clone, Copy, Debug)]
-pub(crate) enum Expected {
-    /// There is none, whatever length the head names: the answer to HEAD, 204, 304 (RFC 9110, 6.4.1). What a guest writes all
-    /// the same is bounded as any body.
-    Nothing { limit: Option<u64> },
-    /// Its length, if it was announced, and the most that may come.
-    Body { side: Side, length: Option<u64>, limit: Option<u64> },
-}
-
-impl Expected {
-    /// The most that may come, and whose limit it is.
-    fn limit(self) -> Option<(Side, u64)> {
-        match self {
-            Self::Nothing { limit } => limit.map(|limit| (Side::Response, limit)),
-            Self::Body { side, limit, .. } => limit.map(|limit| (side, limit)),
-        }
-    }
-}
-
 /// A body that several may read or end. In a forked child it is out of reach, and perhaps locked for ever.
 pub type SharedBody = ParentsLock<GuestBody>;
 
@@ -139,13 +121,14 @@ impl SharedBody {
 }
 
 impl GuestBody {
-    pub(crate) fn new(inner: WasiBody, expected: Expected, owner: ExchangeHandle) -> Self {
-        Self { inner, held: None, received: 0, expected, done: false, may_end: false, owner, unread: None }
+    pub(crate) fn new(inner: WasiBody, rules: BodyRules, owner: ExchangeHandle) -> Self {
+        let check = BodyCheck::new(rules);
+        Self { inner, held: None, check, done: false, may_end: false, owner, unread: None }
     }
 
     /// The body of a request that a guest sends out.
     pub(crate) fn of_request(inner: WasiBody, length: Option<u64>, exchange: ExchangeHandle) -> Self {
-        let mut body = Self::new(inner, Expected::Body { side: Side::Request, length, limit: None }, exchange);
+        let mut body = Self::new(inner, BodyRules::of_length(Side::Request, length), exchange);
         body.unread = Some(Unread::default());
         body
     }
@@ -240,7 +223,7 @@ impl GuestBody {
 
     /// What was read on is the reader's again.
     fn take_kept(&mut self) -> Option<Result<Bytes, Error>> {
-        let received = self.received;
+        let received = self.received();
         let unread = self.unread.as_mut()?;
         unread.reader = None;
         unread.stop();
@@ -255,13 +238,12 @@ impl GuestBody {
             return None;
         }
         let kept = std::mem::take(&mut unread.kept).freeze();
-        self.received += kept.len() as u64;
-        Some(Ok(kept))
+        Some(self.pass(kept))
     }
 
     /// Bytes handed to the reader so far.
     pub fn received(&self) -> u64 {
-        self.received
+        self.check.passed()
     }
 
     /// Whether the clean end is known, without trailers, though it has not been taken.
@@ -295,7 +277,7 @@ impl GuestBody {
 
     /// Whether nobody may have any of it.
     pub fn is_withheld(&self) -> bool {
-        matches!(self.expected, Expected::Nothing { .. })
+        self.check.rules().length == Length::Nothing
     }
 
     /// Reads what a guest writes though nobody may have it, so that it can end; but not for ever. What is returned is ready when
@@ -403,16 +385,22 @@ impl GuestBody {
             }
         }
         let chunk = joined.map_or(first, BytesMut::freeze);
-        let size = self.received + chunk.len() as u64;
-        if let Some((side, value)) = self.expected.limit()
-            && size > value
-        {
-            let error = Error::Limited { code: side.body_size(size), limit: "response_body", value };
-            self.owner.stop_because(error.clone());
-            return Poll::Ready(self.finish(Err(self.broken_by(error))));
+        Poll::Ready(match self.pass(chunk) {
+            Ok(chunk) => Ok(Next::Chunk(chunk)),
+            Err(error) => self.finish(Err(error)),
+        })
+    }
+
+    /// Hands a chunk to the reader, if it may pass; else its guest is stopped.
+    fn pass(&mut self, chunk: Bytes) -> Result<Bytes, Error> {
+        match self.check.data(chunk.len()) {
+            Ok(()) => Ok(chunk),
+            Err(violation) => {
+                let error = violation.into_error();
+                self.owner.stop_because(error.clone());
+                Err(self.broken_by(error))
+            }
         }
-        self.received = size;
-        Poll::Ready(Ok(Next::Chunk(chunk)))
     }
 
     fn finish(&mut self, end: Result<Next, Error>) -> Result<Next, Error> {
@@ -427,7 +415,7 @@ impl GuestBody {
             Err(error) => {
                 self.owner.stop();
                 Err(match error {
-                    Error::Body { reason, cause, .. } => Error::Body { received: self.received, reason, cause },
+                    Error::Body { reason, cause, .. } => Error::Body { received: self.received(), reason, cause },
                     other => other,
                 })
             }
@@ -451,26 +439,25 @@ impl GuestBody {
 
     /// A guest that answers HEAD with a length and no body has finished it well, but wasmtime-wasi-http finds it too short.
     fn is_bare(&self) -> bool {
-        matches!(self.expected, Expected::Nothing { .. })
-            && self.received == 0
-            && !matches!(self.owner.outcome(), Some(Err(_)))
+        self.is_withheld() && self.received() == 0 && !matches!(self.owner.outcome(), Some(Err(_)))
     }
 
     fn broken(&self) -> Error {
-        let (reason, cause) = match (self.owner.outcome(), self.expected) {
+        let (received, BodyRules { side, length, .. }) = (self.received(), self.check.rules());
+        let (reason, cause) = match (self.owner.outcome(), length.announced()) {
             (Some(Err(error @ Error::Caller(_))), _) => return error,
             (Some(Err(error)), _) => return self.broken_by(error),
-            (_, Expected::Body { side, length: Some(length), .. }) if length != self.received => {
-                let code = side.body_size(self.received);
+            (_, Some(length)) if length != received => {
+                let code = side.body_size(received);
                 (format!("its content-length says {length}"), Some(Box::new(Error::Code(code))))
             }
             _ => ("the guest did not finish it".to_owned(), None),
         };
-        Error::Body { received: self.received, reason, cause }
+        Error::Body { received, reason, cause }
     }
 
     fn broken_by(&self, error: Error) -> Error {
-        Error::Body { received: self.received, reason: error.to_string(), cause: Some(Box::new(error)) }
+        Error::Body { received: self.received(), reason: error.to_string(), cause: Some(Box::new(error)) }
     }
 }
 

@@ -1,5 +1,6 @@
 //! What both sides of one exchange share: who may end it, whose time it takes, its bodies and its lines.
 
+pub mod body_check;
 pub mod guest_body;
 pub mod guest_clock;
 pub mod handle;

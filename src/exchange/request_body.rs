@@ -1,4 +1,4 @@
-//! Bodies on their way into a guest: how much may pass, whether it is what was announced, and whose time it takes.
+//! Bodies on their way into a guest: held to their rules, in pieces that no guest copies more than, and on whose time they come.
 
 use std::pin::Pin;
 use std::sync::atomic::Ordering;
@@ -9,38 +9,16 @@ use bytes::Bytes;
 use http_body::{Body, Frame};
 use wasmtime_wasi_http::{Error as HostError, WasiBody};
 
-use crate::error::Error;
+use crate::exchange::body_check::{BodyCheck, BodyRules};
 use crate::exchange::guest_clock::{Clock, Wait};
 use crate::exchange::handle::ExchangeState;
 use crate::http::error_code::ErrorCode;
-use crate::http::fields;
-use crate::http::message::{Side, empty, is_bare};
-
-/// What bounds a body on its way into a guest.
-#[derive(Clone, Copy, Debug)]
-pub(crate) struct Bounds {
-    pub side: Side,
-    /// What its message announced.
-    pub length: Option<u64>,
-    /// The most bytes that may pass, and the name of that limit.
-    pub limit: Option<u64>,
-    /// The most bytes of trailers.
-    pub fields: Option<u64>,
-}
-
-impl Bounds {
-    /// Of the answer to a request, which was HEAD or not.
-    pub fn of_answer<B>(to_head: bool, answer: &http::Response<B>, fields: Option<u64>) -> Self {
-        let length = fields::announced_length(answer.headers()).filter(|_| !is_bare(to_head, answer.status()));
-        Self { side: Side::Response, length, limit: None, fields }
-    }
-}
+use crate::http::message::empty;
 
 /// A body on its way into a guest.
 pub(crate) struct RequestBody {
     body: WasiBody,
-    bounds: Bounds,
-    passed: u64,
+    check: BodyCheck,
     done: bool,
     /// The request's body: while the guest waits for it the clock stands still, and going past a limit ends the exchange.
     exchange: Option<(Weak<ExchangeState>, Arc<Clock>)>,
@@ -54,15 +32,15 @@ const PIECE: usize = 256 << 10;
 
 impl RequestBody {
     /// The body of the request that an exchange is about.
-    pub fn of_caller(body: WasiBody, bounds: Bounds, exchange: &Arc<ExchangeState>) -> Self {
+    pub fn of_caller(body: WasiBody, rules: BodyRules, exchange: &Arc<ExchangeState>) -> Self {
         exchange.has_reader.store(true, Ordering::Relaxed);
         let exchange = Some((Arc::downgrade(exchange), exchange.clock.clone()));
-        Self { body, bounds, passed: 0, done: false, exchange, wait: None, rest: Bytes::new() }
+        Self { body, check: BodyCheck::new(rules), done: false, exchange, wait: None, rest: Bytes::new() }
     }
 
     /// The body of an upstream's response.
-    pub fn of_upstream(body: WasiBody, bounds: Bounds) -> Self {
-        Self { body, bounds, passed: 0, done: false, exchange: None, wait: None, rest: Bytes::new() }
+    pub fn of_upstream(body: WasiBody, rules: BodyRules) -> Self {
+        Self { body, check: BodyCheck::new(rules), done: false, exchange: None, wait: None, rest: Bytes::new() }
     }
 
     /// What it comes from; nothing more comes.
@@ -72,31 +50,16 @@ impl RequestBody {
         std::mem::replace(&mut self.body, empty())
     }
 
+    /// Past a limit a caller's request ends its exchange; an upstream's response is the guest's to cope with.
     fn check(&mut self, frame: Option<&Frame<Bytes>>) -> Result<(), ErrorCode> {
-        let side = self.bounds.side;
-        let Some(frame) = frame else {
-            return match self.bounds.length {
-                Some(length) if length != self.passed => Err(side.body_size(self.passed)),
-                _ => Ok(()),
-            };
-        };
-        if let Some(data) = frame.data_ref() {
-            self.passed += data.len() as u64;
-            if let Some(limit) = self.bounds.limit.filter(|limit| self.passed > *limit) {
-                return Err(self.refuse(side.body_size(self.passed), "request_body", limit));
-            }
-            if self.bounds.length.is_some_and(|length| self.passed > length) {
-                return Err(side.body_size(self.passed));
-            }
+        let Err(violation) = self.check.frame(frame) else { return Ok(()) };
+        let code = violation.code.clone();
+        if violation.limit.is_some()
+            && let Some(exchange) = self.exchange.as_ref().and_then(|(exchange, _)| exchange.upgrade())
+        {
+            exchange.stop(violation.into_error());
         }
-        if let Some(trailers) = frame.trailers_ref() {
-            self.check(None)?;
-            let size = fields::size(trailers);
-            if let Some(limit) = self.bounds.fields.filter(|limit| size > *limit) {
-                return Err(self.refuse(side.trailer_size(size), "fields", limit));
-            }
-        }
-        Ok(())
+        Err(code)
     }
 
     fn first_piece(&mut self, frame: Frame<Bytes>) -> Frame<Bytes> {
@@ -106,14 +69,6 @@ impl RequestBody {
         let mut data = frame.into_data().unwrap_or_default();
         self.rest = data.split_off(PIECE);
         Frame::data(data)
-    }
-
-    /// Past a limit: a caller's request ends its exchange; an upstream's response is the guest's to cope with.
-    fn refuse(&self, code: ErrorCode, limit: &'static str, value: u64) -> ErrorCode {
-        if let Some(exchange) = self.exchange.as_ref().and_then(|(exchange, _)| exchange.upgrade()) {
-            exchange.stop(Error::Limited { code: code.clone(), limit, value });
-        }
-        code
     }
 
     fn settle_wait(&mut self) {

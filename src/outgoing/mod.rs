@@ -18,10 +18,11 @@ use http_body_util::BodyExt;
 use wasmtime_wasi_http::{Error as HostError, RequestOptions, WasiBody, WasiHttpHooks};
 
 use crate::engine::ProcessState;
+use crate::exchange::body_check::BodyRules;
 use crate::exchange::guest_body::GuestBody;
 use crate::exchange::handle::ExchangeHandle;
 use crate::exchange::refusals::Refused;
-use crate::exchange::request_body::{Bounds, RequestBody};
+use crate::exchange::request_body::RequestBody;
 use crate::exchange::stdio::Stdio;
 use crate::http::error_code::ErrorCode;
 use crate::http::fields;
@@ -226,9 +227,11 @@ impl Hooks {
             if fields.is_some_and(|most| size > most) {
                 return Err(Side::Response.header_size(size).into_host());
             }
-            let bounds = Bounds::of_answer(method == http::Method::HEAD, &response, fields);
+            let to_head = method == http::Method::HEAD;
+            let rules = BodyRules::of_response(to_head, response.status(), response.headers());
+            let rules = BodyRules { trailers: fields, ..rules };
             let response = response.map(|body| {
-                let body = RequestBody::of_upstream(body, bounds);
+                let body = RequestBody::of_upstream(body, rules);
                 let body = Watched::by_guest(body, work);
                 ReadTimeout::new(body, timeouts.between_bytes.map(|limit| Pause::new(limit, clock)), under_way)
                     .boxed_unsync()
