@@ -3,6 +3,7 @@
 pub mod body_check;
 pub mod guest_body;
 pub mod guest_clock;
+pub mod guest_stream;
 pub mod handle;
 pub mod phase;
 pub mod refusals;

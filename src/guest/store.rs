@@ -15,8 +15,9 @@ use wasmtime_wasi_http::p2::types::{
 };
 use wasmtime_wasi_http::{WasiHttpCtx, WasiHttpCtxView, WasiHttpView};
 
+use crate::exchange::guest_stream::{GuestStream, Outlet};
 use crate::exchange::handle::{ExchangeHandle, ExchangeState};
-use crate::exchange::stdio::{GuestStream, Outlet, Stdio, Stream};
+use crate::exchange::stdio::{Stdio, Stream};
 use crate::guest::files::FilesView;
 use crate::guest::folders::NotOpened;
 use crate::guest::grants::Grants;
@@ -146,8 +147,8 @@ impl StoreState {
     }
 
     /// A line of the host's own about this guest.
-    pub(crate) fn note(&self, text: String) {
-        self.hooks.note(text);
+    pub(crate) fn warn(&self, text: String) {
+        self.hooks.warn(text);
     }
 
     /// Once an exchange.

@@ -28,7 +28,8 @@ use crate::http::error_code::ErrorCode;
 use crate::http::fields;
 use crate::http::message::Side;
 use crate::limits::Limits;
-use crate::simulation::virtual_time::{Clock, Watched, Work, WorkClock};
+use crate::simulation::virtual_time::{Clock, Work, WorkClock};
+use crate::simulation::watched_body::Watched;
 use crate::telemetry::counters::Counters;
 
 /// What an upstream gives back, some time.
@@ -79,8 +80,8 @@ impl Hooks {
     }
 
     /// A line of the host's own about this guest.
-    pub fn note(&self, text: String) {
-        self.exchange.stdio().note(text);
+    pub fn warn(&self, text: String) {
+        self.exchange.stdio().warn(text);
     }
 
     /// See [`Stdio::tell`].
@@ -92,14 +93,14 @@ impl Hooks {
     fn count(&self) -> Result<UnderWay, HostError> {
         let before = self.exchange.count_outgoing();
         if let Some(most) = self.limits.outgoing.filter(|most| before >= *most) {
-            self.exchange.stdio().note(format!(
+            self.exchange.stdio().warn(format!(
                 "an outgoing request was denied: this exchange has sent {most} already (`Limits.outgoing`)"
             ));
             return Err(HostError::HttpRequestDenied);
         }
         let under_way = UnderWay::new(&self.under_way, &self.exchange.process().counters);
         if let Some(most) = self.limits.outgoing_concurrency.filter(|most| under_way.before >= *most) {
-            self.exchange.stdio().note(format!(
+            self.exchange.stdio().warn(format!(
                 "an outgoing request was refused: this exchange has {most} under way (`Limits.outgoing_concurrency`)"
             ));
             return Err(HostError::ConnectionLimitReached);

@@ -9,8 +9,9 @@ use pyo3::prelude::*;
 use pyo3::sync::PyOnceLock;
 use pyo3::{PyTraverseError, PyVisit};
 
+use crate::app::App;
 use crate::app::admission::{Admission, Permit, Queued};
-use crate::app::{App, Exchange};
+use crate::app::exchange::Exchange;
 use crate::error::Error;
 use crate::outgoing::Upstream;
 use crate::py::errors::to_py;
