@@ -32,7 +32,8 @@ use crate::guest::grants::Grants;
 use crate::guest::instance::{Instance, Reuse};
 use crate::guest::prepared::Prepared;
 use crate::limits::Limits;
-use crate::outgoing::{Hooks, Upstream};
+use crate::outgoing::hooks::Hooks;
+use crate::outgoing::upstream::Upstream;
 use crate::scheduler::Run;
 use crate::sync::lock;
 

@@ -22,7 +22,7 @@ use crate::guest::host_memory::weigh;
 use crate::guest::limiter::StoreLimiter;
 use crate::guest::open_files::{BUFFER, Files, GuestFiles, Open, Streaming};
 use crate::limits::Limits;
-use crate::outgoing::Hooks;
+use crate::outgoing::hooks::Hooks;
 use crate::process::blocking_threads::{Pool, within};
 
 pub(crate) struct FilesView<'a> {

@@ -19,7 +19,7 @@ use crate::guest::limiter::StoreLimiter;
 use crate::guest::prepared::Prepared;
 use crate::guest::store::StoreState;
 use crate::limits::Limits;
-use crate::outgoing::Hooks;
+use crate::outgoing::hooks::Hooks;
 
 /// How many exchanges an instance has, and how long it waits for one.
 #[derive(Clone, Copy, Debug, PartialEq)]

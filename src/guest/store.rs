@@ -25,7 +25,7 @@ use crate::guest::host_memory::weigh;
 use crate::guest::limiter::StoreLimiter;
 use crate::guest::open_files::{Files, GuestFiles};
 use crate::limits::{Limits, MOST_RANDOM};
-use crate::outgoing::Hooks;
+use crate::outgoing::hooks::Hooks;
 use crate::simulation::environment::SimulatedWorld;
 use crate::simulation::virtual_time::Clock;
 

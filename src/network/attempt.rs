@@ -29,7 +29,7 @@ use crate::network::request_body::{Content, Patience, RequestBody};
 use crate::network::response_body::{ResponseBody, late, list_size};
 use crate::network::traffic::Flood;
 use crate::outgoing::read_ahead::ReadAhead;
-use crate::outgoing::{Pause, ReadTimeout};
+use crate::outgoing::timeouts::{Pause, ReadTimeout};
 
 /// The one that there is, or the shorter of two.
 pub(super) fn shorter(one: Option<Duration>, other: Option<Duration>) -> Option<Duration> {

@@ -40,7 +40,7 @@ use crate::network::policy::Policy;
 use crate::network::pool::Pool;
 use crate::network::proxy::Proxies;
 use crate::network::tls::Tls;
-use crate::outgoing::{Answer, Timeouts, Upstream};
+use crate::outgoing::upstream::{Answer, Timeouts, Upstream};
 use crate::process::fork::generation;
 use crate::sync::lock;
 

@@ -24,7 +24,7 @@ use crate::exchange::stdio::Stdio;
 use crate::http::error_code::ErrorCode;
 use crate::http::fields::announced_length;
 use crate::http::message::Side;
-use crate::outgoing::{Timeouts, Upstream};
+use crate::outgoing::upstream::{Timeouts, Upstream};
 
 /// Those of a connection, which are no one's to send (RFC 9110, 7.6.1): a guest cannot, either.
 const NOT_PASSED: [HeaderName; 5] = [

@@ -7,7 +7,7 @@ use crate::exchange::refusals::Refused;
 use crate::exchange::stdio::Stdio;
 use crate::http::error_code::ErrorCode;
 use crate::http::url_pattern::Table;
-use crate::outgoing::{Answer, Timeouts, Upstream};
+use crate::outgoing::upstream::{Answer, Timeouts, Upstream};
 
 /// Each request goes to the upstream of the most special pattern that fits it.
 pub struct Route {

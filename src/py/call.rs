@@ -13,7 +13,7 @@ use crate::app::App;
 use crate::app::admission::{Admission, Permit, Queued};
 use crate::app::exchange::Exchange;
 use crate::error::Error;
-use crate::outgoing::Upstream;
+use crate::outgoing::upstream::Upstream;
 use crate::py::errors::to_py;
 use crate::py::executor::blocking::{Inside, block_on_until, deadline};
 use crate::py::executor::context::copy_context;
