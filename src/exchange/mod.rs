@@ -10,3 +10,5 @@ pub mod refusals;
 pub mod request_body;
 pub mod response_body;
 pub mod stdio;
+#[cfg(test)]
+mod testing;

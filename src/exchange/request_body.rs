@@ -132,3 +132,97 @@ impl Drop for RequestBody {
         }
     }
 }
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use http_body_util::BodyExt;
+
+    use super::*;
+    use crate::error::Error;
+    use crate::exchange::handle::ExchangeHandle;
+    use crate::exchange::testing::{Script, data};
+    use crate::http::message::Side;
+
+    fn rules(side: Side, length: Option<u64>, limit: Option<u64>) -> BodyRules {
+        BodyRules { limit, ..BodyRules::of_length(side, length) }
+    }
+
+    fn exchange() -> Arc<ExchangeState> {
+        let limit = std::time::Duration::from_secs(9);
+        ExchangeState::new(crate::engine::process_state().unwrap(), Some(limit))
+    }
+
+    fn poll(body: &mut RequestBody) -> Poll<Option<Result<Frame<Bytes>, HostError>>> {
+        Pin::new(body).poll_frame(&mut Context::from_waker(Waker::noop()))
+    }
+
+    fn code(polled: Poll<Option<Result<Frame<Bytes>, HostError>>>) -> &'static str {
+        match polled {
+            Poll::Ready(Some(Err(error))) => ErrorCode::from_host(&error).unwrap().name,
+            _ => "",
+        }
+    }
+
+    #[test]
+    fn a_large_chunk_comes_in_pieces() {
+        let body = Script::new(vec![data(2 * PIECE + 1)], true).boxed_unsync();
+        let mut body = RequestBody::of_upstream(body, rules(Side::Response, Some(2 * PIECE as u64 + 1), None));
+        for size in [PIECE, PIECE, 1] {
+            let Poll::Ready(Some(Ok(frame))) = poll(&mut body) else { unreachable!() };
+            assert_eq!(frame.into_data().unwrap().len(), size);
+        }
+        assert!(matches!(poll(&mut body), Poll::Ready(None)));
+    }
+
+    #[test]
+    fn a_request_past_its_limit_ends_its_exchange() {
+        let exchange = exchange();
+        let body = Script::new(vec![data(2), data(2)], true).boxed_unsync();
+        let mut body = RequestBody::of_caller(body, rules(Side::Request, None, Some(3)), &exchange);
+        assert!(matches!(poll(&mut body), Poll::Ready(Some(Ok(_)))));
+        assert_eq!(code(poll(&mut body)), "HTTP-request-body-size");
+        assert!(matches!(poll(&mut body), Poll::Ready(None)), "nothing more comes");
+        let outcome = ExchangeHandle::observer(&exchange).outcome();
+        assert!(matches!(outcome, Some(Err(Error::Limited { limit: "request_body", value: 3, .. }))));
+    }
+
+    #[test]
+    fn one_that_is_not_as_announced_is_told_to_the_guest_alone() {
+        let exchange = exchange();
+        for frames in [vec![data(1)], vec![data(3)]] {
+            let body = Script::new(frames.clone(), true).boxed_unsync();
+            let mut body = RequestBody::of_caller(body, rules(Side::Request, Some(2), None), &exchange);
+            let polled = poll(&mut body);
+            let told = if code(Poll::Pending).is_empty() && matches!(polled, Poll::Ready(Some(Ok(_)))) {
+                poll(&mut body)
+            } else {
+                polled
+            };
+            assert_eq!(code(told), "HTTP-request-body-size");
+        }
+        assert!(ExchangeHandle::observer(&exchange).outcome().is_none());
+    }
+
+    #[test]
+    fn the_guests_clock_stands_still_while_its_caller_sends_nothing() {
+        let exchange = exchange();
+        let body = Script::new(Vec::new(), false).boxed_unsync();
+        let mut body = RequestBody::of_caller(body, rules(Side::Request, None, None), &exchange);
+        exchange.clock.enter();
+        assert!(poll(&mut body).is_pending());
+        assert!(exchange.clock.leave(None).is_none(), "held");
+        drop(body);
+        assert!(exchange.clock.leave(None).is_some(), "nobody waits any more");
+    }
+
+    #[test]
+    fn an_exchange_has_a_reader_for_as_long_as_there_is_its_body() {
+        let exchange = exchange();
+        assert!(!ExchangeHandle::observer(&exchange).has_reader());
+        let body = RequestBody::of_caller(empty(), rules(Side::Request, None, None), &exchange);
+        assert!(ExchangeHandle::observer(&exchange).has_reader());
+        drop(body);
+        assert!(!ExchangeHandle::observer(&exchange).has_reader());
+    }
+}

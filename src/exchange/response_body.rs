@@ -155,3 +155,97 @@ impl Drop for ResponseReader {
         buffer.release_clock();
     }
 }
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use http_body_util::BodyExt;
+
+    use super::*;
+    use crate::exchange::testing::{Script, data};
+
+    type Buffer = Arc<ParentsLock<ResponseBuffer>>;
+
+    /// A guest that has its turn, under a limit of time, and the body that it writes.
+    fn written(frames: usize, ends: bool, most: usize) -> (Arc<Clock>, Buffer) {
+        let clock = Clock::new(Some(std::time::Duration::from_secs(9)));
+        clock.enter();
+        let body = Script::new(vec![data(1); frames], ends).boxed_unsync();
+        let buffer = ResponseBuffer::new(body, most, clock.clone());
+        (clock, buffer)
+    }
+
+    fn cx() -> Context<'static> {
+        Context::from_waker(Waker::noop())
+    }
+
+    #[test]
+    fn a_guest_that_waits_for_its_reader_spends_nothing() {
+        let (clock, buffer) = written(3, false, 2);
+        buffer.lock().unwrap().look();
+        assert!(clock.leave(None).is_none(), "held");
+        assert!(buffer.lock().unwrap().take(&mut cx()).is_ready());
+        assert!(clock.leave(None).is_some(), "its reader has taken some");
+    }
+
+    #[test]
+    fn a_guest_that_has_written_less_than_may_lie_there_spends_its_own_time() {
+        let (clock, buffer) = written(1, false, 2);
+        buffer.lock().unwrap().look();
+        assert!(clock.leave(None).is_some());
+    }
+
+    #[test]
+    fn an_end_that_nobody_has_taken_holds_nothing_up() {
+        let (clock, buffer) = written(1, true, 2);
+        buffer.lock().unwrap().look();
+        assert!(clock.leave(None).is_some());
+    }
+
+    #[test]
+    fn nothing_is_looked_at_while_its_reader_waits() {
+        let (clock, buffer) = written(0, false, 1);
+        assert!(buffer.lock().unwrap().take(&mut cx()).is_pending());
+        buffer.lock().unwrap().look();
+        assert!(buffer.lock().unwrap().ready.is_empty());
+        assert!(clock.leave(None).is_some());
+    }
+
+    #[test]
+    fn what_was_looked_at_is_taken_in_order_and_the_end_once() {
+        let (_clock, buffer) = written(2, true, 9);
+        buffer.lock().unwrap().look();
+        let mut buffer = buffer.lock().unwrap();
+        assert!(!buffer.has_ended());
+        for _ in 0..2 {
+            assert!(matches!(buffer.take(&mut cx()), Poll::Ready(Some(Ok(_)))));
+        }
+        assert!(buffer.has_ended());
+        for _ in 0..2 {
+            assert!(matches!(buffer.take(&mut cx()), Poll::Ready(None)));
+        }
+    }
+
+    #[test]
+    fn a_reader_that_goes_away_holds_no_guest_up() {
+        let (clock, buffer) = written(3, false, 1);
+        buffer.lock().unwrap().look();
+        drop(ResponseReader(buffer.clone()));
+        assert!(clock.leave(None).is_some());
+        buffer.lock().unwrap().look();
+        assert!(clock.leave(None).is_some());
+    }
+
+    #[test]
+    fn a_response_and_an_error_code_are_answers() {
+        let (_clock, buffer) = written(0, true, 1);
+        for answer in [Some(buffer), None] {
+            let slot = ResponseSlot::default();
+            assert!(!slot.is_answered());
+            slot.look();
+            slot.set(answer);
+            slot.look();
+            assert!(slot.is_answered());
+        }
+    }
+}
