@@ -97,6 +97,7 @@ impl History {
 fn take_one(of: &AtomicU32) -> bool {
     of.load(Ordering::Relaxed) > 0
         && of.fetch_update(Ordering::Relaxed, Ordering::Relaxed, |left| left.checked_sub(1)).is_ok()
+}
 
 #[cfg(test)]
 mod tests {

@@ -8,26 +8,18 @@ use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
 use http_body::{Body, Frame};
-use http_body_util::BodyExt;
 use tokio::sync::oneshot;
-use tokio::task::AbortHandle;
 use wasmtime_wasi_http::WasiBody;
 
-use crate::engine::ProcessState;
 use crate::error::Error;
 use crate::exchange::body_check::{BodyCheck, BodyRules, Length};
 use crate::exchange::handle::ExchangeHandle;
+use crate::exchange::unread::{Past, Unread, discard};
 use crate::http::message::{Side, empty};
 use crate::process::fork::ParentsLock;
 
 /// Small frames that are ready together cross to the reader as one chunk of about this size.
 const CHUNK: usize = 64 << 10;
-
-/// How much of a request's body is kept for an upstream that has answered and not read it.
-const KEPT: usize = 64 << 10;
-
-/// How much of it is read on while its upstream may still read it: about as much as the buffers of a connection would take.
-const ROOM: usize = 1 << 20;
 
 /// What a guest may write of a body that nobody may have, and how long it has for that.
 const WITHHELD: usize = 1 << 20;
@@ -62,39 +54,6 @@ pub struct GuestBody {
     owner: ExchangeHandle,
     /// Of a request: what was read on of it.
     unread: Option<Unread>,
-}
-
-/// What was read of a request's body after its upstream had answered.
-#[derive(Default)]
-struct Unread {
-    kept: BytesMut,
-    /// More came than is kept, and nobody can read it any more.
-    discarded: bool,
-    /// Reads on.
-    task: Option<AbortHandle>,
-    /// Which task that is. One that is aborted may be about to look once more, and must not take what is the reader's.
-    turn: u64,
-    /// The reader that waits.
-    reader: Option<Waker>,
-}
-
-impl Unread {
-    /// Nobody reads on in the background any more.
-    fn stop(&mut self) {
-        self.turn += 1;
-        if let Some(task) = self.task.take() {
-            task.abort();
-        }
-    }
-}
-
-/// What follows when as much of an unread body is kept as may be.
-#[derive(Clone, Copy, PartialEq, Eq)]
-pub enum Past {
-    /// Its guest waits: the upstream may still read it while it writes its response.
-    Waits,
-    /// All of it is thrown away.
-    IsDiscarded,
 }
 
 /// A body that several may read or end. In a forked child it is out of reach, and perhaps locked for ever.
@@ -136,7 +95,7 @@ impl GuestBody {
     /// Whoever waited for more of it waits no longer.
     pub fn reader_is_gone(&mut self) {
         if let Some(unread) = &mut self.unread {
-            unread.reader = None;
+            unread.set_reader(None);
         }
     }
 
@@ -148,11 +107,10 @@ impl GuestBody {
             return true;
         }
         let Some(unread) = &mut body.unread else { return true };
-        if unread.reader.is_some() {
+        if unread.is_being_read() {
             return false; // it is being read
         }
-        unread.stop();
-        let turn = unread.turn;
+        let turn = unread.stop();
         // now, what lies there: a small body costs no task
         if body.poll_read_on(past, &mut Context::from_waker(Waker::noop())).is_ready() {
             return body.has_been_read();
@@ -162,7 +120,7 @@ impl GuestBody {
             let task = runtime.spawn(poll_fn(move |cx| match Weak::upgrade(&weak) {
                 Some(body) => {
                     let Some(mut body) = body.lock() else { return Poll::Ready(()) };
-                    match body.unread.as_ref().is_some_and(|unread| unread.turn == turn) {
+                    match body.unread.as_ref().is_some_and(|unread| unread.is_turn_of(turn)) {
                         true => body.poll_read_on(past, cx),
                         false => Poll::Ready(()),
                     }
@@ -170,7 +128,7 @@ impl GuestBody {
                 None => Poll::Ready(()),
             }));
             if let Some(unread) = &mut body.unread {
-                unread.task = Some(task.abort_handle());
+                unread.set_task(task.abort_handle());
             }
         }
         false
@@ -185,32 +143,27 @@ impl GuestBody {
             return;
         }
         unread.stop();
-        if self.done || self.held.is_some() || unread.discarded {
+        if self.done || self.held.is_some() || unread.is_discarded() {
             return;
         }
-        unread.discarded = true;
-        if let Some(reader) = unread.reader.take() {
-            reader.wake();
-        }
+        unread.discard();
         discard(std::mem::replace(&mut self.inner, empty()), self.owner.process());
     }
 
     /// Whether nothing is left of it in the guest.
     fn has_been_read(&self) -> bool {
-        self.done || self.held.is_some() || self.unread.as_ref().is_some_and(|unread| unread.discarded)
+        self.done || self.held.is_some() || self.unread.as_ref().is_some_and(Unread::is_discarded)
     }
 
     fn poll_read_on(&mut self, past: Past, cx: &mut Context<'_>) -> Poll<()> {
         while !self.has_been_read() {
-            if past == Past::Waits && self.unread.as_ref().is_none_or(|unread| unread.kept.len() >= ROOM) {
+            if !self.unread.as_ref().is_some_and(|unread| unread.takes_more(past)) {
                 break;
             }
             let next = ready!(self.poll_data(cx));
             let Some(unread) = &mut self.unread else { break };
             match next {
-                Ok(Next::Chunk(chunk)) if past == Past::Waits || unread.kept.len() + chunk.len() <= KEPT => {
-                    unread.kept.extend_from_slice(&chunk);
-                }
+                Ok(Next::Chunk(chunk)) if unread.keep(&chunk, past) => {}
                 Ok(Next::Chunk(_)) => {
                     self.discard_rest();
                     break;
@@ -223,22 +176,10 @@ impl GuestBody {
 
     /// What was read on is the reader's again.
     fn take_kept(&mut self) -> Option<Result<Bytes, Error>> {
-        let received = self.received();
-        let unread = self.unread.as_mut()?;
-        unread.reader = None;
-        unread.stop();
-        if unread.discarded {
-            let reason = format!(
-                "its upstream had answered without reading it, and it was longer than the {KEPT} bytes that are kept; hint: \
-                 read it before answering"
-            );
-            return Some(Err(Error::Body { received, reason, cause: None }));
+        match self.unread.as_mut()?.take() {
+            Ok(kept) => Some(self.pass(kept?)),
+            Err(reason) => Some(Err(Error::Body { received: self.received(), reason, cause: None })),
         }
-        if unread.kept.is_empty() {
-            return None;
-        }
-        let kept = std::mem::take(&mut unread.kept).freeze();
-        Some(self.pass(kept))
     }
 
     /// Bytes handed to the reader so far.
@@ -257,7 +198,7 @@ impl GuestBody {
     }
 
     fn has_nothing_kept(&self) -> bool {
-        self.unread.as_ref().is_none_or(|unread| unread.kept.is_empty())
+        self.unread.as_ref().is_none_or(Unread::has_nothing_kept)
     }
 
     pub fn owner(&self) -> &ExchangeHandle {
@@ -365,7 +306,7 @@ impl GuestBody {
         }
         let polled = self.poll_data(cx);
         if let (Poll::Pending, Some(unread)) = (&polled, &mut self.unread) {
-            unread.reader = Some(cx.waker().clone());
+            unread.set_reader(Some(cx.waker().clone()));
         }
         let first = match ready!(polled) {
             Ok(Next::Chunk(first)) => first,
@@ -496,20 +437,5 @@ impl Body for GuestBody {
 impl Drop for GuestBody {
     fn drop(&mut self) {
         self.discard_rest();
-    }
-}
-
-/// Reads a body to its end, which its guest gives it, and throws it away.
-fn discard(mut rest: WasiBody, process: &'static ProcessState) {
-    // in most cases all that there is lies there: no task is needed
-    for _ in 0..4 {
-        match Pin::new(&mut rest).poll_frame(&mut Context::from_waker(Waker::noop())) {
-            Poll::Ready(Some(Ok(_))) => {}
-            Poll::Ready(_) => return,
-            Poll::Pending => break,
-        }
-    }
-    if let Ok(runtime) = process.runtime.handle() {
-        runtime.spawn(async move { while let Some(Ok(_)) = rest.frame().await {} });
     }
 }

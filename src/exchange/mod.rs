@@ -12,3 +12,4 @@ pub mod response_body;
 pub mod stdio;
 #[cfg(test)]
 mod testing;
+pub mod unread;

@@ -89,7 +89,7 @@ impl Drop for Lookup {
 }
 
 impl System {
-    pub fn new() -> Self {
+    pub(crate) fn new() -> Self {
         Self::with(Arc::new(|name: &str| {
             let hints = AddrInfoHints { socktype: SockType::Stream.into(), ..AddrInfoHints::default() };
             let found = dns_lookup::getaddrinfo(Some(name), None, Some(hints))?;

@@ -9,8 +9,9 @@ use pyo3::prelude::*;
 use tokio::sync::oneshot;
 use wasmtime_wasi_http::WasiBody;
 
-use crate::exchange::guest_body::{GuestBody, Past};
+use crate::exchange::guest_body::GuestBody;
 use crate::exchange::stdio::Stdio;
+use crate::exchange::unread::Past;
 use crate::http::error_code::ErrorCode;
 use crate::outgoing::read_ahead::ReadAhead;
 use crate::outgoing::timeouts::within;
