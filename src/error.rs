@@ -36,7 +36,7 @@ pub enum Error {
     #[error("{0}")]
     NoResponse(String),
 
-    #[error("the guest was stopped at its time limit: {limit} s (`Limits.timeout`)")]
+    #[error("the guest timed out after {limit} s (`Limits.timeout`)")]
     Timeout { limit: f64 },
 
     /// The guest ran into a limit inside its store.
@@ -55,7 +55,7 @@ pub enum Error {
     Code(ErrorCode),
 
     /// A body that broke off.
-    #[error("the body broke off after {received} bytes: {reason}")]
+    #[error("the body failed after {received} bytes: {reason}")]
     Body { received: u64, reason: String, cause: Option<Box<Error>> },
 
     /// The caller's own failure, say of its request body: handed back as it is.
@@ -63,7 +63,7 @@ pub enum Error {
     Caller(Arc<dyn std::error::Error + Send + Sync>),
 
     /// The exchange was cancelled or its response was closed.
-    #[error("the exchange was stopped: its caller or client has left")]
+    #[error("the exchange was cancelled: its caller or client has gone")]
     Cancelled,
 
     #[error("the app is closed")]
@@ -188,7 +188,7 @@ impl Trap {
         }
         // Rust's advice after a panic is about the guest's own environment, not about what happened
         if let Some(line) = stderr.iter().rev().find(|line| !line.starts_with("note: run with `RUST_BACKTRACE")) {
-            message.push_str(&format!("; its last words: {line}"));
+            message.push_str(&format!("; last line of its stderr: {line}"));
         }
         Self { message, backtrace, stderr }
     }

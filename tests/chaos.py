@@ -38,8 +38,7 @@ from typing import Any
 
 import wasgi
 import wasgi.testing
-
-from .conftest import PROBE
+from tests.conftest import PROBE
 
 TASKS = 24
 THREADS = 4

@@ -98,7 +98,7 @@ def _with_doc(lines: list[str], place: int, doc: str) -> list[str]:
 
 
 def _write() -> None:
-    texts = {path: path.read_text().splitlines() for path in sorted(SOURCES.glob("*.rs"))}
+    texts = {path: path.read_text().splitlines() for path in sorted(SOURCES.rglob("*.rs"))}
     structs: dict[str, str] = {}
     for lines in texts.values():
         for name, struct in re.findall(

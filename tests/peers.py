@@ -13,9 +13,8 @@ from urllib.parse import quote
 import trustme
 
 import wasgi
+from tests.conftest import get
 from wasgi import errors
-
-from .conftest import get
 
 OVER = "/fetch-or-code?url="
 HELLO = b"HTTP/1.1 200 OK\r\ncontent-length: 5\r\n\r\nhello"

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import httpx2
 
-from .conftest import ROOT, until
+from tests.conftest import ROOT, until
 
 
 def run(script: str, *args: str) -> subprocess.CompletedProcess[str]:

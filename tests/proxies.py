@@ -10,7 +10,7 @@ import struct
 import threading
 from collections.abc import Callable
 
-from .peers import Peer, head_of
+from tests.peers import Peer, head_of
 
 HELLO_FROM_PROXY = b"HTTP/1.1 200 OK\r\ncontent-length: 14\r\n\r\nfrom the proxy"
 

@@ -1,4 +1,4 @@
-"""What the servers of `tests/test_servers.py` serve: an App by itself, and mounted in FastAPI and Starlette."""
+"""What the servers of `tests/serving/test_servers.py` serve: an App by itself, and mounted in FastAPI and Starlette."""
 
 from __future__ import annotations
 
@@ -13,8 +13,7 @@ from starlette.middleware.sessions import SessionMiddleware
 from starlette.routing import Mount
 
 import wasgi
-
-from .conftest import PROBE
+from tests.conftest import PROBE
 
 probe = wasgi.App(PROBE, limits=wasgi.Limits(timeout=60.0))
 

@@ -6,7 +6,7 @@ import os
 import sys
 from pathlib import Path
 
-from .conftest import ROOT
+from tests.conftest import ROOT
 
 sys.path.append(str(ROOT / "examples" / "plugins"))
 

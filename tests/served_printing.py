@@ -1,4 +1,4 @@
-"""What the servers of `tests/test_logging.py` serve: an App whose guest prints, with logging as a server leaves it."""
+"""What the servers of `tests/py/test_logging.py` serve: an App whose guest prints, logging as a server leaves it."""
 
 from __future__ import annotations
 
@@ -6,8 +6,7 @@ import logging
 import os
 
 import wasgi
-
-from .conftest import PROBE
+from tests.conftest import PROBE
 
 match os.environ.get("WASGI_TESTS_LOGGING"):
     case "configured":

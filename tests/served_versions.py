@@ -1,4 +1,4 @@
-"""What `tests/test_network.py` asks: which HTTP this is, and an echo."""
+"""What `tests/network/test_network.py` asks: which HTTP this is, and an echo."""
 
 from __future__ import annotations
 

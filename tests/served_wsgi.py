@@ -1,4 +1,4 @@
-"""What gunicorn serves in `tests/test_wsgi.py`: an App by itself, below a Flask application, in a Django project."""
+"""What gunicorn serves in `tests/serving/test_wsgi.py`: an App by itself, below a Flask app, in a Django project."""
 
 from __future__ import annotations
 
@@ -11,8 +11,7 @@ from django.urls import path
 from werkzeug.middleware.dispatcher import DispatcherMiddleware
 
 import wasgi
-
-from .conftest import PROBE
+from tests.conftest import PROBE
 
 probe = wasgi.App(PROBE, outgoing=lambda request: wasgi.Response(body=b"up"))
 wsgi = probe.wsgi  # as gunicorn takes it: of a module it takes a name, and no attribute of that

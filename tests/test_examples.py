@@ -9,9 +9,8 @@ from pathlib import Path
 
 import pytest
 
+from tests.conftest import HELLO, ROOT
 from wasgi.testing import every_error_code
-
-from .conftest import HELLO, ROOT
 
 EXAMPLES = sorted((ROOT / "examples").glob("*.py"))
 

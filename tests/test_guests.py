@@ -8,7 +8,7 @@ import re
 from pathlib import Path
 from types import ModuleType
 
-from .conftest import COMPONENTS, GUESTS
+from tests.conftest import COMPONENTS, GUESTS
 
 TESTS = Path(__file__).parent
 
@@ -41,7 +41,7 @@ def test_each_route_of_the_probe_is_used() -> None:
     source = (GUESTS / "probe" / "src" / "lib.rs").read_text()
     routes = set(re.findall(r'^ +"(/[\w-]+)" =>', source, re.MULTILINE))
     assert len(routes) > 30
-    tests = "".join(path.read_text() for path in TESTS.glob("test_*.py"))
+    tests = "".join(path.read_text() for path in TESTS.rglob("test_*.py"))
     unused = {route for route in routes if not re.search(re.escape(route) + r'["?& ]', tests)}
     assert unused == set()
 
@@ -50,5 +50,5 @@ def test_each_hostile_route_is_used() -> None:
     source = (GUESTS / "probe" / "src" / "hostile.rs").read_text()
     routes = set(re.findall(r'^ +"([\w-]+)" =>', source, re.MULTILINE))
     assert len(routes) > 10
-    users = "".join(path.read_text() for path in [TESTS / "chaos.py", *TESTS.glob("test_*.py")])
+    users = "".join(path.read_text() for path in [TESTS / "chaos.py", *TESTS.rglob("test_*.py")])
     assert {route for route in routes if not re.search(f"/hostile/{route}" + r'["?& ]', users)} == set()

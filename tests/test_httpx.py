@@ -14,8 +14,7 @@ import pytest
 
 import wasgi
 import wasgi.httpx
-
-from .conftest import AppMaker, until
+from tests.conftest import AppMaker, until
 
 libraries = pytest.mark.parametrize("library", [httpx2, httpx], ids=["httpx2", "httpx"])
 both = pytest.mark.parametrize("is_async", [False, True], ids=["blocking", "async"])

@@ -9,8 +9,7 @@ from pathlib import Path
 import pytest
 
 import wasgi
-
-from .conftest import GUESTS, ROOT, get
+from tests.conftest import GUESTS, ROOT, get
 
 sys.path.insert(0, str(ROOT / "examples" / "plugins"))
 import build

@@ -17,10 +17,10 @@ from typing import Any
 import pytest
 
 import wasgi
+from tests.conftest import HELLO
+from tests.native_docs import StubSignature, documented, stub_signatures
+from tests.test_house import paths_in_plan
 from wasgi import _wasgi
-
-from .conftest import HELLO
-from .native_docs import StubSignature, documented, stub_signatures
 
 ROOT = Path(__file__).parents[1]
 PYPROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())
@@ -58,37 +58,22 @@ def test_is_typed() -> None:
     assert importlib.resources.files("wasgi").joinpath("py.typed").is_file()
 
 
-def test_only_the_folder_py_knows_python() -> None:
-    for path in (ROOT / "src").rglob("*.rs"):
-        if "py" not in path.relative_to(ROOT / "src").parts and path.name != "lib.rs":
-            assert "pyo3" not in path.read_text(), path
-
-
 def test_the_transports_need_no_import_of_their_own() -> None:
     script = "import wasgi; print(wasgi.httpx.Transport.__name__, hasattr(wasgi, 'nothing'))"
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True)
     assert done.stdout == "Transport False\n", done.stderr
 
 
-def rooms() -> set[str]:
-    """The files of the house: of `src` by name, of `python/wasgi` by path, a package by its folder."""
-    found = {path.name for path in (ROOT / "src").rglob("*.rs") if path.name != "mod.rs"}
-    package = ROOT / "python" / "wasgi"
-    for path in [*package.rglob("*.py"), *package.glob("*.pyi")]:
-        is_package = path.name == "__init__.py" and path.parent != package
-        found.add(f"{path.parent.relative_to(package)}/" if is_package else str(path.relative_to(package)))
-    return found
-
-
-def test_the_house_is_drawn_as_it_stands() -> None:
-    """ARCHITECTURE.md names each room, and no room that is not there."""
-    text = (ROOT / "ARCHITECTURE.md").read_text()
-    for room in rooms():
-        assert f"`{room}`" in text, f"{room} is not in ARCHITECTURE.md"
-    table = text[text.index("## The rooms") : text.index("## Decisions")]
-    for names in re.findall(r"^\| (`[^|]+`) \|", table, re.MULTILINE):
-        for name in re.findall(r"`([^`]+)`", names):
-            assert name in rooms(), f"{name} is in ARCHITECTURE.md only"
+@pytest.mark.parametrize(("house", "index"), [("src", "mod.rs"), ("python/wasgi", "__init__.py")])
+def test_the_plan_lists_each_file_once(house: str, index: str) -> None:
+    """By path; a folder stands for its `mod.rs` or `__init__.py`, save the root's. `tests.rs` go without saying."""
+    root = ROOT / house
+    files = [path for kind in ("*.rs", "*.py", "*.pyi") for path in root.rglob(kind) if path.name != "tests.rs"]
+    paths = [
+        f"{path.parent.relative_to(root)}/" if path.name == index and path.parent != root else path.relative_to(root)
+        for path in files
+    ]
+    assert sorted(paths_in_plan(house)) == sorted(map(str, paths))
 
 
 def test_each_dependency_is_explained() -> None:

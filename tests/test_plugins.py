@@ -16,8 +16,8 @@ from typing import TYPE_CHECKING, Any
 import httpx2
 import pytest
 
-from .conftest import HELLO, PROBE, ROOT, until
-from .processes import free_port, serving
+from tests.conftest import HELLO, PROBE, ROOT, until
+from tests.processes import free_port, serving
 
 if TYPE_CHECKING:
     from playwright.sync_api import Browser, Page

@@ -13,9 +13,8 @@ from pathlib import Path
 import pytest
 
 import wasgi
+from tests.conftest import GUESTS, get
 from wasgi.cli import main
-
-from .conftest import GUESTS, get
 
 WIT = Path(__file__).parents[1] / "wit"
 CACHE = Path(__file__).parents[1] / ".cache" / "guests"

@@ -17,10 +17,9 @@ from pathlib import Path
 import pytest
 
 import wasgi
+from tests.conftest import HELLO, PROBE, ROOT, AppMaker, bare, get, post, until
+from tests.processes import run, told
 from wasgi import errors
-
-from .conftest import HELLO, PROBE, ROOT, AppMaker, bare, get, post, until
-from .processes import run, told
 
 PAGE = ROOT / "docs" / "untrusted.md"
 
@@ -332,11 +331,11 @@ async def test_cancelled(app: AppMaker, nothing_is_left: None) -> None:
 
 
 def test_debug_information() -> None:
-    """`tests/test_debug_info.py` has the whole of it."""
+    """`tests/component/test_debug_info.py` has the whole of it."""
     script = """
 import logging, sys
 import wasgi
-from tests import test_debug_info
+from tests.component import test_debug_info
 from tests.conftest import get
 
 logging.basicConfig(stream=sys.stdout, format="%(message)s")
@@ -349,7 +348,7 @@ except wasgi.TrapError as error:
     assert done.returncode == 0, done.stderr
     said = done.stdout.splitlines()
     assert said[-1] == "trapped"
-    assert "the debug information of a component is left out: its entries are nested more than 128 deep" in said[0]
+    assert "the debug information of a component is ignored: its entries are nested more than 128 deep" in said[0]
 
 
 def test_instance_cost() -> None:
@@ -436,7 +435,7 @@ def test_texts(app: AppMaker, caplog: pytest.LogCaptureFixture) -> None:
 
 
 def test_file_threads(app: AppMaker, tmp_path: Path) -> None:
-    """Twice as many exchanges as threads all get their file; what hangs is `tests/test_host_resources.py`'s."""
+    """Twice as many exchanges as threads all get their file; what hangs is `tests/guest/test_host_resources.py`'s."""
     (tmp_path / "file").write_text("content")
     made = app(dirs={"/data": wasgi.Dir(tmp_path)})
     answers: list[str] = []
@@ -452,12 +451,12 @@ def test_file_threads(app: AppMaker, tmp_path: Path) -> None:
 
 
 def test_pool() -> None:
-    """`tests/test_shares.py` has what a component is made of, too."""
+    """`tests/scheduler/test_shares.py` has what a component is made of, too."""
     done = run(
         f"""
 import asyncio
 import wasgi
-from tests.test_shares import beside
+from tests.scheduler.test_shares import beside
 asyncio.run(beside([wasgi.Component({str(PROBE)!r})], 1100))
 """
     )

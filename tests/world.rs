@@ -10,11 +10,12 @@ use _wasgi::app::App;
 use _wasgi::app::admission::Admission;
 use _wasgi::app::exchange::Exchange;
 use _wasgi::component::Component;
-use _wasgi::component::inspect::{ComponentInfo, PROVIDED};
+use _wasgi::component::inspect::ComponentInfo;
 use _wasgi::component::limits::ComponentLimits;
 use _wasgi::component::loading::Order;
 use _wasgi::error::Error;
 use _wasgi::guest::grants::Grants;
+use _wasgi::guest::linker::PROVIDED;
 use _wasgi::limits::Limits;
 use http_body_util::{BodyExt, Empty};
 

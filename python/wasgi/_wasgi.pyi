@@ -1,4 +1,4 @@
-"""The native module. What users need of it is exported by `wasgi`."""
+"""The native module. `wasgi` exports what users need of it."""
 
 import os
 from asyncio import AbstractEventLoop
@@ -80,7 +80,7 @@ _Upstream: TypeAlias = Callable[[Request], Response | _Awaitable[Response]] | Ap
 
 @final
 class Awaitable(Coroutine[Any, Any, Any]):
-    """Something to await once, wherever asyncio takes a coroutine. Cancelling or closing it stops the work."""
+    """An awaitable that asyncio accepts like a coroutine; awaited once. Cancelling or closing it cancels the work."""
 
     def __await__(self) -> Generator[Any, Any, Any]: ...
     def __iter__(self) -> Self: ...
@@ -91,53 +91,53 @@ class Awaitable(Coroutine[Any, Any, Any]):
 
 @final
 class Chunks(Iterator[bytes]):
-    """The chunks of a body, as they come. Dropping it before the end stops the guest that writes them."""
+    """The chunks of a body, as they arrive. Dropping it before the end cancels the guest that writes them."""
 
     def __iter__(self) -> Self: ...
     def __next__(self) -> bytes: ...
     def _next_within(self, seconds: float | None) -> bytes | None: ...
     def _let_end(self, *, wait: bool) -> None: ...
     def take_ready(self) -> tuple[bytes, bool] | None:
-        """What there is without waiting, as of `AsyncChunks`."""
+        """What is ready without waiting; see `AsyncChunks.take_ready`."""
 
 @final
 class AsyncChunks(AsyncIterator[bytes]):
-    """The chunks of a body, as they come. Dropping it before the end stops the guest that writes them."""
+    """The chunks of a body, as they arrive. Dropping it before the end cancels the guest that writes them."""
 
     def __aiter__(self) -> Self: ...
     def __anext__(self) -> Coroutine[Any, Any, bytes]: ...
     def aclose(self) -> Coroutine[Any, Any, None]: ...
     def _let_end(self) -> Coroutine[Any, Any, None]: ...
     def ends_with_trailers(self) -> bool:
-        """Whether it is known that trailers follow what there is."""
+        """Whether trailers are known to follow the chunks that are ready."""
     def take_ready(self) -> tuple[bytes, bool] | None:
-        """What there is without waiting: a chunk, and whether it was the last. None: the next one is to be awaited.
+        """What is ready without waiting: a chunk, and whether it is the last. None: await the next one.
 
-        Of an empty body, whose end is known, it is an empty chunk.
+        For an empty body whose end is known, it is an empty chunk.
         """
 
 @final
 class Component:
     """A WebAssembly component that exports `wasi:http/incoming-handler@0.2`.
 
-    Compiled once, on all cores and without the GIL; the machine code is kept on disk (in `WASGI_CACHE_DIR`, by default
-    `wasgi` in the user's cache directory; empty: nowhere). What takes longer than a second is told to the logger
-    ``wasgi`` (INFO). The same content is compiled and held once in a process, and by one process at a time. Immutable,
-    safe to share between threads, hashable and equal by its content. It pickles as the path or the bytes that it was
-    loaded from, with ``fuel`` and ``limits``.
+    Compiled once, on all cores and without the GIL; the machine code is cached on disk (in `WASGI_CACHE_DIR`, by
+    default `wasgi` in the user's cache directory; if empty, nowhere). The logger ``wasgi`` (INFO) reports a compilation
+    that takes longer than a second. The same content is compiled and held once in a process, and by one process at a
+    time. Immutable, safe to share between threads, hashable and equal by its content. It pickles as the path or the
+    bytes that it was loaded from, with ``fuel`` and ``limits``.
 
     Args:
         source: The path of a plain file, or the bytes of a component, in binary or text form.
-        fuel: Compile it for `Limits.fuel`, too. An `App` that needs it does so itself otherwise, and says so.
-        limits: What it may cost to load. None: the defaults of `ComponentLimits`.
+        fuel: Compile it for `Limits.fuel`, too. Otherwise an `App` that needs it does so itself, and logs that.
+        limits: Bounds on the cost of loading it. None: the defaults of `ComponentLimits`.
 
     Raises:
-        InvalidComponentError: It is no component; the message says what it is instead.
-        ComponentLimitError: It costs more than ``limits`` allow.
+        InvalidComponentError: It is not a component; the message says what it is instead.
+        ComponentLimitError: It exceeds ``limits``.
         UnsupportedComponentError: It is a component, but exports no HTTP handler that can be called.
-        MissingImportError: It imports what is not provided.
+        MissingImportError: It has an import that wasgi does not provide.
         OSError: The file cannot be read.
-        ValueError: A path that no file system has.
+        ValueError: The path is invalid: it has a NUL.
 
     Example:
         >>> component = wasgi.Component("hello.wasm")
@@ -150,18 +150,18 @@ class Component:
     def load_async(
         source: _Source, *, fuel: bool = False, limits: ComponentLimits | None = None
     ) -> Coroutine[Any, Any, Component]:
-        """Like the constructor, for a task of an asyncio event loop, which it never holds.
+        """Like the constructor, for a task of an asyncio event loop, which it never blocks.
 
-        Cancelling the task gives the component up. What is being compiled in this process cannot be stopped: it goes
-        on, and its machine code is kept for the next time; in a process of its own (`ComponentLimits.timeout` and
-        ``memory``) it ends, if nobody else waits for the same.
+        Cancelling the task returns at once. A compilation in this process cannot be cancelled: it continues in the
+        background, and its machine code is cached for the next time. A compilation in a child process
+        (`ComponentLimits.timeout` and ``memory``) is cancelled, unless another caller waits for it.
         """
     @property
     def imports(self) -> list[str]:
-        """What it imports, like ``"wasi:http/types@0.2.12"``."""
+        """Its imports, like ``"wasi:http/types@0.2.12"``."""
     @property
     def exports(self) -> list[str]:
-        """What it exports."""
+        """Its exports."""
     @property
     def wasi(self) -> str:
         """The version of WASI that its handler speaks: ``"0.2"``."""
@@ -176,17 +176,17 @@ class Component:
 
 @final
 class ComponentLimits:
-    """What a component may cost when it is loaded. ``None`` lifts a limit.
+    """Limits on the cost of loading an untrusted component. ``None`` lifts a limit.
 
-    The defaults let real components pass, those of Python and JavaScript with their interpreters inside, by a factor of
-    four or more. What is counted is counted in the file, before anything is expanded or compiled, and refused if it is
-    more than its limit: `ComponentLimitError`, with the limit's name, its value, and the number.
+    The defaults leave real components, with the interpreters of Python and JavaScript inside, a factor of four or more.
+    Everything is counted in the file, before anything is expanded or compiled. A component that exceeds a limit raises
+    `ComponentLimitError`, with the limit's name, its value, and the number that was found.
 
     Args:
         size: Bytes of the source.
-        text: Bytes of a source in text form, which takes many times as much memory to parse.
-        instances: Instances, of components and of core modules, that one instance of it is made of. Those inside that
-            are instantiated many times count as often, and so do their memories, tables and globals.
+        text: Bytes of a source in text form; parsing it takes many times as much memory.
+        instances: Instances, of components and of core modules, in one instance of it. A part that is instantiated many
+            times counts as often, and so do its memories, tables and globals.
         modules: Core modules.
         components: Components inside of it.
         memories: Linear memories.
@@ -195,21 +195,21 @@ class ComponentLimits:
         functions: Functions with a body, and one for each that is lifted or lowered between instances.
         types: Types, of components and of core modules, and declarations inside of types.
         names: Imports, exports, aliases, arguments, and parts of types: fields, cases, flags, parameters.
-        nesting: Levels of components, of types, and of blocks in a function. None: 1,000 of components and types all
-            the same, for the stack is finite.
-        loops: Levels of loops in a function, whose number costs its square.
+        nesting: Levels of components, of types, and of blocks in a function. Components and types never have more than
+            1,000, even with None, because the stack is finite.
+        loops: Levels of loops in a function; compile time grows with their square.
         code: Bytes of all function bodies.
         function_size: Bytes of one function body.
         locals: Locals of all functions.
         parameters: Parameters, or results, of one core function type; calls with hundreds of them compile for minutes.
         data: Bytes of data segments.
         elements: Items of element segments.
-        timeout: Seconds that compiling may take. It is done in a process of its own then, which is ended.
-        memory: Bytes of memory that compiling may take, in a process of its own likewise; what a Python process has
-            from the start is not counted. Linux only.
+        timeout: Seconds for compiling, in a child process that is killed then.
+        memory: Bytes of memory for compiling, in a child process likewise; what a Python process has from the start is
+            not counted. Linux only.
 
     Raises:
-        ValueError: A limit that is negative, or a time or memory that is zero.
+        ValueError: A limit is negative, or a timeout or memory is zero.
 
     Example:
         >>> component = wasgi.Component(upload, limits=wasgi.ComponentLimits(timeout=10, memory=1 << 30))
@@ -291,51 +291,53 @@ class ComponentLimits:
 
 @final
 class Limits:
-    """What a guest may use up. ``None`` lifts a limit; the defaults suit a plug-in that nobody has looked at.
+    """Resource limits of a guest: memory, time, fuel, concurrency. ``None`` lifts a limit.
 
-    A limit that a guest meets inside ends it with an exception of its own, whose ``limit`` is the value. Those of
-    messages are wasi:http's own error-codes, with a note that names the limit. Those of outgoing requests are told to
-    the guest as an error-code, and to the logger ``wasgi.outgoing``.
+    The defaults suit an untrusted plug-in. A guest that exceeds a limit of its own resources ends with an exception
+    whose ``limit`` is the value. Limits of messages raise wasi:http's own error-codes, with a note that names the
+    limit. Limits of outgoing requests give the guest an error-code, and are logged by ``wasgi.outgoing``.
 
     Args:
-        memory: Bytes: all linear memories of an instance, and what the host holds behind its handles (fields, the
-            parts of requests, bodies of messages that are not sent, 64 KiB for each stream of a file), which is weighed
-            for each megabyte that comes. A guest that asks for more memory is refused; if it ends because of that, or
-            has the host hold more: `MemoryLimitError`.
-        memory_per_app: The same of all exchanges of one `App` together, and of its instances that wait for one:
-            whoever asks for more then is refused likewise.
-        table_elements: Elements, all tables of an instance together; refused like memory: `TableLimitError`. A single
-            table holds a million at the most, whatever the limit, where instances come from the pool.
-        instances: Core instances that a component is made of: `InstanceLimitError`.
+        memory: Bytes: all linear memories of an instance, and the host's memory behind its handles (fields, the parts
+            of requests, bodies of unsent messages, 64 KiB for each stream of a file), which is checked for each
+            megabyte that is added. ``memory.grow`` beyond the limit fails. A guest that ends because of that, or whose
+            handles take more, raises `MemoryLimitError`.
+        memory_per_app: The same for all exchanges of one `App` together, and for its idle instances: the exchange that
+            asks for more is refused likewise.
+        table_elements: Elements of all tables of an instance together, refused like memory: `TableLimitError`. In the
+            instance pool, a single table holds a million at most, whatever the limit.
+        instances: Core instances in an instance of the component: `InstanceLimitError`.
         handles: Handles of resources that a guest holds at once, its own resources included: `HandleLimitError`.
-        files: Files and folders that an exchange has open at once, those that it reads by a stream or lists included;
-            the guest gets ``quota``. The granted folders themselves do not count.
-        files_per_app: The same of all exchanges of one `App` together.
-        timeout: Seconds of the guest's own time: wall clock from its first instruction to its end, but for the time in
-            which it waits for a chunk of its request that has not come, or for its reader to take a chunk of its
-            response. Then `GuestTimeoutError`; a body that is being read breaks off with it as the cause.
-        fuel: Units of wasmtime's fuel, about one for each instruction. Unlike time the same in every run, and slower to
-            count; the component is compiled once more for it. `FuelExhaustedError`; `Report.fuel` says what was used.
+        files: Files and folders that an exchange has open at once, those that it streams or lists included; the guest
+            gets ``quota``. The granted folders themselves do not count.
+        files_per_app: The same for all exchanges of one `App` together.
+        timeout: Seconds of the guest's own time: wall-clock time from its first instruction to its end, without the
+            time in which it waits for a chunk of its request, or (back-pressure) for the reader of its response. Then
+            `GuestTimeoutError`; a body that is being read fails with it as the cause.
+        fuel: Units of wasmtime's fuel, about one for each instruction. Unlike time, it is the same in every run, and
+            slower to count; the component is compiled a second time for it. `FuelExhaustedError`; `Report.fuel` says
+            how much was used.
         fields: Bytes of one set of fields: names, values, and about 70 bytes for each. A request with more is refused
-            with ``HTTP-request-header-section-size``; a guest that makes more is ended with `FieldsLimitError`; one
-            whose upstream answers with more gets ``HTTP-response-header-section-size``. Likewise for trailers. One host
-            call takes 2 MiB of strings and lists at the most, or twice this if that is more.
-        request_body: Bytes. A longer one is refused if it says so beforehand, else the exchange ends as soon as it is:
-            ``HTTP-request-body-size``. A body that streams costs no memory, so there is no limit by default.
-        response_body: Bytes, likewise: ``HTTP-response-body-size``, as the cause of a `BodyError` if the body had
+            with ``HTTP-request-header-section-size``. A guest that makes more ends with `FieldsLimitError`. A guest
+            whose upstream responds with more gets ``HTTP-response-header-section-size``. Likewise for trailers. One
+            host call takes at most 2 MiB of strings and lists, or twice this limit if that is more.
+        request_body: Bytes. A longer body is refused at once if its length is announced, otherwise the exchange ends
+            when the limit is exceeded: ``HTTP-request-body-size``. A streamed body takes no memory, so there is no
+            limit by default.
+        response_body: Bytes, likewise: ``HTTP-response-body-size``, as the cause of a `BodyError` if the body has
             begun.
-        outgoing: Requests that one exchange may send out; the guest gets ``HTTP-request-denied``.
-        outgoing_concurrency: Requests of one exchange that are under way at once, until their responses have been read;
-            the guest gets ``connection-limit-reached``.
-        concurrency: Exchanges of one `App` at once. A guest counts until it has ended, which may be after its response
-            has been read.
-        queue: Exchanges that may wait for a place; without one, `OverloadedError`. It needs ``concurrency``.
+        outgoing: Requests that one exchange may send; the guest gets ``HTTP-request-denied``.
+        outgoing_concurrency: Concurrent outgoing requests of one exchange, until their responses have been read; the
+            guest gets ``connection-limit-reached``.
+        concurrency: Concurrent exchanges of one `App`. A guest counts until it has ended, which may be after its
+            response has been read.
+        queue: Exchanges that may wait for their turn; beyond that, `OverloadedError`. It needs ``concurrency``.
         queue_timeout: Seconds that they wait; then `OverloadedError`.
-        chunks: Writes of a guest, of at most 16 KiB each, that may lie between it and whoever reads its body; two more
-            may be on their way.
+        chunks: Back-pressure: writes of a guest, of at most 16 KiB each, that are buffered for the reader of its body;
+            two more may be on their way.
 
     Raises:
-        ValueError: A limit that is negative, or zero where that leaves nothing to run.
+        ValueError: A limit is negative, or zero where nothing could run.
     """
 
     def __new__(
@@ -405,14 +407,14 @@ class Limits:
 
 @final
 class Dir:
-    """A directory of the host's that a guest may see.
+    """A directory of the host that is granted to a guest.
 
     Args:
         path: The directory. Links in it do not lead out of it.
-        write: Whether the guest may change it.
+        write: Whether the guest may write to it.
 
     Raises:
-        ValueError: A path that no file system has.
+        ValueError: The path is invalid: it has a NUL.
     """
 
     def __new__(cls, path: str | os.PathLike[str], *, write: bool = False) -> Self: ...
@@ -429,29 +431,29 @@ class Dir:
 
 @final
 class Reuse:
-    """On what terms the instances of an `App` have one exchange after another.
+    """Reuse of instances: an instance of an `App` handles one exchange after another.
 
-    For components that take long to instantiate. What a guest keeps in its memory meets its next exchange, whoever's
-    that is: `wasgi.testing.check_isolation` shows what a component lets through. An exchange's time, fuel, outgoing
-    requests, output and simulation are its own all the same, and what a guest has kept of an earlier one (its bodies,
-    the requests that it has sent) leads nowhere.
+    For components that are slow to instantiate. The next exchange, whoever's it is, finds what the guest keeps in its
+    memory: `wasgi.testing.check_isolation` shows what a component leaks. Time, fuel, outgoing requests, output and
+    simulation are still separate for each exchange. Handles that a guest keeps of an earlier exchange (of bodies, of
+    requests that it sent) have no effect.
 
-    An instance is kept if its guest has answered and returned, has finished all bodies that it had begun, waits for no
-    answer, and holds no more than three quarters of ``Limits.memory`` and ``Limits.handles``. At most half of the pool
-    (512 instances in a process, mostly) wait at once, and fewer where those that run need the room: the one that has
-    waited longest ends, whichever app's it is. `Stats.idle` counts them; `Report.reused` says of an exchange how many
-    its instance had before.
+    An instance is kept if its guest has responded and returned, has finished all bodies that it began, waits for no
+    response, and holds at most three quarters of ``Limits.memory`` and ``Limits.handles``. At most half of the instance
+    pool (512 instances in a process, mostly) is idle at once, and less if running instances need the room: then the
+    instance that has been idle for longest ends, whichever app's it is. `Stats.idle` counts idle instances;
+    `Report.reused` is the number of earlier exchanges of an exchange's instance.
 
-    Not every toolchain's guests can have a second exchange. One that returns without an answer, though its instance had
-    answered before, shows it: from then on its app keeps no instance, and the logger ``wasgi`` says so once.
+    Guests of some toolchains cannot handle a second exchange. The host detects this when an instance that has responded
+    before returns without a response: from then on the app keeps no instance, and the logger ``wasgi`` says so once.
 
     Args:
-        requests: How many exchanges an instance has. None: as many as come.
-        concurrent: How many at once: 1, since a guest of WASI 0.2 handles one request at a time.
-        idle: Seconds that an instance waits for the next. None: until its app is closed.
+        requests: The number of exchanges of an instance. None: unlimited.
+        concurrent: Concurrent exchanges of an instance: 1, because a guest of WASI 0.2 handles one request at a time.
+        idle: Seconds that an instance waits for its next exchange. None: until its app is closed.
 
     Raises:
-        ValueError: A number that makes no sense.
+        ValueError: A number is out of range.
 
     Example:
         >>> app = wasgi.App("plugin.wasm", reuse=wasgi.Reuse(requests=1000, idle=60))
@@ -473,7 +475,7 @@ class Reuse:
 
 @disjoint_base
 class App:
-    """What `wasgi.App` adds ASGI and WSGI to; the arguments are described there."""
+    """The base class of `wasgi.App`, which adds ASGI and WSGI and describes the arguments."""
 
     def __new__(
         cls,
@@ -506,38 +508,38 @@ class App:
         """Calls the guest's `incoming-handler`, and blocks until it has set its response. The GIL is released.
 
         The body streams from the guest as the response is read; the guest may still be running. Ctrl-C interrupts the
-        call and stops the guest.
+        call and cancels the guest.
 
         Args:
-            request: A body that streams is consumed by the guest; one of bytes can be sent again.
+            request: The guest consumes a streamed body; a request whose body is bytes can be sent again.
 
         Returns:
-            The response. It owns the guest: closing or dropping it before its body has ended stops the guest.
+            The response. It owns the guest: closing or dropping it before its body has ended cancels the guest.
 
         Raises:
-            GuestError: The guest trapped, exited, ran out of a limit, or never answered.
-            ErrorCode: The guest answered with an error-code.
-            OverloadedError: `Limits.concurrency` was reached, and the queue had no place or gave none in time.
+            GuestError: The guest trapped, exited, exceeded a limit, or returned without a response.
+            ErrorCode: The guest responded with an error-code.
+            OverloadedError: `Limits.concurrency` was reached, and the queue was full or timed out.
             AppClosedError: The app was closed.
             BodyError: The request's body streams, and was consumed before.
-            Exception: What the iterator of the request's body raised, as it is.
+            Exception: The exception of the iterator of the request's body, unchanged.
         """
     def handle_async(self, request: Request) -> Coroutine[Any, Any, Response]:
         """Like `handle`, for a task of an asyncio event loop, which it never blocks.
 
-        The guest starts when this is awaited. Cancelling the task stops the guest and all that it waits for.
+        The guest starts when this is awaited. Cancelling the task cancels the guest, its outgoing requests and bodies.
         """
     def close(self, timeout: float | None = 10.0) -> None:
-        """Begins no more exchanges, and waits until those under way have ended, work after their responses included.
+        """Refuses new exchanges, and waits until those under way have ended, work after their responses included.
 
-        ``with app:`` and ``async with app:`` do it when they are left.
+        Leaving ``with app:`` or ``async with app:`` does this.
 
         Args:
-            timeout: Seconds; then what is left is stopped: `AppClosedError` for whoever waits for it. None: as long as
-                it takes.
+            timeout: Seconds; then the remaining exchanges are cancelled, with `AppClosedError` for their callers. None:
+                no timeout.
         """
     def aclose(self, timeout: float | None = 10.0) -> Coroutine[Any, Any, None]:
-        """Like `close`, for a task of an asyncio event loop. It begins to close when this is awaited."""
+        """Like `close`, for a task of an asyncio event loop. Closing begins when this is awaited."""
     def _handle_within(self, request: Request, seconds: float | None) -> Response: ...
     def _warm(self) -> None: ...
     def _sibling(
@@ -551,7 +553,7 @@ class App:
     ) -> App: ...
     @property
     def exchanges(self) -> int:
-        """How many exchanges are under way: those whose guest has not ended."""
+        """The number of exchanges under way: those whose guest has not ended."""
     @property
     def closed(self) -> bool:
         """Whether `close` was called."""
@@ -571,8 +573,8 @@ class Simulation:
     Each exchange begins with the same time and the same seed. Time is virtual: it stands still while the guest runs;
     when the guest and all mocks are idle, it jumps to the earliest deadline, so sleeping takes no time. Deadlines are
     the guest's timers, the timeouts of its request-options, and the delays and pauses of `wasgi.testing.Upstream`.
-    While other code works on a request of the guest's (a function, the real network), the guest's timers take real
-    time: it gives up no sooner than it would. A guest that waits for a file counts as idle.
+    While other code works on a request of the guest (a function, the real network), the guest's timers take real time,
+    so that its timeouts do not pass before that code can respond. A guest that waits for a file counts as idle.
 
     Args:
         seed: The seed of its random bytes, 0 to 2**64 - 1. The bytes are the same in all runs of one version of wasgi.
@@ -599,82 +601,82 @@ class Simulation:
 
 @final
 class Network:
-    """The real network, natively, under a policy: an upstream for ``App(outgoing=...)`` and for routes.
+    """The real network, under a policy, with a connection pool: an upstream for ``App(outgoing=...)`` and for routes.
 
-    A request is checked before anything else; then its name is resolved, and each address is checked before it is
-    connected to: what is not the public internet's (loopback, private, link-local, carrier-grade NAT, multicast,
-    documentation, clouds' metadata) is blocked unless that address is allowed: by ``addresses``, by ``allow_private``,
-    or by a pattern in ``allow`` that is the address; one with a name (``"http://localhost:8000"``) allows no such
-    address. What the name does not pass is ``HTTP-request-denied`` for the guest, what the address does not pass
-    ``destination-IP-prohibited``; the logger ``wasgi.outgoing`` says which rule it was, and what would allow it.
-    Redirects are the guest's business.
+    A request is checked against the rules first. Then its name is resolved, and each address is checked before the
+    connection. Addresses that are not public (loopback, private, link-local, carrier-grade NAT, multicast,
+    documentation, cloud metadata) are blocked, unless the address is allowed: by ``addresses``, by ``allow_private``,
+    or by a pattern in ``allow`` that is the address; a pattern with a name (``"http://localhost:8000"``) allows no such
+    address. URLs that no rule allows fail with ``HTTP-request-denied``, blocked addresses with
+    ``destination-IP-prohibited``. The logger ``wasgi.outgoing`` names the rule and what would allow the request.
+    Redirects are not followed.
 
-    Connections are kept and shared by all guests of the apps that have this object: HTTP/1.1, or HTTP/2 where TLS
-    agrees on it (ALPN). The address of a kept one is checked again for each request. The platform's certificates are
-    trusted. Middleware in Python asks it by `wasgi.outgoing.call`.
+    Connections are pooled and shared by all guests of the apps that have this object: HTTP/1.1, or HTTP/2 where TLS
+    negotiates it (ALPN). The address of a pooled connection is checked again for each request. The platform's
+    certificates are trusted. Middleware in Python calls it by `wasgi.outgoing.call`.
 
-    It is a value: compared by its settings, pickled with them (the keys and passwords among them, too), and changed by
-    ``copy.replace`` (Python 3.13). Each has connections of its own; a copy is the same object.
+    It is a value: compared by its settings, pickled with them (keys and passwords included), and changed by
+    ``copy.replace`` (Python 3.13). Each object has its own connection pool; a copy is the same object.
 
-    A kept connection that the peer has closed just when it was used again is replaced, if the request is one that may
-    be sent twice (RFC 9110, 9.2.2) and has no body, or if nothing of it was sent. That is no retry. Nor is it when a
-    peer of HTTP/2 says that it has not processed a request (GOAWAY, REFUSED_STREAM: RFC 9113, 8.7): that is sent again,
-    whatever its method, with its body if no more than 64 KiB of it had been sent.
+    If the peer closes a pooled connection just when it is used again, the request is sent on another connection: if it
+    is idempotent (RFC 9110, 9.2.2) and has no body, or if nothing of it was sent. That does not count as a retry. Nor
+    does a request that a peer of HTTP/2 reports as not processed (GOAWAY, REFUSED_STREAM: RFC 9113, 8.7): it is sent
+    again, whatever its method, with its body if at most 64 KiB of it had been sent.
 
     Args:
-        allow: Patterns of what may be asked (see `wasgi.outgoing.route`): ``"https://api.example.com"``,
+        allow: Patterns of the allowed URLs (see `wasgi.outgoing.route`): ``"https://api.example.com"``,
             ``"http://*.internal:8080"``, ``"https://example.org/v1/*"``.
-        deny: Patterns of what may not, whatever ``allow`` says.
-        methods: The methods that may be used; None: all. They are case-sensitive: ``"GET"``.
-        allow_private: Whether addresses that are not the public internet's may be reached.
-        addresses: Addresses and networks (``"10.1.0.0/16"``) that may be reached whatever they are for. A pattern in
-            ``allow`` that is an address allows that one, too.
-        ca: Certificates of more authorities: a path, or bytes of PEM.
-        only_ca: Whether these are the only ones.
-        client_cert: A certificate chain for servers that ask for one: a path, or bytes of PEM.
+        deny: Patterns of the denied URLs; they take precedence over ``allow``.
+        methods: The allowed methods; None: all. They are case-sensitive: ``"GET"``.
+        allow_private: Whether addresses that are not public are allowed.
+        addresses: Addresses and networks (``"10.1.0.0/16"``) that are allowed, public or not. A pattern in ``allow``
+            that is an address allows that one, too.
+        ca: Certificates of additional authorities: a path, or bytes of PEM.
+        only_ca: Whether only these are trusted.
+        client_cert: A certificate chain for servers that request one: a path, or bytes of PEM.
         client_key: Its key, likewise.
         http2: Whether HTTP/2 is offered with TLS.
         h2c: Whether HTTP/2 is spoken without TLS, by prior knowledge (RFC 9113, 3.3): for gRPC inside a cluster.
         proxy: The URL of a proxy for all requests: ``http``, ``https``, ``socks5`` or ``socks5h``, with a user and a
-            password if it wants them. It is asked for tunnels to addresses that were checked. Its own address is not
-            checked. Where it cannot be used, nothing goes around it: ``destination-unavailable``, or
-            ``configuration-error`` if it is a matter of passwords.
-        no_proxy: What is reached without it: entries, or one str of them with commas or spaces between, as in
-            ``NO_PROXY``. An entry is ``"*"``, a name (``"example.com"`` and ``".example.com"`` mean it and all below
-            it, ``"*.example.com"`` all below it), an address or a network, each with a port or not
+            password if it needs them. It opens tunnels to addresses that were checked. Its own address is not checked.
+            If it cannot be used, requests fail: ``destination-unavailable``, or ``configuration-error`` if it rejects
+            the password. They never bypass it.
+        no_proxy: Hosts that are reached without it: entries, or one str of them, separated by commas or spaces, as in
+            ``NO_PROXY``. An entry is ``"*"``, a name (``"example.com"`` and ``".example.com"`` mean it and its
+            subdomains, ``"*.example.com"`` its subdomains), an address or a network, each with or without a port
             (``"[::1]:8080"``), for one scheme or both (``"https://example.com"``).
-        proxy_resolves: Whether the proxy resolves names (as ``socks5h`` always does). Then what is behind a name is
-            its business: only addresses in URLs are checked.
+        proxy_resolves: Whether the proxy resolves names (as ``socks5h`` always does). Then addresses behind names are
+            not checked, only addresses in URLs.
         trust_env: Whether proxies are taken from the environment: ``HTTP_PROXY``, ``HTTPS_PROXY``, ``ALL_PROXY``,
-            ``NO_PROXY``, in lower case (which comes first) or upper. Where ``REQUEST_METHOD`` is set, as in CGI
-            scripts, ``HTTP_PROXY`` in upper case is passed over, since clients can set it.
-        connect_timeout: Seconds for name, TCP and TLS together, and for the wait for a free connection, in all
-            attempts: ``DNS-timeout``, ``connection-timeout``, ``connection-limit-reached``. The guest's own options can
-            only shorten this and the next two.
+            ``NO_PROXY``, in lower case (which takes precedence) or upper. Where ``REQUEST_METHOD`` is set, as in CGI
+            scripts, ``HTTP_PROXY`` in upper case is ignored, because clients can set it.
+        connect_timeout: Seconds for name resolution, TCP and TLS together, and for the wait for a free connection, in
+            all attempts: ``DNS-timeout``, ``connection-timeout``, ``connection-limit-reached``. The guest's own
+            timeouts can only shorten this and the next two.
         first_byte_timeout: Seconds from the connection to the head of the response, in all attempts:
-            ``HTTP-response-timeout``. If the guest's own option is the shorter one, ``connection-read-timeout``, as
-            through any upstream.
-        between_bytes_timeout: Seconds between two chunks of a response: ``connection-read-timeout``; and for which the
-            peer may leave unread what is written to it: ``connection-write-timeout``. (An upload that the flow control
-            of HTTP/2 holds up is under ``timeout`` alone.)
+            ``HTTP-response-timeout``. If the guest's own timeout is shorter, ``connection-read-timeout``, as with any
+            upstream.
+        between_bytes_timeout: Seconds between two chunks of a response: ``connection-read-timeout``; and seconds in
+            which the peer reads nothing of what is written to it: ``connection-write-timeout``. (For an upload that
+            waits for the flow control of HTTP/2, only ``timeout`` counts.)
         timeout: Seconds from the request to the end of its response, retries included: ``HTTP-response-timeout``.
-        retries: How often a request is tried again, after 50 ms and twice as long each next time, within the limits of
-            time: if it was not connected; or if its connection or stream was cut before the response, and the request
-            may be sent twice and has no body. What a rule denies, or a certificate, is not tried again; nor is what
-            took too long.
-        idle_timeout: Seconds that a connection is kept that nobody uses.
-        connection_lifetime: Seconds after which a connection is not used again, so that names are resolved anew; None:
-            as long as it works.
-        max_connections: Connections at once. One that is idle makes room for another host's; else a request waits for
-            one, for as long as for connecting. Apps that share this network take turns, and none may have all of them.
-        max_connections_per_host: Those to one host and port, no more than ``max_connections``; None: no other limit.
+        retries: The number of retries of a request, after 50 ms and twice as long each next time, within the timeouts:
+            if it was not connected; or if its connection or stream was cut before the response, and the request is
+            idempotent and has no body. Denied requests, certificate errors and timeouts are not retried.
+        idle_timeout: Seconds that an idle connection is kept.
+        connection_lifetime: Seconds after which a connection is not used again, so that its name is resolved again;
+            None: no limit.
+        max_connections: The size of the connection pool. An idle connection makes room for another host's; otherwise a
+            request waits for a connection, within ``connect_timeout``. Apps that share this network take turns, and
+            none may have all connections.
+        max_connections_per_host: Connections to one host and port, at most ``max_connections``; None: no other limit.
         response_fields: Bytes of a response's head, in however many fields: ``HTTP-response-header-section-size``; and
             of its trailers: ``HTTP-response-trailer-section-size``.
-        response_body: Bytes of a response's body: ``HTTP-response-body-size``; None: any number.
+        response_body: Bytes of a response's body: ``HTTP-response-body-size``; None: no limit.
 
     Raises:
-        ValueError: A pattern, method, address, proxy (of the environment, too) or certificate is none, or would have no
-            effect; a number is out of range.
+        ValueError: A pattern, method, address, proxy (also of the environment) or certificate is invalid, or would have
+            no effect; a number is out of range.
         OSError: A file cannot be read.
 
     Example:
@@ -721,11 +723,11 @@ class Network:
 
 @final
 class Route:
-    """Upstreams by where a request goes: see `wasgi.outgoing.route`."""
+    """A routing table of upstreams, by URL pattern: see `wasgi.outgoing.route`."""
 
     def __new__(cls, table: Mapping[str, _Upstream]) -> Self: ...
     def find(self, request: Request) -> _Upstream | None:
-        """The upstream that answers a request; None if no pattern fits it."""
+        """The upstream for a request; None if no pattern matches it."""
     def __eq__(self, other: object, /) -> bool: ...
     def __hash__(self) -> int: ...
     def __reduce__(self) -> tuple[Any, ...]: ...
@@ -733,7 +735,7 @@ class Route:
 
 @final
 class Timeouts:
-    """The timeouts of a request: those that a guest set in its `request-options`. In seconds; None where it set none.
+    """The timeouts of a request in seconds: a guest's `request-options`. None: not set.
 
     Args:
         connect: From the request to the connection.
@@ -741,7 +743,7 @@ class Timeouts:
         between_bytes: Between two chunks of the response.
 
     Raises:
-        ValueError: A number of seconds that is none, or negative.
+        ValueError: A number of seconds is negative or NaN.
     """
 
     def __new__(
@@ -766,26 +768,26 @@ class Timeouts:
 
 @final
 class Request:
-    """A request: for a guest's incoming handler, or one that a guest sends out.
+    """A request: to a guest's incoming handler, or an outgoing request of a guest.
 
     Args:
-        method: Any token (RFC 9110, 9.1), as it is: methods are case-sensitive.
-        url: Absolute. Characters that no URL holds are percent-encoded in its path and query, and a host that is
-            percent-encoded is decoded; a fragment is left out.
+        method: Any token (RFC 9110, 9.1), unchanged: methods are case-sensitive.
+        url: Absolute. Characters that a URL must not contain are percent-encoded in its path and query, a
+            percent-encoded host is decoded, and a fragment is removed.
         headers: A mapping or pairs. ``host`` and hop-by-hop fields do not reach a guest: the URL names the host.
         body: Bytes, str (as UTF-8), a file, an iterable or async iterable of bytes, or another message, whose body
             moves over. A body of known length gets a ``content-length``, unless there is one.
         trailers: Fields after the body.
-        timeouts: What `wasgi.outgoing.call` allows it; a guest's own request has those of its `request-options`.
+        timeouts: Its timeouts in `wasgi.outgoing.call`; a guest's own request has those of its `request-options`.
 
     Raises:
-        ValueError: A URL without a host or with a port that is none, a method or a header that is not valid.
+        ValueError: The URL has no host or an invalid port, or a method or a header is invalid.
         TypeError: A body or headers of another type.
 
-    One whose body is bytes, or that has none, can be sent as often as one likes, one whose body streams once. Requests
-    are equal if all of them is; a body that streams is equal to itself only. One whose body is bytes, or was
-    read, can be copied and pickled. ``copy.replace(request, url=...)`` (Python 3.13) makes another one, to which a body
-    that streams moves over.
+    A request whose body is bytes, or that has none, can be sent many times; a streamed body is sent once. Requests are
+    equal if all their parts are; a streamed body is equal to itself only. A request whose body is bytes, or has been
+    read, can be copied and pickled. ``copy.replace(request, url=...)`` (Python 3.13) makes a changed request; a
+    streamed body moves to it.
     """
 
     def __new__(
@@ -820,7 +822,7 @@ class Request:
         """The fields. Always the same object; changing it changes the request."""
     @property
     def trailers(self) -> Headers | None:
-        """The fields after the body: of one that a guest sends, known when its body has ended."""
+        """The fields after the body; for a guest's request, known when its body has ended."""
     def _discard_rest(self) -> None: ...
     def _address(self) -> tuple[str, int]: ...
     def _follow(self, other: Request) -> None: ...
@@ -828,33 +830,33 @@ class Request:
     def _target(self) -> str: ...
     @property
     def timeouts(self) -> Timeouts:
-        """What the guest allows its outgoing request; it is enforced."""
+        """The timeouts of the guest for its outgoing request; they are enforced."""
     def read(self) -> bytes:
         """The whole body; blocks.
 
         Raises:
-            BodyError: The body broke off, or was consumed before.
+            BodyError: The body failed midway, or was consumed before.
         """
     def aread(self) -> Coroutine[Any, Any, bytes]:
         """The whole body. It is consumed when this is awaited.
 
         Raises:
-            BodyError: The body broke off, or was consumed before.
+            BodyError: The body failed midway, or was consumed before.
         """
     def __iter__(self) -> Chunks: ...
     def __aiter__(self) -> AsyncIterator[bytes]: ...
     @property
     def content(self) -> bytes:
-        """The whole body, as often as it is asked for; as for `text`, it is read if need be."""
+        """The whole body, as often as you like. Reads the body if necessary, like `text`."""
     @property
     def text(self) -> str:
-        """The body as text, by the charset of its content-type, or else as UTF-8; what does not fit is replaced.
+        """The body as text, by the charset of its content-type, or else as UTF-8; invalid bytes are replaced.
 
-        Reads the body if that has not been done. Where an event loop runs, that is a `BodyError` instead (``await
-        aread()`` first), but for the response of a blocking `App.handle`, and for what is at hand.
+        Reads the body if necessary. On a thread that runs an event loop, reading raises `BodyError` (``await aread()``
+        first), except for the response of a blocking `App.handle`, and for a body that is already in memory.
         """
     def json(self) -> Any:
-        """The body parsed as JSON (RFC 8259); as for `text`, it is read if need be.
+        """The body parsed as JSON (RFC 8259). Reads the body if necessary, like `text`.
 
         Raises:
             ValueError: It is not JSON.
@@ -868,26 +870,26 @@ class Request:
 
 @final
 class Report:
-    """What an exchange has cost so far."""
+    """The cost of an exchange so far: time, memory, fuel."""
 
     @property
     def exchange(self) -> int:
-        """Its number in this process; log records and printed lines have it, too."""
+        """The number of the exchange in this process, as in log records and lines of stdout and stderr."""
     @property
     def duration(self) -> float:
         """Seconds from the guest's start to its end."""
     @property
     def memory(self) -> int:
-        """The most that it held, in bytes: linear memory, its instance, and what its handles had the host hold."""
+        """Peak memory in bytes: linear memory, the host's memory for its instance and behind its handles."""
     @property
     def outgoing(self) -> int:
-        """How many requests it sent out."""
+        """The number of outgoing requests."""
     @property
     def reused(self) -> int:
-        """How many exchanges its instance had before: 0 for a fresh one."""
+        """The number of earlier exchanges of its instance: 0 for a fresh one."""
     @property
     def fuel(self) -> int | None:
-        """How much fuel it used, under `Limits.fuel` and when it has ended; else None."""
+        """The fuel that it used, under `Limits.fuel` and when it has ended; else None."""
     @property
     def running(self) -> bool:
         """Whether the guest still runs."""
@@ -903,12 +905,11 @@ class Report:
 
 @final
 class Exchange:
-    """An exchange that is over, for `App(on_finish=)`.
+    """A finished exchange, for `App(on_finish=)`.
 
-    Every exchange that was admitted is told of once: when its caller has the head of the response, or the reason why
-    there is none, and nothing is left of its guest. Requests that were refused before are no exchanges: those that
-    found no place (`OverloadedError`), whose app was closed, or that a server does not ask a guest (400, or what
-    ``on_request`` answered).
+    Each admitted exchange is reported once: when its caller has the head of the response, or the error instead, and
+    nothing is left of its guest. Requests that were refused before are not exchanges: by overload (`OverloadedError`),
+    by a closed app, or by the server (400, or a response of ``on_request``).
 
     Example:
         >>> def log(exchange: wasgi.Exchange) -> None:
@@ -927,29 +928,29 @@ class Exchange:
         """The component's name with the number of the app in this process: ``wasgi_app`` of log records."""
     @property
     def method(self) -> str:
-        """Of the guest's request."""
+        """The method of the guest's request."""
     @property
     def url(self) -> str:
-        """Of the guest's request: the whole URL, as the guest saw it."""
+        """The URL of the guest's request, as the guest saw it."""
     @property
     def status(self) -> int | None:
-        """Of the guest's response; None if the caller got none."""
+        """The status of the guest's response; None if the caller got no response."""
     @property
     def error(self) -> BaseException | None:
-        """What the caller was told instead of a response, or how the guest ended after it; None if it ended well.
+        """What the caller got instead of a response, or how the guest ended after it; None if it ended well.
 
-        A guest that was stopped, because its caller or client went away, has a `WasgiError`.
+        A guest that was cancelled, because its caller or client went away, has a `WasgiError`.
         """
     @property
     def report(self) -> Report:
-        """What it has cost."""
+        """The cost of the exchange."""
 
 @final
 class Response:
-    """A response: a guest's, or one for a guest.
+    """A response: of a guest, or to a guest's outgoing request.
 
-    It is a context manager, for ``with`` and ``async with``: leaving closes it. It is compared, copied and pickled as a
-    `Request` is; a guest's takes its report along.
+    It is a context manager, for ``with`` and ``async with``: leaving closes it. It is compared, copied and pickled like
+    a `Request`; a guest's response keeps its report.
 
     Args:
         status: From 100 to 999.
@@ -958,7 +959,7 @@ class Response:
         trailers: Fields after the body.
 
     Raises:
-        ValueError: A status or a header that is not valid.
+        ValueError: The status or a header is invalid.
         TypeError: A body or headers of another type.
     """
 
@@ -977,21 +978,21 @@ class Response:
         """The fields. Always the same object; names from a guest are lower-case."""
     @property
     def trailers(self) -> Headers | None:
-        """The fields after the body: of a guest's response, known when its body has ended."""
+        """The fields after the body; for a guest's response, known when its body has ended."""
     @property
     def report(self) -> Report | None:
-        """What the exchange has cost; None if no guest made this response."""
+        """The cost of the exchange; None if this is not a guest's response."""
     def read(self) -> bytes:
         """The whole body; blocks.
 
         Raises:
-            BodyError: The body broke off, or was consumed before.
+            BodyError: The body failed midway, or was consumed before.
         """
     def aread(self) -> Coroutine[Any, Any, bytes]:
         """The whole body. It is consumed when this is awaited.
 
         Raises:
-            BodyError: The body broke off, or was consumed before.
+            BodyError: The body failed midway, or was consumed before.
         """
     def __iter__(self) -> Chunks: ...
     def __aiter__(self) -> AsyncIterator[bytes]: ...
@@ -1007,21 +1008,21 @@ class Response:
     def finished(self) -> Coroutine[Any, Any, Report | None]:
         """Waits until the guest has ended: it may work on after its response.
 
-        What nobody has begun to read of the body is read and thrown away, since a guest cannot end before it is rid of
-        it. Giving up waiting stops nothing.
+        An unread body is drained, because the guest cannot return until it is consumed. Cancelling the wait does not
+        cancel the guest.
 
         Returns:
-            What the exchange has cost; None for a response that is no guest's.
+            The cost of the exchange; None if this is not a guest's response.
 
         Raises:
             GuestError: How the guest ended, if it did not return: `TrapError`, `GuestTimeoutError` and the others.
-            BodyError: What was thrown away of the body had broken off.
-            WasgiError: The exchange was stopped: its caller or client has left.
+            BodyError: The drained body failed midway.
+            WasgiError: The exchange was cancelled: its caller or client has gone.
         """
     def wait(self) -> Report | None:
-        """Like `finished`, and blocks."""
+        """Like `finished`, but blocks."""
     def close(self) -> None:
-        """Stops the guest, its outgoing requests and its bodies, unless the body has ended."""
+        """Cancels the guest, its outgoing requests and its bodies, unless the body has ended."""
     def aclose(self) -> Coroutine[Any, Any, None]:
         """Like `close`, when it is awaited."""
     def __enter__(self) -> Self: ...
@@ -1043,9 +1044,9 @@ class Response:
 
 @final
 class Stats:
-    """What there is in this process, and what there was: a look at its counters.
+    """A snapshot of process-wide counters.
 
-    When all work is done and no instance waits for more, all but ``threads``, ``dropped`` and ``outcomes`` are zero.
+    When all work is done and no instance is idle, all but ``threads``, ``dropped`` and ``outcomes`` are zero.
     """
 
     @property
@@ -1053,19 +1054,19 @@ class Stats:
         """Guests that exist."""
     @property
     def queued(self) -> int:
-        """Exchanges that wait for a place (`Limits.queue`)."""
+        """Exchanges that wait in a queue (`Limits.queue`)."""
     @property
     def outgoing(self) -> int:
-        """Requests of guests that are under way."""
+        """Outgoing requests under way."""
     @property
     def calls(self) -> int:
-        """Those of them that Python code answers, or will."""
+        """Outgoing requests that Python code handles, or will handle."""
     @property
     def feeds(self) -> int:
-        """Bodies whose chunks Python code makes."""
+        """Bodies whose chunks Python code produces."""
     @property
     def idle(self) -> int:
-        """Instances that wait for their next exchange (`Reuse`)."""
+        """Idle instances, which wait for their next exchange (`Reuse`)."""
     @property
     def tasks(self) -> int:
         """Tasks of the native runtime."""
@@ -1080,24 +1081,24 @@ class Stats:
         """Call stacks in the pool."""
     @property
     def memory(self) -> int:
-        """Bytes of linear memory that guests hold, and of the host's for their instances and behind their handles."""
+        """Bytes of the guests' linear memory, and of the host's memory for their instances and behind their handles."""
     @property
     def threads(self) -> int:
-        """Threads of ours: they are kept for the next exchange."""
+        """Threads of wasgi, which are kept for the next exchange."""
     @property
     def dropped(self) -> int:
-        """Exchanges that `App(on_finish=)` was not told of, because 1024 waited for it; since the process began."""
+        """Exchanges that `App(on_finish=)` was not called for, because 1024 waited for it; since the process began."""
     @property
     def outcomes(self) -> dict[str, int]:
-        """How exchanges have ended, each counted once.
+        """The number of exchanges by how they ended, each counted once.
 
-        ``returned``, ``trapped``, ``exited``, ``timed_out``, ``limited``, ``stopped`` (by its caller, or with its app),
-        ``failed`` (on the host's side).
+        ``returned``, ``trapped``, ``exited``, ``timed_out``, ``limited``, ``stopped`` (cancelled by its caller, or with
+        its app), ``failed`` (a failure of the host).
         """
 
 @final
 class LoopBridge:
-    """The jobs that Rust has for an event loop; the loop calls it when there are some."""
+    """The queue of jobs that Rust has for an event loop; the loop calls it when there are some."""
 
     @staticmethod
     def attach(event_loop: AbstractEventLoop) -> LoopBridge: ...
@@ -1105,7 +1106,7 @@ class LoopBridge:
 
 @final
 class OutgoingCall:
-    """An outgoing request on its way through Python."""
+    """An outgoing request that Python code handles."""
 
     @property
     def request(self) -> Request: ...
@@ -1119,7 +1120,7 @@ class OutgoingCall:
 
 @final
 class FeedHandle:
-    """The producer's side of a body that Python makes."""
+    """The producer's side of a body whose chunks Python produces."""
 
     def enter(self) -> None: ...
     def wanted(self) -> Coroutine[Any, Any, bool]: ...
@@ -1159,4 +1160,4 @@ def _restore_component(
 def _shut_down() -> None: ...
 def _wit() -> list[tuple[str, str]]: ...
 def stats() -> Stats:
-    """Counts what there is now: see `Stats`. Cheap enough for a health check."""
+    """A snapshot of the counters of this process: see `Stats`. Cheap enough for a health check."""

@@ -39,17 +39,17 @@ class App(_wasgi.App):
     """A component with its options. Each exchange gets a fresh instance of it, unless ``reuse`` is given.
 
     Call it with `handle` or `handle_async`. It is also an ASGI 3 application: mount it, or give it to a server. There
-    it streams both ways, stops its guest when the client disconnects, and sends a small ``application/problem+json``
-    (RFC 9457) when the guest has no response: 500 for a trap, 504 for the time limit, 503 when overloaded, 413 and 431
-    for a request past its limits, 502 for an error-code (some are 4xx or 504: the page on servers has the table). A
+    it streams both ways, cancels its guest when the client disconnects, and sends a small ``application/problem+json``
+    (RFC 9457) when the guest has no response: 500 for a trap, 504 for a timeout, 503 when overloaded, 413 and 431 for a
+    request that exceeds a limit, 502 for an error-code (some are 4xx or 504: the page on servers has the table). A
     response that fails midway raises in the server, which aborts the connection.
 
     Args:
         component: A `Component`, or what one is loaded from.
-        outgoing: Who answers the guest's outgoing requests: a function or coroutine function from `Request` to
-            `Response`, or another `App`. A coroutine function runs as a task of the caller's event loop (of one of our
-            own where none runs), anything else on a thread of ours; both see the caller's context variables. None: each
-            request is denied with `HTTP-request-denied`.
+        outgoing: The upstream for the guest's outgoing requests: a function or coroutine function from `Request` to
+            `Response`, another `App`, a `Network` (see `wasgi.outgoing` for more). A coroutine function runs as a task
+            of the caller's event loop (or of a background loop if none runs), a function on a thread of wasgi; both see
+            the caller's context variables. None: each request fails with `HTTP-request-denied`.
         env: The guest's environment; empty unless given.
         args: The guest's arguments; empty unless given.
         dirs: The directories that the guest sees, by the paths it sees them at: a `Dir`, or a path, then read-only.
@@ -57,22 +57,22 @@ class App(_wasgi.App):
             ``exchange`` and ``cut``), or a text file. None: the logger ``wasgi.guest``, stdout as INFO and stderr as
             WARNING; stderr, while no handler is configured. It never runs on a thread that runs an event loop.
         stderr: Likewise.
-        limits: What each guest may use up; `Limits` says the defaults.
-        reuse: On what terms an instance has one exchange after another, which spares making it; what the guest keeps in
-            its memory then meets the next exchange. None: a fresh instance for each.
+        limits: Resource limits of each guest: memory, time, fuel and more. None: the defaults of `Limits`.
+        reuse: Reuse of instances, for components that are slow to instantiate; the next exchange then finds what the
+            guest keeps in its memory. None: a fresh instance for each exchange.
         simulation: Deterministic time and randomness: `wasgi.testing.Simulation`. None: the machine's.
-        root_path: Where it is mounted below a path: ``"strip"`` shows the guest the path below it, and the mount's in
-            ``x-forwarded-prefix``; ``"keep"`` shows it the whole path.
-        forwarded: Whether the guest sees ``x-forwarded-for``, ``-proto`` and ``-host``: as the server knows them, never
-            as a client has written them.
-        on_request: Called with the ASGI scope (or WSGI environ) and the guest's request before the guest is; may be a
-            coroutine function, save under WSGI. It may change the request's headers, give another request, or give a
-            `Response` instead of the guest's.
-        on_error: Called with the ASGI scope (or WSGI environ) and the exception when the guest has no answer; may be a
-            coroutine function, save under WSGI. It may give a `Response`; None: the usual one.
-        on_finish: Called with each `Exchange` that is over, however it ended, on a thread of ours: one call at a time.
-            1024 may wait for it; those past that are dropped (`Stats.dropped`). It must not be a coroutine function.
-        debug: Whether answers to failures tell what happened, with the guest's backtrace.
+        root_path: What the guest sees below a mount: ``"strip"``: the path below it, with the mount's path in
+            ``x-forwarded-prefix``; ``"keep"``: the whole path.
+        forwarded: Whether the guest gets ``x-forwarded-for``, ``-proto`` and ``-host``: with the server's values, never
+            the client's.
+        on_request: Called with the ASGI scope (or WSGI environ) and the guest's request, before the guest; may be a
+            coroutine function, except under WSGI. It may change the request's headers, return another request, or
+            return a `Response` instead of the guest's.
+        on_error: Called with the ASGI scope (or WSGI environ) and the exception when the guest has no response; may be
+            a coroutine function, except under WSGI. It may return a `Response`; None: the default one.
+        on_finish: Called with each finished `Exchange`, however it ended, on a thread of wasgi, one call at a time. At
+            most 1024 exchanges wait for it; more are dropped (`Stats.dropped`). It must not be a coroutine function.
+        debug: Whether error responses have details, with the guest's backtrace.
 
     Raises:
         ComponentError: The component cannot be loaded.

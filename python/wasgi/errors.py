@@ -25,8 +25,8 @@
     └── ErrorCode                               .code
         └── one class for each of wasi:http's 39 cases, with its payload as attributes
 
-An `ErrorCode` travels both ways. A guest that answers with an error-code makes `App.handle` raise it; an upstream that
-raises one gives the guest exactly that code. Other exceptions of an upstream reach the guest as the error-code that
+An `ErrorCode` travels both ways. If a guest responds with an error-code, `App.handle` raises it. If an upstream raises
+one, the guest gets exactly that code. Other exceptions of an upstream reach the guest as the error-code that
 means the same (``TimeoutError`` as ``connection-timeout``, ``ConnectionRefusedError`` as ``connection-refused``), or
 else as ``internal-error`` with the exception's type only; those are logged with their traceback to the logger
 ``wasgi.outgoing``.
@@ -83,7 +83,7 @@ class ComponentLimitError(ComponentError):
     Attributes:
         name: The limit's name (``"instances"``).
         limit: Its value.
-        found: The number that was found; None if there is none: of a time, or of what has no end.
+        found: The number that was found; None for a timeout, and for a count without end.
     """
 
     def __init__(self, message: str, *, name: str = "", limit: float = 0, found: int | None = None) -> None:
@@ -94,7 +94,7 @@ class ComponentLimitError(ComponentError):
 
 
 class GuestError(WasgiError):
-    """The guest ended without an answer."""
+    """The guest ended without a response."""
 
 
 class TrapError(GuestError):
@@ -124,11 +124,11 @@ class GuestExitError(GuestError):
 
 
 class NoResponseError(GuestError):
-    """The guest returned and never set a response."""
+    """The guest returned without setting a response."""
 
 
 class _LimitedError(GuestError):
-    """The guest ran into one of its `Limits`.
+    """The guest exceeded one of its `Limits`.
 
     Attributes:
         limit: Its value.
@@ -140,7 +140,7 @@ class _LimitedError(GuestError):
 
 
 class GuestTimeoutError(_LimitedError, TimeoutError):
-    """The guest was stopped at `Limits.timeout`.
+    """The guest timed out (`Limits.timeout`).
 
     Attributes:
         limit: Seconds.
@@ -164,7 +164,7 @@ class TableLimitError(_LimitedError, MemoryError):
 
 
 class InstanceLimitError(_LimitedError):
-    """The component is made of more core instances than `Limits.instances` allows.
+    """An instance of the component has more core instances than `Limits.instances` allows.
 
     Attributes:
         limit: Core instances.
@@ -196,11 +196,11 @@ class FuelExhaustedError(_LimitedError):
 
 
 class OverloadedError(WasgiError):
-    """The limit of concurrent exchanges was reached, and the queue was full or gave no place in time."""
+    """The limit of concurrent exchanges was reached, and the queue was full or timed out."""
 
 
 class AppClosedError(WasgiError, RuntimeError):
-    """The app was closed: it begins no exchange, or this one did not end in time."""
+    """The app was closed before the exchange, or before it had ended."""
 
 
 class BodyError(WasgiError):
@@ -216,9 +216,9 @@ class BodyError(WasgiError):
 
 
 class ErrorCode(WasgiError):
-    """wasi:http's ``error-code`` (`wasi:http/types`): why a request could not be answered.
+    """wasi:http's ``error-code`` (`wasi:http/types`): why a request failed.
 
-    It is raised by the class of its case: ``raise wasgi.errors.ConnectionRefused``.
+    Raise the class of its case: ``raise wasgi.errors.ConnectionRefused``.
 
     Attributes:
         code: The case's name in the WIT, like ``"DNS-timeout"``.
@@ -316,13 +316,13 @@ class _Field(ErrorCode):
 
 
 class DnsTimeout(ErrorCode, TimeoutError):
-    """The name was not resolved in time."""
+    """Name resolution timed out."""
 
     code = "DNS-timeout"
 
 
 class DnsError(ErrorCode, OSError):
-    """The name was not resolved.
+    """Name resolution failed.
 
     Attributes:
         rcode: The DNS response code, like ``"NXDOMAIN"``, if known.
@@ -344,7 +344,7 @@ class DnsError(ErrorCode, OSError):
 
 
 class DestinationNotFound(ErrorCode):
-    """There is no such destination."""
+    """The destination does not exist."""
 
     code = "destination-not-found"
 
@@ -380,19 +380,19 @@ class ConnectionTerminated(ErrorCode, ConnectionResetError):
 
 
 class ConnectionTimeout(ErrorCode, TimeoutError):
-    """The connection was not made in time."""
+    """Connecting timed out."""
 
     code = "connection-timeout"
 
 
 class ConnectionReadTimeout(ErrorCode, TimeoutError):
-    """Nothing came in time."""
+    """Reading timed out."""
 
     code = "connection-read-timeout"
 
 
 class ConnectionWriteTimeout(ErrorCode, TimeoutError):
-    """Nothing could be sent in time."""
+    """Writing timed out."""
 
     code = "connection-write-timeout"
 
@@ -546,7 +546,7 @@ class HttpResponseContentCoding(_Detailed):
 
 
 class HttpResponseTimeout(ErrorCode, TimeoutError):
-    """The response did not come in time."""
+    """The response timed out."""
 
     code = "HTTP-response-timeout"
 
@@ -564,7 +564,7 @@ class HttpProtocolError(ErrorCode):
 
 
 class LoopDetected(ErrorCode):
-    """The request came back to where it had been."""
+    """The request came back to a component that it has passed."""
 
     code = "loop-detected"
 

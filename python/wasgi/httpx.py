@@ -70,7 +70,7 @@ def exception_name(error: BaseException) -> str:
 
 
 class _InvalidRequest(ValueError):
-    """A client's request that no guest can be asked."""
+    """A client's request that no guest can receive."""
 
 
 def _library(request: Any) -> ModuleType:
@@ -197,16 +197,16 @@ def _async_stream(base: type[Any]) -> type[Any]:
 
 
 class Transport(_AnyLibrarys):  # type: ignore[misc]
-    """A transport for ``httpx2.Client`` or ``httpx.Client``: an `App` answers, in process.
+    """A transport for ``httpx2.Client`` or ``httpx.Client``: an `App` handles the requests, in process.
 
-    Bodies stream both ways; closing a response stops its guest. The client's ``read`` timeout bounds the wait for the
+    Bodies stream both ways; closing a response cancels its guest. The client's ``read`` timeout bounds the wait for the
     head (with the upload that comes before it) and for each chunk. Failures are the client library's own exceptions,
-    with ours as their cause: the time limit as ``ReadTimeout``, a trap as ``RemoteProtocolError``, a response that
+    with wasgi's as their cause: a timeout as ``ReadTimeout``, a trap as ``RemoteProtocolError``, a response that
     fails midway as ``ReadError``, an error-code as its counterpart. An exception of the caller's own body comes back as
     it is. The extension ``trace`` is told of ``wasgi.handle.started`` and ``.complete`` or ``.failed``.
 
     Args:
-        app: The app that answers. Closing the client does not close it.
+        app: The app that handles the requests. Closing the client does not close it.
 
     Example:
         >>> with httpx2.Client(transport=wasgi.httpx.Transport(app)) as client:
@@ -218,7 +218,7 @@ class Transport(_AnyLibrarys):  # type: ignore[misc]
         self.app = app
 
     def handle_request(self, request: Any) -> Any:
-        """Has the app answer a request of the client's."""
+        """Sends a request of the client to the app."""
         trace: Callable[[str, dict[str, Any]], Any] = request.extensions.get("trace") or (lambda name, info: None)
         trace("wasgi.handle.started", {"request": request})
         body = _Remembered(request.stream)
@@ -252,7 +252,7 @@ class AsyncTransport(_AnyLibrarys):  # type: ignore[misc]
         self.app = app
 
     async def handle_async_request(self, request: Any) -> Any:
-        """Has the app answer a request of the client's."""
+        """Sends a request of the client to the app."""
         trace: Callable[[str, dict[str, Any]], Awaitable[Any]] | None = request.extensions.get("trace")
         if trace is not None:
             await trace("wasgi.handle.started", {"request": request})

@@ -90,7 +90,7 @@ impl AdmissionControl {
             return Ok(());
         }
         Err(Error::Overloaded(format!(
-            "this app has {live} exchanges, and the {free} instance slots of this process that are free are kept for other apps; \
+            "this app has {live} exchanges, and the {free} free instance slots of this process are reserved for other apps; \
              hint: set `Limits.concurrency` lower"
         )))
     }
@@ -111,9 +111,7 @@ impl AdmissionControl {
                 0 => "(`Limits.concurrency`; there is no queue: `Limits.queue`)".to_owned(),
                 queue => format!("(`Limits.concurrency`), and so are the {queue} places in the queue (`Limits.queue`)"),
             };
-            return Err(Error::Overloaded(format!(
-                "all {most} exchanges that this app may have at once are taken {queue}"
-            )));
+            return Err(Error::Overloaded(format!("all {most} concurrent exchanges of this app are in use {queue}")));
         };
         let (places, admission, limit) = (places.clone(), self.clone(), self.limits.queue_timeout);
         let wait = self.process.runtime.within(async move {
@@ -125,7 +123,7 @@ impl AdmissionControl {
                     Ok(place) => place,
                     Err(_) => {
                         return Err(Error::Overloaded(format!(
-                            "no exchange ended within {} s in the queue (`Limits.queue_timeout`); this app may have {most} at \
+                            "timed out after {} s in the queue (`Limits.queue_timeout`); this app may have {most} at \
                              once (`Limits.concurrency`)",
                             limit.as_secs_f64()
                         )));

@@ -134,7 +134,7 @@ impl Guest {
         if std::thread::panicking() {
             Error::Host("the host failed while the guest ran".into())
         } else if self.exchange.process.runtime.is_shut_down() {
-            Error::Host("the process ends".into())
+            Error::Host("the process is exiting".into())
         } else {
             Error::Cancelled
         }

@@ -29,7 +29,7 @@ pub(crate) const FAILED: u8 = 4;
 /// Machine code for an engine of this kind. What is refused has been looked at by the process that compiles, within its bounds.
 pub(crate) fn compile(kind: EngineKind, binary: &[u8], order: &Order, work: &Work) -> Result<Vec<u8>, Error> {
     let Some(launcher) = &order.launcher else {
-        return Err(Error::Host("there is no way to start a process that compiles".into()));
+        return Err(Error::Host("no command is configured that starts a process to compile in".into()));
     };
     let mut head = vec![u8::from(kind.fuel), u8::from(kind.pooled)];
     head.extend(order.limits.memory.unwrap_or(0).to_le_bytes());
@@ -108,7 +108,7 @@ impl Heard {
 
 fn read(mut heard: Heard, launcher: &Launcher, order: &Order) -> Result<Vec<u8>, Error> {
     if !heard.is_greeted() {
-        let said = if heard.answer.is_empty() { heard.end() } else { "it says something else".to_owned() };
+        let said = if heard.answer.is_empty() { heard.end() } else { "unexpected output".to_owned() };
         return Err(not_started(launcher, &said));
     }
     let Some((kind, content)) = heard.content() else {
@@ -300,7 +300,7 @@ mod talk {
                 }
                 self.write();
                 if !self.heard.is_greeted() && begun.elapsed() > LONGEST_START {
-                    return Err(not_started(launcher, "it says nothing"));
+                    return Err(not_started(launcher, "no output"));
                 }
                 self.wait();
             }

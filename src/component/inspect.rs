@@ -5,6 +5,7 @@ use std::borrow::Cow;
 use wasmparser::{BinaryReader, Encoding, Parser, Payload};
 
 use crate::error::Error;
+use crate::guest::linker::PROVIDED;
 
 /// The names at a component's border.
 #[derive(Clone, Debug, Default)]
@@ -18,39 +19,6 @@ pub enum Wasi {
     P2,
     P3,
 }
-
-/// The interfaces of WASI 0.2 that are linked into every component: those of `wit/world.wit`.
-pub const PROVIDED: &[&str] = &[
-    "wasi:cli/environment",
-    "wasi:cli/exit",
-    "wasi:cli/stderr",
-    "wasi:cli/stdin",
-    "wasi:cli/stdout",
-    "wasi:cli/terminal-input",
-    "wasi:cli/terminal-output",
-    "wasi:cli/terminal-stderr",
-    "wasi:cli/terminal-stdin",
-    "wasi:cli/terminal-stdout",
-    "wasi:clocks/monotonic-clock",
-    "wasi:clocks/wall-clock",
-    "wasi:filesystem/preopens",
-    "wasi:filesystem/types",
-    "wasi:http/outgoing-handler",
-    "wasi:http/types",
-    "wasi:io/error",
-    "wasi:io/poll",
-    "wasi:io/streams",
-    "wasi:random/insecure",
-    "wasi:random/insecure-seed",
-    "wasi:random/random",
-    "wasi:sockets/instance-network",
-    "wasi:sockets/ip-name-lookup",
-    "wasi:sockets/network",
-    "wasi:sockets/tcp",
-    "wasi:sockets/tcp-create-socket",
-    "wasi:sockets/udp",
-    "wasi:sockets/udp-create-socket",
-];
 
 impl ComponentInfo {
     pub fn read(binary: &[u8]) -> Result<Self, Error> {
@@ -255,7 +223,7 @@ fn broken(binary: &[u8], error: &wasmparser::BinaryReaderError) -> Error {
             "a truncated component: it ends after {length} bytes, in the middle of a section"
         )),
         Sections::Followed(end) => Error::InvalidComponent(format!(
-            "not a valid component: {} bytes that are no section follow its last section, which ends after {end} bytes; \
+            "not a valid component: {} bytes follow its last section, which ends after {end} bytes; \
              hint: something was appended to the file, or it is damaged there",
             length - end
         )),

@@ -295,7 +295,7 @@ fn prepare(
             Prepared::new(made, compiled, host)
         }
         Err(Failure::Unfit(error)) => Err(Error::refused_by_system(&error).unwrap_or_else(|| {
-            Error::Host(format!("the engine does not take the machine code of the component: {}", chain(&error)))
+            Error::Host(format!("the engine rejects the machine code of the component: {}", chain(&error)))
         })),
         Err(Failure::Final(error)) => Err(error),
     }
@@ -310,7 +310,7 @@ fn without_harm<'a>(
     let (binary, harm) = crate::component::debug_info::without_harm(binary, &go_on)?;
     if let Some(harm) = harm {
         process.note(format!(
-            "the debug information of a component is left out: {}; its backtraces have no source lines",
+            "the debug information of a component is ignored: {}; its backtraces have no source lines",
             harm.reason()
         ));
     }
@@ -330,7 +330,7 @@ pub(crate) fn refusal(error: &wasmtime::Error, binary: &[u8]) -> Error {
     let reason: String = chain(error).chars().take(2000).map(escaped).collect();
     let mut validator = wasmparser::Validator::new_with_features(wasmparser::WasmFeatures::all());
     if validator.validate_all(binary).is_ok() {
-        Error::UnsupportedComponent(format!("the component uses what this engine does not offer: {reason}"))
+        Error::UnsupportedComponent(format!("the component uses a feature that this engine does not support: {reason}"))
     } else {
         Error::InvalidComponent(format!("not a valid component: {reason}"))
     }

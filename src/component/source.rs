@@ -46,7 +46,7 @@ fn checked(path: &Path, metadata: &Metadata) -> Result<(), Unread> {
     }
     let name = name(kind);
     Err(Unread::NoFile(Error::InvalidComponent(format!(
-        "`{}`: not a component but {name}; hint: what is read from elsewhere is loaded as bytes",
+        "`{}`: not a component but {name}; hint: read it, and pass the bytes",
         path.display()
     ))))
 }
@@ -66,11 +66,11 @@ fn name(kind: FileType) -> &'static str {
     } else if kind.is_char_device() || kind.is_block_device() {
         "a device"
     } else {
-        "no plain file"
+        "a special file"
     }
 }
 
 #[cfg(not(unix))]
 fn name(_kind: FileType) -> &'static str {
-    "no plain file"
+    "a special file"
 }

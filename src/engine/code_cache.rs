@@ -131,7 +131,7 @@ impl CodeCache {
             && !self.failed.swap(true, Ordering::Relaxed)
         {
             note(format!(
-                "machine code cannot be kept in `{}`, so it is made anew by each process: {error}",
+                "machine code cannot be cached in `{}`, so each process compiles it again: {error}",
                 self.directory.display()
             ));
         }
@@ -251,7 +251,7 @@ impl Header {
             return wrong("it is another component's, or for another engine");
         }
         if its_length != length.to_le_bytes() {
-            return wrong("it has another length than was written");
+            return wrong("it does not have the length that was written");
         }
         match digest.try_into() {
             Ok(digest) => Ok(Self { digest }),
@@ -306,7 +306,7 @@ fn rewind(mut file: &File) -> io::Result<()> {
 }
 
 fn matching(digest: [u8; 32], expected: &Header) -> Result<(), String> {
-    if digest == expected.digest { Ok(()) } else { Err("it is damaged: its digest is another one".into()) }
+    if digest == expected.digest { Ok(()) } else { Err("it is damaged: its digest differs".into()) }
 }
 
 #[cfg(target_os = "linux")]

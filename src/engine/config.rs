@@ -88,7 +88,7 @@ fn base_config(fuel: bool) -> Config {
         .parallel_compilation(crate::process::fork::generation() == 0)
         // 0.2 needs none of it, and it costs a fifth of a request's time (21.6 µs with it, 17.2 without)
         .concurrency_support(false)
-        // else each instance copies what its memory begins with, which is slower
+        // else each instance copies its initial memory, which is slower
         .memory_init_cow(crate::process::system_limits::memory_files().is_none());
     config
 }
@@ -98,8 +98,8 @@ pub(crate) fn make_pooled(fuel: bool, scan: bool, notes: &mut Vec<String>) -> Op
     let mut refused = String::new();
     if crate::process::system_limits::locks_all_memory() {
         notes.push(
-            "no pool of instances is set up, since this process keeps all of its memory from being swapped (`mlockall`), and \
-             would keep the whole pool: each is allocated on demand, which is slower"
+            "no pool of instances is set up, because this process locks all of its memory (`mlockall`), and would lock the \
+             whole pool: each is allocated on demand, which is slower"
                 .into(),
         );
         return None;

@@ -104,7 +104,7 @@ impl ProcessState {
         let mut notes = Vec::new();
         let cache = open_cache(&mut notes);
         if let Some(reason) = crate::process::system_limits::memory_files() {
-            notes.push(format!("{reason}: each instance copies what its memory begins with, which is slower"));
+            notes.push(format!("{reason}: each instance copies its initial memory, which is slower"));
         }
         let no_scan = crate::process::pagemap::why_not();
         let (pooled, slots) = make_pooled(false, no_scan.is_none(), &mut notes).unzip();
@@ -114,7 +114,7 @@ impl ProcessState {
         let mut remarks = Vec::new();
         if let (Some(reason), Some(_), true) = (no_scan, &pooled, cfg!(target_os = "linux")) {
             let told = if reason.is_usual() { &mut remarks } else { &mut notes };
-            told.push(format!("{reason}: guests start slower, and threads hold each other up; {}", reason.hint()));
+            told.push(format!("{reason}: guests start slower, and threads contend with each other; {}", reason.hint()));
         }
         let pools = Pools { first: OnceLock::from(pooled), ..Pools::default() };
         Ok(Self {

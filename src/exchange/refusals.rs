@@ -65,12 +65,12 @@ impl Refusals {
                 }
                 known.full = Some(now);
                 return Some(format!(
-                    "more outgoing requests are refused than are shown: {MOST} different ones a minute, at the most"
+                    "further messages about refused outgoing requests suppressed: at most {MOST} different ones a minute"
                 ));
             }
         }
         known.told.insert(key, Told { at: now, again: 0 });
-        let more = if again > 0 { format!("; {again} more of them since this was last said") } else { String::new() };
+        let more = if again > 0 { format!("; {again} more since the last message") } else { String::new() };
         Some(refused.sentence(&more))
     }
 }
@@ -135,7 +135,7 @@ mod tests {
         for told in lock(&refusals.0).told.values_mut() {
             told.at -= QUIET;
         }
-        assert!(told(&refusals, "https://a/").unwrap().contains("; 2 more of them since"));
+        assert!(told(&refusals, "https://a/").unwrap().contains("; 2 more since"));
     }
 
     #[test]
@@ -143,9 +143,9 @@ mod tests {
         let refusals = Refusals::default();
         let lines: Vec<_> = (0..1000).filter_map(|number| told(&refusals, &format!("https://a{number}/"))).collect();
         assert_eq!((lines.len(), lock(&refusals.0).told.len()), (MOST + 1, MOST));
-        assert!(lines.last().unwrap().starts_with("more outgoing requests are refused than are shown"));
+        assert!(lines.last().unwrap().starts_with("further messages about refused outgoing requests suppressed"));
         lock(&refusals.0).full = Some(Instant::now() - QUIET);
-        assert!(told(&refusals, "https://b/").unwrap().starts_with("more outgoing"), "a minute later");
+        assert!(told(&refusals, "https://b/").unwrap().starts_with("further messages"), "a minute later");
         let long = told(&Refusals::default(), &format!("https://{}/", "a".repeat(2000))).unwrap();
         assert!(long.len() < 3 * LONGEST);
     }

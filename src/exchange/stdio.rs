@@ -183,7 +183,7 @@ impl Stdio {
         match state.warnings.cmp(&MOST_WARNINGS) {
             std::cmp::Ordering::Less => state.push(Stream::Outgoing, text.as_bytes(), false),
             std::cmp::Ordering::Equal => {
-                state.push(Stream::Outgoing, format!("{text}; no more is said of this").as_bytes(), false)
+                state.push(Stream::Outgoing, format!("{text}; further messages suppressed").as_bytes(), false)
             }
             std::cmp::Ordering::Greater => {}
         }

@@ -104,8 +104,8 @@ impl Unread {
         self.stop();
         if self.discarded {
             return Err(format!(
-                "its upstream had answered without reading it, and it was longer than the {KEPT} bytes that are kept; hint: \
-                 read it before answering"
+                "its upstream responded without reading it, and only bodies of up to {KEPT} bytes are kept; hint: read \
+                 it before responding"
             ));
         }
         let kept = std::mem::take(&mut self.kept).freeze();
@@ -158,7 +158,7 @@ mod tests {
         assert!(unread.is_being_read());
         unread.discard();
         assert!(unread.is_discarded() && !unread.is_being_read());
-        assert!(unread.take().unwrap_err().contains("read it before answering"));
+        assert!(unread.take().unwrap_err().contains("it before responding"));
     }
 
     #[test]

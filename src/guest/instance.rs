@@ -95,7 +95,7 @@ impl Instance {
                     return Err(crate::process::swap::SwitchedOn.into());
                 }
                 if !self.store.data_mut().limiter.takes_instance(self.prepared.host_memory()) {
-                    return Err(wasmtime::Error::msg("the host would keep more for the instance than it may use"));
+                    return Err(wasmtime::Error::msg("instantiating it would exceed its memory limit"));
                 }
                 self.store.data_mut().open_folders().await?;
                 let begun = Instant::now();

@@ -154,7 +154,7 @@ impl StoreState {
     /// Once an exchange.
     pub(crate) fn tell_of_too_many_fields(&mut self) {
         if !std::mem::replace(&mut self.told_of_fields, true) {
-            self.hooks.tell("a set of fields has as many names as there can be; the guest is told `forbidden`");
+            self.hooks.tell("a set of fields has the maximum number of names; the guest is told `forbidden`");
         }
     }
 

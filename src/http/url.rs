@@ -89,7 +89,7 @@ pub fn split(authority: &str) -> Result<(&str, Option<u16>), String> {
     }
     match port {
         "" => Ok((host, None)),
-        _ => Ok((host, Some(number(port).ok_or("its port is no number up to 65535")?))),
+        _ => Ok((host, Some(number(port).ok_or("its port is not a number up to 65535")?))),
     }
 }
 

@@ -147,7 +147,7 @@ impl Pattern {
             (host, "") => (host, None),
             (host, port) => {
                 let number = number(port).filter(|port| *port != 0);
-                (host, Some(number.ok_or("its port is no number up to 65535")?))
+                (host, Some(number.ok_or("its port is not a number up to 65535")?))
             }
         };
         let hosts = match host.strip_prefix('*') {
@@ -165,7 +165,7 @@ impl Pattern {
         if path.contains('*') {
             return Err("`*` in a path stands at its end only, as in `/v1/*`".into());
         }
-        let mut path = Path::of(path).ok_or("its path has dot segments, or an encoding that is none")?;
+        let mut path = Path::of(path).ok_or("its path has dot segments, or an invalid percent-encoding")?;
         path.plain.truncate(path.plain.trim_end_matches('/').len());
         Ok(Self { port: port.or_else(|| scheme.as_deref().and_then(implied_port)), scheme, hosts, path })
     }
@@ -276,10 +276,10 @@ impl Table {
             let pattern = Pattern::parse(text).map_err(|why| format!("`{text}`: {why}"))?;
             for (other, _) in &patterns {
                 match (other.covers(&pattern), pattern.covers(other)) {
-                    (true, true) => return Err(format!("`{text}` is there twice: `{other}`")),
+                    (true, true) => return Err(format!("`{text}` is given twice: `{other}`")),
                     (false, false) if other.meets(&pattern) => {
                         return Err(format!(
-                            "`{other}` and `{pattern}` both fit some requests, and neither is the more special one"
+                            "`{other}` and `{pattern}` both match some requests, and neither is more specific"
                         ));
                     }
                     _ => {}

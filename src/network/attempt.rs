@@ -190,12 +190,12 @@ impl Ask {
                 Again::Now if free > 0 => free -= 1,
                 Again::Now | Again::IfWanted if retries > 0 && budget.pauses(pause) => {
                     retries -= 1;
-                    self.warnings.warn(format!("{url} was not reached: {why}; it is tried again"));
+                    self.warnings.warn(format!("a request to {url} failed: {why}; retrying"));
                     tokio::time::sleep(pause).await;
                     pause = pause.saturating_mul(2);
                 }
                 _ => {
-                    self.warnings.warn(format!("{url} was not reached: {why}; the guest is told `{code}`"));
+                    self.warnings.warn(format!("a request to {url} failed: {why}; the guest is told `{code}`"));
                     return Err(code);
                 }
             }
@@ -234,7 +234,7 @@ impl Ask {
         let answered = match (self.first_byte, budget.first_byte) {
             (Some(FirstByte { limit, code }), Some(left)) => match tokio::time::timeout(left, answered).await {
                 Ok(answered) => answered,
-                Err(_) => Err((code, format!("no answer came for {limit:?}"))),
+                Err(_) => Err((code, format!("timed out after {limit:?} without a response"))),
             },
             _ => answered.await,
         };

@@ -16,15 +16,15 @@ use crate::sync::lock;
 /// Why a name has no address.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum Unresolved {
-    #[error("there is no such name")]
+    #[error("the name does not exist")]
     NoSuchName,
     #[error("the name has no address")]
     NoAddress,
-    #[error("no name server could say, for now")]
+    #[error("temporary failure in name resolution")]
     Unavailable,
     #[error("the resolver failed (error {0})")]
     Failed(i32),
-    #[error("the lookup was given up, for the process ends")]
+    #[error("the lookup was cancelled: the process is exiting")]
     GivenUp,
 }
 

@@ -17,19 +17,19 @@ use crate::network::traffic::Flood;
 /// Why there is no connection.
 #[derive(Debug, thiserror::Error)]
 pub enum Undialled {
-    #[error("all connections that this `Network` may have are taken, after {0:?} (`max_connections`)")]
+    #[error("timed out after {0:?} waiting for a free connection (`max_connections`)")]
     Full(Duration),
     #[error("{0}")]
     Name(#[from] Unresolved),
-    #[error("its name took longer than {0:?}")]
+    #[error("resolving its name timed out after {0:?}")]
     NameLate(Duration),
     #[error("{0}")]
     Prohibited(Prohibited),
-    #[error("connecting took longer than {0:?}")]
+    #[error("connecting timed out after {0:?}")]
     Late(Duration),
     #[error("{0}")]
     Tcp(#[source] io::Error),
-    #[error("the proxy was not reached: {0}")]
+    #[error("cannot connect to the proxy: {0}")]
     NoProxy(#[source] Box<Undialled>),
     #[error("{0}")]
     Tunnel(#[from] NoTunnel),
@@ -37,7 +37,7 @@ pub enum Undialled {
     Tls(#[source] io::Error),
     #[error("{0}")]
     Http(#[from] hyper::Error),
-    #[error("its host is none")]
+    #[error("it has no valid host")]
     NoHost,
 }
 
@@ -86,7 +86,7 @@ impl Undialled {
 
 /// A peer that does not read what is written to it.
 #[derive(Debug, thiserror::Error)]
-#[error("nothing could be written for {0:?}")]
+#[error("writing timed out after {0:?}")]
 pub struct Unread(pub Duration);
 
 /// The error-code that a failure is to a guest, and what it was.

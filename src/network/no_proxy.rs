@@ -65,7 +65,7 @@ impl Entry {
             Some((host, port)) if !port.ends_with(']') => {
                 let is_number = port.bytes().all(|byte| byte.is_ascii_digit());
                 let port = port.parse().ok().filter(|port: &u16| is_number && *port > 0);
-                (host, Some(port.ok_or("its port is no number from 1 to 65535")?))
+                (host, Some(port.ok_or("its port is not a number from 1 to 65535")?))
             }
             _ => (text, None),
         };
@@ -95,7 +95,7 @@ impl Hosts {
         match canonical_host(domain) {
             Some(Host::Domain(name)) if is_below => Ok(Self::Below(name)),
             Some(Host::Domain(name)) => Ok(Self::With(name)),
-            Some(_) if domain.len() < text.len() => Err("an address has nothing below it".into()),
+            Some(_) if domain.len() < text.len() => Err("an address has no subdomains".into()),
             Some(Host::Ipv4(address)) => Ok(Self::Addresses(IpAddr::V4(address).into())),
             Some(Host::Ipv6(address)) => Ok(Self::Addresses(IpAddr::V6(address).into())),
             None => Err("it is neither a host nor a network; hint: `*.example.com` is all below a domain".into()),

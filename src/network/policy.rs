@@ -29,7 +29,7 @@ impl Policy {
     pub fn check(&self, parts: &Parts) -> Result<Target, String> {
         let uri = &parts.uri;
         let (Some(authority), Some("http" | "https")) = (uri.authority(), uri.scheme_str()) else {
-            return Err("it is no http or https URL".into());
+            return Err("it is not an http or https URL".into());
         };
         if authority.as_str().contains('@') {
             return Err("its URL has credentials".into());
@@ -42,17 +42,17 @@ impl Policy {
         {
             return Err("its `host` is not its URL's".into());
         }
-        let target = Target::of(uri).ok_or("its host or its port is none")?;
+        let target = Target::of(uri).ok_or("it has no valid host or port")?;
         if let Some(methods) = &self.methods
             && !methods.contains(&parts.method)
         {
             return Err(format!("its method is not in `methods`: {}", parts.method));
         }
         if let Some(pattern) = self.deny.iter().find(|pattern| pattern.may_match(&target)) {
-            return Err(format!("`deny` has `{pattern}`"));
+            return Err(format!("`{pattern}` in `deny` matches it"));
         }
         if !self.allow.iter().any(|pattern| pattern.matches(&target)) {
-            return Err("nothing in `allow` fits it".into());
+            return Err("no pattern in `allow` matches it".into());
         }
         Ok(target)
     }

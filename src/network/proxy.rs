@@ -42,13 +42,13 @@ pub enum NoTunnel {
     Socks(#[from] tokio_socks::Error),
     #[error("the proxy: {0}")]
     Io(#[from] io::Error),
-    #[error("the proxy ended the connection before it had answered")]
+    #[error("the proxy closed the connection before it responded")]
     Ended,
-    #[error("what the proxy answered is not HTTP")]
+    #[error("the proxy's response is not HTTP")]
     NotHttp,
-    #[error("the head of the proxy's answer is larger than {HEAD} bytes")]
+    #[error("the head of the proxy's response is larger than {HEAD} bytes")]
     TooLarge,
-    #[error("the proxy said something before it was asked for anything")]
+    #[error("the proxy sent data before it was sent a request")]
     Early,
 }
 
@@ -77,34 +77,34 @@ impl Proxy {
     /// Reads its URL. The error says what is wrong with it, and has nothing of it: there may be a password.
     fn parse(url: &str, resolves: bool) -> Result<Self, String> {
         if !url.contains("://") {
-            return Err("it is no URL, for it has no scheme; hint: `http://` before it".into());
+            return Err("it is not a URL: it has no scheme; hint: put `http://` before it".into());
         }
-        let uri: Uri = url.parse().map_err(|_| "it is no URL")?;
-        let Some(authority) = uri.authority() else { return Err("it is no URL".into()) };
+        let uri: Uri = url.parse().map_err(|_| "it is not a URL")?;
+        let Some(authority) = uri.authority() else { return Err("it is not a URL".into()) };
         // who it is asked as is in the intercept
         let (host, given) = split(authority.as_str().rsplit_once('@').map_or(authority.as_str(), |(_, host)| host))?;
         if given == Some(0) {
-            return Err("its port is no number from 1 to 65535".into());
+            return Err("its port is not a number from 1 to 65535".into());
         }
         if uri.path().len() > 1 || uri.query().is_some() {
-            return Err("it has a path or a query, which mean nothing there".into());
+            return Err("it has a path or a query, which have no meaning there".into());
         }
         // any URL that it might be for: this reads what stands before the `@`
         let anywhere = Uri::from_static("http://proxied.invalid");
-        let intercept = Matcher::builder().all(url).build().intercept(&anywhere).ok_or("it is no URL")?;
+        let intercept = Matcher::builder().all(url).build().intercept(&anywhere).ok_or("it is not a URL")?;
         let (kind, port, remote) = match intercept.uri().scheme_str() {
             Some("http") => (Kind::Http, 80, false),
             Some("https") => (Kind::Https, 443, false),
             Some("socks5") => (Kind::Socks, 1080, false),
             Some("socks5h") => (Kind::Socks, 1080, true),
-            other => return Err(format!("there are no proxies of the kind `{}`", other.unwrap_or_default())),
+            other => return Err(format!("proxies of the scheme `{}` are not supported", other.unwrap_or_default())),
         };
         // RFC 1929, 2
         let is_sized = |text: &str| (1..=255).contains(&text.len());
         if intercept.raw_auth().is_some_and(|(user, password)| !is_sized(user) || !is_sized(password)) {
             return Err("its user and its password must each have from 1 to 255 bytes".into());
         }
-        let host = canonical_host(host).ok_or("its host is none")?;
+        let host = canonical_host(host).ok_or("it has no valid host")?;
         Ok(Self { kind, host, port: given.unwrap_or(port), resolves: resolves || remote, intercept })
     }
 
@@ -268,7 +268,7 @@ impl Proxies {
                     let parsed = parse(text.trim()).map_err(|why| format!("`{name}`: {why}"))?;
                     first.get_or_insert(parsed);
                 }
-                Err(std::env::VarError::NotUnicode(_)) => return Err(format!("`{name}`: it is no text")),
+                Err(std::env::VarError::NotUnicode(_)) => return Err(format!("`{name}`: it is not valid UTF-8")),
                 _ => {}
             }
         }

@@ -75,7 +75,7 @@ impl Trust {
         use rustls::pki_types::{CertificateDer, PrivateKeyDer};
         let certificates = |name: &str, pem: &[u8]| {
             let found: Result<Vec<_>, _> = CertificateDer::pem_slice_iter(pem).collect();
-            let found = found.map_err(|error| format!("`{name}` is no PEM: {error}"))?;
+            let found = found.map_err(|error| format!("`{name}` is not PEM: {error}"))?;
             if found.is_empty() { Err(format!("`{name}` has no certificate")) } else { Ok(found) }
         };
         let provider = Arc::new(rustls::crypto::ring::default_provider());
@@ -98,7 +98,7 @@ impl Trust {
             builder.dangerous().with_custom_certificate_verifier(Arc::new(verifier))
         };
         let Some((chain, key)) = &self.client else { return Ok(builder.with_no_client_auth()) };
-        let key = PrivateKeyDer::from_pem_slice(key).map_err(|error| format!("`client_key` is no PEM: {error}"))?;
+        let key = PrivateKeyDer::from_pem_slice(key).map_err(|error| format!("`client_key` is not PEM: {error}"))?;
         builder
             .with_client_auth_cert(certificates("client_cert", chain)?, key)
             .map_err(|error| format!("`client_cert`: {error}"))

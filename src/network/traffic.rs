@@ -13,13 +13,13 @@ use crate::network::hpack::Table;
 /// What a peer sends too much of.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum Flood {
-    #[error("the heads of its responses do not end")]
+    #[error("it sends head after head, and no final response")]
     Heads,
-    #[error("its trailers do not end")]
+    #[error("it sends trailers without end")]
     Trailers,
-    #[error("it sends much, and nothing of a head or a body that ends")]
+    #[error("it keeps sending, but no head or body makes progress")]
     Nothing,
-    #[error("it sends frames without end that bring nothing")]
+    #[error("it keeps sending frames that carry no data")]
     Frames,
 }
 

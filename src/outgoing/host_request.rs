@@ -86,8 +86,11 @@ impl HostRequest {
         let answered = std::task::ready!(Pin::new(&mut self.answer).poll(cx));
         self.owner.state.take_back();
         let answered = answered.unwrap_or_else(|error| {
-            let why =
-                if error.is_panic() { "the host failed while it sent the request" } else { "the request was given up" };
+            let why = if error.is_panic() {
+                "the host failed while it sent the request"
+            } else {
+                "the request was cancelled"
+            };
             Err(ErrorCode::internal(why))
         });
         let response = match (answered, self.owner.overruled()) {

@@ -26,7 +26,7 @@ pub fn run<T: Send>(work: impl FnOnce() -> T + Send) -> Result<T, Error> {
 
 /// The calling thread's own stack may be as small as Python lets it be: it waits, while its thread works on another.
 pub fn on_this_thread<T>(work: impl FnOnce() -> T) -> Result<T, Error> {
-    let refused = |error: &dyn std::fmt::Display| Error::Host(format!("there is no memory for a stack: {error}"));
+    let refused = |error: &dyn std::fmt::Display| Error::Host(format!("no memory for a stack: {error}"));
     let stack = FiberStack::new(SIZE, false).map_err(|error| refused(&error))?;
     let work = |(), _: &mut _| catch_unwind(AssertUnwindSafe(work));
     let fiber = Fiber::<(), (), _>::new(stack, work).map_err(|(error, _)| refused(&error))?;

@@ -33,11 +33,11 @@ impl WhyNot {
             Self::Swap => "hint: keep this service from swapping (`MemorySwapMax=0` with systemd)",
             Self::Kernel => "hint: several worker processes serve more requests than several threads",
             Self::Closed(error) if error.kind() == io::ErrorKind::PermissionDenied => {
-                "hint: a process that has changed its user may not look at itself; start it as the user that it is to be"
+                "hint: a process that has changed its user may not look at itself; start it as its final user"
             }
             Self::Closed(_) => "hint: mount `/proc`",
             Self::Refused(_) => "hint: let the sandbox (a seccomp profile, say) allow that ioctl",
-            Self::Late => "hint: start the process anew",
+            Self::Late => "hint: restart the process",
         }
     }
 }

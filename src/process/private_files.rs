@@ -116,7 +116,7 @@ fn checked(file: File) -> io::Result<File> {
     } else if metadata.mode() & 0o022 != 0 {
         "others may write to it"
     } else if metadata.nlink() != 1 {
-        "it has another name as well"
+        "it has another hard link"
     } else {
         return Ok(file);
     };

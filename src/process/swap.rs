@@ -17,7 +17,7 @@ static SPARED: AtomicU32 = AtomicU32::new(0);
 const LOOKS_PER_QUESTION: u32 = 1000;
 
 /// What is said when swap is switched on while there are instances already.
-pub(crate) const NEWS: &str = "pages of this process can be swapped out since a moment ago: from now on instances are reset in the \
+pub(crate) const NEWS: &str = "pages of this process can now be swapped out: from now on instances are reset in the \
                                slower way; hint: keep this service from swapping (`MemorySwapMax=0` with systemd)";
 
 /// An exchange that was to begin at the moment at which swap was switched on.

@@ -29,14 +29,14 @@ use crate::py::reuse::PyReuse;
 use crate::py::simulation::PySimulation;
 use crate::py::values::{Number, Reduced, Seconds, plain, reduce, replaced, settings};
 
-/// A directory of the host's that a guest may see.
+/// A directory of the host that is granted to a guest.
 ///
 /// Args:
 ///     path: The directory. Links in it do not lead out of it.
-///     write: Whether the guest may change it.
+///     write: Whether the guest may write to it.
 ///
 /// Raises:
-///     ValueError: A path that no file system has.
+///     ValueError: The path is invalid: it has a NUL.
 #[pyclass(name = "Dir", module = "wasgi", frozen, eq, hash, get_all)]
 #[derive(Clone, PartialEq, Hash)]
 pub struct PyDir {
@@ -82,7 +82,7 @@ impl PyDir {
     }
 }
 
-/// What `wasgi.App` adds ASGI and WSGI to; the arguments are described there.
+/// The base class of `wasgi.App`, which adds ASGI and WSGI and describes the arguments.
 #[pyclass(name = "App", module = "wasgi", frozen, subclass)]
 pub struct PyApp {
     callee: Py<Callee>,
@@ -125,9 +125,7 @@ fn grants(
             let wrong = "`env` must map str to str";
             let (name, value) = (given_text(&name, wrong)?, given_text(&value, wrong)?);
             if name.is_empty() || name.contains(['=', '\0']) || value.contains('\0') {
-                return Err(PyValueError::new_err(format!(
-                    "`env` has a name or value that no environment holds: {name:?}"
-                )));
+                return Err(PyValueError::new_err(format!("`env` has an invalid name or value: {name:?}")));
             }
             grants.env.push((name, value));
         }
@@ -139,7 +137,7 @@ fn grants(
         for arg in args.try_iter()? {
             let arg = given_text(&arg?, "`args` must be a sequence of str")?;
             if arg.contains('\0') {
-                return Err(PyValueError::new_err(format!("`args` has what no argument holds, a NUL: {arg:?}")));
+                return Err(PyValueError::new_err(format!("`args` has an argument with a NUL: {arg:?}")));
             }
             grants.args.push(arg);
         }
@@ -245,21 +243,21 @@ impl PyApp {
     /// Calls the guest's `incoming-handler`, and blocks until it has set its response. The GIL is released.
     ///
     /// The body streams from the guest as the response is read; the guest may still be running. Ctrl-C interrupts the
-    /// call and stops the guest.
+    /// call and cancels the guest.
     ///
     /// Args:
-    ///     request: A body that streams is consumed by the guest; one of bytes can be sent again.
+    ///     request: The guest consumes a streamed body; a request whose body is bytes can be sent again.
     ///
     /// Returns:
-    ///     The response. It owns the guest: closing or dropping it before its body has ended stops the guest.
+    ///     The response. It owns the guest: closing or dropping it before its body has ended cancels the guest.
     ///
     /// Raises:
-    ///     GuestError: The guest trapped, exited, ran out of a limit, or never answered.
-    ///     ErrorCode: The guest answered with an error-code.
-    ///     OverloadedError: `Limits.concurrency` was reached, and the queue had no place or gave none in time.
+    ///     GuestError: The guest trapped, exited, exceeded a limit, or returned without a response.
+    ///     ErrorCode: The guest responded with an error-code.
+    ///     OverloadedError: `Limits.concurrency` was reached, and the queue was full or timed out.
     ///     AppClosedError: The app was closed.
     ///     BodyError: The request's body streams, and was consumed before.
-    ///     Exception: What the iterator of the request's body raised, as it is.
+    ///     Exception: The exception of the iterator of the request's body, unchanged.
     fn handle(&self, py: Python<'_>, request: &Bound<'_, PyRequest>) -> PyResult<PyResponse> {
         self.callee.get().call(py, request, None)
     }
@@ -276,25 +274,25 @@ impl PyApp {
 
     /// Like `handle`, for a task of an asyncio event loop, which it never blocks.
     ///
-    /// The guest starts when this is awaited. Cancelling the task stops the guest and all that it waits for.
+    /// The guest starts when this is awaited. Cancelling the task cancels the guest, its outgoing requests and bodies.
     fn handle_async(&self, py: Python<'_>, request: Py<PyRequest>) -> Awaitable {
         Awaitable::of_call("App.handle_async", Handle::New { callee: self.callee.clone_ref(py), request })
     }
 
-    /// Begins no more exchanges, and waits until those under way have ended, work after their responses included.
+    /// Refuses new exchanges, and waits until those under way have ended, work after their responses included.
     ///
-    /// ``with app:`` and ``async with app:`` do it when they are left.
+    /// Leaving ``with app:`` or ``async with app:`` does this.
     ///
     /// Args:
-    ///     timeout: Seconds; then what is left is stopped: `AppClosedError` for whoever waits for it. None: as long as
-    ///         it takes.
+    ///     timeout: Seconds; then the remaining exchanges are cancelled, with `AppClosedError` for their callers. None:
+    ///         no timeout.
     #[pyo3(signature = (timeout=Some(Number(10.0))), text_signature = "($self, timeout=10.0)")]
     fn close(&self, py: Python<'_>, timeout: Option<Seconds>) -> PyResult<()> {
         let mut closing = self.closing(py, drain(plain(timeout))?)?;
         block_on(py, |cx| closing.as_mut().poll(cx))
     }
 
-    /// Like `close`, for a task of an asyncio event loop. It begins to close when this is awaited.
+    /// Like `close`, for a task of an asyncio event loop. Closing begins when this is awaited.
     #[pyo3(signature = (timeout=Some(Number(10.0))), text_signature = "($self, timeout=10.0)")]
     fn aclose(slf: Py<Self>, timeout: Option<Seconds>) -> PyResult<Awaitable> {
         let drain = drain(plain(timeout))?;
@@ -326,7 +324,7 @@ impl PyApp {
         &self.callee.get().sinks.get().app
     }
 
-    /// How many exchanges are under way: those whose guest has not ended.
+    /// The number of exchanges under way: those whose guest has not ended.
     #[getter]
     fn exchanges(&self) -> usize {
         self.callee.get().app.exchanges()

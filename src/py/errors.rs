@@ -9,7 +9,7 @@ use pyo3::types::{PyDict, PyModule, PyString};
 use crate::error::{Error, Trap};
 use crate::http::error_code::{ErrorCode, NAMES, Payload};
 use crate::limits::Limit;
-use crate::py::lock;
+use crate::sync::lock;
 use crate::text::{LONGEST, tame};
 
 fn module(py: Python<'_>) -> PyResult<&Bound<'_, PyModule>> {

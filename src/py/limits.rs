@@ -9,51 +9,53 @@ use pyo3::types::PyDict;
 use crate::limits::Limits;
 use crate::py::values::{Count, Number, Seconds, plain, settings, value_methods};
 
-/// What a guest may use up. ``None`` lifts a limit; the defaults suit a plug-in that nobody has looked at.
+/// Resource limits of a guest: memory, time, fuel, concurrency. ``None`` lifts a limit.
 ///
-/// A limit that a guest meets inside ends it with an exception of its own, whose ``limit`` is the value. Those of
-/// messages are wasi:http's own error-codes, with a note that names the limit. Those of outgoing requests are told to
-/// the guest as an error-code, and to the logger ``wasgi.outgoing``.
+/// The defaults suit an untrusted plug-in. A guest that exceeds a limit of its own resources ends with an exception
+/// whose ``limit`` is the value. Limits of messages raise wasi:http's own error-codes, with a note that names the
+/// limit. Limits of outgoing requests give the guest an error-code, and are logged by ``wasgi.outgoing``.
 ///
 /// Args:
-///     memory: Bytes: all linear memories of an instance, and what the host holds behind its handles (fields, the
-///         parts of requests, bodies of messages that are not sent, 64 KiB for each stream of a file), which is weighed
-///         for each megabyte that comes. A guest that asks for more memory is refused; if it ends because of that, or
-///         has the host hold more: `MemoryLimitError`.
-///     memory_per_app: The same of all exchanges of one `App` together, and of its instances that wait for one:
-///         whoever asks for more then is refused likewise.
-///     table_elements: Elements, all tables of an instance together; refused like memory: `TableLimitError`. A single
-///         table holds a million at the most, whatever the limit, where instances come from the pool.
-///     instances: Core instances that a component is made of: `InstanceLimitError`.
+///     memory: Bytes: all linear memories of an instance, and the host's memory behind its handles (fields, the parts
+///         of requests, bodies of unsent messages, 64 KiB for each stream of a file), which is checked for each
+///         megabyte that is added. ``memory.grow`` beyond the limit fails. A guest that ends because of that, or whose
+///         handles take more, raises `MemoryLimitError`.
+///     memory_per_app: The same for all exchanges of one `App` together, and for its idle instances: the exchange that
+///         asks for more is refused likewise.
+///     table_elements: Elements of all tables of an instance together, refused like memory: `TableLimitError`. In the
+///         instance pool, a single table holds a million at most, whatever the limit.
+///     instances: Core instances in an instance of the component: `InstanceLimitError`.
 ///     handles: Handles of resources that a guest holds at once, its own resources included: `HandleLimitError`.
-///     files: Files and folders that an exchange has open at once, those that it reads by a stream or lists included;
-///         the guest gets ``quota``. The granted folders themselves do not count.
-///     files_per_app: The same of all exchanges of one `App` together.
-///     timeout: Seconds of the guest's own time: wall clock from its first instruction to its end, but for the time in
-///         which it waits for a chunk of its request that has not come, or for its reader to take a chunk of its
-///         response. Then `GuestTimeoutError`; a body that is being read breaks off with it as the cause.
-///     fuel: Units of wasmtime's fuel, about one for each instruction. Unlike time the same in every run, and slower to
-///         count; the component is compiled once more for it. `FuelExhaustedError`; `Report.fuel` says what was used.
+///     files: Files and folders that an exchange has open at once, those that it streams or lists included; the guest
+///         gets ``quota``. The granted folders themselves do not count.
+///     files_per_app: The same for all exchanges of one `App` together.
+///     timeout: Seconds of the guest's own time: wall-clock time from its first instruction to its end, without the
+///         time in which it waits for a chunk of its request, or (back-pressure) for the reader of its response. Then
+///         `GuestTimeoutError`; a body that is being read fails with it as the cause.
+///     fuel: Units of wasmtime's fuel, about one for each instruction. Unlike time, it is the same in every run, and
+///         slower to count; the component is compiled a second time for it. `FuelExhaustedError`; `Report.fuel` says
+///         how much was used.
 ///     fields: Bytes of one set of fields: names, values, and about 70 bytes for each. A request with more is refused
-///         with ``HTTP-request-header-section-size``; a guest that makes more is ended with `FieldsLimitError`; one
-///         whose upstream answers with more gets ``HTTP-response-header-section-size``. Likewise for trailers. One host
-///         call takes 2 MiB of strings and lists at the most, or twice this if that is more.
-///     request_body: Bytes. A longer one is refused if it says so beforehand, else the exchange ends as soon as it is:
-///         ``HTTP-request-body-size``. A body that streams costs no memory, so there is no limit by default.
-///     response_body: Bytes, likewise: ``HTTP-response-body-size``, as the cause of a `BodyError` if the body had
+///         with ``HTTP-request-header-section-size``. A guest that makes more ends with `FieldsLimitError`. A guest
+///         whose upstream responds with more gets ``HTTP-response-header-section-size``. Likewise for trailers. One
+///         host call takes at most 2 MiB of strings and lists, or twice this limit if that is more.
+///     request_body: Bytes. A longer body is refused at once if its length is announced, otherwise the exchange ends
+///         when the limit is exceeded: ``HTTP-request-body-size``. A streamed body takes no memory, so there is no
+///         limit by default.
+///     response_body: Bytes, likewise: ``HTTP-response-body-size``, as the cause of a `BodyError` if the body has
 ///         begun.
-///     outgoing: Requests that one exchange may send out; the guest gets ``HTTP-request-denied``.
-///     outgoing_concurrency: Requests of one exchange that are under way at once, until their responses have been read;
-///         the guest gets ``connection-limit-reached``.
-///     concurrency: Exchanges of one `App` at once. A guest counts until it has ended, which may be after its response
-///         has been read.
-///     queue: Exchanges that may wait for a place; without one, `OverloadedError`. It needs ``concurrency``.
+///     outgoing: Requests that one exchange may send; the guest gets ``HTTP-request-denied``.
+///     outgoing_concurrency: Concurrent outgoing requests of one exchange, until their responses have been read; the
+///         guest gets ``connection-limit-reached``.
+///     concurrency: Concurrent exchanges of one `App`. A guest counts until it has ended, which may be after its
+///         response has been read.
+///     queue: Exchanges that may wait for their turn; beyond that, `OverloadedError`. It needs ``concurrency``.
 ///     queue_timeout: Seconds that they wait; then `OverloadedError`.
-///     chunks: Writes of a guest, of at most 16 KiB each, that may lie between it and whoever reads its body; two more
-///         may be on their way.
+///     chunks: Back-pressure: writes of a guest, of at most 16 KiB each, that are buffered for the reader of its body;
+///         two more may be on their way.
 ///
 /// Raises:
-///     ValueError: A limit that is negative, or zero where that leaves nothing to run.
+///     ValueError: A limit is negative, or zero where nothing could run.
 #[pyclass(name = "Limits", module = "wasgi", frozen, eq, get_all)]
 #[derive(Clone, PartialEq)]
 pub struct PyLimits {
@@ -180,7 +182,7 @@ value_methods! {
             not_negative("queue", "exchanges", Some(queue))?;
             if queue > 0 && concurrency.is_none() {
                 return Err(PyValueError::new_err(
-                    "`queue` needs `concurrency`: where there is a place for all, nobody waits",
+                    "`queue` needs `concurrency`: without that limit no exchange waits",
                 ));
             }
             seconds("queue_timeout", queue_timeout)?;

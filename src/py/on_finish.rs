@@ -170,12 +170,11 @@ impl Turn for Finished {
     }
 }
 
-/// An exchange that is over, for `App(on_finish=)`.
+/// A finished exchange, for `App(on_finish=)`.
 ///
-/// Every exchange that was admitted is told of once: when its caller has the head of the response, or the reason why
-/// there is none, and nothing is left of its guest. Requests that were refused before are no exchanges: those that
-/// found no place (`OverloadedError`), whose app was closed, or that a server does not ask a guest (400, or what
-/// ``on_request`` answered).
+/// Each admitted exchange is reported once: when its caller has the head of the response, or the error instead, and
+/// nothing is left of its guest. Requests that were refused before are not exchanges: by overload (`OverloadedError`),
+/// by a closed app, or by the server (400, or a response of ``on_request``).
 ///
 /// Example:
 ///     >>> def log(exchange: wasgi.Exchange) -> None:
@@ -189,17 +188,17 @@ pub struct PyExchange {
     component: String,
     /// The component's name with the number of the app in this process: ``wasgi_app`` of log records.
     app: String,
-    /// Of the guest's request.
+    /// The method of the guest's request.
     method: String,
-    /// Of the guest's request: the whole URL, as the guest saw it.
+    /// The URL of the guest's request, as the guest saw it.
     url: String,
-    /// Of the guest's response; None if the caller got none.
+    /// The status of the guest's response; None if the caller got no response.
     status: Option<u16>,
-    /// What the caller was told instead of a response, or how the guest ended after it; None if it ended well.
+    /// What the caller got instead of a response, or how the guest ended after it; None if it ended well.
     ///
-    /// A guest that was stopped, because its caller or client went away, has a `WasgiError`.
+    /// A guest that was cancelled, because its caller or client went away, has a `WasgiError`.
     error: Option<Py<PyAny>>,
-    /// What it has cost.
+    /// The cost of the exchange.
     report: Py<PyReport>,
 }
 

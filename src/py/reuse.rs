@@ -8,29 +8,29 @@ use crate::guest::instance::Reuse;
 use crate::py::limits::{duration, positive, seconds};
 use crate::py::values::{Count, Number, Seconds, plain, settings, value_methods};
 
-/// On what terms the instances of an `App` have one exchange after another.
+/// Reuse of instances: an instance of an `App` handles one exchange after another.
 ///
-/// For components that take long to instantiate. What a guest keeps in its memory meets its next exchange, whoever's
-/// that is: `wasgi.testing.check_isolation` shows what a component lets through. An exchange's time, fuel, outgoing
-/// requests, output and simulation are its own all the same, and what a guest has kept of an earlier one (its bodies,
-/// the requests that it has sent) leads nowhere.
+/// For components that are slow to instantiate. The next exchange, whoever's it is, finds what the guest keeps in its
+/// memory: `wasgi.testing.check_isolation` shows what a component leaks. Time, fuel, outgoing requests, output and
+/// simulation are still separate for each exchange. Handles that a guest keeps of an earlier exchange (of bodies, of
+/// requests that it sent) have no effect.
 ///
-/// An instance is kept if its guest has answered and returned, has finished all bodies that it had begun, waits for no
-/// answer, and holds no more than three quarters of ``Limits.memory`` and ``Limits.handles``. At most half of the pool
-/// (512 instances in a process, mostly) wait at once, and fewer where those that run need the room: the one that has
-/// waited longest ends, whichever app's it is. `Stats.idle` counts them; `Report.reused` says of an exchange how many
-/// its instance had before.
+/// An instance is kept if its guest has responded and returned, has finished all bodies that it began, waits for no
+/// response, and holds at most three quarters of ``Limits.memory`` and ``Limits.handles``. At most half of the instance
+/// pool (512 instances in a process, mostly) is idle at once, and less if running instances need the room: then the
+/// instance that has been idle for longest ends, whichever app's it is. `Stats.idle` counts idle instances;
+/// `Report.reused` is the number of earlier exchanges of an exchange's instance.
 ///
-/// Not every toolchain's guests can have a second exchange. One that returns without an answer, though its instance had
-/// answered before, shows it: from then on its app keeps no instance, and the logger ``wasgi`` says so once.
+/// Guests of some toolchains cannot handle a second exchange. The host detects this when an instance that has responded
+/// before returns without a response: from then on the app keeps no instance, and the logger ``wasgi`` says so once.
 ///
 /// Args:
-///     requests: How many exchanges an instance has. None: as many as come.
-///     concurrent: How many at once: 1, since a guest of WASI 0.2 handles one request at a time.
-///     idle: Seconds that an instance waits for the next. None: until its app is closed.
+///     requests: The number of exchanges of an instance. None: unlimited.
+///     concurrent: Concurrent exchanges of an instance: 1, because a guest of WASI 0.2 handles one request at a time.
+///     idle: Seconds that an instance waits for its next exchange. None: until its app is closed.
 ///
 /// Raises:
-///     ValueError: A number that makes no sense.
+///     ValueError: A number is out of range.
 ///
 /// Example:
 ///     >>> app = wasgi.App("plugin.wasm", reuse=wasgi.Reuse(requests=1000, idle=60))

@@ -20,8 +20,8 @@ use crate::simulation::virtual_time::WorkClock;
 /// Each exchange begins with the same time and the same seed. Time is virtual: it stands still while the guest runs;
 /// when the guest and all mocks are idle, it jumps to the earliest deadline, so sleeping takes no time. Deadlines are
 /// the guest's timers, the timeouts of its request-options, and the delays and pauses of `wasgi.testing.Upstream`.
-/// While other code works on a request of the guest's (a function, the real network), the guest's timers take real
-/// time: it gives up no sooner than it would. A guest that waits for a file counts as idle.
+/// While other code works on a request of the guest (a function, the real network), the guest's timers take real time,
+/// so that its timeouts do not pass before that code can respond. A guest that waits for a file counts as idle.
 ///
 /// Args:
 ///     seed: The seed of its random bytes, 0 to 2**64 - 1. The bytes are the same in all runs of one version of wasgi.

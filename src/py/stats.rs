@@ -8,22 +8,22 @@ use pyo3::types::PyDict;
 use crate::engine::stats::Stats;
 use crate::py::counters::{Live, live};
 
-/// What there is in this process, and what there was: a look at its counters.
+/// A snapshot of process-wide counters.
 ///
-/// When all work is done and no instance waits for more, all but ``threads``, ``dropped`` and ``outcomes`` are zero.
+/// When all work is done and no instance is idle, all but ``threads``, ``dropped`` and ``outcomes`` are zero.
 #[pyclass(name = "Stats", module = "wasgi", frozen, get_all)]
 pub struct PyStats {
     /// Guests that exist.
     exchanges: u64,
-    /// Exchanges that wait for a place (`Limits.queue`).
+    /// Exchanges that wait in a queue (`Limits.queue`).
     queued: u64,
-    /// Requests of guests that are under way.
+    /// Outgoing requests under way.
     outgoing: u64,
-    /// Those of them that Python code answers, or will.
+    /// Outgoing requests that Python code handles, or will handle.
     calls: u64,
-    /// Bodies whose chunks Python code makes.
+    /// Bodies whose chunks Python code produces.
     feeds: u64,
-    /// Instances that wait for their next exchange (`Reuse`).
+    /// Idle instances, which wait for their next exchange (`Reuse`).
     idle: u64,
     /// Tasks of the native runtime.
     tasks: u64,
@@ -33,16 +33,16 @@ pub struct PyStats {
     memories: u64,
     /// Call stacks in the pool.
     stacks: u64,
-    /// Bytes of linear memory that guests hold, and of the host's for their instances and behind their handles.
+    /// Bytes of the guests' linear memory, and of the host's memory for their instances and behind their handles.
     memory: u64,
-    /// Threads of ours: they are kept for the next exchange.
+    /// Threads of wasgi, which are kept for the next exchange.
     threads: u64,
-    /// Exchanges that `App(on_finish=)` was not told of, because 1024 waited for it; since the process began.
+    /// Exchanges that `App(on_finish=)` was not called for, because 1024 waited for it; since the process began.
     dropped: u64,
-    /// How exchanges have ended, each counted once.
+    /// The number of exchanges by how they ended, each counted once.
     ///
-    /// ``returned``, ``trapped``, ``exited``, ``timed_out``, ``limited``, ``stopped`` (by its caller, or with its app),
-    /// ``failed`` (on the host's side).
+    /// ``returned``, ``trapped``, ``exited``, ``timed_out``, ``limited``, ``stopped`` (cancelled by its caller, or with
+    /// its app), ``failed`` (a failure of the host).
     outcomes: Py<PyDict>,
 }
 
@@ -70,7 +70,7 @@ impl PyStats {
     }
 }
 
-/// Counts what there is now: see `Stats`. Cheap enough for a health check.
+/// A snapshot of the counters of this process: see `Stats`. Cheap enough for a health check.
 #[pyfunction]
 pub fn stats(py: Python<'_>) -> PyResult<PyStats> {
     let core = Stats::read();

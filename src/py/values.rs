@@ -17,7 +17,7 @@ pub type Seconds = Number<f64>;
 
 fn refuse_bool(given: &Borrowed<'_, '_, PyAny>) -> PyResult<()> {
     if given.is_instance_of::<PyBool>() {
-        return Err(PyTypeError::new_err("a number is wanted, not a bool"));
+        return Err(PyTypeError::new_err("expected a number, not a bool"));
     }
     Ok(())
 }

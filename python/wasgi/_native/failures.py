@@ -46,7 +46,7 @@ _OF_HTTPX: dict[str, type[errors.ErrorCode] | None] = {
 
 
 def counterpart(exc: BaseException) -> errors.ErrorCode | None:
-    """The error-code that means the same as an exception of Python's or of a client library; None if there is none."""
+    """The equivalent error-code of an exception of Python's or of a client library; None if there is none."""
     if (code := _of_python(exc)) is not None:
         return code
     cls = next((cls for cls in type(exc).__mro__ if cls.__module__.partition(".")[0] in ("httpx", "httpx2")), None)

@@ -30,10 +30,10 @@ def main(argv: Sequence[str] | None = None) -> int:
     commands = parser.add_subparsers(dest="command", required=True)
     commands.add_parser("demo", help="show what it does, on a bundled component")
     inspecting = commands.add_parser(
-        "inspect", help="say what a component is, what it needs, and whether it runs (the exit status, too)"
+        "inspect", help="show what a component is and needs, and whether it runs (also by the exit status)"
     )
     inspecting.add_argument("file", type=Path)
-    writing = commands.add_parser("wit", help="write out the WIT that a component can be built against")
+    writing = commands.add_parser("wit", help="write out the WIT to build a component against")
     writing.add_argument("directory", type=Path)
     options = parser.parse_args(argv)
     with _whatever_stdout_encodes():

@@ -11,7 +11,7 @@ import wasgi
 
 
 def demo() -> None:
-    """Loads the bundled component, calls it, answers it, denies it, and lets it trap."""
+    """Loads the bundled component, calls it, handles and denies its outgoing requests, and lets it trap."""
     style = _Style()
     log, handler = logging.getLogger("wasgi"), _Shown(style)
     log.addHandler(handler)
@@ -38,7 +38,7 @@ def _load(style: _Style) -> wasgi.Component:
     begun = time.perf_counter()
     component = wasgi.Component(source)
     millis = (time.perf_counter() - begun) * 1e3
-    style.step("1. Load a component that somebody else wrote", 'component = wasgi.Component("demo.wasm")')
+    style.step("1. Load a component", 'component = wasgi.Component("demo.wasm")')
     style.shows(
         f"{len(source) // 1024} KiB of WebAssembly, WASI {component.wasi}, "
         f"ready in {millis:.0f} ms (the machine code is cached)"
@@ -49,7 +49,7 @@ def _load(style: _Style) -> wasgi.Component:
 def _call(style: _Style, component: wasgi.Component) -> wasgi.App:
     app = wasgi.App(component, stdout=lambda line: style.shows(f"the guest prints: {line}"))
     style.step(
-        "2. Hand it a request",
+        "2. Call it with a request",
         "app = wasgi.App(component)",
         'app.handle(wasgi.Request("GET", "http://demo.local/greet?name=Ada"))',
     )
@@ -63,14 +63,14 @@ def _call(style: _Style, component: wasgi.Component) -> wasgi.App:
 
 def _answer(style: _Style, component: wasgi.Component) -> None:
     style.step(
-        "3. Answer what it asks the world, with a Python function",
+        "3. Answer its outgoing requests with a Python function",
         "def upstream(request):",
         '    return wasgi.Response(200, body="sunny, 24 °C")',
         "app = wasgi.App(component, outgoing=upstream)",
     )
 
     def upstream(request: wasgi.Request) -> wasgi.Response:
-        style.shows(f"the guest asks for: {request.method} {request.url}")
+        style.shows(f"the guest requests: {request.method} {request.url}")
         return wasgi.Response(200, body="sunny, 24 °C")
 
     answered = wasgi.App(component, outgoing=upstream)
@@ -79,13 +79,13 @@ def _answer(style: _Style, component: wasgi.Component) -> None:
 
 
 def _deny(style: _Style, app: wasgi.App) -> None:
-    style.step("4. Without one, nothing gets out", "app = wasgi.App(component)")
+    style.step("4. Without one, outgoing requests are denied", "app = wasgi.App(component)")
     response = app.handle(wasgi.Request("GET", "http://demo.local/weather?city=Lisbon"))
     style.shows(f"{response.status} {response.text.strip()!r}")
 
 
 def _trap(style: _Style, component: wasgi.Component, app: wasgi.App) -> None:
-    style.step("5. A guest that traps hurts nobody", 'app.handle(wasgi.Request("GET", "http://demo.local/crash"))')
+    style.step("5. A trap ends its own exchange only", 'app.handle(wasgi.Request("GET", "http://demo.local/crash"))')
     silent = wasgi.App(component, stderr=lambda line: None)
     try:
         silent.handle(wasgi.Request("GET", "http://demo.local/crash"))

@@ -9,10 +9,10 @@ from wasgi import _wasgi
 from wasgi.errors import ComponentError
 
 _GRANTS = {
-    "wasi:http/outgoing-handler": "outgoing requests: App(outgoing=...), else each is answered `HTTP-request-denied`",
-    "wasi:filesystem/preopens": "files: App(dirs={...}), else it sees none",
-    "wasi:cli/environment": "environment and arguments: App(env=..., args=...), else both are empty",
-    "wasi:sockets/tcp": "sockets: never granted; only what it sends through wasi:http leaves",
+    "wasi:http/outgoing-handler": "outgoing requests: App(outgoing=...); else they fail with `HTTP-request-denied`",
+    "wasi:filesystem/preopens": "files: App(dirs={...}); else it has none",
+    "wasi:cli/environment": "environment and arguments: App(env=..., args=...); else both are empty",
+    "wasi:sockets/tcp": "sockets: never granted; it reaches the network through wasi:http only",
 }
 
 

@@ -1,8 +1,8 @@
-"""Upstreams: they answer the outgoing requests of a guest, for ``App(outgoing=...)``.
+"""Upstreams: they handle the outgoing requests of a guest, for ``App(outgoing=...)``.
 
 Applications (`asgi`, `wsgi`), clients (`httpx`), and several upstreams behind a routing table (`route`). Any function
 or coroutine function from `Request` to `Response` is an upstream, too, and so is any `App`. Middleware is a function
-that takes an upstream and returns one; it asks the one below by `call`::
+that takes an upstream and returns one; it calls the inner one by `call`::
 
     def with_token(upstream):
         async def send(request):
@@ -33,11 +33,11 @@ __all__ = ["asgi", "call", "httpx", "route", "wsgi"]
 
 
 async def call(upstream: _Upstream, request: Request) -> Response:
-    """Has an upstream of any kind answer a request: middleware calls this.
+    """Sends a request to an upstream of any kind: middleware calls this.
 
     A coroutine function is awaited, an `App` handles the request, a `Network` sends it under its policy, a plain
-    function runs on a thread. A message that was read, or whose body is bytes, is passed on as an unread copy: constant
-    messages can be used again and again.
+    function runs on a thread. A message that was read, or whose body is bytes, is passed on as an unread copy, so
+    a constant message can be used many times.
 
     Raises:
         DestinationNotFound: A `route` has no upstream for the request.
@@ -58,21 +58,21 @@ async def call(upstream: _Upstream, request: Request) -> Response:
 
 
 def route(table: Mapping[str, _Upstream]) -> Route:
-    """Sends each request to the upstream whose pattern fits it best.
+    """Routes each request to the upstream with the most specific pattern that matches it.
 
-    A pattern is ``"*"``, or ``[scheme://]host[:port][/path]``. A host that begins with ``*.`` means all below it.
-    Without a scheme, both match; without a port the scheme's own, or any port if there is no scheme. A path means
-    itself and what is below it; a request whose path has dot segments, plain or encoded, fits no pattern with a path.
-    Hosts are compared as IDNA A-labels, addresses by value, paths whatever of them is percent-encoded. The most
-    special pattern is meant; a request that none fits, or that some server could read as one for a more special
-    pattern, is answered with ``destination-not-found``.
+    A pattern is ``"*"``, or ``[scheme://]host[:port][/path]``. ``*.example.com`` matches all subdomains.
+    Without a scheme, both match; without a port the scheme's default port, or any port if there is no scheme. A path
+    matches itself and what is below it; a request whose path has dot segments, plain or encoded, matches no pattern
+    with a path. Hosts are compared as IDNA A-labels, addresses by value, paths after percent-decoding. The most
+    specific pattern wins. A request that no pattern matches, or whose path some server could read as one for a more
+    specific pattern, fails with ``destination-not-found``.
 
     Args:
         table: Upstreams by pattern.
 
     Raises:
-        ValueError: A pattern is none; or two mean the same; or some request fits two of which neither is the more
-            special.
+        ValueError: A pattern is invalid; or two are equal; or some request matches two of which neither is more
+            specific.
 
     Example:
         >>> wasgi.outgoing.route({"auth.local": auth_app, "https://api.example.com/v1/": fake, "*": refuse})
@@ -81,7 +81,7 @@ def route(table: Mapping[str, _Upstream]) -> Route:
 
 
 def asgi(application: Callable[..., Any], *, lifespan: Literal["auto", "on", "off"] = "auto") -> _asgi.Asgi:
-    """Has an ASGI application answer, in process: FastAPI plays ``api.example.com``.
+    """An ASGI application as upstream, in process: FastAPI plays ``api.example.com``.
 
     Bodies stream both ways. Its lifespan is started at the first request, on that request's event loop, and ended by
     ``aclose``, by leaving ``async with``, or when the upstream is garbage-collected. If the guest ends early, the
@@ -97,15 +97,15 @@ def asgi(application: Callable[..., Any], *, lifespan: Literal["auto", "on", "of
 
 
 def wsgi(application: Callable[..., Any]) -> Callable[[Request], Response]:
-    """Has a WSGI application (PEP 3333) answer, in process, on one of our threads. Bodies stream both ways."""
+    """A WSGI application (PEP 3333) as upstream, in process, on a thread of wasgi. Bodies stream both ways."""
     return _wsgi.upstream_of(application)
 
 
 def httpx(client: Any) -> Callable[[Request], Any]:
-    """Has a client or transport of httpx2 or httpx answer, blocking or async: so do its mocks, proxies and caches.
+    """A client or transport of httpx2 or httpx as upstream, blocking or async, with its mocks, proxies and caches.
 
-    No redirect is followed: the guest decides. Bodies stream both ways, encoded as they come. The client's own timeouts
-    and authentication apply, the latter to every URL that a guest asks for: put it behind a `route`. The client's
+    Redirects are not followed. Bodies stream both ways, with their content coding. The client's own timeouts and
+    authentication apply, the latter to every URL that a guest requests: put it behind a `route`. The client's
     headers and cookies are not sent, but cookies that servers set stay in its jar: use a separate client. Exceptions
     become error-codes by the table of `wasgi.errors`.
 

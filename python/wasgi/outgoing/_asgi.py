@@ -65,7 +65,7 @@ def _fields(request: Request) -> list[tuple[bytes, bytes]]:
 
 
 class Asgi:
-    """An upstream that an ASGI application answers, and the application's lifespan. Made by `wasgi.outgoing.asgi`."""
+    """An ASGI application as upstream, with its lifespan. Made by `wasgi.outgoing.asgi`."""
 
     def __init__(self, application: Callable[..., Any], lifespan: Literal["auto", "on", "off"]) -> None:
         if not callable(application):
@@ -254,7 +254,7 @@ class _Exchange:
             if self.phase is _Phase.COMPLETE:
                 failures.observe(error)
                 output.say(
-                    _log, logging.ERROR, "an ASGI application failed after its answer", context.log_extra(), error
+                    _log, logging.ERROR, "an ASGI application failed after its response", context.log_extra(), error
                 )
             elif self.phase is _Phase.RUNNING:
                 self.failure = error
@@ -296,7 +296,7 @@ class _Exchange:
             self.bare = _messages.is_bare(self.request.method, message["status"])
         elif message["type"] == "http.response.body":
             if self.started is None or self.phase is _Phase.COMPLETE:
-                raise RuntimeError("an application sent a body outside of its answer")
+                raise RuntimeError("an application sent a body outside of its response")
             chunk = bytes(memoryview(message.get("body", b"")))
             if chunk and self.bare:
                 await asyncio.sleep(0)  # discarded; and an application that never waits must not block the loop

@@ -20,7 +20,7 @@ _NOT_PASSED = frozenset([b"connection", b"keep-alive", b"proxy-connection", b"tr
 
 
 def upstream_of(client: Any) -> Callable[[Request], Any]:
-    """An upstream that the client or transport answers.
+    """The client or transport as upstream.
 
     Raises:
         TypeError: It is neither.

@@ -12,7 +12,7 @@ from wasgi._wasgi import Request, Response
 
 
 def upstream_of(application: Callable[..., Any]) -> Callable[[Request], Response]:
-    """An upstream that the application answers, on the calling thread."""
+    """The application as upstream, on the calling thread."""
 
     def send(request: Request) -> Response:
         answer = _Answer(application, request)

@@ -19,10 +19,9 @@ if TYPE_CHECKING:
     from wasgi.testing import AsyncClient, Client, Upstream
 
 MARKS = (
-    "wasgi_upstream(allow_unmatched=False, allow_unused=False, allow_errors=False): what the fixture `upstream` lets"
-    " pass",
-    "wasgi_cassette(upstream=None, path=None, secret=..., secret_query=..., secret_body=...): what no route of"
-    " `upstream` fits is recorded, or played back",
+    "wasgi_upstream(allow_unmatched=False, allow_unused=False, allow_errors=False): what the fixture `upstream` allows",
+    "wasgi_cassette(upstream=None, path=None, secret=..., secret_query=..., secret_body=...): requests that"
+    " no route of `upstream` matches are recorded, or replayed",
 )
 _STAMP = "wasgi/build"
 """The key in pytest's cache: what the components were built of."""
@@ -31,27 +30,27 @@ _STAMP = "wasgi/build"
 def pytest_addoption(parser: pytest.Parser) -> None:
     """Adds the options."""
     group = parser.getgroup("wasgi", "WebAssembly components")
-    group.addoption("--wasgi-report", action="store_true", help="print what the tests' components have cost")
+    group.addoption("--wasgi-report", action="store_true", help="print time and memory of the tests' components")
     group.addoption(
         "--wasgi-record",
         choices=("once", "none", "all"),
         default="once",
-        help="whether tests with the mark wasgi_cassette record: if there is no cassette yet, never, or anew",
+        help="when tests with the mark wasgi_cassette record: if there is no cassette yet, never, or always",
     )
-    parser.addini("wasgi_components", "the folder that components are named from", type="paths", default=[])
+    parser.addini("wasgi_components", "the folder of the components", type="paths", default=[])
     group.addoption(
-        "--wasgi-no-build", action="store_true", help="test components as they are: `wasgi_build` is not run"
+        "--wasgi-no-build", action="store_true", help="do not run `wasgi_build`: test the components as they are"
     )
     parser.addini(
         "wasgi_build", "a command that builds the components, run before the tests if sources have changed", default=""
     )
     parser.addini(
         "wasgi_build_sources",
-        "what they are built of, as globs; if none are given, all files that git does not ignore",
+        "their sources, as globs; by default all files that git does not ignore",
         type="linelist",
         default=[],
     )
-    parser.addini("wasgi_timeout", "seconds that a component may take for a response", default="30")
+    parser.addini("wasgi_timeout", "the timeout of a response, in seconds", default="30")
 
 
 _state = pytest.StashKey["TestState"]()
@@ -227,9 +226,9 @@ def wasgi_app(
 ) -> Iterator[Callable[..., Client]]:
     """Makes a client of a component: ``wasgi_app("greeter.wasm", env={...})``.
 
-    Takes what `wasgi.App` takes, and ``base_url`` and ``timeout`` of `wasgi.testing.Client`. Outgoing requests are
-    answered by the fixture `upstream` unless ``outgoing`` says otherwise; what guests print is in the report of a
-    failure. Closed after the test, which fails if an exchange is still open.
+    Takes what `wasgi.App` takes, and ``base_url`` and ``timeout`` of `wasgi.testing.Client`. The fixture
+    `upstream` handles outgoing requests unless ``outgoing`` is given; the report of a failure has the guests' output.
+    The client is closed after the test, which fails if an exchange is still open.
     """
     from wasgi.testing import Client
 
@@ -302,7 +301,7 @@ def pytest_terminal_summary(terminalreporter: Any, config: pytest.Config) -> Non
                 total.setdefault(name, Costs()).add(**costs)
     terminalreporter.section("wasgi: components")
     if not total:
-        terminalreporter.write_line("no component has answered anything")
+        terminalreporter.write_line("no component was called")
     for name, costs in sorted(total.items(), key=lambda item: -item[1].seconds):
         mean = costs.seconds / costs.exchanges * 1e3 if costs.exchanges else 0.0
         terminalreporter.write_line(

@@ -152,7 +152,7 @@ class Project:
         for pattern in self.globs:
             matched = [self.root / pattern] if (self.root / pattern).exists() else _glob(self.root, pattern)
             if not matched:
-                raise BuildError(f"`wasgi_build_sources` names what is not there: {pattern}")
+                raise BuildError(f"`wasgi_build_sources` matches no file: {pattern}")
             for path in matched:
                 found.update(path.rglob("*") if path.is_dir() else [path])
         return sorted(path for path in found if not path.is_dir() and not _is_litter(Path(self._name(path))))

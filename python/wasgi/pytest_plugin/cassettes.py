@@ -73,7 +73,7 @@ def cassette_of(request: pytest.FixtureRequest, options: dict[str, Any]) -> Cass
         options["record"] = True
     else:
         pytest.fail(
-            f"there is no cassette {file}, and nobody to record: "
+            f"there is no cassette {file}, and no upstream to record from: "
             f"`@pytest.mark.wasgi_cassette(upstream=wasgi.Network([...]))`{_earlier(request.node, path)}",
             pytrace=False,
         )

@@ -42,7 +42,7 @@ def only_final(response: Response) -> Response:
         TypeError: It is not a `Response`.
     """
     if not isinstance(response, Response):
-        raise TypeError(f"an answer must be a wasgi.Response, not {type(response).__name__}")
+        raise TypeError(f"a response must be a wasgi.Response, not {type(response).__name__}")
     if not 200 <= response.status < 600:
         response.close()
         raise errors.HttpProtocolError

@@ -43,7 +43,7 @@ async def serve(app: ServedApp, scope: Scope, receive: Receive, send: Send) -> N
             # closing before accepting refuses the handshake: the client gets 403
             message = await receive()
             if message["type"] == "websocket.connect":
-                await send({"type": "websocket.close", "code": 1000, "reason": "components speak HTTP only"})
+                await send({"type": "websocket.close", "code": 1000, "reason": "components serve HTTP only"})
         case kind:
             raise NotImplementedError(f"wasgi serves no scope of type {kind!r}")
 
@@ -190,7 +190,7 @@ class _Exchange:
     # the guest's side
 
     async def answer(self) -> None:
-        """Sends the guest's response, or the one instead; raises if it breaks off, or if the client has gone."""
+        """Sends the guest's response, or the one instead; raises if it fails midway, or if the client has gone."""
         try:
             response, by_guest = await self.respond()
         except (asyncio.CancelledError, ClientDisconnectedError):
@@ -264,7 +264,7 @@ class _Exchange:
         answers.log_failure(self.app, _log, self.scope["method"], self.scope.get("path") or "", error)
 
     async def relay(self, response: Response, chunks: AsyncIterator[bytes], *, by_guest: bool) -> None:
-        """Sends a response as fast as the server takes it. Raises if it breaks off: the server cuts the connection."""
+        """Sends a response as fast as the server takes it. Raises if it fails midway: the server then aborts."""
         method = self.scope["method"]
         bare = _messages.is_bare(method, response.status)
         headers = answers.headers_of(response)

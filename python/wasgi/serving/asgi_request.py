@@ -80,11 +80,11 @@ def request_of(
     """The guest's request for an HTTP scope.
 
     Raises:
-        BadRequestError: No guest can be asked it.
+        BadRequestError: No guest can receive it.
     """
     method = scope["method"]
     if method == "CONNECT":
-        raise BadRequestError(501, "a component opens no tunnel")
+        raise BadRequestError(501, "a component cannot open a tunnel")
     try:
         target, prefix, authority = target_of(scope, strip=app.root_path == "strip")
         return _request_of_server(

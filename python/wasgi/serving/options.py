@@ -35,4 +35,4 @@ class ServedApp(Protocol):
         """Calls the guest from an event loop."""
 
     def aclose(self) -> Coroutine[Any, Any, None]:
-        """Begins no more exchanges, and waits for those under way."""
+        """Refuses new exchanges, and waits for those under way."""

@@ -1,4 +1,4 @@
-"""A request as a server has read it: its target, and what no guest can be asked."""
+"""A request as a server has read it: its target, and requests that no guest can receive."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ IN_A_PATH = "/:@!$&'()*+,;=~"
 
 
 class BadRequestError(Exception):
-    """A request that no guest can be asked, with the status of the response."""
+    """A request that no guest can receive, with the status of the response."""
 
     def __init__(self, status: int, why: str) -> None:
         super().__init__(why)
@@ -25,7 +25,7 @@ def check_coding(coding: str) -> None:
         BadRequestError: There is another one (RFC 9112, 6.1).
     """
     if coding.strip().lower() != "chunked":
-        raise BadRequestError(501, f"a body with a transfer coding that nobody takes off: {coding[:40]!r}")
+        raise BadRequestError(501, f"a body with an unsupported transfer coding: {coding[:40]!r}")
 
 
 _SLASHES = re.compile(rb"/|%2[fF]")

@@ -81,7 +81,7 @@ class _Body:
                 raise StopIteration
             chunk: bytes = self.stream.read(_CHUNK if self.left is None else min(self.left, _CHUNK))
             if not chunk and self.left:
-                raise BadRequestError(400, "the client has gone before its request's body was whole")
+                raise BadRequestError(400, "the client disconnected before its request's body was complete")
             if not chunk:
                 raise StopIteration
             if self.left is not None:
@@ -114,9 +114,9 @@ def _body(environ: Environ) -> _Body | None:
         return None
     if length and not coding:  # a transfer coding overrides the length (RFC 9112, 6.3)
         if not (length.isascii() and length.isdigit()):
-            raise BadRequestError(400, f"a content-length that is no number: {length[:40]!r}")
+            raise BadRequestError(400, f"a content-length that is not a number: {length[:40]!r}")
         if len(length.lstrip("0")) > 20:  # more than 64 bits
-            raise BadRequestError(413, "a content-length that nobody can send")
+            raise BadRequestError(413, "a content-length that is too large")
         left = int(length.lstrip("0") or "0")
         if not left:
             return None
@@ -132,11 +132,11 @@ def request_of(app: ServedApp, environ: Environ, body: _Body | None = None) -> R
     """The guest's request for an environ.
 
     Raises:
-        BadRequestError: No guest can be asked it.
+        BadRequestError: No guest can receive it.
     """
     method = environ["REQUEST_METHOD"]
     if method == "CONNECT":
-        raise BadRequestError(501, "a component opens no tunnel")
+        raise BadRequestError(501, "a component cannot open a tunnel")
     strip = app.root_path == "strip"
     script = _text(environ, "SCRIPT_NAME").rstrip("/")
     try:

@@ -1,4 +1,4 @@
-"""`wasgi.testing.Cassette`: record and replay of what upstreams answer."""
+"""`wasgi.testing.Cassette`: record and replay of upstreams' responses."""
 
 from __future__ import annotations
 
@@ -100,13 +100,13 @@ def _same(one: Message, other: Message) -> bool:
 
 
 class Cassette:
-    """Records what an upstream answers, and replays it: for ``App(outgoing=..., simulation=cassette.world)``.
+    """Records an upstream's responses, and replays them: for ``App(outgoing=..., simulation=cassette.world)``.
 
     A cassette is a JSON file: the requests, the response to each, and the time and seed of the recording. It is
     recorded if the file does not exist, and written by `save`. In replay, a request gets the response of the first
-    equal request that was not played yet; URLs are compared in normal form (RFC 3986, 6.2.2 and 6.2.3). A request that
-    was not recorded is `DestinationNotFound` for the component, and a complaint. Bodies are recorded whole, without
-    their division into chunks.
+    equal request that was not replayed yet; URLs are compared in normal form (RFC 3986, 6.2.2 and 6.2.3). A request
+    that was not recorded is `DestinationNotFound` for the component, and a complaint. Bodies are recorded whole,
+    without their division into chunks.
 
     Secrets are not recorded: a placeholder of the same form stands for each, the same wherever the secret occurs. A
     scheme, the names and attributes of cookies, JSON and its numbers, a UUID and a JWT keep their form, so a component
@@ -127,7 +127,7 @@ class Cassette:
         recording: Whether it records.
 
     Raises:
-        FileNotFoundError: There is nothing to replay.
+        FileNotFoundError: The file does not exist.
         TypeError: The upstream is not one, or the names of secrets are not a list.
         ValueError: The file is not a cassette.
     """
@@ -154,7 +154,7 @@ class Cassette:
         """The secret that was sent, by the placeholder that was recorded."""
         if self.recording:
             if upstream is None:
-                raise ValueError("to record a cassette, say whom: `upstream`")
+                raise ValueError("to record a cassette, pass `upstream`")
             self.world = Simulation(seed=secrets.randbits(32), now=float(int(time.time())))
         else:
             self._load()
@@ -164,14 +164,14 @@ class Cassette:
             read = json.loads(self.path.read_text("utf-8"))
             version = read["wasgi-cassette"]
             if version not in (1, _VERSION):
-                raise ValueError(f"it is of version {version}")
+                raise ValueError(f"its version is {version}")
             if version == 1:
                 self._places = dataclasses.replace(self._places, body=frozenset(), is_whole=True)
             self.world = Simulation(seed=read["world"]["seed"], now=read["world"]["now"])
             self._entries = [_Entry.unpacked(entry) for entry in read["exchanges"]]
         except (KeyError, TypeError, ValueError, AttributeError, binascii.Error) as error:
             why = f"it has no {error}" if isinstance(error, KeyError) else error
-            raise ValueError(f"{self.path} is no cassette: {why}") from error
+            raise ValueError(f"{self.path} is not a cassette: {why}") from error
 
     async def __call__(self, request: Request) -> Response:
         """Records a request, or plays its response."""
@@ -313,9 +313,9 @@ class Cassette:
         for value in came.values:
             shown[value] = "(secret)"
         hidden = self._places.walk(sent, Replaced(shown, lambda value: not came.is_found_by_chance(value)))
-        head = f"the component asked for what {self.path.name} has not recorded: {method} {hidden.url}"
+        head = f"a request of the component is not in {self.path.name}: {method} {hidden.url}"
         if not left:
-            return f"{head} (all that it has was played)"
+            return f"{head} (all its exchanges have been replayed)"
 
         def lines(method: str, request: Message) -> list[str]:
             fields = [f"{name}: {value}" for name, value in request.headers]
@@ -336,7 +336,7 @@ class Cassette:
             nearest.request, Replaced(dict.fromkeys(stands.values, "(secret)"), lambda _: True)
         )
         diff = difflib.unified_diff(lines(nearest.method, recorded), now, "recorded", "sent", lineterm="")
-        return "\n".join([f"{head}; hint: --wasgi-record=all records anew", *(f"  {line}" for line in diff)])
+        return "\n".join([f"{head}; hint: --wasgi-record=all records it again", *(f"  {line}" for line in diff)])
 
 
 def _fields(headers: Headers) -> list[list[str]]:

@@ -72,7 +72,7 @@ _HINTS = {
 """What other clients call it."""
 
 
-_EXPIRED = ("the time to wait is over",)
+_EXPIRED = ("timed out waiting for the guest",)
 """The arguments of `App._handle_within`'s own TimeoutError. One that the request's body has raised has others."""
 
 

@@ -111,7 +111,7 @@ def json_of(value: Any) -> bytes:
     try:
         return _json.dumps(value, allow_nan=False).encode()
     except ValueError as error:
-        raise ValueError(f"`json` has what JSON cannot say: {error}") from None
+        raise ValueError(f"`json` has a value that JSON does not have: {error}") from None
 
 
 def encode(fields: Headers, content: Any, json: Any, data: Any) -> Any:

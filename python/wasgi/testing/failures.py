@@ -94,5 +94,5 @@ def failed(error: BaseException) -> str:
     """The complaint about a failure of the test's own code."""
     return (
         f"the test's own upstream failed: {described(error)}\n"
-        "  hint: a component is told of a `wasgi.ErrorCode`; `allow_errors=True` lets upstreams raise anything"
+        "  hint: raise a `wasgi.ErrorCode` to give the component an error-code; `allow_errors=True` allows all"
     )

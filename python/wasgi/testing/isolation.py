@@ -1,4 +1,4 @@
-"""Isolation between requests: what a reused component lets one exchange see of another."""
+"""Isolation between requests: what a reused instance leaks from one exchange to another."""
 
 from __future__ import annotations
 
@@ -121,7 +121,7 @@ def check_isolation(app: App | Client | AsyncClient, requests: Iterable[Request 
     client = app if isinstance(app, Client | AsyncClient) else Client(app)
     wanted = [_read(client._made("GET", request, {}) if isinstance(request, str) else request) for request in requests]
     if not wanted:
-        raise AssertionError("nothing was checked: there are no requests")
+        raise AssertionError("nothing was checked: no requests were given")
     fresh = _on_fresh_instances(client.app, wanted)
     found: list[str] = []
     ends: dict[str, str] = {}
@@ -132,12 +132,12 @@ def check_isolation(app: App | Client | AsyncClient, requests: Iterable[Request 
                 ended = observed.look(before)
                 after = observed.look(request)
             if not after.reused and after.failure is None:
-                ends[str(before)] = ended.failure or "it left something open"
+                ends[str(before)] = ended.failure or "it left a body or a request open"
                 continue  # the first exchange has ended its instance
             checked = checked or after.reused > 0
             found += _difference(alone, after.lines(), f"{request} after {before}")
     if found:
-        raise AssertionError("\n\n".join(["the component lets exchanges see what was before them", *found]))
+        raise AssertionError("\n\n".join(["the component leaks state between exchanges", *found]))
     if not checked:
         how = "".join(f"\n  {request}: {end}" for request, end in ends.items())
         raise AssertionError(f"nothing was checked: each exchange has ended its instance (`wasgi.Reuse` says why){how}")

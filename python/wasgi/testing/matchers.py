@@ -64,7 +64,7 @@ def method_of(method: Any) -> str | None:
     if not isinstance(method, str):
         raise TypeError(f"`method` must be str, or None for any, not {type(method).__name__}")
     if not _TOKEN.fullmatch(method):
-        raise ValueError(f"`method` is no method: {method!r}; hint: None is any")
+        raise ValueError(f"`method` is not a valid method: {method!r}; hint: None is any")
     return method.upper()
 
 
@@ -260,7 +260,7 @@ def json_of(value: Any, where: str = "`json`") -> Any:
             hint = "a list, which has an order"
         case _:
             hint = "what `json.dumps` takes"
-    raise TypeError(f"{where} has what JSON has not: {type(value).__name__}; hint: {hint}")
+    raise TypeError(f"{where} has a type that JSON does not have: {type(value).__name__}; hint: {hint}")
 
 
 def _member(name: Any, where: str) -> str:

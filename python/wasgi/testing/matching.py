@@ -152,7 +152,7 @@ class RequestMatcher:
                 if not has_part(parsed(asked.content), self.json):
                     wrong.append(("json", shown_json(self.json), _short(asked.content)))
             except (ValueError, RecursionError):
-                came = f"{_short(asked.content)}, which is no JSON"
+                came = f"{_short(asked.content)}, which is not JSON"
                 wrong.append(("json", shown_json(self.json), came))
         if self.where is not None and not wrong and not self._answer_of(self.where, asked):
             wrong.append(("where", getattr(self.where, "__name__", "a predicate"), "False"))

@@ -48,7 +48,7 @@ class Call:
     def __str__(self) -> str:
         outcome = self.outcome
         if self.route is None and isinstance(outcome, errors.DestinationNotFound):
-            return f"{self.request} -> nobody answers it"
+            return f"{self.request} -> no route matches it"
         return f"{self.request} -> {one_line(outcome) if isinstance(outcome, BaseException) else outcome}"
 
 

@@ -1,4 +1,4 @@
-"""`wasgi.testing.Upstream`: a mock of the services around a component. It records what the component has asked."""
+"""`wasgi.testing.Upstream`: a mock of the services around a component. It records the component's requests."""
 
 from __future__ import annotations
 
@@ -116,7 +116,7 @@ class Upstream:
             raise TypeError(f"`url` must be str or a regular expression, not {type(url).__name__}; hint: its `str()`")
         elif url is not None and "*" not in url and _normal_url(url) is None:
             raise ValueError(
-                f"`url` is no URL that a component could ask for: {url!r}; hint: it is whole, as in "
+                f"`url` is not a URL that a component could request: {url!r}; hint: it is absolute, as in "
                 "'http://example.com/x'; `**` stands for any characters"
             )
         if query is not None and params is not None:
@@ -243,7 +243,7 @@ class Upstream:
         return found
 
     def _unmatched(self, asked: Asked) -> str:
-        lines = [f"the component asked for what no route answers: {asked}"]
+        lines = [f"no route matches a request of the component: {asked}"]
         if not self.routes:
             return f"{lines[0]} (there are no routes)"
         nearest = min(self.routes, key=lambda route: route.wanted.distance(asked))

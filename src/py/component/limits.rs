@@ -8,17 +8,17 @@ use crate::component::limits::ComponentLimits;
 use crate::py::limits::{duration, not_negative, positive, seconds};
 use crate::py::values::{Count, Number, Seconds, plain, settings, value_methods};
 
-/// What a component may cost when it is loaded. ``None`` lifts a limit.
+/// Limits on the cost of loading an untrusted component. ``None`` lifts a limit.
 ///
-/// The defaults let real components pass, those of Python and JavaScript with their interpreters inside, by a factor of
-/// four or more. What is counted is counted in the file, before anything is expanded or compiled, and refused if it is
-/// more than its limit: `ComponentLimitError`, with the limit's name, its value, and the number.
+/// The defaults leave real components, with the interpreters of Python and JavaScript inside, a factor of four or more.
+/// Everything is counted in the file, before anything is expanded or compiled. A component that exceeds a limit raises
+/// `ComponentLimitError`, with the limit's name, its value, and the number that was found.
 ///
 /// Args:
 ///     size: Bytes of the source.
-///     text: Bytes of a source in text form, which takes many times as much memory to parse.
-///     instances: Instances, of components and of core modules, that one instance of it is made of. Those inside that
-///         are instantiated many times count as often, and so do their memories, tables and globals.
+///     text: Bytes of a source in text form; parsing it takes many times as much memory.
+///     instances: Instances, of components and of core modules, in one instance of it. A part that is instantiated many
+///         times counts as often, and so do its memories, tables and globals.
 ///     modules: Core modules.
 ///     components: Components inside of it.
 ///     memories: Linear memories.
@@ -27,21 +27,21 @@ use crate::py::values::{Count, Number, Seconds, plain, settings, value_methods};
 ///     functions: Functions with a body, and one for each that is lifted or lowered between instances.
 ///     types: Types, of components and of core modules, and declarations inside of types.
 ///     names: Imports, exports, aliases, arguments, and parts of types: fields, cases, flags, parameters.
-///     nesting: Levels of components, of types, and of blocks in a function. None: 1,000 of components and types all
-///         the same, for the stack is finite.
-///     loops: Levels of loops in a function, whose number costs its square.
+///     nesting: Levels of components, of types, and of blocks in a function. Components and types never have more than
+///         1,000, even with None, because the stack is finite.
+///     loops: Levels of loops in a function; compile time grows with their square.
 ///     code: Bytes of all function bodies.
 ///     function_size: Bytes of one function body.
 ///     locals: Locals of all functions.
 ///     parameters: Parameters, or results, of one core function type; calls with hundreds of them compile for minutes.
 ///     data: Bytes of data segments.
 ///     elements: Items of element segments.
-///     timeout: Seconds that compiling may take. It is done in a process of its own then, which is ended.
-///     memory: Bytes of memory that compiling may take, in a process of its own likewise; what a Python process has
-///         from the start is not counted. Linux only.
+///     timeout: Seconds for compiling, in a child process that is killed then.
+///     memory: Bytes of memory for compiling, in a child process likewise; what a Python process has from the start is
+///         not counted. Linux only.
 ///
 /// Raises:
-///     ValueError: A limit that is negative, or a time or memory that is zero.
+///     ValueError: A limit is negative, or a timeout or memory is zero.
 ///
 /// Example:
 ///     >>> component = wasgi.Component(upload, limits=wasgi.ComponentLimits(timeout=10, memory=1 << 30))

@@ -118,8 +118,8 @@ impl Drop for Leaving {
 
 fn tell_begin(py: Python<'_>, label: &str, wanted: &Wanted) -> PyResult<()> {
     let kept = match crate::engine::existing().and_then(|process| process.cache_directory()) {
-        Some(directory) => format!("its machine code will be kept in {}", directory.display()),
-        None => "there is no cache to keep its machine code in".to_owned(),
+        Some(directory) => format!("its machine code will be cached in {}", directory.display()),
+        None => "its machine code will not be cached".to_owned(),
     };
     log(py, "info", &format!("`{label}` ({:.1} MB) is being compiled; {kept}", wanted.size() as f64 / 1e6))
 }

@@ -31,24 +31,24 @@ use crate::text::{LONGEST_NAME, tamed};
 
 /// A WebAssembly component that exports `wasi:http/incoming-handler@0.2`.
 ///
-/// Compiled once, on all cores and without the GIL; the machine code is kept on disk (in `WASGI_CACHE_DIR`, by default
-/// `wasgi` in the user's cache directory; empty: nowhere). What takes longer than a second is told to the logger
-/// ``wasgi`` (INFO). The same content is compiled and held once in a process, and by one process at a time. Immutable,
-/// safe to share between threads, hashable and equal by its content. It pickles as the path or the bytes that it was
-/// loaded from, with ``fuel`` and ``limits``.
+/// Compiled once, on all cores and without the GIL; the machine code is cached on disk (in `WASGI_CACHE_DIR`, by
+/// default `wasgi` in the user's cache directory; if empty, nowhere). The logger ``wasgi`` (INFO) reports a compilation
+/// that takes longer than a second. The same content is compiled and held once in a process, and by one process at a
+/// time. Immutable, safe to share between threads, hashable and equal by its content. It pickles as the path or the
+/// bytes that it was loaded from, with ``fuel`` and ``limits``.
 ///
 /// Args:
 ///     source: The path of a plain file, or the bytes of a component, in binary or text form.
-///     fuel: Compile it for `Limits.fuel`, too. An `App` that needs it does so itself otherwise, and says so.
-///     limits: What it may cost to load. None: the defaults of `ComponentLimits`.
+///     fuel: Compile it for `Limits.fuel`, too. Otherwise an `App` that needs it does so itself, and logs that.
+///     limits: Bounds on the cost of loading it. None: the defaults of `ComponentLimits`.
 ///
 /// Raises:
-///     InvalidComponentError: It is no component; the message says what it is instead.
-///     ComponentLimitError: It costs more than ``limits`` allow.
+///     InvalidComponentError: It is not a component; the message says what it is instead.
+///     ComponentLimitError: It exceeds ``limits``.
 ///     UnsupportedComponentError: It is a component, but exports no HTTP handler that can be called.
-///     MissingImportError: It imports what is not provided.
+///     MissingImportError: It has an import that wasgi does not provide.
 ///     OSError: The file cannot be read.
-///     ValueError: A path that no file system has.
+///     ValueError: The path is invalid: it has a NUL.
 ///
 /// Example:
 ///     >>> component = wasgi.Component("hello.wasm")
@@ -190,11 +190,11 @@ impl PyComponent {
         Self::load(source, fuel, limits)
     }
 
-    /// Like the constructor, for a task of an asyncio event loop, which it never holds.
+    /// Like the constructor, for a task of an asyncio event loop, which it never blocks.
     ///
-    /// Cancelling the task gives the component up. What is being compiled in this process cannot be stopped: it goes
-    /// on, and its machine code is kept for the next time; in a process of its own (`ComponentLimits.timeout` and
-    /// ``memory``) it ends, if nobody else waits for the same.
+    /// Cancelling the task returns at once. A compilation in this process cannot be cancelled: it continues in the
+    /// background, and its machine code is cached for the next time. A compilation in a child process
+    /// (`ComponentLimits.timeout` and ``memory``) is cancelled, unless another caller waits for it.
     #[staticmethod]
     #[pyo3(signature = (source, *, fuel=false, limits=None))]
     fn load_async(source: &Bound<'_, PyAny>, fuel: bool, limits: Option<Py<PyComponentLimits>>) -> PyResult<Awaitable> {
@@ -205,13 +205,13 @@ impl PyComponent {
         ))
     }
 
-    /// What it imports, like ``"wasi:http/types@0.2.12"``.
+    /// Its imports, like ``"wasi:http/types@0.2.12"``.
     #[getter]
     fn imports(&self) -> Vec<String> {
         self.component.info.imports.clone()
     }
 
-    /// What it exports.
+    /// Its exports.
     #[getter]
     fn exports(&self) -> Vec<String> {
         self.component.info.exports.clone()

@@ -20,7 +20,7 @@ use crate::py::executor::exit::is_exiting;
 use crate::py::executor::operation::{Begun, Operation, Waiting};
 use crate::py::lock;
 
-/// Something to await once, wherever asyncio takes a coroutine. Cancelling or closing it stops the work.
+/// An awaitable that asyncio accepts like a coroutine; awaited once. Cancelling or closing it cancels the work.
 #[pyclass(module = "wasgi._wasgi", frozen)]
 pub struct Awaitable {
     state: Mutex<State>,

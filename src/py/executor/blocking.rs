@@ -97,7 +97,7 @@ pub fn block_on<T: Send>(py: Python<'_>, poll: impl FnMut(&mut Context<'_>) -> P
 pub fn deadline(seconds: Option<f64>) -> PyResult<Option<Instant>> {
     match seconds {
         Some(seconds) if seconds.is_nan() || seconds < 0.0 => {
-            Err(PyValueError::new_err(format!("a time to wait must be a number of seconds, zero or more: {seconds}")))
+            Err(PyValueError::new_err(format!("a timeout must be a number of seconds, zero or more: {seconds}")))
         }
         Some(seconds) => {
             Ok(Duration::try_from_secs_f64(seconds).ok().and_then(|wait| Instant::now().checked_add(wait)))
@@ -135,7 +135,7 @@ pub fn block_on_until<T: Send>(
             Poll::Pending => py.check_signals()?,
         }
         if deadline.is_some_and(|deadline| Instant::now() >= deadline) {
-            return Err(PyTimeoutError::new_err("the time to wait is over"));
+            return Err(PyTimeoutError::new_err("timed out waiting for the guest"));
         }
     }
 }

@@ -308,7 +308,7 @@ struct LoopCoreRef {
     process: u32,
 }
 
-/// The jobs that Rust has for an event loop; the loop calls it when there are some.
+/// The queue of jobs that Rust has for an event loop; the loop calls it when there are some.
 #[pyclass(module = "wasgi._wasgi", frozen)]
 pub struct LoopBridge {
     core: Arc<LoopCore>,

@@ -41,4 +41,4 @@ pub trait Abandon: Send + Sync {
 }
 
 /// What a guest, or its caller, is told then.
-pub const LOOP_CLOSED: &str = "the event loop that was to answer has closed";
+pub const LOOP_CLOSED: &str = "the event loop that should answer has closed";

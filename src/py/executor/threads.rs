@@ -69,7 +69,7 @@ pub fn lend(py: Python<'_>) -> PyResult<Option<Lent>> {
         let mut state = lock(&threads.state);
         if state.lent >= MOST_LENT {
             // better than to wait for what no thread is left to do
-            let text = format!("{MOST_LENT} threads for code that blocks wait for others already");
+            let text = format!("{MOST_LENT} threads for blocking code are waiting already");
             return Err(to_py(py, &Error::Overloaded(text)));
         }
         state.lent += 1;

@@ -273,7 +273,7 @@ impl Feed {
                 if let Some(stopper) = stopper.get() {
                     stopper.stop_because(CallersException::error(error.clone_ref(py), py));
                 }
-                ErrorCode::internal("the request body broke off")
+                ErrorCode::internal("the request body failed")
             }
             OnError::TellGuest => code_of_exception(py, error),
         };
@@ -395,7 +395,7 @@ impl Drop for FeedBody {
     }
 }
 
-/// The producer's side of a body that Python makes.
+/// The producer's side of a body whose chunks Python produces.
 #[pyclass(module = "wasgi._wasgi", frozen)]
 pub struct FeedHandle {
     feed: Arc<Feed>,

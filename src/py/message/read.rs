@@ -229,7 +229,7 @@ impl SourceOf {
     fn take(&self, py: Python<'_>) -> PyResult<Py<PyAny>> {
         match self.body.consume(py)? {
             Content::Source(source) => Ok(source.object().clone_ref(py)),
-            _ => Err(PyTypeError::new_err("this body is no async iterable any more")),
+            _ => Err(PyTypeError::new_err("this body is not an async iterable any more")),
         }
     }
 
@@ -242,7 +242,7 @@ impl SourceOf {
     }
 }
 
-/// The chunks of a body, as they come. Dropping it before the end stops the guest that writes them.
+/// The chunks of a body, as they arrive. Dropping it before the end cancels the guest that writes them.
 #[pyclass(module = "wasgi._wasgi", frozen)]
 pub struct Chunks {
     body: Arc<PyBody>,
@@ -297,7 +297,7 @@ impl Chunks {
         Ok(chunk.map(|chunk| PyBytes::new(py, &chunk).into_any().unbind()))
     }
 
-    /// What there is without waiting, as of `AsyncChunks`.
+    /// What is ready without waiting; see `AsyncChunks.take_ready`.
     fn take_ready(&self, py: Python<'_>) -> Option<(Py<PyBytes>, bool)> {
         take_ready(py, &self.body, &self.content)
     }
@@ -386,7 +386,7 @@ fn take_ready(py: Python<'_>, body: &PyBody, content: &Mutex<Option<Content>>) -
     Some((PyBytes::new(py, &chunk).unbind(), ended))
 }
 
-/// The chunks of a body, as they come. Dropping it before the end stops the guest that writes them.
+/// The chunks of a body, as they arrive. Dropping it before the end cancels the guest that writes them.
 #[pyclass(module = "wasgi._wasgi", frozen)]
 pub struct AsyncChunks(Arc<Taking>);
 
@@ -438,7 +438,7 @@ impl AsyncChunks {
         slf
     }
 
-    /// Whether it is known that trailers follow what there is.
+    /// Whether trailers are known to follow the chunks that are ready.
     fn ends_with_trailers(&self) -> bool {
         match &*lock(&self.0.content) {
             Some(Content::Guest(body)) => body.lock().is_some_and(|body| body.ends_with_trailers()),
@@ -450,9 +450,9 @@ impl AsyncChunks {
         Awaitable::new(Flushed::new(NextChunk(self.0.clone()), self.0.body.output()))
     }
 
-    /// What there is without waiting: a chunk, and whether it was the last. None: the next one is to be awaited.
+    /// What is ready without waiting: a chunk, and whether it is the last. None: await the next one.
     ///
-    /// Of an empty body, whose end is known, it is an empty chunk.
+    /// For an empty body whose end is known, it is an empty chunk.
     fn take_ready(&self, py: Python<'_>) -> Option<(Py<PyBytes>, bool)> {
         take_ready(py, &self.0.body, &self.0.content)
     }

@@ -14,21 +14,21 @@ use crate::py::message::body::PyBody;
 use crate::py::message::read::Drain;
 use crate::py::values::{Reduced, hash_of};
 
-/// What an exchange has cost so far.
+/// The cost of an exchange so far: time, memory, fuel.
 #[pyclass(name = "Report", module = "wasgi", frozen, eq, get_all, from_py_object)]
 #[derive(Clone, PartialEq)]
 pub struct PyReport {
-    /// Its number in this process; log records and printed lines have it, too.
+    /// The number of the exchange in this process, as in log records and lines of stdout and stderr.
     exchange: u64,
     /// Seconds from the guest's start to its end.
     duration: f64,
-    /// The most that it held, in bytes: linear memory, its instance, and what its handles had the host hold.
+    /// Peak memory in bytes: linear memory, the host's memory for its instance and behind its handles.
     memory: u64,
-    /// How many requests it sent out.
+    /// The number of outgoing requests.
     outgoing: u64,
-    /// How many exchanges its instance had before: 0 for a fresh one.
+    /// The number of earlier exchanges of its instance: 0 for a fresh one.
     reused: u64,
-    /// How much fuel it used, under `Limits.fuel` and when it has ended; else None.
+    /// The fuel that it used, under `Limits.fuel` and when it has ended; else None.
     fuel: Option<u64>,
     /// Whether the guest still runs.
     running: bool,

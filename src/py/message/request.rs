@@ -23,7 +23,7 @@ use crate::py::simulation::pause;
 use crate::py::values::{Reduced, Seconds, hash_of, plain, reduce, settings, value_methods};
 use crate::simulation::virtual_time::WorkClock;
 
-/// The timeouts of a request: those that a guest set in its `request-options`. In seconds; None where it set none.
+/// The timeouts of a request in seconds: a guest's `request-options`. None: not set.
 ///
 /// Args:
 ///     connect: From the request to the connection.
@@ -31,7 +31,7 @@ use crate::simulation::virtual_time::WorkClock;
 ///     between_bytes: Between two chunks of the response.
 ///
 /// Raises:
-///     ValueError: A number of seconds that is none, or negative.
+///     ValueError: A number of seconds is negative or NaN.
 #[pyclass(name = "Timeouts", module = "wasgi", frozen, eq, get_all)]
 #[derive(Clone, PartialEq)]
 pub struct PyTimeouts {
@@ -75,26 +75,26 @@ impl PyTimeouts {
     }
 }
 
-/// A request: for a guest's incoming handler, or one that a guest sends out.
+/// A request: to a guest's incoming handler, or an outgoing request of a guest.
 ///
 /// Args:
-///     method: Any token (RFC 9110, 9.1), as it is: methods are case-sensitive.
-///     url: Absolute. Characters that no URL holds are percent-encoded in its path and query, and a host that is
-///         percent-encoded is decoded; a fragment is left out.
+///     method: Any token (RFC 9110, 9.1), unchanged: methods are case-sensitive.
+///     url: Absolute. Characters that a URL must not contain are percent-encoded in its path and query, a
+///         percent-encoded host is decoded, and a fragment is removed.
 ///     headers: A mapping or pairs. ``host`` and hop-by-hop fields do not reach a guest: the URL names the host.
 ///     body: Bytes, str (as UTF-8), a file, an iterable or async iterable of bytes, or another message, whose body
 ///         moves over. A body of known length gets a ``content-length``, unless there is one.
 ///     trailers: Fields after the body.
-///     timeouts: What `wasgi.outgoing.call` allows it; a guest's own request has those of its `request-options`.
+///     timeouts: Its timeouts in `wasgi.outgoing.call`; a guest's own request has those of its `request-options`.
 ///
 /// Raises:
-///     ValueError: A URL without a host or with a port that is none, a method or a header that is not valid.
+///     ValueError: The URL has no host or an invalid port, or a method or a header is invalid.
 ///     TypeError: A body or headers of another type.
 ///
-/// One whose body is bytes, or that has none, can be sent as often as one likes, one whose body streams once. Requests
-/// are equal if all of them is; a body that streams is equal to itself only. One whose body is bytes, or was
-/// read, can be copied and pickled. ``copy.replace(request, url=...)`` (Python 3.13) makes another one, to which a body
-/// that streams moves over.
+/// A request whose body is bytes, or that has none, can be sent many times; a streamed body is sent once. Requests are
+/// equal if all their parts are; a streamed body is equal to itself only. A request whose body is bytes, or has been
+/// read, can be copied and pickled. ``copy.replace(request, url=...)`` (Python 3.13) makes a changed request; a
+/// streamed body moves to it.
 #[pyclass(name = "Request", module = "wasgi", frozen)]
 pub struct PyRequest {
     method: Method,
@@ -263,7 +263,7 @@ impl PyRequest {
         BodyOf(self.body.clone())
     }
 
-    /// The fields after the body: of one that a guest sends, known when its body has ended.
+    /// The fields after the body; for a guest's request, known when its body has ended.
     #[getter]
     fn trailers(&self, py: Python<'_>) -> PyResult<Option<Py<PyAny>>> {
         trailers(py, self.trailers.as_ref(), &self.body)
@@ -299,7 +299,7 @@ impl PyRequest {
         self.pace.get().map(|pace| pause(pace.clone(), seconds)).transpose()
     }
 
-    /// What the guest allows its outgoing request; it is enforced.
+    /// The timeouts of the guest for its outgoing request; they are enforced.
     #[getter]
     fn timeouts(&self) -> PyTimeouts {
         let seconds = |limit: Option<Duration>| limit.map(|limit| limit.as_secs_f64());
@@ -313,7 +313,7 @@ impl PyRequest {
     /// The whole body; blocks.
     ///
     /// Raises:
-    ///     BodyError: The body broke off, or was consumed before.
+    ///     BodyError: The body failed midway, or was consumed before.
     fn read(&self, py: Python<'_>) -> PyResult<Py<PyAny>> {
         self.body.read(py)
     }
@@ -321,7 +321,7 @@ impl PyRequest {
     /// The whole body. It is consumed when this is awaited.
     ///
     /// Raises:
-    ///     BodyError: The body broke off, or was consumed before.
+    ///     BodyError: The body failed midway, or was consumed before.
     fn aread(&self, py: Python<'_>) -> PyResult<Py<PyAny>> {
         self.body.aread(py)
     }
@@ -334,22 +334,22 @@ impl PyRequest {
         self.body.aiterate(py)
     }
 
-    /// The whole body, as often as it is asked for; as for `text`, it is read if need be.
+    /// The whole body, as often as you like. Reads the body if necessary, like `text`.
     #[getter]
     fn content<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, pyo3::types::PyBytes>> {
         Ok(pyo3::types::PyBytes::new(py, &self.body.whole(py)?))
     }
 
-    /// The body as text, by the charset of its content-type, or else as UTF-8; what does not fit is replaced.
+    /// The body as text, by the charset of its content-type, or else as UTF-8; invalid bytes are replaced.
     ///
-    /// Reads the body if that has not been done. Where an event loop runs, that is a `BodyError` instead (``await
-    /// aread()`` first), but for the response of a blocking `App.handle`, and for what is at hand.
+    /// Reads the body if necessary. On a thread that runs an event loop, reading raises `BodyError` (``await aread()``
+    /// first), except for the response of a blocking `App.handle`, and for a body that is already in memory.
     #[getter]
     fn text(&self, py: Python<'_>) -> PyResult<Py<PyAny>> {
         text(py, &self.fields, &self.body)
     }
 
-    /// The body parsed as JSON (RFC 8259); as for `text`, it is read if need be.
+    /// The body parsed as JSON (RFC 8259). Reads the body if necessary, like `text`.
     ///
     /// Raises:
     ///     ValueError: It is not JSON.

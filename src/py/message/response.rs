@@ -21,10 +21,10 @@ use crate::py::message::{Changes, changed, json, own_trailers, same_body, same_t
 use crate::py::output::{Flushed, GuestOutput};
 use crate::py::values::{Count, Number, Reduced, hash_of};
 
-/// A response: a guest's, or one for a guest.
+/// A response: of a guest, or to a guest's outgoing request.
 ///
-/// It is a context manager, for ``with`` and ``async with``: leaving closes it. It is compared, copied and pickled as a
-/// `Request` is; a guest's takes its report along.
+/// It is a context manager, for ``with`` and ``async with``: leaving closes it. It is compared, copied and pickled like
+/// a `Request`; a guest's response keeps its report.
 ///
 /// Args:
 ///     status: From 100 to 999.
@@ -33,7 +33,7 @@ use crate::py::values::{Count, Number, Reduced, hash_of};
 ///     trailers: Fields after the body.
 ///
 /// Raises:
-///     ValueError: A status or a header that is not valid.
+///     ValueError: The status or a header is invalid.
 ///     TypeError: A body or headers of another type.
 #[pyclass(name = "Response", module = "wasgi", frozen)]
 pub struct PyResponse {
@@ -154,13 +154,13 @@ impl PyResponse {
         BodyOf(self.body.clone())
     }
 
-    /// The fields after the body: of a guest's response, known when its body has ended.
+    /// The fields after the body; for a guest's response, known when its body has ended.
     #[getter]
     fn trailers(&self, py: Python<'_>) -> PyResult<Option<Py<PyAny>>> {
         trailers(py, self.trailers.as_ref(), &self.body)
     }
 
-    /// What the exchange has cost; None if no guest made this response.
+    /// The cost of the exchange; None if this is not a guest's response.
     #[getter]
     fn report(&self) -> Option<PyReport> {
         match &self.exchange {
@@ -176,21 +176,21 @@ impl PyResponse {
 
     /// Waits until the guest has ended: it may work on after its response.
     ///
-    /// What nobody has begun to read of the body is read and thrown away, since a guest cannot end before it is rid of
-    /// it. Giving up waiting stops nothing.
+    /// An unread body is drained, because the guest cannot return until it is consumed. Cancelling the wait does not
+    /// cancel the guest.
     ///
     /// Returns:
-    ///     What the exchange has cost; None for a response that is no guest's.
+    ///     The cost of the exchange; None if this is not a guest's response.
     ///
     /// Raises:
     ///     GuestError: How the guest ended, if it did not return: `TrapError`, `GuestTimeoutError` and the others.
-    ///     BodyError: What was thrown away of the body had broken off.
-    ///     WasgiError: The exchange was stopped: its caller or client has left.
+    ///     BodyError: The drained body failed midway.
+    ///     WasgiError: The exchange was cancelled: its caller or client has gone.
     fn finished(&self) -> Awaitable {
         Awaitable::new(Flushed::new(Finished(self.end()), self.body.output()))
     }
 
-    /// Like `finished`, and blocks.
+    /// Like `finished`, but blocks.
     fn wait(&self, py: Python<'_>) -> PyResult<Option<PyReport>> {
         let Some(mut end) = self.end() else { return Ok(self.past.clone()) };
         let waited = crate::py::executor::blocking::block_on(py, |cx| end.poll(cx));
@@ -201,7 +201,7 @@ impl PyResponse {
     /// The whole body; blocks.
     ///
     /// Raises:
-    ///     BodyError: The body broke off, or was consumed before.
+    ///     BodyError: The body failed midway, or was consumed before.
     fn read(&self, py: Python<'_>) -> PyResult<Py<PyAny>> {
         self.body.read(py)
     }
@@ -209,7 +209,7 @@ impl PyResponse {
     /// The whole body. It is consumed when this is awaited.
     ///
     /// Raises:
-    ///     BodyError: The body broke off, or was consumed before.
+    ///     BodyError: The body failed midway, or was consumed before.
     fn aread(&self, py: Python<'_>) -> PyResult<Py<PyAny>> {
         self.body.aread(py)
     }
@@ -239,7 +239,7 @@ impl PyResponse {
         json(py, &self.body)
     }
 
-    /// Stops the guest, its outgoing requests and its bodies, unless the body has ended.
+    /// Cancels the guest, its outgoing requests and its bodies, unless the body has ended.
     fn close(&self, py: Python<'_>) {
         self.body.close(py);
     }

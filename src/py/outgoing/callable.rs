@@ -61,7 +61,7 @@ impl Upstream for PyUpstream {
         let waiting = Waiting(call.clone());
         let answered = Box::pin(async move {
             let _waiting = waiting;
-            answer.await.unwrap_or_else(|_| Err(ErrorCode::internal("the upstream gave no answer")))
+            answer.await.unwrap_or_else(|_| Err(ErrorCode::internal("the upstream gave no response")))
         });
         // before anybody works on it: its time runs
         let answered = within(timeouts, pace.as_ref(), answered);
@@ -165,7 +165,7 @@ fn kind_of(object: &Bound<'_, PyAny>) -> PyResult<String> {
     Ok(if module == "builtins" { name } else { format!("{module}.{name}") })
 }
 
-/// An outgoing request on its way through Python.
+/// An outgoing request that Python code handles.
 #[pyclass(module = "wasgi._wasgi", frozen)]
 pub struct OutgoingCall {
     call: Arc<Call>,

@@ -113,7 +113,7 @@ impl Outgoing {
     }
 }
 
-/// Upstreams by where a request goes: see `wasgi.outgoing.route`.
+/// A routing table of upstreams, by URL pattern: see `wasgi.outgoing.route`.
 #[pyclass(name = "Route", module = "wasgi._wasgi", frozen)]
 pub struct PyRoute {
     table: Arc<Table>,
@@ -140,7 +140,7 @@ impl PyRoute {
         Ok(Self { table: Arc::new(table), upstreams, patterns })
     }
 
-    /// The upstream that answers a request; None if no pattern fits it.
+    /// The upstream for a request; None if no pattern matches it.
     fn find(&self, py: Python<'_>, request: &PyRequest) -> Option<Py<PyAny>> {
         let (_, upstream) = self.upstreams.get(self.table.find(request.uri())?)?;
         Some(upstream.clone_ref(py))

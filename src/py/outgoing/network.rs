@@ -32,82 +32,82 @@ use crate::py::paths::without_nul;
 use crate::py::process_of;
 use crate::py::values::{Count, Number, Reduced, Seconds, hash_of, plain, reduce, replaced};
 
-/// The real network, natively, under a policy: an upstream for ``App(outgoing=...)`` and for routes.
+/// The real network, under a policy, with a connection pool: an upstream for ``App(outgoing=...)`` and for routes.
 ///
-/// A request is checked before anything else; then its name is resolved, and each address is checked before it is
-/// connected to: what is not the public internet's (loopback, private, link-local, carrier-grade NAT, multicast,
-/// documentation, clouds' metadata) is blocked unless that address is allowed: by ``addresses``, by ``allow_private``,
-/// or by a pattern in ``allow`` that is the address; one with a name (``"http://localhost:8000"``) allows no such
-/// address. What the name does not pass is ``HTTP-request-denied`` for the guest, what the address does not pass
-/// ``destination-IP-prohibited``; the logger ``wasgi.outgoing`` says which rule it was, and what would allow it.
-/// Redirects are the guest's business.
+/// A request is checked against the rules first. Then its name is resolved, and each address is checked before the
+/// connection. Addresses that are not public (loopback, private, link-local, carrier-grade NAT, multicast,
+/// documentation, cloud metadata) are blocked, unless the address is allowed: by ``addresses``, by ``allow_private``,
+/// or by a pattern in ``allow`` that is the address; a pattern with a name (``"http://localhost:8000"``) allows no such
+/// address. URLs that no rule allows fail with ``HTTP-request-denied``, blocked addresses with
+/// ``destination-IP-prohibited``. The logger ``wasgi.outgoing`` names the rule and what would allow the request.
+/// Redirects are not followed.
 ///
-/// Connections are kept and shared by all guests of the apps that have this object: HTTP/1.1, or HTTP/2 where TLS
-/// agrees on it (ALPN). The address of a kept one is checked again for each request. The platform's certificates are
-/// trusted. Middleware in Python asks it by `wasgi.outgoing.call`.
+/// Connections are pooled and shared by all guests of the apps that have this object: HTTP/1.1, or HTTP/2 where TLS
+/// negotiates it (ALPN). The address of a pooled connection is checked again for each request. The platform's
+/// certificates are trusted. Middleware in Python calls it by `wasgi.outgoing.call`.
 ///
-/// It is a value: compared by its settings, pickled with them (the keys and passwords among them, too), and changed by
-/// ``copy.replace`` (Python 3.13). Each has connections of its own; a copy is the same object.
+/// It is a value: compared by its settings, pickled with them (keys and passwords included), and changed by
+/// ``copy.replace`` (Python 3.13). Each object has its own connection pool; a copy is the same object.
 ///
-/// A kept connection that the peer has closed just when it was used again is replaced, if the request is one that may
-/// be sent twice (RFC 9110, 9.2.2) and has no body, or if nothing of it was sent. That is no retry. Nor is it when a
-/// peer of HTTP/2 says that it has not processed a request (GOAWAY, REFUSED_STREAM: RFC 9113, 8.7): that is sent again,
-/// whatever its method, with its body if no more than 64 KiB of it had been sent.
+/// If the peer closes a pooled connection just when it is used again, the request is sent on another connection: if it
+/// is idempotent (RFC 9110, 9.2.2) and has no body, or if nothing of it was sent. That does not count as a retry. Nor
+/// does a request that a peer of HTTP/2 reports as not processed (GOAWAY, REFUSED_STREAM: RFC 9113, 8.7): it is sent
+/// again, whatever its method, with its body if at most 64 KiB of it had been sent.
 ///
 /// Args:
-///     allow: Patterns of what may be asked (see `wasgi.outgoing.route`): ``"https://api.example.com"``,
+///     allow: Patterns of the allowed URLs (see `wasgi.outgoing.route`): ``"https://api.example.com"``,
 ///         ``"http://*.internal:8080"``, ``"https://example.org/v1/*"``.
-///     deny: Patterns of what may not, whatever ``allow`` says.
-///     methods: The methods that may be used; None: all. They are case-sensitive: ``"GET"``.
-///     allow_private: Whether addresses that are not the public internet's may be reached.
-///     addresses: Addresses and networks (``"10.1.0.0/16"``) that may be reached whatever they are for. A pattern in
-///         ``allow`` that is an address allows that one, too.
-///     ca: Certificates of more authorities: a path, or bytes of PEM.
-///     only_ca: Whether these are the only ones.
-///     client_cert: A certificate chain for servers that ask for one: a path, or bytes of PEM.
+///     deny: Patterns of the denied URLs; they take precedence over ``allow``.
+///     methods: The allowed methods; None: all. They are case-sensitive: ``"GET"``.
+///     allow_private: Whether addresses that are not public are allowed.
+///     addresses: Addresses and networks (``"10.1.0.0/16"``) that are allowed, public or not. A pattern in ``allow``
+///         that is an address allows that one, too.
+///     ca: Certificates of additional authorities: a path, or bytes of PEM.
+///     only_ca: Whether only these are trusted.
+///     client_cert: A certificate chain for servers that request one: a path, or bytes of PEM.
 ///     client_key: Its key, likewise.
 ///     http2: Whether HTTP/2 is offered with TLS.
 ///     h2c: Whether HTTP/2 is spoken without TLS, by prior knowledge (RFC 9113, 3.3): for gRPC inside a cluster.
 ///     proxy: The URL of a proxy for all requests: ``http``, ``https``, ``socks5`` or ``socks5h``, with a user and a
-///         password if it wants them. It is asked for tunnels to addresses that were checked. Its own address is not
-///         checked. Where it cannot be used, nothing goes around it: ``destination-unavailable``, or
-///         ``configuration-error`` if it is a matter of passwords.
-///     no_proxy: What is reached without it: entries, or one str of them with commas or spaces between, as in
-///         ``NO_PROXY``. An entry is ``"*"``, a name (``"example.com"`` and ``".example.com"`` mean it and all below
-///         it, ``"*.example.com"`` all below it), an address or a network, each with a port or not
+///         password if it needs them. It opens tunnels to addresses that were checked. Its own address is not checked.
+///         If it cannot be used, requests fail: ``destination-unavailable``, or ``configuration-error`` if it rejects
+///         the password. They never bypass it.
+///     no_proxy: Hosts that are reached without it: entries, or one str of them, separated by commas or spaces, as in
+///         ``NO_PROXY``. An entry is ``"*"``, a name (``"example.com"`` and ``".example.com"`` mean it and its
+///         subdomains, ``"*.example.com"`` its subdomains), an address or a network, each with or without a port
 ///         (``"[::1]:8080"``), for one scheme or both (``"https://example.com"``).
-///     proxy_resolves: Whether the proxy resolves names (as ``socks5h`` always does). Then what is behind a name is
-///         its business: only addresses in URLs are checked.
+///     proxy_resolves: Whether the proxy resolves names (as ``socks5h`` always does). Then addresses behind names are
+///         not checked, only addresses in URLs.
 ///     trust_env: Whether proxies are taken from the environment: ``HTTP_PROXY``, ``HTTPS_PROXY``, ``ALL_PROXY``,
-///         ``NO_PROXY``, in lower case (which comes first) or upper. Where ``REQUEST_METHOD`` is set, as in CGI
-///         scripts, ``HTTP_PROXY`` in upper case is passed over, since clients can set it.
-///     connect_timeout: Seconds for name, TCP and TLS together, and for the wait for a free connection, in all
-///         attempts: ``DNS-timeout``, ``connection-timeout``, ``connection-limit-reached``. The guest's own options can
-///         only shorten this and the next two.
+///         ``NO_PROXY``, in lower case (which takes precedence) or upper. Where ``REQUEST_METHOD`` is set, as in CGI
+///         scripts, ``HTTP_PROXY`` in upper case is ignored, because clients can set it.
+///     connect_timeout: Seconds for name resolution, TCP and TLS together, and for the wait for a free connection, in
+///         all attempts: ``DNS-timeout``, ``connection-timeout``, ``connection-limit-reached``. The guest's own
+///         timeouts can only shorten this and the next two.
 ///     first_byte_timeout: Seconds from the connection to the head of the response, in all attempts:
-///         ``HTTP-response-timeout``. If the guest's own option is the shorter one, ``connection-read-timeout``, as
-///         through any upstream.
-///     between_bytes_timeout: Seconds between two chunks of a response: ``connection-read-timeout``; and for which the
-///         peer may leave unread what is written to it: ``connection-write-timeout``. (An upload that the flow control
-///         of HTTP/2 holds up is under ``timeout`` alone.)
+///         ``HTTP-response-timeout``. If the guest's own timeout is shorter, ``connection-read-timeout``, as with any
+///         upstream.
+///     between_bytes_timeout: Seconds between two chunks of a response: ``connection-read-timeout``; and seconds in
+///         which the peer reads nothing of what is written to it: ``connection-write-timeout``. (For an upload that
+///         waits for the flow control of HTTP/2, only ``timeout`` counts.)
 ///     timeout: Seconds from the request to the end of its response, retries included: ``HTTP-response-timeout``.
-///     retries: How often a request is tried again, after 50 ms and twice as long each next time, within the limits of
-///         time: if it was not connected; or if its connection or stream was cut before the response, and the request
-///         may be sent twice and has no body. What a rule denies, or a certificate, is not tried again; nor is what
-///         took too long.
-///     idle_timeout: Seconds that a connection is kept that nobody uses.
-///     connection_lifetime: Seconds after which a connection is not used again, so that names are resolved anew; None:
-///         as long as it works.
-///     max_connections: Connections at once. One that is idle makes room for another host's; else a request waits for
-///         one, for as long as for connecting. Apps that share this network take turns, and none may have all of them.
-///     max_connections_per_host: Those to one host and port, no more than ``max_connections``; None: no other limit.
+///     retries: The number of retries of a request, after 50 ms and twice as long each next time, within the timeouts:
+///         if it was not connected; or if its connection or stream was cut before the response, and the request is
+///         idempotent and has no body. Denied requests, certificate errors and timeouts are not retried.
+///     idle_timeout: Seconds that an idle connection is kept.
+///     connection_lifetime: Seconds after which a connection is not used again, so that its name is resolved again;
+///         None: no limit.
+///     max_connections: The size of the connection pool. An idle connection makes room for another host's; otherwise a
+///         request waits for a connection, within ``connect_timeout``. Apps that share this network take turns, and
+///         none may have all connections.
+///     max_connections_per_host: Connections to one host and port, at most ``max_connections``; None: no other limit.
 ///     response_fields: Bytes of a response's head, in however many fields: ``HTTP-response-header-section-size``; and
 ///         of its trailers: ``HTTP-response-trailer-section-size``.
-///     response_body: Bytes of a response's body: ``HTTP-response-body-size``; None: any number.
+///     response_body: Bytes of a response's body: ``HTTP-response-body-size``; None: no limit.
 ///
 /// Raises:
-///     ValueError: A pattern, method, address, proxy (of the environment, too) or certificate is none, or would have no
-///         effect; a number is out of range.
+///     ValueError: A pattern, method, address, proxy (also of the environment) or certificate is invalid, or would have
+///         no effect; a number is out of range.
 ///     OSError: A file cannot be read.
 ///
 /// Example:
@@ -167,7 +167,8 @@ fn texts(name: &str, given: &Bound<'_, PyAny>) -> PyResult<Vec<String>> {
 fn patterns(name: &str, given: Option<&Bound<'_, PyAny>>) -> PyResult<Vec<Pattern>> {
     let Some(given) = given else { return Ok(Vec::new()) };
     let parse = |text: String| {
-        Pattern::parse(&text).map_err(|why| PyValueError::new_err(format!("`{name}` has no pattern: `{text}`: {why}")))
+        Pattern::parse(&text)
+            .map_err(|why| PyValueError::new_err(format!("`{name}` has an invalid pattern: `{text}`: {why}")))
     };
     texts(name, given)?.into_iter().map(parse).collect()
 }
@@ -176,16 +177,14 @@ fn patterns(name: &str, given: Option<&Bound<'_, PyAny>>) -> PyResult<Vec<Patter
 fn bypass(given: &Bound<'_, PyAny>) -> PyResult<Bypass> {
     let mut bypass = Bypass::default();
     let mut add = |list: &str| {
-        bypass
-            .add(list)
-            .map_err(|why| PyValueError::new_err(format!("`no_proxy` has an entry that means nothing: {why}")))
+        bypass.add(list).map_err(|why| PyValueError::new_err(format!("`no_proxy` has an invalid entry: {why}")))
     };
     match given.extract::<String>() {
         Ok(list) => add(&list)?,
         Err(_) => {
             for list in texts("no_proxy", given)? {
                 if list.trim().is_empty() {
-                    return Err(PyValueError::new_err("`no_proxy` has an entry that is empty"));
+                    return Err(PyValueError::new_err("`no_proxy` has an empty entry"));
                 }
                 add(&list)?;
             }
@@ -371,12 +370,12 @@ impl PyNetwork {
             .map(|given| {
                 let parse = |name: String| {
                     let method = Method::from_bytes(name.as_bytes())
-                        .map_err(|_| PyValueError::new_err(format!("`methods` has no method: {name:?}")))?;
+                        .map_err(|_| PyValueError::new_err(format!("`methods` has an invalid method: {name:?}")))?;
                     let upper = Method::from_bytes(name.to_ascii_uppercase().as_bytes()).ok();
                     match upper.filter(|upper| *upper != method && STANDARD.contains(upper)) {
                         // RFC 9110, 9.1
                         Some(upper) => Err(PyValueError::new_err(format!(
-                            "`methods` has a method that nobody uses, since they are case-sensitive: `{name}`; \
+                            "methods are case-sensitive, and `methods` has `{name}`; \
                              hint: `{upper}`"
                         ))),
                         None if method == Method::CONNECT => Err(PyValueError::new_err(
@@ -396,7 +395,7 @@ impl PyNetwork {
                         PyValueError::new_err(format!("`addresses` has neither an address nor a network: {text:?}"))
                     })?;
                     if network.prefix_len() == network.max_prefix_len() && network.addr().is_unspecified() {
-                        let why = format!("`addresses` has one that is never connected to: {text:?}");
+                        let why = format!("`addresses` has an address that is never connected to: {text:?}");
                         return Err(PyValueError::new_err(why));
                     }
                     Ok(network)

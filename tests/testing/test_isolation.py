@@ -1,0 +1,153 @@
+"""`wasgi.testing.check_isolation`: what a component lets one exchange see of another."""
+
+from __future__ import annotations
+
+import itertools
+
+import pytest
+
+import wasgi
+from tests.conftest import AppMaker, get, post
+from wasgi.testing import AsyncClient, Client, Upstream, check_isolation
+
+
+def failure(app: wasgi.App | Client | AsyncClient, *requests: wasgi.Request | str) -> str:
+    with pytest.raises(AssertionError) as failed:
+        check_isolation(app, requests)
+    return str(failed.value)
+
+
+def test_a_component_that_keeps_nothing(app: AppMaker) -> None:
+    upstream = Upstream()
+    upstream.any().respond(text="the same", trailers={"x-end": "1"})
+    made = app(outgoing=upstream, env={"A": "1"})
+    check_isolation(
+        made,
+        [
+            "/hello",
+            post("/echo", b"a body"),
+            "/env",
+            "/fetch?url=https://a/",
+            "/stdio?n=2",
+            "/trailers",
+            "/trap",
+            "/code?name=DNS-timeout",
+            "/unfinished",
+        ],
+    )
+    assert {asked.request.url for asked in upstream.calls} == {"https://a/"}
+    assert made.exchanges == wasgi.stats().idle == 0, "nothing is left of the check"
+
+
+def test_what_it_answers(app: AppMaker) -> None:
+    assert failure(app(), "/remember?word=ada", "/hello") == (
+        """\
+the component leaks state between exchanges
+
+--- on a fresh instance
++++ GET http://component.test/remember?word=ada after GET http://component.test/remember?word=ada
+@@ -2,2 +2,2 @@
+   content-type: text/plain; charset=utf-8
+-nothing
++ada"""
+    )
+
+
+def test_one_request_follows_on_itself(app: AppMaker) -> None:
+    assert "+++ GET http://component.test/remember?word=ada after GET" in failure(app(), "/remember?word=ada")
+
+
+def test_what_it_asks(app: AppMaker) -> None:
+    upstream = Upstream()
+    upstream.any()
+    message = failure(app(outgoing=upstream), "/remember?quiet=1&word=secret&url=https://a/")
+    assert message.endswith(
+        """\
+@@ -3,2 +3,2 @@
+ quiet
+-asked GET https://a/nothing
++asked GET https://a/secret"""
+    )
+
+
+def test_what_it_asks_though_it_may_not(app: AppMaker) -> None:
+    """Whoever gets it in the end: it has left the component."""
+    assert "+asked GET https://a/secret" in failure(app(), "/remember?quiet=1&word=secret&url=https://a/")
+
+
+def test_what_it_prints(app: AppMaker) -> None:
+    message = failure(app(), "/remember?quiet=1&word=secret&print=1")
+    assert message.endswith('-stdout: before: None\n+stdout: before: Some("secret")')
+
+
+def test_bodies_and_clients(app: AppMaker) -> None:
+    """Requests with bodies are sent as often as it takes, and a client's base URL is that of relative ones."""
+    requests: list[wasgi.Request | str] = [post("/collect", iter([b"two ", b"chunks"])), "/inspect"]
+    check_isolation(Client(app(), base_url="http://plugin.test/"), requests)
+    assert "GET http://plugin.test/remember" in failure(
+        AsyncClient(app(), base_url="http://plugin.test/"), "/remember?word=a"
+    )
+
+
+def test_an_upstream_that_is_not_the_same_each_time(app: AppMaker) -> None:
+    numbers = itertools.count()
+    made = app(outgoing=lambda request: wasgi.Response(body=str(next(numbers))))
+    assert failure(made, "/fetch?url=https://a/") == (
+        """\
+GET http://component.test/fetch?url=https://a/ differs on two fresh instances, so nothing can be told of reused ones; \
+hint: its upstream must answer the same each time, and the component wait for what it asks
+
+--- on a fresh instance
++++ on another fresh instance
+@@ -1,3 +1,3 @@
+ 200
+-0
++1
+ asked GET https://a/"""
+    )
+
+
+def test_instances_that_are_never_kept(app: AppMaker) -> None:
+    upstream = Upstream()
+    upstream.any().respond(stream=[b"x", b"y"])
+    made = app(outgoing=upstream)
+    assert failure(made, "/trap", "/unfinished", "/keep?what=response-stream&url=https://a/") == (
+        """\
+nothing was checked: each exchange has ended its instance (`wasgi.Reuse` says why)
+  GET http://component.test/trap: TrapError
+  GET http://component.test/unfinished: BodyError
+  GET http://component.test/keep?what=response-stream&url=https://a/: it left a body or a request open"""
+    )
+    assert failure(made) == "nothing was checked: no requests were given"
+
+
+@pytest.mark.parametrize("between", ["/trap", "/unfinished", "/remember?word=nothing&quiet=1"])
+def test_each_follows_on_each_other(app: AppMaker, between: str) -> None:
+    """Whatever stands between them in the list, ends its instance or hides what was before."""
+    message = failure(app(), "/remember?word=secret&quiet=1", between, "/remember?word=nothing")
+    assert "/remember?word=nothing after GET http://component.test/remember?word=secret&quiet=1" in message
+
+
+def test_what_is_seen_before_a_failure(app: AppMaker) -> None:
+    message = failure(app(), "/remember?word=secret&quiet=1", "/remember?word=secret&then=break")
+    assert "-x-before: nothing" in message.replace("-  ", "-")
+
+
+def test_delays_take_no_time(app: AppMaker) -> None:
+    upstream = Upstream()
+    upstream.any().respond(text="late").delays(3600)
+    check_isolation(app(outgoing=upstream), ["/fetch?url=https://a/"])
+
+
+def test_its_own_world(app: AppMaker) -> None:
+    """Clocks and randomness are no difference; a monotonic clock tells how old its instance is, which is one."""
+    check_isolation(app(simulation=wasgi.testing.Simulation(seed=3, now=7)), ["/world?ms=0"])
+    check_isolation(app(), ["/world?ms=0"])
+    assert "20000000" in failure(app(), "/world?ms=10")
+
+
+async def test_where_a_loop_runs(app: AppMaker) -> None:
+    async def upstream(request: wasgi.Request) -> wasgi.Response:
+        return wasgi.Response(body="ok")
+
+    check_isolation(app(outgoing=upstream), [get("/fetch?url=https://a/")])
