@@ -8,7 +8,7 @@ use crate::http::error_code::ErrorCode;
 use crate::limits::Limit;
 use crate::text::{Bounded, LONGEST, LONGEST_NAME, tame, tamed};
 
-/// Why something did not work. Cheap to clone: the fate of an exchange is told to each of its readers.
+/// Why something did not work. Cheap to clone: the outcome of an exchange is told to each of its readers.
 #[derive(Clone, Debug, thiserror::Error)]
 pub enum Error {
     /// The source is not a component, or not a valid one.

@@ -6,8 +6,9 @@
 use std::sync::Arc;
 use std::task::{Context, Poll, Waker};
 
+use _wasgi::app::App;
 use _wasgi::app::admission::Admission;
-use _wasgi::app::{App, Exchange};
+use _wasgi::app::exchange::Exchange;
 use _wasgi::component::Component;
 use _wasgi::component::inspect::ComponentInfo;
 use _wasgi::component::limits::ComponentLimits;

@@ -139,14 +139,14 @@ impl AdmissionControl {
     }
 
     /// A guest is given to the runtime. One that comes too late is stopped.
-    pub fn enroll(&self, number: u64, shared: &Arc<ExchangeState>) {
+    pub fn enroll(&self, number: u64, exchange: &Arc<ExchangeState>) {
         let ended = {
             let mut roster = lock(&self.roster);
-            roster.guests.insert(number, Arc::downgrade(shared));
+            roster.guests.insert(number, Arc::downgrade(exchange));
             roster.ended
         };
         if ended {
-            shared.stop(Error::Closed);
+            exchange.stop(Error::Closed);
         }
     }
 
@@ -170,8 +170,8 @@ impl AdmissionControl {
             roster.ended = true;
             std::mem::take(&mut roster.guests)
         };
-        for shared in guests.into_values().filter_map(|guest| guest.upgrade()) {
-            shared.stop(Error::Closed);
+        for exchange in guests.into_values().filter_map(|guest| guest.upgrade()) {
+            exchange.stop(Error::Closed);
         }
     }
 
@@ -308,5 +308,83 @@ mod tests {
         let admission = admission(1, 0);
         let _permit = admission.admit().unwrap();
         assert!(matches!(refusal(admission.admit()), Error::Overloaded(_)));
+    }
+
+    fn permit(admission: &Arc<AdmissionControl>) -> Permit {
+        match admission.admit() {
+            Ok(Admission::Permit(permit)) => permit,
+            other => unreachable!("{:?}", other.err()),
+        }
+    }
+
+    fn queued(admission: &Arc<AdmissionControl>) -> Queued {
+        match admission.admit() {
+            Ok(Admission::Queued(queued)) => queued,
+            other => unreachable!("{:?}", other.err()),
+        }
+    }
+
+    fn wait(mut queued: Queued) -> Result<Permit, Error> {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+        runtime.block_on(std::future::poll_fn(|cx| queued.poll(cx)))
+    }
+
+    #[test]
+    fn a_place_that_is_given_back_goes_to_whoever_waits() {
+        let admission = admission(1, 1);
+        let (first, next) = (permit(&admission), queued(&admission));
+        assert!(matches!(refusal(admission.admit()), Error::Overloaded(_)), "the queue is full");
+        drop(first);
+        let _second = wait(next).unwrap();
+        let _third = queued(&admission);
+        assert_eq!(admission.live(), 1);
+    }
+
+    #[test]
+    fn whoever_leaves_the_queue_leaves_its_place_in_it() {
+        let admission = admission(1, 1);
+        let _permit = permit(&admission);
+        drop(queued(&admission));
+        drop(queued(&admission));
+        assert_eq!(admission.queued.load(Ordering::SeqCst), 0);
+    }
+
+    #[test]
+    fn whoever_waits_is_told_that_the_app_has_closed() {
+        let admission = admission(1, 1);
+        let (_permit, next) = (permit(&admission), queued(&admission));
+        drop(admission.close());
+        assert!(matches!(wait(next).err(), Some(Error::Closed)));
+    }
+
+    #[test]
+    fn a_guest_that_is_enrolled_when_all_have_been_ended_is_stopped() {
+        let admission = admission(2, 0);
+        let state = || ExchangeState::new(crate::engine::process_state().unwrap(), None);
+        let (early, late) = (state(), state());
+        admission.enroll(1, &early);
+        admission.end();
+        admission.enroll(2, &late);
+        for exchange in [early, late] {
+            let outcome = crate::exchange::handle::ExchangeHandle::observer(&exchange).outcome();
+            assert!(matches!(outcome, Some(Err(Error::Closed))));
+        }
+    }
+
+    #[test]
+    fn what_sees_an_exchange_is_dropped_before_its_app_counts_it_as_ended() {
+        struct Seen(Weak<AdmissionControl>, Arc<AtomicUsize>);
+
+        impl Drop for Seen {
+            fn drop(&mut self) {
+                self.1.store(self.0.upgrade().unwrap().live(), Ordering::SeqCst);
+            }
+        }
+
+        let (admission, live) = (admission(2, 0), Arc::new(AtomicUsize::new(0)));
+        let mut permit = permit(&admission);
+        permit.is_seen_by(Arc::new(Seen(Arc::downgrade(&admission), live.clone())));
+        drop(permit);
+        assert_eq!((live.load(Ordering::SeqCst), admission.live()), (1, 0));
     }
 }

@@ -98,3 +98,38 @@ fn take_one(of: &AtomicU32) -> bool {
     of.load(Ordering::Relaxed) > 0
         && of.fetch_update(Ordering::Relaxed, Ordering::Relaxed, |left| left.checked_sub(1)).is_ok()
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn suspected(history: &History) -> u32 {
+        std::iter::repeat_with(|| history.is_suspect())
+            .take_while(|is_suspect| *is_suspect)
+            .fold(0, |count, _| count + 1)
+    }
+
+    #[test]
+    fn nothing_is_suspected_of_guests_that_nobody_knows() {
+        let history = History::default();
+        assert_eq!(suspected(&history), 0);
+        assert_eq!(history.computes.load(Ordering::Relaxed), 0);
+    }
+
+    #[test]
+    fn a_turn_that_seemed_long_has_the_next_ones_measured_and_keeps_none_off() {
+        let history = History::default();
+        history.seemed_long();
+        assert_eq!(suspected(&history), SUSPECT);
+        assert_eq!(history.computes.load(Ordering::Relaxed), 0);
+        assert!(!history.is_suspect(), "that is over");
+    }
+
+    #[test]
+    fn a_turn_that_was_long_keeps_the_next_ones_off_and_has_them_measured() {
+        let history = History::default();
+        history.was_long();
+        assert_eq!(history.computes.load(Ordering::Relaxed), KEEP_OFF);
+        assert_eq!(suspected(&history), SUSPECT);
+    }
+}

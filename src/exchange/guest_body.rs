@@ -8,25 +8,18 @@ use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
 use http_body::{Body, Frame};
-use http_body_util::BodyExt;
 use tokio::sync::oneshot;
-use tokio::task::AbortHandle;
 use wasmtime_wasi_http::WasiBody;
 
-use crate::engine::ProcessState;
 use crate::error::Error;
+use crate::exchange::body_check::{BodyCheck, BodyRules, Length};
 use crate::exchange::handle::ExchangeHandle;
+use crate::exchange::unread::{Past, Unread, discard};
 use crate::http::message::{Side, empty};
 use crate::process::fork::ParentsLock;
 
 /// Small frames that are ready together cross to the reader as one chunk of about this size.
 const CHUNK: usize = 64 << 10;
-
-/// How much of a request's body is kept for an upstream that has answered and not read it.
-const KEPT: usize = 64 << 10;
-
-/// How much of it is read on while its upstream may still read it: about as much as the buffers of a connection would take.
-const ROOM: usize = 1 << 20;
 
 /// What a guest may write of a body that nobody may have, and how long it has for that.
 const WITHHELD: usize = 1 << 20;
@@ -43,7 +36,7 @@ pub enum Next {
 /// A body written by a guest: of its response, or of a request that it sends out.
 ///
 /// A clean end means that the guest said so. Whatever else ends it (a trap, a limit, a handle dropped or forgotten)
-/// is an error at the reader, with the fate of the guest as its cause.
+/// is an error at the reader, with the outcome of the guest as its cause.
 ///
 /// The body of a request is read on when its reader leaves it, as a server reads on that has answered early (RFC 9112, 9.6):
 /// guests send a body and wait for the response at once, and a body that cannot be written would hide the response from
@@ -52,67 +45,15 @@ pub struct GuestBody {
     inner: WasiBody,
     /// A trailing frame or failure that came while frames were being joined.
     held: Option<Result<Next, Error>>,
-    received: u64,
-    expected: Expected,
+    /// How much of it the reader has had, and what it has to be. Whether it is as long as announced when it ends is
+    /// wasmtime-wasi-http's to say.
+    check: BodyCheck,
     done: bool,
     /// It is read and thrown away, so that its guest can end it: whoever closes it meanwhile stops nobody.
     may_end: bool,
     owner: ExchangeHandle,
     /// Of a request: what was read on of it.
     unread: Option<Unread>,
-}
-
-/// What was read of a request's body after its upstream had answered.
-#[derive(Default)]
-struct Unread {
-    kept: BytesMut,
-    /// More came than is kept, and nobody can read it any more.
-    discarded: bool,
-    /// Reads on.
-    task: Option<AbortHandle>,
-    /// Which task that is. One that is aborted may be about to look once more, and must not take what is the reader's.
-    turn: u64,
-    /// The reader that waits.
-    reader: Option<Waker>,
-}
-
-impl Unread {
-    /// Nobody reads on in the background any more.
-    fn stop(&mut self) {
-        self.turn += 1;
-        if let Some(task) = self.task.take() {
-            task.abort();
-        }
-    }
-}
-
-/// What follows when as much of an unread body is kept as may be.
-#[derive(Clone, Copy, PartialEq, Eq)]
-pub enum Past {
-    /// Its guest waits: the upstream may still read it while it writes its response.
-    Waits,
-    /// All of it is thrown away.
-    IsDiscarded,
-}
-
-/// What the head of a message says of its body.
-#[derive(Clone, Copy, Debug)]
-pub(crate) enum Expected {
-    /// There is none, whatever length the head names: the answer to HEAD, 204, 304 (RFC 9110, 6.4.1). What a guest writes all
-    /// the same is bounded as any body.
-    Nothing { limit: Option<u64> },
-    /// Its length, if it was announced, and the most that may come.
-    Body { side: Side, length: Option<u64>, limit: Option<u64> },
-}
-
-impl Expected {
-    /// The most that may come, and whose limit it is.
-    fn limit(self) -> Option<(Side, u64)> {
-        match self {
-            Self::Nothing { limit } => limit.map(|limit| (Side::Response, limit)),
-            Self::Body { side, limit, .. } => limit.map(|limit| (side, limit)),
-        }
-    }
 }
 
 /// A body that several may read or end. In a forked child it is out of reach, and perhaps locked for ever.
@@ -139,13 +80,14 @@ impl SharedBody {
 }
 
 impl GuestBody {
-    pub(crate) fn new(inner: WasiBody, expected: Expected, owner: ExchangeHandle) -> Self {
-        Self { inner, held: None, received: 0, expected, done: false, may_end: false, owner, unread: None }
+    pub(crate) fn new(inner: WasiBody, rules: BodyRules, owner: ExchangeHandle) -> Self {
+        let check = BodyCheck::new(rules);
+        Self { inner, held: None, check, done: false, may_end: false, owner, unread: None }
     }
 
     /// The body of a request that a guest sends out.
     pub(crate) fn of_request(inner: WasiBody, length: Option<u64>, exchange: ExchangeHandle) -> Self {
-        let mut body = Self::new(inner, Expected::Body { side: Side::Request, length, limit: None }, exchange);
+        let mut body = Self::new(inner, BodyRules::of_length(Side::Request, length), exchange);
         body.unread = Some(Unread::default());
         body
     }
@@ -153,7 +95,7 @@ impl GuestBody {
     /// Whoever waited for more of it waits no longer.
     pub fn reader_is_gone(&mut self) {
         if let Some(unread) = &mut self.unread {
-            unread.reader = None;
+            unread.set_reader(None);
         }
     }
 
@@ -165,11 +107,10 @@ impl GuestBody {
             return true;
         }
         let Some(unread) = &mut body.unread else { return true };
-        if unread.reader.is_some() {
+        if unread.is_being_read() {
             return false; // it is being read
         }
-        unread.stop();
-        let turn = unread.turn;
+        let turn = unread.stop();
         // now, what lies there: a small body costs no task
         if body.poll_read_on(past, &mut Context::from_waker(Waker::noop())).is_ready() {
             return body.has_been_read();
@@ -179,7 +120,7 @@ impl GuestBody {
             let task = runtime.spawn(poll_fn(move |cx| match Weak::upgrade(&weak) {
                 Some(body) => {
                     let Some(mut body) = body.lock() else { return Poll::Ready(()) };
-                    match body.unread.as_ref().is_some_and(|unread| unread.turn == turn) {
+                    match body.unread.as_ref().is_some_and(|unread| unread.is_turn_of(turn)) {
                         true => body.poll_read_on(past, cx),
                         false => Poll::Ready(()),
                     }
@@ -187,7 +128,7 @@ impl GuestBody {
                 None => Poll::Ready(()),
             }));
             if let Some(unread) = &mut body.unread {
-                unread.task = Some(task.abort_handle());
+                unread.set_task(task.abort_handle());
             }
         }
         false
@@ -202,32 +143,27 @@ impl GuestBody {
             return;
         }
         unread.stop();
-        if self.done || self.held.is_some() || unread.discarded {
+        if self.done || self.held.is_some() || unread.is_discarded() {
             return;
         }
-        unread.discarded = true;
-        if let Some(reader) = unread.reader.take() {
-            reader.wake();
-        }
+        unread.discard();
         discard(std::mem::replace(&mut self.inner, empty()), self.owner.process());
     }
 
     /// Whether nothing is left of it in the guest.
     fn has_been_read(&self) -> bool {
-        self.done || self.held.is_some() || self.unread.as_ref().is_some_and(|unread| unread.discarded)
+        self.done || self.held.is_some() || self.unread.as_ref().is_some_and(Unread::is_discarded)
     }
 
     fn poll_read_on(&mut self, past: Past, cx: &mut Context<'_>) -> Poll<()> {
         while !self.has_been_read() {
-            if past == Past::Waits && self.unread.as_ref().is_none_or(|unread| unread.kept.len() >= ROOM) {
+            if !self.unread.as_ref().is_some_and(|unread| unread.takes_more(past)) {
                 break;
             }
             let next = ready!(self.poll_data(cx));
             let Some(unread) = &mut self.unread else { break };
             match next {
-                Ok(Next::Chunk(chunk)) if past == Past::Waits || unread.kept.len() + chunk.len() <= KEPT => {
-                    unread.kept.extend_from_slice(&chunk);
-                }
+                Ok(Next::Chunk(chunk)) if unread.keep(&chunk, past) => {}
                 Ok(Next::Chunk(_)) => {
                     self.discard_rest();
                     break;
@@ -240,28 +176,15 @@ impl GuestBody {
 
     /// What was read on is the reader's again.
     fn take_kept(&mut self) -> Option<Result<Bytes, Error>> {
-        let received = self.received;
-        let unread = self.unread.as_mut()?;
-        unread.reader = None;
-        unread.stop();
-        if unread.discarded {
-            let reason = format!(
-                "its upstream responded without reading it, and only bodies of up to {KEPT} bytes are kept; hint: read \
-                 it before responding"
-            );
-            return Some(Err(Error::Body { received, reason, cause: None }));
+        match self.unread.as_mut()?.take() {
+            Ok(kept) => Some(self.pass(kept?)),
+            Err(reason) => Some(Err(Error::Body { received: self.received(), reason, cause: None })),
         }
-        if unread.kept.is_empty() {
-            return None;
-        }
-        let kept = std::mem::take(&mut unread.kept).freeze();
-        self.received += kept.len() as u64;
-        Some(Ok(kept))
     }
 
     /// Bytes handed to the reader so far.
     pub fn received(&self) -> u64 {
-        self.received
+        self.check.passed()
     }
 
     /// Whether the clean end is known, without trailers, though it has not been taken.
@@ -275,7 +198,7 @@ impl GuestBody {
     }
 
     fn has_nothing_kept(&self) -> bool {
-        self.unread.as_ref().is_none_or(|unread| unread.kept.is_empty())
+        self.unread.as_ref().is_none_or(Unread::has_nothing_kept)
     }
 
     pub fn owner(&self) -> &ExchangeHandle {
@@ -295,7 +218,7 @@ impl GuestBody {
 
     /// Whether nobody may have any of it.
     pub fn is_withheld(&self) -> bool {
-        matches!(self.expected, Expected::Nothing { .. })
+        self.check.rules().length == Length::Nothing
     }
 
     /// Reads what a guest writes though nobody may have it, so that it can end; but not for ever. What is returned is ready when
@@ -383,7 +306,7 @@ impl GuestBody {
         }
         let polled = self.poll_data(cx);
         if let (Poll::Pending, Some(unread)) = (&polled, &mut self.unread) {
-            unread.reader = Some(cx.waker().clone());
+            unread.set_reader(Some(cx.waker().clone()));
         }
         let first = match ready!(polled) {
             Ok(Next::Chunk(first)) => first,
@@ -403,16 +326,22 @@ impl GuestBody {
             }
         }
         let chunk = joined.map_or(first, BytesMut::freeze);
-        let size = self.received + chunk.len() as u64;
-        if let Some((side, value)) = self.expected.limit()
-            && size > value
-        {
-            let error = Error::Limited { code: side.body_size(size), limit: "response_body", value };
-            self.owner.stop_because(error.clone());
-            return Poll::Ready(self.finish(Err(self.broken_by(error))));
+        Poll::Ready(match self.pass(chunk) {
+            Ok(chunk) => Ok(Next::Chunk(chunk)),
+            Err(error) => self.finish(Err(error)),
+        })
+    }
+
+    /// Hands a chunk to the reader, if it may pass; else its guest is stopped.
+    fn pass(&mut self, chunk: Bytes) -> Result<Bytes, Error> {
+        match self.check.data(chunk.len()) {
+            Ok(()) => Ok(chunk),
+            Err(violation) => {
+                let error = violation.into_error();
+                self.owner.stop_because(error.clone());
+                Err(self.broken_by(error))
+            }
         }
-        self.received = size;
-        Poll::Ready(Ok(Next::Chunk(chunk)))
     }
 
     fn finish(&mut self, end: Result<Next, Error>) -> Result<Next, Error> {
@@ -427,7 +356,7 @@ impl GuestBody {
             Err(error) => {
                 self.owner.stop();
                 Err(match error {
-                    Error::Body { reason, cause, .. } => Error::Body { received: self.received, reason, cause },
+                    Error::Body { reason, cause, .. } => Error::Body { received: self.received(), reason, cause },
                     other => other,
                 })
             }
@@ -451,26 +380,25 @@ impl GuestBody {
 
     /// A guest that answers HEAD with a length and no body has finished it well, but wasmtime-wasi-http finds it too short.
     fn is_bare(&self) -> bool {
-        matches!(self.expected, Expected::Nothing { .. })
-            && self.received == 0
-            && !matches!(self.owner.fate(), Some(Err(_)))
+        self.is_withheld() && self.received() == 0 && !matches!(self.owner.outcome(), Some(Err(_)))
     }
 
     fn broken(&self) -> Error {
-        let (reason, cause) = match (self.owner.fate(), self.expected) {
-            (Some(Err(error @ Error::Caller(_))), _) => return error.clone(),
-            (Some(Err(error)), _) => return self.broken_by(error.clone()),
-            (_, Expected::Body { side, length: Some(length), .. }) if length != self.received => {
-                let code = side.body_size(self.received);
+        let (received, BodyRules { side, length, .. }) = (self.received(), self.check.rules());
+        let (reason, cause) = match (self.owner.outcome(), length.announced()) {
+            (Some(Err(error @ Error::Caller(_))), _) => return error,
+            (Some(Err(error)), _) => return self.broken_by(error),
+            (_, Some(length)) if length != received => {
+                let code = side.body_size(received);
                 (format!("its content-length says {length}"), Some(Box::new(Error::Code(code))))
             }
             _ => ("the guest did not finish it".to_owned(), None),
         };
-        Error::Body { received: self.received, reason, cause }
+        Error::Body { received, reason, cause }
     }
 
     fn broken_by(&self, error: Error) -> Error {
-        Error::Body { received: self.received, reason: error.to_string(), cause: Some(Box::new(error)) }
+        Error::Body { received: self.received(), reason: error.to_string(), cause: Some(Box::new(error)) }
     }
 }
 
@@ -509,20 +437,5 @@ impl Body for GuestBody {
 impl Drop for GuestBody {
     fn drop(&mut self) {
         self.discard_rest();
-    }
-}
-
-/// Reads a body to its end, which its guest gives it, and throws it away.
-fn discard(mut rest: WasiBody, process: &'static ProcessState) {
-    // in most cases all that there is lies there: no task is needed
-    for _ in 0..4 {
-        match Pin::new(&mut rest).poll_frame(&mut Context::from_waker(Waker::noop())) {
-            Poll::Ready(Some(Ok(_))) => {}
-            Poll::Ready(_) => return,
-            Poll::Pending => break,
-        }
-    }
-    if let Ok(runtime) = process.runtime.handle() {
-        runtime.spawn(async move { while let Some(Ok(_)) = rest.frame().await {} });
     }
 }

@@ -1,65 +1,45 @@
 //! Who owns a guest: what both sides of an exchange know of each other, and the right to end it.
 
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, OnceLock, Weak};
+use std::sync::{Arc, OnceLock, Weak};
 use std::time::{Duration, Instant};
 
 use tokio::sync::SetOnce;
-use tokio::task::AbortHandle;
 
 use crate::engine::ProcessState;
 use crate::error::Error;
 use crate::exchange::guest_clock::Clock;
+use crate::exchange::phase::{Ending, Phase, Runner};
 use crate::exchange::stdio::Stdio;
-use crate::scheduler::Task;
-use crate::sync::lock;
+use crate::process::fork::ParentsLock;
+use crate::telemetry::counters::Outcome;
 
-/// What the owner of an exchange may stop.
-pub(crate) enum UnderWay {
-    Guest(Weak<Task>),
-    /// One that no guest makes.
-    Request(AbortHandle),
-}
-
-impl UnderWay {
-    fn stop(self) {
-        match self {
-            Self::Guest(task) => {
-                if let Some(task) = task.upgrade() {
-                    task.stop();
-                }
-            }
-            Self::Request(task) => task.abort(),
-        }
-    }
+/// What an exchange costs. The path of each request adds to it, without a lock.
+#[derive(Default)]
+pub(crate) struct Costs {
+    /// The most linear memory that its guest held.
+    pub peak: Arc<AtomicU64>,
+    /// How many requests its guest has sent out.
+    pub outgoing: AtomicU64,
+    /// How many exchanges its instance has had before.
+    pub earlier: AtomicU64,
+    /// What a guest under a limit of fuel has used, when it has ended.
+    pub fuel: OnceLock<u64>,
 }
 
 /// What the guest's side and the owner's side both know.
 pub(crate) struct ExchangeState {
     pub process: &'static ProcessState,
-    /// How the guest ended. The first to say so is right.
-    pub fate: SetOnce<Result<(), Error>>,
+    /// Where it stands. In a forked child a thread of the parent's may hold this lock for ever.
+    phase: ParentsLock<Phase>,
     /// Set when nothing is left of the guest: its store, its slot, its place among the exchanges of its app.
     pub finished: SetOnce<()>,
     pub clock: Arc<Clock>,
-    /// What runs, since it does not on its caller's thread any more.
-    pub task: Mutex<Option<UnderWay>>,
-    pub stopped: AtomicBool,
-    /// Its body was read to the end: it may work on, and only its app and its limits stop it.
-    released: AtomicBool,
     pub stdio: Arc<Stdio>,
     pub begun: Instant,
-    pub took: OnceLock<Duration>,
-    pub peak: Arc<AtomicU64>,
-    pub sent: AtomicU64,
-    /// How many exchanges its instance has had before.
-    pub earlier: AtomicU64,
-    /// Whether the guest has answered.
-    pub answered: AtomicBool,
+    pub costs: Costs,
     /// Whether there is somebody who may still read the body of its request.
     pub has_reader: AtomicBool,
-    /// What a guest under a limit of fuel has used, when it has ended.
-    pub fuel: OnceLock<u64>,
     /// Whether there is a guest, whose end is counted.
     has_guest: bool,
 }
@@ -77,58 +57,76 @@ impl ExchangeState {
     fn made(process: &'static ProcessState, timeout: Option<Duration>, has_guest: bool) -> Self {
         Self {
             process,
-            fate: SetOnce::new(),
+            phase: ParentsLock::new(Phase::OnCaller),
             finished: SetOnce::new(),
             clock: Clock::new(timeout),
-            task: Mutex::new(None),
-            stopped: AtomicBool::new(false),
-            released: AtomicBool::new(false),
             stdio: Arc::default(),
             begun: Instant::now(),
-            took: OnceLock::new(),
-            peak: Arc::default(),
-            sent: AtomicU64::new(0),
-            earlier: AtomicU64::new(0),
-            answered: AtomicBool::new(false),
+            costs: Costs::default(),
             has_reader: AtomicBool::new(false),
-            fuel: OnceLock::new(),
             has_guest,
         }
     }
 
+    /// Whether the guest is in the process that forked this one.
+    pub fn is_foreign(&self) -> bool {
+        self.phase.is_foreign()
+    }
+
+    /// A task runs it from now on. One that has been stopped before gives the task back: to be stopped as soon as it is known to
+    /// whoever runs it.
+    #[must_use]
+    pub fn hand_over(&self, runner: Runner) -> Option<Runner> {
+        match self.phase.lock() {
+            Some(mut phase) => phase.hand_over(runner),
+            None => Some(runner),
+        }
+    }
+
+    /// The task that ran it has done its part, and the exchange goes on.
+    pub fn take_back(&self) {
+        if let Some(mut phase) = self.phase.lock() {
+            phase.take_back();
+        }
+    }
+
+    /// It ends, if it has not. The first to say how is right. Returns whether it has ended well.
+    pub fn end(&self, outcome: Result<(), Error>) -> bool {
+        self.end_as(outcome).0
+    }
+
+    /// Ends it, and stops what runs it.
     pub fn stop(&self, reason: Error) {
         if self.is_foreign() {
             return; // the parent's
         }
-        self.settle(Err(reason));
-        self.stopped.store(true, Ordering::SeqCst);
-        if let Some(task) = self.take_task() {
-            task.stop();
+        if let (_, Ok(Some(runner))) = self.end_as(Err(reason)) {
+            runner.stop();
         }
     }
 
-    fn take_task(&self) -> Option<UnderWay> {
-        if self.is_foreign() {
-            // the parent's: a thread of its own may have held this lock, or one of its runtime's, which no thread here ever gives back
-            return None;
+    /// Nobody wants it any more: stops what runs it. One that has not begun ends when it is dropped.
+    fn abandon(&self) {
+        if !self.is_foreign() && self.phase.lock().is_some_and(|phase| phase.is_on_task()) {
+            self.stop(Error::Cancelled);
         }
-        lock(&self.task).take()
     }
 
-    /// Whether the guest is in the process that forked this one.
-    pub fn is_foreign(&self) -> bool {
-        self.process.generation != crate::process::fork::generation()
+    /// The second: what ran it, or the outcome that came too late, which is dropped without the lock.
+    #[allow(clippy::type_complexity)]
+    fn end_as(&self, outcome: Result<(), Error>) -> (bool, Result<Option<Runner>, Result<(), Error>>) {
+        let Some(mut phase) = self.phase.lock() else { return (false, Ok(None)) };
+        let ended = phase.end(outcome, || self.begun.elapsed());
+        let outcome = phase.ending().map(|ending| &ending.outcome);
+        if let (Ok(_), Some(outcome), true) = (&ended, outcome, self.has_guest) {
+            self.process.counters.ended(Outcome::of(outcome));
+        }
+        (matches!(outcome, Some(Ok(()))), ended)
     }
 
-    pub fn settle(&self, fate: Result<(), Error>) {
-        if self.fate.initialized() {
-            return;
-        }
-        let _ = self.took.set(self.begun.elapsed());
-        let outcome = crate::telemetry::counters::Outcome::of(&fate);
-        if self.fate.set(fate).is_ok() && self.has_guest {
-            self.process.counters.ended(outcome);
-        }
+    /// What `look` makes of how it ended; none if it has not, or if that is not to be seen in a forked child.
+    fn ending<T>(&self, look: impl FnOnce(&Ending) -> T) -> Option<T> {
+        self.phase.lock()?.ending().map(look)
     }
 }
 
@@ -156,21 +154,21 @@ pub struct Report {
 
 /// The right to a guest's life: dropping it stops the guest, unless it was released. An observer only looks on.
 pub struct ExchangeHandle {
-    pub(crate) shared: Arc<ExchangeState>,
+    pub(crate) state: Arc<ExchangeState>,
     owns: bool,
 }
 
 impl ExchangeHandle {
-    pub(crate) fn new(shared: Arc<ExchangeState>) -> Self {
-        Self { shared, owns: true }
+    pub(crate) fn new(state: Arc<ExchangeState>) -> Self {
+        Self { state, owns: true }
     }
 
-    pub(crate) fn observer(shared: &Arc<ExchangeState>) -> Self {
-        Self { shared: shared.clone(), owns: false }
+    pub(crate) fn observer(state: &Arc<ExchangeState>) -> Self {
+        Self { state: state.clone(), owns: false }
     }
 
     pub(crate) fn observe(&self) -> Self {
-        Self::observer(&self.shared)
+        Self::observer(&self.state)
     }
 
     /// Stops the guest, its outgoing requests and its bodies.
@@ -180,98 +178,181 @@ impl ExchangeHandle {
 
     /// Stops the guest; readers of its bodies are told why.
     pub fn stop_because(&self, reason: Error) {
-        if self.owns && !self.shared.released.load(Ordering::SeqCst) {
-            self.shared.stop(reason);
+        if self.owns {
+            self.state.stop(reason);
         }
     }
 
     /// A way to stop the guest for whoever does not own it.
     pub fn abort_handle(&self) -> ExchangeAbortHandle {
-        ExchangeAbortHandle(Arc::downgrade(&self.shared))
+        ExchangeAbortHandle(Arc::downgrade(&self.state))
     }
 
-    /// The guest may work on after this owner is gone.
-    pub fn release(&self) {
-        if self.owns {
-            self.shared.released.store(true, Ordering::SeqCst);
-        }
+    /// The guest has no owner any more: it may work on, and only its app and its limits stop it.
+    pub fn release(&mut self) {
+        self.owns = false;
     }
 
-    pub fn fate(&self) -> Option<&Result<(), Error>> {
-        self.shared.fate.get()
+    /// How the exchange ended, if it has.
+    pub fn outcome(&self) -> Option<Result<(), Error>> {
+        self.state.ending(|ending| ending.outcome.clone())
     }
 
     /// What ended the exchange whatever the guest had answered: the caller's own failure, or a request past a limit.
     pub(crate) fn overruled(&self) -> Option<Error> {
-        match self.fate() {
-            Some(Err(error @ (Error::Caller(_) | Error::Limited { .. }))) => Some(error.clone()),
+        self.state.ending(|ending| match &ending.outcome {
+            Err(error @ (Error::Caller(_) | Error::Limited { .. })) => Some(error.clone()),
             _ => None,
-        }
+        })?
     }
 
     /// Waits until nothing is left of the guest.
     pub fn ended(&self) -> impl Future<Output = ()> + Send + use<> {
-        let shared = self.shared.clone();
+        let state = self.state.clone();
         async move {
-            shared.finished.wait().await;
+            state.finished.wait().await;
         }
     }
 
     /// Why nothing will come from the guest any more, though it has not ended: it is in another process.
     pub(crate) fn out_of_reach(&self) -> Option<Error> {
-        self.shared.is_foreign().then(in_parent)
+        self.state.is_foreign().then(in_parent)
     }
 
     pub fn stdio(&self) -> &Arc<Stdio> {
-        &self.shared.stdio
+        &self.state.stdio
     }
 
     /// Counts one more outgoing request; returns how many there were before.
     pub(crate) fn count_outgoing(&self) -> u64 {
-        self.shared.sent.fetch_add(1, Ordering::Relaxed)
+        self.state.costs.outgoing.fetch_add(1, Ordering::Relaxed)
     }
 
     /// Whether there is somebody who may still read the body of its request.
     pub(crate) fn has_reader(&self) -> bool {
-        self.shared.has_reader.load(Ordering::Relaxed)
+        self.state.has_reader.load(Ordering::Relaxed)
     }
 
     pub(crate) fn process(&self) -> &'static ProcessState {
-        self.shared.process
+        self.state.process
     }
 
     pub fn report(&self) -> Report {
-        let shared = &self.shared;
+        let took = self.state.ending(|ending| ending.took);
+        let costs = &self.state.costs;
         Report {
-            duration: shared.took.get().copied().unwrap_or_else(|| shared.begun.elapsed()),
-            memory: shared.peak.load(Ordering::Relaxed),
-            outgoing: shared.sent.load(Ordering::Relaxed),
-            reused: shared.earlier.load(Ordering::Relaxed),
-            fuel: shared.fuel.get().copied(),
-            running: shared.fate.get().is_none(),
+            duration: took.unwrap_or_else(|| self.state.begun.elapsed()),
+            memory: costs.peak.load(Ordering::Relaxed),
+            outgoing: costs.outgoing.load(Ordering::Relaxed),
+            reused: costs.earlier.load(Ordering::Relaxed),
+            fuel: costs.fuel.get().copied(),
+            running: took.is_none(),
         }
     }
 }
 
 impl Drop for ExchangeHandle {
     fn drop(&mut self) {
-        if !self.owns || self.shared.released.load(Ordering::SeqCst) {
-            return;
-        }
-        if let Some(task) = self.shared.take_task() {
-            self.shared.settle(Err(Error::Cancelled));
-            task.stop();
+        if self.owns {
+            self.state.abandon();
         }
     }
 }
 
 /// Ends an exchange, and does not own it.
-pub struct ExchangeAbortHandle(std::sync::Weak<ExchangeState>);
+pub struct ExchangeAbortHandle(Weak<ExchangeState>);
 
 impl ExchangeAbortHandle {
     pub fn stop_because(&self, reason: Error) {
-        if let Some(shared) = self.0.upgrade() {
-            shared.stop(reason);
+        if let Some(state) = self.0.upgrade() {
+            state.stop(reason);
         }
+    }
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use super::*;
+
+    fn state() -> Arc<ExchangeState> {
+        ExchangeState::new(crate::engine::process_state().unwrap(), None)
+    }
+
+    fn on_task() -> Arc<ExchangeState> {
+        let state = state();
+        assert!(state.hand_over(Runner::Guest(Weak::new())).is_none());
+        state
+    }
+
+    #[test]
+    fn an_owner_that_is_dropped_stops_what_runs() {
+        let state = on_task();
+        let observer = ExchangeHandle::observer(&state);
+        drop(ExchangeHandle::new(state));
+        assert!(matches!(observer.outcome(), Some(Err(Error::Cancelled))));
+        assert!(!observer.report().running);
+    }
+
+    #[test]
+    fn an_owner_that_is_dropped_before_the_guest_is_handed_over_leaves_its_end_to_the_guest() {
+        let state = state();
+        let observer = ExchangeHandle::observer(&state);
+        drop(ExchangeHandle::new(state.clone()));
+        assert!(observer.outcome().is_none());
+        assert!(state.end(Ok(())));
+    }
+
+    #[test]
+    fn an_observer_stops_nothing() {
+        let state = on_task();
+        let observer = ExchangeHandle::observer(&state);
+        observer.stop();
+        drop(observer);
+        assert!(ExchangeHandle::observer(&state).report().running);
+    }
+
+    #[test]
+    fn one_that_was_released_works_on_until_its_app_stops_it() {
+        let state = on_task();
+        let mut owner = ExchangeHandle::new(state.clone());
+        owner.release();
+        owner.stop();
+        let abort = owner.abort_handle();
+        drop(owner);
+        assert!(ExchangeHandle::observer(&state).outcome().is_none());
+        abort.stop_because(Error::Closed);
+        assert!(matches!(ExchangeHandle::observer(&state).outcome(), Some(Err(Error::Closed))));
+    }
+
+    #[test]
+    fn one_that_is_stopped_before_it_is_handed_over_gives_its_task_back() {
+        let state = state();
+        state.stop(Error::Closed);
+        assert!(state.hand_over(Runner::Guest(Weak::new())).is_some());
+        assert!(!state.end(Ok(())), "the first outcome stays");
+        assert!(matches!(ExchangeHandle::observer(&state).outcome(), Some(Err(Error::Closed))));
+    }
+
+    #[test]
+    fn the_callers_failure_and_a_limit_overrule_what_the_guest_answers() {
+        let limited =
+            Error::Limited { code: crate::http::message::Side::Request.body_size(2), limit: "request_body", value: 1 };
+        for (outcome, overrules) in [(Ok(()), false), (Err(Error::Cancelled), false), (Err(limited), true)] {
+            let state = state();
+            state.end(outcome);
+            assert_eq!(ExchangeHandle::observer(&state).overruled().is_some(), overrules);
+        }
+    }
+
+    #[test]
+    fn the_duration_stands_still_when_it_has_ended() {
+        let state = state();
+        let observer = ExchangeHandle::observer(&state);
+        assert!(observer.report().running);
+        state.end(Ok(()));
+        let took = observer.report().duration;
+        std::thread::sleep(Duration::from_millis(2));
+        assert_eq!(observer.report().duration, took);
     }
 }

@@ -1,9 +1,15 @@
 //! What both sides of one exchange share: who may end it, whose time it takes, its bodies and its lines.
 
+pub mod body_check;
 pub mod guest_body;
 pub mod guest_clock;
+pub mod guest_stream;
 pub mod handle;
+pub mod phase;
 pub mod refusals;
 pub mod request_body;
 pub mod response_body;
 pub mod stdio;
+#[cfg(test)]
+mod testing;
+pub mod unread;

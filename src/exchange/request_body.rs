@@ -1,4 +1,4 @@
-//! Bodies on their way into a guest: how much may pass, whether it is what was announced, and whose time it takes.
+//! Bodies on their way into a guest: held to their rules, in pieces that no guest copies more than, and on whose time they come.
 
 use std::pin::Pin;
 use std::sync::atomic::Ordering;
@@ -9,38 +9,16 @@ use bytes::Bytes;
 use http_body::{Body, Frame};
 use wasmtime_wasi_http::{Error as HostError, WasiBody};
 
-use crate::error::Error;
+use crate::exchange::body_check::{BodyCheck, BodyRules};
 use crate::exchange::guest_clock::{Clock, Wait};
 use crate::exchange::handle::ExchangeState;
 use crate::http::error_code::ErrorCode;
-use crate::http::fields;
-use crate::http::message::{Side, empty, is_bare};
-
-/// What bounds a body on its way into a guest.
-#[derive(Clone, Copy, Debug)]
-pub(crate) struct Bounds {
-    pub side: Side,
-    /// What its message announced.
-    pub length: Option<u64>,
-    /// The most bytes that may pass, and the name of that limit.
-    pub limit: Option<u64>,
-    /// The most bytes of trailers.
-    pub fields: Option<u64>,
-}
-
-impl Bounds {
-    /// Of the answer to a request, which was HEAD or not.
-    pub fn of_answer<B>(to_head: bool, answer: &http::Response<B>, fields: Option<u64>) -> Self {
-        let length = fields::announced_length(answer.headers()).filter(|_| !is_bare(to_head, answer.status()));
-        Self { side: Side::Response, length, limit: None, fields }
-    }
-}
+use crate::http::message::empty;
 
 /// A body on its way into a guest.
 pub(crate) struct RequestBody {
     body: WasiBody,
-    bounds: Bounds,
-    passed: u64,
+    check: BodyCheck,
     done: bool,
     /// The request's body: while the guest waits for it the clock stands still, and going past a limit ends the exchange.
     exchange: Option<(Weak<ExchangeState>, Arc<Clock>)>,
@@ -54,15 +32,15 @@ const PIECE: usize = 256 << 10;
 
 impl RequestBody {
     /// The body of the request that an exchange is about.
-    pub fn of_caller(body: WasiBody, bounds: Bounds, shared: &Arc<ExchangeState>) -> Self {
-        shared.has_reader.store(true, Ordering::Relaxed);
-        let exchange = Some((Arc::downgrade(shared), shared.clock.clone()));
-        Self { body, bounds, passed: 0, done: false, exchange, wait: None, rest: Bytes::new() }
+    pub fn of_caller(body: WasiBody, rules: BodyRules, exchange: &Arc<ExchangeState>) -> Self {
+        exchange.has_reader.store(true, Ordering::Relaxed);
+        let exchange = Some((Arc::downgrade(exchange), exchange.clock.clone()));
+        Self { body, check: BodyCheck::new(rules), done: false, exchange, wait: None, rest: Bytes::new() }
     }
 
     /// The body of an upstream's response.
-    pub fn of_upstream(body: WasiBody, bounds: Bounds) -> Self {
-        Self { body, bounds, passed: 0, done: false, exchange: None, wait: None, rest: Bytes::new() }
+    pub fn of_upstream(body: WasiBody, rules: BodyRules) -> Self {
+        Self { body, check: BodyCheck::new(rules), done: false, exchange: None, wait: None, rest: Bytes::new() }
     }
 
     /// What it comes from; nothing more comes.
@@ -72,31 +50,16 @@ impl RequestBody {
         std::mem::replace(&mut self.body, empty())
     }
 
+    /// Past a limit a caller's request ends its exchange; an upstream's response is the guest's to cope with.
     fn check(&mut self, frame: Option<&Frame<Bytes>>) -> Result<(), ErrorCode> {
-        let side = self.bounds.side;
-        let Some(frame) = frame else {
-            return match self.bounds.length {
-                Some(length) if length != self.passed => Err(side.body_size(self.passed)),
-                _ => Ok(()),
-            };
-        };
-        if let Some(data) = frame.data_ref() {
-            self.passed += data.len() as u64;
-            if let Some(limit) = self.bounds.limit.filter(|limit| self.passed > *limit) {
-                return Err(self.refuse(side.body_size(self.passed), "request_body", limit));
-            }
-            if self.bounds.length.is_some_and(|length| self.passed > length) {
-                return Err(side.body_size(self.passed));
-            }
+        let Err(violation) = self.check.frame(frame) else { return Ok(()) };
+        let code = violation.code.clone();
+        if violation.limit.is_some()
+            && let Some(exchange) = self.exchange.as_ref().and_then(|(exchange, _)| exchange.upgrade())
+        {
+            exchange.stop(violation.into_error());
         }
-        if let Some(trailers) = frame.trailers_ref() {
-            self.check(None)?;
-            let size = fields::size(trailers);
-            if let Some(limit) = self.bounds.fields.filter(|limit| size > *limit) {
-                return Err(self.refuse(side.trailer_size(size), "fields", limit));
-            }
-        }
-        Ok(())
+        Err(code)
     }
 
     fn first_piece(&mut self, frame: Frame<Bytes>) -> Frame<Bytes> {
@@ -106,14 +69,6 @@ impl RequestBody {
         let mut data = frame.into_data().unwrap_or_default();
         self.rest = data.split_off(PIECE);
         Frame::data(data)
-    }
-
-    /// Past a limit: a caller's request ends its exchange; an upstream's response is the guest's to cope with.
-    fn refuse(&self, code: ErrorCode, limit: &'static str, value: u64) -> ErrorCode {
-        if let Some(shared) = self.exchange.as_ref().and_then(|(shared, _)| shared.upgrade()) {
-            shared.stop(Error::Limited { code: code.clone(), limit, value });
-        }
-        code
     }
 
     fn settle_wait(&mut self) {
@@ -172,8 +127,102 @@ impl Body for RequestBody {
 impl Drop for RequestBody {
     fn drop(&mut self) {
         self.settle_wait();
-        if let Some(shared) = self.exchange.as_ref().and_then(|(shared, _)| shared.upgrade()) {
-            shared.has_reader.store(false, Ordering::Relaxed);
+        if let Some(exchange) = self.exchange.as_ref().and_then(|(exchange, _)| exchange.upgrade()) {
+            exchange.has_reader.store(false, Ordering::Relaxed);
         }
+    }
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use http_body_util::BodyExt;
+
+    use super::*;
+    use crate::error::Error;
+    use crate::exchange::handle::ExchangeHandle;
+    use crate::exchange::testing::{Script, data};
+    use crate::http::message::Side;
+
+    fn rules(side: Side, length: Option<u64>, limit: Option<u64>) -> BodyRules {
+        BodyRules { limit, ..BodyRules::of_length(side, length) }
+    }
+
+    fn exchange() -> Arc<ExchangeState> {
+        let limit = std::time::Duration::from_secs(9);
+        ExchangeState::new(crate::engine::process_state().unwrap(), Some(limit))
+    }
+
+    fn poll(body: &mut RequestBody) -> Poll<Option<Result<Frame<Bytes>, HostError>>> {
+        Pin::new(body).poll_frame(&mut Context::from_waker(Waker::noop()))
+    }
+
+    fn code(polled: Poll<Option<Result<Frame<Bytes>, HostError>>>) -> &'static str {
+        match polled {
+            Poll::Ready(Some(Err(error))) => ErrorCode::from_host(&error).unwrap().name,
+            _ => "",
+        }
+    }
+
+    #[test]
+    fn a_large_chunk_comes_in_pieces() {
+        let body = Script::new(vec![data(2 * PIECE + 1)], true).boxed_unsync();
+        let mut body = RequestBody::of_upstream(body, rules(Side::Response, Some(2 * PIECE as u64 + 1), None));
+        for size in [PIECE, PIECE, 1] {
+            let Poll::Ready(Some(Ok(frame))) = poll(&mut body) else { unreachable!() };
+            assert_eq!(frame.into_data().unwrap().len(), size);
+        }
+        assert!(matches!(poll(&mut body), Poll::Ready(None)));
+    }
+
+    #[test]
+    fn a_request_past_its_limit_ends_its_exchange() {
+        let exchange = exchange();
+        let body = Script::new(vec![data(2), data(2)], true).boxed_unsync();
+        let mut body = RequestBody::of_caller(body, rules(Side::Request, None, Some(3)), &exchange);
+        assert!(matches!(poll(&mut body), Poll::Ready(Some(Ok(_)))));
+        assert_eq!(code(poll(&mut body)), "HTTP-request-body-size");
+        assert!(matches!(poll(&mut body), Poll::Ready(None)), "nothing more comes");
+        let outcome = ExchangeHandle::observer(&exchange).outcome();
+        assert!(matches!(outcome, Some(Err(Error::Limited { limit: "request_body", value: 3, .. }))));
+    }
+
+    #[test]
+    fn one_that_is_not_as_announced_is_told_to_the_guest_alone() {
+        let exchange = exchange();
+        for frames in [vec![data(1)], vec![data(3)]] {
+            let body = Script::new(frames.clone(), true).boxed_unsync();
+            let mut body = RequestBody::of_caller(body, rules(Side::Request, Some(2), None), &exchange);
+            let polled = poll(&mut body);
+            let told = if code(Poll::Pending).is_empty() && matches!(polled, Poll::Ready(Some(Ok(_)))) {
+                poll(&mut body)
+            } else {
+                polled
+            };
+            assert_eq!(code(told), "HTTP-request-body-size");
+        }
+        assert!(ExchangeHandle::observer(&exchange).outcome().is_none());
+    }
+
+    #[test]
+    fn the_guests_clock_stands_still_while_its_caller_sends_nothing() {
+        let exchange = exchange();
+        let body = Script::new(Vec::new(), false).boxed_unsync();
+        let mut body = RequestBody::of_caller(body, rules(Side::Request, None, None), &exchange);
+        exchange.clock.enter();
+        assert!(poll(&mut body).is_pending());
+        assert!(exchange.clock.leave(None).is_none(), "held");
+        drop(body);
+        assert!(exchange.clock.leave(None).is_some(), "nobody waits any more");
+    }
+
+    #[test]
+    fn an_exchange_has_a_reader_for_as_long_as_there_is_its_body() {
+        let exchange = exchange();
+        assert!(!ExchangeHandle::observer(&exchange).has_reader());
+        let body = RequestBody::of_caller(empty(), rules(Side::Request, None, None), &exchange);
+        assert!(ExchangeHandle::observer(&exchange).has_reader());
+        drop(body);
+        assert!(!ExchangeHandle::observer(&exchange).has_reader());
     }
 }

@@ -27,19 +27,23 @@ pub(crate) struct ResponseBuffer {
     ended: bool,
 }
 
-/// Where the body of a guest's response is found, once there is one.
+/// What a guest has answered: the body of its response, or none, since it was an error-code.
 #[derive(Clone, Default)]
-pub(crate) struct ResponseSlot(Arc<OnceLock<Arc<ParentsLock<ResponseBuffer>>>>);
+pub(crate) struct ResponseSlot(Arc<OnceLock<Option<Arc<ParentsLock<ResponseBuffer>>>>>);
 
 impl ResponseSlot {
-    pub fn set(&self, flow: &Arc<ParentsLock<ResponseBuffer>>) {
-        let _ = self.0.set(flow.clone());
+    pub fn set(&self, body: Option<Arc<ParentsLock<ResponseBuffer>>>) {
+        let _ = self.0.set(body);
+    }
+
+    pub fn is_answered(&self) -> bool {
+        self.0.get().is_some()
     }
 
     /// The guest waits: perhaps because nobody takes what it has written.
     pub fn look(&self) {
-        if let Some(mut flow) = self.0.get().and_then(|flow| flow.lock()) {
-            flow.look();
+        if let Some(mut buffer) = self.0.get().and_then(|body| body.as_ref()?.lock()) {
+            buffer.look();
         }
     }
 }
@@ -68,7 +72,7 @@ impl ResponseBuffer {
         }
     }
 
-    fn let_go(&mut self) {
+    fn release_clock(&mut self) {
         if std::mem::take(&mut self.holds) {
             self.clock.release();
         }
@@ -96,14 +100,14 @@ impl ResponseBuffer {
                     Poll::Ready(frame) => frame,
                     Poll::Pending => {
                         self.reader = Some(wait);
-                        self.let_go();
+                        self.release_clock();
                         return Poll::Pending;
                     }
                 }
             }
         };
         self.ended |= !matches!(frame, Some(Ok(_)));
-        self.let_go();
+        self.release_clock();
         Poll::Ready(frame)
     }
 }
@@ -124,30 +128,124 @@ impl Body for ResponseReader {
 
     fn poll_frame(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, HostError>>> {
         match self.own() {
-            Some(mut flow) => flow.take(cx),
+            Some(mut buffer) => buffer.take(cx),
             None => Poll::Ready(Some(Err(HostError::HttpResponseIncomplete))),
         }
     }
 
     fn is_end_stream(&self) -> bool {
-        self.own().is_some_and(|flow| flow.has_ended())
+        self.own().is_some_and(|buffer| buffer.has_ended())
     }
 }
 
 impl Drop for ResponseReader {
     fn drop(&mut self) {
-        let Some(mut flow) = self.own() else {
+        let Some(mut buffer) = self.own() else {
             std::mem::forget(self.0.clone()); // not even the last one to know of it lets go of what is in it
             return;
         };
-        flow.ended = true;
+        buffer.ended = true;
         // whoever still knows of the exchange is not to keep the waker, and with it the reader's event loop
-        if let Some(wait) = flow.reader.take() {
+        if let Some(wait) = buffer.reader.take() {
             wait.finish();
         }
         // the guest is to see that nobody reads
-        flow.body = empty();
-        flow.ready.clear();
-        flow.let_go();
+        buffer.body = empty();
+        buffer.ready.clear();
+        buffer.release_clock();
+    }
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use http_body_util::BodyExt;
+
+    use super::*;
+    use crate::exchange::testing::{Script, data};
+
+    type Buffer = Arc<ParentsLock<ResponseBuffer>>;
+
+    /// A guest that has its turn, under a limit of time, and the body that it writes.
+    fn written(frames: usize, ends: bool, most: usize) -> (Arc<Clock>, Buffer) {
+        let clock = Clock::new(Some(std::time::Duration::from_secs(9)));
+        clock.enter();
+        let body = Script::new(vec![data(1); frames], ends).boxed_unsync();
+        let buffer = ResponseBuffer::new(body, most, clock.clone());
+        (clock, buffer)
+    }
+
+    fn cx() -> Context<'static> {
+        Context::from_waker(Waker::noop())
+    }
+
+    #[test]
+    fn a_guest_that_waits_for_its_reader_spends_nothing() {
+        let (clock, buffer) = written(3, false, 2);
+        buffer.lock().unwrap().look();
+        assert!(clock.leave(None).is_none(), "held");
+        assert!(buffer.lock().unwrap().take(&mut cx()).is_ready());
+        assert!(clock.leave(None).is_some(), "its reader has taken some");
+    }
+
+    #[test]
+    fn a_guest_that_has_written_less_than_may_lie_there_spends_its_own_time() {
+        let (clock, buffer) = written(1, false, 2);
+        buffer.lock().unwrap().look();
+        assert!(clock.leave(None).is_some());
+    }
+
+    #[test]
+    fn an_end_that_nobody_has_taken_holds_nothing_up() {
+        let (clock, buffer) = written(1, true, 2);
+        buffer.lock().unwrap().look();
+        assert!(clock.leave(None).is_some());
+    }
+
+    #[test]
+    fn nothing_is_looked_at_while_its_reader_waits() {
+        let (clock, buffer) = written(0, false, 1);
+        assert!(buffer.lock().unwrap().take(&mut cx()).is_pending());
+        buffer.lock().unwrap().look();
+        assert!(buffer.lock().unwrap().ready.is_empty());
+        assert!(clock.leave(None).is_some());
+    }
+
+    #[test]
+    fn what_was_looked_at_is_taken_in_order_and_the_end_once() {
+        let (_clock, buffer) = written(2, true, 9);
+        buffer.lock().unwrap().look();
+        let mut buffer = buffer.lock().unwrap();
+        assert!(!buffer.has_ended());
+        for _ in 0..2 {
+            assert!(matches!(buffer.take(&mut cx()), Poll::Ready(Some(Ok(_)))));
+        }
+        assert!(buffer.has_ended());
+        for _ in 0..2 {
+            assert!(matches!(buffer.take(&mut cx()), Poll::Ready(None)));
+        }
+    }
+
+    #[test]
+    fn a_reader_that_goes_away_holds_no_guest_up() {
+        let (clock, buffer) = written(3, false, 1);
+        buffer.lock().unwrap().look();
+        drop(ResponseReader(buffer.clone()));
+        assert!(clock.leave(None).is_some());
+        buffer.lock().unwrap().look();
+        assert!(clock.leave(None).is_some());
+    }
+
+    #[test]
+    fn a_response_and_an_error_code_are_answers() {
+        let (_clock, buffer) = written(0, true, 1);
+        for answer in [Some(buffer), None] {
+            let slot = ResponseSlot::default();
+            assert!(!slot.is_answered());
+            slot.look();
+            slot.set(answer);
+            slot.look();
+            assert!(slot.is_answered());
+        }
     }
 }

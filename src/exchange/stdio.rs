@@ -1,16 +1,9 @@
 //! What a guest prints, line by line: kept apart for each exchange, bounded, and never lost when the guest dies.
 
 use std::collections::VecDeque;
-use std::pin::Pin;
-use std::sync::{Arc, Mutex, MutexGuard, OnceLock, Weak};
-use std::task::{Context, Poll};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock};
 
-use bytes::Bytes;
-use tokio::io::AsyncWrite;
 use tokio::sync::Notify;
-use wasmtime_wasi::async_trait;
-use wasmtime_wasi::cli::{IsTerminal, StdoutStream};
-use wasmtime_wasi::p2::{OutputStream, Pollable, StreamError};
 
 use crate::exchange::refusals::{Refusals, Refused};
 use crate::sync::lock;
@@ -19,12 +12,19 @@ use crate::text::{LONGEST, tame, tamed};
 /// A line longer than this is cut into several.
 const LONGEST_LINE: usize = 64 << 10;
 /// How much may wait to be fetched before the guest has to.
-const MOST_WAITING: usize = 256 << 10;
-/// How many notes of the host's about one guest are kept.
-const MOST_NOTES: usize = 10;
+pub(super) const MOST_WAITING: usize = 256 << 10;
+/// How many warnings of the host's about one guest are kept.
+const MOST_WARNINGS: usize = 10;
 /// How many of the last lines of stderr an error tells, and how many bytes of each.
 const LAST_LINES: usize = 20;
 const LAST_BYTES: usize = 1024;
+
+/// The most that one write takes. Each of its bytes may end a line, and a line takes more to keep than its bytes.
+pub(super) const PERMIT: usize = 4 << 10;
+/// When handles are permitted to write so much together, the next ones are permitted less each: a guest may have very many, and
+/// one whose garbage is collected late does.
+pub(super) const WELL_PERMITTED: usize = 64 << 10;
+pub(super) const SMALL_PERMIT: usize = 512;
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Stream {
@@ -54,7 +54,7 @@ pub type Bell = Box<dyn Fn() + Send + Sync>;
 #[derive(Default)]
 pub struct Stdio {
     state: Mutex<State>,
-    room: Notify,
+    pub(super) room: Notify,
     /// Its app's number, and what that has said of refused requests lately.
     app: OnceLock<(u64, Arc<Refusals>)>,
 }
@@ -63,7 +63,7 @@ pub struct Stdio {
 struct State {
     out: Vec<u8>,
     err: Vec<u8>,
-    notes: usize,
+    warnings: usize,
     waiting: VecDeque<Line>,
     bytes: usize,
     /// How many lines there have been.
@@ -144,7 +144,7 @@ impl Stdio {
             None => Some(refused.sentence("")),
         };
         if let Some(text) = text {
-            self.note(text);
+            self.warn(text);
         }
     }
 
@@ -176,11 +176,11 @@ impl Stdio {
     }
 
     /// A line of the host's own about requests of this guest's. A guest that provokes many is told on so often and no more.
-    pub fn note(&self, text: String) {
+    pub fn warn(&self, text: String) {
         let text = tamed(text, LONGEST); // it may repeat what the guest said
         let mut state = self.lock();
-        state.notes += 1;
-        match state.notes.cmp(&MOST_NOTES) {
+        state.warnings += 1;
+        match state.warnings.cmp(&MOST_WARNINGS) {
             std::cmp::Ordering::Less => state.push(Stream::Outgoing, text.as_bytes(), false),
             std::cmp::Ordering::Equal => {
                 state.push(Stream::Outgoing, format!("{text}; further messages suppressed").as_bytes(), false)
@@ -188,6 +188,11 @@ impl Stdio {
             std::cmp::Ordering::Greater => {}
         }
         state.ring();
+    }
+
+    #[cfg(test)]
+    pub(super) fn permitted(&self) -> usize {
+        self.lock().permitted
     }
 
     /// A line of the host's own about this guest, which no guest can provoke more than once.
@@ -215,18 +220,18 @@ impl Stdio {
         last
     }
 
-    fn write(&self, stream: Stream, bytes: &[u8]) {
+    pub(super) fn write(&self, stream: Stream, bytes: &[u8]) {
         let mut state = self.lock();
         state.write(stream, bytes);
         state.ring();
     }
 
-    fn has_room(&self) -> bool {
+    pub(super) fn has_room(&self) -> bool {
         self.lock().bytes < MOST_WAITING
     }
 
     /// Permits a stream to write, if there is room. Returns how much it may write then, what it was permitted before included.
-    fn permit(&self, before: usize) -> usize {
+    pub(super) fn permit(&self, before: usize) -> usize {
         let mut state = self.lock();
         if state.bytes >= MOST_WAITING {
             return before;
@@ -238,7 +243,7 @@ impl Stdio {
     }
 
     /// So much of what was permitted has been written, or never will be.
-    fn used(&self, permit: usize) {
+    pub(super) fn used(&self, permit: usize) {
         let mut state = self.lock();
         state.permitted = state.permitted.saturating_sub(permit);
     }
@@ -320,162 +325,6 @@ impl State {
     }
 }
 
-/// Where the streams of an instance lead: to the output of the exchange that it is about.
-#[derive(Clone)]
-pub struct Outlet(Arc<Mutex<Arc<Stdio>>>);
-
-impl Outlet {
-    pub fn new(stdio: &Arc<Stdio>) -> Self {
-        Self(Arc::new(Mutex::new(stdio.clone())))
-    }
-
-    pub fn lead_to(&self, stdio: &Arc<Stdio>) {
-        *lock(&self.0) = stdio.clone();
-    }
-
-    fn stdio(&self) -> Arc<Stdio> {
-        lock(&self.0).clone()
-    }
-}
-
-/// One of the two streams, as the guest's `wasi:cli` sees it.
-pub struct GuestStream {
-    outlet: Outlet,
-    stream: Stream,
-    /// What `check-write` has permitted, and whose lines that was for. It is a reservation: what is written into another stream
-    /// meanwhile takes nothing from it.
-    permit: Option<(Weak<Stdio>, usize)>,
-}
-
-impl GuestStream {
-    pub fn new(outlet: &Outlet, stream: Stream) -> Self {
-        Self { outlet: outlet.clone(), stream, permit: None }
-    }
-
-    /// What it may write for this exchange; an earlier one's was given back.
-    fn take_permit(&mut self, stdio: &Arc<Stdio>) -> usize {
-        match self.permit.take() {
-            Some((of, permit)) if std::ptr::eq(of.as_ptr(), Arc::as_ptr(stdio)) => permit,
-            other => {
-                self.permit = other;
-                self.give_back();
-                0
-            }
-        }
-    }
-
-    fn give_back(&mut self) {
-        if let Some((of, permit)) = self.permit.take()
-            && let Some(stdio) = of.upgrade()
-        {
-            stdio.used(permit);
-        }
-    }
-}
-
-/// Another handle has permits of its own.
-impl Clone for GuestStream {
-    fn clone(&self) -> Self {
-        Self::new(&self.outlet, self.stream)
-    }
-}
-
-impl Drop for GuestStream {
-    fn drop(&mut self) {
-        self.give_back();
-    }
-}
-
-/// The most that one write takes. Each of its bytes may end a line, and a line takes more to keep than its bytes.
-const PERMIT: usize = 4 << 10;
-/// When handles are permitted to write so much together, the next ones are permitted less each: a guest may have very many, and
-/// one whose garbage is collected late does.
-const WELL_PERMITTED: usize = 64 << 10;
-const SMALL_PERMIT: usize = 512;
-
-#[async_trait]
-impl OutputStream for GuestStream {
-    fn write(&mut self, bytes: Bytes) -> Result<(), StreamError> {
-        // the host function leaves this to the stream: a guest that does not ask how much it may write never waits
-        let stdio = self.outlet.stdio();
-        let permit = self.take_permit(&stdio);
-        let is_permitted = bytes.len() <= permit;
-        if is_permitted {
-            stdio.used(bytes.len());
-            if permit > bytes.len() {
-                self.permit = Some((Arc::downgrade(&stdio), permit - bytes.len()));
-            }
-        } else {
-            stdio.used(permit);
-        }
-        if !is_permitted && (bytes.len() > PERMIT || !stdio.has_room()) {
-            return Err(StreamError::trap("a write to stdout or stderr exceeded what `check-write` permits"));
-        }
-        stdio.write(self.stream, &bytes);
-        Ok(())
-    }
-
-    fn flush(&mut self) -> Result<(), StreamError> {
-        Ok(())
-    }
-
-    fn check_write(&mut self) -> Result<usize, StreamError> {
-        let stdio = self.outlet.stdio();
-        let before = self.take_permit(&stdio);
-        let permit = stdio.permit(before);
-        if permit > 0 {
-            self.permit = Some((Arc::downgrade(&stdio), permit));
-        }
-        Ok(permit)
-    }
-}
-
-#[async_trait]
-impl Pollable for GuestStream {
-    async fn ready(&mut self) {
-        let stdio = self.outlet.stdio();
-        loop {
-            let room = stdio.room.notified();
-            if self.permit.is_some() || stdio.has_room() {
-                return;
-            }
-            room.await;
-        }
-    }
-}
-
-impl IsTerminal for GuestStream {
-    fn is_terminal(&self) -> bool {
-        false
-    }
-}
-
-impl StdoutStream for GuestStream {
-    fn async_stream(&self) -> Box<dyn AsyncWrite + Send + Sync> {
-        Box::new(self.clone())
-    }
-
-    fn p2_stream(&self) -> Box<dyn OutputStream> {
-        Box::new(self.clone())
-    }
-}
-
-/// What 0.3 guests write to; unlike the stream above it does not hold the guest up.
-impl AsyncWrite for GuestStream {
-    fn poll_write(self: Pin<&mut Self>, _: &mut Context<'_>, bytes: &[u8]) -> Poll<std::io::Result<usize>> {
-        self.outlet.stdio().write(self.stream, bytes);
-        Poll::Ready(Ok(bytes.len()))
-    }
-
-    fn poll_flush(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<std::io::Result<()>> {
-        Poll::Ready(Ok(()))
-    }
-
-    fn poll_shutdown(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<std::io::Result<()>> {
-        Poll::Ready(Ok(()))
-    }
-}
-
 #[cfg(test)]
 mod tests {
     #![allow(clippy::unwrap_used)]
@@ -552,55 +401,5 @@ mod tests {
         let stdio = Stdio::default();
         stdio.write(Stream::Stderr, "€".repeat(LONGEST_LINE / 4).as_bytes());
         assert_eq!(stdio.last_words(), [format!("{}… (48129 bytes more)", "€".repeat(341))]);
-    }
-
-    fn stream(outlet: &Outlet, stream: Stream) -> GuestStream {
-        GuestStream::new(outlet, stream)
-    }
-
-    #[test]
-    fn a_permit_is_a_reservation() {
-        let stdio = Arc::new(Stdio::default());
-        let outlet = Outlet::new(&stdio);
-        let (mut out, mut err) = (stream(&outlet, Stream::Stdout), stream(&outlet, Stream::Stderr));
-        stdio.write(Stream::Stdout, &[b'\n'; MOST_WAITING / size_of::<Line>() - 1]);
-        let full = Bytes::from_static(&[b'\n'; PERMIT]);
-        assert_eq!((out.check_write().unwrap(), err.check_write().unwrap()), (PERMIT, PERMIT));
-        assert!(out.write(full.clone()).is_ok() && err.write(full.clone()).is_ok());
-        assert_eq!((out.check_write().unwrap(), err.check_write().unwrap()), (0, 0));
-        assert!(out.write(full.clone()).is_err(), "no permit, and no room");
-        texts(&stdio);
-        assert!(err.write(full).is_ok(), "no permit, but room");
-        assert_eq!(stdio.lock().permitted, 0);
-    }
-
-    #[test]
-    fn a_permit_lasts_until_it_is_used_and_ends_with_its_handle() {
-        let stdio = Arc::new(Stdio::default());
-        let outlet = Outlet::new(&stdio);
-        let mut out = stream(&outlet, Stream::Stdout);
-        assert_eq!(out.check_write().unwrap(), PERMIT);
-        assert!(out.write(Bytes::from_static(b"x")).is_ok());
-        assert_eq!(stdio.lock().permitted, PERMIT - 1);
-        assert_eq!(out.check_write().unwrap(), PERMIT);
-        let next = Arc::new(Stdio::default());
-        outlet.lead_to(&next);
-        assert!(out.write(Bytes::from_static(b"x")).is_ok());
-        assert_eq!((stdio.lock().permitted, next.lock().permitted), (0, 0));
-        assert_eq!(out.check_write().unwrap(), PERMIT);
-        drop(out);
-        assert_eq!(next.lock().permitted, 0);
-    }
-
-    /// Its handles are collected late, say.
-    #[test]
-    fn a_guest_with_very_many_handles_can_still_print_and_has_little_kept() {
-        let stdio = Arc::new(Stdio::default());
-        let outlet = Outlet::new(&stdio);
-        let mut handles: Vec<_> = (0..10_000).map(|_| stream(&outlet, Stream::Stdout)).collect();
-        let permitted: usize = handles.iter_mut().map(|out| out.check_write().unwrap()).sum();
-        assert!(handles.iter_mut().all(|out| out.check_write().unwrap() >= SMALL_PERMIT));
-        assert!(permitted < 2 * WELL_PERMITTED + 10_000 * SMALL_PERMIT);
-        assert_eq!(stdio.lock().permitted, permitted);
     }
 }

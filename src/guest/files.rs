@@ -22,7 +22,7 @@ use crate::guest::host_memory::weigh;
 use crate::guest::limiter::StoreLimiter;
 use crate::guest::open_files::{BUFFER, Files, GuestFiles, Open, Streaming};
 use crate::limits::Limits;
-use crate::outgoing::Hooks;
+use crate::outgoing::hooks::Hooks;
 use crate::process::blocking_threads::{Pool, within};
 
 pub(crate) struct FilesView<'a> {
@@ -258,12 +258,15 @@ mod tests {
     use super::*;
     use crate::guest::open_files::THREADS;
 
-    /// A call that hangs until the sender is dropped, as one of a network file system would.
-    async fn hang(threads: &Pool, begun: Sender<()>) -> Sender<()> {
+    /// A call that hangs until the sender is dropped, as one of a network file system would. Its guest is stopped when it has begun.
+    async fn hang(threads: &Pool) -> Sender<()> {
         let (end, ended) = channel::<()>();
+        let (begun, begins) = tokio::sync::oneshot::channel();
         let call = within(threads, async { spawn_blocking(move || (begun.send(()).unwrap(), ended.recv())).await });
-        // its guest is stopped
-        assert!(tokio::time::timeout(Duration::from_millis(20), call).await.is_err());
+        tokio::select! {
+            _ = call => unreachable!("it hangs"),
+            begun = begins => begun.unwrap(),
+        }
         end
     }
 
@@ -273,11 +276,9 @@ mod tests {
         let (threads, others) = (app.threads().unwrap(), other.threads().unwrap());
         let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build().unwrap();
         runtime.block_on(async {
-            let (begun, begins) = channel();
             let mut hanging = Vec::new();
             for _ in 0..THREADS {
-                hanging.push(hang(&threads, begun.clone()).await);
-                begins.recv().unwrap();
+                hanging.push(hang(&threads).await);
             }
             // all threads are taken, though their guests are gone
             let next = within(&threads, async { spawn_blocking(|| 7).await });

@@ -14,7 +14,7 @@ use wasmtime_wasi_http::p2::types::{HostIncomingResponse, HostOutgoingRequest, H
 
 use crate::guest::limiter::HANDLE;
 use crate::http::fields;
-use crate::outgoing::WRITE;
+use crate::outgoing::hooks::WRITE;
 
 /// What a body may hold that is written, and whose message is not sent: two writes of the guest's, and the channel that they lie in.
 pub(crate) const BODY: u64 = (WRITE as u64 + (1 << 10)) * 2;

@@ -19,7 +19,7 @@ use crate::guest::limiter::StoreLimiter;
 use crate::guest::prepared::Prepared;
 use crate::guest::store::StoreState;
 use crate::limits::Limits;
-use crate::outgoing::Hooks;
+use crate::outgoing::hooks::Hooks;
 
 /// How many exchanges an instance has, and how long it waits for one.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -46,11 +46,11 @@ impl Instance {
         grants: &Grants,
         limits: &Limits,
         hooks: Hooks,
-        shared: &ExchangeState,
+        exchange: &ExchangeState,
         of_app: &AppShare,
     ) -> Result<Self, Error> {
-        let limiter = StoreLimiter::new(shared.process, limits, &of_app.memory, shared.peak.clone());
-        let host = StoreState::new(grants, &shared.stdio, limiter, hooks, &of_app.files);
+        let limiter = StoreLimiter::new(exchange.process, limits, &of_app.memory, exchange.costs.peak.clone());
+        let host = StoreState::new(grants, &exchange.stdio, limiter, hooks, &of_app.files);
         let mut store = Store::new(prepared.engine(), host);
         store.limiter(|host| &mut host.limiter);
         store.set_hostcall_fuel(limits.lifted());
@@ -63,9 +63,9 @@ impl Instance {
     }
 
     /// The next exchange of one that was kept.
-    pub fn begin_anew(&mut self, hooks: Hooks, shared: &ExchangeState) -> Result<(), Error> {
-        shared.earlier.store(self.served, Ordering::Relaxed);
-        self.host().begin_anew(hooks, &shared.stdio, shared.peak.clone());
+    pub fn reset(&mut self, hooks: Hooks, exchange: &ExchangeState) -> Result<(), Error> {
+        exchange.costs.earlier.store(self.served, Ordering::Relaxed);
+        self.host().reset(hooks, &exchange.stdio, exchange.costs.peak.clone());
         self.refill()
     }
 
@@ -117,7 +117,7 @@ impl Instance {
     }
 
     /// What the end of its handler means.
-    pub fn fate(&mut self, result: wasmtime::Result<()>, shared: &ExchangeState) -> Result<(), Error> {
+    pub fn outcome(&mut self, result: wasmtime::Result<()>, exchange: &ExchangeState) -> Result<(), Error> {
         self.host().weigh_last();
         let Err(error) = result else { return Ok(()) };
         if let Some(exit) = error.downcast_ref::<wasmtime_wasi::I32Exit>() {
@@ -143,7 +143,7 @@ impl Instance {
                  (`Limits.concurrency`), or a larger limit of this process (`ulimit -v`)"
             )));
         }
-        let trap = Arc::new(Trap::read(&error, shared.stdio.last_words()));
+        let trap = Arc::new(Trap::read(&error, exchange.stdio.last_words()));
         Err(self.store.data().limiter.explain(&error, &trap).unwrap_or(Error::Trap(trap)))
     }
 
@@ -160,8 +160,8 @@ impl Instance {
     }
 
     /// Its exchange is over; all that belongs to it ends. Returns whether it may have another.
-    pub fn rest(&mut self, reuse: &Reuse) -> bool {
-        self.proxy.is_some() && reuse.requests.is_none_or(|most| self.served < most) && self.host().rest()
+    pub fn prepare_for_reuse(&mut self, reuse: &Reuse) -> bool {
+        self.proxy.is_some() && reuse.requests.is_none_or(|most| self.served < most) && self.host().prepare_for_reuse()
     }
 }
 

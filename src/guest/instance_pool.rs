@@ -120,7 +120,7 @@ impl InstancePool {
     /// An exchange has ended well. Keeps its instance, if that may have another.
     /// Else gives it back.
     pub fn keep(self: &Arc<Self>, mut instance: Instance) -> Option<Instance> {
-        if !self.reusable.load(Ordering::Relaxed) || !instance.rest(&self.reuse) {
+        if !self.reusable.load(Ordering::Relaxed) || !instance.prepare_for_reuse(&self.reuse) {
             return Some(instance);
         }
         let counted = Counted::new(self.process).or_else(|| {

@@ -67,7 +67,7 @@ impl StoreLimiter {
     }
 
     /// The next exchange of the same instance: what it holds already is where its peak begins.
-    pub fn begin_anew(&mut self, peak: Arc<AtomicU64>) {
+    pub fn reset(&mut self, peak: Arc<AtomicU64>) {
         let total = self.memory + self.held;
         peak.store(total, Ordering::Relaxed);
         self.peak = peak;

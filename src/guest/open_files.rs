@@ -89,7 +89,7 @@ impl GuestFiles {
         Self { app: app.map(|app| (app, Arc::default())), held: HashMap::new(), streams: Arc::default(), told: false }
     }
 
-    pub fn begin_anew(&mut self) {
+    pub fn reset(&mut self) {
         self.told = false;
     }
 

@@ -83,7 +83,7 @@ pub(crate) fn check_requests(linker: &mut Linker<StoreState>) -> wasmtime::Resul
             let host = store.data_mut();
             host.grows(0)?;
             if let Err((code, why)) = complete(host.table().get_mut(&request)?) {
-                host.note(format!("an outgoing request was refused: {why}; the guest is told `{}`", code.name));
+                host.warn(format!("an outgoing request was refused: {why}; the guest is told `{}`", code.name));
                 host.table().delete(request)?;
                 return Ok((Err(code.into_p2()),));
             }

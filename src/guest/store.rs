@@ -15,8 +15,9 @@ use wasmtime_wasi_http::p2::types::{
 };
 use wasmtime_wasi_http::{WasiHttpCtx, WasiHttpCtxView, WasiHttpView};
 
+use crate::exchange::guest_stream::{GuestStream, Outlet};
 use crate::exchange::handle::{ExchangeHandle, ExchangeState};
-use crate::exchange::stdio::{GuestStream, Outlet, Stdio, Stream};
+use crate::exchange::stdio::{Stdio, Stream};
 use crate::guest::files::FilesView;
 use crate::guest::folders::NotOpened;
 use crate::guest::grants::Grants;
@@ -24,7 +25,7 @@ use crate::guest::host_memory::weigh;
 use crate::guest::limiter::StoreLimiter;
 use crate::guest::open_files::{Files, GuestFiles};
 use crate::limits::{Limits, MOST_RANDOM};
-use crate::outgoing::Hooks;
+use crate::outgoing::hooks::Hooks;
 use crate::simulation::environment::SimulatedWorld;
 use crate::simulation::virtual_time::Clock;
 
@@ -86,14 +87,14 @@ impl StoreState {
     }
 
     /// The next exchange of an instance that was kept.
-    pub(crate) fn begin_anew(&mut self, hooks: Hooks, stdio: &Arc<Stdio>, peak: Arc<AtomicU64>) {
+    pub(crate) fn reset(&mut self, hooks: Hooks, stdio: &Arc<Stdio>, peak: Arc<AtomicU64>) {
         self.hooks = hooks;
         self.outlet.lead_to(stdio);
-        self.limiter.begin_anew(peak);
-        self.files.begin_anew();
+        self.limiter.reset(peak);
+        self.files.reset();
         self.told_of_fields = false;
         if let Some(staged) = &self.staged {
-            staged.begin_anew();
+            staged.reset();
         }
         self.hooks.clock = self.clock();
     }
@@ -125,13 +126,13 @@ impl StoreState {
 
     /// An exchange is over, and its instance may have another: what the guest has kept of it leads nowhere from now on. Guests
     /// whose garbage is collected late do keep handles. Returns whether nothing is left that somebody else takes part in.
-    pub(crate) fn rest(&mut self) -> bool {
+    pub(crate) fn prepare_for_reuse(&mut self) -> bool {
         let (mut handles, mut asks) = (0, false);
         for entry in self.table.iter_mut() {
             handles += 1;
             // a request without an answer that is let go of takes note of that some time later, on another thread
             asks |= matches!(entry.downcast_ref(), Some(HostFutureIncomingResponse::Pending(_)));
-            let_go(entry);
+            clear_handle(entry);
         }
         let clean = !asks && !self.hooks.is_busy() && self.limiter.has_room(handles);
         let nobody = ExchangeState::without_guest(self.hooks.process());
@@ -146,8 +147,8 @@ impl StoreState {
     }
 
     /// A line of the host's own about this guest.
-    pub(crate) fn note(&self, text: String) {
-        self.hooks.note(text);
+    pub(crate) fn warn(&self, text: String) {
+        self.hooks.warn(text);
     }
 
     /// Once an exchange.
@@ -199,7 +200,7 @@ impl WasiHttpView for StoreState {
 }
 
 /// What a handle of wasi:http's holds of an exchange.
-fn let_go(entry: &mut (dyn Any + Send)) {
+fn clear_handle(entry: &mut (dyn Any + Send)) {
     if let Some(request) = entry.downcast_mut::<HostIncomingRequest>() {
         request.body = None;
     } else if let Some(response) = entry.downcast_mut::<HostIncomingResponse>() {

@@ -15,15 +15,16 @@ use wasmtime_wasi_http::{Error as HostError, WasiBody};
 
 use crate::engine::ProcessState;
 use crate::error::Error;
-use crate::exchange::guest_body::{Expected, GuestBody};
-use crate::exchange::handle::{ExchangeHandle, ExchangeState, UnderWay};
-use crate::exchange::request_body::{Bounds, RequestBody};
+use crate::exchange::body_check::BodyRules;
+use crate::exchange::guest_body::GuestBody;
+use crate::exchange::handle::{ExchangeHandle, ExchangeState};
+use crate::exchange::phase::Runner;
+use crate::exchange::request_body::RequestBody;
 use crate::exchange::stdio::Stdio;
 use crate::http::error_code::ErrorCode;
 use crate::http::fields::announced_length;
 use crate::http::message::Side;
-use crate::outgoing::{Timeouts, Upstream};
-use crate::sync::lock;
+use crate::outgoing::upstream::{Timeouts, Upstream};
 
 /// Those of a connection, which are no one's to send (RFC 9110, 7.6.1): a guest cannot, either.
 const NOT_PASSED: [HeaderName; 5] = [
@@ -61,12 +62,14 @@ impl HostRequest {
         if announced.len() > 1 || length.is_none() && !announced.is_empty() {
             return Err(Error::Code(ErrorCode::plain("HTTP-protocol-error")));
         }
-        let bounds = Bounds { side: Side::Request, length, limit: None, fields: None };
-        let body = RequestBody::of_upstream(body, bounds).boxed_unsync();
-        let body = GuestBody::new(body, Expected::Body { side: Side::Request, length, limit: None }, owner.observe());
+        let rules = BodyRules::of_length(Side::Request, length);
+        let body = RequestBody::of_upstream(body, rules).boxed_unsync();
+        let body = GuestBody::new(body, rules, owner.observe());
         let method = parts.method.clone();
         let answer = runtime.spawn(upstream.send(Request::from_parts(parts, body), timeouts, owner.stdio()));
-        *lock(&owner.shared.task) = Some(UnderWay::Request(answer.abort_handle()));
+        if let Some(late) = owner.state.hand_over(Runner::Request(answer.abort_handle())) {
+            late.stop();
+        }
         Ok(Self { answer, method, runtime, owner })
     }
 
@@ -75,13 +78,13 @@ impl HostRequest {
     }
 
     /// What the host has to say of it.
-    pub fn notes(&self) -> &Arc<Stdio> {
+    pub fn warnings(&self) -> &Arc<Stdio> {
         self.owner.stdio()
     }
 
     pub fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Result<Response<GuestBody>, Error>> {
         let answered = std::task::ready!(Pin::new(&mut self.answer).poll(cx));
-        lock(&self.owner.shared.task).take();
+        self.owner.state.take_back();
         let answered = answered.unwrap_or_else(|error| {
             let why = if error.is_panic() {
                 "the host failed while it sent the request"
@@ -96,12 +99,14 @@ impl HostRequest {
             (Err(code), None) => return Poll::Ready(Err(Error::Code(code))),
             (Ok(response), _) => response,
         };
-        let bounds = Bounds::of_answer(self.method == Method::HEAD, &response, None);
+        let to_head = self.method == Method::HEAD;
+        let rules = BodyRules::of_response(to_head, response.status(), response.headers());
         let (runtime, owner) = (self.runtime.clone(), self.owner.observe());
         Poll::Ready(Ok(response.map(|body| {
-            let body = Told { body: RequestBody::of_upstream(body, bounds), runtime, owner: owner.observe() };
-            let expected = Expected::Body { side: bounds.side, length: bounds.length, limit: None };
-            GuestBody::new(body.boxed_unsync(), expected, owner)
+            let body = Told { body: RequestBody::of_upstream(body, rules), runtime, owner: owner.observe() };
+            // whoever asked may have what comes, body or not
+            let rules = BodyRules::of_length(rules.side, rules.length.announced());
+            GuestBody::new(body.boxed_unsync(), rules, owner)
         })))
     }
 }
@@ -124,7 +129,7 @@ impl Body for Told {
         if let Poll::Ready(Some(Err(error))) = &polled
             && let Some(code) = ErrorCode::from_host(error)
         {
-            this.owner.shared.settle(Err(Error::Code(code)));
+            this.owner.state.end(Err(Error::Code(code)));
         }
         polled
     }

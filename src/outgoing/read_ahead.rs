@@ -216,4 +216,49 @@ mod tests {
             assert!((1..=most).contains(&*lock(&count)), "{} of {} bytes", lock(&count), data.len());
         }
     }
+
+    /// Three chunks, then an end or a failure.
+    struct Three(usize, bool);
+
+    impl Body for Three {
+        type Data = Bytes;
+        type Error = HostError;
+
+        fn poll_frame(mut self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<Framed> {
+            self.0 += 1;
+            Poll::Ready(match (self.0, self.1) {
+                (1..=3, _) => Some(Ok(Frame::data(Bytes::from(vec![b'x'; self.0])))),
+                (_, true) => None,
+                (_, false) => Some(Err(HostError::HttpResponseIncomplete)),
+            })
+        }
+    }
+
+    #[test]
+    fn the_guest_finds_what_was_read_ahead_in_order_and_its_end_is_told_once() {
+        for (ahead_of_guest, ends) in [(true, true), (true, false), (false, true), (false, false)] {
+            let ended = Arc::new(Mutex::new(0));
+            let told = Arc::clone(&ended);
+            let body = ReadAhead::new(Three(0, ends).boxed_unsync(), None, move || *lock(&told) += 1);
+            let cx = Context::from_waker(Waker::noop());
+            if ahead_of_guest {
+                assert!(lock(&body.shared).poll_ahead(&cx).is_ready());
+                assert_eq!(*lock(&ended), 1);
+            }
+            let mut sizes = Vec::new();
+            let last = loop {
+                match lock(&body.shared).poll_guest(&cx) {
+                    Poll::Ready(Some(Ok(frame))) => sizes.push(frame.data_ref().map_or(0, Bytes::len)),
+                    Poll::Ready(last) => break last,
+                    Poll::Pending => unreachable!(),
+                }
+            };
+            assert_eq!(sizes, [1, 2, 3]);
+            assert_eq!(last.is_none(), ends);
+            assert!(matches!(lock(&body.shared).poll_guest(&cx), Poll::Ready(None)));
+            assert_eq!(lock(&body.shared).bytes, 0);
+            drop(body);
+            assert_eq!(*lock(&ended), 1);
+        }
+    }
 }

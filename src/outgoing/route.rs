@@ -7,7 +7,7 @@ use crate::exchange::refusals::Refused;
 use crate::exchange::stdio::Stdio;
 use crate::http::error_code::ErrorCode;
 use crate::http::url_pattern::Table;
-use crate::outgoing::{Answer, Timeouts, Upstream};
+use crate::outgoing::upstream::{Answer, Timeouts, Upstream};
 
 /// Each request goes to the upstream of the most special pattern that fits it.
 pub struct Route {
@@ -17,11 +17,11 @@ pub struct Route {
 }
 
 impl Upstream for Route {
-    fn send(&self, request: http::Request<GuestBody>, timeouts: Timeouts, notes: &Arc<Stdio>) -> Answer {
+    fn send(&self, request: http::Request<GuestBody>, timeouts: Timeouts, warnings: &Arc<Stdio>) -> Answer {
         match self.table.find(request.uri()).and_then(|place| self.upstreams.get(place)) {
-            Some(upstream) => upstream.send(request, timeouts, notes),
+            Some(upstream) => upstream.send(request, timeouts, warnings),
             None => {
-                notes.refused(&Refused {
+                warnings.refused(&Refused {
                     uri: request.uri(),
                     what: "has no route",
                     hint: &|origin| {

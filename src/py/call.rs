@@ -9,10 +9,11 @@ use pyo3::prelude::*;
 use pyo3::sync::PyOnceLock;
 use pyo3::{PyTraverseError, PyVisit};
 
+use crate::app::App;
 use crate::app::admission::{Admission, Permit, Queued};
-use crate::app::{App, Exchange};
+use crate::app::exchange::Exchange;
 use crate::error::Error;
-use crate::outgoing::Upstream;
+use crate::outgoing::upstream::Upstream;
 use crate::py::errors::to_py;
 use crate::py::executor::blocking::{Inside, block_on_until, deadline};
 use crate::py::executor::context::copy_context;

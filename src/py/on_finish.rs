@@ -205,8 +205,8 @@ pub struct PyExchange {
 impl PyExchange {
     fn of(py: Python<'_>, record: Record) -> PyResult<Self> {
         let Record { id, sinks, method, uri, begun, status, failure, owner, .. } = record;
-        let fate = owner.as_ref().and_then(|owner| owner.fate()?.as_ref().err());
-        let error = match (&failure, fate) {
+        let outcome = owner.as_ref().and_then(|owner| owner.outcome()?.err());
+        let error = match (&failure, &outcome) {
             (Some(Failure::Python(error)), _) => Some(error.clone_ref(py)),
             (Some(Failure::Core(error)), _) | (None, Some(error)) => Some(seen_from_aside(py, error)),
             (None, None) => None,

@@ -57,7 +57,7 @@ impl SimulatedWorld {
     }
 
     /// The next exchange finds the world as the first has. Only the monotonic clock does not go back.
-    pub fn begin_anew(&self) {
+    pub fn reset(&self) {
         let began = self.present.clock().now();
         *lock(&self.present.0) = Clock::new(began);
         self.random.seed(self.world.seed);

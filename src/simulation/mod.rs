@@ -1,4 +1,6 @@
 //! Virtual time, and clocks and randomness that are the same each time: `wasgi.testing`'s deterministic surroundings.
 
 pub mod environment;
+mod time_state;
 pub mod virtual_time;
+pub mod watched_body;

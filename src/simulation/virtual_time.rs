@@ -4,18 +4,15 @@
 //! waits for, the time has come that the first of them waits for, and that one goes on. While anybody works, waits take their
 //! time.
 
-use std::collections::HashMap;
 use std::pin::Pin;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
 use std::task::{Context, Poll, Wake, Waker, ready};
 use std::time::{Duration, Instant};
 
-use bytes::Bytes;
-use http_body::{Body, Frame};
 use tokio::time::Sleep;
-use wasmtime_wasi_http::Error as HostError;
 
+use crate::simulation::time_state::{Doing, TimeState, Waiting, Who};
 use crate::sync::lock;
 
 /// What measures the time of one exchange, for all who take part in it. What the guest waits for otherwise, a file say, it does
@@ -26,100 +23,12 @@ pub(crate) struct Clock(Arc<Time>);
 struct Time {
     /// When the exchange began, in nanoseconds since its instance did.
     began: u64,
-    state: Mutex<State>,
-}
-
-struct State {
-    /// Nanoseconds since the instance began.
-    now: u64,
-    /// Whether the guest runs, or is about to.
-    turn: bool,
-    /// Wakes the guest.
-    guest: Waker,
-    waiting: Vec<Waiting>,
-    /// What others have to do for the guest.
-    work: HashMap<u64, Doing>,
-    /// The last number that was given to any of these.
-    next: u64,
-}
-
-/// How far others are with it.
-#[derive(Clone, Copy, Default)]
-struct Doing {
-    /// The guest has no answer yet.
-    answers: bool,
-    /// The guest has asked for more of a body, by the look of this number.
-    gives: Option<u64>,
-    /// Whoever answers waits for the guest to send more, likewise.
-    reads: Option<u64>,
-    /// Whoever is at it does nothing for some time.
-    sleeps: bool,
-}
-
-impl Doing {
-    fn is_at_it(self) -> bool {
-        (self.gives.is_some() || self.answers && self.reads.is_none()) && !self.sleeps
-    }
-}
-
-/// Somebody who waits for a time to come.
-struct Waiting {
-    number: u64,
-    end: u64,
-    who: Who,
-    waker: Waker,
-}
-
-/// In the order in which they go on where their times are the same.
-#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-enum Who {
-    /// Whoever is at this work, and does nothing until then; or a limit on it.
-    Worker(u64),
-    /// The guest.
-    Guest,
-}
-
-impl State {
-    fn number(&mut self) -> u64 {
-        self.next += 1;
-        self.next
-    }
-
-    /// Lets the first of those that wait go on, if nobody does anything. Its waker is to be called.
-    #[must_use]
-    fn advance(&mut self) -> Option<Waker> {
-        if self.turn || self.work.values().any(|work| work.is_at_it()) {
-            return None;
-        }
-        let first = self.waiting.iter().enumerate().min_by_key(|(_, one)| (one.end, one.who))?.0;
-        let first = self.waiting.swap_remove(first);
-        self.passed(first.end, first.who);
-        if first.who != Who::Guest {
-            return Some(first.waker);
-        }
-        // with all others of its own that are over; it may have looked at them in a turn that is over, too
-        self.waiting.retain(|one| one.who != Who::Guest || one.end > self.now);
-        Some(self.guest.clone())
-    }
-
-    fn passed(&mut self, end: u64, who: Who) {
-        self.now = self.now.max(end);
-        match who {
-            Who::Guest => self.turn = true,
-            Who::Worker(work) => self.tell(work, |work| work.sleeps = false),
-        }
-    }
-
-    fn tell(&mut self, work: u64, change: impl FnOnce(&mut Doing)) {
-        if let Some(work) = self.work.get_mut(&work) {
-            change(work);
-        }
-    }
+    state: Mutex<TimeState>,
 }
 
 impl Time {
     /// Changes something, and sees whether time passes by that.
-    fn change(&self, change: impl FnOnce(&mut State)) {
+    fn change(&self, change: impl FnOnce(&mut TimeState)) {
         let woken = {
             let mut state = lock(&self.state);
             change(&mut state);
@@ -134,14 +43,7 @@ impl Time {
 impl Clock {
     /// Of an exchange that begins so many nanoseconds after its instance did.
     pub fn new(began: u64) -> Self {
-        let state = State {
-            now: began,
-            turn: true,
-            guest: Waker::noop().clone(),
-            waiting: Vec::new(),
-            work: HashMap::new(),
-            next: 0,
-        };
+        let state = TimeState::begin(began);
         Self(Arc::new(Time { began, state: Mutex::new(state) }))
     }
 
@@ -283,6 +185,16 @@ pub struct WorkClock {
 }
 
 impl WorkClock {
+    /// What its worker does changes; time may pass by that.
+    pub(super) fn change(&self, change: impl FnOnce(&mut Doing)) {
+        self.clock.0.change(|state| state.tell(self.work, change));
+    }
+
+    /// A number for one look at a body.
+    pub(super) fn number(&self) -> u64 {
+        lock(&self.clock.0.state).number()
+    }
+
     /// A limit of time on the work, from now on.
     pub fn limit(&self, duration: Duration) -> Until {
         Until::after(&self.clock, duration, Who::Worker(self.work))
@@ -291,7 +203,7 @@ impl WorkClock {
     /// Whoever is at it does nothing for so long.
     pub async fn sleep(self, duration: Duration) {
         let until = self.limit(duration);
-        self.clock.0.change(|state| state.tell(self.work, |work| work.sleeps = true));
+        self.change(|work| work.sleeps = true);
         let _goes_on = GoesOn(&self);
         until.await;
     }
@@ -303,116 +215,6 @@ struct GoesOn<'a>(&'a WorkClock);
 impl Drop for GoesOn<'_> {
     fn drop(&mut self) {
         lock(&self.0.clock.0.state).tell(self.0.work, |work| work.sleeps = false);
-    }
-}
-
-/// A body that tells who is waited for while it has nothing to give.
-pub(crate) struct Watched<B> {
-    body: B,
-    side: Option<(Side, WorkClock)>,
-    /// What the guest waits for by it.
-    _work: Option<Arc<Work>>,
-}
-
-/// Who waits for a body.
-#[derive(Clone, Copy, PartialEq, Eq)]
-enum Side {
-    Guest,
-    /// Whoever is at the work.
-    Others,
-}
-
-impl<B> Watched<B> {
-    /// That the guest reads. `None`: its time is the machine's.
-    pub fn by_guest(body: B, work: Option<Arc<Work>>) -> Self {
-        Self { body, side: work.as_ref().map(|work| (Side::Guest, work.pace().clone())), _work: work }
-    }
-
-    /// That whoever is at the work reads.
-    pub fn by_others(body: B, pace: &WorkClock) -> Self {
-        Self { body, side: Some((Side::Others, pace.clone())), _work: None }
-    }
-}
-
-/// Whoever waits for a body has something to look at.
-struct Came {
-    pace: WorkClock,
-    reader: Side,
-    /// Of its reader's look.
-    number: u64,
-    came: AtomicBool,
-    waker: Waker,
-}
-
-impl Came {
-    fn tell(&self, change: impl FnOnce(&mut Option<u64>)) {
-        self.pace.clock.0.change(|state| {
-            state.tell(self.pace.work, |work| match self.reader {
-                Side::Guest => change(&mut work.gives),
-                Side::Others => change(&mut work.reads),
-            });
-        });
-    }
-
-    /// Its reader waits.
-    fn waits(&self) {
-        self.tell(|look| *look = Some(self.number));
-    }
-
-    /// Its reader waits no more, unless it has looked again meanwhile.
-    fn goes_on(&self) {
-        self.tell(|look| {
-            if *look == Some(self.number) {
-                *look = None;
-            }
-        });
-    }
-}
-
-impl Wake for Came {
-    fn wake(self: Arc<Self>) {
-        self.wake_by_ref();
-    }
-
-    fn wake_by_ref(self: &Arc<Self>) {
-        // in this order: whoever goes on does so before the other one stops
-        self.came.store(true, Ordering::SeqCst);
-        match self.reader {
-            Side::Guest => {
-                self.waker.wake_by_ref();
-                self.goes_on();
-            }
-            Side::Others => {
-                self.goes_on();
-                self.waker.wake_by_ref();
-            }
-        }
-    }
-}
-
-impl<B: Body<Data = Bytes, Error = HostError> + Unpin> Body for Watched<B> {
-    type Data = Bytes;
-    type Error = HostError;
-
-    fn poll_frame(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, HostError>>> {
-        let this = &mut *self;
-        let Some((reader, pace)) = &this.side else { return Pin::new(&mut this.body).poll_frame(cx) };
-        let (pace, waker) = (pace.clone(), cx.waker().clone());
-        let number = lock(&pace.clock.0.state).number();
-        let came = Arc::new(Came { pace, reader: *reader, number, came: AtomicBool::new(false), waker });
-        if *reader == Side::Guest {
-            came.waits(); // before it is asked: it may sleep at once
-        }
-        let polled = Pin::new(&mut this.body).poll_frame(&mut Context::from_waker(&Waker::from(came.clone())));
-        if polled.is_ready() {
-            came.tell(|look| *look = None); // nobody waits, whatever an earlier look was about
-        } else if *reader == Side::Others {
-            came.waits();
-            if came.came.load(Ordering::SeqCst) {
-                came.goes_on(); // it came before anybody was told that it is waited for
-            }
-        }
-        polled
     }
 }
 

@@ -35,9 +35,9 @@ impl Outcome {
         (Self::Failed, "failed"),
     ];
 
-    /// Of a guest that has ended so.
-    pub fn of(fate: &Result<(), Error>) -> Self {
-        match fate {
+    /// How an exchange ended that has this outcome.
+    pub fn of(outcome: &Result<(), Error>) -> Self {
+        match outcome {
             Ok(()) => Self::Returned,
             Err(Error::Trap(_)) => Self::Trapped,
             Err(Error::GuestExit { .. }) => Self::Exited,

@@ -14,7 +14,8 @@ use pyo3::prelude::*;
 use pyo3::types::{PyDict, PyString};
 use wasmtime_wasi_http::WasiBody;
 
-use crate::exchange::guest_body::{GuestBody, Past, SharedBody};
+use crate::exchange::guest_body::{GuestBody, SharedBody};
+use crate::exchange::unread::Past;
 use crate::py::bytes::bytes_of;
 use crate::py::errors::named;
 use crate::py::executor::event_loop::LoopCore;

@@ -135,10 +135,10 @@ impl End {
             self.rest = None;
         }
         ready!(self.ended.as_mut().poll(cx));
-        Poll::Ready(match self.owner.fate() {
+        Poll::Ready(match self.owner.outcome() {
             // that the rest of the body was broken is why it was stopped
             Some(Err(Error::Cancelled)) if self.failure.is_some() => self.failure.take(),
-            Some(Err(error)) => Some(error.clone()),
+            Some(Err(error)) => Some(error),
             _ => self.failure.take(),
         })
     }

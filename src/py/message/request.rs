@@ -11,7 +11,7 @@ use wasmtime_wasi_http::WasiBody;
 
 use crate::exchange::guest_body::GuestBody;
 use crate::http::canonical_url;
-use crate::outgoing::Timeouts;
+use crate::outgoing::upstream::Timeouts;
 use crate::py::executor::awaitable::Awaitable;
 use crate::py::executor::event_loop::LoopCore;
 use crate::py::message::body::{BodyOf, PyBody};

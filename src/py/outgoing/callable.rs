@@ -9,11 +9,13 @@ use pyo3::prelude::*;
 use tokio::sync::oneshot;
 use wasmtime_wasi_http::WasiBody;
 
-use crate::exchange::guest_body::{GuestBody, Past};
+use crate::exchange::guest_body::GuestBody;
 use crate::exchange::stdio::Stdio;
+use crate::exchange::unread::Past;
 use crate::http::error_code::ErrorCode;
 use crate::outgoing::read_ahead::ReadAhead;
-use crate::outgoing::{Answer, Timeouts, Upstream, within};
+use crate::outgoing::timeouts::within;
+use crate::outgoing::upstream::{Answer, Timeouts, Upstream};
 use crate::py::counters::Counted;
 use crate::py::errors::code_of_exception;
 use crate::py::executor::event_loop::{LoopCore, spawn};

@@ -12,12 +12,13 @@ use pyo3::prelude::*;
 use pyo3::types::{PyBytes, PyDict, PyList, PyString};
 
 use crate::http::url_pattern::Pattern;
+use crate::network::Network;
 use crate::network::no_proxy::{Bypass, network};
+use crate::network::options::Options;
 use crate::network::policy::Policy;
 use crate::network::pool_state::Caps;
 use crate::network::proxy::Proxies;
 use crate::network::tls::Trust;
-use crate::network::{Network, Options};
 use crate::outgoing::host_request::HostRequest;
 use crate::py::bytes::bytes_of;
 use crate::py::errors::to_py;
@@ -534,7 +535,7 @@ impl Asking {
         if let Some(feed) = feed {
             feed.belongs_to(asked.owner().abort_handle());
         }
-        let output = GuestOutput::new(Sinks::of_no_app(py)?, asked.notes().clone(), 0);
+        let output = GuestOutput::new(Sinks::of_no_app(py)?, asked.warnings().clone(), 0);
         Ok(Self::Sent(asked, output))
     }
 }

@@ -1,0 +1,156 @@
+//! An exchange until its response begins: on its caller's thread first, then on the scheduler's.
+
+use std::pin::Pin;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::task::{Context, Poll, Wake, Waker, ready};
+
+use tokio::sync::oneshot;
+use wasmtime_wasi_http::WasiBody;
+
+use crate::app::admission::AdmissionControl;
+use crate::app::running::Running;
+use crate::app::slice::Slice;
+use crate::engine::ProcessState;
+use crate::error::Error;
+use crate::exchange::body_check::BodyRules;
+use crate::exchange::guest_body::GuestBody;
+use crate::exchange::handle::ExchangeHandle;
+use crate::exchange::phase::Runner;
+use crate::exchange::response_body::ResponseSlot;
+use crate::guest::prepared::Prepared;
+use crate::http::error_code::ErrorCode;
+use crate::scheduler::{Newcomer, Run};
+
+/// An exchange until its response begins.
+pub struct Exchange {
+    pub(super) run: Option<Run>,
+    pub(super) head: oneshot::Receiver<Result<http::Response<WasiBody>, ErrorCode>>,
+    pub(super) answer: ResponseSlot,
+    pub(super) owner: ExchangeHandle,
+    pub(super) process: &'static ProcessState,
+    pub(super) prepared: Arc<Prepared>,
+    /// Whether its instance is still to be made.
+    pub(super) needs_set_up: bool,
+    /// It has had what it may on its caller's thread, or guests of its component have lately.
+    pub(super) computes: bool,
+    pub(super) admission: Arc<AdmissionControl>,
+    pub(super) number: u64,
+    /// No body follows, whatever its length is said to be (RFC 9110, 9.3.2).
+    pub(super) head_only: bool,
+    pub(super) response_body: Option<u64>,
+}
+
+impl Exchange {
+    pub fn owner(&self) -> &ExchangeHandle {
+        &self.owner
+    }
+
+    /// Whether an event loop's thread should not begin it: guests of this component take long to set up, or compute. To be
+    /// asked once an exchange: the answer counts.
+    pub fn keep_off_loop(&mut self) -> bool {
+        let (keeps_off, computes) = self.admission.history.keep_off_loop(&self.prepared, self.needs_set_up);
+        self.computes = computes;
+        keeps_off
+    }
+
+    /// Runs the guest on this thread until it ends, waits, or has had its slice. Returns whether it ended.
+    pub fn run_here(&mut self) -> Result<bool, Error> {
+        let Some(run) = &mut self.run else { return Ok(true) };
+        let exchange = &self.owner.state;
+        if self.admission.history.is_unruly(&self.prepared, self.needs_set_up) {
+            return Ok(false);
+        }
+        // none: the process ends
+        let Some(_visit) = self.process.scheduler.visit() else { return Ok(false) };
+        let _entered = self.process.runtime.handle()?.enter();
+        let flag = Arc::new(Flag::default());
+        let waker = Waker::from(flag.clone());
+        let mut time = Slice::begin(&self.admission.history, exchange.begun);
+        loop {
+            exchange.clock.enter();
+            let _open = crate::process::signals::reclaim();
+            crate::scheduler::begin_turn();
+            let ended = run.as_mut().poll(&mut Context::from_waker(&waker)).is_ready();
+            let is_over = time.is_over();
+            if ended {
+                self.run = None;
+                return Ok(true);
+            }
+            self.answer.look();
+            exchange.clock.leave(None);
+            if is_over {
+                self.computes = true;
+                return Ok(false);
+            }
+            if !flag.0.swap(false, Ordering::Relaxed) {
+                return Ok(false); // it waits
+            }
+        }
+    }
+
+    /// Gives the guest, if it has not ended, to the scheduler's threads.
+    pub fn hand_over(&mut self) -> Result<(), Error> {
+        let Some(run) = self.run.take() else { return Ok(()) };
+        let exchange = self.owner.state.clone();
+        // before it runs: one that ends at once must find itself there to be taken off
+        self.admission.enroll(self.number, &exchange);
+        let computes = self.computes || self.admission.history.is_unruly(&self.prepared, self.needs_set_up);
+        let run = Running::new(run, exchange.clone(), self.answer.clone());
+        let mut late = None;
+        let told = |task| late = exchange.hand_over(Runner::Guest(task));
+        let guest = Newcomer {
+            run: Box::pin(run),
+            lane: &self.admission.lane,
+            computes,
+            unruly: self.admission.history.unruly(),
+        };
+        self.process.scheduler.spawn(&self.process.runtime, guest, told)?;
+        if let Some(late) = late {
+            late.stop();
+        }
+        Ok(())
+    }
+
+    /// The head of the response, as soon as the guest has set it; its body follows.
+    pub fn poll_head(&mut self, cx: &mut Context<'_>) -> Poll<Result<http::Response<GuestBody>, Error>> {
+        Poll::Ready(match ready!(Pin::new(&mut self.head).poll(cx)) {
+            // the guest may have answered in the moment in which its caller failed: the caller's exception comes first
+            Ok(_) if let Some(error) = self.owner.overruled() => Err(error),
+            Ok(Ok(response)) => {
+                let observer = self.owner.observe();
+                let owner = std::mem::replace(&mut self.owner, observer);
+                let (parts, body) = response.into_parts();
+                let rules = BodyRules::of_response(self.head_only, parts.status, &parts.headers);
+                let rules = BodyRules { limit: self.response_body, ..rules };
+                if let Err(violation) = rules.check_announced() {
+                    let error = violation.into_error();
+                    owner.stop_because(error.clone());
+                    return Poll::Ready(Err(error));
+                }
+                Ok(http::Response::from_parts(parts, GuestBody::new(body, rules, owner)))
+            }
+            Ok(Err(code)) => Err(Error::Code(code)),
+            Err(_) => Err(match self.owner.outcome() {
+                Some(Err(error)) => error,
+                Some(Ok(())) => Error::NoResponse("the guest returned without setting a response".into()),
+                None => {
+                    Error::NoResponse("the guest dropped its `response-outparam` without setting a response".into())
+                }
+            }),
+        })
+    }
+}
+
+#[derive(Default)]
+struct Flag(AtomicBool);
+
+impl Wake for Flag {
+    fn wake(self: Arc<Self>) {
+        self.0.store(true, Ordering::Relaxed);
+    }
+
+    fn wake_by_ref(self: &Arc<Self>) {
+        self.0.store(true, Ordering::Relaxed);
+    }
+}

@@ -1,0 +1,85 @@
+//! A request in its guest's store, and where what the guest answers comes out.
+
+use std::sync::Arc;
+
+use http_body_util::BodyExt;
+use tokio::sync::oneshot;
+use wasmtime::component::Resource;
+use wasmtime_wasi_http::p2::bindings::http::types::Scheme;
+use wasmtime_wasi_http::p2::types::{HostIncomingRequest, HostResponseOutparam};
+use wasmtime_wasi_http::{WasiBody, WasiHttpView};
+
+use crate::error::{Error, chain};
+use crate::exchange::body_check::{BodyRules, Violation};
+use crate::exchange::handle::ExchangeState;
+use crate::exchange::request_body::RequestBody;
+use crate::exchange::response_body::{ResponseBuffer, ResponseReader, ResponseSlot};
+use crate::guest::instance::Instance;
+use crate::http::error_code::ErrorCode;
+use crate::http::fields;
+use crate::http::message::Side;
+use crate::limits::Limits;
+use crate::simulation::watched_body::Watched;
+
+/// What a request's body has to be. What the request says of itself must fit its limits.
+pub(super) fn request_rules(headers: &http::HeaderMap, limits: &Limits) -> Result<BodyRules, Error> {
+    let size = fields::size(headers);
+    if let Some(value) = limits.fields.filter(|limit| size > *limit) {
+        return Err(Error::Limited { code: Side::Request.header_size(size), limit: "fields", value });
+    }
+    let rules = BodyRules {
+        limit: limits.request_body,
+        trailers: limits.fields,
+        ..BodyRules::of_length(Side::Request, fields::announced_length(headers))
+    };
+    rules.check_announced().map_err(Violation::into_error)?;
+    Ok(rules)
+}
+
+/// What a guest's handler gets, and where its answer comes out.
+pub(super) struct Incoming {
+    pub request: Resource<HostIncomingRequest>,
+    pub out: Resource<HostResponseOutparam>,
+    pub head: oneshot::Receiver<Result<http::Response<WasiBody>, ErrorCode>>,
+    pub answer: ResponseSlot,
+}
+
+impl Incoming {
+    /// `chunks`: writes of the guest's that may lie between it and whoever reads its response.
+    pub fn new(
+        instance: &mut Instance,
+        request: http::Request<WasiBody>,
+        rules: BodyRules,
+        exchange: &Arc<ExchangeState>,
+        chunks: usize,
+    ) -> Result<Self, Error> {
+        let scheme = match request.uri().scheme_str() {
+            Some("http") | None => Scheme::Http,
+            Some("https") => Scheme::Https,
+            Some(other) => Scheme::Other(other.to_owned()),
+        };
+        let work = instance.host().clock().map(|clock| clock.work(false));
+        let request = request.map(|body| Watched::by_guest(RequestBody::of_caller(body, rules, exchange), work));
+        let (sender, head) = oneshot::channel();
+        let answer = ResponseSlot::default();
+        let (slot, clock) = (answer.clone(), exchange.clock.clone());
+        let answered = move |answer: Result<http::Response<WasiBody>, _>| {
+            let answer = answer.map(|response| {
+                response.map(|body| {
+                    let buffer = ResponseBuffer::new(body, chunks, clock);
+                    slot.set(Some(buffer.clone()));
+                    ResponseReader(buffer).boxed_unsync()
+                })
+            });
+            if answer.is_err() {
+                slot.set(None);
+            }
+            // nobody may be left to take it: the guest is told nothing of that
+            let _ = sender.send(answer.map_err(ErrorCode::of_guest));
+        };
+        let mut http = instance.host().http();
+        let request = http.new_incoming_request(scheme, request).map_err(|error| Error::Host(chain(&error)))?;
+        let out = http.new_response_outparam_from_callback(answered).map_err(|error| Error::Host(chain(&error)))?;
+        Ok(Self { request, out, head, answer })
+    }
+}

@@ -1,0 +1,183 @@
+//! A guest that runs, under its time limit, and what is given back when it has ended.
+
+use std::pin::Pin;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::task::{Context, Poll, ready};
+use std::time::Instant;
+
+use tokio::task::JoinHandle;
+use tokio::time::Sleep;
+use wasmtime::component::Resource;
+use wasmtime_wasi_http::p2::types::{HostIncomingRequest, HostResponseOutparam};
+
+use crate::app::admission::Permit;
+use crate::engine::ticker::Ticking;
+use crate::error::Error;
+use crate::exchange::handle::ExchangeState;
+use crate::exchange::response_body::ResponseSlot;
+use crate::guest::instance::Instance;
+use crate::guest::instance_pool::give_back;
+use crate::scheduler::Run;
+
+/// A guest on the scheduler's threads, under its time limit.
+pub(super) struct Running {
+    run: Option<Run>,
+    /// When its time is up, unless its caller holds it up.
+    due: Option<Pin<Box<Sleep>>>,
+    exchange: Arc<ExchangeState>,
+    answer: ResponseSlot,
+}
+
+impl Running {
+    pub fn new(run: Run, exchange: Arc<ExchangeState>, answer: ResponseSlot) -> Self {
+        Self { run: Some(run), due: None, exchange, answer }
+    }
+
+    fn time_is_up(&mut self) -> Poll<()> {
+        let limit = self.exchange.clock.limit().unwrap_or_default();
+        self.exchange.end(Err(Error::Timeout { limit: limit.as_secs_f64() }));
+        self.run = None;
+        Poll::Ready(())
+    }
+}
+
+impl Future for Running {
+    type Output = ();
+
+    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<()> {
+        let this = &mut *self;
+        let Some(run) = &mut this.run else { return Poll::Ready(()) };
+        // the clock is asked as well as the timer below: a guest that is woken all the time need not wait for its turn's timer
+        if this.exchange.clock.enter().is_some_and(|at| Instant::now() >= at) {
+            return this.time_is_up();
+        }
+        let _open = crate::process::signals::reclaim();
+        if run.as_mut().poll(cx).is_ready() {
+            this.run = None;
+            return Poll::Ready(());
+        }
+        this.answer.look();
+        let Some(at) = this.exchange.clock.leave(Some(cx.waker())) else { return Poll::Pending };
+        let due = this.due.get_or_insert_with(|| Box::pin(tokio::time::sleep_until(at.into())));
+        if due.deadline() != at.into() {
+            due.as_mut().reset(at.into());
+        }
+        ready!(due.as_mut().poll(cx));
+        this.time_is_up()
+    }
+}
+
+/// An instance with a guest in it that runs. However it ends, it tells so, and its bodies that are not finished break off.
+pub(super) struct Guest {
+    /// Until it has ended.
+    instance: Option<Instance>,
+    exchange: Arc<ExchangeState>,
+    answer: ResponseSlot,
+    /// How its handler ended, if it did.
+    outcome: Option<Result<(), Error>>,
+    /// Until it is dropped.
+    place: Option<Place>,
+}
+
+/// What a guest takes up beside its instance, and gives back after it.
+struct Place {
+    _ticking: Ticking,
+    permit: Permit,
+    /// The last to go.
+    _gone: Gone,
+}
+
+/// Tells, when it is dropped, that nothing is left of the guest.
+struct Gone(Arc<ExchangeState>);
+
+impl Drop for Gone {
+    fn drop(&mut self) {
+        let _ = self.0.finished.set(());
+    }
+}
+
+/// Has the guest handle its request, once there is room for its instance.
+pub(super) async fn run(
+    mut guest: Guest,
+    room: Option<JoinHandle<()>>,
+    request: Resource<HostIncomingRequest>,
+    out: Resource<HostResponseOutparam>,
+) {
+    if let Some(room) = room {
+        let _ = room.await;
+    }
+    let Some(instance) = &mut guest.instance else { return };
+    let result = instance.handle(request, out).await;
+    guest.outcome = Some(instance.outcome(result, &guest.exchange));
+}
+
+/// What is said when an instance had answered before, and then returned without an answer.
+const NOT_REUSABLE: &str = "`reuse` has no effect on this app any more: an instance that had answered before returned without \
+                            an answer (`NoResponseError`), as guests of some toolchains do at their second request; each \
+                            request gets a fresh instance from now on";
+
+impl Guest {
+    pub fn new(
+        instance: Instance,
+        exchange: &Arc<ExchangeState>,
+        answer: ResponseSlot,
+        ticking: Ticking,
+        permit: Permit,
+    ) -> Self {
+        let place = Place { _ticking: ticking, permit, _gone: Gone(exchange.clone()) };
+        Self { instance: Some(instance), exchange: exchange.clone(), answer, outcome: None, place: Some(place) }
+    }
+
+    /// Why it ends, if nobody has said so: whoever wants it ended says so, but for one who drops what has not begun.
+    fn why_dropped(&self) -> Error {
+        if std::thread::panicking() {
+            Error::Host("the host failed while the guest ran".into())
+        } else if self.exchange.process.runtime.is_shut_down() {
+            Error::Host("the process is exiting".into())
+        } else {
+            Error::Cancelled
+        }
+    }
+
+    /// It ends, as its handler did or as it was dropped. Returns whether it has ended well.
+    fn end(&mut self) -> bool {
+        if let Some(used) = self.instance.as_ref().and_then(Instance::fuel_used) {
+            let _ = self.exchange.costs.fuel.set(used);
+        }
+        let outcome = self.outcome.take().unwrap_or_else(|| Err(self.why_dropped()));
+        self.exchange.end(outcome)
+    }
+}
+
+impl Drop for Guest {
+    fn drop(&mut self) {
+        let ended_well = self.end();
+        let answered = self.answer.is_answered();
+        let Some(place) = self.place.take() else { return };
+        let idle = place.permit.admission.idle.clone();
+        if let Some(idle) = &idle
+            && ended_well
+            && !answered
+            && self.exchange.costs.earlier.load(Ordering::Relaxed) > 0
+            && idle.stop_reusing()
+        {
+            self.exchange.stdio.tell(NOT_REUSABLE);
+        }
+        self.exchange.stdio.finish();
+        let Some(mut instance) = self.instance.take() else { return };
+        let broke_off = instance.host().abort_bodies();
+        // before its place is free: whoever takes that finds it
+        let over = match &idle {
+            Some(idle) if ended_well && answered && !broke_off => idle.keep(instance),
+            _ => Some(instance),
+        };
+        // a caller's thread may be an event loop's
+        if let Some(instance) = over
+            && instance.is_heavy()
+            && !crate::scheduler::is_guests_thread()
+        {
+            drop(give_back(self.exchange.process, (instance, place)));
+        }
+    }
+}

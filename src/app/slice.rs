@@ -1,0 +1,128 @@
+//! How much of its caller's thread a guest may have.
+
+use std::sync::atomic::Ordering;
+use std::time::{Duration, Instant};
+
+use crate::app::history::{BRIEF, History};
+use crate::scheduler::thread_priority::ThreadTime;
+
+/// A guest that was interrupted by a tick goes on on its caller's thread if it has had less than this of the processor; with the tick
+/// that follows it stays under 2 ms.
+const SLICE: Duration = Duration::from_micros(500);
+
+/// What a guest has had of its caller's thread.
+pub(super) struct Slice<'a> {
+    history: &'a History,
+    begun: Instant,
+    tick: u64,
+    of_thread: Option<ThreadTime>,
+}
+
+impl<'a> Slice<'a> {
+    /// `begun`: the exchange, a moment ago. A look at the clock is saved.
+    pub fn begin(history: &'a History, begun: Instant) -> Self {
+        let of_thread = history.is_suspect().then(ThreadTime::now);
+        Self { history, begun, tick: crate::scheduler::tick(), of_thread }
+    }
+
+    /// Whether it is used up; to be asked after each turn. The wall's clock says so first. Where the processor is shared it may be wrong,
+    /// so it is the thread's own that counts against a component.
+    pub fn is_over(&mut self) -> bool {
+        // within a tick there is no need to ask a clock
+        let tick = crate::scheduler::tick();
+        if self.tick == tick {
+            return false;
+        }
+        let elapsed = self.begun.elapsed();
+        if elapsed <= SLICE {
+            if elapsed >= BRIEF {
+                self.history.met_tick(tick);
+            }
+            return false;
+        }
+        let Some(begun) = self.of_thread else {
+            self.history.seemed_long();
+            return true;
+        };
+        let took = ThreadTime::now().since(begun);
+        if crate::scheduler::was_unruly(took) {
+            self.history.unruly().store(true, Ordering::Relaxed);
+        }
+        if took > SLICE {
+            self.history.was_long();
+        } else if took >= BRIEF {
+            self.history.met_tick(tick);
+        }
+        took > SLICE
+    }
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use std::sync::Arc;
+
+    use super::*;
+    use crate::component::Component;
+    use crate::component::limits::ComponentLimits;
+    use crate::component::loading::Order;
+    use crate::engine::process_state;
+    use crate::guest::prepared::Prepared;
+
+    fn prepared() -> Arc<Prepared> {
+        let order = Order::new(false, ComponentLimits::NONE, None);
+        let component = Component::new(&std::fs::read("tests/guests/components/hello.wasm").unwrap(), &order).unwrap();
+        component.prepared(process_state().unwrap(), false).unwrap()
+    }
+
+    #[test]
+    fn a_turn_that_waited_for_a_processor_is_not_held_against_its_app() {
+        let _ticking = process_state().unwrap().tick().unwrap();
+        let prepared = prepared();
+        let history = History::default();
+        history.seemed_long();
+        let mut slice = Slice::begin(&history, Instant::now());
+        crate::scheduler::begin_turn();
+        std::thread::sleep(SLICE * 4);
+        assert!(!slice.is_over());
+        assert_eq!(history.keep_off_loop(&prepared, false), (false, false));
+    }
+
+    #[test]
+    fn guests_that_hold_a_thread_together_are_kept_off_it() {
+        let _ticking = process_state().unwrap().tick().unwrap();
+        let prepared = prepared();
+        let keeps_off = |history: &History| history.keep_off_loop(&prepared, false);
+        let history = History::default();
+        // a quarter of the thread's time
+        for tick in (1..400).step_by(4) {
+            history.met_tick(tick);
+            assert_eq!(keeps_off(&history), (false, false));
+        }
+        // all of it
+        for tick in 400..408 {
+            assert_eq!(keeps_off(&history), (false, false));
+            history.met_tick(tick);
+            history.met_tick(tick);
+        }
+        // they do not compute for long: so they may have a prompt thread
+        for _ in 0..256 {
+            assert_eq!(keeps_off(&history), (true, false));
+        }
+        assert_eq!(keeps_off(&history), (false, false));
+    }
+
+    #[test]
+    fn a_turn_that_computed_is() {
+        let _ticking = process_state().unwrap().tick().unwrap();
+        let prepared = prepared();
+        let history = History::default();
+        history.seemed_long();
+        let mut slice = Slice::begin(&history, Instant::now());
+        crate::scheduler::begin_turn();
+        let (begun, tick) = (ThreadTime::now(), crate::scheduler::tick());
+        while ThreadTime::now().since(begun) < SLICE * 2 || crate::scheduler::tick() == tick {}
+        assert!(slice.is_over());
+        assert_eq!(history.keep_off_loop(&prepared, false), (true, true));
+    }
+}

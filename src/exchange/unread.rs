@@ -1,0 +1,172 @@
+//! What is kept of a request's body for an upstream that has answered before it has read it.
+
+use std::pin::Pin;
+use std::task::{Context, Poll, Waker};
+
+use bytes::{Bytes, BytesMut};
+use http_body::Body;
+use http_body_util::BodyExt;
+use tokio::task::AbortHandle;
+use wasmtime_wasi_http::WasiBody;
+
+use crate::engine::ProcessState;
+
+/// How much of a request's body is kept for an upstream that has answered and not read it.
+const KEPT: usize = 64 << 10;
+
+/// How much of it is read on while its upstream may still read it: about as much as the buffers of a connection would take.
+const ROOM: usize = 1 << 20;
+
+/// What follows when as much of an unread body is kept as may be.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub enum Past {
+    /// Its guest waits: the upstream may still read it while it writes its response.
+    Waits,
+    /// All of it is thrown away.
+    IsDiscarded,
+}
+
+/// What was read of a request's body after its upstream had answered.
+#[derive(Default)]
+pub(super) struct Unread {
+    kept: BytesMut,
+    /// More came than is kept, and nobody can read it any more.
+    discarded: bool,
+    /// Reads on.
+    task: Option<AbortHandle>,
+    /// Which task that is. One that is aborted may be about to look once more, and must not take what is the reader's.
+    turn: u64,
+    /// The reader that waits.
+    reader: Option<Waker>,
+}
+
+impl Unread {
+    /// Nobody reads on in the background any more. Returns the number of whoever does so next.
+    pub fn stop(&mut self) -> u64 {
+        self.turn += 1;
+        if let Some(task) = self.task.take() {
+            task.abort();
+        }
+        self.turn
+    }
+
+    /// Whether whoever has this number is the one that reads on.
+    pub fn is_turn_of(&self, turn: u64) -> bool {
+        self.turn == turn
+    }
+
+    pub fn set_task(&mut self, task: AbortHandle) {
+        self.task = Some(task);
+    }
+
+    /// Its reader waits, or does so no more.
+    pub fn set_reader(&mut self, reader: Option<Waker>) {
+        self.reader = reader;
+    }
+
+    pub fn is_being_read(&self) -> bool {
+        self.reader.is_some()
+    }
+
+    pub fn is_discarded(&self) -> bool {
+        self.discarded
+    }
+
+    pub fn has_nothing_kept(&self) -> bool {
+        self.kept.is_empty()
+    }
+
+    /// All that comes is thrown away, and its reader is told so.
+    pub fn discard(&mut self) {
+        self.discarded = true;
+        if let Some(reader) = self.reader.take() {
+            reader.wake();
+        }
+    }
+
+    /// Whether it is read on now.
+    pub fn takes_more(&self, past: Past) -> bool {
+        past == Past::IsDiscarded || self.kept.len() < ROOM
+    }
+
+    /// Keeps a chunk, if as much may be kept.
+    pub fn keep(&mut self, chunk: &[u8], past: Past) -> bool {
+        let is_kept = past == Past::Waits || self.kept.len() + chunk.len() <= KEPT;
+        if is_kept {
+            self.kept.extend_from_slice(chunk);
+        }
+        is_kept
+    }
+
+    /// What was read on is the reader's again; or why it is lost.
+    pub fn take(&mut self) -> Result<Option<Bytes>, String> {
+        self.reader = None;
+        self.stop();
+        if self.discarded {
+            return Err(format!(
+                "its upstream responded without reading it, and only bodies of up to {KEPT} bytes are kept; hint: read \
+                 it before responding"
+            ));
+        }
+        let kept = std::mem::take(&mut self.kept).freeze();
+        Ok(Some(kept).filter(|kept| !kept.is_empty()))
+    }
+}
+
+/// Reads a body to its end, which its guest gives it, and throws it away.
+pub(super) fn discard(mut rest: WasiBody, process: &'static ProcessState) {
+    // in most cases all that there is lies there: no task is needed
+    for _ in 0..4 {
+        match Pin::new(&mut rest).poll_frame(&mut Context::from_waker(Waker::noop())) {
+            Poll::Ready(Some(Ok(_))) => {}
+            Poll::Ready(_) => return,
+            Poll::Pending => break,
+        }
+    }
+    if let Ok(runtime) = process.runtime.handle() {
+        runtime.spawn(async move { while let Some(Ok(_)) = rest.frame().await {} });
+    }
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_was_read_on_is_the_readers_once() {
+        let mut unread = Unread::default();
+        assert!(unread.keep(b"one", Past::IsDiscarded) && unread.keep(b"two", Past::Waits));
+        assert_eq!(unread.take().unwrap().unwrap(), "onetwo");
+        assert!(unread.take().unwrap().is_none() && unread.has_nothing_kept());
+    }
+
+    #[test]
+    fn no_more_is_kept_than_may_be() {
+        let mut unread = Unread::default();
+        assert!(unread.keep(&[0; KEPT], Past::IsDiscarded));
+        assert!(!unread.keep(b"x", Past::IsDiscarded), "the rest is thrown away");
+        assert!(unread.keep(b"x", Past::Waits) && unread.takes_more(Past::Waits));
+        assert!(unread.keep(&[0; ROOM], Past::Waits), "a chunk is not cut");
+        assert!(!unread.takes_more(Past::Waits) && unread.takes_more(Past::IsDiscarded));
+    }
+
+    #[test]
+    fn a_reader_of_what_was_thrown_away_is_told_so() {
+        let mut unread = Unread::default();
+        unread.set_reader(Some(Waker::noop().clone()));
+        assert!(unread.is_being_read());
+        unread.discard();
+        assert!(unread.is_discarded() && !unread.is_being_read());
+        assert!(unread.take().unwrap_err().contains("it before responding"));
+    }
+
+    #[test]
+    fn a_task_that_was_stopped_is_told_from_the_next_one() {
+        let mut unread = Unread::default();
+        let first = unread.stop();
+        assert!(unread.is_turn_of(first));
+        let second = unread.stop();
+        assert!(!unread.is_turn_of(first) && unread.is_turn_of(second));
+    }
+}

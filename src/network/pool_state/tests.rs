@@ -1,0 +1,319 @@
+//! The state of a pool under any order of events, without a connection.
+
+#![allow(clippy::unwrap_used, clippy::indexing_slicing)]
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use proptest::prelude::*;
+
+use super::*;
+
+/// A connection that is open until its peer closes it, or nobody has a handle to it any more.
+struct Line {
+    permit: Mutex<Option<Permit<Fake>>>,
+    works: AtomicBool,
+}
+
+impl Line {
+    fn close(&self) {
+        self.works.store(false, Ordering::Relaxed);
+        let permit = lock(&self.permit).take();
+        drop(permit);
+    }
+}
+
+#[derive(Clone)]
+struct Fake {
+    line: Arc<Line>,
+    shares: bool,
+}
+
+/// Requests that one of them takes at once.
+const STREAMS: usize = 3;
+
+impl PooledConnection for Fake {
+    fn is_usable(&self) -> bool {
+        self.line.works.load(Ordering::Relaxed)
+    }
+
+    fn born(&self) -> Instant {
+        Instant::now()
+    }
+
+    fn is_shared(&self) -> bool {
+        self.shares
+    }
+
+    fn share(&self) -> Option<Self> {
+        (self.shares && Arc::strong_count(&self.line) <= STREAMS).then(|| self.clone())
+    }
+
+    fn is_in_use(&self) -> bool {
+        Arc::strong_count(&self.line) > 1
+    }
+}
+
+fn origin(number: usize) -> Origin {
+    Origin { secure: true, host: url::Host::Domain(format!("host{number}")), port: 443 }
+}
+
+#[derive(Clone, Debug)]
+enum Step {
+    Ask(usize, Option<u64>),
+    /// Those who may dial have connected, or have failed.
+    Connect(usize, bool),
+    Fail(usize),
+    /// A request is done, or given up; or a peer has closed a connection, whoever has it.
+    Finish(usize),
+    Drop(usize),
+    Close(usize),
+    /// A request is given up, and nobody is to begin to use its connection.
+    Retire(usize),
+    /// Somebody in line has gone away.
+    Leave(usize),
+    Reap,
+}
+
+fn steps() -> impl Strategy<Value = Vec<Step>> {
+    let step = prop_oneof![
+        4 => (0..3usize, 0..2u64).prop_map(|(of, app)| Step::Ask(of, Some(app))),
+        3 => (any::<usize>(), any::<bool>()).prop_map(|(which, shares)| Step::Connect(which, shares)),
+        1 => any::<usize>().prop_map(Step::Fail),
+        3 => any::<usize>().prop_map(Step::Finish),
+        1 => any::<usize>().prop_map(Step::Drop),
+        1 => any::<usize>().prop_map(Step::Close),
+        1 => any::<usize>().prop_map(Step::Retire),
+        1 => any::<usize>().prop_map(Step::Leave),
+        1 => Just(Step::Reap),
+    ];
+    prop::collection::vec(step, 0..80)
+}
+
+const CAPS: Caps = Caps { total: 4, per_origin: 2, idle: Duration::from_secs(3600), lifetime: None };
+
+/// A connection to an origin that is being made.
+type Dialled = (usize, Permit<Fake>, Dialling<Fake>, Place<Fake>);
+
+#[derive(Default)]
+struct World {
+    dialling: Vec<Dialled>,
+    used: Vec<(usize, Fake, Place<Fake>)>,
+    lines: Vec<Weak<Line>>,
+    waiting: Vec<(usize, App, Waiting<Fake>)>,
+}
+
+impl World {
+    fn take(&mut self, of: usize, grant: Grant<Fake>) {
+        match grant {
+            Grant::Use(one, place) => self.used.push((of, one, place)),
+            Grant::Dial(permit, dialling, place) => self.dialling.push((of, permit, dialling, place)),
+        }
+    }
+
+    /// Those in line look whether it is their turn.
+    fn look(&mut self) {
+        for (of, app, mut waiting) in std::mem::take(&mut self.waiting) {
+            match waiting.grant.try_recv() {
+                Ok(grant) => self.take(of, grant),
+                Err(_) => self.waiting.push((of, app, waiting)),
+            }
+        }
+    }
+
+    fn step(&mut self, stock: &Arc<PoolState<Fake>>, step: Step) {
+        let pick = |which: usize, of: usize| (of > 0).then(|| which % of);
+        match step {
+            Step::Ask(of, app) => match stock.ask(&origin(of), true, app) {
+                Checkout::Granted(grant) => self.take(of, grant),
+                Checkout::Wait(waiting) => self.waiting.push((of, app, waiting)),
+            },
+            Step::Connect(which, shares) => {
+                let Some(which) = pick(which, self.dialling.len()) else { return };
+                let (of, permit, dialling, mut place) = self.dialling.swap_remove(which);
+                let line = Arc::new(Line { permit: Mutex::new(Some(permit)), works: true.into() });
+                self.lines.push(Arc::downgrade(&line));
+                let one = Fake { line, shares };
+                if shares {
+                    stock.share(&origin(of), one.clone());
+                    place.becomes_shared();
+                }
+                dialling.done(shares);
+                self.used.push((of, one, place));
+            }
+            Step::Fail(which) => {
+                let Some(which) = pick(which, self.dialling.len()) else { return };
+                self.dialling.swap_remove(which);
+            }
+            Step::Finish(which) => {
+                let Some(which) = pick(which, self.used.len()) else { return };
+                let (_, one, place) = self.used.swap_remove(which);
+                if one.shares {
+                    drop((one, place));
+                } else {
+                    stock.put_back(one, place);
+                }
+            }
+            Step::Drop(which) => {
+                let Some(which) = pick(which, self.used.len()) else { return };
+                let (_, one, place) = self.used.swap_remove(which);
+                drop((one, place));
+            }
+            Step::Retire(which) => {
+                let Some(which) = pick(which, self.used.len()) else { return };
+                let (_, one, place) = self.used.swap_remove(which);
+                one.line.works.store(false, Ordering::Relaxed);
+                drop((one, place));
+            }
+            Step::Close(which) => {
+                self.lines.retain(|line| line.strong_count() > 0);
+                let Some(which) = pick(which, self.lines.len()) else { return };
+                let line = self.lines[which].upgrade().unwrap();
+                line.close();
+                drop(line);
+            }
+            Step::Leave(which) => {
+                let Some(which) = pick(which, self.waiting.len()) else { return };
+                self.waiting.swap_remove(which);
+            }
+            Step::Reap => {
+                stock.reap();
+            }
+        }
+    }
+
+    /// What must be true at any time.
+    fn check(&self, stock: &Arc<PoolState<Fake>>) {
+        let state = lock(&stock.state);
+        let open = self.lines.iter().filter_map(Weak::upgrade).filter(|line| lock(&line.permit).is_some()).count();
+        assert_eq!(state.open, open + self.dialling.len(), "each open one is counted once");
+        let all_kept = || state.origins.values().flat_map(|kept| kept.idle.iter().chain(&kept.shared));
+        assert!(all_kept().all(|(one, _)| one.is_usable()), "nothing dead is kept");
+        assert!(state.open <= CAPS.total);
+        assert_eq!(state.open, state.origins.values().map(|kept| kept.open).sum::<usize>());
+        for kept in state.origins.values() {
+            assert!(kept.open <= CAPS.per_origin && !kept.is_empty());
+        }
+        for of in 0..3 {
+            let dialling = self.dialling.iter().filter(|(other, ..)| *other == of).count();
+            assert_eq!(state.origins.get(&origin(of)).map_or(0, |kept| kept.dialling), dialling);
+        }
+        for (of, app, _) in &self.waiting {
+            let kept = state.origins.get(&origin(*of));
+            let is_full = state.open == CAPS.total || kept.is_some_and(|kept| kept.open == CAPS.per_origin);
+            let one_may_come = kept.is_some_and(|kept| kept.dialling > 0 && kept.shares != Some(false));
+            let may_have_one = stock.leaves_room(&state, kept, *app);
+            assert!(is_full || one_may_come || !may_have_one, "nobody waits without a reason");
+            let can_share = |one: &Fake| Arc::strong_count(&one.line) <= STREAMS;
+            let nothing_lies = kept.is_none_or(|kept| {
+                (kept.idle.is_empty() || !may_have_one) && !kept.shared.iter().any(|(one, _)| can_share(one))
+            });
+            assert!(nothing_lies, "nobody waits for what lies there");
+        }
+        let is_in_the_way = |(of, app, _): &(usize, App, _)| {
+            let kept = state.origins.get(&origin(*of));
+            kept.is_none() && stock.leaves_room(&state, None, *app)
+        };
+        if state.open == CAPS.total && self.waiting.iter().any(is_in_the_way) {
+            assert!(all_kept().all(|(one, _)| one.is_in_use()), "nothing idle is in the way");
+        }
+        assert!(state.leaving <= state.open);
+        let of_requests =
+            self.dialling.iter().map(|(.., place)| place).chain(self.used.iter().map(|(.., place)| place));
+        for app in 0..2 {
+            let app = Some(app);
+            let own = of_requests.clone().filter(|place| place.app == app);
+            assert_eq!(state.requests.of(app), own.clone().count());
+            let whole = own.filter(|place| place.is_whole).count();
+            assert_eq!(state.places.of(app), whole);
+            assert!(!stock.apps.are_several() || whole < CAPS.total, "no app has all places");
+        }
+    }
+}
+
+proptest! {
+    #[test]
+    fn permits_are_given_back_once_and_nobody_is_forgotten(steps in steps(), several in any::<bool>()) {
+        let apps = Apps::default();
+        let _members = (apps.join(0), several.then(|| apps.join(1)));
+        let stock = PoolState::new(CAPS, apps);
+        let mut process = World::default();
+        for step in steps {
+            process.step(&stock, step);
+            process.look();
+            process.check(&stock);
+        }
+        // everybody in line has their turn when the others are done
+        while !process.dialling.is_empty() || !process.used.is_empty() {
+            process.step(&stock, Step::Fail(0));
+            process.step(&stock, Step::Finish(0));
+            process.look();
+            process.check(&stock);
+        }
+        prop_assert!(process.waiting.is_empty());
+    }
+}
+
+#[test]
+fn who_waits_comes_next_whose_app_has_fewest() {
+    let stock = PoolState::new(Caps { total: 2, ..CAPS }, Apps::default());
+    let mut process = World::default();
+    for _ in 0..4 {
+        process.step(&stock, Step::Ask(0, Some(1)));
+    }
+    for _ in 0..2 {
+        process.step(&stock, Step::Connect(0, false));
+        process.look();
+    }
+    assert_eq!(process.used.len(), 2, "one app alone has all places");
+    process.step(&stock, Step::Ask(0, Some(2)));
+    for next in [2, 1] {
+        process.step(&stock, Step::Finish(0));
+        process.look();
+        assert_eq!(process.used.last().unwrap().2.app, Some(next));
+    }
+}
+
+#[test]
+fn apps_that_have_as_much_take_turns() {
+    let stock = PoolState::new(Caps { total: 1, ..CAPS }, Apps::default());
+    let mut process = World::default();
+    for app in [1, 1, 1, 1, 2, 2] {
+        process.step(&stock, Step::Ask(0, Some(app)));
+    }
+    process.step(&stock, Step::Connect(0, false));
+    let mut served = Vec::new();
+    while !process.used.is_empty() {
+        served.push(process.used[0].2.app);
+        process.step(&stock, Step::Finish(0));
+        process.look();
+    }
+    assert_eq!(served, [1, 2, 1, 2, 1, 1].map(Some));
+}
+
+#[test]
+fn whoever_reaps_hears_that_nothing_is_left() {
+    let stock = PoolState::new(CAPS, Apps::default());
+    let mut process = World::default();
+    process.step(&stock, Step::Ask(0, None));
+    process.step(&stock, Step::Connect(0, false));
+    process.step(&stock, Step::Finish(0));
+    assert!(stock.begin_reaping() && stock.reap().is_some());
+    let mut emptied = Box::pin(stock.emptied());
+    let mut cx = std::task::Context::from_waker(std::task::Waker::noop());
+    assert!(emptied.as_mut().poll(&mut cx).is_pending());
+    process.step(&stock, Step::Close(0));
+    assert!(emptied.as_mut().poll(&mut cx).is_ready() && stock.reap().is_none());
+}
+
+#[test]
+fn what_is_idle_for_too_long_or_too_old_is_ended() {
+    for caps in [Caps { idle: Duration::ZERO, ..CAPS }, Caps { lifetime: Some(Duration::ZERO), ..CAPS }] {
+        let stock = PoolState::new(caps, Apps::default());
+        let mut process = World::default();
+        process.step(&stock, Step::Ask(0, None));
+        process.step(&stock, Step::Connect(0, false));
+        process.step(&stock, Step::Finish(0));
+        stock.reap();
+        let state = lock(&stock.state);
+        assert_eq!((state.open, state.origins.len()), (0, 0));
+    }
+}

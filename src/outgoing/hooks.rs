@@ -1,0 +1,217 @@
+//! The guest's way out: policy first, then whoever answers.
+//!
+//! wasmtime's hook trait changes with its releases; only this file knows it, and upstreams stand behind [`Upstream`].
+
+use std::pin::Pin;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use http_body_util::BodyExt;
+use wasmtime_wasi_http::{Error as HostError, RequestOptions, WasiBody, WasiHttpHooks};
+
+use crate::engine::ProcessState;
+use crate::exchange::body_check::BodyRules;
+use crate::exchange::guest_body::GuestBody;
+use crate::exchange::handle::ExchangeHandle;
+use crate::exchange::refusals::Refused;
+use crate::exchange::request_body::RequestBody;
+use crate::http::error_code::ErrorCode;
+use crate::http::fields;
+use crate::http::message::Side;
+use crate::limits::Limits;
+use crate::outgoing::timeouts::{Pause, ReadTimeout};
+use crate::outgoing::upstream::{Timeouts, Upstream};
+use crate::simulation::virtual_time::{Clock, Work};
+use crate::simulation::watched_body::Watched;
+use crate::telemetry::counters::Counters;
+
+/// The most that one write of a guest's into a body takes. Two of them may lie in each body that it has begun and that nobody
+/// reads, so with its handles this bounds what it can have its host keep.
+pub(crate) const WRITE: usize = 16 << 10;
+
+/// The hooks of one exchange.
+pub(crate) struct Hooks {
+    upstream: Option<Arc<dyn Upstream>>,
+    exchange: ExchangeHandle,
+    pub limits: Limits,
+    under_way: Arc<AtomicU64>,
+    /// If the guest's time is not the machine's.
+    pub clock: Option<Clock>,
+}
+
+impl Hooks {
+    pub fn new(upstream: Option<Arc<dyn Upstream>>, exchange: ExchangeHandle, limits: &Limits) -> Self {
+        Self { upstream, exchange, limits: *limits, under_way: Arc::default(), clock: None }
+    }
+
+    /// Whether anything of the exchange's is left that somebody else takes part in.
+    pub fn is_busy(&self) -> bool {
+        self.under_way.load(Ordering::Acquire) > 0 || self.exchange.has_reader()
+    }
+
+    pub fn process(&self) -> &'static ProcessState {
+        self.exchange.process()
+    }
+
+    /// A line of the host's own about this guest.
+    pub fn warn(&self, text: String) {
+        self.exchange.stdio().warn(text);
+    }
+
+    /// See [`Stdio::tell`].
+    pub fn tell(&self, text: &str) {
+        self.exchange.stdio().tell(text);
+    }
+
+    /// Counts one more request, if it may be sent.
+    fn count(&self) -> Result<UnderWay, HostError> {
+        let before = self.exchange.count_outgoing();
+        if let Some(most) = self.limits.outgoing.filter(|most| before >= *most) {
+            self.exchange.stdio().warn(format!(
+                "an outgoing request was denied: this exchange has sent {most} already (`Limits.outgoing`)"
+            ));
+            return Err(HostError::HttpRequestDenied);
+        }
+        let under_way = UnderWay::new(&self.under_way, &self.exchange.process().counters);
+        if let Some(most) = self.limits.outgoing_concurrency.filter(|most| under_way.before >= *most) {
+            self.exchange.stdio().warn(format!(
+                "an outgoing request was refused: this exchange has {most} under way (`Limits.outgoing_concurrency`)"
+            ));
+            return Err(HostError::ConnectionLimitReached);
+        }
+        Ok(under_way)
+    }
+}
+
+/// Counted until its response has been read, or nobody wants it any more.
+struct UnderWay {
+    before: u64,
+    exchange: Arc<AtomicU64>,
+    counters: &'static Counters,
+}
+
+impl UnderWay {
+    fn new(exchange: &Arc<AtomicU64>, counters: &'static Counters) -> Self {
+        counters.outgoing.fetch_add(1, Ordering::Relaxed);
+        Self { before: exchange.fetch_add(1, Ordering::AcqRel), exchange: exchange.clone(), counters }
+    }
+}
+
+impl Drop for UnderWay {
+    fn drop(&mut self) {
+        self.exchange.fetch_sub(1, Ordering::AcqRel);
+        self.counters.outgoing.fetch_sub(1, Ordering::Relaxed);
+    }
+}
+
+type HookFuture = Box<
+    dyn Future<
+            Output = Result<
+                (http::Response<WasiBody>, Box<dyn Future<Output = Result<(), HostError>> + Send>),
+                HostError,
+            >,
+        > + Send,
+>;
+
+impl WasiHttpHooks for Hooks {
+    /// The request reaches the upstream as the guest made it: its URL names the host.
+    fn set_host_header(&mut self) -> bool {
+        false
+    }
+
+    fn p2_outgoing_body_buffer_chunks(&mut self) -> usize {
+        1 // those that lie ready are kept where it can be seen that nobody takes them (`Outflow`)
+    }
+
+    fn p2_outgoing_body_chunk_size(&mut self) -> usize {
+        WRITE
+    }
+
+    fn send_request(
+        &mut self,
+        request: http::Request<WasiBody>,
+        options: Option<RequestOptions>,
+        _: Box<dyn Future<Output = Result<(), HostError>> + Send>,
+    ) -> HookFuture {
+        let Some(clock) = self.clock.clone() else { return self.send(request, options, None) };
+        let work = clock.work(true);
+        let request = request.map(|body| Watched::by_others(body, work.pace()).boxed_unsync());
+        let answer = self.send(request, options, Some(&work));
+        Box::new(async move {
+            match Pin::from(answer).await {
+                // what is given with a response is spawned with it
+                Ok((response, _)) => Ok((
+                    response,
+                    Box::new(async {
+                        work.answered().await;
+                        Ok(())
+                    }) as _,
+                )),
+                Err(error) => {
+                    tokio::spawn(work.answered());
+                    Err(error)
+                }
+            }
+        })
+    }
+}
+
+impl Hooks {
+    /// Has the upstream answer. `work`: in a simulation, whose time is not the machine's.
+    fn send(
+        &self,
+        request: http::Request<WasiBody>,
+        options: Option<RequestOptions>,
+        work: Option<&Arc<Work>>,
+    ) -> HookFuture {
+        // first: whatever becomes of the request, its guest is to finish its body
+        let length = fields::announced_length(request.headers());
+        let request = request.map(|body| GuestBody::of_request(body, length, self.exchange.observe()));
+        let Some(upstream) = &self.upstream else {
+            self.exchange.stdio().refused(&Refused {
+                uri: request.uri(),
+                what: "was denied: its app has no upstream",
+                hint: &|origin| {
+                    let network = format!("wasgi.Network(allow=[\"{origin}\"])");
+                    Some(format!("`App(..., outgoing={network})`, or a function that answers it"))
+                },
+            });
+            return Box::new(async { Err(HostError::HttpRequestDenied) });
+        };
+        let under_way = match self.count() {
+            Ok(under_way) => under_way,
+            Err(refused) => return Box::new(async { Err(refused) }),
+        };
+        let timeouts = options.map_or_else(Timeouts::default, |options| Timeouts {
+            connect: options.connect_timeout,
+            first_byte: options.first_byte_timeout,
+            between_bytes: options.between_bytes_timeout,
+        });
+        let fields = self.limits.fields;
+        let method = request.method().clone();
+        let mut request = request;
+        if let Some(work) = work {
+            request.extensions_mut().insert(work.pace().clone());
+        }
+        let (clock, work) = (self.clock.clone(), work.cloned());
+        let answer = upstream.send(request, timeouts, self.exchange.stdio());
+        Box::new(async move {
+            let response = answer.await.and_then(|answer| crate::http::upstream_response::served(&method, answer));
+            let response = response.map_err(ErrorCode::into_host)?;
+            let size = fields::size(response.headers());
+            if fields.is_some_and(|most| size > most) {
+                return Err(Side::Response.header_size(size).into_host());
+            }
+            let to_head = method == http::Method::HEAD;
+            let rules = BodyRules::of_response(to_head, response.status(), response.headers());
+            let rules = BodyRules { trailers: fields, ..rules };
+            let response = response.map(|body| {
+                let body = RequestBody::of_upstream(body, rules);
+                let body = Watched::by_guest(body, work);
+                ReadTimeout::new(body, timeouts.between_bytes.map(|limit| Pause::new(limit, clock)), under_way)
+                    .boxed_unsync()
+            });
+            Ok((response, Box::new(async { Ok(()) }) as _))
+        })
+    }
+}

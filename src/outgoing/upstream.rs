@@ -1,0 +1,30 @@
+//! Whoever answers the requests that guests send out.
+
+use std::pin::Pin;
+use std::sync::Arc;
+use std::time::Duration;
+
+use wasmtime_wasi_http::WasiBody;
+
+use crate::exchange::guest_body::GuestBody;
+use crate::exchange::stdio::Stdio;
+use crate::http::error_code::ErrorCode;
+
+/// What an upstream gives back, some time.
+pub type Answer = Pin<Box<dyn Future<Output = Result<http::Response<WasiBody>, ErrorCode>> + Send>>;
+
+/// Whoever answers the requests that a guest sends out. Called while the guest runs, on its stack: `send` must not
+/// block, and must not run anything but its own bookkeeping; the work belongs in the future. Dropping the future, or
+/// the body that it gave, means that nobody waits any more.
+pub trait Upstream: Send + Sync + 'static {
+    /// `warnings` takes what the host has to say of it to its user.
+    fn send(&self, request: http::Request<GuestBody>, timeouts: Timeouts, warnings: &Arc<Stdio>) -> Answer;
+}
+
+/// The guest's `request-options`.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Timeouts {
+    pub connect: Option<Duration>,
+    pub first_byte: Option<Duration>,
+    pub between_bytes: Option<Duration>,
+}
