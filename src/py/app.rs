@@ -18,16 +18,17 @@ use crate::py::errors::to_py;
 use crate::py::executor::awaitable::{Awaitable, Itself};
 use crate::py::executor::blocking::block_on;
 use crate::py::executor::operation::Operation;
-use crate::py::limits::{LONGEST, PyLimits};
+use crate::py::limits::PyLimits;
 use crate::py::message::request::PyRequest;
 use crate::py::message::response::PyResponse;
 use crate::py::on_finish::OnFinish;
+use crate::py::options::LONGEST;
 use crate::py::outgoing::Outgoing;
 use crate::py::output::Sinks;
 use crate::py::paths::{path_of, without_nul};
 use crate::py::reuse::PyReuse;
 use crate::py::simulation::PySimulation;
-use crate::py::values::{Number, Reduced, Seconds, plain, reduce, replaced, settings};
+use crate::py::values::{Number, Reduced, Seconds, reduce, replaced};
 
 /// A directory of the host's that a guest may see.
 ///
@@ -78,7 +79,10 @@ impl PyDir {
 
 impl PyDir {
     fn settings<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyDict>> {
-        settings!(py, self; path, write)
+        let settings = PyDict::new(py);
+        settings.set_item("path", self.path.clone())?;
+        settings.set_item("write", self.write)?;
+        Ok(settings)
     }
 }
 
@@ -290,14 +294,14 @@ impl PyApp {
     ///         it takes.
     #[pyo3(signature = (timeout=Some(Number(10.0))), text_signature = "($self, timeout=10.0)")]
     fn close(&self, py: Python<'_>, timeout: Option<Seconds>) -> PyResult<()> {
-        let mut closing = self.closing(py, drain(plain(timeout))?)?;
+        let mut closing = self.closing(py, drain(timeout)?)?;
         block_on(py, |cx| closing.as_mut().poll(cx))
     }
 
     /// Like `close`, for a task of an asyncio event loop. It begins to close when this is awaited.
     #[pyo3(signature = (timeout=Some(Number(10.0))), text_signature = "($self, timeout=10.0)")]
     fn aclose(slf: Py<Self>, timeout: Option<Seconds>) -> PyResult<Awaitable> {
-        let drain = drain(plain(timeout))?;
+        let drain = drain(timeout)?;
         Ok(Awaitable::new(Closed::New(slf, drain)))
     }
 
@@ -383,8 +387,8 @@ impl PyApp {
     }
 }
 
-fn drain(timeout: Option<f64>) -> PyResult<Option<Duration>> {
-    let Some(seconds) = timeout else { return Ok(None) };
+fn drain(timeout: Option<Seconds>) -> PyResult<Option<Duration>> {
+    let Some(Number(seconds)) = timeout else { return Ok(None) };
     match Duration::try_from_secs_f64(seconds) {
         Ok(drain) if drain <= LONGEST => Ok(Some(drain)),
         _ => Err(PyValueError::new_err(format!(

@@ -14,6 +14,7 @@ pub mod lifecycle;
 pub mod limits;
 pub mod message;
 pub mod on_finish;
+pub mod options;
 pub mod outgoing;
 pub mod output;
 pub mod paths;

@@ -19,59 +19,42 @@ use crate::py::message::feed::{Feed, OnError};
 use crate::py::message::headers::Fields;
 use crate::py::message::read::Chunks;
 use crate::py::message::{Changes, changed, json, own_trailers, same_body, same_trailers, text, trailers, with_length};
+use crate::py::options::options;
 use crate::py::simulation::pause;
-use crate::py::values::{Reduced, Seconds, hash_of, plain, reduce, settings, value_methods};
+use crate::py::values::{Reduced, hash_of, reduce};
 use crate::simulation::virtual_time::WorkClock;
 
-/// The timeouts of a request: those that a guest set in its `request-options`. In seconds; None where it set none.
-///
-/// Args:
-///     connect: From the request to the connection.
-///     first_byte: From the connection to the head of the response.
-///     between_bytes: Between two chunks of the response.
-///
-/// Raises:
-///     ValueError: A number of seconds that is none, or negative.
-#[pyclass(name = "Timeouts", module = "wasgi", frozen, eq, get_all)]
-#[derive(Clone, PartialEq)]
-pub struct PyTimeouts {
-    connect: Option<f64>,
-    first_byte: Option<f64>,
-    between_bytes: Option<f64>,
+options! {
+    /// The timeouts of a request: those that a guest set in its `request-options`. In seconds; None where it set none.
+    ///
+    /// Args:
+    ///     connect: From the request to the connection.
+    ///     first_byte: From the connection to the head of the response.
+    ///     between_bytes: Between two chunks of the response.
+    ///
+    /// Raises:
+    ///     ValueError: A number of seconds that is none, or negative.
+    #[pyclass(name = "Timeouts", module = "wasgi")]
+    pub struct PyTimeouts as "Timeouts" -> Timeouts {
+        connect: Option<f64> = None => number_of_seconds(),
+        first_byte: Option<f64> = None => number_of_seconds(),
+        between_bytes: Option<f64> = None => number_of_seconds(),
+    }
 }
 
-value_methods! {
-    impl PyTimeouts as "Timeouts" {
-        #[new]
-        #[pyo3(signature = (*, connect=None, first_byte=None, between_bytes=None))]
-        fn new(connect: Option<Seconds>, first_byte: Option<Seconds>, between_bytes: Option<Seconds>) -> PyResult<Self> {
-            let checked = |name: &str, given: Option<Seconds>| match plain(given) {
-                Some(seconds) if Duration::try_from_secs_f64(seconds).is_err() => {
-                    Err(PyValueError::new_err(format!("`{name}` must be a number of seconds, or None: {seconds}")))
-                }
-                seconds => Ok(seconds),
-            };
-            Ok(Self {
-                connect: checked("connect", connect)?,
-                first_byte: checked("first_byte", first_byte)?,
-                between_bytes: checked("between_bytes", between_bytes)?,
-            })
+/// Zero is one: a guest may set it.
+fn number_of_seconds(name: &str, given: Option<f64>) -> PyResult<()> {
+    match given {
+        Some(seconds) if Duration::try_from_secs_f64(seconds).is_err() => {
+            Err(PyValueError::new_err(format!("`{name}` must be a number of seconds, or None: {seconds}")))
         }
+        _ => Ok(()),
     }
 }
 
 impl PyTimeouts {
-    fn settings<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyDict>> {
-        settings!(py, self; connect, first_byte, between_bytes)
-    }
-
-    fn core(&self) -> Timeouts {
-        let duration = |seconds: Option<f64>| seconds.and_then(|seconds| Duration::try_from_secs_f64(seconds).ok());
-        Timeouts {
-            connect: duration(self.connect),
-            first_byte: duration(self.first_byte),
-            between_bytes: duration(self.between_bytes),
-        }
+    fn made(timeouts: Self) -> PyResult<Self> {
+        Ok(timeouts)
     }
 }
 
