@@ -30,7 +30,8 @@ mod _wasgi {
     }
 
     #[pymodule_export]
-    use crate::py::app::{PyApp, PyDir};
+    use crate::py::app::PyApp;
+
     #[pymodule_export]
     use crate::py::component::limits::PyComponentLimits;
     #[pymodule_export]
@@ -44,13 +45,15 @@ mod _wasgi {
     #[pymodule_export]
     use crate::py::limits::PyLimits;
     #[pymodule_export]
-    use crate::py::message::feed::FeedHandle;
+    use crate::py::message::async_chunks::AsyncChunks;
     #[pymodule_export]
-    use crate::py::message::read::{AsyncChunks, Chunks};
+    use crate::py::message::feed::FeedHandle;
+
     #[pymodule_export]
     use crate::py::message::report::PyReport;
     #[pymodule_export]
-    use crate::py::message::request::{_normal_url, PyRequest, PyTimeouts};
+    use crate::py::message::request::{_normal_url, PyRequest};
+
     #[pymodule_export]
     use crate::py::message::response::PyResponse;
     #[pymodule_export]

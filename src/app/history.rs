@@ -83,10 +83,10 @@ impl History {
         &self.is_unruly
     }
 
-    /// Whether the next guest should not start on an event loop's thread: instantiating, if it has to be, takes long, or nobody
-    /// knows yet, or one computed for too long lately (the second answer). Counts one off the exchanges that the last such guest
-    /// keeps away.
-    pub fn keep_off_loop(&self, prepared: &Prepared, needs_set_up: bool) -> (bool, bool) {
+    /// Decides whether the next guest starts off its caller's event loop: instantiating is slow (if it has to be done), or its
+    /// time is not known yet, or a guest computed for too long lately (the second answer). Uses up one of the starts that the
+    /// last such guest keeps off event loops.
+    pub fn decide_off_loop(&self, prepared: &Prepared, needs_set_up: bool) -> (bool, bool) {
         let computes = take_one(&self.computes);
         let is_slow = needs_set_up && prepared.keeps_off_loop();
         (computes || take_one(&self.elsewhere) || is_slow || self.is_unruly(prepared, false), computes)

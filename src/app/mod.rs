@@ -283,10 +283,10 @@ impl Exchange {
         &self.owner
     }
 
-    /// Whether an event loop's thread should not begin it: guests of this component take long to set up, or compute. To be
-    /// asked once an exchange: the answer counts.
-    pub fn keep_off_loop(&mut self) -> bool {
-        let (keeps_off, computes) = self.admission.history.keep_off_loop(&self.prepared, self.needs_set_up);
+    /// Decides, once an exchange, whether its guest starts off its caller's event loop: guests of this component are slow to
+    /// instantiate, or compute. Uses up one of the starts that the last guest to compute for too long keeps off event loops.
+    pub fn decide_off_loop(&mut self) -> bool {
+        let (keeps_off, computes) = self.admission.history.decide_off_loop(&self.prepared, self.needs_set_up);
         self.computes = computes;
         keeps_off
     }
@@ -611,14 +611,14 @@ mod tests {
         crate::scheduler::begin_turn();
         std::thread::sleep(SLICE * 4);
         assert!(!slice.is_over());
-        assert_eq!(history.keep_off_loop(&prepared, false), (false, false));
+        assert_eq!(history.decide_off_loop(&prepared, false), (false, false));
     }
 
     #[test]
     fn guests_that_hold_a_thread_together_are_kept_off_it() {
         let _ticking = process_state().unwrap().tick().unwrap();
         let prepared = prepared();
-        let keeps_off = |history: &History| history.keep_off_loop(&prepared, false);
+        let keeps_off = |history: &History| history.decide_off_loop(&prepared, false);
         let history = History::default();
         // a quarter of the thread's time
         for tick in (1..400).step_by(4) {
@@ -649,6 +649,6 @@ mod tests {
         let (begun, tick) = (ThreadTime::now(), crate::scheduler::tick());
         while ThreadTime::now().since(begun) < SLICE * 2 || crate::scheduler::tick() == tick {}
         assert!(slice.is_over());
-        assert_eq!(history.keep_off_loop(&prepared, false), (true, true));
+        assert_eq!(history.decide_off_loop(&prepared, false), (true, true));
     }
 }

@@ -1,19 +1,19 @@
 //! `wasgi.App`: a component, what its guests may do, and its end.
 
-use std::path::PathBuf;
 use std::sync::Arc;
 use std::task::{Context, Poll};
 use std::time::Duration;
 
 use pyo3::exceptions::{PyTypeError, PyValueError};
 use pyo3::prelude::*;
-use pyo3::types::{PyDict, PyMapping, PyString};
+use pyo3::types::{PyMapping, PyString};
 
 use crate::app::{App, Closing};
 use crate::guest::grants::{DirGrant, Grants};
 use crate::network::places::Membership;
 use crate::py::call::{Callee, Handle};
 use crate::py::component::PyComponent;
+use crate::py::dir::PyDir;
 use crate::py::errors::to_py;
 use crate::py::executor::awaitable::{Awaitable, Itself};
 use crate::py::executor::blocking::block_on;
@@ -25,66 +25,10 @@ use crate::py::on_finish::OnFinish;
 use crate::py::options::LONGEST;
 use crate::py::outgoing::Outgoing;
 use crate::py::output::Sinks;
-use crate::py::paths::{path_of, without_nul};
+use crate::py::paths::path_of;
 use crate::py::reuse::PyReuse;
 use crate::py::simulation::PySimulation;
-use crate::py::values::{Number, Reduced, Seconds, reduce, replaced};
-
-/// A directory of the host's that a guest may see.
-///
-/// Args:
-///     path: The directory. Links in it do not lead out of it.
-///     write: Whether the guest may change it.
-///
-/// Raises:
-///     ValueError: A path that no file system has.
-#[pyclass(name = "Dir", module = "wasgi", frozen, eq, hash, get_all)]
-#[derive(Clone, PartialEq, Hash)]
-pub struct PyDir {
-    path: PathBuf,
-    write: bool,
-}
-
-#[pymethods]
-impl PyDir {
-    #[new]
-    #[pyo3(signature = (path, *, write=false))]
-    fn new(path: PathBuf, write: bool) -> PyResult<Self> {
-        let path = without_nul("path", path)?;
-        Ok(Self { path, write })
-    }
-
-    fn __repr__(&self, py: Python<'_>) -> PyResult<String> {
-        let path = self.path.as_os_str().into_pyobject(py)?;
-        Ok(format!("Dir({}, write={})", path.repr()?, if self.write { "True" } else { "False" }))
-    }
-
-    fn __reduce__<'py>(slf: &Bound<'py, Self>) -> PyResult<Reduced<'py>> {
-        reduce(&slf.get_type(), &slf.get().settings(slf.py())?)
-    }
-
-    #[pyo3(signature = (**changes))]
-    fn __replace__<'py>(slf: &Bound<'py, Self>, changes: Option<&Bound<'py, PyDict>>) -> PyResult<Bound<'py, PyAny>> {
-        replaced(&slf.get_type(), &slf.get().settings(slf.py())?, changes)
-    }
-
-    fn __copy__(slf: Py<Self>) -> Py<Self> {
-        slf
-    }
-
-    fn __deepcopy__(slf: Py<Self>, _memo: &Bound<'_, PyAny>) -> Py<Self> {
-        slf
-    }
-}
-
-impl PyDir {
-    fn settings<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyDict>> {
-        let settings = PyDict::new(py);
-        settings.set_item("path", self.path.clone())?;
-        settings.set_item("write", self.write)?;
-        Ok(settings)
-    }
-}
+use crate::py::values::{Number, Seconds};
 
 /// What `wasgi.App` adds ASGI and WSGI to; the arguments are described there.
 #[pyclass(name = "App", module = "wasgi", frozen, subclass)]

@@ -127,7 +127,7 @@ impl Callee {
             if let Some(feed) = &feed {
                 feed.belongs_to(exchange.owner().abort_handle());
             }
-            let done = if may_block || !exchange.keep_off_loop() { exchange.run_here()? } else { false };
+            let done = if may_block || !exchange.decide_off_loop() { exchange.run_here()? } else { false };
             Ok::<_, Error>((exchange, done))
         });
         let (mut exchange, done) = exchange.map_err(|error| to_py(py, &error))?;

@@ -1,6 +1,8 @@
 //! What `wasgi.Request` and `wasgi.Response` have in common.
 
+pub mod async_chunks;
 pub mod body;
+pub mod chunks;
 pub mod feed;
 pub mod headers;
 pub mod read;
@@ -8,6 +10,8 @@ pub mod report;
 pub mod request;
 pub mod response;
 pub mod server_request;
+pub mod source;
+pub mod timeouts;
 
 use std::sync::Arc;
 

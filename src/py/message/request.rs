@@ -1,7 +1,6 @@
 //! `wasgi.Request`: a caller's to a guest, and a guest's to its upstream.
 
 use std::sync::{Arc, OnceLock};
-use std::time::Duration;
 
 use http::{HeaderMap, Method, Uri};
 use pyo3::exceptions::PyValueError;
@@ -15,48 +14,14 @@ use crate::outgoing::Timeouts;
 use crate::py::executor::awaitable::Awaitable;
 use crate::py::executor::event_loop::LoopCore;
 use crate::py::message::body::{BodyOf, PyBody};
+use crate::py::message::chunks::Chunks;
 use crate::py::message::feed::{Feed, OnError};
 use crate::py::message::headers::Fields;
-use crate::py::message::read::Chunks;
+use crate::py::message::timeouts::PyTimeouts;
 use crate::py::message::{Changes, changed, json, own_trailers, same_body, same_trailers, text, trailers, with_length};
-use crate::py::options::options;
 use crate::py::simulation::pause;
 use crate::py::values::{Reduced, hash_of, reduce};
 use crate::simulation::virtual_time::WorkClock;
-
-options! {
-    /// The timeouts of a request: those that a guest set in its `request-options`. In seconds; None where it set none.
-    ///
-    /// Args:
-    ///     connect: From the request to the connection.
-    ///     first_byte: From the connection to the head of the response.
-    ///     between_bytes: Between two chunks of the response.
-    ///
-    /// Raises:
-    ///     ValueError: A number of seconds that is none, or negative.
-    #[pyclass(name = "Timeouts", module = "wasgi")]
-    pub struct PyTimeouts as "Timeouts" -> Timeouts {
-        connect: Option<f64> = None => number_of_seconds(),
-        first_byte: Option<f64> = None => number_of_seconds(),
-        between_bytes: Option<f64> = None => number_of_seconds(),
-    }
-}
-
-/// Zero is one: a guest may set it.
-fn number_of_seconds(name: &str, given: Option<f64>) -> PyResult<()> {
-    match given {
-        Some(seconds) if Duration::try_from_secs_f64(seconds).is_err() => {
-            Err(PyValueError::new_err(format!("`{name}` must be a number of seconds, or None: {seconds}")))
-        }
-        _ => Ok(()),
-    }
-}
-
-impl PyTimeouts {
-    fn made(timeouts: Self) -> PyResult<Self> {
-        Ok(timeouts)
-    }
-}
 
 /// A request: for a guest's incoming handler, or one that a guest sends out.
 ///
@@ -285,12 +250,7 @@ impl PyRequest {
     /// What the guest allows its outgoing request; it is enforced.
     #[getter]
     fn timeouts(&self) -> PyTimeouts {
-        let seconds = |limit: Option<Duration>| limit.map(|limit| limit.as_secs_f64());
-        PyTimeouts {
-            connect: seconds(self.timeouts.connect),
-            first_byte: seconds(self.timeouts.first_byte),
-            between_bytes: seconds(self.timeouts.between_bytes),
-        }
+        PyTimeouts::of(self.timeouts)
     }
 
     /// The whole body; blocks.

@@ -10,15 +10,16 @@ use wasmtime_wasi_http::WasiBody;
 
 use crate::exchange::guest_body::GuestBody;
 use crate::exchange::handle::ExchangeHandle;
-use crate::py::executor::awaitable::{Awaitable, Itself};
+use crate::py::executor::awaitable::{Awaitable, Itself, Once};
 use crate::py::executor::event_loop::LoopCore;
 use crate::py::message::body::{BodyOf, PyBody};
+use crate::py::message::chunks::Chunks;
 use crate::py::message::feed::OnError;
 use crate::py::message::headers::Fields;
-use crate::py::message::read::{Chunks, Once};
 use crate::py::message::report::{End, Finished, PyReport};
 use crate::py::message::{Changes, changed, json, own_trailers, same_body, same_trailers, text, trailers, with_length};
-use crate::py::output::{Flushed, GuestOutput};
+use crate::py::output::GuestOutput;
+use crate::py::output::flushed::Flushed;
 use crate::py::values::{Count, Number, Reduced, hash_of};
 
 /// A response: a guest's, or one for a guest.

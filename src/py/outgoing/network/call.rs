@@ -13,7 +13,8 @@ use crate::py::executor::operation::Operation;
 use crate::py::message::request::PyRequest;
 use crate::py::message::response::PyResponse;
 use crate::py::outgoing::network::PyNetwork;
-use crate::py::output::{Flushed, GuestOutput, Sinks};
+use crate::py::output::flushed::Flushed;
+use crate::py::output::{GuestOutput, Sinks};
 use crate::py::process_of;
 
 /// A request of Python's own. It is sent when it is awaited.
