@@ -6,13 +6,13 @@ use std::task::{Context, Poll};
 use pyo3::intern;
 use pyo3::prelude::*;
 
+use crate::network::Network;
 use crate::outgoing::host_request::HostRequest;
 use crate::py::errors::to_py;
 use crate::py::executor::event_loop::LoopCore;
 use crate::py::executor::operation::Operation;
 use crate::py::message::request::PyRequest;
 use crate::py::message::response::PyResponse;
-use crate::py::outgoing::network::PyNetwork;
 use crate::py::output::flushed::Flushed;
 use crate::py::output::{GuestOutput, Sinks};
 use crate::py::process_of;
@@ -20,7 +20,7 @@ use crate::py::process_of;
 /// A request of Python's own. It is sent when it is awaited.
 pub enum Call {
     New {
-        network: Py<PyNetwork>,
+        network: Arc<Network>,
         request: Py<PyRequest>,
     },
     Sent(HostRequest, Arc<GuestOutput>),
@@ -30,7 +30,7 @@ pub enum Call {
 }
 
 impl Call {
-    fn begin(py: Python<'_>, network: &PyNetwork, request: &PyRequest) -> PyResult<Self> {
+    fn begin(py: Python<'_>, network: &Network, request: &PyRequest) -> PyResult<Self> {
         let event_loop = LoopCore::of(&LoopCore::running_loop(py)?)?;
         let context = match request.body().is_python() {
             true => py.import(intern!(py, "contextvars"))?.call_method0(intern!(py, "copy_context"))?,
@@ -38,8 +38,7 @@ impl Call {
         };
         let timeouts = request.limits();
         let (request, feed) = request.to_guest(py, Some(&event_loop), &context)?;
-        let asked = HostRequest::new(process_of(py)?, &*network.network, request, timeouts)
-            .map_err(|error| to_py(py, &error))?;
+        let asked = HostRequest::new(process_of(py)?, network, request, timeouts).map_err(|error| to_py(py, &error))?;
         if let Some(feed) = feed {
             feed.belongs_to(asked.owner().abort_handle());
         }
@@ -51,7 +50,7 @@ impl Call {
 impl Operation for Call {
     fn poll(&mut self, py: Python<'_>, cx: &mut Context<'_>) -> Poll<PyResult<Py<PyAny>>> {
         if let Self::New { network, request } = self {
-            *self = match Self::begin(py, network.get(), request.get()) {
+            *self = match Self::begin(py, network, request.get()) {
                 Ok(sent) => sent,
                 Err(error) => return Poll::Ready(Err(error)),
             };

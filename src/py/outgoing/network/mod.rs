@@ -5,14 +5,21 @@ mod settings;
 
 use std::sync::Arc;
 
+use pyo3::exceptions::PyValueError;
 use pyo3::prelude::*;
+use rustls::ClientConfig;
 
-use crate::network::Network;
+use crate::network::no_proxy::network;
+use crate::network::policy::Policy;
+use crate::network::pool_state::Caps;
+use crate::network::proxy::Proxies;
+use crate::network::tls::Trust;
+use crate::network::{Network, Options};
 use crate::py::executor::awaitable::Awaitable;
 use crate::py::message::request::PyRequest;
-use crate::py::options::{not_negative, options, seconds, within};
+use crate::py::options::{ToCore, not_negative, options, seconds, within};
 use crate::py::outgoing::network::call::Call;
-use crate::py::outgoing::network::settings::{NoProxy, PathOrPem};
+use crate::py::outgoing::network::settings::{NoProxy, PathOrPem, method, patterns};
 
 /// Most connections, and bytes of a response's head.
 const MOST: i64 = 1 << 20;
@@ -131,8 +138,8 @@ options! {
     }
     impl {
         /// What `wasgi.outgoing.call` awaits.
-        fn _answer(slf: Py<Self>, request: Py<PyRequest>) -> Awaitable {
-            Awaitable::new(Call::New { network: slf, request })
+        fn _answer(&self, request: Py<PyRequest>) -> Awaitable {
+            Awaitable::new(Call::New { network: self.network.clone(), request })
         }
     }
 }
@@ -148,5 +155,92 @@ impl PyNetwork {
 impl PartialEq for PyNetwork {
     fn eq(&self, other: &Self) -> bool {
         self.options == other.options
+    }
+}
+
+impl NetworkOptions {
+    fn policy(&self) -> PyResult<Policy> {
+        let allow = patterns("allow", &self.allow)?;
+        if let Some(never) = allow.iter().find(|pattern| pattern.is_unspecified()) {
+            return Err(PyValueError::new_err(format!("`allow` has an address that is never connected to: `{never}`")));
+        }
+        let deny = patterns("deny", self.deny.as_deref().unwrap_or_default())?;
+        let methods = self.methods.as_ref().map(|names| names.iter().map(|name| method(name)).collect());
+        let addresses = self.addresses.iter().flatten().map(|text| {
+            let network = network(text).ok_or_else(|| {
+                PyValueError::new_err(format!("`addresses` has neither an address nor a network: {text:?}"))
+            })?;
+            if network.prefix_len() == network.max_prefix_len() && network.addr().is_unspecified() {
+                let why = format!("`addresses` has one that is never connected to: {text:?}");
+                return Err(PyValueError::new_err(why));
+            }
+            Ok(network)
+        });
+        Ok(Policy {
+            allow,
+            deny,
+            methods: methods.transpose()?,
+            allow_private: self.allow_private,
+            addresses: addresses.collect::<PyResult<_>>()?,
+        })
+    }
+
+    fn tls(&self) -> PyResult<ClientConfig> {
+        let client = match (PathOrPem::read(self.client_cert.as_ref())?, PathOrPem::read(self.client_key.as_ref())?) {
+            (Some(chain), Some(key)) => Some((chain, key)),
+            (None, None) => None,
+            _ => return Err(PyValueError::new_err("`client_cert` and `client_key` go together")),
+        };
+        let trust = Trust { authorities: PathOrPem::read(self.ca.as_ref())?, only_these: self.only_ca, client };
+        if self.only_ca && trust.authorities.is_none() {
+            return Err(PyValueError::new_err("`only_ca` needs `ca`"));
+        }
+        trust.config().map_err(PyValueError::new_err)
+    }
+
+    fn proxies(&self) -> PyResult<Proxies> {
+        match (&self.proxy, self.trust_env) {
+            (Some(_), true) => Err(PyValueError::new_err("`proxy` and `trust_env` exclude each other")),
+            (Some(url), false) => {
+                let bypass = self.no_proxy.as_ref().map(NoProxy::bypass).transpose()?.unwrap_or_default();
+                let proxies = Proxies::new(url, bypass, self.proxy_resolves);
+                // not the URL itself: it may have a password
+                proxies.map_err(|why| PyValueError::new_err(format!("`proxy` cannot be used: {why}")))
+            }
+            (None, _) if self.no_proxy.is_some() => Err(PyValueError::new_err("`no_proxy` needs `proxy`")),
+            (None, true) => Proxies::of_environment(self.proxy_resolves)
+                .map_err(|why| PyValueError::new_err(format!("`trust_env`: the proxy cannot be used: {why}"))),
+            (None, false) if self.proxy_resolves => {
+                Err(PyValueError::new_err("`proxy_resolves` needs `proxy` or `trust_env`"))
+            }
+            (None, false) => Ok(Proxies::none()),
+        }
+    }
+
+    fn core(&self) -> PyResult<Options> {
+        let (max_connections, per_host) = (self.max_connections, self.max_connections_per_host);
+        if let Some(given) = per_host.filter(|given| *given > max_connections) {
+            return Err(PyValueError::new_err(format!(
+                "`max_connections_per_host` must not be above `max_connections`, which is {max_connections}: {given}"
+            )));
+        }
+        let caps = Caps {
+            total: max_connections.to_core(),
+            per_origin: per_host.unwrap_or(max_connections).to_core(),
+            idle: self.idle_timeout.to_core(),
+            lifetime: self.connection_lifetime.to_core(),
+        };
+        Ok(Options {
+            connect: self.connect_timeout.to_core(),
+            first_byte: self.first_byte_timeout.to_core(),
+            between_bytes: self.between_bytes_timeout.to_core(),
+            total: self.timeout.to_core(),
+            caps,
+            http2: self.http2,
+            h2c: self.h2c,
+            head: self.response_fields.to_core(),
+            body: self.response_body.to_core(),
+            retries: self.retries.to_core(),
+        })
     }
 }
