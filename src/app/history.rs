@@ -41,7 +41,7 @@ pub(crate) struct History {
 
 impl History {
     /// To be asked before a turn on a caller's thread: whether the thread's own clock should time it.
-    pub fn is_suspect(&self) -> bool {
+    pub fn take_timed_turn(&self) -> bool {
         take_one(&self.suspect)
     }
 
@@ -84,8 +84,8 @@ impl History {
     }
 
     /// Decides whether the next guest starts off its caller's event loop: instantiating is slow (if it has to be done), or its
-    /// time is not known yet, or a guest computed for too long lately (the second answer). Uses up one of the starts that the
-    /// last such guest keeps off event loops.
+    /// time is not known yet, or a guest computed for too long lately (the second answer). Uses up one of the
+    /// starts that are to keep off event loops.
     pub fn decide_off_loop(&self, prepared: &Prepared, needs_set_up: bool) -> (bool, bool) {
         let computes = take_one(&self.computes);
         let is_slow = needs_set_up && prepared.keeps_off_loop();

@@ -409,7 +409,7 @@ struct Slice<'a> {
 impl<'a> Slice<'a> {
     /// `begun`: the exchange, a moment ago. A look at the clock is saved.
     fn begin(history: &'a History, begun: Instant) -> Self {
-        let of_thread = history.is_suspect().then(ThreadTime::now);
+        let of_thread = history.take_timed_turn().then(ThreadTime::now);
         Self { history, begun, tick: crate::scheduler::tick(), of_thread }
     }
 

@@ -238,7 +238,7 @@ impl GuestOutput {
                 return Ok(());
             }
         }
-        if !self.begin() {
+        if !self.claim() {
             return Ok(());
         }
         let mut lines = self.stdio.take(usize::MAX);
@@ -262,7 +262,7 @@ impl GuestOutput {
     fn deliver_here(&self, py: Python<'_>, context: Option<&Bound<'_, PyAny>>, until: u64) -> PyResult<()> {
         let is_ours = self.sinks.get().lane().is_here();
         // a line that comes while the last one is delivered rang its bell for nothing: so look again
-        while self.begin() {
+        while self.claim() {
             let mut result = Ok(());
             while result.is_ok() && lock(&self.delivering).lines < until {
                 let mut lines = self.stdio.take(BATCH);
@@ -315,8 +315,8 @@ impl GuestOutput {
         Ok(())
     }
 
-    /// Whether there is something for this thread to deliver.
-    fn begin(&self) -> bool {
+    /// Makes this thread the one that delivers, if there are lines and no other thread does. Returns whether it is.
+    fn claim(&self) -> bool {
         let mut delivering = lock(&self.delivering);
         if delivering.by.is_some() || self.stdio.is_empty() {
             return false;
