@@ -1,4 +1,4 @@
-//! One call of an app: an exchange begins, and its head is waited for.
+//! `App.handle` and `App.handle_async`: admission, the exchange, the head of its response.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};

@@ -1,4 +1,4 @@
-//! Options of Python's classes of settings, each written once: in a table of its name, type, default and check.
+//! Options of Python's classes of settings. A table has each option once: its name, type, default and check.
 
 use std::time::Duration;
 

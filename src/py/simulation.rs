@@ -1,4 +1,4 @@
-//! `wasgi.testing.Simulation`, and the time in it.
+//! `wasgi.testing.Simulation`, and pauses in virtual time.
 
 use std::pin::Pin;
 use std::task::{Context, Poll};

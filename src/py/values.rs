@@ -1,4 +1,4 @@
-//! What makes a class of settings a value: numbers that are checked when they are given, copies with changes, pickling.
+//! Value semantics of settings: checked numbers, repr, hash, pickling, `copy.replace`.
 
 use std::hash::{DefaultHasher, Hash, Hasher};
 

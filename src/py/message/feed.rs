@@ -1,4 +1,4 @@
-//! Bodies whose chunks are made by Python, as a guest reads them: pulled, one chunk at a time.
+//! Bodies whose chunks Python code makes. The guest pulls them, one at a time: back-pressure reaches the source.
 //!
 //! An async iterable is driven by one task on its loop (a cancel scope or a timeout inside it needs that); an iterator or
 //! a file is asked for its next chunk on a thread of ours, each time the guest wants one.

@@ -1,4 +1,4 @@
-//! Results that wait until the guest's lines have been delivered.
+//! `Flushed`: an operation whose result waits until the guest's lines have been delivered.
 
 use std::sync::Arc;
 use std::task::{Context, Poll};

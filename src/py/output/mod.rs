@@ -1,4 +1,4 @@
-//! Where a guest's lines go: a logger, a callable or a file of the caller's.
+//! Delivery of a guest's stdout and stderr, line by line and in order, to the sinks of its app.
 
 pub mod flushed;
 mod sink;

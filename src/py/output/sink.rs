@@ -1,4 +1,4 @@
-//! Where a guest's stdout or stderr goes.
+//! A sink: the logger, a callable, or a file.
 
 use pyo3::exceptions::PyTypeError;
 use pyo3::prelude::*;
