@@ -31,11 +31,12 @@ mod _wasgi {
 
     #[pymodule_export]
     use crate::py::app::PyApp;
-
     #[pymodule_export]
     use crate::py::component::limits::PyComponentLimits;
     #[pymodule_export]
     use crate::py::component::{_census, _compile, _outline, _read_component, _restore_component, PyComponent};
+    #[pymodule_export]
+    use crate::py::dir::PyDir;
     #[pymodule_export]
     use crate::py::executor::awaitable::Awaitable;
     #[pymodule_export]
@@ -47,17 +48,19 @@ mod _wasgi {
     #[pymodule_export]
     use crate::py::message::async_chunks::AsyncChunks;
     #[pymodule_export]
+    use crate::py::message::chunks::Chunks;
+    #[pymodule_export]
     use crate::py::message::feed::FeedHandle;
-
     #[pymodule_export]
     use crate::py::message::report::PyReport;
     #[pymodule_export]
     use crate::py::message::request::{_normal_url, PyRequest};
-
     #[pymodule_export]
     use crate::py::message::response::PyResponse;
     #[pymodule_export]
     use crate::py::message::server_request::_request_of_server;
+    #[pymodule_export]
+    use crate::py::message::timeouts::PyTimeouts;
     #[pymodule_export]
     use crate::py::on_finish::PyExchange;
     #[pymodule_export]
