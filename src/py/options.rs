@@ -15,7 +15,7 @@ pub trait Setting: Sized {
     fn given(name: &str, given: Self::Given<'_>) -> PyResult<Self>;
 }
 
-macro_rules! kept_as_given {
+macro_rules! kept_into_given {
     ($($kept:ty, $given:ty, $pattern:pat => $value:expr;)*) => {
         $(impl Setting for $kept {
             type Given<'py> = $given;
@@ -27,7 +27,7 @@ macro_rules! kept_as_given {
     };
 }
 
-kept_as_given! {
+kept_into_given! {
     bool, bool, given => given;
     i64, Count, Number(given) => given;
     u64, Number<u64>, Number(given) => given;
@@ -38,24 +38,24 @@ kept_as_given! {
 }
 
 /// A default, which a table has as Python would write it, as an argument.
-pub trait AsGiven<Given> {
-    fn as_given(self) -> Given;
+pub trait IntoGiven<Given> {
+    fn into_given(self) -> Given;
 }
 
-impl AsGiven<bool> for bool {
-    fn as_given(self) -> bool {
+impl IntoGiven<bool> for bool {
+    fn into_given(self) -> bool {
         self
     }
 }
 
-impl<T> AsGiven<Number<T>> for T {
-    fn as_given(self) -> Number<T> {
+impl<T> IntoGiven<Number<T>> for T {
+    fn into_given(self) -> Number<T> {
         Number(self)
     }
 }
 
-impl<T> AsGiven<Option<Number<T>>> for T {
-    fn as_given(self) -> Option<Number<T>> {
+impl<T> IntoGiven<Option<Number<T>>> for T {
+    fn into_given(self) -> Option<Number<T>> {
         Some(Number(self))
     }
 }
@@ -303,7 +303,7 @@ macro_rules! options {
     };
 
     (@default None) => { None };
-    (@default $value:tt) => { $crate::py::options::AsGiven::as_given($value) };
+    (@default $value:tt) => { $crate::py::options::IntoGiven::into_given($value) };
 
     // The head of a docstring that CPython takes for its class's `__text_signature__`. pyo3's own `text_signature` takes a literal only.
     (@signature $python:tt {
