@@ -45,11 +45,13 @@ mod _wasgi {
     }
 
     #[pymodule_export]
-    use crate::py::app::{PyApp, PyDir};
+    use crate::py::app::PyApp;
     #[pymodule_export]
     use crate::py::component::limits::PyComponentLimits;
     #[pymodule_export]
     use crate::py::component::{_census, _compile, _outline, _read_component, _restore_component, PyComponent};
+    #[pymodule_export]
+    use crate::py::dir::PyDir;
     #[pymodule_export]
     use crate::py::executor::awaitable::Awaitable;
     #[pymodule_export]
@@ -59,17 +61,21 @@ mod _wasgi {
     #[pymodule_export]
     use crate::py::limits::PyLimits;
     #[pymodule_export]
-    use crate::py::message::feed::FeedHandle;
+    use crate::py::message::async_chunks::AsyncChunks;
     #[pymodule_export]
-    use crate::py::message::read::{AsyncChunks, Chunks};
+    use crate::py::message::chunks::Chunks;
+    #[pymodule_export]
+    use crate::py::message::feed::FeedHandle;
     #[pymodule_export]
     use crate::py::message::report::PyReport;
     #[pymodule_export]
-    use crate::py::message::request::{_normal_url, PyRequest, PyTimeouts};
+    use crate::py::message::request::{_normal_url, PyRequest};
     #[pymodule_export]
     use crate::py::message::response::PyResponse;
     #[pymodule_export]
     use crate::py::message::server_request::_request_of_server;
+    #[pymodule_export]
+    use crate::py::message::timeouts::PyTimeouts;
     #[pymodule_export]
     use crate::py::on_finish::PyExchange;
     #[pymodule_export]

@@ -102,7 +102,7 @@ def _write() -> None:
     structs: dict[str, str] = {}
     for lines in texts.values():
         for name, struct in re.findall(
-            r"#\[pyclass\(([^\]]*)\)\]\n(?:#\[[^\n]*\n)*pub (?:struct|enum) (\w+)", "\n".join(lines)
+            r"#\[pyclass\(([^\]]*)\)\]\n(?: *#\[[^\n]*\n)* *pub (?:struct|enum) (\w+)", "\n".join(lines)
         ):
             given = re.search(r'name = "(\w+)"', name)
             structs[given[1] if given else struct] = struct
@@ -122,7 +122,7 @@ def _find(lines: list[str], struct: str, name: str) -> int | None:
     """Where a class, one of its methods or fields, or a function begins."""
     if not struct:
         return _first(lines, rf"pub fn {name}\(", 0, len(lines), below="#[pyfunction]")
-    top = _first(lines, rf"pub (struct|enum) {struct}\b", 0, len(lines))
+    top = _first(lines, rf" *pub (struct|enum) {struct}\b", 0, len(lines))
     if not name:
         return top
     methods = _first(lines, rf"impl {struct} {{", 0, len(lines), below="#[pymethods]")

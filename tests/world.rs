@@ -148,12 +148,12 @@ fn guests_that_compute_keep_off_event_loops() {
     let mut other = include_bytes!("guests/components/probe.wasm").to_vec();
     other.extend_from_slice(b"\x00\x05\x04mine");
     let app = App::new(load(&other).unwrap(), Grants::default(), Limits::NONE, None);
-    assert!(start(&app, "/hello").unwrap().keep_off_loop(), "nobody knows yet how long setting it up takes");
+    assert!(start(&app, "/hello").unwrap().decide_off_loop(), "nobody knows yet how long setting it up takes");
     // one that took long to set up, on a busy machine, counts as heavy, too: some try is not
     let becomes_light = || {
         (0..1000).any(|_| {
             start(&app, "/hello").unwrap().run_here().unwrap();
-            !start(&app, "/hello").unwrap().keep_off_loop()
+            !start(&app, "/hello").unwrap().decide_off_loop()
         })
     };
     assert!(becomes_light());
@@ -161,6 +161,6 @@ fn guests_that_compute_keep_off_event_loops() {
     for _ in 0..2 {
         assert!(!start(&app, "/spin").unwrap().run_here().unwrap());
     }
-    assert!(start(&app, "/hello").unwrap().keep_off_loop());
+    assert!(start(&app, "/hello").unwrap().decide_off_loop());
     assert!(becomes_light(), "kept off for ever");
 }

@@ -48,8 +48,8 @@ impl Exchange {
 
     /// Whether an event loop's thread should not begin it: guests of this component take long to set up, or compute. To be
     /// asked once an exchange: the answer counts.
-    pub fn keep_off_loop(&mut self) -> bool {
-        let (keeps_off, computes) = self.admission.history.keep_off_loop(&self.prepared, self.needs_set_up);
+    pub fn decide_off_loop(&mut self) -> bool {
+        let (keeps_off, computes) = self.admission.history.decide_off_loop(&self.prepared, self.needs_set_up);
         self.computes = computes;
         keeps_off
     }

@@ -41,7 +41,7 @@ pub(crate) struct History {
 
 impl History {
     /// To be asked before a turn on a caller's thread: whether the thread's own clock should time it.
-    pub fn is_suspect(&self) -> bool {
+    pub fn take_timed_turn(&self) -> bool {
         take_one(&self.suspect)
     }
 
@@ -83,10 +83,10 @@ impl History {
         &self.is_unruly
     }
 
-    /// Whether the next guest should not start on an event loop's thread: instantiating, if it has to be, takes long, or nobody
-    /// knows yet, or one computed for too long lately (the second answer). Counts one off the exchanges that the last such guest
-    /// keeps away.
-    pub fn keep_off_loop(&self, prepared: &Prepared, needs_set_up: bool) -> (bool, bool) {
+    /// Decides whether the next guest starts off its caller's event loop: instantiating is slow (if it has to be done), or its
+    /// time is not known yet, or a guest computed for too long lately (the second answer). Uses up one of the
+    /// starts that are to keep off event loops.
+    pub fn decide_off_loop(&self, prepared: &Prepared, needs_set_up: bool) -> (bool, bool) {
         let computes = take_one(&self.computes);
         let is_slow = needs_set_up && prepared.keeps_off_loop();
         (computes || take_one(&self.elsewhere) || is_slow || self.is_unruly(prepared, false), computes)
@@ -104,7 +104,7 @@ mod tests {
     use super::*;
 
     fn suspected(history: &History) -> u32 {
-        std::iter::repeat_with(|| history.is_suspect())
+        std::iter::repeat_with(|| history.take_timed_turn())
             .take_while(|is_suspect| *is_suspect)
             .fold(0, |count, _| count + 1)
     }
@@ -122,7 +122,7 @@ mod tests {
         history.seemed_long();
         assert_eq!(suspected(&history), SUSPECT);
         assert_eq!(history.computes.load(Ordering::Relaxed), 0);
-        assert!(!history.is_suspect(), "that is over");
+        assert!(!history.take_timed_turn(), "that is over");
     }
 
     #[test]

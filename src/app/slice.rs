@@ -21,7 +21,7 @@ pub(super) struct Slice<'a> {
 impl<'a> Slice<'a> {
     /// `begun`: the exchange, a moment ago. A look at the clock is saved.
     pub fn begin(history: &'a History, begun: Instant) -> Self {
-        let of_thread = history.is_suspect().then(ThreadTime::now);
+        let of_thread = history.take_timed_turn().then(ThreadTime::now);
         Self { history, begun, tick: crate::scheduler::tick(), of_thread }
     }
 
@@ -85,14 +85,14 @@ mod tests {
         crate::scheduler::begin_turn();
         std::thread::sleep(SLICE * 4);
         assert!(!slice.is_over());
-        assert_eq!(history.keep_off_loop(&prepared, false), (false, false));
+        assert_eq!(history.decide_off_loop(&prepared, false), (false, false));
     }
 
     #[test]
     fn guests_that_hold_a_thread_together_are_kept_off_it() {
         let _ticking = process_state().unwrap().tick().unwrap();
         let prepared = prepared();
-        let keeps_off = |history: &History| history.keep_off_loop(&prepared, false);
+        let keeps_off = |history: &History| history.decide_off_loop(&prepared, false);
         let history = History::default();
         // a quarter of the thread's time
         for tick in (1..400).step_by(4) {
@@ -123,6 +123,6 @@ mod tests {
         let (begun, tick) = (ThreadTime::now(), crate::scheduler::tick());
         while ThreadTime::now().since(begun) < SLICE * 2 || crate::scheduler::tick() == tick {}
         assert!(slice.is_over());
-        assert_eq!(history.keep_off_loop(&prepared, false), (true, true));
+        assert_eq!(history.decide_off_loop(&prepared, false), (true, true));
     }
 }

@@ -1,86 +1,34 @@
 //! `wasgi.App`: a component, what its guests may do, and its end.
 
-use std::path::PathBuf;
 use std::sync::Arc;
 use std::task::{Context, Poll};
 use std::time::Duration;
 
 use pyo3::exceptions::{PyTypeError, PyValueError};
 use pyo3::prelude::*;
-use pyo3::types::{PyDict, PyMapping, PyString};
+use pyo3::types::{PyMapping, PyString};
 
 use crate::app::{App, Closing};
 use crate::guest::grants::{DirGrant, Grants};
 use crate::network::places::Membership;
 use crate::py::call::{Callee, Handle};
 use crate::py::component::PyComponent;
+use crate::py::dir::PyDir;
 use crate::py::errors::to_py;
 use crate::py::executor::awaitable::{Awaitable, Itself};
 use crate::py::executor::blocking::block_on;
 use crate::py::executor::operation::Operation;
-use crate::py::limits::{LONGEST, PyLimits};
+use crate::py::limits::PyLimits;
 use crate::py::message::request::PyRequest;
 use crate::py::message::response::PyResponse;
 use crate::py::on_finish::OnFinish;
+use crate::py::options::LONGEST;
 use crate::py::outgoing::Outgoing;
 use crate::py::output::Sinks;
-use crate::py::paths::{path_of, without_nul};
+use crate::py::paths::path_of;
 use crate::py::reuse::PyReuse;
 use crate::py::simulation::PySimulation;
-use crate::py::values::{Number, Reduced, Seconds, plain, reduce, replaced, settings};
-
-/// A directory of the host that is granted to a guest.
-///
-/// Args:
-///     path: The directory. Links in it do not lead out of it.
-///     write: Whether the guest may write to it.
-///
-/// Raises:
-///     ValueError: The path is invalid: it has a NUL.
-#[pyclass(name = "Dir", module = "wasgi", frozen, eq, hash, get_all)]
-#[derive(Clone, PartialEq, Hash)]
-pub struct PyDir {
-    path: PathBuf,
-    write: bool,
-}
-
-#[pymethods]
-impl PyDir {
-    #[new]
-    #[pyo3(signature = (path, *, write=false))]
-    fn new(path: PathBuf, write: bool) -> PyResult<Self> {
-        let path = without_nul("path", path)?;
-        Ok(Self { path, write })
-    }
-
-    fn __repr__(&self, py: Python<'_>) -> PyResult<String> {
-        let path = self.path.as_os_str().into_pyobject(py)?;
-        Ok(format!("Dir({}, write={})", path.repr()?, if self.write { "True" } else { "False" }))
-    }
-
-    fn __reduce__<'py>(slf: &Bound<'py, Self>) -> PyResult<Reduced<'py>> {
-        reduce(&slf.get_type(), &slf.get().settings(slf.py())?)
-    }
-
-    #[pyo3(signature = (**changes))]
-    fn __replace__<'py>(slf: &Bound<'py, Self>, changes: Option<&Bound<'py, PyDict>>) -> PyResult<Bound<'py, PyAny>> {
-        replaced(&slf.get_type(), &slf.get().settings(slf.py())?, changes)
-    }
-
-    fn __copy__(slf: Py<Self>) -> Py<Self> {
-        slf
-    }
-
-    fn __deepcopy__(slf: Py<Self>, _memo: &Bound<'_, PyAny>) -> Py<Self> {
-        slf
-    }
-}
-
-impl PyDir {
-    fn settings<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyDict>> {
-        settings!(py, self; path, write)
-    }
-}
+use crate::py::values::{Number, Seconds};
 
 /// The base class of `wasgi.App`, which adds ASGI and WSGI and describes the arguments.
 #[pyclass(name = "App", module = "wasgi", frozen, subclass)]
@@ -288,14 +236,14 @@ impl PyApp {
     ///         no timeout.
     #[pyo3(signature = (timeout=Some(Number(10.0))), text_signature = "($self, timeout=10.0)")]
     fn close(&self, py: Python<'_>, timeout: Option<Seconds>) -> PyResult<()> {
-        let mut closing = self.closing(py, drain(plain(timeout))?)?;
+        let mut closing = self.closing(py, drain(timeout)?)?;
         block_on(py, |cx| closing.as_mut().poll(cx))
     }
 
     /// Like `close`, for a task of an asyncio event loop. Closing begins when this is awaited.
     #[pyo3(signature = (timeout=Some(Number(10.0))), text_signature = "($self, timeout=10.0)")]
     fn aclose(slf: Py<Self>, timeout: Option<Seconds>) -> PyResult<Awaitable> {
-        let drain = drain(plain(timeout))?;
+        let drain = drain(timeout)?;
         Ok(Awaitable::new(Closed::New(slf, drain)))
     }
 
@@ -381,8 +329,8 @@ impl PyApp {
     }
 }
 
-fn drain(timeout: Option<f64>) -> PyResult<Option<Duration>> {
-    let Some(seconds) = timeout else { return Ok(None) };
+fn drain(timeout: Option<Seconds>) -> PyResult<Option<Duration>> {
+    let Some(Number(seconds)) = timeout else { return Ok(None) };
     match Duration::try_from_secs_f64(seconds) {
         Ok(drain) if drain <= LONGEST => Ok(Some(drain)),
         _ => Err(PyValueError::new_err(format!(

@@ -1,4 +1,4 @@
-//! Bytes from any object that has some.
+//! Bytes of any object with the buffer protocol.
 
 use bytes::Bytes;
 use pyo3::buffer::PyBuffer;

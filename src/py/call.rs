@@ -1,4 +1,4 @@
-//! One call of an app: an exchange begins, and its head is waited for.
+//! `App.handle` and `App.handle_async`: admission, the exchange, the head of its response.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -128,7 +128,7 @@ impl Callee {
             if let Some(feed) = &feed {
                 feed.belongs_to(exchange.owner().abort_handle());
             }
-            let done = if may_block || !exchange.keep_off_loop() { exchange.run_here()? } else { false };
+            let done = if may_block || !exchange.decide_off_loop() { exchange.run_here()? } else { false };
             Ok::<_, Error>((exchange, done))
         });
         let (mut exchange, done) = exchange.map_err(|error| to_py(py, &error))?;

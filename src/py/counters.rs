@@ -1,4 +1,4 @@
-//! What is counted of Python's side.
+//! Counters of objects that the Python side keeps alive.
 
 use std::sync::atomic::{AtomicU64, Ordering};
 

@@ -1,19 +1,21 @@
 //! The only folder that knows Python.
 //!
-//! Rules of the house: tokio's workers never call Python, they leave a job with a [`bridge`]; Python code never runs
-//! on a guest's stack; nothing holds the GIL while it waits.
+//! Rules of the house: tokio's workers never call Python, they submit a job to a [lane](executor::lane); Python code never
+//! runs on a guest's stack; nothing holds the GIL while it waits.
 
 pub mod app;
 pub mod bytes;
 pub mod call;
 pub mod component;
 pub mod counters;
+pub mod dir;
 pub mod errors;
 pub mod executor;
 pub mod lifecycle;
 pub mod limits;
 pub mod message;
 pub mod on_finish;
+pub mod options;
 pub mod outgoing;
 pub mod output;
 pub mod paths;

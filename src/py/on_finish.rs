@@ -1,4 +1,4 @@
-//! `on_finish=`: a callable that is told of each exchange when nothing is left of its guest.
+//! `on_finish=`: a callable that gets each exchange when its guest has ended.
 
 use std::sync::{Arc, Mutex};
 use std::time::Instant;

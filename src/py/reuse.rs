@@ -2,73 +2,60 @@
 
 use pyo3::exceptions::PyValueError;
 use pyo3::prelude::*;
-use pyo3::types::PyDict;
 
 use crate::guest::instance::Reuse;
-use crate::py::limits::{duration, positive, seconds};
-use crate::py::values::{Count, Number, Seconds, plain, settings, value_methods};
+use crate::py::options::{ToCore, options, positive, seconds};
 
-/// Reuse of instances: an instance of an `App` handles one exchange after another.
-///
-/// For components that are slow to instantiate. The next exchange, whoever's it is, finds what the guest keeps in its
-/// memory: `wasgi.testing.check_isolation` shows what a component leaks. Time, fuel, outgoing requests, output and
-/// simulation are still separate for each exchange. Handles that a guest keeps of an earlier exchange (of bodies, of
-/// requests that it sent) have no effect.
-///
-/// An instance is kept if its guest has responded and returned, has finished all bodies that it began, waits for no
-/// response, and holds at most three quarters of ``Limits.memory`` and ``Limits.handles``. At most half of the instance
-/// pool (512 instances in a process, mostly) is idle at once, and less if running instances need the room: then the
-/// instance that has been idle for longest ends, whichever app's it is. `Stats.idle` counts idle instances;
-/// `Report.reused` is the number of earlier exchanges of an exchange's instance.
-///
-/// Guests of some toolchains cannot handle a second exchange. The host detects this when an instance that has responded
-/// before returns without a response: from then on the app keeps no instance, and the logger ``wasgi`` says so once.
-///
-/// Args:
-///     requests: The number of exchanges of an instance. None: unlimited.
-///     concurrent: Concurrent exchanges of an instance: 1, because a guest of WASI 0.2 handles one request at a time.
-///     idle: Seconds that an instance waits for its next exchange. None: until its app is closed.
-///
-/// Raises:
-///     ValueError: A number is out of range.
-///
-/// Example:
-///     >>> app = wasgi.App("plugin.wasm", reuse=wasgi.Reuse(requests=1000, idle=60))
-#[pyclass(name = "Reuse", module = "wasgi", frozen, eq, get_all)]
-#[derive(Clone, PartialEq)]
-pub struct PyReuse {
-    requests: Option<i64>,
-    concurrent: i64,
-    idle: Option<f64>,
+options! {
+    /// Reuse of instances: an instance of an `App` handles one exchange after another.
+    ///
+    /// For components that are slow to instantiate. The next exchange, whoever's it is, finds what the guest keeps in its
+    /// memory: `wasgi.testing.check_isolation` shows what a component leaks. Time, fuel, outgoing requests, output and
+    /// simulation are still separate for each exchange. Handles that a guest keeps of an earlier exchange (of bodies, of
+    /// requests that it sent) have no effect.
+    ///
+    /// An instance is kept if its guest has responded and returned, has finished all bodies that it began, waits for no
+    /// response, and holds at most three quarters of ``Limits.memory`` and ``Limits.handles``. At most half of the instance
+    /// pool (512 instances in a process, mostly) is idle at once, and less if running instances need the room: then the
+    /// instance that has been idle for longest ends, whichever app's it is. `Stats.idle` counts idle instances;
+    /// `Report.reused` is the number of earlier exchanges of an exchange's instance.
+    ///
+    /// Guests of some toolchains cannot handle a second exchange. The host detects this when an instance that has responded
+    /// before returns without a response: from then on the app keeps no instance, and the logger ``wasgi`` says so once.
+    ///
+    /// Args:
+    ///     requests: The number of exchanges of an instance. None: unlimited.
+    ///     concurrent: Concurrent exchanges of an instance: 1, because a guest of WASI 0.2 handles one request at a time.
+    ///     idle: Seconds that an instance waits for its next exchange. None: until its app is closed.
+    ///
+    /// Raises:
+    ///     ValueError: A number is out of range.
+    ///
+    /// Example:
+    ///     >>> app = wasgi.App("plugin.wasm", reuse=wasgi.Reuse(requests=1000, idle=60))
+    #[pyclass(name = "Reuse", module = "wasgi")]
+    pub struct PyReuse as "Reuse" {
+        requests: Option<i64> = 128 => positive("requests"),
+        concurrent: i64 = 1 => one_at_a_time(),
+        idle: Option<f64> = 10.0 => seconds(),
+    }
 }
 
-value_methods! {
-    impl PyReuse as "Reuse" {
-        #[new]
-        #[pyo3(
-            signature = (*, requests=Some(Number(128)), concurrent=Number(1), idle=Some(Number(10.0))),
-            text_signature = "(*, requests=128, concurrent=1, idle=10.0)"
-        )]
-        fn new(requests: Option<Count>, concurrent: Count, idle: Option<Seconds>) -> PyResult<Self> {
-            let (requests, Number(concurrent), idle) = (plain(requests), concurrent, plain(idle));
-            positive("requests", "requests", requests)?;
-            if concurrent != 1 {
-                return Err(PyValueError::new_err(format!(
-                    "`concurrent` must be 1: a guest of WASI 0.2 handles one request at a time, not {concurrent}"
-                )));
-            }
-            seconds("idle", idle)?;
-            Ok(Self { requests, concurrent, idle })
-        }
+fn one_at_a_time(name: &str, given: i64) -> PyResult<()> {
+    if given == 1 {
+        return Ok(());
     }
+    Err(PyValueError::new_err(format!(
+        "`{name}` must be 1: a guest of WASI 0.2 handles one request at a time, not {given}"
+    )))
 }
 
 impl PyReuse {
-    fn settings<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyDict>> {
-        settings!(py, self; requests, concurrent, idle)
+    fn made(reuse: Self) -> PyResult<Self> {
+        Ok(reuse)
     }
 
     pub fn core(&self) -> Reuse {
-        Reuse { requests: self.requests.and_then(|requests| u64::try_from(requests).ok()), idle: duration(self.idle) }
+        Reuse { requests: self.requests.to_core(), idle: self.idle.to_core() }
     }
 }

@@ -1,4 +1,4 @@
-//! `wasgi.stats()`: what there is, in the core and on Python's side.
+//! `wasgi.stats()`: a snapshot of process-wide counters, of the core and of the Python side.
 
 use std::sync::atomic::{AtomicU64, Ordering};
 

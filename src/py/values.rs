@@ -1,10 +1,10 @@
-//! What makes a class of settings a value: numbers that are checked when they are given, copies with changes, pickling.
+//! Value semantics of settings: checked numbers, repr, hash, pickling, `copy.replace`.
 
 use std::hash::{DefaultHasher, Hash, Hasher};
 
 use pyo3::exceptions::{PyOverflowError, PyTypeError, PyValueError};
 use pyo3::prelude::*;
-use pyo3::types::{PyBool, PyDict, PyTuple, PyType};
+use pyo3::types::{PyBool, PyBytes, PyDict, PyString, PyTuple, PyType};
 
 /// A number that was given as one: `True` is none, though Python takes it for 1.
 #[derive(Clone, Copy)]
@@ -54,11 +54,6 @@ impl<'a, 'py> FromPyObject<'a, 'py> for Number<f64> {
     }
 }
 
-/// The numbers in options.
-pub fn plain<T>(given: Option<Number<T>>) -> Option<T> {
-    given.map(|Number(number)| number)
-}
-
 /// What `__reduce__` gives.
 pub type Reduced<'py> = (Bound<'py, PyAny>, Bound<'py, PyTuple>);
 
@@ -84,10 +79,30 @@ pub fn replaced<'py>(
 /// `Name(a=1, b=None)`.
 pub fn shown(name: &str, settings: &Bound<'_, PyDict>) -> PyResult<String> {
     let mut parts = Vec::new();
-    for (key, value) in settings.iter() {
-        parts.push(format!("{key}={}", value.repr()?));
+    for (setting, value) in settings.iter() {
+        let setting: String = setting.extract()?;
+        parts.push(format!("{setting}={}", shown_setting(&setting, &value)?));
     }
     Ok(format!("{name}({})", parts.join(", ")))
+}
+
+/// What a repr says of a setting: nothing that is secret (keys, passwords of proxies), and no bytes.
+fn shown_setting(name: &str, value: &Bound<'_, PyAny>) -> PyResult<String> {
+    Ok(match (name, value.extract::<String>()) {
+        ("client_key", _) => "...".to_owned(),
+        ("proxy", Ok(url)) => match (url.find("://"), url.rfind('@')) {
+            (Some(scheme), Some(at)) => {
+                let (before, after) = (url.get(..scheme + 3).unwrap_or(""), url.get(at..).unwrap_or(""));
+                PyString::new(value.py(), &format!("{before}...{after}")).repr()?.to_string()
+            }
+            (None, Some(_)) => "...".to_owned(),
+            _ => value.repr()?.to_string(),
+        },
+        _ => match value.cast::<PyBytes>() {
+            Ok(bytes) => format!("<{} bytes>", bytes.as_bytes().len()),
+            Err(_) => value.repr()?.to_string(),
+        },
+    })
 }
 
 /// The hash of a value that is all in its repr.
@@ -96,17 +111,6 @@ pub fn hash_of(repr: &str) -> u64 {
     repr.hash(&mut hasher);
     hasher.finish()
 }
-
-/// A dict of a value's settings, by the names of its fields.
-macro_rules! settings {
-    ($py:expr, $value:expr; $($name:ident),* $(,)?) => {{
-        let settings = pyo3::types::PyDict::new($py);
-        $(settings.set_item(stringify!($name), $value.$name.clone())?;)*
-        Ok(settings)
-    }};
-}
-
-pub(super) use settings;
 
 /// The Python methods of a class of settings: its own, and those by which it is a value. What it is made of is what its `settings` say.
 macro_rules! value_methods {

@@ -356,7 +356,7 @@ class TestTls:
         ({"timeout": 1.8e19}, ValueError, "`timeout` must be"),
         ({"retries": -1}, ValueError, "`retries` must be from 0 to 16"),
         ({"connection_lifetime": 0}, ValueError, "`connection_lifetime` must be"),
-        ({"response_body": -1}, ValueError, "`response_body` must not be"),
+        ({"response_body": -1}, ValueError, "`response_body` must be a number of bytes"),
     ],
 )
 def test_wrong_options(options: dict[str, Any], error: type[Exception], why: str) -> None:

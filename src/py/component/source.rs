@@ -1,4 +1,4 @@
-//! What a component is loaded from.
+//! The source of a component: bytes, or a file.
 
 use std::io::Read;
 use std::path::{Path, PathBuf};

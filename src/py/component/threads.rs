@@ -1,4 +1,4 @@
-//! The threads that load.
+//! The threads that load components.
 
 use std::collections::VecDeque;
 use std::panic::AssertUnwindSafe;

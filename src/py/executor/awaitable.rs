@@ -228,3 +228,15 @@ impl Operation for Itself {
         visit.call(&self.0)
     }
 }
+
+/// Something that is done when it is awaited, without waiting.
+pub struct Once<F>(pub Option<F>);
+
+impl<F: FnOnce(Python<'_>) + Send> Operation for Once<F> {
+    fn poll(&mut self, py: Python<'_>, _: &mut Context<'_>) -> Poll<PyResult<Py<PyAny>>> {
+        if let Some(act) = self.0.take() {
+            act(py);
+        }
+        Poll::Ready(Ok(py.None()))
+    }
+}

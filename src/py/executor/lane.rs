@@ -1,4 +1,4 @@
-//! Where a job goes.
+//! `Lane`: the event loop, or the threads, that run a job.
 
 use std::sync::Arc;
 

@@ -1,4 +1,4 @@
-//! How Python code gets run: on which event loop or thread, and how a thread waits for the core.
+//! The executor: event loops and threads that run Python code, and how a thread of Python's waits for the core.
 
 pub mod awaitable;
 pub mod blocking;

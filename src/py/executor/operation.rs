@@ -1,4 +1,4 @@
-//! What a task waits for.
+//! `Operation`: a future that is polled with the GIL. A task awaits it.
 
 use std::mem::ManuallyDrop;
 use std::sync::Mutex;

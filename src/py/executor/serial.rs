@@ -76,8 +76,8 @@ impl<T: Turn> Serial<T> {
         Poll::Pending
     }
 
-    /// This thread serves somebody else now, and another one goes on, or the same one later. Whether there is anything to go on with.
-    fn goes_on_later(&self) -> bool {
+    /// Gives this thread up if turns wait: another thread goes on, or this one later. Returns whether turns wait.
+    fn give_way(&self) -> bool {
         let mut state = lock(&self.state);
         let more = !state.waiting.is_empty();
         if more {
@@ -113,7 +113,7 @@ impl<T: Turn> Job for Serial<T> {
             if !is_too_late() {
                 turn.run(py);
             }
-            if begun.elapsed() > SHIFT && self.goes_on_later() {
+            if begun.elapsed() > SHIFT && self.give_way() {
                 threads().submit(self);
                 return Ok(());
             }

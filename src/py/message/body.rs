@@ -20,7 +20,8 @@ use crate::py::bytes::bytes_of;
 use crate::py::errors::named;
 use crate::py::executor::event_loop::LoopCore;
 use crate::py::lock;
-use crate::py::message::feed::{Feed, OnError, Source, lane_of};
+use crate::py::message::feed::{Feed, OnError};
+use crate::py::message::source::{Source, lane_of};
 use crate::py::output::GuestOutput;
 
 /// A stream that can be consumed once, and what is known after that.

@@ -1,4 +1,4 @@
-//! Bodies whose chunks are made by Python, as a guest reads them: pulled, one chunk at a time.
+//! Bodies whose chunks Python code makes. The guest pulls them, one at a time: back-pressure reaches the source.
 //!
 //! An async iterable is driven by one task on its loop (a cancel scope or a timeout inside it needs that); an iterator or
 //! a file is asked for its next chunk on a thread of ours, each time the guest wants one.
@@ -10,7 +10,6 @@ use std::task::{Context, Poll, Waker};
 use bytes::Bytes;
 use http::HeaderMap;
 use http_body::{Body, Frame};
-use pyo3::exceptions::PyTypeError;
 use pyo3::intern;
 use pyo3::prelude::*;
 use pyo3::types::PyBool;
@@ -22,76 +21,11 @@ use crate::http::error_code::ErrorCode;
 use crate::py::counters::Counted;
 use crate::py::errors::{CallersException, code_of_exception};
 use crate::py::executor::awaitable::Awaitable;
-use crate::py::executor::event_loop::LoopCore;
 use crate::py::executor::job::{Abandon, Job, LOOP_CLOSED};
 use crate::py::executor::lane::Lane;
 use crate::py::executor::operation::Operation;
 use crate::py::lock;
-
-/// How much of a file is read at once.
-const FILE_CHUNK: usize = 64 << 10;
-
-pub enum Source {
-    Iterator(Py<PyAny>),
-    File(Py<PyAny>),
-    Async(Py<PyAny>),
-}
-
-impl Source {
-    pub fn clone_ref(&self, py: Python<'_>) -> Self {
-        match self {
-            Self::Iterator(object) => Self::Iterator(object.clone_ref(py)),
-            Self::File(object) => Self::File(object.clone_ref(py)),
-            Self::Async(object) => Self::Async(object.clone_ref(py)),
-        }
-    }
-
-    pub fn object(&self) -> &Py<PyAny> {
-        match self {
-            Self::Iterator(object) | Self::File(object) | Self::Async(object) => object,
-        }
-    }
-
-    /// The next chunk of a source that blocks; `None` at its end.
-    pub fn next(&self, py: Python<'_>) -> PyResult<Option<Bytes>> {
-        crate::py::executor::finalization::protect();
-        loop {
-            let chunk = match self {
-                Self::Iterator(iterator) => match iterator.bind(py).try_iter()?.next() {
-                    Some(item) => item?,
-                    None => return Ok(None),
-                },
-                Self::File(file) => {
-                    let chunk = file.bind(py).call_method1(intern!(py, "read"), (FILE_CHUNK,))?;
-                    if chunk.len().is_ok_and(|length| length == 0) {
-                        return Ok(None);
-                    }
-                    chunk
-                }
-                Self::Async(_) => {
-                    return Err(PyTypeError::new_err(
-                        "this body is an async iterable; hint: read it with `async for` or `await aread()`",
-                    ));
-                }
-            };
-            let chunk = chunk_bytes(&chunk)?;
-            if !chunk.is_empty() {
-                return Ok(Some(chunk));
-            }
-        }
-    }
-}
-
-/// A chunk of a body that Python made.
-pub fn chunk_bytes(chunk: &Bound<'_, PyAny>) -> PyResult<Bytes> {
-    crate::py::bytes::bytes_of(chunk)?.ok_or_else(|| {
-        let kind = chunk.get_type();
-        PyTypeError::new_err(format!(
-            "a body's chunks must be bytes, not {}; hint: encode text, or pass a whole `str` as the body",
-            kind.name().map_or_else(|_| "that".to_owned(), |name| name.to_string())
-        ))
-    })
-}
+use crate::py::message::source::{Source, chunk_bytes};
 
 /// What happens when the source fails.
 pub enum OnError {
@@ -115,24 +49,52 @@ pub struct Feed {
 
 #[derive(Default)]
 struct State {
+    /// For the guest to take; before `end`, if there are both.
     chunk: Option<Bytes>,
     end: Option<Result<(), ErrorCode>>,
-    wanted: bool,
-    gone: bool,
-    started: bool,
+    demand: Demand,
     drive: Drive,
-    consumer: Option<Waker>,
-    producer: Option<Waker>,
 }
 
-/// Where the source is. It is closed when it turns to `Ended`, so once.
+/// The guest's side.
+enum Demand {
+    /// The guest has every chunk that it has asked for. `producer`: the task that waits until it asks for the next.
+    Satisfied { producer: Option<Waker> },
+    /// The guest waits for a chunk. No `consumer`: it has been woken, and will find the end.
+    Wanted { consumer: Option<Waker> },
+    /// The guest has dropped the body.
+    Gone,
+}
+
+impl Default for Demand {
+    fn default() -> Self {
+        Self::Satisfied { producer: None }
+    }
+}
+
+impl State {
+    fn is_gone(&self) -> bool {
+        matches!(self.demand, Demand::Gone)
+    }
+
+    /// A guest that waits, to be woken.
+    fn take_consumer(&mut self) -> Option<Waker> {
+        match &mut self.demand {
+            Demand::Wanted { consumer } => consumer.take(),
+            Demand::Satisfied { .. } | Demand::Gone => None,
+        }
+    }
+}
+
+/// The source's side. The source is closed when this becomes `Ended`, so once.
 #[derive(Default)]
 enum Drive {
     #[default]
-    Rests,
-    /// A thread asks it for its next chunk. It cannot be closed meanwhile: whoever asks it closes it then.
-    Pulls,
-    /// A task drives it, which closes it. `entered`: it has had its first step. One that is cancelled before would never run.
+    Idle,
+    /// A thread asks the source for its next chunk. It cannot be closed meanwhile: that thread closes it then.
+    Pulling,
+    /// A task drives the source, and closes it. `entered`: the task has had its first step. One that is cancelled before that
+    /// would never run.
     Task {
         task: Py<PyAny>,
         entered: bool,
@@ -168,7 +130,7 @@ impl Feed {
 
     /// Whether nobody wants more of it.
     pub fn is_gone(&self) -> bool {
-        self.is_foreign() || lock(&self.state).gone
+        self.is_foreign() || lock(&self.state).is_gone()
     }
 
     /// A chunk is wanted, or nothing is any more.
@@ -182,7 +144,7 @@ impl Feed {
     fn turn_async(self: &Arc<Self>, py: Python<'_>, source: &Py<PyAny>) -> PyResult<()> {
         let (drive, gone) = {
             let mut state = lock(&self.state);
-            let gone = state.gone;
+            let gone = state.is_gone();
             match &state.drive {
                 // its first step finds that nobody wants anything
                 Drive::Task { entered: false, .. } => return Ok(()),
@@ -191,11 +153,11 @@ impl Feed {
             }
         };
         match drive {
-            Drive::Rests if gone => {
+            Drive::Idle if gone => {
                 let coroutine = bodies(py)?.call_method1(intern!(py, "close"), (source,))?;
                 crate::py::executor::event_loop::spawn(&coroutine, self.context.bind(py)).map(drop)
             }
-            Drive::Rests => {
+            Drive::Idle => {
                 let handle = FeedHandle { feed: self.clone() };
                 let coroutine = bodies(py)?.call_method1(intern!(py, "feed"), (handle, source))?;
                 let task = crate::py::executor::event_loop::spawn(&coroutine, self.context.bind(py))?;
@@ -203,18 +165,19 @@ impl Feed {
                 Ok(())
             }
             Drive::Task { task, .. } => task.bind(py).call_method0(intern!(py, "cancel")).map(drop),
-            Drive::Pulls | Drive::Ended => Ok(()),
+            Drive::Pulling | Drive::Ended => Ok(()),
         }
     }
 
     fn turn_blocking(self: &Arc<Self>, py: Python<'_>) -> PyResult<()> {
         let gone = {
             let mut state = lock(&self.state);
-            if !matches!(state.drive, Drive::Rests) {
+            if !matches!(state.drive, Drive::Idle) {
                 return Ok(());
             }
-            state.drive = if state.gone { Drive::Ended } else { Drive::Pulls };
-            state.gone
+            let gone = state.is_gone();
+            state.drive = if gone { Drive::Ended } else { Drive::Pulling };
+            gone
         };
         if gone {
             return self.close(py);
@@ -231,8 +194,8 @@ impl Feed {
         }
         let is_over = {
             let mut state = lock(&self.state);
-            let is_over = state.gone || state.end.is_some();
-            state.drive = if is_over { Drive::Ended } else { Drive::Rests };
+            let is_over = state.is_gone() || state.end.is_some();
+            state.drive = if is_over { Drive::Ended } else { Drive::Idle };
             is_over
         };
         if is_over { self.close(py) } else { Ok(()) }
@@ -259,8 +222,11 @@ impl Feed {
                 Some(chunk) => state.chunk = Some(chunk),
                 None => state.end = Some(Ok(())),
             }
-            state.wanted = false;
-            state.consumer.take()
+            let consumer = state.take_consumer();
+            if let Demand::Wanted { .. } = state.demand {
+                state.demand = Demand::default();
+            }
+            consumer
         };
         if let Some(consumer) = consumer {
             consumer.wake();
@@ -289,7 +255,7 @@ impl Feed {
             if state.end.is_none() {
                 state.end = Some(Err(code));
             }
-            state.consumer.take()
+            state.take_consumer()
         };
         if let Some(consumer) = consumer {
             consumer.wake();
@@ -360,19 +326,17 @@ impl Body for FeedBody {
             Some(Err(code)) => return Poll::Ready(Some(Err(code.clone().into_host()))),
             None => {}
         }
-        state.consumer = Some(cx.waker().clone());
-        if !state.wanted {
-            state.wanted = true;
-            // a task waits to be told; a source that blocks is asked anew for each chunk
-            let ask = !state.started || !matches!(feed.source, Source::Async(_));
-            state.started = true;
-            let producer = state.producer.take();
-            drop(state);
-            if ask {
-                feed.lane.submit(feed.clone());
-            } else if let Some(producer) = producer {
-                producer.wake();
-            }
+        let wanted = Demand::Wanted { consumer: Some(cx.waker().clone()) };
+        let before = std::mem::replace(&mut state.demand, wanted);
+        let is_task = matches!(state.drive, Drive::Task { .. });
+        drop(state);
+        match before {
+            Demand::Satisfied { producer: Some(producer) } => producer.wake(),
+            // one that has not come to wait yet finds what is wanted
+            Demand::Satisfied { producer: None } if is_task => {}
+            // a source that blocks is asked anew for each chunk, an async one gets its task
+            Demand::Satisfied { producer: None } => feed.lane.submit(feed.clone()),
+            Demand::Wanted { .. } | Demand::Gone => {}
         }
         Poll::Pending
     }
@@ -380,15 +344,14 @@ impl Body for FeedBody {
 
 impl Drop for FeedBody {
     fn drop(&mut self) {
-        let producer = {
+        let (before, has_ended) = {
             let mut state = lock(&self.feed.state);
-            state.gone = true;
-            if state.end.is_some() {
-                return;
-            }
-            state.producer.take()
+            (std::mem::replace(&mut state.demand, Demand::Gone), state.end.is_some())
         };
-        if let Some(producer) = producer {
+        if has_ended {
+            return;
+        }
+        if let Demand::Satisfied { producer: Some(producer) } = before {
             producer.wake();
         }
         self.feed.lane.submit(self.feed.clone());
@@ -466,30 +429,17 @@ struct Wanted(Arc<Feed>);
 
 impl Operation for Wanted {
     fn poll(&mut self, py: Python<'_>, cx: &mut Context<'_>) -> Poll<PyResult<Py<PyAny>>> {
-        if self.0.is_foreign() {
-            return Poll::Ready(Ok(PyBool::new(py, false).to_owned().into_any().unbind()));
-        }
-        let mut state = lock(&self.0.state);
-        if state.gone || state.wanted {
-            let wanted = !state.gone;
-            drop(state);
-            return Poll::Ready(Ok(PyBool::new(py, wanted).to_owned().into_any().unbind()));
-        }
-        state.producer = Some(cx.waker().clone());
-        Poll::Pending
-    }
-}
-
-/// The lane on which a source is driven: its loop if it is async, else a thread.
-pub fn lane_of(py: Python<'_>, source: &Source, event_loop: Option<&Arc<LoopCore>>) -> PyResult<Lane> {
-    match source {
-        Source::Async(_) => Ok(Lane::Loop(match event_loop {
-            Some(core) => core.clone(),
-            None => LoopCore::own(py)?,
-        })),
-        Source::Iterator(_) | Source::File(_) => {
-            crate::py::executor::threads::threads().ensure(py)?;
-            Ok(Lane::Threads)
-        }
+        let is_wanted = match self.0.is_foreign() {
+            true => false,
+            false => match &mut lock(&self.0.state).demand {
+                Demand::Wanted { .. } => true,
+                Demand::Gone => false,
+                Demand::Satisfied { producer } => {
+                    *producer = Some(cx.waker().clone());
+                    return Poll::Pending;
+                }
+            },
+        };
+        Poll::Ready(Ok(PyBool::new(py, is_wanted).to_owned().into_any().unbind()))
     }
 }

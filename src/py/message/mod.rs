@@ -1,6 +1,8 @@
 //! What `wasgi.Request` and `wasgi.Response` have in common.
 
+pub mod async_chunks;
 pub mod body;
+pub mod chunks;
 pub mod feed;
 pub mod headers;
 pub mod read;
@@ -8,6 +10,8 @@ pub mod report;
 pub mod request;
 pub mod response;
 pub mod server_request;
+pub mod source;
+pub mod timeouts;
 
 use std::sync::Arc;
 
@@ -15,57 +19,140 @@ use http::header::{CONTENT_LENGTH, TRANSFER_ENCODING};
 use http::{HeaderMap, HeaderValue};
 use pyo3::exceptions::{PyRecursionError, PyTypeError, PyValueError};
 use pyo3::prelude::*;
-use pyo3::types::PyDict;
+use pyo3::types::{PyBytes, PyDict};
+use wasmtime_wasi_http::WasiBody;
 
+use crate::py::executor::event_loop::LoopCore;
 use crate::py::message::body::PyBody;
+use crate::py::message::feed::{Feed, OnError};
 use crate::py::message::headers::Fields;
 
-/// The fields after the body: given beforehand, or known when a guest's body has ended.
-pub fn trailers(py: Python<'_>, given: Option<&Fields>, body: &PyBody) -> PyResult<Option<Py<PyAny>>> {
-    match (given, body.trailers()) {
-        (Some(given), _) => given.object(py).map(Some),
-        (None, Some(map)) => Fields::native(map).object(py).map(Some),
-        (None, None) => Ok(None),
+/// The parts of a message that `wasgi.Request` and `wasgi.Response` have in common.
+pub struct Message {
+    pub fields: Fields,
+    /// The trailers that a caller gave. Those of a guest are the body's.
+    given_trailers: Option<Fields>,
+    pub body: Arc<PyBody>,
+}
+
+impl Message {
+    /// Of the arguments of a constructor.
+    pub fn given(
+        py: Python<'_>,
+        headers: Option<&Bound<'_, PyAny>>,
+        body: Option<&Bound<'_, PyAny>>,
+        trailers: Option<&Bound<'_, PyAny>>,
+    ) -> PyResult<Self> {
+        Ok(Self {
+            fields: Fields::given(py, headers)?,
+            given_trailers: trailers.map(|trailers| Fields::given(py, Some(trailers))).transpose()?,
+            body: Arc::new(PyBody::given(body)?),
+        })
     }
-}
 
-pub fn text(py: Python<'_>, fields: &Fields, body: &Arc<PyBody>) -> PyResult<Py<PyAny>> {
-    let whole = body.whole(py)?;
-    let content_type = fields.object(py)?.bind(py).call_method1("get", ("content-type", ""))?;
-    let decode = py.import("wasgi.headers")?.getattr("_decode")?;
-    Ok(decode.call1((pyo3::types::PyBytes::new(py, &whole), content_type))?.unbind())
-}
+    pub fn native(fields: HeaderMap, body: PyBody) -> Self {
+        Self { fields: Fields::native(fields), given_trailers: None, body: Arc::new(body) }
+    }
 
-pub fn json(py: Python<'_>, body: &Arc<PyBody>) -> PyResult<Py<PyAny>> {
-    let whole = body.whole(py)?;
-    let parsed = py.import("json")?.call_method1("loads", (pyo3::types::PyBytes::new(py, &whole),));
-    parsed.map(Bound::unbind).map_err(|error| {
-        if !error.is_instance_of::<PyRecursionError>(py) {
-            return error;
+    /// The fields after the body: given beforehand, or known when a guest's body has ended.
+    pub fn trailers(&self, py: Python<'_>) -> PyResult<Option<Py<PyAny>>> {
+        match (&self.given_trailers, self.body.trailers()) {
+            (Some(given), _) => given.object(py).map(Some),
+            (None, Some(map)) => Fields::native(map).object(py).map(Some),
+            (None, None) => Ok(None),
         }
-        let refused = PyValueError::new_err("the body cannot be parsed as JSON: it is nested too deeply");
-        refused.set_cause(py, Some(error));
-        refused
-    })
-}
-
-/// Whether two bodies are known to be the same.
-pub fn same_body(one: &Arc<PyBody>, other: &Arc<PyBody>) -> bool {
-    Arc::ptr_eq(one, other) || one.known().is_some_and(|known| other.known() == Some(known))
-}
-
-pub fn same_trailers(py: Python<'_>, one: Option<&Fields>, other: Option<&Fields>) -> PyResult<bool> {
-    match (one, other) {
-        (Some(one), Some(other)) => one.equal(py, other),
-        (one, other) => Ok(one.is_none() && other.is_none()),
     }
-}
 
-/// The trailers as somebody else may have them: given, or read.
-pub fn own_trailers(py: Python<'_>, given: Option<&Fields>, body: &PyBody) -> PyResult<Option<Fields>> {
-    match (given, body.trailers()) {
-        (Some(given), _) => given.copied(py, false).map(Some),
-        (None, read) => Ok(read.map(Fields::native)),
+    /// A copy of the trailers, given or read.
+    fn copied_trailers(&self, py: Python<'_>) -> PyResult<Option<Fields>> {
+        match (&self.given_trailers, self.body.trailers()) {
+            (Some(given), _) => given.copied(py, false).map(Some),
+            (None, read) => Ok(read.map(Fields::native)),
+        }
+    }
+
+    pub fn content<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyBytes>> {
+        Ok(PyBytes::new(py, &self.body.whole(py)?))
+    }
+
+    pub fn text(&self, py: Python<'_>) -> PyResult<Py<PyAny>> {
+        let content = self.content(py)?;
+        let content_type = self.fields.object(py)?.bind(py).call_method1("get", ("content-type", ""))?;
+        let decode = py.import("wasgi.headers")?.getattr("_decode")?;
+        Ok(decode.call1((content, content_type))?.unbind())
+    }
+
+    pub fn json(&self, py: Python<'_>) -> PyResult<Py<PyAny>> {
+        let content = self.content(py)?;
+        let parsed = py.import("json")?.call_method1("loads", (content,));
+        parsed.map(Bound::unbind).map_err(|error| {
+            if !error.is_instance_of::<PyRecursionError>(py) {
+                return error;
+            }
+            let refused = PyValueError::new_err("the body cannot be parsed as JSON: it is nested too deeply");
+            refused.set_cause(py, Some(error));
+            refused
+        })
+    }
+
+    /// Bodies that stream are equal to themselves only.
+    pub fn equal(&self, py: Python<'_>, other: &Self) -> PyResult<bool> {
+        let same_trailers = match (self.copied_trailers(py)?, other.copied_trailers(py)?) {
+            (Some(one), Some(other)) => one.equal(py, &other)?,
+            (one, other) => one.is_none() && other.is_none(),
+        };
+        let same_body = Arc::ptr_eq(&self.body, &other.body)
+            || self.body.known().is_some_and(|known| other.body.known() == Some(known));
+        Ok(same_trailers && same_body && self.fields.equal(py, &other.fields)?)
+    }
+
+    /// Adds the arguments that make an equal one, for pickle.
+    pub fn add_to(&self, settings: &Bound<'_, PyDict>) -> PyResult<()> {
+        let py = settings.py();
+        settings.set_item("headers", self.fields.raw(py)?)?;
+        settings.set_item("body", PyBytes::new(py, &self.body.copied(py, "pickled")?))?;
+        if let Some(trailers) = self.copied_trailers(py)? {
+            settings.set_item("trailers", trailers.raw(py)?)?;
+        }
+        Ok(())
+    }
+
+    /// A changed copy: what is not given is copied, but a body that streams moves over.
+    pub fn changed(&self, py: Python<'_>, changes: &Changes<'_>) -> PyResult<Self> {
+        let other_body = changes.get("body")?.map(unless_none);
+        let fields = match changes.get("headers")?.map(unless_none) {
+            Some(headers) => Fields::given(py, headers.as_ref())?,
+            None => self.fields.copied(py, other_body.is_some())?,
+        };
+        let given_trailers = match changes.get("trailers")?.map(unless_none) {
+            Some(trailers) => trailers.map(|trailers| Fields::given(py, Some(&trailers))).transpose()?,
+            None => self.copied_trailers(py)?,
+        };
+        let body = match (other_body, self.body.known()) {
+            (Some(other), _) => PyBody::given(other.as_ref())?,
+            (None, Some(known)) => PyBody::of_bytes(known),
+            (None, None) => self.body.take_over(py)?,
+        };
+        Ok(Self { fields, given_trailers, body: Arc::new(body) })
+    }
+
+    /// Fields and body for a guest. The body is consumed.
+    pub fn to_guest(
+        &self,
+        py: Python<'_>,
+        event_loop: Option<&Arc<LoopCore>>,
+        context: &Bound<'_, PyAny>,
+        on_error: OnError,
+    ) -> PyResult<(HeaderMap, WasiBody, Option<Arc<Feed>>)> {
+        let headers = with_length(self.fields.to_map(py)?, &self.body);
+        let trailers = self.given_trailers.as_ref().map(|trailers| trailers.to_map(py)).transpose()?;
+        let (body, feed) = self.body.to_guest(py, trailers, event_loop, context, on_error)?;
+        Ok((headers, body, feed))
+    }
+
+    pub fn traverse(&self, visit: &pyo3::PyVisit<'_>) -> Result<(), pyo3::PyTraverseError> {
+        self.fields.traverse(visit)?;
+        self.body.traverse(visit)
     }
 }
 
@@ -94,33 +181,8 @@ fn unless_none<'py>(value: Bound<'py, PyAny>) -> Option<Bound<'py, PyAny>> {
     if value.is_none() { None } else { Some(value) }
 }
 
-/// The body and the fields of a changed copy: what is not given is copied, but a body that streams moves over.
-pub fn changed(
-    py: Python<'_>,
-    changes: &Changes<'_>,
-    fields: &Fields,
-    given_trailers: Option<&Fields>,
-    body: &Arc<PyBody>,
-) -> PyResult<(Fields, Option<Fields>, PyBody)> {
-    let other_body = changes.get("body")?.map(unless_none);
-    let fields = match changes.get("headers")?.map(unless_none) {
-        Some(headers) => Fields::given(py, headers.as_ref())?,
-        None => fields.copied(py, other_body.is_some())?,
-    };
-    let trailers = match changes.get("trailers")?.map(unless_none) {
-        Some(trailers) => trailers.map(|trailers| Fields::given(py, Some(&trailers))).transpose()?,
-        None => own_trailers(py, given_trailers, body)?,
-    };
-    let body = match (other_body, body.known()) {
-        (Some(other), _) => PyBody::given(other.as_ref())?,
-        (None, Some(known)) => PyBody::of_bytes(known),
-        (None, None) => body.take_over(py)?,
-    };
-    Ok((fields, trailers, body))
-}
-
 /// Says how long the body is where that is known and not said, as a server or a client on the wire would.
-pub fn with_length(mut headers: HeaderMap, body: &PyBody) -> HeaderMap {
+fn with_length(mut headers: HeaderMap, body: &PyBody) -> HeaderMap {
     if let Some(length) = body.length().filter(|length| *length > 0)
         && !headers.contains_key(CONTENT_LENGTH)
         && !headers.contains_key(TRANSFER_ENCODING)

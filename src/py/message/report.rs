@@ -1,4 +1,4 @@
-//! What an exchange has cost, and how its guest has ended.
+//! `wasgi.Report`: what an exchange has cost; `wait` and `finished`: how its guest has ended.
 
 use std::sync::Arc;
 use std::task::{Context, Poll, ready};

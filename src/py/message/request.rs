@@ -1,7 +1,6 @@
 //! `wasgi.Request`: a caller's to a guest, and a guest's to its upstream.
 
 use std::sync::{Arc, OnceLock};
-use std::time::Duration;
 
 use http::{HeaderMap, Method, Uri};
 use pyo3::exceptions::PyValueError;
@@ -15,65 +14,13 @@ use crate::outgoing::upstream::Timeouts;
 use crate::py::executor::awaitable::Awaitable;
 use crate::py::executor::event_loop::LoopCore;
 use crate::py::message::body::{BodyOf, PyBody};
+use crate::py::message::chunks::Chunks;
 use crate::py::message::feed::{Feed, OnError};
-use crate::py::message::headers::Fields;
-use crate::py::message::read::Chunks;
-use crate::py::message::{Changes, changed, json, own_trailers, same_body, same_trailers, text, trailers, with_length};
+use crate::py::message::timeouts::PyTimeouts;
+use crate::py::message::{Changes, Message};
 use crate::py::simulation::pause;
-use crate::py::values::{Reduced, Seconds, hash_of, plain, reduce, settings, value_methods};
+use crate::py::values::{Reduced, hash_of, reduce};
 use crate::simulation::virtual_time::WorkClock;
-
-/// The timeouts of a request in seconds: a guest's `request-options`. None: not set.
-///
-/// Args:
-///     connect: From the request to the connection.
-///     first_byte: From the connection to the head of the response.
-///     between_bytes: Between two chunks of the response.
-///
-/// Raises:
-///     ValueError: A number of seconds is negative or NaN.
-#[pyclass(name = "Timeouts", module = "wasgi", frozen, eq, get_all)]
-#[derive(Clone, PartialEq)]
-pub struct PyTimeouts {
-    connect: Option<f64>,
-    first_byte: Option<f64>,
-    between_bytes: Option<f64>,
-}
-
-value_methods! {
-    impl PyTimeouts as "Timeouts" {
-        #[new]
-        #[pyo3(signature = (*, connect=None, first_byte=None, between_bytes=None))]
-        fn new(connect: Option<Seconds>, first_byte: Option<Seconds>, between_bytes: Option<Seconds>) -> PyResult<Self> {
-            let checked = |name: &str, given: Option<Seconds>| match plain(given) {
-                Some(seconds) if Duration::try_from_secs_f64(seconds).is_err() => {
-                    Err(PyValueError::new_err(format!("`{name}` must be a number of seconds, or None: {seconds}")))
-                }
-                seconds => Ok(seconds),
-            };
-            Ok(Self {
-                connect: checked("connect", connect)?,
-                first_byte: checked("first_byte", first_byte)?,
-                between_bytes: checked("between_bytes", between_bytes)?,
-            })
-        }
-    }
-}
-
-impl PyTimeouts {
-    fn settings<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyDict>> {
-        settings!(py, self; connect, first_byte, between_bytes)
-    }
-
-    fn core(&self) -> Timeouts {
-        let duration = |seconds: Option<f64>| seconds.and_then(|seconds| Duration::try_from_secs_f64(seconds).ok());
-        Timeouts {
-            connect: duration(self.connect),
-            first_byte: duration(self.first_byte),
-            between_bytes: duration(self.between_bytes),
-        }
-    }
-}
 
 /// A request: to a guest's incoming handler, or an outgoing request of a guest.
 ///
@@ -99,9 +46,7 @@ impl PyTimeouts {
 pub struct PyRequest {
     method: Method,
     uri: Uri,
-    fields: Fields,
-    trailers: Option<Fields>,
-    body: Arc<PyBody>,
+    message: Message,
     timeouts: Timeouts,
     /// The time of the guest that has sent it, if that is not the machine's.
     pace: OnceLock<WorkClock>,
@@ -112,9 +57,7 @@ impl PyRequest {
         Self {
             method,
             uri,
-            fields: Fields::native(fields),
-            trailers: None,
-            body: Arc::new(body),
+            message: Message::native(fields, body),
             timeouts: Timeouts::default(),
             pace: OnceLock::new(),
         }
@@ -125,16 +68,14 @@ impl PyRequest {
         Self {
             method: parts.method,
             uri: parts.uri,
-            fields: Fields::native(parts.headers),
-            trailers: None,
-            body: Arc::new(PyBody::of_guest(body, None)),
+            message: Message::native(parts.headers, PyBody::of_guest(body, None)),
             timeouts,
             pace: parts.extensions.remove::<WorkClock>().map_or_else(OnceLock::new, OnceLock::from),
         }
     }
 
     pub fn body(&self) -> &Arc<PyBody> {
-        &self.body
+        &self.message.body
     }
 
     /// The guest's options, if it is a guest's.
@@ -165,10 +106,8 @@ impl PyRequest {
         event_loop: Option<&Arc<LoopCore>>,
         context: &Bound<'_, PyAny>,
     ) -> PyResult<(http::Request<WasiBody>, Option<Arc<Feed>>)> {
-        let headers = with_length(self.fields.to_map(py)?, &self.body);
-        let trailers = self.trailers.as_ref().map(|trailers| trailers.to_map(py)).transpose()?;
         let on_error = OnError::StopExchange(std::sync::OnceLock::new());
-        let (body, feed) = self.body.to_guest(py, trailers, event_loop, context, on_error)?;
+        let (headers, body, feed) = self.message.to_guest(py, event_loop, context, on_error)?;
         let mut request = http::Request::new(body);
         *request.method_mut() = self.method.clone();
         *request.uri_mut() = self.uri.clone();
@@ -208,9 +147,7 @@ impl PyRequest {
         Ok(Self {
             method: parse_method(method)?,
             uri: parse_url(url)?,
-            fields: Fields::given(py, headers)?,
-            trailers: trailers.map(|trailers| Fields::given(py, Some(trailers))).transpose()?,
-            body: Arc::new(PyBody::given(body)?),
+            message: Message::given(py, headers, body, trailers)?,
             timeouts: timeouts.map_or_else(Timeouts::default, |timeouts| timeouts.get().core()),
             pace: OnceLock::new(),
         })
@@ -254,24 +191,24 @@ impl PyRequest {
     /// The fields. Always the same object; changing it changes the request.
     #[getter]
     fn headers(&self, py: Python<'_>) -> PyResult<Py<PyAny>> {
-        self.fields.object(py)
+        self.message.fields.object(py)
     }
 
     /// For a message that is given this one as its body.
     #[getter]
     fn _body(&self) -> BodyOf {
-        BodyOf(self.body.clone())
+        BodyOf(self.message.body.clone())
     }
 
     /// The fields after the body; for a guest's request, known when its body has ended.
     #[getter]
     fn trailers(&self, py: Python<'_>) -> PyResult<Option<Py<PyAny>>> {
-        trailers(py, self.trailers.as_ref(), &self.body)
+        self.message.trailers(py)
     }
 
     /// Whoever answers it has done with its body: a guest that still writes it can finish.
     fn _discard_rest(&self) {
-        self.body.discard_rest();
+        self.message.body.discard_rest();
     }
 
     /// The host and the port that it is for; an address of IPv6 without brackets.
@@ -302,12 +239,7 @@ impl PyRequest {
     /// The timeouts of the guest for its outgoing request; they are enforced.
     #[getter]
     fn timeouts(&self) -> PyTimeouts {
-        let seconds = |limit: Option<Duration>| limit.map(|limit| limit.as_secs_f64());
-        PyTimeouts {
-            connect: seconds(self.timeouts.connect),
-            first_byte: seconds(self.timeouts.first_byte),
-            between_bytes: seconds(self.timeouts.between_bytes),
-        }
+        PyTimeouts::of(self.timeouts)
     }
 
     /// The whole body; blocks.
@@ -315,7 +247,7 @@ impl PyRequest {
     /// Raises:
     ///     BodyError: The body failed midway, or was consumed before.
     fn read(&self, py: Python<'_>) -> PyResult<Py<PyAny>> {
-        self.body.read(py)
+        self.message.body.read(py)
     }
 
     /// The whole body. It is consumed when this is awaited.
@@ -323,21 +255,21 @@ impl PyRequest {
     /// Raises:
     ///     BodyError: The body failed midway, or was consumed before.
     fn aread(&self, py: Python<'_>) -> PyResult<Py<PyAny>> {
-        self.body.aread(py)
+        self.message.body.aread(py)
     }
 
     fn __iter__(&self, py: Python<'_>) -> PyResult<Chunks> {
-        self.body.iterate(py)
+        self.message.body.iterate(py)
     }
 
     fn __aiter__(&self, py: Python<'_>) -> PyResult<Py<PyAny>> {
-        self.body.aiterate(py)
+        self.message.body.aiterate(py)
     }
 
     /// The whole body, as often as you like. Reads the body if necessary, like `text`.
     #[getter]
-    fn content<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, pyo3::types::PyBytes>> {
-        Ok(pyo3::types::PyBytes::new(py, &self.body.whole(py)?))
+    fn content<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyBytes>> {
+        self.message.content(py)
     }
 
     /// The body as text, by the charset of its content-type, or else as UTF-8; invalid bytes are replaced.
@@ -346,7 +278,7 @@ impl PyRequest {
     /// first), except for the response of a blocking `App.handle`, and for a body that is already in memory.
     #[getter]
     fn text(&self, py: Python<'_>) -> PyResult<Py<PyAny>> {
-        text(py, &self.fields, &self.body)
+        self.message.text(py)
     }
 
     /// The body parsed as JSON (RFC 8259). Reads the body if necessary, like `text`.
@@ -354,7 +286,7 @@ impl PyRequest {
     /// Raises:
     ///     ValueError: It is not JSON.
     fn json(&self, py: Python<'_>) -> PyResult<Py<PyAny>> {
-        json(py, &self.body)
+        self.message.json(py)
     }
 
     /// A body that streams is equal to itself only.
@@ -364,9 +296,7 @@ impl PyRequest {
             || (self.method == other.method
                 && self.uri == other.uri
                 && self.timeouts == other.timeouts
-                && self.fields.equal(py, &other.fields)?
-                && same_trailers(py, self.trailers.as_ref(), other.trailers.as_ref())?
-                && same_body(&self.body, &other.body)))
+                && self.message.equal(py, &other.message)?))
     }
 
     /// Of what never changes in it.
@@ -379,11 +309,7 @@ impl PyRequest {
         let settings = PyDict::new(py);
         settings.set_item("method", this.method())?;
         settings.set_item("url", this.url())?;
-        settings.set_item("headers", this.fields.raw(py)?)?;
-        settings.set_item("body", PyBytes::new(py, &this.body.copied(py, "pickled")?))?;
-        if let Some(trailers) = own_trailers(py, this.trailers.as_ref(), &this.body)? {
-            settings.set_item("trailers", trailers.raw(py)?)?;
-        }
+        this.message.add_to(&settings)?;
         settings.set_item("timeouts", Bound::new(py, this.timeouts())?)?;
         reduce(&slf.get_type(), &settings)
     }
@@ -405,12 +331,12 @@ impl PyRequest {
             Some(timeouts) => timeouts.cast::<PyTimeouts>()?.get().core(),
             None => self.timeouts,
         };
-        let (fields, trailers, body) = changed(py, &changes, &self.fields, self.trailers.as_ref(), &self.body)?;
-        Ok(Self { method, uri, fields, trailers, body: Arc::new(body), timeouts, pace: self.pace.clone() })
+        let message = self.message.changed(py, &changes)?;
+        Ok(Self { method, uri, message, timeouts, pace: self.pace.clone() })
     }
 
     fn __copy__(&self, py: Python<'_>) -> PyResult<Self> {
-        self.body.copied(py, "copied")?;
+        self.message.body.copied(py, "copied")?;
         self.__replace__(py, None)
     }
 
@@ -423,7 +349,6 @@ impl PyRequest {
     }
 
     fn __traverse__(&self, visit: pyo3::PyVisit<'_>) -> Result<(), pyo3::PyTraverseError> {
-        self.fields.traverse(&visit)?;
-        self.body.traverse(&visit)
+        self.message.traverse(&visit)
     }
 }

@@ -10,15 +10,15 @@ use wasmtime_wasi_http::WasiBody;
 
 use crate::exchange::guest_body::GuestBody;
 use crate::exchange::handle::ExchangeHandle;
-use crate::py::executor::awaitable::{Awaitable, Itself};
+use crate::py::executor::awaitable::{Awaitable, Itself, Once};
 use crate::py::executor::event_loop::LoopCore;
 use crate::py::message::body::{BodyOf, PyBody};
+use crate::py::message::chunks::Chunks;
 use crate::py::message::feed::OnError;
-use crate::py::message::headers::Fields;
-use crate::py::message::read::{Chunks, Once};
 use crate::py::message::report::{End, Finished, PyReport};
-use crate::py::message::{Changes, changed, json, own_trailers, same_body, same_trailers, text, trailers, with_length};
-use crate::py::output::{Flushed, GuestOutput};
+use crate::py::message::{Changes, Message};
+use crate::py::output::GuestOutput;
+use crate::py::output::flushed::Flushed;
 use crate::py::values::{Count, Number, Reduced, hash_of};
 
 /// A response: of a guest, or to a guest's outgoing request.
@@ -38,9 +38,7 @@ use crate::py::values::{Count, Number, Reduced, hash_of};
 #[pyclass(name = "Response", module = "wasgi", frozen)]
 pub struct PyResponse {
     status: u16,
-    fields: Fields,
-    trailers: Option<Fields>,
-    body: Arc<PyBody>,
+    message: Message,
     exchange: Option<(u64, ExchangeHandle)>,
     /// What its exchange had cost when it was copied or pickled.
     past: Option<PyReport>,
@@ -49,7 +47,7 @@ pub struct PyResponse {
 impl PyResponse {
     fn end(&self) -> Option<End> {
         let (exchange, owner) = self.exchange.as_ref()?;
-        Some(End::new(*exchange, owner, &self.body))
+        Some(End::new(*exchange, owner, &self.message.body))
     }
 
     /// What a guest answered.
@@ -63,9 +61,7 @@ impl PyResponse {
         let observer = body.owner().observe();
         Self {
             status: parts.status.as_u16(),
-            fields: Fields::native(parts.headers),
-            trailers: None,
-            body: Arc::new(PyBody::of_guest(body, Some(output)).of_blocking_call(blocking)),
+            message: Message::native(parts.headers, PyBody::of_guest(body, Some(output)).of_blocking_call(blocking)),
             exchange: Some((exchange, observer)),
             past: None,
         }
@@ -76,16 +72,14 @@ impl PyResponse {
         let (parts, body) = response.into_parts();
         Self {
             status: parts.status.as_u16(),
-            fields: Fields::native(parts.headers),
-            trailers: None,
-            body: Arc::new(PyBody::of_guest(body, None)),
+            message: Message::native(parts.headers, PyBody::of_guest(body, None)),
             exchange: None,
             past: None,
         }
     }
 
     pub fn body(&self) -> &PyBody {
-        &self.body
+        &self.message.body
     }
 
     /// As the answer to a guest's outgoing request.
@@ -95,9 +89,7 @@ impl PyResponse {
         event_loop: &Arc<LoopCore>,
         context: &Bound<'_, PyAny>,
     ) -> PyResult<http::Response<WasiBody>> {
-        let headers = with_length(self.fields.to_map(py)?, &self.body);
-        let trailers = self.trailers.as_ref().map(|trailers| trailers.to_map(py)).transpose()?;
-        let (body, _) = self.body.to_guest(py, trailers, Some(event_loop), context, OnError::TellGuest)?;
+        let (headers, body, _) = self.message.to_guest(py, Some(event_loop), context, OnError::TellGuest)?;
         let mut response = http::Response::new(body);
         *response.status_mut() =
             StatusCode::from_u16(self.status).map_err(|_| PyValueError::new_err("invalid status"))?;
@@ -129,9 +121,7 @@ impl PyResponse {
     ) -> PyResult<Self> {
         Ok(Self {
             status: parse_status(status)?,
-            fields: Fields::given(py, headers)?,
-            trailers: trailers.map(|trailers| Fields::given(py, Some(trailers))).transpose()?,
-            body: Arc::new(PyBody::given(body)?),
+            message: Message::given(py, headers, body, trailers)?,
             exchange: None,
             past: None,
         })
@@ -145,19 +135,19 @@ impl PyResponse {
     /// The fields. Always the same object; names from a guest are lower-case.
     #[getter]
     fn headers(&self, py: Python<'_>) -> PyResult<Py<PyAny>> {
-        self.fields.object(py)
+        self.message.fields.object(py)
     }
 
     /// For a message that is given this one as its body.
     #[getter]
     fn _body(&self) -> BodyOf {
-        BodyOf(self.body.clone())
+        BodyOf(self.message.body.clone())
     }
 
     /// The fields after the body; for a guest's response, known when its body has ended.
     #[getter]
     fn trailers(&self, py: Python<'_>) -> PyResult<Option<Py<PyAny>>> {
-        trailers(py, self.trailers.as_ref(), &self.body)
+        self.message.trailers(py)
     }
 
     /// The cost of the exchange; None if this is not a guest's response.
@@ -171,7 +161,7 @@ impl PyResponse {
 
     /// The fields that are meant for a server's client: those of a connection stay out. Names are in lower case.
     fn _served_headers(&self, py: Python<'_>) -> PyResult<Py<PyList>> {
-        self.fields.served(py)
+        self.message.fields.served(py)
     }
 
     /// Waits until the guest has ended: it may work on after its response.
@@ -187,14 +177,14 @@ impl PyResponse {
     ///     BodyError: The drained body failed midway.
     ///     WasgiError: The exchange was cancelled: its caller or client has gone.
     fn finished(&self) -> Awaitable {
-        Awaitable::new(Flushed::new(Finished(self.end()), self.body.output()))
+        Awaitable::new(Flushed::new(Finished(self.end()), self.message.body.output()))
     }
 
     /// Like `finished`, but blocks.
     fn wait(&self, py: Python<'_>) -> PyResult<Option<PyReport>> {
         let Some(mut end) = self.end() else { return Ok(self.past.clone()) };
         let waited = crate::py::executor::blocking::block_on(py, |cx| end.poll(cx));
-        let failure = self.body.deliver_after(py, waited)?;
+        let failure = self.message.body.deliver_after(py, waited)?;
         end.tell(py, failure).map(Some)
     }
 
@@ -203,7 +193,7 @@ impl PyResponse {
     /// Raises:
     ///     BodyError: The body failed midway, or was consumed before.
     fn read(&self, py: Python<'_>) -> PyResult<Py<PyAny>> {
-        self.body.read(py)
+        self.message.body.read(py)
     }
 
     /// The whole body. It is consumed when this is awaited.
@@ -211,42 +201,42 @@ impl PyResponse {
     /// Raises:
     ///     BodyError: The body failed midway, or was consumed before.
     fn aread(&self, py: Python<'_>) -> PyResult<Py<PyAny>> {
-        self.body.aread(py)
+        self.message.body.aread(py)
     }
 
     fn __iter__(&self, py: Python<'_>) -> PyResult<Chunks> {
-        self.body.iterate(py)
+        self.message.body.iterate(py)
     }
 
     fn __aiter__(&self, py: Python<'_>) -> PyResult<Py<PyAny>> {
-        self.body.aiterate(py)
+        self.message.body.aiterate(py)
     }
 
     /// The whole body; see `Request.content`.
     #[getter]
-    fn content<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, pyo3::types::PyBytes>> {
-        Ok(pyo3::types::PyBytes::new(py, &self.body.whole(py)?))
+    fn content<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyBytes>> {
+        self.message.content(py)
     }
 
     /// The body as text; see `Request.text`.
     #[getter]
     fn text(&self, py: Python<'_>) -> PyResult<Py<PyAny>> {
-        text(py, &self.fields, &self.body)
+        self.message.text(py)
     }
 
     /// The body parsed as JSON; see `Request.json`.
     fn json(&self, py: Python<'_>) -> PyResult<Py<PyAny>> {
-        json(py, &self.body)
+        self.message.json(py)
     }
 
     /// Cancels the guest, its outgoing requests and its bodies, unless the body has ended.
     fn close(&self, py: Python<'_>) {
-        self.body.close(py);
+        self.message.body.close(py);
     }
 
     /// Like `close`, when it is awaited.
     fn aclose(&self) -> Awaitable {
-        let body = self.body.clone();
+        let body = self.message.body.clone();
         Awaitable::new(Once(Some(move |py: Python<'_>| body.close(py))))
     }
 
@@ -255,7 +245,7 @@ impl PyResponse {
     }
 
     fn __exit__(&self, py: Python<'_>, _type: Py<PyAny>, _value: Py<PyAny>, _traceback: Py<PyAny>) {
-        self.body.close(py);
+        self.message.body.close(py);
     }
 
     fn __aenter__(slf: Py<Self>, py: Python<'_>) -> Awaitable {
@@ -270,15 +260,7 @@ impl PyResponse {
     /// A body that streams is equal to itself only; what its exchange has cost does not count.
     fn __eq__(&self, py: Python<'_>, other: &Bound<'_, Self>) -> PyResult<bool> {
         let other = other.get();
-        Ok(std::ptr::eq(self, other)
-            || (self.status == other.status
-                && self.fields.equal(py, &other.fields)?
-                && same_trailers(
-                    py,
-                    own_trailers(py, self.trailers.as_ref(), &self.body)?.as_ref(),
-                    own_trailers(py, other.trailers.as_ref(), &other.body)?.as_ref(),
-                )?
-                && same_body(&self.body, &other.body)))
+        Ok(std::ptr::eq(self, other) || (self.status == other.status && self.message.equal(py, &other.message)?))
     }
 
     /// Of what never changes in it.
@@ -290,11 +272,7 @@ impl PyResponse {
         let (py, this) = (slf.py(), slf.get());
         let settings = PyDict::new(py);
         settings.set_item("status", this.status)?;
-        settings.set_item("headers", this.fields.raw(py)?)?;
-        settings.set_item("body", PyBytes::new(py, &this.body.copied(py, "pickled")?))?;
-        if let Some(trailers) = own_trailers(py, this.trailers.as_ref(), &this.body)? {
-            settings.set_item("trailers", trailers.raw(py)?)?;
-        }
+        this.message.add_to(&settings)?;
         Ok((slf.get_type().getattr("_restore")?, (settings, this.report()).into_pyobject(py)?))
     }
 
@@ -313,13 +291,13 @@ impl PyResponse {
             Some(status) => parse_status(status.extract()?)?,
             None => self.status,
         };
-        let (fields, trailers, body) = changed(py, &changes, &self.fields, self.trailers.as_ref(), &self.body)?;
+        let message = self.message.changed(py, &changes)?;
         let exchange = self.exchange.as_ref().map(|(exchange, owner)| (*exchange, owner.observe()));
-        Ok(Self { status, fields, trailers, body: Arc::new(body), exchange, past: self.past.clone() })
+        Ok(Self { status, message, exchange, past: self.past.clone() })
     }
 
     fn __copy__(&self, py: Python<'_>) -> PyResult<Self> {
-        self.body.copied(py, "copied")?;
+        self.message.body.copied(py, "copied")?;
         self.__replace__(py, None)
     }
 
@@ -332,7 +310,6 @@ impl PyResponse {
     }
 
     fn __traverse__(&self, visit: pyo3::PyVisit<'_>) -> Result<(), pyo3::PyTraverseError> {
-        self.fields.traverse(&visit)?;
-        self.body.traverse(&visit)
+        self.message.traverse(&visit)
     }
 }

@@ -1,4 +1,4 @@
-//! Requests as servers tell of them.
+//! Requests of servers: ASGI scopes and WSGI environments.
 
 use bytes::Bytes;
 use http::{HeaderName, HeaderValue, Method};

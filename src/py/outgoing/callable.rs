@@ -1,4 +1,4 @@
-//! `outgoing=`: a Python callable that answers what a guest sends out.
+//! A Python callable as the upstream of a guest's outgoing requests.
 
 use std::sync::{Arc, Mutex};
 

@@ -1,4 +1,4 @@
-//! What `outgoing=` may be: a callable, the network, or several by where a request goes.
+//! `outgoing=`: handling outgoing requests by a callable, the network, or a route to several upstreams.
 
 pub mod callable;
 pub mod network;

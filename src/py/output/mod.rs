@@ -1,13 +1,14 @@
-//! Where a guest's lines go: a logger, a callable or a file of the caller's.
+//! Delivery of a guest's stdout and stderr, line by line and in order, to the sinks of its app.
 
-use std::cell::Cell;
+pub mod flushed;
+mod sink;
+
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 use std::task::{Context, Poll, Waker};
 use std::thread::ThreadId;
-use std::time::{Duration, Instant};
 
-use pyo3::exceptions::{PyException, PyKeyboardInterrupt, PyTypeError};
+use pyo3::exceptions::{PyException, PyKeyboardInterrupt};
 use pyo3::intern;
 use pyo3::prelude::*;
 use pyo3::sync::PyOnceLock;
@@ -19,51 +20,10 @@ use crate::process::fork::PerFork;
 use crate::py::executor::context::copy_context;
 use crate::py::executor::event_loop::LoopCore;
 use crate::py::executor::exit::is_too_late;
-use crate::py::executor::operation::Operation;
 use crate::py::executor::serial::{Serial, Turn};
+use crate::py::executor::threads::let_others_run;
 use crate::py::lock;
-
-/// Where one of the two streams goes.
-pub enum Sink {
-    Logger,
-    Callable(Py<PyAny>),
-    File(Py<PyAny>),
-}
-
-impl Sink {
-    fn given(name: &str, sink: Option<Bound<'_, PyAny>>) -> PyResult<Self> {
-        crate::py::executor::finalization::protect();
-        let Some(sink) = sink else { return Ok(Self::Logger) };
-        let write = sink.getattr_opt("write")?;
-        let callbacks = sink.py().import("wasgi._native.callbacks")?;
-        if callbacks.call_method1("is_async", (write.as_ref().unwrap_or(&sink),))?.is_truthy()? {
-            return Err(PyTypeError::new_err(format!(
-                "`{name}` must not be a coroutine function: it runs on a thread"
-            )));
-        }
-        Ok(match sink {
-            sink if write.is_some() => {
-                let output = sink.py().import("wasgi._native.output")?;
-                output.call_method1("check_text_file", (name, &sink))?;
-                Self::File(sink.unbind())
-            }
-            sink if sink.is_callable() => Self::Callable(sink.unbind()),
-            sink => {
-                return Err(PyTypeError::new_err(format!(
-                    "`{name}` must be None, a callable or a file, not {}",
-                    sink.get_type().name()?
-                )));
-            }
-        })
-    }
-
-    pub fn object(&self) -> Option<&Py<PyAny>> {
-        match self {
-            Self::Logger => None,
-            Self::Callable(object) | Self::File(object) => Some(object),
-        }
-    }
-}
+use crate::py::output::sink::Sink;
 
 /// The sinks of an app. A class of its own, which whoever may call them refers to: the collector sees each reference.
 #[pyclass(module = "wasgi._wasgi", frozen)]
@@ -115,26 +75,6 @@ impl Sinks {
             }
         }
         Ok(())
-    }
-}
-
-/// For so long a thread of ours runs Python code of sinks before it lets others have the interpreter, and for so long.
-const SHIFT: Duration = Duration::from_micros(250);
-const PAUSE: Duration = Duration::from_micros(100);
-
-/// Python gives the interpreter to another thread only when that has asked for 5 ms (`sys.getswitchinterval`), and an event loop asks
-/// in each of its rounds: where guests print without end it would have one round in 5 ms.
-fn let_others_run(py: Python<'_>) {
-    thread_local! {
-        static SINCE: Cell<Option<Instant>> = const { Cell::new(None) };
-    }
-    match SINCE.get() {
-        Some(since) if since.elapsed() < SHIFT => {}
-        Some(_) => {
-            py.detach(|| std::thread::sleep(PAUSE));
-            SINCE.set(Some(Instant::now()));
-        }
-        None => SINCE.set(Some(Instant::now())),
     }
 }
 
@@ -298,7 +238,7 @@ impl GuestOutput {
                 return Ok(());
             }
         }
-        if !self.begin() {
+        if !self.claim() {
             return Ok(());
         }
         let mut lines = self.stdio.take(usize::MAX);
@@ -322,7 +262,7 @@ impl GuestOutput {
     fn deliver_here(&self, py: Python<'_>, context: Option<&Bound<'_, PyAny>>, until: u64) -> PyResult<()> {
         let is_ours = self.sinks.get().lane().is_here();
         // a line that comes while the last one is delivered rang its bell for nothing: so look again
-        while self.begin() {
+        while self.claim() {
             let mut result = Ok(());
             while result.is_ok() && lock(&self.delivering).lines < until {
                 let mut lines = self.stdio.take(BATCH);
@@ -375,8 +315,8 @@ impl GuestOutput {
         Ok(())
     }
 
-    /// Whether there is something for this thread to deliver.
-    fn begin(&self) -> bool {
+    /// Makes this thread the one that delivers, if there are lines and no other thread does. Returns whether it is.
+    fn claim(&self) -> bool {
         let mut delivering = lock(&self.delivering);
         if delivering.by.is_some() || self.stdio.is_empty() {
             return false;
@@ -483,50 +423,4 @@ fn name_of<'py>(py: Python<'py>, stream: Stream) -> &'py Bound<'py, PyString> {
 /// Whether this thread runs an event loop of asyncio's.
 fn runs_a_loop(py: Python<'_>) -> bool {
     LoopCore::running_loop(py).is_ok()
-}
-
-/// An operation whose result is given when the lines that its guest has printed until then have been delivered.
-pub struct Flushed<O> {
-    operation: O,
-    output: Option<Arc<GuestOutput>>,
-    result: Option<PyResult<Py<PyAny>>>,
-    lines: Until,
-}
-
-impl<O> Flushed<O> {
-    pub fn new(operation: O, output: Option<Arc<GuestOutput>>) -> Self {
-        Self { operation, output, result: None, lines: Until::default() }
-    }
-}
-
-impl<O: Operation> Operation for Flushed<O> {
-    fn poll(&mut self, py: Python<'_>, cx: &mut Context<'_>) -> Poll<PyResult<Py<PyAny>>> {
-        let result = match self.result.take() {
-            Some(result) => result,
-            None => std::task::ready!(self.operation.poll(py, cx)),
-        };
-        if let Some(output) = &self.output {
-            match output.poll_delivered(py, cx, &mut self.lines) {
-                Poll::Ready(Ok(())) => {}
-                Poll::Ready(Err(error)) => return Poll::Ready(Err(error)),
-                Poll::Pending => {
-                    self.result = Some(result);
-                    return Poll::Pending;
-                }
-            }
-        }
-        Poll::Ready(result)
-    }
-
-    fn traverse(&self, visit: &PyVisit<'_>) -> Result<(), PyTraverseError> {
-        if let Some(Ok(result)) = &self.result {
-            visit.call(result)?;
-        }
-        self.operation.traverse(visit)?;
-        match &self.output {
-            // this one's, and the body's
-            Some(output) if self.operation.owns_body() && Arc::strong_count(output) == 2 => visit.call(&output.sinks),
-            _ => Ok(()),
-        }
-    }
 }
