@@ -66,7 +66,8 @@ async def test_one_long_operation_keeps_its_apps_guests_off_event_loops() -> Non
 async def test_what_one_app_does_is_not_held_against_another_of_the_same_component(app: AppMaker) -> None:
     """Of two tenants with one component, the one that fills memory leaves the event loop's thread, the other stays."""
     one, other = app(), app()
-    await (await one.handle_async(wasgi.Request("GET", "http://a/hostile/fill?mib=250&n=2"))).aread()
+    for _ in range(3):  # the first turn of all makes an instance as well, which is not held against its guest
+        await (await one.handle_async(wasgi.Request("GET", "http://a/hostile/fill?mib=250&n=2"))).aread()
     here = {"one": 0, "other": 0}
     for _ in range(40):
         for name, asked in (("one", one), ("other", other)):

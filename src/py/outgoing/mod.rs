@@ -40,6 +40,9 @@ impl Outgoing {
             return Ok(Self::Network(network.clone().unbind()));
         }
         let callbacks = upstream.py().import("wasgi._native.callbacks")?;
+        // what its requests need: a process that is forked while another thread imports it would wait for that thread for ever
+        upstream.py().import("wasgi._native.background_loop")?;
+        upstream.py().import("wasgi._native.bodies")?;
         let (callable, is_async) = callbacks.call_method1("as_upstream", (upstream,))?.extract()?;
         Ok(Self::Callable { callable, is_async })
     }
