@@ -1,7 +1,7 @@
 //! Runs WebAssembly components that speak `wasi:http`: the core of the Python package `wasgi`.
 //!
 //! A [`component::Component`] is loaded, an [`app::App`] says on which terms its guests run, and each request is one
-//! [`app::Exchange`]; `examples/rust/handle.rs` does that once. Only the feature `python` (on by default) knows Python: the folder
+//! [`app::exchange::Exchange`]; `examples/rust/handle.rs` does that once. Only the feature `python` (on by default) knows Python: the folder
 //! `py`, and the native module `wasgi._wasgi` that it exports.
 
 #![warn(missing_docs, unreachable_pub)]

@@ -1,4 +1,4 @@
-//! Where an exchange stands, and what may follow. The lock around it is its owner's ([`crate::exchange::handle::ExchangeState`]).
+//! Where an exchange stands, and what may follow. The lock around it is its owner's (`ExchangeState` in `handle.rs`).
 
 use std::sync::Weak;
 use std::time::Duration;

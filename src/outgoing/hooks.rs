@@ -58,7 +58,7 @@ impl Hooks {
         self.exchange.stdio().warn(text);
     }
 
-    /// See [`Stdio::tell`].
+    /// See [`crate::exchange::stdio::Stdio::tell`].
     pub fn tell(&self, text: &str) {
         self.exchange.stdio().tell(text);
     }
