@@ -101,6 +101,7 @@ def test_bodies_stream_through(served: Served, size: int) -> None:
 
 
 def test_events_come_one_by_one(served: Served) -> None:
+    served.idle()  # guests of the tests before it may go on after their responses
     with served.client.stream("GET", "/slow-body?ms=300") as response:
         chunks = response.iter_raw()
         assert next(chunks) == b"first"
