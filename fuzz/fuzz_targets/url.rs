@@ -21,10 +21,10 @@ libfuzzer_sys::fuzz_target!(|text: &str| {
     let scheme = uri.scheme_str().expect("a scheme");
     let target = uri.path_and_query().map(|target| target.as_str());
     assert_eq!(
-        crate::http::url::of_guest(scheme, authority.as_str(), target).as_ref(),
-        Ok(&uri),
+        crate::http::url::of_guest(scheme, authority.as_str(), target).ok().as_ref(),
+        Some(&uri),
         "a guest may ask for it"
     );
     assert!(!uri.scheme_str().expect("a scheme").is_empty());
-    assert_eq!(crate::http::url::parse(&written).as_ref(), Ok(&uri), "{text:?} became {written:?}");
+    assert_eq!(crate::http::url::parse(&written).ok().as_ref(), Some(&uri), "{text:?} became {written:?}");
 });
