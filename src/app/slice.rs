@@ -75,17 +75,29 @@ mod tests {
         component.prepared(process_state().unwrap(), false).unwrap()
     }
 
-    #[test]
-    fn a_turn_that_waited_for_a_processor_is_not_held_against_its_app() {
+    /// Whether the slice of a suspect turn is over after this, and what becomes of the next guest.
+    fn after(turn: impl FnOnce()) -> (bool, (bool, bool)) {
         let _ticking = process_state().unwrap().tick().unwrap();
-        let prepared = prepared();
-        let history = History::default();
+        let (prepared, history) = (prepared(), History::default());
         history.seemed_long();
         let mut slice = Slice::begin(&history, Instant::now());
         crate::scheduler::begin_turn();
-        std::thread::sleep(SLICE * 4);
-        assert!(!slice.is_over());
-        assert_eq!(history.decide_off_loop(&prepared, false), (false, false));
+        turn();
+        (slice.is_over(), history.decide_off_loop(&prepared, false))
+    }
+
+    #[test]
+    fn a_turn_that_waited_for_a_processor_is_not_held_against_its_app() {
+        assert_eq!(after(|| std::thread::sleep(SLICE * 4)), (false, (false, false)));
+    }
+
+    #[test]
+    fn a_turn_that_computed_is() {
+        let computes = || {
+            let (begun, tick) = (ThreadTime::now(), crate::scheduler::tick());
+            while ThreadTime::now().since(begun) < SLICE * 2 || crate::scheduler::tick() == tick {}
+        };
+        assert_eq!(after(computes), (true, (true, true)));
     }
 
     #[test]
@@ -110,19 +122,5 @@ mod tests {
             assert_eq!(keeps_off(&history), (true, false));
         }
         assert_eq!(keeps_off(&history), (false, false));
-    }
-
-    #[test]
-    fn a_turn_that_computed_is() {
-        let _ticking = process_state().unwrap().tick().unwrap();
-        let prepared = prepared();
-        let history = History::default();
-        history.seemed_long();
-        let mut slice = Slice::begin(&history, Instant::now());
-        crate::scheduler::begin_turn();
-        let (begun, tick) = (ThreadTime::now(), crate::scheduler::tick());
-        while ThreadTime::now().since(begun) < SLICE * 2 || crate::scheduler::tick() == tick {}
-        assert!(slice.is_over());
-        assert_eq!(history.decide_off_loop(&prepared, false), (true, true));
     }
 }

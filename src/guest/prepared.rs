@@ -86,8 +86,7 @@ impl Prepared {
 
     /// Whether an event loop's thread should not instantiate it: that takes long, or nobody knows yet.
     pub(crate) fn keeps_off_loop(&self) -> bool {
-        let nanos = self.set_up.load(Ordering::Relaxed);
-        nanos == 0 || u128::from(nanos) > HEAVY.as_nanos()
+        self.set_up.load(Ordering::Relaxed) == 0 || self.is_heavy()
     }
 
     /// Whether its instances hold so much that an event loop's thread should not give it back.
