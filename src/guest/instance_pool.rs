@@ -49,14 +49,18 @@ impl Counted {
     }
 }
 
-static KEEPERS: PerFork<InstancePools> = PerFork::new();
+/// Those of this process.
+fn pools() -> Arc<InstancePools> {
+    static POOLS: PerFork<InstancePools> = PerFork::new();
+    POOLS.get(InstancePools::default)
+}
 
 /// Ends the instance that has waited longest if there is no room for another one that runs. Gives the task that gives back what
 /// it holds: to be waited for before that room is taken.
 pub(crate) fn make_room(process: &ProcessState) -> Option<JoinHandle<()>> {
     let idle = process.counters.idle.load(Ordering::Relaxed);
     let is_full = idle > 0 && process.live() as u64 + idle >= u64::from(process.slots());
-    if is_full { KEEPERS.get(InstancePools::default).end_oldest() } else { None }
+    if is_full { pools().end_oldest() } else { None }
 }
 
 /// All who keep instances in a process, so that one may take the place of another's.
@@ -90,7 +94,7 @@ impl Drop for Counted {
 impl InstancePool {
     pub fn new(process: &'static ProcessState, reuse: Reuse, reusable: Arc<AtomicBool>) -> Arc<Self> {
         let idle = Arc::new(Self { reuse, process, reusable, state: Mutex::default() });
-        KEEPERS.get(InstancePools::default).add(&idle);
+        pools().add(&idle);
         idle
     }
 
@@ -125,7 +129,7 @@ impl InstancePool {
         }
         let counted = Counted::new(self.process).or_else(|| {
             // one that has waited longest goes instead
-            drop(KEEPERS.get(InstancePools::default).end_oldest());
+            drop(pools().end_oldest());
             Counted::new(self.process)
         });
         let Some(counted) = counted else { return Some(instance) };
