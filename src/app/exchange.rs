@@ -103,7 +103,7 @@ impl Exchange {
             run: Box::pin(run),
             lane: &self.admission.lane,
             computes,
-            unruly: self.admission.history.unruly(),
+            long_turns: self.admission.history.long_turns(),
         };
         self.process.scheduler.spawn(&self.process.runtime, guest, told)?;
         if let Some(late) = late {

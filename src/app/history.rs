@@ -2,10 +2,11 @@
 //! may have the same component, and what one of them asks of it is not held against the other.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 use std::time::Duration;
 
 use crate::guest::prepared::Prepared;
+use crate::scheduler::LongTurns;
 
 /// After a guest that computed for longer than its turn, so many others start on the scheduler's threads: an app whose guests always
 /// do so holds an event loop up once in a while, not each time.
@@ -35,8 +36,8 @@ pub(crate) struct History {
     /// How many of the next turns on callers' threads are measured by the threads' own clocks, which costs 0.3 µs: one took long by the
     /// wall's.
     suspect: AtomicU32,
-    /// A turn was one long operation, which no tick could end.
-    is_unruly: Arc<AtomicBool>,
+    /// Turns that were one long operation each, which no tick could end.
+    long_turns: Arc<LongTurns>,
 }
 
 impl History {
@@ -73,14 +74,14 @@ impl History {
         self.held.store(tick << 32 | if is_enough { 0 } else { left }, Ordering::Relaxed);
     }
 
-    /// A turn was one long operation, or making an instance is one: such guests have no turn on a caller's thread.
+    /// Turns were long operations, or making an instance is one: such guests have no turn on a caller's thread.
     pub fn is_unruly(&self, prepared: &Prepared, needs_set_up: bool) -> bool {
-        self.is_unruly.load(Ordering::Relaxed) || (needs_set_up && prepared.is_slow_to_set_up())
+        self.long_turns.are_many() || (needs_set_up && prepared.is_slow_to_set_up())
     }
 
-    /// For whoever gives turns to its guests, to say so.
-    pub fn unruly(&self) -> &Arc<AtomicBool> {
-        &self.is_unruly
+    /// For whoever gives turns to its guests, to add to them.
+    pub fn long_turns(&self) -> &Arc<LongTurns> {
+        &self.long_turns
     }
 
     /// Decides whether the next guest starts off its caller's event loop: instantiating is slow (if it has to be done), or its

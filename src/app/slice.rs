@@ -1,6 +1,5 @@
 //! How much of its caller's thread a guest may have.
 
-use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
 use crate::app::history::{BRIEF, History};
@@ -46,7 +45,7 @@ impl<'a> Slice<'a> {
         };
         let took = ThreadTime::now().since(begun);
         if crate::scheduler::was_unruly(took) {
-            self.history.unruly().store(true, Ordering::Relaxed);
+            self.history.long_turns().add(took);
         }
         if took > SLICE {
             self.history.was_long();

@@ -30,6 +30,7 @@ use crate::engine::config::{CORE_INSTANCES, EngineKind, MEMORIES, MODULE_MEMORIE
 use crate::engine::{ProcessState, process_state};
 use crate::error::{Error, chain};
 use crate::guest::prepared::Prepared;
+use crate::process::undisturbed::undisturbed;
 
 /// A component, compiled and linked. Immutable.
 pub struct Component {
@@ -217,7 +218,7 @@ impl Component {
                 cache.store(engine, digest, &code, |line| process.note(line));
             }
             // SAFETY: the bytes come from `precompile_component` of the same module, here or in a process that we have started.
-            Ok(unsafe { wasmtime::component::Component::deserialize(engine, code) }?)
+            Ok(undisturbed(|| unsafe { wasmtime::component::Component::deserialize(engine, code) })?)
         };
         let prepared = prepare(process, fuel, instance, make);
         drop(turn);
@@ -246,8 +247,10 @@ impl Component {
             return Err(Error::Host("the component was not compiled for fuel".into()));
         };
         let code = other.prepared.serialize().map_err(|error| Error::Host(chain(&error)))?;
-        // SAFETY: the bytes come from `serialize` just now, in this process, of the same wasmtime.
-        let restore = |engine: &Engine, _| Ok(unsafe { wasmtime::component::Component::deserialize(engine, &code) }?);
+        let restore = |engine: &Engine, _| {
+            // SAFETY: the bytes come from `serialize` just now, in this process, of the same wasmtime.
+            Ok(undisturbed(|| unsafe { wasmtime::component::Component::deserialize(engine, &code) })?)
+        };
         let prepared = prepare(process, fuel, &self.census.instance, restore)?;
         Ok(self.first.add(Slot::new(process, fuel, prepared)))
     }

@@ -22,6 +22,7 @@ use wasmtime::Engine;
 use wasmtime::component::Component;
 
 use crate::process::private_files::{self, FolderError};
+use crate::process::undisturbed::undisturbed;
 
 /// How many bytes all entries may have, unless `WASGI_CACHE_SIZE` says so.
 const MOST_BYTES: u64 = 1 << 30;
@@ -134,7 +135,7 @@ impl CodeCache {
         let path = self.directory.join(key.name(digest));
         match self.read(&path, &key) {
             // SAFETY: these bytes, which nobody else can write to, are what `store` was given: code of wasmtime's.
-            Ok(code) => unsafe { code.deserialize(engine) }.map(Some),
+            Ok(code) => undisturbed(|| unsafe { code.deserialize(engine) }).map(Some),
             Err(Unusable::Missing) => Ok(None),
             Err(Unusable::Damaged(reason)) => {
                 note(format!("`{}` in the code cache is not used and is replaced: {reason}", path.display()));

@@ -3,6 +3,7 @@
 use wasmtime::{Config, Enabled, Engine, InstanceAllocationStrategy, PoolingAllocationConfig, WasmBacktraceDetails};
 
 use crate::error::chain;
+use crate::process::undisturbed::undisturbed;
 
 /// What stays resident in a slot of the pool between two guests, so that most requests fault no page in. Measured:
 /// 42 µs a request without it, 21.6 with it (and PAGEMAP_SCAN).
@@ -35,7 +36,7 @@ pub(crate) struct AllocatingEngine {
 }
 
 pub(crate) fn new_engine(config: &Config) -> wasmtime::Result<Engine> {
-    crate::process::signals::around_engine(|| Engine::new(config))
+    undisturbed(|| crate::process::signals::around_engine(|| Engine::new(config)))
 }
 
 /// What decides about the machine code that an engine runs.
@@ -54,7 +55,7 @@ pub(crate) fn bare_engine(kind: EngineKind) -> wasmtime::Result<Engine> {
     if !crate::process::compile_threads::have_threads() {
         config.parallel_compilation(false);
     }
-    Engine::new(&config)
+    undisturbed(|| Engine::new(&config))
 }
 
 pub(crate) fn config_of(kind: EngineKind) -> Config {

@@ -57,19 +57,23 @@ pub fn existing() -> Option<&'static ProcessState> {
     STATE.existing()
 }
 
-/// To be called before `fork`: waits for a state that is being made. A child would wait for ever for what wasmtime makes once in a
-/// process (its handle of the page map), if a thread of its parent's was about it.
+/// To be called before `fork`: waits for a state that is being made, and for machine code that is being loaded or given back. A child
+/// would wait for ever for what wasmtime makes once in a process (its handle of the page map), or for its list of all machine code, if a
+/// thread of its parent's was about it.
 pub fn before_fork() {
     STATE.hold();
+    crate::process::undisturbed::before_fork(); // after the other: whoever makes a state is at such work, too
 }
 
 /// To be called in the parent after `fork`.
 pub fn after_fork_in_parent() {
+    crate::process::undisturbed::after_fork();
     STATE.release();
 }
 
 /// To be called in a child right after `fork`: the next use makes a new state.
 pub fn after_fork() {
+    crate::process::undisturbed::after_fork();
     if existing().is_some() {
         crate::process::fork::begin_generation();
     }

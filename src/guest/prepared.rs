@@ -10,12 +10,13 @@ use crate::engine::config::AllocatingEngine;
 use crate::error::{Error, chain};
 use crate::guest::linker::linker_for;
 use crate::guest::store::StoreState;
+use crate::process::undisturbed::DropUndisturbed;
 use crate::scheduler::LONG_TURN;
 
 /// A component, ready to be instantiated.
 pub struct Prepared {
-    compiled: wasmtime::component::Component,
-    pre: ProxyPre<StoreState>,
+    compiled: DropUndisturbed<wasmtime::component::Component>,
+    pre: DropUndisturbed<ProxyPre<StoreState>>,
     /// Nanoseconds that an instantiation takes, the shorter of the last two: one may have waited for a processor. 0 before the first.
     set_up: AtomicU64,
     /// Nanoseconds that the last one took.
@@ -35,12 +36,13 @@ impl Prepared {
         compiled: wasmtime::component::Component,
         host: u64,
     ) -> Result<Self, Error> {
+        let compiled = DropUndisturbed::new(compiled);
         let pre = linker_for(&made.engine)?.instantiate_pre(&compiled).and_then(ProxyPre::new).map_err(|error| {
             Error::UnsupportedComponent(format!("the component cannot be linked: {}", chain(&error)))
         })?;
         Ok(Self {
             compiled,
-            pre,
+            pre: DropUndisturbed::new(pre),
             set_up: AtomicU64::new(0),
             last_set_up: AtomicU64::new(u64::MAX),
             scans: made.scans,

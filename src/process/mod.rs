@@ -10,3 +10,4 @@ pub mod runtime;
 pub(crate) mod signals;
 pub(crate) mod swap;
 pub(crate) mod system_limits;
+pub(crate) mod undisturbed;

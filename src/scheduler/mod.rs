@@ -36,7 +36,7 @@ use self::task::Turns;
 use self::task::{DONE, IDLE, READY, RUNNING};
 pub(crate) use self::task::{Newcomer, Run, Task};
 pub(crate) use self::turn::{
-    LONG_TURN, TICK, begin_turn, excuse_turn, is_guests_thread, is_turn_over, tick, was_unruly,
+    LONG_TURN, LongTurns, TICK, begin_turn, excuse_turn, is_guests_thread, is_turn_over, tick, was_unruly,
 };
 use self::worker::Worker;
 use crate::error::Error;
@@ -283,7 +283,7 @@ impl Scheduler {
             lock(&self.workers).retain(|other| !std::ptr::eq(&**other, worker));
         }
         if was_unruly(took) {
-            task.unruly.store(true, Ordering::Relaxed);
+            task.long_turns.add(took);
         }
         let mut credit = lock(&task.credit);
         credit.spend(took);

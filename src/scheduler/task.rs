@@ -7,6 +7,7 @@ use std::task::Wake;
 
 use super::credit::Credit;
 use super::lane::{Kind, Lane};
+use super::turn::LongTurns;
 use crate::sync::lock;
 
 /// A guest that runs until it has ended or is stopped.
@@ -18,8 +19,8 @@ pub(crate) struct Newcomer<'a> {
     pub lane: &'a Arc<Lane>,
     /// It has computed for as long as its caller's thread lets it, or others of its component have lately.
     pub computes: bool,
-    /// Of its component: one of its turns was longer than a tick lets it be. Set here, too.
-    pub unruly: &'a Arc<AtomicBool>,
+    /// Of its app: turns that were longer than a tick lets them be. Its own are added here.
+    pub long_turns: &'a Arc<LongTurns>,
 }
 
 /// It waits for a waker.
@@ -45,7 +46,7 @@ pub(crate) struct Task {
     scheduler: &'static dyn Turns,
     pub(super) number: u64,
     pub(super) lane: Arc<Lane>,
-    pub(super) unruly: Arc<AtomicBool>,
+    pub(super) long_turns: Arc<LongTurns>,
     pub(super) state: AtomicU8,
     stopped: AtomicBool,
     pub(super) credit: Mutex<Credit>,
@@ -59,7 +60,7 @@ impl Task {
             scheduler,
             number,
             lane: guest.lane.clone(),
-            unruly: guest.unruly.clone(),
+            long_turns: guest.long_turns.clone(),
             state: AtomicU8::new(READY),
             stopped: AtomicBool::new(false),
             credit: Mutex::new(Credit::of_guest(guest.computes)),
@@ -72,7 +73,7 @@ impl Task {
     #[allow(clippy::unwrap_used)]
     pub(super) fn waiting(lane: &Arc<Lane>, number: u64) -> Arc<Self> {
         let run = Box::pin(std::future::ready(()));
-        let guest = Newcomer { run, lane, computes: false, unruly: &Arc::default() };
+        let guest = Newcomer { run, lane, computes: false, long_turns: &Arc::default() };
         Self::new(&crate::engine::process_state().unwrap().scheduler, number, guest)
     }
 
@@ -82,7 +83,7 @@ impl Task {
 
     /// Where its next turn is.
     pub(super) fn kind(&self) -> Kind {
-        let is_prompt = !self.unruly.load(Ordering::Relaxed) && lock(&self.credit).is_enough();
+        let is_prompt = !self.long_turns.are_many() && lock(&self.credit).is_enough();
         if is_prompt { Kind::Prompt } else { Kind::Computing }
     }
 

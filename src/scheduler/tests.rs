@@ -12,7 +12,7 @@ fn process() -> &'static ProcessState {
 /// Has guests run, and waits for the end of each.
 struct Guests {
     lane: Arc<Lane>,
-    unruly: Arc<AtomicBool>,
+    long_turns: Arc<LongTurns>,
     ended: mpsc::Receiver<()>,
     end: mpsc::Sender<()>,
 }
@@ -29,7 +29,7 @@ impl Drop for Gone {
 impl Guests {
     fn new() -> Self {
         let (end, ended) = mpsc::channel();
-        Self { lane: Arc::default(), unruly: Arc::default(), ended, end }
+        Self { lane: Arc::default(), long_turns: Arc::default(), ended, end }
     }
 
     fn run(&self, computes: bool, run: impl Future<Output = ()> + Send + 'static) -> Arc<Task> {
@@ -39,7 +39,7 @@ impl Guests {
             run.await;
         });
         let mut task = None;
-        let guest = Newcomer { run, lane: &self.lane, computes, unruly: &self.unruly };
+        let guest = Newcomer { run, lane: &self.lane, computes, long_turns: &self.long_turns };
         process().scheduler.spawn(&process().runtime, guest, |told| task = told.upgrade()).unwrap();
         // it may have ended already, and then nothing can stop it
         task.unwrap()
@@ -54,7 +54,9 @@ impl Guests {
 fn a_guest_that_is_woken_has_another_turn() {
     let guests = Guests::new();
     for (computes, is_unruly) in [(false, false), (true, false), (false, true)] {
-        guests.unruly.store(is_unruly, Ordering::Relaxed);
+        if is_unruly {
+            guests.long_turns.add(Duration::from_secs(1));
+        }
         guests.run(computes, async {
             for _ in 0..100 {
                 tokio::time::sleep(Duration::from_micros(100)).await;
@@ -160,7 +162,7 @@ fn what_guests_begin_belongs_to_the_runtime_whose_workers_no_guest_occupies() {
 #[test]
 fn guests_of_a_component_that_no_tick_ends_have_no_turn_on_prompt_threads() {
     let guests = Guests::new();
-    guests.unruly.store(true, Ordering::Relaxed);
+    guests.long_turns.add(Duration::from_secs(1));
     let (tell, told) = mpsc::channel();
     guests.run(false, async move { tell.send(thread()).unwrap() });
     assert_eq!(told.recv_timeout(Duration::from_secs(60)).unwrap(), "wasgi-compute");

@@ -14,6 +14,43 @@ pub(crate) const TICK: Duration = Duration::from_millis(1);
 
 static TICKS: AtomicU64 = AtomicU64::new(0);
 
+/// How long the operations were in which an app's guests held their threads for longer than a turn, less what is forgotten with time: a
+/// microsecond a tick. One such turn may be the kernel's doing, which is charged to whoever calls it; few of them are no habit.
+#[derive(Default)]
+pub(crate) struct LongTurns {
+    /// The tick at which they were counted last, and the microseconds then.
+    counted: AtomicU64,
+}
+
+/// From here on an app's guests are unruly.
+const MANY: u64 = 12_000;
+
+/// More than this, which is forgotten in ten minutes, is not counted.
+const MOST: u64 = 600_000;
+
+impl LongTurns {
+    pub(crate) fn add(&self, took: Duration) {
+        let took = u64::try_from(took.as_micros()).unwrap_or(MOST);
+        let now = tick() & u64::from(u32::MAX);
+        let add = |counted| Some(now << 32 | left(counted, now).saturating_add(took).min(MOST));
+        let _ = self.counted.fetch_update(Ordering::Relaxed, Ordering::Relaxed, add);
+    }
+
+    /// Whether the next turn of its guests is to be expected to be long.
+    pub(crate) fn are_many(&self) -> bool {
+        match self.counted.load(Ordering::Relaxed) {
+            0 => false,
+            counted => left(counted, tick() & u64::from(u32::MAX)) >= MANY,
+        }
+    }
+}
+
+/// The microseconds that are left at a tick.
+fn left(counted: u64, now: u64) -> u64 {
+    let low = u64::from(u32::MAX);
+    (counted & low).saturating_sub(now.wrapping_sub(counted >> 32) & low)
+}
+
 thread_local! {
     /// The tick in which the present turn on this thread began.
     static TURN: Cell<u64> = const { Cell::new(0) };
@@ -61,4 +98,42 @@ pub(super) fn is_of_guests() {
 /// Whether this is a thread of the scheduler's, which guests may hold up.
 pub(crate) fn is_guests_thread() -> bool {
     IS_GUESTS.get()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn one_turn_that_is_a_little_too_long_is_no_habit() {
+        let turns = LongTurns::default();
+        for _ in 0..3 {
+            assert!(!turns.are_many());
+            turns.add(LONG_TURN + Duration::from_millis(2));
+        }
+        assert!(turns.are_many());
+    }
+
+    #[test]
+    fn one_long_operation_is_enough() {
+        let turns = LongTurns::default();
+        turns.add(Duration::from_millis(20));
+        assert!(turns.are_many());
+    }
+
+    #[test]
+    fn a_millisecond_is_forgotten_in_a_thousand_ticks() {
+        let counted = 0xffff_ff00 << 32 | 20_000; // the count of ticks wraps
+        assert_eq!(left(counted, 0xffff_ff00), 20_000);
+        assert_eq!(left(counted, 0x1000 - 0x100), 20_000 - 0x1000);
+        assert_eq!(left(counted, 0x10_0000), 0);
+    }
+
+    #[test]
+    fn years_of_computing_are_forgotten_as_soon_as_minutes() {
+        let turns = LongTurns::default();
+        turns.add(Duration::MAX);
+        turns.add(Duration::MAX);
+        assert_eq!(turns.counted.load(Ordering::Relaxed) & u64::from(u32::MAX), MOST);
+    }
 }

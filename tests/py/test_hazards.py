@@ -308,6 +308,34 @@ print(codes)
     )
 
 
+def test_a_fork_while_other_threads_load_and_drop_components() -> None:
+    """wasmtime lists machine code under a lock of the process's. A child finds it open."""
+    check(
+        """
+code = open(PROBE, "rb").read()
+stop = threading.Event()
+def load():
+    while not stop.is_set():
+        wasgi.Component(code)
+threads = [threading.Thread(target=load) for _ in range(3)]
+for thread in threads:
+    thread.start()
+codes = set()
+for _ in range(100):
+    if os.fork() == 0:
+        signal.alarm(20)
+        wasgi.Component(code)
+        os._exit(0)
+    codes.add(os.waitstatus_to_exitcode(os.wait()[1]))
+stop.set()
+for thread in threads:
+    thread.join()
+print(codes)
+""",
+        ["{0}"],
+    )
+
+
 TRAPS = {
     "unreachable": "unreachable",
     "divide by zero": "(drop (i32.div_s (i32.const 1) (i32.const 0)))",
