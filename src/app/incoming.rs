@@ -4,17 +4,15 @@ use std::sync::Arc;
 
 use http_body_util::BodyExt;
 use tokio::sync::oneshot;
-use wasmtime::component::Resource;
-use wasmtime_wasi_http::p2::bindings::http::types::Scheme;
-use wasmtime_wasi_http::p2::types::{HostIncomingRequest, HostResponseOutparam};
-use wasmtime_wasi_http::{WasiBody, WasiHttpView};
+use wasmtime_wasi_http::WasiBody;
 
 use crate::error::{Error, chain};
 use crate::exchange::body_check::{BodyRules, Violation};
 use crate::exchange::handle::ExchangeState;
 use crate::exchange::request_body::RequestBody;
 use crate::exchange::response_body::{ResponseBuffer, ResponseReader, ResponseSlot};
-use crate::guest::instance::Instance;
+use crate::guest::instance::{Call, Instance};
+use crate::guest::{p2, p3};
 use crate::http::error_code::ErrorCode;
 use crate::http::fields;
 use crate::http::message::Side;
@@ -38,8 +36,7 @@ pub(super) fn request_rules(headers: &http::HeaderMap, limits: &Limits) -> Resul
 
 /// What a guest's handler gets, and where its answer comes out.
 pub(super) struct Incoming {
-    pub request: Resource<HostIncomingRequest>,
-    pub out: Resource<HostResponseOutparam>,
+    pub call: Call,
     pub head: oneshot::Receiver<Result<http::Response<WasiBody>, ErrorCode>>,
     pub answer: ResponseSlot,
 }
@@ -53,17 +50,13 @@ impl Incoming {
         exchange: &Arc<ExchangeState>,
         chunks: usize,
     ) -> Result<Self, Error> {
-        let scheme = match request.uri().scheme_str() {
-            Some("http") | None => Scheme::Http,
-            Some("https") => Scheme::Https,
-            Some(other) => Scheme::Other(other.to_owned()),
-        };
+        let head_only = request.method() == http::Method::HEAD;
         let work = instance.host().clock().map(|clock| clock.work(false));
         let request = request.map(|body| Watched::by_guest(RequestBody::of_caller(body, rules, exchange), work));
         let (sender, head) = oneshot::channel();
         let answer = ResponseSlot::default();
         let (slot, clock) = (answer.clone(), exchange.clock.clone());
-        let answered = move |answer: Result<http::Response<WasiBody>, _>| {
+        let answered = move |answer: Result<http::Response<WasiBody>, ErrorCode>| {
             let answer = answer.map(|response| {
                 response.map(|body| {
                     let buffer = ResponseBuffer::new(body, chunks, clock);
@@ -75,11 +68,15 @@ impl Incoming {
                 slot.set(None);
             }
             // nobody may be left to take it: the guest is told nothing of that
-            let _ = sender.send(answer.map_err(ErrorCode::of_guest));
+            let _ = sender.send(answer);
         };
-        let mut http = instance.host().http();
-        let request = http.new_incoming_request(scheme, request).map_err(|error| Error::Host(chain(&error)))?;
-        let out = http.new_response_outparam_from_callback(answered).map_err(|error| Error::Host(chain(&error)))?;
-        Ok(Self { request, out, head, answer })
+        let is_p3 = instance.is_p3();
+        let host = instance.host();
+        let call = match is_p3 {
+            true => p3::Call::new(host, request, Box::new(answered), head_only).map(Call::P3),
+            false => p2::Call::new(host, request, answered).map(Call::P2),
+        };
+        let call = call.map_err(|error| Error::Host(chain(&error)))?;
+        Ok(Self { call, head, answer })
     }
 }

@@ -152,12 +152,11 @@ impl App {
         let admission = permit.admission.clone();
         let Obtained { mut instance, room, needs_set_up } = self.instance(&admission, &prepared, hooks, &exchange)?;
         let head_only = request.method() == http::Method::HEAD;
-        let Incoming { request, out, head, answer } =
-            Incoming::new(&mut instance, request, rules, &exchange, limits.chunks)?;
+        let Incoming { call, head, answer } = Incoming::new(&mut instance, request, rules, &exchange, limits.chunks)?;
         let clock = instance.host().clock();
         let number = permit.number;
         let guest = Guest::new(instance, &exchange, answer.clone(), ticking, permit);
-        let run = running::run(guest, room, request, out);
+        let run = running::run(guest, room, call);
         let run: Run = match clock {
             Some(clock) => Box::pin(clock.turns(run)),
             None => Box::pin(run),

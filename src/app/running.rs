@@ -8,15 +8,13 @@ use std::time::Instant;
 
 use tokio::task::JoinHandle;
 use tokio::time::Sleep;
-use wasmtime::component::Resource;
-use wasmtime_wasi_http::p2::types::{HostIncomingRequest, HostResponseOutparam};
 
 use crate::app::admission::Permit;
 use crate::engine::ticker::Ticking;
 use crate::error::Error;
 use crate::exchange::handle::ExchangeState;
 use crate::exchange::response_body::ResponseSlot;
-use crate::guest::instance::Instance;
+use crate::guest::instance::{Call, Instance};
 use crate::guest::instance_pool::give_back;
 use crate::scheduler::Run;
 
@@ -98,17 +96,12 @@ impl Drop for Gone {
 }
 
 /// Has the guest handle its request, once there is room for its instance.
-pub(super) async fn run(
-    mut guest: Guest,
-    room: Option<JoinHandle<()>>,
-    request: Resource<HostIncomingRequest>,
-    out: Resource<HostResponseOutparam>,
-) {
+pub(super) async fn run(mut guest: Guest, room: Option<JoinHandle<()>>, call: Call) {
     if let Some(room) = room {
         let _ = room.await;
     }
     let Some(instance) = &mut guest.instance else { return };
-    let result = instance.handle(request, out).await;
+    let result = instance.handle(call).await;
     guest.outcome = Some(instance.outcome(result, &guest.exchange));
 }
 
@@ -166,7 +159,7 @@ impl Drop for Guest {
         }
         self.exchange.stdio.finish();
         let Some(mut instance) = self.instance.take() else { return };
-        let broke_off = instance.host().abort_bodies();
+        let broke_off = instance.host().abort_bodies(ended_well);
         // before its place is free: whoever takes that finds it
         let over = match &idle {
             Some(idle) if ended_well && answered && !broke_off => idle.keep(instance),

@@ -9,7 +9,7 @@ use std::io::{Read, Write};
 use wasmtime::Engine;
 
 use crate::component::compiler::{FAILED, GREETING, INVALID, MADE, NO_MEMORY, UNSUPPORTED};
-use crate::engine::config::{EngineKind, bare_engine};
+use crate::engine::config::{EngineKind, Features, bare_engine};
 use crate::error::{Error, refused_by_system};
 use crate::text::{LONGEST, tame};
 
@@ -18,12 +18,13 @@ pub fn serve(mut input: impl Read + Send + 'static, mut output: impl Write) -> u
     let done = (|| {
         output.write_all(GREETING)?;
         output.flush()?;
-        let mut head = [0; 26];
+        let mut head = [0; 27];
         input.read_exact(&mut head)?;
-        let [fuel, pooled, rest @ ..] = head;
+        let [fuel, concurrency, pooled, rest @ ..] = head;
         let numbers: Vec<u64> = rest.as_chunks::<8>().0.iter().map(|bytes| u64::from_le_bytes(*bytes)).collect();
         let [memory, seconds, length] = numbers.as_slice() else { return Err(std::io::ErrorKind::InvalidData.into()) };
-        let kind = EngineKind { fuel: fuel == 1, pooled: pooled == 1 };
+        let features = Features { fuel: fuel == 1, concurrency: concurrency == 1 };
+        let kind = EngineKind { features, pooled: pooled == 1 };
         let engine = warmed_engine(kind);
         // where it gets no memory it aborts: that is no reason to leave a core file each time
         #[cfg(unix)]

@@ -31,7 +31,7 @@ pub(crate) fn compile(kind: EngineKind, binary: &[u8], order: &Order, work: &Wor
     let Some(launcher) = &order.launcher else {
         return Err(Error::Host("no command is configured that starts a process to compile in".into()));
     };
-    let mut head = vec![u8::from(kind.fuel), u8::from(kind.pooled)];
+    let mut head = vec![u8::from(kind.features.fuel), u8::from(kind.features.concurrency), u8::from(kind.pooled)];
     head.extend(order.limits.memory.unwrap_or(0).to_le_bytes());
     head.extend(order.limits.timeout.map_or(0, |timeout| timeout.as_secs().saturating_add(1)).to_le_bytes());
     head.extend((binary.len() as u64).to_le_bytes());

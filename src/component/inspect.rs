@@ -4,6 +4,7 @@ use std::borrow::Cow;
 
 use wasmparser::{BinaryReader, Encoding, Parser, Payload};
 
+use crate::engine::config::Features;
 use crate::error::Error;
 use crate::guest::linker::PROVIDED;
 
@@ -62,13 +63,18 @@ impl ComponentInfo {
 
     /// By the handler that it exports; what else it exports, or imports, does not decide.
     pub fn wasi(&self) -> Option<Wasi> {
-        if self.exports.iter().any(|name| is_of(name, "wasi:http/incoming-handler", "0.2")) {
-            Some(Wasi::P2)
-        } else if self.exports.iter().any(|name| name.starts_with("wasi:http/handler@0.3.")) {
+        if self.exports.iter().any(|name| is_of(name, "wasi:http/handler", "0.3")) {
             Some(Wasi::P3)
+        } else if self.exports.iter().any(|name| is_of(name, "wasi:http/incoming-handler", "0.2")) {
+            Some(Wasi::P2)
         } else {
             None
         }
+    }
+
+    /// What its guests need of their engine, under a limit of fuel or not.
+    pub(crate) fn features(&self, fuel: bool) -> Features {
+        Features { fuel, concurrency: self.wasi() == Some(Wasi::P3) }
     }
 
     /// The imports that nothing here provides.
@@ -81,13 +87,7 @@ impl ComponentInfo {
     pub fn can_be_hosted(&self) -> Result<(), Error> {
         match self.wasi() {
             Some(Wasi::P2) => {}
-            Some(Wasi::P3) => {
-                return Err(Error::UnsupportedComponent(
-                    "the component speaks WASI 0.3 (it exports `wasi:http/handler`); this version hosts 0.2; \
-                     hint: build it for `wasi:http/incoming-handler@0.2`"
-                        .into(),
-                ));
-            }
+            Some(Wasi::P3) => return Ok(()), // TODO-WIT3
             None => {
                 let exports = match self.exports.as_slice() {
                     [] => "nothing".to_owned(),

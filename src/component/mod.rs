@@ -26,7 +26,7 @@ use crate::component::census::Census;
 use crate::component::cost::Cost;
 use crate::component::inspect::ComponentInfo;
 use crate::component::loading::{Order, Turn, Work, loaded};
-use crate::engine::config::{CORE_INSTANCES, EngineKind, MEMORIES, MODULE_MEMORIES, MODULE_TABLES, TABLES};
+use crate::engine::config::{CORE_INSTANCES, EngineKind, Features, MEMORIES, MODULE_MEMORIES, MODULE_TABLES, TABLES};
 use crate::engine::{ProcessState, process_state};
 use crate::error::{Error, chain};
 use crate::guest::prepared::Prepared;
@@ -119,7 +119,8 @@ impl Component {
         let component = match work.component() {
             Some(component) => component,
             None => {
-                let prepared = Self::compile(process, false, &digest, &binary, order, &work, &census.instance)?;
+                let prepared =
+                    Self::compile(process, info.features(false), &digest, &binary, order, &work, &census.instance)?;
                 let first = Slot::new(process, false, prepared);
                 let component = Self { info, digest: digest.clone(), source: OnceLock::new(), census, first };
                 let component = Arc::new(component);
@@ -154,18 +155,19 @@ impl Component {
         binary: &[u8],
         order: &Order,
     ) -> Result<(), Error> {
+        let features = self.info.features(true);
         let work = loaded().begin(&format!("{} with fuel", self.digest), order)?;
         if self.is_prepared_for_fuel() {
             return Ok(());
         }
-        let prepared = Self::compile(process, true, &self.digest, binary, order, &work, &self.census.instance)?;
+        let prepared = Self::compile(process, features, &self.digest, binary, order, &work, &self.census.instance)?;
         self.first.add(Slot::new(process, true, prepared));
         Ok(())
     }
 
     fn compile(
         process: &ProcessState,
-        fuel: bool,
+        features: Features,
         digest: &str,
         binary: &[u8],
         order: &Order,
@@ -207,7 +209,7 @@ impl Component {
                     harmless.get_or_init(|| looked_at)
                 }
             };
-            let kind = EngineKind { fuel, pooled };
+            let kind = EngineKind { features, pooled };
             let code = if order.limits.are_of_a_process() {
                 compiler::compile(kind, binary, order, work)?
             } else {
@@ -220,7 +222,7 @@ impl Component {
             // SAFETY: the bytes come from `precompile_component` of the same module, here or in a process that we have started.
             Ok(undisturbed(|| unsafe { wasmtime::component::Component::deserialize(engine, code) })?)
         };
-        let prepared = prepare(process, fuel, instance, make);
+        let prepared = prepare(process, features, instance, make);
         drop(turn);
         prepared
     }
@@ -251,7 +253,7 @@ impl Component {
             // SAFETY: the bytes come from `serialize` just now, in this process, of the same wasmtime.
             Ok(undisturbed(|| unsafe { wasmtime::component::Component::deserialize(engine, &code) })?)
         };
-        let prepared = prepare(process, fuel, &self.census.instance, restore)?;
+        let prepared = prepare(process, self.info.features(fuel), &self.census.instance, restore)?;
         Ok(self.first.add(Slot::new(process, fuel, prepared)))
     }
 }
@@ -273,21 +275,21 @@ fn unfit(instance: &Cost) -> Option<String> {
 /// Into the pool if it fits there, else into the engine that allocates on demand.
 fn prepare(
     process: &ProcessState,
-    fuel: bool,
+    features: Features,
     instance: &Cost,
     make: impl Fn(&Engine, bool) -> Result<wasmtime::component::Component, Failure>,
 ) -> Result<Prepared, Error> {
     let host = instance.host;
-    let pooled = process.pooled(fuel);
+    let pooled = process.pooled(features);
     let mut refused = pooled.and_then(|_| unfit(instance));
     if let Some(made) = pooled.filter(|_| refused.is_none()) {
         match make(&made.engine, true) {
-            Ok(compiled) => return Prepared::new(made, compiled, host),
+            Ok(compiled) => return Prepared::new(made, compiled, features, host),
             Err(Failure::Unfit(error)) => refused = Some(chain(&error)),
             Err(Failure::Final(error)) => return Err(error),
         }
     }
-    let made = process.plain(fuel)?;
+    let made = process.plain(features)?;
     match make(&made.engine, false) {
         Ok(compiled) => {
             if let Some(reason) = refused {
@@ -296,7 +298,7 @@ fn prepare(
                      which is slower; hint: several worker processes serve more of them than several threads"
                 ));
             }
-            Prepared::new(made, compiled, host)
+            Prepared::new(made, compiled, features, host)
         }
         Err(Failure::Unfit(error)) => Err(Error::refused_by_system(&error).unwrap_or_else(|| {
             Error::Host(format!("the engine rejects the machine code of the component: {}", chain(&error)))

@@ -16,6 +16,8 @@ const TABLE_ELEMENTS: usize = 1_000_000;
 pub(crate) const CORE_INSTANCES: u32 = 24;
 pub(crate) const MEMORIES: u32 = 4;
 pub(crate) const TABLES: u32 = 4;
+/// Of a guest of WASI 0.3.
+const STACKS: u32 = 8;
 /// Of one core module.
 pub(crate) const MODULE_MEMORIES: u32 = 1;
 pub(crate) const MODULE_TABLES: u32 = 8;
@@ -39,11 +41,29 @@ pub(crate) fn new_engine(config: &Config) -> wasmtime::Result<Engine> {
     undisturbed(|| crate::process::signals::around_engine(|| Engine::new(config)))
 }
 
+/// What guests need of their engine.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Features {
+    /// It counts fuel.
+    pub fuel: bool,
+    /// It runs tasks of the component model at once, which WASI 0.3 is built on.
+    pub concurrency: bool,
+}
+
+impl Features {
+    /// Engines of a process, with and without each.
+    pub(crate) const ALL: usize = 4;
+
+    /// Of all that there are.
+    pub(crate) fn index(self) -> usize {
+        usize::from(self.fuel) | usize::from(self.concurrency) << 1
+    }
+}
+
 /// What decides about the machine code that an engine runs.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct EngineKind {
-    /// It counts fuel.
-    pub fuel: bool,
+    pub features: Features,
     /// Instances lie in a pool, where each memory has all addresses that it can grow to.
     pub pooled: bool,
 }
@@ -59,7 +79,7 @@ pub(crate) fn bare_engine(kind: EngineKind) -> wasmtime::Result<Engine> {
 }
 
 pub(crate) fn config_of(kind: EngineKind) -> Config {
-    let mut config = base_config(kind.fuel);
+    let mut config = base_config(kind.features);
     if !kind.pooled {
         // A memory outside of a pool would reserve 4 GiB of addresses and 2 GiB to grow: hundreds of them in each of many instances
         // use up what a process has. Its accesses are checked instead.
@@ -72,7 +92,7 @@ pub(crate) fn config_of(kind: EngineKind) -> Config {
     config
 }
 
-fn base_config(fuel: bool) -> Config {
+fn base_config(features: Features) -> Config {
     let mut config = Config::new();
     config
         .wasm_component_model(true)
@@ -80,7 +100,7 @@ fn base_config(fuel: bool) -> Config {
         // source lines in backtraces of components that have debug information, which is kept with the machine code and read
         // when one traps
         .wasm_backtrace_details(WasmBacktraceDetails::Enable)
-        .consume_fuel(fuel)
+        .consume_fuel(features.fuel)
         // wasmtime is built without its `gc`. What needs it must be refused when it is loaded: on 48.0.8 a `call_indirect` by a
         // type that has subtypes, which needs none of gc's values, aborts the process.
         .gc_support(false)
@@ -88,14 +108,20 @@ fn base_config(fuel: bool) -> Config {
         // rayon's threads do not exist in a forked child, and would be waited for in vain
         .parallel_compilation(crate::process::fork::generation() == 0)
         // 0.2 needs none of it, and it costs a fifth of a request's time (21.6 µs with it, 17.2 without)
-        .concurrency_support(false)
+        .concurrency_support(features.concurrency)
         // else each instance copies its initial memory, which is slower
         .memory_init_cow(crate::process::system_limits::memory_files().is_none());
     config
 }
 
+/// How many stacks a pool needs. A guest of 0.2 has one. One of 0.3 has another for each call that it waits in, and so has each of its
+/// core instances.
+fn stacks_of(features: Features, slots: u32) -> u32 {
+    if features.concurrency { slots.saturating_mul(STACKS) } else { slots }
+}
+
 /// The engine, and how many instances its pool has room for; none if the machine has no room for a pool.
-pub(crate) fn make_pooled(fuel: bool, scan: bool, notes: &mut Vec<String>) -> Option<(AllocatingEngine, u32)> {
+pub(crate) fn make_pooled(features: Features, scan: bool, notes: &mut Vec<String>) -> Option<(AllocatingEngine, u32)> {
     let mut refused = String::new();
     if crate::process::system_limits::locks_all_memory() {
         notes.push(
@@ -116,7 +142,7 @@ pub(crate) fn make_pooled(fuel: bool, scan: bool, notes: &mut Vec<String>) -> Op
             .max_memories_per_component(MEMORIES)
             .total_tables(slots.saturating_mul(TABLES))
             .max_tables_per_component(TABLES)
-            .total_stacks(slots)
+            .total_stacks(stacks_of(features, slots))
             .max_memories_per_module(MODULE_MEMORIES)
             .max_tables_per_module(MODULE_TABLES)
             .table_elements(TABLE_ELEMENTS)
@@ -124,7 +150,7 @@ pub(crate) fn make_pooled(fuel: bool, scan: bool, notes: &mut Vec<String>) -> Op
             .table_keep_resident(KEEP_RESIDENT)
             .async_stack_keep_resident(KEEP_RESIDENT)
             .pagemap_scan(if scan { Enabled::Yes } else { Enabled::No });
-        let mut config = config_of(EngineKind { fuel, pooled: true });
+        let mut config = config_of(EngineKind { features, pooled: true });
         config.allocation_strategy(InstanceAllocationStrategy::Pooling(pool));
         match new_engine(&config) {
             Ok(engine) => return Some((AllocatingEngine { engine, scans: scan }, slots)),

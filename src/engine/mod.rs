@@ -16,7 +16,7 @@ use std::time::Duration;
 use wasmtime::Engine;
 
 use crate::engine::code_cache::CodeCache;
-use crate::engine::config::{AllocatingEngine, EngineKind, POOL_SLOTS, config_of, make_pooled, new_engine};
+use crate::engine::config::{AllocatingEngine, EngineKind, Features, POOL_SLOTS, config_of, make_pooled, new_engine};
 use crate::engine::ticker::{Ticked, Ticker, Ticking};
 use crate::error::{Error, chain};
 use crate::process::fork::PerProcess;
@@ -26,14 +26,10 @@ use crate::sync::lock;
 pub struct ProcessState {
     /// Tells worlds apart across forks.
     pub generation: u64,
-    pools: Pools,
-    /// How many instances its pool has room for.
+    /// By the features that their guests need, each of which costs those that do without it.
+    engines: [Engines; Features::ALL],
+    /// How many instances a pool has room for.
     slots: u32,
-    plain: OnceLock<AllocatingEngine>,
-    /// The engines whose guests use fuel; counting it costs, so others do without.
-    fuelled: Pools,
-    /// The same without a pool.
-    fuelled_plain: OnceLock<AllocatingEngine>,
     pub(crate) counters: crate::telemetry::counters::Counters,
     pub(crate) cache: Option<CodeCache>,
     pub(crate) trimming: crate::engine::heap_trim::Trimming,
@@ -89,6 +85,14 @@ struct Pools {
     making: Mutex<()>,
 }
 
+/// The engines with the same features.
+#[derive(Default)]
+struct Engines {
+    pools: Pools,
+    /// The one that allocates on demand.
+    plain: OnceLock<AllocatingEngine>,
+}
+
 impl Pools {
     fn for_now(&self) -> &OnceLock<Option<AllocatingEngine>> {
         let retired = |first: &Option<AllocatingEngine>| {
@@ -111,7 +115,7 @@ impl ProcessState {
             notes.push(format!("{reason}: each instance copies its initial memory, which is slower"));
         }
         let no_scan = crate::process::pagemap::why_not();
-        let (pooled, slots) = make_pooled(false, no_scan.is_none(), &mut notes).unzip();
+        let (pooled, slots) = make_pooled(Features::default(), no_scan.is_none(), &mut notes).unzip();
         if no_scan.is_some() || pooled.is_none() {
             crate::process::swap::told(); // it makes no difference
         }
@@ -120,14 +124,13 @@ impl ProcessState {
             let told = if reason.is_usual() { &mut remarks } else { &mut notes };
             told.push(format!("{reason}: guests start slower, and threads contend with each other; {}", reason.hint()));
         }
-        let pools = Pools { first: OnceLock::from(pooled), ..Pools::default() };
+        let engines: [Engines; Features::ALL] = std::array::from_fn(|_| Engines::default());
+        let [first, ..] = &engines;
+        let _ = first.pools.first.set(pooled);
         Ok(Self {
             generation: crate::process::fork::generation(),
-            pools,
+            engines,
             slots: slots.unwrap_or(POOL_SLOTS[0]),
-            plain: OnceLock::new(),
-            fuelled: Pools::default(),
-            fuelled_plain: OnceLock::new(),
             counters: crate::telemetry::counters::Counters::default(),
             cache,
             trimming: crate::engine::heap_trim::Trimming::default(),
@@ -139,10 +142,14 @@ impl ProcessState {
         })
     }
 
-    /// The engine with the pooling allocator, where the machine lets us have one. `fuel`: for guests under
-    /// [`crate::limits::Limits::fuel`].
-    pub(crate) fn pooled(&self, fuel: bool) -> Option<&AllocatingEngine> {
-        let pools = if fuel { &self.fuelled } else { &self.pools };
+    fn engines_with(&self, features: Features) -> &Engines {
+        let [none, ..] = &self.engines;
+        self.engines.get(features.index()).unwrap_or(none)
+    }
+
+    /// The engine with the pooling allocator, where the machine lets us have one.
+    pub(crate) fn pooled(&self, features: Features) -> Option<&AllocatingEngine> {
+        let pools = &self.engines_with(features).pools;
         let pool = pools.for_now();
         if let Some(made) = pool.get() {
             return made.as_ref();
@@ -152,26 +159,25 @@ impl ProcessState {
             return made.as_ref();
         }
         let mut notes = Vec::new();
-        let made = make_pooled(fuel, crate::process::pagemap::why_not().is_none(), &mut notes);
+        let made = make_pooled(features, crate::process::pagemap::why_not().is_none(), &mut notes);
         notes.into_iter().for_each(|note| self.note(note));
         pool.get_or_init(|| made.map(|(made, _)| made)).as_ref()
     }
 
     /// The engine that allocates on demand: for components that fit no slot of the pool.
-    pub(crate) fn plain(&self, fuel: bool) -> Result<&AllocatingEngine, Error> {
-        let slot = if fuel { &self.fuelled_plain } else { &self.plain };
+    pub(crate) fn plain(&self, features: Features) -> Result<&AllocatingEngine, Error> {
+        let slot = &self.engines_with(features).plain;
         if let Some(made) = slot.get() {
             return Ok(made);
         }
-        let engine = new_engine(&config_of(EngineKind { fuel, pooled: false }))
+        let engine = new_engine(&config_of(EngineKind { features, pooled: false }))
             .map_err(|error| Error::Host(format!("cannot make an engine: {}", chain(&error))))?;
         Ok(slot.get_or_init(|| AllocatingEngine { engine, scans: false }))
     }
 
     /// All engines that there are.
     pub(crate) fn engines(&self) -> impl Iterator<Item = &Engine> {
-        let pooled = self.pools.all().chain(self.fuelled.all());
-        let all = pooled.chain(self.plain.get()).chain(self.fuelled_plain.get());
+        let all = self.engines.iter().flat_map(|engines| engines.pools.all().chain(engines.plain.get()));
         all.map(|made| &made.engine)
     }
 

@@ -138,7 +138,7 @@ impl IsTerminal for GuestStream {
 
 impl StdoutStream for GuestStream {
     fn async_stream(&self) -> Box<dyn AsyncWrite + Send + Sync> {
-        Box::new(self.clone())
+        Box::new(AsyncStream { outlet: self.outlet.clone(), stream: self.stream, room: None })
     }
 
     fn p2_stream(&self) -> Box<dyn OutputStream> {
@@ -146,11 +146,36 @@ impl StdoutStream for GuestStream {
     }
 }
 
-/// What 0.3 guests write to; unlike the stream above it does not hold the guest up.
-impl AsyncWrite for GuestStream {
-    fn poll_write(self: Pin<&mut Self>, _: &mut Context<'_>, bytes: &[u8]) -> Poll<std::io::Result<usize>> {
-        self.outlet.stdio().write(self.stream, bytes);
-        Poll::Ready(Ok(bytes.len()))
+/// What guests of WASI 0.3 write to: it takes no more than the stream above permits at once, and waits as that does.
+struct AsyncStream {
+    outlet: Outlet,
+    stream: Stream,
+    /// Until there is room again.
+    room: Option<Pin<Box<dyn Future<Output = ()> + Send + Sync>>>,
+}
+
+impl AsyncWrite for AsyncStream {
+    fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<std::io::Result<usize>> {
+        let stdio = self.outlet.stdio();
+        loop {
+            if let Some(room) = &mut self.room {
+                std::task::ready!(room.as_mut().poll(cx));
+                self.room = None;
+            }
+            let waiting = stdio.clone();
+            let mut room: Pin<Box<dyn Future<Output = ()> + Send + Sync>> =
+                Box::pin(async move { waiting.room.notified().await });
+            if stdio.has_room() {
+                let taken = bytes.len().min(PERMIT);
+                stdio.write(self.stream, bytes.get(..taken).unwrap_or_default());
+                return Poll::Ready(Ok(taken));
+            }
+            // registered before it is looked again: what makes room in between is heard
+            if room.as_mut().poll(cx).is_pending() && !stdio.has_room() {
+                self.room = Some(room);
+                return Poll::Pending;
+            }
+        }
     }
 
     fn poll_flush(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<std::io::Result<()>> {

@@ -4,6 +4,7 @@ pub mod body_check;
 pub mod guest_body;
 pub mod guest_clock;
 pub mod guest_stream;
+pub mod guest_written;
 pub mod handle;
 pub mod phase;
 pub mod refusals;

@@ -11,6 +11,7 @@ use wasmtime_wasi_http::{Error as HostError, WasiBody};
 
 use crate::exchange::body_check::{BodyCheck, BodyRules};
 use crate::exchange::guest_clock::{Clock, Wait};
+use crate::exchange::guest_written::is_hosts_body;
 use crate::exchange::handle::ExchangeState;
 use crate::http::error_code::ErrorCode;
 use crate::http::message::empty;
@@ -84,6 +85,7 @@ impl Body for RequestBody {
 
     fn poll_frame(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, HostError>>> {
         let this = &mut *self;
+        is_hosts_body();
         if !this.rest.is_empty() {
             let piece = this.rest.split_to(this.rest.len().min(PIECE));
             return Poll::Ready(Some(Ok(Frame::data(piece))));

@@ -11,6 +11,7 @@ use wasmtime::component::ResourceTable;
 use wasmtime_wasi_http::FieldMap;
 use wasmtime_wasi_http::p2::bindings::http::types::{Method, Scheme};
 use wasmtime_wasi_http::p2::types::{HostIncomingResponse, HostOutgoingRequest, HostOutgoingResponse};
+use wasmtime_wasi_http::p3;
 
 use crate::guest::limiter::HANDLE;
 use crate::http::fields;
@@ -48,6 +49,12 @@ fn behind(entry: &dyn Any, seen: &mut HashSet<*const HeaderMap>) -> u64 {
         of_fields(&response.headers) + if response.body.is_some() { BODY } else { 0 }
     } else if let Some(response) = entry.downcast_ref::<HostIncomingResponse>() {
         of_fields(&response.headers)
+    } else if let Some(request) = entry.downcast_ref::<p3::Request>() {
+        let authority = request.authority.as_ref().map_or(0, |text| text.as_str().len() as u64);
+        let path = request.path_with_query.as_ref().map_or(0, |text| text.as_str().len() as u64);
+        of_fields(&request.headers) + authority + path + BODY
+    } else if let Some(response) = entry.downcast_ref::<p3::Response>() {
+        of_fields(&response.headers) + BODY
     } else {
         0
     }

@@ -6,20 +6,24 @@ use std::sync::atomic::Ordering;
 use std::task::{Context, Poll};
 use std::time::Instant;
 
-use wasmtime::component::Resource;
 use wasmtime::{CallHook, CallHookHandler, Store, StoreContextMut};
-use wasmtime_wasi_http::p2::bindings::Proxy;
-use wasmtime_wasi_http::p2::types::{HostIncomingRequest, HostResponseOutparam};
 
 use crate::error::{Error, Trap, chain};
 use crate::exchange::handle::ExchangeState;
 use crate::guest::app_share::AppShare;
 use crate::guest::grants::Grants;
 use crate::guest::limiter::StoreLimiter;
-use crate::guest::prepared::Prepared;
+use crate::guest::prepared::{Pre, Prepared, Proxy};
 use crate::guest::store::StoreState;
+use crate::guest::{p2, p3};
 use crate::limits::Limits;
 use crate::outgoing::hooks::Hooks;
+
+/// A request in its guest's store, as the guest's generation of WASI has it.
+pub(crate) enum Call {
+    P2(p2::Call),
+    P3(p3::Call),
+}
 
 /// How many exchanges an instance has, and how long it waits for one.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -82,12 +86,13 @@ impl Instance {
         self.store.data_mut()
     }
 
+    /// Whether it is called as WASI 0.3 has it.
+    pub fn is_p3(&self) -> bool {
+        matches!(self.prepared.pre(), Pre::P3(_))
+    }
+
     /// Has the guest handle a request.
-    pub async fn handle(
-        &mut self,
-        request: Resource<HostIncomingRequest>,
-        out: Resource<HostResponseOutparam>,
-    ) -> wasmtime::Result<()> {
+    pub async fn handle(&mut self, call: Call) -> wasmtime::Result<()> {
         let proxy = match self.proxy.take() {
             Some(proxy) => proxy,
             None => {
@@ -99,7 +104,7 @@ impl Instance {
                 }
                 self.store.data_mut().open_folders().await?;
                 let begun = Instant::now();
-                let proxy = self.prepared.pre().instantiate_async(&mut self.store).await?;
+                let proxy = self.prepared.pre().instantiate(&mut self.store).await?;
                 let (took_long, was_expected) = self.prepared.set_up_took(begun.elapsed());
                 if was_expected {
                     crate::scheduler::excuse_turn();
@@ -110,7 +115,11 @@ impl Instance {
                 proxy
             }
         };
-        proxy.wasi_http_incoming_handler().call_handle(&mut self.store, request, out).await?;
+        match (&proxy, call) {
+            (Proxy::P2(proxy), Call::P2(call)) => p2::handle(&mut self.store, proxy, call).await?,
+            (Proxy::P3(service), Call::P3(call)) => p3::handle(&mut self.store, service, call).await?,
+            _ => return Err(wasmtime::Error::msg("a request of one generation of WASI for a guest of the other")),
+        }
         self.served += 1;
         self.proxy = Some(proxy); // one that failed cannot be entered again
         Ok(())

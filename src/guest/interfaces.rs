@@ -16,6 +16,17 @@ pub(crate) fn interface<'a>(
     linker.instance(&format!("{name}@{RELEASE}"))
 }
 
+/// The release of WASI 0.3 that they have.
+const RELEASE_P3: &str = "0.3.0";
+
+/// The same for an interface of WASI 0.3.
+pub(crate) fn interface_p3<'a>(
+    linker: &'a mut Linker<StoreState>,
+    name: &str,
+) -> wasmtime::Result<LinkerInstance<'a, StoreState>> {
+    linker.instance(&format!("{name}@{RELEASE_P3}"))
+}
+
 #[cfg(test)]
 mod tests {
     #![allow(clippy::unwrap_used)]

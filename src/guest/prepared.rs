@@ -3,20 +3,42 @@
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
-use wasmtime::Engine;
+use wasmtime::{Engine, Store};
 use wasmtime_wasi_http::p2::bindings::ProxyPre;
+use wasmtime_wasi_http::p3::bindings::ServicePre;
 
-use crate::engine::config::AllocatingEngine;
+use crate::engine::config::{AllocatingEngine, Features};
 use crate::error::{Error, chain};
 use crate::guest::linker::linker_for;
 use crate::guest::store::StoreState;
 use crate::process::undisturbed::DropUndisturbed;
 use crate::scheduler::LONG_TURN;
 
+/// A component that is linked, by the generation of WASI that its handler is of.
+pub(crate) enum Pre {
+    P2(ProxyPre<StoreState>),
+    P3(ServicePre<StoreState>),
+}
+
+/// A guest that is there.
+pub(crate) enum Proxy {
+    P2(wasmtime_wasi_http::p2::bindings::Proxy),
+    P3(wasmtime_wasi_http::p3::bindings::Service),
+}
+
+impl Pre {
+    pub async fn instantiate(&self, store: &mut Store<StoreState>) -> wasmtime::Result<Proxy> {
+        match self {
+            Self::P2(pre) => pre.instantiate_async(store).await.map(Proxy::P2),
+            Self::P3(pre) => pre.instantiate_async(store).await.map(Proxy::P3),
+        }
+    }
+}
+
 /// A component, ready to be instantiated.
 pub struct Prepared {
     compiled: DropUndisturbed<wasmtime::component::Component>,
-    pre: DropUndisturbed<ProxyPre<StoreState>>,
+    pre: DropUndisturbed<Pre>,
     /// Nanoseconds that an instantiation takes, the shorter of the last two: one may have waited for a processor. 0 before the first.
     set_up: AtomicU64,
     /// Nanoseconds that the last one took.
@@ -34,10 +56,16 @@ impl Prepared {
     pub(crate) fn new(
         made: &AllocatingEngine,
         compiled: wasmtime::component::Component,
+        features: Features,
         host: u64,
     ) -> Result<Self, Error> {
         let compiled = DropUndisturbed::new(compiled);
-        let pre = linker_for(&made.engine)?.instantiate_pre(&compiled).and_then(ProxyPre::new).map_err(|error| {
+        let linker = linker_for(&made.engine, features)?;
+        let pre = linker.instantiate_pre(&compiled).and_then(|pre| match features.concurrency {
+            true => ServicePre::new(pre).map(Pre::P3),
+            false => ProxyPre::new(pre).map(Pre::P2),
+        });
+        let pre = pre.map_err(|error| {
             Error::UnsupportedComponent(format!("the component cannot be linked: {}", chain(&error)))
         })?;
         Ok(Self {
@@ -56,7 +84,10 @@ impl Prepared {
     }
 
     pub(crate) fn engine(&self) -> &Engine {
-        self.pre.engine()
+        match &*self.pre {
+            Pre::P2(pre) => pre.engine(),
+            Pre::P3(pre) => pre.engine(),
+        }
     }
 
     /// Bytes that the host keeps for an instance, besides its memories and tables: known before there is one.
@@ -64,7 +95,8 @@ impl Prepared {
         self.host
     }
 
-    pub(crate) fn pre(&self) -> &ProxyPre<StoreState> {
+    /// Which generation of WASI its guests are of.
+    pub(crate) fn pre(&self) -> &Pre {
         &self.pre
     }
 

@@ -100,30 +100,63 @@ pub(crate) fn check_requests(linker: &mut Linker<StoreState>) -> wasmtime::Resul
 
 /// Puts in what a guest has left out, and writes its URL as it will be read by whoever is asked.
 fn complete(request: &mut HostOutgoingRequest) -> Result<(), (ErrorCode, String)> {
-    let refused = |code, why: String| Err((ErrorCode::plain(code), why));
-    let invalid = "HTTP-request-URI-invalid";
     let scheme = match &request.scheme {
-        Some(Scheme::Http) => Scheme::Http,
-        // WIT leaves the default to us
-        Some(Scheme::Https) | None => Scheme::Https,
-        // RFC 3986, 3.1
-        Some(Scheme::Other(text)) if text.eq_ignore_ascii_case("http") => Scheme::Http,
-        Some(Scheme::Other(text)) if text.eq_ignore_ascii_case("https") => Scheme::Https,
-        Some(Scheme::Other(text)) => {
-            return refused("HTTP-protocol-error", format!("its scheme is neither http nor https: {text}"));
-        }
+        Some(Scheme::Http) => Some("http"),
+        Some(Scheme::Https) => Some("https"),
+        Some(Scheme::Other(text)) => Some(text.as_str()),
+        None => None,
     };
-    let name = if matches!(scheme, Scheme::Http) { "http" } else { "https" };
-    let Some(authority) = request.authority.as_deref().filter(|text| !text.is_empty()) else {
-        return refused(invalid, "it has no authority".into());
-    };
-    let uri = match url::of_guest(name, authority, request.path_with_query.as_deref()) {
-        Ok(uri) => uri,
-        Err(why @ UrlError::TooLong) => return refused("HTTP-request-URI-too-long", why.to_string()),
-        Err(why) => return refused(invalid, format!("its URL is invalid: {why}: {authority:?}")),
-    };
-    request.scheme = Some(scheme);
+    let (is_http, uri) = whole(scheme, request.authority.as_deref(), request.path_with_query.as_deref())?;
+    request.scheme = Some(if is_http { Scheme::Http } else { Scheme::Https });
     request.authority = uri.authority().map(|authority| authority.as_str().to_owned());
     request.path_with_query = uri.path_and_query().map(|target| target.as_str().to_owned());
     Ok(())
+}
+
+/// The same for a request of WASI 0.3.
+pub(crate) fn complete_p3(request: &mut wasmtime_wasi_http::p3::Request) -> Result<(), (ErrorCode, String)> {
+    let authority = request.authority.as_ref().map(|authority| authority.as_str().to_owned());
+    if authority.as_ref().is_some_and(|text| text.len() > MOST_TOKEN || !url::is_authority(text)) {
+        return Err((ErrorCode::plain("HTTP-request-URI-invalid"), format!("its authority is invalid: {authority:?}")));
+    }
+    let authority = match authority.as_deref().map(url::decoded).transpose() {
+        Ok(authority) => authority,
+        Err(why) => {
+            return Err((ErrorCode::plain("HTTP-request-URI-invalid"), format!("its authority is invalid: {why}")));
+        }
+    };
+    let scheme = request.scheme.as_ref().map(http::uri::Scheme::as_str);
+    let path = request.path_with_query.as_ref().map(http::uri::PathAndQuery::as_str);
+    let (_, uri) = whole(scheme, authority.as_deref(), path)?;
+    let parts = uri.into_parts();
+    (request.scheme, request.authority, request.path_with_query) =
+        (parts.scheme, parts.authority, parts.path_and_query);
+    Ok(())
+}
+
+/// The URL of a request, and whether its scheme is `http`. WIT leaves the default to us.
+fn whole(
+    scheme: Option<&str>,
+    authority: Option<&str>,
+    path: Option<&str>,
+) -> Result<(bool, http::Uri), (ErrorCode, String)> {
+    let refused = |code, why: String| Err((ErrorCode::plain(code), why));
+    let invalid = "HTTP-request-URI-invalid";
+    // RFC 3986, 3.1: of any case
+    let name = match scheme {
+        Some(text) if text.eq_ignore_ascii_case("http") => "http",
+        None => "https",
+        Some(text) if text.eq_ignore_ascii_case("https") => "https",
+        Some(text) => {
+            return refused("HTTP-protocol-error", format!("its scheme is neither http nor https: {text}"));
+        }
+    };
+    let Some(authority) = authority.filter(|text| !text.is_empty()) else {
+        return refused(invalid, "it has no authority".into());
+    };
+    match url::of_guest(name, authority, path) {
+        Ok(uri) => Ok((name == "http", uri)),
+        Err(why @ UrlError::TooLong) => refused("HTTP-request-URI-too-long", why.to_string()),
+        Err(why) => refused(invalid, format!("its URL is invalid: {why}: {authority:?}")),
+    }
 }

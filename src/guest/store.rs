@@ -16,6 +16,7 @@ use wasmtime_wasi_http::p2::types::{
 use wasmtime_wasi_http::{WasiHttpCtx, WasiHttpCtxView, WasiHttpView};
 
 use crate::exchange::guest_stream::{GuestStream, Outlet};
+use crate::exchange::guest_written::WrittenBodies;
 use crate::exchange::handle::{ExchangeHandle, ExchangeState};
 use crate::exchange::stdio::{Stdio, Stream};
 use crate::guest::files::FilesView;
@@ -38,6 +39,8 @@ pub struct StoreState {
     outlet: Outlet,
     staged: Option<SimulatedWorld>,
     files: GuestFiles,
+    /// What its guest writes, if that is of WASI 0.3.
+    pub(crate) written: WrittenBodies,
     /// Whether it was said in this exchange that a set of fields is full.
     told_of_fields: bool,
     // after the table, so that what handles hold is gone when it goes
@@ -72,8 +75,18 @@ impl StoreState {
         let fields = hooks.limits.fields.map_or(usize::MAX, |most| usize::try_from(most).unwrap_or(usize::MAX));
         http.set_field_size_limit(fields);
         let files = GuestFiles::new((!grants.dirs.is_empty()).then(|| app.clone()));
-        let mut host =
-            Self { table, wasi: wasi.build(), http, hooks, outlet, staged, files, told_of_fields: false, limiter };
+        let mut host = Self {
+            table,
+            wasi: wasi.build(),
+            http,
+            hooks,
+            outlet,
+            staged,
+            files,
+            written: WrittenBodies::default(),
+            told_of_fields: false,
+            limiter,
+        };
         host.hooks.clock = host.clock();
         host
     }
@@ -112,8 +125,8 @@ impl StoreState {
     /// Breaks off the bodies that the guest has not finished. A body whose guest is gone would look complete to its reader:
     /// wasmtime-wasi-http takes a dropped sender for the end. Saying "abort" while the store still lives is what makes it look
     /// broken. Returns whether there were any.
-    pub(crate) fn abort_bodies(&mut self) -> bool {
-        let mut found = false;
+    pub(crate) fn abort_bodies(&mut self, ended_well: bool) -> bool {
+        let mut found = self.written.close(ended_well);
         for entry in self.table.iter_mut() {
             if let Some(body) = entry.downcast_mut::<HostOutgoingBody>() {
                 let (empty, _) = HostOutgoingBody::new(StreamContext::Response, None, 1, 1);

@@ -1,12 +1,14 @@
 //! Timers of guests whose time is virtual.
 
-use wasmtime::StoreContextMut;
-use wasmtime::component::{Linker, Resource};
-use wasmtime_wasi::clocks::WasiClocksView;
-use wasmtime_wasi::p2::bindings::clocks::monotonic_clock::Host as _;
-use wasmtime_wasi::p2::{DynPollable, subscribe};
+use std::time::Duration;
 
-use crate::guest::interfaces::interface;
+use wasmtime::StoreContextMut;
+use wasmtime::component::{Accessor, Linker, Resource};
+use wasmtime_wasi::clocks::WasiClocksView;
+use wasmtime_wasi::p2::bindings::clocks::monotonic_clock::{self, Host as _};
+use wasmtime_wasi::p2::{DynPollable, Pollable, subscribe};
+
+use crate::guest::interfaces::{interface, interface_p3};
 use crate::guest::store::StoreState;
 use crate::simulation::environment::Timer;
 
@@ -29,6 +31,40 @@ pub(crate) fn stage_timers(linker: &mut Linker<StoreState>) -> wasmtime::Result<
         },))
     })?;
     linker.allow_shadowing(false);
+    Ok(())
+}
+
+/// The same for guests of WASI 0.3.
+pub(crate) fn stage_timers_p3(linker: &mut Linker<StoreState>) -> wasmtime::Result<()> {
+    linker.allow_shadowing(true);
+    let mut clocks = interface_p3(linker, "wasi:clocks/monotonic-clock")?;
+    clocks.func_wrap_concurrent("wait-until", |accessor: &Accessor<StoreState>, (when,): (u64,)| {
+        Box::pin(async move { wait(accessor, |_| when).await })
+    })?;
+    clocks.func_wrap_concurrent("wait-for", |accessor: &Accessor<StoreState>, (duration,): (u64,)| {
+        Box::pin(async move { wait(accessor, |now| now.saturating_add(duration)).await })
+    })?;
+    linker.allow_shadowing(false);
+    Ok(())
+}
+
+/// Until a time of the guest's own, which `when` makes of the present one.
+async fn wait(accessor: &Accessor<StoreState>, when: impl FnOnce(u64) -> u64) -> wasmtime::Result<()> {
+    let (left, timer) = accessor.with(|mut access| -> wasmtime::Result<_> {
+        let host = access.data_mut();
+        Ok(match host.staged() {
+            Some(stage) => (0, Some(stage.timer_at(when(stage.clock().now())))),
+            None => {
+                let now = monotonic_clock::Host::now(&mut host.clocks())?;
+                (when(now).saturating_sub(now), None)
+            }
+        })
+    })?;
+    match timer {
+        Some(mut timer) => timer.ready().await,
+        None if left > 0 => tokio::time::sleep(Duration::from_nanos(left)).await,
+        None => {}
+    }
     Ok(())
 }
 

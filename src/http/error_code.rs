@@ -1,13 +1,12 @@
 //! wasi:http's error-code as data: a name from the WIT and its payload.
 //!
-//! Two tables in one: the guest's bindings (`p2::ErrorCode`) and the host's (`wasmtime_wasi_http::Error`) both map to
-//! and from [`ErrorCode`]. The conversion that wasmtime-wasi-http 48 has between the two is not used: it turns
+//! Three tables in one: the guest's bindings of either generation (`ErrorCode` of `p2` and `p3`) and the host's
+//! (`wasmtime_wasi_http::Error`) map to and from [`ErrorCode`]. The conversion that wasmtime-wasi-http 48 has between the two is not used: it turns
 //! `HTTP-response-header-size` and `HTTP-response-trailer-size` into their request twins.
 
 use wasmtime_wasi_http::Error as HostError;
-use wasmtime_wasi_http::p2::bindings::http::types::{
-    DnsErrorPayload, ErrorCode as P2, FieldSizePayload, TlsAlertReceivedPayload,
-};
+use wasmtime_wasi_http::p2::bindings::http::types::ErrorCode as P2;
+use wasmtime_wasi_http::p3::bindings::http::types::ErrorCode as P3;
 
 use crate::text::{LONGEST, tamed};
 
@@ -78,9 +77,9 @@ impl ErrorCode {
     }
 
     /// What a guest has answered with. Its texts are made fit to be shown here, since all of the host repeats them.
-    pub fn of_guest(code: P2) -> Self {
+    pub fn of_guest(code: impl Into<Self>) -> Self {
         let tame = |text: Option<String>| text.map(|text| tamed(text, LONGEST));
-        let code = Self::from(code);
+        let code: Self = code.into();
         let payload = match code.payload {
             Payload::Text(text) => Payload::Text(tame(text)),
             Payload::Dns { rcode, info_code } => Payload::Dns { rcode: tame(rcode), info_code },
@@ -89,6 +88,16 @@ impl ErrorCode {
             plain @ (Payload::None | Payload::Size(_)) => plain,
         };
         Self { name: code.name, payload }
+    }
+
+    /// The error-code as the bindings of a guest of WASI 0.2 have it.
+    pub fn into_p2(self) -> P2 {
+        self.into()
+    }
+
+    /// The error-code as the bindings of a guest of WASI 0.3 have it.
+    pub fn into_p3(self) -> P3 {
+        self.into()
     }
 
     /// One without a payload.
@@ -101,46 +110,155 @@ fn narrow(size: Option<u64>) -> Option<u32> {
     size.map(|size| u32::try_from(size).unwrap_or(u32::MAX))
 }
 
-/// One line a case: its name, its variant in both Rust enums, and its kind of payload.
-macro_rules! codes {
+/// One line a case: its name, its variant in all Rust enums, and its kind of payload.
+macro_rules! table {
+    ($use:ident) => {
+        $use! {
+            "DNS-timeout" DnsTimeout Plain;
+            "DNS-error" DnsError Dns;
+            "destination-not-found" DestinationNotFound Plain;
+            "destination-unavailable" DestinationUnavailable Plain;
+            "destination-IP-prohibited" DestinationIpProhibited Plain;
+            "destination-IP-unroutable" DestinationIpUnroutable Plain;
+            "connection-refused" ConnectionRefused Plain;
+            "connection-terminated" ConnectionTerminated Plain;
+            "connection-timeout" ConnectionTimeout Plain;
+            "connection-read-timeout" ConnectionReadTimeout Plain;
+            "connection-write-timeout" ConnectionWriteTimeout Plain;
+            "connection-limit-reached" ConnectionLimitReached Plain;
+            "TLS-protocol-error" TlsProtocolError Plain;
+            "TLS-certificate-error" TlsCertificateError Plain;
+            "TLS-alert-received" TlsAlertReceived Tls;
+            "HTTP-request-denied" HttpRequestDenied Plain;
+            "HTTP-request-length-required" HttpRequestLengthRequired Plain;
+            "HTTP-request-body-size" HttpRequestBodySize Size64;
+            "HTTP-request-method-invalid" HttpRequestMethodInvalid Plain;
+            "HTTP-request-URI-invalid" HttpRequestUriInvalid Plain;
+            "HTTP-request-URI-too-long" HttpRequestUriTooLong Plain;
+            "HTTP-request-header-section-size" HttpRequestHeaderSectionSize Size32;
+            "HTTP-request-header-size" HttpRequestHeaderSize OptionField;
+            "HTTP-request-trailer-section-size" HttpRequestTrailerSectionSize Size32;
+            "HTTP-request-trailer-size" HttpRequestTrailerSize Field;
+            "HTTP-response-incomplete" HttpResponseIncomplete Plain;
+            "HTTP-response-header-section-size" HttpResponseHeaderSectionSize Size32;
+            "HTTP-response-header-size" HttpResponseHeaderSize Field;
+            "HTTP-response-body-size" HttpResponseBodySize Size64;
+            "HTTP-response-trailer-section-size" HttpResponseTrailerSectionSize Size32;
+            "HTTP-response-trailer-size" HttpResponseTrailerSize Field;
+            "HTTP-response-transfer-coding" HttpResponseTransferCoding Text;
+            "HTTP-response-content-coding" HttpResponseContentCoding Text;
+            "HTTP-response-timeout" HttpResponseTimeout Plain;
+            "HTTP-upgrade-failed" HttpUpgradeFailed Plain;
+            "HTTP-protocol-error" HttpProtocolError Plain;
+            "loop-detected" LoopDetected Plain;
+            "configuration-error" ConfigurationError Plain;
+            "internal-error" InternalError Text;
+        }
+    };
+}
+
+macro_rules! host_codes {
     ($($name:literal $variant:ident $kind:ident;)*) => {
         /// The names of all cases, in the order of the WIT.
         pub const NAMES: &[&str] = &[$($name),*];
-
-        impl From<P2> for ErrorCode {
-            fn from(code: P2) -> Self {
-                match code { $(codes!(@pattern P2 $kind $variant p) => codes!(@read $kind $name p),)* }
-            }
-        }
 
         impl ErrorCode {
             /// The error-code as the host functions hand it to a guest.
             pub fn into_host(self) -> HostError {
                 match (self.name, self.payload) {
-                    $(($name, payload) => codes!(@write $kind $variant payload),)*
+                    $(($name, payload) => host_codes!(@write $kind $variant payload),)*
                     (name, _) => HostError::InternalError(Some(format!("unknown error-code {name}"))),
-                }
-            }
-
-            /// The error-code as a guest's bindings have it.
-            pub fn into_p2(self) -> P2 {
-                match (self.name, self.payload) {
-                    $(($name, payload) => codes!(@p2 $kind $variant payload),)*
-                    (name, _) => P2::InternalError(Some(format!("unknown error-code {name}"))),
                 }
             }
 
             /// The error-code in what a body reports; `None` for an error of hyper's or of the connection.
             pub fn from_host(error: &HostError) -> Option<Self> {
                 Some(match error {
-                    $(codes!(@host_pattern $kind $variant p q) => codes!(@host_read $kind $name p q),)*
+                    $(host_codes!(@pattern $kind $variant p q) => host_codes!(@read $kind $name p q),)*
                     _ => return None,
                 })
             }
         }
     };
-    (@pattern P2 Plain $variant:ident $p:ident) => { P2::$variant };
-    (@pattern P2 $kind:ident $variant:ident $p:ident) => { P2::$variant($p) };
+    (@write Plain $variant:ident $p:ident) => {{ let _ = $p; HostError::$variant }};
+    (@write Size32 $variant:ident $p:ident) => {
+        HostError::$variant(match $p { Payload::Size(size) => narrow(size), _ => None })
+    };
+    (@write Size64 $variant:ident $p:ident) => {
+        HostError::$variant(match $p { Payload::Size(size) => size, _ => None })
+    };
+    (@write Text $variant:ident $p:ident) => {
+        HostError::$variant(match $p { Payload::Text(text) => text, _ => None })
+    };
+    (@write Dns $variant:ident $p:ident) => {
+        match $p {
+            Payload::Dns { rcode, info_code } => HostError::$variant { rcode, info_code },
+            _ => HostError::$variant { rcode: None, info_code: None },
+        }
+    };
+    (@write Tls $variant:ident $p:ident) => {
+        match $p {
+            Payload::Tls { alert_id, alert_message } => HostError::$variant { alert_id, alert_message },
+            _ => HostError::$variant { alert_id: None, alert_message: None },
+        }
+    };
+    (@write OptionField $variant:ident $p:ident) => { host_codes!(@write Field $variant $p) };
+    (@write Field $variant:ident $p:ident) => {
+        match $p {
+            Payload::Field { field_name, field_size } => HostError::$variant { field_name, field_size },
+            _ => HostError::$variant { field_name: None, field_size: None },
+        }
+    };
+    (@pattern Plain $variant:ident $p:ident $q:ident) => { HostError::$variant };
+    (@pattern Size32 $variant:ident $p:ident $q:ident) => { HostError::$variant($p) };
+    (@pattern Size64 $variant:ident $p:ident $q:ident) => { HostError::$variant($p) };
+    (@pattern Text $variant:ident $p:ident $q:ident) => { HostError::$variant($p) };
+    (@pattern Dns $variant:ident $p:ident $q:ident) => { HostError::$variant { rcode: $p, info_code: $q } };
+    (@pattern Tls $variant:ident $p:ident $q:ident) => {
+        HostError::$variant { alert_id: $p, alert_message: $q }
+    };
+    (@pattern $kind:ident $variant:ident $p:ident $q:ident) => {
+        HostError::$variant { field_name: $p, field_size: $q }
+    };
+    (@read Plain $name:literal $p:ident $q:ident) => { ErrorCode { name: $name, payload: Payload::None } };
+    (@read Size32 $name:literal $p:ident $q:ident) => {
+        ErrorCode { name: $name, payload: Payload::Size($p.map(u64::from)) }
+    };
+    (@read Size64 $name:literal $p:ident $q:ident) => { ErrorCode { name: $name, payload: Payload::Size(*$p) } };
+    (@read Text $name:literal $p:ident $q:ident) => {
+        ErrorCode { name: $name, payload: Payload::Text($p.clone()) }
+    };
+    (@read Dns $name:literal $p:ident $q:ident) => {
+        ErrorCode { name: $name, payload: Payload::Dns { rcode: $p.clone(), info_code: *$q } }
+    };
+    (@read Tls $name:literal $p:ident $q:ident) => {
+        ErrorCode { name: $name, payload: Payload::Tls { alert_id: *$p, alert_message: $q.clone() } }
+    };
+    (@read $kind:ident $name:literal $p:ident $q:ident) => {
+        ErrorCode { name: $name, payload: Payload::Field { field_name: $p.clone(), field_size: *$q } }
+    };
+}
+
+/// The same for the bindings of one generation of guests: `Code` and its payloads, as they are imported.
+macro_rules! guest_codes {
+    ($($name:literal $variant:ident $kind:ident;)*) => {
+        impl From<Code> for ErrorCode {
+            fn from(code: Code) -> Self {
+                match code { $(guest_codes!(@pattern $kind $variant p) => guest_codes!(@read $kind $name p),)* }
+            }
+        }
+
+        impl From<ErrorCode> for Code {
+            fn from(code: ErrorCode) -> Self {
+                match (code.name, code.payload) {
+                    $(($name, payload) => guest_codes!(@write $kind $variant payload),)*
+                    (name, _) => Code::InternalError(Some(format!("unknown error-code {name}"))),
+                }
+            }
+        }
+    };
+    (@pattern Plain $variant:ident $p:ident) => { Code::$variant };
+    (@pattern $kind:ident $variant:ident $p:ident) => { Code::$variant($p) };
     (@read Plain $name:literal $p:ident) => { ErrorCode { name: $name, payload: Payload::None } };
     (@read Size32 $name:literal $p:ident) => { ErrorCode { name: $name, payload: Payload::Size($p.map(u64::from)) } };
     (@read Size64 $name:literal $p:ident) => { ErrorCode { name: $name, payload: Payload::Size($p) } };
@@ -164,135 +282,58 @@ macro_rules! codes {
         };
         ErrorCode { name: $name, payload: Payload::Field { field_name, field_size } }
     }};
-    (@write Plain $variant:ident $p:ident) => {{ let _ = $p; HostError::$variant }};
+    (@write Plain $variant:ident $p:ident) => {{ let _ = $p; Code::$variant }};
     (@write Size32 $variant:ident $p:ident) => {
-        HostError::$variant(match $p { Payload::Size(size) => narrow(size), _ => None })
+        Code::$variant(match $p { Payload::Size(size) => narrow(size), _ => None })
     };
-    (@write Size64 $variant:ident $p:ident) => {
-        HostError::$variant(match $p { Payload::Size(size) => size, _ => None })
-    };
-    (@write Text $variant:ident $p:ident) => {
-        HostError::$variant(match $p { Payload::Text(text) => text, _ => None })
-    };
+    (@write Size64 $variant:ident $p:ident) => { Code::$variant(match $p { Payload::Size(size) => size, _ => None }) };
+    (@write Text $variant:ident $p:ident) => { Code::$variant(match $p { Payload::Text(text) => text, _ => None }) };
     (@write Dns $variant:ident $p:ident) => {
-        match $p {
-            Payload::Dns { rcode, info_code } => HostError::$variant { rcode, info_code },
-            _ => HostError::$variant { rcode: None, info_code: None },
-        }
-    };
-    (@write Tls $variant:ident $p:ident) => {
-        match $p {
-            Payload::Tls { alert_id, alert_message } => HostError::$variant { alert_id, alert_message },
-            _ => HostError::$variant { alert_id: None, alert_message: None },
-        }
-    };
-    (@write OptionField $variant:ident $p:ident) => { codes!(@write Field $variant $p) };
-    (@write Field $variant:ident $p:ident) => {
-        match $p {
-            Payload::Field { field_name, field_size } => HostError::$variant { field_name, field_size },
-            _ => HostError::$variant { field_name: None, field_size: None },
-        }
-    };
-    (@p2 Plain $variant:ident $p:ident) => {{ let _ = $p; P2::$variant }};
-    (@p2 Size32 $variant:ident $p:ident) => {
-        P2::$variant(match $p { Payload::Size(size) => narrow(size), _ => None })
-    };
-    (@p2 Size64 $variant:ident $p:ident) => { P2::$variant(match $p { Payload::Size(size) => size, _ => None }) };
-    (@p2 Text $variant:ident $p:ident) => { P2::$variant(match $p { Payload::Text(text) => text, _ => None }) };
-    (@p2 Dns $variant:ident $p:ident) => {
-        P2::$variant(match $p {
+        Code::$variant(match $p {
             Payload::Dns { rcode, info_code } => DnsErrorPayload { rcode, info_code },
             _ => DnsErrorPayload { rcode: None, info_code: None },
         })
     };
-    (@p2 Tls $variant:ident $p:ident) => {
-        P2::$variant(match $p {
+    (@write Tls $variant:ident $p:ident) => {
+        Code::$variant(match $p {
             Payload::Tls { alert_id, alert_message } => TlsAlertReceivedPayload { alert_id, alert_message },
             _ => TlsAlertReceivedPayload { alert_id: None, alert_message: None },
         })
     };
-    (@p2 OptionField $variant:ident $p:ident) => {
-        P2::$variant(match $p {
+    (@write OptionField $variant:ident $p:ident) => {
+        Code::$variant(match $p {
             Payload::Field { field_name, field_size } => Some(FieldSizePayload { field_name, field_size }),
             _ => None,
         })
     };
-    (@p2 Field $variant:ident $p:ident) => {
-        P2::$variant(match $p {
+    (@write Field $variant:ident $p:ident) => {
+        Code::$variant(match $p {
             Payload::Field { field_name, field_size } => FieldSizePayload { field_name, field_size },
             _ => FieldSizePayload { field_name: None, field_size: None },
         })
     };
-    (@host_pattern Plain $variant:ident $p:ident $q:ident) => { HostError::$variant };
-    (@host_pattern Size32 $variant:ident $p:ident $q:ident) => { HostError::$variant($p) };
-    (@host_pattern Size64 $variant:ident $p:ident $q:ident) => { HostError::$variant($p) };
-    (@host_pattern Text $variant:ident $p:ident $q:ident) => { HostError::$variant($p) };
-    (@host_pattern Dns $variant:ident $p:ident $q:ident) => { HostError::$variant { rcode: $p, info_code: $q } };
-    (@host_pattern Tls $variant:ident $p:ident $q:ident) => {
-        HostError::$variant { alert_id: $p, alert_message: $q }
-    };
-    (@host_pattern $kind:ident $variant:ident $p:ident $q:ident) => {
-        HostError::$variant { field_name: $p, field_size: $q }
-    };
-    (@host_read Plain $name:literal $p:ident $q:ident) => { ErrorCode { name: $name, payload: Payload::None } };
-    (@host_read Size32 $name:literal $p:ident $q:ident) => {
-        ErrorCode { name: $name, payload: Payload::Size($p.map(u64::from)) }
-    };
-    (@host_read Size64 $name:literal $p:ident $q:ident) => { ErrorCode { name: $name, payload: Payload::Size(*$p) } };
-    (@host_read Text $name:literal $p:ident $q:ident) => {
-        ErrorCode { name: $name, payload: Payload::Text($p.clone()) }
-    };
-    (@host_read Dns $name:literal $p:ident $q:ident) => {
-        ErrorCode { name: $name, payload: Payload::Dns { rcode: $p.clone(), info_code: *$q } }
-    };
-    (@host_read Tls $name:literal $p:ident $q:ident) => {
-        ErrorCode { name: $name, payload: Payload::Tls { alert_id: *$p, alert_message: $q.clone() } }
-    };
-    (@host_read $kind:ident $name:literal $p:ident $q:ident) => {
-        ErrorCode { name: $name, payload: Payload::Field { field_name: $p.clone(), field_size: *$q } }
-    };
 }
 
-codes! {
-    "DNS-timeout" DnsTimeout Plain;
-    "DNS-error" DnsError Dns;
-    "destination-not-found" DestinationNotFound Plain;
-    "destination-unavailable" DestinationUnavailable Plain;
-    "destination-IP-prohibited" DestinationIpProhibited Plain;
-    "destination-IP-unroutable" DestinationIpUnroutable Plain;
-    "connection-refused" ConnectionRefused Plain;
-    "connection-terminated" ConnectionTerminated Plain;
-    "connection-timeout" ConnectionTimeout Plain;
-    "connection-read-timeout" ConnectionReadTimeout Plain;
-    "connection-write-timeout" ConnectionWriteTimeout Plain;
-    "connection-limit-reached" ConnectionLimitReached Plain;
-    "TLS-protocol-error" TlsProtocolError Plain;
-    "TLS-certificate-error" TlsCertificateError Plain;
-    "TLS-alert-received" TlsAlertReceived Tls;
-    "HTTP-request-denied" HttpRequestDenied Plain;
-    "HTTP-request-length-required" HttpRequestLengthRequired Plain;
-    "HTTP-request-body-size" HttpRequestBodySize Size64;
-    "HTTP-request-method-invalid" HttpRequestMethodInvalid Plain;
-    "HTTP-request-URI-invalid" HttpRequestUriInvalid Plain;
-    "HTTP-request-URI-too-long" HttpRequestUriTooLong Plain;
-    "HTTP-request-header-section-size" HttpRequestHeaderSectionSize Size32;
-    "HTTP-request-header-size" HttpRequestHeaderSize OptionField;
-    "HTTP-request-trailer-section-size" HttpRequestTrailerSectionSize Size32;
-    "HTTP-request-trailer-size" HttpRequestTrailerSize Field;
-    "HTTP-response-incomplete" HttpResponseIncomplete Plain;
-    "HTTP-response-header-section-size" HttpResponseHeaderSectionSize Size32;
-    "HTTP-response-header-size" HttpResponseHeaderSize Field;
-    "HTTP-response-body-size" HttpResponseBodySize Size64;
-    "HTTP-response-trailer-section-size" HttpResponseTrailerSectionSize Size32;
-    "HTTP-response-trailer-size" HttpResponseTrailerSize Field;
-    "HTTP-response-transfer-coding" HttpResponseTransferCoding Text;
-    "HTTP-response-content-coding" HttpResponseContentCoding Text;
-    "HTTP-response-timeout" HttpResponseTimeout Plain;
-    "HTTP-upgrade-failed" HttpUpgradeFailed Plain;
-    "HTTP-protocol-error" HttpProtocolError Plain;
-    "loop-detected" LoopDetected Plain;
-    "configuration-error" ConfigurationError Plain;
-    "internal-error" InternalError Text;
+table!(host_codes);
+
+mod p2 {
+    use wasmtime_wasi_http::p2::bindings::http::types::{
+        DnsErrorPayload, ErrorCode as Code, FieldSizePayload, TlsAlertReceivedPayload,
+    };
+
+    use super::{ErrorCode, Payload, narrow};
+
+    table!(guest_codes);
+}
+
+mod p3 {
+    use wasmtime_wasi_http::p3::bindings::http::types::{
+        DnsErrorPayload, ErrorCode as Code, FieldSizePayload, TlsAlertReceivedPayload,
+    };
+
+    use super::{ErrorCode, Payload, narrow};
+
+    table!(guest_codes);
 }
 
 #[cfg(test)]
@@ -335,6 +376,7 @@ mod tests {
             let code = full(name);
             assert_eq!(ErrorCode::from_host(&code.clone().into_host()), Some(code.clone()));
             assert_eq!(ErrorCode::from(code.clone().into_p2()), code);
+            assert_eq!(ErrorCode::from(code.clone().into_p3()), code);
         }
         let with_payload = NAMES.iter().filter(|name| full(name).payload != Payload::None).count();
         let wit = include_str!("../../wit/deps/http.wit").split_once("variant error-code {").unwrap().1;

@@ -127,6 +127,10 @@ impl WasiHttpHooks for Hooks {
         WRITE
     }
 
+    fn p3_outgoing_body_chunk_size(&mut self) -> usize {
+        WRITE
+    }
+
     fn send_request(
         &mut self,
         request: http::Request<WasiBody>,

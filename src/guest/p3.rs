@@ -1,0 +1,220 @@
+//! Guests of WASI 0.3: what is linked for them, and how they handle a request.
+//!
+//! A store of theirs is driven by `run_concurrent`, which polls the guest's tasks and the host's functions in turn. It cannot be entered
+//! twice on a thread: whatever else runs a guest (another app as an upstream) is awaited through a channel, never polled in here.
+
+use std::future::poll_fn;
+use std::task::{Context, Waker};
+
+use bytes::Bytes;
+use http::header::CONTENT_LENGTH;
+use tokio::sync::oneshot;
+use wasmtime::component::{Accessor, Linker, Resource};
+use wasmtime::{AsContextMut, Store, StoreContextMut};
+use wasmtime_wasi_http::p3::bindings::Service;
+use wasmtime_wasi_http::p3::{Request, Response};
+use wasmtime_wasi_http::{Error as HostError, FieldMap, WasiBody, WasiHttpView};
+
+use crate::exchange::body_check::BodyRules;
+use crate::exchange::guest_written::Transmitted;
+use crate::guest::interfaces::interface_p3;
+use crate::guest::store::StoreState;
+use crate::http::error_code::ErrorCode;
+use crate::http::message::{Side, is_bare};
+
+/// Takes what a guest answers.
+pub(crate) type Answered = Box<dyn FnOnce(Result<http::Response<WasiBody>, ErrorCode>) + Send>;
+
+/// What a handler of `wasi:http/handler` gets, and where its answer goes.
+pub(crate) struct Call {
+    pub request: Resource<Request>,
+    pub answered: Answered,
+    /// The request was HEAD.
+    pub head_only: bool,
+}
+
+impl Call {
+    pub fn new<B>(
+        host: &mut StoreState,
+        request: http::Request<B>,
+        answered: Answered,
+        head_only: bool,
+    ) -> wasmtime::Result<Self>
+    where
+        B: http_body::Body<Data = Bytes, Error = HostError> + Send + 'static,
+    {
+        // what the guest thinks of the request's body is nobody's to hear
+        let (request, _) = Request::from_http(host.http().hooks, request);
+        let request = host.table().push(request)?;
+        Ok(Self { request, answered, head_only })
+    }
+}
+
+/// Has the guest handle a request. It ends when all that the guest does has ended: it may work on after its answer.
+pub(crate) async fn handle(store: &mut Store<StoreState>, service: &Service, call: Call) -> wasmtime::Result<()> {
+    store
+        .run_concurrent(async |accessor: &Accessor<StoreState>| {
+            let Call { request, answered, head_only } = call;
+            let handler = service.wasi_http_handler().func_handle();
+            let task = accessor.with(|access| handler.start_call_concurrent(access, (request,)))?;
+            let (answer,) = handler.finish_call_concurrent(accessor, task).await?;
+            answered(match answer {
+                Ok(response) => accessor.with(|mut access| answer_of(access.as_context_mut(), response, head_only))?,
+                Err(code) => Err(ErrorCode::of_guest(code)),
+            });
+            poll_fn(|cx| accessor.poll_no_interesting_tasks(cx)).await;
+            Ok(())
+        })
+        .await?
+}
+
+/// The lengths that a message announces are taken out of it before wasmtime-wasi-http sees them, and put back after: it would check them
+/// against the body, but not where there is none, and not as an answer to HEAD has it.
+struct Lengths(Vec<http::HeaderValue>);
+
+impl Lengths {
+    fn take(store: &mut StoreContextMut<'_, StoreState>, fields: &mut FieldMap) -> Self {
+        if !fields.contains_key(CONTENT_LENGTH) {
+            return Self(Vec::new());
+        }
+        let mut map: http::HeaderMap = std::mem::replace(fields, FieldMap::new_mutable(0)).into();
+        let lengths = match map.entry(CONTENT_LENGTH) {
+            http::header::Entry::Occupied(entry) => entry.remove_entry_mult().1.collect(),
+            http::header::Entry::Vacant(_) => Vec::new(),
+        };
+        *fields = FieldMap::new_immutable(store.data_mut().http().hooks, map);
+        Self(lengths)
+    }
+
+    fn put_back(self, fields: &mut http::HeaderMap) {
+        for length in self.0 {
+            fields.append(CONTENT_LENGTH, length);
+        }
+    }
+}
+
+/// What becomes of a body, as wasmtime-wasi-http wants to be told: nobody tells where nothing is amiss.
+async fn transmission(told: oneshot::Receiver<Transmitted>) -> Result<(), HostError> {
+    match told.await {
+        Ok(Err(code)) => Err(code.into_host()),
+        Ok(Ok(())) | Err(_) => Ok(()),
+    }
+}
+
+/// What is told of a body that is made only after its message.
+fn told_later() -> (oneshot::Sender<oneshot::Receiver<Transmitted>>, impl Future<Output = Result<(), HostError>> + Send)
+{
+    let (later, told) = oneshot::channel();
+    (later, async {
+        match told.await {
+            Ok(told) => transmission(told).await,
+            Err(_) => Ok(()),
+        }
+    })
+}
+
+fn answer_of(
+    mut store: StoreContextMut<'_, StoreState>,
+    response: Resource<Response>,
+    head_only: bool,
+) -> wasmtime::Result<Result<http::Response<WasiBody>, ErrorCode>> {
+    let mut response = store.data_mut().table().delete(response)?;
+    let lengths = Lengths::take(&mut store, &mut response.headers);
+    let (later, told) = told_later();
+    let response = response.into_http_with_getter(&mut store, told, StoreState::http)?;
+    let (mut parts, body) = response.into_parts();
+    lengths.put_back(&mut parts.headers);
+    let length = crate::http::fields::announced_length(&parts.headers).filter(|_| !is_bare(head_only, parts.status));
+    let rules = BodyRules::of_length(Side::Response, length);
+    let (body, told) = store.data_mut().written.add(body, rules);
+    let _ = later.send(told);
+    Ok(Ok(http::Response::from_parts(parts, body)))
+}
+
+/// All of WASI 0.3, beside that of 0.2.
+pub(crate) fn link(linker: &mut Linker<StoreState>) -> wasmtime::Result<()> {
+    wasmtime_wasi::p3::add_to_linker(linker)?;
+    wasmtime_wasi_http::p3::add_to_linker(linker)?;
+    linker.allow_shadowing(true);
+    interface_p3(linker, "wasi:http/client")?.func_wrap_concurrent(
+        "send",
+        |accessor: &Accessor<StoreState>, (request,): (Resource<Request>,)| {
+            Box::pin(async move {
+                Ok((match send(accessor, request).await? {
+                    Ok(response) => Ok(response),
+                    Err(code) => Err(code.into_p3()),
+                },))
+            })
+        },
+    )?;
+    linker.allow_shadowing(false);
+    crate::guest::http_functions_p3::weigh_fields(linker)?;
+    crate::guest::timers::stage_timers_p3(linker)
+}
+
+/// `wasi:http/client.send`, in place of wasmtime-wasi-http's: that one knows nothing of whose request it is.
+async fn send(
+    accessor: &Accessor<StoreState>,
+    request: Resource<Request>,
+) -> wasmtime::Result<Result<Resource<Response>, ErrorCode>> {
+    let begun = accessor.with(|mut access| begin(access.as_context_mut(), request))?;
+    let answer = match begun {
+        Ok(answer) => answer,
+        Err(code) => return Ok(Err(code)),
+    };
+    match Box::into_pin(answer).await {
+        Ok((response, rest)) => {
+            // of a simulation, which waits until the guest has read the answer
+            let mut rest = Box::into_pin(rest);
+            if rest.as_mut().poll(&mut Context::from_waker(Waker::noop())).is_pending() {
+                tokio::spawn(rest);
+            }
+            accessor.with(|mut access| {
+                let host = access.data_mut();
+                let (response, _) = Response::from_http(host.http().hooks, response);
+                Ok(Ok(host.table().push(response)?))
+            })
+        }
+        Err(error) => Ok(Err(ErrorCode::from_host(&error).unwrap_or_else(|| ErrorCode::plain("HTTP-protocol-error")))),
+    }
+}
+
+type Answer = Box<
+    dyn Future<
+            Output = Result<
+                (http::Response<WasiBody>, Box<dyn Future<Output = Result<(), HostError>> + Send>),
+                HostError,
+            >,
+        > + Send,
+>;
+
+/// Hands a request over to whoever answers it.
+fn begin(
+    mut store: StoreContextMut<'_, StoreState>,
+    request: Resource<Request>,
+) -> wasmtime::Result<Result<Answer, ErrorCode>> {
+    let host = store.data_mut();
+    host.grows(0)?;
+    let mut request = host.table().delete(request)?;
+    let completed = crate::guest::request_checks::complete_p3(&mut request);
+    let lengths = Lengths::take(&mut store, &mut request.headers);
+    let (later, told) = told_later();
+    let (request, options) = match request.into_http_with_getter(&mut store, told, StoreState::http) {
+        Ok(made) => made,
+        Err(error) => return Ok(Err(ErrorCode::from(error.downcast()?))),
+    };
+    let host = store.data_mut();
+    let (mut parts, body) = request.into_parts();
+    lengths.put_back(&mut parts.headers);
+    let rules = BodyRules::of_length(Side::Request, crate::http::fields::announced_length(&parts.headers));
+    let (body, told) = host.written.add(body, rules);
+    let _ = later.send(told);
+    // only now: its body is let go of as one that was sent
+    if let Err((code, why)) = completed {
+        host.warn(format!("an outgoing request was refused: {why}; the guest is told `{}`", code.name));
+        return Ok(Err(code));
+    }
+    let request = http::Request::from_parts(parts, body);
+    let options = options.as_deref().copied();
+    Ok(Ok(host.http().hooks.send_request(request, options, Box::new(std::future::ready(Ok(()))))))
+}
