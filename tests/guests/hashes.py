@@ -20,17 +20,21 @@ COMPONENTS = {
     "greeter": GREETER / "components" / "greeter.wasm",
     "everything": HERE / "components" / "everything.wasm",
     "hello": HERE / "components" / "hello.wasm",
+    "hello_p3": HERE / "components" / "hello_p3.wasm",
     "lines": HERE / "components" / "lines.wasm",
     "probe": HERE / "components" / "probe.wasm",
+    "probe_p3": HERE / "components" / "probe_p3.wasm",
     "wstd": HERE / "components" / "wstd.wasm",
 }
 
 
 def of_sources(guest: str) -> str:
-    """The hash of all that goes into a guest: its files, the workspace's manifest and lock file, for one the WIT."""
+    """The hash of all that goes into a guest: its files, the workspace's manifest and lock file, for one the WIT, for another modules of its twin."""
     files = [HERE / "Cargo.toml", HERE / "Cargo.lock", *sorted(SOURCES.get(guest, HERE / guest).rglob("*"))]
     if guest == "everything":
         files += sorted(WIT.rglob("*.wit"))
+    if guest == "probe_p3":
+        files += sorted((HERE / "probe").rglob("*.rs"))  # it shares modules
     digest = hashlib.sha256()
     for file in files:
         if file.is_file():

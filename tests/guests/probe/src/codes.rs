@@ -1,6 +1,6 @@
-//! The 39 cases of wasi:http's error-code by name, each with a payload where it has one.
+//! The 39 cases of wasi:http's error-code by name, each with a payload where it has one. The same in both generations.
 
-use wasip2::http::types::{DnsErrorPayload, ErrorCode, FieldSizePayload, TlsAlertReceivedPayload};
+use crate::http_types::{DnsErrorPayload, ErrorCode, FieldSizePayload, TlsAlertReceivedPayload};
 
 fn field() -> FieldSizePayload {
     FieldSizePayload {
@@ -59,4 +59,22 @@ pub fn by_name(name: &str) -> Option<ErrorCode> {
         "internal-error" => InternalError(Some("as asked".to_owned())),
         _ => return None,
     })
+}
+
+/// The error-code of that name, with `text` where it has one.
+pub fn with_text(name: &str, text: Option<String>) -> ErrorCode {
+    let field = FieldSizePayload { field_name: text.clone(), field_size: Some(1) };
+    match name {
+        "DNS-error" => ErrorCode::DnsError(DnsErrorPayload { rcode: text, info_code: None }),
+        "TLS-alert-received" => {
+            ErrorCode::TlsAlertReceived(TlsAlertReceivedPayload { alert_id: None, alert_message: text })
+        }
+        "HTTP-request-header-size" => ErrorCode::HttpRequestHeaderSize(Some(field)),
+        "HTTP-request-trailer-size" => ErrorCode::HttpRequestTrailerSize(field),
+        "HTTP-response-header-size" => ErrorCode::HttpResponseHeaderSize(field),
+        "HTTP-response-trailer-size" => ErrorCode::HttpResponseTrailerSize(field),
+        "HTTP-response-transfer-coding" => ErrorCode::HttpResponseTransferCoding(text),
+        "HTTP-response-content-coding" => ErrorCode::HttpResponseContentCoding(text),
+        _ => ErrorCode::InternalError(text),
+    }
 }

@@ -5,10 +5,9 @@ use std::collections::HashMap;
 use wasip2::clocks::monotonic_clock;
 use wasip2::filesystem::preopens::get_directories;
 use wasip2::filesystem::types::{Descriptor, DescriptorFlags, OpenFlags, PathFlags};
-use wasip2::http::types::{
-    DnsErrorPayload, ErrorCode, FieldSizePayload, Fields, IncomingRequest, OutgoingRequest, ResponseOutparam,
-    TlsAlertReceivedPayload,
-};
+use wasip2::http::types::{Fields, IncomingRequest, OutgoingRequest, ResponseOutparam};
+
+use crate::codes;
 
 pub fn much(request: &IncomingRequest, query: &HashMap<String, String>, out: ResponseOutparam) {
     let arg = |name: &str| query.get(name).map(String::as_str).unwrap_or_default();
@@ -17,7 +16,7 @@ pub fn much(request: &IncomingRequest, query: &HashMap<String, String>, out: Res
         // answers with the error-code of that name, whose text is `text`, so many `times`
         "code" => {
             let text = Some(arg("text").repeat(number("times")));
-            return ResponseOutparam::set(out, Err(code(arg("name"), text)));
+            return ResponseOutparam::set(out, Err(codes::with_text(arg("name"), text)));
         }
         // so many random bytes in one call
         "random" => wasip2::random::random::get_random_bytes(number("n") as u64).len().to_string(),
@@ -153,21 +152,4 @@ pub fn much(request: &IncomingRequest, query: &HashMap<String, String>, out: Res
 
 fn folder() -> Descriptor {
     get_directories().remove(0).0
-}
-
-fn code(name: &str, text: Option<String>) -> ErrorCode {
-    let field = FieldSizePayload { field_name: text.clone(), field_size: Some(1) };
-    match name {
-        "DNS-error" => ErrorCode::DnsError(DnsErrorPayload { rcode: text, info_code: None }),
-        "TLS-alert-received" => {
-            ErrorCode::TlsAlertReceived(TlsAlertReceivedPayload { alert_id: None, alert_message: text })
-        }
-        "HTTP-request-header-size" => ErrorCode::HttpRequestHeaderSize(Some(field)),
-        "HTTP-request-trailer-size" => ErrorCode::HttpRequestTrailerSize(field),
-        "HTTP-response-header-size" => ErrorCode::HttpResponseHeaderSize(field),
-        "HTTP-response-trailer-size" => ErrorCode::HttpResponseTrailerSize(field),
-        "HTTP-response-transfer-coding" => ErrorCode::HttpResponseTransferCoding(text),
-        "HTTP-response-content-coding" => ErrorCode::HttpResponseContentCoding(text),
-        _ => ErrorCode::InternalError(text),
-    }
 }
