@@ -4,10 +4,11 @@
 //! Where 0.2 sets the response-outparam and works on, `handle` returns the response here, and a spawned task works on: it
 //! writes the body's stream and the trailers' future.
 //!
-//! Four things cannot be the same, and answer 501:
+//! What cannot exist in 0.3 answers 501, and says why:
 //! - `/permits`: a stream has no permits, a write takes what there is room for
-//! - `/hostile/…` and `/holds/…` as they say themselves
 //! - `/keep?what=response-body`: the body of a message is its stream
+//! - `/holds/finished-bodies`: nothing of a body is taken before its request is sent
+//! - `/holds/errors`: an error of a stream is a value, and no resource
 //!
 //! And some are only here: see `only.rs`.
 
@@ -23,9 +24,14 @@ use wasip3::random;
 mod codes;
 #[path = "../../probe/src/common.rs"]
 mod common;
+mod holds;
+mod hostile;
+mod kept;
 mod late;
 mod message;
+mod much;
 mod network;
+mod only;
 mod output;
 mod servers;
 mod silent;
@@ -414,7 +420,7 @@ async fn route(request: Request, out: Out) {
                 "request" => std::mem::forget(request),
                 "body" | "stream" => std::mem::forget(Incoming::of_request(request)),
                 "trailers" => std::mem::forget(Incoming::of_request(request).end),
-                "future" => std::mem::forget(send(&query).await),
+                "future" => kept::sent(prepare(&query).unwrap()),
                 "response" => std::mem::forget(fetch(&query).await),
                 "response-body" => return only_in_2(out, "the body of a message is its stream").await,
                 "response-stream" => std::mem::forget(fetch(&query).await.map(Incoming::of_response)),
@@ -488,6 +494,12 @@ async fn route(request: Request, out: Out) {
         "/head" => start(out, 200, &[("content-length", "1234")]).finish(None).await,
         "/long-line" => output::long_line(&query, out).await,
         "/permits" => only_in_2(out, "a stream has no permits").await,
+        // what a tenant does who means harm: see there
+        _ if path.starts_with("/hostile/") => hostile::run(&path["/hostile/".len()..], &query, request, out).await,
+        _ if path.starts_with("/holds/") => holds::run(&path["/holds/".len()..], &query, out).await,
+        "/much" => much::much(request, &query, out).await,
+        // what there is in WASI 0.3 alone: see there
+        _ if path.starts_with("/only/") => only::run(&path["/only/".len()..], &query, request, out).await,
         _ => text(out, 404, "no such route").await,
     }
 }
@@ -500,6 +512,19 @@ static LAST: std::sync::Mutex<Option<String>> = std::sync::Mutex::new(None);
 
 async fn only_in_2(out: Out, why: &str) {
     text(out, 501, &format!("no such thing in WASI 0.3: {why}")).await;
+}
+
+/// The name that WIT has for a case: both generations print it so.
+fn name(error: impl std::fmt::Debug) -> String {
+    let text = format!("{error:?}");
+    let mut name = String::new();
+    for letter in text.rsplit("::").next().unwrap_or_default().chars() {
+        if letter.is_uppercase() && !name.is_empty() {
+            name.push('-');
+        }
+        name.extend(letter.to_lowercase());
+    }
+    name
 }
 
 async fn sleep(ms: u64) {
