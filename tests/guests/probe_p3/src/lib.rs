@@ -418,7 +418,8 @@ async fn route(request: Request, out: Out) {
         "/keep" => {
             match arg("what").as_str() {
                 "request" => std::mem::forget(request),
-                "body" | "stream" => std::mem::forget(Incoming::of_request(request)),
+                "body" => std::mem::forget(Incoming::of_request(request)), // its stream and the future of its trailers
+                "stream" => std::mem::forget(Incoming::of_request(request).stream),
                 "trailers" => std::mem::forget(Incoming::of_request(request).end),
                 "future" => kept::sent(prepare(&query).unwrap()),
                 "response" => std::mem::forget(fetch(&query).await),
@@ -714,10 +715,12 @@ async fn proxy(request: Request, query: &Query, out: Out) {
     };
     let _ = upstream.set_method(&request.get_method());
     let answer = Answer::of(upstream).await;
-    match copy(Incoming::of_request(request), &mut target).await {
-        Ok(Ok(trailers)) => drop(target.finish_in_background(trailers)),
-        _ => drop(target),
-    }
+    wasip3::spawn_local(async move {
+        // without trailers, the body is dropped: broken off on that side, too
+        if let Ok(Ok(trailers)) = copy(Incoming::of_request(request), &mut target).await {
+            target.finish(trailers).await;
+        }
+    });
     match answer.get().await {
         Ok(response) => relay(response, out).await,
         Err(code) => out.set(Err(code)),
