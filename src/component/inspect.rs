@@ -451,7 +451,7 @@ mod tests {
             r#"(component (core func (canon task.return)))"#,
             r#"(component (core func (canon waitable-set.new)))"#,
             r#"(component (import "a" (func $f)) (core module $m (memory (export "m") 1)) (core instance $i (instantiate $m))
-                (core func (canon lower (func $f) async (memory $i "m"))))"#,
+                (core func (canon lower (func $f) async (memory (core memory $i "m")))))"#,
         ] {
             assert!(text(asynchronous).is_async, "{asynchronous}");
             assert_eq!(text(asynchronous).wasi(), Wasi::P3);
