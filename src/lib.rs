@@ -41,7 +41,9 @@ mod _wasgi {
     #[pymodule_init]
     fn init(module: &Bound<'_, PyModule>) -> PyResult<()> {
         module.add("__version__", env!("CARGO_PKG_VERSION"))?;
-        crate::py::refuse_sub_interpreters(module.py())
+        crate::py::refuse_sub_interpreters(module.py())?;
+        crate::py::log::subscribe();
+        Ok(())
     }
 
     #[pymodule_export]

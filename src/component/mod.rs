@@ -20,6 +20,7 @@ use std::sync::{Arc, OnceLock};
 
 use bytes::Bytes;
 use sha2::{Digest, Sha256};
+use tracing::warn;
 use wasmtime::Engine;
 
 use crate::component::census::Census;
@@ -31,6 +32,7 @@ use crate::engine::{ProcessState, process_state};
 use crate::error::{Error, chain};
 use crate::guest::prepared::Prepared;
 use crate::process::undisturbed::undisturbed;
+use crate::telemetry::TARGET;
 
 /// A component, compiled and linked. Immutable.
 pub struct Component {
@@ -178,12 +180,7 @@ impl Component {
         order.check()?;
         let kept = |engine: &Engine, pooled: bool, tell: bool| {
             let Some(cache) = &process.cache else { return Ok(None) };
-            let note = |line| {
-                if tell {
-                    process.note(line);
-                }
-            };
-            match cache.load(engine, digest, note) {
+            match cache.load(engine, digest, tell) {
                 Err(refused) if pooled => Err(Failure::Unfit(refused)),
                 found => Ok(found.unwrap_or(None)),
             }
@@ -205,7 +202,7 @@ impl Component {
             let binary = match harmless.get() {
                 Some(binary) => binary,
                 None => {
-                    let looked_at = without_harm(process, binary, || work.check(order))?;
+                    let looked_at = without_harm(binary, || work.check(order))?;
                     harmless.get_or_init(|| looked_at)
                 }
             };
@@ -217,7 +214,7 @@ impl Component {
             };
             // even if it fits no slot of the pool: the next process finds that out without compiling
             if let Some(cache) = &process.cache {
-                cache.store(engine, digest, &code, |line| process.note(line));
+                cache.store(engine, digest, &code);
             }
             // SAFETY: the bytes come from `precompile_component` of the same module, here or in a process that we have started.
             Ok(undisturbed(|| unsafe { wasmtime::component::Component::deserialize(engine, code) })?)
@@ -293,10 +290,11 @@ fn prepare(
     match make(&made.engine, false) {
         Ok(compiled) => {
             if let Some(reason) = refused {
-                process.note(format!(
+                warn!(
+                    target: TARGET,
                     "a component does not fit the pool of instances ({reason}): its guests are allocated on demand, \
                      which is slower; hint: several worker processes serve more of them than several threads"
-                ));
+                );
             }
             Prepared::new(made, compiled, features, host)
         }
@@ -308,17 +306,14 @@ fn prepare(
 }
 
 /// The component without debug information that would harm whoever reads it.
-fn without_harm<'a>(
-    process: &ProcessState,
-    binary: &'a [u8],
-    go_on: impl Fn() -> Result<(), Error>,
-) -> Result<Cow<'a, [u8]>, Error> {
+fn without_harm<'a>(binary: &'a [u8], go_on: impl Fn() -> Result<(), Error>) -> Result<Cow<'a, [u8]>, Error> {
     let (binary, harm) = crate::component::debug_info::without_harm(binary, &go_on)?;
     if let Some(harm) = harm {
-        process.note(format!(
-            "the debug information of a component is ignored: {}; its backtraces have no source lines",
-            harm.reason()
-        ));
+        let reason = harm.reason();
+        warn!(
+            target: TARGET,
+            "the debug information of a component is ignored: {reason}; its backtraces have no source lines"
+        );
     }
     Ok(binary)
 }

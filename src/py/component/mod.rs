@@ -11,6 +11,7 @@ use std::sync::Arc;
 
 use pyo3::prelude::*;
 use pyo3::types::{PyBytes, PyDict, PyString, PyTuple};
+use tracing::Level;
 
 use crate::component::Component;
 use crate::component::blocks::Blocks;
@@ -22,10 +23,11 @@ use crate::component::loading::Order;
 use crate::error::Error;
 use crate::process::own_stack;
 use crate::py::component::limits::PyComponentLimits;
-use crate::py::component::load::{Ask, Loading, log, tell_notes};
+use crate::py::component::load::{Ask, Loading};
 use crate::py::component::source::Source;
 use crate::py::errors::{named, to_py};
 use crate::py::executor::awaitable::Awaitable;
+use crate::py::log;
 use crate::py::paths::{path_of, without_nul};
 use crate::text::{LONGEST_NAME, tamed};
 
@@ -146,7 +148,7 @@ impl PyComponent {
         let py = source.py();
         let (ask, origin) = asked(source, fuel, limits)?;
         let component = load::load(py, ask)?;
-        tell_notes(py)?;
+        log::tell_events(py)?;
         Ok(Self { component, origin })
     }
 
@@ -157,9 +159,9 @@ impl PyComponent {
             return Ok(());
         }
         let label = self.label();
-        log(
+        log::write(
             py,
-            "warning",
+            Level::WARN,
             &format!(
                 "`{label}` is compiled once more, for `Limits.fuel`; hint: `Component(..., fuel=True)`, or `await \
                  Component.load_async(..., fuel=True)`, does so beforehand"
