@@ -130,7 +130,7 @@ impl Exchange {
                 }
                 Ok(http::Response::from_parts(parts, GuestBody::new(body, rules, owner)))
             }
-            Ok(Err(code)) => Err(Error::Code(code)),
+            Ok(Err(code)) => Err(Error::Code(code.into())),
             Err(_) => Err(match self.owner.outcome() {
                 Some(Err(error)) => error,
                 Some(Ok(())) => Error::NoResponse("the guest returned without setting a response".into()),

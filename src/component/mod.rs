@@ -29,6 +29,7 @@ use crate::component::inspect::ComponentInfo;
 use crate::component::loading::{Order, Turn, Work, loaded};
 use crate::engine::config::{CORE_INSTANCES, EngineKind, Features, MEMORIES, MODULE_MEMORIES, MODULE_TABLES, TABLES};
 use crate::engine::{ProcessState, process_state};
+use crate::error::reason::Reason;
 use crate::error::{Error, chain};
 use crate::guest::prepared::Prepared;
 use crate::process::undisturbed::undisturbed;
@@ -245,7 +246,7 @@ impl Component {
         let Some(other) = other else {
             return Err(Error::Host("the component was not compiled for fuel".into()));
         };
-        let code = other.prepared.serialize().map_err(|error| Error::Host(chain(&error)))?;
+        let code = other.prepared.serialize().map_err(|error| Error::Host(Reason::new(chain(&error), error)))?;
         let restore = |engine: &Engine, _| {
             // SAFETY: the bytes come from `serialize` just now, in this process, of the same wasmtime.
             Ok(undisturbed(|| unsafe { wasmtime::component::Component::deserialize(engine, &code) })?)
@@ -299,7 +300,8 @@ fn prepare(
             Prepared::new(made, compiled, features, host)
         }
         Err(Failure::Unfit(error)) => Err(Error::refused_by_system(&error).unwrap_or_else(|| {
-            Error::Host(format!("the engine rejects the machine code of the component: {}", chain(&error)))
+            let text = format!("the engine rejects the machine code of the component: {}", chain(&error));
+            Error::Host(Reason::new(text, error))
         })),
         Err(Failure::Final(error)) => Err(error),
     }
@@ -331,9 +333,11 @@ pub(crate) fn refusal(error: &wasmtime::Error, binary: &[u8]) -> Error {
     let reason: String = chain(error).chars().take(2000).map(escaped).collect();
     let mut validator = wasmparser::Validator::new_with_features(wasmparser::WasmFeatures::all());
     if validator.validate_all(binary).is_ok() {
-        Error::UnsupportedComponent(format!("the component uses a feature that this engine does not support: {reason}"))
+        Error::UnsupportedComponent(
+            format!("the component uses a feature that this engine does not support: {reason}").into(),
+        )
     } else {
-        Error::InvalidComponent(format!("not a valid component: {reason}"))
+        Error::InvalidComponent(format!("not a valid component: {reason}").into())
     }
 }
 

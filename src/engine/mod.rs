@@ -19,6 +19,7 @@ use wasmtime::Engine;
 use crate::engine::code_cache::CodeCache;
 use crate::engine::config::{AllocatingEngine, EngineKind, Features, POOL_SLOTS, config_of, make_pooled, new_engine};
 use crate::engine::ticker::{Ticked, Ticker, Ticking};
+use crate::error::reason::Reason;
 use crate::error::{Error, chain};
 use crate::process::fork::PerProcess;
 use crate::sync::lock;
@@ -169,7 +170,7 @@ impl ProcessState {
             return Ok(made);
         }
         let engine = new_engine(&config_of(EngineKind { features, pooled: false }))
-            .map_err(|error| Error::Host(format!("cannot make an engine: {}", chain(&error))))?;
+            .map_err(|error| Error::Host(Reason::new(format!("cannot make an engine: {}", chain(&error)), error)))?;
         Ok(slot.get_or_init(|| AllocatingEngine { engine, scans: false }))
     }
 

@@ -390,7 +390,7 @@ impl GuestBody {
             (Some(Err(error)), _) => return self.broken_by(error),
             (_, Some(length)) if length != received => {
                 let code = side.body_size(received);
-                (format!("its content-length says {length}"), Some(Box::new(Error::Code(code))))
+                (format!("its content-length says {length}"), Some(Box::new(Error::Code(code.into()))))
             }
             _ => ("the guest did not finish it".to_owned(), None),
         };
@@ -405,9 +405,9 @@ impl GuestBody {
 /// A body that broke off, for whoever it is passed on to: with the error-code that it broke off with, if it did with one.
 fn passed_on(error: Error) -> wasmtime_wasi_http::Error {
     if let Error::Body { cause: Some(cause), .. } = error
-        && let Error::Code(code) = *cause
+        && let Error::Code(error) = *cause
     {
-        return code.into_host();
+        return error.code.into_host();
     }
     wasmtime_wasi_http::Error::HttpResponseIncomplete
 }

@@ -123,11 +123,11 @@ impl Upstream for Network {
                         (denial == Denial::NotAllowed).then(|| format!("`wasgi.Network(allow=[..., \"{origin}\"])`"))
                     },
                 });
-                return Box::pin(async { Err(ErrorCode::denied()) });
+                return Box::pin(async { Err(ErrorCode::denied().into()) });
             }
         };
         let Some(origin) = Origin::of(&target) else {
-            return Box::pin(async { Err(ErrorCode::plain("HTTP-request-URI-invalid")) });
+            return Box::pin(async { Err(ErrorCode::plain("HTTP-request-URI-invalid").into()) });
         };
         // the connection's business: it writes them itself
         parts.headers.remove(HOST);

@@ -200,8 +200,8 @@ impl Hooks {
         let (clock, work) = (self.clock.clone(), work.cloned());
         let answer = upstream.send(request, timeouts, self.exchange.stdio());
         Box::new(async move {
-            let response = answer.await.and_then(|answer| crate::http::upstream_response::served(&method, answer));
-            let response = response.map_err(ErrorCode::into_host)?;
+            let answer = answer.await.map_err(|error| error.code.into_host())?;
+            let response = crate::http::upstream_response::served(&method, answer).map_err(ErrorCode::into_host)?;
             let size = fields::size(response.headers());
             if fields.is_some_and(|most| size > most) {
                 return Err(Side::Response.header_size(size).into_host());

@@ -15,6 +15,7 @@ use wasmtime_wasi_http::{Error as HostError, WasiBody};
 
 use crate::engine::ProcessState;
 use crate::error::Error;
+use crate::error::reason::CodeError;
 use crate::exchange::body_check::BodyRules;
 use crate::exchange::guest_body::GuestBody;
 use crate::exchange::handle::{ExchangeHandle, ExchangeState};
@@ -37,7 +38,7 @@ const NOT_PASSED: [HeaderName; 5] = [
 
 /// Dropping it gives the request up: its owner ends the task.
 pub struct HostRequest {
-    answer: JoinHandle<Result<Response<WasiBody>, ErrorCode>>,
+    answer: JoinHandle<Result<Response<WasiBody>, CodeError>>,
     method: Method,
     runtime: Handle,
     owner: ExchangeHandle,
@@ -60,7 +61,7 @@ impl HostRequest {
         let announced: Vec<_> = parts.headers.get_all(CONTENT_LENGTH).iter().collect();
         let length = announced_length(&parts.headers);
         if announced.len() > 1 || length.is_none() && !announced.is_empty() {
-            return Err(Error::Code(ErrorCode::plain("HTTP-protocol-error")));
+            return Err(Error::Code(ErrorCode::plain("HTTP-protocol-error").into()));
         }
         let rules = BodyRules::of_length(Side::Request, length);
         let body = RequestBody::of_upstream(body, rules).boxed_unsync();
@@ -91,12 +92,12 @@ impl HostRequest {
             } else {
                 "the request was cancelled"
             };
-            Err(ErrorCode::internal(why))
+            Err(ErrorCode::internal(why).into())
         });
         let response = match (answered, self.owner.overruled()) {
             // the caller's own failure is why
             (Err(_), Some(error)) => return Poll::Ready(Err(error)),
-            (Err(code), None) => return Poll::Ready(Err(Error::Code(code))),
+            (Err(error), None) => return Poll::Ready(Err(Error::Code(error))),
             (Ok(response), _) => response,
         };
         let to_head = self.method == Method::HEAD;
@@ -129,7 +130,7 @@ impl Body for Told {
         if let Poll::Ready(Some(Err(error))) = &polled
             && let Some(code) = ErrorCode::from_host(error)
         {
-            this.owner.state.end(Err(Error::Code(code)));
+            this.owner.state.end(Err(Error::Code(code.into())));
         }
         polled
     }

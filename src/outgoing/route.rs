@@ -28,7 +28,7 @@ impl Upstream for Route {
                         Some(format!("`route({{..., \"{origin}\": upstream}})`, or `\"*\"` for all others"))
                     },
                 });
-                Box::pin(async { Err(ErrorCode::plain("destination-not-found")) })
+                Box::pin(async { Err(ErrorCode::plain("destination-not-found").into()) })
             }
         }
     }

@@ -188,7 +188,7 @@ impl Scheduler {
             // some may have been started before one could not
             for _ in workers.iter().filter(|worker| worker.kind == kind).count()..processors {
                 self.start_one(runtime, kind, &mut workers)
-                    .map_err(|error| crate::process::fork::no_thread("guests", &error))?;
+                    .map_err(|error| crate::process::fork::no_thread("guests", error))?;
             }
         }
         self.started.store(true, Ordering::Release);

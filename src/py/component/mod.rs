@@ -127,7 +127,7 @@ fn launcher(py: Python<'_>) -> PyResult<Launcher> {
             &Error::Host(format!(
                 "`ComponentLimits.timeout` and `memory` need a Python interpreter to compile in a process of its own, and {why}; \
                  hint: `sys.executable` says which one"
-            )),
+            ).into()),
         ));
     };
     let module: PathBuf = py.import("wasgi._wasgi")?.getattr("__file__")?.extract()?;
