@@ -292,7 +292,7 @@ def causes_of(error: BaseException) -> list[BaseException]:
 
 
 class TestCauses:
-    """What an error of the host's came from is its `__cause__`, link by link; what the system refused is an `OSError`."""
+    """What an error of the host's came from is its `__cause__`, link by link; the system's is an `OSError`."""
 
     def test_a_component_that_cannot_be_linked(self) -> None:
         text = (GUESTS / "hand.wat").read_text()
@@ -323,7 +323,7 @@ class TestCauses:
             writer.close()
 
         async with await asyncio.start_server(respond, "127.0.0.1", 0) as server:
-            url = "http://127.0.0.1:{}".format(server.sockets[0].getsockname()[1])
+            url = f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}"
             with pytest.raises(errors.HttpResponseIncomplete) as raised:
                 await wasgi.outgoing.call(wasgi.Network(allow=[url], allow_private=True), wasgi.Request("GET", url))
         assert "before message completed" in str(causes_of(raised.value)[0])
