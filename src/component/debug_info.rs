@@ -10,6 +10,7 @@ use std::collections::HashMap;
 use gimli::{AttributeValue, EndianSlice, LittleEndian, RangeListsOffset, UnitRef};
 use wasmparser::{Encoding, Parser, Payload};
 
+use crate::component::debug_budget::{Budget, Harm, Stop, spend};
 use crate::error::Error;
 
 type Reader<'a> = EndianSlice<'a, LittleEndian>;
@@ -20,9 +21,6 @@ const MOST: u64 = 64 << 20;
 /// Entries, attributes, ranges and bytes that are gone through to look at all of it: about one for each byte of what compilers make. An
 /// attribute may have no bytes, and what many share is gone through for each of them.
 const MOST_STEPS: u64 = 64 << 20;
-
-/// After so many steps it is asked whether somebody still waits.
-const ASK: u64 = 1 << 16;
 
 /// How deep entries may be nested: each level of inlined functions takes some hundred bytes of the stack.
 const DEEPEST: isize = 128;
@@ -41,68 +39,6 @@ const RANGE: u64 = 32;
 const ROW: u64 = 24;
 const FILE: u64 = 128;
 const FUNCTION: u64 = 64;
-
-/// Why debug information is left out.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Harm {
-    Large,
-    Deep,
-    Shared,
-    Malformed,
-}
-
-impl Harm {
-    /// What is said of it.
-    pub(crate) fn reason(self) -> &'static str {
-        match self {
-            Self::Large => "it is larger than 64 MiB",
-            Self::Deep => "its entries are nested more than 128 deep",
-            Self::Shared => "it would take too long to read",
-            Self::Malformed => "it is malformed",
-        }
-    }
-}
-
-/// Why it is not looked at further.
-enum Stop {
-    Harm(Harm),
-    /// Nobody waits any more, or not for so long.
-    Ended(Error),
-}
-
-impl From<Harm> for Stop {
-    fn from(harm: Harm) -> Self {
-        Self::Harm(harm)
-    }
-}
-
-impl From<gimli::Error> for Stop {
-    fn from(_: gimli::Error) -> Self {
-        Self::Harm(Harm::Malformed)
-    }
-}
-
-/// What may still be spent on a component.
-struct Budget<'a> {
-    bytes: u64,
-    steps: u64,
-    until_asked: u64,
-    go_on: &'a dyn Fn() -> Result<(), Error>,
-}
-
-impl Budget<'_> {
-    fn spend(&mut self, steps: u64) -> Result<(), Stop> {
-        spend(&mut self.steps, steps)?;
-        match self.until_asked.checked_sub(steps) {
-            Some(left) => self.until_asked = left,
-            None => {
-                self.until_asked = ASK;
-                (self.go_on)().map_err(Stop::Ended)?;
-            }
-        }
-        Ok(())
-    }
-}
 
 /// The component as it may be compiled, and why that is not the one that was given, if it is not. `go_on` is asked now and then.
 pub(crate) fn without_harm<'a>(
@@ -382,11 +318,6 @@ impl<'a> Check<'a, '_, '_> {
         self.tables.insert(at, length);
         Ok(length)
     }
-}
-
-fn spend(left: &mut u64, cost: u64) -> Result<(), Harm> {
-    *left = left.checked_sub(cost).ok_or(Harm::Shared)?;
-    Ok(())
 }
 
 /// The bytes of a table of lines that begins there: those of its head, which names files, and all (DWARF 5, 6.2.4).

@@ -6,6 +6,7 @@ pub(crate) mod checks;
 pub mod compile_child;
 pub(crate) mod compiler;
 pub(crate) mod cost;
+pub(crate) mod debug_budget;
 pub(crate) mod debug_info;
 pub(crate) mod declared_types;
 pub(crate) mod expansion;

@@ -2,10 +2,12 @@
 
 mod attempt;
 pub mod connect;
+mod connection;
 pub mod connection_task;
 pub mod dns;
 pub mod error;
 mod hpack;
+mod kept;
 pub mod no_proxy;
 pub mod options;
 pub mod origin;
@@ -15,6 +17,7 @@ pub mod pool;
 pub mod pool_state;
 pub mod proxy;
 pub mod request_body;
+mod request_source;
 mod response_body;
 pub mod special_addresses;
 pub mod stream;

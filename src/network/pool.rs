@@ -13,11 +13,13 @@ use tokio::task::AbortHandle;
 
 use crate::http::url_pattern::Target;
 use crate::network::connect::{ConnectPhase, Dialer, ForwardProxy};
+use crate::network::connection::{Connection, Ending, STREAMS, Sender, State};
 use crate::network::connection_task::{Begins, Driver, Tasks, Uploading};
 use crate::network::error::{Prohibited, Undialled};
+use crate::network::kept::PooledConnection;
 use crate::network::origin::Origin;
 use crate::network::places::{App, Apps};
-use crate::network::pool_state::{Caps, Checkout, Grant, Permit, Place, PoolState, PooledConnection};
+use crate::network::pool_state::{Caps, Checkout, Grant, Permit, Place, PoolState};
 use crate::network::request_body::{Content, LAST, RequestBody};
 use crate::network::traffic::{Flood, Frames, Traffic};
 use crate::sync::lock;
@@ -25,8 +27,6 @@ use crate::sync::lock;
 /// What a peer may send on a stream before it is read; and on a connection of HTTP/2, so that streams that nobody reads do not
 /// hold up the others.
 const WINDOWS: (u32, u32) = (256 << 10, 32 << 20);
-/// Requests at once on a connection of HTTP/2, if its peer allows as many.
-const STREAMS: usize = 100;
 /// Fields of one message of HTTP/1.1: the most that a map holds without growing past its size (hyper would panic at more).
 pub const FIELDS: usize = 24_576;
 /// Streams whose frames are still known after we have reset them: all that one connection may have, and more that follow quickly.
@@ -42,121 +42,6 @@ pub struct Pool {
     head: u32,
     http2: bool,
     reaper: Mutex<Option<AbortHandle>>,
-}
-
-enum Sender {
-    Http1(http1::SendRequest<RequestBody>),
-    Http2(http2::SendRequest<RequestBody>, Tasks),
-}
-
-struct Connection {
-    sender: Sender,
-    driver: Driver,
-    address: Option<std::net::IpAddr>,
-    relay: Option<ForwardProxy>,
-    born: Instant,
-    state: Arc<State>,
-    /// Of HTTP/2, for all handles but the stock's.
-    _used: Option<Use>,
-    /// Whether it has been used before.
-    kept: bool,
-}
-
-/// One of those who use a connection of HTTP/2.
-struct Use(Arc<State>);
-
-impl Use {
-    fn of(state: &Arc<State>) -> Self {
-        state.traffic.users().fetch_add(1, Ordering::AcqRel);
-        Self(state.clone())
-    }
-}
-
-impl Drop for Use {
-    fn drop(&mut self) {
-        self.0.traffic.users().fetch_sub(1, Ordering::AcqRel);
-    }
-}
-
-/// What the handles to a connection have in common.
-struct State {
-    /// Requests that its peer lets be under way at once.
-    streams: AtomicUsize,
-    /// It has ended, whatever its handles know of that.
-    ended: AtomicBool,
-    traffic: Arc<Traffic>,
-    /// How it failed, until a request is told.
-    failure: Mutex<Option<hyper::Error>>,
-}
-
-impl State {
-    fn failed<T>(&self, ended: Result<T, hyper::Error>) {
-        if let Err(error) = ended {
-            *lock(&self.failure) = Some(error);
-        }
-    }
-
-    /// What has ended a request: one that had not begun knows only that its connection is gone.
-    fn why(&self, error: hyper::Error) -> hyper::Error {
-        if error.is_canceled() { lock(&self.failure).take().unwrap_or(error) } else { error }
-    }
-}
-
-/// Kept by a connection's socket: says that it has ended before it gives the permit back.
-struct Ending {
-    state: Arc<State>,
-    _permit: Permit<Connection>,
-}
-
-impl Drop for Ending {
-    fn drop(&mut self) {
-        self.state.ended.store(true, Ordering::Release);
-    }
-}
-
-impl Connection {
-    fn handle(&self) -> Option<Self> {
-        let Sender::Http2(sender, tasks) = &self.sender else { return None };
-        Some(Self {
-            sender: Sender::Http2(sender.clone(), tasks.clone()),
-            driver: self.driver.clone(),
-            address: self.address,
-            relay: self.relay.clone(),
-            born: self.born,
-            _used: Some(Use::of(&self.state)),
-            state: self.state.clone(),
-            kept: true,
-        })
-    }
-}
-
-impl PooledConnection for Connection {
-    fn is_usable(&self) -> bool {
-        !self.state.ended.load(Ordering::Acquire)
-            && self.state.traffic.is_fit()
-            && match &self.sender {
-                Sender::Http1(sender) => sender.is_ready(),
-                Sender::Http2(sender, _) => sender.is_ready(),
-            }
-    }
-
-    fn born(&self) -> Instant {
-        self.born
-    }
-
-    fn is_shared(&self) -> bool {
-        matches!(self.sender, Sender::Http2(..))
-    }
-
-    fn share(&self) -> Option<Self> {
-        let most = self.state.streams.load(Ordering::Relaxed).min(STREAMS);
-        // asked by the stock alone, one at a time: nobody comes in between
-        if self.state.traffic.users().load(Ordering::Acquire) < most { self.handle() } else { None }
-    }
-
-    fn is_in_use(&self) -> bool {
-        self.state.traffic.users().load(Ordering::Acquire) > 0
-    }
 }
 
 impl Pool {
