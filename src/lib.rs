@@ -6,27 +6,24 @@
 
 #![warn(missing_docs, unreachable_pub)]
 
-#[allow(missing_docs, unreachable_pub)]
+#[allow(unreachable_pub)]
 pub mod app;
 pub mod component;
 pub mod engine;
 pub mod error;
-#[allow(missing_docs, unreachable_pub)]
+#[allow(unreachable_pub)]
 pub mod exchange;
-#[allow(missing_docs, unreachable_pub)]
+#[allow(unreachable_pub)]
 pub mod guest;
 pub mod http;
 pub mod limits;
-#[allow(missing_docs, unreachable_pub)]
 pub mod network;
-#[allow(missing_docs, unreachable_pub)]
 pub mod outgoing;
 pub mod process;
 #[cfg(feature = "python")]
-#[allow(missing_docs, unreachable_pub)]
-pub mod py;
+#[allow(unreachable_pub)]
+pub(crate) mod py;
 pub(crate) mod scheduler;
-#[allow(missing_docs, unreachable_pub)]
 pub mod simulation;
 pub(crate) mod sync;
 pub mod telemetry;

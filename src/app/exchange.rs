@@ -42,6 +42,7 @@ pub struct Exchange {
 }
 
 impl Exchange {
+    /// The handle on it: dropped with it, it stops the guest.
     pub fn owner(&self) -> &ExchangeHandle {
         &self.owner
     }

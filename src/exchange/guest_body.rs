@@ -19,6 +19,7 @@ const CHUNK: usize = 64 << 10;
 /// What a reader gets next.
 #[derive(Debug)]
 pub enum Next {
+    /// Bytes, one at least.
     Chunk(Bytes),
     /// The clean end, with the trailers if there were any.
     End(Option<http::HeaderMap>),
@@ -134,6 +135,7 @@ impl GuestBody {
         self.unread.as_ref().is_none_or(Unread::has_nothing_kept)
     }
 
+    /// The handle on its exchange.
     pub fn owner(&self) -> &ExchangeHandle {
         &self.owner
     }
@@ -179,6 +181,7 @@ impl GuestBody {
         }
     }
 
+    /// The next chunk, or the end; an error where it breaks off.
     pub fn poll_next(&mut self, cx: &mut Context<'_>) -> Poll<Result<Next, Error>> {
         match self.take_kept() {
             Some(Ok(kept)) => return Poll::Ready(Ok(Next::Chunk(kept))),

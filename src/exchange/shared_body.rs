@@ -20,6 +20,7 @@ const GRACE: Duration = Duration::from_secs(1);
 pub type SharedBody = ParentsLock<GuestBody>;
 
 impl SharedBody {
+    /// See [`GuestBody::poll_next`]; in a forked child an error.
     pub fn poll_next(&self, cx: &mut Context<'_>) -> Poll<Result<Next, Error>> {
         match self.lock() {
             Some(mut body) => body.poll_next(cx),

@@ -27,8 +27,11 @@ pub(super) const WELL_PERMITTED: usize = 64 << 10;
 pub(super) const SMALL_PERMIT: usize = 512;
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+/// Who says a line, and where.
 pub enum Stream {
+    /// The guest, to its stdout.
     Stdout,
+    /// The guest, to its stderr.
     Stderr,
     /// Not the guest: what its host says of requests that the guest has sent out.
     Outgoing,
@@ -41,7 +44,9 @@ pub enum Stream {
 /// One line of a guest's, without its newline; bytes that are no UTF-8 are replaced.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Line {
+    /// Where it was said.
     pub stream: Stream,
+    /// What was said.
     pub text: String,
     /// Whether the line was too long, and goes on in the next one of its stream.
     pub cut: bool,
@@ -108,6 +113,7 @@ impl Stdio {
         }
     }
 
+    /// Whether no line waits.
     pub fn is_empty(&self) -> bool {
         self.lock().waiting.is_empty()
     }

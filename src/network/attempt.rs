@@ -49,7 +49,7 @@ pub(super) struct FirstByte {
 
 impl FirstByte {
     /// A guest is told of its own limit as through any upstream, of the host's as of the host's.
-    pub fn of(ours: Option<Duration>, guests: Option<Duration>) -> Option<Self> {
+    pub(super) fn of(ours: Option<Duration>, guests: Option<Duration>) -> Option<Self> {
         let limit = shorter(ours, guests)?;
         let is_guests = guests.is_some_and(|guests| guests == limit);
         Some(Self { limit, code: if is_guests { "connection-read-timeout" } else { "HTTP-response-timeout" } })
@@ -131,7 +131,7 @@ impl Drop for Stops<'_> {
 }
 
 impl Ask {
-    pub async fn answered(self, parts: Parts, body: GuestBody) -> Result<Response<WasiBody>, CodeError> {
+    pub(super) async fn answered(self, parts: Parts, body: GuestBody) -> Result<Response<WasiBody>, CodeError> {
         let total = self.options.total.map(|total| Instant::now() + total);
         let asked = self.ask(parts, body, total);
         let (response, lease, content) = match total {

@@ -38,7 +38,7 @@ pub(super) struct Connection {
 pub(super) struct Use(Arc<State>);
 
 impl Use {
-    pub fn of(state: &Arc<State>) -> Self {
+    pub(super) fn of(state: &Arc<State>) -> Self {
         state.traffic.users().fetch_add(1, Ordering::AcqRel);
         Self(state.clone())
     }
@@ -62,14 +62,14 @@ pub(super) struct State {
 }
 
 impl State {
-    pub fn failed<T>(&self, ended: Result<T, hyper::Error>) {
+    pub(super) fn failed<T>(&self, ended: Result<T, hyper::Error>) {
         if let Err(error) = ended {
             *lock(&self.failure) = Some(error);
         }
     }
 
     /// What has ended a request: one that had not begun knows only that its connection is gone.
-    pub fn why(&self, error: hyper::Error) -> hyper::Error {
+    pub(super) fn why(&self, error: hyper::Error) -> hyper::Error {
         if error.is_canceled() { lock(&self.failure).take().unwrap_or(error) } else { error }
     }
 }
@@ -87,7 +87,7 @@ impl Drop for Ending {
 }
 
 impl Connection {
-    pub fn handle(&self) -> Option<Self> {
+    pub(super) fn handle(&self) -> Option<Self> {
         let Sender::Http2(sender, tasks) = &self.sender else { return None };
         Some(Self {
             sender: Sender::Http2(sender.clone(), tasks.clone()),

@@ -7,7 +7,7 @@ use crate::network::origin::Origin;
 use crate::network::places::Places;
 
 /// A connection, as far as that matters here.
-pub trait PooledConnection: Sized + Send + 'static {
+pub(crate) trait PooledConnection: Sized + Send + 'static {
     /// Whether a request may be sent on it.
     fn is_usable(&self) -> bool;
 
@@ -38,10 +38,10 @@ pub(super) struct Kept<K> {
 }
 
 impl<K> Kept<K> {
-    pub const NONE: Self =
+    pub(super) const NONE: Self =
         Self { open: 0, dialling: 0, idle: Vec::new(), shared: Vec::new(), shares: None, places: Places::NONE };
 
-    pub fn is_empty(&self) -> bool {
+    pub(super) fn is_empty(&self) -> bool {
         self.open == 0 && self.dialling == 0 && self.idle.is_empty() && self.shared.is_empty() && self.places.is_empty()
     }
 }
@@ -51,11 +51,11 @@ pub(super) struct Origins<K>(pub HashMap<Origin, Kept<K>>);
 
 impl<K: PooledConnection> Origins<K> {
     /// Whether connections lie there that may have to be ended some time.
-    pub fn has_something(&self) -> bool {
+    pub(super) fn has_something(&self) -> bool {
         self.0.values().any(|kept| !kept.idle.is_empty() || !kept.shared.is_empty())
     }
 
-    pub fn of(&mut self, origin: &Origin, change: impl FnOnce(&mut Kept<K>)) {
+    pub(super) fn of(&mut self, origin: &Origin, change: impl FnOnce(&mut Kept<K>)) {
         let Some(kept) = self.0.get_mut(origin) else { return };
         change(kept);
         if kept.is_empty() {
@@ -64,7 +64,7 @@ impl<K: PooledConnection> Origins<K> {
     }
 
     /// The one that has been idle for longest.
-    pub fn evict(&mut self) -> Option<K> {
+    pub(super) fn evict(&mut self) -> Option<K> {
         let mut oldest: Option<(Instant, Origin, bool, usize)> = None;
         for (origin, kept) in &self.0 {
             let idle = kept.idle.iter().enumerate().map(|(place, (_, since))| (*since, false, place));
@@ -82,7 +82,12 @@ impl<K: PooledConnection> Origins<K> {
     }
 
     /// Takes out those that are over. Since when the oldest of the others has lain there.
-    pub fn reap(&mut self, now: Instant, is_over: impl Fn(&K, Instant) -> bool, left: &mut Vec<K>) -> Option<Instant> {
+    pub(super) fn reap(
+        &mut self,
+        now: Instant,
+        is_over: impl Fn(&K, Instant) -> bool,
+        left: &mut Vec<K>,
+    ) -> Option<Instant> {
         let mut next = None;
         for kept in self.0.values_mut() {
             left.extend(kept.idle.extract_if(.., |(one, since)| is_over(one, *since)).map(|(one, _)| one));

@@ -28,14 +28,14 @@ use crate::sync::lock;
 /// hold up the others.
 const WINDOWS: (u32, u32) = (256 << 10, 32 << 20);
 /// Fields of one message of HTTP/1.1: the most that a map holds without growing past its size (hyper would panic at more).
-pub const FIELDS: usize = 24_576;
+pub(crate) const FIELDS: usize = 24_576;
 /// Streams whose frames are still known after we have reset them: all that one connection may have, and more that follow quickly.
 /// h2 takes those of others for errors, and goes away after a number of them.
 const RESET: usize = 1024;
 /// Between pings on a connection of HTTP/2, and for their answer.
 const PING: (Duration, Duration) = (Duration::from_secs(20), Duration::from_secs(10));
 
-pub struct Pool {
+pub(crate) struct Pool {
     dialer: Dialer,
     stock: Arc<PoolState<Connection>>,
     /// Bytes of a response's head.
@@ -46,13 +46,13 @@ pub struct Pool {
 
 impl Pool {
     /// `http2`: whether TLS offers it, or it is spoken without. `apps`: who shares it.
-    pub fn new(dialer: Dialer, caps: Caps, head: u32, http2: bool, apps: Apps) -> Arc<Self> {
+    pub(crate) fn new(dialer: Dialer, caps: Caps, head: u32, http2: bool, apps: Apps) -> Arc<Self> {
         Arc::new(Self { dialer, stock: PoolState::new(caps, apps), head, http2, reaper: Mutex::new(None) })
     }
 
     /// A connection for a request: one that is kept, or a new one. What the policy says of its address is asked in either case:
     /// it has been made for another request, maybe.
-    pub async fn checkout(
+    pub(crate) async fn checkout(
         self: &Arc<Self>,
         origin: &Origin,
         target: &Target,
@@ -193,7 +193,7 @@ impl Drop for Pool {
 
 /// A connection that a request uses, and what is under way of the request on it. Dropped, the connection of HTTP/1.1 ends, or the
 /// stream of HTTP/2; [`Self::finish`] gives it back.
-pub struct Lease {
+pub(crate) struct Lease {
     request: Underway,
     connection: Connection,
     /// Dropped after the connection.
@@ -225,7 +225,7 @@ impl Drop for Underway {
 }
 
 /// Why there is no response.
-pub struct Unanswered {
+pub(crate) struct Unanswered {
     pub error: hyper::Error,
     /// Nothing of the request was sent.
     pub unsent: bool,
@@ -242,16 +242,16 @@ impl Lease {
     }
 
     /// Whether it has been used before.
-    pub fn is_kept(&self) -> bool {
+    pub(crate) fn is_kept(&self) -> bool {
         self.connection.kept
     }
 
-    pub fn is_http2(&self) -> bool {
+    pub(crate) fn is_http2(&self) -> bool {
         matches!(self.connection.sender, Sender::Http2(..))
     }
 
     /// A request begins. What its body is to tell of that, where it has one: HTTP/2 has a task send it.
-    pub fn begin(&mut self, has_body: bool) -> Option<Begins> {
+    pub(crate) fn begin(&mut self, has_body: bool) -> Option<Begins> {
         let (request, begins) = match &self.connection.sender {
             Sender::Http1(_) => (Begun::Http1(self.connection.driver.clone()), None),
             Sender::Http2(_, tasks) => {
@@ -263,31 +263,31 @@ impl Lease {
         begins
     }
 
-    pub fn relay(&self) -> Option<&ForwardProxy> {
+    pub(crate) fn relay(&self) -> Option<&ForwardProxy> {
         self.connection.relay.as_ref()
     }
 
     /// The connection is not used again.
-    pub fn is_last(&mut self) {
+    pub(crate) fn is_last(&mut self) {
         self.last = true;
     }
 
     /// Too much of what brings nothing, if that has ended the connection.
-    pub fn flood(&self) -> Option<Flood> {
+    pub(crate) fn flood(&self) -> Option<Flood> {
         self.connection.state.traffic.flood()
     }
 
-    pub fn traffic(&self) -> Arc<Traffic> {
+    pub(crate) fn traffic(&self) -> Arc<Traffic> {
         self.connection.state.traffic.clone()
     }
 
     /// A part of the body has come.
-    pub fn is_of_use(&self) {
+    pub(crate) fn is_of_use(&self) {
         self.connection.state.traffic.is_of_use();
     }
 
     /// The request as it is to be on the wire.
-    pub async fn send(&mut self, request: Request<RequestBody>) -> Result<Response<Incoming>, Unanswered> {
+    pub(crate) async fn send(&mut self, request: Request<RequestBody>) -> Result<Response<Incoming>, Unanswered> {
         let state = self.connection.state.clone();
         let traffic = &state.traffic;
         let (received, oversized, bodiless) = (traffic.received(), traffic.oversized(), traffic.bodiless());
@@ -307,7 +307,7 @@ impl Lease {
     }
 
     /// The response has been read to its end; of the request, its guest may still send `content`.
-    pub fn finish(mut self, content: Option<&Content>) {
+    pub(crate) fn finish(mut self, content: Option<&Content>) {
         let content = content.filter(|content| !content.is_sent()).cloned();
         let is_free = match &self.connection.sender {
             Sender::Http1(sender) => self.last || sender.is_closed() || sender.is_ready(),

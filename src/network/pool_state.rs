@@ -18,9 +18,12 @@ use crate::network::origin::Origin;
 use crate::network::places::{App, Apps, Places, Turns};
 use crate::sync::lock;
 
+/// How many connections there may be, and for how long.
 #[derive(Clone, Copy, Debug)]
 pub struct Caps {
+    /// To all origins together.
     pub total: usize,
+    /// To one origin.
     pub per_origin: usize,
     /// How long a connection is kept that nobody uses.
     pub idle: Duration,
@@ -28,7 +31,7 @@ pub struct Caps {
     pub lifetime: Option<Duration>,
 }
 
-pub struct PoolState<K: PooledConnection> {
+pub(crate) struct PoolState<K: PooledConnection> {
     caps: Caps,
     /// Who shares it.
     apps: Apps,
@@ -61,14 +64,14 @@ struct Waiter<K: PooledConnection> {
     reply: oneshot::Sender<Grant<K>>,
 }
 
-pub enum Grant<K: PooledConnection> {
+pub(crate) enum Grant<K: PooledConnection> {
     Use(K, Place<K>),
     Dial(Permit<K>, Dialling<K>, Place<K>),
 }
 
 /// What a request takes of what its app may have. Dropped when the request has let go of its connection: whoever waits is served
 /// with that.
-pub struct Place<K: PooledConnection> {
+pub(crate) struct Place<K: PooledConnection> {
     stock: Weak<PoolState<K>>,
     origin: Origin,
     app: App,
@@ -78,7 +81,7 @@ pub struct Place<K: PooledConnection> {
 
 impl<K: PooledConnection> Place<K> {
     /// The connection that was made is one for all.
-    pub fn becomes_shared(&mut self) {
+    pub(crate) fn becomes_shared(&mut self) {
         if let Some(stock) = self.stock.upgrade() {
             stock.change(|state, _| self.leave_whole(state));
         }
@@ -111,7 +114,7 @@ impl<K: PooledConnection> Drop for Place<K> {
 }
 
 /// The right to one connection; given back when it is dropped.
-pub struct Permit<K: PooledConnection> {
+pub(crate) struct Permit<K: PooledConnection> {
     stock: Weak<PoolState<K>>,
     origin: Origin,
 }
@@ -133,7 +136,7 @@ impl<K: PooledConnection> Drop for Permit<K> {
 }
 
 /// While it is there, others may wait to see what the connection will be.
-pub struct Dialling<K: PooledConnection> {
+pub(crate) struct Dialling<K: PooledConnection> {
     stock: Weak<PoolState<K>>,
     origin: Origin,
     shares: Option<bool>,
@@ -141,7 +144,7 @@ pub struct Dialling<K: PooledConnection> {
 
 impl<K: PooledConnection> Dialling<K> {
     /// The connection is where others find it, if it is one for many.
-    pub fn done(mut self, shares: bool) {
+    pub(crate) fn done(mut self, shares: bool) {
         self.shares = Some(shares);
     }
 }
@@ -159,14 +162,14 @@ impl<K: PooledConnection> Drop for Dialling<K> {
 }
 
 /// A place in the line. What comes after nobody waits any more is passed on.
-pub struct Waiting<K: PooledConnection> {
+pub(crate) struct Waiting<K: PooledConnection> {
     stock: Weak<PoolState<K>>,
     grant: oneshot::Receiver<Grant<K>>,
 }
 
 impl<K: PooledConnection> Waiting<K> {
     /// `None` if the stock is gone.
-    pub async fn granted(&mut self) -> Option<Grant<K>> {
+    pub(crate) async fn granted(&mut self) -> Option<Grant<K>> {
         (&mut self.grant).await.ok()
     }
 }
@@ -180,13 +183,13 @@ impl<K: PooledConnection> Drop for Waiting<K> {
     }
 }
 
-pub enum Checkout<K: PooledConnection> {
+pub(crate) enum Checkout<K: PooledConnection> {
     Granted(Grant<K>),
     Wait(Waiting<K>),
 }
 
 impl<K: PooledConnection> PoolState<K> {
-    pub fn new(caps: Caps, apps: Apps) -> Arc<Self> {
+    pub(crate) fn new(caps: Caps, apps: Apps) -> Arc<Self> {
         let state = State {
             open: 0,
             origins: Origins(HashMap::new()),
@@ -202,7 +205,7 @@ impl<K: PooledConnection> PoolState<K> {
     }
 
     /// `may_share`: a connection that is being made may be one for all.
-    pub fn ask(self: &Arc<Self>, origin: &Origin, may_share: bool, app: App) -> Checkout<K> {
+    pub(crate) fn ask(self: &Arc<Self>, origin: &Origin, may_share: bool, app: App) -> Checkout<K> {
         self.change(|state, left| {
             if let Some(grant) = self.grant(state, origin, may_share, app, left) {
                 return Checkout::Granted(grant);
@@ -216,7 +219,7 @@ impl<K: PooledConnection> PoolState<K> {
     }
 
     /// A connection that is free again.
-    pub fn put_back(self: &Arc<Self>, one: K, mut place: Place<K>) {
+    pub(crate) fn put_back(self: &Arc<Self>, one: K, mut place: Place<K>) {
         self.change(|state, left| {
             place.leave(state);
             match state.origins.0.get_mut(&place.origin) {
@@ -231,7 +234,7 @@ impl<K: PooledConnection> PoolState<K> {
     }
 
     /// A connection that all may use.
-    pub fn share(self: &Arc<Self>, origin: &Origin, one: K) {
+    pub(crate) fn share(self: &Arc<Self>, origin: &Origin, one: K) {
         self.change(|state, left| match state.origins.0.get_mut(origin) {
             Some(kept) => kept.shared.push((one, Instant::now())),
             None => left.push(one),
@@ -239,7 +242,7 @@ impl<K: PooledConnection> PoolState<K> {
     }
 
     /// Ends what nobody has used for long. Says how long to wait before the next time; `None`: there is nothing left to end.
-    pub fn reap(self: &Arc<Self>) -> Option<Duration> {
+    pub(crate) fn reap(self: &Arc<Self>) -> Option<Duration> {
         let next = self.change(|state, left| {
             let now = Instant::now();
             let is_over =
@@ -253,7 +256,7 @@ impl<K: PooledConnection> PoolState<K> {
     }
 
     /// Whether somebody is to begin to reap.
-    pub fn begin_reaping(&self) -> bool {
+    pub(crate) fn begin_reaping(&self) -> bool {
         let state = &mut *lock(&self.state);
         let begins = !state.reaping && state.origins.has_something();
         state.reaping |= begins;
@@ -261,7 +264,7 @@ impl<K: PooledConnection> PoolState<K> {
     }
 
     /// Nothing lies there any more, so that nobody need wait to reap it.
-    pub async fn emptied(&self) {
+    pub(crate) async fn emptied(&self) {
         self.emptied.notified().await;
     }
 
@@ -351,7 +354,7 @@ impl<K: PooledConnection> PoolState<K> {
     }
 
     /// Whether there can be no more connections there, for now.
-    pub fn is_full(&self, origin: &Origin, app: App) -> bool {
+    pub(crate) fn is_full(&self, origin: &Origin, app: App) -> bool {
         let state = lock(&self.state);
         let kept = state.origins.0.get(origin);
         let is_full = |kept: &Kept<K>| kept.open >= self.caps.per_origin;

@@ -29,11 +29,11 @@ const PATIENCE: Duration = Duration::from_millis(50);
 const UNWANTED: Duration = Duration::from_secs(30);
 
 /// How long a peer may leave unread the last of a request that it has answered, when its guest is gone.
-pub const LAST: Duration = Duration::from_secs(2);
+pub(crate) const LAST: Duration = Duration::from_secs(2);
 
 /// The body of one request, for as many attempts as it takes.
 #[derive(Clone)]
-pub struct Content {
+pub(crate) struct Content {
     source: Arc<Mutex<Source>>,
     /// Whose it is.
     exchange: Arc<ExchangeHandle>,
@@ -42,7 +42,7 @@ pub struct Content {
 
 /// How long a body may be sent.
 #[derive(Clone, Copy)]
-pub struct Patience {
+pub(crate) struct Patience {
     /// For the request and all of its response.
     pub end: Option<Instant>,
     /// For which a peer may take nothing.
@@ -50,7 +50,7 @@ pub struct Patience {
 }
 
 /// The body as one attempt sends it.
-pub struct RequestBody {
+pub(crate) struct RequestBody {
     source: Arc<Mutex<Source>>,
     attempt: u64,
     /// Who is told when it is first read.
@@ -61,7 +61,7 @@ impl Content {
     /// Waits until it is known whether there is one, and says so in the head. A GET or its like must not be framed as having a
     /// body that does not come: a guest that has begun one and waits for the answer before it goes on is waited for no longer
     /// than `most`.
-    pub async fn of(parts: &mut Parts, body: GuestBody, most: Duration, patience: Patience) -> Self {
+    pub(crate) async fn of(parts: &mut Parts, body: GuestBody, most: Duration, patience: Patience) -> Self {
         let is_framed = parts.headers.contains_key(CONTENT_LENGTH);
         let exchange = Arc::new(body.owner().observe());
         let source = Arc::new(Mutex::new(Source {
@@ -104,7 +104,7 @@ impl Content {
     }
 
     /// For one more attempt; the one before gets nothing any more.
-    pub fn send(&self, begins: Option<Begins>) -> RequestBody {
+    pub(crate) fn send(&self, begins: Option<Begins>) -> RequestBody {
         let mut source = lock(&self.source);
         source.attempt += 1;
         source.next = 0;
@@ -113,13 +113,13 @@ impl Content {
     }
 
     /// Whether nobody sends it any more.
-    pub fn is_sent(&self) -> bool {
+    pub(crate) fn is_sent(&self) -> bool {
         lock(&self.source).is_sent
     }
 
     /// The response has ended. Waits until all of this has been sent, or there is no use in sending more: its guest has not finished
     /// it, or is gone, or the peer takes nothing. Returns whether all has been sent.
-    pub async fn over(&self) -> bool {
+    pub(crate) async fn over(&self) -> bool {
         let sent = std::future::poll_fn(|cx| {
             let mut source = lock(&self.source);
             if source.is_sent || source.is_broken {
@@ -157,7 +157,7 @@ impl Content {
 
     /// Waits for that as long as a peer of HTTP/2 may let nothing be sent, and says how long that was. (One that does not read what
     /// is written is found out below.)
-    pub async fn unread(&self, traffic: Option<Arc<Traffic>>) -> Duration {
+    pub(crate) async fn unread(&self, traffic: Option<Arc<Traffic>>) -> Duration {
         match (self.patience.unread, traffic) {
             (Some(limit), Some(traffic)) => {
                 self.stalled(limit, Some(&traffic)).await;
@@ -168,18 +168,18 @@ impl Content {
     }
 
     /// Whether all of it can be sent once more.
-    pub fn is_whole(&self) -> bool {
+    pub(crate) fn is_whole(&self) -> bool {
         lock(&self.source).whole
     }
 
     /// Whether it is known that there is none.
-    pub fn is_empty(&self) -> bool {
+    pub(crate) fn is_empty(&self) -> bool {
         let source = lock(&self.source);
         source.whole && source.rest.is_none() && source.read.is_empty()
     }
 
     /// There will be no other attempt.
-    pub fn is_answered(&self) {
+    pub(crate) fn is_answered(&self) {
         let rest = {
             let mut source = lock(&self.source);
             source.is_answered = true;
@@ -190,12 +190,12 @@ impl Content {
     }
 
     /// Whether all of it has been read of the guest.
-    pub fn is_over(&self) -> bool {
+    pub(crate) fn is_over(&self) -> bool {
         lock(&self.source).rest.is_none()
     }
 
     /// Nothing more of it is sent: whoever has not sent it all fails. The guest may finish it.
-    pub fn stop(&self) {
+    pub(crate) fn stop(&self) {
         let (rest, wakers) = {
             let mut source = lock(&self.source);
             let Some(rest) = source.rest.take() else { return };

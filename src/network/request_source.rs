@@ -64,12 +64,12 @@ impl Piece {
 
 impl Source {
     /// What nobody will send: the guest is to finish it all the same.
-    pub fn take_unsent(&mut self) -> Option<GuestBody> {
+    pub(super) fn take_unsent(&mut self) -> Option<GuestBody> {
         if self.is_sent && self.is_answered { self.rest.take() } else { None }
     }
 
     /// Nothing is kept any more, but for what this attempt has not had yet.
-    pub fn forget(&mut self) {
+    pub(super) fn forget(&mut self) {
         self.whole = false;
         let had = self.next.min(self.read.len());
         self.read.drain(..had);
@@ -77,7 +77,7 @@ impl Source {
     }
 
     /// Reads the first piece, or finds that there is none.
-    pub fn look(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+    pub(super) fn look(&mut self, cx: &mut Context<'_>) -> Poll<()> {
         match ready!(self.poll_rest(cx)) {
             None => {}
             Some(Ok(first)) => self.push(first),
@@ -87,7 +87,7 @@ impl Source {
     }
 
     /// By slices, so that it can be seen whether anything of it is taken.
-    pub fn push(&mut self, piece: Piece) {
+    pub(super) fn push(&mut self, piece: Piece) {
         let mut last = piece;
         if let Piece::Data(data) = &mut last {
             while data.len() > SLICE {
@@ -97,7 +97,7 @@ impl Source {
         self.read.push_back(last);
     }
 
-    pub fn poll_rest(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Piece, HostError>>> {
+    pub(super) fn poll_rest(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Piece, HostError>>> {
         let Some(rest) = &mut self.rest else { return Poll::Ready(None) };
         Poll::Ready(match ready!(Pin::new(rest).poll_frame(cx)) {
             None => {
@@ -118,7 +118,7 @@ impl Source {
         })
     }
 
-    pub fn poll_frame(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, HostError>>> {
+    pub(super) fn poll_frame(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, HostError>>> {
         let piece = match self.read.get(self.next).cloned() {
             Some(piece) => piece,
             None => match self.failure.take() {

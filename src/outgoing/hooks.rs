@@ -40,26 +40,26 @@ pub(crate) struct Hooks {
 }
 
 impl Hooks {
-    pub fn new(upstream: Option<Arc<dyn Upstream>>, exchange: ExchangeHandle, limits: &Limits) -> Self {
+    pub(crate) fn new(upstream: Option<Arc<dyn Upstream>>, exchange: ExchangeHandle, limits: &Limits) -> Self {
         Self { upstream, exchange, limits: *limits, under_way: Arc::default(), clock: None }
     }
 
     /// Whether anything of the exchange's is left that somebody else takes part in.
-    pub fn is_busy(&self) -> bool {
+    pub(crate) fn is_busy(&self) -> bool {
         self.under_way.load(Ordering::Acquire) > 0 || self.exchange.has_reader()
     }
 
-    pub fn process(&self) -> &'static ProcessState {
+    pub(crate) fn process(&self) -> &'static ProcessState {
         self.exchange.process()
     }
 
     /// A line of the host's own about this guest.
-    pub fn warn(&self, text: String) {
+    pub(crate) fn warn(&self, text: String) {
         self.exchange.stdio().warn(text);
     }
 
     /// See [`crate::exchange::stdio::Stdio::tell`].
-    pub fn tell(&self, text: &str) {
+    pub(crate) fn tell(&self, text: &str) {
         self.exchange.stdio().tell(text);
     }
 

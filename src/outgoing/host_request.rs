@@ -45,6 +45,7 @@ pub struct HostRequest {
 }
 
 impl HostRequest {
+    /// Sends a request to an upstream, on the runtime of the process.
     pub fn new(
         process: &'static ProcessState,
         upstream: &dyn Upstream,
@@ -74,6 +75,7 @@ impl HostRequest {
         Ok(Self { answer, method, runtime, owner })
     }
 
+    /// The handle on it: dropped, it gives the request up.
     pub fn owner(&self) -> &ExchangeHandle {
         &self.owner
     }
@@ -83,6 +85,7 @@ impl HostRequest {
         self.owner.stdio()
     }
 
+    /// The response, when its head has come.
     pub fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Result<Response<GuestBody>, Error>> {
         let answered = std::task::ready!(Pin::new(&mut self.answer).poll(cx));
         self.owner.state.take_back();

@@ -11,6 +11,7 @@ use crate::outgoing::upstream::{Answer, Timeouts, Upstream};
 
 /// Each request goes to the upstream of the most special pattern that fits it.
 pub struct Route {
+    /// The patterns.
     pub table: Arc<Table>,
     /// In the order in which the table was given its patterns.
     pub upstreams: Vec<Arc<dyn Upstream>>,

@@ -48,7 +48,7 @@ pub(crate) struct Pause {
 }
 
 impl Pause {
-    pub fn new(limit: Duration, clock: Option<Clock>) -> Self {
+    pub(crate) fn new(limit: Duration, clock: Option<Clock>) -> Self {
         Self { limit, clock, end: None }
     }
 
@@ -70,7 +70,7 @@ pub(crate) struct ReadTimeout<B, K> {
 }
 
 impl<B, K> ReadTimeout<B, K> {
-    pub fn new(body: B, pause: Option<Pause>, kept: K) -> Self {
+    pub(crate) fn new(body: B, pause: Option<Pause>, kept: K) -> Self {
         Self { body, pause, _kept: kept }
     }
 }

@@ -24,7 +24,10 @@ pub trait Upstream: Send + Sync + 'static {
 /// The guest's `request-options`.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Timeouts {
+    /// Until there is a connection.
     pub connect: Option<Duration>,
+    /// From then on until the first byte of the response.
     pub first_byte: Option<Duration>,
+    /// Between two chunks of its body.
     pub between_bytes: Option<Duration>,
 }
