@@ -76,7 +76,8 @@ _Headers: TypeAlias = Mapping[str, str] | Mapping[bytes, bytes] | Iterable[Pair]
 _Body: TypeAlias = Buffer | str | _File | Iterable[Buffer] | AsyncIterable[Buffer] | Request | Response
 _Source: TypeAlias = str | os.PathLike[str] | Buffer
 _Sink: TypeAlias = Callable[[str], object] | _Writable
-_Upstream: TypeAlias = Callable[[Request], Response | _Awaitable[Response]] | App | Route | Network
+_Handler: TypeAlias = Callable[[Request], Response | _Awaitable[Response]] | App | Route
+_Upstream: TypeAlias = _Handler | Network
 
 @final
 class Awaitable(Coroutine[Any, Any, Any]):
@@ -490,6 +491,7 @@ class App:
         cls,
         component: Component | _Source,
         *,
+        handler: _Handler | None = None,
         outgoing: _Upstream | None = None,
         env: Mapping[str, str] | None = None,
         args: Sequence[str] | None = None,
@@ -513,6 +515,8 @@ class App:
     def simulation(self) -> Simulation | None: ...
     @property
     def outgoing(self) -> _Upstream | None: ...
+    @property
+    def handler(self) -> _Handler | None: ...
     def handle(self, request: Request) -> Response:
         """Calls the guest's handler, and blocks until it has set its response. The GIL is released.
 

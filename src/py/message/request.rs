@@ -112,6 +112,9 @@ impl PyRequest {
         *request.method_mut() = self.method.clone();
         *request.uri_mut() = self.uri.clone();
         *request.headers_mut() = headers;
+        if self.timeouts != Timeouts::default() {
+            request.extensions_mut().insert(self.timeouts);
+        }
         Ok((request, feed))
     }
 }
