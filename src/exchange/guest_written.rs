@@ -48,6 +48,7 @@ impl WrittenBodies {
             check: BodyCheck::new(rules),
             looked_at: VecDeque::new(),
             tell: Some(tell),
+            reader: None,
             is_hosts: false,
             phase: Phase::Open,
         };
@@ -84,6 +85,8 @@ struct Written {
     /// What was there when its store went.
     looked_at: VecDeque<Option<Result<Frame<Bytes>, HostError>>>,
     tell: Option<oneshot::Sender<Transmitted>>,
+    /// Whoever waits for more of it.
+    reader: Option<Waker>,
     /// It is of somebody else's making.
     is_hosts: bool,
     phase: Phase,
@@ -91,9 +94,10 @@ struct Written {
 
 impl Written {
     fn poll_body(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, HostError>>> {
-        IS_HOSTS.set(false);
+        // a body of the host's may have one of another guest in it, whose maker is asked after
+        let around = IS_HOSTS.replace(false);
         let polled = Pin::new(&mut self.body).poll_frame(cx);
-        self.is_hosts |= IS_HOSTS.get();
+        self.is_hosts |= IS_HOSTS.replace(around);
         polled
     }
 
@@ -101,7 +105,9 @@ impl Written {
         if self.phase != Phase::Open {
             return false;
         }
-        let mut cx = Context::from_waker(Waker::noop());
+        // whoever waits for it goes on to wait
+        let reader = self.reader.take().unwrap_or_else(|| Waker::noop().clone());
+        let mut cx = Context::from_waker(&reader);
         while self.looked_at.len() < UNDER_WAY && !matches!(self.looked_at.back(), Some(None | Some(Err(_)))) {
             match self.poll_body(&mut cx) {
                 Poll::Ready(frame) => self.looked_at.push_back(frame),
@@ -129,7 +135,11 @@ impl Written {
         match (self.phase, self.looked_at.pop_front()) {
             (Phase::Ended, _) => Poll::Ready(None),
             (_, Some(frame)) => Poll::Ready(frame),
-            (Phase::Open, None) => self.poll_body(cx),
+            (Phase::Open, None) => {
+                let polled = self.poll_body(cx);
+                self.reader = polled.is_pending().then(|| cx.waker().clone());
+                polled
+            }
             // as an aborted body of WASI 0.2 is told
             (Phase::Broken, None) => Poll::Ready(Some(Err(HostError::HttpProtocolError))),
             (Phase::Closed, None) => Poll::Ready(None),
@@ -235,9 +245,9 @@ mod tests {
     }
 
     /// A body as a caller or an upstream makes it.
-    struct Hosts(Script);
+    struct Hosts<B>(B);
 
-    impl Body for Hosts {
+    impl<B: Body<Data = Bytes, Error = HostError> + Unpin> Body for Hosts<B> {
         type Data = Bytes;
         type Error = HostError;
 
@@ -256,6 +266,53 @@ mod tests {
             assert!(matches!(next(&mut body), Poll::Ready(Some(Ok(_)))));
             assert_eq!(next(&mut body).is_pending(), !breaks);
         }
+    }
+
+    #[test]
+    fn a_body_that_is_passed_on_may_be_one_of_another_guest() {
+        let mut of_another = WrittenBodies::default();
+        let (inner, _told) = of_another.add(Script::new(vec![data(1)], false).boxed_unsync(), rules(None));
+        let mut all = WrittenBodies::default();
+        let (mut body, _told) = all.add(Hosts(inner).boxed_unsync(), rules(None));
+        assert!(!all.close(true));
+        assert!(matches!(next(&mut body), Poll::Ready(Some(Ok(_)))));
+        assert!(next(&mut body).is_pending());
+    }
+
+    /// Notes that it was woken.
+    #[derive(Default)]
+    struct Woken(std::sync::atomic::AtomicBool);
+
+    impl std::task::Wake for Woken {
+        fn wake(self: Arc<Self>) {
+            self.0.store(true, std::sync::atomic::Ordering::SeqCst);
+        }
+    }
+
+    /// Nothing comes of it until somebody says so.
+    struct Waits(Arc<Mutex<Option<Waker>>>);
+
+    impl Body for Waits {
+        type Data = Bytes;
+        type Error = HostError;
+
+        fn poll_frame(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, HostError>>> {
+            is_hosts_body();
+            *lock(&self.0) = Some(cx.waker().clone());
+            Poll::Pending
+        }
+    }
+
+    #[test]
+    fn whoever_waits_for_a_body_that_is_passed_on_waits_on_when_its_guest_has_gone() {
+        let waits = Arc::default();
+        let mut all = WrittenBodies::default();
+        let (mut body, _told) = all.add(Waits(Arc::clone(&waits)).boxed_unsync(), rules(None));
+        let woken = Arc::new(Woken::default());
+        assert!(Pin::new(&mut body).poll_frame(&mut Context::from_waker(&Waker::from(woken.clone()))).is_pending());
+        assert!(!all.close(true));
+        lock(&waits).take().unwrap().wake();
+        assert!(woken.0.load(std::sync::atomic::Ordering::SeqCst));
     }
 
     #[test]

@@ -206,8 +206,7 @@ class TestMessages:
         assert [line for line in lines if "x-middleware" not in line] == direct.splitlines()
         assert seen == [wasgi.Request("GET", url).url]
 
-    @pytest.mark.parametrize("what", ["", "fields"])
-    async def test_what_a_server_gets_is_passed_on(self, does: Does, what: str) -> None:
+    async def test_what_a_server_gets_is_passed_on(self, does: Does) -> None:
         """`OPTIONS *`, and a target that a URL should have encoded."""
         seen: list[tuple[str, str, str]] = []
 
@@ -215,7 +214,7 @@ class TestMessages:
             seen.append((request.method, request.url, request._target()))
             return wasgi.Response(204)
 
-        app = does(what, does(what, handler))
+        app = does("", does("", handler))
         for method, target in (("OPTIONS", b"*"), ("GET", b"/{a}"), ("GET", b"/")):
             sent: list[Any] = []
 
@@ -245,7 +244,7 @@ class TestMessages:
             'path: Some("/inspect?a")',
         ]
 
-    @pytest.mark.parametrize("url", ["http://guest.local:99999/", "http://user@guest.local/"])
+    @pytest.mark.parametrize("url", ["http://guest.local:1x/", "http://user@guest.local/"])
     async def test_a_url_that_is_none_is_refused(
         self, does: Does, inner: wasgi.App, url: str, caplog: pytest.LogCaptureFixture
     ) -> None:
@@ -386,7 +385,7 @@ class TestErrors:
             ("/hello", "200, 13 bytes, Ok(false); sent: Ok(())"),
             ("/trailers", "200, 4 bytes, Ok(true); sent: Ok(())"),
             ("/unfinished", "200, 10 bytes, Err(ErrorCode::"),
-            ("/dropped", "200, 9 bytes, Err(ErrorCode::"),
+            ("/dropped", "200, 10 bytes, Err(ErrorCode::"),
             ("/trap-midway?bytes=10", "200, 10 bytes, Err(ErrorCode::"),
         ],
     )
