@@ -32,7 +32,8 @@ async fn main() -> Result<(), Box<dyn Error>> {
     };
     let body = Empty::new().map_err(|never| match never {}).boxed_unsync();
     // without an `Upstream`, each outgoing request of the guest's is denied
-    let mut exchange = app.start(permit, http::Request::get("http://example.com/").body(body)?, Upstreams::default())?;
+    let mut exchange =
+        app.start(permit, http::Request::get("http://example.com/").body(body)?, Upstreams::default())?;
     // a guest that waits for nothing is done on this thread; any other goes on on those of the scheduler
     if !exchange.run_here()? {
         exchange.hand_over()?;

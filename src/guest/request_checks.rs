@@ -163,7 +163,8 @@ pub(crate) fn url_passed_on(
     request: &wasmtime_wasi_http::p3::Request,
     own: Option<&http::Uri>,
 ) -> Result<http::Uri, Refused> {
-    let scheme = request.scheme.as_ref().or_else(|| own.and_then(http::Uri::scheme)).unwrap_or(&http::uri::Scheme::HTTP);
+    let scheme =
+        request.scheme.as_ref().or_else(|| own.and_then(http::Uri::scheme)).unwrap_or(&http::uri::Scheme::HTTP);
     let authority = request.authority.as_ref().or_else(|| own.and_then(http::Uri::authority));
     let authority = authority.map_or("", http::uri::Authority::as_str);
     let target = request.path_with_query.as_ref().map(http::uri::PathAndQuery::as_str);

@@ -161,9 +161,8 @@ impl Callee {
         if self.upstreams().any(Outgoing::is_python) {
             check_depth(py)?;
         }
-        let used = |given: &Option<Outgoing>| {
-            given.as_ref().map(|given| given.upstream(py, event_loop, context)).transpose()
-        };
+        let used =
+            |given: &Option<Outgoing>| given.as_ref().map(|given| given.upstream(py, event_loop, context)).transpose();
         Ok(Upstreams { outgoing: used(&self.outgoing)?, handler: used(&self.handler)? })
     }
 

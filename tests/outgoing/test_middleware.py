@@ -253,12 +253,11 @@ class TestMessages:
             'path: Some("/inspect?a")',
         ]
 
-    @pytest.mark.parametrize("url", ["http://guest.local:1x/", "http://user@guest.local/"])
     async def test_a_url_that_is_none_is_refused(
-        self, does: Does, inner: wasgi.App, url: str, caplog: pytest.LogCaptureFixture
+        self, does: Does, inner: wasgi.App, caplog: pytest.LogCaptureFixture
     ) -> None:
         with pytest.raises(errors.HttpRequestUriInvalid):
-            await does("url", inner, {"URL": url}).handle_async(get("/"))
+            await does("url", inner, {"URL": "http://user@guest.local/"}).handle_async(get("/"))
         assert "a request that is passed on was refused: its URL is invalid" in caplog.text
 
     async def test_request_options_travel(self, does: Does) -> None:
@@ -529,16 +528,23 @@ class TestChains:
             await asyncio.sleep(0.001)
 
     async def test_a_call_that_is_let_go_of_is_cancelled(self, does: Does) -> None:
-        cancelled = asyncio.Event()
+        begun, cancelled = asyncio.Event(), asyncio.Event()
+
+        async def send(request: wasgi.Request) -> wasgi.Response:
+            await begun.wait()
+            return wasgi.Response(204)
 
         async def handler(request: wasgi.Request) -> wasgi.Response:
+            begun.set()
             try:
                 await asyncio.sleep(3600)
             finally:
                 cancelled.set()
             return wasgi.Response()
 
-        assert (await answer(does("forget", handler), get("/"), True)).text == "forgotten"
+        assert (
+            await answer(does("forget", handler, {"URL": "http://a/"}, outgoing=send), get("/"), True)
+        ).text == "forgotten"
         await asyncio.wait_for(cancelled.wait(), 30)
 
     async def test_a_handler_sees_the_callers_context(self, does: Does) -> None:

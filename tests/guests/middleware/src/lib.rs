@@ -150,7 +150,7 @@ impl Guest for Middleware {
                 });
                 next::handle(broken).await
             }
-            // passes the request on, and lets go of the call at once
+            // passes the request on, asks `URL` by `client`, and then lets go of the call
             "forget" => {
                 let mut call = Box::pin(next::handle(request));
                 std::future::poll_fn(|context| {
@@ -158,6 +158,7 @@ impl Guest for Middleware {
                     std::task::Poll::Ready(())
                 })
                 .await;
+                let _ = client::send(asking(&variable("URL"))).await;
                 drop(call);
                 Ok(text(200, "forgotten".to_owned()))
             }
