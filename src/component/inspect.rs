@@ -7,7 +7,8 @@ use wasmparser::{BinaryReader, CanonicalFunction, CanonicalOption, Encoding, Par
 use crate::component::declared_types::DeclaredTypes;
 use crate::engine::config::Features;
 use crate::error::Error;
-use crate::guest::linker::{HANDLER, PROVIDED, PROVIDED_P3};
+use crate::guest::interfaces::HANDLER;
+use crate::guest::linker::{PROVIDED, PROVIDED_P3};
 
 /// The names at a component's border, and what follows from them.
 #[derive(Clone, Debug, Default)]

@@ -19,8 +19,7 @@ use wasmtime_wasi_http::{Error as HostError, FieldMap, RequestOptions, WasiBody,
 
 use crate::exchange::body_check::BodyRules;
 use crate::exchange::guest_written::Transmitted;
-use crate::guest::interfaces::interface_p3;
-use crate::guest::linker::HANDLER;
+use crate::guest::interfaces::{HANDLER, interface_p3};
 use crate::guest::request_checks::{url_of, url_passed_on};
 use crate::guest::store::StoreState;
 use crate::http::error_code::ErrorCode;

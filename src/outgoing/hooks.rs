@@ -187,7 +187,12 @@ impl WasiHttpHooks for Hooks {
 
 impl Hooks {
     /// Has a guest's request answered, sent out or passed on.
-    pub fn ask(&self, import: Import, request: http::Request<WasiBody>, options: Option<RequestOptions>) -> HookFuture {
+    pub(crate) fn ask(
+        &self,
+        import: Import,
+        request: http::Request<WasiBody>,
+        options: Option<RequestOptions>,
+    ) -> HookFuture {
         let Some(clock) = self.clock.clone() else { return self.send(import, request, options, None) };
         let work = clock.work(true);
         let request = request.map(|body| Watched::by_others(body, work.pace()).boxed_unsync());

@@ -10,7 +10,7 @@ use pyo3::types::{PyMapping, PyString};
 
 use crate::app::{App, Closing};
 use crate::guest::grants::{DirGrant, Grants};
-use crate::guest::linker::HANDLER;
+use crate::guest::interfaces::HANDLER;
 use crate::network::places::Membership;
 use crate::py::call::{Callee, Handle};
 use crate::py::component::PyComponent;

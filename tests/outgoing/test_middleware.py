@@ -482,13 +482,13 @@ class TestChains:
             depth += 1
             return await app.handle_async(request)
 
-        app = does("", again)
+        app: wasgi.App = does("", again)
         with pytest.raises(errors.LoopDetected):
             await answer(app, get("/"), is_async)
         assert depth == 16
 
     def test_a_blocking_chain_that_meets_itself_is_a_loop(self, does: Does) -> None:
-        app = does("fields", lambda request: app.handle(request))
+        app: wasgi.App = does("fields", lambda request: app.handle(request))
         with pytest.raises(errors.LoopDetected):
             app.handle(get("/"))
 
