@@ -13,7 +13,7 @@ use wasmtime_wasi::p3::bindings::filesystem::types::{
 use wasmtime_wasi::p3::filesystem::{FilesystemError, FilesystemResult};
 
 use crate::guest::file_streams_p3::{End, FromFile, ToFile};
-use crate::guest::files::{FilesView, HasFiles, plain_file};
+use crate::guest::files::{FilesView, HasFiles, is_plain_file};
 use crate::guest::store::StoreState;
 use crate::process::blocking_threads::{Pool, within};
 
@@ -159,17 +159,14 @@ impl HostDescriptorWithStore<StoreState> for HasFiles {
         let open = with(store, |files| files.reserve())?;
         check_plain(store, &threads, fd.rep(), follow, &path).await?;
         let opened = within(&threads, WasiFilesystem::open_at(&inner(store), fd, follow, path, how, flags)).await?;
+        // at once: the guest may call this off while the rest of it is under way
+        with(store, |files| files.hold(&opened, open))?;
         let looked_at = with(store, |files| files.descriptor(&opened))?;
-        match within(&threads, plain_file(looked_at)).await {
-            Some(file) => {
-                with(store, |files| Ok(files.hold(&opened, open, file)))?;
-                Ok(opened)
-            }
-            None => {
-                with(store, |files| files.close(opened).map_err(FsError::trap))?;
-                Err(ErrorCode::NotPermitted.into())
-            }
+        if within(&threads, is_plain_file(looked_at)).await {
+            return Ok(opened);
         }
+        with(store, |files| files.close(opened).map_err(FsError::trap))?;
+        Err(ErrorCode::NotPermitted.into())
     }
 
     fn read_via_stream(

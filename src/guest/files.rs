@@ -92,10 +92,11 @@ impl<'a> FilesView<'a> {
         Ok(self.inner.table.get(fd)?.clone())
     }
 
-    /// A descriptor is open, and counted until it is closed.
-    pub fn hold(&mut self, opened: &Fd, mut open: Open, file: Arc<File>) {
-        open.file = Some(file);
+    /// A descriptor was opened: it counts until it is closed.
+    pub fn hold(&mut self, opened: &Fd, mut open: Open) -> FsResult<()> {
+        open.file = Some(file_of(self.descriptor(opened)?));
         self.guest.held.insert(opened.rep(), Arc::new(open));
+        Ok(())
     }
 
     pub fn close(&mut self, fd: Fd) -> wasmtime::Result<()> {
@@ -122,14 +123,19 @@ fn is_plain(kind: DescriptorType) -> bool {
     matches!(kind, DescriptorType::RegularFile | DescriptorType::Directory | DescriptorType::SymbolicLink)
 }
 
-/// The file behind a descriptor that was just opened, if it is a file or a folder: it may be another one than was looked at before.
-pub(crate) async fn plain_file(opened: Descriptor) -> Option<Arc<File>> {
+fn file_of(descriptor: Descriptor) -> Arc<File> {
+    match descriptor {
+        Descriptor::Dir(dir) => dir.dir,
+        Descriptor::File(file) => file.file,
+    }
+}
+
+/// Whether that is a file or a folder: it may be another one than was looked at before it was opened.
+pub(crate) async fn is_plain_file(opened: Descriptor) -> bool {
     match opened {
-        Descriptor::Dir(dir) => Some(dir.dir),
+        Descriptor::Dir(_) => true,
         Descriptor::File(file) => {
-            let looked_at = file.file.clone();
-            let look = move || looked_at.metadata().is_ok_and(|metadata| metadata.is_file());
-            spawn_blocking(look).await.then_some(file.file)
+            spawn_blocking(move || file.file.metadata().is_ok_and(|metadata| metadata.is_file())).await
         }
     }
 }
@@ -220,16 +226,12 @@ impl HostDescriptor for FilesView<'_> {
         let open = self.reserve()?;
         self.check_plain(fd.rep(), follow, &path).await?;
         let opened = within(&threads, self.inner.open_at(fd, follow, path, how, flags)).await?;
-        match within(&threads, plain_file(self.descriptor(&opened)?)).await {
-            Some(file) => {
-                self.hold(&opened, open, file);
-                Ok(opened)
-            }
-            None => {
-                self.inner.table.delete(opened)?;
-                Err(ErrorCode::NotPermitted.into())
-            }
+        self.hold(&opened, open)?;
+        if within(&threads, is_plain_file(self.descriptor(&opened)?)).await {
+            return Ok(opened);
         }
+        self.close(opened).map_err(FsError::trap)?;
+        Err(ErrorCode::NotPermitted.into())
     }
 
     fn drop(&mut self, fd: Fd) -> wasmtime::Result<()> {
