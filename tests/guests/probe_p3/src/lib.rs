@@ -31,6 +31,7 @@ use wasip3::random;
 mod codes;
 #[path = "../../probe/src/common.rs"]
 mod common;
+mod files;
 mod holds;
 mod hostile;
 mod kept;
@@ -79,13 +80,13 @@ async fn route(request: Request, out: Out) {
         // answers without reading the body
         "/ignore-body" => text(out, 200, "not read").await,
         "/env" => env(out).await,
-        "/read-file" => match std::fs::read_to_string(arg("path")) {
+        "/read-file" => match files::read(&arg("path")).await {
             Ok(content) => text(out, 200, &content).await,
-            Err(error) => text(out, 500, &error.to_string()).await,
+            Err(error) => text(out, 500, &error).await,
         },
-        "/write-file" => match std::fs::write(arg("path"), arg("content")) {
+        "/write-file" => match files::write(&arg("path"), &arg("content")).await {
             Ok(()) => text(out, 200, "written").await,
-            Err(error) => text(out, 500, &error.to_string()).await,
+            Err(error) => text(out, 500, &error).await,
         },
         "/stdio" => {
             for n in 0..number("n") {
