@@ -10,17 +10,19 @@ use _wasgi::app::App;
 use _wasgi::app::admission::Admission;
 use _wasgi::app::exchange::Exchange;
 use _wasgi::component::Component;
-use _wasgi::component::inspect::ComponentInfo;
+use _wasgi::component::inspect::{ComponentInfo, Wasi};
 use _wasgi::component::limits::ComponentLimits;
 use _wasgi::component::loading::Order;
 use _wasgi::error::Error;
 use _wasgi::guest::grants::Grants;
-use _wasgi::guest::linker::PROVIDED;
+use _wasgi::guest::linker::{PROVIDED, PROVIDED_P3};
 use _wasgi::limits::Limits;
 use http_body_util::{BodyExt, Empty};
 
 /// A component of the world in `wit/` that imports all of it; its handler is `unreachable`.
 const EVERYTHING: &[u8] = include_bytes!("guests/components/everything.wasm");
+/// The same of WASI 0.3.
+const EVERYTHING_P3: &[u8] = include_bytes!("guests/components/everything_p3.wasm");
 
 fn load(source: &[u8]) -> Result<Arc<Component>, Error> {
     Component::new(source, &Order::new(false, ComponentLimits::NONE, None))
@@ -28,7 +30,16 @@ fn load(source: &[u8]) -> Result<Arc<Component>, Error> {
 
 #[test]
 fn a_component_that_imports_the_whole_world_is_instantiated() {
-    let component = load(EVERYTHING).expect("the world promises what the linker lacks");
+    is_instantiated(EVERYTHING);
+}
+
+#[test]
+fn a_component_that_imports_the_whole_world_of_0_3_is_instantiated() {
+    is_instantiated(EVERYTHING_P3);
+}
+
+fn is_instantiated(everything: &[u8]) {
+    let component = load(everything).expect("the world promises what the linker lacks");
     let app = App::new(component, Grants::default(), Limits::NONE, None);
     let mut exchange = start(&app, "/").unwrap();
     if !exchange.run_here().unwrap() {
@@ -51,14 +62,32 @@ fn a_component_that_imports_the_whole_world_is_instantiated() {
     }
 }
 
+/// The interfaces that a component imports of a track of WASI.
+fn imported(info: &ComponentInfo, track: &str) -> Vec<String> {
+    let names = info.imports.iter().filter_map(|name| name.split_once('@'));
+    let mut names: Vec<String> =
+        names.filter(|(_, version)| version.starts_with(track)).map(|(name, _)| name.to_owned()).collect();
+    names.sort_unstable();
+    names
+}
+
 #[test]
 fn the_world_is_what_is_provided() {
-    let outline = ComponentInfo::read(EVERYTHING).unwrap();
-    let mut names: Vec<&str> =
-        outline.imports.iter().map(|name| name.split_once('@').map_or(name.as_str(), |(name, _)| name)).collect();
-    names.sort_unstable();
-    assert_eq!(names, PROVIDED);
-    assert_eq!(outline.missing(), Vec::<String>::new());
+    let info = ComponentInfo::read(EVERYTHING).unwrap();
+    assert_eq!(info.wasi(), Wasi::P2);
+    assert_eq!(imported(&info, "0.2."), PROVIDED);
+    assert_eq!(info.imports.len(), PROVIDED.len());
+    assert_eq!(info.missing(false), Vec::<String>::new());
+}
+
+#[test]
+fn the_world_of_0_3_is_what_is_provided() {
+    let info = ComponentInfo::read(EVERYTHING_P3).unwrap();
+    assert_eq!(info.wasi(), Wasi::P3);
+    assert_eq!(imported(&info, "0.2."), PROVIDED);
+    assert_eq!(imported(&info, "0.3."), PROVIDED_P3);
+    assert_eq!(info.imports.len(), PROVIDED.len() + PROVIDED_P3.len());
+    assert_eq!(info.missing(false), Vec::<String>::new());
 }
 
 fn probe(limits: Limits) -> App {

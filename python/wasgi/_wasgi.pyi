@@ -18,7 +18,7 @@ from collections.abc import (
 )
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Protocol, Self, TypeAlias, final
+from typing import Any, Literal, Protocol, Self, TypeAlias, final
 
 from typing_extensions import Buffer, disjoint_base
 
@@ -118,7 +118,10 @@ class AsyncChunks(AsyncIterator[bytes]):
 
 @final
 class Component:
-    """A WebAssembly component that exports `wasi:http/incoming-handler@0.2`.
+    """A WebAssembly component.
+
+    Any valid component can be loaded, whatever it imports and exports. An `App` of it needs all of its imports, and
+    handles requests if it exports `wasi:http/incoming-handler@0.2` or `wasi:http/handler@0.3`.
 
     Compiled once, on all cores and without the GIL; the machine code is cached on disk (in `WASGI_CACHE_DIR`, by
     default `wasgi` in the user's cache directory; if empty, nowhere). The logger ``wasgi`` (INFO) reports a compilation
@@ -134,8 +137,7 @@ class Component:
     Raises:
         InvalidComponentError: It is not a component; the message says what it is instead.
         ComponentLimitError: It exceeds ``limits``.
-        UnsupportedComponentError: It is a component, but exports no HTTP handler that can be called.
-        MissingImportError: It has an import that wasgi does not provide.
+        UnsupportedComponentError: It needs a feature that the engine does not have, or a pre-release of WASI 0.3.
         OSError: The file cannot be read.
         ValueError: The path is invalid: it has a NUL.
 
@@ -143,6 +145,8 @@ class Component:
         >>> component = wasgi.Component("hello.wasm")
         >>> component.wasi
         '0.2'
+        >>> component.handler
+        'wasi:http/incoming-handler@0.2.12'
     """
 
     def __new__(cls, source: _Source, *, fuel: bool = False, limits: ComponentLimits | None = None) -> Self: ...
@@ -163,11 +167,16 @@ class Component:
     def exports(self) -> list[str]:
         """Its exports."""
     @property
-    def wasi(self) -> str:
-        """The version of WASI that its handler speaks: ``"0.2"``."""
+    def wasi(self) -> Literal["0.2", "0.3"]:
+        """The generation of WASI that it speaks. A component that exports the handlers of both speaks 0.3."""
+    @property
+    def handler(self) -> str | None:
+        """The export that handles requests, like ``"wasi:http/handler@0.3.0"``. None: `App.handle` raises."""
     @property
     def digest(self) -> str:
         """The SHA-256 of its binary form, in hexadecimal."""
+    def _check(self) -> None:
+        """Raises what keeps every `App` of it from handling requests."""
     def __eq__(self, other: object, /) -> bool: ...
     def __hash__(self) -> int: ...
     def __reduce__(self) -> tuple[Any, ...]: ...
@@ -505,7 +514,7 @@ class App:
     @property
     def outgoing(self) -> _Upstream | None: ...
     def handle(self, request: Request) -> Response:
-        """Calls the guest's `incoming-handler`, and blocks until it has set its response. The GIL is released.
+        """Calls the guest's handler, and blocks until it has set its response. The GIL is released.
 
         The body streams from the guest as the response is read; the guest may still be running. Ctrl-C interrupts the
         call and cancels the guest.
@@ -517,6 +526,7 @@ class App:
             The response. It owns the guest: closing or dropping it before its body has ended cancels the guest.
 
         Raises:
+            UnsupportedComponentError: The component exports no HTTP handler.
             GuestError: The guest trapped, exited, exceeded a limit, or returned without a response.
             ErrorCode: The guest responded with an error-code.
             OverloadedError: `Limits.concurrency` was reached, and the queue was full or timed out.
@@ -1152,7 +1162,7 @@ def _request_of_server(
 ) -> Request: ...
 def _census(source: bytes) -> dict[str, int]: ...
 def _compile() -> int: ...
-def _outline(source: bytes) -> tuple[list[str], list[str], str | None, list[str]]: ...
+def _outline(source: bytes) -> tuple[list[str], list[str], str, str | None, list[str]]: ...
 def _read_component(path: str | os.PathLike[str]) -> bytes: ...
 def _restore_component(
     path: str, digest: str, fuel: bool = False, limits: ComponentLimits | None = None

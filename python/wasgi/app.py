@@ -76,6 +76,7 @@ class App(_wasgi.App):
 
     Raises:
         ComponentError: The component cannot be loaded.
+        MissingImportError: It has an import that is not provided.
         TypeError: An option of the wrong type.
         ValueError: An option of the wrong value, say a directory that does not exist.
 

@@ -54,7 +54,7 @@ class WasgiError(Exception):
 
 
 class ComponentError(WasgiError):
-    """A component that cannot be loaded."""
+    """A component that cannot be loaded, or cannot be run."""
 
 
 class InvalidComponentError(ComponentError, ValueError):
@@ -62,7 +62,7 @@ class InvalidComponentError(ComponentError, ValueError):
 
 
 class MissingImportError(ComponentError):
-    """The component imports what is not provided.
+    """The component imports what is not provided; `App` raises this.
 
     Attributes:
         missing: The imports, each with its version (``"wasi:keyvalue/store@0.2.0"``).
@@ -74,7 +74,11 @@ class MissingImportError(ComponentError):
 
 
 class UnsupportedComponentError(ComponentError):
-    """A valid component that cannot be served, say because it exports no HTTP handler."""
+    """A valid component that cannot be run.
+
+    `Component` raises this for a feature that the engine does not have, and for pre-releases of WASI 0.3; `App` for an
+    import of another type than the one provided; `App.handle` if the component exports no HTTP handler.
+    """
 
 
 class ComponentLimitError(ComponentError):

@@ -85,6 +85,7 @@ impl App {
 
     /// A place for an exchange, now or when its turn comes.
     pub fn admit(&self, process: &'static ProcessState) -> Result<Admission, Error> {
+        self.component.info.check_handler()?;
         if self.is_closed() {
             return Err(Error::Closed);
         }
@@ -109,6 +110,7 @@ impl App {
     /// Makes what the first exchange of this process would have to wait for.
     pub fn warm(&self) -> Result<(), Error> {
         let process = process_state()?;
+        self.component.info.check_handler()?;
         self.component.prepared(process, self.limits.fuel.is_some())?;
         process.runtime.handle().map(drop)
     }

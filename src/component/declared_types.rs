@@ -25,6 +25,8 @@ pub(crate) struct DeclaredTypes {
     pub parameters: u64,
     /// How deep types of components and instances are nested in each other.
     pub depth: u64,
+    /// There is one of an asynchronous function, a stream or a future.
+    pub is_async: bool,
 }
 
 impl DeclaredTypes {
@@ -105,12 +107,19 @@ impl DeclaredTypes {
 
     fn parts(&mut self, ty: &ComponentType<'_>) {
         let parts = match ty {
-            ComponentType::Func(function) => function.params.len(),
+            ComponentType::Func(function) => {
+                self.is_async |= function.async_;
+                function.params.len()
+            }
             ComponentType::Defined(defined) => match defined {
                 ComponentDefinedType::Record(fields) => fields.len(),
                 ComponentDefinedType::Variant(cases) => cases.len(),
                 ComponentDefinedType::Tuple(types) => types.len(),
                 ComponentDefinedType::Flags(names) | ComponentDefinedType::Enum(names) => names.len(),
+                ComponentDefinedType::Future(_) | ComponentDefinedType::Stream(_) => {
+                    self.is_async = true;
+                    0
+                }
                 _ => 0,
             },
             _ => 0,

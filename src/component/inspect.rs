@@ -2,34 +2,48 @@
 
 use std::borrow::Cow;
 
-use wasmparser::{BinaryReader, Encoding, Parser, Payload};
+use wasmparser::{BinaryReader, CanonicalFunction, CanonicalOption, Encoding, Parser, Payload};
 
+use crate::component::declared_types::DeclaredTypes;
 use crate::engine::config::Features;
 use crate::error::Error;
-use crate::guest::linker::PROVIDED;
+use crate::guest::linker::{HANDLER, PROVIDED, PROVIDED_P3};
 
-/// The names at a component's border.
+/// The names at a component's border, and what follows from them.
 #[derive(Clone, Debug, Default)]
 pub struct ComponentInfo {
     /// The interfaces and functions that it imports, with their versions.
     pub imports: Vec<String>,
     /// Those that it exports.
     pub exports: Vec<String>,
+    /// Something in it is asynchronous, as only WASI 0.3 is: a function, a stream, a future.
+    pub is_async: bool,
+    /// See [`Self::wasi`].
+    wasi: Wasi,
+    /// See [`Self::handler`].
+    handler: Option<String>,
 }
 
-/// The track of WASI that a component speaks.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+/// The generation of WASI that a component speaks.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Wasi {
     /// 0.2.
+    #[default]
     P2,
     /// 0.3.
     P3,
 }
 
+const INCOMING_HANDLER: &str = "wasi:http/incoming-handler";
+
+/// The packages of WASI 0.3.
+const PACKAGES_P3: &[&str] =
+    &["wasi:cli", "wasi:clocks", "wasi:filesystem", "wasi:http", "wasi:random", "wasi:sockets"];
+
 impl ComponentInfo {
     /// Reads the names without compiling anything. Fails where the bytes are no component.
     pub fn read(binary: &[u8]) -> Result<Self, Error> {
-        let mut outline = Self::default();
+        let (mut imports, mut exports, mut is_async) = (Vec::new(), Vec::new(), false);
         let mut depth = 0usize;
         for payload in Parser::new(0).parse_all(binary) {
             let payload = payload.map_err(|error| broken(binary, &error))?;
@@ -43,73 +57,118 @@ impl ComponentInfo {
                 }
                 Payload::ModuleSection { .. } | Payload::ComponentSection { .. } => depth += 1,
                 Payload::End(_) => depth = depth.saturating_sub(1),
-                Payload::ComponentImportSection(imports) if depth == 0 => {
-                    for import in imports {
+                Payload::ComponentImportSection(section) if depth == 0 => {
+                    for import in section {
                         let import = import.map_err(|error| malformed(&error))?;
-                        outline.imports.push(legible(import.name.name));
+                        imports.push(legible(import.name.name));
                     }
                 }
-                Payload::ComponentExportSection(exports) if depth == 0 => {
-                    for export in exports {
+                Payload::ComponentExportSection(section) if depth == 0 => {
+                    for export in section {
                         let export = export.map_err(|error| malformed(&error))?;
-                        outline.exports.push(legible(export.name.name));
+                        exports.push(legible(export.name.name));
                     }
+                }
+                Payload::ComponentTypeSection(section) if !is_async => {
+                    is_async = binary.get(section.range()).is_some_and(|bytes| DeclaredTypes::count(bytes).is_async);
+                }
+                Payload::ComponentCanonicalSection(section) if !is_async => {
+                    is_async = section.into_iter().map_while(Result::ok).any(|function| is_async_builtin(&function));
                 }
                 _ => {}
             }
         }
-        Ok(outline)
+        Ok(Self::of(imports, exports, is_async))
     }
 
-    /// By the handler that it exports; what else it exports, or imports, does not decide.
-    pub fn wasi(&self) -> Option<Wasi> {
-        if self.exports.iter().any(|name| is_of(name, "wasi:http/handler", "0.3")) {
-            Some(Wasi::P3)
-        } else if self.exports.iter().any(|name| is_of(name, "wasi:http/incoming-handler", "0.2")) {
-            Some(Wasi::P2)
-        } else {
-            None
-        }
+    /// A component of WASI 0.3 may be told by any of its names: it imports and exports 0.2 as well.
+    fn of(imports: Vec<String>, exports: Vec<String>, is_async: bool) -> Self {
+        let handler_of = |interface, track| exports.iter().find(|name| is_of(name, interface, track)).cloned();
+        let handler = handler_of(HANDLER, "0.3");
+        let is_p3 = is_async || handler.is_some() || imports.iter().chain(&exports).any(|name| is_of_p3(name));
+        let (wasi, handler) = match is_p3 {
+            true => (Wasi::P3, handler),
+            false => (Wasi::P2, handler_of(INCOMING_HANDLER, "0.2")),
+        };
+        Self { imports, exports, is_async, wasi, handler }
+    }
+
+    /// What it speaks, and hence which engine it is compiled for. One that exports the handlers of both speaks 0.3; one that has
+    /// nothing of 0.3 speaks 0.2.
+    pub fn wasi(&self) -> Wasi {
+        self.wasi
     }
 
     /// What its guests need of their engine, under a limit of fuel or not.
     pub(crate) fn features(&self, fuel: bool) -> Features {
-        Features { fuel, concurrency: self.wasi() == Some(Wasi::P3) }
+        Features { fuel, concurrency: self.wasi == Wasi::P3 }
     }
 
-    /// The imports that nothing here provides.
-    pub fn missing(&self) -> Vec<String> {
-        let is_provided = |name: &str| PROVIDED.iter().any(|provided| is_of(name, provided, "0.2"));
+    /// The export that is called with a request, if there is one.
+    pub fn handler(&self) -> Option<&str> {
+        self.handler.as_deref()
+    }
+
+    /// The imports that nothing provides. `has_handler`: something answers those of `wasi:http/handler@0.3`.
+    pub fn missing(&self, has_handler: bool) -> Vec<String> {
+        let is_provided = |name: &str| {
+            PROVIDED.iter().any(|provided| is_of(name, provided, "0.2"))
+                || self.wasi == Wasi::P3
+                    && (PROVIDED_P3.iter().any(|provided| is_of(name, provided, "0.3"))
+                        || has_handler && is_of(name, HANDLER, "0.3"))
+        };
         self.imports.iter().filter(|name| !is_provided(name)).cloned().collect()
     }
 
-    /// Whether it can be hosted, as far as its border says.
-    pub fn can_be_hosted(&self) -> Result<(), Error> {
-        match self.wasi() {
-            Some(Wasi::P2) => {}
-            Some(Wasi::P3) => return Ok(()), // TODO-WIT3
-            None => {
-                let exports = match self.exports.as_slice() {
-                    [] => "nothing".to_owned(),
-                    exports => listed(exports),
-                };
-                let handler = self.exports.iter().find(|name| interface(name) == "wasi:http/incoming-handler");
-                let hint = match handler.and_then(|name| other_version(name)) {
-                    Some(why) => why,
-                    None => "wasgi calls `wasi:http/incoming-handler@0.2`".to_owned(),
-                };
-                return Err(Error::UnsupportedComponent(format!(
-                    "the component exports no HTTP handler: it exports {exports}; hint: {hint}"
-                )));
-            }
+    /// Refuses what was built for a pre-release of WASI 0.3, before the engine stumbles over how its binary form was then.
+    pub fn check_release(&self) -> Result<(), Error> {
+        let names = self.imports.iter().map(|name| ("imports", name));
+        let mut names = names.chain(self.exports.iter().map(|name| ("exports", name)));
+        match names.find(|(_, name)| is_of_pre_p3(name)) {
+            Some((verb, name)) => Err(Error::UnsupportedComponent(format!(
+                "the component was built for a pre-release of WASI 0.3 (it {verb} `{name}`), which is compatible with no other \
+                 version; hint: build it with a toolchain that emits WASI 0.3.0 or later"
+            ))),
+            None => Ok(()),
         }
-        let missing = self.missing();
+    }
+
+    /// Whether it can answer requests.
+    pub fn check_handler(&self) -> Result<(), Error> {
+        if self.handler.is_some() {
+            return Ok(());
+        }
+        let exports = match self.exports.as_slice() {
+            [] => "nothing".to_owned(),
+            exports => listed(exports),
+        };
+        let named = |handler: &'static str| self.exports.iter().find(move |name| interface(name) == handler);
+        let hint = if let Some(name) = named(INCOMING_HANDLER) {
+            match self.wasi {
+                Wasi::P3 if is_of(name, INCOMING_HANDLER, "0.2") => Some(format!(
+                    "what else it imports or exports is of WASI 0.3: it has to export `{HANDLER}@0.3`, too"
+                )),
+                _ => other_version(name),
+            }
+        } else {
+            named(HANDLER).and_then(|name| other_version(name))
+        };
+        let hint = hint.unwrap_or_else(|| format!("wasgi calls `{INCOMING_HANDLER}@0.2` or `{HANDLER}@0.3`"));
+        Err(Error::UnsupportedComponent(format!(
+            "the component exports no HTTP handler: it exports {exports}; hint: {hint}"
+        )))
+    }
+
+    /// Whether everything that it imports is provided, see [`Self::missing`].
+    pub fn check_imports(&self, has_handler: bool) -> Result<(), Error> {
+        let missing = self.missing(has_handler);
         if missing.is_empty() {
             return Ok(());
         }
         let mut message = format!("the component imports what wasgi does not provide: {}", listed(&missing));
-        let provided = missing.iter().filter(|name| PROVIDED.contains(&interface(name)));
-        let hint = if let Some(why) = provided.clone().find_map(|name| other_version(name)) {
+        let hint = if missing.iter().any(|name| self.wasi == Wasi::P3 && is_of(name, HANDLER, "0.3")) {
+            format!("`App(handler=...)` answers the requests that it passes on to `{HANDLER}`")
+        } else if let Some(why) = missing.iter().find_map(|name| other_version(name)) {
             why
         } else if missing.iter().any(|name| name.starts_with("wasi:")) {
             "`wasgi wit DIR` writes out what is provided".to_owned()
@@ -118,6 +177,19 @@ impl ComponentInfo {
         };
         message.push_str(&format!("; hint: {hint}"));
         Err(Error::MissingImports { message, missing })
+    }
+}
+
+/// Whether a function of the canonical ABI is one that only asynchronous components have.
+fn is_async_builtin(function: &CanonicalFunction) -> bool {
+    match function {
+        CanonicalFunction::Lift { options, .. } | CanonicalFunction::Lower { options, .. } => {
+            options.iter().any(|option| matches!(option, CanonicalOption::Async | CanonicalOption::Callback(_)))
+        }
+        CanonicalFunction::ResourceNew { .. }
+        | CanonicalFunction::ResourceDrop { .. }
+        | CanonicalFunction::ResourceRep { .. } => false,
+        _ => true,
     }
 }
 
@@ -156,21 +228,47 @@ fn is_of(name: &str, interface: &str, track: &str) -> bool {
             .is_some_and(|rest| is_number(rest.split_once('+').map_or(rest, |(patch, _build)| patch)))
 }
 
+/// Whether a name is one of a package of WASI 0.3, in a release of it.
+fn is_of_p3(name: &str) -> bool {
+    is_package_p3(name) && is_of(name, interface(name), "0.3")
+}
+
+/// Whether a name is one of a package of WASI 0.3, in a version that came before its releases.
+fn is_of_pre_p3(name: &str) -> bool {
+    let version = name.split_once('@').map_or("", |(_, version)| version);
+    is_package_p3(name) && version.starts_with("0.3.") && pre_release(version).is_some()
+}
+
+fn is_package_p3(name: &str) -> bool {
+    name.split_once('/').is_some_and(|(package, _)| PACKAGES_P3.contains(&package))
+}
+
+/// What makes a version a pre-release: `rc-2023-10-18`.
+fn pre_release(version: &str) -> Option<&str> {
+    let release = version.split_once('+').map_or(version, |(release, _build)| release);
+    release.split_once('-').map(|(_, tag)| tag)
+}
+
 /// Why an interface that is provided is not provided in the version that `name` has.
 fn other_version(name: &str) -> Option<String> {
-    let Some((interface, version)) = name.split_once('@') else {
-        return Some(format!("`{name}` has no version; this version of wasgi provides WASI 0.2"));
+    let found = interface(name);
+    let is_p2 = PROVIDED.contains(&found) || found == INCOMING_HANDLER;
+    let is_p3 = PROVIDED_P3.contains(&found) || found == HANDLER;
+    let releases = match (is_p2, is_p3) {
+        (true, true) => "0.2 and 0.3",
+        (true, false) => "0.2",
+        (false, true) => "0.3",
+        (false, false) => return None,
     };
-    let release = version.split_once('+').map_or(version, |(release, _)| release);
-    Some(if let Some((_, tag)) = release.split_once('-') {
-        format!(
-            "`{interface}` is provided as released in WASI 0.2; `{version}` is a pre-release ({tag}), which is compatible with \
-             nothing else: build the component with tools that target WASI 0.2.0 or later"
-        )
-    } else if version.starts_with("0.3") {
-        "this version provides WASI 0.2 only".to_owned()
-    } else {
-        format!("`{interface}` is provided in version 0.2 of WASI, not {version}")
+    let Some((_, version)) = name.split_once('@') else {
+        return Some(format!("`{name}` has no version; wasgi knows it as released in WASI {releases}"));
+    };
+    Some(match pre_release(version) {
+        Some(tag) => format!(
+            "wasgi knows `{found}` as released in WASI {releases}; `{version}` is a pre-release ({tag}), which is compatible with \
+             nothing else: build the component with a toolchain that emits a release"
+        ),
+        None => format!("wasgi knows `{found}` as released in WASI {releases}, not {version}"),
     })
 }
 
@@ -272,7 +370,13 @@ fn malformed(error: &wasmparser::BinaryReaderError) -> Error {
 
 #[cfg(test)]
 mod tests {
+    #![allow(clippy::unwrap_used)]
     use super::*;
+
+    fn of(imports: &[&str], exports: &[&str]) -> ComponentInfo {
+        let owned = |names: &[&str]| names.iter().map(|name| (*name).to_owned()).collect();
+        ComponentInfo::of(owned(imports), owned(exports), false)
+    }
 
     #[test]
     fn names_match_by_their_version() {
@@ -290,17 +394,77 @@ mod tests {
 
     #[test]
     fn every_missing_import_is_named() {
-        let outline = ComponentInfo {
-            imports: ["wasi:io/poll@0.2.0", "wasi:io/poll@0.3.0", "wasi:keyvalue/store@0.2.0", "acme:db/query"]
-                .map(str::to_owned)
-                .to_vec(),
-            exports: vec![],
-        };
-        assert_eq!(outline.missing(), ["wasi:io/poll@0.3.0", "wasi:keyvalue/store@0.2.0", "acme:db/query"]);
+        let names = ["wasi:io/poll@0.2.0", "wasi:io/poll@0.3.0", "wasi:keyvalue/store@0.2.0", "acme:db/query"];
+        assert_eq!(of(&names, &[]).missing(false), names.get(1..).unwrap());
     }
 
     #[test]
-    fn provided_is_sorted_and_no_name_twice() {
-        assert!(PROVIDED.iter().zip(PROVIDED.iter().skip(1)).all(|(one, next)| one < next));
+    fn one_of_0_3_finds_both_and_the_next_handler_where_there_is_one() {
+        let component = of(
+            &["wasi:io/poll@0.2.9", "wasi:cli/types@0.3.2", "wasi:cli/stdout@0.2.0", "wasi:http/handler@0.3.1"],
+            &["wasi:http/handler@0.3.0"],
+        );
+        assert_eq!(component.missing(true), Vec::<String>::new());
+        assert_eq!(component.missing(false), ["wasi:http/handler@0.3.1"]);
+    }
+
+    #[test]
+    fn the_generation_is_told_by_the_names() {
+        let told = |imports: &[&str], exports: &[&str]| {
+            let component = of(imports, exports);
+            (component.wasi(), component.handler().map(str::to_owned))
+        };
+        let (old, new) = ("wasi:http/incoming-handler@0.2.3", "wasi:http/handler@0.3.2");
+        assert_eq!(told(&[], &[]), (Wasi::P2, None));
+        assert_eq!(told(&[], &["wasi:cli/run@0.2.0", old]), (Wasi::P2, Some(old.into())));
+        assert_eq!(told(&["wasi:io/poll@0.2.0"], &[old, new]), (Wasi::P3, Some(new.into())));
+        assert_eq!(told(&["wasi:random/random@0.3.0"], &["acme:plugin/run@1.0.0"]), (Wasi::P3, None));
+        assert_eq!(told(&[], &["wasi:cli/run@0.3.9"]), (Wasi::P3, None));
+        assert_eq!(told(&["wasi:random/random@0.3.0"], &[old]), (Wasi::P3, None));
+        // another package's 0.3 is not WASI's
+        assert_eq!(told(&["acme:random/random@0.3.0", "wasi:nn/graph@0.3.0"], &[old]), (Wasi::P2, Some(old.into())));
+    }
+
+    #[test]
+    fn pre_releases_of_0_3_are_refused() {
+        for name in ["wasi:http/handler@0.3.0-rc-2026-03-15", "wasi:cli/types@0.3.0-draft", "wasi:http/types@0.3.1-a+b"]
+        {
+            for component in [of(&[name], &[]), of(&[], &["wasi:http/handler@0.3.0", name])] {
+                let refused = component.check_release().unwrap_err().to_string();
+                assert!(refused.contains(name), "{refused}");
+            }
+        }
+        let others =
+            ["wasi:http/types@0.3.0", "wasi:io/poll@0.2.0-rc-1", "wasi:nn/graph@0.3.0-rc-1", "acme:http/a@0.3.0-rc"];
+        assert!(of(&others, &others).check_release().is_ok());
+    }
+
+    #[test]
+    fn what_is_asynchronous_is_of_0_3_whatever_its_names() {
+        let text = |text: &str| ComponentInfo::read(&wat::parse_str(text).unwrap()).unwrap();
+        for asynchronous in [
+            r#"(component (type (stream u8)))"#,
+            r#"(component (type (future)))"#,
+            r#"(component (type (func async)))"#,
+            r#"(component (component (component (type (instance (type (future u8)))))))"#,
+            r#"(component (import "a" (func async)))"#,
+            r#"(component (core func (canon task.return)))"#,
+            r#"(component (core func (canon waitable-set.new)))"#,
+            r#"(component (import "a" (func $f)) (core module $m (memory (export "m") 1)) (core instance $i (instantiate $m))
+                (core func (canon lower (func $f) async (memory $i "m"))))"#,
+        ] {
+            assert!(text(asynchronous).is_async, "{asynchronous}");
+            assert_eq!(text(asynchronous).wasi(), Wasi::P3);
+        }
+        let plain = r#"(component (type $r (resource (rep i32))) (core func (canon resource.drop $r))
+            (import "a" (func $f)) (core func (canon lower (func $f))))"#;
+        assert!(!text(plain).is_async);
+    }
+
+    #[test]
+    fn what_is_provided_is_sorted_and_no_name_twice() {
+        for provided in [PROVIDED, PROVIDED_P3] {
+            assert!(provided.iter().zip(provided.iter().skip(1)).all(|(one, next)| one < next));
+        }
     }
 }

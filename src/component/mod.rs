@@ -26,13 +26,15 @@ use crate::component::census::Census;
 use crate::component::cost::Cost;
 use crate::component::inspect::ComponentInfo;
 use crate::component::loading::{Order, Turn, Work, loaded};
-use crate::engine::config::{CORE_INSTANCES, EngineKind, Features, MEMORIES, MODULE_MEMORIES, MODULE_TABLES, TABLES};
+use crate::engine::config::{
+    AllocatingEngine, CORE_INSTANCES, EngineKind, Features, MEMORIES, MODULE_MEMORIES, MODULE_TABLES, TABLES,
+};
 use crate::engine::{ProcessState, process_state};
 use crate::error::{Error, chain};
 use crate::guest::prepared::Prepared;
-use crate::process::undisturbed::undisturbed;
+use crate::process::undisturbed::{DropUndisturbed, undisturbed};
 
-/// A component, compiled and linked. Immutable.
+/// A component, compiled, and linked if all that it imports is provided. Immutable.
 pub struct Component {
     /// What its file says of it.
     pub info: ComponentInfo,
@@ -41,7 +43,8 @@ pub struct Component {
     /// What it was loaded from, if that was no file.
     pub source: OnceLock<Bytes>,
     census: Census,
-    first: Slot,
+    /// Or why it cannot be linked.
+    first: Result<Slot, Error>,
 }
 
 /// What one process has made of a component; a forked child adds its own, and so do guests under a limit of fuel.
@@ -76,6 +79,9 @@ impl Slot {
         }
     }
 }
+
+/// A component that is linked, or why it cannot be.
+type Linked = Result<Prepared, Error>;
 
 /// Why an engine has no component.
 enum Failure {
@@ -114,14 +120,13 @@ impl Component {
         };
         let info = ComponentInfo::read(&binary)?;
         order.limits.check_blocks(&binary)?;
-        info.can_be_hosted()?;
+        info.check_release()?;
         let work = loaded().begin(&digest, order)?;
         let component = match work.component() {
             Some(component) => component,
             None => {
-                let prepared =
-                    Self::compile(process, info.features(false), &digest, &binary, order, &work, &census.instance)?;
-                let first = Slot::new(process, false, prepared);
+                let linked = Self::compile(process, &info, false, &digest, &binary, order, &work, &census.instance)?;
+                let first = linked.map(|prepared| Slot::new(process, false, prepared));
                 let component = Self { info, digest: digest.clone(), source: OnceLock::new(), census, first };
                 let component = Arc::new(component);
                 work.keep(&component);
@@ -138,7 +143,7 @@ impl Component {
     /// Compiles it once more, for guests under a limit of fuel. `source` is what it was made from.
     pub fn prepare_for_fuel(&self, source: &[u8], order: &Order) -> Result<(), Error> {
         let process = process_state()?;
-        if self.is_prepared_for_fuel() {
+        if !self.needs_fuel() {
             return Ok(());
         }
         order.limits.check_source(source)?;
@@ -155,25 +160,30 @@ impl Component {
         binary: &[u8],
         order: &Order,
     ) -> Result<(), Error> {
-        let features = self.info.features(true);
+        let Ok(first) = &self.first else { return Ok(()) };
         let work = loaded().begin(&format!("{} with fuel", self.digest), order)?;
-        if self.is_prepared_for_fuel() {
+        if !self.needs_fuel() {
             return Ok(());
         }
-        let prepared = Self::compile(process, features, &self.digest, binary, order, &work, &self.census.instance)?;
-        self.first.add(Slot::new(process, true, prepared));
+        let instance = &self.census.instance;
+        let linked = Self::compile(process, &self.info, true, &self.digest, binary, order, &work, instance)?;
+        first.add(Slot::new(process, true, linked?));
         Ok(())
     }
 
+    /// Compiles it, and links it unless it lacks an import or a handler.
+    #[allow(clippy::too_many_arguments)]
     fn compile(
         process: &ProcessState,
-        features: Features,
+        info: &ComponentInfo,
+        fuel: bool,
         digest: &str,
         binary: &[u8],
         order: &Order,
         work: &Work,
         instance: &Cost,
-    ) -> Result<Prepared, Error> {
+    ) -> Result<Linked, Error> {
+        let features = info.features(fuel);
         work.compiles();
         order.check()?;
         let kept = |engine: &Engine, pooled: bool, tell: bool| {
@@ -222,22 +232,44 @@ impl Component {
             // SAFETY: the bytes come from `precompile_component` of the same module, here or in a process that we have started.
             Ok(undisturbed(|| unsafe { wasmtime::component::Component::deserialize(engine, code) })?)
         };
-        let prepared = prepare(process, features, instance, make);
+        let link = |made: &AllocatingEngine, compiled, host| match info.check_imports(true).and(info.check_handler()) {
+            Ok(()) => Prepared::new(made, compiled, features, host),
+            Err(unlinked) => {
+                drop(DropUndisturbed::new(compiled));
+                Err(unlinked)
+            }
+        };
+        let linked =
+            prepare(process, features, instance, make, |made, compiled, host| match link(made, compiled, host) {
+                Err(why @ (Error::MissingImports { .. } | Error::UnsupportedComponent(_))) => Ok(Err(why)),
+                linked => linked.map(Ok),
+            });
         drop(turn);
-        prepared
+        linked
     }
 
-    /// Whether it was compiled for guests under a limit of fuel.
-    pub fn is_prepared_for_fuel(&self) -> bool {
-        self.slots().any(|slot| slot.fuel)
+    /// Whether guests under a limit of fuel run machine code of it that is still to be made.
+    pub fn needs_fuel(&self) -> bool {
+        self.first.is_ok() && !self.slots().any(|slot| slot.fuel)
+    }
+
+    /// Whether apps can be made of it. `has_handler`: something answers the requests that it passes on by `wasi:http/handler`. One
+    /// without a handler of its own has an app as well, whose requests fail.
+    pub fn check(&self, has_handler: bool) -> Result<(), Error> {
+        self.info.check_imports(has_handler)?;
+        match &self.first {
+            Err(why) if self.info.handler().is_some() => Err(why.clone()),
+            _ => Ok(()),
+        }
     }
 
     fn slots(&self) -> impl Iterator<Item = &Slot> {
-        std::iter::successors(Some(&self.first), |slot| slot.next.get().map(|next| &**next))
+        std::iter::successors(self.first.as_ref().ok(), |slot| slot.next.get().map(|next| &**next))
     }
 
     /// What the present process has of it.
     pub(crate) fn prepared(&self, process: &'static ProcessState, fuel: bool) -> Result<Arc<Prepared>, Error> {
+        let first = self.first.as_ref().map_err(Error::clone)?;
         let mut other = None;
         for slot in self.slots().filter(|slot| slot.fuel == fuel) {
             if slot.generation == process.generation && !slot.prepared.is_retired() {
@@ -253,8 +285,11 @@ impl Component {
             // SAFETY: the bytes come from `serialize` just now, in this process, of the same wasmtime.
             Ok(undisturbed(|| unsafe { wasmtime::component::Component::deserialize(engine, &code) })?)
         };
-        let prepared = prepare(process, self.info.features(fuel), &self.census.instance, restore)?;
-        Ok(self.first.add(Slot::new(process, fuel, prepared)))
+        let features = self.info.features(fuel);
+        let prepared = prepare(process, features, &self.census.instance, restore, |made, compiled, host| {
+            Prepared::new(made, compiled, features, host)
+        })?;
+        Ok(first.add(Slot::new(process, fuel, prepared)))
     }
 }
 
@@ -272,19 +307,20 @@ fn unfit(instance: &Cost) -> Option<String> {
     .map(|(what, found, most)| format!("it has {found} {what}, of at most {most}"))
 }
 
-/// Into the pool if it fits there, else into the engine that allocates on demand.
-fn prepare(
+/// Into the pool if it fits there, else into the engine that allocates on demand. `finish` gets what the host keeps for an instance, too.
+fn prepare<T>(
     process: &ProcessState,
     features: Features,
     instance: &Cost,
     make: impl Fn(&Engine, bool) -> Result<wasmtime::component::Component, Failure>,
-) -> Result<Prepared, Error> {
+    finish: impl FnOnce(&AllocatingEngine, wasmtime::component::Component, u64) -> Result<T, Error>,
+) -> Result<T, Error> {
     let host = instance.host;
     let pooled = process.pooled(features);
     let mut refused = pooled.and_then(|_| unfit(instance));
     if let Some(made) = pooled.filter(|_| refused.is_none()) {
         match make(&made.engine, true) {
-            Ok(compiled) => return Prepared::new(made, compiled, features, host),
+            Ok(compiled) => return finish(made, compiled, host),
             Err(Failure::Unfit(error)) => refused = Some(chain(&error)),
             Err(Failure::Final(error)) => return Err(error),
         }
@@ -298,7 +334,7 @@ fn prepare(
                      which is slower; hint: several worker processes serve more of them than several threads"
                 ));
             }
-            Prepared::new(made, compiled, features, host)
+            finish(made, compiled, host)
         }
         Err(Failure::Unfit(error)) => Err(Error::refused_by_system(&error).unwrap_or_else(|| {
             Error::Host(format!("the engine rejects the machine code of the component: {}", chain(&error)))

@@ -142,6 +142,7 @@ impl PyApp {
             Ok(component) => component.clone().unbind(),
             Err(_) => Py::new(py, PyComponent::load(component, limits.get().core().fuel.is_some(), None)?)?,
         };
+        component.get().check(py, false)?;
         let outgoing = outgoing.map(|outgoing| Outgoing::given(&outgoing)).transpose()?;
         let sinks = Sinks::given(py, stdout, stderr, component.get().label())?;
         let on_finish = on_finish.map(|on_finish| OnFinish::given(&on_finish)).transpose()?;
@@ -188,7 +189,7 @@ impl PyApp {
         })
     }
 
-    /// Calls the guest's `incoming-handler`, and blocks until it has set its response. The GIL is released.
+    /// Calls the guest's handler, and blocks until it has set its response. The GIL is released.
     ///
     /// The body streams from the guest as the response is read; the guest may still be running. Ctrl-C interrupts the
     /// call and cancels the guest.
@@ -200,6 +201,7 @@ impl PyApp {
     ///     The response. It owns the guest: closing or dropping it before its body has ended cancels the guest.
     ///
     /// Raises:
+    ///     UnsupportedComponentError: The component exports no HTTP handler.
     ///     GuestError: The guest trapped, exited, exceeded a limit, or returned without a response.
     ///     ErrorCode: The guest responded with an error-code.
     ///     OverloadedError: `Limits.concurrency` was reached, and the queue was full or timed out.

@@ -8,12 +8,18 @@ macro_rules! files {
 }
 
 const FILES: &[(&str, &str)] = files![
+    "deps/cli-0.3.wit",
     "deps/cli.wit",
+    "deps/clocks-0.3.wit",
     "deps/clocks.wit",
+    "deps/filesystem-0.3.wit",
     "deps/filesystem.wit",
+    "deps/http-0.3.wit",
     "deps/http.wit",
     "deps/io.wit",
+    "deps/random-0.3.wit",
     "deps/random.wit",
+    "deps/sockets-0.3.wit",
     "deps/sockets.wit",
     "world.wit",
 ];

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -11,7 +12,7 @@ from pathlib import Path
 import pytest
 
 import wasgi
-from tests.conftest import HAND, HELLO, PROBE
+from tests.conftest import COMPONENTS, HAND, HELLO, PROBE, get
 from wasgi.cli import main
 
 WIT = Path(__file__).parents[2] / "wit"
@@ -38,12 +39,33 @@ def test_demo(capsys: pytest.CaptureFixture[str]) -> None:
 def test_inspect(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["inspect", str(PROBE)]) == 0
     shown = capsys.readouterr().out
-    assert "handler   wasi:http 0.2" in shown
+    assert "a component of WASI 0.2, " in shown
+    assert "handler   wasi:http/incoming-handler@0.2.12" in shown
     assert "WASI      0.2.12" in shown
     assert "exports   wasi:http/incoming-handler@0.2.12" in shown
     assert "wasi:http/outgoing-handler@0.2.12" in shown
     assert "outgoing requests: App(outgoing=...)" in shown
     assert "verdict   runs on this version" in shown
+
+
+def test_inspect_one_of_0_3(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["inspect", str(COMPONENTS / "everything_p3.wasm")]) == 0
+    shown = capsys.readouterr().out
+    assert "a component of WASI 0.3, " in shown
+    assert "handler   wasi:http/handler@0.3.0" in shown
+    assert "WASI      0.2.12, 0.3.0" in shown
+    assert "missing   " not in shown
+    assert shown.count("outgoing requests: App(outgoing=...)") == 1
+    assert "verdict   runs on this version" in shown
+
+
+def test_inspect_one_that_passes_requests_on(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    path = tmp_path / "middleware.wat"
+    path.write_text('(component (import "wasi:http/handler@0.3.0" (instance)))')
+    assert main(["inspect", str(path)]) == 1  # it has no handler of its own
+    shown = capsys.readouterr().out
+    assert "the next handler: App(handler=...)" in shown
+    assert "missing   " not in shown
 
 
 def test_inspect_a_guest_that_needs_nothing(capsys: pytest.CaptureFixture[str]) -> None:
@@ -57,7 +79,11 @@ def test_inspect_a_guest_that_needs_nothing(capsys: pytest.CaptureFixture[str]) 
         ("(component)", ["handler   none", "does not run"]),
         (
             '(component (instance $h) (export "wasi:http/handler@0.3.0" (instance $h)))',
-            ["wasi:http 0.3", "WASI      0.3.0", "does not run"],
+            ["handler   wasi:http/handler@0.3.0", "WASI      0.3.0", "does not run", "cannot be linked"],
+        ),
+        (
+            '(component (instance $h) (export "wasi:http/handler@0.3.0-draft" (instance $h)))',
+            ["handler   none", "WASI      0.3.0-draft", "does not run", "a pre-release of WASI 0.3"],
         ),
         ('(component (import "acme:db/query@1.0.0" (instance)))', ["missing   acme:db/query@1.0.0: not provided"]),
     ],
@@ -90,8 +116,8 @@ def test_inspect_what_is_no_component(
     assert message in capsys.readouterr().err
 
 
-def test_inspect_and_loading_agree(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    """Whatever keeps a component from being loaded is in the verdict, in the same words."""
+def test_inspect_and_an_app_agree(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Whatever keeps a component from being loaded, or its app from handling a request, is in the verdict, likewise."""
     hand = HAND.read_text()
     of_the_wrong_type = (
         hand.replace('(param "status-code" u16)', '(param "status-code" u64)')
@@ -107,12 +133,14 @@ def test_inspect_and_loading_agree(tmp_path: Path, capsys: pytest.CaptureFixture
         '(component (import "wasi:io/poll@0.2.0-rc-2023-10-18" (instance)) (instance $h)'
         ' (export "wasi:http/incoming-handler@0.2.0" (instance $h)))',
         '(component (instance $h) (export "wasi:http/incoming-handler@0.2.0-rc-2023-12-05" (instance $h)))',
+        '(component (instance $h) (export "wasi:http/handler@0.3.0" (instance $h)))',
+        '(component (instance $h) (export "wasi:http/handler@0.3.0-rc-2026-03-15" (instance $h)))',
     ]
     for number, text in enumerate(candidates):
         path = tmp_path / f"{number}.wat"
         path.write_text(text)
         with pytest.raises(wasgi.ComponentError) as raised:
-            wasgi.Component(path)
+            wasgi.App(path).handle(get("/"))
         assert main(["inspect", str(path)]) == 1
         shown = capsys.readouterr().out
         assert "does not run" in shown
@@ -128,6 +156,20 @@ def test_wit_writes_out_the_folder(tmp_path: Path) -> None:
     assert main(["wit", str(tmp_path / "new")]) == 0
     written = {path.relative_to(tmp_path / "new"): path.read_text() for path in (tmp_path / "new").rglob("*.wit")}
     assert written == {path.relative_to(WIT): path.read_text() for path in WIT.rglob("*.wit")}
+
+
+def test_wit_has_the_worlds_of_both_generations(tmp_path: Path) -> None:
+    assert main(["wit", str(tmp_path)]) == 0
+    world = (tmp_path / "world.wit").read_text()
+    worlds = dict(re.findall(r"^world ([\w-]+) \{\n(.*?)^\}", world, re.MULTILINE | re.DOTALL))
+    assert list(worlds) == ["http-handler", "http-proxy", "http-service", "http-middleware", "http-everything"]
+    for name in ("http-handler", "http-proxy"):
+        assert "export wasi:http/incoming-handler@0.2." in worlds[name]
+        assert "@0.3" not in worlds[name]
+    for name in ("http-service", "http-middleware"):
+        assert "@0.2" not in worlds[name]
+    assert "export wasi:http/handler@0.3." in worlds["http-service"]
+    assert "import wasi:http/handler@0.3." in worlds["http-middleware"]
 
 
 def test_wit_where_nothing_can_be_written(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

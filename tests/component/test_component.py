@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import concurrent.futures
 import fcntl
 import os
@@ -12,12 +13,16 @@ import signal
 import subprocess
 import sys
 import textwrap
+import wsgiref.util
+from collections.abc import MutableMapping
 from pathlib import Path
 
 import pytest
 
 import wasgi
-from tests.conftest import HAND, HELLO, PROBE, bare, get
+from tests import asgi_driver
+from tests.component.test_loading import leb, section
+from tests.conftest import COMPONENTS, HAND, HELLO, PROBE, bare, get
 from tests.processes import told
 
 CORE_MODULE = b"\0asm\x01\0\0\0"
@@ -26,6 +31,7 @@ EMPTY_COMPONENT = "(component)"
 
 def test_says_what_it_is(hello: wasgi.Component) -> None:
     assert hello.wasi == "0.2"
+    assert hello.handler == "wasi:http/incoming-handler@0.2.12"
     assert "wasi:http/incoming-handler@0.2.12" in hello.exports
     assert "wasi:http/types@0.2.12" in hello.imports
     assert len(hello.digest) == 64
@@ -130,10 +136,11 @@ def test_names_the_file(tmp_path: Path) -> None:
     with pytest.raises(wasgi.InvalidComponentError) as raised:
         wasgi.Component(path)
     assert str(raised.value).startswith(f"`{path}`: not a component: it starts neither")
-    path.write_bytes(b"(component)")
-    with pytest.raises(wasgi.UnsupportedComponentError) as unsupported:
-        wasgi.Component(path)
-    assert str(unsupported.value).startswith(f"`{path}`: the component exports no HTTP handler")
+    path.write_bytes(b'(component (import "acme:db/query@1.0.0" (instance)))')
+    for component in (path, wasgi.Component(path)):
+        with pytest.raises(wasgi.MissingImportError) as missing:
+            wasgi.App(component)
+        assert str(missing.value).startswith(f"`{path}`: the component imports what wasgi does not provide: `acme:db")
 
 
 def test_survives_damage_anywhere() -> None:
@@ -152,22 +159,90 @@ def test_survives_damage_anywhere() -> None:
     assert refused > 0
 
 
-def test_a_component_without_a_handler() -> None:
-    with pytest.raises(wasgi.UnsupportedComponentError, match="exports no HTTP handler: it exports nothing"):
-        wasgi.Component(EMPTY_COMPONENT.encode())
+def importing(*names: str) -> bytes:
+    """A guest of WASI 0.2 that imports an empty instance by each of these names."""
+    imports = "".join(f'  (import "{name}" (instance))\n' for name in names)
+    return HAND.read_text().replace("(component\n", f"(component\n{imports}", 1).encode()
+
+
+def exporting(*names: str) -> bytes:
+    """A component that exports an empty instance by each of these names."""
+    exports = "".join(f'(export "{name}" (instance $i))' for name in names)
+    return f"(component (instance $i) {exports})".encode()
+
+
+class TestWithoutAHandler:
+    """It is loaded, and has an App; whoever sends it a request is told."""
+
+    @pytest.mark.parametrize(
+        ("source", "why"),
+        [
+            (EMPTY_COMPONENT.encode(), "exports no HTTP handler: it exports nothing; hint: wasgi calls `wasi:http/inc"),
+            (exporting("wasi:cli/run@0.2.3"), "exports no HTTP handler: it exports `wasi:cli/run@0.2.3`; hint: wasgi"),
+            (exporting("wasi:cli/run@0.3.0"), "exports no HTTP handler: it exports `wasi:cli/run@0.3.0`; hint: wasgi"),
+            (exporting("wasi:http/incoming-handler@0.2.0-rc-2023-12-05"), "is a pre-release (rc-2023-12-05)"),
+            (exporting("wasi:http/handler"), "`wasi:http/handler` has no version"),
+            (exporting("wasi:http/handler@0.4.0"), "`wasi:http/handler` as released in WASI 0.3, not 0.4.0"),
+            (
+                exporting("wasi:cli/run@0.3.0", "wasi:http/incoming-handler@0.2.0"),
+                "is of WASI 0.3: it has to export `wasi:http/handler@0.3`, too",
+            ),
+        ],
+    )
+    def test_every_way_to_call_it_raises(self, source: bytes, why: str) -> None:
+        component = wasgi.Component(source)
+        assert component.handler is None
+        app = wasgi.App(component)
+        with pytest.raises(wasgi.UnsupportedComponentError) as blocking:
+            app.handle(get("/"))
+        assert why in str(blocking.value)
+
+        async def calls() -> None:
+            with pytest.raises(wasgi.UnsupportedComponentError, match="exports no HTTP handler"):
+                await app.handle_async(get("/"))
+            with pytest.raises(wasgi.UnsupportedComponentError, match="exports no HTTP handler"):
+                await asgi_driver.get(app, "/")
+
+        asyncio.run(calls())
+        environ: dict[str, object] = {}
+        wsgiref.util.setup_testing_defaults(environ)
+        with pytest.raises(wasgi.UnsupportedComponentError, match="exports no HTTP handler"):
+            app.wsgi(environ, lambda status, headers: None)
+        assert app.exchanges == 0
+
+    def test_a_server_does_not_start_with_it(self) -> None:
+        sent: list[str] = []
+
+        async def receive() -> dict[str, object]:
+            return {"type": "lifespan.startup"}
+
+        async def send(message: MutableMapping[str, object]) -> None:
+            sent.append(f"{message['type']}: {message.get('message')}")
+
+        asyncio.run(wasgi.App(EMPTY_COMPONENT.encode())({"type": "lifespan"}, receive, send))  # type: ignore[arg-type]
+        [told] = sent
+        assert told.startswith("lifespan.startup.failed: UnsupportedComponentError: the component exports no HTTP")
+
+    def test_under_a_limit_of_fuel(self) -> None:
+        """There is nothing to compile for it."""
+        app = wasgi.App(EMPTY_COMPONENT.encode(), limits=wasgi.Limits(fuel=1000))
+        with pytest.raises(wasgi.UnsupportedComponentError, match="exports no HTTP handler"):
+            app.handle(get("/"))
+
+    def test_what_does_not_compile_is_still_refused(self) -> None:
+        with pytest.raises(wasgi.InvalidComponentError, match="not a valid component: "):
+            wasgi.Component(b'(component (import "a" (func)) (import "a" (func)))')
 
 
 def test_lists_every_missing_import() -> None:
-    text = HAND.read_text().replace(
-        "(component\n",
-        '(component\n  (import "acme:db/query@1.0.0" (instance))\n  (import "wasi:keyvalue/store@0.2.0" (instance))\n',
-        1,
-    )
-    with pytest.raises(wasgi.MissingImportError) as raised:
-        wasgi.Component(text.encode())
-    assert raised.value.missing == ["acme:db/query@1.0.0", "wasi:keyvalue/store@0.2.0"]
-    assert "`acme:db/query@1.0.0`" in str(raised.value)
-    assert "hint:" in str(raised.value)
+    component = wasgi.Component(importing("acme:db/query@1.0.0", "wasi:keyvalue/store@0.2.0"))
+    assert component.handler == "wasi:http/incoming-handler@0.2.0"
+    for limits in (None, wasgi.Limits(fuel=1000)):
+        with pytest.raises(wasgi.MissingImportError) as raised:
+            wasgi.App(component, limits=limits)
+        assert raised.value.missing == ["acme:db/query@1.0.0", "wasi:keyvalue/store@0.2.0"]
+        assert "`acme:db/query@1.0.0`" in str(raised.value)
+        assert "hint:" in str(raised.value)
 
 
 @pytest.mark.parametrize(
@@ -176,31 +251,24 @@ def test_lists_every_missing_import() -> None:
         ("wasi:io/poll@0.2.0-rc-2023-10-18", "`0.2.0-rc-2023-10-18` is a pre-release (rc-2023-10-18)"),
         ("wasi:io/poll@0.2.1-pre+build", "is a pre-release (pre)"),
         ("wasi:io/poll", "`wasi:io/poll` has no version"),
-        ("wasi:io/poll@0.1.0", "provided in version 0.2 of WASI, not 0.1.0"),
-        ("wasi:io/poll@1.0.0", "provided in version 0.2 of WASI, not 1.0.0"),
-        ("wasi:io/poll@0.3.0", "this version provides WASI 0.2 only"),
+        ("wasi:io/poll@0.1.0", "`wasi:io/poll` as released in WASI 0.2, not 0.1.0"),
+        ("wasi:io/poll@1.0.0", "`wasi:io/poll` as released in WASI 0.2, not 1.0.0"),
+        ("wasi:io/poll@0.3.0", "`wasi:io/poll` as released in WASI 0.2, not 0.3.0"),
+        ("wasi:cli/stdout@0.4.0", "`wasi:cli/stdout` as released in WASI 0.2 and 0.3, not 0.4.0"),
+        ("wasi:http/client@0.2.0", "`wasi:http/client` as released in WASI 0.3, not 0.2.0"),
     ],
 )
 def test_an_interface_in_another_version(name: str, why: str) -> None:
-    text = HAND.read_text().replace("(component\n", f'(component\n  (import "{name}" (instance))\n', 1)
+    component = wasgi.Component(importing(name))
     with pytest.raises(wasgi.MissingImportError) as raised:
-        wasgi.Component(text.encode())
+        wasgi.App(component)
     assert raised.value.missing == [name]
     assert why in str(raised.value)
 
 
-def test_the_handler_of_a_pre_release() -> None:
-    text = '(component (instance $h) (export "wasi:http/incoming-handler@0.2.0-rc-2023-12-05" (instance $h)))'
-    with pytest.raises(wasgi.UnsupportedComponentError, match=r"is a pre-release \(rc-2023-12-05\)"):
-        wasgi.Component(text.encode())
-
-
 def test_any_release_of_a_provided_interface() -> None:
     for version in ("0.2.0", "0.2.99", "0.2.3+build.1"):
-        text = HAND.read_text().replace(
-            "(component\n", f'(component\n  (import "wasi:io/poll@{version}" (instance))\n', 1
-        )
-        assert wasgi.App(wasgi.Component(text.encode())).handle(get("/")).status == 299
+        assert wasgi.App(wasgi.Component(importing(f"wasi:io/poll@{version}"))).handle(get("/")).status == 299
 
 
 def test_an_import_of_the_wrong_type() -> None:
@@ -209,14 +277,78 @@ def test_an_import_of_the_wrong_type() -> None:
         "(func $set-status (param i32 i32) (result i32))", "(func $set-status (param i32 i64) (result i32))"
     )
     text = text.replace("(i32.const 299)", "(i64.const 299)")
+    component = wasgi.Component(text.encode())
     with pytest.raises(wasgi.UnsupportedComponentError, match=r"cannot be linked: .*set-status-code"):
-        wasgi.Component(text.encode())
+        wasgi.App(component)
 
 
-def test_a_component_of_wasi_0_3_is_told_so() -> None:
-    text = '(component (instance $h) (export "wasi:http/handler@0.3.0" (instance $h)))'
-    with pytest.raises(wasgi.UnsupportedComponentError, match=r"speaks WASI 0\.3"):
-        wasgi.Component(text.encode())
+class TestOfWasi03:
+    def test_one_that_imports_everything(self) -> None:
+        component = wasgi.Component(COMPONENTS / "everything_p3.wasm")
+        assert (component.wasi, component.handler) == ("0.3", "wasi:http/handler@0.3.0")
+        assert {"wasi:http/client@0.3.0", "wasi:io/poll@0.2.12"} < set(component.imports)
+        assert repr(component).startswith("<wasgi.Component everything_p3.wasm wasi=0.3 digest=")
+        assert pickle.loads(pickle.dumps(component)) == component
+
+    def test_it_finds_all_of_it(self) -> None:
+        """The handler of the component is `unreachable`: so far it comes."""
+        with pytest.raises(wasgi.TrapError, match="unreachable"):
+            wasgi.App(COMPONENTS / "everything_p3.wasm").handle(get("/"))
+
+    def test_what_passes_requests_on_needs_somebody_to_pass_them_to(self) -> None:
+        component = wasgi.Component(b'(component (import "wasi:http/handler@0.3.1" (instance)))')
+        with pytest.raises(wasgi.MissingImportError, match=r"hint: `App\(handler=...\)` answers the requests") as raised:
+            wasgi.App(component)
+        assert raised.value.missing == ["wasi:http/handler@0.3.1"]
+
+    def test_it_is_compiled_in_a_child_process_as_well(self) -> None:
+        limits = wasgi.ComponentLimits(timeout=600)
+        assert wasgi.Component(COMPONENTS / "everything_p3.wasm", limits=limits).wasi == "0.3"
+
+    @pytest.mark.parametrize(
+        "text",
+        [
+            '(component (import "wasi:clocks/types@0.3.2" (instance)))',
+            '(component (type (stream u8)) (import "acme:queue/in@0.1.0" (instance)))',
+            '(component (import "f" (func async (param "a" string))))',
+            "(component (core func (canon task.return)) (core func (canon backpressure.inc)))",
+        ],
+    )
+    def test_what_has_something_of_it_is_of_it(self, text: str) -> None:
+        component = wasgi.Component(text.encode())
+        assert (component.wasi, component.handler) == ("0.3", None)
+
+    def test_the_handler_of_both(self) -> None:
+        source = exporting("wasi:http/incoming-handler@0.2.0", "wasi:http/handler@0.3.2")
+        component = wasgi.Component(source)
+        assert (component.wasi, component.handler) == ("0.3", "wasi:http/handler@0.3.2")
+
+    @pytest.mark.parametrize("version", ["0.3.0-rc-2026-03-15", "0.3.0-draft", "0.3.1-rc.1+build"])
+    @pytest.mark.parametrize(
+        "text",
+        [
+            '(component (import "wasi:cli/types@VERSION" (instance)))',
+            '(component (instance $i) (export "wasi:http/handler@VERSION" (instance $i)))',
+            '(component (import "wasi:cli/types@0.3.0" (instance)) (import "wasi:http/types@VERSION" (instance)))',
+        ],
+    )
+    def test_pre_releases_are_refused(self, text: str, version: str) -> None:
+        with pytest.raises(wasgi.UnsupportedComponentError) as raised:
+            wasgi.Component(text.replace("VERSION", version).encode())
+        assert f"@{version}`), which is compatible with no other version" in str(raised.value)
+        assert "hint: build it with a toolchain that emits WASI 0.3.0 or later" in str(raised.value)
+
+    def test_pre_releases_are_refused_before_they_are_compiled(self) -> None:
+        """Their binary form was another one: here a type that no release has."""
+        empty = b"\0asm\x0d\0\x01\0"
+        instance_type = section(7, b"\x01\x42\0")
+        name = b"wasi:cli/types@0.3.0-rc-2025-09-16"
+        imports = section(10, b"\x01\0" + leb(len(name)) + name + b"\x05\0")
+        unknown = section(7, b"\x01\x2f")
+        with pytest.raises(wasgi.UnsupportedComponentError, match=r"0\.3\.0-rc-2025-09-16"):
+            wasgi.Component(empty + instance_type + imports + unknown)
+        with pytest.raises(wasgi.InvalidComponentError, match="not a valid component: "):
+            wasgi.Component(empty + unknown)
 
 
 def test_a_file_that_does_not_exist(tmp_path: Path) -> None:

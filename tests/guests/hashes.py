@@ -13,12 +13,17 @@ WIT = ROOT / "wit"
 RECORD = HERE / "components" / "hashes.json"
 GREETER = ROOT / "examples" / "greeter"
 PLUGINS = ROOT / "examples" / "plugins"
-SOURCES = {"board": PLUGINS / "board", "greeter": GREETER / "greeter"}  # the others have a folder here
+SOURCES = {  # the others have a folder here
+    "board": PLUGINS / "board",
+    "everything_p3": HERE / "everything",
+    "greeter": GREETER / "greeter",
+}
 COMPONENTS = {
     "board": PLUGINS / "components" / "board.wasm",
     "demo": ROOT / "python" / "wasgi" / "demo.wasm",
     "greeter": GREETER / "components" / "greeter.wasm",
     "everything": HERE / "components" / "everything.wasm",
+    "everything_p3": HERE / "components" / "everything_p3.wasm",
     "hello": HERE / "components" / "hello.wasm",
     "hello_p3": HERE / "components" / "hello_p3.wasm",
     "lines": HERE / "components" / "lines.wasm",
@@ -31,7 +36,7 @@ COMPONENTS = {
 def of_sources(guest: str) -> str:
     """The hash of all that goes into a guest: its files, the workspace's manifest and lock file, for one the WIT, for another modules of its twin."""
     files = [HERE / "Cargo.toml", HERE / "Cargo.lock", *sorted(SOURCES.get(guest, HERE / guest).rglob("*"))]
-    if guest == "everything":
+    if guest in ("everything", "everything_p3"):
         files += sorted(WIT.rglob("*.wit"))
     if guest == "probe_p3":
         files += sorted((HERE / "probe").rglob("*.rs"))  # it shares modules

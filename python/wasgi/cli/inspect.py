@@ -8,11 +8,16 @@ from pathlib import Path
 from wasgi import _wasgi
 from wasgi.errors import ComponentError
 
+_OUTGOING = "outgoing requests: App(outgoing=...); else they fail with `HTTP-request-denied`"
+_SOCKETS = "sockets: never granted; it reaches the network through wasi:http only"
 _GRANTS = {
-    "wasi:http/outgoing-handler": "outgoing requests: App(outgoing=...); else they fail with `HTTP-request-denied`",
+    "wasi:http/outgoing-handler": _OUTGOING,
+    "wasi:http/client": _OUTGOING,
+    "wasi:http/handler": "the next handler: App(handler=...); else no app can be made of it",
     "wasi:filesystem/preopens": "files: App(dirs={...}); else it has none",
     "wasi:cli/environment": "environment and arguments: App(env=..., args=...); else both are empty",
-    "wasi:sockets/tcp": "sockets: never granted; it reaches the network through wasi:http only",
+    "wasi:sockets/tcp": _SOCKETS,
+    "wasi:sockets/types": _SOCKETS,
 }
 
 
@@ -31,28 +36,28 @@ def inspect(file: Path) -> tuple[list[str], bool]:
         OSError: It cannot be read.
     """
     source = _wasgi._read_component(file)
-    imports, exports, wasi, missing = _wasgi._outline(source)
+    imports, exports, wasi, handler, missing = _wasgi._outline(source)
     names = {name.partition("@")[0] for name in imports}
     versions = sorted(
         {name.partition("@")[2] for name in imports + exports if name.startswith("wasi:") and "@" in name}
     )
-    lines = [f"{file}: a component, {len(source):,} bytes"]
-    if wasi is None:
-        lines.append("  handler   none: it exports no `wasi:http/incoming-handler@0.2`, so wasgi cannot call it")
-    elif wasi == "0.2":
-        lines.append("  handler   wasi:http 0.2 (`incoming-handler`)")
+    lines = [f"{file}: a component of WASI {wasi}, {len(source):,} bytes"]
+    if handler is None:
+        lines.append(
+            "  handler   none: it exports neither `wasi:http/incoming-handler@0.2` nor `wasi:http/handler@0.3`"
+        )
     else:
-        lines.append("  handler   wasi:http 0.3 (`handler`): this version of wasgi hosts 0.2")
+        lines.append(f"  handler   {handler}")
     lines.append(f"  WASI      {', '.join(versions) or 'none'}")
     lines += _listed("exports", exports)
     lines += _listed("imports", imports)
-    grants = [grant for name, grant in _GRANTS.items() if name in names]
+    grants = list(dict.fromkeys(grant for name, grant in _GRANTS.items() if name in names))
     lines += _listed("grants", grants or ["none needed"])
     if missing:
         lines += _listed("missing", [f"{name}: not provided by wasgi" for name in missing])
     # by what an App does, so that the two never differ; the machine code is kept for it
     try:
-        _wasgi.Component(source)
+        _wasgi.Component(source)._check()
     except ComponentError as exc:
         lines.append("  verdict   does not run on this version of wasgi:")
         lines.append(f"            {exc}")

@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any, Self
 from wasgi import _messages
 from wasgi._native import bodies
 from wasgi._wasgi import AsyncChunks, Response
+from wasgi.errors import UnsupportedComponentError
 from wasgi.serving import answers
 from wasgi.serving.asgi_body import ClientDisconnectedError, RequestBody
 from wasgi.serving.asgi_request import Scope, fields_of, has_body, request_of
@@ -193,7 +194,7 @@ class _Exchange:
         """Sends the guest's response, or the one instead; raises if it fails midway, or if the client has gone."""
         try:
             response, by_guest = await self.respond()
-        except (asyncio.CancelledError, ClientDisconnectedError):
+        except (asyncio.CancelledError, ClientDisconnectedError, UnsupportedComponentError):
             raise
         except Exception as error:
             response, by_guest = await self.instead(error), False

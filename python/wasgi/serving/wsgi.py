@@ -11,6 +11,7 @@ from urllib.parse import quote, unquote_to_bytes
 
 from wasgi import _messages
 from wasgi._wasgi import Request, Response, _request_of_server
+from wasgi.errors import UnsupportedComponentError
 from wasgi.serving import answers
 from wasgi.serving.requests import IN_A_PATH, BadRequestError, below, check_coding, split_target
 
@@ -194,6 +195,8 @@ class Wsgi:
                 body = _body(environ)
                 response, by_guest = self.respond(environ, body)
                 answer = _Answer(response, body, method, by_guest=by_guest)
+            except UnsupportedComponentError:
+                raise
             except Exception as error:
                 answer = _Answer(self.instead(environ, error), body, method, by_guest=False)
         except BaseException:

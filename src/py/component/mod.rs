@@ -29,7 +29,10 @@ use crate::py::executor::awaitable::Awaitable;
 use crate::py::paths::{path_of, without_nul};
 use crate::text::{LONGEST_NAME, tamed};
 
-/// A WebAssembly component that exports `wasi:http/incoming-handler@0.2`.
+/// A WebAssembly component.
+///
+/// Any valid component can be loaded, whatever it imports and exports. An `App` of it needs all of its imports, and
+/// handles requests if it exports `wasi:http/incoming-handler@0.2` or `wasi:http/handler@0.3`.
 ///
 /// Compiled once, on all cores and without the GIL; the machine code is cached on disk (in `WASGI_CACHE_DIR`, by
 /// default `wasgi` in the user's cache directory; if empty, nowhere). The logger ``wasgi`` (INFO) reports a compilation
@@ -45,8 +48,7 @@ use crate::text::{LONGEST_NAME, tamed};
 /// Raises:
 ///     InvalidComponentError: It is not a component; the message says what it is instead.
 ///     ComponentLimitError: It exceeds ``limits``.
-///     UnsupportedComponentError: It is a component, but exports no HTTP handler that can be called.
-///     MissingImportError: It has an import that wasgi does not provide.
+///     UnsupportedComponentError: It needs a feature that the engine does not have, or a pre-release of WASI 0.3.
 ///     OSError: The file cannot be read.
 ///     ValueError: The path is invalid: it has a NUL.
 ///
@@ -54,6 +56,8 @@ use crate::text::{LONGEST_NAME, tamed};
 ///     >>> component = wasgi.Component("hello.wasm")
 ///     >>> component.wasi
 ///     '0.2'
+///     >>> component.handler
+///     'wasi:http/incoming-handler@0.2.12'
 #[pyclass(name = "Component", module = "wasgi", frozen)]
 pub struct PyComponent {
     pub component: Arc<Component>,
@@ -150,10 +154,21 @@ impl PyComponent {
         Ok(Self { component, origin })
     }
 
+    /// Whether an app can be made of it, see [`Component::check`].
+    pub fn check(&self, py: Python<'_>, has_handler: bool) -> PyResult<()> {
+        self.component.check(has_handler).map_err(|error| {
+            let error = match &self.origin.path {
+                Some(path) => error.of_file(&path.display().to_string()),
+                None => error,
+            };
+            to_py(py, &error)
+        })
+    }
+
     /// Compiles it for guests under a limit of fuel, from what it was loaded from. Says that it does: this is asked for where nobody
     /// expects to wait.
     pub fn prepare_for_fuel(&self, py: Python<'_>) -> PyResult<()> {
-        if self.component.is_prepared_for_fuel() {
+        if !self.component.needs_fuel() {
             return Ok(());
         }
         let label = self.label();
@@ -217,16 +232,28 @@ impl PyComponent {
         self.component.info.exports.clone()
     }
 
-    /// The version of WASI that its handler speaks: ``"0.2"``.
+    /// The generation of WASI that it speaks. A component that exports the handlers of both speaks 0.3.
     #[getter]
     fn wasi(&self) -> &'static str {
-        wasi_version(&self.component.info).unwrap_or("0.2")
+        wasi_version(&self.component.info)
+    }
+
+    /// The export that handles requests, like ``"wasi:http/handler@0.3.0"``. None: `App.handle` raises.
+    #[getter]
+    fn handler(&self) -> Option<&str> {
+        self.component.info.handler()
     }
 
     /// The SHA-256 of its binary form, in hexadecimal.
     #[getter]
     fn digest(&self) -> &str {
         &self.component.digest
+    }
+
+    /// Raises what keeps every `App` of it from handling requests.
+    fn _check(&self, py: Python<'_>) -> PyResult<()> {
+        self.check(py, true)?;
+        self.component.info.check_handler().map_err(|error| to_py(py, &error))
     }
 
     fn __eq__(&self, other: &Bound<'_, Self>) -> bool {
@@ -303,30 +330,30 @@ pub fn _read_component<'py>(path: &Bound<'py, PyAny>) -> PyResult<Bound<'py, PyB
     Ok(PyBytes::new(py, &source::read(py, path, &default_limits(py)?.get().core())?))
 }
 
-fn wasi_version(outline: &ComponentInfo) -> Option<&'static str> {
-    outline.wasi().map(|wasi| match wasi {
+fn wasi_version(info: &ComponentInfo) -> &'static str {
+    match info.wasi() {
         Wasi::P2 => "0.2",
         Wasi::P3 => "0.3",
-    })
+    }
 }
 
-/// What a component says of itself, read without compiling it: (imports, exports, wasi, missing imports).
+/// What a component says of itself, read without compiling it: (imports, exports, wasi, handler, imports that no App provides).
 #[pyfunction]
 #[allow(clippy::type_complexity)]
 pub fn _outline(
     py: Python<'_>,
     source: &[u8],
-) -> PyResult<(Vec<String>, Vec<String>, Option<&'static str>, Vec<String>)> {
+) -> PyResult<(Vec<String>, Vec<String>, &'static str, Option<String>, Vec<String>)> {
     let limits = default_limits(py)?.get().core();
     let read = || {
         limits.check_source(source)?;
         crate::component::inspect::to_binary(source).and_then(|binary| ComponentInfo::read(&binary))
     };
-    let outline = py.detach(|| own_stack::run(read)).flatten().map_err(|error| to_py(py, &error))?;
-    let (wasi, missing) = (wasi_version(&outline), outline.missing());
+    let info = py.detach(|| own_stack::run(read)).flatten().map_err(|error| to_py(py, &error))?;
+    let (wasi, handler, missing) = (wasi_version(&info), info.handler().map(str::to_owned), info.missing(true));
     // to be shown: a component names them as it likes
     let shown = |names: Vec<String>| names.into_iter().map(|name| tamed(name, LONGEST_NAME)).collect();
-    Ok((shown(outline.imports), shown(outline.exports), wasi, shown(missing)))
+    Ok((shown(info.imports), shown(info.exports), wasi, handler, shown(missing)))
 }
 
 /// What is counted in a component, by the names of `ComponentLimits`; and what its instance costs the host.
