@@ -208,7 +208,7 @@ class TestHelp:
             if inspect.isclass(found) and not issubclass(found, BaseException):
                 assert "Args" not in (inspect.getdoc(found) or "") or inspect.signature(found).parameters, name
         assert "memory=268435456" in str(inspect.signature(wasgi.Limits))
-        assert "Calls the guest's `incoming-handler`" in pydoc.render_doc(wasgi.App)
+        assert "Calls the guest's handler" in pydoc.render_doc(wasgi.App)
 
 
 def test_dir_lists_what_there_is() -> None:
