@@ -15,6 +15,8 @@ GUESTS = ROOT / "tests" / "guests"
 COMPONENTS = GUESTS / "components"
 HELLO = COMPONENTS / "hello.wasm"
 PROBE = COMPONENTS / "probe.wasm"
+PROBES = {"0.2": PROBE, "0.3": COMPONENTS / "probe_p3.wasm"}
+GENERATIONS = tuple(PROBES)
 HAND = GUESTS / "hand.wat"
 
 
@@ -40,9 +42,26 @@ def hello() -> wasgi.Component:
     return wasgi.Component(HELLO)
 
 
+@pytest.fixture(scope="session", params=GENERATIONS)
+def generation(request: pytest.FixtureRequest) -> str:
+    """The generation of WASI that the probe speaks: a test that has it, the probe or an app of the probe runs over both."""
+    chosen: str = request.param
+    return chosen
+
+
 @pytest.fixture(scope="session")
-def probe() -> wasgi.Component:
-    return wasgi.Component(PROBE)
+def probe(generation: str) -> wasgi.Component:
+    return wasgi.Component(PROBES[generation])
+
+
+@pytest.fixture(autouse=True)
+def skips_what_a_generation_does_not_have(request: pytest.FixtureRequest) -> None:
+    """`@pytest.mark.generation("0.2", reason=...)`: what the test is about exists in one of them only."""
+    mark = request.node.get_closest_marker("generation")
+    if mark is not None and "generation" in request.fixturenames:
+        assert mark.kwargs["reason"]
+        if request.getfixturevalue("generation") not in mark.args:
+            pytest.skip(mark.kwargs["reason"])
 
 
 @pytest.fixture

@@ -39,6 +39,8 @@ pub(crate) struct Instance {
     store: Store<StoreState>,
     proxy: Option<Proxy>,
     prepared: Arc<Prepared>,
+    /// Where the answer of a guest of WASI 0.3 goes, if it was called and has not answered.
+    unanswered: Option<p3::Answered>,
     /// How many exchanges it has had.
     served: u64,
 }
@@ -61,7 +63,7 @@ impl Instance {
         store.set_max_component_handles(limits.most_handles());
         store.epoch_deadline_async_yield_and_update(1);
         store.call_hook_async(Turns);
-        let mut instance = Self { store, proxy: None, prepared, served: 0 };
+        let mut instance = Self { store, proxy: None, prepared, unanswered: None, served: 0 };
         instance.refill()?;
         Ok(instance)
     }
@@ -117,7 +119,9 @@ impl Instance {
         };
         match (&proxy, call) {
             (Proxy::P2(proxy), Call::P2(call)) => p2::handle(&mut self.store, proxy, call).await?,
-            (Proxy::P3(service), Call::P3(call)) => p3::handle(&mut self.store, service, call).await?,
+            (Proxy::P3(service), Call::P3(call)) => {
+                p3::handle(&mut self.store, service, call, &mut self.unanswered).await?;
+            }
             _ => return Err(wasmtime::Error::msg("a request of one generation of WASI for a guest of the other")),
         }
         self.served += 1;
@@ -142,6 +146,9 @@ impl Instance {
         }
         if let Some(late) = error.downcast_ref::<crate::process::swap::SwitchedOn>() {
             return Err(Error::Overloaded(late.to_string()));
+        }
+        if let Some(wasmtime::Trap::NoAsyncResult) = error.downcast_ref() {
+            return Err(Error::NoResponse("the guest returned without setting a response".into()));
         }
         if let Some(refused) = Error::refused_by_system(&error) {
             return Err(refused);

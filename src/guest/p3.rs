@@ -25,7 +25,8 @@ use crate::http::message::{Side, is_bare};
 /// Takes what a guest answers.
 pub(crate) type Answered = Box<dyn FnOnce(Result<http::Response<WasiBody>, ErrorCode>) + Send>;
 
-/// What a handler of `wasi:http/handler` gets, and where its answer goes.
+/// What a handler of `wasi:http/handler` gets, and where its answer goes. Whoever waits for that is not told that none will come by its
+/// being dropped with the call, but by how the exchange ended: so the instance has it, which goes after that is known.
 pub(crate) struct Call {
     pub request: Resource<Request>,
     pub answered: Answered,
@@ -51,17 +52,26 @@ impl Call {
 }
 
 /// Has the guest handle a request. It ends when all that the guest does has ended: it may work on after its answer.
-pub(crate) async fn handle(store: &mut Store<StoreState>, service: &Service, call: Call) -> wasmtime::Result<()> {
+pub(crate) async fn handle(
+    store: &mut Store<StoreState>,
+    service: &Service,
+    call: Call,
+    unanswered: &mut Option<Answered>,
+) -> wasmtime::Result<()> {
+    let Call { request, answered, head_only } = call;
+    *unanswered = Some(answered);
     store
         .run_concurrent(async |accessor: &Accessor<StoreState>| {
-            let Call { request, answered, head_only } = call;
             let handler = service.wasi_http_handler().func_handle();
             let task = accessor.with(|access| handler.start_call_concurrent(access, (request,)))?;
             let (answer,) = handler.finish_call_concurrent(accessor, task).await?;
-            answered(match answer {
+            let answer = match answer {
                 Ok(response) => accessor.with(|mut access| answer_of(access.as_context_mut(), response, head_only))?,
                 Err(code) => Err(ErrorCode::of_guest(code)),
-            });
+            };
+            if let Some(answered) = unanswered.take() {
+                answered(answer);
+            }
             poll_fn(|cx| accessor.poll_no_interesting_tasks(cx)).await;
             Ok(())
         })

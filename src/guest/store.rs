@@ -13,7 +13,8 @@ use wasmtime_wasi_http::p2::types::{
     HostFutureIncomingResponse, HostIncomingRequest, HostIncomingResponse, HostOutgoingRequest, HostOutgoingResponse,
     HostResponseOutparam,
 };
-use wasmtime_wasi_http::{WasiHttpCtx, WasiHttpCtxView, WasiHttpView};
+use wasmtime_wasi_http::p3;
+use wasmtime_wasi_http::{FieldMap, WasiHttpCtx, WasiHttpCtxView, WasiHttpView};
 
 use crate::exchange::guest_stream::{GuestStream, Outlet};
 use crate::exchange::guest_written::WrittenBodies;
@@ -25,6 +26,7 @@ use crate::guest::grants::Grants;
 use crate::guest::host_memory::weigh;
 use crate::guest::limiter::StoreLimiter;
 use crate::guest::open_files::{Files, GuestFiles};
+use crate::http::message::empty;
 use crate::limits::{Limits, MOST_RANDOM};
 use crate::outgoing::hooks::Hooks;
 use crate::simulation::environment::SimulatedWorld;
@@ -145,7 +147,7 @@ impl StoreState {
             handles += 1;
             // a request without an answer that is let go of takes note of that some time later, on another thread
             asks |= matches!(entry.downcast_ref(), Some(HostFutureIncomingResponse::Pending(_)));
-            clear_handle(entry);
+            clear_handle(entry, &mut self.hooks);
         }
         let clean = !asks && !self.hooks.is_busy() && self.limiter.has_room(handles);
         let nobody = ExchangeState::without_guest(self.hooks.process());
@@ -213,7 +215,7 @@ impl WasiHttpView for StoreState {
 }
 
 /// What a handle of wasi:http's holds of an exchange.
-fn clear_handle(entry: &mut (dyn Any + Send)) {
+fn clear_handle(entry: &mut (dyn Any + Send), hooks: &mut Hooks) {
     if let Some(request) = entry.downcast_mut::<HostIncomingRequest>() {
         request.body = None;
     } else if let Some(response) = entry.downcast_mut::<HostIncomingResponse>() {
@@ -228,6 +230,12 @@ fn clear_handle(entry: &mut (dyn Any + Send)) {
         *trailers = HostFutureTrailers::Consumed;
     } else if let Some(answer) = entry.downcast_mut::<HostFutureIncomingResponse>() {
         *answer = HostFutureIncomingResponse::Consumed;
+    } else if let Some(request) = entry.downcast_mut::<p3::Request>() {
+        let method = std::mem::take(&mut request.method);
+        let headers = std::mem::replace(&mut request.headers, FieldMap::new_mutable(0));
+        (*request, _) = p3::Request::new(method, None, None, None, headers, None, empty());
+    } else if let Some(response) = entry.downcast_mut::<p3::Response>() {
+        (*response, _) = p3::Response::from_http(hooks, http::Response::new(empty()));
     } else if let Some(out) = entry.downcast_mut::<HostResponseOutparam>() {
         out.send = Box::new(|_| ());
     }

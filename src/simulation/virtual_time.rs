@@ -34,9 +34,7 @@ impl Time {
             change(&mut state);
             state.advance()
         };
-        if let Some(woken) = woken {
-            woken.wake();
-        }
+        woken.into_iter().for_each(Waker::wake);
     }
 }
 

@@ -34,7 +34,7 @@ COMPONENTS = {
 
 
 def of_sources(guest: str) -> str:
-    """The hash of all that goes into a guest: its files, the workspace's manifest and lock file, for one the WIT, for another modules of its twin."""
+    """The hash of all that goes into a guest: its files, the workspace's manifest and lock file, and what it shares."""
     files = [HERE / "Cargo.toml", HERE / "Cargo.lock", *sorted(SOURCES.get(guest, HERE / guest).rglob("*"))]
     if guest in ("everything", "everything_p3"):
         files += sorted(WIT.rglob("*.wit"))

@@ -16,7 +16,7 @@ use wasip2::sockets::network::IpAddressFamily;
 use wasip2::sockets::tcp_create_socket::create_tcp_socket;
 use wasip2::sockets::udp_create_socket::create_udp_socket;
 
-use crate::{prepare, send, start, text};
+use crate::{common, prepare, send, start, text};
 
 pub fn run(how: &str, query: &HashMap<String, String>, request: IncomingRequest, out: ResponseOutparam) {
     let number = |name: &str| query.get(name).and_then(|value| value.parse::<u64>().ok());
@@ -25,20 +25,11 @@ pub fn run(how: &str, query: &HashMap<String, String>, request: IncomingRequest,
     let size = number("bytes").unwrap_or(number("mib").unwrap_or(0) << 20) as usize;
     match how {
         // an instruction that no epoch interrupts, again and again
-        "fill" => {
-            let mut memory = vec![0u8; size];
-            for round in 0..n {
-                black_box(&mut memory[..]).fill(round as u8 | 1);
-            }
-        }
+        "fill" => common::fill(size, n),
         // a host call that takes long
         "random" => (0..n).for_each(|_| drop(black_box(get_random_bytes(size as u64)))),
         // takes memory, touches each page, and ends
-        "allocate" => {
-            let mut memory = vec![0u8; size];
-            (0..size).step_by(4096).for_each(|at| memory[at] = 1);
-            return text(out, 200, &black_box(memory).len().to_string());
-        }
+        "allocate" => return text(out, 200, &common::allocate(size).to_string()),
         "print" => (0..n).for_each(|number| println!("line {number} of a guest that prints without end")),
         // the smallest chunks that there are, as fast as somebody reads them
         "chunks" => {
@@ -173,15 +164,7 @@ pub fn run(how: &str, query: &HashMap<String, String>, request: IncomingRequest,
             return;
         }
         // what is in memory that nobody has written yet: how many of its bytes are not zero; and writes it
-        "look" => {
-            let at = core::arch::wasm32::memory_grow::<0>(size >> 16) << 16;
-            // SAFETY: the pages are this guest's own and nobody else's, as far as it can know: that is the question
-            let memory = unsafe { std::slice::from_raw_parts_mut(black_box(at) as *mut u8, size) };
-            let found = black_box(&*memory).iter().filter(|byte| **byte != 0).count();
-            memory.fill(0xa5);
-            black_box(memory);
-            return text(out, 200, &found.to_string());
-        }
+        "look" => return text(out, 200, &common::look(size).to_string()),
         _ => return text(out, 404, "no such harm"),
     }
     text(out, 200, "done");

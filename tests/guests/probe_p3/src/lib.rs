@@ -4,10 +4,11 @@
 //! Where 0.2 sets the response-outparam and works on, `handle` returns the response here, and a spawned task works on: it
 //! writes the body's stream and the trailers' future.
 //!
-//! Four things cannot be the same, and answer 501:
+//! What cannot exist in 0.3 answers 501, and says why:
 //! - `/permits`: a stream has no permits, a write takes what there is room for
-//! - `/hostile/…` and `/holds/…` as they say themselves
 //! - `/keep?what=response-body`: the body of a message is its stream
+//! - `/holds/finished-bodies`: nothing of a body is taken before its request is sent
+//! - `/holds/errors`: an error of a stream is a value, and no resource
 //!
 //! And some are only here: see `only.rs`.
 
@@ -23,9 +24,14 @@ use wasip3::random;
 mod codes;
 #[path = "../../probe/src/common.rs"]
 mod common;
+mod holds;
+mod hostile;
+mod kept;
 mod late;
 mod message;
+mod much;
 mod network;
+mod only;
 mod output;
 mod servers;
 mod silent;
@@ -412,9 +418,10 @@ async fn route(request: Request, out: Out) {
         "/keep" => {
             match arg("what").as_str() {
                 "request" => std::mem::forget(request),
-                "body" | "stream" => std::mem::forget(Incoming::of_request(request)),
+                "body" => std::mem::forget(Incoming::of_request(request)), // its stream and the future of its trailers
+                "stream" => std::mem::forget(Incoming::of_request(request).stream),
                 "trailers" => std::mem::forget(Incoming::of_request(request).end),
-                "future" => std::mem::forget(send(&query).await),
+                "future" => kept::sent(prepare(&query).unwrap()),
                 "response" => std::mem::forget(fetch(&query).await),
                 "response-body" => return only_in_2(out, "the body of a message is its stream").await,
                 "response-stream" => std::mem::forget(fetch(&query).await.map(Incoming::of_response)),
@@ -488,6 +495,12 @@ async fn route(request: Request, out: Out) {
         "/head" => start(out, 200, &[("content-length", "1234")]).finish(None).await,
         "/long-line" => output::long_line(&query, out).await,
         "/permits" => only_in_2(out, "a stream has no permits").await,
+        // what a tenant does who means harm: see there
+        _ if path.starts_with("/hostile/") => hostile::run(&path["/hostile/".len()..], &query, request, out).await,
+        _ if path.starts_with("/holds/") => holds::run(&path["/holds/".len()..], &query, out).await,
+        "/much" => much::much(request, &query, out).await,
+        // what there is in WASI 0.3 alone: see there
+        _ if path.starts_with("/only/") => only::run(&path["/only/".len()..], &query, request, out).await,
         _ => text(out, 404, "no such route").await,
     }
 }
@@ -500,6 +513,19 @@ static LAST: std::sync::Mutex<Option<String>> = std::sync::Mutex::new(None);
 
 async fn only_in_2(out: Out, why: &str) {
     text(out, 501, &format!("no such thing in WASI 0.3: {why}")).await;
+}
+
+/// The name that WIT has for a case: both generations print it so.
+fn name(error: impl std::fmt::Debug) -> String {
+    let text = format!("{error:?}");
+    let mut name = String::new();
+    for letter in text.rsplit("::").next().unwrap_or_default().chars() {
+        if letter.is_uppercase() && !name.is_empty() {
+            name.push('-');
+        }
+        name.extend(letter.to_lowercase());
+    }
+    name
 }
 
 async fn sleep(ms: u64) {
@@ -689,10 +715,12 @@ async fn proxy(request: Request, query: &Query, out: Out) {
     };
     let _ = upstream.set_method(&request.get_method());
     let answer = Answer::of(upstream).await;
-    match copy(Incoming::of_request(request), &mut target).await {
-        Ok(Ok(trailers)) => drop(target.finish_in_background(trailers)),
-        _ => drop(target),
-    }
+    wasip3::spawn_local(async move {
+        // without trailers, the body is dropped: broken off on that side, too
+        if let Ok(Ok(trailers)) = copy(Incoming::of_request(request), &mut target).await {
+            target.finish(trailers).await;
+        }
+    });
     match answer.get().await {
         Ok(response) => relay(response, out).await,
         Err(code) => out.set(Err(code)),

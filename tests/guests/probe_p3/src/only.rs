@@ -1,0 +1,304 @@
+//! What there is in WASI 0.3 alone: streams that are handed on, results of transmission, several requests in one instance.
+
+use std::pin::pin;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use futures::future::{Either, select};
+use wasip3::cli::stdout;
+use wasip3::http::types::{ErrorCode, Fields, Request, Response};
+use wasip3::wit_bindgen::{self, StreamResult};
+use wasip3::{wit_future, wit_stream};
+
+use crate::message::{Answer, Body, Incoming, Out, now};
+use crate::{Query, after, codes, fetch, kept, prepare, relay, sleep, start, text};
+
+/// How many `/meet` have begun.
+static MET: AtomicU64 = AtomicU64::new(0);
+
+pub async fn run(what: &str, query: &Query, request: Request, out: Out) {
+    let arg = |name: &str| query.get(name).cloned().unwrap_or_default();
+    let number = |name: &str| arg(name).parse::<u64>().unwrap_or(0);
+    match what {
+        // the response's body is the request's own stream, of which `read` bytes were read before; the trailers are the
+        // request's own too, or `own` ones
+        "forward" => {
+            let mut body = Incoming::of_request(request);
+            let taken = read_exactly(&mut body, number("read")).await;
+            let fields = Fields::new();
+            let _ = fields.append("x-read", &taken);
+            let response = if query.contains_key("own") {
+                let (end, trailers) = wit_future::new(|| Ok(None));
+                let own = Fields::new();
+                let _ = own.append("x-own", b"1");
+                wasip3::spawn_local(async move {
+                    let _ = end.write(Ok(Some(own))).await;
+                });
+                Response::new(fields, Some(body.stream), trailers).0
+            } else {
+                Response::new(fields, Some(body.stream), body.end).0
+            };
+            out.set(Ok(response));
+        }
+        // the request's own stream goes to `url`, after `read` bytes of it were read; the response's comes back
+        "forward-to" => {
+            let (template, _) = prepare(query).unwrap();
+            let mut body = Incoming::of_request(request);
+            let taken = read_exactly(&mut body, number("read")).await;
+            let fields = Fields::new();
+            let _ = fields.append("x-read", &taken);
+            let (forwarded, _) = Request::new(fields, Some(body.stream), body.end, None);
+            let _ = forwarded.set_method(&template.get_method());
+            let _ = forwarded.set_scheme(template.get_scheme().as_ref());
+            let _ = forwarded.set_authority(template.get_authority().as_deref());
+            let _ = forwarded.set_path_with_query(template.get_path_with_query().as_deref());
+            match Answer::of(forwarded).await.get().await {
+                Ok(response) => hand_on(response, &[], out),
+                Err(code) => out.set(Err(code)),
+            }
+        }
+        // the request is sent on as it is
+        "send-on" => match Answer::of(request).await.get().await {
+            Ok(response) => out.set(Ok(response)),
+            Err(code) => out.set(Err(code)),
+        },
+        // the response of `url` is answered with as it is
+        "answer-on" => out.set(fetch(query).await),
+        // the stream of the response of `url` is answered with, under fields of its own
+        "hand-on" => match fetch(query).await {
+            Ok(response) => hand_on(response, &[("x-handed-on", "1")], out),
+            Err(code) => out.set(Err(code)),
+        },
+        // writes `bytes`, and prints what became of the response
+        "sent" => {
+            let mut body = start(out, 200, &[]);
+            let written = body.write(&vec![b'x'; number("bytes") as usize]).await;
+            drop(body.stream);
+            let _ = body.end.write(Ok(None)).await;
+            println!("written: {written:?}, sent: {:?}", body.sent.await);
+        }
+        // writes `bytes` to `url`, and says what came of it and what became of the request
+        "request-sent" => {
+            let (request, mut body) = prepare(query).unwrap();
+            let answer = Answer::of(request).await;
+            let written = body.write(&vec![b'x'; number("bytes") as usize]).await;
+            let sent = body.finish_in_background(None);
+            let status = answer.get().await.map(|response| response.get_status_code());
+            text(out, 200, &format!("{status:?}, written: {written:?}, sent: {:?}", sent.await)).await;
+        }
+        // a response that is dropped and never given: what becomes of it
+        "response-dropped" => {
+            let (response, body) = Body::response(Fields::new());
+            drop(response);
+            text(out, 200, &format!("{:?}", body.sent.await)).await;
+        }
+        // the stream's writer leaks, and nobody will ever write again
+        "leak-writer" => {
+            let mut body = start(out, 200, &[]);
+            let _ = body.write(b"partial").await;
+            std::mem::forget(body);
+        }
+        // the body's stream ends in good order, and its trailers are the error-code of `name`
+        "broken-trailers" => {
+            let length = arg("length");
+            let declared = [("content-length", length.as_str())];
+            let mut body = start(out, 200, if length.is_empty() { &[] } else { &declared });
+            let _ = body.write(b"whole").await;
+            drop(body.stream);
+            let code = codes::by_name(&arg("name")).unwrap_or(ErrorCode::HttpProtocolError);
+            let _ = body.end.write(Err(code)).await;
+        }
+        // writes of nothing before, between and after what there is
+        "empty-writes" => {
+            let mut body = start(out, 200, &[]);
+            for piece in ["", "first", "", "last", ""] {
+                body.stream.write(piece.as_bytes().to_vec()).await;
+            }
+            body.finish(None).await;
+        }
+        // the same in a request to `url`, whose response is relayed
+        "empty-writes-to" => {
+            let (request, mut body) = prepare(query).unwrap();
+            let answer = Answer::of(request).await;
+            for piece in ["", "first", "", "last", ""] {
+                body.stream.write(piece.as_bytes().to_vec()).await;
+            }
+            body.finish_in_background(None);
+            match answer.get().await {
+                Ok(response) => relay(response, out).await,
+                Err(code) => out.set(Err(code)),
+            }
+        }
+        // `bytes` in one write, and what is left in another: prints how much each write took
+        "one-write" => {
+            let mut body = start(out, 200, &[]);
+            let mut takes = Vec::new();
+            let (mut result, mut left) = body.stream.write(vec![b'x'; number("bytes") as usize]).await;
+            loop {
+                match result {
+                    StreamResult::Complete(taken) => takes.push(taken),
+                    _ => break,
+                }
+                if left.remaining() == 0 {
+                    break;
+                }
+                (result, left) = body.stream.write_buf(left).await;
+            }
+            println!("{takes:?}");
+            body.finish(None).await;
+        }
+        // writes pieces of 1000 bytes, each called off if it waits, and says how much was taken
+        "cancel-writes" => {
+            let mut body = start(out, 200, &[]);
+            let mut taken = 0;
+            for n in 0..number("n") {
+                let mut write = pin!(body.stream.write(vec![b'a' + (n % 26) as u8; 1000]));
+                taken += match now(write.as_mut()).await {
+                    Some((_, left)) => 1000 - left.remaining(),
+                    None => 1000 - write.as_mut().cancel().1.remaining(),
+                };
+                if n % 3 == 0 {
+                    wit_bindgen::yield_async().await;
+                }
+            }
+            println!("taken: {taken}");
+            body.finish(None).await;
+        }
+        // sends a request to `url`, and calls it off after `ms`
+        "cancel-send" => {
+            let answer = Answer::of(prepare(query).unwrap().0).await;
+            let timer = pin!(sleep(number("ms")));
+            let said = match select(pin!(answer.get()), timer).await {
+                Either::Left((Ok(response), _)) => response.get_status_code().to_string(),
+                Either::Left((Err(code), _)) => format!("{code:?}"),
+                Either::Right(_) => "called off".to_owned(),
+            };
+            text(out, 200, &said).await;
+        }
+        // waits for a future of its own that nobody writes
+        "waits-for-itself" => {
+            let (end, never) = wit_future::new::<Result<Option<Fields>, ErrorCode>>(|| Ok(None));
+            let _ = never.await;
+            drop(end);
+            text(out, 200, "came back").await;
+        }
+        // writes the trailers before it sends the request to `url`
+        "trailers-first" => {
+            let (request, body) = prepare(query).unwrap();
+            drop(body.stream);
+            let _ = body.end.write(Ok(None)).await;
+            let status = Answer::of(request).await.get().await.map(|response| response.get_status_code());
+            text(out, 200, &format!("{status:?}")).await;
+        }
+        // says of its request that the error-code of `name` came of it
+        "not-handled" => {
+            let mut body = Incoming::of_request(request);
+            body.read(1).await;
+            if let Some(code) = codes::by_name(&arg("name")) {
+                let _ = body.handled.write(Err(code)).await;
+            }
+            text(out, 200, "said so").await;
+        }
+        // the timeouts that came with the request, in ms
+        "options" => {
+            let options = request.get_options();
+            let ms = |of: fn(&wasip3::http::types::RequestOptions) -> Option<u64>| {
+                options.as_ref().and_then(of).map(|duration| duration / 1_000_000)
+            };
+            let said = [
+                ms(|options| options.get_connect_timeout()),
+                ms(|options| options.get_first_byte_timeout()),
+                ms(|options| options.get_between_bytes_timeout()),
+            ];
+            text(out, 200, &format!("{said:?}")).await;
+        }
+        // prints `n` lines with the stdout of WASI 0.3, each in two halves with `ms` between them; the last one has no end
+        "print" => {
+            let (mut stream, content) = wit_stream::new();
+            let printed = stdout::write_via_stream(content);
+            for n in 0..number("n") {
+                stream.write_all(format!("{} ", arg("tag")).into_bytes()).await;
+                sleep(number("ms")).await;
+                stream.write_all(format!("{n}\n").into_bytes()).await;
+            }
+            stream.write_all(format!("{} end", arg("tag")).into_bytes()).await;
+            if arg("then") == "trap" {
+                crate::named_function_that_traps();
+            }
+            drop(stream);
+            let _ = printed.await;
+            text(out, 200, "printed").await;
+        }
+        // the whole task stands for `ms`, each time in another way
+        "block" => {
+            match arg("how").as_str() {
+                // a call that is lowered without `async`
+                "call" => kept::block(number("ms")),
+                // a wait for a set of waitables
+                "wait" => wit_bindgen::block_on(sleep(number("ms"))),
+                // a thread that yields
+                "yield" => {
+                    let until = wasip3::clocks::monotonic_clock::now() + number("ms") * 1_000_000;
+                    while wasip3::clocks::monotonic_clock::now() < until {
+                        wit_bindgen::yield_blocking();
+                    }
+                }
+                // a poll of WASI 0.2
+                "poll" => wasip2::clocks::monotonic_clock::subscribe_duration(number("ms") * 1_000_000).block(),
+                _ => return text(out, 400, "no such way").await,
+            }
+            text(out, 200, "stood").await;
+        }
+        // waits until `n` requests have met in this instance, and answers with its own `word`
+        "meet" => {
+            let before = MET.fetch_add(1, Ordering::Relaxed);
+            let whole = (before / number("n").max(1) + 1) * number("n").max(1);
+            while MET.load(Ordering::Relaxed) < whole {
+                sleep(1).await;
+            }
+            text(out, 200, &arg("word")).await;
+        }
+        // answers, waits for `ms`, and goes on as `then` says
+        "then-later" => {
+            text(out, 200, "done already").await;
+            sleep(number("ms")).await;
+            after(&arg("then"), number("ms")).await;
+        }
+        // sends the head and a piece of the body, waits for `ms`, and goes on as `then` says
+        "midway" => {
+            let mut body = start(out, 200, &[]);
+            let _ = body.write(b"partial").await;
+            sleep(number("ms")).await;
+            after(&arg("then"), number("ms")).await;
+            body.finish(None).await;
+        }
+        // takes no other request for `ms`
+        "full" => {
+            wit_bindgen::backpressure_inc();
+            sleep(number("ms")).await;
+            wit_bindgen::backpressure_dec();
+            text(out, 200, "had room again").await;
+        }
+        _ => text(out, 404, "no such route").await,
+    }
+}
+
+async fn read_exactly(body: &mut Incoming, size: u64) -> Vec<u8> {
+    let mut taken = Vec::new();
+    while let left @ 1.. = size as usize - taken.len() {
+        let Some(chunk) = body.read(left).await else { break };
+        taken.extend(chunk);
+    }
+    taken
+}
+
+fn hand_on(response: Response, headers: &[(&str, &str)], out: Out) {
+    let fields = Fields::new();
+    for (name, value) in headers {
+        let _ = fields.append(name, value.as_bytes());
+    }
+    let status = response.get_status_code();
+    let body = Incoming::of_response(response);
+    let (response, _) = Response::new(fields, Some(body.stream), body.end);
+    let _ = response.set_status_code(status);
+    out.set(Ok(response));
+}
