@@ -29,6 +29,7 @@ COMPONENTS = {
     "lines": HERE / "components" / "lines.wasm",
     "probe": HERE / "components" / "probe.wasm",
     "probe_p3": HERE / "components" / "probe_p3.wasm",
+    "spin": HERE / "components" / "spin.wasm",
     "wstd": HERE / "components" / "wstd.wasm",
 }
 

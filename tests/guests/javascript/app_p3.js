@@ -1,6 +1,5 @@
-// A guest in JavaScript for WASI 0.3, built by componentize-qjs: it greets, echoes, asks an upstream, sleeps and throws.
+// A guest in JavaScript for WASI 0.3, built by componentize-qjs: it greets, echoes, sleeps and throws.
 
-import client from "wasi:http/client@0.3.0";
 import clock from "wasi:clocks/monotonic-clock@0.3.0";
 import stdout from "wasi:cli/stdout@0.3.0";
 import types from "wasi:http/types@0.3.0";
@@ -20,14 +19,11 @@ export const handler = {
     };
     switch (path) {
       case "/hello":
-        return answer("Hello, World, from QuickJS!");
-      case "/globals":
-        return answer(Object.getOwnPropertyNames(globalThis).sort().join(" "));
+        return answer("Hello, World, from QuickJS");
+      case "/has": // whether there is such a global
+        return answer(String(arg("name") in globalThis));
       case "/print":
         await stdout.writeViaStream([encode(`${arg("line")}\n`)]);
-        return answer("printed");
-      case "/console":
-        console.log(arg("line"));
         return answer("printed");
       case "/echo": {
         const [body, trailers] = Request.consumeBody(request, done());
@@ -37,15 +33,8 @@ export const handler = {
         const [body] = Request.consumeBody(request, done());
         return chunked(upper(body));
       }
-      case "/fetch":
-        return answer(await ask(arg("url")));
-      case "/post":
-        return answer(await ask(arg("url"), new Uint8Array(Number(arg("bytes"))).fill(120)));
       case "/sleep":
         await clock.waitFor(Number(arg("ms")) * 1_000_000);
-        return answer("slept");
-      case "/timeout":
-        await new Promise((resolve) => setTimeout(resolve, 1));
         return answer("slept");
       case "/wait": // for another request, which comes with /wake
         return answer(`${path} ${await shared}`);
@@ -54,20 +43,19 @@ export const handler = {
         return answer(path);
       case "/fail":
         throw { tag: "internal-error", val: "on purpose" };
-      case "/throw":
+      case "/raise":
         throw new Error("on purpose");
-      case "/throw-midway":
+      case "/raise-midway":
         return chunked(throws());
-      default: {
+      default:
         return answer("no such route", 404);
-      }
     }
   },
 };
 
 const fields = () => Fields.fromList([["content-type", encode("text/plain; charset=utf-8")]]);
-const noTrailers = () => wit.Future.from({ tag: "ok", val: null }, wit.Future.RESULT_OPTION_FIELDS_ERROR_CODE).readable;
-const done = () => wit.Future.from({ tag: "ok" }, wit.Future.RESULT_ERROR_CODE).readable;
+const noTrailers = () => wit.Future.from({ tag: "ok", val: null }, wit.Future.RESULT_OPTION_OTHER_ERROR_CODE).readable;
+const done = () => wit.Future.from({ tag: "ok" }, wit.Future.RESULT_VOID_WASI_HTTP_TYPES_0_3_0_ERROR_CODE).readable;
 
 function chunked(chunks, status = 200) {
   const [response] = Response.new(fields(), chunks, noTrailers());
@@ -85,24 +73,6 @@ async function* upper(body) {
 
 async function* throws() {
   yield encode("some of it");
+  await clock.waitFor(1_000_000);
   throw new Error("midway");
-}
-
-async function ask(url, content) {
-  const [, scheme, authority, path] = /^(\w+):\/\/([^/]+)(.*)$/.exec(url);
-  const [request] = Request.new(Fields.fromList([]), content ? [content] : null, noTrailers(), null);
-  if (content) request.setMethod({ tag: "post" });
-  request.setScheme({ tag: scheme.toUpperCase() });
-  request.setAuthority(authority);
-  request.setPathWithQuery(path || "/");
-  try {
-    const response = await client.send(request);
-    const status = response.getStatusCode();
-    const [body] = Response.consumeBody(response, done());
-    let text = "";
-    for await (const chunk of body) text += String.fromCharCode(...chunk);
-    return `${status} ${text}`;
-  } catch (error) {
-    return `error: ${JSON.stringify(error.payload)} ${error}`;
-  }
 }

@@ -2,6 +2,7 @@
 
 import asyncio
 import sys
+import time
 from collections.abc import AsyncIterator
 from urllib.parse import parse_qs, urlsplit
 
@@ -31,7 +32,7 @@ class Handler(exports.Handler):
         query = {key: values[0] for key, values in parse_qs(url.query).items()}
         match url.path:
             case "/hello":
-                return answer(f"Hello, World, from Python {sys.version_info.major}.{sys.version_info.minor}!")
+                return answer(f"Hello, World, from Python {sys.version_info.major}.{sys.version_info.minor}")
             case "/print":
                 print(query["line"])
                 return answer("printed")
@@ -49,6 +50,9 @@ class Handler(exports.Handler):
                 return answer("\n".join(await asyncio.gather(*(fetch(u, b"") for u in parse_qs(url.query)["url"]))))
             case "/sleep":
                 await monotonic_clock.wait_for(int(query["ms"]) * 1_000_000)
+                return answer("slept")
+            case "/time-sleep":
+                time.sleep(int(query["ms"]) / 1000)
                 return answer("slept")
             case "/asyncio-sleep":
                 await asyncio.sleep(int(query["ms"]) / 1000)
@@ -111,6 +115,7 @@ async def upper(body: ByteStreamReader) -> AsyncIterator[bytes]:
 
 async def raises() -> AsyncIterator[bytes]:
     yield b"some of it"
+    await monotonic_clock.wait_for(1_000_000)
     raise ValueError("midway")
 
 

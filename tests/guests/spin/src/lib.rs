@@ -25,7 +25,7 @@ async fn handle(request: Request) -> anyhow::Result<Answer> {
         query.split('&').filter_map(|pair| pair.split_once('=')).find(|(key, _)| *key == name).map_or("", |(_, value)| value)
     };
     Ok(match request.uri().path() {
-        "/hello" => text("Hello, World, from Spin's SDK!"),
+        "/hello" => text("Hello, World, from Spin's SDK"),
         "/print" => {
             println!("{}", arg("line"));
             text("printed")
@@ -53,11 +53,12 @@ async fn handle(request: Request) -> anyhow::Result<Answer> {
             text("woken")
         }
         "/fail" => anyhow::bail!("on purpose"),
-        "/panic" => panic!("on purpose"),
-        "/fail-midway" => {
+        "/raise" => panic!("on purpose"),
+        "/raise-midway" => {
             let (mut sender, body) = stream::<&'static str>();
             spin_sdk::wasip3::spawn(async move {
                 let _ = sender.send("some of it").await;
+                spin_sdk::time::sleep(Duration::from_millis(1)).await;
                 panic!("midway");
             });
             Answer::new(box_body(body))
