@@ -6,27 +6,24 @@
 
 #![warn(missing_docs, unreachable_pub)]
 
-#[allow(missing_docs, unreachable_pub)]
+#[allow(unreachable_pub)]
 pub mod app;
 pub mod component;
 pub mod engine;
 pub mod error;
-#[allow(missing_docs, unreachable_pub)]
+#[allow(unreachable_pub)]
 pub mod exchange;
-#[allow(missing_docs, unreachable_pub)]
+#[allow(unreachable_pub)]
 pub mod guest;
 pub mod http;
 pub mod limits;
-#[allow(missing_docs, unreachable_pub)]
 pub mod network;
-#[allow(missing_docs, unreachable_pub)]
 pub mod outgoing;
 pub mod process;
 #[cfg(feature = "python")]
-#[allow(missing_docs, unreachable_pub)]
-pub mod py;
+#[allow(unreachable_pub)]
+pub(crate) mod py;
 pub(crate) mod scheduler;
-#[allow(missing_docs, unreachable_pub)]
 pub mod simulation;
 pub(crate) mod sync;
 pub mod telemetry;
@@ -41,7 +38,9 @@ mod _wasgi {
     #[pymodule_init]
     fn init(module: &Bound<'_, PyModule>) -> PyResult<()> {
         module.add("__version__", env!("CARGO_PKG_VERSION"))?;
-        crate::py::refuse_sub_interpreters(module.py())
+        crate::py::refuse_sub_interpreters(module.py())?;
+        crate::py::log::subscribe();
+        Ok(())
     }
 
     #[pymodule_export]

@@ -44,7 +44,7 @@ def hello() -> wasgi.Component:
 
 @pytest.fixture(scope="session", params=GENERATIONS)
 def generation(request: pytest.FixtureRequest) -> str:
-    """The generation of WASI that the probe speaks: a test that has it, the probe or an app of the probe runs over both."""
+    """The generation of WASI that the probe speaks: tests with it, the probe or an app of it run over both."""
     chosen: str = request.param
     return chosen
 
@@ -54,9 +54,14 @@ def probe(generation: str) -> wasgi.Component:
     return wasgi.Component(PROBES[generation])
 
 
+def only(generation: str, reason: str) -> pytest.MarkDecorator:
+    """For a test of what exists in one generation of WASI and not in the other."""
+    return pytest.mark.generation(generation, reason=reason)
+
+
 @pytest.fixture(autouse=True)
 def skips_what_a_generation_does_not_have(request: pytest.FixtureRequest) -> None:
-    """`@pytest.mark.generation("0.2", reason=...)`: what the test is about exists in one of them only."""
+    """See `only`."""
     mark = request.node.get_closest_marker("generation")
     if mark is not None and "generation" in request.fixturenames:
         assert mark.kwargs["reason"]

@@ -4,6 +4,7 @@
 
 #[path = "../../src/component"]
 mod component {
+    pub mod debug_budget;
     #[allow(dead_code)]
     pub mod debug_info;
 }

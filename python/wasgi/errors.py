@@ -30,6 +30,9 @@ one, the guest gets exactly that code. Other exceptions of an upstream reach the
 means the same (``TimeoutError`` as ``connection-timeout``, ``ConnectionRefusedError`` as ``connection-refused``), or
 else as ``internal-error`` with the exception's type only; those are logged with their traceback to the logger
 ``wasgi.outgoing``.
+
+What an error of the host's came from is its ``__cause__``, link by link: for a request that Python sends through a
+`Network`, say, the failure of the connection, which is an ``OSError`` if the operating system gave it a number.
 """
 
 from __future__ import annotations

@@ -217,8 +217,11 @@ impl Drop for InQueue {
     }
 }
 
+/// Whether an exchange may begin now.
 pub enum Admission {
+    /// It may.
     Permit(Permit),
+    /// When an earlier one has ended.
     Queued(Queued),
 }
 
@@ -226,6 +229,7 @@ pub enum Admission {
 pub struct Queued(Pin<Box<dyn Future<Output = Result<Permit, Error>> + Send>>);
 
 impl Queued {
+    /// Ready when it may begin, or may no more.
     pub fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Result<Permit, Error>> {
         self.0.as_mut().poll(cx)
     }

@@ -42,6 +42,7 @@ pub struct Exchange {
 }
 
 impl Exchange {
+    /// The handle on it: dropped with it, it stops the guest.
     pub fn owner(&self) -> &ExchangeHandle {
         &self.owner
     }
@@ -130,7 +131,7 @@ impl Exchange {
                 }
                 Ok(http::Response::from_parts(parts, GuestBody::new(body, rules, owner)))
             }
-            Ok(Err(code)) => Err(Error::Code(code)),
+            Ok(Err(code)) => Err(Error::Code(code.into())),
             Err(_) => Err(match self.owner.outcome() {
                 Some(Err(error)) => error,
                 Some(Ok(())) => Error::NoResponse("the guest returned without setting a response".into()),

@@ -6,6 +6,7 @@ use http_body_util::BodyExt;
 use tokio::sync::oneshot;
 use wasmtime_wasi_http::WasiBody;
 
+use crate::error::reason::Reason;
 use crate::error::{Error, chain};
 use crate::exchange::body_check::{BodyRules, Violation};
 use crate::exchange::handle::ExchangeState;
@@ -76,7 +77,7 @@ impl Incoming {
             true => p3::Call::new(host, request, Box::new(answered), head_only).map(Call::P3),
             false => p2::Call::new(host, request, answered).map(Call::P2),
         };
-        let call = call.map_err(|error| Error::Host(chain(&error)))?;
+        let call = call.map_err(|error| Error::Host(Reason::new(chain(&error), error)))?;
         Ok(Self { call, head, answer })
     }
 }

@@ -42,8 +42,11 @@ pub type Closing = Pin<Box<dyn Future<Output = ()> + Send>>;
 
 /// A component and the terms on which its guests run.
 pub struct App {
+    /// What its guests are instances of.
     pub component: Arc<Component>,
+    /// What they may use of the host.
     pub grants: Grants,
+    /// What they may use up.
     pub limits: Limits,
     /// Whether instances have more than one exchange.
     pub reuse: Option<Reuse>,
@@ -58,6 +61,7 @@ pub struct App {
 }
 
 impl App {
+    /// Nothing runs until an exchange begins.
     pub fn new(component: Arc<Component>, grants: Grants, limits: Limits, reuse: Option<Reuse>) -> Self {
         static NEXT: AtomicU64 = AtomicU64::new(0);
         Self {
@@ -132,6 +136,7 @@ impl App {
             .map_or(0, |admission| admission.live())
     }
 
+    /// Whether nothing begins in it any more.
     pub fn is_closed(&self) -> bool {
         self.closed.load(Ordering::SeqCst)
     }

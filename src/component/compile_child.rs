@@ -71,8 +71,8 @@ fn refusal(error: &wasmtime::Error, binary: &[u8]) -> (u8, String) {
         return (NO_MEMORY, reason);
     }
     match crate::component::refusal(error, binary) {
-        Error::InvalidComponent(reason) => (INVALID, reason),
-        Error::UnsupportedComponent(reason) => (UNSUPPORTED, reason),
+        Error::InvalidComponent(reason) => (INVALID, reason.to_string()),
+        Error::UnsupportedComponent(reason) => (UNSUPPORTED, reason.to_string()),
         other => (FAILED, other.to_string()),
     }
 }

@@ -117,7 +117,9 @@ fn read(mut heard: Heard, launcher: &Launcher, order: &Order) -> Result<Vec<u8>,
         let end = heard.end();
         return Err(match heard.is_out_of_memory() {
             true => out_of_memory(&order.limits, &end),
-            false => Error::Host(format!("the process that compiled the component ended before it was done: {end}")),
+            false => {
+                Error::Host(format!("the process that compiled the component ended before it was done: {end}").into())
+            }
         });
     };
     if kind == MADE {
@@ -126,10 +128,10 @@ fn read(mut heard: Heard, launcher: &Launcher, order: &Order) -> Result<Vec<u8>,
     let shown = content.get(..LONGEST).unwrap_or(content);
     let text = String::from_utf8_lossy(shown).into_owned();
     Err(match kind {
-        INVALID => Error::InvalidComponent(text),
-        UNSUPPORTED => Error::UnsupportedComponent(text),
+        INVALID => Error::InvalidComponent(text.into()),
+        UNSUPPORTED => Error::UnsupportedComponent(text.into()),
         NO_MEMORY => out_of_memory(&order.limits, &text),
-        _ => Error::Host(format!("compiling the component failed: {}", tame(&text, LONGEST))),
+        _ => Error::Host(format!("compiling the component failed: {}", tame(&text, LONGEST)).into()),
     })
 }
 
@@ -146,7 +148,7 @@ fn out_of_memory(limits: &ComponentLimits, how: &str) -> Error {
         None => Error::Host(format!(
             "the process that compiled the component ended like one that gets no more memory: {how}; hint: the limits of this process \
              (`ulimit -v`, `ulimit -d`, the control group's `memory.max`) hold for that one, too"
-        )),
+        ).into()),
     }
 }
 
@@ -155,7 +157,7 @@ fn not_started(launcher: &Launcher, reason: &str) -> Error {
         "cannot compile in a process of its own: `{}` does not start as a Python interpreter ({reason}); hint: without \
          `timeout` and `memory`, `ComponentLimits` needs no such process",
         launcher.program.display()
-    ))
+    ).into())
 }
 
 #[cfg(unix)]
@@ -256,7 +258,7 @@ mod talk {
         // Ctrl-C in a terminal goes to its foreground's group: the parent decides
         command.process_group(0);
         let child = command.spawn().map_err(|error| match error.kind() {
-            ErrorKind::WouldBlock => crate::process::fork::no_process(&error),
+            ErrorKind::WouldBlock => crate::process::fork::no_process(error),
             _ => failed(error),
         })?;
         // with it go the child's ends, or we would wait for ourselves

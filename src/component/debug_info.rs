@@ -10,6 +10,7 @@ use std::collections::HashMap;
 use gimli::{AttributeValue, EndianSlice, LittleEndian, RangeListsOffset, UnitRef};
 use wasmparser::{Encoding, Parser, Payload};
 
+use crate::component::debug_budget::{Budget, Harm, Stop, spend};
 use crate::error::Error;
 
 type Reader<'a> = EndianSlice<'a, LittleEndian>;
@@ -20,9 +21,6 @@ const MOST: u64 = 64 << 20;
 /// Entries, attributes, ranges and bytes that are gone through to look at all of it: about one for each byte of what compilers make. An
 /// attribute may have no bytes, and what many share is gone through for each of them.
 const MOST_STEPS: u64 = 64 << 20;
-
-/// After so many steps it is asked whether somebody still waits.
-const ASK: u64 = 1 << 16;
 
 /// How deep entries may be nested: each level of inlined functions takes some hundred bytes of the stack.
 const DEEPEST: isize = 128;
@@ -41,68 +39,6 @@ const RANGE: u64 = 32;
 const ROW: u64 = 24;
 const FILE: u64 = 128;
 const FUNCTION: u64 = 64;
-
-/// Why debug information is left out.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Harm {
-    Large,
-    Deep,
-    Shared,
-    Malformed,
-}
-
-impl Harm {
-    /// What is said of it.
-    pub(crate) fn reason(self) -> &'static str {
-        match self {
-            Self::Large => "it is larger than 64 MiB",
-            Self::Deep => "its entries are nested more than 128 deep",
-            Self::Shared => "it would take too long to read",
-            Self::Malformed => "it is malformed",
-        }
-    }
-}
-
-/// Why it is not looked at further.
-enum Stop {
-    Harm(Harm),
-    /// Nobody waits any more, or not for so long.
-    Ended(Error),
-}
-
-impl From<Harm> for Stop {
-    fn from(harm: Harm) -> Self {
-        Self::Harm(harm)
-    }
-}
-
-impl From<gimli::Error> for Stop {
-    fn from(_: gimli::Error) -> Self {
-        Self::Harm(Harm::Malformed)
-    }
-}
-
-/// What may still be spent on a component.
-struct Budget<'a> {
-    bytes: u64,
-    steps: u64,
-    until_asked: u64,
-    go_on: &'a dyn Fn() -> Result<(), Error>,
-}
-
-impl Budget<'_> {
-    fn spend(&mut self, steps: u64) -> Result<(), Stop> {
-        spend(&mut self.steps, steps)?;
-        match self.until_asked.checked_sub(steps) {
-            Some(left) => self.until_asked = left,
-            None => {
-                self.until_asked = ASK;
-                (self.go_on)().map_err(Stop::Ended)?;
-            }
-        }
-        Ok(())
-    }
-}
 
 /// The component as it may be compiled, and why that is not the one that was given, if it is not. `go_on` is asked now and then.
 pub(crate) fn without_harm<'a>(
@@ -384,11 +320,6 @@ impl<'a> Check<'a, '_, '_> {
     }
 }
 
-fn spend(left: &mut u64, cost: u64) -> Result<(), Harm> {
-    *left = left.checked_sub(cost).ok_or(Harm::Shared)?;
-    Ok(())
-}
-
 /// The bytes of a table of lines that begins there: those of its head, which names files, and all (DWARF 5, 6.2.4).
 fn lengths_of_lines(section: &[u8], at: usize) -> Option<(u64, u64)> {
     let word = |at: usize| Some(u32::from_le_bytes(section.get(at..at.checked_add(4)?)?.try_into().ok()?));
@@ -403,58 +334,4 @@ fn lengths_of_lines(section: &[u8], at: usize) -> Option<(u64, u64)> {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    /// A component with a module whose only unit has a hundred thousand entries of one byte, of a thousand flags each.
-    fn of_many_attributes() -> Vec<u8> {
-        let mut abbreviations = vec![1, 0x11, 1, 0, 0, 2, 0x34, 0];
-        abbreviations.extend([0x3f, 0x19].repeat(1000)); // DW_AT_external, DW_FORM_flag_present
-        abbreviations.extend([0, 0, 0]);
-        let mut unit = vec![4, 0, 0, 0, 0, 0, 4, 1];
-        unit.extend([2].repeat(100_000));
-        unit.push(0);
-        let mut info = (unit.len() as u32).to_le_bytes().to_vec();
-        info.extend(unit);
-        let mut module = b"\0asm\x01\0\0\0".to_vec();
-        for (name, content) in [(".debug_abbrev", abbreviations), (".debug_info", info)] {
-            let mut custom = vec![name.len() as u8];
-            custom.extend(name.as_bytes());
-            custom.extend(content);
-            section(&mut module, 0, &custom);
-        }
-        let mut component = b"\0asm\x0d\0\x01\0".to_vec();
-        section(&mut component, 1, &module);
-        component
-    }
-
-    fn section(into: &mut Vec<u8>, kind: u8, content: &[u8]) {
-        into.push(kind);
-        let mut length = content.len();
-        while length >= 0x80 {
-            into.push(length as u8 | 0x80);
-            length >>= 7;
-        }
-        into.push(length as u8);
-        into.extend(content);
-    }
-
-    #[test]
-    fn attributes_without_bytes_are_counted() {
-        let component = of_many_attributes();
-        let harm = without_harm(&component, &|| Ok(())).map(|(_, harm)| harm);
-        assert!(matches!(harm, Ok(Some(Harm::Shared))));
-    }
-
-    #[test]
-    fn who_waits_no_more_is_heard_at_once() {
-        let component = of_many_attributes();
-        let asked = std::cell::Cell::new(0);
-        let go_on = || {
-            asked.set(asked.get() + 1);
-            if asked.get() < 3 { Ok(()) } else { Err(Error::Cancelled) }
-        };
-        assert!(matches!(without_harm(&component, &go_on), Err(Error::Cancelled)));
-        assert_eq!(asked.get(), 3);
-    }
-}
+mod tests;

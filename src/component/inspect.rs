@@ -128,7 +128,7 @@ impl ComponentInfo {
             Some((verb, name)) => Err(Error::UnsupportedComponent(format!(
                 "the component was built for a pre-release of WASI 0.3 (it {verb} `{name}`), which is compatible with no other \
                  version; hint: build it with a toolchain that emits WASI 0.3.0 or later"
-            ))),
+            ).into())),
             None => Ok(()),
         }
     }
@@ -154,9 +154,9 @@ impl ComponentInfo {
             named(HANDLER).and_then(|name| other_version(name))
         };
         let hint = hint.unwrap_or_else(|| format!("wasgi calls `{INCOMING_HANDLER}@0.2` or `{HANDLER}@0.3`"));
-        Err(Error::UnsupportedComponent(format!(
-            "the component exports no HTTP handler: it exports {exports}; hint: {hint}"
-        )))
+        Err(Error::UnsupportedComponent(
+            format!("the component exports no HTTP handler: it exports {exports}; hint: {hint}").into(),
+        ))
     }
 
     /// Whether everything that it imports is provided, see [`Self::missing`].
@@ -278,18 +278,21 @@ pub fn to_binary(source: &[u8]) -> Result<Cow<'_, [u8]>, Error> {
         return Ok(Cow::Borrowed(source));
     }
     if let Some(kind) = other_kind(source) {
-        return Err(Error::InvalidComponent(format!("not a component but {kind}")));
+        return Err(Error::InvalidComponent(format!("not a component but {kind}").into()));
     }
     match wat::parse_bytes(source) {
         Ok(binary) => Ok(binary),
         Err(error) => {
             let looks_like_text =
                 source.iter().find(|byte| !byte.is_ascii_whitespace()) == Some(&b'(') || source.starts_with(b";;");
-            Err(Error::InvalidComponent(if looks_like_text {
-                format!("not a valid component in text form: {error}")
-            } else {
-                "not a component: it starts neither as WebAssembly (`\\0asm`) nor as its text form".into()
-            }))
+            Err(Error::InvalidComponent(
+                if looks_like_text {
+                    format!("not a valid component in text form: {error}")
+                } else {
+                    "not a component: it starts neither as WebAssembly (`\\0asm`) nor as its text form".into()
+                }
+                .into(),
+            ))
         }
     }
 }
@@ -323,14 +326,17 @@ fn broken(binary: &[u8], error: &wasmparser::BinaryReaderError) -> Error {
     let length = binary.len();
     match sections(binary) {
         Sections::Whole => malformed(error),
-        Sections::Cut => Error::InvalidComponent(format!(
-            "a truncated component: it ends after {length} bytes, in the middle of a section"
-        )),
-        Sections::Followed(end) => Error::InvalidComponent(format!(
-            "not a valid component: {} bytes follow its last section, which ends after {end} bytes; \
+        Sections::Cut => Error::InvalidComponent(
+            format!("a truncated component: it ends after {length} bytes, in the middle of a section").into(),
+        ),
+        Sections::Followed(end) => Error::InvalidComponent(
+            format!(
+                "not a valid component: {} bytes follow its last section, which ends after {end} bytes; \
              hint: something was appended to the file, or it is damaged there",
-            length - end
-        )),
+                length - end
+            )
+            .into(),
+        ),
     }
 }
 
@@ -365,7 +371,9 @@ fn sections(binary: &[u8]) -> Sections {
 
 /// The section that it is in is there as a whole.
 fn malformed(error: &wasmparser::BinaryReaderError) -> Error {
-    Error::InvalidComponent(format!("not a valid component: {} (at byte {:#x})", error.message(), error.offset()))
+    Error::InvalidComponent(
+        format!("not a valid component: {} (at byte {:#x})", error.message(), error.offset()).into(),
+    )
 }
 
 #[cfg(test)]
@@ -451,7 +459,7 @@ mod tests {
             r#"(component (core func (canon task.return)))"#,
             r#"(component (core func (canon waitable-set.new)))"#,
             r#"(component (import "a" (func $f)) (core module $m (memory (export "m") 1)) (core instance $i (instantiate $m))
-                (core func (canon lower (func $f) async (memory $i "m"))))"#,
+                (core func (canon lower (func $f) async (memory (core memory $i "m")))))"#,
         ] {
             assert!(text(asynchronous).is_async, "{asynchronous}");
             assert_eq!(text(asynchronous).wasi(), Wasi::P3);

@@ -6,6 +6,7 @@ pub(crate) mod checks;
 pub mod compile_child;
 pub(crate) mod compiler;
 pub(crate) mod cost;
+pub(crate) mod debug_budget;
 pub(crate) mod debug_info;
 pub(crate) mod declared_types;
 pub(crate) mod expansion;
@@ -20,6 +21,7 @@ use std::sync::{Arc, OnceLock};
 
 use bytes::Bytes;
 use sha2::{Digest, Sha256};
+use tracing::warn;
 use wasmtime::Engine;
 
 use crate::component::census::Census;
@@ -30,9 +32,11 @@ use crate::engine::config::{
     AllocatingEngine, CORE_INSTANCES, EngineKind, Features, MEMORIES, MODULE_MEMORIES, MODULE_TABLES, TABLES,
 };
 use crate::engine::{ProcessState, process_state};
+use crate::error::reason::Reason;
 use crate::error::{Error, chain};
 use crate::guest::prepared::Prepared;
 use crate::process::undisturbed::{DropUndisturbed, undisturbed};
+use crate::telemetry::TARGET;
 
 /// A component, compiled, and linked if all that it imports is provided. Immutable.
 pub struct Component {
@@ -188,12 +192,7 @@ impl Component {
         order.check()?;
         let kept = |engine: &Engine, pooled: bool, tell: bool| {
             let Some(cache) = &process.cache else { return Ok(None) };
-            let note = |line| {
-                if tell {
-                    process.note(line);
-                }
-            };
-            match cache.load(engine, digest, note) {
+            match cache.load(engine, digest, tell) {
                 Err(refused) if pooled => Err(Failure::Unfit(refused)),
                 found => Ok(found.unwrap_or(None)),
             }
@@ -215,7 +214,7 @@ impl Component {
             let binary = match harmless.get() {
                 Some(binary) => binary,
                 None => {
-                    let looked_at = without_harm(process, binary, || work.check(order))?;
+                    let looked_at = without_harm(binary, || work.check(order))?;
                     harmless.get_or_init(|| looked_at)
                 }
             };
@@ -227,7 +226,7 @@ impl Component {
             };
             // even if it fits no slot of the pool: the next process finds that out without compiling
             if let Some(cache) = &process.cache {
-                cache.store(engine, digest, &code, |line| process.note(line));
+                cache.store(engine, digest, &code);
             }
             // SAFETY: the bytes come from `precompile_component` of the same module, here or in a process that we have started.
             Ok(undisturbed(|| unsafe { wasmtime::component::Component::deserialize(engine, code) })?)
@@ -280,7 +279,7 @@ impl Component {
         let Some(other) = other else {
             return Err(Error::Host("the component was not compiled for fuel".into()));
         };
-        let code = other.prepared.serialize().map_err(|error| Error::Host(chain(&error)))?;
+        let code = other.prepared.serialize().map_err(|error| Error::Host(Reason::new(chain(&error), error)))?;
         let restore = |engine: &Engine, _| {
             // SAFETY: the bytes come from `serialize` just now, in this process, of the same wasmtime.
             Ok(undisturbed(|| unsafe { wasmtime::component::Component::deserialize(engine, &code) })?)
@@ -329,32 +328,31 @@ fn prepare<T>(
     match make(&made.engine, false) {
         Ok(compiled) => {
             if let Some(reason) = refused {
-                process.note(format!(
+                warn!(
+                    target: TARGET,
                     "a component does not fit the pool of instances ({reason}): its guests are allocated on demand, \
                      which is slower; hint: several worker processes serve more of them than several threads"
-                ));
+                );
             }
             finish(made, compiled, host)
         }
         Err(Failure::Unfit(error)) => Err(Error::refused_by_system(&error).unwrap_or_else(|| {
-            Error::Host(format!("the engine rejects the machine code of the component: {}", chain(&error)))
+            let text = format!("the engine rejects the machine code of the component: {}", chain(&error));
+            Error::Host(Reason::new(text, error))
         })),
         Err(Failure::Final(error)) => Err(error),
     }
 }
 
 /// The component without debug information that would harm whoever reads it.
-fn without_harm<'a>(
-    process: &ProcessState,
-    binary: &'a [u8],
-    go_on: impl Fn() -> Result<(), Error>,
-) -> Result<Cow<'a, [u8]>, Error> {
+fn without_harm<'a>(binary: &'a [u8], go_on: impl Fn() -> Result<(), Error>) -> Result<Cow<'a, [u8]>, Error> {
     let (binary, harm) = crate::component::debug_info::without_harm(binary, &go_on)?;
     if let Some(harm) = harm {
-        process.note(format!(
-            "the debug information of a component is ignored: {}; its backtraces have no source lines",
-            harm.reason()
-        ));
+        let reason = harm.reason();
+        warn!(
+            target: TARGET,
+            "the debug information of a component is ignored: {reason}; its backtraces have no source lines"
+        );
     }
     Ok(binary)
 }
@@ -372,9 +370,11 @@ pub(crate) fn refusal(error: &wasmtime::Error, binary: &[u8]) -> Error {
     let reason: String = chain(error).chars().take(2000).map(escaped).collect();
     let mut validator = wasmparser::Validator::new_with_features(wasmparser::WasmFeatures::all());
     if validator.validate_all(binary).is_ok() {
-        Error::UnsupportedComponent(format!("the component uses a feature that this engine does not support: {reason}"))
+        Error::UnsupportedComponent(
+            format!("the component uses a feature that this engine does not support: {reason}").into(),
+        )
     } else {
-        Error::InvalidComponent(format!("not a valid component: {reason}"))
+        Error::InvalidComponent(format!("not a valid component: {reason}").into())
     }
 }
 

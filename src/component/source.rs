@@ -47,10 +47,9 @@ fn checked(path: &Path, metadata: &Metadata) -> Result<(), Unread> {
         return Err(Unread::Io(io::Error::from_raw_os_error(EISDIR)));
     }
     let name = name(kind);
-    Err(Unread::NoFile(Error::InvalidComponent(format!(
-        "`{}`: not a component but {name}; hint: read it, and pass the bytes",
-        path.display()
-    ))))
+    Err(Unread::NoFile(Error::InvalidComponent(
+        format!("`{}`: not a component but {name}; hint: read it, and pass the bytes", path.display()).into(),
+    )))
 }
 
 #[cfg(unix)]

@@ -18,11 +18,13 @@ use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::time::{Duration, SystemTime};
 
 use sha2::{Digest, Sha256};
+use tracing::warn;
 use wasmtime::Engine;
 use wasmtime::component::Component;
 
 use crate::process::private_files::{self, FolderError};
 use crate::process::undisturbed::undisturbed;
+use crate::telemetry::TARGET;
 
 /// How many bytes all entries may have, unless `WASGI_CACHE_SIZE` says so.
 const MOST_BYTES: u64 = 1 << 30;
@@ -123,14 +125,9 @@ impl CodeCache {
         private_files::open_lock(&self.directory.join("locks").join(format!("{name}.lock"))).ok()
     }
 
-    /// The machine code of a component for an engine, if it is there, and as it was written. Fails where that is so and the engine
-    /// does not take it, say because it fits no slot of the engine's pool.
-    pub(crate) fn load(
-        &self,
-        engine: &Engine,
-        digest: &str,
-        note: impl Fn(String),
-    ) -> wasmtime::Result<Option<Component>> {
+    /// The machine code of a component for an engine, if it is there, and as it was written; if not, that is told where `tell` is
+    /// set. Fails where the engine does not take the code, say because it fits no slot of the engine's pool.
+    pub(crate) fn load(&self, engine: &Engine, digest: &str, tell: bool) -> wasmtime::Result<Option<Component>> {
         let key = Key::new(engine, digest);
         let path = self.directory.join(key.name(digest));
         match self.read(&path, &key) {
@@ -138,7 +135,10 @@ impl CodeCache {
             Ok(code) => undisturbed(|| unsafe { code.deserialize(engine) }).map(Some),
             Err(Unusable::Missing) => Ok(None),
             Err(Unusable::Damaged(reason)) => {
-                note(format!("`{}` in the code cache is not used and is replaced: {reason}", path.display()));
+                if tell {
+                    let path = path.display();
+                    warn!(target: TARGET, "`{path}` in the code cache is not used and is replaced: {reason}");
+                }
                 Ok(None)
             }
         }
@@ -159,17 +159,18 @@ impl CodeCache {
     }
 
     /// Keeps it for the next process. A failure is told once a process.
-    pub(crate) fn store(&self, engine: &Engine, digest: &str, code: &[u8], note: impl Fn(String)) {
+    pub(crate) fn store(&self, engine: &Engine, digest: &str, code: &[u8]) {
         let key = Key::new(engine, digest);
         let written = self.write(&key.name(digest), &Header::of(&key, code), code);
         self.tidy(&key.name(digest));
         if let Err(error) = written
             && !self.failed.swap(true, Ordering::Relaxed)
         {
-            note(format!(
-                "machine code cannot be cached in `{}`, so each process compiles it again: {error}",
-                self.directory.display()
-            ));
+            let directory = self.directory.display();
+            warn!(
+                target: TARGET,
+                "machine code cannot be cached in `{directory}`, so each process compiles it again: {error}"
+            );
         }
     }
 

@@ -1,9 +1,11 @@
 //! How engines are set up, and what their pools have room for.
 
+use tracing::warn;
 use wasmtime::{Config, Enabled, Engine, InstanceAllocationStrategy, PoolingAllocationConfig, WasmBacktraceDetails};
 
 use crate::error::chain;
 use crate::process::undisturbed::undisturbed;
+use crate::telemetry::TARGET;
 
 /// What stays resident in a slot of the pool between two guests, so that most requests fault no page in. Measured:
 /// 42 µs a request without it, 21.6 with it (and PAGEMAP_SCAN).
@@ -121,13 +123,13 @@ fn stacks_of(features: Features, slots: u32) -> u32 {
 }
 
 /// The engine, and how many instances its pool has room for; none if the machine has no room for a pool.
-pub(crate) fn make_pooled(features: Features, scan: bool, notes: &mut Vec<String>) -> Option<(AllocatingEngine, u32)> {
+pub(crate) fn make_pooled(features: Features, scan: bool) -> Option<(AllocatingEngine, u32)> {
     let mut refused = String::new();
     if crate::process::system_limits::locks_all_memory() {
-        notes.push(
+        warn!(
+            target: TARGET,
             "no pool of instances is set up, because this process locks all of its memory (`mlockall`), and would lock the \
              whole pool: each is allocated on demand, which is slower"
-                .into(),
         );
         return None;
     }
@@ -157,10 +159,11 @@ pub(crate) fn make_pooled(features: Features, scan: bool, notes: &mut Vec<String
             Err(error) => refused = chain(&error),
         }
     }
-    notes.push(format!(
+    warn!(
+        target: TARGET,
         "no pool of instances could be set up ({refused}): each is allocated on demand, which is slower; \
          hint: several worker processes serve more requests than several threads"
-    ));
+    );
     None
 }
 

@@ -13,14 +13,17 @@ use std::path::PathBuf;
 use std::sync::{Mutex, OnceLock};
 use std::time::Duration;
 
+use tracing::{info, warn};
 use wasmtime::Engine;
 
 use crate::engine::code_cache::CodeCache;
 use crate::engine::config::{AllocatingEngine, EngineKind, Features, POOL_SLOTS, config_of, make_pooled, new_engine};
 use crate::engine::ticker::{Ticked, Ticker, Ticking};
+use crate::error::reason::Reason;
 use crate::error::{Error, chain};
 use crate::process::fork::PerProcess;
 use crate::sync::lock;
+use crate::telemetry::TARGET;
 
 /// What one process has once.
 pub struct ProcessState {
@@ -36,9 +39,6 @@ pub struct ProcessState {
     ticker: Ticker,
     pub(crate) runtime: crate::process::runtime::Runtime,
     pub(crate) scheduler: crate::scheduler::Scheduler,
-    notes: Mutex<Vec<String>>,
-    /// What is worth telling, though nothing is wrong.
-    remarks: Mutex<Vec<String>>,
 }
 
 static STATE: PerProcess<ProcessState> = PerProcess::new();
@@ -109,20 +109,23 @@ impl Pools {
 impl ProcessState {
     fn new() -> Result<Self, Error> {
         crate::process::system_limits::check_signal_stacks()?;
-        let mut notes = Vec::new();
-        let cache = open_cache(&mut notes);
+        let cache = open_cache();
         if let Some(reason) = crate::process::system_limits::memory_files() {
-            notes.push(format!("{reason}: each instance copies its initial memory, which is slower"));
+            warn!(target: TARGET, "{reason}: each instance copies its initial memory, which is slower");
         }
         let no_scan = crate::process::pagemap::why_not();
-        let (pooled, slots) = make_pooled(Features::default(), no_scan.is_none(), &mut notes).unzip();
+        let (pooled, slots) = make_pooled(Features::default(), no_scan.is_none()).unzip();
         if no_scan.is_some() || pooled.is_none() {
             crate::process::swap::told(); // it makes no difference
         }
-        let mut remarks = Vec::new();
         if let (Some(reason), Some(_), true) = (no_scan, &pooled, cfg!(target_os = "linux")) {
-            let told = if reason.is_usual() { &mut remarks } else { &mut notes };
-            told.push(format!("{reason}: guests start slower, and threads contend with each other; {}", reason.hint()));
+            let cost = "guests start slower, and threads contend with each other";
+            let hint = reason.hint();
+            if reason.is_usual() {
+                info!(target: TARGET, "{reason}: {cost}; {hint}");
+            } else {
+                warn!(target: TARGET, "{reason}: {cost}; {hint}");
+            }
         }
         let engines: [Engines; Features::ALL] = std::array::from_fn(|_| Engines::default());
         let [first, ..] = &engines;
@@ -137,8 +140,6 @@ impl ProcessState {
             ticker: Ticker::default(),
             runtime: crate::process::runtime::Runtime::new(),
             scheduler: crate::scheduler::Scheduler::new(crate::process::fork::generation()),
-            notes: Mutex::new(notes),
-            remarks: Mutex::new(remarks),
         })
     }
 
@@ -158,9 +159,7 @@ impl ProcessState {
         if let Some(made) = pool.get() {
             return made.as_ref();
         }
-        let mut notes = Vec::new();
-        let made = make_pooled(features, crate::process::pagemap::why_not().is_none(), &mut notes);
-        notes.into_iter().for_each(|note| self.note(note));
+        let made = make_pooled(features, crate::process::pagemap::why_not().is_none());
         pool.get_or_init(|| made.map(|(made, _)| made)).as_ref()
     }
 
@@ -171,7 +170,7 @@ impl ProcessState {
             return Ok(made);
         }
         let engine = new_engine(&config_of(EngineKind { features, pooled: false }))
-            .map_err(|error| Error::Host(format!("cannot make an engine: {}", chain(&error))))?;
+            .map_err(|error| Error::Host(Reason::new(format!("cannot make an engine: {}", chain(&error)), error)))?;
         Ok(slot.get_or_init(|| AllocatingEngine { engine, scans: false }))
     }
 
@@ -194,21 +193,6 @@ impl ProcessState {
     /// An exchange begins: the ticker ticks until the returned guard is dropped.
     pub fn tick(&'static self) -> Result<Ticking, Error> {
         self.ticker.enter(self)
-    }
-
-    /// What was worth telling about the set-up; each line is told once.
-    pub fn take_notes(&self) -> Vec<String> {
-        std::mem::take(&mut *lock(&self.notes))
-    }
-
-    /// The same, where nothing is wrong.
-    pub fn take_remarks(&self) -> Vec<String> {
-        std::mem::take(&mut *lock(&self.remarks))
-    }
-
-    /// A warning, for whoever takes them next ([`Self::take_notes`]).
-    pub fn note(&self, line: String) {
-        lock(&self.notes).push(line);
     }
 
     /// How many instances there is room for; where they are allocated on demand, as many as a pool would have.
@@ -245,17 +229,17 @@ impl Ticked for ProcessState {
 }
 
 /// Where machine code is kept, if it may be.
-fn open_cache(notes: &mut Vec<String>) -> Option<CodeCache> {
+fn open_cache() -> Option<CodeCache> {
     let directory = match std::env::var_os("WASGI_CACHE_DIR") {
         Some(path) if path.is_empty() => return None,
         Some(path) => PathBuf::from(path),
         None => match user_cache(std::env::var_os("XDG_CACHE_HOME"), std::env::home_dir()) {
             Some(cache) => cache.join("wasgi"),
             None => {
-                notes.push(
+                warn!(
+                    target: TARGET,
                     "the code cache is off: neither `XDG_CACHE_HOME` nor `HOME` is an absolute path; \
                      hint: `WASGI_CACHE_DIR` says where"
-                        .into(),
                 );
                 return None;
             }
@@ -264,12 +248,12 @@ fn open_cache(notes: &mut Vec<String>) -> Option<CodeCache> {
     let most = std::env::var_os("WASGI_CACHE_SIZE").filter(|bytes| !bytes.is_empty());
     let bytes = most.as_ref().and_then(|bytes| bytes.to_str()?.parse().ok());
     if let (Some(most), None) = (&most, bytes) {
-        notes.push(format!("`WASGI_CACHE_SIZE` is ignored: not a number of bytes: {}", most.display()));
+        warn!(target: TARGET, "`WASGI_CACHE_SIZE` is ignored: not a number of bytes: {}", most.display());
     }
     match CodeCache::open(&directory, bytes) {
         Ok(cache) => Some(cache),
         Err(reason) => {
-            notes.push(format!("the code cache is off: `{}`: {reason}", directory.display()));
+            warn!(target: TARGET, "the code cache is off: `{}`: {reason}", directory.display());
             None
         }
     }

@@ -103,7 +103,7 @@ impl Ticker {
             .name("wasgi-ticker".into())
             .stack_size(64 << 10)
             .spawn(move || self.run(ticked))
-            .map_err(|error| crate::process::fork::no_thread("the epoch ticker", &error))?;
+            .map_err(|error| crate::process::fork::no_thread("the epoch ticker", error))?;
         let _ = self.thread.set(handle.thread().clone());
         Ok(())
     }

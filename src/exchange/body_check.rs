@@ -90,7 +90,7 @@ impl Violation {
     pub fn into_error(self) -> Error {
         match self.limit {
             Some((limit, value)) => Error::Limited { code: self.code, limit, value },
-            None => Error::Code(self.code),
+            None => Error::Code(self.code.into()),
         }
     }
 }

@@ -1,14 +1,10 @@
 //! Bodies that come out of a guest, and how they end.
 
-use std::future::poll_fn;
 use std::pin::Pin;
-use std::sync::{Arc, Weak};
-use std::task::{Context, Poll, Waker, ready};
-use std::time::Duration;
+use std::task::{Context, Poll, ready};
 
 use bytes::{Bytes, BytesMut};
 use http_body::{Body, Frame};
-use tokio::sync::oneshot;
 use wasmtime_wasi_http::WasiBody;
 
 use crate::error::Error;
@@ -16,18 +12,14 @@ use crate::exchange::body_check::{BodyCheck, BodyRules, Length};
 use crate::exchange::handle::ExchangeHandle;
 use crate::exchange::unread::{Past, Unread, discard};
 use crate::http::message::{Side, empty};
-use crate::process::fork::ParentsLock;
 
 /// Small frames that are ready together cross to the reader as one chunk of about this size.
 const CHUNK: usize = 64 << 10;
 
-/// What a guest may write of a body that nobody may have, and how long it has for that.
-const WITHHELD: usize = 1 << 20;
-const GRACE: Duration = Duration::from_secs(1);
-
 /// What a reader gets next.
 #[derive(Debug)]
 pub enum Next {
+    /// Bytes, one at least.
     Chunk(Bytes),
     /// The clean end, with the trailers if there were any.
     End(Option<http::HeaderMap>),
@@ -50,33 +42,10 @@ pub struct GuestBody {
     check: BodyCheck,
     done: bool,
     /// It is read and thrown away, so that its guest can end it: whoever closes it meanwhile stops nobody.
-    may_end: bool,
-    owner: ExchangeHandle,
+    pub(super) may_end: bool,
+    pub(super) owner: ExchangeHandle,
     /// Of a request: what was read on of it.
-    unread: Option<Unread>,
-}
-
-/// A body that several may read or end. In a forked child it is out of reach, and perhaps locked for ever.
-pub type SharedBody = ParentsLock<GuestBody>;
-
-impl SharedBody {
-    pub fn poll_next(&self, cx: &mut Context<'_>) -> Poll<Result<Next, Error>> {
-        match self.lock() {
-            Some(mut body) => body.poll_next(cx),
-            None => {
-                let error = crate::exchange::handle::in_parent();
-                let (reason, cause) = (error.to_string(), Some(Box::new(error)));
-                Poll::Ready(Err(Error::Body { received: 0, reason, cause }))
-            }
-        }
-    }
-
-    /// Nobody will read on: the guest, if it is ours, is stopped.
-    pub fn close(&self) {
-        if let Some(mut body) = self.lock() {
-            body.close();
-        }
-    }
+    pub(super) unread: Option<Unread>,
 }
 
 impl GuestBody {
@@ -99,41 +68,6 @@ impl GuestBody {
         }
     }
 
-    /// Reads on in the background, if nobody reads just now: its upstream has answered. Whoever reads it later finds the first
-    /// 64 KiB, or all of it if there was no more. Returns whether nothing is left of it in the guest.
-    pub fn read_on(this: &Arc<SharedBody>, past: Past) -> bool {
-        let Some(mut body) = this.lock() else { return true };
-        if body.has_been_read() || body.owner.out_of_reach().is_some() {
-            return true;
-        }
-        let Some(unread) = &mut body.unread else { return true };
-        if unread.is_being_read() {
-            return false; // it is being read
-        }
-        let turn = unread.stop();
-        // now, what lies there: a small body costs no task
-        if body.poll_read_on(past, &mut Context::from_waker(Waker::noop())).is_ready() {
-            return body.has_been_read();
-        }
-        if let Ok(runtime) = body.owner.process().runtime.handle() {
-            let weak = Arc::downgrade(this);
-            let task = runtime.spawn(poll_fn(move |cx| match Weak::upgrade(&weak) {
-                Some(body) => {
-                    let Some(mut body) = body.lock() else { return Poll::Ready(()) };
-                    match body.unread.as_ref().is_some_and(|unread| unread.is_turn_of(turn)) {
-                        true => body.poll_read_on(past, cx),
-                        false => Poll::Ready(()),
-                    }
-                }
-                None => Poll::Ready(()),
-            }));
-            if let Some(unread) = &mut body.unread {
-                unread.set_task(task.abort_handle());
-            }
-        }
-        false
-    }
-
     /// Nobody reads on. The rest is read and thrown away if it is a request's.
     pub fn discard_rest(&mut self) {
         let Some(unread) = &mut self.unread else { return };
@@ -151,11 +85,11 @@ impl GuestBody {
     }
 
     /// Whether nothing is left of it in the guest.
-    fn has_been_read(&self) -> bool {
+    pub(super) fn has_been_read(&self) -> bool {
         self.done || self.held.is_some() || self.unread.as_ref().is_some_and(Unread::is_discarded)
     }
 
-    fn poll_read_on(&mut self, past: Past, cx: &mut Context<'_>) -> Poll<()> {
+    pub(super) fn poll_read_on(&mut self, past: Past, cx: &mut Context<'_>) -> Poll<()> {
         while !self.has_been_read() {
             if !self.unread.as_ref().is_some_and(|unread| unread.takes_more(past)) {
                 break;
@@ -201,6 +135,7 @@ impl GuestBody {
         self.unread.as_ref().is_none_or(Unread::has_nothing_kept)
     }
 
+    /// The handle on its exchange.
     pub fn owner(&self) -> &ExchangeHandle {
         &self.owner
     }
@@ -219,48 +154,6 @@ impl GuestBody {
     /// Whether nobody may have any of it.
     pub fn is_withheld(&self) -> bool {
         self.check.rules().length == Length::Nothing
-    }
-
-    /// Reads what a guest writes though nobody may have it, so that it can end; but not for ever. What is returned is ready when
-    /// that is over; nobody need wait for it.
-    pub fn let_end(this: Arc<SharedBody>) -> oneshot::Receiver<()> {
-        let (over, is_over) = oneshot::channel();
-        let mut left = WITHHELD;
-        let body = this.clone();
-        let mut poll = move |cx: &mut Context<'_>| {
-            let Some(mut body) = body.lock() else { return Poll::Ready(()) };
-            loop {
-                match ready!(body.poll_next(cx)) {
-                    Ok(Next::Chunk(chunk)) if chunk.len() <= left => left -= chunk.len(),
-                    _ => {
-                        // one that has ended well works on
-                        body.may_end = false;
-                        body.close();
-                        return Poll::Ready(());
-                    }
-                }
-            }
-        };
-        let Some(Ok(runtime)) = crate::engine::existing().map(|process| process.runtime.handle()) else {
-            return is_over;
-        };
-        match this.lock() {
-            Some(mut body) => body.may_end = true,
-            None => return is_over,
-        }
-        // most have ended: no task is needed
-        if poll(&mut Context::from_waker(Waker::noop())).is_pending() {
-            runtime.spawn(async move {
-                if tokio::time::timeout(GRACE, poll_fn(poll)).await.is_err()
-                    && let Some(mut body) = this.lock()
-                {
-                    body.may_end = false;
-                    body.close();
-                }
-                drop(over);
-            });
-        }
-        is_over
     }
 
     /// A chunk that is there already. Any end that comes instead is kept for [`Self::poll_next`], but for a clean one, which is
@@ -288,6 +181,7 @@ impl GuestBody {
         }
     }
 
+    /// The next chunk, or the end; an error where it breaks off.
     pub fn poll_next(&mut self, cx: &mut Context<'_>) -> Poll<Result<Next, Error>> {
         match self.take_kept() {
             Some(Ok(kept)) => return Poll::Ready(Ok(Next::Chunk(kept))),
@@ -390,7 +284,7 @@ impl GuestBody {
             (Some(Err(error)), _) => return self.broken_by(error),
             (_, Some(length)) if length != received => {
                 let code = side.body_size(received);
-                (format!("its content-length says {length}"), Some(Box::new(Error::Code(code))))
+                (format!("its content-length says {length}"), Some(Box::new(Error::Code(code.into()))))
             }
             _ => ("the guest did not finish it".to_owned(), None),
         };
@@ -405,9 +299,9 @@ impl GuestBody {
 /// A body that broke off, for whoever it is passed on to: with the error-code that it broke off with, if it did with one.
 fn passed_on(error: Error) -> wasmtime_wasi_http::Error {
     if let Error::Body { cause: Some(cause), .. } = error
-        && let Error::Code(code) = *cause
+        && let Error::Code(error) = *cause
     {
-        return code.into_host();
+        return error.code.into_host();
     }
     wasmtime_wasi_http::Error::HttpResponseIncomplete
 }

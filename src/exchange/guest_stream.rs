@@ -18,10 +18,12 @@ use crate::sync::lock;
 pub struct Outlet(Arc<Mutex<Arc<Stdio>>>);
 
 impl Outlet {
+    /// Leads to the output of a first exchange.
     pub fn new(stdio: &Arc<Stdio>) -> Self {
         Self(Arc::new(Mutex::new(stdio.clone())))
     }
 
+    /// From now on to that of another one.
     pub fn lead_to(&self, stdio: &Arc<Stdio>) {
         *lock(&self.0) = stdio.clone();
     }
@@ -41,6 +43,7 @@ pub struct GuestStream {
 }
 
 impl GuestStream {
+    /// Whose lines go where the outlet leads.
     pub fn new(outlet: &Outlet, stream: Stream) -> Self {
         Self { outlet: outlet.clone(), stream, permit: None }
     }

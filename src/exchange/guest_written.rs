@@ -49,6 +49,7 @@ impl WrittenBodies {
             looked_at: VecDeque::new(),
             tell: Some(tell),
             is_hosts: false,
+            reader: None,
             phase: Phase::Open,
         };
         let written = Arc::new(Mutex::new(written));
@@ -63,6 +64,11 @@ impl WrittenBodies {
         let mut broke_off = false;
         for written in self.0.drain(..).filter_map(|written| written.upgrade()) {
             broke_off |= lock(&written).close(ended_well);
+            // looking at the body took its reader's waker from it
+            let reader = lock(&written).reader.take();
+            if let Some(reader) = reader {
+                reader.wake();
+            }
         }
         broke_off
     }
@@ -86,6 +92,8 @@ struct Written {
     tell: Option<oneshot::Sender<Transmitted>>,
     /// It is of somebody else's making.
     is_hosts: bool,
+    /// Who waits for more.
+    reader: Option<Waker>,
     phase: Phase,
 }
 
@@ -174,7 +182,10 @@ impl Body for GuestWritten {
 
     fn poll_frame(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, HostError>>> {
         let mut written = lock(&self.0);
-        let frame = std::task::ready!(written.next(cx));
+        let Poll::Ready(frame) = written.next(cx) else {
+            written.reader = Some(cx.waker().clone());
+            return Poll::Pending;
+        };
         Poll::Ready(written.checked(frame))
     }
 
@@ -191,6 +202,9 @@ impl Body for GuestWritten {
 #[cfg(test)]
 #[allow(clippy::unwrap_used)]
 mod tests {
+    use std::sync::atomic::{AtomicUsize, Ordering};
+    use std::task::Wake;
+
     use super::*;
     use crate::exchange::testing::{Script, data};
     use crate::http::message::Side;
@@ -255,6 +269,27 @@ mod tests {
             assert_eq!(all.close(ended_well), breaks);
             assert!(matches!(next(&mut body), Poll::Ready(Some(Ok(_)))));
             assert_eq!(next(&mut body).is_pending(), !breaks);
+        }
+    }
+
+    #[test]
+    fn whoever_waits_for_a_body_is_woken_when_its_store_goes() {
+        struct Count(AtomicUsize);
+        impl Wake for Count {
+            fn wake(self: Arc<Self>) {
+                self.0.fetch_add(1, Ordering::Relaxed);
+            }
+        }
+        for (is_hosts, ended_well) in [(false, true), (false, false), (true, true), (true, false)] {
+            let mut all = WrittenBodies::default();
+            let script = Script::new(Vec::new(), false);
+            let made = if is_hosts { Hosts(script).boxed_unsync() } else { script.boxed_unsync() };
+            let (mut body, _told) = all.add(made, rules(None));
+            let count = Arc::new(Count(AtomicUsize::new(0)));
+            let waker = Waker::from(count.clone());
+            assert!(Pin::new(&mut body).poll_frame(&mut Context::from_waker(&waker)).is_pending());
+            all.close(ended_well);
+            assert_eq!(count.0.load(Ordering::Relaxed), 1);
         }
     }
 

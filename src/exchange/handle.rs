@@ -219,6 +219,7 @@ impl ExchangeHandle {
         self.state.is_foreign().then(in_parent)
     }
 
+    /// What its guest prints.
     pub fn stdio(&self) -> &Arc<Stdio> {
         &self.state.stdio
     }
@@ -237,6 +238,7 @@ impl ExchangeHandle {
         self.state.process
     }
 
+    /// What it has cost until now.
     pub fn report(&self) -> Report {
         let took = self.state.ending(|ending| ending.took);
         let costs = &self.state.costs;
@@ -263,6 +265,7 @@ impl Drop for ExchangeHandle {
 pub struct ExchangeAbortHandle(Weak<ExchangeState>);
 
 impl ExchangeAbortHandle {
+    /// Stops the guest, for this reason.
     pub fn stop_because(&self, reason: Error) {
         if let Some(state) = self.0.upgrade() {
             state.stop(reason);

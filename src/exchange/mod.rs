@@ -10,6 +10,7 @@ pub mod phase;
 pub mod refusals;
 pub mod request_body;
 pub mod response_body;
+pub mod shared_body;
 pub mod stdio;
 #[cfg(test)]
 mod testing;

@@ -8,6 +8,7 @@ use wasmtime_wasi::filesystem::WasiFilesystemCtx;
 use wasmtime_wasi::runtime::spawn_blocking;
 use wasmtime_wasi::{FsPerms, WasiCtxBuilder};
 
+use crate::error::reason::Reason;
 use crate::error::{Error, chain};
 use crate::guest::grants::DirGrant;
 use crate::process::blocking_threads::{Pool, within};
@@ -61,7 +62,8 @@ impl Open {
             let perms = if dir.write { FsPerms::ReadWrite } else { FsPerms::ReadOnly };
             wasi.preopened_dir(&dir.host, &dir.guest, perms).map_err(|error| {
                 let host = dir.host.display();
-                NotOpened(Error::Host(format!("cannot open the granted directory `{host}`: {}", chain(&error))))
+                let text = format!("cannot open the granted directory `{host}`: {}", chain(&error));
+                NotOpened(Error::Host(Reason::new(text, error)))
             })?;
         }
         Ok(Arc::new(Self { folders: wasi.build().filesystem().clone(), identities }))

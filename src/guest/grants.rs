@@ -7,8 +7,11 @@ use crate::simulation::environment::Simulation;
 /// What a guest may see: nothing unless it is listed here.
 #[derive(Clone, Debug, Default)]
 pub struct Grants {
+    /// Environment variables.
     pub env: Vec<(String, String)>,
+    /// Arguments of its command line.
     pub args: Vec<String>,
+    /// Directories of the host.
     pub dirs: Vec<DirGrant>,
     /// Clocks and randomness that are not the machine's.
     pub simulation: Option<Simulation>,
@@ -17,7 +20,10 @@ pub struct Grants {
 /// A directory of the host's that the guest sees as `guest`.
 #[derive(Clone, Debug)]
 pub struct DirGrant {
+    /// Its path in the guest.
     pub guest: String,
+    /// Its path on the host.
     pub host: PathBuf,
+    /// Whether the guest may change what is in it.
     pub write: bool,
 }

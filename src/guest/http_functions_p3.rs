@@ -2,8 +2,8 @@
 
 use wasmtime::StoreContextMut;
 use wasmtime::component::{Linker, Resource};
-use wasmtime_wasi_http::p3::bindings::http::types::{Host as _, HostFields};
-use wasmtime_wasi_http::{FieldMap, FieldMapError, WasiHttpView};
+use wasmtime_wasi_http::p3::bindings::http::types::{HeaderError, Host as _, HostFields};
+use wasmtime_wasi_http::{FieldMap, WasiHttpView};
 
 use crate::guest::interfaces::interface_p3;
 use crate::guest::store::StoreState;
@@ -37,7 +37,7 @@ pub(crate) fn weigh_fields(linker: &mut Linker<StoreState>) -> wasmtime::Result<
             let size: usize = values.iter().map(|value| value.len() + size_of::<http::HeaderValue>()).sum();
             // all are read before any is counted
             if host.limits().fields.is_some_and(|most| size as u64 > most) {
-                return Err(FieldMapError::TotalSizeTooBig.into());
+                return Ok((Err(HeaderError::SizeExceeded),));
             }
             host.grows(name.len() + size)?;
             let mut http = host.http();
@@ -52,7 +52,7 @@ pub(crate) fn weigh_fields(linker: &mut Linker<StoreState>) -> wasmtime::Result<
         |mut store: StoreContextMut<'_, StoreState>, (fields, name, value): (Resource<FieldMap>, String, Vec<u8>)| {
             let host = store.data_mut();
             if host.limits().fields.is_some_and(|most| value.len() as u64 > most) {
-                return Err(FieldMapError::TotalSizeTooBig.into());
+                return Ok((Err(HeaderError::SizeExceeded),));
             }
             host.grows(name.len() + value.len())?;
             let mut http = host.http();

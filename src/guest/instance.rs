@@ -8,7 +8,9 @@ use std::time::Instant;
 
 use wasmtime::{CallHook, CallHookHandler, Store, StoreContextMut};
 
-use crate::error::{Error, Trap, chain};
+use crate::error::reason::Reason;
+use crate::error::trap::Trap;
+use crate::error::{Error, chain};
 use crate::exchange::handle::ExchangeState;
 use crate::guest::app_share::AppShare;
 use crate::guest::grants::Grants;
@@ -79,7 +81,7 @@ impl Instance {
     fn refill(&mut self) -> Result<(), Error> {
         self.store.set_epoch_deadline(1);
         match self.store.data().fuel() {
-            Some(fuel) => self.store.set_fuel(fuel).map_err(|error| Error::Host(chain(&error))),
+            Some(fuel) => self.store.set_fuel(fuel).map_err(|error| Error::Host(Reason::new(chain(&error), error))),
             None => Ok(()),
         }
     }
@@ -157,7 +159,7 @@ impl Instance {
             return Err(Error::Host(format!(
                 "the system gives this process no more memory or addresses for a guest ({reason}); hint: fewer exchanges at once \
                  (`Limits.concurrency`), or a larger limit of this process (`ulimit -v`)"
-            )));
+            ).into()));
         }
         let trap = Arc::new(Trap::read(&error, exchange.stdio.last_words()));
         Err(self.store.data().limiter.explain(&error, &trap).unwrap_or(Error::Trap(trap)))

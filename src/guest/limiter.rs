@@ -8,7 +8,8 @@ use wasmtime_wasi_http::FieldMapError;
 
 use crate::engine::ProcessState;
 use crate::engine::heap_trim::HEAVY;
-use crate::error::{Error, Trap};
+use crate::error::Error;
+use crate::error::trap::Trap;
 use crate::limits::{Limit, Limits};
 
 /// What a handle takes, whatever it is of: its place in two tables, and what small things are behind it.

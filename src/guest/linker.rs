@@ -6,6 +6,7 @@ use wasmtime::Engine;
 use wasmtime::component::Linker;
 
 use crate::engine::config::Features;
+use crate::error::reason::Reason;
 use crate::error::{Error, chain};
 use crate::guest::store::StoreState;
 use crate::process::fork::PerFork;
@@ -85,8 +86,10 @@ pub(crate) fn linker_for(engine: &Engine, features: Features) -> Result<Arc<Link
     if let Some(made) = linkers.iter().find(|linker| Engine::same(linker.engine(), engine)) {
         return Ok(made.clone());
     }
-    let made = link(engine, features)
-        .map_err(|error| Error::Host(format!("cannot link what wasgi provides to components: {}", chain(&error))))?;
+    let made = link(engine, features).map_err(|error| {
+        let text = format!("cannot link what wasgi provides to components: {}", chain(&error));
+        Error::Host(Reason::new(text, error))
+    })?;
     let made = Arc::new(made);
     linkers.push(made.clone());
     Ok(made)

@@ -158,6 +158,7 @@ pub(crate) fn link(linker: &mut Linker<StoreState>) -> wasmtime::Result<()> {
         },
     )?;
     linker.allow_shadowing(false);
+    crate::guest::request_checks::bound_requests_p3(linker)?;
     crate::guest::http_functions_p3::weigh_fields(linker)?;
     crate::guest::timers::stage_timers_p3(linker)
 }

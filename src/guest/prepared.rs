@@ -8,6 +8,7 @@ use wasmtime_wasi_http::p2::bindings::ProxyPre;
 use wasmtime_wasi_http::p3::bindings::ServicePre;
 
 use crate::engine::config::{AllocatingEngine, Features};
+use crate::error::reason::Reason;
 use crate::error::{Error, chain};
 use crate::guest::linker::linker_for;
 use crate::guest::store::StoreState;
@@ -66,7 +67,8 @@ impl Prepared {
             false => ProxyPre::new(pre).map(Pre::P2),
         });
         let pre = pre.map_err(|error| {
-            Error::UnsupportedComponent(format!("the component cannot be linked: {}", chain(&error)))
+            let text = format!("the component cannot be linked: {}", chain(&error));
+            Error::UnsupportedComponent(Reason::new(text, error))
         })?;
         Ok(Self {
             compiled,

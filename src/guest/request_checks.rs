@@ -10,7 +10,7 @@ use wasmtime_wasi_http::p2::bindings::http::types::{
 use wasmtime_wasi_http::p2::types::HostOutgoingRequest;
 use wasmtime_wasi_http::{WasiHttpCtxView, WasiHttpView};
 
-use crate::guest::interfaces::interface;
+use crate::guest::interfaces::{interface, interface_p3};
 use crate::guest::store::StoreState;
 use crate::http::error_code::ErrorCode;
 use crate::http::url::{self, UrlError};
@@ -34,15 +34,10 @@ pub(crate) fn bound_requests(linker: &mut Linker<StoreState>) -> wasmtime::Resul
         _ => http.set_scheme(request, scheme),
     })?;
     set(&mut types, "[method]outgoing-request.set-authority", |http, request, authority: Option<String>| {
-        let authority = match authority {
-            Some(text) if text.len() > MOST_TOKEN || !url::is_authority(&text) => return Ok(Err(())),
-            Some(text) => match url::decoded(&text) {
-                Ok(text) => Some(text.into_owned()),
-                Err(_) => return Ok(Err(())),
-            },
-            None => None,
-        };
-        http.set_authority(request, authority)
+        match checked_authority(authority) {
+            Ok(authority) => http.set_authority(request, authority),
+            Err(()) => Ok(Err(())),
+        }
     })?;
     set(
         &mut types,
@@ -57,20 +52,58 @@ pub(crate) fn bound_requests(linker: &mut Linker<StoreState>) -> wasmtime::Resul
     Ok(())
 }
 
-type Setter<T> = fn(&mut WasiHttpCtxView<'_>, Resource<HostOutgoingRequest>, T) -> wasmtime::Result<Result<(), ()>>;
+type Setter<R, T> = fn(&mut WasiHttpCtxView<'_>, Resource<R>, T) -> wasmtime::Result<Result<(), ()>>;
 
-fn set<T: Lift + Send + Sync + 'static>(
+fn set<R: 'static, T: Lift + Send + Sync + 'static>(
     types: &mut LinkerInstance<'_, StoreState>,
     name: &str,
-    setter: Setter<T>,
+    setter: Setter<R, T>,
 ) -> wasmtime::Result<()>
 where
-    (Resource<HostOutgoingRequest>, T): ComponentNamedList,
+    (Resource<R>, T): ComponentNamedList + Lift,
 {
     types.func_wrap(name, move |mut store: StoreContextMut<'_, StoreState>, (request, value)| {
         store.data_mut().grows(MOST_PATH / 4)?; // what it is of its length; most are short
         Ok((setter(&mut store.data_mut().http(), request, value)?,))
     })
+}
+
+/// The same for guests of WASI 0.3.
+pub(crate) fn bound_requests_p3(linker: &mut Linker<StoreState>) -> wasmtime::Result<()> {
+    use wasmtime_wasi_http::p3::bindings::http::types::{HostRequest, Method, Scheme};
+    linker.allow_shadowing(true);
+    let mut types = interface_p3(linker, "wasi:http/types")?;
+    set(&mut types, "[method]request.set-method", |http, request, method: Method| match &method {
+        Method::Other(text) if text.len() > MOST_TOKEN => Ok(Err(())),
+        _ => HostRequest::set_method(http, request, method),
+    })?;
+    set(&mut types, "[method]request.set-scheme", |http, request, scheme: Option<Scheme>| match &scheme {
+        Some(Scheme::Other(text)) if text.len() > MOST_TOKEN || !url::is_scheme(text) => Ok(Err(())),
+        _ => HostRequest::set_scheme(http, request, scheme),
+    })?;
+    set(
+        &mut types,
+        "[method]request.set-authority",
+        |http, request, authority: Option<String>| match checked_authority(authority) {
+            Ok(authority) => HostRequest::set_authority(http, request, authority),
+            Err(()) => Ok(Err(())),
+        },
+    )?;
+    set(&mut types, "[method]request.set-path-with-query", |http, request, path: Option<String>| match path {
+        Some(text) if text.len() > MOST_PATH => Ok(Err(())),
+        path => HostRequest::set_path_with_query(http, request, path.filter(|text| !text.is_empty())),
+    })?;
+    linker.allow_shadowing(false);
+    Ok(())
+}
+
+/// An authority as it may stand in a URL.
+fn checked_authority(authority: Option<String>) -> Result<Option<String>, ()> {
+    match authority {
+        Some(text) if text.len() > MOST_TOKEN || !url::is_authority(&text) => Err(()),
+        Some(text) => url::decoded(&text).map(|text| Some(text.into_owned())).map_err(drop),
+        None => Ok(None),
+    }
 }
 
 /// Has each request that a guest sends be one for a URL, whole and valid: that of `http::Uri` is both more and less.
@@ -115,19 +148,10 @@ fn complete(request: &mut HostOutgoingRequest) -> Result<(), (ErrorCode, String)
 
 /// The same for a request of WASI 0.3.
 pub(crate) fn complete_p3(request: &mut wasmtime_wasi_http::p3::Request) -> Result<(), (ErrorCode, String)> {
-    let authority = request.authority.as_ref().map(|authority| authority.as_str().to_owned());
-    if authority.as_ref().is_some_and(|text| text.len() > MOST_TOKEN || !url::is_authority(text)) {
-        return Err((ErrorCode::plain("HTTP-request-URI-invalid"), format!("its authority is invalid: {authority:?}")));
-    }
-    let authority = match authority.as_deref().map(url::decoded).transpose() {
-        Ok(authority) => authority,
-        Err(why) => {
-            return Err((ErrorCode::plain("HTTP-request-URI-invalid"), format!("its authority is invalid: {why}")));
-        }
-    };
+    let authority = request.authority.as_ref().map(http::uri::Authority::as_str);
     let scheme = request.scheme.as_ref().map(http::uri::Scheme::as_str);
     let path = request.path_with_query.as_ref().map(http::uri::PathAndQuery::as_str);
-    let (_, uri) = whole(scheme, authority.as_deref(), path)?;
+    let (_, uri) = whole(scheme, authority, path)?;
     let parts = uri.into_parts();
     (request.scheme, request.authority, request.path_with_query) =
         (parts.scheme, parts.authority, parts.path_and_query);

@@ -11,6 +11,7 @@ use hyper::body::Incoming;
 use tokio::time::Instant;
 use wasmtime_wasi_http::WasiBody;
 
+use crate::error::reason::CodeError;
 use crate::exchange::guest_body::GuestBody;
 use crate::exchange::refusals::Refused;
 use crate::exchange::stdio::Stdio;
@@ -48,7 +49,7 @@ pub(super) struct FirstByte {
 
 impl FirstByte {
     /// A guest is told of its own limit as through any upstream, of the host's as of the host's.
-    pub fn of(ours: Option<Duration>, guests: Option<Duration>) -> Option<Self> {
+    pub(super) fn of(ours: Option<Duration>, guests: Option<Duration>) -> Option<Self> {
         let limit = shorter(ours, guests)?;
         let is_guests = guests.is_some_and(|guests| guests == limit);
         Some(Self { limit, code: if is_guests { "connection-read-timeout" } else { "HTTP-response-timeout" } })
@@ -97,7 +98,7 @@ fn shown(uri: &http::Uri) -> String {
 
 /// An attempt that came to nothing.
 struct Failed {
-    code: ErrorCode,
+    error: CodeError,
     why: String,
     again: Again,
     /// The address that is not to be reached.
@@ -105,8 +106,8 @@ struct Failed {
 }
 
 impl Failed {
-    fn of(code: ErrorCode, why: String, again: Again) -> Self {
-        Self { code, why, again, prohibited: None }
+    fn of(error: impl Into<CodeError>, why: String, again: Again) -> Self {
+        Self { error: error.into(), why, again, prohibited: None }
     }
 }
 
@@ -130,7 +131,7 @@ impl Drop for Stops<'_> {
 }
 
 impl Ask {
-    pub async fn answered(self, parts: Parts, body: GuestBody) -> Result<Response<WasiBody>, ErrorCode> {
+    pub(super) async fn answered(self, parts: Parts, body: GuestBody) -> Result<Response<WasiBody>, CodeError> {
         let total = self.options.total.map(|total| Instant::now() + total);
         let asked = self.ask(parts, body, total);
         let (response, lease, content) = match total {
@@ -156,7 +157,7 @@ impl Ask {
         mut parts: Parts,
         body: GuestBody,
         end: Option<Instant>,
-    ) -> Result<(Response<Incoming>, Lease, Content), ErrorCode> {
+    ) -> Result<(Response<Incoming>, Lease, Content), CodeError> {
         let patience = Patience { end, unread: self.options.between_bytes };
         let content = Content::of(&mut parts, body, self.connect, patience).await;
         let stops = Stops(&content);
@@ -165,7 +166,7 @@ impl Ask {
         Ok((response, lease, content))
     }
 
-    async fn attempts(&self, parts: &Parts, content: &Content) -> Result<(Response<Incoming>, Lease), ErrorCode> {
+    async fn attempts(&self, parts: &Parts, content: &Content) -> Result<(Response<Incoming>, Lease), CodeError> {
         let (mut free, mut retries, mut pause) = (STALE, self.options.retries, PAUSE);
         let mut budget =
             Budget { connect: self.connect, first_byte: self.first_byte.map(|first_byte| first_byte.limit) };
@@ -183,9 +184,9 @@ impl Ask {
                     what: &format!("was blocked: {prohibited}"),
                     hint: &|_| prohibited.hint(),
                 });
-                return Err(failed.code);
+                return Err(failed.error);
             }
-            let (url, code, why) = (shown(&parts.uri), failed.code, failed.why);
+            let (url, error, why) = (shown(&parts.uri), failed.error, failed.why);
             match failed.again {
                 Again::Now if free > 0 => free -= 1,
                 Again::Now | Again::IfWanted if retries > 0 && budget.pauses(pause) => {
@@ -195,8 +196,8 @@ impl Ask {
                     pause = pause.saturating_mul(2);
                 }
                 _ => {
-                    self.warnings.warn(format!("a request to {url} failed: {why}; the guest is told `{code}`"));
-                    return Err(code);
+                    self.warnings.warn(format!("a request to {url} failed: {why}; the guest is told `{error}`"));
+                    return Err(error);
                 }
             }
         }
@@ -217,7 +218,8 @@ impl Ask {
             Err(error) => {
                 let (code, why) = code_of(&error);
                 let again = if error.may_pass() { Again::IfWanted } else { Again::Never };
-                return Err(Failed { prohibited: error.prohibited(), ..Failed::of(code, why, again) });
+                let prohibited = error.prohibited();
+                return Err(Failed { prohibited, ..Failed::of(CodeError::new(code, error), why, again) });
             }
         };
         let begins = lease.begin(!content.is_empty());
@@ -265,7 +267,7 @@ impl Ask {
                     () if repeats && was_cut => Again::IfWanted,
                     () => Again::Never,
                 };
-                Err(Failed::of(code, why, again))
+                Err(Failed::of(CodeError::new(code, unanswered.error), why, again))
             }
         }
     }

@@ -26,7 +26,7 @@ const STAGGER: Duration = Duration::from_millis(250);
 
 /// How far connecting has come, for whoever's patience ends.
 #[derive(Default)]
-pub struct ConnectPhase(AtomicU8);
+pub(crate) struct ConnectPhase(AtomicU8);
 
 impl ConnectPhase {
     /// For somebody else's connection to be given back, or to end.
@@ -35,7 +35,7 @@ impl ConnectPhase {
     const CONNECTING: u8 = 2;
 
     /// For room, or for the connection that somebody else is making.
-    pub fn waits_for_room(&self, for_room: bool) {
+    pub(crate) fn waits_for_room(&self, for_room: bool) {
         self.reach(if for_room { Self::WAITING } else { Self::CONNECTING });
     }
 
@@ -44,7 +44,7 @@ impl ConnectPhase {
     }
 
     /// What it is that took longer than this.
-    pub fn late(&self, limit: Duration) -> Undialled {
+    pub(crate) fn late(&self, limit: Duration) -> Undialled {
         match self.0.load(Ordering::Relaxed) {
             Self::WAITING => Undialled::Full(limit),
             Self::RESOLVING => Undialled::NameLate(limit),
@@ -54,7 +54,7 @@ impl ConnectPhase {
 }
 
 /// A connection that has been made.
-pub struct Connection {
+pub(crate) struct Connection {
     pub wire: MonitoredStream,
     pub http2: bool,
     /// Where it leads, if we know: a proxy that looks names up itself does not say.
@@ -64,12 +64,12 @@ pub struct Connection {
 }
 
 #[derive(Clone, Debug)]
-pub struct ForwardProxy {
+pub(crate) struct ForwardProxy {
     pub authorization: Option<HeaderValue>,
 }
 
 /// Makes connections to addresses that the policy lets pass.
-pub struct Dialer {
+pub(crate) struct Dialer {
     pub policy: Arc<Policy>,
     pub resolver: Arc<dyn Resolve>,
     pub proxies: Arc<Proxies>,
@@ -81,7 +81,12 @@ pub struct Dialer {
 }
 
 impl Dialer {
-    pub async fn dial(&self, origin: &Origin, target: &Target, stage: &ConnectPhase) -> Result<Connection, Undialled> {
+    pub(crate) async fn dial(
+        &self,
+        origin: &Origin,
+        target: &Target,
+        stage: &ConnectPhase,
+    ) -> Result<Connection, Undialled> {
         let (stream, socket, address, relay) = match self.proxies.proxy_for(origin) {
             None => {
                 let (stream, address) = race(self.checked(origin, target, stage).await?, stage).await?;

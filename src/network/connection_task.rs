@@ -19,11 +19,11 @@ const CLOSING: Duration = Duration::from_secs(1);
 
 /// The right to a connection: it ends when nobody has that any more.
 #[derive(Clone)]
-pub struct Driver(Arc<Mutex<Option<oneshot::Sender<()>>>>);
+pub(crate) struct Driver(Arc<Mutex<Option<oneshot::Sender<()>>>>);
 
 impl Driver {
     /// Has the runtime drive a connection. `tasks`: those of a connection of HTTP/2.
-    pub fn spawn(connection: impl Future<Output = ()> + Send + 'static, tasks: Option<&Tasks>) -> Self {
+    pub(crate) fn spawn(connection: impl Future<Output = ()> + Send + 'static, tasks: Option<&Tasks>) -> Self {
         let (owner, left) = oneshot::channel();
         let socket = tasks.and_then(Tasks::take_socket);
         tokio::spawn(async move {
@@ -41,7 +41,7 @@ impl Driver {
     }
 
     /// Ends the connection, whatever lies in its buffers.
-    pub fn end(&self) {
+    pub(crate) fn end(&self) {
         if let Some(owner) = lock(&self.0).take() {
             let _ = owner.send(());
         }
@@ -69,7 +69,7 @@ impl Drop for Ends {
 
 /// Where a connection of HTTP/2 has its tasks run: the first has its socket, others send a request's body or wait for its response.
 #[derive(Clone, Default)]
-pub struct Tasks(Arc<Mutex<State>>);
+pub(crate) struct Tasks(Arc<Mutex<State>>);
 
 #[derive(Default)]
 struct State {
@@ -93,7 +93,7 @@ impl Tasks {
     }
 
     /// For a request's body.
-    pub fn upload(&self) -> (Uploading, Begins) {
+    pub(crate) fn upload(&self) -> (Uploading, Begins) {
         let upload = Arc::<Mutex<Upload>>::default();
         (Uploading(upload.clone()), Begins { tasks: self.clone(), upload })
     }
@@ -120,19 +120,19 @@ impl<F: Future<Output = ()> + Send + 'static> Executor<F> for Tasks {
 /// Told when hyper begins to read a body: if the body is not over at once, the task that goes on with it is the next to be made, by
 /// the same task of hyper's and before it does anything else. (If it is over, the next is the one that waits for the response, which
 /// does so for nobody but this body's owner.)
-pub struct Begins {
+pub(crate) struct Begins {
     tasks: Tasks,
     upload: Arc<Mutex<Upload>>,
 }
 
 impl Begins {
-    pub fn begin(self) {
+    pub(crate) fn begin(self) {
         lock(&self.tasks.0).next = Some(self.upload);
     }
 }
 
 /// The right to send a body: dropped, no more of it is sent, and its stream is reset if it is not over.
-pub struct Uploading(Arc<Mutex<Upload>>);
+pub(crate) struct Uploading(Arc<Mutex<Upload>>);
 
 impl Drop for Uploading {
     fn drop(&mut self) {

@@ -15,7 +15,7 @@ use crate::sync::lock;
 
 /// Why a name has no address.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
-pub enum Unresolved {
+pub(crate) enum Unresolved {
     #[error("the name does not exist")]
     NoSuchName,
     #[error("the name has no address")]
@@ -30,7 +30,7 @@ pub enum Unresolved {
 
 impl Unresolved {
     /// The response code of DNS that means the same (RFC 1035, 4.1.1).
-    pub fn rcode(self) -> Option<&'static str> {
+    pub(crate) fn rcode(self) -> Option<&'static str> {
         match self {
             Self::NoSuchName => Some("NXDOMAIN"),
             Self::NoAddress => Some("NOERROR"),
@@ -51,10 +51,10 @@ impl From<LookupError> for Unresolved {
     }
 }
 
-pub type Resolving = Pin<Box<dyn Future<Output = Result<Vec<IpAddr>, Unresolved>> + Send>>;
+pub(crate) type Resolving = Pin<Box<dyn Future<Output = Result<Vec<IpAddr>, Unresolved>> + Send>>;
 
 /// Whoever knows the addresses of names.
-pub trait Resolve: Send + Sync {
+pub(crate) trait Resolve: Send + Sync {
     fn resolve(&self, name: String) -> Resolving;
 }
 
@@ -67,7 +67,7 @@ type Found = Result<Vec<IpAddr>, Unresolved>;
 type LookUp = Arc<dyn Fn(&str) -> Found + Send + Sync>;
 
 /// The system's resolver.
-pub struct System {
+pub(crate) struct System {
     turns: Arc<Semaphore>,
     under_way: Arc<Mutex<HashMap<String, Weak<Lookup>>>>,
     look_up: LookUp,

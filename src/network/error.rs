@@ -16,7 +16,7 @@ use crate::network::traffic::Flood;
 
 /// Why there is no connection.
 #[derive(Debug, thiserror::Error)]
-pub enum Undialled {
+pub(crate) enum Undialled {
     #[error("timed out after {0:?} waiting for a free connection (`max_connections`)")]
     Full(Duration),
     #[error("{0}")]
@@ -44,7 +44,7 @@ pub enum Undialled {
 /// An address that is not to be connected to.
 #[derive(Clone, Copy, Debug, thiserror::Error)]
 #[error("its address is prohibited: {address} is {class}")]
-pub struct Prohibited {
+pub(crate) struct Prohibited {
     pub address: SocketAddr,
     /// What it is.
     pub class: &'static str,
@@ -52,7 +52,7 @@ pub struct Prohibited {
 
 impl Prohibited {
     /// What would allow it; None if it is denied by a rule, or is one that nobody connects to.
-    pub fn hint(&self) -> Option<String> {
+    pub(crate) fn hint(&self) -> Option<String> {
         let address = canonical(self.address.ip());
         let is_special = special(address) == Some(self.class) && !address.is_unspecified();
         is_special.then(|| {
@@ -63,7 +63,7 @@ impl Prohibited {
 
 impl Undialled {
     /// Whether it is the policy on addresses that has spoken.
-    pub fn prohibited(&self) -> Option<Prohibited> {
+    pub(crate) fn prohibited(&self) -> Option<Prohibited> {
         match self {
             Self::Prohibited(prohibited) => Some(*prohibited),
             _ => None,
@@ -71,7 +71,7 @@ impl Undialled {
     }
 
     /// Whether another attempt may do better: no policy has spoken, and no certificate.
-    pub fn may_pass(&self) -> bool {
+    pub(crate) fn may_pass(&self) -> bool {
         match self {
             Self::Name(Unresolved::Unavailable) | Self::Tcp(_) | Self::Http(_) => true,
             Self::Tls(error) => code_of_io(error).is_none_or(|code| !code.name.starts_with("TLS")),
@@ -87,10 +87,10 @@ impl Undialled {
 /// A peer that does not read what is written to it.
 #[derive(Debug, thiserror::Error)]
 #[error("writing timed out after {0:?}")]
-pub struct Unread(pub Duration);
+pub(crate) struct Unread(pub Duration);
 
 /// The error-code that a failure is to a guest, and what it was.
-pub fn code_of(error: &(dyn StdError + 'static)) -> (ErrorCode, String) {
+pub(crate) fn code_of(error: &(dyn StdError + 'static)) -> (ErrorCode, String) {
     let mut said = error.to_string();
     let mut code = None;
     let mut next = Some(error);
@@ -210,7 +210,7 @@ fn code_of_http(error: &hyper::Error) -> Option<ErrorCode> {
 
 /// Whether the peer says that it has done nothing with a request (RFC 9113, 8.7): it has refused its stream, or has gone away
 /// before it (6.8). A stream that it had not gone away before ends with its connection, not with GOAWAY.
-pub fn is_unprocessed(error: &hyper::Error) -> bool {
+pub(crate) fn is_unprocessed(error: &hyper::Error) -> bool {
     let cause = of_http2(error);
     let is_meant = |cause: &h2::Error| cause.is_go_away() || cause.reason() == Some(Reason::REFUSED_STREAM);
     cause.is_some_and(|cause| cause.is_remote() && is_meant(cause))
@@ -218,7 +218,7 @@ pub fn is_unprocessed(error: &hyper::Error) -> bool {
 
 /// Whether we have found a message of HTTP/2 malformed: also one that is not as long as it says (RFC 9113, 8.1.1), or h2's way of
 /// saying that it is larger than may be.
-pub fn is_malformed(error: &hyper::Error) -> bool {
+pub(crate) fn is_malformed(error: &hyper::Error) -> bool {
     let is_meant = |cause: &h2::Error| cause.is_reset() && cause.reason() == Some(Reason::PROTOCOL_ERROR);
     of_http2(error).is_some_and(|cause| cause.is_library() && is_meant(cause))
 }
@@ -230,7 +230,7 @@ fn of_http2(error: &hyper::Error) -> Option<&h2::Error> {
 /// What h2 says of heads that are larger, or in more pieces, than may be.
 const HEADS: [&str; 2] = ["header_list_way_too_large", "too_many_continuations"];
 
-pub fn code_of_flood(flood: Flood) -> ErrorCode {
+pub(crate) fn code_of_flood(flood: Flood) -> ErrorCode {
     let name = match flood {
         Flood::Heads => "HTTP-response-header-section-size",
         Flood::Trailers => "HTTP-response-trailer-section-size",

@@ -35,7 +35,7 @@ struct Entry {
 
 impl Table {
     /// RFC 7541, 6.
-    pub fn read(&mut self, mut block: &[u8]) -> Fields {
+    pub(super) fn read(&mut self, mut block: &[u8]) -> Fields {
         let mut fields = Fields::default();
         while let Some(entry) = self.next(&mut block) {
             fields.size = fields.size.saturating_add(entry.size);

@@ -1,25 +1,28 @@
 //! The real network, under a policy: an upstream without Python.
 
 mod attempt;
-pub mod connect;
-pub mod connection_task;
-pub mod dns;
-pub mod error;
+pub(crate) mod connect;
+mod connection;
+pub(crate) mod connection_task;
+pub(crate) mod dns;
+pub(crate) mod error;
 mod hpack;
+mod kept;
 pub mod no_proxy;
 pub mod options;
-pub mod origin;
+pub(crate) mod origin;
 pub mod places;
 pub mod policy;
-pub mod pool;
+pub(crate) mod pool;
 pub mod pool_state;
 pub mod proxy;
-pub mod request_body;
+pub(crate) mod request_body;
+mod request_source;
 mod response_body;
-pub mod special_addresses;
-pub mod stream;
+pub(crate) mod special_addresses;
+pub(crate) mod stream;
 pub mod tls;
-pub mod traffic;
+pub(crate) mod traffic;
 
 use std::sync::{Arc, Mutex, OnceLock};
 
@@ -59,12 +62,14 @@ pub struct Network {
 }
 
 impl Network {
+    /// Nothing is connected until a request is sent.
     pub fn new(policy: Policy, options: Options, tls: rustls::ClientConfig, proxies: Proxies) -> Self {
         let (policy, options, proxies) = (Arc::new(policy), Arc::new(options), Arc::new(proxies));
         let (apps, pool) = (Apps::default(), OnceLock::new());
         Self { policy, options, tls, proxies, apps, pool, of_child: Mutex::new(None) }
     }
 
+    /// The apps that share its pool.
     pub fn apps(&self) -> &Apps {
         &self.apps
     }
@@ -123,11 +128,11 @@ impl Upstream for Network {
                         (denial == Denial::NotAllowed).then(|| format!("`wasgi.Network(allow=[..., \"{origin}\"])`"))
                     },
                 });
-                return Box::pin(async { Err(ErrorCode::denied()) });
+                return Box::pin(async { Err(ErrorCode::denied().into()) });
             }
         };
         let Some(origin) = Origin::of(&target) else {
-            return Box::pin(async { Err(ErrorCode::plain("HTTP-request-URI-invalid")) });
+            return Box::pin(async { Err(ErrorCode::plain("HTTP-request-URI-invalid").into()) });
         };
         // the connection's business: it writes them itself
         parts.headers.remove(HOST);

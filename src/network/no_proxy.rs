@@ -29,6 +29,7 @@ enum EntryError {
     Host,
 }
 
+/// Origins that are asked without a proxy.
 #[derive(Clone, Debug, Default)]
 pub struct Bypass(Vec<Entry>);
 
@@ -59,6 +60,7 @@ impl Bypass {
         Ok(())
     }
 
+    /// Whether this is one of them.
     pub fn has(&self, origin: &Origin) -> bool {
         self.0.iter().any(|entry| entry.matches(origin))
     }
@@ -137,7 +139,7 @@ impl Hosts {
 }
 
 /// A network, or an address; one of IPv6 that maps IPv4 is that, as all addresses are that are compared with it.
-pub fn network(text: &str) -> Option<IpNet> {
+pub(crate) fn network(text: &str) -> Option<IpNet> {
     let network = text.parse::<IpNet>().or_else(|_| text.parse::<IpAddr>().map(IpNet::from)).ok()?;
     match network {
         IpNet::V6(v6) if v6.prefix_len() >= 96 => match v6.addr().to_ipv4_mapped() {

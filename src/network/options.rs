@@ -15,6 +15,7 @@ pub struct Options {
     pub between_bytes: Option<Duration>,
     /// From the request to the end of the response.
     pub total: Option<Duration>,
+    /// Of its connections.
     pub caps: Caps,
     /// Whether TLS offers it.
     pub http2: bool,

@@ -7,7 +7,7 @@ use std::sync::{Arc, Mutex};
 use crate::sync::lock;
 
 /// An app's number; none: whoever asks without a guest.
-pub type App = Option<u64>;
+pub(crate) type App = Option<u64>;
 
 /// How many places an app may have for each that it leaves to the others: 204 of 256, one of two.
 const SHARE: usize = 4;
@@ -38,10 +38,12 @@ impl Apps {
         Membership { apps: self.clone(), app }
     }
 
+    /// Whether there is more than one.
     pub fn are_several(&self) -> bool {
         self.0.number.load(Ordering::Relaxed) > 1
     }
 
+    /// Whether they are the same apps.
     pub fn is_same(&self, other: &Self) -> bool {
         Arc::ptr_eq(&self.0, &other.0)
     }
@@ -63,15 +65,15 @@ impl Drop for Membership {
 }
 
 /// How many of something each app has.
-pub struct Places {
+pub(crate) struct Places {
     of: Option<HashMap<App, usize>>,
     all: usize,
 }
 
 impl Places {
-    pub const NONE: Self = Self { of: None, all: 0 };
+    pub(crate) const NONE: Self = Self { of: None, all: 0 };
 
-    pub fn is_empty(&self) -> bool {
+    pub(crate) fn is_empty(&self) -> bool {
         self.all == 0
     }
 
@@ -80,16 +82,16 @@ impl Places {
         self.of.as_ref().map_or(0, HashMap::len)
     }
 
-    pub fn of(&self, app: App) -> usize {
+    pub(crate) fn of(&self, app: App) -> usize {
         self.of.as_ref().and_then(|of| of.get(&app)).copied().unwrap_or(0)
     }
 
-    pub fn take(&mut self, app: App) {
+    pub(crate) fn take(&mut self, app: App) {
         self.all += 1;
         *self.of.get_or_insert_default().entry(app).or_default() += 1;
     }
 
-    pub fn give(&mut self, app: App) {
+    pub(crate) fn give(&mut self, app: App) {
         let Some(of) = &mut self.of else { return };
         let Some(has) = of.get_mut(&app) else { return };
         *has -= 1;
@@ -100,7 +102,7 @@ impl Places {
     }
 
     /// Whether enough of `most` is left to others when an app takes one more. Its first one leaves nothing, perhaps.
-    pub fn leaves_room(&self, app: App, most: usize) -> bool {
+    pub(crate) fn leaves_room(&self, app: App, most: usize) -> bool {
         let has = self.of(app);
         has == 0 || has < most.saturating_sub(self.all + 1).saturating_mul(SHARE)
     }
@@ -108,7 +110,7 @@ impl Places {
 
 /// When each app was served last, for those that have waited as long as others.
 #[derive(Default)]
-pub struct Turns {
+pub(crate) struct Turns {
     last: HashMap<App, u64>,
     now: u64,
 }
@@ -117,12 +119,12 @@ pub struct Turns {
 const FEW: usize = 64;
 
 impl Turns {
-    pub fn of(&self, app: App) -> u64 {
+    pub(crate) fn of(&self, app: App) -> u64 {
         self.last.get(&app).copied().unwrap_or(0)
     }
 
     /// An app is served. `requests`: what each has; those without any are forgotten some time.
-    pub fn take(&mut self, app: App, requests: &Places) {
+    pub(crate) fn take(&mut self, app: App, requests: &Places) {
         self.now += 1;
         self.last.insert(app, self.now);
         if self.last.len() > FEW + 2 * requests.apps() {

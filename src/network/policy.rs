@@ -14,7 +14,9 @@ use crate::network::special_addresses::{canonical, special, translated};
 /// Checked for each request before anything else, and again for each address before it is connected to.
 #[derive(Clone, Debug)]
 pub struct Policy {
+    /// What a URL has to match one of.
     pub allow: Vec<Pattern>,
+    /// What a URL may match none of.
     pub deny: Vec<Pattern>,
     /// None: all but CONNECT.
     pub methods: Option<Vec<Method>>,

@@ -13,11 +13,13 @@ use tokio::task::AbortHandle;
 
 use crate::http::url_pattern::Target;
 use crate::network::connect::{ConnectPhase, Dialer, ForwardProxy};
+use crate::network::connection::{Connection, Ending, STREAMS, Sender, State};
 use crate::network::connection_task::{Begins, Driver, Tasks, Uploading};
 use crate::network::error::{Prohibited, Undialled};
+use crate::network::kept::PooledConnection;
 use crate::network::origin::Origin;
 use crate::network::places::{App, Apps};
-use crate::network::pool_state::{Caps, Checkout, Grant, Permit, Place, PoolState, PooledConnection};
+use crate::network::pool_state::{Caps, Checkout, Grant, Permit, Place, PoolState};
 use crate::network::request_body::{Content, LAST, RequestBody};
 use crate::network::traffic::{Flood, Frames, Traffic};
 use crate::sync::lock;
@@ -25,17 +27,15 @@ use crate::sync::lock;
 /// What a peer may send on a stream before it is read; and on a connection of HTTP/2, so that streams that nobody reads do not
 /// hold up the others.
 const WINDOWS: (u32, u32) = (256 << 10, 32 << 20);
-/// Requests at once on a connection of HTTP/2, if its peer allows as many.
-const STREAMS: usize = 100;
 /// Fields of one message of HTTP/1.1: the most that a map holds without growing past its size (hyper would panic at more).
-pub const FIELDS: usize = 24_576;
+pub(crate) const FIELDS: usize = 24_576;
 /// Streams whose frames are still known after we have reset them: all that one connection may have, and more that follow quickly.
 /// h2 takes those of others for errors, and goes away after a number of them.
 const RESET: usize = 1024;
 /// Between pings on a connection of HTTP/2, and for their answer.
 const PING: (Duration, Duration) = (Duration::from_secs(20), Duration::from_secs(10));
 
-pub struct Pool {
+pub(crate) struct Pool {
     dialer: Dialer,
     stock: Arc<PoolState<Connection>>,
     /// Bytes of a response's head.
@@ -44,130 +44,15 @@ pub struct Pool {
     reaper: Mutex<Option<AbortHandle>>,
 }
 
-enum Sender {
-    Http1(http1::SendRequest<RequestBody>),
-    Http2(http2::SendRequest<RequestBody>, Tasks),
-}
-
-struct Connection {
-    sender: Sender,
-    driver: Driver,
-    address: Option<std::net::IpAddr>,
-    relay: Option<ForwardProxy>,
-    born: Instant,
-    state: Arc<State>,
-    /// Of HTTP/2, for all handles but the stock's.
-    _used: Option<Use>,
-    /// Whether it has been used before.
-    kept: bool,
-}
-
-/// One of those who use a connection of HTTP/2.
-struct Use(Arc<State>);
-
-impl Use {
-    fn of(state: &Arc<State>) -> Self {
-        state.traffic.users().fetch_add(1, Ordering::AcqRel);
-        Self(state.clone())
-    }
-}
-
-impl Drop for Use {
-    fn drop(&mut self) {
-        self.0.traffic.users().fetch_sub(1, Ordering::AcqRel);
-    }
-}
-
-/// What the handles to a connection have in common.
-struct State {
-    /// Requests that its peer lets be under way at once.
-    streams: AtomicUsize,
-    /// It has ended, whatever its handles know of that.
-    ended: AtomicBool,
-    traffic: Arc<Traffic>,
-    /// How it failed, until a request is told.
-    failure: Mutex<Option<hyper::Error>>,
-}
-
-impl State {
-    fn failed<T>(&self, ended: Result<T, hyper::Error>) {
-        if let Err(error) = ended {
-            *lock(&self.failure) = Some(error);
-        }
-    }
-
-    /// What has ended a request: one that had not begun knows only that its connection is gone.
-    fn why(&self, error: hyper::Error) -> hyper::Error {
-        if error.is_canceled() { lock(&self.failure).take().unwrap_or(error) } else { error }
-    }
-}
-
-/// Kept by a connection's socket: says that it has ended before it gives the permit back.
-struct Ending {
-    state: Arc<State>,
-    _permit: Permit<Connection>,
-}
-
-impl Drop for Ending {
-    fn drop(&mut self) {
-        self.state.ended.store(true, Ordering::Release);
-    }
-}
-
-impl Connection {
-    fn handle(&self) -> Option<Self> {
-        let Sender::Http2(sender, tasks) = &self.sender else { return None };
-        Some(Self {
-            sender: Sender::Http2(sender.clone(), tasks.clone()),
-            driver: self.driver.clone(),
-            address: self.address,
-            relay: self.relay.clone(),
-            born: self.born,
-            _used: Some(Use::of(&self.state)),
-            state: self.state.clone(),
-            kept: true,
-        })
-    }
-}
-
-impl PooledConnection for Connection {
-    fn is_usable(&self) -> bool {
-        !self.state.ended.load(Ordering::Acquire)
-            && self.state.traffic.is_fit()
-            && match &self.sender {
-                Sender::Http1(sender) => sender.is_ready(),
-                Sender::Http2(sender, _) => sender.is_ready(),
-            }
-    }
-
-    fn born(&self) -> Instant {
-        self.born
-    }
-
-    fn is_shared(&self) -> bool {
-        matches!(self.sender, Sender::Http2(..))
-    }
-
-    fn share(&self) -> Option<Self> {
-        let most = self.state.streams.load(Ordering::Relaxed).min(STREAMS);
-        // asked by the stock alone, one at a time: nobody comes in between
-        if self.state.traffic.users().load(Ordering::Acquire) < most { self.handle() } else { None }
-    }
-
-    fn is_in_use(&self) -> bool {
-        self.state.traffic.users().load(Ordering::Acquire) > 0
-    }
-}
-
 impl Pool {
     /// `http2`: whether TLS offers it, or it is spoken without. `apps`: who shares it.
-    pub fn new(dialer: Dialer, caps: Caps, head: u32, http2: bool, apps: Apps) -> Arc<Self> {
+    pub(crate) fn new(dialer: Dialer, caps: Caps, head: u32, http2: bool, apps: Apps) -> Arc<Self> {
         Arc::new(Self { dialer, stock: PoolState::new(caps, apps), head, http2, reaper: Mutex::new(None) })
     }
 
     /// A connection for a request: one that is kept, or a new one. What the policy says of its address is asked in either case:
     /// it has been made for another request, maybe.
-    pub async fn checkout(
+    pub(crate) async fn checkout(
         self: &Arc<Self>,
         origin: &Origin,
         target: &Target,
@@ -308,7 +193,7 @@ impl Drop for Pool {
 
 /// A connection that a request uses, and what is under way of the request on it. Dropped, the connection of HTTP/1.1 ends, or the
 /// stream of HTTP/2; [`Self::finish`] gives it back.
-pub struct Lease {
+pub(crate) struct Lease {
     request: Underway,
     connection: Connection,
     /// Dropped after the connection.
@@ -340,7 +225,7 @@ impl Drop for Underway {
 }
 
 /// Why there is no response.
-pub struct Unanswered {
+pub(crate) struct Unanswered {
     pub error: hyper::Error,
     /// Nothing of the request was sent.
     pub unsent: bool,
@@ -357,16 +242,16 @@ impl Lease {
     }
 
     /// Whether it has been used before.
-    pub fn is_kept(&self) -> bool {
+    pub(crate) fn is_kept(&self) -> bool {
         self.connection.kept
     }
 
-    pub fn is_http2(&self) -> bool {
+    pub(crate) fn is_http2(&self) -> bool {
         matches!(self.connection.sender, Sender::Http2(..))
     }
 
     /// A request begins. What its body is to tell of that, where it has one: HTTP/2 has a task send it.
-    pub fn begin(&mut self, has_body: bool) -> Option<Begins> {
+    pub(crate) fn begin(&mut self, has_body: bool) -> Option<Begins> {
         let (request, begins) = match &self.connection.sender {
             Sender::Http1(_) => (Begun::Http1(self.connection.driver.clone()), None),
             Sender::Http2(_, tasks) => {
@@ -378,31 +263,31 @@ impl Lease {
         begins
     }
 
-    pub fn relay(&self) -> Option<&ForwardProxy> {
+    pub(crate) fn relay(&self) -> Option<&ForwardProxy> {
         self.connection.relay.as_ref()
     }
 
     /// The connection is not used again.
-    pub fn is_last(&mut self) {
+    pub(crate) fn is_last(&mut self) {
         self.last = true;
     }
 
     /// Too much of what brings nothing, if that has ended the connection.
-    pub fn flood(&self) -> Option<Flood> {
+    pub(crate) fn flood(&self) -> Option<Flood> {
         self.connection.state.traffic.flood()
     }
 
-    pub fn traffic(&self) -> Arc<Traffic> {
+    pub(crate) fn traffic(&self) -> Arc<Traffic> {
         self.connection.state.traffic.clone()
     }
 
     /// A part of the body has come.
-    pub fn is_of_use(&self) {
+    pub(crate) fn is_of_use(&self) {
         self.connection.state.traffic.is_of_use();
     }
 
     /// The request as it is to be on the wire.
-    pub async fn send(&mut self, request: Request<RequestBody>) -> Result<Response<Incoming>, Unanswered> {
+    pub(crate) async fn send(&mut self, request: Request<RequestBody>) -> Result<Response<Incoming>, Unanswered> {
         let state = self.connection.state.clone();
         let traffic = &state.traffic;
         let (received, oversized, bodiless) = (traffic.received(), traffic.oversized(), traffic.bodiless());
@@ -422,7 +307,7 @@ impl Lease {
     }
 
     /// The response has been read to its end; of the request, its guest may still send `content`.
-    pub fn finish(mut self, content: Option<&Content>) {
+    pub(crate) fn finish(mut self, content: Option<&Content>) {
         let content = content.filter(|content| !content.is_sent()).cloned();
         let is_free = match &self.connection.sender {
             Sender::Http1(sender) => self.last || sender.is_closed() || sender.is_ready(),

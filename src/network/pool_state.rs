@@ -13,30 +13,17 @@ use std::time::{Duration, Instant};
 
 use tokio::sync::{Notify, oneshot};
 
+use crate::network::kept::{Kept, Origins, PooledConnection};
 use crate::network::origin::Origin;
 use crate::network::places::{App, Apps, Places, Turns};
 use crate::sync::lock;
 
-/// A connection, as far as that matters here.
-pub trait PooledConnection: Sized + Send + 'static {
-    /// Whether a request may be sent on it.
-    fn is_usable(&self) -> bool;
-
-    fn born(&self) -> Instant;
-
-    /// Whether many requests may be under way on it at once (HTTP/2).
-    fn is_shared(&self) -> bool;
-
-    /// One more handle to it, if there may be one more request.
-    fn share(&self) -> Option<Self>;
-
-    /// Whether there are other handles.
-    fn is_in_use(&self) -> bool;
-}
-
+/// How many connections there may be, and for how long.
 #[derive(Clone, Copy, Debug)]
 pub struct Caps {
+    /// To all origins together.
     pub total: usize,
+    /// To one origin.
     pub per_origin: usize,
     /// How long a connection is kept that nobody uses.
     pub idle: Duration,
@@ -44,7 +31,7 @@ pub struct Caps {
     pub lifetime: Option<Duration>,
 }
 
-pub struct PoolState<K: PooledConnection> {
+pub(crate) struct PoolState<K: PooledConnection> {
     caps: Caps,
     /// Who shares it.
     apps: Apps,
@@ -55,7 +42,7 @@ pub struct PoolState<K: PooledConnection> {
 
 struct State<K: PooledConnection> {
     open: usize,
-    origins: HashMap<Origin, Kept<K>>,
+    origins: Origins<K>,
     waiting: VecDeque<Waiter<K>>,
     /// How many have waited.
     arrived: u64,
@@ -69,29 +56,6 @@ struct State<K: PooledConnection> {
     reaping: bool,
 }
 
-/// Those of one origin.
-struct Kept<K> {
-    open: usize,
-    dialling: usize,
-    /// Since when; the one that was used last is the last.
-    idle: Vec<(K, Instant)>,
-    /// Those that many use, and since when nobody has.
-    shared: Vec<(K, Instant)>,
-    /// Whether the last connection could be shared.
-    shares: Option<bool>,
-    /// As in [`State::places`].
-    places: Places,
-}
-
-impl<K> Kept<K> {
-    const NONE: Self =
-        Self { open: 0, dialling: 0, idle: Vec::new(), shared: Vec::new(), shares: None, places: Places::NONE };
-
-    fn is_empty(&self) -> bool {
-        self.open == 0 && self.dialling == 0 && self.idle.is_empty() && self.shared.is_empty() && self.places.is_empty()
-    }
-}
-
 struct Waiter<K: PooledConnection> {
     origin: Origin,
     may_share: bool,
@@ -100,14 +64,14 @@ struct Waiter<K: PooledConnection> {
     reply: oneshot::Sender<Grant<K>>,
 }
 
-pub enum Grant<K: PooledConnection> {
+pub(crate) enum Grant<K: PooledConnection> {
     Use(K, Place<K>),
     Dial(Permit<K>, Dialling<K>, Place<K>),
 }
 
 /// What a request takes of what its app may have. Dropped when the request has let go of its connection: whoever waits is served
 /// with that.
-pub struct Place<K: PooledConnection> {
+pub(crate) struct Place<K: PooledConnection> {
     stock: Weak<PoolState<K>>,
     origin: Origin,
     app: App,
@@ -117,7 +81,7 @@ pub struct Place<K: PooledConnection> {
 
 impl<K: PooledConnection> Place<K> {
     /// The connection that was made is one for all.
-    pub fn becomes_shared(&mut self) {
+    pub(crate) fn becomes_shared(&mut self) {
         if let Some(stock) = self.stock.upgrade() {
             stock.change(|state, _| self.leave_whole(state));
         }
@@ -126,7 +90,7 @@ impl<K: PooledConnection> Place<K> {
     fn leave_whole(&mut self, state: &mut State<K>) {
         if std::mem::take(&mut self.is_whole) {
             state.places.give(self.app);
-            state.of(&self.origin, |kept| kept.places.give(self.app));
+            state.origins.of(&self.origin, |kept| kept.places.give(self.app));
         }
     }
 
@@ -142,7 +106,7 @@ impl<K: PooledConnection> Drop for Place<K> {
         stock.change(|state, left| {
             self.leave(state);
             // that nobody uses one for all any more, it cannot say itself
-            state.of(&self.origin, |kept| {
+            state.origins.of(&self.origin, |kept| {
                 left.extend(kept.shared.extract_if(.., |(one, _)| !one.is_usable()).map(|(one, _)| one));
             });
         });
@@ -150,7 +114,7 @@ impl<K: PooledConnection> Drop for Place<K> {
 }
 
 /// The right to one connection; given back when it is dropped.
-pub struct Permit<K: PooledConnection> {
+pub(crate) struct Permit<K: PooledConnection> {
     stock: Weak<PoolState<K>>,
     origin: Origin,
 }
@@ -161,7 +125,7 @@ impl<K: PooledConnection> Drop for Permit<K> {
         stock.change(|state, left| {
             state.open -= 1;
             state.leaving = state.leaving.saturating_sub(1);
-            state.of(&self.origin, |kept| {
+            state.origins.of(&self.origin, |kept| {
                 kept.open -= 1;
                 // one that has ended by itself lies there still
                 left.extend(kept.idle.extract_if(.., |(one, _)| !one.is_usable()).map(|(one, _)| one));
@@ -172,7 +136,7 @@ impl<K: PooledConnection> Drop for Permit<K> {
 }
 
 /// While it is there, others may wait to see what the connection will be.
-pub struct Dialling<K: PooledConnection> {
+pub(crate) struct Dialling<K: PooledConnection> {
     stock: Weak<PoolState<K>>,
     origin: Origin,
     shares: Option<bool>,
@@ -180,7 +144,7 @@ pub struct Dialling<K: PooledConnection> {
 
 impl<K: PooledConnection> Dialling<K> {
     /// The connection is where others find it, if it is one for many.
-    pub fn done(mut self, shares: bool) {
+    pub(crate) fn done(mut self, shares: bool) {
         self.shares = Some(shares);
     }
 }
@@ -189,7 +153,7 @@ impl<K: PooledConnection> Drop for Dialling<K> {
     fn drop(&mut self) {
         let Some(stock) = self.stock.upgrade() else { return };
         stock.change(|state, _| {
-            state.of(&self.origin, |kept| {
+            state.origins.of(&self.origin, |kept| {
                 kept.dialling -= 1;
                 kept.shares = self.shares.or(kept.shares);
             });
@@ -198,14 +162,14 @@ impl<K: PooledConnection> Drop for Dialling<K> {
 }
 
 /// A place in the line. What comes after nobody waits any more is passed on.
-pub struct Waiting<K: PooledConnection> {
+pub(crate) struct Waiting<K: PooledConnection> {
     stock: Weak<PoolState<K>>,
     grant: oneshot::Receiver<Grant<K>>,
 }
 
 impl<K: PooledConnection> Waiting<K> {
     /// `None` if the stock is gone.
-    pub async fn granted(&mut self) -> Option<Grant<K>> {
+    pub(crate) async fn granted(&mut self) -> Option<Grant<K>> {
         (&mut self.grant).await.ok()
     }
 }
@@ -219,16 +183,16 @@ impl<K: PooledConnection> Drop for Waiting<K> {
     }
 }
 
-pub enum Checkout<K: PooledConnection> {
+pub(crate) enum Checkout<K: PooledConnection> {
     Granted(Grant<K>),
     Wait(Waiting<K>),
 }
 
 impl<K: PooledConnection> PoolState<K> {
-    pub fn new(caps: Caps, apps: Apps) -> Arc<Self> {
+    pub(crate) fn new(caps: Caps, apps: Apps) -> Arc<Self> {
         let state = State {
             open: 0,
-            origins: HashMap::new(),
+            origins: Origins(HashMap::new()),
             waiting: VecDeque::new(),
             arrived: 0,
             places: Places::NONE,
@@ -241,7 +205,7 @@ impl<K: PooledConnection> PoolState<K> {
     }
 
     /// `may_share`: a connection that is being made may be one for all.
-    pub fn ask(self: &Arc<Self>, origin: &Origin, may_share: bool, app: App) -> Checkout<K> {
+    pub(crate) fn ask(self: &Arc<Self>, origin: &Origin, may_share: bool, app: App) -> Checkout<K> {
         self.change(|state, left| {
             if let Some(grant) = self.grant(state, origin, may_share, app, left) {
                 return Checkout::Granted(grant);
@@ -255,10 +219,10 @@ impl<K: PooledConnection> PoolState<K> {
     }
 
     /// A connection that is free again.
-    pub fn put_back(self: &Arc<Self>, one: K, mut place: Place<K>) {
+    pub(crate) fn put_back(self: &Arc<Self>, one: K, mut place: Place<K>) {
         self.change(|state, left| {
             place.leave(state);
-            match state.origins.get_mut(&place.origin) {
+            match state.origins.0.get_mut(&place.origin) {
                 Some(kept) if one.is_usable() && !one.is_shared() && !self.is_old(&one) => {
                     kept.idle.push((one, Instant::now()));
                 }
@@ -270,32 +234,20 @@ impl<K: PooledConnection> PoolState<K> {
     }
 
     /// A connection that all may use.
-    pub fn share(self: &Arc<Self>, origin: &Origin, one: K) {
-        self.change(|state, left| match state.origins.get_mut(origin) {
+    pub(crate) fn share(self: &Arc<Self>, origin: &Origin, one: K) {
+        self.change(|state, left| match state.origins.0.get_mut(origin) {
             Some(kept) => kept.shared.push((one, Instant::now())),
             None => left.push(one),
         });
     }
 
     /// Ends what nobody has used for long. Says how long to wait before the next time; `None`: there is nothing left to end.
-    pub fn reap(self: &Arc<Self>) -> Option<Duration> {
+    pub(crate) fn reap(self: &Arc<Self>) -> Option<Duration> {
         let next = self.change(|state, left| {
-            let mut next = None;
             let now = Instant::now();
             let is_over =
                 |one: &K, since: Instant| now - since >= self.caps.idle || self.is_old(one) || !one.is_usable();
-            for kept in state.origins.values_mut() {
-                left.extend(kept.idle.extract_if(.., |(one, since)| is_over(one, *since)).map(|(one, _)| one));
-                for (one, since) in &mut kept.shared {
-                    if one.is_in_use() {
-                        *since = now;
-                    }
-                }
-                left.extend(kept.shared.extract_if(.., |(one, since)| is_over(one, *since)).map(|(one, _)| one));
-                let oldest = kept.idle.iter().chain(&kept.shared).map(|(_, since)| *since).min();
-                next = [next, oldest].into_iter().flatten().min();
-            }
-            state.origins.retain(|_, kept| !kept.is_empty());
+            let next = state.origins.reap(now, is_over, left);
             state.reaping = next.is_some();
             next
         });
@@ -304,15 +256,15 @@ impl<K: PooledConnection> PoolState<K> {
     }
 
     /// Whether somebody is to begin to reap.
-    pub fn begin_reaping(&self) -> bool {
+    pub(crate) fn begin_reaping(&self) -> bool {
         let state = &mut *lock(&self.state);
-        let begins = !state.reaping && state.has_something();
+        let begins = !state.reaping && state.origins.has_something();
         state.reaping |= begins;
         begins
     }
 
     /// Nothing lies there any more, so that nobody need wait to reap it.
-    pub async fn emptied(&self) {
+    pub(crate) async fn emptied(&self) {
         self.emptied.notified().await;
     }
 
@@ -332,7 +284,7 @@ impl<K: PooledConnection> PoolState<K> {
             if !state.waiting.is_empty() {
                 self.serve(state, &mut left, &mut served);
             }
-            if state.reaping && !state.has_something() {
+            if state.reaping && !state.origins.has_something() {
                 self.emptied.notify_one();
             }
             result
@@ -376,7 +328,7 @@ impl<K: PooledConnection> PoolState<K> {
             }
             // what nobody uses makes room for who waits for nothing else, before somebody who came later uses it
             while state.leaving < short {
-                let Some(one) = state.evict() else { break };
+                let Some(one) = state.origins.evict() else { break };
                 state.leaving += 1;
                 left.push(one);
             }
@@ -387,7 +339,7 @@ impl<K: PooledConnection> PoolState<K> {
     /// Whether one more connection there may be but for all the others.
     fn is_short_of_room(&self, state: &State<K>, origin: &Origin, app: App) -> bool {
         let may_be = |kept: &Kept<K>| kept.open < self.caps.per_origin && kept.dialling == 0;
-        let kept = state.origins.get(origin);
+        let kept = state.origins.0.get(origin);
         state.open >= self.caps.total && kept.is_none_or(may_be) && self.leaves_room(state, kept, app)
     }
 
@@ -402,9 +354,9 @@ impl<K: PooledConnection> PoolState<K> {
     }
 
     /// Whether there can be no more connections there, for now.
-    pub fn is_full(&self, origin: &Origin, app: App) -> bool {
+    pub(crate) fn is_full(&self, origin: &Origin, app: App) -> bool {
         let state = lock(&self.state);
-        let kept = state.origins.get(origin);
+        let kept = state.origins.0.get(origin);
         let is_full = |kept: &Kept<K>| kept.open >= self.caps.per_origin;
         state.open >= self.caps.total || kept.is_some_and(is_full) || !self.leaves_room(&state, kept, app)
     }
@@ -417,11 +369,11 @@ impl<K: PooledConnection> PoolState<K> {
         app: App,
         left: &mut Vec<K>,
     ) -> Option<Grant<K>> {
-        let may_have_one = self.leaves_room(state, state.origins.get(origin), app);
+        let may_have_one = self.leaves_room(state, state.origins.0.get(origin), app);
         let State { origins, places, requests, turns, open, .. } = state;
-        let kept = match origins.get_mut(origin) {
+        let kept = match origins.0.get_mut(origin) {
             Some(kept) => kept,
-            None if *open < self.caps.total && may_have_one => origins.entry(origin.clone()).or_insert(Kept::NONE),
+            None if *open < self.caps.total && may_have_one => origins.0.entry(origin.clone()).or_insert(Kept::NONE),
             None => return None,
         };
         let place = |is_whole| Place { stock: Arc::downgrade(self), origin: origin.clone(), app, is_whole };
@@ -462,39 +414,6 @@ impl<K: PooledConnection> PoolState<K> {
         let stock = Arc::downgrade(self);
         let permit = Permit { stock: stock.clone(), origin: origin.clone() };
         Some(Grant::Dial(permit, Dialling { stock, origin: origin.clone(), shares: None }, place(true)))
-    }
-}
-
-impl<K: PooledConnection> State<K> {
-    /// Whether connections lie there that may have to be ended some time.
-    fn has_something(&self) -> bool {
-        self.origins.values().any(|kept| !kept.idle.is_empty() || !kept.shared.is_empty())
-    }
-
-    fn of(&mut self, origin: &Origin, change: impl FnOnce(&mut Kept<K>)) {
-        let Some(kept) = self.origins.get_mut(origin) else { return };
-        change(kept);
-        if kept.is_empty() {
-            self.origins.remove(origin);
-        }
-    }
-
-    /// The one that has been idle for longest.
-    fn evict(&mut self) -> Option<K> {
-        let mut oldest: Option<(Instant, Origin, bool, usize)> = None;
-        for (origin, kept) in &self.origins {
-            let idle = kept.idle.iter().enumerate().map(|(place, (_, since))| (*since, false, place));
-            let free = kept.shared.iter().enumerate().filter(|(_, (one, _))| !one.is_in_use());
-            for (since, is_shared, place) in idle.chain(free.map(|(place, (_, since))| (*since, true, place))) {
-                if oldest.as_ref().is_none_or(|(than, ..)| since < *than) {
-                    oldest = Some((since, origin.clone(), is_shared, place));
-                }
-            }
-        }
-        let (_, origin, is_shared, place) = oldest?;
-        let kept = self.origins.get_mut(&origin)?;
-        let from = if is_shared { &mut kept.shared } else { &mut kept.idle };
-        (place < from.len()).then(|| from.remove(place).0)
     }
 }
 

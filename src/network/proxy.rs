@@ -36,18 +36,25 @@ impl std::fmt::Display for Goal {
 /// Why there is no tunnel.
 #[derive(Debug, thiserror::Error)]
 pub enum NoTunnel {
+    /// With an answer that is none of success.
     #[error("the proxy answered {0}")]
     Refused(StatusCode),
+    /// As SOCKS says it.
     #[error("the proxy: {0}")]
     Socks(#[from] tokio_socks::Error),
+    /// Its connection has failed.
     #[error("the proxy: {0}")]
     Io(#[from] io::Error),
+    /// Its connection has ended.
     #[error("the proxy closed the connection before it responded")]
     Ended,
+    /// It speaks something else.
     #[error("the proxy's response is not HTTP")]
     NotHttp,
+    /// It says too much.
     #[error("the head of the proxy's response is larger than {HEAD} bytes")]
     TooLarge,
+    /// It speaks before it is asked.
     #[error("the proxy sent data before it was sent a request")]
     Early,
 }
@@ -55,10 +62,14 @@ pub enum NoTunnel {
 /// Bytes of a proxy's answers to one CONNECT, the interim ones with them.
 const HEAD: usize = 64 << 10;
 
+/// What a proxy speaks.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Kind {
+    /// HTTP.
     Http,
+    /// HTTP, in TLS.
     Https,
+    /// SOCKS5.
     Socks,
 }
 
@@ -108,8 +119,11 @@ pub enum ProxyError {
 /// A proxy that a request is to go through.
 #[derive(Clone)]
 pub struct Proxy {
+    /// What it speaks.
     pub kind: Kind,
+    /// Where it is.
     pub host: Host,
+    /// And at which port.
     pub port: u16,
     /// Whether it looks names up itself.
     pub resolves: bool,
@@ -278,6 +292,7 @@ pub struct Proxies {
 }
 
 impl Proxies {
+    /// No request goes through one.
     pub fn none() -> Self {
         Self { http: None, https: None, bypass: Bypass::default() }
     }
@@ -329,6 +344,7 @@ impl Proxies {
         Ok(Self { http: Some(proxy.clone()), https: Some(proxy), bypass })
     }
 
+    /// The one for requests to an origin.
     pub fn proxy_for(&self, origin: &Origin) -> Option<&Proxy> {
         let proxy = if origin.secure { &self.https } else { &self.http };
         proxy.as_ref().filter(|_| !self.bypass.has(origin))

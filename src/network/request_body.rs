@@ -3,13 +3,13 @@
 use std::collections::VecDeque;
 use std::pin::Pin;
 use std::sync::{Arc, Mutex};
-use std::task::{Context, Poll, Waker, ready};
+use std::task::{Context, Poll};
 use std::time::Duration;
 
 use bytes::Bytes;
 use http::header::{CONTENT_LENGTH, TRANSFER_ENCODING};
 use http::request::Parts;
-use http::{HeaderMap, HeaderValue, Method};
+use http::{HeaderValue, Method};
 use http_body::{Body, Frame};
 use tokio::time::Instant;
 use wasmtime_wasi_http::Error as HostError;
@@ -17,14 +17,10 @@ use wasmtime_wasi_http::Error as HostError;
 use crate::exchange::guest_body::GuestBody;
 use crate::exchange::handle::ExchangeHandle;
 use crate::network::connection_task::Begins;
+use crate::network::request_source::Source;
 use crate::network::traffic::Traffic;
 use crate::sync::lock;
 
-/// Bytes of a body that are kept until there is a response, so that they can be sent again where the peer says that it has not
-/// processed the request.
-const KEPT: usize = 64 << 10;
-/// And in how many pieces: each takes some memory, though a guest writes nothing in it.
-const PIECES: usize = 1024;
 /// How long a guest that has begun the body of a POST may take to write something, or to end it, before the head is sent without
 /// knowing: some wait for the response's head before they write, as with gRPC's streams.
 const PATIENCE: Duration = Duration::from_millis(50);
@@ -33,14 +29,11 @@ const PATIENCE: Duration = Duration::from_millis(50);
 const UNWANTED: Duration = Duration::from_secs(30);
 
 /// How long a peer may leave unread the last of a request that it has answered, when its guest is gone.
-pub const LAST: Duration = Duration::from_secs(2);
-
-/// Bytes that are handed on at once.
-const SLICE: usize = 64 << 10;
+pub(crate) const LAST: Duration = Duration::from_secs(2);
 
 /// The body of one request, for as many attempts as it takes.
 #[derive(Clone)]
-pub struct Content {
+pub(crate) struct Content {
     source: Arc<Mutex<Source>>,
     /// Whose it is.
     exchange: Arc<ExchangeHandle>,
@@ -49,57 +42,15 @@ pub struct Content {
 
 /// How long a body may be sent.
 #[derive(Clone, Copy)]
-pub struct Patience {
+pub(crate) struct Patience {
     /// For the request and all of its response.
     pub end: Option<Instant>,
     /// For which a peer may take nothing.
     pub unread: Option<Duration>,
 }
 
-struct Source {
-    /// What is still to be read of it.
-    rest: Option<GuestBody>,
-    /// What has been read, for the next attempt: all of it, while `whole`.
-    read: VecDeque<Piece>,
-    size: usize,
-    whole: bool,
-    /// Of `read`, how much this attempt has had.
-    next: usize,
-    /// How it broke off, until somebody is told.
-    failure: Option<HostError>,
-    /// Which attempt it is: those before get nothing any more.
-    attempt: u64,
-    /// Whoever waits for more.
-    waiting: Option<Waker>,
-    /// Whether there is somebody who sends this attempt.
-    is_sent: bool,
-    /// How often somebody has come for more.
-    taken: u64,
-    /// Nothing that goes wrong with it is told any more: the response has begun.
-    is_answered: bool,
-    /// Its guest has not finished it.
-    is_broken: bool,
-    /// Whoever waits until nobody sends it.
-    end: Option<Waker>,
-}
-
-#[derive(Clone)]
-enum Piece {
-    Data(Bytes),
-    Trailers(HeaderMap),
-}
-
-impl Piece {
-    fn frame(self) -> Frame<Bytes> {
-        match self {
-            Self::Data(data) => Frame::data(data),
-            Self::Trailers(trailers) => Frame::trailers(trailers),
-        }
-    }
-}
-
 /// The body as one attempt sends it.
-pub struct RequestBody {
+pub(crate) struct RequestBody {
     source: Arc<Mutex<Source>>,
     attempt: u64,
     /// Who is told when it is first read.
@@ -110,7 +61,7 @@ impl Content {
     /// Waits until it is known whether there is one, and says so in the head. A GET or its like must not be framed as having a
     /// body that does not come: a guest that has begun one and waits for the answer before it goes on is waited for no longer
     /// than `most`.
-    pub async fn of(parts: &mut Parts, body: GuestBody, most: Duration, patience: Patience) -> Self {
+    pub(crate) async fn of(parts: &mut Parts, body: GuestBody, most: Duration, patience: Patience) -> Self {
         let is_framed = parts.headers.contains_key(CONTENT_LENGTH);
         let exchange = Arc::new(body.owner().observe());
         let source = Arc::new(Mutex::new(Source {
@@ -153,7 +104,7 @@ impl Content {
     }
 
     /// For one more attempt; the one before gets nothing any more.
-    pub fn send(&self, begins: Option<Begins>) -> RequestBody {
+    pub(crate) fn send(&self, begins: Option<Begins>) -> RequestBody {
         let mut source = lock(&self.source);
         source.attempt += 1;
         source.next = 0;
@@ -162,13 +113,13 @@ impl Content {
     }
 
     /// Whether nobody sends it any more.
-    pub fn is_sent(&self) -> bool {
+    pub(crate) fn is_sent(&self) -> bool {
         lock(&self.source).is_sent
     }
 
     /// The response has ended. Waits until all of this has been sent, or there is no use in sending more: its guest has not finished
     /// it, or is gone, or the peer takes nothing. Returns whether all has been sent.
-    pub async fn over(&self) -> bool {
+    pub(crate) async fn over(&self) -> bool {
         let sent = std::future::poll_fn(|cx| {
             let mut source = lock(&self.source);
             if source.is_sent || source.is_broken {
@@ -206,7 +157,7 @@ impl Content {
 
     /// Waits for that as long as a peer of HTTP/2 may let nothing be sent, and says how long that was. (One that does not read what
     /// is written is found out below.)
-    pub async fn unread(&self, traffic: Option<Arc<Traffic>>) -> Duration {
+    pub(crate) async fn unread(&self, traffic: Option<Arc<Traffic>>) -> Duration {
         match (self.patience.unread, traffic) {
             (Some(limit), Some(traffic)) => {
                 self.stalled(limit, Some(&traffic)).await;
@@ -217,18 +168,18 @@ impl Content {
     }
 
     /// Whether all of it can be sent once more.
-    pub fn is_whole(&self) -> bool {
+    pub(crate) fn is_whole(&self) -> bool {
         lock(&self.source).whole
     }
 
     /// Whether it is known that there is none.
-    pub fn is_empty(&self) -> bool {
+    pub(crate) fn is_empty(&self) -> bool {
         let source = lock(&self.source);
         source.whole && source.rest.is_none() && source.read.is_empty()
     }
 
     /// There will be no other attempt.
-    pub fn is_answered(&self) {
+    pub(crate) fn is_answered(&self) {
         let rest = {
             let mut source = lock(&self.source);
             source.is_answered = true;
@@ -239,12 +190,12 @@ impl Content {
     }
 
     /// Whether all of it has been read of the guest.
-    pub fn is_over(&self) -> bool {
+    pub(crate) fn is_over(&self) -> bool {
         lock(&self.source).rest.is_none()
     }
 
     /// Nothing more of it is sent: whoever has not sent it all fails. The guest may finish it.
-    pub fn stop(&self) {
+    pub(crate) fn stop(&self) {
         let (rest, wakers) = {
             let mut source = lock(&self.source);
             let Some(rest) = source.rest.take() else { return };
@@ -263,89 +214,6 @@ async fn until(end: Option<Instant>) {
     match end {
         Some(end) => tokio::time::sleep_until(end).await,
         None => std::future::pending().await,
-    }
-}
-
-impl Source {
-    /// What nobody will send: the guest is to finish it all the same.
-    fn take_unsent(&mut self) -> Option<GuestBody> {
-        if self.is_sent && self.is_answered { self.rest.take() } else { None }
-    }
-
-    /// Nothing is kept any more, but for what this attempt has not had yet.
-    fn forget(&mut self) {
-        self.whole = false;
-        let had = self.next.min(self.read.len());
-        self.read.drain(..had);
-        self.next = 0;
-    }
-
-    /// Reads the first piece, or finds that there is none.
-    fn look(&mut self, cx: &mut Context<'_>) -> Poll<()> {
-        match ready!(self.poll_rest(cx)) {
-            None => {}
-            Some(Ok(first)) => self.push(first),
-            Some(Err(error)) => self.failure = Some(error),
-        }
-        Poll::Ready(())
-    }
-
-    /// By slices, so that it can be seen whether anything of it is taken.
-    fn push(&mut self, piece: Piece) {
-        let mut last = piece;
-        if let Piece::Data(data) = &mut last {
-            while data.len() > SLICE {
-                self.read.push_back(Piece::Data(data.split_to(SLICE)));
-            }
-        }
-        self.read.push_back(last);
-    }
-
-    fn poll_rest(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Piece, HostError>>> {
-        let Some(rest) = &mut self.rest else { return Poll::Ready(None) };
-        Poll::Ready(match ready!(Pin::new(rest).poll_frame(cx)) {
-            None => {
-                self.rest = None;
-                None
-            }
-            Some(Err(error)) => {
-                self.whole = false;
-                Some(Err(error))
-            }
-            Some(Ok(frame)) => Some(Ok(match frame.into_data() {
-                Ok(data) => {
-                    self.size = self.size.saturating_add(data.len());
-                    Piece::Data(data)
-                }
-                Err(frame) => Piece::Trailers(frame.into_trailers().unwrap_or_default()),
-            })),
-        })
-    }
-
-    fn poll_frame(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, HostError>>> {
-        let piece = match self.read.get(self.next).cloned() {
-            Some(piece) => piece,
-            None => match self.failure.take() {
-                Some(error) => return Poll::Ready(Some(Err(error))),
-                None => match ready!(self.poll_rest(cx)) {
-                    Some(Ok(piece)) => {
-                        let first = self.read.len();
-                        self.push(piece);
-                        match self.read.get(first).cloned() {
-                            Some(piece) => piece,
-                            None => return Poll::Ready(None),
-                        }
-                    }
-                    Some(Err(error)) => return Poll::Ready(Some(Err(error))),
-                    None => return Poll::Ready(None),
-                },
-            },
-        };
-        self.next += 1;
-        if !self.whole || self.size > KEPT || self.read.len() > PIECES {
-            self.forget();
-        }
-        Poll::Ready(Some(Ok(piece.frame())))
     }
 }
 

@@ -47,7 +47,7 @@ pub(super) struct ResponseBody {
 }
 
 impl ResponseBody {
-    pub fn new(
+    pub(super) fn new(
         response: (Incoming, StatusCode, Option<u64>),
         lease: Lease,
         content: Content,

@@ -3,7 +3,7 @@
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 /// What an address is for, if it is not one of the public internet (IANA's special-purpose registries, RFC 6890).
-pub fn special(address: IpAddr) -> Option<&'static str> {
+pub(crate) fn special(address: IpAddr) -> Option<&'static str> {
     match canonical(address) {
         IpAddr::V4(address) => special_v4(address),
         IpAddr::V6(address) => special_v6(address),
@@ -11,7 +11,7 @@ pub fn special(address: IpAddr) -> Option<&'static str> {
 }
 
 /// An IPv4 address where an IPv6 one stands for it.
-pub fn canonical(address: IpAddr) -> IpAddr {
+pub(crate) fn canonical(address: IpAddr) -> IpAddr {
     match address {
         IpAddr::V6(v6) => v6.to_ipv4_mapped().map_or(address, IpAddr::V4),
         IpAddr::V4(_) => address,
@@ -19,7 +19,7 @@ pub fn canonical(address: IpAddr) -> IpAddr {
 }
 
 /// The IPv4 address that one of a translator leads to (RFC 6052, 2.1; RFC 3056).
-pub fn translated(address: IpAddr) -> Option<IpAddr> {
+pub(crate) fn translated(address: IpAddr) -> Option<IpAddr> {
     let IpAddr::V6(v6) = address else { return None };
     let (high, low) = match v6.segments() {
         [0x64, 0xff9b, 0, 0, 0, 0, high, low] | [0x2002, high, low, ..] => (high, low),

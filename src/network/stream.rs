@@ -101,7 +101,7 @@ impl AsyncWrite for Beneath {
 }
 
 /// A connection's bytes. It fails when its peer leaves unread for too long what is written to it.
-pub struct MonitoredStream {
+pub(crate) struct MonitoredStream {
     io: Box<dyn Io>,
     /// What is told of what comes, and what of it is looked at.
     traffic: Option<(Arc<Traffic>, Option<Frames>)>,
@@ -125,12 +125,12 @@ impl MonitoredStream {
     }
 
     /// Has what comes looked at: bytes of HTTP/1.1, or `frames` of HTTP/2. Too much of what brings nothing ends the connection.
-    pub fn watch(&mut self, traffic: Arc<Traffic>, frames: Option<Frames>) {
+    pub(crate) fn watch(&mut self, traffic: Arc<Traffic>, frames: Option<Frames>) {
         self.traffic = Some((traffic, frames));
     }
 
     /// Keeps something for as long as there is the connection.
-    pub fn keep(&mut self, kept: impl Send + 'static) {
+    pub(crate) fn keep(&mut self, kept: impl Send + 'static) {
         self.kept = Some(Box::new(kept));
     }
 

@@ -15,7 +15,7 @@ const HTTP1: &[u8] = b"http/1.1";
 
 /// One configuration in two forms: what is offered by ALPN is part of it.
 #[derive(Clone)]
-pub struct Tls {
+pub(crate) struct Tls {
     /// HTTP/1.1 alone.
     plain: TlsConnector,
     /// HTTP/2 as well, if that is wanted.
@@ -23,7 +23,7 @@ pub struct Tls {
 }
 
 impl Tls {
-    pub fn new(config: ClientConfig, http2: bool) -> Self {
+    pub(crate) fn new(config: ClientConfig, http2: bool) -> Self {
         let offering = |protocols: &[&[u8]]| {
             let mut config = config.clone();
             config.alpn_protocols = protocols.iter().map(|protocol| protocol.to_vec()).collect();
@@ -34,12 +34,16 @@ impl Tls {
     }
 
     /// With a proxy.
-    pub async fn with_proxy<S: AsyncRead + AsyncWrite + Unpin>(&self, host: &Host, io: S) -> io::Result<TlsStream<S>> {
+    pub(crate) async fn with_proxy<S: AsyncRead + AsyncWrite + Unpin>(
+        &self,
+        host: &Host,
+        io: S,
+    ) -> io::Result<TlsStream<S>> {
         self.plain.connect(name_of(host)?, io).await
     }
 
     /// With a server. Also says whether it wants HTTP/2.
-    pub async fn with_server<S>(&self, host: &Host, io: S) -> io::Result<(TlsStream<S>, bool)>
+    pub(crate) async fn with_server<S>(&self, host: &Host, io: S) -> io::Result<(TlsStream<S>, bool)>
     where
         S: AsyncRead + AsyncWrite + Unpin,
     {
@@ -60,7 +64,7 @@ fn name_of(host: &Host) -> io::Result<ServerName<'static>> {
 }
 
 /// What TLS trusts, and who it says it is.
-pub struct Trust {
+pub(crate) struct Trust {
     /// PEM; besides the platform's, or alone.
     pub authorities: Option<Vec<u8>>,
     pub only_these: bool,
@@ -70,7 +74,7 @@ pub struct Trust {
 
 /// What is wrong with it.
 #[derive(Debug, thiserror::Error)]
-pub enum TrustError {
+pub(crate) enum TrustError {
     /// It cannot be read.
     #[error("`{name}` is not PEM: {source}")]
     NotPem {
@@ -98,7 +102,7 @@ pub enum TrustError {
 
 impl Trust {
     /// The error says what is wrong.
-    pub fn config(&self) -> Result<ClientConfig, TrustError> {
+    pub(crate) fn config(&self) -> Result<ClientConfig, TrustError> {
         use rustls::pki_types::pem::PemObject;
         use rustls::pki_types::{CertificateDer, PrivateKeyDer};
         let certificates = |name: &'static str, pem: &[u8]| {

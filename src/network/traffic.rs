@@ -12,7 +12,7 @@ use crate::network::hpack::Table;
 
 /// What a peer sends too much of.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
-pub enum Flood {
+pub(crate) enum Flood {
     #[error("it sends head after head, and no final response")]
     Heads,
     #[error("it sends trailers without end")]
@@ -39,7 +39,7 @@ const UNWANTED: u64 = 320 << 10;
 
 /// What a connection's wire sees, for those who use the connection.
 #[derive(Default)]
-pub struct Traffic {
+pub(crate) struct Traffic {
     received: AtomicU64,
     /// HTTP/1.1: bytes that may come before something comes that is of use.
     left: AtomicU64,
@@ -66,53 +66,53 @@ pub struct Traffic {
 
 impl Traffic {
     /// `most`: bytes of HTTP/1.1 that may come in a row and bring nothing.
-    pub fn new(most: u64) -> Self {
+    pub(crate) fn new(most: u64) -> Self {
         Self { most, left: AtomicU64::new(most), ..Self::default() }
     }
 
     /// Bytes that have come.
-    pub fn received(&self) -> u64 {
+    pub(crate) fn received(&self) -> u64 {
         self.received.load(Ordering::Relaxed)
     }
 
     /// Whether another request may go on the connection.
-    pub fn is_fit(&self) -> bool {
+    pub(crate) fn is_fit(&self) -> bool {
         !self.leaves.load(Ordering::Relaxed) && self.flood().is_none()
     }
 
     /// No other request goes on the connection, if its peer does not read what is written.
-    pub fn leave_if_blocked(&self) {
+    pub(crate) fn leave_if_blocked(&self) {
         if self.blocked.load(Ordering::Relaxed) {
             self.leaves.store(true, Ordering::Relaxed);
         }
     }
 
     /// So many bytes were written; `None`: they could not be.
-    pub fn wrote(&self, bytes: Option<usize>) {
+    pub(crate) fn wrote(&self, bytes: Option<usize>) {
         self.blocked.store(bytes.is_none(), Ordering::Relaxed);
         self.written.fetch_add(bytes.unwrap_or_default() as u64, Ordering::Relaxed);
     }
 
     /// Requests that are under way on a connection of HTTP/2.
-    pub fn users(&self) -> &AtomicUsize {
+    pub(crate) fn users(&self) -> &AtomicUsize {
         &self.users
     }
 
     /// How often the peer has let us send more.
-    pub fn windows(&self) -> u64 {
+    pub(crate) fn windows(&self) -> u64 {
         self.windows.load(Ordering::Relaxed)
     }
 
-    pub fn oversized(&self) -> u64 {
+    pub(crate) fn oversized(&self) -> u64 {
         self.oversized.load(Ordering::Relaxed)
     }
 
-    pub fn bodiless(&self) -> u64 {
+    pub(crate) fn bodiless(&self) -> u64 {
         self.bodiless.load(Ordering::Relaxed)
     }
 
     /// What has ended the connection, if it is that.
-    pub fn flood(&self) -> Option<Flood> {
+    pub(crate) fn flood(&self) -> Option<Flood> {
         match self.flood.load(Ordering::Relaxed) {
             1 => Some(Flood::Heads),
             2 => Some(Flood::Trailers),
@@ -123,7 +123,7 @@ impl Traffic {
     }
 
     /// A request is about to be sent; or its head, or a part of its body, has come.
-    pub fn is_of_use(&self) {
+    pub(crate) fn is_of_use(&self) {
         self.left.store(self.most, Ordering::Relaxed);
         self.spent.store(0, Ordering::Relaxed);
         self.unread.store(0, Ordering::Relaxed);
@@ -172,7 +172,7 @@ impl Traffic {
     }
 
     /// Looks at bytes that have come; `frames` if they are HTTP/2's.
-    pub fn read(&self, bytes: &[u8], frames: Option<&mut Frames>) -> Result<(), Flood> {
+    pub(crate) fn read(&self, bytes: &[u8], frames: Option<&mut Frames>) -> Result<(), Flood> {
         let size = bytes.len() as u64;
         self.received.fetch_add(size, Ordering::Relaxed);
         if let Some(frames) = frames {
@@ -192,13 +192,13 @@ impl Traffic {
 const HEADER: usize = 9;
 /// RFC 9113, 6.
 mod kind {
-    pub const DATA: u8 = 0;
-    pub const HEADERS: u8 = 1;
-    pub const RST_STREAM: u8 = 3;
-    pub const PING: u8 = 6;
-    pub const GOAWAY: u8 = 7;
-    pub const WINDOW_UPDATE: u8 = 8;
-    pub const CONTINUATION: u8 = 9;
+    pub(super) const DATA: u8 = 0;
+    pub(super) const HEADERS: u8 = 1;
+    pub(super) const RST_STREAM: u8 = 3;
+    pub(super) const PING: u8 = 6;
+    pub(super) const GOAWAY: u8 = 7;
+    pub(super) const WINDOW_UPDATE: u8 = 8;
+    pub(super) const CONTINUATION: u8 = 9;
 }
 const END_STREAM: u8 = 1;
 const END_HEADERS: u8 = 4;
@@ -208,7 +208,7 @@ const PRIORITY: u8 = 0x20;
 const STREAMS: usize = 512;
 
 /// The frames of HTTP/2 that come, as they come.
-pub struct Frames {
+pub(crate) struct Frames {
     header: [u8; HEADER],
     have: usize,
     /// Of the payload, what has not come.
@@ -246,7 +246,7 @@ struct Stream {
 }
 
 impl Frames {
-    pub fn new(head: u64, most: usize) -> Self {
+    pub(crate) fn new(head: u64, most: usize) -> Self {
         let (streams, block, table) = (BTreeMap::new(), Vec::new(), Table::default());
         Self { header: [0; HEADER], have: 0, left: 0, most, head, streams, account: Account::default(), block, table }
     }

@@ -40,26 +40,26 @@ pub(crate) struct Hooks {
 }
 
 impl Hooks {
-    pub fn new(upstream: Option<Arc<dyn Upstream>>, exchange: ExchangeHandle, limits: &Limits) -> Self {
+    pub(crate) fn new(upstream: Option<Arc<dyn Upstream>>, exchange: ExchangeHandle, limits: &Limits) -> Self {
         Self { upstream, exchange, limits: *limits, under_way: Arc::default(), clock: None }
     }
 
     /// Whether anything of the exchange's is left that somebody else takes part in.
-    pub fn is_busy(&self) -> bool {
+    pub(crate) fn is_busy(&self) -> bool {
         self.under_way.load(Ordering::Acquire) > 0 || self.exchange.has_reader()
     }
 
-    pub fn process(&self) -> &'static ProcessState {
+    pub(crate) fn process(&self) -> &'static ProcessState {
         self.exchange.process()
     }
 
     /// A line of the host's own about this guest.
-    pub fn warn(&self, text: String) {
+    pub(crate) fn warn(&self, text: String) {
         self.exchange.stdio().warn(text);
     }
 
     /// See [`crate::exchange::stdio::Stdio::tell`].
-    pub fn tell(&self, text: &str) {
+    pub(crate) fn tell(&self, text: &str) {
         self.exchange.stdio().tell(text);
     }
 
@@ -200,8 +200,8 @@ impl Hooks {
         let (clock, work) = (self.clock.clone(), work.cloned());
         let answer = upstream.send(request, timeouts, self.exchange.stdio());
         Box::new(async move {
-            let response = answer.await.and_then(|answer| crate::http::upstream_response::served(&method, answer));
-            let response = response.map_err(ErrorCode::into_host)?;
+            let answer = answer.await.map_err(|error| error.code.into_host())?;
+            let response = crate::http::upstream_response::served(&method, answer).map_err(ErrorCode::into_host)?;
             let size = fields::size(response.headers());
             if fields.is_some_and(|most| size > most) {
                 return Err(Side::Response.header_size(size).into_host());

@@ -15,6 +15,7 @@ use wasmtime_wasi_http::{Error as HostError, WasiBody};
 
 use crate::engine::ProcessState;
 use crate::error::Error;
+use crate::error::reason::CodeError;
 use crate::exchange::body_check::BodyRules;
 use crate::exchange::guest_body::GuestBody;
 use crate::exchange::handle::{ExchangeHandle, ExchangeState};
@@ -37,13 +38,14 @@ const NOT_PASSED: [HeaderName; 5] = [
 
 /// Dropping it gives the request up: its owner ends the task.
 pub struct HostRequest {
-    answer: JoinHandle<Result<Response<WasiBody>, ErrorCode>>,
+    answer: JoinHandle<Result<Response<WasiBody>, CodeError>>,
     method: Method,
     runtime: Handle,
     owner: ExchangeHandle,
 }
 
 impl HostRequest {
+    /// Sends a request to an upstream, on the runtime of the process.
     pub fn new(
         process: &'static ProcessState,
         upstream: &dyn Upstream,
@@ -60,7 +62,7 @@ impl HostRequest {
         let announced: Vec<_> = parts.headers.get_all(CONTENT_LENGTH).iter().collect();
         let length = announced_length(&parts.headers);
         if announced.len() > 1 || length.is_none() && !announced.is_empty() {
-            return Err(Error::Code(ErrorCode::plain("HTTP-protocol-error")));
+            return Err(Error::Code(ErrorCode::plain("HTTP-protocol-error").into()));
         }
         let rules = BodyRules::of_length(Side::Request, length);
         let body = RequestBody::of_upstream(body, rules).boxed_unsync();
@@ -73,6 +75,7 @@ impl HostRequest {
         Ok(Self { answer, method, runtime, owner })
     }
 
+    /// The handle on it: dropped, it gives the request up.
     pub fn owner(&self) -> &ExchangeHandle {
         &self.owner
     }
@@ -82,6 +85,7 @@ impl HostRequest {
         self.owner.stdio()
     }
 
+    /// The response, when its head has come.
     pub fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Result<Response<GuestBody>, Error>> {
         let answered = std::task::ready!(Pin::new(&mut self.answer).poll(cx));
         self.owner.state.take_back();
@@ -91,12 +95,12 @@ impl HostRequest {
             } else {
                 "the request was cancelled"
             };
-            Err(ErrorCode::internal(why))
+            Err(ErrorCode::internal(why).into())
         });
         let response = match (answered, self.owner.overruled()) {
             // the caller's own failure is why
             (Err(_), Some(error)) => return Poll::Ready(Err(error)),
-            (Err(code), None) => return Poll::Ready(Err(Error::Code(code))),
+            (Err(error), None) => return Poll::Ready(Err(Error::Code(error))),
             (Ok(response), _) => response,
         };
         let to_head = self.method == Method::HEAD;
@@ -129,7 +133,7 @@ impl Body for Told {
         if let Poll::Ready(Some(Err(error))) = &polled
             && let Some(code) = ErrorCode::from_host(error)
         {
-            this.owner.state.end(Err(Error::Code(code)));
+            this.owner.state.end(Err(Error::Code(code.into())));
         }
         polled
     }

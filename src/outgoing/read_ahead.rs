@@ -2,7 +2,7 @@
 //!
 //! A guest may write the whole body of its request before it reads the response, while the upstream waits for somebody to take
 //! the response before it is done with the request. Over a connection both lie in its buffers; here, in this room and in
-//! [`crate::exchange::guest_body::GuestBody::read_on`].
+//! [`crate::exchange::shared_body::SharedBody::read_on`].
 
 use std::collections::VecDeque;
 use std::future::poll_fn;

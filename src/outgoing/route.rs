@@ -11,6 +11,7 @@ use crate::outgoing::upstream::{Answer, Timeouts, Upstream};
 
 /// Each request goes to the upstream of the most special pattern that fits it.
 pub struct Route {
+    /// The patterns.
     pub table: Arc<Table>,
     /// In the order in which the table was given its patterns.
     pub upstreams: Vec<Arc<dyn Upstream>>,
@@ -28,7 +29,7 @@ impl Upstream for Route {
                         Some(format!("`route({{..., \"{origin}\": upstream}})`, or `\"*\"` for all others"))
                     },
                 });
-                Box::pin(async { Err(ErrorCode::plain("destination-not-found")) })
+                Box::pin(async { Err(ErrorCode::plain("destination-not-found").into()) })
             }
         }
     }

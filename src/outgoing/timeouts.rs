@@ -28,7 +28,7 @@ pub fn within(timeouts: Timeouts, pace: Option<&WorkClock>, answer: Answer) -> A
         tokio::select! {
             biased;
             answer = answer => answer,
-            () = end => Err(read_timeout()),
+            () = end => Err(read_timeout().into()),
         }
     })
 }
@@ -48,7 +48,7 @@ pub(crate) struct Pause {
 }
 
 impl Pause {
-    pub fn new(limit: Duration, clock: Option<Clock>) -> Self {
+    pub(crate) fn new(limit: Duration, clock: Option<Clock>) -> Self {
         Self { limit, clock, end: None }
     }
 
@@ -70,7 +70,7 @@ pub(crate) struct ReadTimeout<B, K> {
 }
 
 impl<B, K> ReadTimeout<B, K> {
-    pub fn new(body: B, pause: Option<Pause>, kept: K) -> Self {
+    pub(crate) fn new(body: B, pause: Option<Pause>, kept: K) -> Self {
         Self { body, pause, _kept: kept }
     }
 }
@@ -127,7 +127,7 @@ mod tests {
     #[test]
     fn a_head_that_does_not_come_is_a_read_timeout() {
         let late = run(async { within(limits(None, Some(LIMIT)), None, never()).await });
-        assert_eq!(late.unwrap_err().name, "connection-read-timeout");
+        assert_eq!(late.unwrap_err().code.name, "connection-read-timeout");
     }
 
     #[test]

@@ -6,12 +6,12 @@ use std::time::Duration;
 
 use wasmtime_wasi_http::WasiBody;
 
+use crate::error::reason::CodeError;
 use crate::exchange::guest_body::GuestBody;
 use crate::exchange::stdio::Stdio;
-use crate::http::error_code::ErrorCode;
 
 /// What an upstream gives back, some time.
-pub type Answer = Pin<Box<dyn Future<Output = Result<http::Response<WasiBody>, ErrorCode>> + Send>>;
+pub type Answer = Pin<Box<dyn Future<Output = Result<http::Response<WasiBody>, CodeError>> + Send>>;
 
 /// Whoever answers the requests that a guest sends out. Called while the guest runs, on its stack: `send` must not
 /// block, and must not run anything but its own bookkeeping; the work belongs in the future. Dropping the future, or
@@ -24,7 +24,10 @@ pub trait Upstream: Send + Sync + 'static {
 /// The guest's `request-options`.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Timeouts {
+    /// Until there is a connection.
     pub connect: Option<Duration>,
+    /// From then on until the first byte of the response.
     pub first_byte: Option<Duration>,
+    /// Between two chunks of its body.
     pub between_bytes: Option<Duration>,
 }

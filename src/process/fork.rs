@@ -8,6 +8,7 @@ use std::sync::{Arc, Mutex, MutexGuard, TryLockError};
 use std::time::Duration;
 
 use crate::error::Error;
+use crate::error::reason::Reason;
 use crate::sync::lock;
 
 static GENERATION: AtomicU64 = AtomicU64::new(0);
@@ -102,19 +103,22 @@ impl<T> ParentsLock<T> {
 }
 
 /// A thread cannot be started: what is told of it. `what` it was for.
-pub(crate) fn no_thread(what: &str, error: &dyn std::fmt::Display) -> Error {
-    Error::Host(format!(
+pub(crate) fn no_thread(what: &str, error: impl Into<Box<dyn std::error::Error + Send + Sync>>) -> Error {
+    let error = error.into();
+    let text = format!(
         "no thread can be started for {what}: {error}; hint: the limits of processes count threads, too (`ulimit -u`, and \
          `pids.max` of the control group)"
-    ))
+    );
+    Error::Host(Reason::new(text, error))
 }
 
 /// A process cannot be started.
-pub(crate) fn no_process(error: &dyn std::fmt::Display) -> Error {
-    Error::Host(format!(
+pub(crate) fn no_process(error: std::io::Error) -> Error {
+    let text = format!(
         "no process can be started to compile in: {error}; hint: the limit of processes (`ulimit -u`, and `pids.max` of the control \
          group) counts threads, too"
-    ))
+    );
+    Error::Host(Reason::new(text, error))
 }
 
 /// Tries. For libraries that panic where they cannot start theirs.

@@ -6,6 +6,7 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use wasmtime_internal_fiber::{Fiber, FiberStack};
 
 use crate::error::Error;
+use crate::error::reason::Reason;
 
 /// Addresses, not memory.
 pub const SIZE: usize = 64 << 20;
@@ -26,10 +27,10 @@ pub fn run<T: Send>(work: impl FnOnce() -> T + Send) -> Result<T, Error> {
 
 /// The calling thread's own stack may be as small as Python lets it be: it waits, while its thread works on another.
 pub fn on_this_thread<T>(work: impl FnOnce() -> T) -> Result<T, Error> {
-    let refused = |error: &dyn std::fmt::Display| Error::Host(format!("no memory for a stack: {error}"));
-    let stack = FiberStack::new(SIZE, false).map_err(|error| refused(&error))?;
+    let refused = |error| Error::Host(Reason::new(format!("no memory for a stack: {error}"), error));
+    let stack = FiberStack::new(SIZE, false).map_err(refused)?;
     let work = |(), _: &mut _| catch_unwind(AssertUnwindSafe(work));
-    let fiber = Fiber::<(), (), _>::new(stack, work).map_err(|(error, _)| refused(&error))?;
+    let fiber = Fiber::<(), (), _>::new(stack, work).map_err(|(error, _)| refused(error))?;
     match fiber.resume(()) {
         Ok(Ok(done)) => Ok(done),
         // it has told its panic

@@ -10,6 +10,7 @@ use std::time::Duration;
 use tokio::task::JoinHandle;
 
 use crate::error::Error;
+use crate::error::reason::Reason;
 use crate::process::fork::{can_start_thread, no_thread};
 use crate::sync::lock;
 
@@ -41,7 +42,7 @@ impl Runtime {
             return Ok(handle);
         }
         // tokio panics where it cannot start its first thread
-        can_start_thread().map_err(|error| no_thread("the runtime", &error))?;
+        can_start_thread().map_err(|error| no_thread("the runtime", error))?;
         let runtime = tokio::runtime::Builder::new_multi_thread()
             .thread_name("wasgi-worker")
             .max_blocking_threads(BLOCKING_THREADS)
@@ -49,7 +50,7 @@ impl Runtime {
             .event_interval(EVENT_INTERVAL)
             .enable_all()
             .build()
-            .map_err(|error| Error::Host(format!("cannot start the runtime: {error}")))?;
+            .map_err(|error| Error::Host(Reason::new(format!("cannot start the runtime: {error}"), error)))?;
         let handle = runtime.handle().clone();
         *owned = Some(runtime);
         Ok(self.handle.get_or_init(|| handle))

@@ -14,7 +14,7 @@ pub(crate) fn check_signal_stacks() -> Result<(), Error> {
         "stacks for signal handlers are refused, and no guest can run without: {}; hint: let the sandbox (a seccomp profile, say) \
          allow `sigaltstack`",
         std::io::Error::last_os_error()
-    )))
+    ).into()))
 }
 
 #[cfg(not(unix))]

@@ -19,6 +19,7 @@ use crate::py::executor::blocking::{Inside, block_on_until, deadline};
 use crate::py::executor::context::copy_context;
 use crate::py::executor::event_loop::LoopCore;
 use crate::py::executor::operation::Operation;
+use crate::py::executor::running_loop::running_loop;
 use crate::py::message::request::PyRequest;
 use crate::py::message::response::PyResponse;
 use crate::py::on_finish::{Failure, Finishing, OnFinish};
@@ -232,7 +233,7 @@ type Outcome = Result<http::Response<crate::exchange::guest_body::GuestBody>, Er
 impl Handle {
     fn begin(py: Python<'_>, callee: &Callee, permit: Permit, request: &Bound<'_, PyRequest>) -> PyResult<Begun> {
         let event_loop = match callee.needs_loop(request.get()) {
-            true => Some(LoopCore::of(&LoopCore::running_loop(py)?)?),
+            true => Some(LoopCore::of(&running_loop(py)?)?),
             false => None,
         };
         callee.begin(py, permit, request, event_loop.as_ref(), false)
@@ -245,7 +246,7 @@ impl Handle {
             *self = match std::mem::replace(self, Self::Done) {
                 Self::New { callee, request } => {
                     // asked for first: a guest must not have run where its caller cannot wait for it
-                    LoopCore::running_loop(py)?;
+                    running_loop(py)?;
                     match callee.get().app.admit(process_of(py)?).map_err(|error| to_py(py, &error))? {
                         Admission::Permit(permit) => {
                             Self::Begun(Self::begin(py, callee.get(), permit, request.bind(py))?)

@@ -1,16 +1,19 @@
 //! Core errors to Python exceptions and back. The classes are Python's: `python/wasgi/errors.py`.
 
+use std::error::Error as StdError;
 use std::sync::{Arc, Mutex};
 
+use pyo3::exceptions::PyOSError;
 use pyo3::prelude::*;
 use pyo3::sync::PyOnceLock;
 use pyo3::types::{PyDict, PyModule, PyString};
 
-use crate::error::{Error, Trap};
+use crate::error::Error;
+use crate::error::trap::Trap;
 use crate::http::error_code::{ErrorCode, NAMES, Payload};
 use crate::limits::Limit;
 use crate::sync::lock;
-use crate::text::{LONGEST, tame};
+use crate::text::{LONGEST, tame, tamed};
 
 fn module(py: Python<'_>) -> PyResult<&Bound<'_, PyModule>> {
     static MODULE: PyOnceLock<Py<PyModule>> = PyOnceLock::new();
@@ -23,8 +26,57 @@ fn make(py: Python<'_>, class: &str, message: String, attributes: &Bound<'_, PyD
     Ok(PyErr::from_value(exception))
 }
 
+/// The exception of an error; what that came from is its `__cause__`, link by link.
 pub fn to_py(py: Python<'_>, error: &Error) -> PyErr {
-    try_to_py(py, error).unwrap_or_else(|failure| failure)
+    let exception = match try_to_py(py, error) {
+        Ok(exception) => exception,
+        Err(failure) => return failure,
+    };
+    if let Error::InvalidComponent(_) | Error::UnsupportedComponent(_) | Error::Host(_) | Error::Code(_) = error
+        && let Some(cause) = error.source().and_then(|source| cause_of(py, source))
+    {
+        exception.set_cause(py, Some(cause));
+    }
+    exception
+}
+
+/// The exception of an error of a library's or the system's, which is an `OSError` where its number is known.
+fn cause_of(py: Python<'_>, source: &(dyn StdError + 'static)) -> Option<PyErr> {
+    let mut links = Vec::new();
+    let mut next = Some(source);
+    while let Some(link) = next.filter(|_| links.len() < MOST_LINKS) {
+        links.push((tamed(link.to_string(), LONGEST), number_of(link)));
+        next = link.source();
+    }
+    // what only repeats the one within says nothing; that may have a number
+    links.reverse();
+    links.dedup_by(|outer, inner| outer.0 == inner.0);
+    let mut cause = None;
+    for (text, number) in links {
+        let exception = match number {
+            Some(number) => of_system(py, number).unwrap_or_else(|failure| failure),
+            None => named(py, "WasgiError", text),
+        };
+        exception.set_cause(py, cause);
+        cause = Some(exception);
+    }
+    cause
+}
+
+/// How many links of a chain are shown.
+const MOST_LINKS: usize = 16;
+
+fn number_of(link: &(dyn StdError + 'static)) -> Option<i32> {
+    match link.downcast_ref::<rustix::io::Errno>() {
+        Some(number) => Some(number.raw_os_error()),
+        None => link.downcast_ref::<std::io::Error>()?.raw_os_error(),
+    }
+}
+
+/// `OSError` makes the class that is meant of its number: `ConnectionRefusedError`, say.
+fn of_system(py: Python<'_>, number: i32) -> PyResult<PyErr> {
+    let words = py.import("os")?.call_method1("strerror", (number,))?;
+    Ok(PyErr::from_value(py.get_type::<PyOSError>().call1((number, words))?))
 }
 
 fn try_to_py(py: Python<'_>, error: &Error) -> PyResult<PyErr> {
@@ -78,7 +130,7 @@ fn try_to_py(py: Python<'_>, error: &Error) -> PyResult<PyErr> {
             return Ok(exception);
         }
         Error::Overloaded(_) => "OverloadedError",
-        Error::Code(code) => return code_to_py(py, code),
+        Error::Code(error) => return code_to_py(py, &error.code),
         Error::Limited { code, limit, value } => {
             let exception = code_to_py(py, code)?;
             exception

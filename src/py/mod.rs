@@ -13,6 +13,7 @@ pub mod errors;
 pub mod executor;
 pub mod lifecycle;
 pub mod limits;
+pub mod log;
 pub mod message;
 pub mod on_finish;
 pub mod options;

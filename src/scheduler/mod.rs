@@ -32,8 +32,7 @@ use self::credit::processors;
 use self::lane::Kind;
 pub(crate) use self::lane::Lane;
 use self::queue::Queue;
-use self::task::Turns;
-use self::task::{DONE, IDLE, READY, RUNNING};
+use self::task::{DONE, DropInPanic, IDLE, READY, RUNNING, Turns};
 pub(crate) use self::task::{Newcomer, Run, Task};
 pub(crate) use self::turn::{
     LONG_TURN, LongTurns, TICK, begin_turn, excuse_turn, is_guests_thread, is_turn_over, tick, was_unruly,
@@ -188,7 +187,7 @@ impl Scheduler {
             // some may have been started before one could not
             for _ in workers.iter().filter(|worker| worker.kind == kind).count()..processors {
                 self.start_one(runtime, kind, &mut workers)
-                    .map_err(|error| crate::process::fork::no_thread("guests", &error))?;
+                    .map_err(|error| crate::process::fork::no_thread("guests", error))?;
             }
         }
         self.started.store(true, Ordering::Release);
@@ -386,17 +385,6 @@ impl Scheduler {
         for kind in Kind::ALL {
             let mut queue = lock(&self.threads(kind).queue);
             queue.clear();
-        }
-    }
-}
-
-/// A future that panics is dropped while the thread panics, so that what it holds can tell.
-struct DropInPanic<'a>(&'a mut Option<Run>);
-
-impl Drop for DropInPanic<'_> {
-    fn drop(&mut self) {
-        if std::thread::panicking() {
-            self.0.take();
         }
     }
 }

@@ -131,3 +131,14 @@ impl Wake for Task {
         }
     }
 }
+
+/// A future that panics is dropped while the thread panics, so that what it holds can tell.
+pub(super) struct DropInPanic<'a>(pub(super) &'a mut Option<Run>);
+
+impl Drop for DropInPanic<'_> {
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            self.0.take();
+        }
+    }
+}

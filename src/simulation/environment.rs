@@ -17,6 +17,7 @@ use crate::sync::lock;
 pub struct Simulation {
     /// Since the epoch of POSIX.
     pub now: Duration,
+    /// Of all that is random.
     pub seed: u64,
 }
 
@@ -47,17 +48,17 @@ impl Simulation {
 
 impl SimulatedWorld {
     /// The time of the present exchange.
-    pub fn clock(&self) -> Clock {
+    pub(crate) fn clock(&self) -> Clock {
         self.present.clock()
     }
 
-    pub fn timer_at(&self, end: u64) -> Timer {
+    pub(crate) fn timer_at(&self, end: u64) -> Timer {
         let left = end.saturating_sub(self.clock().now());
         Timer { present: self.present.clone(), end, due: far_from_now(Duration::from_nanos(left)) }
     }
 
     /// The next exchange finds the world as the first has. Only the monotonic clock does not go back.
-    pub fn reset(&self) {
+    pub(crate) fn reset(&self) {
         let began = self.present.clock().now();
         *lock(&self.present.0) = Clock::new(began);
         self.random.seed(self.world.seed);

@@ -32,7 +32,7 @@ pub(super) struct Doing {
 }
 
 impl Doing {
-    pub fn is_at_it(self) -> bool {
+    pub(super) fn is_at_it(self) -> bool {
         (self.gives.is_some() || self.answers && self.reads.is_none()) && !self.sleeps
     }
 }
@@ -56,19 +56,19 @@ pub(super) enum Who {
 
 impl TimeState {
     /// An exchange begins: its guest has its turn.
-    pub fn begin(now: u64) -> Self {
+    pub(super) fn begin(now: u64) -> Self {
         let guest = Waker::noop().clone();
         Self { now, turn: true, guest, waiting: Vec::new(), work: HashMap::new(), next: 0 }
     }
 
-    pub fn number(&mut self) -> u64 {
+    pub(super) fn number(&mut self) -> u64 {
         self.next += 1;
         self.next
     }
 
     /// Lets the first of those that wait go on, if nobody does anything. The wakers are to be called; none: nobody goes on.
     #[must_use]
-    pub fn advance(&mut self) -> Vec<Waker> {
+    pub(super) fn advance(&mut self) -> Vec<Waker> {
         if self.turn || self.work.values().any(|work| work.is_at_it()) {
             return Vec::new();
         }
@@ -89,7 +89,7 @@ impl TimeState {
         woken
     }
 
-    pub fn passed(&mut self, end: u64, who: Who) {
+    pub(super) fn passed(&mut self, end: u64, who: Who) {
         self.now = self.now.max(end);
         match who {
             Who::Guest => self.turn = true,
@@ -97,7 +97,7 @@ impl TimeState {
         }
     }
 
-    pub fn tell(&mut self, work: u64, change: impl FnOnce(&mut Doing)) {
+    pub(super) fn tell(&mut self, work: u64, change: impl FnOnce(&mut Doing)) {
         if let Some(work) = self.work.get_mut(&work) {
             change(work);
         }

@@ -40,34 +40,34 @@ impl Time {
 
 impl Clock {
     /// Of an exchange that begins so many nanoseconds after its instance did.
-    pub fn new(began: u64) -> Self {
+    pub(crate) fn new(began: u64) -> Self {
         let state = TimeState::begin(began);
         Self(Arc::new(Time { began, state: Mutex::new(state) }))
     }
 
     /// Nanoseconds since the instance began.
-    pub fn now(&self) -> u64 {
+    pub(crate) fn now(&self) -> u64 {
         lock(&self.0.state).now
     }
 
     /// Since the exchange began.
-    pub fn elapsed(&self) -> Duration {
+    pub(crate) fn elapsed(&self) -> Duration {
         Duration::from_nanos(self.now().saturating_sub(self.0.began))
     }
 
     /// What the guest waits for from now on, or in its turns: a timer, or a limit that it looks at itself. `due` is when it is
     /// over at the latest.
-    pub fn until(&self, end: u64, due: Instant) -> Until {
+    pub(crate) fn until(&self, end: u64, due: Instant) -> Until {
         Until::new(self, end, due, Who::Guest)
     }
 
     /// The same, so long from now.
-    pub fn after(&self, duration: Duration) -> Until {
+    pub(crate) fn after(&self, duration: Duration) -> Until {
         Until::after(self, duration, Who::Guest)
     }
 
     /// Something that others have to do for the guest. `answers`: somebody is at it.
-    pub fn work(&self, answers: bool) -> Arc<Work> {
+    pub(crate) fn work(&self, answers: bool) -> Arc<Work> {
         let mut state = lock(&self.0.state);
         let number = state.number();
         state.work.insert(number, Doing { answers, ..Doing::default() });
@@ -75,7 +75,7 @@ impl Clock {
     }
 
     /// A guest's run, by whose turns the time is told when it waits.
-    pub fn turns<F: Future<Output = ()> + Send>(&self, run: F) -> impl Future<Output = ()> + Send + use<F> {
+    pub(crate) fn turns<F: Future<Output = ()> + Send>(&self, run: F) -> impl Future<Output = ()> + Send + use<F> {
         Turns { run: Box::pin(run), time: self.0.clone() }
     }
 }
@@ -162,6 +162,7 @@ impl Work {
         guest.wake();
     }
 
+    /// The clock of whoever works on it.
     pub fn pace(&self) -> &WorkClock {
         &self.0
     }

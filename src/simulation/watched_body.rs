@@ -29,12 +29,12 @@ enum Side {
 
 impl<B> Watched<B> {
     /// That the guest reads. `None`: its time is the machine's.
-    pub fn by_guest(body: B, work: Option<Arc<Work>>) -> Self {
+    pub(crate) fn by_guest(body: B, work: Option<Arc<Work>>) -> Self {
         Self { body, side: work.as_ref().map(|work| (Side::Guest, work.pace().clone())), _work: work }
     }
 
     /// That whoever is at the work reads.
-    pub fn by_others(body: B, pace: &WorkClock) -> Self {
+    pub(crate) fn by_others(body: B, pace: &WorkClock) -> Self {
         Self { body, side: Some((Side::Others, pace.clone())), _work: None }
     }
 }

@@ -219,7 +219,7 @@ class TestWithoutAHandler:
         async def send(message: MutableMapping[str, object]) -> None:
             sent.append(f"{message['type']}: {message.get('message')}")
 
-        asyncio.run(wasgi.App(EMPTY_COMPONENT.encode())({"type": "lifespan"}, receive, send))  # type: ignore[arg-type]
+        asyncio.run(wasgi.App(EMPTY_COMPONENT.encode())({"type": "lifespan"}, receive, send))
         [told] = sent
         assert told.startswith("lifespan.startup.failed: UnsupportedComponentError: the component exports no HTTP")
 
@@ -297,7 +297,9 @@ class TestOfWasi03:
 
     def test_what_passes_requests_on_needs_somebody_to_pass_them_to(self) -> None:
         component = wasgi.Component(b'(component (import "wasi:http/handler@0.3.1" (instance)))')
-        with pytest.raises(wasgi.MissingImportError, match=r"hint: `App\(handler=...\)` answers the requests") as raised:
+        with pytest.raises(
+            wasgi.MissingImportError, match=r"hint: `App\(handler=...\)` answers the requests"
+        ) as raised:
             wasgi.App(component)
         assert raised.value.missing == ["wasi:http/handler@0.3.1"]
 

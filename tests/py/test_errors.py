@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+import errno
 import pickle
 import re
 from pathlib import Path
@@ -10,6 +12,7 @@ import pytest
 
 import wasgi
 from tests.conftest import COMPONENTS, GUESTS, AppMaker, get
+from tests.processes import free_port
 from wasgi import errors
 
 WIT = (Path(__file__).parents[2] / "wit" / "deps" / "http.wit").read_text()
@@ -277,3 +280,65 @@ class TestACodeIsRaisedByItsClass:
 
         app(outgoing=upstream).handle(get("/fetch?url=http://up/"))
         assert "hint: `raise wasgi.errors.ConnectionRefused`" in caplog.text
+
+
+def causes_of(error: BaseException) -> list[BaseException]:
+    """The chain of `__cause__`, outermost first."""
+    causes = []
+    while (cause := error.__cause__) is not None:
+        causes.append(cause)
+        error = cause
+    return causes
+
+
+class TestCauses:
+    """What an error of the host's came from is its `__cause__`, link by link; the system's is an `OSError`."""
+
+    def test_a_component_that_cannot_be_linked(self) -> None:
+        text = (GUESTS / "hand.wat").read_text()
+        text = text.replace('(param "status-code" u16)', '(param "status-code" u64)')
+        text = text.replace(
+            "(func $set-status (param i32 i32) (result i32))", "(func $set-status (param i32 i64) (result i32))"
+        )
+        text = text.replace("(i32.const 299)", "(i64.const 299)")
+        with pytest.raises(wasgi.UnsupportedComponentError, match="cannot be linked") as raised:
+            wasgi.Component(text.encode())
+        causes = causes_of(raised.value)
+        assert len(causes) > 1, "which import, and what about it"
+        assert {type(cause) for cause in causes} == {wasgi.WasgiError}
+        assert str(raised.value) == ": ".join(["the component cannot be linked", *map(str, causes)])
+
+    async def test_a_connection_that_is_refused(self) -> None:
+        url = f"http://127.0.0.1:{free_port()}"
+        with pytest.raises(errors.ConnectionRefused) as raised:
+            await wasgi.outgoing.call(wasgi.Network(allow=[url], allow_private=True), wasgi.Request("GET", url))
+        (cause,) = causes_of(raised.value)
+        assert type(cause) is ConnectionRefusedError
+        assert cause.errno == errno.ECONNREFUSED
+
+    async def test_a_response_that_ends_in_its_head(self) -> None:
+        async def respond(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+            await reader.readuntil(b"\r\n\r\n")
+            writer.write(b"HTTP/1.1 200 OK\r\nserver: ")
+            writer.close()
+
+        async with await asyncio.start_server(respond, "127.0.0.1", 0) as server:
+            url = f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}"
+            with pytest.raises(errors.HttpResponseIncomplete) as raised:
+                await wasgi.outgoing.call(wasgi.Network(allow=[url], allow_private=True), wasgi.Request("GET", url))
+        assert "before message completed" in str(causes_of(raised.value)[0])
+
+    def test_a_directory_that_is_not_there(self, app: AppMaker, tmp_path: Path) -> None:
+        (tmp_path / "data").mkdir()
+        made = app(dirs={"/data": wasgi.Dir(tmp_path / "data")})
+        (tmp_path / "data").rmdir()
+        with pytest.raises(wasgi.WasgiError, match="cannot open the granted directory") as raised:
+            made.handle(get("/hello"))
+        cause = causes_of(raised.value)[-1]
+        assert type(cause) is FileNotFoundError
+        assert cause.errno == errno.ENOENT
+
+    def test_one_without_is_the_first_and_last(self) -> None:
+        with pytest.raises(wasgi.InvalidComponentError) as raised:
+            wasgi.Component(b"(component")
+        assert raised.value.__cause__ is None

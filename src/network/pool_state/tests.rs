@@ -185,19 +185,19 @@ impl World {
         let state = lock(&stock.state);
         let open = self.lines.iter().filter_map(Weak::upgrade).filter(|line| lock(&line.permit).is_some()).count();
         assert_eq!(state.open, open + self.dialling.len(), "each open one is counted once");
-        let all_kept = || state.origins.values().flat_map(|kept| kept.idle.iter().chain(&kept.shared));
+        let all_kept = || state.origins.0.values().flat_map(|kept| kept.idle.iter().chain(&kept.shared));
         assert!(all_kept().all(|(one, _)| one.is_usable()), "nothing dead is kept");
         assert!(state.open <= CAPS.total);
-        assert_eq!(state.open, state.origins.values().map(|kept| kept.open).sum::<usize>());
-        for kept in state.origins.values() {
+        assert_eq!(state.open, state.origins.0.values().map(|kept| kept.open).sum::<usize>());
+        for kept in state.origins.0.values() {
             assert!(kept.open <= CAPS.per_origin && !kept.is_empty());
         }
         for of in 0..3 {
             let dialling = self.dialling.iter().filter(|(other, ..)| *other == of).count();
-            assert_eq!(state.origins.get(&origin(of)).map_or(0, |kept| kept.dialling), dialling);
+            assert_eq!(state.origins.0.get(&origin(of)).map_or(0, |kept| kept.dialling), dialling);
         }
         for (of, app, _) in &self.waiting {
-            let kept = state.origins.get(&origin(*of));
+            let kept = state.origins.0.get(&origin(*of));
             let is_full = state.open == CAPS.total || kept.is_some_and(|kept| kept.open == CAPS.per_origin);
             let one_may_come = kept.is_some_and(|kept| kept.dialling > 0 && kept.shares != Some(false));
             let may_have_one = stock.leaves_room(&state, kept, *app);
@@ -209,7 +209,7 @@ impl World {
             assert!(nothing_lies, "nobody waits for what lies there");
         }
         let is_in_the_way = |(of, app, _): &(usize, App, _)| {
-            let kept = state.origins.get(&origin(*of));
+            let kept = state.origins.0.get(&origin(*of));
             kept.is_none() && stock.leaves_room(&state, None, *app)
         };
         if state.open == CAPS.total && self.waiting.iter().any(is_in_the_way) {
@@ -314,6 +314,6 @@ fn what_is_idle_for_too_long_or_too_old_is_ended() {
         process.step(&stock, Step::Finish(0));
         stock.reap();
         let state = lock(&stock.state);
-        assert_eq!((state.open, state.origins.len()), (0, 0));
+        assert_eq!((state.open, state.origins.0.len()), (0, 0));
     }
 }

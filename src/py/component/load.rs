@@ -7,6 +7,7 @@ use std::time::{Duration, Instant};
 
 use pyo3::prelude::*;
 use tokio::sync::oneshot;
+use tracing::Level;
 
 use crate::component::Component;
 use crate::component::loading::{Order, Wanted};
@@ -18,6 +19,7 @@ use crate::py::errors::to_py;
 use crate::py::executor::blocking::block_on;
 use crate::py::executor::operation::Operation;
 use crate::py::lock;
+use crate::py::log;
 
 /// What takes longer is told to the log.
 const LONG: Duration = Duration::from_secs(1);
@@ -121,28 +123,11 @@ fn tell_begin(py: Python<'_>, label: &str, wanted: &Wanted) -> PyResult<()> {
         Some(directory) => format!("its machine code will be cached in {}", directory.display()),
         None => "its machine code will not be cached".to_owned(),
     };
-    log(py, "info", &format!("`{label}` ({:.1} MB) is being compiled; {kept}", wanted.size() as f64 / 1e6))
+    log::write(py, Level::INFO, &format!("`{label}` ({:.1} MB) is being compiled; {kept}", wanted.size() as f64 / 1e6))
 }
 
 fn tell_end(py: Python<'_>, label: &str, begun: Instant) -> PyResult<()> {
-    log(py, "info", &format!("`{label}` has been compiled, in {:.1} s", begun.elapsed().as_secs_f64()))
-}
-
-pub fn log(py: Python<'_>, level: &str, line: &str) -> PyResult<()> {
-    py.import("logging")?.call_method1("getLogger", ("wasgi",))?.call_method1(level, ("%s", line))?;
-    Ok(())
-}
-
-/// Tells the log what was worth telling about the set-up of this process.
-pub fn tell_notes(py: Python<'_>) -> PyResult<()> {
-    let Some(process) = crate::engine::existing() else { return Ok(()) };
-    for note in process.take_notes() {
-        log(py, "warning", &note)?;
-    }
-    for remark in process.take_remarks() {
-        log(py, "info", &remark)?;
-    }
-    Ok(())
+    log::write(py, Level::INFO, &format!("`{label}` has been compiled, in {:.1} s", begun.elapsed().as_secs_f64()))
 }
 
 /// What is made of a component that has been loaded.
@@ -209,7 +194,7 @@ impl Loading {
             tell_end(py, &self.label, self.begun)?;
         }
         let component = result.map_err(|error| error.to_py(py))?;
-        tell_notes(py)?;
+        log::tell_events(py)?;
         let Some(make) = self.make.take() else {
             return Err(to_py(py, &Error::Host("the component was loaded already".into())));
         };

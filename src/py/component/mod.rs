@@ -11,6 +11,7 @@ use std::sync::Arc;
 
 use pyo3::prelude::*;
 use pyo3::types::{PyBytes, PyDict, PyString, PyTuple};
+use tracing::Level;
 
 use crate::component::Component;
 use crate::component::blocks::Blocks;
@@ -22,10 +23,11 @@ use crate::component::loading::Order;
 use crate::error::Error;
 use crate::process::own_stack;
 use crate::py::component::limits::PyComponentLimits;
-use crate::py::component::load::{Ask, Loading, log, tell_notes};
+use crate::py::component::load::{Ask, Loading};
 use crate::py::component::source::Source;
 use crate::py::errors::{named, to_py};
 use crate::py::executor::awaitable::Awaitable;
+use crate::py::log;
 use crate::py::paths::{path_of, without_nul};
 use crate::text::{LONGEST_NAME, tamed};
 
@@ -129,7 +131,7 @@ fn launcher(py: Python<'_>) -> PyResult<Launcher> {
             &Error::Host(format!(
                 "`ComponentLimits.timeout` and `memory` need a Python interpreter to compile in a process of its own, and {why}; \
                  hint: `sys.executable` says which one"
-            )),
+            ).into()),
         ));
     };
     let module: PathBuf = py.import("wasgi._wasgi")?.getattr("__file__")?.extract()?;
@@ -150,7 +152,7 @@ impl PyComponent {
         let py = source.py();
         let (ask, origin) = asked(source, fuel, limits)?;
         let component = load::load(py, ask)?;
-        tell_notes(py)?;
+        log::tell_events(py)?;
         Ok(Self { component, origin })
     }
 
@@ -172,9 +174,9 @@ impl PyComponent {
             return Ok(());
         }
         let label = self.label();
-        log(
+        log::write(
             py,
-            "warning",
+            Level::WARN,
             &format!(
                 "`{label}` is compiled once more, for `Limits.fuel`; hint: `Component(..., fuel=True)`, or `await \
                  Component.load_async(..., fuel=True)`, does so beforehand"

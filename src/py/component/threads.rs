@@ -56,7 +56,7 @@ impl Loads {
             queue.threads -= 1;
             if queue.threads == 0 {
                 queue.waiting.clear();
-                return Err(no_thread("compiling a component", &error));
+                return Err(no_thread("compiling a component", error));
             }
         }
         Ok(())

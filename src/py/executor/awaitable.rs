@@ -18,6 +18,7 @@ use crate::py::errors::to_py;
 use crate::py::executor::event_loop::LoopCore;
 use crate::py::executor::exit::is_exiting;
 use crate::py::executor::operation::{Begun, Operation, Waiting};
+use crate::py::executor::running_loop::running_loop;
 use crate::py::lock;
 
 /// An awaitable that asyncio accepts like a coroutine; awaited once. Cancelling or closing it cancels the work.
@@ -76,7 +77,7 @@ impl Awaitable {
         if is_new && let Poll::Ready(result) = operation.poll(py, &mut Context::from_waker(Waker::noop())) {
             return finished(py, result);
         }
-        let running = LoopCore::running_loop(py)?;
+        let running = running_loop(py)?;
         let core = LoopCore::of(&running)?;
         let future = running.call_method0(intern!(py, "create_future"))?;
         let number = core.keep(future.clone().unbind());

@@ -14,7 +14,6 @@ use pyo3::exceptions::{PyNotImplementedError, PyRuntimeError};
 use pyo3::intern;
 use pyo3::prelude::*;
 use pyo3::sync::PyOnceLock;
-use pyo3::types::PyDict;
 use pyo3::{PyTraverseError, PyVisit};
 
 use crate::process::fork::PerProcess;
@@ -223,21 +222,6 @@ impl LoopCore {
         }
     }
 
-    /// The loop that runs on this thread.
-    pub fn running_loop(py: Python<'_>) -> PyResult<Bound<'_, PyAny>> {
-        crate::py::executor::finalization::protect();
-        static GET: PyOnceLock<Py<PyAny>> = PyOnceLock::new();
-        let get =
-            GET.get_or_try_init(py, || py.import("asyncio")?.getattr("get_running_loop").map(Bound::unbind))?.bind(py);
-        get.call0().map_err(|error| match error.is_instance_of::<PyRuntimeError>(py) {
-            true => PyRuntimeError::new_err(
-                "no running event loop: this is for tasks of asyncio; hint: elsewhere use the blocking twin (`handle`, \
-                 `read`, `for`, `wait`, `close`), under trio in a thread: `await trio.to_thread.run_sync(app.handle, request)`",
-            ),
-            false => error,
-        })
-    }
-
     /// The jobs' queue of a loop, which must be the one of this thread.
     pub fn of(running: &Bound<'_, PyAny>) -> PyResult<Arc<Self>> {
         static KNOWN: PyOnceLock<Py<PyAny>> = PyOnceLock::new();
@@ -278,15 +262,6 @@ impl Job for Look {
     fn run(self: Arc<Self>, py: Python<'_>) -> PyResult<()> {
         self.0.look(py)
     }
-}
-
-/// A task of the running loop, in the given context.
-pub fn spawn(coroutine: &Bound<'_, PyAny>, context: &Bound<'_, PyAny>) -> PyResult<Py<PyAny>> {
-    let py = coroutine.py();
-    let options = PyDict::new(py);
-    options.set_item(intern!(py, "context"), context)?;
-    let running = LoopCore::running_loop(py)?;
-    Ok(running.call_method(intern!(py, "create_task"), (coroutine,), Some(&options))?.unbind())
 }
 
 static OWN: PerProcess<Arc<LoopCore>> = PerProcess::new();

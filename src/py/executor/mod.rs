@@ -9,5 +9,6 @@ pub mod finalization;
 pub mod job;
 pub mod lane;
 pub mod operation;
+pub mod running_loop;
 pub mod serial;
 pub mod threads;

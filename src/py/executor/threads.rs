@@ -176,7 +176,11 @@ impl Threads {
                 lock(&self.state).threads -= 1;
             }
             return Err(match error.is_instance_of::<PyRuntimeError>(py) {
-                true => to_py(py, &no_thread("Python code that blocks", &error.value(py))),
+                true => {
+                    let refused = to_py(py, &no_thread("Python code that blocks", error.value(py).to_string()));
+                    refused.set_cause(py, Some(error));
+                    refused
+                }
                 false => error,
             });
         }

@@ -14,13 +14,15 @@ use pyo3::prelude::*;
 use pyo3::types::{PyDict, PyString};
 use wasmtime_wasi_http::WasiBody;
 
-use crate::exchange::guest_body::{GuestBody, SharedBody};
+use crate::exchange::guest_body::GuestBody;
+use crate::exchange::shared_body::SharedBody;
 use crate::exchange::unread::Past;
 use crate::py::bytes::bytes_of;
 use crate::py::errors::named;
 use crate::py::executor::event_loop::LoopCore;
 use crate::py::lock;
 use crate::py::message::feed::{Feed, OnError};
+use crate::py::message::feed_body::FeedBody;
 use crate::py::message::source::{Source, lane_of};
 use crate::py::output::GuestOutput;
 
@@ -175,13 +177,13 @@ impl PyBody {
         }
     }
 
-    /// Its upstream has answered. See [`GuestBody::read_on`]. Nothing is thrown away of one that somebody has begun to read. Returns
+    /// Its upstream has answered. See [`SharedBody::read_on`]. Nothing is thrown away of one that somebody has begun to read. Returns
     /// whether nothing is left of it.
     pub fn read_on(&self, past: Past) -> bool {
         let Some(guest) = &self.guest else { return true };
         let is_begun = !matches!(lock(&self.state).content, Content::Guest(_));
         match guest.upgrade() {
-            Some(body) => GuestBody::read_on(&body, if is_begun { Past::Waits } else { past }),
+            Some(body) => SharedBody::read_on(&body, if is_begun { Past::Waits } else { past }),
             // it has been read and let go, or it has become the body of another message, which is being read there
             None => self.whole_is_kept(),
         }
@@ -232,7 +234,7 @@ impl PyBody {
             Content::Guest(body) => {
                 let is_withheld = body.lock().is_some_and(|body| body.is_withheld());
                 if is_withheld {
-                    drop(GuestBody::let_end(body));
+                    drop(SharedBody::let_end(body));
                     return Ok((with_trailers(Bytes::new(), trailers), None));
                 }
                 match Arc::try_unwrap(body) {
@@ -244,7 +246,7 @@ impl PyBody {
                 let lane = lane_of(py, &source, event_loop)?;
                 let context = context.call_method0(intern!(py, "copy"))?.unbind();
                 let feed = Feed::new(source, lane, context, on_error);
-                (feed.body(trailers).boxed_unsync(), Some(feed))
+                (FeedBody::new(feed.clone(), trailers).boxed_unsync(), Some(feed))
             }
             Content::Consumed => return Err(self.consumed(py)),
         })

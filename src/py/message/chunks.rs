@@ -9,7 +9,8 @@ use pyo3::prelude::*;
 use pyo3::types::PyBytes;
 use tokio::sync::oneshot;
 
-use crate::exchange::guest_body::{GuestBody, Next};
+use crate::exchange::guest_body::Next;
+use crate::exchange::shared_body::SharedBody;
 use crate::py::errors::to_py;
 use crate::py::executor::operation::Operation;
 use crate::py::lock;
@@ -99,7 +100,7 @@ pub fn let_end(py: Python<'_>, body: &PyBody, content: &Mutex<Option<Content>>) 
     }
     let mut content = lock(content);
     match content.replace(Content::Consumed) {
-        Some(Content::Guest(guest)) => Some(GuestBody::let_end(guest)),
+        Some(Content::Guest(guest)) => Some(SharedBody::let_end(guest)),
         other => {
             *content = other;
             None

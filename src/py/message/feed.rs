@@ -3,17 +3,13 @@
 //! An async iterable is driven by one task on its loop (a cancel scope or a timeout inside it needs that); an iterator or
 //! a file is asked for its next chunk on a thread of ours, each time the guest wants one.
 
-use std::pin::Pin;
 use std::sync::{Arc, Mutex, OnceLock};
 use std::task::{Context, Poll, Waker};
 
 use bytes::Bytes;
-use http::HeaderMap;
-use http_body::{Body, Frame};
 use pyo3::intern;
 use pyo3::prelude::*;
 use pyo3::types::PyBool;
-use wasmtime_wasi_http::Error as HostError;
 
 use crate::error::Error;
 use crate::exchange::handle::ExchangeAbortHandle;
@@ -24,6 +20,7 @@ use crate::py::executor::awaitable::Awaitable;
 use crate::py::executor::job::{Abandon, Job, LOOP_CLOSED};
 use crate::py::executor::lane::Lane;
 use crate::py::executor::operation::Operation;
+use crate::py::executor::running_loop::spawn;
 use crate::py::lock;
 use crate::py::message::source::{Source, chunk_bytes};
 
@@ -38,26 +35,26 @@ pub enum OnError {
 /// The two sides of such a body: a guest that wants chunks, Python code that makes them.
 pub struct Feed {
     source: Source,
-    lane: Lane,
+    pub(super) lane: Lane,
     /// A copy of the caller's context, this body's own.
     context: Py<PyAny>,
     on_error: OnError,
-    state: Mutex<State>,
+    pub(super) state: Mutex<State>,
     generation: u64,
     _counted: Counted,
 }
 
 #[derive(Default)]
-struct State {
+pub(super) struct State {
     /// For the guest to take; before `end`, if there are both.
-    chunk: Option<Bytes>,
-    end: Option<Result<(), ErrorCode>>,
-    demand: Demand,
-    drive: Drive,
+    pub chunk: Option<Bytes>,
+    pub end: Option<Result<(), ErrorCode>>,
+    pub demand: Demand,
+    pub drive: Drive,
 }
 
 /// The guest's side.
-enum Demand {
+pub(super) enum Demand {
     /// The guest has every chunk that it has asked for. `producer`: the task that waits until it asks for the next.
     Satisfied { producer: Option<Waker> },
     /// The guest waits for a chunk. No `consumer`: it has been woken, and will find the end.
@@ -88,7 +85,7 @@ impl State {
 
 /// The source's side. The source is closed when this becomes `Ended`, so once.
 #[derive(Default)]
-enum Drive {
+pub(super) enum Drive {
     #[default]
     Idle,
     /// A thread asks the source for its next chunk. It cannot be closed meanwhile: that thread closes it then.
@@ -110,10 +107,6 @@ impl Feed {
             core.depends(&feed);
         }
         feed
-    }
-
-    pub fn body(self: &Arc<Self>, trailers: Option<HeaderMap>) -> FeedBody {
-        FeedBody { feed: self.clone(), trailers }
     }
 
     /// Names the exchange that a failure of the source ends.
@@ -155,12 +148,12 @@ impl Feed {
         match drive {
             Drive::Idle if gone => {
                 let coroutine = bodies(py)?.call_method1(intern!(py, "close"), (source,))?;
-                crate::py::executor::event_loop::spawn(&coroutine, self.context.bind(py)).map(drop)
+                spawn(&coroutine, self.context.bind(py)).map(drop)
             }
             Drive::Idle => {
                 let handle = FeedHandle { feed: self.clone() };
                 let coroutine = bodies(py)?.call_method1(intern!(py, "feed"), (handle, source))?;
-                let task = crate::py::executor::event_loop::spawn(&coroutine, self.context.bind(py))?;
+                let task = spawn(&coroutine, self.context.bind(py))?;
                 lock(&self.state).drive = Drive::Task { task, entered: false };
                 Ok(())
             }
@@ -303,59 +296,6 @@ impl Abandon for Feed {
 
 fn bodies(py: Python<'_>) -> PyResult<Bound<'_, PyAny>> {
     Ok(py.import(intern!(py, "wasgi._native.bodies"))?.into_any())
-}
-
-/// The guest's side.
-pub struct FeedBody {
-    feed: Arc<Feed>,
-    trailers: Option<HeaderMap>,
-}
-
-impl Body for FeedBody {
-    type Data = Bytes;
-    type Error = HostError;
-
-    fn poll_frame(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, HostError>>> {
-        let feed = self.feed.clone();
-        let mut state = lock(&feed.state);
-        if let Some(chunk) = state.chunk.take() {
-            return Poll::Ready(Some(Ok(Frame::data(chunk))));
-        }
-        match &state.end {
-            Some(Ok(())) => return Poll::Ready(self.trailers.take().map(|trailers| Ok(Frame::trailers(trailers)))),
-            Some(Err(code)) => return Poll::Ready(Some(Err(code.clone().into_host()))),
-            None => {}
-        }
-        let wanted = Demand::Wanted { consumer: Some(cx.waker().clone()) };
-        let before = std::mem::replace(&mut state.demand, wanted);
-        let is_task = matches!(state.drive, Drive::Task { .. });
-        drop(state);
-        match before {
-            Demand::Satisfied { producer: Some(producer) } => producer.wake(),
-            // one that has not come to wait yet finds what is wanted
-            Demand::Satisfied { producer: None } if is_task => {}
-            // a source that blocks is asked anew for each chunk, an async one gets its task
-            Demand::Satisfied { producer: None } => feed.lane.submit(feed.clone()),
-            Demand::Wanted { .. } | Demand::Gone => {}
-        }
-        Poll::Pending
-    }
-}
-
-impl Drop for FeedBody {
-    fn drop(&mut self) {
-        let (before, has_ended) = {
-            let mut state = lock(&self.feed.state);
-            (std::mem::replace(&mut state.demand, Demand::Gone), state.end.is_some())
-        };
-        if has_ended {
-            return;
-        }
-        if let Demand::Satisfied { producer: Some(producer) } = before {
-            producer.wake();
-        }
-        self.feed.lane.submit(self.feed.clone());
-    }
 }
 
 /// The producer's side of a body whose chunks Python produces.

@@ -4,6 +4,7 @@ pub mod async_chunks;
 pub mod body;
 pub mod chunks;
 pub mod feed;
+pub mod feed_body;
 pub mod headers;
 pub mod read;
 pub mod report;

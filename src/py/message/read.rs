@@ -10,11 +10,12 @@ use pyo3::intern;
 use pyo3::prelude::*;
 use pyo3::types::PyBytes;
 
-use crate::exchange::guest_body::{Next, SharedBody};
+use crate::exchange::guest_body::Next;
+use crate::exchange::shared_body::SharedBody;
 use crate::py::errors::{named, to_py};
 use crate::py::executor::awaitable::Awaitable;
-use crate::py::executor::event_loop::LoopCore;
 use crate::py::executor::operation::Operation;
+use crate::py::executor::running_loop::running_loop;
 use crate::py::message::async_chunks::AsyncChunks;
 use crate::py::message::body::{Content, PyBody};
 use crate::py::message::chunks::Chunks;
@@ -89,7 +90,7 @@ impl PyBody {
         if let Some(whole) = self.known() {
             return Ok(whole);
         }
-        if !self.is_of_blocking_call() && LoopCore::running_loop(py).is_ok() {
+        if !self.is_of_blocking_call() && running_loop(py).is_ok() {
             return Err(named(py, "BodyError", "the body has not been read; hint: `await aread()` first"));
         }
         self.read(py)?;

@@ -9,6 +9,7 @@ use pyo3::prelude::*;
 use tokio::sync::oneshot;
 use wasmtime_wasi_http::WasiBody;
 
+use crate::error::reason::CodeError;
 use crate::exchange::guest_body::GuestBody;
 use crate::exchange::stdio::Stdio;
 use crate::exchange::unread::Past;
@@ -18,9 +19,10 @@ use crate::outgoing::timeouts::within;
 use crate::outgoing::upstream::{Answer, Timeouts, Upstream};
 use crate::py::counters::Counted;
 use crate::py::errors::code_of_exception;
-use crate::py::executor::event_loop::{LoopCore, spawn};
+use crate::py::executor::event_loop::LoopCore;
 use crate::py::executor::job::{Abandon, Job, LOOP_CLOSED};
 use crate::py::executor::lane::Lane;
+use crate::py::executor::running_loop::spawn;
 use crate::py::lock;
 use crate::py::message::request::PyRequest;
 use crate::py::message::response::PyResponse;
@@ -61,7 +63,10 @@ impl Upstream for PyUpstream {
         let waiting = Waiting(call.clone());
         let answered = Box::pin(async move {
             let _waiting = waiting;
-            answer.await.unwrap_or_else(|_| Err(ErrorCode::internal("the upstream gave no response")))
+            let answered = answer.await;
+            answered
+                .unwrap_or_else(|_| Err(ErrorCode::internal("the upstream gave no response")))
+                .map_err(CodeError::from)
         });
         // before anybody works on it: its time runs
         let answered = within(timeouts, pace.as_ref(), answered);

@@ -200,5 +200,5 @@ pub fn check_depth(py: Python<'_>) -> PyResult<()> {
     if depth < DEEPEST {
         return Ok(());
     }
-    Err(to_py(py, &Error::Code(ErrorCode::plain("loop-detected"))))
+    Err(to_py(py, &Error::Code(ErrorCode::plain("loop-detected").into())))
 }

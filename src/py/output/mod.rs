@@ -12,18 +12,17 @@ use pyo3::exceptions::{PyException, PyKeyboardInterrupt};
 use pyo3::intern;
 use pyo3::prelude::*;
 use pyo3::sync::PyOnceLock;
-use pyo3::types::{PyString, PyTuple};
 use pyo3::{PyTraverseError, PyVisit};
 
 use crate::exchange::stdio::{Line, Stdio, Stream};
 use crate::process::fork::PerFork;
 use crate::py::executor::context::copy_context;
-use crate::py::executor::event_loop::LoopCore;
 use crate::py::executor::exit::is_too_late;
+use crate::py::executor::running_loop::running_loop;
 use crate::py::executor::serial::{Serial, Turn};
 use crate::py::executor::threads::let_others_run;
 use crate::py::lock;
-use crate::py::output::sink::Sink;
+use crate::py::output::sink::{Sink, name_of};
 
 /// The sinks of an app. A class of its own, which whoever may call them refers to: the collector sees each reference.
 #[pyclass(module = "wasgi._wasgi", frozen)]
@@ -379,48 +378,13 @@ impl GuestOutput {
     }
 
     fn write(&self, py: Python<'_>, line: &Line, context: Option<&Bound<'_, PyAny>>) -> PyResult<()> {
-        let output = py.import(intern!(py, "wasgi._native.output"))?;
-        let stream = name_of(py, line.stream);
         let sinks = self.sinks.get();
-        let (sink, arguments) = match self.sink(line.stream) {
-            Sink::Logger => {
-                let sink = output.getattr(intern!(py, "log_line"))?;
-                let (component, app) = (&sinks.component, &sinks.app);
-                (sink, (&line.text, stream, component, app, self.exchange).into_pyobject(py)?)
-            }
-            Sink::Callable(callable) => {
-                let made = output.getattr(intern!(py, "Line"))?.call1((&line.text, stream, self.exchange, line.cut))?;
-                (callable.bind(py).clone(), (made,).into_pyobject(py)?)
-            }
-            Sink::File(file) => {
-                let end = if line.cut { "" } else { "\n" };
-                let write = file.bind(py).getattr(intern!(py, "write"))?;
-                (write, (format!("{}{end}", line.text),).into_pyobject(py)?)
-            }
-        };
-        match context {
-            None => sink.call1(arguments)?,
-            Some(context) => {
-                let arguments: Vec<_> = std::iter::once(sink).chain(arguments.iter()).collect();
-                context.call_method1(intern!(py, "run"), PyTuple::new(py, arguments)?)?
-            }
-        };
-        Ok(())
-    }
-}
-
-/// What Python code calls a stream.
-fn name_of<'py>(py: Python<'py>, stream: Stream) -> &'py Bound<'py, PyString> {
-    match stream {
-        Stream::Stdout => intern!(py, "stdout"),
-        Stream::Stderr => intern!(py, "stderr"),
-        Stream::Outgoing => intern!(py, "outgoing"),
-        Stream::Host => intern!(py, "host"),
-        Stream::News => intern!(py, "news"),
+        let whose = (sinks.component.as_str(), sinks.app.as_str(), self.exchange);
+        self.sink(line.stream).write(py, line, whose, context)
     }
 }
 
 /// Whether this thread runs an event loop of asyncio's.
 fn runs_a_loop(py: Python<'_>) -> bool {
-    LoopCore::running_loop(py).is_ok()
+    running_loop(py).is_ok()
 }

@@ -1,7 +1,11 @@
 //! A sink: the logger, a callable, or a file.
 
 use pyo3::exceptions::PyTypeError;
+use pyo3::intern;
 use pyo3::prelude::*;
+use pyo3::types::{PyString, PyTuple};
+
+use crate::exchange::stdio::{Line, Stream};
 
 /// Where one of the two streams goes.
 pub enum Sink {
@@ -42,5 +46,52 @@ impl Sink {
             Self::Logger => None,
             Self::Callable(object) | Self::File(object) => Some(object),
         }
+    }
+
+    /// One line; `whose`: the names of its component and its app in log records, and the number of its exchange.
+    pub fn write(
+        &self,
+        py: Python<'_>,
+        line: &Line,
+        whose: (&str, &str, u64),
+        context: Option<&Bound<'_, PyAny>>,
+    ) -> PyResult<()> {
+        let (component, app, exchange) = whose;
+        let output = py.import(intern!(py, "wasgi._native.output"))?;
+        let stream = name_of(py, line.stream);
+        let (sink, arguments) = match self {
+            Self::Logger => {
+                let sink = output.getattr(intern!(py, "log_line"))?;
+                (sink, (&line.text, stream, component, app, exchange).into_pyobject(py)?)
+            }
+            Self::Callable(callable) => {
+                let made = output.getattr(intern!(py, "Line"))?.call1((&line.text, stream, exchange, line.cut))?;
+                (callable.bind(py).clone(), (made,).into_pyobject(py)?)
+            }
+            Self::File(file) => {
+                let end = if line.cut { "" } else { "\n" };
+                let write = file.bind(py).getattr(intern!(py, "write"))?;
+                (write, (format!("{}{end}", line.text),).into_pyobject(py)?)
+            }
+        };
+        match context {
+            None => sink.call1(arguments)?,
+            Some(context) => {
+                let arguments: Vec<_> = std::iter::once(sink).chain(arguments.iter()).collect();
+                context.call_method1(intern!(py, "run"), PyTuple::new(py, arguments)?)?
+            }
+        };
+        Ok(())
+    }
+}
+
+/// What Python code calls a stream.
+pub fn name_of<'py>(py: Python<'py>, stream: Stream) -> &'py Bound<'py, PyString> {
+    match stream {
+        Stream::Stdout => intern!(py, "stdout"),
+        Stream::Stderr => intern!(py, "stderr"),
+        Stream::Outgoing => intern!(py, "outgoing"),
+        Stream::Host => intern!(py, "host"),
+        Stream::News => intern!(py, "news"),
     }
 }

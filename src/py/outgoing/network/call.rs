@@ -11,6 +11,7 @@ use crate::outgoing::host_request::HostRequest;
 use crate::py::errors::to_py;
 use crate::py::executor::event_loop::LoopCore;
 use crate::py::executor::operation::Operation;
+use crate::py::executor::running_loop::running_loop;
 use crate::py::message::request::PyRequest;
 use crate::py::message::response::PyResponse;
 use crate::py::output::flushed::Flushed;
@@ -31,7 +32,7 @@ pub enum Call {
 
 impl Call {
     fn begin(py: Python<'_>, network: &Network, request: &PyRequest) -> PyResult<Self> {
-        let event_loop = LoopCore::of(&LoopCore::running_loop(py)?)?;
+        let event_loop = LoopCore::of(&running_loop(py)?)?;
         let context = match request.body().is_python() {
             true => py.import(intern!(py, "contextvars"))?.call_method0(intern!(py, "copy_context"))?,
             false => py.None().into_bound(py),

@@ -10,6 +10,13 @@
 //! - `/holds/finished-bodies`: nothing of a body is taken before its request is sent
 //! - `/holds/errors`: an error of a stream is a value, and no resource
 //!
+//! What is another thing here and has the same name:
+//! - `/keep-timer` keeps an instant: a timer is a call of the task that waits for it
+//! - `/flood` floods: no write can exceed what is permitted
+//! - `/late-body`, `/only/request-sent`: a write whose reader has gone says so, `StreamError::Closed`
+//! - `/proxy` copies both ways at once; 0.2's sends all of the request's body before it looks for the response
+//! - errors of files and sockets are told by their names in WIT
+//!
 //! And some are only here: see `only.rs`.
 
 use std::collections::HashMap;

@@ -1,7 +1,7 @@
 //! What asks the host for too much, or tells it what is not to be repeated. `what` says which; `n`, `bytes`, `path` and `text` how much.
 
 use wasip3::filesystem::preopens::get_directories;
-use wasip3::filesystem::types::{Descriptor, DescriptorFlags, OpenFlags, PathFlags};
+use wasip3::filesystem::types::{Descriptor, DescriptorFlags, DescriptorType, OpenFlags, PathFlags};
 use wasip3::http::types::{Fields, Request};
 use wasip3::random;
 
@@ -121,7 +121,13 @@ pub async fn much(request: Request, query: &Query, out: Out) {
         "list" => {
             let (listing, end) = folder().read_directory();
             let listed = listing.collect().await;
-            let mut entries: Vec<_> = listed.iter().map(|entry| format!("{} {:?}", entry.name, entry.type_)).collect();
+            let mut entries: Vec<_> = listed
+                .iter()
+                .map(|entry| match entry.type_ {
+                    DescriptorType::Other(_) => format!("{} DescriptorType::Unknown", entry.name), // as 0.2 calls it
+                    _ => format!("{} {:?}", entry.name, entry.type_),
+                })
+                .collect();
             entries.extend(end.await.err().map(name));
             entries.sort();
             entries.join("\n")
