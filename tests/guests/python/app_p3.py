@@ -81,6 +81,8 @@ class Handler(exports.Handler):
                 raise ValueError("on purpose")
             case "/raise-midway":
                 return answer_in_chunks(raises())
+            case "/break-midway":
+                return breaks_midway()
             case _:
                 return answer("no such route", 404)
 
@@ -117,6 +119,20 @@ async def raises() -> AsyncIterator[bytes]:
     yield b"some of it"
     await monotonic_clock.wait_for(1_000_000)
     raise ValueError("midway")
+
+
+def breaks_midway() -> Response:
+    """Says in its trailers that its body is not whole."""
+    writer, reader = wit_world.byte_stream()
+    end, trailers = wit_world.result_option_wasi_http_types_fields_wasi_http_types_error_code_future(lambda: Ok(None))
+
+    async def write() -> None:
+        with writer:
+            await writer.write_all(b"some of it")
+        await end.write(Err(ErrorCode_InternalError("on purpose")))
+
+    componentize_py_async_support.spawn(write())
+    return Response.new(Fields(), reader, trailers)[0]
 
 
 async def fetch(url: str, content: bytes) -> str:
