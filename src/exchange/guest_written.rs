@@ -105,7 +105,6 @@ impl Written {
         if self.phase != Phase::Open {
             return false;
         }
-        // whoever waits for it goes on to wait
         let reader = self.reader.take().unwrap_or_else(|| Waker::noop().clone());
         let mut cx = Context::from_waker(&reader);
         while self.looked_at.len() < UNDER_WAY && !matches!(self.looked_at.back(), Some(None | Some(Err(_)))) {
@@ -116,13 +115,13 @@ impl Written {
         }
         let has_ended = matches!(self.looked_at.back(), Some(None | Some(Err(_))))
             || matches!(self.looked_at.back(), Some(Some(Ok(frame))) if frame.is_trailers());
-        let goes_on = has_ended || (ended_well && self.is_hosts);
-        self.phase = match (has_ended, goes_on) {
-            (true, _) => Phase::Closed,
-            (false, true) => return false,
-            (false, false) => Phase::Broken,
-        };
-        !goes_on
+        if !has_ended && ended_well && self.is_hosts {
+            self.reader = Some(reader);
+            return false;
+        }
+        self.phase = if has_ended { Phase::Closed } else { Phase::Broken };
+        reader.wake();
+        !has_ended
     }
 
     fn tell(&mut self, how: Transmitted) {
@@ -313,6 +312,21 @@ mod tests {
         assert!(!all.close(true));
         lock(&waits).take().unwrap().wake();
         assert!(woken.0.load(std::sync::atomic::Ordering::SeqCst));
+    }
+
+    #[test]
+    fn whoever_waits_for_a_body_that_breaks_off_is_woken() {
+        for (is_hosts, ended_well) in [(false, true), (false, false), (true, false)] {
+            let mut all = WrittenBodies::default();
+            let script = Script::new(Vec::new(), false);
+            let made = if is_hosts { Hosts(script).boxed_unsync() } else { script.boxed_unsync() };
+            let (mut body, _told) = all.add(made, rules(None));
+            let woken = Arc::new(Woken::default());
+            assert!(Pin::new(&mut body).poll_frame(&mut Context::from_waker(&Waker::from(woken.clone()))).is_pending());
+            assert!(all.close(ended_well));
+            assert!(woken.0.load(std::sync::atomic::Ordering::SeqCst));
+            assert!(matches!(next(&mut body), Poll::Ready(Some(Err(_)))));
+        }
     }
 
     #[test]

@@ -85,7 +85,11 @@ pub(crate) fn bound_requests_p3(linker: &mut Linker<StoreState>) -> wasmtime::Re
         &mut types,
         "[method]request.set-authority",
         |http, request, authority: Option<String>| match checked_authority(authority) {
-            Ok(authority) => HostRequest::set_authority(http, request, authority),
+            // an empty port is the scheme's own (RFC 3986, 3.2.3), and none to `http`
+            Ok(authority) => {
+                let authority = authority.map(|text| text.strip_suffix(':').map(str::to_owned).unwrap_or(text));
+                HostRequest::set_authority(http, request, authority)
+            }
             Err(()) => Ok(Err(())),
         },
     )?;

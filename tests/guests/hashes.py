@@ -30,6 +30,7 @@ COMPONENTS = {
     "middleware": HERE / "components" / "middleware.wasm",
     "probe": HERE / "components" / "probe.wasm",
     "probe_p3": HERE / "components" / "probe_p3.wasm",
+    "spin": HERE / "components" / "spin.wasm",
     "wstd": HERE / "components" / "wstd.wasm",
 }
 
