@@ -276,6 +276,19 @@ class TestStreamsOfFiles:
         assert refused.text == 'Err("not-permitted")'
         assert (folder / "copy").read_bytes() == b"kept"
 
+    def test_one_whose_opening_was_called_off_is_closed_or_counts(self, app: AppMaker, folder: Path) -> None:
+        seen = []
+
+        def upstream(request: wasgi.Request) -> wasgi.Response:
+            seen.append(descriptors())
+            return wasgi.Response()
+
+        made = app(**of(folder, outgoing=upstream))
+        before = descriptors()
+        assert made.handle(get("/only/open-impatiently?path=/data/plain&n=2000&url=http://up/")).status == 200
+        assert seen[0] <= before + 64 + 10
+        until(lambda: made.handle(much("open", path="plain", n=64)).text == "64 enough")
+
     def test_reads_that_are_called_off_lose_nothing(self, app: AppMaker, folder: Path) -> None:
         (folder / "large").write_bytes(os.urandom(1_000_003))
         said = app(**of(folder)).handle(get("/only/read-impatiently?path=/data/large")).text

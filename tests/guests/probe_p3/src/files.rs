@@ -84,3 +84,16 @@ pub async fn read_impatiently(path: &str) -> Result<String, String> {
     }
     Ok(format!("{called_off} {}", content.len()))
 }
+
+/// Opens a file `n` times, and calls each off a little later than the one before; what was open by then is let go of.
+pub async fn open_impatiently(path: &str, n: u64) {
+    for turns in 0..n {
+        let mut opening = pin!(open(path, OpenFlags::empty(), DescriptorFlags::READ));
+        for _ in 0..=turns % 50 {
+            if now(opening.as_mut()).await.is_some() {
+                break;
+            }
+            yield_async().await;
+        }
+    }
+}

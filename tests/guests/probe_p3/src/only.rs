@@ -284,6 +284,11 @@ pub async fn run(what: &str, query: &Query, request: Request, out: Out) {
         "append-file" => text(out, 200, &format!("{:?}", files::append(&arg("path"), &arg("to"), number("n")).await)).await,
         // how often a read was called off because it waited, and how many bytes came
         "read-impatiently" => text(out, 200, &format!("{:?}", files::read_impatiently(&arg("path")).await)).await,
+        // opens the file `path` `n` times, each of which is called off soon; then asks `url`
+        "open-impatiently" => {
+            files::open_impatiently(&arg("path"), number("n")).await;
+            out.set(fetch(query).await);
+        }
         _ => text(out, 404, "no such route").await,
     }
 }
