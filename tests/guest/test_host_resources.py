@@ -249,6 +249,14 @@ class TestStreamsOfFiles:
         (folder / "large").write_bytes(content)
         assert app(**of(folder)).handle(get("/only/send-file?path=/data/large")).read() == content
 
+    @pytest.mark.xfail(
+        strict=True, raises=wasgi.BodyError, reason="a store ends with its tasks, whatever it still sends"
+    )
+    def test_one_is_a_body_that_its_guest_leaves_to_the_host(self, app: AppMaker, folder: Path) -> None:
+        content = os.urandom(3_000_001)
+        (folder / "large").write_bytes(content)
+        assert app(**of(folder)).handle(get("/only/send-file?path=/data/large&leaves=1")).read() == content
+
     def test_a_folder_has_none(self, app: AppMaker, folder: Path) -> None:
         (folder / "folder").mkdir()
         response = app(**of(folder)).handle(get("/read-file?path=/data/folder"))

@@ -5,7 +5,7 @@ use std::pin::pin;
 use wasip3::filesystem::preopens::get_directories;
 use wasip3::filesystem::types::{Descriptor, DescriptorFlags, OpenFlags, PathFlags};
 use wasip3::http::types::{Fields, Response};
-use wasip3::wit_bindgen::yield_async;
+use wasip3::wit_bindgen::{StreamResult, yield_async};
 use wasip3::{wit_future, wit_stream};
 
 use crate::message::{Out, now};
@@ -39,13 +39,17 @@ pub async fn write(path: &str, content: &str) -> Result<(), String> {
     written.await.map_err(name)
 }
 
-/// A file's own stream is the body of the response.
-pub async fn send(path: &str, out: Out) {
+/// A file's own stream is the body of the response; waits until it was sent, or leaves it to the host.
+pub async fn send(path: &str, leaves: bool, out: Out) {
     let file = open(path, OpenFlags::empty(), DescriptorFlags::READ).await.unwrap();
     let (stream, _) = file.read_via_stream(0);
     let (end, trailers) = wit_future::new(|| Ok(None));
     drop(end);
-    out.set(Ok(Response::new(Fields::new(), Some(stream), trailers).0));
+    let (response, sent) = Response::new(Fields::new(), Some(stream), trailers);
+    out.set(Ok(response));
+    if !leaves {
+        let _ = sent.await;
+    }
 }
 
 /// The stream of one file is written to the end of another, so many times.
@@ -64,25 +68,24 @@ pub async fn append(from: &str, to: &str, times: u64) -> Result<(), String> {
 pub async fn read_impatiently(path: &str) -> Result<String, String> {
     let file = open(path, OpenFlags::empty(), DescriptorFlags::READ).await?;
     let (mut stream, end) = file.read_via_stream(0);
-    let mut end = pin!(end.into_future());
-    let (mut called_off, mut content) = (0, Vec::new());
+    let (mut called_off, mut content) = (0, 0);
     loop {
         let mut read = pin!(stream.read(Vec::with_capacity(10_000)));
-        let piece = match now(read.as_mut()).await {
-            Some((_, piece)) => piece,
+        let (result, piece) = match now(read.as_mut()).await {
+            Some(done) => done,
             None => {
                 called_off += 1;
-                read.as_mut().cancel().1
+                read.as_mut().cancel()
             }
         };
-        content.extend(piece);
-        if let Some(end) = now(end.as_mut()).await {
-            end.map_err(name)?;
+        content += piece.len();
+        if matches!(result, StreamResult::Dropped) {
             break;
         }
         yield_async().await;
     }
-    Ok(format!("{called_off} {}", content.len()))
+    end.await.map_err(name)?;
+    Ok(format!("{called_off} {content}"))
 }
 
 /// Opens a file `n` times, and calls each off a little later than the one before; what was open by then is let go of.

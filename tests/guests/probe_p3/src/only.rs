@@ -278,8 +278,8 @@ pub async fn run(what: &str, query: &Query, request: Request, out: Out) {
             wit_bindgen::backpressure_dec();
             text(out, 200, "had room again").await;
         }
-        // a file's own stream is the body
-        "send-file" => files::send(&arg("path"), out).await,
+        // a file's own stream is the body; the guest's last task is over when it `leaves` it
+        "send-file" => files::send(&arg("path"), query.contains_key("leaves"), out).await,
         // the stream of the file `path` is written to the end of `to`, `n` times
         "append-file" => text(out, 200, &format!("{:?}", files::append(&arg("path"), &arg("to"), number("n")).await)).await,
         // how often a read was called off because it waited, and how many bytes came
