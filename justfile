@@ -101,6 +101,15 @@ fuzz seconds="60":
         -max_len=256 -max_total_time={{ seconds }}; \
     done
 
+# Mutants of policy and state machines, as the tests of the core see them (needs `cargo install cargo-mutants`; hours for all rooms,
+# so a room may be named: `just mutants guest_clock`). Survivors are in `mutants.out/missed.txt` below the target folder.
+mutants room="*":
+    CARGO_TARGET_DIR={{ target }} cargo mutants --no-default-features --output {{ target }} \
+      $(for room in app/admission app/incoming exchange/guest_body exchange/guest_clock exchange/handle exchange/phase \
+        exchange/request_body exchange/response_body guest/instance_pool process/signals simulation/time_state \
+        simulation/virtual_time; do [[ ${room##*/} == {{ room }} ]] && echo "--file src/$room.rs"; done) \
+      -- --lib
+
 # A wheel for users.
 wheel:
     maturin build --release --locked

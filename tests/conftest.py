@@ -17,6 +17,8 @@ HELLO = COMPONENTS / "hello.wasm"
 PROBE = COMPONENTS / "probe.wasm"
 PROBES = {"0.2": PROBE, "0.3": COMPONENTS / "probe_p3.wasm"}
 GENERATIONS = tuple(PROBES)
+PROBE_P3 = PROBES["0.3"]
+MIDDLEWARE = COMPONENTS / "middleware.wasm"
 HAND = GUESTS / "hand.wat"
 
 

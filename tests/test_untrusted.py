@@ -49,8 +49,8 @@ def test_nothing_is_granted(app: AppMaker) -> None:
 
 def test_sockets_are_denied(app: AppMaker) -> None:
     tcp, udp, name = app().handle(get("/hostile/sockets")).text.replace("\n\n", " ").split("\n")
-    assert tcp.startswith('0 ErrorCode { code: 1, name: "access-denied"')
-    assert udp.startswith('0 ErrorCode { code: 1, name: "access-denied"')
+    for made in (tcp, udp):
+        assert re.match(r'0 (ErrorCode \{ code: 1, name: "access-denied"|access-denied$)', made)
     assert "permanent-resolver-failure" in name
 
 

@@ -17,6 +17,7 @@ use _wasgi::error::Error;
 use _wasgi::guest::grants::Grants;
 use _wasgi::guest::linker::{PROVIDED, PROVIDED_P3};
 use _wasgi::limits::Limits;
+use _wasgi::outgoing::upstream::Upstreams;
 use http_body_util::{BodyExt, Empty};
 
 /// A component of the world in `wit/` that imports all of it; its handler is `unreachable`.
@@ -105,7 +106,7 @@ fn start(app: &App, route: &str) -> Result<Exchange, Error> {
         Admission::Permit(permit) => permit,
         Admission::Queued(_) => panic!("there is a queue"),
     };
-    app.start(permit, request(route), None)
+    app.start(permit, request(route), Upstreams::default())
 }
 
 #[test]
@@ -162,7 +163,7 @@ fn what_a_heavy_guest_holds_is_given_back_on_another_thread() {
         panic!("there is a queue")
     };
     permit.is_seen_by(std::sync::Arc::new(Witness(tell)));
-    let mut exchange = app.start(permit, request("/"), None).unwrap();
+    let mut exchange = app.start(permit, request("/"), Upstreams::default()).unwrap();
     // until it is instantiated; then it has no more turns here, and is given up
     for _ in 0..1000 {
         exchange.run_here().unwrap();

@@ -14,6 +14,7 @@ use _wasgi::engine::process_state;
 use _wasgi::exchange::guest_body::Next;
 use _wasgi::guest::grants::Grants;
 use _wasgi::limits::Limits;
+use _wasgi::outgoing::upstream::Upstreams;
 use http_body_util::{BodyExt, Empty};
 
 const HELLO: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/guests/components/hello.wasm");
@@ -31,7 +32,8 @@ async fn main() -> Result<(), Box<dyn Error>> {
     };
     let body = Empty::new().map_err(|never| match never {}).boxed_unsync();
     // without an `Upstream`, each outgoing request of the guest's is denied
-    let mut exchange = app.start(permit, http::Request::get("http://example.com/").body(body)?, None)?;
+    let mut exchange =
+        app.start(permit, http::Request::get("http://example.com/").body(body)?, Upstreams::default())?;
     // a guest that waits for nothing is done on this thread; any other goes on on those of the scheduler
     if !exchange.run_here()? {
         exchange.hand_over()?;

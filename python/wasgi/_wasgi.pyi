@@ -76,7 +76,8 @@ _Headers: TypeAlias = Mapping[str, str] | Mapping[bytes, bytes] | Iterable[Pair]
 _Body: TypeAlias = Buffer | str | _File | Iterable[Buffer] | AsyncIterable[Buffer] | Request | Response
 _Source: TypeAlias = str | os.PathLike[str] | Buffer
 _Sink: TypeAlias = Callable[[str], object] | _Writable
-_Upstream: TypeAlias = Callable[[Request], Response | _Awaitable[Response]] | App | Route | Network
+_Handler: TypeAlias = Callable[[Request], Response | _Awaitable[Response]] | App | Route
+_Upstream: TypeAlias = _Handler | Network
 
 @final
 class Awaitable(Coroutine[Any, Any, Any]):
@@ -490,6 +491,7 @@ class App:
         cls,
         component: Component | _Source,
         *,
+        handler: _Handler | None = None,
         outgoing: _Upstream | None = None,
         env: Mapping[str, str] | None = None,
         args: Sequence[str] | None = None,
@@ -513,6 +515,8 @@ class App:
     def simulation(self) -> Simulation | None: ...
     @property
     def outgoing(self) -> _Upstream | None: ...
+    @property
+    def handler(self) -> _Handler | None: ...
     def handle(self, request: Request) -> Response:
         """Calls the guest's handler, and blocks until it has set its response. The GIL is released.
 
@@ -788,7 +792,8 @@ class Request:
         body: Bytes, str (as UTF-8), a file, an iterable or async iterable of bytes, or another message, whose body
             moves over. A body of known length gets a ``content-length``, unless there is one.
         trailers: Fields after the body.
-        timeouts: Its timeouts in `wasgi.outgoing.call`; a guest's own request has those of its `request-options`.
+        timeouts: Its timeouts in `wasgi.outgoing.call`; a guest's own request has those of its `request-options`. A
+            guest of WASI 0.3 that handles the request finds them as its `request-options`.
 
     Raises:
         ValueError: The URL has no host or an invalid port, or a method or a header is invalid.

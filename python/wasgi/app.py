@@ -18,6 +18,7 @@ if TYPE_CHECKING:
         Limits,
         Reuse,
         Simulation,
+        _Handler,
         _Sink,
         _Source,
         _Upstream,
@@ -46,6 +47,10 @@ class App(_wasgi.App):
 
     Args:
         component: A `Component`, or what one is loaded from.
+        handler: What answers the requests that middleware passes on: for components that import
+            ``wasi:http/handler@0.3``, which need it. Another `App`, a function or a coroutine function from `Request`
+            to `Response`, or an upstream of `wasgi.outgoing`, in process: it is not the network, so no policy and no
+            limit of outgoing requests applies, and a `Network` is refused.
         outgoing: The upstream for the guest's outgoing requests: a function or coroutine function from `Request` to
             `Response`, another `App`, a `Network` (see `wasgi.outgoing` for more). A coroutine function runs as a task
             of the caller's event loop (or of a background loop if none runs), a function on a thread of wasgi; both see
@@ -96,6 +101,7 @@ class App(_wasgi.App):
         cls,
         component: Component | _Source,
         *,
+        handler: _Handler | None = None,
         outgoing: _Upstream | None = None,
         env: Mapping[str, str] | None = None,
         args: Sequence[str] | None = None,
@@ -115,6 +121,7 @@ class App(_wasgi.App):
         app = super().__new__(
             cls,
             component,
+            handler=handler,
             outgoing=outgoing,
             env=env,
             args=args,

@@ -33,7 +33,7 @@ use crate::guest::instance::{Instance, Reuse};
 use crate::guest::prepared::Prepared;
 use crate::limits::Limits;
 use crate::outgoing::hooks::Hooks;
-use crate::outgoing::upstream::Upstream;
+use crate::outgoing::upstream::Upstreams;
 use crate::scheduler::Run;
 use crate::sync::lock;
 
@@ -146,7 +146,7 @@ impl App {
         &self,
         permit: Permit,
         request: http::Request<WasiBody>,
-        upstream: Option<Arc<dyn Upstream>>,
+        upstreams: Upstreams,
     ) -> Result<Exchange, Error> {
         let limits = &self.limits;
         let rules = request_rules(request.headers(), limits)?;
@@ -155,7 +155,9 @@ impl App {
         let ticking = process.tick()?;
         let prepared = self.component.prepared(process, limits.fuel.is_some())?;
         let exchange = self.exchange_state(process);
-        let hooks = Hooks::new(upstream, ExchangeHandle::observer(&exchange), limits);
+        let passes_on = upstreams.handler.is_some();
+        let mut hooks = Hooks::new(upstreams, ExchangeHandle::observer(&exchange), limits);
+        hooks.url = passes_on.then(|| request.uri().clone());
         let admission = permit.admission.clone();
         let Obtained { mut instance, room, needs_set_up } = self.instance(&admission, &prepared, hooks, &exchange)?;
         let head_only = request.method() == http::Method::HEAD;

@@ -7,7 +7,8 @@ use wasmparser::{BinaryReader, CanonicalFunction, CanonicalOption, Encoding, Par
 use crate::component::declared_types::DeclaredTypes;
 use crate::engine::config::Features;
 use crate::error::Error;
-use crate::guest::linker::{HANDLER, PROVIDED, PROVIDED_P3};
+use crate::guest::interfaces::HANDLER;
+use crate::guest::linker::{PROVIDED, PROVIDED_P3};
 
 /// The names at a component's border, and what follows from them.
 #[derive(Clone, Debug, Default)]
@@ -120,6 +121,11 @@ impl ComponentInfo {
         self.imports.iter().filter(|name| !is_provided(name)).cloned().collect()
     }
 
+    /// Whether it can pass requests on to the next handler.
+    pub fn imports_handler(&self) -> bool {
+        self.wasi == Wasi::P3 && self.imports.iter().any(|name| is_of(name, HANDLER, "0.3"))
+    }
+
     /// Refuses what was built for a pre-release of WASI 0.3, before the engine stumbles over how its binary form was then.
     pub fn check_release(&self) -> Result<(), Error> {
         let names = self.imports.iter().map(|name| ("imports", name));
@@ -166,7 +172,7 @@ impl ComponentInfo {
             return Ok(());
         }
         let mut message = format!("the component imports what wasgi does not provide: {}", listed(&missing));
-        let hint = if missing.iter().any(|name| self.wasi == Wasi::P3 && is_of(name, HANDLER, "0.3")) {
+        let hint = if !has_handler && self.imports_handler() {
             format!("`App(handler=...)` answers the requests that it passes on to `{HANDLER}`")
         } else if let Some(why) = missing.iter().find_map(|name| other_version(name)) {
             why

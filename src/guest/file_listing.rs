@@ -7,6 +7,7 @@ use std::io;
 use std::sync::Arc;
 
 use rustix::fs::{AtFlags, Dir, DirEntry, FileType, Mode, OFlags, openat, statat};
+use rustix::io::Errno;
 use wasmtime_wasi::p2::FsResult;
 use wasmtime_wasi::p2::bindings::filesystem::types::{DescriptorType, DirectoryEntry, ErrorCode};
 use wasmtime_wasi::runtime::spawn_blocking;
@@ -17,12 +18,12 @@ use crate::process::blocking_threads::{Pool, within};
 /// How many entries are read at once: names have 255 bytes at the most, so these are 64 KiB.
 const AT_ONCE: usize = 256;
 
-type Entry = Result<DirectoryEntry, ErrorCode>;
+/// Its kind and its name, or why it cannot be had.
+pub(crate) type Entry = io::Result<(FileType, String)>;
 
-pub(crate) struct Listing {
-    /// None while some of it is read, and when all of it has been.
-    rest: Option<Rest>,
-    read: VecDeque<Entry>,
+/// What is left of a folder.
+pub(crate) struct Unread {
+    rest: Rest,
     threads: Pool,
 }
 
@@ -32,8 +33,8 @@ struct Rest {
     _open: Open,
 }
 
-impl Listing {
-    pub async fn new(folder: Arc<File>, threads: Pool, open: Open) -> FsResult<Self> {
+impl Unread {
+    pub async fn begin(folder: Arc<File>, threads: Pool, open: Open) -> io::Result<Self> {
         let opened = within(&threads, async {
             // an own position in it, and the guest's descriptor may be one that reads nothing (`O_PATH`)
             let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
@@ -44,17 +45,37 @@ impl Listing {
             spawn_blocking(begin).await
         });
         let rest: rustix::io::Result<Rest> = opened.await;
-        let rest = Some(rest.map_err(io::Error::from)?);
-        Ok(Self { rest, read: VecDeque::new(), threads })
+        Ok(Self { rest: rest?, threads })
     }
 
-    pub async fn next(&mut self) -> Option<Entry> {
+    /// The next entries, and what is left.
+    pub async fn read(self) -> (VecDeque<Entry>, Option<Self>) {
+        let Self { rest, threads } = self;
+        let (read, rest) = within(&threads, async { spawn_blocking(move || rest.read()).await }).await;
+        (read, rest.map(|rest| Self { rest, threads }))
+    }
+}
+
+/// A `directory-entry-stream` of WASI 0.2.
+pub(crate) struct Listing {
+    /// None while some of it is read, and when all of it has been.
+    unread: Option<Unread>,
+    read: VecDeque<Entry>,
+}
+
+impl Listing {
+    pub async fn new(folder: Arc<File>, threads: Pool, open: Open) -> FsResult<Self> {
+        Ok(Self { unread: Some(Unread::begin(folder, threads, open).await?), read: VecDeque::new() })
+    }
+
+    pub async fn next(&mut self) -> Option<Result<DirectoryEntry, ErrorCode>> {
         if self.read.is_empty()
-            && let Some(rest) = self.rest.take()
+            && let Some(unread) = self.unread.take()
         {
-            (self.read, self.rest) = within(&self.threads, async { spawn_blocking(move || rest.read()).await }).await;
+            (self.read, self.unread) = unread.read().await;
         }
-        self.read.pop_front()
+        let entry = self.read.pop_front()?;
+        Some(entry.map(|(kind, name)| DirectoryEntry { type_: kind_of(kind), name }).map_err(ErrorCode::from))
     }
 }
 
@@ -67,7 +88,7 @@ impl Rest {
                 Some(Ok(entry)) if matches!(entry.file_name().to_bytes(), b"." | b"..") => {}
                 Some(Ok(entry)) => read.push_back(self.entry(&entry)),
                 Some(Err(error)) => {
-                    read.push_back(Err(io::Error::from(error).into()));
+                    read.push_back(Err(error.into()));
                     return (read, None);
                 }
                 None => return (read, None),
@@ -80,14 +101,13 @@ impl Rest {
         let kind = match entry.file_type() {
             // a file system that keeps no types with its names
             FileType::Unknown => {
-                let stat =
-                    statat(&*self.folder, entry.file_name(), AtFlags::SYMLINK_NOFOLLOW).map_err(io::Error::from)?;
+                let stat = statat(&*self.folder, entry.file_name(), AtFlags::SYMLINK_NOFOLLOW)?;
                 FileType::from_raw_mode(stat.st_mode)
             }
             known => known,
         };
-        let name = entry.file_name().to_str().map_err(|_| ErrorCode::IllegalByteSequence)?.to_owned();
-        Ok(DirectoryEntry { type_: kind_of(kind), name })
+        let name = entry.file_name().to_str().map_err(|_| Errno::ILSEQ)?.to_owned();
+        Ok((kind, name))
     }
 }
 

@@ -4,6 +4,7 @@
 //! network file system, a disk that fails) takes a thread of its own app's and of nobody else's, not even when its guest is gone; and
 //! each descriptor that a guest has the host open is counted until it is closed, whatever refers to it last.
 
+use std::fs::File;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
@@ -24,6 +25,8 @@ use crate::guest::open_files::{BUFFER, Files, GuestFiles, Open, Streaming};
 use crate::limits::Limits;
 use crate::outgoing::hooks::Hooks;
 use crate::process::blocking_threads::{Pool, within};
+
+type Fd = Resource<Descriptor>;
 
 pub(crate) struct FilesView<'a> {
     inner: WasiFilesystemCtxView<'a>,
@@ -53,16 +56,21 @@ impl<'a> FilesView<'a> {
         Ok(Behind { threads, _open: self.guest.held.get(&fd.rep()).cloned(), _streaming: streaming })
     }
 
+    /// A stream that no handle of WASI 0.2 leads to.
+    pub fn take_stream<S: Send + 'static>(&mut self, stream: Resource<S>) -> FsResult<S> {
+        Ok(self.inner.table.delete(stream)?)
+    }
+
     fn app(&self) -> FsResult<&(Arc<Files>, Arc<AtomicU64>)> {
         self.guest.app.as_ref().ok_or_else(|| ErrorCode::NotPermitted.into())
     }
 
-    fn threads(&self) -> FsResult<Pool> {
+    pub fn threads(&self) -> FsResult<Pool> {
         self.app()?.0.threads().ok_or_else(|| ErrorCode::InsufficientMemory.into())
     }
 
     /// Room for one more descriptor.
-    fn reserve(&mut self) -> FsResult<Open> {
+    pub fn reserve(&mut self) -> FsResult<Open> {
         let (app, guest) = self.app()?;
         let open = Open::new(app, guest);
         let Limits { files, files_per_app, .. } = self.hooks.limits;
@@ -78,6 +86,24 @@ impl<'a> FilesView<'a> {
             ));
         }
         Err(ErrorCode::Quota.into())
+    }
+
+    pub fn descriptor(&self, fd: &Fd) -> FsResult<Descriptor> {
+        Ok(self.inner.table.get(fd)?.clone())
+    }
+
+    /// A descriptor was opened: it counts until it is closed.
+    pub fn hold(&mut self, opened: &Fd, mut open: Open) -> FsResult<()> {
+        open.file = Some(file_of(self.descriptor(opened)?));
+        self.guest.held.insert(opened.rep(), Arc::new(open));
+        Ok(())
+    }
+
+    pub fn close(&mut self, fd: Fd) -> wasmtime::Result<()> {
+        let number = fd.rep();
+        self.inner.table.delete(fd)?;
+        self.guest.held.remove(&number);
+        Ok(())
     }
 
     /// Refuses what is there and is neither a file nor a folder. To open a FIFO waits for somebody at its other end, and to read
@@ -97,6 +123,23 @@ fn is_plain(kind: DescriptorType) -> bool {
     matches!(kind, DescriptorType::RegularFile | DescriptorType::Directory | DescriptorType::SymbolicLink)
 }
 
+fn file_of(descriptor: Descriptor) -> Arc<File> {
+    match descriptor {
+        Descriptor::Dir(dir) => dir.dir,
+        Descriptor::File(file) => file.file,
+    }
+}
+
+/// Whether that is a file or a folder: it may be another one than was looked at before it was opened.
+pub(crate) async fn is_plain_file(opened: Descriptor) -> bool {
+    match opened {
+        Descriptor::Dir(_) => true,
+        Descriptor::File(file) => {
+            spawn_blocking(move || file.file.metadata().is_ok_and(|metadata| metadata.is_file())).await
+        }
+    }
+}
+
 /// See [`HasData`].
 pub(crate) struct HasFiles;
 
@@ -108,10 +151,9 @@ impl HasData for HasFiles {
 impl FilesView<'_> {
     /// Begins to read a folder.
     pub async fn list(&mut self, fd: Resource<Descriptor>) -> FsResult<Resource<crate::guest::file_listing::Listing>> {
-        let Descriptor::Dir(dir) = self.inner.table.get(&fd)? else { return Err(ErrorCode::NotDirectory.into()) };
-        let dir = dir.dir.clone();
+        let Descriptor::Dir(dir) = self.descriptor(&fd)? else { return Err(ErrorCode::NotDirectory.into()) };
         let open = self.reserve()?;
-        let listing = crate::guest::file_listing::Listing::new(dir, self.threads()?, open).await?;
+        let listing = crate::guest::file_listing::Listing::new(dir.dir, self.threads()?, open).await?;
         Ok(self.inner.table.push(listing)?)
     }
 
@@ -139,8 +181,6 @@ macro_rules! on_threads {
         })*
     };
 }
-
-type Fd = Resource<Descriptor>;
 
 impl HostDescriptor for FilesView<'_> {
     on_threads! {
@@ -183,35 +223,19 @@ impl HostDescriptor for FilesView<'_> {
     ) -> FsResult<Fd> {
         let threads = self.threads()?;
         // before it may be created
-        let mut open = self.reserve()?;
+        let open = self.reserve()?;
         self.check_plain(fd.rep(), follow, &path).await?;
         let opened = within(&threads, self.inner.open_at(fd, follow, path, how, flags)).await?;
-        let is_plain = match self.inner.table.get(&opened)? {
-            Descriptor::Dir(dir) => {
-                open.file = Some(dir.dir.clone());
-                true
-            }
-            // it may be another one since
-            Descriptor::File(file) => {
-                let file = file.file.clone();
-                open.file = Some(file.clone());
-                let look = move || file.metadata().is_ok_and(|metadata| metadata.is_file());
-                within(&threads, async { spawn_blocking(look).await }).await
-            }
-        };
-        if !is_plain {
-            self.inner.table.delete(opened)?;
-            return Err(ErrorCode::NotPermitted.into());
+        self.hold(&opened, open)?;
+        if within(&threads, is_plain_file(self.descriptor(&opened)?)).await {
+            return Ok(opened);
         }
-        self.guest.held.insert(opened.rep(), Arc::new(open));
-        Ok(opened)
+        self.close(opened).map_err(FsError::trap)?;
+        Err(ErrorCode::NotPermitted.into())
     }
 
     fn drop(&mut self, fd: Fd) -> wasmtime::Result<()> {
-        let number = fd.rep();
-        HostDescriptor::drop(&mut self.inner, fd)?;
-        self.guest.held.remove(&number);
-        Ok(())
+        self.close(fd)
     }
 
     fn read_via_stream(&mut self, fd: Fd, offset: Filesize) -> FsResult<Resource<DynInputStream>> {

@@ -27,6 +27,10 @@ pub(crate) fn interface_p3<'a>(
     linker.instance(&format!("{name}@{RELEASE_P3}"))
 }
 
+/// What a component of WASI 0.3 exports to answer requests, and what middleware imports to pass them on: it is provided where there
+/// is something to pass them on to.
+pub(crate) const HANDLER: &str = "wasi:http/handler";
+
 #[cfg(test)]
 mod tests {
     #![allow(clippy::unwrap_used)]

@@ -72,10 +72,6 @@ pub const PROVIDED_P3: &[&str] = &[
     "wasi:sockets/types",
 ];
 
-/// What a component of WASI 0.3 exports to answer requests, and what middleware imports to pass them on: it is provided where there
-/// is something to pass them on to.
-pub const HANDLER: &str = "wasi:http/handler";
-
 /// One for each engine of the process, of which there are twelve at the most.
 static LINKERS: PerFork<Mutex<Vec<Arc<Linker<StoreState>>>>> = PerFork::new();
 

@@ -2,9 +2,13 @@
 
 pub mod app_share;
 pub mod file_functions;
+pub mod file_functions_p3;
 #[cfg(unix)]
 pub mod file_listing;
+#[cfg(unix)]
+pub mod file_listing_p3;
 pub mod file_streams;
+pub mod file_streams_p3;
 pub mod files;
 pub mod folders;
 pub mod grants;

@@ -4,23 +4,28 @@
 //! twice on a thread: whatever else runs a guest (another app as an upstream) is awaited through a channel, never polled in here.
 
 use std::future::poll_fn;
+use std::sync::Arc;
 use std::task::{Context, Waker};
 
 use bytes::Bytes;
 use http::header::CONTENT_LENGTH;
+use http::uri::{Authority, PathAndQuery, Scheme};
 use tokio::sync::oneshot;
 use wasmtime::component::{Accessor, Linker, Resource};
 use wasmtime::{AsContextMut, Store, StoreContextMut};
 use wasmtime_wasi_http::p3::bindings::Service;
 use wasmtime_wasi_http::p3::{Request, Response};
-use wasmtime_wasi_http::{Error as HostError, FieldMap, WasiBody, WasiHttpView};
+use wasmtime_wasi_http::{Error as HostError, FieldMap, RequestOptions, WasiBody, WasiHttpView};
 
 use crate::exchange::body_check::BodyRules;
 use crate::exchange::guest_written::Transmitted;
-use crate::guest::interfaces::interface_p3;
+use crate::guest::interfaces::{HANDLER, interface_p3};
+use crate::guest::request_checks::{url_of, url_passed_on};
 use crate::guest::store::StoreState;
 use crate::http::error_code::ErrorCode;
 use crate::http::message::{Side, is_bare};
+use crate::outgoing::hooks::HookFuture;
+use crate::outgoing::upstream::{Import, Timeouts};
 
 /// Takes what a guest answers.
 pub(crate) type Answered = Box<dyn FnOnce(Result<http::Response<WasiBody>, ErrorCode>) + Send>;
@@ -44,11 +49,21 @@ impl Call {
     where
         B: http_body::Body<Data = Bytes, Error = HostError> + Send + 'static,
     {
+        let options = request.extensions().get().map(options_of);
         // what the guest thinks of the request's body is nobody's to hear
-        let (request, _) = Request::from_http(host.http().hooks, request);
+        let (mut request, _) = Request::from_http(host.http().hooks, request);
+        request.options = options;
         let request = host.table().push(request)?;
         Ok(Self { request, answered, head_only })
     }
+}
+
+fn options_of(timeouts: &Timeouts) -> Arc<RequestOptions> {
+    Arc::new(RequestOptions {
+        connect_timeout: timeouts.connect,
+        first_byte_timeout: timeouts.first_byte,
+        between_bytes_timeout: timeouts.between_bytes,
+    })
 }
 
 /// Has the guest handle a request. It ends when all that the guest does has ended: it may work on after its answer.
@@ -146,29 +161,36 @@ pub(crate) fn link(linker: &mut Linker<StoreState>) -> wasmtime::Result<()> {
     wasmtime_wasi::p3::add_to_linker(linker)?;
     wasmtime_wasi_http::p3::add_to_linker(linker)?;
     linker.allow_shadowing(true);
-    interface_p3(linker, "wasi:http/client")?.func_wrap_concurrent(
-        "send",
-        |accessor: &Accessor<StoreState>, (request,): (Resource<Request>,)| {
-            Box::pin(async move {
-                Ok((match send(accessor, request).await? {
-                    Ok(response) => Ok(response),
-                    Err(code) => Err(code.into_p3()),
-                },))
-            })
-        },
-    )?;
+    for (interface, function, import) in
+        [("wasi:http/client", "send", Import::Client), (HANDLER, "handle", Import::Handler)]
+    {
+        interface_p3(linker, interface)?.func_wrap_concurrent(
+            function,
+            move |accessor: &Accessor<StoreState>, (request,): (Resource<Request>,)| {
+                Box::pin(async move {
+                    Ok((match ask(accessor, import, request).await? {
+                        Ok(response) => Ok(response),
+                        Err(code) => Err(code.into_p3()),
+                    },))
+                })
+            },
+        )?;
+    }
     linker.allow_shadowing(false);
     crate::guest::request_checks::bound_requests_p3(linker)?;
     crate::guest::http_functions_p3::weigh_fields(linker)?;
+    crate::guest::file_functions_p3::bound_files_p3(linker)?;
     crate::guest::timers::stage_timers_p3(linker)
 }
 
-/// `wasi:http/client.send`, in place of wasmtime-wasi-http's: that one knows nothing of whose request it is.
-async fn send(
+/// `wasi:http/client.send`, in place of wasmtime-wasi-http's, which knows nothing of whose request it is; and
+/// `wasi:http/handler.handle`, which it does not have.
+async fn ask(
     accessor: &Accessor<StoreState>,
+    import: Import,
     request: Resource<Request>,
 ) -> wasmtime::Result<Result<Resource<Response>, ErrorCode>> {
-    let begun = accessor.with(|mut access| begin(access.as_context_mut(), request))?;
+    let begun = accessor.with(|mut access| begin(access.as_context_mut(), import, request))?;
     let answer = match begun {
         Ok(answer) => answer,
         Err(code) => return Ok(Err(code)),
@@ -190,24 +212,23 @@ async fn send(
     }
 }
 
-type Answer = Box<
-    dyn Future<
-            Output = Result<
-                (http::Response<WasiBody>, Box<dyn Future<Output = Result<(), HostError>> + Send>),
-                HostError,
-            >,
-        > + Send,
->;
-
 /// Hands a request over to whoever answers it.
 fn begin(
     mut store: StoreContextMut<'_, StoreState>,
+    import: Import,
     request: Resource<Request>,
-) -> wasmtime::Result<Result<Answer, ErrorCode>> {
+) -> wasmtime::Result<Result<HookFuture, ErrorCode>> {
     let host = store.data_mut();
     host.grows(0)?;
     let mut request = host.table().delete(request)?;
-    let completed = crate::guest::request_checks::complete_p3(&mut request);
+    let url = match import {
+        Import::Client => url_of(&request),
+        Import::Handler => url_passed_on(&request, host.own_url()),
+    };
+    // it is put in below: not every one of ours would pass
+    request.scheme = Some(Scheme::HTTP);
+    request.authority = Some(Authority::from_static("localhost"));
+    request.path_with_query = Some(PathAndQuery::from_static("/"));
     let lengths = Lengths::take(&mut store, &mut request.headers);
     let (later, told) = told_later();
     let (request, options) = match request.into_http_with_getter(&mut store, told, StoreState::http) {
@@ -221,11 +242,17 @@ fn begin(
     let (body, told) = host.written.add(body, rules);
     let _ = later.send(told);
     // only now: its body is let go of as one that was sent
-    if let Err((code, why)) = completed {
-        host.warn(format!("an outgoing request was refused: {why}; the guest is told `{}`", code.name));
-        return Ok(Err(code));
-    }
+    parts.uri = match url {
+        Ok(url) => url,
+        Err((code, why)) => {
+            let which = match import {
+                Import::Client => "an outgoing request",
+                Import::Handler => "a request that is passed on",
+            };
+            host.warn(format!("{which} was refused: {why}; the guest is told `{}`", code.name));
+            return Ok(Err(code));
+        }
+    };
     let request = http::Request::from_parts(parts, body);
-    let options = options.as_deref().copied();
-    Ok(Ok(host.http().hooks.send_request(request, options, Box::new(std::future::ready(Ok(()))))))
+    Ok(Ok(host.ask(import, request, options.as_deref().copied())))
 }

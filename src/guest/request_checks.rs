@@ -146,16 +146,35 @@ fn complete(request: &mut HostOutgoingRequest) -> Result<(), (ErrorCode, String)
     Ok(())
 }
 
+/// Why a request is refused: for its guest, and for its user.
+type Refused = (ErrorCode, String);
+
 /// The same for a request of WASI 0.3.
-pub(crate) fn complete_p3(request: &mut wasmtime_wasi_http::p3::Request) -> Result<(), (ErrorCode, String)> {
+pub(crate) fn url_of(request: &wasmtime_wasi_http::p3::Request) -> Result<http::Uri, Refused> {
     let authority = request.authority.as_ref().map(http::uri::Authority::as_str);
     let scheme = request.scheme.as_ref().map(http::uri::Scheme::as_str);
     let path = request.path_with_query.as_ref().map(http::uri::PathAndQuery::as_str);
-    let (_, uri) = whole(scheme, authority, path)?;
-    let parts = uri.into_parts();
-    (request.scheme, request.authority, request.path_with_query) =
-        (parts.scheme, parts.authority, parts.path_and_query);
-    Ok(())
+    whole(scheme, authority, path).map(|(_, uri)| uri)
+}
+
+/// The URL of a request that is passed on, as its guest has it: it may be for `*`. `own` is that of the request that the guest has
+/// got, of which a new one has what it does not say.
+pub(crate) fn url_passed_on(
+    request: &wasmtime_wasi_http::p3::Request,
+    own: Option<&http::Uri>,
+) -> Result<http::Uri, Refused> {
+    let scheme =
+        request.scheme.as_ref().or_else(|| own.and_then(http::Uri::scheme)).unwrap_or(&http::uri::Scheme::HTTP);
+    let authority = request.authority.as_ref().or_else(|| own.and_then(http::Uri::authority));
+    let authority = authority.map_or("", http::uri::Authority::as_str);
+    let target = request.path_with_query.as_ref().map(http::uri::PathAndQuery::as_str);
+    url::of_passed_on(scheme.as_str(), authority, target).map_err(|why| {
+        let code = match why {
+            UrlError::TooLong => "HTTP-request-URI-too-long",
+            _ => "HTTP-request-URI-invalid",
+        };
+        (ErrorCode::plain(code), format!("its URL is invalid: {why}: {authority:?}"))
+    })
 }
 
 /// The URL of a request, and whether its scheme is `http`. WIT leaves the default to us.

@@ -14,7 +14,7 @@ use wasmtime_wasi_http::p2::types::{
     HostResponseOutparam,
 };
 use wasmtime_wasi_http::p3;
-use wasmtime_wasi_http::{FieldMap, WasiHttpCtx, WasiHttpCtxView, WasiHttpView};
+use wasmtime_wasi_http::{FieldMap, RequestOptions, WasiBody, WasiHttpCtx, WasiHttpCtxView, WasiHttpView};
 
 use crate::exchange::guest_stream::{GuestStream, Outlet};
 use crate::exchange::guest_written::WrittenBodies;
@@ -28,7 +28,8 @@ use crate::guest::limiter::StoreLimiter;
 use crate::guest::open_files::{Files, GuestFiles};
 use crate::http::message::empty;
 use crate::limits::{Limits, MOST_RANDOM};
-use crate::outgoing::hooks::Hooks;
+use crate::outgoing::hooks::{HookFuture, Hooks};
+use crate::outgoing::upstream::{Import, Upstreams};
 use crate::simulation::environment::SimulatedWorld;
 use crate::simulation::virtual_time::Clock;
 
@@ -152,7 +153,7 @@ impl StoreState {
         let clean = !asks && !self.hooks.is_busy() && self.limiter.has_room(handles);
         let nobody = ExchangeState::without_guest(self.hooks.process());
         self.outlet.lead_to(&nobody.stdio);
-        self.hooks = Hooks::new(None, ExchangeHandle::observer(&nobody), &self.hooks.limits);
+        self.hooks = Hooks::new(Upstreams::default(), ExchangeHandle::observer(&nobody), &self.hooks.limits);
         clean
     }
 
@@ -171,6 +172,21 @@ impl StoreState {
         if !std::mem::replace(&mut self.told_of_fields, true) {
             self.hooks.tell("a set of fields has the maximum number of names; the guest is told `forbidden`");
         }
+    }
+
+    /// Has a request of its guest's answered.
+    pub(crate) fn ask(
+        &self,
+        import: Import,
+        request: http::Request<WasiBody>,
+        options: Option<RequestOptions>,
+    ) -> HookFuture {
+        self.hooks.ask(import, request, options)
+    }
+
+    /// The URL of the exchange's own request, where it can be passed on.
+    pub(crate) fn own_url(&self) -> Option<&http::Uri> {
+        self.hooks.url.as_ref()
     }
 
     pub(crate) fn limits(&self) -> &Limits {

@@ -75,14 +75,24 @@ pub fn of_server(scheme: &str, authority: &str, target: &[u8]) -> Result<Uri, Ur
     {
         return build(scheme, authority, rooted(target.as_bytes())?);
     }
+    build(scheme, authority, as_it_came(target)?)
+}
+
+/// Puts together what a guest passes on: the target of the request that it got, or another one.
+pub fn of_passed_on(scheme: &str, authority: &str, target: Option<&str>) -> Result<Uri, UrlError> {
+    build(scheme, authority, as_it_came(target.unwrap_or_default().as_bytes())?)
+}
+
+/// A target byte for byte, where a URL can hold it.
+fn as_it_came(target: &[u8]) -> Result<String, UrlError> {
+    let text = std::str::from_utf8(target).ok();
     let as_it_is =
         text.filter(|target| target.is_ascii() && !target.contains('#') && target.parse::<PathAndQuery>().is_ok());
-    let target = match as_it_is {
-        Some("*") => "*".to_owned(),
-        Some(target) if target.starts_with('/') => target.to_owned(),
-        _ => rooted(target)?,
-    };
-    build(scheme, authority, target)
+    match as_it_is {
+        Some("*") => Ok("*".to_owned()),
+        Some(target) if target.starts_with('/') => Ok(target.to_owned()),
+        _ => rooted(target),
+    }
 }
 
 /// The port that a scheme implies.
@@ -364,6 +374,21 @@ mod tests {
         {
             assert!(decoded(authority).is_err(), "{authority}");
         }
+    }
+
+    #[test]
+    fn what_is_passed_on_keeps_its_target() {
+        for (target, url) in [
+            (None, "http://[::1]:8/"),
+            (Some(""), "http://[::1]:8/"),
+            (Some("*"), "http://[::1]:8*"),
+            (Some("/{a}?b=\"c\""), "http://[::1]:8/{a}?b=\"c\""),
+            (Some("http://other/"), "http://[::1]:8/http://other/"),
+            (Some("a b"), "http://[::1]:8/a%20b"),
+        ] {
+            assert_eq!(of_passed_on("http", "[::1]:8", target).unwrap().to_string(), url);
+        }
+        assert!(of_passed_on("http", "a:99999", None).is_err());
     }
 
     #[test]

@@ -1,6 +1,6 @@
 //! The connections that a pool has: who may use one, who may make one, who waits. No I/O is done here.
 //!
-//! Every connection has a [`Permit`] for as long as it is open; there are never more of them than the caps say, for one origin and
+//! Every connection has a `Permit` for as long as it is open; there are never more of them than the caps say, for one origin and
 //! in all. Whoever asks gets a connection that is free, or the right to make one, or waits in line until somebody gives
 //! either back.
 //!

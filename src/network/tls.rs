@@ -64,9 +64,10 @@ fn name_of(host: &Host) -> io::Result<ServerName<'static>> {
 }
 
 /// What TLS trusts, and who it says it is.
-pub(crate) struct Trust {
+pub struct Trust {
     /// PEM; besides the platform's, or alone.
     pub authorities: Option<Vec<u8>>,
+    /// Whether the platform's are not trusted.
     pub only_these: bool,
     /// A certificate chain and its key, PEM.
     pub client: Option<(Vec<u8>, Vec<u8>)>,
@@ -74,7 +75,7 @@ pub(crate) struct Trust {
 
 /// What is wrong with it.
 #[derive(Debug, thiserror::Error)]
-pub(crate) enum TrustError {
+pub enum TrustError {
     /// It cannot be read.
     #[error("`{name}` is not PEM: {source}")]
     NotPem {
@@ -102,7 +103,7 @@ pub(crate) enum TrustError {
 
 impl Trust {
     /// The error says what is wrong.
-    pub(crate) fn config(&self) -> Result<ClientConfig, TrustError> {
+    pub fn config(&self) -> Result<ClientConfig, TrustError> {
         use rustls::pki_types::pem::PemObject;
         use rustls::pki_types::{CertificateDer, PrivateKeyDer};
         let certificates = |name: &'static str, pem: &[u8]| {

@@ -20,7 +20,7 @@ use crate::http::fields;
 use crate::http::message::Side;
 use crate::limits::Limits;
 use crate::outgoing::timeouts::{Pause, ReadTimeout};
-use crate::outgoing::upstream::{Timeouts, Upstream};
+use crate::outgoing::upstream::{Import, Timeouts, Upstream, Upstreams};
 use crate::simulation::virtual_time::{Clock, Work};
 use crate::simulation::watched_body::Watched;
 use crate::telemetry::counters::Counters;
@@ -31,22 +31,36 @@ pub(crate) const WRITE: usize = 16 << 10;
 
 /// The hooks of one exchange.
 pub(crate) struct Hooks {
-    upstream: Option<Arc<dyn Upstream>>,
+    upstreams: Upstreams,
     exchange: ExchangeHandle,
     pub limits: Limits,
+    /// How many requests that were sent out are.
     under_way: Arc<AtomicU64>,
+    /// How many that were passed on are.
+    passed_on: Arc<AtomicU64>,
+    /// The URL of the exchange's own request: one that is passed on has of it what its guest leaves out.
+    pub url: Option<http::Uri>,
     /// If the guest's time is not the machine's.
     pub clock: Option<Clock>,
 }
 
 impl Hooks {
-    pub(crate) fn new(upstream: Option<Arc<dyn Upstream>>, exchange: ExchangeHandle, limits: &Limits) -> Self {
-        Self { upstream, exchange, limits: *limits, under_way: Arc::default(), clock: None }
+    pub(crate) fn new(upstreams: Upstreams, exchange: ExchangeHandle, limits: &Limits) -> Self {
+        Self {
+            upstreams,
+            exchange,
+            limits: *limits,
+            under_way: Arc::default(),
+            passed_on: Arc::default(),
+            url: None,
+            clock: None,
+        }
     }
 
     /// Whether anything of the exchange's is left that somebody else takes part in.
     pub(crate) fn is_busy(&self) -> bool {
-        self.under_way.load(Ordering::Acquire) > 0 || self.exchange.has_reader()
+        let asks = |count: &AtomicU64| count.load(Ordering::Acquire) > 0;
+        asks(&self.under_way) || asks(&self.passed_on) || self.exchange.has_reader()
     }
 
     pub(crate) fn process(&self) -> &'static ProcessState {
@@ -63,6 +77,31 @@ impl Hooks {
         self.exchange.stdio().tell(text);
     }
 
+    /// Whoever answers a request that is sent out, which counts.
+    fn outgoing(&self, uri: &http::Uri) -> Result<(&dyn Upstream, UnderWay), HostError> {
+        let Some(upstream) = &self.upstreams.outgoing else {
+            self.exchange.stdio().refused(&Refused {
+                uri,
+                what: "was denied: its app has no upstream",
+                hint: &|origin| {
+                    let network = format!("wasgi.Network(allow=[\"{origin}\"])");
+                    Some(format!("`App(..., outgoing={network})`, or a function that answers it"))
+                },
+            });
+            return Err(HostError::HttpRequestDenied);
+        };
+        Ok((&**upstream, self.count()?))
+    }
+
+    /// Whoever answers a request that is passed on. It leaves for nowhere, so no limit of outgoing requests applies.
+    fn handler(&self) -> Result<(&dyn Upstream, UnderWay), HostError> {
+        let Some(handler) = &self.upstreams.handler else {
+            self.warn("a request was not passed on: its app has no handler for it".to_owned());
+            return Err(HostError::ConfigurationError);
+        };
+        Ok((&**handler, UnderWay::new(&self.passed_on, None)))
+    }
+
     /// Counts one more request, if it may be sent.
     fn count(&self) -> Result<UnderWay, HostError> {
         let before = self.exchange.count_outgoing();
@@ -72,7 +111,7 @@ impl Hooks {
             ));
             return Err(HostError::HttpRequestDenied);
         }
-        let under_way = UnderWay::new(&self.under_way, &self.exchange.process().counters);
+        let under_way = UnderWay::new(&self.under_way, Some(&self.exchange.process().counters));
         if let Some(most) = self.limits.outgoing_concurrency.filter(|most| under_way.before >= *most) {
             self.exchange.stdio().warn(format!(
                 "an outgoing request was refused: this exchange has {most} under way (`Limits.outgoing_concurrency`)"
@@ -87,12 +126,15 @@ impl Hooks {
 struct UnderWay {
     before: u64,
     exchange: Arc<AtomicU64>,
-    counters: &'static Counters,
+    /// Those of the process, if it is one of its outgoing requests.
+    counters: Option<&'static Counters>,
 }
 
 impl UnderWay {
-    fn new(exchange: &Arc<AtomicU64>, counters: &'static Counters) -> Self {
-        counters.outgoing.fetch_add(1, Ordering::Relaxed);
+    fn new(exchange: &Arc<AtomicU64>, counters: Option<&'static Counters>) -> Self {
+        if let Some(counters) = counters {
+            counters.outgoing.fetch_add(1, Ordering::Relaxed);
+        }
         Self { before: exchange.fetch_add(1, Ordering::AcqRel), exchange: exchange.clone(), counters }
     }
 }
@@ -100,11 +142,13 @@ impl UnderWay {
 impl Drop for UnderWay {
     fn drop(&mut self) {
         self.exchange.fetch_sub(1, Ordering::AcqRel);
-        self.counters.outgoing.fetch_sub(1, Ordering::Relaxed);
+        if let Some(counters) = self.counters {
+            counters.outgoing.fetch_sub(1, Ordering::Relaxed);
+        }
     }
 }
 
-type HookFuture = Box<
+pub(crate) type HookFuture = Box<
     dyn Future<
             Output = Result<
                 (http::Response<WasiBody>, Box<dyn Future<Output = Result<(), HostError>> + Send>),
@@ -137,10 +181,22 @@ impl WasiHttpHooks for Hooks {
         options: Option<RequestOptions>,
         _: Box<dyn Future<Output = Result<(), HostError>> + Send>,
     ) -> HookFuture {
-        let Some(clock) = self.clock.clone() else { return self.send(request, options, None) };
+        self.ask(Import::Client, request, options)
+    }
+}
+
+impl Hooks {
+    /// Has a guest's request answered, sent out or passed on.
+    pub(crate) fn ask(
+        &self,
+        import: Import,
+        request: http::Request<WasiBody>,
+        options: Option<RequestOptions>,
+    ) -> HookFuture {
+        let Some(clock) = self.clock.clone() else { return self.send(import, request, options, None) };
         let work = clock.work(true);
         let request = request.map(|body| Watched::by_others(body, work.pace()).boxed_unsync());
-        let answer = self.send(request, options, Some(&work));
+        let answer = self.send(import, request, options, Some(&work));
         Box::new(async move {
             match Pin::from(answer).await {
                 // what is given with a response is spawned with it
@@ -158,12 +214,11 @@ impl WasiHttpHooks for Hooks {
             }
         })
     }
-}
 
-impl Hooks {
     /// Has the upstream answer. `work`: in a simulation, whose time is not the machine's.
     fn send(
         &self,
+        import: Import,
         request: http::Request<WasiBody>,
         options: Option<RequestOptions>,
         work: Option<&Arc<Work>>,
@@ -171,19 +226,12 @@ impl Hooks {
         // first: whatever becomes of the request, its guest is to finish its body
         let length = fields::announced_length(request.headers());
         let request = request.map(|body| GuestBody::of_request(body, length, self.exchange.observe()));
-        let Some(upstream) = &self.upstream else {
-            self.exchange.stdio().refused(&Refused {
-                uri: request.uri(),
-                what: "was denied: its app has no upstream",
-                hint: &|origin| {
-                    let network = format!("wasgi.Network(allow=[\"{origin}\"])");
-                    Some(format!("`App(..., outgoing={network})`, or a function that answers it"))
-                },
-            });
-            return Box::new(async { Err(HostError::HttpRequestDenied) });
+        let answers = match import {
+            Import::Client => self.outgoing(request.uri()),
+            Import::Handler => self.handler(),
         };
-        let under_way = match self.count() {
-            Ok(under_way) => under_way,
+        let (upstream, under_way) = match answers {
+            Ok(answers) => answers,
             Err(refused) => return Box::new(async { Err(refused) }),
         };
         let timeouts = options.map_or_else(Timeouts::default, |options| Timeouts {

@@ -21,6 +21,24 @@ pub trait Upstream: Send + Sync + 'static {
     fn send(&self, request: http::Request<GuestBody>, timeouts: Timeouts, warnings: &Arc<Stdio>) -> Answer;
 }
 
+/// Whoever answers what the guests of one exchange ask.
+#[derive(Clone, Default)]
+pub struct Upstreams {
+    /// The requests that they send out.
+    pub outgoing: Option<Arc<dyn Upstream>>,
+    /// Those that they pass on, by `wasi:http/handler`.
+    pub handler: Option<Arc<dyn Upstream>>,
+}
+
+/// By which import a guest asks.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Import {
+    /// It sends a request out: `wasi:http/client`, `wasi:http/outgoing-handler`.
+    Client,
+    /// It passes a request on to the next handler, which is no network: `wasi:http/handler`.
+    Handler,
+}
+
 /// The guest's `request-options`.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Timeouts {

@@ -10,6 +10,7 @@ use pyo3::types::{PyMapping, PyString};
 
 use crate::app::{App, Closing};
 use crate::guest::grants::{DirGrant, Grants};
+use crate::guest::interfaces::HANDLER;
 use crate::network::places::Membership;
 use crate::py::call::{Callee, Handle};
 use crate::py::component::PyComponent;
@@ -118,11 +119,12 @@ fn grants(
 #[pymethods]
 impl PyApp {
     #[new]
-    #[pyo3(signature = (component, *, outgoing=None, env=None, args=None, dirs=None, stdout=None, stderr=None, limits=None, reuse=None, simulation=None, on_finish=None))]
+    #[pyo3(signature = (component, *, handler=None, outgoing=None, env=None, args=None, dirs=None, stdout=None, stderr=None, limits=None, reuse=None, simulation=None, on_finish=None))]
     #[allow(clippy::too_many_arguments)]
     fn new(
         py: Python<'_>,
         component: &Bound<'_, PyAny>,
+        handler: Option<Bound<'_, PyAny>>,
         outgoing: Option<Bound<'_, PyAny>>,
         env: Option<&Bound<'_, PyMapping>>,
         args: Option<&Bound<'_, PyAny>>,
@@ -142,7 +144,13 @@ impl PyApp {
             Ok(component) => component.clone().unbind(),
             Err(_) => Py::new(py, PyComponent::load(component, limits.get().core().fuel.is_some(), None)?)?,
         };
-        component.get().check(py, false)?;
+        let handler = handler.map(|handler| Outgoing::given_handler(&handler)).transpose()?;
+        component.get().check(py, handler.is_some())?;
+        if handler.is_some() && !component.get().component.info.imports_handler() {
+            return Err(PyValueError::new_err(format!(
+                "`handler` would never be asked: the component does not import `{HANDLER}@0.3`"
+            )));
+        }
         let outgoing = outgoing.map(|outgoing| Outgoing::given(&outgoing)).transpose()?;
         let sinks = Sinks::given(py, stdout, stderr, component.get().label())?;
         let on_finish = on_finish.map(|on_finish| OnFinish::given(&on_finish)).transpose()?;
@@ -154,7 +162,7 @@ impl PyApp {
             component.get().prepare_for_fuel(py)?;
         }
         let shares = shares(outgoing.as_ref(), core.number);
-        let callee = Py::new(py, Callee { app: Arc::new(core), outgoing, sinks, on_finish })?;
+        let callee = Py::new(py, Callee { app: Arc::new(core), outgoing, handler, sinks, on_finish })?;
         Ok(Self { callee, component, limits, reuse, simulation, _shares: shares })
     }
 
@@ -179,8 +187,9 @@ impl PyApp {
         let outgoing = outgoing.map(|outgoing| Outgoing::given(&outgoing)).transpose()?;
         let shares = shares(outgoing.as_ref(), core.number);
         let on_finish = callee.on_finish.as_ref().map(|on_finish| on_finish.clone_ref(py));
+        let handler = callee.handler.as_ref().map(|handler| handler.clone_ref(py));
         Ok(Self {
-            callee: Py::new(py, Callee { app: Arc::new(core), outgoing, sinks, on_finish })?,
+            callee: Py::new(py, Callee { app: Arc::new(core), outgoing, handler, sinks, on_finish })?,
             _shares: shares,
             component: self.component.clone_ref(py),
             limits: self.limits.clone_ref(py),
@@ -261,6 +270,11 @@ impl PyApp {
     #[getter]
     fn outgoing(&self, py: Python<'_>) -> Option<Py<PyAny>> {
         self.callee.get().outgoing.as_ref().map(|outgoing| outgoing.object(py))
+    }
+
+    #[getter]
+    fn handler(&self, py: Python<'_>) -> Option<Py<PyAny>> {
+        self.callee.get().handler.as_ref().map(|handler| handler.object(py))
     }
 
     #[getter]

@@ -13,7 +13,7 @@ use crate::app::App;
 use crate::app::admission::{Admission, Permit, Queued};
 use crate::app::exchange::Exchange;
 use crate::error::Error;
-use crate::outgoing::upstream::Upstream;
+use crate::outgoing::upstream::Upstreams;
 use crate::py::errors::to_py;
 use crate::py::executor::blocking::{Inside, block_on_until, deadline};
 use crate::py::executor::context::copy_context;
@@ -40,6 +40,8 @@ pub struct Begun {
 pub struct Callee {
     pub app: Arc<App>,
     pub outgoing: Option<Outgoing>,
+    /// Answers the requests that its guests pass on.
+    pub handler: Option<Outgoing>,
     pub sinks: Py<Sinks>,
     pub on_finish: Option<Py<OnFinish>>,
 }
@@ -47,8 +49,8 @@ pub struct Callee {
 #[pymethods]
 impl Callee {
     fn __traverse__(&self, visit: PyVisit<'_>) -> Result<(), PyTraverseError> {
-        if let Some(outgoing) = &self.outgoing {
-            outgoing.traverse(&visit)?;
+        for upstream in self.upstreams() {
+            upstream.traverse(&visit)?;
         }
         if let Some(on_finish) = &self.on_finish {
             visit.call(on_finish)?;
@@ -122,10 +124,10 @@ impl Callee {
             true => self.context(py, number)?,
             false => py.None().into_bound(py),
         };
-        let upstream = self.upstream(py, event_loop, &context)?;
+        let upstreams = self.for_exchange(py, event_loop, &context)?;
         let (request, feed) = request.to_guest(py, event_loop, &context)?;
         let exchange = py.detach(|| {
-            let mut exchange = self.app.start(permit, request, upstream)?;
+            let mut exchange = self.app.start(permit, request, upstreams)?;
             if let Some(feed) = &feed {
                 feed.belongs_to(exchange.owner().abort_handle());
             }
@@ -145,17 +147,23 @@ impl Callee {
         Ok(Begun { exchange, number, output, finishing })
     }
 
-    fn upstream(
+    fn upstreams(&self) -> impl Iterator<Item = &Outgoing> {
+        self.outgoing.iter().chain(&self.handler)
+    }
+
+    /// Its upstreams as an exchange uses them.
+    fn for_exchange(
         &self,
         py: Python<'_>,
         event_loop: Option<&Arc<LoopCore>>,
         context: &Bound<'_, PyAny>,
-    ) -> PyResult<Option<Arc<dyn Upstream>>> {
-        let Some(outgoing) = &self.outgoing else { return Ok(None) };
-        if outgoing.is_python() {
+    ) -> PyResult<Upstreams> {
+        if self.upstreams().any(Outgoing::is_python) {
             check_depth(py)?;
         }
-        outgoing.upstream(py, event_loop, context).map(Some)
+        let used =
+            |given: &Option<Outgoing>| given.as_ref().map(|given| given.upstream(py, event_loop, context)).transpose();
+        Ok(Upstreams { outgoing: used(&self.outgoing)?, handler: used(&self.handler)? })
     }
 
     /// A copy of the caller's context for code that takes part in an exchange, which names that in log records.
@@ -174,7 +182,7 @@ impl Callee {
 
     /// Whether an exchange may need the caller's event loop and context: Python code takes part in it.
     fn needs_loop(&self, request: &PyRequest) -> bool {
-        self.outgoing.as_ref().is_some_and(Outgoing::is_python) || request.body().is_python()
+        self.upstreams().any(Outgoing::is_python) || request.body().is_python()
     }
 }
 

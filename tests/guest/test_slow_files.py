@@ -4,11 +4,21 @@ from __future__ import annotations
 
 import subprocess
 import sys
+from collections.abc import Callable
 
 import pytest
 
-from tests.conftest import PROBE, ROOT
-from tests.slow_files import FLUSH, GETATTR, LOOKUP, OPEN, READ, SlowFiles, slow_files  # noqa: F401 - a fixture
+from tests.conftest import PROBES, ROOT
+from tests.slow_files import (  # noqa: F401 - a fixture
+    FLUSH,
+    GETATTR,
+    LOOKUP,
+    OPEN,
+    OPENDIR,
+    READ,
+    SlowFiles,
+    slow_files,
+)
 
 # In a process of its own: this one serves the files, and whoever holds the interpreter there must not hold it here.
 GUEST = """
@@ -33,6 +43,7 @@ def say(*what):
     print(*what, flush=True)
 
 READ = "/read-file?path=/slow/file"
+LIST = "/much?what=list"
 say(outcome(lambda: app.handle(get(READ))))
 sys.stdin.readline()
 """
@@ -70,9 +81,9 @@ say(outcome(lambda: other.handle(get("/hello"))))
 class Guest:
     """One that has read the file once, and goes on when it is told."""
 
-    def __init__(self, script: str, files: SlowFiles) -> None:
+    def __init__(self, script: str, files: SlowFiles, generation: str) -> None:
         self.files = files
-        command = [sys.executable, "-c", script + "\nsay('over')\n", str(PROBE), str(files.mounted)]
+        command = [sys.executable, "-c", script + "\nsay('over')\n", str(PROBES[generation]), str(files.mounted)]
         self.process = subprocess.Popen(command, cwd=ROOT, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
 
     def __enter__(self) -> Guest:
@@ -96,31 +107,47 @@ class Guest:
         assert self.process.returncode == 0
 
 
+GuestMaker = Callable[[str], Guest]
+
+
+@pytest.fixture
+def guest_of(slow_files: SlowFiles, generation: str) -> GuestMaker:  # noqa: F811
+    return lambda script: Guest(script, slow_files, generation)
+
+
 # GETATTR: the granted folder is looked at; FLUSH: a file is closed
 @pytest.mark.parametrize("hangs", [GETATTR, LOOKUP, OPEN, READ])
-def test_one_that_hangs_leaves_the_loop_to_others(slow_files: SlowFiles, hangs: int) -> None:  # noqa: F811
-    with Guest(ON_LOOP, slow_files) as guest:
+def test_one_that_hangs_leaves_the_loop_to_others(slow_files: SlowFiles, guest_of: GuestMaker, hangs: int) -> None:  # noqa: F811
+    with guest_of(ON_LOOP) as guest:
         slow_files.hangs.add(hangs)
         assert guest.go_on() == ["GuestTimeoutError", "True"]
         assert slow_files.asked.count(hangs) > 0
 
 
 @pytest.mark.parametrize("hangs", [GETATTR, LOOKUP, OPEN, READ])
-def test_a_guest_on_one_that_hangs_ends_at_its_time_limit(slow_files: SlowFiles, hangs: int) -> None:  # noqa: F811
-    with Guest(BLOCKING, slow_files) as guest:
+def test_a_guest_ends_at_its_time_limit(slow_files: SlowFiles, guest_of: GuestMaker, hangs: int) -> None:  # noqa: F811
+    with guest_of(BLOCKING) as guest:
         slow_files.hangs.add(hangs)
         assert guest.go_on() == ["GuestTimeoutError", "Hello, World!"]
 
 
 @pytest.mark.parametrize("script", [ON_LOOP, BLOCKING])
-def test_closing_a_file_holds_nobody(slow_files: SlowFiles, script: str) -> None:  # noqa: F811
-    with Guest(script, slow_files) as guest:
+def test_a_folder_that_hangs(slow_files: SlowFiles, guest_of: GuestMaker, script: str) -> None:  # noqa: F811
+    with guest_of(script.replace("get(READ)", "get(LIST)").replace("get(LIST)", "get(READ)", 1)) as guest:
+        slow_files.hangs.add(OPENDIR)
+        assert guest.go_on()[0] == "GuestTimeoutError"
+        assert OPENDIR in slow_files.asked
+
+
+@pytest.mark.parametrize("script", [ON_LOOP, BLOCKING])
+def test_closing_a_file_holds_nobody(slow_files: SlowFiles, guest_of: GuestMaker, script: str) -> None:  # noqa: F811
+    with guest_of(script) as guest:
         slow_files.hangs.add(FLUSH)
         assert "GuestTimeoutError" not in guest.go_on()
         assert FLUSH in slow_files.asked
 
 
-def test_many_exchanges_on_one_that_hangs_leave_other_apps_alone(slow_files: SlowFiles) -> None:  # noqa: F811
+def test_many_exchanges_on_one_that_hangs_leave_others_alone(slow_files: SlowFiles, guest_of: GuestMaker) -> None:  # noqa: F811
     script = (
         GUEST
         + """
@@ -132,12 +159,12 @@ async def main():
 asyncio.run(main())
 """
     )
-    with Guest(script, slow_files) as guest:
+    with guest_of(script) as guest:
         slow_files.hangs.add(GETATTR)
         assert guest.go_on() == ["200", "{'GuestTimeoutError'}"]
 
 
-def test_an_app_can_use_files_again_when_they_answer_again(slow_files: SlowFiles) -> None:  # noqa: F811
+def test_an_app_can_use_files_again_when_they_answer_again(slow_files: SlowFiles, guest_of: GuestMaker) -> None:  # noqa: F811
     script = (
         GUEST
         + """
@@ -152,7 +179,7 @@ sys.stdin.readline()
 say(outcome(lambda: app.handle(get(READ))))
 """
     )
-    with Guest(script, slow_files) as guest:
+    with guest_of(script) as guest:
         slow_files.hangs.add(LOOKUP)
         assert guest.go_on() == ["{'GuestTimeoutError'}"]
         slow_files.release()

@@ -27,6 +27,7 @@ COMPONENTS = {
     "hello": HERE / "components" / "hello.wasm",
     "hello_p3": HERE / "components" / "hello_p3.wasm",
     "lines": HERE / "components" / "lines.wasm",
+    "middleware": HERE / "components" / "middleware.wasm",
     "probe": HERE / "components" / "probe.wasm",
     "probe_p3": HERE / "components" / "probe_p3.wasm",
     "spin": HERE / "components" / "spin.wasm",

@@ -18,8 +18,8 @@ if TYPE_CHECKING:
 _log = logging.getLogger("wasgi")
 
 
-def as_upstream(upstream: Any) -> tuple[Callable[..., Any], bool]:
-    """What to call for an outgoing request, and whether that is a coroutine function.
+def as_upstream(upstream: Any, option: str = "outgoing") -> tuple[Callable[..., Any], bool]:
+    """What to call for a request of a guest, and whether that is a coroutine function.
 
     Raises:
         TypeError: It is not an upstream.
@@ -27,7 +27,7 @@ def as_upstream(upstream: Any) -> tuple[Callable[..., Any], bool]:
     if isinstance(upstream, _wasgi.App):
         return upstream.handle_async, True
     if not callable(upstream):
-        raise TypeError(f"`outgoing` must be callable, or None, not {type(upstream).__name__}")
+        raise TypeError(f"`{option}` must be callable, or None, not {type(upstream).__name__}")
     return upstream, is_async(upstream)
 
 

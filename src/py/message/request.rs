@@ -32,7 +32,8 @@ use crate::simulation::virtual_time::WorkClock;
 ///     body: Bytes, str (as UTF-8), a file, an iterable or async iterable of bytes, or another message, whose body
 ///         moves over. A body of known length gets a ``content-length``, unless there is one.
 ///     trailers: Fields after the body.
-///     timeouts: Its timeouts in `wasgi.outgoing.call`; a guest's own request has those of its `request-options`.
+///     timeouts: Its timeouts in `wasgi.outgoing.call`; a guest's own request has those of its `request-options`. A
+///         guest of WASI 0.3 that handles the request finds them as its `request-options`.
 ///
 /// Raises:
 ///     ValueError: The URL has no host or an invalid port, or a method or a header is invalid.
@@ -112,6 +113,9 @@ impl PyRequest {
         *request.method_mut() = self.method.clone();
         *request.uri_mut() = self.uri.clone();
         *request.headers_mut() = headers;
+        if self.timeouts != Timeouts::default() {
+            request.extensions_mut().insert(self.timeouts);
+        }
         Ok((request, feed))
     }
 }

@@ -33,6 +33,24 @@ pub enum Outgoing {
 
 impl Outgoing {
     pub fn given(upstream: &Bound<'_, PyAny>) -> PyResult<Self> {
+        Self::of_option(upstream, "outgoing")
+    }
+
+    /// What answers the requests that a guest passes on. It is no network, so no policy would be asked.
+    pub fn given_handler(handler: &Bound<'_, PyAny>) -> PyResult<Self> {
+        let handler = Self::of_option(handler, "handler")?;
+        let mut networks = Vec::new();
+        handler.shared(&mut networks);
+        if networks.is_empty() {
+            return Ok(handler);
+        }
+        Err(PyTypeError::new_err(
+            "`handler` answers in process, and must not be or have a `Network`; hint: `outgoing` takes one, for the requests of \
+             `wasi:http/client`",
+        ))
+    }
+
+    fn of_option(upstream: &Bound<'_, PyAny>, option: &str) -> PyResult<Self> {
         if let Ok(route) = upstream.cast::<PyRoute>() {
             return Ok(Self::Route(route.clone().unbind()));
         }
@@ -43,8 +61,18 @@ impl Outgoing {
         // what its requests need: a process that is forked while another thread imports it would wait for that thread for ever
         upstream.py().import("wasgi._native.background_loop")?;
         upstream.py().import("wasgi._native.bodies")?;
-        let (callable, is_async) = callbacks.call_method1("as_upstream", (upstream,))?.extract()?;
+        let (callable, is_async) = callbacks.call_method1("as_upstream", (upstream, option))?.extract()?;
         Ok(Self::Callable { callable, is_async })
+    }
+
+    pub fn clone_ref(&self, py: Python<'_>) -> Self {
+        match self {
+            Self::Callable { callable, is_async } => {
+                Self::Callable { callable: callable.clone_ref(py), is_async: *is_async }
+            }
+            Self::Route(route) => Self::Route(route.clone_ref(py)),
+            Self::Network(network) => Self::Network(network.clone_ref(py)),
+        }
     }
 
     /// What was given.

@@ -14,7 +14,6 @@
 //! - `/keep-timer` keeps an instant: a timer is a call of the task that waits for it
 //! - `/flood` floods: no write can exceed what is permitted
 //! - `/late-body`, `/only/request-sent`: a write whose reader has gone says so, `StreamError::Closed`
-//! - `/proxy` copies both ways at once; 0.2's sends all of the request's body before it looks for the response
 //! - errors of files and sockets are told by their names in WIT
 //!
 //! And some are only here: see `only.rs`.
@@ -31,6 +30,7 @@ use wasip3::random;
 mod codes;
 #[path = "../../probe/src/common.rs"]
 mod common;
+mod files;
 mod holds;
 mod hostile;
 mod kept;
@@ -79,13 +79,13 @@ async fn route(request: Request, out: Out) {
         // answers without reading the body
         "/ignore-body" => text(out, 200, "not read").await,
         "/env" => env(out).await,
-        "/read-file" => match std::fs::read_to_string(arg("path")) {
+        "/read-file" => match files::read(&arg("path")).await {
             Ok(content) => text(out, 200, &content).await,
-            Err(error) => text(out, 500, &error.to_string()).await,
+            Err(error) => text(out, 500, &error).await,
         },
-        "/write-file" => match std::fs::write(arg("path"), arg("content")) {
+        "/write-file" => match files::write(&arg("path"), &arg("content")).await {
             Ok(()) => text(out, 200, "written").await,
-            Err(error) => text(out, 500, &error.to_string()).await,
+            Err(error) => text(out, 500, &error).await,
         },
         "/stdio" => {
             for n in 0..number("n") {
@@ -722,12 +722,10 @@ async fn proxy(request: Request, query: &Query, out: Out) {
     };
     let _ = upstream.set_method(&request.get_method());
     let answer = Answer::of(upstream).await;
-    wasip3::spawn_local(async move {
-        // without trailers, the body is dropped: broken off on that side, too
-        if let Ok(Ok(trailers)) = copy(Incoming::of_request(request), &mut target).await {
-            target.finish(trailers).await;
-        }
-    });
+    match copy(Incoming::of_request(request), &mut target).await {
+        Ok(Ok(trailers)) => drop(target.finish_in_background(trailers)),
+        _ => drop(target), // broken off on that side, too
+    }
     match answer.get().await {
         Ok(response) => relay(response, out).await,
         Err(code) => out.set(Err(code)),

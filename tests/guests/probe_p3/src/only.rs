@@ -10,7 +10,7 @@ use wasip3::wit_bindgen::{self, StreamResult};
 use wasip3::{wit_future, wit_stream};
 
 use crate::message::{Answer, Body, Incoming, Out, now};
-use crate::{Query, after, codes, fetch, kept, prepare, relay, sleep, start, text};
+use crate::{Query, after, codes, fetch, files, kept, prepare, relay, sleep, start, text};
 
 /// How many `/meet` have begun.
 static MET: AtomicU64 = AtomicU64::new(0);
@@ -278,6 +278,12 @@ pub async fn run(what: &str, query: &Query, request: Request, out: Out) {
             wit_bindgen::backpressure_dec();
             text(out, 200, "had room again").await;
         }
+        // a file's own stream is the body
+        "send-file" => files::send(&arg("path"), out).await,
+        // the stream of the file `path` is written to the end of `to`, `n` times
+        "append-file" => text(out, 200, &format!("{:?}", files::append(&arg("path"), &arg("to"), number("n")).await)).await,
+        // how often a read was called off because it waited, and how many bytes came
+        "read-impatiently" => text(out, 200, &format!("{:?}", files::read_impatiently(&arg("path")).await)).await,
         _ => text(out, 404, "no such route").await,
     }
 }
