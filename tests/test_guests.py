@@ -31,8 +31,10 @@ def test_the_components_match_their_sources() -> None:
 def test_each_guest_is_small_and_names_no_machine() -> None:
     for path in [*COMPONENTS.glob("*.wasm"), *hashes().COMPONENTS.values()]:
         content = path.read_bytes()
-        # one carries debug information, of Rust's standard library as well; two have all the behaviours; one has all of an SDK
-        assert len(content) < {"lines": 600_000, "probe": 400_000, "probe_p3": 600_000, "spin": 450_000}.get(path.stem, 300_000)
+        # one carries debug information, of Rust's standard library as well; two have all the behaviours
+        assert len(content) < {"lines": 600_000, "probe": 400_000, "probe_p3": 600_000, "spin": 450_000}.get(
+            path.stem, 300_000
+        )
         for place in (b"/root/", b"/home/", b"/work/"):
             assert place not in content, f"{path.name} names {place!r}"
 

@@ -1,4 +1,4 @@
-"""Guests of other toolchains than wasgi's own tests use. The big ones are built once for each state of their sources, and kept."""
+"""Guests of each toolchain. The big ones are built once for each state of their sources, and kept."""
 
 from __future__ import annotations
 

@@ -129,8 +129,9 @@ def test_trap(app: AppMaker) -> None:
         app().handle(get("/trap"))
     trap = raised.value
     assert "wasm `unreachable` instruction executed" in str(trap)
-    assert "in `probe::named_function_that_traps" in str(trap)
-    assert any("probe::named_function_that_traps" in frame for frame in trap.backtrace)
+    named = f"{PROBES[generation].stem}::named_function_that_traps"
+    assert f"in `{named}" in str(trap)
+    assert any(named in frame for frame in trap.backtrace)
     assert trap.stderr == ["last words"]
 
 
