@@ -52,6 +52,11 @@ def generation(request: pytest.FixtureRequest) -> str:
 
 
 @pytest.fixture(scope="session")
+def probe_name(generation: str) -> str:
+    return PROBES[generation].name
+
+
+@pytest.fixture(scope="session")
 def probe(generation: str) -> wasgi.Component:
     return wasgi.Component(PROBES[generation])
 

@@ -58,6 +58,12 @@ impl WrittenBodies {
         (GuestWritten(written).boxed_unsync(), told)
     }
 
+    /// Whether any of them has not ended, and is still to be read.
+    pub fn are_read(&mut self) -> bool {
+        self.0.retain(|written| written.upgrade().is_some_and(|written| lock(&written).phase == Phase::Open));
+        !self.0.is_empty()
+    }
+
     /// The store is about to go, or to serve somebody else. Those of its bodies that have not ended break off. `ended_well`: what is of
     /// somebody else's making is passed on all the same. Returns whether there were any.
     pub fn close(&mut self, ended_well: bool) -> bool {

@@ -5,7 +5,7 @@
 
 use std::future::poll_fn;
 use std::sync::Arc;
-use std::task::{Context, Waker};
+use std::task::{Context, Poll, Waker, ready};
 
 use bytes::Bytes;
 use http::header::CONTENT_LENGTH;
@@ -87,7 +87,15 @@ pub(crate) async fn handle(
             if let Some(answered) = unanswered.take() {
                 answered(answer);
             }
-            poll_fn(|cx| accessor.poll_no_interesting_tasks(cx)).await;
+            poll_fn(|cx| {
+                ready!(accessor.poll_no_interesting_tasks(cx));
+                // a body that one of the host's streams makes needs no guest any more, but its store
+                match accessor.with(|mut access| access.data_mut().feeds_bodies()) {
+                    true => Poll::Pending,
+                    false => Poll::Ready(()),
+                }
+            })
+            .await;
             Ok(())
         })
         .await?

@@ -157,6 +157,11 @@ impl StoreState {
         clean
     }
 
+    /// Whether a file is on its way into a body that somebody still reads.
+    pub(crate) fn feeds_bodies(&mut self) -> bool {
+        self.files.held() > 0 && self.written.are_read()
+    }
+
     /// The limit of fuel.
     pub(crate) fn fuel(&self) -> Option<u64> {
         self.hooks.limits.fuel

@@ -21,7 +21,7 @@ import wasgi
 import wasgi.testing
 from tests.asgi_driver import Server, http_scope
 from tests.asgi_driver import get as served
-from tests.conftest import PROBE, AppMaker, get
+from tests.conftest import PROBE, AppMaker, get, only
 from tests.peers import HELLO, Peer, answers, ask, head_of
 from tests.py.test_roundtrips import ALWAYS
 from tests.serving.test_wsgi import call as wsgi_call

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 import wasgi
-from tests.conftest import COMPONENTS, GUESTS, AppMaker, get
+from tests.conftest import COMPONENTS, GUESTS, PROBES, AppMaker, get
 from tests.processes import free_port
 from wasgi import errors
 
@@ -124,7 +124,7 @@ def test_the_tree_in_the_docstring_is_the_tree() -> None:
         assert name.startswith("_") or name in errors.__doc__
 
 
-def test_trap(app: AppMaker) -> None:
+def test_trap(app: AppMaker, generation: str) -> None:
     with pytest.raises(wasgi.TrapError) as raised:
         app().handle(get("/trap"))
     trap = raised.value

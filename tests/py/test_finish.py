@@ -51,14 +51,14 @@ def told() -> Told:
     return Told()
 
 
-def test_what_an_exchange_is(app: AppMaker, told: Told) -> None:
+def test_what_an_exchange_is(app: AppMaker, probe_name: str, told: Told) -> None:
     response = app(on_finish=told).handle(get("/status?code=201"))
     assert response.report is not None
     exchange = told.one()
     assert (exchange.method, exchange.url) == ("GET", "http://guest.local/status?code=201")
     assert (exchange.status, exchange.error) == (201, None)
-    assert exchange.component == "probe.wasm"
-    assert exchange.app.startswith("probe.wasm#")
+    assert exchange.component == probe_name
+    assert exchange.app.startswith(f"{probe_name}#")
     assert exchange.id == exchange.report.exchange == response.report.exchange
     assert exchange.report.memory > 0
     assert not exchange.report.running
@@ -233,12 +233,14 @@ class TestEveryDoor:
         assert told.one().url == "http://inner/hello"
 
 
-def test_one_for_several_components_tells_them_apart(app: AppMaker, hello: wasgi.Component, told: Told) -> None:
+def test_one_for_several_components_tells_them_apart(
+    app: AppMaker, probe_name: str, hello: wasgi.Component, told: Told
+) -> None:
     apps = [app(on_finish=told), app(on_finish=told), wasgi.App(hello, on_finish=told)]
     for made in apps:
         made.handle(get("/hello")).close()
         made.close()
-    assert [exchange.component for exchange in told.exchanges] == ["probe.wasm", "probe.wasm", "hello.wasm"]
+    assert [exchange.component for exchange in told.exchanges] == [probe_name, probe_name, "hello.wasm"]
     assert [exchange.app for exchange in told.exchanges] == [made._label for made in apps]
     assert len({exchange.app for exchange in told.exchanges}) == 3
 

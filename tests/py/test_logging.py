@@ -126,7 +126,7 @@ def test_lines_under_a_server(name: str, logging_is: str, tmp_path: Path, monkey
 
 
 class TestExtras:
-    def test_a_guests_line(self, app: AppMaker, caplog: pytest.LogCaptureFixture) -> None:
+    def test_a_guests_line(self, app: AppMaker, probe_name: str, caplog: pytest.LogCaptureFixture) -> None:
         made, other = app(), app()
         with caplog.at_level(logging.INFO, "wasgi.guest"):
             response = made.handle(get("/stdio?n=1&tag=t"))
@@ -136,23 +136,27 @@ class TestExtras:
         records: list[Any] = caplog.records
         assert len(records) == 6
         first = records[0]
-        assert (first.wasgi_component, first.wasgi_stream) == ("probe.wasm", "stdout")
+        assert (first.wasgi_component, first.wasgi_stream) == (probe_name, "stdout")
         assert first.wasgi_exchange == response.report.exchange
-        assert re.fullmatch(r"probe\.wasm#\d+", first.wasgi_app)
+        assert re.fullmatch(re.escape(probe_name) + r"#\d+", first.wasgi_app)
         assert len({record.wasgi_app for record in records}) == 2
 
-    async def test_a_failure_under_a_server(self, app: AppMaker, caplog: pytest.LogCaptureFixture) -> None:
+    async def test_a_failure_under_a_server(
+        self, app: AppMaker, probe_name: str, caplog: pytest.LogCaptureFixture
+    ) -> None:
         seen: list[wasgi.Exchange] = []
         made = app(on_finish=seen.append)
         await asgi_driver.get(made, "/trap")
         await made.aclose()
         (record,) = (record for record in caplog.records if record.name == "wasgi.asgi")
         extras: Any = record
-        assert (extras.wasgi_component, extras.wasgi_exchange) == ("probe.wasm", seen[0].id)
-        assert extras.wasgi_app.startswith("probe.wasm#")
+        assert (extras.wasgi_component, extras.wasgi_exchange) == (probe_name, seen[0].id)
+        assert extras.wasgi_app.startswith(f"{probe_name}#")
 
     @pytest.mark.parametrize("way", ["function", "coroutine function"])
-    def test_an_upstream_that_fails(self, app: AppMaker, caplog: pytest.LogCaptureFixture, way: str) -> None:
+    def test_an_upstream_that_fails(
+        self, app: AppMaker, probe_name: str, caplog: pytest.LogCaptureFixture, way: str
+    ) -> None:
         def fails(request: wasgi.Request) -> wasgi.Response:
             raise LookupError("of the upstream's")
 
@@ -164,7 +168,7 @@ class TestExtras:
         assert response.report is not None
         (record,) = (record for record in caplog.records if record.name == "wasgi.outgoing")
         extras: Any = record
-        assert (extras.wasgi_component, extras.wasgi_exchange) == ("probe.wasm", response.report.exchange)
+        assert (extras.wasgi_component, extras.wasgi_exchange) == (probe_name, response.report.exchange)
 
     def test_an_error_says_which_exchange_it_ended(self, app: AppMaker) -> None:
         seen: list[wasgi.Exchange] = []
