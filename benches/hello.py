@@ -1,5 +1,7 @@
 """One hello request three ways, in one run: the floor in plain Rust, `app.handle`, `await app.handle_async`.
 
+Of either generation of WASI (`--generation 0.3`).
+
     just bench
 
 Rounds of the three alternate. A figure is the median of its rounds, a ratio the median of each round's ratio to the
@@ -17,7 +19,8 @@ from pathlib import Path
 
 import wasgi
 
-GUEST = Path(__file__).parents[1] / "tests" / "guests" / "components" / "hello.wasm"
+COMPONENTS = Path(__file__).parents[1] / "tests" / "guests" / "components"
+GUESTS = {"0.2": COMPONENTS / "hello.wasm", "0.3": COMPONENTS / "hello_p3.wasm"}
 
 
 def blocking(app: wasgi.App, requests: int) -> float:
@@ -41,10 +44,12 @@ def main() -> None:
     parser.add_argument("floor", help="the built benches/floor.rs")
     parser.add_argument("--requests", type=int, default=2_000, help="requests a round")
     parser.add_argument("--rounds", type=int, default=40)
+    parser.add_argument("--generation", choices=GUESTS, default="0.2", help="of WASI, that the guest speaks")
     options = parser.parse_args()
-    app = wasgi.App(GUEST)
+    guest = GUESTS[options.generation]
+    app = wasgi.App(guest)
     times: dict[str, list[float]] = {"floor (plain Rust)": [], "app.handle": [], "await app.handle_async": []}
-    command = [options.floor, str(GUEST), str(options.requests)]
+    command = [options.floor, str(guest), str(options.requests), options.generation]
     with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as floor:
         assert floor.stdin is not None
         assert floor.stdout is not None

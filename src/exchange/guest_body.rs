@@ -292,7 +292,13 @@ impl GuestBody {
     }
 
     fn broken_by(&self, error: Error) -> Error {
-        Error::Body { received: self.received(), reason: error.to_string(), cause: Some(Box::new(error)) }
+        let reason = error.to_string();
+        // an upstream only looks on: what its guest's caller has raised is handed out once, and is that caller's
+        let cause = match error {
+            Error::Caller(_) if self.unread.is_some() => Error::Host(reason.clone().into()),
+            error => error,
+        };
+        Error::Body { received: self.received(), reason, cause: Some(Box::new(cause)) }
     }
 }
 

@@ -96,7 +96,10 @@ impl Instance {
     }
 
     /// Has the guest handle a request.
-    pub async fn handle(&mut self, call: Call) -> wasmtime::Result<()> {
+    pub async fn handle(&mut self, mut call: Call) -> wasmtime::Result<()> {
+        if let Call::P3(call) = &mut call {
+            self.unanswered = call.answered.take();
+        }
         let proxy = match self.proxy.take() {
             Some(proxy) => proxy,
             None => {
@@ -110,10 +113,10 @@ impl Instance {
                 let begun = Instant::now();
                 let proxy = self.prepared.pre().instantiate(&mut self.store).await?;
                 let (took_long, was_expected) = self.prepared.set_up_took(begun.elapsed());
-                if was_expected {
-                    crate::scheduler::excuse_turn();
-                }
                 if took_long {
+                    if was_expected {
+                        crate::scheduler::excuse_turn();
+                    }
                     Yield::default().await?; // the guest's own turn begins after it
                 }
                 proxy

@@ -34,7 +34,7 @@ pub(crate) type Answered = Box<dyn FnOnce(Result<http::Response<WasiBody>, Error
 /// being dropped with the call, but by how the exchange ended: so the instance has it, which goes after that is known.
 pub(crate) struct Call {
     pub request: Resource<Request>,
-    pub answered: Answered,
+    pub answered: Option<Answered>,
     /// The request was HEAD.
     pub head_only: bool,
 }
@@ -54,7 +54,7 @@ impl Call {
         let (mut request, _) = Request::from_http(host.http().hooks, request);
         request.options = options;
         let request = host.table().push(request)?;
-        Ok(Self { request, answered, head_only })
+        Ok(Self { request, answered: Some(answered), head_only })
     }
 }
 
@@ -73,8 +73,7 @@ pub(crate) async fn handle(
     call: Call,
     unanswered: &mut Option<Answered>,
 ) -> wasmtime::Result<()> {
-    let Call { request, answered, head_only } = call;
-    *unanswered = Some(answered);
+    let Call { request, head_only, .. } = call;
     store
         .run_concurrent(async |accessor: &Accessor<StoreState>| {
             let handler = service.wasi_http_handler().func_handle();

@@ -170,7 +170,7 @@ def test_names_in_a_component_are_one_line_and_short(odd: str, tmp_path: Path) -
     """Whoever uploads it chooses them, and what is wrong with it is logged."""
     text = ODD_COMPONENTS[odd].replace("HANDLER", HANDLER)
     with pytest.raises(wasgi.ComponentError) as raised:
-        wasgi.Component(text.encode())
+        wasgi.App(text.encode())
     assert is_harmless(str(raised.value))
     assert len(str(raised.value)) < 5000
     assert all(map(is_harmless, getattr(raised.value, "missing", [])))

@@ -48,6 +48,10 @@ NO_BODY_BEFORE_IT_IS_SENT = pytest.mark.generation(
 NO_ERROR_IS_A_RESOURCE = pytest.mark.generation("0.2", reason="an error of a stream is a value, and no resource")
 
 
+MANY_HANDLES: dict[str, tuple[str, ...]] = {"0.2": (), "0.3": ("HandleLimitError",)}
+"""A body is several handles in 0.3: two ends of a stream, and of two futures."""
+
+
 def hold(generation: str, kind: str, n: int, folder: Path) -> tuple[str, int]:
     """What came of it, and the memory that it took."""
     (folder / "file").write_bytes(b"x" * (64 << 10))
@@ -84,7 +88,7 @@ def test_whatever_a_guest_holds_takes_no_more_than_its_memory(
     tmp_path: Path, generation: str, kind: str, n: int
 ) -> None:
     outcome, grown = hold(generation, kind, n, tmp_path)
-    assert outcome in ("Ok(200)", "MemoryLimitError")
+    assert outcome in ("Ok(200)", "MemoryLimitError", *MANY_HANDLES[generation])
     assert grown < 2 * MEMORY
 
 
@@ -92,7 +96,7 @@ def test_whatever_a_guest_holds_takes_no_more_than_its_memory(
     "kind", ["reads", "reads-at-once", "bodies", pytest.param("finished-bodies", marks=NO_BODY_BEFORE_IT_IS_SENT)]
 )
 def test_one_that_holds_more_is_told_so(tmp_path: Path, generation: str, kind: str) -> None:
-    assert hold(generation, kind, 1300, tmp_path)[0] == "MemoryLimitError"
+    assert hold(generation, kind, 1300, tmp_path)[0] in ("MemoryLimitError", *MANY_HANDLES[generation])
 
 
 def test_one_that_holds_less_goes_on(tmp_path: Path, generation: str) -> None:

@@ -32,8 +32,11 @@ class TestHostCalls:
     """No host call takes so much that whoever shares its thread waits."""
 
     @pytest.mark.parametrize("what", ["random", "insecure"])
-    def test_random_bytes(self, app: AppMaker, what: str) -> None:
+    def test_random_bytes(self, app: AppMaker, generation: str, what: str) -> None:
         assert app().handle(much(what, n=256 << 10)).text == str(256 << 10)
+        if generation == "0.3":  # where a guest may be given less than it asks for
+            assert app().handle(much(what, n=64 << 20)).text == str(256 << 10)
+            return
         with pytest.raises(wasgi.TrapError, match="67108864 random bytes at once, of at most 262144"):
             app().handle(much(what, n=64 << 20))
 
@@ -53,8 +56,11 @@ class TestHostCalls:
         assert app().handle(much("path", n=1 << 20, times=5)).text == "0"
         assert app().handle(much("path", n=32 << 10, times=5)).text == "5"
 
-    def test_fields_are_refused_before_they_are_read(self, app: AppMaker) -> None:
+    def test_fields_are_refused_before_they_are_read(self, app: AppMaker, generation: str) -> None:
         for request in (much("field", n=1 << 20), much("values", n=50_000)):
+            if generation == "0.3":
+                assert "SizeExceeded" in app().handle(request).text
+                continue
             with pytest.raises(wasgi.FieldsLimitError, match="65536 bytes of fields"):
                 app().handle(request)
 
@@ -249,9 +255,6 @@ class TestStreamsOfFiles:
         (folder / "large").write_bytes(content)
         assert app(**of(folder)).handle(get("/only/send-file?path=/data/large")).read() == content
 
-    @pytest.mark.xfail(
-        strict=True, raises=wasgi.BodyError, reason="a store ends with its tasks, whatever it still sends"
-    )
     def test_one_is_a_body_that_its_guest_leaves_to_the_host(self, app: AppMaker, folder: Path) -> None:
         content = os.urandom(3_000_001)
         (folder / "large").write_bytes(content)

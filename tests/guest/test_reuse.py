@@ -74,6 +74,7 @@ def test_it_goes_with_its_app(app: AppMaker) -> None:
     assert wasgi.stats().idle == 1
     made.close()
     assert (wasgi.stats().idle, wasgi.stats().memories) == (0, 0)
+    until(lambda: wasgi.stats().tasks == 0)  # those of earlier tests
     other = app(reuse=wasgi.Reuse(idle=3600))
     assert wasgi.stats().tasks == 0
     report(other)

@@ -303,7 +303,7 @@ class TestCauses:
         )
         text = text.replace("(i32.const 299)", "(i64.const 299)")
         with pytest.raises(wasgi.UnsupportedComponentError, match="cannot be linked") as raised:
-            wasgi.Component(text.encode())
+            wasgi.App(text.encode())
         causes = causes_of(raised.value)
         assert len(causes) > 1, "which import, and what about it"
         assert {type(cause) for cause in causes} == {wasgi.WasgiError}
