@@ -382,7 +382,9 @@ mod tests {
             (None, "http://[::1]:8/"),
             (Some(""), "http://[::1]:8/"),
             (Some("*"), "http://[::1]:8*"),
-            (Some("/{a}?b=\"c\""), "http://[::1]:8/{a}?b=\"c\""),
+            (Some("/{a}?b=c|d"), "http://[::1]:8/{a}?b=c|d"),
+            // `http` takes no quotation mark in a query
+            (Some("/{a}?b=\"c\""), "http://[::1]:8/%7Ba%7D?b=%22c%22"),
             (Some("http://other/"), "http://[::1]:8/http://other/"),
             (Some("a b"), "http://[::1]:8/a%20b"),
         ] {
