@@ -280,7 +280,7 @@ impl GuestBody {
     fn broken(&self) -> Error {
         let (received, BodyRules { side, length, .. }) = (self.received(), self.check.rules());
         let (reason, cause) = match (self.owner.outcome(), length.announced()) {
-            (Some(Err(error @ Error::Caller(_))), _) => return error,
+            (Some(Err(error @ Error::Caller(_))), _) if *side == Side::Response => return error,
             (Some(Err(error)), _) => return self.broken_by(error),
             (_, Some(length)) if length != received => {
                 let code = side.body_size(received);
@@ -295,7 +295,7 @@ impl GuestBody {
         let reason = error.to_string();
         // an upstream only looks on: what its guest's caller has raised is handed out once, and is that caller's
         let cause = match error {
-            Error::Caller(_) if self.unread.is_some() => Error::Host(reason.clone().into()),
+            Error::Caller(_) if self.check.rules().side == Side::Request => Error::Host(reason.clone().into()),
             error => error,
         };
         Error::Body { received: self.received(), reason, cause: Some(Box::new(cause)) }
