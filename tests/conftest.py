@@ -96,6 +96,19 @@ def app(probe: wasgi.Component) -> AppMaker:
     return make
 
 
+def project_ini(*more: str) -> str:
+    """The settings of a project whose components are ours, for `pytester`."""
+    lines = [
+        "[pytest]",
+        "addopts = --strict-markers -p no:randomly",
+        "asyncio_mode = auto",
+        "asyncio_default_fixture_loop_scope = function",
+        f"wasgi_components = {COMPONENTS}",
+        *more,
+    ]
+    return "\n".join(lines)
+
+
 def bare(body: str, declarations: str = "", instances: int = 1, **options: Any) -> wasgi.Component:
     """A component by hand, whose handler does `body` and answers nothing. Has as many core instances as asked for."""
     return wasgi.Component(bare_text(body, declarations, instances).encode(), **options)

@@ -13,7 +13,6 @@ use crate::exchange::handle::ExchangeState;
 use crate::exchange::request_body::RequestBody;
 use crate::exchange::response_body::{ResponseBuffer, ResponseReader, ResponseSlot};
 use crate::guest::instance::{Call, Instance};
-use crate::guest::{p2, p3};
 use crate::http::error_code::ErrorCode;
 use crate::http::fields;
 use crate::http::message::Side;
@@ -51,7 +50,6 @@ impl Incoming {
         exchange: &Arc<ExchangeState>,
         chunks: usize,
     ) -> Result<Self, Error> {
-        let head_only = request.method() == http::Method::HEAD;
         let work = instance.host().clock().map(|clock| clock.work(false));
         let request = request.map(|body| Watched::by_guest(RequestBody::of_caller(body, rules, exchange), work));
         let (sender, head) = oneshot::channel();
@@ -71,13 +69,7 @@ impl Incoming {
             // nobody may be left to take it: the guest is told nothing of that
             let _ = sender.send(answer);
         };
-        let is_p3 = instance.is_p3();
-        let host = instance.host();
-        let call = match is_p3 {
-            true => p3::Call::new(host, request, Box::new(answered), head_only).map(Call::P3),
-            false => p2::Call::new(host, request, answered).map(Call::P2),
-        };
-        let call = call.map_err(|error| Error::Host(Reason::new(chain(&error), error)))?;
+        let call = instance.call(request, answered).map_err(|error| Error::Host(Reason::new(chain(&error), error)))?;
         Ok(Self { call, head, answer })
     }
 }

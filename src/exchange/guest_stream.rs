@@ -165,14 +165,14 @@ impl AsyncWrite for AsyncStream {
                 std::task::ready!(room.as_mut().poll(cx));
                 self.room = None;
             }
-            let waiting = stdio.clone();
-            let mut room: Pin<Box<dyn Future<Output = ()> + Send + Sync>> =
-                Box::pin(async move { waiting.room.notified().await });
             if stdio.has_room() {
                 let taken = bytes.len().min(PERMIT);
                 stdio.write(self.stream, bytes.get(..taken).unwrap_or_default());
                 return Poll::Ready(Ok(taken));
             }
+            let waiting = stdio.clone();
+            let mut room: Pin<Box<dyn Future<Output = ()> + Send + Sync>> =
+                Box::pin(async move { waiting.room.notified().await });
             // registered before it is looked again: what makes room in between is heard
             if room.as_mut().poll(cx).is_pending() && !stdio.has_room() {
                 self.room = Some(room);

@@ -40,9 +40,8 @@ pub(crate) fn is_hosts_body() {
 pub(crate) struct WrittenBodies(Vec<Weak<Mutex<Written>>>);
 
 impl WrittenBodies {
-    /// One more. How it was transmitted is told as soon as that is known.
-    pub fn add(&mut self, body: WasiBody, rules: BodyRules) -> (WasiBody, oneshot::Receiver<Transmitted>) {
-        let (tell, told) = oneshot::channel();
+    /// One more. How it was transmitted is told to `tell` as soon as that is known.
+    pub fn add(&mut self, body: WasiBody, rules: BodyRules, tell: oneshot::Sender<Transmitted>) -> WasiBody {
         let written = Written {
             body,
             check: BodyCheck::new(rules),
@@ -55,7 +54,7 @@ impl WrittenBodies {
         let written = Arc::new(Mutex::new(written));
         self.0.retain(|other| other.strong_count() > 0);
         self.0.push(Arc::downgrade(&written));
-        (GuestWritten(written).boxed_unsync(), told)
+        GuestWritten(written).boxed_unsync()
     }
 
     /// Whether any of them has not ended, and is still to be read.
@@ -214,6 +213,11 @@ mod tests {
         BodyRules::of_length(Side::Response, length)
     }
 
+    fn add(all: &mut WrittenBodies, body: WasiBody, rules: BodyRules) -> (WasiBody, oneshot::Receiver<Transmitted>) {
+        let (tell, told) = oneshot::channel();
+        (all.add(body, rules, tell), told)
+    }
+
     fn next(body: &mut WasiBody) -> Poll<Option<Result<Frame<Bytes>, HostError>>> {
         Pin::new(body).poll_frame(&mut Context::from_waker(Waker::noop()))
     }
@@ -221,7 +225,7 @@ mod tests {
     /// What comes of a body of so many frames whose store goes before anybody reads: the frames, and whether they end cleanly.
     fn read_after(frames: usize, ends: bool, ended_well: bool) -> (usize, bool) {
         let mut all = WrittenBodies::default();
-        let (mut body, _told) = all.add(Script::new(vec![data(1); frames], ends).boxed_unsync(), rules(None));
+        let (mut body, _told) = add(&mut all, Script::new(vec![data(1); frames], ends).boxed_unsync(), rules(None));
         assert_eq!(all.close(ended_well), !ends);
         let mut count = 0;
         loop {
@@ -266,7 +270,7 @@ mod tests {
     fn a_body_that_is_passed_on_outlives_a_guest_that_has_ended_well() {
         for (ended_well, breaks) in [(true, false), (false, true)] {
             let mut all = WrittenBodies::default();
-            let (mut body, _told) = all.add(Hosts(Script::new(vec![data(1)], false)).boxed_unsync(), rules(None));
+            let (mut body, _told) = add(&mut all, Hosts(Script::new(vec![data(1)], false)).boxed_unsync(), rules(None));
             assert_eq!(all.close(ended_well), breaks);
             assert!(matches!(next(&mut body), Poll::Ready(Some(Ok(_)))));
             assert_eq!(next(&mut body).is_pending(), !breaks);
@@ -276,9 +280,9 @@ mod tests {
     #[test]
     fn a_body_that_is_passed_on_may_be_one_of_another_guest() {
         let mut of_another = WrittenBodies::default();
-        let (inner, _told) = of_another.add(Script::new(vec![data(1)], false).boxed_unsync(), rules(None));
+        let (inner, _told) = add(&mut of_another, Script::new(vec![data(1)], false).boxed_unsync(), rules(None));
         let mut all = WrittenBodies::default();
-        let (mut body, _told) = all.add(Hosts(inner).boxed_unsync(), rules(None));
+        let (mut body, _told) = add(&mut all, Hosts(inner).boxed_unsync(), rules(None));
         assert!(!all.close(true));
         assert!(matches!(next(&mut body), Poll::Ready(Some(Ok(_)))));
         assert!(next(&mut body).is_pending());
@@ -312,7 +316,7 @@ mod tests {
     fn whoever_waits_for_a_body_that_is_passed_on_waits_on_when_its_guest_has_gone() {
         let waits = Arc::default();
         let mut all = WrittenBodies::default();
-        let (mut body, _told) = all.add(Waits(Arc::clone(&waits)).boxed_unsync(), rules(None));
+        let (mut body, _told) = add(&mut all, Waits(Arc::clone(&waits)).boxed_unsync(), rules(None));
         let woken = Arc::new(Woken::default());
         assert!(Pin::new(&mut body).poll_frame(&mut Context::from_waker(&Waker::from(woken.clone()))).is_pending());
         assert!(!all.close(true));
@@ -326,7 +330,7 @@ mod tests {
             let mut all = WrittenBodies::default();
             let script = Script::new(Vec::new(), false);
             let made = if is_hosts { Hosts(script).boxed_unsync() } else { script.boxed_unsync() };
-            let (mut body, _told) = all.add(made, rules(None));
+            let (mut body, _told) = add(&mut all, made, rules(None));
             let woken = Arc::new(Woken::default());
             assert!(Pin::new(&mut body).poll_frame(&mut Context::from_waker(&Waker::from(woken.clone()))).is_pending());
             assert!(all.close(ended_well));
@@ -339,7 +343,8 @@ mod tests {
     fn the_guest_is_told_how_its_body_went() {
         let told = |frames: usize, length: Option<u64>| {
             let mut all = WrittenBodies::default();
-            let (mut body, mut told) = all.add(Script::new(vec![data(1); frames], true).boxed_unsync(), rules(length));
+            let (mut body, mut told) =
+                add(&mut all, Script::new(vec![data(1); frames], true).boxed_unsync(), rules(length));
             while let Poll::Ready(Some(Ok(_))) = next(&mut body) {}
             told.try_recv().unwrap()
         };

@@ -13,7 +13,7 @@ use wasmtime_wasi::p3::bindings::filesystem::types::{
 use wasmtime_wasi::p3::filesystem::{FilesystemError, FilesystemResult};
 
 use crate::guest::file_streams_p3::{End, FromFile, ToFile};
-use crate::guest::files::{FilesView, HasFiles, is_plain_file};
+use crate::guest::files::{FilesView, HasFiles, is_plain_file, operations};
 use crate::guest::store::StoreState;
 use crate::process::blocking_threads::{Pool, within};
 
@@ -119,27 +119,7 @@ macro_rules! on_threads {
 }
 
 impl HostDescriptorWithStore<StoreState> for HasFiles {
-    on_threads! {
-        fn advise(fd: Fd, offset: Filesize, len: Filesize, advice: Advice) -> ();
-        fn sync_data(fd: Fd) -> ();
-        fn get_flags(fd: Fd) -> DescriptorFlags;
-        fn get_type(fd: Fd) -> DescriptorType;
-        fn set_size(fd: Fd, size: Filesize) -> ();
-        fn set_times(fd: Fd, accessed: NewTimestamp, modified: NewTimestamp) -> ();
-        fn sync(fd: Fd) -> ();
-        fn create_directory_at(fd: Fd, path: String) -> ();
-        fn stat(fd: Fd) -> DescriptorStat;
-        fn stat_at(fd: Fd, follow: PathFlags, path: String) -> DescriptorStat;
-        fn set_times_at(fd: Fd, follow: PathFlags, path: String, accessed: NewTimestamp, modified: NewTimestamp) -> ();
-        fn link_at(fd: Fd, follow: PathFlags, path: String, new: Fd, new_path: String) -> ();
-        fn readlink_at(fd: Fd, path: String) -> String;
-        fn remove_directory_at(fd: Fd, path: String) -> ();
-        fn rename_at(fd: Fd, path: String, new: Fd, new_path: String) -> ();
-        fn symlink_at(fd: Fd, path: String, new_path: String) -> ();
-        fn unlink_file_at(fd: Fd, path: String) -> ();
-        fn metadata_hash(fd: Fd) -> MetadataHashValue;
-        fn metadata_hash_at(fd: Fd, follow: PathFlags, path: String) -> MetadataHashValue;
-    }
+    operations!(on_threads);
 
     async fn is_same_object(store: &Store, one: Fd, other: Fd) -> wasmtime::Result<bool> {
         let threads = threads(store).map_err(wasmtime::Error::from)?;

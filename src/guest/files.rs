@@ -172,6 +172,34 @@ impl types::Host for FilesView<'_> {
     }
 }
 
+/// The operations that both generations of WASI have, by the names of their types where this is used.
+macro_rules! operations {
+    ($use:ident) => {
+        $use! {
+            fn advise(fd: Fd, offset: Filesize, len: Filesize, advice: Advice) -> ();
+            fn sync_data(fd: Fd) -> ();
+            fn get_flags(fd: Fd) -> DescriptorFlags;
+            fn get_type(fd: Fd) -> DescriptorType;
+            fn set_size(fd: Fd, size: Filesize) -> ();
+            fn set_times(fd: Fd, accessed: NewTimestamp, modified: NewTimestamp) -> ();
+            fn sync(fd: Fd) -> ();
+            fn create_directory_at(fd: Fd, path: String) -> ();
+            fn stat(fd: Fd) -> DescriptorStat;
+            fn stat_at(fd: Fd, follow: PathFlags, path: String) -> DescriptorStat;
+            fn set_times_at(fd: Fd, follow: PathFlags, path: String, accessed: NewTimestamp, modified: NewTimestamp) -> ();
+            fn link_at(fd: Fd, follow: PathFlags, path: String, new: Fd, new_path: String) -> ();
+            fn readlink_at(fd: Fd, path: String) -> String;
+            fn remove_directory_at(fd: Fd, path: String) -> ();
+            fn rename_at(fd: Fd, path: String, new: Fd, new_path: String) -> ();
+            fn symlink_at(fd: Fd, path: String, new_path: String) -> ();
+            fn unlink_file_at(fd: Fd, path: String) -> ();
+            fn metadata_hash(fd: Fd) -> MetadataHashValue;
+            fn metadata_hash_at(fd: Fd, follow: PathFlags, path: String) -> MetadataHashValue;
+        }
+    };
+}
+pub(crate) use operations;
+
 /// Operations that are wasmtime-wasi's, on threads of the app's.
 macro_rules! on_threads {
     ($(fn $name:ident($($argument:ident: $type:ty),*) -> $returned:ty;)*) => {
@@ -183,29 +211,12 @@ macro_rules! on_threads {
 }
 
 impl HostDescriptor for FilesView<'_> {
+    operations!(on_threads);
+
     on_threads! {
-        fn advise(fd: Fd, offset: Filesize, len: Filesize, advice: Advice) -> ();
-        fn sync_data(fd: Fd) -> ();
-        fn get_flags(fd: Fd) -> DescriptorFlags;
-        fn get_type(fd: Fd) -> DescriptorType;
-        fn set_size(fd: Fd, size: Filesize) -> ();
-        fn set_times(fd: Fd, accessed: NewTimestamp, modified: NewTimestamp) -> ();
         fn read(fd: Fd, len: Filesize, offset: Filesize) -> (Vec<u8>, bool);
         fn write(fd: Fd, bytes: Vec<u8>, offset: Filesize) -> Filesize;
         fn read_directory(fd: Fd) -> Resource<DirectoryEntryStream>;
-        fn sync(fd: Fd) -> ();
-        fn create_directory_at(fd: Fd, path: String) -> ();
-        fn stat(fd: Fd) -> DescriptorStat;
-        fn stat_at(fd: Fd, follow: PathFlags, path: String) -> DescriptorStat;
-        fn set_times_at(fd: Fd, follow: PathFlags, path: String, accessed: NewTimestamp, modified: NewTimestamp) -> ();
-        fn link_at(fd: Fd, follow: PathFlags, path: String, new: Fd, new_path: String) -> ();
-        fn readlink_at(fd: Fd, path: String) -> String;
-        fn remove_directory_at(fd: Fd, path: String) -> ();
-        fn rename_at(fd: Fd, path: String, new: Fd, new_path: String) -> ();
-        fn symlink_at(fd: Fd, path: String, new_path: String) -> ();
-        fn unlink_file_at(fd: Fd, path: String) -> ();
-        fn metadata_hash(fd: Fd) -> MetadataHashValue;
-        fn metadata_hash_at(fd: Fd, follow: PathFlags, path: String) -> MetadataHashValue;
     }
 
     async fn is_same_object(&mut self, one: Fd, other: Fd) -> wasmtime::Result<bool> {

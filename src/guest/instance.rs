@@ -6,7 +6,9 @@ use std::sync::atomic::Ordering;
 use std::task::{Context, Poll};
 use std::time::Instant;
 
+use bytes::Bytes;
 use wasmtime::{CallHook, CallHookHandler, Store, StoreContextMut};
+use wasmtime_wasi_http::{Error as HostError, WasiBody};
 
 use crate::error::reason::Reason;
 use crate::error::trap::Trap;
@@ -18,6 +20,7 @@ use crate::guest::limiter::StoreLimiter;
 use crate::guest::prepared::{Pre, Prepared, Proxy};
 use crate::guest::store::StoreState;
 use crate::guest::{p2, p3};
+use crate::http::error_code::ErrorCode;
 use crate::limits::Limits;
 use crate::outgoing::hooks::Hooks;
 
@@ -41,7 +44,7 @@ pub(crate) struct Instance {
     store: Store<StoreState>,
     proxy: Option<Proxy>,
     prepared: Arc<Prepared>,
-    /// Where the answer of a guest of WASI 0.3 goes, if it was called and has not answered.
+    /// Where the answer of a guest of WASI 0.3 goes, until it has answered.
     unanswered: Option<p3::Answered>,
     /// How many exchanges it has had.
     served: u64,
@@ -90,16 +93,27 @@ impl Instance {
         self.store.data_mut()
     }
 
-    /// Whether it is called as WASI 0.3 has it.
-    pub fn is_p3(&self) -> bool {
-        matches!(self.prepared.pre(), Pre::P3(_))
+    /// A request for its guest, whose answer `answered` takes.
+    pub fn call<B>(
+        &mut self,
+        request: http::Request<B>,
+        answered: impl FnOnce(Result<http::Response<WasiBody>, ErrorCode>) + Send + Sync + 'static,
+    ) -> wasmtime::Result<Call>
+    where
+        B: http_body::Body<Data = Bytes, Error = HostError> + Send + 'static,
+    {
+        let host = self.store.data_mut();
+        match self.prepared.pre() {
+            Pre::P2(_) => p2::Call::new(host, request, answered).map(Call::P2),
+            Pre::P3(_) => {
+                self.unanswered = Some(Box::new(answered));
+                p3::Call::new(host, request).map(Call::P3)
+            }
+        }
     }
 
     /// Has the guest handle a request.
-    pub async fn handle(&mut self, mut call: Call) -> wasmtime::Result<()> {
-        if let Call::P3(call) = &mut call {
-            self.unanswered = call.answered.take();
-        }
+    pub async fn handle(&mut self, call: Call) -> wasmtime::Result<()> {
         let proxy = match self.proxy.take() {
             Some(proxy) => proxy,
             None => {

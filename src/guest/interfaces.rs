@@ -4,8 +4,9 @@ use wasmtime::component::{Linker, LinkerInstance};
 
 use crate::guest::store::StoreState;
 
-/// The release of WASI 0.2 that wasmtime-wasi and wasmtime-wasi-http have: a component finds its own patch release by it.
+/// The releases of WASI 0.2 and 0.3 that wasmtime-wasi and wasmtime-wasi-http have: a component finds its own patch release by them.
 const RELEASE: &str = "0.2.12";
+const RELEASE_P3: &str = "0.3.0";
 
 /// What wasmtime has put into the linker under this name. Another release's name would be an interface of its own, empty, and what
 /// is defined there would replace nothing.
@@ -15,9 +16,6 @@ pub(crate) fn interface<'a>(
 ) -> wasmtime::Result<LinkerInstance<'a, StoreState>> {
     linker.instance(&format!("{name}@{RELEASE}"))
 }
-
-/// The release of WASI 0.3 that they have.
-const RELEASE_P3: &str = "0.3.0";
 
 /// The same for an interface of WASI 0.3.
 pub(crate) fn interface_p3<'a>(
@@ -41,6 +39,20 @@ mod tests {
         let mut linker = Linker::new(&wasmtime::Engine::default());
         wasmtime_wasi::p2::add_to_linker_async(&mut linker).unwrap();
         wasmtime_wasi_http::p2::add_only_http_to_linker_async(&mut linker).unwrap();
+        wasmtime_wasi::p3::add_to_linker(&mut linker).unwrap();
+        wasmtime_wasi_http::p3::add_to_linker(&mut linker).unwrap();
+        for (name, function) in [
+            ("wasi:clocks/monotonic-clock", "now"),
+            ("wasi:filesystem/types", "[method]descriptor.stat"),
+            ("wasi:http/client", "send"),
+            ("wasi:http/types", "[constructor]fields"),
+        ] {
+            let mut found = interface_p3(&mut linker, name).unwrap();
+            assert!(
+                found.func_wrap(function, |_, (): ()| Ok(())).is_err(),
+                "{name} of WASI 0.3 has no `{function}`: another release?"
+            );
+        }
         for (name, function) in [
             ("wasi:clocks/monotonic-clock", "now"),
             ("wasi:filesystem/types", "filesystem-error-code"),

@@ -14,7 +14,6 @@ pub mod folders;
 pub mod grants;
 pub mod host_memory;
 pub mod http_functions;
-pub mod http_functions_p3;
 pub mod instance;
 pub mod instance_pool;
 pub mod interfaces;

@@ -52,7 +52,7 @@ pub(crate) fn link(linker: &mut Linker<StoreState>) -> wasmtime::Result<()> {
     mend_http_error_code(linker)?;
     crate::guest::request_checks::bound_requests(linker)?;
     crate::guest::request_checks::check_requests(linker)?;
-    crate::guest::http_functions::weigh_fields(linker)?;
+    crate::guest::http_functions::p2::weigh_fields(linker)?;
     crate::guest::http_functions::weigh_bodies(linker)?;
     crate::guest::file_functions::bound_files(linker)?;
     crate::guest::timers::stage_timers(linker)

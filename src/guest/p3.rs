@@ -30,31 +30,26 @@ use crate::outgoing::upstream::{Import, Timeouts};
 /// Takes what a guest answers.
 pub(crate) type Answered = Box<dyn FnOnce(Result<http::Response<WasiBody>, ErrorCode>) + Send>;
 
-/// What a handler of `wasi:http/handler` gets, and where its answer goes. Whoever waits for that is not told that none will come by its
-/// being dropped with the call, but by how the exchange ended: so the instance has it, which goes after that is known.
+/// What a handler of `wasi:http/handler` gets. Where its answer goes the instance has: whoever waits for one is not told that none will come
+/// by that being dropped with the call, but by how the exchange ended, and the instance goes after that is known.
 pub(crate) struct Call {
     pub request: Resource<Request>,
-    pub answered: Option<Answered>,
     /// The request was HEAD.
     pub head_only: bool,
 }
 
 impl Call {
-    pub fn new<B>(
-        host: &mut StoreState,
-        request: http::Request<B>,
-        answered: Answered,
-        head_only: bool,
-    ) -> wasmtime::Result<Self>
+    pub fn new<B>(host: &mut StoreState, request: http::Request<B>) -> wasmtime::Result<Self>
     where
         B: http_body::Body<Data = Bytes, Error = HostError> + Send + 'static,
     {
+        let head_only = request.method() == http::Method::HEAD;
         let options = request.extensions().get().map(options_of);
         // what the guest thinks of the request's body is nobody's to hear
         let (mut request, _) = Request::from_http(host.http().hooks, request);
         request.options = options;
         let request = host.table().push(request)?;
-        Ok(Self { request, answered: Some(answered), head_only })
+        Ok(Self { request, head_only })
     }
 }
 
@@ -73,14 +68,16 @@ pub(crate) async fn handle(
     call: Call,
     unanswered: &mut Option<Answered>,
 ) -> wasmtime::Result<()> {
-    let Call { request, head_only, .. } = call;
+    let Call { request, head_only } = call;
     store
         .run_concurrent(async |accessor: &Accessor<StoreState>| {
             let handler = service.wasi_http_handler().func_handle();
             let task = accessor.with(|access| handler.start_call_concurrent(access, (request,)))?;
             let (answer,) = handler.finish_call_concurrent(accessor, task).await?;
             let answer = match answer {
-                Ok(response) => accessor.with(|mut access| answer_of(access.as_context_mut(), response, head_only))?,
+                Ok(response) => {
+                    Ok(accessor.with(|mut access| answer_of(access.as_context_mut(), response, head_only))?)
+                }
                 Err(code) => Err(ErrorCode::of_guest(code)),
             };
             if let Some(answered) = unanswered.take() {
@@ -133,34 +130,21 @@ async fn transmission(told: oneshot::Receiver<Transmitted>) -> Result<(), HostEr
     }
 }
 
-/// What is told of a body that is made only after its message.
-fn told_later() -> (oneshot::Sender<oneshot::Receiver<Transmitted>>, impl Future<Output = Result<(), HostError>> + Send)
-{
-    let (later, told) = oneshot::channel();
-    (later, async {
-        match told.await {
-            Ok(told) => transmission(told).await,
-            Err(_) => Ok(()),
-        }
-    })
-}
-
 fn answer_of(
     mut store: StoreContextMut<'_, StoreState>,
     response: Resource<Response>,
     head_only: bool,
-) -> wasmtime::Result<Result<http::Response<WasiBody>, ErrorCode>> {
+) -> wasmtime::Result<http::Response<WasiBody>> {
     let mut response = store.data_mut().table().delete(response)?;
     let lengths = Lengths::take(&mut store, &mut response.headers);
-    let (later, told) = told_later();
-    let response = response.into_http_with_getter(&mut store, told, StoreState::http)?;
+    let (tell, told) = oneshot::channel();
+    let response = response.into_http_with_getter(&mut store, transmission(told), StoreState::http)?;
     let (mut parts, body) = response.into_parts();
     lengths.put_back(&mut parts.headers);
     let length = crate::http::fields::announced_length(&parts.headers).filter(|_| !is_bare(head_only, parts.status));
     let rules = BodyRules::of_length(Side::Response, length);
-    let (body, told) = store.data_mut().written.add(body, rules);
-    let _ = later.send(told);
-    Ok(Ok(http::Response::from_parts(parts, body)))
+    let body = store.data_mut().written.add(body, rules, tell);
+    Ok(http::Response::from_parts(parts, body))
 }
 
 /// All of WASI 0.3, beside that of 0.2.
@@ -185,7 +169,7 @@ pub(crate) fn link(linker: &mut Linker<StoreState>) -> wasmtime::Result<()> {
     }
     linker.allow_shadowing(false);
     crate::guest::request_checks::bound_requests_p3(linker)?;
-    crate::guest::http_functions_p3::weigh_fields(linker)?;
+    crate::guest::http_functions::p3::weigh_fields(linker)?;
     crate::guest::file_functions_p3::bound_files_p3(linker)?;
     crate::guest::timers::stage_timers_p3(linker)
 }
@@ -237,8 +221,8 @@ fn begin(
     request.authority = Some(Authority::from_static("localhost"));
     request.path_with_query = Some(PathAndQuery::from_static("/"));
     let lengths = Lengths::take(&mut store, &mut request.headers);
-    let (later, told) = told_later();
-    let (request, options) = match request.into_http_with_getter(&mut store, told, StoreState::http) {
+    let (tell, told) = oneshot::channel();
+    let (request, options) = match request.into_http_with_getter(&mut store, transmission(told), StoreState::http) {
         Ok(made) => made,
         Err(error) => return Ok(Err(ErrorCode::from(error.downcast()?))),
     };
@@ -246,8 +230,7 @@ fn begin(
     let (mut parts, body) = request.into_parts();
     lengths.put_back(&mut parts.headers);
     let rules = BodyRules::of_length(Side::Request, crate::http::fields::announced_length(&parts.headers));
-    let (body, told) = host.written.add(body, rules);
-    let _ = later.send(told);
+    let body = host.written.add(body, rules, tell);
     // only now: its body is let go of as one that was sent
     parts.uri = match url {
         Ok(url) => url,

@@ -7,7 +7,7 @@ import sys
 
 import pytest
 
-from tests.conftest import COMPONENTS
+from tests.conftest import COMPONENTS, project_ini
 
 pytest_plugins = ["pytester"]
 
@@ -17,16 +17,7 @@ pytestmark = pytest.mark.filterwarnings("ignore::pytest.PytestExperimentalApiWar
 @pytest.fixture(autouse=True)
 def project(pytester: pytest.Pytester) -> None:
     """A project whose components are ours."""
-    pytester.makeini(
-        f"""
-        [pytest]
-        addopts = --strict-markers -p no:randomly
-        filterwarnings = error
-        asyncio_mode = auto
-        asyncio_default_fixture_loop_scope = function
-        wasgi_components = {COMPONENTS}
-        """
-    )
+    pytester.makeini(project_ini("filterwarnings = error"))
 
 
 def run(pytester: pytest.Pytester, source: str, *options: str) -> pytest.RunResult:

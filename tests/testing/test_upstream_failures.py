@@ -6,7 +6,7 @@ import re
 
 import pytest
 
-from tests.conftest import COMPONENTS
+from tests.conftest import COMPONENTS, project_ini
 
 pytest_plugins = ["pytester"]
 pytestmark = pytest.mark.filterwarnings("ignore::pytest.PytestExperimentalApiWarning")
@@ -14,15 +14,7 @@ pytestmark = pytest.mark.filterwarnings("ignore::pytest.PytestExperimentalApiWar
 
 @pytest.fixture(autouse=True)
 def project(pytester: pytest.Pytester) -> None:
-    pytester.makeini(
-        f"""
-        [pytest]
-        addopts = --strict-markers -p no:randomly
-        asyncio_mode = auto
-        asyncio_default_fixture_loop_scope = function
-        wasgi_components = {COMPONENTS}
-        """
-    )
+    pytester.makeini(project_ini())
 
 
 PREAMBLE = """
