@@ -133,7 +133,8 @@ thread_local! {
     static HOLDS: Cell<usize> = const { Cell::new(0) };
 }
 
-/// One value a process: made at first use, made anew in a forked child.
+/// One value a process: made at first use, made anew in a forked child where that says so ([`Self::forget`]). A `OnceLock` whose value a
+/// thread of the parent's was making when it was forked would keep the child waiting for ever.
 pub struct PerProcess<T> {
     value: AtomicPtr<T>,
     making: ForkLock,

@@ -1,7 +1,8 @@
 //! What may be computed on prompt threads before it belongs on those of lower priority.
 
-use std::sync::OnceLock;
 use std::time::{Duration, Instant};
+
+use crate::process::fork::PerProcess;
 
 /// Of one guest.
 pub(super) const OF_GUEST: Duration = Duration::from_millis(2);
@@ -77,10 +78,10 @@ impl Credit {
 
 /// How many processors this process has.
 pub(super) fn processors() -> u32 {
-    static FOUND: OnceLock<u32> = OnceLock::new();
+    static FOUND: PerProcess<u32> = PerProcess::new();
     let find =
         || std::thread::available_parallelism().map_or(1, |found| u32::try_from(found.get()).unwrap_or(u32::MAX));
-    *FOUND.get_or_init(find)
+    *FOUND.get(find)
 }
 
 #[cfg(test)]

@@ -31,8 +31,8 @@ fn read(clock: libc::clockid_t) -> Duration {
 
 #[cfg(not(target_os = "linux"))]
 fn wall() -> Duration {
-    static BEGAN: OnceLock<std::time::Instant> = OnceLock::new();
-    BEGAN.get_or_init(std::time::Instant::now).elapsed()
+    static BEGAN: crate::process::fork::PerProcess<std::time::Instant> = crate::process::fork::PerProcess::new();
+    BEGAN.get(std::time::Instant::now).elapsed()
 }
 
 /// A thread, for others to look at and to slow down.

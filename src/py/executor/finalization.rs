@@ -7,7 +7,8 @@
 //! handler does not come back. musl and macOS end a thread without unwinding it, so there is nothing to do there.
 
 use std::ffi::{CStr, c_int, c_void};
-use std::sync::OnceLock;
+
+use crate::process::fork::PerProcess;
 
 #[cfg(all(target_os = "linux", target_env = "gnu"))]
 pub use glibc::protect;
@@ -18,8 +19,8 @@ pub fn protect() {}
 
 /// Whether the interpreter finalizes. Not of the stable interface before 3.13, where its name had an underscore.
 pub fn is_finalizing() -> bool {
-    static FOUND: OnceLock<Option<unsafe extern "C" fn() -> c_int>> = OnceLock::new();
-    let found = FOUND.get_or_init(|| {
+    static FOUND: PerProcess<Option<unsafe extern "C" fn() -> c_int>> = PerProcess::new();
+    let found = FOUND.get(|| {
         // SAFETY: the names are C strings; a symbol of either name, where there is one, is a function without arguments.
         unsafe {
             let find = |name: &CStr| libc::dlsym(libc::RTLD_DEFAULT, name.as_ptr());
@@ -37,8 +38,8 @@ mod glibc {
     use std::cell::Cell;
     use std::ffi::{c_int, c_void};
     use std::mem::MaybeUninit;
-    use std::sync::OnceLock;
 
+    use crate::process::fork::PerProcess;
     use crate::py::executor::exit::is_exiting;
 
     /// `struct _pthread_cleanup_buffer` of glibc's pthread.h.
@@ -66,8 +67,8 @@ mod glibc {
 
     #[cold]
     fn register() {
-        static PUSH: OnceLock<Option<Push>> = OnceLock::new();
-        let push = *PUSH.get_or_init(|| {
+        static PUSH: PerProcess<Option<Push>> = PerProcess::new();
+        let push = *PUSH.get(|| {
             // looked up, not linked: should a later glibc be without it, exit waits for those threads only, as elsewhere
             // SAFETY: the name is a C string; the symbol, where there is one, is this function of pthread.h.
             unsafe {

@@ -3,7 +3,7 @@
 use std::cell::Cell;
 use std::collections::VecDeque;
 use std::sync::atomic::{AtomicU8, AtomicUsize, Ordering};
-use std::sync::{Arc, Condvar, Mutex, OnceLock};
+use std::sync::{Arc, Condvar, Mutex};
 use std::time::{Duration, Instant};
 
 use pyo3::exceptions::PyRuntimeError;
@@ -116,8 +116,8 @@ pub fn count() -> usize {
 /// As many as `concurrent.futures` would use. Asked once: it reads the files of cgroups, which took a sixth of the time of an outgoing
 /// request that Python answers.
 fn most_threads() -> usize {
-    static MOST: OnceLock<usize> = OnceLock::new();
-    *MOST.get_or_init(|| std::thread::available_parallelism().map_or(8, |cores| (cores.get() + 4).min(32)))
+    static MOST: PerProcess<usize> = PerProcess::new();
+    *MOST.get(|| std::thread::available_parallelism().map_or(8, |cores| (cores.get() + 4).min(32)))
 }
 
 pub fn threads() -> &'static Threads {
