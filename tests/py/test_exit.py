@@ -232,28 +232,36 @@ time.sleep(0.2)
 
 
 def test_the_lines_that_follow_are_delivered_when_ctrl_c_ends_a_sink() -> None:
-    # each line in one piece, for two threads print
+    # The sink that Ctrl-C ends is one on the main thread: it delivers what a guest has printed that was done in its first turn.
+    # A guest on a busy machine may need another, and its lines come on a thread of ours: then it is asked once more.
+    # Each line is printed in one piece, for two threads print.
     code = r"""
-first = True
+interrupted = None
 def sink(line):
-    global first
-    if first:
-        first = False
+    global interrupted
+    if interrupted is None and threading.current_thread() is threading.main_thread():
+        interrupted = line.exchange
+        print(f"{4 - int(line.split()[1])} follow\n", end="", flush=True)
         block()
-    print(f"{line}\n", end="", flush=True)
+    elif line.exchange == interrupted:
+        print(f"{line}\n", end="", flush=True)
+guest = app(stdout=sink, stderr=lambda line: None)
 try:
-    app(stdout=sink, stderr=lambda line: None).handle(request("/chatter?n=5"))
+    while True:
+        guest.handle(request("/chatter?n=5"))
 except KeyboardInterrupt:
     print("interrupted\n", end="", flush=True)
 """
     with python(code, BLOCKS["sleeps in a loop"]) as process:
         assert process.stdout is not None
+        follow = int(process.stdout.readline().removesuffix(" follow\n"))
         assert process.stdout.readline() == "ready\n"
         process.send_signal(signal.SIGINT)
         stdout, stderr = process.communicate(timeout=50)
     assert (process.returncode, stderr) == (0, "")
-    assert "interrupted" in stdout.splitlines()
-    assert len(stdout.splitlines()) == 1 + 4
+    lines = stdout.splitlines()
+    assert "interrupted" in lines
+    assert len(lines) == 1 + follow
 
 
 @pytest.mark.skipif(sys.version_info >= (3, 14), reason="the module of 3.11 to 3.13")
