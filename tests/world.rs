@@ -42,17 +42,7 @@ fn a_component_that_imports_the_whole_world_of_0_3_is_instantiated() {
 fn is_instantiated(everything: &[u8]) {
     let component = load(everything).expect("the world promises what the linker lacks");
     let app = App::new(component, Grants::default(), Limits::NONE, None);
-    let mut exchange = start(&app, "/").unwrap();
-    if !exchange.run_here().unwrap() {
-        exchange.hand_over().unwrap(); // its turn was over: it took long to instantiate
-    }
-    let head = loop {
-        match exchange.poll_head(&mut Context::from_waker(Waker::noop())) {
-            Poll::Ready(head) => break head,
-            Poll::Pending => std::thread::yield_now(),
-        }
-    };
-    match head {
+    match answer(&app, "/") {
         // it got as far as the dummy's handler, which is `unreachable`
         Err(Error::Trap(trap)) => {
             assert!(trap.message.contains("unreachable"), "{}", trap.message);
@@ -107,6 +97,20 @@ fn start(app: &App, route: &str) -> Result<Exchange, Error> {
         Admission::Queued(_) => panic!("there is a queue"),
     };
     app.start(permit, request(route), Upstreams::default())
+}
+
+/// The head of what a guest answers.
+fn answer(app: &App, route: &str) -> Result<(), Error> {
+    let mut exchange = start(app, route)?;
+    if !exchange.run_here()? {
+        exchange.hand_over()?; // its turn is over, or it has none here
+    }
+    loop {
+        match exchange.poll_head(&mut Context::from_waker(Waker::noop())) {
+            Poll::Ready(head) => return head.map(drop),
+            Poll::Pending => std::thread::yield_now(),
+        }
+    }
 }
 
 #[test]
@@ -179,18 +183,37 @@ fn guests_that_compute_keep_off_event_loops() {
     other.extend_from_slice(b"\x00\x05\x04mine");
     let app = App::new(load(&other).unwrap(), Grants::default(), Limits::NONE, None);
     assert!(start(&app, "/hello").unwrap().decide_off_loop(), "nobody knows yet how long setting it up takes");
-    // one that took long to set up, on a busy machine, counts as heavy, too: some try is not
-    let becomes_light = || {
-        (0..1000).any(|_| {
-            start(&app, "/hello").unwrap().run_here().unwrap();
-            !start(&app, "/hello").unwrap().decide_off_loop()
-        })
-    };
-    assert!(becomes_light());
+    assert!(becomes_light(&app));
     // the first seems to, so the next is measured
     for _ in 0..2 {
         assert!(!start(&app, "/spin").unwrap().run_here().unwrap());
     }
     assert!(start(&app, "/hello").unwrap().decide_off_loop());
-    assert!(becomes_light(), "kept off for ever");
+    assert!(becomes_light(&app), "kept off for ever");
+}
+
+/// Whether a guest of an app is to begin on an event loop, if its first turns do: one that took long to set up, on a busy machine, counts
+/// as heavy, too, so some try is not.
+fn becomes_light(app: &App) -> bool {
+    (0..1000).any(|_| {
+        start(app, "/hello").unwrap().run_here().unwrap();
+        !start(app, "/hello").unwrap().decide_off_loop()
+    })
+}
+
+/// Of two tenants with one component, the one that fills memory leaves event loops, the other stays.
+#[test]
+fn what_one_app_does_is_not_held_against_another_of_the_same_component() {
+    for component in
+        [&include_bytes!("guests/components/probe.wasm")[..], include_bytes!("guests/components/probe_p3.wasm")]
+    {
+        let component = load(component).unwrap();
+        let [one, other] = [(); 2].map(|()| App::new(component.clone(), Grants::default(), Limits::NONE, None));
+        for _ in 0..3 {
+            answer(&one, "/hostile/fill?mib=64&n=2").unwrap();
+        }
+        let keeps_off = |app| start(app, "/hello").unwrap().decide_off_loop();
+        assert!((0..40).all(|_| keeps_off(&one)));
+        assert!(becomes_light(&other));
+    }
 }

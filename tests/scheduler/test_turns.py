@@ -63,25 +63,6 @@ async def test_one_long_operation_keeps_its_apps_guests_off_event_loops() -> Non
     assert here <= 3  # until one was measured
 
 
-async def test_what_one_app_does_is_not_held_against_another_of_the_same_component(app: AppMaker) -> None:
-    """Of two tenants with one component, the one that fills memory leaves the event loop's thread, the other stays."""
-    one, other = app(), app()
-    for _ in range(3):  # the first turn of all makes an instance as well, which is not held against its guest
-        await (await one.handle_async(wasgi.Request("GET", "http://a/hostile/fill?mib=250&n=2"))).aread()
-    here = {"one": 0, "other": 0}
-    for _ in range(40):
-        for name, asked in (("one", one), ("other", other)):
-            waiting = asked.handle_async(wasgi.Request("GET", "http://a/hello")).__await__()
-            try:
-                future = waiting.send(None)
-            except StopIteration:
-                here[name] += 1  # it was answered on this thread
-            else:
-                await finish(waiting, future)
-    assert here["one"] <= 1  # its turn is measured when it is over, and it had answered before
-    assert here["other"] > 20
-
-
 async def finish(waiting: Generator[Any, None, wasgi.Response], future: Any) -> wasgi.Response:
     """Awaits the rest of what has been begun by hand."""
 
