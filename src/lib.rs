@@ -6,14 +6,11 @@
 
 #![warn(missing_docs, unreachable_pub)]
 
-#[allow(unreachable_pub)]
 pub mod app;
 pub mod component;
 pub mod engine;
 pub mod error;
-#[allow(unreachable_pub)]
 pub mod exchange;
-#[allow(unreachable_pub)]
 pub mod guest;
 pub mod http;
 pub mod limits;
@@ -21,7 +18,6 @@ pub mod network;
 pub mod outgoing;
 pub mod process;
 #[cfg(feature = "python")]
-#[allow(unreachable_pub)]
 pub(crate) mod py;
 pub(crate) mod scheduler;
 pub mod simulation;

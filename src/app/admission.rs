@@ -56,7 +56,7 @@ struct Roster {
 }
 
 impl AdmissionControl {
-    pub fn new(
+    pub(crate) fn new(
         process: &'static ProcessState,
         limits: &Limits,
         dirs: &[DirGrant],
@@ -96,7 +96,7 @@ impl AdmissionControl {
     }
 
     /// A place, if there is one; else a place in the queue, if there is one.
-    pub fn admit(self: &Arc<Self>) -> Result<Admission, Error> {
+    pub(crate) fn admit(self: &Arc<Self>) -> Result<Admission, Error> {
         self.leaves_room()?;
         let Some(places) = &self.places else { return Ok(Admission::Permit(Permit::new(self, None))) };
         // whoever waits already comes first: the semaphore is fair, and has none to give while there is a queue
@@ -139,7 +139,7 @@ impl AdmissionControl {
     }
 
     /// A guest is given to the runtime. One that comes too late is stopped.
-    pub fn enroll(&self, number: u64, exchange: &Arc<ExchangeState>) {
+    pub(crate) fn enroll(&self, number: u64, exchange: &Arc<ExchangeState>) {
         let ended = {
             let mut roster = lock(&self.roster);
             roster.guests.insert(number, Arc::downgrade(exchange));
@@ -151,12 +151,12 @@ impl AdmissionControl {
     }
 
     /// How many exchanges are under way.
-    pub fn live(&self) -> usize {
+    pub(crate) fn live(&self) -> usize {
         self.live.load(Ordering::SeqCst)
     }
 
     /// Nobody in the queue any more, and no instance that waits; the task gives back what those hold.
-    pub fn close(&self) -> Option<JoinHandle<()>> {
+    pub(crate) fn close(&self) -> Option<JoinHandle<()>> {
         if let Some(places) = &self.places {
             places.close();
         }
@@ -186,7 +186,7 @@ impl AdmissionControl {
     }
 
     /// Waits until all exchanges have ended; after `drain` it ends them.
-    pub fn drained(self: Arc<Self>, drain: Option<Duration>) -> Result<impl Future<Output = ()> + Send, Error> {
+    pub(crate) fn drained(self: Arc<Self>, drain: Option<Duration>) -> Result<impl Future<Output = ()> + Send, Error> {
         let runtime = &self.process.runtime;
         runtime.within(async move {
             let Some(drain) = drain else { return self.empty().await };

@@ -42,24 +42,24 @@ pub(crate) struct History {
 
 impl History {
     /// To be asked before a turn on a caller's thread: whether the thread's own clock should time it.
-    pub fn take_timed_turn(&self) -> bool {
+    pub(crate) fn take_timed_turn(&self) -> bool {
         take_one(&self.suspect)
     }
 
     /// A turn on a caller's thread took long by the wall's clock. Perhaps its thread only waited for a processor.
-    pub fn seemed_long(&self) {
+    pub(crate) fn seemed_long(&self) {
         self.suspect.store(SUSPECT, Ordering::Relaxed);
     }
 
     /// A guest has computed on a caller's thread for longer than it may.
-    pub fn was_long(&self) {
+    pub(crate) fn was_long(&self) {
         self.computes.store(KEEP_OFF, Ordering::Relaxed);
         self.suspect.store(SUSPECT, Ordering::Relaxed);
     }
 
     /// A tick came in a turn on a caller's thread that was not brief, and within its slice. One guest may have so much, but hundreds
     /// that come at once have it one after the other: a request that waits for the loop waits for all of them.
-    pub fn met_tick(&self, tick: u64) {
+    pub(crate) fn met_tick(&self, tick: u64) {
         let tick = tick & u64::from(u32::MAX);
         let before = self.held.load(Ordering::Relaxed);
         let passed = tick.wrapping_sub(before >> 32) & u64::from(u32::MAX);
@@ -75,19 +75,19 @@ impl History {
     }
 
     /// Turns were long operations, or making an instance is one: such guests have no turn on a caller's thread.
-    pub fn is_unruly(&self, prepared: &Prepared, needs_set_up: bool) -> bool {
+    pub(crate) fn is_unruly(&self, prepared: &Prepared, needs_set_up: bool) -> bool {
         self.long_turns.are_many() || (needs_set_up && prepared.is_slow_to_set_up())
     }
 
     /// For whoever gives turns to its guests, to add to them.
-    pub fn long_turns(&self) -> &Arc<LongTurns> {
+    pub(crate) fn long_turns(&self) -> &Arc<LongTurns> {
         &self.long_turns
     }
 
     /// Decides whether the next guest starts off its caller's event loop: instantiating is slow (if it has to be done), or its
     /// time is not known yet, or a guest computed for too long lately (the second answer). Uses up one of the
     /// starts that are to keep off event loops.
-    pub fn decide_off_loop(&self, prepared: &Prepared, needs_set_up: bool) -> (bool, bool) {
+    pub(crate) fn decide_off_loop(&self, prepared: &Prepared, needs_set_up: bool) -> (bool, bool) {
         let computes = take_one(&self.computes);
         let is_slow = needs_set_up && prepared.keeps_off_loop();
         (computes || take_one(&self.elsewhere) || is_slow || self.is_unruly(prepared, false), computes)

@@ -43,7 +43,7 @@ pub(super) struct Incoming {
 
 impl Incoming {
     /// `chunks`: writes of the guest's that may lie between it and whoever reads its response.
-    pub fn new(
+    pub(super) fn new(
         instance: &mut Instance,
         request: http::Request<WasiBody>,
         rules: BodyRules,

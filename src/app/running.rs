@@ -28,7 +28,7 @@ pub(super) struct Running {
 }
 
 impl Running {
-    pub fn new(run: Run, exchange: Arc<ExchangeState>, answer: ResponseSlot) -> Self {
+    pub(super) fn new(run: Run, exchange: Arc<ExchangeState>, answer: ResponseSlot) -> Self {
         Self { run: Some(run), due: None, exchange, answer }
     }
 
@@ -111,7 +111,7 @@ const NOT_REUSABLE: &str = "`reuse` has no effect on this app any more: an insta
                             request gets a fresh instance from now on";
 
 impl Guest {
-    pub fn new(
+    pub(super) fn new(
         instance: Instance,
         exchange: &Arc<ExchangeState>,
         answer: ResponseSlot,

@@ -19,14 +19,14 @@ pub(super) struct Slice<'a> {
 
 impl<'a> Slice<'a> {
     /// `begun`: the exchange, a moment ago. A look at the clock is saved.
-    pub fn begin(history: &'a History, begun: Instant) -> Self {
+    pub(super) fn begin(history: &'a History, begun: Instant) -> Self {
         let of_thread = history.take_timed_turn().then(ThreadTime::now);
         Self { history, begun, tick: crate::scheduler::tick(), of_thread }
     }
 
     /// Whether it is used up; to be asked after each turn. The wall's clock says so first. Where the processor is shared it may be wrong,
     /// so it is the thread's own that counts against a component.
-    pub fn is_over(&mut self) -> bool {
+    pub(super) fn is_over(&mut self) -> bool {
         // within a tick there is no need to ask a clock
         let tick = crate::scheduler::tick();
         if self.tick == tick {

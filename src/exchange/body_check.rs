@@ -19,7 +19,7 @@ pub(crate) enum Length {
 }
 
 impl Length {
-    pub fn announced(self) -> Option<u64> {
+    pub(crate) fn announced(self) -> Option<u64> {
         match self {
             Self::Announced(length) => Some(length),
             Self::Nothing | Self::Unknown => None,
@@ -46,12 +46,12 @@ pub(crate) struct BodyRules {
 
 impl BodyRules {
     /// Of a body without limits.
-    pub fn of_length(side: Side, length: Option<u64>) -> Self {
+    pub(crate) fn of_length(side: Side, length: Option<u64>) -> Self {
         Self { side, length: length.into(), limit: None, trailers: None }
     }
 
     /// Of the response to a request, which was HEAD or not.
-    pub fn of_response(to_head: bool, status: http::StatusCode, headers: &http::HeaderMap) -> Self {
+    pub(crate) fn of_response(to_head: bool, status: http::StatusCode, headers: &http::HeaderMap) -> Self {
         let length = match is_bare(to_head, status) {
             true => Length::Nothing,
             false => fields::announced_length(headers).into(),
@@ -60,7 +60,7 @@ impl BodyRules {
     }
 
     /// Whether what is announced may come at all.
-    pub fn check_announced(&self) -> Result<(), Violation> {
+    pub(crate) fn check_announced(&self) -> Result<(), Violation> {
         self.length.announced().map_or(Ok(()), |length| self.check_limit(length))
     }
 
@@ -87,7 +87,7 @@ pub(crate) struct Violation {
 }
 
 impl Violation {
-    pub fn into_error(self) -> Error {
+    pub(crate) fn into_error(self) -> Error {
         match self.limit {
             Some((limit, value)) => Error::Limited { code: self.code, limit, value },
             None => Error::Code(self.code.into()),
@@ -103,21 +103,21 @@ pub(crate) struct BodyCheck {
 }
 
 impl BodyCheck {
-    pub fn new(rules: BodyRules) -> Self {
+    pub(crate) fn new(rules: BodyRules) -> Self {
         Self { rules, passed: 0 }
     }
 
-    pub fn rules(&self) -> &BodyRules {
+    pub(crate) fn rules(&self) -> &BodyRules {
         &self.rules
     }
 
     /// Bytes that have passed.
-    pub fn passed(&self) -> u64 {
+    pub(crate) fn passed(&self) -> u64 {
         self.passed
     }
 
     /// So many more bytes. Those that may not pass are not counted as passed.
-    pub fn data(&mut self, bytes: usize) -> Result<(), Violation> {
+    pub(crate) fn data(&mut self, bytes: usize) -> Result<(), Violation> {
         let size = self.passed.saturating_add(bytes as u64);
         self.rules.check_limit(size)?;
         if self.rules.length.announced().is_some_and(|length| size > length) {
@@ -128,7 +128,7 @@ impl BodyCheck {
     }
 
     /// The end, by what is said, with trailers or without.
-    pub fn end(&self, trailers: Option<&http::HeaderMap>) -> Result<(), Violation> {
+    pub(crate) fn end(&self, trailers: Option<&http::HeaderMap>) -> Result<(), Violation> {
         if self.rules.length.announced().is_some_and(|length| length != self.passed) {
             return Err(self.not_as_announced(self.passed));
         }
@@ -140,7 +140,7 @@ impl BodyCheck {
     }
 
     /// The next frame, or the end.
-    pub fn frame(&mut self, frame: Option<&Frame<Bytes>>) -> Result<(), Violation> {
+    pub(crate) fn frame(&mut self, frame: Option<&Frame<Bytes>>) -> Result<(), Violation> {
         let Some(frame) = frame else { return self.end(None) };
         if let Some(data) = frame.data_ref() {
             self.data(data.len())?;

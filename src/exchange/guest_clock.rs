@@ -41,16 +41,16 @@ impl State {
 }
 
 impl Clock {
-    pub fn new(limit: Option<Duration>) -> Arc<Self> {
+    pub(crate) fn new(limit: Option<Duration>) -> Arc<Self> {
         Arc::new(Self { limit, state: Mutex::default() })
     }
 
-    pub fn limit(&self) -> Option<Duration> {
+    pub(crate) fn limit(&self) -> Option<Duration> {
         self.limit
     }
 
     /// The guest has its turn. Returns when its time is up.
-    pub fn enter(&self) -> Option<Instant> {
+    pub(crate) fn enter(&self) -> Option<Instant> {
         let mut state = lock(&self.state);
         state.running = true;
         state.go();
@@ -58,7 +58,7 @@ impl Clock {
     }
 
     /// The guest waits; `waker` is told when a clock that stands still runs again. Returns when its time is up, if the clock runs.
-    pub fn leave(&self, waker: Option<&Waker>) -> Option<Instant> {
+    pub(crate) fn leave(&self, waker: Option<&Waker>) -> Option<Instant> {
         let mut state = lock(&self.state);
         state.running = false;
         if state.holds == 0 {
@@ -80,7 +80,7 @@ impl Clock {
         state.spent + state.since.map_or(Duration::ZERO, |since| since.elapsed())
     }
 
-    pub fn hold(&self) {
+    pub(crate) fn hold(&self) {
         let mut state = lock(&self.state);
         state.holds += 1;
         if !state.running {
@@ -88,7 +88,7 @@ impl Clock {
         }
     }
 
-    pub fn release(&self) {
+    pub(crate) fn release(&self) {
         let waiting = {
             let mut state = lock(&self.state);
             state.holds = state.holds.saturating_sub(1);
@@ -114,7 +114,7 @@ pub(crate) struct Wait {
 
 impl Wait {
     /// `clock` stands still meanwhile, if there is one.
-    pub fn begin(clock: Option<&Arc<Clock>>, waker: &Waker) -> Arc<Self> {
+    pub(crate) fn begin(clock: Option<&Arc<Clock>>, waker: &Waker) -> Arc<Self> {
         if let Some(clock) = clock {
             clock.hold();
         }
@@ -122,11 +122,11 @@ impl Wait {
         Arc::new(Self { over: AtomicBool::new(false), clock, waker: waker.clone() })
     }
 
-    pub fn is_over(&self) -> bool {
+    pub(crate) fn is_over(&self) -> bool {
         self.over.load(Ordering::Acquire)
     }
 
-    pub fn finish(&self) {
+    pub(crate) fn finish(&self) {
         if !self.over.swap(true, Ordering::AcqRel)
             && let Some(clock) = self.clock.upgrade()
         {

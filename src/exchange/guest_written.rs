@@ -41,7 +41,7 @@ pub(crate) struct WrittenBodies(Vec<Weak<Mutex<Written>>>);
 
 impl WrittenBodies {
     /// One more. How it was transmitted is told to `tell` as soon as that is known.
-    pub fn add(&mut self, body: WasiBody, rules: BodyRules, tell: oneshot::Sender<Transmitted>) -> WasiBody {
+    pub(crate) fn add(&mut self, body: WasiBody, rules: BodyRules, tell: oneshot::Sender<Transmitted>) -> WasiBody {
         let written = Written {
             body,
             check: BodyCheck::new(rules),
@@ -58,14 +58,14 @@ impl WrittenBodies {
     }
 
     /// Whether any of them has not ended, and is still to be read.
-    pub fn are_read(&mut self) -> bool {
+    pub(crate) fn are_read(&mut self) -> bool {
         self.0.retain(|written| written.upgrade().is_some_and(|written| lock(&written).phase == Phase::Open));
         !self.0.is_empty()
     }
 
     /// The store is about to go, or to serve somebody else. Those of its bodies that have not ended break off. `ended_well`: what is of
     /// somebody else's making is passed on all the same. Returns whether there were any.
-    pub fn close(&mut self, ended_well: bool) -> bool {
+    pub(crate) fn close(&mut self, ended_well: bool) -> bool {
         let mut broke_off = false;
         for written in self.0.drain(..).filter_map(|written| written.upgrade()) {
             broke_off |= lock(&written).close(ended_well);

@@ -45,12 +45,12 @@ pub(crate) struct ExchangeState {
 }
 
 impl ExchangeState {
-    pub fn new(process: &'static ProcessState, timeout: Option<Duration>) -> Arc<Self> {
+    pub(crate) fn new(process: &'static ProcessState, timeout: Option<Duration>) -> Arc<Self> {
         Arc::new(Self::made(process, timeout, true))
     }
 
     /// Of a request that no guest makes.
-    pub fn without_guest(process: &'static ProcessState) -> Arc<Self> {
+    pub(crate) fn without_guest(process: &'static ProcessState) -> Arc<Self> {
         Arc::new(Self::made(process, None, false))
     }
 
@@ -69,14 +69,14 @@ impl ExchangeState {
     }
 
     /// Whether the guest is in the process that forked this one.
-    pub fn is_foreign(&self) -> bool {
+    pub(crate) fn is_foreign(&self) -> bool {
         self.phase.is_foreign()
     }
 
     /// A task runs it from now on. One that has been stopped before gives the task back: to be stopped as soon as it is known to
     /// whoever runs it.
     #[must_use]
-    pub fn hand_over(&self, runner: Runner) -> Option<Runner> {
+    pub(crate) fn hand_over(&self, runner: Runner) -> Option<Runner> {
         match self.phase.lock() {
             Some(mut phase) => phase.hand_over(runner),
             None => Some(runner),
@@ -84,19 +84,19 @@ impl ExchangeState {
     }
 
     /// The task that ran it has done its part, and the exchange goes on.
-    pub fn take_back(&self) {
+    pub(crate) fn take_back(&self) {
         if let Some(mut phase) = self.phase.lock() {
             phase.take_back();
         }
     }
 
     /// It ends, if it has not. The first to say how is right. Returns whether it has ended well.
-    pub fn end(&self, outcome: Result<(), Error>) -> bool {
+    pub(crate) fn end(&self, outcome: Result<(), Error>) -> bool {
         self.end_as(outcome).0
     }
 
     /// Ends it, and stops what runs it.
-    pub fn stop(&self, reason: Error) {
+    pub(crate) fn stop(&self, reason: Error) {
         if self.is_foreign() {
             return; // the parent's
         }

@@ -17,7 +17,7 @@ pub(crate) enum Runner {
 }
 
 impl Runner {
-    pub fn stop(self) {
+    pub(crate) fn stop(self) {
         match self {
             Self::Guest(task) => {
                 if let Some(task) = task.upgrade() {
@@ -48,7 +48,7 @@ pub(crate) enum Phase {
 impl Phase {
     /// `OnCaller` -> `OnTask`. One that has ended stays so, and returns the runner, which is to be stopped.
     #[must_use]
-    pub fn hand_over(&mut self, runner: Runner) -> Option<Runner> {
+    pub(crate) fn hand_over(&mut self, runner: Runner) -> Option<Runner> {
         match self {
             Self::OnCaller => {
                 *self = Self::OnTask(runner);
@@ -59,7 +59,7 @@ impl Phase {
     }
 
     /// `OnTask` -> `OnCaller`: the task has done its part.
-    pub fn take_back(&mut self) {
+    pub(crate) fn take_back(&mut self) {
         if matches!(self, Self::OnTask(_)) {
             *self = Self::OnCaller;
         }
@@ -67,7 +67,7 @@ impl Phase {
 
     /// Any but `Ended` -> `Ended`. Returns what ran it, which is to be stopped unless it is what says so. One that has ended stays as it
     /// is, and returns the outcome: whoever holds the phase's lock drops that after it.
-    pub fn end(
+    pub(crate) fn end(
         &mut self,
         outcome: Result<(), Error>,
         took: impl FnOnce() -> Duration,
@@ -81,11 +81,11 @@ impl Phase {
         }
     }
 
-    pub fn is_on_task(&self) -> bool {
+    pub(crate) fn is_on_task(&self) -> bool {
         matches!(self, Self::OnTask(_))
     }
 
-    pub fn ending(&self) -> Option<&Ending> {
+    pub(crate) fn ending(&self) -> Option<&Ending> {
         match self {
             Self::Ended(ending) => Some(ending),
             Self::OnCaller | Self::OnTask(_) => None,

@@ -45,7 +45,7 @@ struct Told {
 
 impl Refusals {
     /// The line to log, unless the like of it was logged lately.
-    pub fn told(&self, refused: &Refused<'_>) -> Option<String> {
+    pub(crate) fn told(&self, refused: &Refused<'_>) -> Option<String> {
         let key = refused.key();
         let mut known = lock(&self.0);
         let now = Instant::now();
@@ -83,7 +83,7 @@ impl Refused<'_> {
         hasher.finish()
     }
 
-    pub fn sentence(&self, more: &str) -> String {
+    pub(crate) fn sentence(&self, more: &str) -> String {
         let origin = origin(self.uri);
         let what: String = self.what.chars().take(LONGEST).collect();
         let hint = (self.hint)(&origin).map_or_else(String::new, |hint| format!("; hint: {hint}"));

@@ -33,19 +33,19 @@ const PIECE: usize = 256 << 10;
 
 impl RequestBody {
     /// The body of the request that an exchange is about.
-    pub fn of_caller(body: WasiBody, rules: BodyRules, exchange: &Arc<ExchangeState>) -> Self {
+    pub(crate) fn of_caller(body: WasiBody, rules: BodyRules, exchange: &Arc<ExchangeState>) -> Self {
         exchange.has_reader.store(true, Ordering::Relaxed);
         let exchange = Some((Arc::downgrade(exchange), exchange.clock.clone()));
         Self { body, check: BodyCheck::new(rules), done: false, exchange, wait: None, rest: Bytes::new() }
     }
 
     /// The body of an upstream's response.
-    pub fn of_upstream(body: WasiBody, rules: BodyRules) -> Self {
+    pub(crate) fn of_upstream(body: WasiBody, rules: BodyRules) -> Self {
         Self { body, check: BodyCheck::new(rules), done: false, exchange: None, wait: None, rest: Bytes::new() }
     }
 
     /// What it comes from; nothing more comes.
-    pub fn take(&mut self) -> WasiBody {
+    pub(crate) fn take(&mut self) -> WasiBody {
         self.done = true;
         self.rest = Bytes::new();
         std::mem::replace(&mut self.body, empty())

@@ -32,16 +32,16 @@ pub(crate) struct ResponseBuffer {
 pub(crate) struct ResponseSlot(Arc<OnceLock<Option<Arc<ParentsLock<ResponseBuffer>>>>>);
 
 impl ResponseSlot {
-    pub fn set(&self, body: Option<Arc<ParentsLock<ResponseBuffer>>>) {
+    pub(crate) fn set(&self, body: Option<Arc<ParentsLock<ResponseBuffer>>>) {
         let _ = self.0.set(body);
     }
 
-    pub fn is_answered(&self) -> bool {
+    pub(crate) fn is_answered(&self) -> bool {
         self.0.get().is_some()
     }
 
     /// The guest waits: perhaps because nobody takes what it has written.
-    pub fn look(&self) {
+    pub(crate) fn look(&self) {
         if let Some(mut buffer) = self.0.get().and_then(|body| body.as_ref()?.lock()) {
             buffer.look();
         }
@@ -49,13 +49,13 @@ impl ResponseSlot {
 }
 
 impl ResponseBuffer {
-    pub fn new(body: WasiBody, most: usize, clock: Arc<Clock>) -> Arc<ParentsLock<Self>> {
+    pub(crate) fn new(body: WasiBody, most: usize, clock: Arc<Clock>) -> Arc<ParentsLock<Self>> {
         let ready = VecDeque::new();
         Arc::new(ParentsLock::new(Self { body, ready, most, reader: None, clock, holds: false, ended: false }))
     }
 
     /// The guest waits.
-    pub fn look(&mut self) {
+    pub(crate) fn look(&mut self) {
         if self.ended || self.reader.as_ref().is_some_and(|wait| !wait.is_over()) {
             return;
         }

@@ -15,7 +15,7 @@ pub(super) struct Script {
 }
 
 impl Script {
-    pub fn new(chunks: Vec<Bytes>, ends: bool) -> Self {
+    pub(super) fn new(chunks: Vec<Bytes>, ends: bool) -> Self {
         Self { chunks: chunks.into(), ends }
     }
 }

@@ -42,7 +42,7 @@ pub(super) struct Unread {
 
 impl Unread {
     /// Nobody reads on in the background any more. Returns the number of whoever does so next.
-    pub fn stop(&mut self) -> u64 {
+    pub(super) fn stop(&mut self) -> u64 {
         self.turn += 1;
         if let Some(task) = self.task.take() {
             task.abort();
@@ -51,33 +51,33 @@ impl Unread {
     }
 
     /// Whether whoever has this number is the one that reads on.
-    pub fn is_turn_of(&self, turn: u64) -> bool {
+    pub(super) fn is_turn_of(&self, turn: u64) -> bool {
         self.turn == turn
     }
 
-    pub fn set_task(&mut self, task: AbortHandle) {
+    pub(super) fn set_task(&mut self, task: AbortHandle) {
         self.task = Some(task);
     }
 
     /// Its reader waits, or does so no more.
-    pub fn set_reader(&mut self, reader: Option<Waker>) {
+    pub(super) fn set_reader(&mut self, reader: Option<Waker>) {
         self.reader = reader;
     }
 
-    pub fn is_being_read(&self) -> bool {
+    pub(super) fn is_being_read(&self) -> bool {
         self.reader.is_some()
     }
 
-    pub fn is_discarded(&self) -> bool {
+    pub(super) fn is_discarded(&self) -> bool {
         self.discarded
     }
 
-    pub fn has_nothing_kept(&self) -> bool {
+    pub(super) fn has_nothing_kept(&self) -> bool {
         self.kept.is_empty()
     }
 
     /// All that comes is thrown away, and its reader is told so.
-    pub fn discard(&mut self) {
+    pub(super) fn discard(&mut self) {
         self.discarded = true;
         if let Some(reader) = self.reader.take() {
             reader.wake();
@@ -85,12 +85,12 @@ impl Unread {
     }
 
     /// Whether it is read on now.
-    pub fn takes_more(&self, past: Past) -> bool {
+    pub(super) fn takes_more(&self, past: Past) -> bool {
         past == Past::IsDiscarded || self.kept.len() < ROOM
     }
 
     /// Keeps a chunk, if as much may be kept.
-    pub fn keep(&mut self, chunk: &[u8], past: Past) -> bool {
+    pub(super) fn keep(&mut self, chunk: &[u8], past: Past) -> bool {
         let is_kept = past == Past::Waits || self.kept.len() + chunk.len() <= KEPT;
         if is_kept {
             self.kept.extend_from_slice(chunk);
@@ -99,7 +99,7 @@ impl Unread {
     }
 
     /// What was read on is the reader's again; or why it is lost.
-    pub fn take(&mut self) -> Result<Option<Bytes>, String> {
+    pub(super) fn take(&mut self) -> Result<Option<Bytes>, String> {
         self.reader = None;
         self.stop();
         if self.discarded {

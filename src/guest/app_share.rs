@@ -13,7 +13,7 @@ pub(crate) struct AppShare {
 }
 
 impl AppShare {
-    pub fn new(dirs: &[DirGrant]) -> Self {
+    pub(crate) fn new(dirs: &[DirGrant]) -> Self {
         Self { files: Files::new(dirs), memory: Arc::default() }
     }
 }

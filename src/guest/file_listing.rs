@@ -34,7 +34,7 @@ struct Rest {
 }
 
 impl Unread {
-    pub async fn begin(folder: Arc<File>, threads: Pool, open: Open) -> io::Result<Self> {
+    pub(crate) async fn begin(folder: Arc<File>, threads: Pool, open: Open) -> io::Result<Self> {
         let opened = within(&threads, async {
             // an own position in it, and the guest's descriptor may be one that reads nothing (`O_PATH`)
             let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
@@ -49,7 +49,7 @@ impl Unread {
     }
 
     /// The next entries, and what is left.
-    pub async fn read(self) -> (VecDeque<Entry>, Option<Self>) {
+    pub(crate) async fn read(self) -> (VecDeque<Entry>, Option<Self>) {
         let Self { rest, threads } = self;
         let (read, rest) = within(&threads, async { spawn_blocking(move || rest.read()).await }).await;
         (read, rest.map(|rest| Self { rest, threads }))
@@ -64,11 +64,11 @@ pub(crate) struct Listing {
 }
 
 impl Listing {
-    pub async fn new(folder: Arc<File>, threads: Pool, open: Open) -> FsResult<Self> {
+    pub(crate) async fn new(folder: Arc<File>, threads: Pool, open: Open) -> FsResult<Self> {
         Ok(Self { unread: Some(Unread::begin(folder, threads, open).await?), read: VecDeque::new() })
     }
 
-    pub async fn next(&mut self) -> Option<Result<DirectoryEntry, ErrorCode>> {
+    pub(crate) async fn next(&mut self) -> Option<Result<DirectoryEntry, ErrorCode>> {
         if self.read.is_empty()
             && let Some(unread) = self.unread.take()
         {

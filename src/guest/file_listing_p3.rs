@@ -30,7 +30,7 @@ pub(crate) struct Entries {
 }
 
 impl Entries {
-    pub fn new(folder: Arc<File>, threads: Pool, open: Open, end: End) -> Self {
+    pub(crate) fn new(folder: Arc<File>, threads: Pool, open: Open, end: End) -> Self {
         let first = async move {
             match Unread::begin(folder, threads, open).await {
                 Ok(unread) => unread.read().await,

@@ -28,7 +28,7 @@ pub(crate) struct FileInput {
 
 impl FileInput {
     /// Puts itself around a stream.
-    pub fn around(stream: &mut DynInputStream, behind: Behind) {
+    pub(crate) fn around(stream: &mut DynInputStream, behind: Behind) {
         let inner = std::mem::replace(stream, Box::new(ClosedInputStream));
         *stream = Box::new(Self { inner, behind });
     }
@@ -64,7 +64,7 @@ pub(crate) struct FileOutput {
 
 impl FileOutput {
     /// Puts itself around a stream.
-    pub fn around(stream: &mut DynOutputStream, behind: Behind) {
+    pub(crate) fn around(stream: &mut DynOutputStream, behind: Behind) {
         let inner = std::mem::replace(stream, Box::new(ClosedOutputStream));
         *stream = Box::new(Self { inner, behind });
     }

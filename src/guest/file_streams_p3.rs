@@ -21,12 +21,12 @@ const READ: usize = 8 << 10;
 pub(crate) struct End(Option<oneshot::Sender<Result<(), ErrorCode>>>);
 
 impl End {
-    pub fn new() -> (Self, oneshot::Receiver<Result<(), ErrorCode>>) {
+    pub(crate) fn new() -> (Self, oneshot::Receiver<Result<(), ErrorCode>>) {
         let (sender, receiver) = oneshot::channel();
         (Self(Some(sender)), receiver)
     }
 
-    pub fn say(&mut self, end: Result<(), ErrorCode>) {
+    pub(crate) fn say(&mut self, end: Result<(), ErrorCode>) {
         if let Some(sender) = self.0.take() {
             let _ = sender.send(end);
         }
@@ -85,7 +85,7 @@ pub(crate) struct FromFile {
 }
 
 impl FromFile {
-    pub fn new(stream: DynInputStream, end: End) -> Self {
+    pub(crate) fn new(stream: DynInputStream, end: End) -> Self {
         Self { state: State::Idle(stream), end }
     }
 }
@@ -136,7 +136,7 @@ pub(crate) struct ToFile {
 }
 
 impl ToFile {
-    pub fn new(stream: DynOutputStream, end: End) -> Self {
+    pub(crate) fn new(stream: DynOutputStream, end: End) -> Self {
         Self { state: State::Idle(stream), end }
     }
 }

@@ -36,7 +36,7 @@ pub(crate) struct FilesView<'a> {
 }
 
 impl<'a> FilesView<'a> {
-    pub fn new(
+    pub(crate) fn new(
         inner: WasiFilesystemCtxView<'a>,
         guest: &'a mut GuestFiles,
         hooks: &'a Hooks,
@@ -57,7 +57,7 @@ impl<'a> FilesView<'a> {
     }
 
     /// A stream that no handle of WASI 0.2 leads to.
-    pub fn take_stream<S: Send + 'static>(&mut self, stream: Resource<S>) -> FsResult<S> {
+    pub(crate) fn take_stream<S: Send + 'static>(&mut self, stream: Resource<S>) -> FsResult<S> {
         Ok(self.inner.table.delete(stream)?)
     }
 
@@ -65,12 +65,12 @@ impl<'a> FilesView<'a> {
         self.guest.app.as_ref().ok_or_else(|| ErrorCode::NotPermitted.into())
     }
 
-    pub fn threads(&self) -> FsResult<Pool> {
+    pub(crate) fn threads(&self) -> FsResult<Pool> {
         self.app()?.0.threads().ok_or_else(|| ErrorCode::InsufficientMemory.into())
     }
 
     /// Room for one more descriptor.
-    pub fn reserve(&mut self) -> FsResult<Open> {
+    pub(crate) fn reserve(&mut self) -> FsResult<Open> {
         let (app, guest) = self.app()?;
         let open = Open::new(app, guest);
         let Limits { files, files_per_app, .. } = self.hooks.limits;
@@ -88,18 +88,18 @@ impl<'a> FilesView<'a> {
         Err(ErrorCode::Quota.into())
     }
 
-    pub fn descriptor(&self, fd: &Fd) -> FsResult<Descriptor> {
+    pub(crate) fn descriptor(&self, fd: &Fd) -> FsResult<Descriptor> {
         Ok(self.inner.table.get(fd)?.clone())
     }
 
     /// A descriptor was opened: it counts until it is closed.
-    pub fn hold(&mut self, opened: &Fd, mut open: Open) -> FsResult<()> {
+    pub(crate) fn hold(&mut self, opened: &Fd, mut open: Open) -> FsResult<()> {
         open.file = Some(file_of(self.descriptor(opened)?));
         self.guest.held.insert(opened.rep(), Arc::new(open));
         Ok(())
     }
 
-    pub fn close(&mut self, fd: Fd) -> wasmtime::Result<()> {
+    pub(crate) fn close(&mut self, fd: Fd) -> wasmtime::Result<()> {
         let number = fd.rep();
         self.inner.table.delete(fd)?;
         self.guest.held.remove(&number);
@@ -150,14 +150,17 @@ impl HasData for HasFiles {
 #[cfg(unix)]
 impl FilesView<'_> {
     /// Begins to read a folder.
-    pub async fn list(&mut self, fd: Resource<Descriptor>) -> FsResult<Resource<crate::guest::file_listing::Listing>> {
+    pub(crate) async fn list(
+        &mut self,
+        fd: Resource<Descriptor>,
+    ) -> FsResult<Resource<crate::guest::file_listing::Listing>> {
         let Descriptor::Dir(dir) = self.descriptor(&fd)? else { return Err(ErrorCode::NotDirectory.into()) };
         let open = self.reserve()?;
         let listing = crate::guest::file_listing::Listing::new(dir.dir, self.threads()?, open).await?;
         Ok(self.inner.table.push(listing)?)
     }
 
-    pub fn code(&mut self, error: FsError) -> wasmtime::Result<ErrorCode> {
+    pub(crate) fn code(&mut self, error: FsError) -> wasmtime::Result<ErrorCode> {
         self.inner.convert_error_code(error)
     }
 }

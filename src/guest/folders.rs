@@ -31,12 +31,12 @@ struct Open {
 pub(crate) struct NotOpened(pub Error);
 
 impl Folders {
-    pub fn new(dirs: &[DirGrant]) -> Self {
+    pub(crate) fn new(dirs: &[DirGrant]) -> Self {
         Self { dirs: dirs.into(), open: Mutex::default() }
     }
 
     /// The folders for another exchange: opened anew if others are where they were.
-    pub async fn get(&self, threads: Option<Pool>) -> Result<WasiFilesystemCtx, NotOpened> {
+    pub(crate) async fn get(&self, threads: Option<Pool>) -> Result<WasiFilesystemCtx, NotOpened> {
         let no_threads = || NotOpened(Error::Host("no thread could be had to open the granted directories".into()));
         let threads = threads.ok_or_else(no_threads)?;
         let (dirs, known) = (self.dirs.clone(), lock(&self.open).clone());

@@ -52,7 +52,7 @@ pub(crate) struct Instance {
 
 impl Instance {
     /// One that nothing has run in yet.
-    pub fn new(
+    pub(crate) fn new(
         prepared: Arc<Prepared>,
         grants: &Grants,
         limits: &Limits,
@@ -74,7 +74,7 @@ impl Instance {
     }
 
     /// The next exchange of one that was kept.
-    pub fn reset(&mut self, hooks: Hooks, exchange: &ExchangeState) -> Result<(), Error> {
+    pub(crate) fn reset(&mut self, hooks: Hooks, exchange: &ExchangeState) -> Result<(), Error> {
         exchange.costs.earlier.store(self.served, Ordering::Relaxed);
         self.host().reset(hooks, &exchange.stdio, exchange.costs.peak.clone());
         self.refill()
@@ -89,12 +89,12 @@ impl Instance {
         }
     }
 
-    pub fn host(&mut self) -> &mut StoreState {
+    pub(crate) fn host(&mut self) -> &mut StoreState {
         self.store.data_mut()
     }
 
     /// A request for its guest, whose answer `answered` takes.
-    pub fn call<B>(
+    pub(crate) fn call<B>(
         &mut self,
         request: http::Request<B>,
         answered: impl FnOnce(Result<http::Response<WasiBody>, ErrorCode>) + Send + Sync + 'static,
@@ -113,7 +113,7 @@ impl Instance {
     }
 
     /// Has the guest handle a request.
-    pub async fn handle(&mut self, call: Call) -> wasmtime::Result<()> {
+    pub(crate) async fn handle(&mut self, call: Call) -> wasmtime::Result<()> {
         let proxy = match self.proxy.take() {
             Some(proxy) => proxy,
             None => {
@@ -149,7 +149,7 @@ impl Instance {
     }
 
     /// What the end of its handler means.
-    pub fn outcome(&mut self, result: wasmtime::Result<()>, exchange: &ExchangeState) -> Result<(), Error> {
+    pub(crate) fn outcome(&mut self, result: wasmtime::Result<()>, exchange: &ExchangeState) -> Result<(), Error> {
         self.host().weigh_last();
         let Err(error) = result else { return Ok(()) };
         if let Some(exit) = error.downcast_ref::<wasmtime_wasi::I32Exit>() {
@@ -183,19 +183,19 @@ impl Instance {
     }
 
     /// The fuel that this exchange has used, if it is limited.
-    pub fn fuel_used(&self) -> Option<u64> {
+    pub(crate) fn fuel_used(&self) -> Option<u64> {
         // asked only where it is counted: elsewhere the answer is an error, with a backtrace of ours in it
         let limit = self.store.data().fuel()?;
         self.store.get_fuel().ok().map(|left| limit.saturating_sub(left))
     }
 
     /// Whether dropping it takes long.
-    pub fn is_heavy(&self) -> bool {
+    pub(crate) fn is_heavy(&self) -> bool {
         self.prepared.is_heavy()
     }
 
     /// Its exchange is over; all that belongs to it ends. Returns whether it may have another.
-    pub fn prepare_for_reuse(&mut self, reuse: &Reuse) -> bool {
+    pub(crate) fn prepare_for_reuse(&mut self, reuse: &Reuse) -> bool {
         self.proxy.is_some() && reuse.requests.is_none_or(|most| self.served < most) && self.host().prepare_for_reuse()
     }
 }

@@ -92,7 +92,7 @@ impl Drop for Counted {
 }
 
 impl InstancePool {
-    pub fn new(process: &'static ProcessState, reuse: Reuse, reusable: Arc<AtomicBool>) -> Arc<Self> {
+    pub(crate) fn new(process: &'static ProcessState, reuse: Reuse, reusable: Arc<AtomicBool>) -> Arc<Self> {
         let idle = Arc::new(Self { reuse, process, reusable, state: Mutex::default() });
         pools().add(&idle);
         idle
@@ -103,13 +103,13 @@ impl InstancePool {
     }
 
     /// The one that has waited for the shortest time: its memory is warm, and the others may go.
-    pub fn take(&self) -> Option<Instance> {
+    pub(crate) fn take(&self) -> Option<Instance> {
         lock(&self.state).kept.pop_back().map(|kept| kept.instance)
     }
 
     /// An instance that had answered before has ended without an answer: guests of some toolchains can have one exchange only.
     /// No instance of this app has another one. Returns whether that is new.
-    pub fn stop_reusing(&self) -> bool {
+    pub(crate) fn stop_reusing(&self) -> bool {
         let is_new = self.reusable.swap(false, Ordering::Relaxed);
         drop(self.end_all());
         is_new
@@ -123,7 +123,7 @@ impl InstancePool {
 
     /// An exchange has ended well. Keeps its instance, if that may have another.
     /// Else gives it back.
-    pub fn keep(self: &Arc<Self>, mut instance: Instance) -> Option<Instance> {
+    pub(crate) fn keep(self: &Arc<Self>, mut instance: Instance) -> Option<Instance> {
         if !self.reusable.load(Ordering::Relaxed) || !instance.prepare_for_reuse(&self.reuse) {
             return Some(instance);
         }
@@ -147,7 +147,7 @@ impl InstancePool {
     }
 
     /// Ends those that wait, and keeps no more.
-    pub fn close(&self) -> Option<JoinHandle<()>> {
+    pub(crate) fn close(&self) -> Option<JoinHandle<()>> {
         {
             let mut state = lock(&self.state);
             state.closed = true;

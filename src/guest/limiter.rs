@@ -41,7 +41,12 @@ pub(crate) struct StoreLimiter {
 }
 
 impl StoreLimiter {
-    pub fn new(process: &'static ProcessState, limits: &Limits, of_app: &Arc<AtomicI64>, peak: Arc<AtomicU64>) -> Self {
+    pub(crate) fn new(
+        process: &'static ProcessState,
+        limits: &Limits,
+        of_app: &Arc<AtomicI64>,
+        peak: Arc<AtomicU64>,
+    ) -> Self {
         Self {
             process,
             limits: *limits,
@@ -61,14 +66,14 @@ impl StoreLimiter {
     }
 
     /// The same when the guest has ended: for its report, and no limit applies any more.
-    pub fn weighed_last(&mut self, held: u64) {
+    pub(crate) fn weighed_last(&mut self, held: u64) {
         let refused = self.refused;
         let _ = self.weighed(held);
         self.refused = refused;
     }
 
     /// The next exchange of the same instance: what it holds already is where its peak begins.
-    pub fn reset(&mut self, peak: Arc<AtomicU64>) {
+    pub(crate) fn reset(&mut self, peak: Arc<AtomicU64>) {
         let total = self.memory + self.held;
         peak.store(total, Ordering::Relaxed);
         self.peak = peak;
@@ -90,30 +95,30 @@ impl StoreLimiter {
     }
 
     /// The growth that the system refused, if a guest has ended because of it.
-    pub fn refused_by_system(&self) -> Option<String> {
+    pub(crate) fn refused_by_system(&self) -> Option<String> {
         self.refused_by_system.clone()
     }
 
     /// Whether so many handles, and the memory, leave the next exchange of the same instance room.
-    pub fn has_room(&self, handles: u64) -> bool {
+    pub(crate) fn has_room(&self, handles: u64) -> bool {
         let fits = |held: u64, limit: Option<u64>| limit.is_none_or(|limit| held <= limit / 4 * 3);
         fits(self.memory + self.held, self.limits.memory) && fits(handles, self.limits.handles)
     }
 
     /// The guest has the host take so many bytes more behind a handle. Returns whether its handles are to be weighed: seldom enough
     /// to cost little, and often enough that what it may hold is never passed by more than a quarter.
-    pub fn takes(&mut self, bytes: usize) -> bool {
+    pub(crate) fn takes(&mut self, bytes: usize) -> bool {
         self.unweighed = self.unweighed.saturating_add(bytes as u64).saturating_add(HANDLE);
         self.unweighed >= WEIGHED_EACH.max(self.held / 4)
     }
 
     /// Whether there is as much as is weighed in the first place.
-    pub fn has_much_unweighed(&self) -> bool {
+    pub(crate) fn has_much_unweighed(&self) -> bool {
         self.unweighed >= WEIGHED_EACH
     }
 
     /// What its handles weigh now; an error if that is more than it may have.
-    pub fn weighed(&mut self, held: u64) -> wasmtime::Result<()> {
+    pub(crate) fn weighed(&mut self, held: u64) -> wasmtime::Result<()> {
         self.unweighed = 0;
         let fits_app = self.counts(signed(held) - signed(self.held));
         let grows = held > self.held;
@@ -136,19 +141,19 @@ impl StoreLimiter {
     }
 
     /// What the host is to keep for an instance, before there is one. Whether that is within the limit.
-    pub fn takes_instance(&mut self, bytes: u64) -> bool {
+    pub(crate) fn takes_instance(&mut self, bytes: u64) -> bool {
         let bytes = usize::try_from(bytes).unwrap_or(usize::MAX);
         wasmtime::ResourceLimiter::memory_growing(self, 0, bytes, None).unwrap_or(false)
     }
 
     /// The guest calls the host, perhaps to grow something. A growth that failed is told also where it was never asked for (one past what
     /// an index can name): it must not take back an earlier one.
-    pub fn nothing_grows(&mut self) {
+    pub(crate) fn nothing_grows(&mut self) {
         (self.last_memory, self.last_elements) = (0, 0);
     }
 
     /// The limit that ended a guest, if one did.
-    pub fn explain(&self, error: &wasmtime::Error, trap: &Arc<Trap>) -> Option<Error> {
+    pub(crate) fn explain(&self, error: &wasmtime::Error, trap: &Arc<Trap>) -> Option<Error> {
         let trapped = error.is::<wasmtime::WasmBacktrace>() || error.is::<wasmtime::Trap>();
         let full = matches!(error.downcast_ref::<ResourceTableError>(), Some(ResourceTableError::Full))
             || is_out_of_handles(error);
@@ -177,7 +182,7 @@ impl StoreLimiter {
         Some(Error::Limit { limit: which, value, trap: trapped.then(|| trap.clone()) })
     }
 
-    pub fn bound_handles(&self, table: &mut ResourceTable) {
+    pub(crate) fn bound_handles(&self, table: &mut ResourceTable) {
         table.set_max_capacity(self.limits.most_handles());
     }
 }

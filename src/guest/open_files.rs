@@ -20,7 +20,7 @@ pub(crate) struct Files {
 }
 
 impl Files {
-    pub fn new(dirs: &[DirGrant]) -> Arc<Self> {
+    pub(crate) fn new(dirs: &[DirGrant]) -> Arc<Self> {
         Arc::new(Self {
             threads: Threads::new("wasgi-files", THREADS),
             open: AtomicU64::new(0),
@@ -28,7 +28,7 @@ impl Files {
         })
     }
 
-    pub fn threads(&self) -> Option<Pool> {
+    pub(crate) fn threads(&self) -> Option<Pool> {
         self.threads.pool()
     }
 }
@@ -43,7 +43,7 @@ pub(crate) struct Open {
 }
 
 impl Open {
-    pub fn new(app: &Arc<Files>, guest: &Arc<AtomicU64>) -> Self {
+    pub(crate) fn new(app: &Arc<Files>, guest: &Arc<AtomicU64>) -> Self {
         app.open.fetch_add(1, Ordering::Relaxed);
         guest.fetch_add(1, Ordering::Relaxed);
         Self { app: app.clone(), guest: guest.clone(), file: None }
@@ -85,20 +85,20 @@ impl Drop for Streaming {
 }
 
 impl GuestFiles {
-    pub fn new(app: Option<Arc<Files>>) -> Self {
+    pub(crate) fn new(app: Option<Arc<Files>>) -> Self {
         Self { app: app.map(|app| (app, Arc::default())), held: HashMap::new(), streams: Arc::default(), told: false }
     }
 
-    pub fn reset(&mut self) {
+    pub(crate) fn reset(&mut self) {
         self.told = false;
     }
 
     /// The bytes that its streams may hold.
-    pub fn held(&self) -> u64 {
+    pub(crate) fn held(&self) -> u64 {
         self.streams.load(Ordering::Relaxed) * BUFFER
     }
 
-    pub fn app(&self) -> Option<&Arc<Files>> {
+    pub(crate) fn app(&self) -> Option<&Arc<Files>> {
         self.app.as_ref().map(|(app, _)| app)
     }
 }

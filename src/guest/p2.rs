@@ -20,7 +20,7 @@ pub(crate) struct Call {
 
 impl Call {
     /// `answered` takes what the guest answers.
-    pub fn new<B>(
+    pub(crate) fn new<B>(
         host: &mut StoreState,
         request: http::Request<B>,
         answered: impl FnOnce(Result<http::Response<WasiBody>, ErrorCode>) + Send + Sync + 'static,

@@ -39,7 +39,7 @@ pub(crate) struct Call {
 }
 
 impl Call {
-    pub fn new<B>(host: &mut StoreState, request: http::Request<B>) -> wasmtime::Result<Self>
+    pub(crate) fn new<B>(host: &mut StoreState, request: http::Request<B>) -> wasmtime::Result<Self>
     where
         B: http_body::Body<Data = Bytes, Error = HostError> + Send + 'static,
     {

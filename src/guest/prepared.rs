@@ -28,7 +28,7 @@ pub(crate) enum Proxy {
 }
 
 impl Pre {
-    pub async fn instantiate(&self, store: &mut Store<StoreState>) -> wasmtime::Result<Proxy> {
+    pub(crate) async fn instantiate(&self, store: &mut Store<StoreState>) -> wasmtime::Result<Proxy> {
         match self {
             Self::P2(pre) => pre.instantiate_async(store).await.map(Proxy::P2),
             Self::P3(pre) => pre.instantiate_async(store).await.map(Proxy::P3),

@@ -8,7 +8,7 @@ use pyo3::prelude::*;
 use pyo3::types::{PyBytes, PyMemoryView, PyString};
 
 /// Bytes of any bytes-like object; `None` if it is not one.
-pub fn bytes_of(object: &Bound<'_, PyAny>) -> PyResult<Option<Bytes>> {
+pub(crate) fn bytes_of(object: &Bound<'_, PyAny>) -> PyResult<Option<Bytes>> {
     if let Ok(bytes) = object.cast::<PyBytes>() {
         return Ok(Some(Bytes::copy_from_slice(bytes.as_bytes())));
     }

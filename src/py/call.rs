@@ -28,7 +28,7 @@ use crate::py::output::{GuestOutput, Sinks, Until};
 use crate::py::process_of;
 
 /// An exchange whose guest has had its first turn.
-pub struct Begun {
+pub(crate) struct Begun {
     exchange: Exchange,
     number: u64,
     output: Arc<GuestOutput>,
@@ -216,7 +216,7 @@ impl Begun {
 }
 
 /// What `handle_async` waits for. The guest starts when it is awaited.
-pub enum Handle {
+pub(crate) enum Handle {
     New {
         callee: Py<Callee>,
         request: Py<PyRequest>,

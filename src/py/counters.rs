@@ -6,7 +6,7 @@ use crate::process::fork::PerProcess;
 
 /// What Python's side counts.
 #[derive(Default)]
-pub struct Live {
+pub(crate) struct Live {
     pub calls: AtomicU64,
     pub feeds: AtomicU64,
     pub dropped: AtomicU64,
@@ -15,22 +15,22 @@ pub struct Live {
 static LIVE: PerProcess<Live> = PerProcess::new();
 
 /// What there is, if anything has been counted.
-pub fn live() -> Option<&'static Live> {
+pub(crate) fn live() -> Option<&'static Live> {
     LIVE.existing()
 }
 
 /// In a forked child.
-pub fn forget() {
+pub(crate) fn forget() {
     LIVE.forget();
 }
 
 /// An exchange that `on_finish` was not told of, because too many waited for it.
-pub fn dropped_exchange() {
+pub(crate) fn dropped_exchange() {
     LIVE.get(Live::default).dropped.fetch_add(1, Ordering::Relaxed);
 }
 
 /// Counted while it lives.
-pub struct Counted(&'static AtomicU64);
+pub(crate) struct Counted(&'static AtomicU64);
 
 impl Counted {
     fn new(counter: &'static AtomicU64) -> Self {
@@ -39,12 +39,12 @@ impl Counted {
     }
 
     /// An outgoing request on its way through Python.
-    pub fn call() -> Self {
+    pub(crate) fn call() -> Self {
         Self::new(&LIVE.get(Live::default).calls)
     }
 
     /// A body whose chunks Python makes.
-    pub fn feed() -> Self {
+    pub(crate) fn feed() -> Self {
         Self::new(&LIVE.get(Live::default).feeds)
     }
 }

@@ -27,7 +27,7 @@ fn make(py: Python<'_>, class: &str, message: String, attributes: &Bound<'_, PyD
 }
 
 /// The exception of an error; what that came from is its `__cause__`, link by link.
-pub fn to_py(py: Python<'_>, error: &Error) -> PyErr {
+pub(crate) fn to_py(py: Python<'_>, error: &Error) -> PyErr {
     let exception = match try_to_py(py, error) {
         Ok(exception) => exception,
         Err(failure) => return failure,
@@ -159,7 +159,7 @@ fn try_to_py(py: Python<'_>, error: &Error) -> PyResult<PyErr> {
 }
 
 /// For somebody who looks on: a caller's own exception stays the caller's to have.
-pub fn seen_from_aside(py: Python<'_>, error: &Error) -> PyErr {
+pub(crate) fn seen_from_aside(py: Python<'_>, error: &Error) -> PyErr {
     if let Error::Caller(own) = error
         && let Some(own) = own.downcast_ref::<CallersException>()
         && let Some(exception) = &*lock(&own.exception)
@@ -173,13 +173,13 @@ pub fn seen_from_aside(py: Python<'_>, error: &Error) -> PyErr {
 /// refers to frames, these to the response that was being read, and a response to how its exchange ended, a cycle that no
 /// garbage collection would find.
 #[derive(Debug)]
-pub struct CallersException {
+pub(crate) struct CallersException {
     exception: Mutex<Option<PyErr>>,
     words: String,
 }
 
 impl CallersException {
-    pub fn error(exception: PyErr, py: Python<'_>) -> Error {
+    pub(crate) fn error(exception: PyErr, py: Python<'_>) -> Error {
         let words = exception.value(py).repr().map_or_else(|_| "an exception".to_owned(), |words| words.to_string());
         Error::Caller(Arc::new(Self { exception: Mutex::new(Some(exception)), words }))
     }
@@ -203,7 +203,7 @@ fn trap_attributes(attributes: &Bound<'_, PyDict>, trap: &Trap) -> PyResult<()> 
 }
 
 /// The exception of an error-code.
-pub fn code_to_py(py: Python<'_>, code: &ErrorCode) -> PyResult<PyErr> {
+pub(crate) fn code_to_py(py: Python<'_>, code: &ErrorCode) -> PyResult<PyErr> {
     let class = module(py)?.getattr("ERROR_CODES")?.get_item(code.name)?;
     let attributes = PyDict::new(py);
     match &code.payload {
@@ -227,7 +227,7 @@ pub fn code_to_py(py: Python<'_>, code: &ErrorCode) -> PyResult<PyErr> {
 }
 
 /// The error-code that an upstream's exception means to the guest; the exception is logged if it is not one.
-pub fn code_of_exception(py: Python<'_>, exception: &PyErr) -> ErrorCode {
+pub(crate) fn code_of_exception(py: Python<'_>, exception: &PyErr) -> ErrorCode {
     // before Python 3.12 only a value that is taken out of its error has the traceback
     let raised = exception.clone_ref(py).into_value(py);
     let found = py
@@ -273,6 +273,6 @@ fn text_of(exception: &Bound<'_, PyAny>, name: &str) -> PyResult<Option<String>>
 }
 
 /// An exception of this package by its class's name.
-pub fn named(py: Python<'_>, class: &str, message: impl Into<String>) -> PyErr {
+pub(crate) fn named(py: Python<'_>, class: &str, message: impl Into<String>) -> PyErr {
     make(py, class, message.into(), &PyDict::new(py)).unwrap_or_else(|failure| failure)
 }

@@ -10,26 +10,26 @@ use crate::py::executor::{blocking, event_loop, exit, threads};
 
 /// Whether this module's hooks for exit and fork are to be registered: once, however often the package is imported.
 #[pyfunction]
-pub fn _is_first_import() -> bool {
+pub(crate) fn _is_first_import() -> bool {
     static IMPORTED: AtomicBool = AtomicBool::new(false);
     !IMPORTED.swap(true, Ordering::SeqCst)
 }
 
 /// For `os.register_at_fork`.
 #[pyfunction]
-pub fn _before_fork(py: Python<'_>) {
+pub(crate) fn _before_fork(py: Python<'_>) {
     py.detach(crate::engine::before_fork);
 }
 
 /// Likewise, in the parent.
 #[pyfunction]
-pub fn _after_fork_in_parent() {
+pub(crate) fn _after_fork_in_parent() {
     crate::engine::after_fork_in_parent();
 }
 
 /// For `os.register_at_fork`: the child starts without the parent's threads.
 #[pyfunction]
-pub fn _after_fork() {
+pub(crate) fn _after_fork() {
     crate::engine::after_fork();
     threads::forget();
     event_loop::forget();
@@ -40,7 +40,7 @@ pub fn _after_fork() {
 
 /// For `atexit`: guests stop, then the threads that ran their Python side.
 #[pyfunction]
-pub fn _shut_down(py: Python<'_>) {
+pub(crate) fn _shut_down(py: Python<'_>) {
     const BOUND: Duration = Duration::from_secs(1);
     exit::begin(BOUND.mul_f64(0.8));
     if is_finalizing() {

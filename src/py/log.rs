@@ -25,13 +25,13 @@ fn waiting() -> Arc<Mutex<Vec<(Level, String)>>> {
 }
 
 /// Subscribes to the core's events; those of its dependencies stay switched off.
-pub fn subscribe() {
+pub(crate) fn subscribe() {
     // of several it is the first that is heard, and this is done once, when the module is first imported
     let _ = tracing::subscriber::set_global_default(Events);
 }
 
 /// Logs the events that wait.
-pub fn tell_events(py: Python<'_>) -> PyResult<()> {
+pub(crate) fn tell_events(py: Python<'_>) -> PyResult<()> {
     let events = std::mem::take(&mut *lock(&waiting()));
     for (level, line) in events {
         write(py, level, &line)?;
@@ -40,7 +40,7 @@ pub fn tell_events(py: Python<'_>) -> PyResult<()> {
 }
 
 /// One record of the logger `wasgi`.
-pub fn write(py: Python<'_>, level: Level, line: &str) -> PyResult<()> {
+pub(crate) fn write(py: Python<'_>, level: Level, line: &str) -> PyResult<()> {
     let method = match level {
         Level::ERROR => "error",
         Level::WARN => "warning",

@@ -3,28 +3,28 @@
 //! Rules of the house: tokio's workers never call Python, they submit a job to a [lane](executor::lane); Python code never
 //! runs on a guest's stack; nothing holds the GIL while it waits.
 
-pub mod app;
-pub mod bytes;
-pub mod call;
-pub mod component;
-pub mod counters;
-pub mod dir;
-pub mod errors;
-pub mod executor;
-pub mod lifecycle;
-pub mod limits;
-pub mod log;
-pub mod message;
-pub mod on_finish;
-pub mod options;
-pub mod outgoing;
-pub mod output;
-pub mod paths;
-pub mod reuse;
-pub mod simulation;
-pub mod stats;
-pub mod values;
-pub mod wit;
+pub(crate) mod app;
+pub(crate) mod bytes;
+pub(crate) mod call;
+pub(crate) mod component;
+pub(crate) mod counters;
+pub(crate) mod dir;
+pub(crate) mod errors;
+pub(crate) mod executor;
+pub(crate) mod lifecycle;
+pub(crate) mod limits;
+pub(crate) mod log;
+pub(crate) mod message;
+pub(crate) mod on_finish;
+pub(crate) mod options;
+pub(crate) mod outgoing;
+pub(crate) mod output;
+pub(crate) mod paths;
+pub(crate) mod reuse;
+pub(crate) mod simulation;
+pub(crate) mod stats;
+pub(crate) mod values;
+pub(crate) mod wit;
 
 use std::sync::OnceLock;
 
@@ -37,7 +37,7 @@ pub(crate) use crate::sync::lock;
 
 /// The state of the process. The first use makes it without the GIL: the hook before a fork holds the lock under which it is made, and comes
 /// for the GIL.
-pub fn process_of(py: Python<'_>) -> PyResult<&'static ProcessState> {
+pub(crate) fn process_of(py: Python<'_>) -> PyResult<&'static ProcessState> {
     match crate::engine::existing() {
         Some(process) => Ok(process),
         None => py.detach(crate::engine::process_state).map_err(|error| errors::to_py(py, &error)),
@@ -45,7 +45,7 @@ pub fn process_of(py: Python<'_>) -> PyResult<&'static ProcessState> {
 }
 
 /// Threads, loops and cached objects here are one interpreter's: a second one would be handed the first one's.
-pub fn refuse_sub_interpreters(_: Python<'_>) -> PyResult<()> {
+pub(crate) fn refuse_sub_interpreters(_: Python<'_>) -> PyResult<()> {
     static FIRST: OnceLock<i64> = OnceLock::new();
     // SAFETY: the GIL is held, so there is a present interpreter, and it stays while it is asked for its number.
     let present = unsafe { pyo3::ffi::PyInterpreterState_GetID(pyo3::ffi::PyInterpreterState_Get()) };

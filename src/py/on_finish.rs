@@ -58,7 +58,7 @@ impl OnFinish {
 }
 
 /// Why an exchange has no answer.
-pub enum Failure {
+pub(crate) enum Failure {
     /// In a core error's words.
     Core(Error),
     /// Raised by Python code of the caller's.
@@ -82,14 +82,14 @@ struct Record {
 
 /// Held by both sides of an exchange, the caller's until it has the head or a reason, the guest's until nothing is left of it. The
 /// one that lets go last has it told: so each exchange is told of once, however it ended.
-pub struct Finishing {
+pub(crate) struct Finishing {
     on_finish: Option<Py<OnFinish>>,
     record: Mutex<Option<Record>>,
     generation: u64,
 }
 
 impl Finishing {
-    pub fn new(
+    pub(crate) fn new(
         on_finish: &Py<OnFinish>,
         id: u64,
         sinks: &Py<Sinks>,
@@ -121,15 +121,15 @@ impl Finishing {
         }
     }
 
-    pub fn began(&self, owner: ExchangeHandle) {
+    pub(crate) fn began(&self, owner: ExchangeHandle) {
         self.note(|record| record.owner = Some(owner));
     }
 
-    pub fn answered(&self, status: u16) {
+    pub(crate) fn answered(&self, status: u16) {
         self.note(|record| record.status = Some(status));
     }
 
-    pub fn failed(&self, failure: Failure) {
+    pub(crate) fn failed(&self, failure: Failure) {
         self.note(|record| record.failure = Some(failure));
     }
 }

@@ -8,7 +8,7 @@ use pyo3::prelude::*;
 use crate::py::values::{Count, Number, Seconds};
 
 /// The type of an option, as its class keeps it.
-pub trait Setting: Sized {
+pub(crate) trait Setting: Sized {
     /// The type of the argument.
     type Given<'py>;
 
@@ -38,7 +38,7 @@ kept_into_given! {
 }
 
 /// A default, which a table has as Python would write it, as an argument.
-pub trait IntoGiven<Given> {
+pub(crate) trait IntoGiven<Given> {
     fn into_given(self) -> Given;
 }
 
@@ -61,7 +61,7 @@ impl<T> IntoGiven<Option<Number<T>>> for T {
 }
 
 /// How the core has an option that was checked.
-pub trait ToCore<Core> {
+pub(crate) trait ToCore<Core> {
     fn to_core(self) -> Core;
 }
 
@@ -104,7 +104,7 @@ impl ToCore<Option<Duration>> for Option<f64> {
 // Checks of one option. What they refuse is a `ValueError`.
 
 /// Zero would leave nothing to run.
-pub fn positive(name: &str, value: impl Into<Option<i64>>, unit: &str) -> PyResult<()> {
+pub(crate) fn positive(name: &str, value: impl Into<Option<i64>>, unit: &str) -> PyResult<()> {
     match value.into() {
         Some(value) if value < 1 => {
             Err(PyValueError::new_err(format!("`{name}` must be a positive number of {unit}, or None: {value}")))
@@ -113,7 +113,7 @@ pub fn positive(name: &str, value: impl Into<Option<i64>>, unit: &str) -> PyResu
     }
 }
 
-pub fn not_negative(name: &str, value: impl Into<Option<i64>>, unit: &str) -> PyResult<()> {
+pub(crate) fn not_negative(name: &str, value: impl Into<Option<i64>>, unit: &str) -> PyResult<()> {
     match value.into() {
         Some(value) if value < 0 => {
             Err(PyValueError::new_err(format!("`{name}` must be a number of {unit}, zero or more: {value}")))
@@ -122,7 +122,7 @@ pub fn not_negative(name: &str, value: impl Into<Option<i64>>, unit: &str) -> Py
     }
 }
 
-pub fn within(name: &str, value: impl Into<Option<i64>>, least: i64, most: i64) -> PyResult<()> {
+pub(crate) fn within(name: &str, value: impl Into<Option<i64>>, least: i64, most: i64) -> PyResult<()> {
     match value.into() {
         Some(value) if !(least..=most).contains(&value) => {
             Err(PyValueError::new_err(format!("`{name}` must be from {least} to {most}: {value}")))
@@ -132,9 +132,9 @@ pub fn within(name: &str, value: impl Into<Option<i64>>, least: i64, most: i64) 
 }
 
 /// Some thirty years: what is added to an instant must give an instant.
-pub const LONGEST: Duration = Duration::from_secs(1_000_000_000);
+pub(crate) const LONGEST: Duration = Duration::from_secs(1_000_000_000);
 
-pub fn seconds(name: &str, value: impl Into<Option<f64>>) -> PyResult<()> {
+pub(crate) fn seconds(name: &str, value: impl Into<Option<f64>>) -> PyResult<()> {
     match value.into() {
         Some(seconds) if seconds > LONGEST.as_secs_f64() => Err(PyValueError::new_err(format!(
             "`{name}` must be at most {} seconds, or None: {seconds}",
@@ -220,7 +220,7 @@ macro_rules! options {
     }) => {
         $($attribute)*
         #[derive(Clone, PartialEq)]
-        pub struct $class {
+        pub(crate) struct $class {
             $($first: $first_type,)?
             $($name: $type,)*
         }
@@ -296,7 +296,7 @@ macro_rules! options {
         $($name:ident: $type:ty = $default:tt $(=> $check:ident($($argument:expr),*))?,)*
     }) => {
         impl $class {
-            pub fn core(&self) -> $core {
+            pub(crate) fn core(&self) -> $core {
                 $core { $($name: $crate::py::options::ToCore::to_core(self.$name),)* }
             }
         }

@@ -7,7 +7,7 @@ use pyo3::prelude::*;
 use pyo3::types::PyString;
 
 /// No file system has a path with a NUL.
-pub fn without_nul(name: &str, path: PathBuf) -> PyResult<PathBuf> {
+pub(crate) fn without_nul(name: &str, path: PathBuf) -> PyResult<PathBuf> {
     if path.as_os_str().as_encoded_bytes().contains(&0) {
         return Err(PyValueError::new_err(format!("`{name}` has a NUL: {path:?}")));
     }
@@ -15,7 +15,7 @@ pub fn without_nul(name: &str, path: PathBuf) -> PyResult<PathBuf> {
 }
 
 /// A path as Python has it. What its `__fspath__` raises is told as it is.
-pub fn path_of(given: &Bound<'_, PyAny>, wrong: impl FnOnce() -> String) -> PyResult<PathBuf> {
+pub(crate) fn path_of(given: &Bound<'_, PyAny>, wrong: impl FnOnce() -> String) -> PyResult<PathBuf> {
     if !given.is_instance_of::<PyString>() && !given.hasattr("__fspath__")? {
         return Err(PyTypeError::new_err(wrong()));
     }

@@ -55,7 +55,7 @@ impl PyReuse {
         Ok(reuse)
     }
 
-    pub fn core(&self) -> Reuse {
+    pub(crate) fn core(&self) -> Reuse {
         Reuse { requests: self.requests.to_core(), idle: self.idle.to_core() }
     }
 }

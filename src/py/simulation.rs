@@ -53,7 +53,7 @@ impl PySimulation {
         Ok(simulation)
     }
 
-    pub fn core(&self) -> Simulation {
+    pub(crate) fn core(&self) -> Simulation {
         Simulation { now: Duration::try_from_secs_f64(self.now).unwrap_or_default(), seed: self.seed }
     }
 }

@@ -72,7 +72,7 @@ impl PyStats {
 
 /// A snapshot of the counters of this process: see `Stats`. Cheap enough for a health check.
 #[pyfunction]
-pub fn stats(py: Python<'_>) -> PyResult<PyStats> {
+pub(crate) fn stats(py: Python<'_>) -> PyResult<PyStats> {
     let core = Stats::read();
     let count = |counter: fn(&Live) -> &AtomicU64| live().map_or(0, |live| counter(live).load(Ordering::Relaxed));
     let outcomes = PyDict::new(py);

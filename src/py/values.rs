@@ -8,12 +8,12 @@ use pyo3::types::{PyBool, PyBytes, PyDict, PyString, PyTuple, PyType};
 
 /// A number that was given as one: `True` is none, though Python takes it for 1.
 #[derive(Clone, Copy)]
-pub struct Number<T>(pub T);
+pub(crate) struct Number<T>(pub T);
 
 /// A whole number of a setting. One that is too large is refused like any other wrong value.
-pub type Count = Number<i64>;
+pub(crate) type Count = Number<i64>;
 
-pub type Seconds = Number<f64>;
+pub(crate) type Seconds = Number<f64>;
 
 fn refuse_bool(given: &Borrowed<'_, '_, PyAny>) -> PyResult<()> {
     if given.is_instance_of::<PyBool>() {
@@ -55,17 +55,17 @@ impl<'a, 'py> FromPyObject<'a, 'py> for Number<f64> {
 }
 
 /// What `__reduce__` gives.
-pub type Reduced<'py> = (Bound<'py, PyAny>, Bound<'py, PyTuple>);
+pub(crate) type Reduced<'py> = (Bound<'py, PyAny>, Bound<'py, PyTuple>);
 
 /// `class(**settings)`, for every protocol of pickle: `__getnewargs_ex__` would need the second one.
-pub fn reduce<'py>(class: &Bound<'py, PyType>, settings: &Bound<'py, PyDict>) -> PyResult<Reduced<'py>> {
+pub(crate) fn reduce<'py>(class: &Bound<'py, PyType>, settings: &Bound<'py, PyDict>) -> PyResult<Reduced<'py>> {
     let py = class.py();
     let partial = py.import("functools")?.getattr("partial")?.call((class,), Some(settings))?;
     Ok((partial, PyTuple::empty(py)))
 }
 
 /// What `copy.replace` gives (Python 3.13 and later): the same with these changes, checked like any other.
-pub fn replaced<'py>(
+pub(crate) fn replaced<'py>(
     class: &Bound<'py, PyType>,
     settings: &Bound<'py, PyDict>,
     changes: Option<&Bound<'py, PyDict>>,
@@ -77,7 +77,7 @@ pub fn replaced<'py>(
 }
 
 /// `Name(a=1, b=None)`.
-pub fn shown(name: &str, settings: &Bound<'_, PyDict>) -> PyResult<String> {
+pub(crate) fn shown(name: &str, settings: &Bound<'_, PyDict>) -> PyResult<String> {
     let mut parts = Vec::new();
     for (setting, value) in settings.iter() {
         let setting: String = setting.extract()?;
@@ -106,7 +106,7 @@ fn shown_setting(name: &str, value: &Bound<'_, PyAny>) -> PyResult<String> {
 }
 
 /// The hash of a value that is all in its repr.
-pub fn hash_of(repr: &str) -> u64 {
+pub(crate) fn hash_of(repr: &str) -> u64 {
     let mut hasher = DefaultHasher::new();
     repr.hash(&mut hasher);
     hasher.finish()

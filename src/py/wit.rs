@@ -26,6 +26,6 @@ const FILES: &[(&str, &str)] = files![
 
 /// The files of the worlds that are hosted: (path, content).
 #[pyfunction]
-pub fn _wit() -> Vec<(&'static str, &'static str)> {
+pub(crate) fn _wit() -> Vec<(&'static str, &'static str)> {
     FILES.to_vec()
 }

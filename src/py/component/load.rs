@@ -25,7 +25,7 @@ use crate::py::log;
 const LONG: Duration = Duration::from_secs(1);
 
 /// What is loaded, and how.
-pub struct Ask {
+pub(crate) struct Ask {
     pub source: Source,
     pub order: Order,
 }
@@ -44,13 +44,13 @@ impl Ask {
 }
 
 /// Blocks until it is loaded.
-pub fn load(py: Python<'_>, ask: Ask) -> PyResult<Arc<Component>> {
+pub(crate) fn load(py: Python<'_>, ask: Ask) -> PyResult<Arc<Component>> {
     let label = ask.source.label();
     on_a_thread(py, &label, ask, |ask| ask.load())
 }
 
 /// Compiles a component for fuel, and blocks until it is.
-pub fn prepare_for_fuel(py: Python<'_>, label: &str, component: Arc<Component>, ask: Ask) -> PyResult<()> {
+pub(crate) fn prepare_for_fuel(py: Python<'_>, label: &str, component: Arc<Component>, ask: Ask) -> PyResult<()> {
     on_a_thread(py, label, ask, move |ask| {
         let source = ask.source.read(&ask.order.limits)?;
         ask.order.wanted.is_of_size(source.len());
@@ -131,11 +131,11 @@ fn tell_end(py: Python<'_>, label: &str, begun: Instant) -> PyResult<()> {
 }
 
 /// What is made of a component that has been loaded.
-pub type Make = Box<dyn FnOnce(Python<'_>, Arc<Component>) -> PyResult<Py<PyAny>> + Send>;
+pub(crate) type Make = Box<dyn FnOnce(Python<'_>, Arc<Component>) -> PyResult<Py<PyAny>> + Send>;
 
 /// What `load_async` awaits. Dropping it gives the component up: in a process of its own the compilation ends, in this one it
 /// goes on and its machine code is kept.
-pub struct Loading {
+pub(crate) struct Loading {
     /// Taken by the thread that loads it, unless it has been given up before.
     ask: Arc<Mutex<Option<Ask>>>,
     /// What is made of the component.
@@ -150,7 +150,7 @@ pub struct Loading {
 }
 
 impl Loading {
-    pub fn new(ask: Ask, make: Make) -> Self {
+    pub(crate) fn new(ask: Ask, make: Make) -> Self {
         Self {
             label: ask.source.label(),
             wanted: ask.order.wanted.clone(),

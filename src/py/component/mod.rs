@@ -1,9 +1,9 @@
 //! `wasgi.Component`.
 
-pub mod limits;
-pub mod load;
-pub mod source;
-pub mod threads;
+pub(crate) mod limits;
+pub(crate) mod load;
+pub(crate) mod source;
+pub(crate) mod threads;
 
 use std::ffi::OsString;
 use std::path::PathBuf;
@@ -141,13 +141,13 @@ fn launcher(py: Python<'_>) -> PyResult<Launcher> {
 
 /// What a process that compiles does; returns its exit status.
 #[pyfunction]
-pub fn _compile(py: Python<'_>) -> u8 {
+pub(crate) fn _compile(py: Python<'_>) -> u8 {
     py.detach(|| own_stack::run(|| crate::component::compile_child::serve(std::io::stdin(), std::io::stdout())))
         .unwrap_or(1)
 }
 
 impl PyComponent {
-    pub fn load(source: &Bound<'_, PyAny>, fuel: bool, limits: Option<Py<PyComponentLimits>>) -> PyResult<Self> {
+    pub(crate) fn load(source: &Bound<'_, PyAny>, fuel: bool, limits: Option<Py<PyComponentLimits>>) -> PyResult<Self> {
         crate::py::executor::finalization::protect();
         let py = source.py();
         let (ask, origin) = asked(source, fuel, limits)?;
@@ -303,7 +303,7 @@ impl PyComponent {
 /// Unpickles a component that was loaded from a path: the file must still be the same.
 #[pyfunction]
 #[pyo3(signature = (path, digest, fuel=false, limits=None))]
-pub fn _restore_component(
+pub(crate) fn _restore_component(
     path: &Bound<'_, PyAny>,
     digest: &str,
     fuel: bool,
@@ -326,7 +326,7 @@ pub fn _restore_component(
 
 /// The bytes of a component's file, for whoever looks at one without loading it.
 #[pyfunction]
-pub fn _read_component<'py>(path: &Bound<'py, PyAny>) -> PyResult<Bound<'py, PyBytes>> {
+pub(crate) fn _read_component<'py>(path: &Bound<'py, PyAny>) -> PyResult<Bound<'py, PyBytes>> {
     let py = path.py();
     let path = without_nul("source", path_of(path, || "a component is read from a path".to_owned())?)?;
     Ok(PyBytes::new(py, &source::read(py, path, &default_limits(py)?.get().core())?))
@@ -342,7 +342,7 @@ fn wasi_version(info: &ComponentInfo) -> &'static str {
 /// What a component says of itself, read without compiling it: (imports, exports, wasi, handler, imports that no App provides).
 #[pyfunction]
 #[allow(clippy::type_complexity)]
-pub fn _outline(
+pub(crate) fn _outline(
     py: Python<'_>,
     source: &[u8],
 ) -> PyResult<(Vec<String>, Vec<String>, &'static str, Option<String>, Vec<String>)> {
@@ -360,7 +360,7 @@ pub fn _outline(
 
 /// What is counted in a component, by the names of `ComponentLimits`; and what its instance costs the host.
 #[pyfunction]
-pub fn _census<'py>(py: Python<'py>, source: &[u8]) -> PyResult<Bound<'py, PyDict>> {
+pub(crate) fn _census<'py>(py: Python<'py>, source: &[u8]) -> PyResult<Bound<'py, PyDict>> {
     let read = || {
         let binary = crate::component::inspect::to_binary(source)?;
         Ok((Census::take(&binary, &ComponentLimits::NONE)?, Blocks::read(&binary, Blocks::default())))

@@ -13,12 +13,12 @@ use crate::error::Error;
 use crate::py::errors::to_py;
 
 #[derive(Clone)]
-pub enum Source {
+pub(crate) enum Source {
     Bytes(Bytes),
     Path(PathBuf),
 }
 
-pub enum Failed {
+pub(crate) enum Failed {
     Core(Error),
     /// Of reading the file.
     File(PathBuf, std::io::Error),
@@ -31,7 +31,7 @@ impl From<Error> for Failed {
 }
 
 impl Failed {
-    pub fn to_py(&self, py: Python<'_>) -> PyErr {
+    pub(crate) fn to_py(&self, py: Python<'_>) -> PyErr {
         match self {
             Self::Core(error) => to_py(py, error),
             Self::File(path, error) => of_file(py, path, error),
@@ -56,7 +56,7 @@ fn of_file(py: Python<'_>, path: &Path, error: &std::io::Error) -> PyErr {
 
 impl Source {
     /// The bytes, unless a file has more than it may.
-    pub fn read(&self, limits: &ComponentLimits) -> Result<Bytes, Failed> {
+    pub(crate) fn read(&self, limits: &ComponentLimits) -> Result<Bytes, Failed> {
         let path = match self {
             Self::Bytes(bytes) => return Ok(bytes.clone()),
             Self::Path(path) => path,
@@ -71,14 +71,14 @@ impl Source {
     }
 
     /// A component's fault with the file that it is in.
-    pub fn blame(&self, error: Error) -> Failed {
+    pub(crate) fn blame(&self, error: Error) -> Failed {
         match self {
             Self::Bytes(_) => Failed::Core(error),
             Self::Path(path) => Failed::Core(error.of_file(&path.display().to_string())),
         }
     }
 
-    pub fn label(&self) -> String {
+    pub(crate) fn label(&self) -> String {
         match self {
             Self::Bytes(_) => "a component".to_owned(),
             Self::Path(path) => file_name(path),
@@ -86,7 +86,7 @@ impl Source {
     }
 }
 
-pub fn file_name(path: &Path) -> String {
+pub(crate) fn file_name(path: &Path) -> String {
     path.file_name().map_or_else(|| path.display().to_string(), |name| name.to_string_lossy().into_owned())
 }
 
@@ -104,7 +104,7 @@ fn read_file(path: &Path, most: Option<u64>) -> Result<Result<Vec<u8>, u64>, Unr
 }
 
 /// The bytes of a component's file, for whoever looks at one without loading it.
-pub fn read(py: Python<'_>, path: PathBuf, limits: &ComponentLimits) -> PyResult<Bytes> {
+pub(crate) fn read(py: Python<'_>, path: PathBuf, limits: &ComponentLimits) -> PyResult<Bytes> {
     let source = Source::Path(path);
     py.detach(|| source.read(limits)).map_err(|failed| failed.to_py(py))
 }

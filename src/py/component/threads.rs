@@ -13,7 +13,7 @@ use crate::py::lock;
 const MOST_AT_ONCE: usize = 8;
 
 /// On a thread whose stack is large enough for what is nested as deep as it may be.
-pub fn spawn(job: impl FnOnce() + Send + 'static) -> std::io::Result<()> {
+pub(crate) fn spawn(job: impl FnOnce() + Send + 'static) -> std::io::Result<()> {
     let job = || {
         crate::process::signals::open_here();
         job();
@@ -25,7 +25,7 @@ type Job = Box<dyn FnOnce() + Send>;
 
 /// The threads of `load_async`: as many as there is work for, and no more than a few.
 #[derive(Default)]
-pub struct Loads(Mutex<Queue>);
+pub(crate) struct Loads(Mutex<Queue>);
 
 #[derive(Default)]
 struct Queue {
@@ -35,17 +35,17 @@ struct Queue {
 
 static LOADS: PerProcess<Loads> = PerProcess::new();
 
-pub fn loads() -> &'static Loads {
+pub(crate) fn loads() -> &'static Loads {
     LOADS.get(Loads::default)
 }
 
 /// In a forked child.
-pub fn forget() {
+pub(crate) fn forget() {
     LOADS.forget();
 }
 
 impl Loads {
-    pub fn submit(&'static self, job: Job) -> Result<(), Error> {
+    pub(crate) fn submit(&'static self, job: Job) -> Result<(), Error> {
         let mut queue = lock(&self.0);
         queue.waiting.push_back(job);
         if queue.threads >= MOST_AT_ONCE {

@@ -201,7 +201,7 @@ impl Awaitable {
 }
 
 /// Wakes a task of one event loop, from any thread and without the GIL.
-pub struct LoopWaker {
+pub(crate) struct LoopWaker {
     core: Arc<LoopCore>,
     /// Of the future that the task waits for, which its loop keeps: a waker that others hold must not keep a task, and with it the loop.
     number: u64,
@@ -218,7 +218,7 @@ impl Wake for LoopWaker {
 }
 
 /// `async with` gives what it was asked of.
-pub struct Itself(pub Option<Py<PyAny>>);
+pub(crate) struct Itself(pub Option<Py<PyAny>>);
 
 impl Operation for Itself {
     fn poll(&mut self, py: Python<'_>, _: &mut Context<'_>) -> Poll<PyResult<Py<PyAny>>> {
@@ -231,7 +231,7 @@ impl Operation for Itself {
 }
 
 /// Something that is done when it is awaited, without waiting.
-pub struct Once<F>(pub Option<F>);
+pub(crate) struct Once<F>(pub Option<F>);
 
 impl<F: FnOnce(Python<'_>) + Send> Operation for Once<F> {
     fn poll(&mut self, py: Python<'_>, _: &mut Context<'_>) -> Poll<PyResult<Py<PyAny>>> {

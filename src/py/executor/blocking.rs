@@ -24,10 +24,10 @@ thread_local! {
 
 /// A thread of Python's that is in here, where it may give a guest a turn, or set a timer: exit waits for it before it stops the runtime,
 /// which a guest must not meet on its way out. It does not wait for those that wait [`outside`]: they sleep on.
-pub struct Inside(PhantomData<*const ()>);
+pub(crate) struct Inside(PhantomData<*const ()>);
 
 impl Inside {
-    pub fn enter() -> Self {
+    pub(crate) fn enter() -> Self {
         crate::py::executor::finalization::protect();
         let depth = DEPTH.get();
         DEPTH.set(depth + 1);
@@ -38,7 +38,7 @@ impl Inside {
     }
 
     /// Before it goes on, or back to Python.
-    pub fn check(&self, py: Python<'_>) {
+    pub(crate) fn check(&self, py: Python<'_>) {
         if is_exiting_elsewhere() {
             py.detach(sleep_on_if_exiting);
         }
@@ -75,7 +75,7 @@ fn sleep_on_if_exiting() {
 }
 
 /// For exit: waits until no other thread is in here, but not longer than this.
-pub fn wait_for_others(most: Duration) {
+pub(crate) fn wait_for_others(most: Duration) {
     let own = usize::from(DEPTH.get() > 0);
     let deadline = Instant::now() + most;
     while INSIDE.load(Ordering::SeqCst) > own && Instant::now() < deadline {
@@ -84,17 +84,17 @@ pub fn wait_for_others(most: Duration) {
 }
 
 /// In a forked child: the parent's other threads do not exist.
-pub fn forget_others() {
+pub(crate) fn forget_others() {
     INSIDE.store(usize::from(DEPTH.get() > 0), Ordering::SeqCst);
 }
 
 /// Polls until ready, without the GIL while it waits. Signals interrupt it: then the error is theirs.
-pub fn block_on<T: Send>(py: Python<'_>, poll: impl FnMut(&mut Context<'_>) -> Poll<T> + Send) -> PyResult<T> {
+pub(crate) fn block_on<T: Send>(py: Python<'_>, poll: impl FnMut(&mut Context<'_>) -> Poll<T> + Send) -> PyResult<T> {
     block_on_until(py, None, poll)
 }
 
 /// When so many seconds will have passed; None: never.
-pub fn deadline(seconds: Option<f64>) -> PyResult<Option<Instant>> {
+pub(crate) fn deadline(seconds: Option<f64>) -> PyResult<Option<Instant>> {
     match seconds {
         Some(seconds) if seconds.is_nan() || seconds < 0.0 => {
             Err(PyValueError::new_err(format!("a timeout must be a number of seconds, zero or more: {seconds}")))
@@ -107,7 +107,7 @@ pub fn deadline(seconds: Option<f64>) -> PyResult<Option<Instant>> {
 }
 
 /// The same until a time has come; then `TimeoutError`.
-pub fn block_on_until<T: Send>(
+pub(crate) fn block_on_until<T: Send>(
     py: Python<'_>,
     deadline: Option<Instant>,
     mut poll: impl FnMut(&mut Context<'_>) -> Poll<T> + Send,
@@ -141,7 +141,7 @@ pub fn block_on_until<T: Send>(
 }
 
 /// The same for what needs the GIL to be polled.
-pub fn block_on_python<T>(
+pub(crate) fn block_on_python<T>(
     py: Python<'_>,
     mut poll: impl FnMut(Python<'_>, &mut Context<'_>) -> Poll<T>,
 ) -> PyResult<T> {

@@ -267,12 +267,12 @@ impl Job for Look {
 static OWN: PerProcess<Arc<LoopCore>> = PerProcess::new();
 
 /// In a forked child.
-pub fn forget() {
+pub(crate) fn forget() {
     OWN.forget();
 }
 
 /// Threads that run a loop of our own.
-pub fn own_threads() -> usize {
+pub(crate) fn own_threads() -> usize {
     OWN.existing().map_or(0, |_| 1)
 }
 

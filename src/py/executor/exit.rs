@@ -15,21 +15,21 @@ static EXITING_THREAD: OnceLock<ThreadId> = OnceLock::new();
 static LAST_CALL: OnceLock<Instant> = OnceLock::new();
 
 /// Exit begins, on this thread. Python code may be begun for so long.
-pub fn begin(last_call: Duration) {
+pub(crate) fn begin(last_call: Duration) {
     let _ = EXITING_THREAD.set(std::thread::current().id());
     EXITING.store(true, Ordering::SeqCst);
     let _ = LAST_CALL.set(Instant::now() + last_call);
 }
 
-pub fn is_exiting() -> bool {
+pub(crate) fn is_exiting() -> bool {
     EXITING.load(Ordering::SeqCst)
 }
 
 /// Whether another thread than this one is about to end the interpreter.
-pub fn is_exiting_elsewhere() -> bool {
+pub(crate) fn is_exiting_elsewhere() -> bool {
     EXITING.load(Ordering::SeqCst) && EXITING_THREAD.get() != Some(&std::thread::current().id())
 }
 
-pub fn is_too_late() -> bool {
+pub(crate) fn is_too_late() -> bool {
     LAST_CALL.get().is_some_and(|last| Instant::now() > *last)
 }

@@ -11,14 +11,14 @@ use std::ffi::{CStr, c_int, c_void};
 use crate::process::fork::PerProcess;
 
 #[cfg(all(target_os = "linux", target_env = "gnu"))]
-pub use glibc::protect;
+pub(crate) use glibc::protect;
 
 /// To be called on a thread of Python's before Python code is called under a frame of ours. Costs a look at a thread-local.
 #[cfg(not(all(target_os = "linux", target_env = "gnu")))]
 pub fn protect() {}
 
 /// Whether the interpreter finalizes. Not of the stable interface before 3.13, where its name had an underscore.
-pub fn is_finalizing() -> bool {
+pub(crate) fn is_finalizing() -> bool {
     static FOUND: PerProcess<Option<unsafe extern "C" fn() -> c_int>> = PerProcess::new();
     let found = FOUND.get(|| {
         // SAFETY: the names are C strings; a symbol of either name, where there is one, is a function without arguments.
@@ -59,7 +59,7 @@ mod glibc {
 
     /// To be called on a thread of Python's before Python code is called under a frame of ours. Costs a look at a thread-local.
     #[inline]
-    pub fn protect() {
+    pub(crate) fn protect() {
         if !PROTECTED.replace(true) {
             register();
         }

@@ -29,7 +29,7 @@ pub trait Job: Send + Sync {
 }
 
 /// Runs it; what it raises has nobody else to go to.
-pub fn run(job: Arc<dyn Job>, py: Python<'_>) {
+pub(crate) fn run(job: Arc<dyn Job>, py: Python<'_>) {
     if let Err(error) = job.run(py) {
         error.write_unraisable(py, None);
     }
@@ -41,4 +41,4 @@ pub trait Abandon: Send + Sync {
 }
 
 /// What a guest, or its caller, is told then.
-pub const LOOP_CLOSED: &str = "the event loop that should answer has closed";
+pub(crate) const LOOP_CLOSED: &str = "the event loop that should answer has closed";

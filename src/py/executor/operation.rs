@@ -24,7 +24,7 @@ pub trait Operation: Send {
 }
 
 /// An operation whose task waits.
-pub type Waiting = Mutex<Option<Begun>>;
+pub(crate) type Waiting = Mutex<Option<Begun>>;
 
 /// An operation that has begun. A forked child goes on with none of its parent's, nor drops it: that would be to wait for locks that no
 /// thread there gives back.

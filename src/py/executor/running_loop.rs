@@ -7,7 +7,7 @@ use pyo3::sync::PyOnceLock;
 use pyo3::types::PyDict;
 
 /// The loop that runs on this thread.
-pub fn running_loop(py: Python<'_>) -> PyResult<Bound<'_, PyAny>> {
+pub(crate) fn running_loop(py: Python<'_>) -> PyResult<Bound<'_, PyAny>> {
     crate::py::executor::finalization::protect();
     static GET: PyOnceLock<Py<PyAny>> = PyOnceLock::new();
     let get =
@@ -22,7 +22,7 @@ pub fn running_loop(py: Python<'_>) -> PyResult<Bound<'_, PyAny>> {
 }
 
 /// A task of the running loop, in the given context.
-pub fn spawn(coroutine: &Bound<'_, PyAny>, context: &Bound<'_, PyAny>) -> PyResult<Py<PyAny>> {
+pub(crate) fn spawn(coroutine: &Bound<'_, PyAny>, context: &Bound<'_, PyAny>) -> PyResult<Py<PyAny>> {
     let py = coroutine.py();
     let options = PyDict::new(py);
     options.set_item(intern!(py, "context"), context)?;

@@ -17,7 +17,7 @@ use crate::py::executor::job::{self, Job};
 use crate::py::lock;
 
 /// Python threads for code that blocks: synchronous upstreams, iterators and files as bodies, sinks of output.
-pub struct Threads {
+pub(crate) struct Threads {
     state: Mutex<Queue>,
     filled: Condvar,
     /// What exit waits for has been done.
@@ -55,12 +55,12 @@ thread_local! {
 }
 
 /// Held by a thread of ours that waits for somebody else.
-pub struct Lent(());
+pub(crate) struct Lent(());
 
 /// A synchronous upstream that calls a component keeps its thread for as long as that one runs, whose upstream may need a thread
 /// as well: a chain of them must not end where the threads do. A body that is read from a slow client keeps one, too, and must
 /// not keep others from theirs. To be called before a thread waits.
-pub fn lend(py: Python<'_>) -> PyResult<Option<Lent>> {
+pub(crate) fn lend(py: Python<'_>) -> PyResult<Option<Lent>> {
     if !IS_OURS.get() {
         return Ok(None);
     }
@@ -97,19 +97,19 @@ static THREADS: PerProcess<Threads> = PerProcess::new();
 static LIVE_THREADS: AtomicUsize = AtomicUsize::new(0);
 
 /// In a forked child.
-pub fn forget() {
+pub(crate) fn forget() {
     THREADS.forget();
 }
 
 /// No more jobs after those that are there; waits until those that tell of something are done, but not longer than `bound`.
-pub fn close(bound: Duration) {
+pub(crate) fn close(bound: Duration) {
     if let Some(threads) = THREADS.existing() {
         threads.close(bound);
     }
 }
 
 /// How many there are.
-pub fn count() -> usize {
+pub(crate) fn count() -> usize {
     THREADS.existing().map_or(0, |threads| lock(&threads.state).threads)
 }
 
@@ -120,19 +120,19 @@ fn most_threads() -> usize {
     *MOST.get(|| std::thread::available_parallelism().map_or(8, |cores| (cores.get() + 4).min(32)))
 }
 
-pub fn threads() -> &'static Threads {
+pub(crate) fn threads() -> &'static Threads {
     THREADS.get(|| Threads { state: Mutex::new(Queue::default()), filled: Condvar::new(), done: Condvar::new() })
 }
 
 impl Threads {
-    pub fn submit(&self, job: Arc<dyn Job>) {
+    pub(crate) fn submit(&self, job: Arc<dyn Job>) {
         lock(&self.state).jobs.push_back(job);
         self.filled.notify_one();
     }
 
     /// Sees to it that there is a thread. Only Python's threads can start one, so this is done before a guest that may
     /// need it runs; further ones are started by those that take jobs, so that one always waits for the next.
-    pub fn ensure(&self, py: Python<'_>) -> PyResult<()> {
+    pub(crate) fn ensure(&self, py: Python<'_>) -> PyResult<()> {
         let first = {
             let mut state = lock(&self.state);
             let first = state.threads == 0 && !state.closed;
@@ -257,7 +257,7 @@ const PAUSE: Duration = Duration::from_micros(100);
 
 /// Python gives the interpreter to another thread only when that has asked for 5 ms (`sys.getswitchinterval`), and an event loop asks
 /// in each of its rounds: where guests print without end it would have one round in 5 ms.
-pub fn let_others_run(py: Python<'_>) {
+pub(crate) fn let_others_run(py: Python<'_>) {
     thread_local! {
         static SINCE: Cell<Option<Instant>> = const { Cell::new(None) };
     }

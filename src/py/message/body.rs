@@ -48,7 +48,7 @@ struct State {
 }
 
 /// Where a body is.
-pub enum Content {
+pub(crate) enum Content {
     Bytes(Bytes),
     Source(Source),
     Guest(Arc<SharedBody>),

@@ -93,7 +93,11 @@ impl Chunks {
 }
 
 /// Nobody may have any of it: its guest may end it all the same.
-pub fn let_end(py: Python<'_>, body: &PyBody, content: &Mutex<Option<Content>>) -> Option<oneshot::Receiver<()>> {
+pub(crate) fn let_end(
+    py: Python<'_>,
+    body: &PyBody,
+    content: &Mutex<Option<Content>>,
+) -> Option<oneshot::Receiver<()>> {
     if lock(content).is_none() {
         let begun = body.consume(py).ok()?;
         *lock(content) = Some(begun);
@@ -109,7 +113,7 @@ pub fn let_end(py: Python<'_>, body: &PyBody, content: &Mutex<Option<Content>>) 
 }
 
 /// Waits until a guest has ended a body that nobody may have, or its time for that is over.
-pub struct Ending(pub Option<oneshot::Receiver<()>>);
+pub(crate) struct Ending(pub Option<oneshot::Receiver<()>>);
 
 impl Ending {
     fn poll(&mut self, cx: &mut Context<'_>) -> Poll<()> {
@@ -128,7 +132,11 @@ impl Operation for Ending {
 }
 
 /// See `AsyncChunks.take_ready` in `_wasgi.pyi`.
-pub fn take_ready(py: Python<'_>, body: &PyBody, content: &Mutex<Option<Content>>) -> Option<(Py<PyBytes>, bool)> {
+pub(crate) fn take_ready(
+    py: Python<'_>,
+    body: &PyBody,
+    content: &Mutex<Option<Content>>,
+) -> Option<(Py<PyBytes>, bool)> {
     if lock(content).is_none() {
         let begun = body.consume(py).ok()?; // else whoever waits for the next one is told
         *lock(content) = Some(begun);

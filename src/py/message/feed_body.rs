@@ -13,13 +13,13 @@ use crate::py::lock;
 use crate::py::message::feed::{Demand, Drive, Feed};
 
 /// The guest's side.
-pub struct FeedBody {
+pub(crate) struct FeedBody {
     feed: Arc<Feed>,
     trailers: Option<HeaderMap>,
 }
 
 impl FeedBody {
-    pub fn new(feed: Arc<Feed>, trailers: Option<HeaderMap>) -> Self {
+    pub(crate) fn new(feed: Arc<Feed>, trailers: Option<HeaderMap>) -> Self {
         Self { feed, trailers }
     }
 }

@@ -14,7 +14,7 @@ use crate::http::server_request;
 use crate::py::lock;
 
 /// The fields of a message: as they came from a guest, or as the `Headers` that Python has seen and may have changed.
-pub struct Fields(Mutex<State>);
+pub(crate) struct Fields(Mutex<State>);
 
 enum State {
     Native(HeaderMap),
@@ -27,12 +27,12 @@ fn class(py: Python<'_>) -> PyResult<&Bound<'_, PyAny>> {
 }
 
 impl Fields {
-    pub fn native(map: HeaderMap) -> Self {
+    pub(crate) fn native(map: HeaderMap) -> Self {
         Self(Mutex::new(State::Native(map)))
     }
 
     /// From what a caller gave: nothing, a mapping, or pairs.
-    pub fn given(py: Python<'_>, headers: Option<&Bound<'_, PyAny>>) -> PyResult<Self> {
+    pub(crate) fn given(py: Python<'_>, headers: Option<&Bound<'_, PyAny>>) -> PyResult<Self> {
         crate::py::executor::finalization::protect();
         Ok(match headers {
             None => Self::native(HeaderMap::new()),
@@ -41,7 +41,7 @@ impl Fields {
     }
 
     /// The pairs as bytes, but for those of a connection.
-    pub fn served(&self, py: Python<'_>) -> PyResult<Py<PyList>> {
+    pub(crate) fn served(&self, py: Python<'_>) -> PyResult<Py<PyList>> {
         let map = self.to_map(py)?;
         let named = server_request::named_by_connection(&map);
         // framed otherwise, by whoever has made it: then it says nothing (RFC 9112, 6.3)
@@ -53,7 +53,7 @@ impl Fields {
     }
 
     /// The `Headers` object; always the same one.
-    pub fn object(&self, py: Python<'_>) -> PyResult<Py<PyAny>> {
+    pub(crate) fn object(&self, py: Python<'_>) -> PyResult<Py<PyAny>> {
         crate::py::executor::finalization::protect();
         // Python objects are made outside of the lock: making them may run any code (garbage collection).
         let map = match &*lock(&self.0) {
@@ -70,7 +70,7 @@ impl Fields {
     }
 
     /// For another message. Without what says how long the body is, if that message has a body of its own.
-    pub fn copied(&self, py: Python<'_>, other_body: bool) -> PyResult<Self> {
+    pub(crate) fn copied(&self, py: Python<'_>, other_body: bool) -> PyResult<Self> {
         let copied = match &*lock(&self.0) {
             State::Native(map) => Err(map.clone()),
             State::Python(headers) => Ok(headers.clone_ref(py)),
@@ -93,15 +93,15 @@ impl Fields {
     }
 
     /// All pairs, as a list of tuples of bytes.
-    pub fn raw<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyAny>> {
+    pub(crate) fn raw<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyAny>> {
         self.object(py)?.bind(py).getattr("raw")
     }
 
-    pub fn equal(&self, py: Python<'_>, other: &Self) -> PyResult<bool> {
+    pub(crate) fn equal(&self, py: Python<'_>, other: &Self) -> PyResult<bool> {
         self.object(py)?.bind(py).eq(other.object(py)?)
     }
 
-    pub fn to_map(&self, py: Python<'_>) -> PyResult<HeaderMap> {
+    pub(crate) fn to_map(&self, py: Python<'_>) -> PyResult<HeaderMap> {
         crate::py::executor::finalization::protect();
         let headers = match &*lock(&self.0) {
             State::Native(map) => return Ok(map.clone()),
@@ -112,7 +112,7 @@ impl Fields {
             .map_err(|wrong| refused(py, wrong))
     }
 
-    pub fn traverse(&self, visit: &pyo3::PyVisit<'_>) -> Result<(), pyo3::PyTraverseError> {
+    pub(crate) fn traverse(&self, visit: &pyo3::PyVisit<'_>) -> Result<(), pyo3::PyTraverseError> {
         match self.0.try_lock().as_deref() {
             Ok(State::Python(headers)) => visit.call(headers),
             _ => Ok(()),
@@ -121,7 +121,7 @@ impl Fields {
 }
 
 /// Why there are no fields of these pairs.
-pub fn refused(py: Python<'_>, wrong: Wrong) -> PyErr {
+pub(crate) fn refused(py: Python<'_>, wrong: Wrong) -> PyErr {
     let show = |bytes: &[u8]| format!("{:?}", PyBytes::new(py, bytes));
     PyValueError::new_err(match wrong {
         Wrong::Name(name) => format!("invalid header name: {}", show(&name)),

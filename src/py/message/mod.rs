@@ -1,18 +1,18 @@
 //! What `wasgi.Request` and `wasgi.Response` have in common.
 
-pub mod async_chunks;
-pub mod body;
-pub mod chunks;
-pub mod feed;
-pub mod feed_body;
-pub mod headers;
-pub mod read;
-pub mod report;
-pub mod request;
-pub mod response;
-pub mod server_request;
-pub mod source;
-pub mod timeouts;
+pub(crate) mod async_chunks;
+pub(crate) mod body;
+pub(crate) mod chunks;
+pub(crate) mod feed;
+pub(crate) mod feed_body;
+pub(crate) mod headers;
+pub(crate) mod read;
+pub(crate) mod report;
+pub(crate) mod request;
+pub(crate) mod response;
+pub(crate) mod server_request;
+pub(crate) mod source;
+pub(crate) mod timeouts;
 
 use std::sync::Arc;
 
@@ -29,7 +29,7 @@ use crate::py::message::feed::{Feed, OnError};
 use crate::py::message::headers::Fields;
 
 /// The parts of a message that `wasgi.Request` and `wasgi.Response` have in common.
-pub struct Message {
+pub(crate) struct Message {
     pub fields: Fields,
     /// The trailers that a caller gave. Those of a guest are the body's.
     given_trailers: Option<Fields>,
@@ -38,7 +38,7 @@ pub struct Message {
 
 impl Message {
     /// Of the arguments of a constructor.
-    pub fn given(
+    pub(crate) fn given(
         py: Python<'_>,
         headers: Option<&Bound<'_, PyAny>>,
         body: Option<&Bound<'_, PyAny>>,
@@ -51,12 +51,12 @@ impl Message {
         })
     }
 
-    pub fn native(fields: HeaderMap, body: PyBody) -> Self {
+    pub(crate) fn native(fields: HeaderMap, body: PyBody) -> Self {
         Self { fields: Fields::native(fields), given_trailers: None, body: Arc::new(body) }
     }
 
     /// The fields after the body: given beforehand, or known when a guest's body has ended.
-    pub fn trailers(&self, py: Python<'_>) -> PyResult<Option<Py<PyAny>>> {
+    pub(crate) fn trailers(&self, py: Python<'_>) -> PyResult<Option<Py<PyAny>>> {
         match (&self.given_trailers, self.body.trailers()) {
             (Some(given), _) => given.object(py).map(Some),
             (None, Some(map)) => Fields::native(map).object(py).map(Some),
@@ -72,18 +72,18 @@ impl Message {
         }
     }
 
-    pub fn content<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyBytes>> {
+    pub(crate) fn content<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyBytes>> {
         Ok(PyBytes::new(py, &self.body.whole(py)?))
     }
 
-    pub fn text(&self, py: Python<'_>) -> PyResult<Py<PyAny>> {
+    pub(crate) fn text(&self, py: Python<'_>) -> PyResult<Py<PyAny>> {
         let content = self.content(py)?;
         let content_type = self.fields.object(py)?.bind(py).call_method1("get", ("content-type", ""))?;
         let decode = py.import("wasgi.headers")?.getattr("_decode")?;
         Ok(decode.call1((content, content_type))?.unbind())
     }
 
-    pub fn json(&self, py: Python<'_>) -> PyResult<Py<PyAny>> {
+    pub(crate) fn json(&self, py: Python<'_>) -> PyResult<Py<PyAny>> {
         let content = self.content(py)?;
         let parsed = py.import("json")?.call_method1("loads", (content,));
         parsed.map(Bound::unbind).map_err(|error| {
@@ -97,7 +97,7 @@ impl Message {
     }
 
     /// Bodies that stream are equal to themselves only.
-    pub fn equal(&self, py: Python<'_>, other: &Self) -> PyResult<bool> {
+    pub(crate) fn equal(&self, py: Python<'_>, other: &Self) -> PyResult<bool> {
         let same_trailers = match (self.copied_trailers(py)?, other.copied_trailers(py)?) {
             (Some(one), Some(other)) => one.equal(py, &other)?,
             (one, other) => one.is_none() && other.is_none(),
@@ -108,7 +108,7 @@ impl Message {
     }
 
     /// Adds the arguments that make an equal one, for pickle.
-    pub fn add_to(&self, settings: &Bound<'_, PyDict>) -> PyResult<()> {
+    pub(crate) fn add_to(&self, settings: &Bound<'_, PyDict>) -> PyResult<()> {
         let py = settings.py();
         settings.set_item("headers", self.fields.raw(py)?)?;
         settings.set_item("body", PyBytes::new(py, &self.body.copied(py, "pickled")?))?;
@@ -119,7 +119,7 @@ impl Message {
     }
 
     /// A changed copy: what is not given is copied, but a body that streams moves over.
-    pub fn changed(&self, py: Python<'_>, changes: &Changes<'_>) -> PyResult<Self> {
+    pub(crate) fn changed(&self, py: Python<'_>, changes: &Changes<'_>) -> PyResult<Self> {
         let other_body = changes.get("body")?.map(unless_none);
         let fields = match changes.get("headers")?.map(unless_none) {
             Some(headers) => Fields::given(py, headers.as_ref())?,
@@ -138,7 +138,7 @@ impl Message {
     }
 
     /// Fields and body for a guest. The body is consumed.
-    pub fn to_guest(
+    pub(crate) fn to_guest(
         &self,
         py: Python<'_>,
         event_loop: Option<&Arc<LoopCore>>,
@@ -151,18 +151,23 @@ impl Message {
         Ok((headers, body, feed))
     }
 
-    pub fn traverse(&self, visit: &pyo3::PyVisit<'_>) -> Result<(), pyo3::PyTraverseError> {
+    pub(crate) fn traverse(&self, visit: &pyo3::PyVisit<'_>) -> Result<(), pyo3::PyTraverseError> {
         self.fields.traverse(visit)?;
         self.body.traverse(visit)
     }
 }
 
 /// What `copy.replace` was asked to change.
-pub struct Changes<'py>(Bound<'py, PyDict>);
+pub(crate) struct Changes<'py>(Bound<'py, PyDict>);
 
 impl<'py> Changes<'py> {
     /// Each of them must be one of `names`.
-    pub fn new(py: Python<'py>, given: Option<&Bound<'py, PyDict>>, class: &str, names: &[&str]) -> PyResult<Self> {
+    pub(crate) fn new(
+        py: Python<'py>,
+        given: Option<&Bound<'py, PyDict>>,
+        class: &str,
+        names: &[&str],
+    ) -> PyResult<Self> {
         let Some(given) = given else { return Ok(Self(PyDict::new(py))) };
         for name in given.keys() {
             let name: String = name.extract()?;
@@ -173,7 +178,7 @@ impl<'py> Changes<'py> {
         Ok(Self(given.clone()))
     }
 
-    pub fn get(&self, name: &str) -> PyResult<Option<Bound<'py, PyAny>>> {
+    pub(crate) fn get(&self, name: &str) -> PyResult<Option<Bound<'py, PyAny>>> {
         self.0.get_item(name)
     }
 }

@@ -104,20 +104,20 @@ enum Reader {
 }
 
 /// Collects a guest's body.
-pub struct Gather {
+pub(crate) struct Gather {
     body: Arc<SharedBody>,
     gathered: BytesMut,
     first: Option<Bytes>,
 }
 
-pub type Gathered = Result<(Bytes, Option<HeaderMap>), crate::error::Error>;
+pub(crate) type Gathered = Result<(Bytes, Option<HeaderMap>), crate::error::Error>;
 
 impl Gather {
-    pub fn new(body: Arc<SharedBody>) -> Self {
+    pub(crate) fn new(body: Arc<SharedBody>) -> Self {
         Self { body, gathered: BytesMut::new(), first: None }
     }
 
-    pub fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Gathered> {
+    pub(crate) fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Gathered> {
         let Self { body, gathered, first } = self;
         let trailers = std::task::ready!(poll_chunks(body, cx, |chunk| {
             if first.is_none() && gathered.is_empty() {
@@ -155,30 +155,30 @@ fn poll_chunks(
 }
 
 /// Reads the rest of a guest's body and throws it away.
-pub struct Drain(Arc<SharedBody>);
+pub(crate) struct Drain(Arc<SharedBody>);
 
 impl Drain {
-    pub fn new(body: Arc<SharedBody>) -> Self {
+    pub(crate) fn new(body: Arc<SharedBody>) -> Self {
         Self(body)
     }
 
-    pub fn into_body(self) -> Arc<SharedBody> {
+    pub(crate) fn into_body(self) -> Arc<SharedBody> {
         self.0
     }
 
-    pub fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Result<Option<HeaderMap>, crate::error::Error>> {
+    pub(crate) fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Result<Option<HeaderMap>, crate::error::Error>> {
         poll_chunks(&self.0, cx, drop)
     }
 }
 
 /// `await aread()`.
-pub struct ReadAll {
+pub(crate) struct ReadAll {
     body: Arc<PyBody>,
     gather: Option<Gather>,
 }
 
 impl ReadAll {
-    pub fn new(body: Arc<PyBody>) -> Self {
+    pub(crate) fn new(body: Arc<PyBody>) -> Self {
         Self { body, gather: None }
     }
 }

@@ -104,7 +104,7 @@ impl PyReport {
 }
 
 /// The end of a guest: what is left of its body is thrown away, unless somebody reads it.
-pub struct End {
+pub(crate) struct End {
     exchange: u64,
     owner: ExchangeHandle,
     body: Arc<PyBody>,
@@ -114,13 +114,13 @@ pub struct End {
 }
 
 impl End {
-    pub fn new(exchange: u64, owner: &ExchangeHandle, body: &Arc<PyBody>) -> Self {
+    pub(crate) fn new(exchange: u64, owner: &ExchangeHandle, body: &Arc<PyBody>) -> Self {
         let ended = Box::pin(owner.ended());
         Self { exchange, owner: owner.observe(), body: body.clone(), rest: None, failure: None, ended }
     }
 
     /// The failure that ended it, if one did.
-    pub fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Option<Error>> {
+    pub(crate) fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Option<Error>> {
         if let Some(error) = self.owner.out_of_reach() {
             return Poll::Ready(Some(error));
         }
@@ -143,7 +143,7 @@ impl End {
         })
     }
 
-    pub fn tell(&self, py: Python<'_>, failure: Option<Error>) -> PyResult<PyReport> {
+    pub(crate) fn tell(&self, py: Python<'_>, failure: Option<Error>) -> PyResult<PyReport> {
         match failure {
             Some(error) => Err(to_py(py, &error)),
             None => Ok(PyReport::of(self.exchange, &self.owner)),
@@ -161,7 +161,7 @@ impl Drop for End {
 }
 
 /// `await response.finished()`.
-pub struct Finished(pub Option<End>);
+pub(crate) struct Finished(pub Option<End>);
 
 impl Operation for Finished {
     fn poll(&mut self, py: Python<'_>, cx: &mut Context<'_>) -> Poll<PyResult<Py<PyAny>>> {

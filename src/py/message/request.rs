@@ -131,7 +131,7 @@ fn parse_url(url: &str) -> PyResult<Uri> {
 /// A URL in the form in which URLs are compared; None if it is none. `glob`: it is a pattern, with `*` for any characters.
 #[pyfunction]
 #[pyo3(signature = (url, *, glob=false))]
-pub fn _normal_url(url: &str, glob: bool) -> Option<String> {
+pub(crate) fn _normal_url(url: &str, glob: bool) -> Option<String> {
     if glob { Some(canonical_url::glob(url)) } else { canonical_url::url(url) }
 }
 

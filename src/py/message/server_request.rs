@@ -24,7 +24,7 @@ use crate::py::message::request::PyRequest;
     multiplexed=false
 ))]
 #[allow(clippy::too_many_arguments)] // those of a scope
-pub fn _request_of_server(
+pub(crate) fn _request_of_server(
     py: Python<'_>,
     method: &str,
     scheme: &str,

@@ -65,7 +65,7 @@ impl Source {
 }
 
 /// A chunk of a body that Python made.
-pub fn chunk_bytes(chunk: &Bound<'_, PyAny>) -> PyResult<Bytes> {
+pub(crate) fn chunk_bytes(chunk: &Bound<'_, PyAny>) -> PyResult<Bytes> {
     crate::py::bytes::bytes_of(chunk)?.ok_or_else(|| {
         let kind = chunk.get_type();
         PyTypeError::new_err(format!(
@@ -76,7 +76,7 @@ pub fn chunk_bytes(chunk: &Bound<'_, PyAny>) -> PyResult<Bytes> {
 }
 
 /// The lane on which a source is driven: its loop if it is async, else a thread.
-pub fn lane_of(py: Python<'_>, source: &Source, event_loop: Option<&Arc<LoopCore>>) -> PyResult<Lane> {
+pub(crate) fn lane_of(py: Python<'_>, source: &Source, event_loop: Option<&Arc<LoopCore>>) -> PyResult<Lane> {
     match source {
         Source::Async(_) => Ok(Lane::Loop(match event_loop {
             Some(core) => core.clone(),

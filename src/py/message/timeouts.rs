@@ -42,7 +42,7 @@ impl PyTimeouts {
     }
 
     /// What a request has.
-    pub fn of(timeouts: Timeouts) -> Self {
+    pub(crate) fn of(timeouts: Timeouts) -> Self {
         let seconds = |timeout: Option<Duration>| timeout.map(|timeout| timeout.as_secs_f64());
         Self {
             connect: seconds(timeouts.connect),

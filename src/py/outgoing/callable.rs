@@ -29,7 +29,7 @@ use crate::py::message::response::PyResponse;
 use crate::simulation::virtual_time::WorkClock;
 
 /// The callable, as one exchange calls it.
-pub struct PyUpstream {
+pub(crate) struct PyUpstream {
     target: Arc<Target>,
 }
 
@@ -43,7 +43,7 @@ struct Target {
 }
 
 impl PyUpstream {
-    pub fn new(callable: Py<PyAny>, is_async: bool, event_loop: Arc<LoopCore>, context: Py<PyAny>) -> Self {
+    pub(crate) fn new(callable: Py<PyAny>, is_async: bool, event_loop: Arc<LoopCore>, context: Py<PyAny>) -> Self {
         Self { target: Arc::new(Target { callable, is_async, event_loop, context }) }
     }
 }
@@ -100,7 +100,7 @@ impl Drop for Waiting {
 type Reply = oneshot::Sender<Result<http::Response<WasiBody>, ErrorCode>>;
 
 /// One outgoing request on its way through Python.
-pub struct Call {
+pub(crate) struct Call {
     target: Arc<Target>,
     request: Mutex<Option<(http::Request<GuestBody>, Timeouts)>>,
     reply: Mutex<Option<Reply>>,

@@ -1,7 +1,7 @@
 //! `outgoing=`: handling outgoing requests by a callable, the network, or a route to several upstreams.
 
-pub mod callable;
-pub mod network;
+pub(crate) mod callable;
+pub(crate) mod network;
 
 use std::sync::Arc;
 
@@ -222,7 +222,7 @@ impl PyRoute {
 const DEEPEST: u32 = 16;
 
 /// Refuses an exchange that is too deep in a chain of components, each the upstream of the one before.
-pub fn check_depth(py: Python<'_>) -> PyResult<()> {
+pub(crate) fn check_depth(py: Python<'_>) -> PyResult<()> {
     let context = py.import(intern!(py, "wasgi._native.context"))?;
     let depth: u32 = context.getattr(intern!(py, "depth"))?.call_method0(intern!(py, "get"))?.extract()?;
     if depth < DEEPEST {

@@ -10,7 +10,7 @@ use crate::py::executor::operation::Operation;
 use crate::py::output::{GuestOutput, Until};
 
 /// An operation whose result is given when the lines that its guest has printed until then have been delivered.
-pub struct Flushed<O> {
+pub(crate) struct Flushed<O> {
     operation: O,
     output: Option<Arc<GuestOutput>>,
     result: Option<PyResult<Py<PyAny>>>,
@@ -18,7 +18,7 @@ pub struct Flushed<O> {
 }
 
 impl<O> Flushed<O> {
-    pub fn new(operation: O, output: Option<Arc<GuestOutput>>) -> Self {
+    pub(crate) fn new(operation: O, output: Option<Arc<GuestOutput>>) -> Self {
         Self { operation, output, result: None, lines: Until::default() }
     }
 }

@@ -1,6 +1,6 @@
 //! Delivery of a guest's stdout and stderr, line by line and in order, to the sinks of its app.
 
-pub mod flushed;
+pub(crate) mod flushed;
 mod sink;
 
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -116,7 +116,7 @@ impl Delivering {
 pub struct Until(Option<u64>);
 
 /// Lines of one exchange, for a thread of ours; in a copy of the context of whoever has called.
-pub struct Lines {
+pub(crate) struct Lines {
     output: Arc<GuestOutput>,
     context: Option<Arc<Py<PyAny>>>,
 }

@@ -8,14 +8,14 @@ use pyo3::types::{PyString, PyTuple};
 use crate::exchange::stdio::{Line, Stream};
 
 /// Where one of the two streams goes.
-pub enum Sink {
+pub(super) enum Sink {
     Logger,
     Callable(Py<PyAny>),
     File(Py<PyAny>),
 }
 
 impl Sink {
-    pub fn given(name: &str, sink: Option<Bound<'_, PyAny>>) -> PyResult<Self> {
+    pub(super) fn given(name: &str, sink: Option<Bound<'_, PyAny>>) -> PyResult<Self> {
         crate::py::executor::finalization::protect();
         let Some(sink) = sink else { return Ok(Self::Logger) };
         let write = sink.getattr_opt("write")?;
@@ -41,7 +41,7 @@ impl Sink {
         })
     }
 
-    pub fn object(&self) -> Option<&Py<PyAny>> {
+    pub(super) fn object(&self) -> Option<&Py<PyAny>> {
         match self {
             Self::Logger => None,
             Self::Callable(object) | Self::File(object) => Some(object),
@@ -49,7 +49,7 @@ impl Sink {
     }
 
     /// One line; `whose`: the names of its component and its app in log records, and the number of its exchange.
-    pub fn write(
+    pub(super) fn write(
         &self,
         py: Python<'_>,
         line: &Line,
@@ -86,7 +86,7 @@ impl Sink {
 }
 
 /// What Python code calls a stream.
-pub fn name_of<'py>(py: Python<'py>, stream: Stream) -> &'py Bound<'py, PyString> {
+pub(super) fn name_of<'py>(py: Python<'py>, stream: Stream) -> &'py Bound<'py, PyString> {
     match stream {
         Stream::Stdout => intern!(py, "stdout"),
         Stream::Stderr => intern!(py, "stderr"),

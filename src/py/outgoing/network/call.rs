@@ -19,7 +19,7 @@ use crate::py::output::{GuestOutput, Sinks};
 use crate::py::process_of;
 
 /// A request of Python's own. It is sent when it is awaited.
-pub enum Call {
+pub(super) enum Call {
     New {
         network: Arc<Network>,
         request: Py<PyRequest>,
@@ -72,7 +72,7 @@ impl Operation for Call {
 }
 
 /// What is known already.
-pub struct Answered(Option<PyResult<Py<PyAny>>>);
+pub(super) struct Answered(Option<PyResult<Py<PyAny>>>);
 
 impl Operation for Answered {
     fn poll(&mut self, py: Python<'_>, _: &mut Context<'_>) -> Poll<PyResult<Py<PyAny>>> {

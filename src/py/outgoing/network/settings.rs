@@ -36,13 +36,13 @@ impl Setting for Option<Vec<String>> {
 
 /// A path to a file of PEM, or PEM.
 #[derive(Clone, PartialEq, IntoPyObject)]
-pub enum PathOrPem {
+pub(crate) enum PathOrPem {
     Path(OsString),
     Pem(Vec<u8>),
 }
 
 impl PathOrPem {
-    pub fn read(given: Option<&Self>) -> PyResult<Option<Vec<u8>>> {
+    pub(crate) fn read(given: Option<&Self>) -> PyResult<Option<Vec<u8>>> {
         Ok(match given {
             None => None,
             Some(Self::Pem(pem)) => Some(pem.clone()),
@@ -67,13 +67,13 @@ impl Setting for Option<PathOrPem> {
 
 /// Text in the form of `NO_PROXY`, or a sequence of its entries.
 #[derive(Clone, PartialEq, IntoPyObject)]
-pub enum NoProxy {
+pub(crate) enum NoProxy {
     List(String),
     Entries(Vec<String>),
 }
 
 impl NoProxy {
-    pub fn bypass(&self) -> PyResult<Bypass> {
+    pub(crate) fn bypass(&self) -> PyResult<Bypass> {
         let mut bypass = Bypass::default();
         let mut add = |list: &str| {
             bypass.add(list).map_err(|why| PyValueError::new_err(format!("`no_proxy` has an invalid entry: {why}")))
@@ -105,7 +105,7 @@ impl Setting for Option<NoProxy> {
     }
 }
 
-pub fn patterns(name: &str, texts: &[String]) -> PyResult<Vec<Pattern>> {
+pub(super) fn patterns(name: &str, texts: &[String]) -> PyResult<Vec<Pattern>> {
     let parse = |text: &String| {
         Pattern::parse(text)
             .map_err(|why| PyValueError::new_err(format!("`{name}` has an invalid pattern: `{text}`: {why}")))
@@ -126,7 +126,7 @@ const STANDARD: [Method; 9] = [
     Method::CONNECT,
 ];
 
-pub fn method(name: &str) -> PyResult<Method> {
+pub(super) fn method(name: &str) -> PyResult<Method> {
     let method = Method::from_bytes(name.as_bytes())
         .map_err(|_| PyValueError::new_err(format!("`methods` has an invalid method: {name:?}")))?;
     let upper = Method::from_bytes(name.to_ascii_uppercase().as_bytes()).ok();
