@@ -110,12 +110,22 @@ class TrapError(GuestError):
     Attributes:
         backtrace: Its frames, innermost first, by name where the component has names.
         stderr: The last lines that it wrote to stderr.
+        culprit: The number of the exchange whose guest has ended the instance, if that was another one that shared it
+            (`wasgi.Reuse`): then the message says what happened to that one.
     """
 
-    def __init__(self, message: str, *, backtrace: Sequence[str] = (), stderr: Sequence[str] = ()) -> None:
+    def __init__(
+        self,
+        message: str,
+        *,
+        backtrace: Sequence[str] = (),
+        stderr: Sequence[str] = (),
+        culprit: int | None = None,
+    ) -> None:
         super().__init__(message)
         self.backtrace = list(backtrace)
         self.stderr = list(stderr)
+        self.culprit = culprit
 
 
 class GuestExitError(GuestError):

@@ -12,6 +12,7 @@ use tokio::sync::{Notify, OwnedSemaphorePermit, Semaphore, TryAcquireError};
 use tokio::task::JoinHandle;
 
 use crate::app::history::History;
+use crate::app::shared::{Reservation, SharedInstance};
 use crate::engine::ProcessState;
 use crate::error::Error;
 use crate::exchange::handle::ExchangeState;
@@ -34,6 +35,8 @@ pub(crate) struct AdmissionControl {
     limits: Limits,
     /// The instances that wait for an exchange, if instances are kept.
     pub(crate) idle: Option<Arc<InstancePool>>,
+    /// Those that exchanges of WASI 0.3 share, and that may be joined.
+    shared: Mutex<Vec<Arc<SharedInstance>>>,
     /// The share that its guests have of the threads.
     pub(crate) lane: Arc<Lane>,
     /// How they have behaved.
@@ -43,7 +46,6 @@ pub(crate) struct AdmissionControl {
     queued: AtomicUsize,
     live: AtomicUsize,
     emptied: Notify,
-    next: AtomicU64,
     roster: Mutex<Roster>,
 }
 
@@ -69,13 +71,13 @@ impl AdmissionControl {
             places: limits.concurrency.map(|most| Arc::new(Semaphore::new(most.min(Semaphore::MAX_PERMITS)))),
             limits: *limits,
             idle: reuse.map(|reuse| InstancePool::new(process, reuse, reusable.clone())),
+            shared: Mutex::default(),
             lane: Arc::default(),
             history: History::default(),
             share: AppShare::new(dirs),
             queued: AtomicUsize::new(0),
             live: AtomicUsize::new(0),
             emptied: Notify::new(),
-            next: AtomicU64::new(0),
             roster: Mutex::default(),
         })
     }
@@ -136,6 +138,18 @@ impl AdmissionControl {
             }
         })?;
         Ok(Admission::Queued(Queued(Box::pin(wait))))
+    }
+
+    /// A place in an instance that others are in, if there is one.
+    pub(super) fn reserve(&self) -> Option<Reservation> {
+        let mut shared = lock(&self.shared);
+        shared.retain(|sharing| !sharing.is_closed());
+        shared.iter().find_map(Reservation::new)
+    }
+
+    /// Others may join this one.
+    pub(super) fn share(&self, sharing: &Arc<SharedInstance>) {
+        lock(&self.shared).push(sharing.clone());
     }
 
     /// A guest is given to the runtime. One that comes too late is stopped.
@@ -238,6 +252,7 @@ impl Queued {
 /// A place among the exchanges of one app, until it is dropped.
 pub struct Permit {
     pub(crate) admission: Arc<AdmissionControl>,
+    /// The number of its exchange in the process.
     pub(crate) number: u64,
     place: Option<OwnedSemaphorePermit>,
     witness: Option<Witness>,
@@ -248,13 +263,10 @@ pub type Witness = Arc<dyn Any + Send + Sync>;
 
 impl Permit {
     fn new(admission: &Arc<AdmissionControl>, place: Option<OwnedSemaphorePermit>) -> Self {
+        static NEXT: AtomicU64 = AtomicU64::new(1);
         admission.live.fetch_add(1, Ordering::SeqCst);
-        Self {
-            admission: admission.clone(),
-            number: admission.next.fetch_add(1, Ordering::Relaxed),
-            place,
-            witness: None,
-        }
+        let number = NEXT.fetch_add(1, Ordering::Relaxed);
+        Self { admission: admission.clone(), number, place, witness: None }
     }
 }
 
@@ -364,7 +376,7 @@ mod tests {
     #[test]
     fn a_guest_that_is_enrolled_when_all_have_been_ended_is_stopped() {
         let admission = admission(2, 0);
-        let state = || ExchangeState::new(crate::engine::process_state().unwrap(), None);
+        let state = || ExchangeState::new(crate::engine::process_state().unwrap(), 1, None);
         let (early, late) = (state(), state());
         admission.enroll(1, &early);
         admission.end();

@@ -10,6 +10,7 @@ use wasmtime_wasi_http::WasiBody;
 
 use crate::app::admission::AdmissionControl;
 use crate::app::running::Running;
+use crate::app::shared::SharedInstance;
 use crate::app::slice::Slice;
 use crate::engine::ProcessState;
 use crate::error::Error;
@@ -22,9 +23,19 @@ use crate::guest::prepared::Prepared;
 use crate::http::error_code::ErrorCode;
 use crate::scheduler::{Newcomer, Run};
 
+/// What its caller has to do with an exchange's guest.
+pub(super) enum Part {
+    /// To run it, until it has ended or is handed over.
+    Alone(Option<Run>),
+    /// To run the instance that it is the first in, likewise.
+    First { run: Option<Run>, sharing: Arc<SharedInstance> },
+    /// Nothing: it has joined others, whose instance somebody runs.
+    Joined,
+}
+
 /// An exchange until its response begins.
 pub struct Exchange {
-    pub(super) run: Option<Run>,
+    pub(super) part: Part,
     pub(super) head: oneshot::Receiver<Result<http::Response<WasiBody>, ErrorCode>>,
     pub(super) answer: ResponseSlot,
     pub(super) owner: ExchangeHandle,
@@ -57,7 +68,12 @@ impl Exchange {
 
     /// Runs the guest on this thread until it ends, waits, or has had its slice. Returns whether it ended.
     pub fn run_here(&mut self) -> Result<bool, Error> {
-        let Some(run) = &mut self.run else { return Ok(true) };
+        let (run, is_alone) = match &mut self.part {
+            Part::Alone(Some(run)) => (run, true),
+            Part::First { run: Some(run), .. } => (run, false),
+            Part::Alone(None) | Part::First { run: None, .. } => return Ok(true),
+            Part::Joined => return Ok(false),
+        };
         let exchange = &self.owner.state;
         if self.admission.history.is_unruly(&self.prepared, self.needs_set_up) {
             return Ok(false);
@@ -69,17 +85,24 @@ impl Exchange {
         let waker = Waker::from(flag.clone());
         let mut time = Slice::begin(&self.admission.history, exchange.begun);
         loop {
-            exchange.clock.enter();
+            if is_alone {
+                exchange.clock.enter();
+            }
             let _open = crate::process::signals::reclaim();
             crate::scheduler::begin_turn();
             let ended = run.as_mut().poll(&mut Context::from_waker(&waker)).is_ready();
             let is_over = time.is_over();
             if ended {
-                self.run = None;
+                match &mut self.part {
+                    Part::Alone(run) | Part::First { run, .. } => *run = None,
+                    Part::Joined => {}
+                }
                 return Ok(true);
             }
-            self.answer.look();
-            exchange.clock.leave(None);
+            if is_alone {
+                self.answer.look();
+                exchange.clock.leave(None);
+            }
             if is_over {
                 self.computes = true;
                 return Ok(false);
@@ -92,20 +115,32 @@ impl Exchange {
 
     /// Gives the guest, if it has not ended, to the scheduler's threads.
     pub fn hand_over(&mut self) -> Result<(), Error> {
-        let Some(run) = self.run.take() else { return Ok(()) };
+        let (run, sharing) = match &mut self.part {
+            Part::Alone(run) => (run.take(), None),
+            Part::First { run, sharing } => (run.take(), Some(sharing.clone())),
+            Part::Joined => (None, None),
+        };
+        let Some(run) = run else { return Ok(()) };
         let exchange = self.owner.state.clone();
         // before it runs: one that ends at once must find itself there to be taken off
         self.admission.enroll(self.number, &exchange);
         let computes = self.computes || self.admission.history.is_unruly(&self.prepared, self.needs_set_up);
-        let run = Running::new(run, exchange.clone(), self.answer.clone());
-        let mut late = None;
-        let told = |task| late = exchange.hand_over(Runner::Guest(task));
-        let guest = Newcomer {
-            run: Box::pin(run),
-            lane: &self.admission.lane,
-            computes,
-            long_turns: self.admission.history.long_turns(),
+        let run: Run = match &sharing {
+            None => Box::pin(Running::new(run, exchange.clone(), self.answer.clone())),
+            Some(sharing) => {
+                self.admission.share(sharing);
+                run
+            }
         };
+        let mut late = None;
+        let told = |task| {
+            late = exchange.hand_over(match &sharing {
+                None => Runner::Guest(task),
+                Some(sharing) => Runner::Shared(sharing.waker()),
+            });
+        };
+        let guest =
+            Newcomer { run, lane: &self.admission.lane, computes, long_turns: self.admission.history.long_turns() };
         self.process.scheduler.spawn(&self.process.runtime, guest, told)?;
         if let Some(late) = late {
             late.stop();

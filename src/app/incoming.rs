@@ -6,17 +6,16 @@ use http_body_util::BodyExt;
 use tokio::sync::oneshot;
 use wasmtime_wasi_http::WasiBody;
 
-use crate::error::reason::Reason;
-use crate::error::{Error, chain};
+use crate::error::Error;
 use crate::exchange::body_check::{BodyRules, Violation};
 use crate::exchange::handle::ExchangeState;
 use crate::exchange::request_body::RequestBody;
 use crate::exchange::response_body::{ResponseBuffer, ResponseReader, ResponseSlot};
-use crate::guest::instance::{Call, Instance};
 use crate::http::error_code::ErrorCode;
 use crate::http::fields;
 use crate::http::message::Side;
 use crate::limits::Limits;
+use crate::simulation::virtual_time::Clock;
 use crate::simulation::watched_body::Watched;
 
 /// What a request's body has to be. What the request says of itself must fit its limits.
@@ -34,42 +33,42 @@ pub(super) fn request_rules(headers: &http::HeaderMap, limits: &Limits) -> Resul
     Ok(rules)
 }
 
-/// What a guest's handler gets, and where its answer comes out.
-pub(super) struct Incoming {
-    pub call: Call,
+/// A request as its guest gets it, and where its answer comes out.
+pub(super) struct Incoming<B, A> {
+    pub request: http::Request<B>,
+    /// Takes what the guest answers.
+    pub answered: A,
     pub head: oneshot::Receiver<Result<http::Response<WasiBody>, ErrorCode>>,
     pub answer: ResponseSlot,
 }
 
-impl Incoming {
-    /// `chunks`: writes of the guest's that may lie between it and whoever reads its response.
-    pub(super) fn new(
-        instance: &mut Instance,
-        request: http::Request<WasiBody>,
-        rules: BodyRules,
-        exchange: &Arc<ExchangeState>,
-        chunks: usize,
-    ) -> Result<Self, Error> {
-        let work = instance.host().clock().map(|clock| clock.work(false));
-        let request = request.map(|body| Watched::by_guest(RequestBody::of_caller(body, rules, exchange), work));
-        let (sender, head) = oneshot::channel();
-        let answer = ResponseSlot::default();
-        let (slot, clock) = (answer.clone(), exchange.clock.clone());
-        let answered = move |answer: Result<http::Response<WasiBody>, ErrorCode>| {
-            let answer = answer.map(|response| {
-                response.map(|body| {
-                    let buffer = ResponseBuffer::new(body, chunks, clock);
-                    slot.set(Some(buffer.clone()));
-                    ResponseReader(buffer).boxed_unsync()
-                })
-            });
-            if answer.is_err() {
-                slot.set(None);
-            }
-            // nobody may be left to take it: the guest is told nothing of that
-            let _ = sender.send(answer);
-        };
-        let call = instance.call(request, answered).map_err(|error| Error::Host(Reason::new(chain(&error), error)))?;
-        Ok(Self { call, head, answer })
-    }
+/// Makes ready what a guest gets. `chunks`: writes of the guest's that may lie between it and whoever reads its response; `clock`: of a
+/// simulation.
+pub(super) fn incoming(
+    request: http::Request<WasiBody>,
+    rules: BodyRules,
+    exchange: &Arc<ExchangeState>,
+    chunks: usize,
+    clock: Option<Clock>,
+) -> Incoming<Watched<RequestBody>, impl FnOnce(Result<http::Response<WasiBody>, ErrorCode>) + Send + Sync + use<>> {
+    let work = clock.map(|clock| clock.work(false));
+    let request = request.map(|body| Watched::by_guest(RequestBody::of_caller(body, rules, exchange), work));
+    let (sender, head) = oneshot::channel();
+    let answer = ResponseSlot::default();
+    let (slot, clock) = (answer.clone(), exchange.clock.clone());
+    let answered = move |answer: Result<http::Response<WasiBody>, ErrorCode>| {
+        let answer = answer.map(|response| {
+            response.map(|body| {
+                let buffer = ResponseBuffer::new(body, chunks, clock);
+                slot.set(Some(buffer.clone()));
+                ResponseReader(buffer).boxed_unsync()
+            })
+        });
+        if answer.is_err() {
+            slot.set(None);
+        }
+        // nobody may be left to take it: the guest is told nothing of that
+        let _ = sender.send(answer);
+    };
+    Incoming { request, answered, head, answer }
 }

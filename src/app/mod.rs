@@ -9,6 +9,7 @@ pub mod exchange;
 pub mod history;
 mod incoming;
 mod running;
+mod shared;
 mod slice;
 
 use std::pin::Pin;
@@ -16,21 +17,31 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
+use http_body_util::BodyExt;
+use tokio::sync::oneshot;
 use tokio::task::JoinHandle;
 use wasmtime_wasi_http::WasiBody;
 
 use crate::app::admission::{Admission, AdmissionControl, Permit};
-use crate::app::exchange::Exchange;
-use crate::app::incoming::{Incoming, request_rules};
-use crate::app::running::Guest;
+use crate::app::exchange::{Exchange, Part};
+use crate::app::incoming::{Incoming, incoming, request_rules};
+use crate::app::running::{Guest, Place};
+use crate::app::shared::{Member, SharedInstance};
 use crate::component::Component;
+use crate::engine::ticker::Ticking;
 use crate::engine::{ProcessState, process_state};
-use crate::error::Error;
+use crate::error::reason::Reason;
+use crate::error::{Error, chain};
+use crate::exchange::body_check::BodyRules;
 use crate::exchange::handle::{ExchangeHandle, ExchangeState};
+use crate::exchange::phase::Runner;
 use crate::exchange::refusals::Refusals;
+use crate::exchange::response_body::ResponseSlot;
 use crate::guest::grants::Grants;
 use crate::guest::instance::{Instance, Reuse};
 use crate::guest::prepared::Prepared;
+use crate::guest::shared::{Newcomer, Seat};
+use crate::http::error_code::ErrorCode;
 use crate::limits::Limits;
 use crate::outgoing::hooks::Hooks;
 use crate::outgoing::upstream::Upstreams;
@@ -141,7 +152,7 @@ impl App {
         self.closed.load(Ordering::SeqCst)
     }
 
-    /// Begins an exchange. The guest does not run yet.
+    /// Begins an exchange. The guest does not run yet, unless it has joined others in their instance.
     pub fn start(
         &self,
         permit: Permit,
@@ -154,40 +165,105 @@ impl App {
         // first: a ticker that sleeps sees nothing of the machine's state, which decides where instances are made
         let ticking = process.tick()?;
         let prepared = self.component.prepared(process, limits.fuel.is_some())?;
-        let exchange = self.exchange_state(process);
+        let (number, admission) = (permit.number, permit.admission.clone());
+        let exchange = self.exchange_state(process, number);
         let passes_on = upstreams.handler.is_some();
         let mut hooks = Hooks::new(upstreams, ExchangeHandle::observer(&exchange), limits);
         hooks.url = passes_on.then(|| request.uri().clone());
-        let admission = permit.admission.clone();
-        let Obtained { mut instance, room, needs_set_up } = self.instance(&admission, &prepared, hooks, &exchange)?;
         let head_only = request.method() == http::Method::HEAD;
-        let Incoming { call, head, answer } = Incoming::new(&mut instance, request, rules, &exchange, limits.chunks)?;
+        let owner = ExchangeHandle::new(exchange.clone());
+        let asked = Asked { request, rules, hooks, exchange, ticking, permit };
+        let Begun { part, head, answer, needs_set_up } = match self.reuse.filter(|reuse| reuse.concurrent > 1) {
+            None => self.begin_alone(&admission, &prepared, asked)?,
+            Some(reuse) => self.begin_in_company(&admission, &prepared, reuse, asked)?,
+        };
+        let response_body = limits.response_body;
+        let computes = false;
+        Ok(Exchange {
+            part,
+            head,
+            answer,
+            owner,
+            process,
+            prepared,
+            needs_set_up,
+            computes,
+            admission,
+            number,
+            head_only,
+            response_body,
+        })
+    }
+
+    /// In an instance of its own.
+    fn begin_alone(
+        &self,
+        admission: &AdmissionControl,
+        prepared: &Arc<Prepared>,
+        asked: Asked,
+    ) -> Result<Begun, Error> {
+        let Asked { request, rules, hooks, exchange, ticking, permit } = asked;
+        let Obtained { mut instance, room, needs_set_up } = self.instance(admission, prepared, hooks, &exchange)?;
         let clock = instance.host().clock();
-        let number = permit.number;
-        let guest = Guest::new(instance, &exchange, answer.clone(), ticking, permit);
+        let incoming = incoming(request, rules, &exchange, self.limits.chunks, clock.clone());
+        let Incoming { request, answered, head, answer } = incoming;
+        let call = instance.call(request, answered).map_err(|error| Error::Host(Reason::new(chain(&error), error)))?;
+        let guest = Guest::new(instance, &exchange, answer.clone(), Place::new(&exchange, ticking, permit));
         let run = running::run(guest, room, call);
         let run: Run = match clock {
             Some(clock) => Box::pin(clock.turns(run)),
             None => Box::pin(run),
         };
-        Ok(Exchange {
-            run: Some(run),
-            prepared,
-            needs_set_up,
-            computes: false,
-            head,
-            answer,
-            owner: ExchangeHandle::new(exchange),
-            process,
-            admission,
-            number,
-            head_only,
-            response_body: limits.response_body,
-        })
+        Ok(Begun { part: Part::Alone(Some(run)), head, answer, needs_set_up })
     }
 
-    fn exchange_state(&self, process: &'static ProcessState) -> Arc<ExchangeState> {
-        let exchange = ExchangeState::new(process, self.limits.timeout);
+    /// In an instance that others are in, or may come into.
+    fn begin_in_company(
+        &self,
+        admission: &AdmissionControl,
+        prepared: &Arc<Prepared>,
+        reuse: Reuse,
+        asked: Asked,
+    ) -> Result<Begun, Error> {
+        let Asked { request, rules, mut hooks, exchange, ticking, permit } = asked;
+        let reservation = admission.reserve();
+        let (sharing, made) = match &reservation {
+            Some(reservation) => (reservation.sharing().clone(), None),
+            None => {
+                let none = Hooks::new(Upstreams::default(), ExchangeHandle::observer(&exchange), &self.limits);
+                let mut made = self.instance(admission, prepared, none, &exchange)?;
+                (SharedInstance::new(reuse, &mut made.instance, &exchange), Some(made))
+            }
+        };
+        hooks.clock = sharing.clock.clone();
+        let incoming = incoming(request, rules, &exchange, self.limits.chunks, sharing.clock.clone());
+        let Incoming { request, answered, head, answer } = incoming;
+        let seat = Seat::new(exchange.clone(), self.limits.fuel, Box::new(answered));
+        let request = request.map(|body| seat.over.cuts(body.boxed_unsync()));
+        let number = permit.number;
+        let place = Place::new(&exchange, ticking, permit);
+        let member = Member { seat: seat.clone(), answer: answer.clone(), place };
+        let newcomer = Newcomer { request, hooks, seat };
+        let Some(Obtained { instance, room, needs_set_up }) = made else {
+            // one that was stopped before is met by the driver as one that has ended
+            let _ = exchange.hand_over(Runner::Shared(sharing.waker()));
+            admission.enroll(number, &exchange);
+            if let Some(reservation) = reservation {
+                reservation.join(member, newcomer);
+            }
+            return Ok(Begun { part: Part::Joined, head, answer, needs_set_up: false });
+        };
+        sharing.begin(member, newcomer);
+        let run = shared::drive(sharing.clone(), instance, room, admission.idle.clone());
+        let run: Run = match sharing.clock.clone() {
+            Some(clock) => Box::pin(clock.turns(run)),
+            None => Box::pin(run),
+        };
+        Ok(Begun { part: Part::First { run: Some(run), sharing }, head, answer, needs_set_up })
+    }
+
+    fn exchange_state(&self, process: &'static ProcessState, number: u64) -> Arc<ExchangeState> {
+        let exchange = ExchangeState::new(process, number, self.limits.timeout);
         if let Some(news) = crate::process::swap::news() {
             exchange.stdio.tell_news(news);
         }
@@ -211,6 +287,24 @@ impl App {
         let instance = Instance::new(prepared.clone(), &self.grants, &self.limits, hooks, exchange, &admission.share)?;
         Ok(Obtained { instance, room, needs_set_up: true })
     }
+}
+
+/// What an exchange begins with.
+struct Asked {
+    request: http::Request<WasiBody>,
+    rules: BodyRules,
+    hooks: Hooks,
+    exchange: Arc<ExchangeState>,
+    ticking: Ticking,
+    permit: Permit,
+}
+
+/// An exchange that has begun.
+struct Begun {
+    part: Part,
+    head: oneshot::Receiver<Result<http::Response<WasiBody>, ErrorCode>>,
+    answer: ResponseSlot,
+    needs_set_up: bool,
 }
 
 /// An instance for an exchange.

@@ -79,11 +79,17 @@ pub(super) struct Guest {
 }
 
 /// What a guest takes up beside its instance, and gives back after it.
-struct Place {
+pub(super) struct Place {
     _ticking: Ticking,
     permit: Permit,
     /// The last to go.
     _gone: Gone,
+}
+
+impl Place {
+    pub(super) fn new(exchange: &Arc<ExchangeState>, ticking: Ticking, permit: Permit) -> Self {
+        Self { _ticking: ticking, permit, _gone: Gone(exchange.clone()) }
+    }
 }
 
 /// Tells, when it is dropped, that nothing is left of the guest.
@@ -110,27 +116,30 @@ const NOT_REUSABLE: &str = "`reuse` has no effect on this app any more: an insta
                             an answer (`NoResponseError`), as guests of some toolchains do at their second request; each \
                             request gets a fresh instance from now on";
 
-impl Guest {
-    pub(super) fn new(
-        instance: Instance,
-        exchange: &Arc<ExchangeState>,
-        answer: ResponseSlot,
-        ticking: Ticking,
-        permit: Permit,
-    ) -> Self {
-        let place = Place { _ticking: ticking, permit, _gone: Gone(exchange.clone()) };
-        Self { instance: Some(instance), exchange: exchange.clone(), answer, outcome: None, place: Some(place) }
+/// An exchange has ended well. Says so once if its guest has not answered, and had answered another one before.
+pub(super) fn tell_not_reusable(place: &Place, exchange: &ExchangeState) {
+    if let Some(idle) = &place.permit.admission.idle
+        && exchange.costs.earlier.load(Ordering::Relaxed) > 0
+        && idle.stop_reusing()
+    {
+        exchange.stdio.tell(NOT_REUSABLE);
     }
+}
 
-    /// Why it ends, if nobody has said so: whoever wants it ended says so, but for one who drops what has not begun.
-    fn why_dropped(&self) -> Error {
-        if std::thread::panicking() {
-            Error::Host("the host failed while the guest ran".into())
-        } else if self.exchange.process.runtime.is_shut_down() {
-            Error::Host("the process is exiting".into())
-        } else {
-            Error::Cancelled
-        }
+/// Why an exchange ends, if nobody has said so: whoever wants it ended says so, but for one who drops what has not begun.
+pub(super) fn why_dropped(exchange: &ExchangeState) -> Error {
+    if std::thread::panicking() {
+        Error::Host("the host failed while the guest ran".into())
+    } else if exchange.process.runtime.is_shut_down() {
+        Error::Host("the process is exiting".into())
+    } else {
+        Error::Cancelled
+    }
+}
+
+impl Guest {
+    pub(super) fn new(instance: Instance, exchange: &Arc<ExchangeState>, answer: ResponseSlot, place: Place) -> Self {
+        Self { instance: Some(instance), exchange: exchange.clone(), answer, outcome: None, place: Some(place) }
     }
 
     /// It ends, as its handler did or as it was dropped. Returns whether it has ended well.
@@ -138,7 +147,7 @@ impl Guest {
         if let Some(used) = self.instance.as_ref().and_then(Instance::fuel_used) {
             let _ = self.exchange.costs.fuel.set(used);
         }
-        let outcome = self.outcome.take().unwrap_or_else(|| Err(self.why_dropped()));
+        let outcome = self.outcome.take().unwrap_or_else(|| Err(why_dropped(&self.exchange)));
         self.exchange.end(outcome)
     }
 }
@@ -149,13 +158,8 @@ impl Drop for Guest {
         let answered = self.answer.is_answered();
         let Some(place) = self.place.take() else { return };
         let idle = place.permit.admission.idle.clone();
-        if let Some(idle) = &idle
-            && ended_well
-            && !answered
-            && self.exchange.costs.earlier.load(Ordering::Relaxed) > 0
-            && idle.stop_reusing()
-        {
-            self.exchange.stdio.tell(NOT_REUSABLE);
+        if ended_well && !answered {
+            tell_not_reusable(&place, &self.exchange);
         }
         self.exchange.stdio.finish();
         let Some(mut instance) = self.instance.take() else { return };

@@ -2,6 +2,7 @@
 
 use std::fmt::Write;
 
+use crate::error::Error;
 use crate::text::{Bounded, LONGEST, LONGEST_NAME, tame, tamed};
 
 /// What is known of a trap.
@@ -13,6 +14,8 @@ pub struct Trap {
     pub backtrace: Vec<String>,
     /// The last lines that the guest wrote to stderr.
     pub stderr: Vec<String>,
+    /// The exchange whose guest it was, if that was another one in the same instance.
+    pub culprit: Option<u64>,
 }
 
 impl Trap {
@@ -39,7 +42,13 @@ impl Trap {
         if let Some(line) = stderr.iter().rev().find(|line| !line.starts_with("note: run with `RUST_BACKTRACE")) {
             message.push_str(&format!("; last line of its stderr: {line}"));
         }
-        Self { message, backtrace, stderr }
+        Self { message, backtrace, stderr, culprit: None }
+    }
+
+    /// What the other exchanges of an instance are told that one of them has ended.
+    pub fn of_sibling(culprit: u64, error: &Error) -> Self {
+        let message = format!("its instance has ended: exchange {culprit}, which shared it, has failed: {error}");
+        Self { message, culprit: Some(culprit), ..Self::default() }
     }
 }
 

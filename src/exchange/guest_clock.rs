@@ -80,6 +80,14 @@ impl Clock {
         state.spent + state.since.map_or(Duration::ZERO, |since| since.elapsed())
     }
 
+    /// So much of the time that has passed was not its: another guest of the same instance had the turn.
+    pub(crate) fn spare(&self, time: Duration) {
+        let mut state = lock(&self.state);
+        if let Some(since) = state.since {
+            state.since = Some((since + time).min(Instant::now()));
+        }
+    }
+
     pub(crate) fn hold(&self) {
         let mut state = lock(&self.state);
         state.holds += 1;

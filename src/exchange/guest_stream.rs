@@ -15,21 +15,38 @@ use crate::sync::lock;
 
 /// Where the streams of an instance lead: to the output of the exchange that it is about.
 #[derive(Clone)]
-pub struct Outlet(Arc<Mutex<Arc<Stdio>>>);
+pub struct Outlet(Arc<Mutex<Lead>>);
+
+struct Lead {
+    stdio: Arc<Stdio>,
+    /// Several exchanges share the instance.
+    is_shared: bool,
+}
 
 impl Outlet {
     /// Leads to the output of a first exchange.
     pub fn new(stdio: &Arc<Stdio>) -> Self {
-        Self(Arc::new(Mutex::new(stdio.clone())))
+        Self(Arc::new(Mutex::new(Lead { stdio: stdio.clone(), is_shared: false })))
     }
 
     /// From now on to that of another one.
     pub fn lead_to(&self, stdio: &Arc<Stdio>) {
-        *lock(&self.0) = stdio.clone();
+        lock(&self.0).stdio = stdio.clone();
+    }
+
+    /// From now on it leads to whoever has the instance's turn: a stream that is read outside of turns stays with whoever has made it.
+    pub fn is_shared(&self) {
+        lock(&self.0).is_shared = true;
     }
 
     fn stdio(&self) -> Arc<Stdio> {
-        lock(&self.0).clone()
+        lock(&self.0).stdio.clone()
+    }
+
+    /// Of the one who makes a stream now, if it is to stay with him.
+    fn own_stdio(&self) -> Option<Arc<Stdio>> {
+        let lead = lock(&self.0);
+        lead.is_shared.then(|| lead.stdio.clone())
     }
 }
 
@@ -141,7 +158,8 @@ impl IsTerminal for GuestStream {
 
 impl StdoutStream for GuestStream {
     fn async_stream(&self) -> Box<dyn AsyncWrite + Send + Sync> {
-        Box::new(AsyncStream { outlet: self.outlet.clone(), stream: self.stream, room: None })
+        let (outlet, own) = (self.outlet.clone(), self.outlet.own_stdio());
+        Box::new(AsyncStream { outlet, own, stream: self.stream, room: None })
     }
 
     fn p2_stream(&self) -> Box<dyn OutputStream> {
@@ -152,6 +170,8 @@ impl StdoutStream for GuestStream {
 /// What guests of WASI 0.3 write to: it takes no more than the stream above permits at once, and waits as that does.
 struct AsyncStream {
     outlet: Outlet,
+    /// Of the exchange whose it is, in an instance that several share.
+    own: Option<Arc<Stdio>>,
     stream: Stream,
     /// Until there is room again.
     room: Option<Pin<Box<dyn Future<Output = ()> + Send + Sync>>>,
@@ -159,7 +179,7 @@ struct AsyncStream {
 
 impl AsyncWrite for AsyncStream {
     fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<std::io::Result<usize>> {
-        let stdio = self.outlet.stdio();
+        let stdio = self.own.clone().unwrap_or_else(|| self.outlet.stdio());
         loop {
             if let Some(room) = &mut self.room {
                 std::task::ready!(room.as_mut().poll(cx));

@@ -35,13 +35,13 @@ pub(crate) fn is_hosts_body() {
     IS_HOSTS.set(true);
 }
 
-/// The bodies that the guests of a store write.
-#[derive(Default)]
-pub(crate) struct WrittenBodies(Vec<Weak<Mutex<Written>>>);
+/// The bodies that a guest writes in one exchange. Who ends that knows them as well as the guest's store.
+#[derive(Clone, Default)]
+pub(crate) struct WrittenBodies(Arc<Mutex<Vec<Weak<Mutex<Written>>>>>);
 
 impl WrittenBodies {
     /// One more. How it was transmitted is told to `tell` as soon as that is known.
-    pub(crate) fn add(&mut self, body: WasiBody, rules: BodyRules, tell: oneshot::Sender<Transmitted>) -> WasiBody {
+    pub(crate) fn add(&self, body: WasiBody, rules: BodyRules, tell: oneshot::Sender<Transmitted>) -> WasiBody {
         let written = Written {
             body,
             check: BodyCheck::new(rules),
@@ -52,22 +52,25 @@ impl WrittenBodies {
             phase: Phase::Open,
         };
         let written = Arc::new(Mutex::new(written));
-        self.0.retain(|other| other.strong_count() > 0);
-        self.0.push(Arc::downgrade(&written));
+        let mut all = lock(&self.0);
+        all.retain(|other| other.strong_count() > 0);
+        all.push(Arc::downgrade(&written));
         GuestWritten(written).boxed_unsync()
     }
 
     /// Whether any of them has not ended, and is still to be read.
-    pub(crate) fn are_read(&mut self) -> bool {
-        self.0.retain(|written| written.upgrade().is_some_and(|written| lock(&written).phase == Phase::Open));
-        !self.0.is_empty()
+    pub(crate) fn are_read(&self) -> bool {
+        let mut all = lock(&self.0);
+        all.retain(|written| written.upgrade().is_some_and(|written| lock(&written).phase == Phase::Open));
+        !all.is_empty()
     }
 
     /// The store is about to go, or to serve somebody else. Those of its bodies that have not ended break off. `ended_well`: what is of
     /// somebody else's making is passed on all the same. Returns whether there were any.
-    pub(crate) fn close(&mut self, ended_well: bool) -> bool {
+    pub(crate) fn close(&self, ended_well: bool) -> bool {
         let mut broke_off = false;
-        for written in self.0.drain(..).filter_map(|written| written.upgrade()) {
+        let all = std::mem::take(&mut *lock(&self.0));
+        for written in all.into_iter().filter_map(|written| written.upgrade()) {
             broke_off |= lock(&written).close(ended_well);
         }
         broke_off
@@ -213,7 +216,7 @@ mod tests {
         BodyRules::of_length(Side::Response, length)
     }
 
-    fn add(all: &mut WrittenBodies, body: WasiBody, rules: BodyRules) -> (WasiBody, oneshot::Receiver<Transmitted>) {
+    fn add(all: &WrittenBodies, body: WasiBody, rules: BodyRules) -> (WasiBody, oneshot::Receiver<Transmitted>) {
         let (tell, told) = oneshot::channel();
         (all.add(body, rules, tell), told)
     }
@@ -224,8 +227,8 @@ mod tests {
 
     /// What comes of a body of so many frames whose store goes before anybody reads: the frames, and whether they end cleanly.
     fn read_after(frames: usize, ends: bool, ended_well: bool) -> (usize, bool) {
-        let mut all = WrittenBodies::default();
-        let (mut body, _told) = add(&mut all, Script::new(vec![data(1); frames], ends).boxed_unsync(), rules(None));
+        let all = WrittenBodies::default();
+        let (mut body, _told) = add(&all, Script::new(vec![data(1); frames], ends).boxed_unsync(), rules(None));
         assert_eq!(all.close(ended_well), !ends);
         let mut count = 0;
         loop {
@@ -269,8 +272,8 @@ mod tests {
     #[test]
     fn a_body_that_is_passed_on_outlives_a_guest_that_has_ended_well() {
         for (ended_well, breaks) in [(true, false), (false, true)] {
-            let mut all = WrittenBodies::default();
-            let (mut body, _told) = add(&mut all, Hosts(Script::new(vec![data(1)], false)).boxed_unsync(), rules(None));
+            let all = WrittenBodies::default();
+            let (mut body, _told) = add(&all, Hosts(Script::new(vec![data(1)], false)).boxed_unsync(), rules(None));
             assert_eq!(all.close(ended_well), breaks);
             assert!(matches!(next(&mut body), Poll::Ready(Some(Ok(_)))));
             assert_eq!(next(&mut body).is_pending(), !breaks);
@@ -279,10 +282,10 @@ mod tests {
 
     #[test]
     fn a_body_that_is_passed_on_may_be_one_of_another_guest() {
-        let mut of_another = WrittenBodies::default();
-        let (inner, _told) = add(&mut of_another, Script::new(vec![data(1)], false).boxed_unsync(), rules(None));
-        let mut all = WrittenBodies::default();
-        let (mut body, _told) = add(&mut all, Hosts(inner).boxed_unsync(), rules(None));
+        let of_another = WrittenBodies::default();
+        let (inner, _told) = add(&of_another, Script::new(vec![data(1)], false).boxed_unsync(), rules(None));
+        let all = WrittenBodies::default();
+        let (mut body, _told) = add(&all, Hosts(inner).boxed_unsync(), rules(None));
         assert!(!all.close(true));
         assert!(matches!(next(&mut body), Poll::Ready(Some(Ok(_)))));
         assert!(next(&mut body).is_pending());
@@ -315,8 +318,8 @@ mod tests {
     #[test]
     fn whoever_waits_for_a_body_that_is_passed_on_waits_on_when_its_guest_has_gone() {
         let waits = Arc::default();
-        let mut all = WrittenBodies::default();
-        let (mut body, _told) = add(&mut all, Waits(Arc::clone(&waits)).boxed_unsync(), rules(None));
+        let all = WrittenBodies::default();
+        let (mut body, _told) = add(&all, Waits(Arc::clone(&waits)).boxed_unsync(), rules(None));
         let woken = Arc::new(Woken::default());
         assert!(Pin::new(&mut body).poll_frame(&mut Context::from_waker(&Waker::from(woken.clone()))).is_pending());
         assert!(!all.close(true));
@@ -327,10 +330,10 @@ mod tests {
     #[test]
     fn whoever_waits_for_a_body_that_breaks_off_is_woken() {
         for (is_hosts, ended_well) in [(false, true), (false, false), (true, false)] {
-            let mut all = WrittenBodies::default();
+            let all = WrittenBodies::default();
             let script = Script::new(Vec::new(), false);
             let made = if is_hosts { Hosts(script).boxed_unsync() } else { script.boxed_unsync() };
-            let (mut body, _told) = add(&mut all, made, rules(None));
+            let (mut body, _told) = add(&all, made, rules(None));
             let woken = Arc::new(Woken::default());
             assert!(Pin::new(&mut body).poll_frame(&mut Context::from_waker(&Waker::from(woken.clone()))).is_pending());
             assert!(all.close(ended_well));
@@ -342,9 +345,9 @@ mod tests {
     #[test]
     fn the_guest_is_told_how_its_body_went() {
         let told = |frames: usize, length: Option<u64>| {
-            let mut all = WrittenBodies::default();
+            let all = WrittenBodies::default();
             let (mut body, mut told) =
-                add(&mut all, Script::new(vec![data(1); frames], true).boxed_unsync(), rules(length));
+                add(&all, Script::new(vec![data(1); frames], true).boxed_unsync(), rules(length));
             while let Poll::Ready(Some(Ok(_))) = next(&mut body) {}
             told.try_recv().unwrap()
         };

@@ -29,6 +29,8 @@ pub(crate) struct Costs {
 
 /// What the guest's side and the owner's side both know.
 pub(crate) struct ExchangeState {
+    /// Its number in its process; none if no guest makes its request, whose end is counted.
+    pub number: Option<u64>,
     pub process: &'static ProcessState,
     /// Where it stands. In a forked child a thread of the parent's may hold this lock for ever.
     phase: ParentsLock<Phase>,
@@ -40,22 +42,21 @@ pub(crate) struct ExchangeState {
     pub costs: Costs,
     /// Whether there is somebody who may still read the body of its request.
     pub has_reader: AtomicBool,
-    /// Whether there is a guest, whose end is counted.
-    has_guest: bool,
 }
 
 impl ExchangeState {
-    pub(crate) fn new(process: &'static ProcessState, timeout: Option<Duration>) -> Arc<Self> {
-        Arc::new(Self::made(process, timeout, true))
+    pub(crate) fn new(process: &'static ProcessState, number: u64, timeout: Option<Duration>) -> Arc<Self> {
+        Arc::new(Self::made(process, Some(number), timeout))
     }
 
     /// Of a request that no guest makes.
     pub(crate) fn without_guest(process: &'static ProcessState) -> Arc<Self> {
-        Arc::new(Self::made(process, None, false))
+        Arc::new(Self::made(process, None, None))
     }
 
-    fn made(process: &'static ProcessState, timeout: Option<Duration>, has_guest: bool) -> Self {
+    fn made(process: &'static ProcessState, number: Option<u64>, timeout: Option<Duration>) -> Self {
         Self {
+            number,
             process,
             phase: ParentsLock::new(Phase::OnCaller),
             finished: SetOnce::new(),
@@ -64,13 +65,17 @@ impl ExchangeState {
             begun: Instant::now(),
             costs: Costs::default(),
             has_reader: AtomicBool::new(false),
-            has_guest,
         }
     }
 
     /// Whether the guest is in the process that forked this one.
     pub(crate) fn is_foreign(&self) -> bool {
         self.phase.is_foreign()
+    }
+
+    /// Whether its outcome is known.
+    pub(crate) fn has_ended(&self) -> bool {
+        self.ending(|_| ()).is_some()
     }
 
     /// A task runs it from now on. One that has been stopped before gives the task back: to be stopped as soon as it is known to
@@ -118,7 +123,7 @@ impl ExchangeState {
         let Some(mut phase) = self.phase.lock() else { return (false, Ok(None)) };
         let ended = phase.end(outcome, || self.begun.elapsed());
         let outcome = phase.ending().map(|ending| &ending.outcome);
-        if let (Ok(_), Some(outcome), true) = (&ended, outcome, self.has_guest) {
+        if let (Ok(_), Some(outcome), true) = (&ended, outcome, self.number.is_some()) {
             self.process.counters.ended(Outcome::of(outcome));
         }
         (matches!(outcome, Some(Ok(()))), ended)
@@ -279,7 +284,7 @@ mod tests {
     use super::*;
 
     fn state() -> Arc<ExchangeState> {
-        ExchangeState::new(crate::engine::process_state().unwrap(), None)
+        ExchangeState::new(crate::engine::process_state().unwrap(), 1, None)
     }
 
     fn on_task() -> Arc<ExchangeState> {

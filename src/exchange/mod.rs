@@ -1,6 +1,7 @@
 //! What both sides of one exchange share: who may end it, whose time it takes, its bodies and its lines.
 
 pub mod body_check;
+pub mod cut_body;
 pub mod guest_body;
 pub mod guest_clock;
 pub mod guest_stream;

@@ -1,6 +1,7 @@
 //! Where an exchange stands, and what may follow. The lock around it is its owner's (`ExchangeState` in `handle.rs`).
 
 use std::sync::Weak;
+use std::task::Waker;
 use std::time::Duration;
 
 use tokio::task::AbortHandle;
@@ -12,6 +13,8 @@ use crate::scheduler::Task;
 pub(crate) enum Runner {
     /// A guest on the scheduler's threads.
     Guest(Weak<Task>),
+    /// An instance that it shares with others: whoever drives that is to look who has ended.
+    Shared(Waker),
     /// The task of a request that no guest makes.
     Request(AbortHandle),
 }
@@ -24,6 +27,7 @@ impl Runner {
                     task.stop();
                 }
             }
+            Self::Shared(driver) => driver.wake(),
             Self::Request(task) => task.abort(),
         }
     }

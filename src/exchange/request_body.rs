@@ -152,7 +152,7 @@ mod tests {
 
     fn exchange() -> Arc<ExchangeState> {
         let limit = std::time::Duration::from_secs(9);
-        ExchangeState::new(crate::engine::process_state().unwrap(), Some(limit))
+        ExchangeState::new(crate::engine::process_state().unwrap(), 1, Some(limit))
     }
 
     fn poll(body: &mut RequestBody) -> Poll<Option<Result<Frame<Bytes>, HostError>>> {

@@ -164,7 +164,7 @@ impl Stdio {
         state.ring();
     }
 
-    /// The guest has ended: what it wrote last is a line, newline or not.
+    /// The exchange is over: what its guest wrote last is a line, newline or not. What comes later is nobody's, and is dropped.
     pub fn finish(&self) {
         let bell = {
             let mut state = self.lock();
@@ -178,6 +178,7 @@ impl Stdio {
             state.finished = true;
             state.bell.take()
         };
+        self.room.notify_waiters();
         drop(bell);
     }
 
@@ -228,18 +229,21 @@ impl Stdio {
 
     pub(super) fn write(&self, stream: Stream, bytes: &[u8]) {
         let mut state = self.lock();
-        state.write(stream, bytes);
-        state.ring();
+        if !state.finished {
+            state.write(stream, bytes);
+            state.ring();
+        }
     }
 
     pub(super) fn has_room(&self) -> bool {
-        self.lock().bytes < MOST_WAITING
+        let state = self.lock();
+        state.bytes < MOST_WAITING || state.finished
     }
 
     /// Permits a stream to write, if there is room. Returns how much it may write then, what it was permitted before included.
     pub(super) fn permit(&self, before: usize) -> usize {
         let mut state = self.lock();
-        if state.bytes >= MOST_WAITING {
+        if state.bytes >= MOST_WAITING && !state.finished {
             return before;
         }
         let others = state.permitted.saturating_sub(before);

@@ -18,6 +18,7 @@ use crate::guest::app_share::AppShare;
 use crate::guest::grants::Grants;
 use crate::guest::limiter::StoreLimiter;
 use crate::guest::prepared::{Pre, Prepared, Proxy};
+use crate::guest::shared::{Shared, attribute};
 use crate::guest::store::StoreState;
 use crate::guest::{p2, p3};
 use crate::http::error_code::ErrorCode;
@@ -35,6 +36,8 @@ pub(crate) enum Call {
 pub struct Reuse {
     /// In all; `None`: as many as come.
     pub requests: Option<u64>,
+    /// How many at once, of WASI 0.3.
+    pub concurrent: usize,
     /// How long it is kept without any; `None`: until its app closes.
     pub idle: Option<std::time::Duration>,
 }
@@ -112,30 +115,55 @@ impl Instance {
         }
     }
 
+    /// The guest, made for its first exchange.
+    async fn proxy(&mut self) -> wasmtime::Result<Proxy> {
+        if let Some(proxy) = self.proxy.take() {
+            return Ok(proxy);
+        }
+        if self.prepared.is_retired() {
+            return Err(crate::process::swap::SwitchedOn.into());
+        }
+        if !self.store.data_mut().limiter.takes_instance(self.prepared.host_memory()) {
+            return Err(wasmtime::Error::msg("instantiating it would exceed its memory limit"));
+        }
+        self.store.data_mut().open_folders().await?;
+        let begun = Instant::now();
+        let proxy = self.prepared.pre().instantiate(&mut self.store).await?;
+        let (took_long, was_expected) = self.prepared.set_up_took(begun.elapsed());
+        if took_long {
+            if was_expected {
+                crate::scheduler::excuse_turn();
+            }
+            Yield::default().await?; // the guest's own turn begins after it
+        }
+        Ok(proxy)
+    }
+
+    /// Has the guest handle the requests of those who share it, until none is left.
+    pub(crate) async fn share(&mut self, shared: &Arc<Shared>) -> wasmtime::Result<()> {
+        self.host().share(shared);
+        let Proxy::P3(service) = self.proxy().await? else {
+            return Err(wasmtime::Error::msg("guests of WASI 0.2 share no instance"));
+        };
+        p3::share(&mut self.store, &service, shared).await?;
+        self.proxy = Some(Proxy::P3(service)); // one that failed cannot be entered again
+        Ok(())
+    }
+
+    /// All who shared it have left; it has had so many exchanges. Returns whether nothing of theirs is that somebody else takes part in.
+    pub(crate) fn stop_sharing(&mut self, served: u64) -> bool {
+        self.served = served;
+        self.host().stop_sharing()
+    }
+
+    /// How many exchanges it has had.
+    pub(crate) fn served(&self) -> u64 {
+        self.served
+    }
+
     /// Has the guest handle a request.
     pub(crate) async fn handle(&mut self, call: Call) -> wasmtime::Result<()> {
-        let proxy = match self.proxy.take() {
-            Some(proxy) => proxy,
-            None => {
-                if self.prepared.is_retired() {
-                    return Err(crate::process::swap::SwitchedOn.into());
-                }
-                if !self.store.data_mut().limiter.takes_instance(self.prepared.host_memory()) {
-                    return Err(wasmtime::Error::msg("instantiating it would exceed its memory limit"));
-                }
-                self.store.data_mut().open_folders().await?;
-                let begun = Instant::now();
-                let proxy = self.prepared.pre().instantiate(&mut self.store).await?;
-                let (took_long, was_expected) = self.prepared.set_up_took(begun.elapsed());
-                if took_long {
-                    if was_expected {
-                        crate::scheduler::excuse_turn();
-                    }
-                    Yield::default().await?; // the guest's own turn begins after it
-                }
-                proxy
-            }
-        };
+        let proxy = self.proxy().await?;
         match (&proxy, call) {
             (Proxy::P2(proxy), Call::P2(call)) => p2::handle(&mut self.store, proxy, call).await?,
             (Proxy::P3(service), Call::P3(call)) => {
@@ -215,6 +243,11 @@ impl CallHookHandler<StoreState> for Turns {
         'life1: 'async_trait,
         Self: 'async_trait,
     {
+        if store.data().is_shared()
+            && let Err(error) = attribute(&mut store, event)
+        {
+            return Box::pin(std::future::ready(Err(error)));
+        }
         if matches!(event, CallHook::CallingHost) {
             store.data_mut().limiter.nothing_grows();
         }

@@ -24,5 +24,6 @@ pub mod p2;
 pub mod p3;
 pub mod prepared;
 pub mod request_checks;
+pub mod shared;
 pub mod store;
 pub mod timers;

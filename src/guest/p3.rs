@@ -8,12 +8,14 @@ use std::sync::Arc;
 use std::task::{Context, Poll, Waker, ready};
 
 use bytes::Bytes;
+use futures_util::StreamExt;
+use futures_util::stream::FuturesUnordered;
 use http::header::CONTENT_LENGTH;
 use http::uri::{Authority, PathAndQuery, Scheme};
 use tokio::sync::oneshot;
-use wasmtime::component::{Accessor, Linker, Resource};
+use wasmtime::component::{Accessor, GuestTaskId, Linker, Resource, TypedFuncCallConcurrent};
 use wasmtime::{AsContextMut, Store, StoreContextMut};
-use wasmtime_wasi_http::p3::bindings::Service;
+use wasmtime_wasi_http::p3::bindings::{self, Service};
 use wasmtime_wasi_http::p3::{Request, Response};
 use wasmtime_wasi_http::{Error as HostError, FieldMap, RequestOptions, WasiBody, WasiHttpView};
 
@@ -21,7 +23,8 @@ use crate::exchange::body_check::BodyRules;
 use crate::exchange::guest_written::Transmitted;
 use crate::guest::interfaces::{HANDLER, interface_p3};
 use crate::guest::request_checks::{url_of, url_passed_on};
-use crate::guest::store::StoreState;
+use crate::guest::shared::{Newcomer, Seat, Shared};
+use crate::guest::store::{ExchangeContext, StoreState};
 use crate::http::error_code::ErrorCode;
 use crate::http::message::{Side, is_bare};
 use crate::outgoing::hooks::HookFuture;
@@ -74,12 +77,7 @@ pub(crate) async fn handle(
             let handler = service.wasi_http_handler().func_handle();
             let task = accessor.with(|access| handler.start_call_concurrent(access, (request,)))?;
             let (answer,) = handler.finish_call_concurrent(accessor, task).await?;
-            let answer = match answer {
-                Ok(response) => {
-                    Ok(accessor.with(|mut access| answer_of(access.as_context_mut(), response, head_only))?)
-                }
-                Err(code) => Err(ErrorCode::of_guest(code)),
-            };
+            let answer = read_answer(accessor, answer, None, head_only)?;
             if let Some(answered) = unanswered.take() {
                 answered(answer);
             }
@@ -95,6 +93,118 @@ pub(crate) async fn handle(
             Ok(())
         })
         .await?
+}
+
+/// What a guest's handler has returned.
+fn read_answer(
+    accessor: &Accessor<StoreState>,
+    answer: Result<Resource<Response>, bindings::http::types::ErrorCode>,
+    task: Option<GuestTaskId>,
+    head_only: bool,
+) -> wasmtime::Result<Result<http::Response<WasiBody>, ErrorCode>> {
+    Ok(match answer {
+        Ok(response) => Ok(as_of(accessor, task, |store| answer_of(store, response, head_only))?),
+        Err(code) => Err(ErrorCode::of_guest(code)),
+    })
+}
+
+/// Does something for the exchange whose task this is: outside of its guest's calls, when the store is nobody's.
+fn as_of<R>(
+    accessor: &Accessor<StoreState>,
+    task: Option<GuestTaskId>,
+    does: impl FnOnce(StoreContextMut<'_, StoreState>) -> wasmtime::Result<R>,
+) -> wasmtime::Result<R> {
+    accessor.with(|mut access| {
+        access.data_mut().lead(task);
+        let done = does(access.as_context_mut())?; // what fails is its exchange's doing
+        access.data_mut().lead(None);
+        Ok(done)
+    })
+}
+
+/// Has the guests of one store handle the requests of those who share it, until nobody is in it and nobody waits.
+pub(crate) async fn share(store: &mut Store<StoreState>, service: &Service, shared: &Shared) -> wasmtime::Result<()> {
+    store
+        .run_concurrent(async |accessor: &Accessor<StoreState>| {
+            let handler = service.wasi_http_handler().func_handle();
+            let mut calls = FuturesUnordered::new();
+            shared.open();
+            poll_fn(|cx| {
+                loop {
+                    // whoever polls this has the store: no guest's call holds it
+                    accessor.with(|mut access| access.data_mut().lead(None));
+                    while let Poll::Ready(Some(done)) = calls.poll_next_unpin(cx) {
+                        if let Err(error) = done {
+                            return Poll::Ready(Err(error));
+                        }
+                    }
+                    let holds_back =
+                        accessor.with(|mut access| access.data_mut().siblings().is_some_and(|all| all.hold_back()));
+                    if !holds_back
+                        && accessor.poll_ready_for_concurrent_call(*handler.func(), cx).is_ready()
+                        && let Some(newcomer) = shared.next()
+                    {
+                        match accessor.with(|mut access| start(access.as_context_mut(), service, newcomer)) {
+                            Ok(called) => calls.push(finish(accessor, service, called)),
+                            Err(error) => return Poll::Ready(Err(error)),
+                        }
+                        continue;
+                    }
+                    let is_quiet = calls.is_empty()
+                        && accessor.poll_no_interesting_tasks(cx).is_ready()
+                        && !accessor.with(|mut access| access.data_mut().feeds_bodies());
+                    return match is_quiet && shared.close_if_empty() {
+                        true => Poll::Ready(Ok(())),
+                        false => Poll::Pending,
+                    };
+                }
+            })
+            .await
+        })
+        .await?
+}
+
+type Calling = TypedFuncCallConcurrent<
+    StoreState,
+    (Resource<Request>,),
+    (Result<Resource<Response>, bindings::http::types::ErrorCode>,),
+>;
+
+/// A handler that was called.
+struct Called {
+    call: Calling,
+    seat: Arc<Seat>,
+    head_only: bool,
+}
+
+fn start(
+    mut store: StoreContextMut<'_, StoreState>,
+    service: &Service,
+    newcomer: Newcomer,
+) -> wasmtime::Result<Called> {
+    let Newcomer { request, hooks, seat } = newcomer;
+    let Call { request, head_only } = Call::new(store.data_mut(), request)?;
+    let handler = service.wasi_http_handler().func_handle();
+    let call = handler.start_call_concurrent(store.as_context_mut(), (request,))?;
+    let context = ExchangeContext::new(hooks, seat.written.clone());
+    if let Some(siblings) = store.data_mut().siblings() {
+        siblings.sit_down(call.task(), seat.clone(), context);
+    }
+    Ok(Called { call, seat, head_only })
+}
+
+async fn finish(accessor: &Accessor<StoreState>, service: &Service, called: Called) -> wasmtime::Result<()> {
+    let Called { call, seat, head_only } = called;
+    let task = Some(call.task());
+    let handler = service.wasi_http_handler().func_handle();
+    let (answer,) = handler.finish_call_concurrent(accessor, call).await?;
+    // taken out of the store though nobody may wait for it: else the guest that writes its body would wait for ever
+    let answer = read_answer(accessor, answer, task, head_only)?;
+    seat.has_returned();
+    if let Some(answered) = seat.take_unanswered() {
+        answered(answer);
+    }
+    Ok(())
 }
 
 /// The lengths that a message announces are taken out of it before wasmtime-wasi-http sees them, and put back after: it would check them
@@ -143,7 +253,7 @@ fn answer_of(
     lengths.put_back(&mut parts.headers);
     let length = crate::http::fields::announced_length(&parts.headers).filter(|_| !is_bare(head_only, parts.status));
     let rules = BodyRules::of_length(Side::Response, length);
-    let body = store.data_mut().written.add(body, rules, tell);
+    let body = store.data().written().add(body, rules, tell);
     Ok(http::Response::from_parts(parts, body))
 }
 
@@ -181,20 +291,35 @@ async fn ask(
     import: Import,
     request: Resource<Request>,
 ) -> wasmtime::Result<Result<Resource<Response>, ErrorCode>> {
-    let begun = accessor.with(|mut access| begin(access.as_context_mut(), import, request))?;
+    let (begun, seat) = accessor.with(|mut access| {
+        let begun = begin(access.as_context_mut(), import, request)?;
+        wasmtime::error::Ok((begun, access.data_mut().seat().cloned()))
+    })?;
     let answer = match begun {
-        Ok(answer) => answer,
+        Ok(answer) => Box::into_pin(answer),
         Err(code) => return Ok(Err(code)),
     };
-    match Box::into_pin(answer).await {
+    let answer = match &seat {
+        None => answer.await,
+        // the store may outlive its exchange, whose requests end with that
+        Some(seat) => {
+            let _waits = seat.waits();
+            tokio::select! {
+                answer = answer => answer.map(|(response, rest)| (response.map(|body| seat.over.cuts(body)), rest)),
+                () = seat.over.wait() => Err(HostError::ConnectionTerminated),
+            }
+        }
+    };
+    match answer {
         Ok((response, rest)) => {
             // of a simulation, which waits until the guest has read the answer
             let mut rest = Box::into_pin(rest);
             if rest.as_mut().poll(&mut Context::from_waker(Waker::noop())).is_pending() {
                 tokio::spawn(rest);
             }
-            accessor.with(|mut access| {
-                let host = access.data_mut();
+            let task = seat.as_ref().and_then(|seat| seat.task());
+            as_of(accessor, task, |mut store| {
+                let host = store.data_mut();
                 let (response, _) = Response::from_http(host.http().hooks, response);
                 Ok(Ok(host.table().push(response)?))
             })
@@ -230,7 +355,7 @@ fn begin(
     let (mut parts, body) = request.into_parts();
     lengths.put_back(&mut parts.headers);
     let rules = BodyRules::of_length(Side::Request, crate::http::fields::announced_length(&parts.headers));
-    let body = host.written.add(body, rules, tell);
+    let body = host.written().add(body, rules, tell);
     // only now: its body is let go of as one that was sent
     parts.uri = match url {
         Ok(url) => url,

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::sync::atomic::AtomicU64;
 
 use http_body_util::BodyExt;
-use wasmtime::component::ResourceTable;
+use wasmtime::component::{GuestTaskId, ResourceTable};
 use wasmtime_wasi::filesystem::WasiFilesystemCtxView;
 use wasmtime_wasi::{WasiCtx, WasiCtxBuilder, WasiCtxView, WasiView};
 use wasmtime_wasi_http::p2::body::{HostFutureTrailers, HostIncomingBody, HostOutgoingBody, StreamContext};
@@ -16,6 +16,7 @@ use wasmtime_wasi_http::p2::types::{
 use wasmtime_wasi_http::p3;
 use wasmtime_wasi_http::{FieldMap, RequestOptions, WasiBody, WasiHttpCtx, WasiHttpCtxView, WasiHttpView};
 
+use crate::engine::ProcessState;
 use crate::exchange::guest_stream::{GuestStream, Outlet};
 use crate::exchange::guest_written::WrittenBodies;
 use crate::exchange::handle::{ExchangeHandle, ExchangeState};
@@ -26,6 +27,7 @@ use crate::guest::grants::Grants;
 use crate::guest::host_memory::weigh;
 use crate::guest::limiter::StoreLimiter;
 use crate::guest::open_files::{Files, GuestFiles};
+use crate::guest::shared::{Seat, Shared, Siblings};
 use crate::http::message::empty;
 use crate::limits::{Limits, MOST_RANDOM};
 use crate::outgoing::hooks::{HookFuture, Hooks};
@@ -33,19 +35,46 @@ use crate::outgoing::upstream::{Import, Upstreams};
 use crate::simulation::environment::SimulatedWorld;
 use crate::simulation::virtual_time::Clock;
 
+/// What is one exchange's alone.
+pub(crate) struct ExchangeContext {
+    hooks: Hooks,
+    /// What its guest writes, if that is of WASI 0.3.
+    written: WrittenBodies,
+    /// Whether it was said that a set of fields is full.
+    told_of_fields: bool,
+}
+
+impl ExchangeContext {
+    pub(crate) fn new(hooks: Hooks, written: WrittenBodies) -> Self {
+        Self { hooks, written, told_of_fields: false }
+    }
+
+    /// That of no exchange.
+    fn nobodys(process: &'static ProcessState, limits: &Limits) -> Self {
+        let nobody = ExchangeState::without_guest(process);
+        nobody.stdio.finish();
+        let hooks = Hooks::new(Upstreams::default(), ExchangeHandle::observer(&nobody), limits);
+        Self::new(hooks, WrittenBodies::default())
+    }
+
+    /// Whether anything of the exchange's is left that somebody else takes part in.
+    pub(crate) fn is_busy(&self) -> bool {
+        self.hooks.is_busy()
+    }
+}
+
 /// `T` of the guest's `Store<T>`.
 pub struct StoreState {
     table: ResourceTable,
     wasi: WasiCtx,
     http: WasiHttpCtx,
-    hooks: Hooks,
+    /// Of the exchange that its guest acts for.
+    exchange: ExchangeContext,
+    /// The others, in an instance that several exchanges share.
+    siblings: Option<Box<Siblings>>,
     outlet: Outlet,
     staged: Option<SimulatedWorld>,
     files: GuestFiles,
-    /// What its guest writes, if that is of WASI 0.3.
-    pub(crate) written: WrittenBodies,
-    /// Whether it was said in this exchange that a set of fields is full.
-    told_of_fields: bool,
     // after the table, so that what handles hold is gone when it goes
     pub(crate) limiter: StoreLimiter,
 }
@@ -78,19 +107,10 @@ impl StoreState {
         let fields = hooks.limits.fields.map_or(usize::MAX, |most| usize::try_from(most).unwrap_or(usize::MAX));
         http.set_field_size_limit(fields);
         let files = GuestFiles::new((!grants.dirs.is_empty()).then(|| app.clone()));
-        let mut host = Self {
-            table,
-            wasi: wasi.build(),
-            http,
-            hooks,
-            outlet,
-            staged,
-            files,
-            written: WrittenBodies::default(),
-            told_of_fields: false,
-            limiter,
-        };
-        host.hooks.clock = host.clock();
+        let exchange = ExchangeContext::new(hooks, WrittenBodies::default());
+        let mut host =
+            Self { table, wasi: wasi.build(), http, exchange, siblings: None, outlet, staged, files, limiter };
+        host.exchange.hooks.clock = host.clock();
         host
     }
 
@@ -104,15 +124,60 @@ impl StoreState {
 
     /// The next exchange of an instance that was kept.
     pub(crate) fn reset(&mut self, hooks: Hooks, stdio: &Arc<Stdio>, peak: Arc<AtomicU64>) {
-        self.hooks = hooks;
+        self.exchange = ExchangeContext::new(hooks, WrittenBodies::default());
         self.outlet.lead_to(stdio);
         self.limiter.reset(peak);
         self.files.reset();
-        self.told_of_fields = false;
         if let Some(staged) = &self.staged {
             staged.reset();
         }
-        self.hooks.clock = self.clock();
+        self.exchange.hooks.clock = self.clock();
+    }
+
+    /// From now on several exchanges share it, each in a context of its own.
+    pub(crate) fn share(&mut self, shared: &Arc<Shared>) {
+        self.make_nobodys();
+        self.outlet.is_shared();
+        self.siblings = Some(Box::new(Siblings::new(shared.clone())));
+    }
+
+    pub(crate) fn is_shared(&self) -> bool {
+        self.siblings.is_some()
+    }
+
+    /// None of them is left. Returns whether nothing of theirs is that somebody else takes part in.
+    pub(crate) fn stop_sharing(&mut self) -> bool {
+        self.lead(None);
+        self.siblings.take().is_none_or(|siblings| siblings.is_clean())
+    }
+
+    fn make_nobodys(&mut self) {
+        self.exchange = ExchangeContext::nobodys(self.exchange.hooks.process(), &self.exchange.hooks.limits);
+        self.outlet.lead_to(self.exchange.hooks.stdio());
+    }
+
+    /// Its guest acts for the exchange whose task this is; for none. Returns whether it did not before.
+    pub(crate) fn lead(&mut self, task: Option<GuestTaskId>) -> bool {
+        let Some(siblings) = &mut self.siblings else { return false };
+        if !siblings.lead(task, &mut self.exchange) {
+            return false;
+        }
+        self.outlet.lead_to(self.exchange.hooks.stdio());
+        true
+    }
+
+    /// In which place, if its instance is shared.
+    pub(crate) fn seat(&self) -> Option<&Arc<Seat>> {
+        self.siblings.as_ref()?.seat()
+    }
+
+    pub(crate) fn siblings(&mut self) -> Option<&mut Siblings> {
+        self.siblings.as_deref_mut()
+    }
+
+    /// The bodies that the guest writes for this exchange.
+    pub(crate) fn written(&self) -> &WrittenBodies {
+        &self.exchange.written
     }
 
     /// The simulation, if there is one.
@@ -129,7 +194,7 @@ impl StoreState {
     /// wasmtime-wasi-http takes a dropped sender for the end. Saying "abort" while the store still lives is what makes it look
     /// broken. Returns whether there were any.
     pub(crate) fn abort_bodies(&mut self, ended_well: bool) -> bool {
-        let mut found = self.written.close(ended_well);
+        let mut found = self.exchange.written.close(ended_well);
         for entry in self.table.iter_mut() {
             if let Some(body) = entry.downcast_mut::<HostOutgoingBody>() {
                 let (empty, _) = HostOutgoingBody::new(StreamContext::Response, None, 1, 1);
@@ -148,34 +213,32 @@ impl StoreState {
             handles += 1;
             // a request without an answer that is let go of takes note of that some time later, on another thread
             asks |= matches!(entry.downcast_ref(), Some(HostFutureIncomingResponse::Pending(_)));
-            clear_handle(entry, &mut self.hooks);
+            clear_handle(entry, &mut self.exchange.hooks);
         }
-        let clean = !asks && !self.hooks.is_busy() && self.limiter.has_room(handles);
-        let nobody = ExchangeState::without_guest(self.hooks.process());
-        self.outlet.lead_to(&nobody.stdio);
-        self.hooks = Hooks::new(Upstreams::default(), ExchangeHandle::observer(&nobody), &self.hooks.limits);
+        let clean = !asks && !self.exchange.is_busy() && self.limiter.has_room(handles);
+        self.make_nobodys();
         clean
     }
 
     /// Whether a file is on its way into a body that somebody still reads.
     pub(crate) fn feeds_bodies(&mut self) -> bool {
-        self.files.held() > 0 && self.written.are_read()
+        self.files.held() > 0 && self.exchange.written.are_read()
     }
 
     /// The limit of fuel.
     pub(crate) fn fuel(&self) -> Option<u64> {
-        self.hooks.limits.fuel
+        self.exchange.hooks.limits.fuel
     }
 
     /// A line of the host's own about this guest.
     pub(crate) fn warn(&self, text: String) {
-        self.hooks.warn(text);
+        self.exchange.hooks.warn(text);
     }
 
     /// Once an exchange.
     pub(crate) fn tell_of_too_many_fields(&mut self) {
-        if !std::mem::replace(&mut self.told_of_fields, true) {
-            self.hooks.tell("a set of fields has the maximum number of names; the guest is told `forbidden`");
+        if !std::mem::replace(&mut self.exchange.told_of_fields, true) {
+            self.exchange.hooks.tell("a set of fields has the maximum number of names; the guest is told `forbidden`");
         }
     }
 
@@ -186,21 +249,21 @@ impl StoreState {
         request: http::Request<WasiBody>,
         options: Option<RequestOptions>,
     ) -> HookFuture {
-        self.hooks.ask(import, request, options)
+        self.exchange.hooks.ask(import, request, options)
     }
 
     /// The URL of the exchange's own request, where it can be passed on.
     pub(crate) fn own_url(&self) -> Option<&http::Uri> {
-        self.hooks.url.as_ref()
+        self.exchange.hooks.url.as_ref()
     }
 
     pub(crate) fn limits(&self) -> &Limits {
-        &self.hooks.limits
+        &self.exchange.hooks.limits
     }
 
     pub(crate) fn files(&mut self) -> FilesView<'_> {
         let inner = WasiFilesystemCtxView { ctx: self.wasi.filesystem(), table: &mut self.table };
-        FilesView::new(inner, &mut self.files, &self.hooks, &mut self.limiter)
+        FilesView::new(inner, &mut self.files, &self.exchange.hooks, &mut self.limiter)
     }
 
     /// The guest is about to have the host keep so many bytes more; an error if it has too many.
@@ -231,7 +294,7 @@ impl WasiView for StoreState {
 
 impl WasiHttpView for StoreState {
     fn http(&mut self) -> WasiHttpCtxView<'_> {
-        WasiHttpCtxView { ctx: &mut self.http, table: &mut self.table, hooks: &mut self.hooks }
+        WasiHttpCtxView { ctx: &mut self.http, table: &mut self.table, hooks: &mut self.exchange.hooks }
     }
 }
 

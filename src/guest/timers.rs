@@ -9,6 +9,7 @@ use wasmtime_wasi::p2::bindings::clocks::monotonic_clock::{self, Host as _};
 use wasmtime_wasi::p2::{DynPollable, Pollable, subscribe};
 
 use crate::guest::interfaces::{interface, interface_p3};
+use crate::guest::shared::Seat;
 use crate::guest::store::StoreState;
 use crate::simulation::environment::Timer;
 
@@ -50,15 +51,17 @@ pub(crate) fn stage_timers_p3(linker: &mut Linker<StoreState>) -> wasmtime::Resu
 
 /// Until a time of the guest's own, which `when` makes of the present one.
 async fn wait(accessor: &Accessor<StoreState>, when: impl FnOnce(u64) -> u64) -> wasmtime::Result<()> {
-    let (left, timer) = accessor.with(|mut access| -> wasmtime::Result<_> {
+    let (left, timer, _waits) = accessor.with(|mut access| -> wasmtime::Result<_> {
         let host = access.data_mut();
-        Ok(match host.staged() {
+        let waits = host.seat().map(Seat::waits);
+        let (left, timer) = match host.staged() {
             Some(stage) => (0, Some(stage.timer_at(when(stage.clock().now())))),
             None => {
                 let now = monotonic_clock::Host::now(&mut host.clocks())?;
                 (when(now).saturating_sub(now), None)
             }
-        })
+        };
+        Ok((left, timer, waits))
     })?;
     match timer {
         Some(mut timer) => timer.ready().await,

@@ -15,6 +15,7 @@ use crate::exchange::guest_body::GuestBody;
 use crate::exchange::handle::ExchangeHandle;
 use crate::exchange::refusals::Refused;
 use crate::exchange::request_body::RequestBody;
+use crate::exchange::stdio::Stdio;
 use crate::http::error_code::ErrorCode;
 use crate::http::fields;
 use crate::http::message::Side;
@@ -65,6 +66,11 @@ impl Hooks {
 
     pub(crate) fn process(&self) -> &'static ProcessState {
         self.exchange.process()
+    }
+
+    /// The output of its exchange.
+    pub(crate) fn stdio(&self) -> &Arc<Stdio> {
+        self.exchange.stdio()
     }
 
     /// A line of the host's own about this guest.

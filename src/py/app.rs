@@ -9,6 +9,7 @@ use pyo3::prelude::*;
 use pyo3::types::{PyMapping, PyString};
 
 use crate::app::{App, Closing};
+use crate::component::inspect::Wasi;
 use crate::guest::grants::{DirGrant, Grants};
 use crate::guest::interfaces::HANDLER;
 use crate::network::places::Membership;
@@ -157,6 +158,14 @@ impl PyApp {
         let mut grants = grants(py, env, args, dirs)?;
         grants.simulation = simulation.as_ref().map(|simulation| simulation.get().core());
         let terms = reuse.as_ref().map(|reuse| reuse.get().core());
+        let info = &component.get().component.info;
+        if let Some(concurrent) = terms.map(|reuse| reuse.concurrent).filter(|concurrent| *concurrent > 1)
+            && info.wasi() == Wasi::P2
+        {
+            return Err(PyValueError::new_err(format!(
+                "`Reuse.concurrent` must be 1 for a component of WASI 0.2, whose guests handle one request at a time, not {concurrent}"
+            )));
+        }
         let core = App::new(component.get().component.clone(), grants, limits.get().core(), terms);
         if core.limits.fuel.is_some() {
             component.get().prepare_for_fuel(py)?;

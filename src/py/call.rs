@@ -1,7 +1,6 @@
 //! `App.handle` and `App.handle_async`: admission, the exchange, the head of its response.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
 use std::task::{Context, Poll};
 
 use pyo3::intern;
@@ -88,8 +87,7 @@ impl Callee {
         event_loop: Option<&Arc<LoopCore>>,
         may_block: bool,
     ) -> PyResult<Begun> {
-        static NUMBER: AtomicU64 = AtomicU64::new(1);
-        let number = NUMBER.fetch_add(1, Ordering::Relaxed);
+        let number = permit.number;
         let finishing = match &self.on_finish {
             Some(on_finish) => {
                 crate::py::executor::threads::threads().ensure(py)?;

@@ -199,7 +199,8 @@ impl std::fmt::Display for CallersException {
 
 fn trap_attributes(attributes: &Bound<'_, PyDict>, trap: &Trap) -> PyResult<()> {
     attributes.set_item("backtrace", &trap.backtrace)?;
-    attributes.set_item("stderr", &trap.stderr)
+    attributes.set_item("stderr", &trap.stderr)?;
+    attributes.set_item("culprit", trap.culprit)
 }
 
 /// The exception of an error-code.

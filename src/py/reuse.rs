@@ -7,7 +7,7 @@ use crate::guest::instance::Reuse;
 use crate::py::options::{ToCore, options, positive, seconds};
 
 options! {
-    /// Reuse of instances: an instance of an `App` handles one exchange after another.
+    /// Reuse of instances: an instance of an `App` handles one exchange after another, or several at once.
     ///
     /// For components that are slow to instantiate. The next exchange, whoever's it is, finds what the guest keeps in its
     /// memory: `wasgi.testing.check_isolation` shows what a component leaks. Time, fuel, outgoing requests, output and
@@ -23,9 +23,15 @@ options! {
     /// Guests of some toolchains cannot handle a second exchange. The host detects this when an instance that has responded
     /// before returns without a response: from then on the app keeps no instance, and the logger ``wasgi`` says so once.
     ///
+    /// With ``concurrent`` above 1 a guest of WASI 0.3 handles several requests at once, if its toolchain can (the documentation
+    /// of toolchains says so for each): while one waits for an upstream or for its caller, others go on. Upstreams, output, bodies,
+    /// time and reports are each exchange's own; memory, handles and a simulation's clock are the instance's. A guest that traps or
+    /// exits ends all exchanges of its instance: `TrapError.culprit` is the exchange whose guest it was. When an exchange is cancelled
+    /// or times out, its instance admits no others, and ends with those that are in it.
+    ///
     /// Args:
     ///     requests: The number of exchanges of an instance. None: unlimited.
-    ///     concurrent: Concurrent exchanges of an instance: 1, because a guest of WASI 0.2 handles one request at a time.
+    ///     concurrent: The maximum number of concurrent exchanges of an instance, at most 128. More than 1: of WASI 0.3 only.
     ///     idle: Seconds that an instance waits for its next exchange. None: until its app is closed.
     ///
     /// Raises:
@@ -36,18 +42,19 @@ options! {
     #[pyclass(name = "Reuse", module = "wasgi")]
     pub struct PyReuse as "Reuse" {
         requests: Option<i64> = 128 => positive("requests"),
-        concurrent: i64 = 1 => one_at_a_time(),
+        concurrent: i64 = 1 => at_once(),
         idle: Option<f64> = 10.0 => seconds(),
     }
 }
 
-fn one_at_a_time(name: &str, given: i64) -> PyResult<()> {
-    if given == 1 {
+/// Each may park a call on a stack of its own, of which a pool has eight for each instance.
+const MOST_AT_ONCE: i64 = 128;
+
+fn at_once(name: &str, given: i64) -> PyResult<()> {
+    if (1..=MOST_AT_ONCE).contains(&given) {
         return Ok(());
     }
-    Err(PyValueError::new_err(format!(
-        "`{name}` must be 1: a guest of WASI 0.2 handles one request at a time, not {given}"
-    )))
+    Err(PyValueError::new_err(format!("`{name}` must be 1 to {MOST_AT_ONCE}, not {given}")))
 }
 
 impl PyReuse {
@@ -56,6 +63,6 @@ impl PyReuse {
     }
 
     pub(crate) fn core(&self) -> Reuse {
-        Reuse { requests: self.requests.to_core(), idle: self.idle.to_core() }
+        Reuse { requests: self.requests.to_core(), concurrent: self.concurrent.to_core(), idle: self.idle.to_core() }
     }
 }
