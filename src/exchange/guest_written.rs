@@ -13,9 +13,9 @@ use http_body_util::BodyExt;
 use tokio::sync::oneshot;
 use wasmtime_wasi_http::{Error as HostError, WasiBody};
 
-use crate::exchange::body_check::{BodyCheck, BodyRules};
+use crate::exchange::body_check::{BodyCheck, BodyRules, Length};
 use crate::http::error_code::ErrorCode;
-use crate::http::message::empty;
+use crate::http::message::{Side, empty};
 use crate::sync::lock;
 
 /// How a body was transmitted, for the guest that made its message.
@@ -35,12 +35,18 @@ pub(crate) fn is_hosts_body() {
     IS_HOSTS.set(true);
 }
 
+/// Said after that, where the guest has yet to say how the body ends.
+pub(crate) fn is_guests_body() {
+    IS_HOSTS.set(false);
+}
+
 /// The bodies that the guests of a store write.
 #[derive(Default)]
 pub(crate) struct WrittenBodies(Vec<Weak<Mutex<Written>>>);
 
 impl WrittenBodies {
-    /// One more. How it was transmitted is told to `tell` as soon as that is known.
+    /// One more. How it was transmitted is told to `tell` as soon as that is known; of a request that
+    /// nobody has read nothing is.
     pub(crate) fn add(&mut self, body: WasiBody, rules: BodyRules, tell: oneshot::Sender<Transmitted>) -> WasiBody {
         let written = Written {
             body,
@@ -102,7 +108,7 @@ impl Written {
         // a body of the host's may have one of another guest in it, whose maker is asked after
         let around = IS_HOSTS.replace(false);
         let polled = Pin::new(&mut self.body).poll_frame(cx);
-        self.is_hosts |= IS_HOSTS.replace(around);
+        self.is_hosts = IS_HOSTS.replace(around);
         polled
     }
 
@@ -148,6 +154,23 @@ impl Written {
             (Phase::Broken, None) => Poll::Ready(Some(Err(HostError::HttpProtocolError))),
             (Phase::Closed, None) => Poll::Ready(None),
         }
+    }
+
+    /// Its reader has gone. A guest that has answered is told whether it was before the end.
+    fn let_go(&mut self) {
+        if self.tell.is_none() || self.check.rules().side == Side::Request {
+            return;
+        }
+        if self.check.rules().length == Length::Nothing {
+            return self.tell(Ok(()));
+        }
+        if !self.is_hosts
+            && let Poll::Ready(end) = self.next(&mut Context::from_waker(Waker::noop()))
+            && end.as_ref().is_none_or(|frame| frame.as_ref().is_ok_and(Frame::is_trailers))
+        {
+            self.checked(end);
+        }
+        self.tell(Err(ErrorCode::plain("connection-terminated")));
     }
 
     /// What may go out of what comes.
@@ -202,12 +225,17 @@ impl Body for GuestWritten {
     }
 }
 
+impl Drop for GuestWritten {
+    fn drop(&mut self) {
+        lock(&self.0).let_go();
+    }
+}
+
 #[cfg(test)]
 #[allow(clippy::unwrap_used)]
 mod tests {
     use super::*;
     use crate::exchange::testing::{Script, data};
-    use crate::http::message::Side;
 
     fn rules(length: Option<u64>) -> BodyRules {
         BodyRules::of_length(Side::Response, length)
@@ -353,5 +381,21 @@ mod tests {
         for length in [1, 3] {
             assert_eq!(told(2, Some(length)).unwrap_err().name, "HTTP-response-body-size");
         }
+    }
+
+    #[test]
+    fn a_guest_is_told_that_its_reader_has_gone() {
+        let told = |ends: bool, rules: BodyRules| {
+            let mut all = WrittenBodies::default();
+            let (mut body, mut told) = add(&mut all, Script::new(vec![data(1)], ends).boxed_unsync(), rules);
+            assert!(matches!(next(&mut body), Poll::Ready(Some(Ok(_)))));
+            drop(body);
+            told.try_recv().ok()
+        };
+        let name = |told: Option<Transmitted>| told.map(|how| how.map_err(|code| code.name));
+        assert_eq!(name(told(false, rules(None))), Some(Err("connection-terminated")));
+        assert_eq!(name(told(true, rules(None))), Some(Ok(())), "all of it was taken");
+        assert_eq!(name(told(false, BodyRules { length: Length::Nothing, ..rules(None) })), Some(Ok(())));
+        assert_eq!(name(told(false, BodyRules::of_length(Side::Request, None))), None);
     }
 }

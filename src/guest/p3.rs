@@ -19,11 +19,12 @@ use wasmtime_wasi_http::{Error as HostError, FieldMap, RequestOptions, WasiBody,
 
 use crate::exchange::body_check::BodyRules;
 use crate::exchange::guest_written::Transmitted;
+use crate::guest::body_streams_p3::code_of;
 use crate::guest::interfaces::{HANDLER, interface_p3};
 use crate::guest::request_checks::{url_of, url_passed_on};
 use crate::guest::store::StoreState;
 use crate::http::error_code::ErrorCode;
-use crate::http::message::{Side, is_bare};
+use crate::http::message::Side;
 use crate::outgoing::hooks::HookFuture;
 use crate::outgoing::upstream::{Import, Timeouts};
 
@@ -69,8 +70,9 @@ pub(crate) async fn handle(
     unanswered: &mut Option<Answered>,
 ) -> wasmtime::Result<()> {
     let Call { request, head_only } = call;
-    store
-        .run_concurrent(async |accessor: &Accessor<StoreState>| {
+    let turn = store.data().turn.clone();
+    let work = store.run_concurrent(async |accessor: &Accessor<StoreState>| {
+        turn.inside(async {
             let handler = service.wasi_http_handler().func_handle();
             let task = accessor.with(|access| handler.start_call_concurrent(access, (request,)))?;
             let (answer,) = handler.finish_call_concurrent(accessor, task).await?;
@@ -94,7 +96,9 @@ pub(crate) async fn handle(
             .await;
             Ok(())
         })
-        .await?
+        .await
+    });
+    turn.around(work).await?
 }
 
 /// The lengths that a message announces are taken out of it before wasmtime-wasi-http sees them, and put back after: it would check them
@@ -122,11 +126,33 @@ impl Lengths {
     }
 }
 
-/// What becomes of a body, as wasmtime-wasi-http wants to be told: nobody tells where nothing is amiss.
-async fn transmission(told: oneshot::Receiver<Transmitted>) -> Result<(), HostError> {
-    match told.await {
-        Ok(Err(code)) => Err(code.into_host()),
-        Ok(Ok(())) | Err(_) => Ok(()),
+/// What becomes of a message, as wasmtime-wasi-http wants to be told: how its body went, and of a request what `failed`, if it was not
+/// answered. Of a body that nobody has read nothing is amiss.
+async fn transmission(
+    told: oneshot::Receiver<Transmitted>,
+    failed: Option<oneshot::Receiver<ErrorCode>>,
+) -> Result<(), HostError> {
+    told.await.unwrap_or(Ok(())).map_err(ErrorCode::into_host)?;
+    match failed {
+        Some(failed) => failed.await.map_or(Ok(()), |code| Err(code.into_host())),
+        None => Ok(()),
+    }
+}
+
+/// Tells why a request was not answered: it was called off, unless something else is said.
+struct Unanswered(Option<oneshot::Sender<ErrorCode>>);
+
+impl Unanswered {
+    fn tell(&mut self, code: ErrorCode) {
+        if let Some(tell) = self.0.take() {
+            let _ = tell.send(code);
+        }
+    }
+}
+
+impl Drop for Unanswered {
+    fn drop(&mut self) {
+        self.tell(ErrorCode::plain("connection-terminated"));
     }
 }
 
@@ -135,14 +161,14 @@ fn answer_of(
     response: Resource<Response>,
     head_only: bool,
 ) -> wasmtime::Result<http::Response<WasiBody>> {
+    store.data_mut().unsent.send(response.rep());
     let mut response = store.data_mut().table().delete(response)?;
     let lengths = Lengths::take(&mut store, &mut response.headers);
     let (tell, told) = oneshot::channel();
-    let response = response.into_http_with_getter(&mut store, transmission(told), StoreState::http)?;
+    let response = response.into_http_with_getter(&mut store, transmission(told, None), StoreState::http)?;
     let (mut parts, body) = response.into_parts();
     lengths.put_back(&mut parts.headers);
-    let length = crate::http::fields::announced_length(&parts.headers).filter(|_| !is_bare(head_only, parts.status));
-    let rules = BodyRules::of_length(Side::Response, length);
+    let rules = BodyRules::of_response(head_only, parts.status, &parts.headers);
     let body = store.data_mut().written.add(body, rules, tell);
     Ok(http::Response::from_parts(parts, body))
 }
@@ -169,6 +195,7 @@ pub(crate) fn link(linker: &mut Linker<StoreState>) -> wasmtime::Result<()> {
     }
     linker.allow_shadowing(false);
     crate::guest::request_checks::bound_requests_p3(linker)?;
+    crate::guest::body_functions_p3::make_bodies(linker)?;
     crate::guest::http_functions::p3::weigh_fields(linker)?;
     crate::guest::file_functions_p3::bound_files_p3(linker)?;
     crate::guest::timers::stage_timers_p3(linker)
@@ -182,12 +209,13 @@ async fn ask(
     request: Resource<Request>,
 ) -> wasmtime::Result<Result<Resource<Response>, ErrorCode>> {
     let begun = accessor.with(|mut access| begin(access.as_context_mut(), import, request))?;
-    let answer = match begun {
-        Ok(answer) => answer,
+    let (answer, mut unanswered) = match begun {
+        Ok(begun) => begun,
         Err(code) => return Ok(Err(code)),
     };
     match Box::into_pin(answer).await {
         Ok((response, rest)) => {
+            unanswered.0 = None;
             // of a simulation, which waits until the guest has read the answer
             let mut rest = Box::into_pin(rest);
             if rest.as_mut().poll(&mut Context::from_waker(Waker::noop())).is_pending() {
@@ -199,7 +227,11 @@ async fn ask(
                 Ok(Ok(host.table().push(response)?))
             })
         }
-        Err(error) => Ok(Err(ErrorCode::from_host(&error).unwrap_or_else(|| ErrorCode::plain("HTTP-protocol-error")))),
+        Err(error) => {
+            let code = code_of(&error);
+            unanswered.tell(code.clone());
+            Ok(Err(code))
+        }
     }
 }
 
@@ -208,9 +240,10 @@ fn begin(
     mut store: StoreContextMut<'_, StoreState>,
     import: Import,
     request: Resource<Request>,
-) -> wasmtime::Result<Result<HookFuture, ErrorCode>> {
+) -> wasmtime::Result<Result<(HookFuture, Unanswered), ErrorCode>> {
     let host = store.data_mut();
     host.grows(0)?;
+    host.unsent.send(request.rep());
     let mut request = host.table().delete(request)?;
     let url = match import {
         Import::Client => url_of(&request),
@@ -222,7 +255,10 @@ fn begin(
     request.path_with_query = Some(PathAndQuery::from_static("/"));
     let lengths = Lengths::take(&mut store, &mut request.headers);
     let (tell, told) = oneshot::channel();
-    let (request, options) = match request.into_http_with_getter(&mut store, transmission(told), StoreState::http) {
+    let (unanswered, failed) = oneshot::channel();
+    let mut unanswered = Unanswered(Some(unanswered));
+    let how = transmission(told, Some(failed));
+    let (request, options) = match request.into_http_with_getter(&mut store, how, StoreState::http) {
         Ok(made) => made,
         Err(error) => return Ok(Err(ErrorCode::from(error.downcast()?))),
     };
@@ -240,9 +276,10 @@ fn begin(
                 Import::Handler => "a request that is passed on",
             };
             host.warn(format!("{which} was refused: {why}; the guest is told `{}`", code.name));
+            unanswered.tell(code.clone());
             return Ok(Err(code));
         }
     };
     let request = http::Request::from_parts(parts, body);
-    Ok(Ok(host.ask(import, request, options.as_deref().copied())))
+    Ok(Ok((host.ask(import, request, options.as_deref().copied()), unanswered)))
 }

@@ -16,7 +16,9 @@ use wasmtime_wasi_http::p2::types::{
 use wasmtime_wasi_http::p3;
 use wasmtime_wasi_http::{FieldMap, RequestOptions, WasiBody, WasiHttpCtx, WasiHttpCtxView, WasiHttpView};
 
+use crate::exchange::body_pipe::Unsent;
 use crate::exchange::guest_stream::{GuestStream, Outlet};
+use crate::exchange::guest_turn::GuestTurn;
 use crate::exchange::guest_written::WrittenBodies;
 use crate::exchange::handle::{ExchangeHandle, ExchangeState};
 use crate::exchange::stdio::{Stdio, Stream};
@@ -44,6 +46,10 @@ pub struct StoreState {
     files: GuestFiles,
     /// What its guest writes, if that is of WASI 0.3.
     pub(crate) written: WrittenBodies,
+    /// Of them, those whose messages it has made and not sent.
+    pub(crate) unsent: Unsent,
+    /// Its turns, likewise.
+    pub(crate) turn: Arc<GuestTurn>,
     /// Whether it was said in this exchange that a set of fields is full.
     told_of_fields: bool,
     // after the table, so that what handles hold is gone when it goes
@@ -87,6 +93,8 @@ impl StoreState {
             staged,
             files,
             written: WrittenBodies::default(),
+            unsent: Unsent::default(),
+            turn: Arc::default(),
             told_of_fields: false,
             limiter,
         };
@@ -129,6 +137,9 @@ impl StoreState {
     /// wasmtime-wasi-http takes a dropped sender for the end. Saying "abort" while the store still lives is what makes it look
     /// broken. Returns whether there were any.
     pub(crate) fn abort_bodies(&mut self, ended_well: bool) -> bool {
+        if ended_well {
+            self.turn.end();
+        }
         let mut found = self.written.close(ended_well);
         for entry in self.table.iter_mut() {
             if let Some(body) = entry.downcast_mut::<HostOutgoingBody>() {
