@@ -19,29 +19,23 @@ type Store<'a> = StoreContextMut<'a, StoreState>;
 /// How a message was transmitted, or handled.
 type Went = FutureReader<Result<(), Code>>;
 
+/// What a request is made of.
+type Parts = (Resource<FieldMap>, Option<StreamReader<u8>>, Trailers, Option<Resource<RequestOptions>>);
+
 /// Has bodies be made by [`crate::guest::body_streams_p3`], whichever message they are of.
 pub(crate) fn make_bodies(linker: &mut Linker<StoreState>) -> wasmtime::Result<()> {
     linker.allow_shadowing(true);
     let mut types = interface_p3(linker, "wasi:http/types")?;
-    types.func_wrap(
-        "[static]request.new",
-        |mut store: Store<'_>,
-         (headers, contents, trailers, options): (
-            Resource<FieldMap>,
-            Option<StreamReader<u8>>,
-            Trailers,
-            Option<Resource<RequestOptions>>,
-        )| {
-            let (body, pipe) = of_guest(store.as_context_mut(), contents, trailers)?;
-            let table = store.data_mut().table();
-            let headers = given(table.delete(headers)?);
-            let options = options.map(|options| table.delete(options)).transpose()?.map(Into::into);
-            let (request, went) = Request::new(http::Method::GET, None, None, None, headers, options, body);
-            let request = store.data_mut().table().push(request)?;
-            unsent(&mut store, request.rep(), pipe);
-            Ok(((request, told(store, went)?),))
-        },
-    )?;
+    types.func_wrap("[static]request.new", |mut store: Store<'_>, (headers, contents, trailers, options): Parts| {
+        let (body, pipe) = of_guest(store.as_context_mut(), contents, trailers)?;
+        let table = store.data_mut().table();
+        let headers = given(table.delete(headers)?);
+        let options = options.map(|options| table.delete(options)).transpose()?.map(Into::into);
+        let (request, went) = Request::new(http::Method::GET, None, None, None, headers, options, body);
+        let request = store.data_mut().table().push(request)?;
+        unsent(&mut store, request.rep(), pipe);
+        Ok(((request, told(store, went)?),))
+    })?;
     types.func_wrap(
         "[static]response.new",
         |mut store: Store<'_>,
