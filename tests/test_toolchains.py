@@ -150,7 +150,7 @@ def test_its_exceptions_are_a_500_without_a_body(guest: wasgi.Component) -> None
     assert "on purpose" in "\n".join(lines)
 
 
-@of("spin-sdk", "componentize-py 0.2")
+@of("spin-sdk", "componentize-py 0.2", "componentize-py 0.3")
 async def test_an_exception_midway_breaks_the_body(guest: wasgi.Component) -> None:
     response = await wasgi.App(guest).handle_async(get("/raise-midway"))
     with pytest.raises(wasgi.BodyError) as raised:

@@ -238,7 +238,7 @@ impl App {
         hooks.clock = sharing.clock.clone();
         let incoming = incoming(request, rules, &exchange, self.limits.chunks, sharing.clock.clone());
         let Incoming { request, answered, head, answer } = incoming;
-        let seat = Seat::new(exchange.clone(), self.limits.fuel, Box::new(answered));
+        let seat = Seat::new(exchange.clone(), self.limits.fuel, Box::new(answered), sharing.waker());
         let request = request.map(|body| seat.over.cuts(body.boxed_unsync()));
         let number = permit.number;
         let place = Place::new(&exchange, ticking, permit);

@@ -343,7 +343,10 @@ impl Driver {
         let seats = self.sharing.abandon();
         let (culprit, outcome) = match fate {
             Fate::Abandoned => (None, Ok(())),
-            Fate::Returned(Ok(())) => (None, Ok(())),
+            Fate::Returned(Ok(())) => {
+                instance.host().turn.end();
+                (None, Ok(()))
+            }
             Fate::Returned(result) => {
                 let culprit = self.sharing.shared.culprit();
                 let told = culprit.as_ref().or(seats.first()).map(|seat| seat.exchange.clone());

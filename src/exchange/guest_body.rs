@@ -11,6 +11,7 @@ use crate::error::Error;
 use crate::exchange::body_check::{BodyCheck, BodyRules, Length};
 use crate::exchange::handle::ExchangeHandle;
 use crate::exchange::unread::{Past, Unread, discard};
+use crate::http::error_code::ErrorCode;
 use crate::http::message::{Side, empty};
 
 /// Small frames that are ready together cross to the reader as one chunk of about this size.
@@ -241,7 +242,7 @@ impl GuestBody {
     fn finish(&mut self, end: Result<Next, Error>) -> Result<Next, Error> {
         self.done = true;
         match end {
-            Ok(_) if self.owner.overruled().is_some() => Err(self.broken()),
+            Ok(_) if self.owner.overruled().is_some() => Err(self.broken(None)),
             Ok(next) => {
                 // the guest may work on; it is no longer this body's
                 self.owner.release();
@@ -267,7 +268,7 @@ impl GuestBody {
                     Err(frame) => Ok(Next::End(frame.into_trailers().ok())),
                 },
                 Some(Err(_)) if self.is_bare() => Ok(Next::End(None)),
-                Some(Err(_)) => Err(self.broken()),
+                Some(Err(error)) => Err(self.broken(said(&error))),
             });
         }
     }
@@ -277,11 +278,17 @@ impl GuestBody {
         self.is_withheld() && self.received() == 0 && !matches!(self.owner.outcome(), Some(Err(_)))
     }
 
-    fn broken(&self) -> Error {
+    /// `said`: the error-code that it broke off with.
+    fn broken(&self, said: Option<ErrorCode>) -> Error {
         let (received, BodyRules { side, length, .. }) = (self.received(), self.check.rules());
         let (reason, cause) = match (self.owner.outcome(), length.announced()) {
             (Some(Err(error @ Error::Caller(_))), _) if *side == Side::Response => return error,
             (Some(Err(error)), _) => return self.broken_by(error),
+            (_, announced)
+                if let Some(code) = said.filter(|code| announced.is_none() || code.name != side.body_size(0).name) =>
+            {
+                (format!("the guest did not finish it: {code}"), Some(Box::new(Error::Code(code.into()))))
+            }
             (_, Some(length)) if length != received => {
                 let code = side.body_size(received);
                 (format!("its content-length says {length}"), Some(Box::new(Error::Code(code.into()))))
@@ -300,6 +307,11 @@ impl GuestBody {
         };
         Error::Body { received: self.received(), reason, cause: Some(Box::new(cause)) }
     }
+}
+
+/// The error-code that a guest breaks its body off with, or passes on; none where it has only not finished it.
+fn said(error: &wasmtime_wasi_http::Error) -> Option<ErrorCode> {
+    ErrorCode::from_host(error).filter(|code| code.name != "HTTP-protocol-error")
 }
 
 /// A body that broke off, for whoever it is passed on to: with the error-code that it broke off with, if it did with one.

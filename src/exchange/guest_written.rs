@@ -4,7 +4,7 @@
 use std::cell::Cell;
 use std::collections::VecDeque;
 use std::pin::Pin;
-use std::sync::{Arc, Mutex, Weak};
+use std::sync::{Arc, Mutex, OnceLock, Weak};
 use std::task::{Context, Poll, Waker};
 
 use bytes::Bytes;
@@ -13,9 +13,9 @@ use http_body_util::BodyExt;
 use tokio::sync::oneshot;
 use wasmtime_wasi_http::{Error as HostError, WasiBody};
 
-use crate::exchange::body_check::{BodyCheck, BodyRules};
+use crate::exchange::body_check::{BodyCheck, BodyRules, Length};
 use crate::http::error_code::ErrorCode;
-use crate::http::message::empty;
+use crate::http::message::{Side, empty};
 use crate::sync::lock;
 
 /// How a body was transmitted, for the guest that made its message.
@@ -35,12 +35,30 @@ pub(crate) fn is_hosts_body() {
     IS_HOSTS.set(true);
 }
 
+/// Said after that, where the guest has yet to say how the body ends.
+pub(crate) fn is_guests_body() {
+    IS_HOSTS.set(false);
+}
+
 /// The bodies that a guest writes in one exchange. Who ends that knows them as well as the guest's store.
 #[derive(Clone, Default)]
-pub(crate) struct WrittenBodies(Arc<Mutex<Vec<Weak<Mutex<Written>>>>>);
+pub(crate) struct WrittenBodies(Arc<Bodies>);
+
+#[derive(Default)]
+struct Bodies {
+    all: Mutex<Vec<Weak<Mutex<Written>>>>,
+    /// Told when one of them has ended.
+    ended: OnceLock<Waker>,
+}
 
 impl WrittenBodies {
-    /// One more. How it was transmitted is told to `tell` as soon as that is known.
+    /// Whoever is to be told when one of them has ended, or is not to be read any more.
+    pub(crate) fn told_to(waker: Waker) -> Self {
+        Self(Arc::new(Bodies { all: Mutex::default(), ended: waker.into() }))
+    }
+
+    /// One more. How it was transmitted is told to `tell` as soon as that is known; of a request that
+    /// nobody has read nothing is.
     pub(crate) fn add(&self, body: WasiBody, rules: BodyRules, tell: oneshot::Sender<Transmitted>) -> WasiBody {
         let written = Written {
             body,
@@ -52,15 +70,15 @@ impl WrittenBodies {
             phase: Phase::Open,
         };
         let written = Arc::new(Mutex::new(written));
-        let mut all = lock(&self.0);
+        let mut all = lock(&self.0.all);
         all.retain(|other| other.strong_count() > 0);
         all.push(Arc::downgrade(&written));
-        GuestWritten(written).boxed_unsync()
+        GuestWritten { written, bodies: self.0.clone() }.boxed_unsync()
     }
 
     /// Whether any of them has not ended, and is still to be read.
     pub(crate) fn are_read(&self) -> bool {
-        let mut all = lock(&self.0);
+        let mut all = lock(&self.0.all);
         all.retain(|written| written.upgrade().is_some_and(|written| lock(&written).phase == Phase::Open));
         !all.is_empty()
     }
@@ -69,7 +87,7 @@ impl WrittenBodies {
     /// somebody else's making is passed on all the same. Returns whether there were any.
     pub(crate) fn close(&self, ended_well: bool) -> bool {
         let mut broke_off = false;
-        let all = std::mem::take(&mut *lock(&self.0));
+        let all = std::mem::take(&mut *lock(&self.0.all));
         for written in all.into_iter().filter_map(|written| written.upgrade()) {
             broke_off |= lock(&written).close(ended_well);
         }
@@ -105,7 +123,7 @@ impl Written {
         // a body of the host's may have one of another guest in it, whose maker is asked after
         let around = IS_HOSTS.replace(false);
         let polled = Pin::new(&mut self.body).poll_frame(cx);
-        self.is_hosts |= IS_HOSTS.replace(around);
+        self.is_hosts = IS_HOSTS.replace(around);
         polled
     }
 
@@ -153,6 +171,23 @@ impl Written {
         }
     }
 
+    /// Its reader has gone. A guest that has answered is told whether it was before the end.
+    fn let_go(&mut self) {
+        if self.tell.is_none() || self.check.rules().side == Side::Request {
+            return;
+        }
+        if self.check.rules().length == Length::Nothing {
+            return self.tell(Ok(()));
+        }
+        if !self.is_hosts
+            && let Poll::Ready(end) = self.next(&mut Context::from_waker(Waker::noop()))
+            && end.as_ref().is_none_or(|frame| frame.as_ref().is_ok_and(Frame::is_trailers))
+        {
+            self.checked(end);
+        }
+        self.tell(Err(ErrorCode::plain("connection-terminated")));
+    }
+
     /// What may go out of what comes.
     fn checked(&mut self, frame: Option<Result<Frame<Bytes>, HostError>>) -> Option<Result<Frame<Bytes>, HostError>> {
         let frame = match frame {
@@ -183,20 +218,37 @@ impl Written {
 }
 
 /// The reader's end.
-struct GuestWritten(Arc<Mutex<Written>>);
+struct GuestWritten {
+    written: Arc<Mutex<Written>>,
+    bodies: Arc<Bodies>,
+}
+
+impl GuestWritten {
+    fn tell_of_end(&self) {
+        if let Some(ended) = self.bodies.ended.get() {
+            ended.wake_by_ref();
+        }
+    }
+}
 
 impl Body for GuestWritten {
     type Data = Bytes;
     type Error = HostError;
 
     fn poll_frame(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, HostError>>> {
-        let mut written = lock(&self.0);
-        let frame = std::task::ready!(written.next(cx));
-        Poll::Ready(written.checked(frame))
+        let (frame, has_ended) = {
+            let mut written = lock(&self.written);
+            let frame = std::task::ready!(written.next(cx));
+            (written.checked(frame), written.phase == Phase::Ended)
+        };
+        if has_ended {
+            self.tell_of_end();
+        }
+        Poll::Ready(frame)
     }
 
     fn is_end_stream(&self) -> bool {
-        let written = lock(&self.0);
+        let written = lock(&self.written);
         match written.phase {
             Phase::Ended => true,
             Phase::Closed => matches!(written.looked_at.front(), None | Some(None)),
@@ -205,12 +257,22 @@ impl Body for GuestWritten {
     }
 }
 
+impl Drop for GuestWritten {
+    fn drop(&mut self) {
+        {
+            let mut written = lock(&self.written);
+            written.let_go();
+            written.phase = Phase::Ended;
+        }
+        self.tell_of_end();
+    }
+}
+
 #[cfg(test)]
 #[allow(clippy::unwrap_used)]
 mod tests {
     use super::*;
     use crate::exchange::testing::{Script, data};
-    use crate::http::message::Side;
 
     fn rules(length: Option<u64>) -> BodyRules {
         BodyRules::of_length(Side::Response, length)
@@ -356,5 +418,21 @@ mod tests {
         for length in [1, 3] {
             assert_eq!(told(2, Some(length)).unwrap_err().name, "HTTP-response-body-size");
         }
+    }
+
+    #[test]
+    fn a_guest_is_told_that_its_reader_has_gone() {
+        let told = |ends: bool, rules: BodyRules| {
+            let mut all = WrittenBodies::default();
+            let (mut body, mut told) = add(&mut all, Script::new(vec![data(1)], ends).boxed_unsync(), rules);
+            assert!(matches!(next(&mut body), Poll::Ready(Some(Ok(_)))));
+            drop(body);
+            told.try_recv().ok()
+        };
+        let name = |told: Option<Transmitted>| told.map(|how| how.map_err(|code| code.name));
+        assert_eq!(name(told(false, rules(None))), Some(Err("connection-terminated")));
+        assert_eq!(name(told(true, rules(None))), Some(Ok(())), "all of it was taken");
+        assert_eq!(name(told(false, BodyRules { length: Length::Nothing, ..rules(None) })), Some(Ok(())));
+        assert_eq!(name(told(false, BodyRules::of_length(Side::Request, None))), None);
     }
 }

@@ -7,7 +7,7 @@ use std::task::{Context, Poll};
 use std::time::Instant;
 
 use bytes::Bytes;
-use wasmtime::{CallHook, CallHookHandler, Store, StoreContextMut};
+use wasmtime::{CallHook, CallHookHandler, Store, StoreContextMut, UpdateDeadline};
 use wasmtime_wasi_http::{Error as HostError, WasiBody};
 
 use crate::error::reason::Reason;
@@ -69,7 +69,10 @@ impl Instance {
         store.limiter(|host| &mut host.limiter);
         store.set_hostcall_fuel(limits.lifted());
         store.set_max_component_handles(limits.most_handles());
-        store.epoch_deadline_async_yield_and_update(1);
+        store.epoch_deadline_callback(|store| {
+            store.data().turn.interrupt();
+            Ok(UpdateDeadline::Yield(1))
+        });
         store.call_hook_async(Turns);
         let mut instance = Self { store, proxy: None, prepared, unanswered: None, served: 0 };
         instance.refill()?;
@@ -252,6 +255,7 @@ impl CallHookHandler<StoreState> for Turns {
             store.data_mut().limiter.nothing_grows();
         }
         if matches!(event, CallHook::ReturningFromHost) && crate::scheduler::is_turn_over() {
+            store.data().turn.interrupt();
             Box::pin(Yield::default())
         } else {
             Box::pin(GoOn) // of no size: nothing is allocated

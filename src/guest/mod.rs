@@ -1,6 +1,8 @@
 //! A store and the guest's instance in it: what the host links, grants, counts and takes back.
 
 pub mod app_share;
+pub mod body_functions_p3;
+pub mod body_streams_p3;
 pub mod file_functions;
 pub mod file_functions_p3;
 #[cfg(unix)]

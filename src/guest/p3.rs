@@ -21,12 +21,13 @@ use wasmtime_wasi_http::{Error as HostError, FieldMap, RequestOptions, WasiBody,
 
 use crate::exchange::body_check::BodyRules;
 use crate::exchange::guest_written::Transmitted;
+use crate::guest::body_streams_p3::code_of;
 use crate::guest::interfaces::{HANDLER, interface_p3};
 use crate::guest::request_checks::{url_of, url_passed_on};
 use crate::guest::shared::{Newcomer, Seat, Shared};
 use crate::guest::store::{ExchangeContext, StoreState};
 use crate::http::error_code::ErrorCode;
-use crate::http::message::{Side, is_bare};
+use crate::http::message::Side;
 use crate::outgoing::hooks::HookFuture;
 use crate::outgoing::upstream::{Import, Timeouts};
 
@@ -72,8 +73,9 @@ pub(crate) async fn handle(
     unanswered: &mut Option<Answered>,
 ) -> wasmtime::Result<()> {
     let Call { request, head_only } = call;
-    store
-        .run_concurrent(async |accessor: &Accessor<StoreState>| {
+    let turn = store.data().turn.clone();
+    let work = store.run_concurrent(async |accessor: &Accessor<StoreState>| {
+        turn.inside(async {
             let handler = service.wasi_http_handler().func_handle();
             let task = accessor.with(|access| handler.start_call_concurrent(access, (request,)))?;
             let (answer,) = handler.finish_call_concurrent(accessor, task).await?;
@@ -92,7 +94,9 @@ pub(crate) async fn handle(
             .await;
             Ok(())
         })
-        .await?
+        .await
+    });
+    turn.around(work).await?
 }
 
 /// What a guest's handler has returned.
@@ -124,44 +128,44 @@ fn as_of<R>(
 
 /// Has the guests of one store handle the requests of those who share it, until nobody is in it and nobody waits.
 pub(crate) async fn share(store: &mut Store<StoreState>, service: &Service, shared: &Shared) -> wasmtime::Result<()> {
-    store
-        .run_concurrent(async |accessor: &Accessor<StoreState>| {
-            let handler = service.wasi_http_handler().func_handle();
-            let mut calls = FuturesUnordered::new();
-            shared.open();
-            poll_fn(|cx| {
-                loop {
-                    // whoever polls this has the store: no guest's call holds it
-                    accessor.with(|mut access| access.data_mut().lead(None));
-                    while let Poll::Ready(Some(done)) = calls.poll_next_unpin(cx) {
-                        if let Err(error) = done {
-                            return Poll::Ready(Err(error));
-                        }
+    let turn = store.data().turn.clone();
+    let work = store.run_concurrent(async |accessor: &Accessor<StoreState>| {
+        let handler = service.wasi_http_handler().func_handle();
+        let mut calls = FuturesUnordered::new();
+        shared.open();
+        turn.inside(poll_fn(|cx| {
+            loop {
+                // whoever polls this has the store: no guest's call holds it
+                accessor.with(|mut access| access.data_mut().lead(None));
+                while let Poll::Ready(Some(done)) = calls.poll_next_unpin(cx) {
+                    if let Err(error) = done {
+                        return Poll::Ready(Err(error));
                     }
-                    let holds_back =
-                        accessor.with(|mut access| access.data_mut().siblings().is_some_and(|all| all.hold_back()));
-                    if !holds_back
-                        && accessor.poll_ready_for_concurrent_call(*handler.func(), cx).is_ready()
-                        && let Some(newcomer) = shared.next()
-                    {
-                        match accessor.with(|mut access| start(access.as_context_mut(), service, newcomer)) {
-                            Ok(called) => calls.push(finish(accessor, service, called)),
-                            Err(error) => return Poll::Ready(Err(error)),
-                        }
-                        continue;
-                    }
-                    let is_quiet = calls.is_empty()
-                        && accessor.poll_no_interesting_tasks(cx).is_ready()
-                        && !accessor.with(|mut access| access.data_mut().feeds_bodies());
-                    return match is_quiet && shared.close_if_empty() {
-                        true => Poll::Ready(Ok(())),
-                        false => Poll::Pending,
-                    };
                 }
-            })
-            .await
-        })
-        .await?
+                let holds_back =
+                    accessor.with(|mut access| access.data_mut().siblings().is_some_and(|all| all.hold_back()));
+                if !holds_back
+                    && accessor.poll_ready_for_concurrent_call(*handler.func(), cx).is_ready()
+                    && let Some(newcomer) = shared.next()
+                {
+                    match accessor.with(|mut access| start(access.as_context_mut(), service, newcomer)) {
+                        Ok(called) => calls.push(finish(accessor, service, called)),
+                        Err(error) => return Poll::Ready(Err(error)),
+                    }
+                    continue;
+                }
+                let is_quiet = calls.is_empty()
+                    && accessor.poll_no_interesting_tasks(cx).is_ready()
+                    && !accessor.with(|mut access| access.data_mut().feeds_bodies());
+                return match is_quiet && shared.close_if_empty() {
+                    true => Poll::Ready(Ok(())),
+                    false => Poll::Pending,
+                };
+            }
+        }))
+        .await
+    });
+    turn.around(work).await?
 }
 
 type Calling = TypedFuncCallConcurrent<
@@ -232,11 +236,33 @@ impl Lengths {
     }
 }
 
-/// What becomes of a body, as wasmtime-wasi-http wants to be told: nobody tells where nothing is amiss.
-async fn transmission(told: oneshot::Receiver<Transmitted>) -> Result<(), HostError> {
-    match told.await {
-        Ok(Err(code)) => Err(code.into_host()),
-        Ok(Ok(())) | Err(_) => Ok(()),
+/// What becomes of a message, as wasmtime-wasi-http wants to be told: how its body went, and of a request what `failed`, if it was not
+/// answered. Of a body that nobody has read nothing is amiss.
+async fn transmission(
+    told: oneshot::Receiver<Transmitted>,
+    failed: Option<oneshot::Receiver<ErrorCode>>,
+) -> Result<(), HostError> {
+    told.await.unwrap_or(Ok(())).map_err(ErrorCode::into_host)?;
+    match failed {
+        Some(failed) => failed.await.map_or(Ok(()), |code| Err(code.into_host())),
+        None => Ok(()),
+    }
+}
+
+/// Tells why a request was not answered: it was called off, unless something else is said.
+struct Unanswered(Option<oneshot::Sender<ErrorCode>>);
+
+impl Unanswered {
+    fn tell(&mut self, code: ErrorCode) {
+        if let Some(tell) = self.0.take() {
+            let _ = tell.send(code);
+        }
+    }
+}
+
+impl Drop for Unanswered {
+    fn drop(&mut self) {
+        self.tell(ErrorCode::plain("connection-terminated"));
     }
 }
 
@@ -245,14 +271,14 @@ fn answer_of(
     response: Resource<Response>,
     head_only: bool,
 ) -> wasmtime::Result<http::Response<WasiBody>> {
+    store.data_mut().unsent.send(response.rep());
     let mut response = store.data_mut().table().delete(response)?;
     let lengths = Lengths::take(&mut store, &mut response.headers);
     let (tell, told) = oneshot::channel();
-    let response = response.into_http_with_getter(&mut store, transmission(told), StoreState::http)?;
+    let response = response.into_http_with_getter(&mut store, transmission(told, None), StoreState::http)?;
     let (mut parts, body) = response.into_parts();
     lengths.put_back(&mut parts.headers);
-    let length = crate::http::fields::announced_length(&parts.headers).filter(|_| !is_bare(head_only, parts.status));
-    let rules = BodyRules::of_length(Side::Response, length);
+    let rules = BodyRules::of_response(head_only, parts.status, &parts.headers);
     let body = store.data().written().add(body, rules, tell);
     Ok(http::Response::from_parts(parts, body))
 }
@@ -279,6 +305,7 @@ pub(crate) fn link(linker: &mut Linker<StoreState>) -> wasmtime::Result<()> {
     }
     linker.allow_shadowing(false);
     crate::guest::request_checks::bound_requests_p3(linker)?;
+    crate::guest::body_functions_p3::make_bodies(linker)?;
     crate::guest::http_functions::p3::weigh_fields(linker)?;
     crate::guest::file_functions_p3::bound_files_p3(linker)?;
     crate::guest::timers::stage_timers_p3(linker)
@@ -295,8 +322,8 @@ async fn ask(
         let begun = begin(access.as_context_mut(), import, request)?;
         wasmtime::error::Ok((begun, access.data_mut().seat().cloned()))
     })?;
-    let answer = match begun {
-        Ok(answer) => Box::into_pin(answer),
+    let (answer, mut unanswered) = match begun {
+        Ok((answer, unanswered)) => (Box::into_pin(answer), unanswered),
         Err(code) => return Ok(Err(code)),
     };
     let answer = match &seat {
@@ -312,6 +339,7 @@ async fn ask(
     };
     match answer {
         Ok((response, rest)) => {
+            unanswered.0 = None;
             // of a simulation, which waits until the guest has read the answer
             let mut rest = Box::into_pin(rest);
             if rest.as_mut().poll(&mut Context::from_waker(Waker::noop())).is_pending() {
@@ -324,7 +352,11 @@ async fn ask(
                 Ok(Ok(host.table().push(response)?))
             })
         }
-        Err(error) => Ok(Err(ErrorCode::from_host(&error).unwrap_or_else(|| ErrorCode::plain("HTTP-protocol-error")))),
+        Err(error) => {
+            let code = code_of(&error);
+            unanswered.tell(code.clone());
+            Ok(Err(code))
+        }
     }
 }
 
@@ -333,9 +365,10 @@ fn begin(
     mut store: StoreContextMut<'_, StoreState>,
     import: Import,
     request: Resource<Request>,
-) -> wasmtime::Result<Result<HookFuture, ErrorCode>> {
+) -> wasmtime::Result<Result<(HookFuture, Unanswered), ErrorCode>> {
     let host = store.data_mut();
     host.grows(0)?;
+    host.unsent.send(request.rep());
     let mut request = host.table().delete(request)?;
     let url = match import {
         Import::Client => url_of(&request),
@@ -347,7 +380,10 @@ fn begin(
     request.path_with_query = Some(PathAndQuery::from_static("/"));
     let lengths = Lengths::take(&mut store, &mut request.headers);
     let (tell, told) = oneshot::channel();
-    let (request, options) = match request.into_http_with_getter(&mut store, transmission(told), StoreState::http) {
+    let (unanswered, failed) = oneshot::channel();
+    let mut unanswered = Unanswered(Some(unanswered));
+    let how = transmission(told, Some(failed));
+    let (request, options) = match request.into_http_with_getter(&mut store, how, StoreState::http) {
         Ok(made) => made,
         Err(error) => return Ok(Err(ErrorCode::from(error.downcast()?))),
     };
@@ -365,9 +401,10 @@ fn begin(
                 Import::Handler => "a request that is passed on",
             };
             host.warn(format!("{which} was refused: {why}; the guest is told `{}`", code.name));
+            unanswered.tell(code.clone());
             return Ok(Err(code));
         }
     };
     let request = http::Request::from_parts(parts, body);
-    Ok(Ok(host.ask(import, request, options.as_deref().copied())))
+    Ok(Ok((host.ask(import, request, options.as_deref().copied()), unanswered)))
 }

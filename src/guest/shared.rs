@@ -50,10 +50,11 @@ pub(crate) struct Seat {
 }
 
 impl Seat {
-    pub(crate) fn new(exchange: Arc<ExchangeState>, fuel: Option<u64>, answered: Answered) -> Arc<Self> {
+    /// `driver`: of whoever drives its instance.
+    pub(crate) fn new(exchange: Arc<ExchangeState>, fuel: Option<u64>, answered: Answered, driver: Waker) -> Arc<Self> {
         Arc::new(Self {
             exchange,
-            written: WrittenBodies::default(),
+            written: WrittenBodies::told_to(driver),
             unanswered: Mutex::new(Some(answered)),
             task: OnceLock::new(),
             has_begun: AtomicBool::new(false),

@@ -17,7 +17,9 @@ use wasmtime_wasi_http::p3;
 use wasmtime_wasi_http::{FieldMap, RequestOptions, WasiBody, WasiHttpCtx, WasiHttpCtxView, WasiHttpView};
 
 use crate::engine::ProcessState;
+use crate::exchange::body_pipe::Unsent;
 use crate::exchange::guest_stream::{GuestStream, Outlet};
+use crate::exchange::guest_turn::GuestTurn;
 use crate::exchange::guest_written::WrittenBodies;
 use crate::exchange::handle::{ExchangeHandle, ExchangeState};
 use crate::exchange::stdio::{Stdio, Stream};
@@ -75,6 +77,10 @@ pub struct StoreState {
     outlet: Outlet,
     staged: Option<SimulatedWorld>,
     files: GuestFiles,
+    /// Of what its guest writes, if that is of WASI 0.3, those whose messages it has made and not sent.
+    pub(crate) unsent: Unsent,
+    /// Its turns, likewise.
+    pub(crate) turn: Arc<GuestTurn>,
     // after the table, so that what handles hold is gone when it goes
     pub(crate) limiter: StoreLimiter,
 }
@@ -107,9 +113,19 @@ impl StoreState {
         let fields = hooks.limits.fields.map_or(usize::MAX, |most| usize::try_from(most).unwrap_or(usize::MAX));
         http.set_field_size_limit(fields);
         let files = GuestFiles::new((!grants.dirs.is_empty()).then(|| app.clone()));
-        let exchange = ExchangeContext::new(hooks, WrittenBodies::default());
-        let mut host =
-            Self { table, wasi: wasi.build(), http, exchange, siblings: None, outlet, staged, files, limiter };
+        let mut host = Self {
+            table,
+            wasi: wasi.build(),
+            http,
+            exchange: ExchangeContext::new(hooks, WrittenBodies::default()),
+            siblings: None,
+            outlet,
+            staged,
+            files,
+            unsent: Unsent::default(),
+            turn: Arc::default(),
+            limiter,
+        };
         host.exchange.hooks.clock = host.clock();
         host
     }
@@ -194,6 +210,9 @@ impl StoreState {
     /// wasmtime-wasi-http takes a dropped sender for the end. Saying "abort" while the store still lives is what makes it look
     /// broken. Returns whether there were any.
     pub(crate) fn abort_bodies(&mut self, ended_well: bool) -> bool {
+        if ended_well {
+            self.turn.end();
+        }
         let mut found = self.exchange.written.close(ended_well);
         for entry in self.table.iter_mut() {
             if let Some(body) = entry.downcast_mut::<HostOutgoingBody>() {

@@ -6,6 +6,7 @@ import asyncio
 import errno
 import pickle
 import re
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -74,6 +75,22 @@ def test_an_error_code_that_an_upstream_raises_reaches_the_guest_and_comes_back(
     seen = made.handle(get("/fetch?url=http://up/")).text
     variant = "".join(part[0].upper() + part[1:].lower() for part in name.split("-"))
     assert seen.startswith(f"ErrorCode::{variant}")
+    for value in payload_of(name, kind).values():
+        assert str(value) in seen
+
+
+@pytest.mark.parametrize(("name", "kind"), CASES)
+def test_an_error_code_that_breaks_an_upstreams_body_reaches_the_guest(app: AppMaker, name: str, kind: str) -> None:
+    def upstream(request: wasgi.Request) -> wasgi.Response:
+        def body() -> Iterator[bytes]:
+            yield b"some of it"
+            raise errors.ERROR_CODES[name](**payload_of(name, kind))
+
+        return wasgi.Response(body=body())
+
+    seen = app(outgoing=upstream).handle(get("/answer?url=http://up/")).text
+    variant = "".join(part[0].upper() + part[1:].lower() for part in name.split("-"))
+    assert f"broken: Some(ErrorCode::{variant}" in seen
     for value in payload_of(name, kind).values():
         assert str(value) in seen
 

@@ -18,7 +18,7 @@ import pytest
 import wasgi
 import wasgi.httpx
 from tests.asgi_driver import Server, get, http_scope
-from tests.conftest import AppMaker, until
+from tests.conftest import PROBE_P3, AppMaker, until
 from tests.serving.test_wsgi import call, environ
 
 Fields = list[tuple[str, str]]
@@ -87,6 +87,17 @@ def test_head_gives_the_fields_of_get(app: AppMaker, door: Door, path: str) -> N
     assert head[:2] == (status, fields)
     if door is not in_process:
         assert head[2] == b""
+
+
+@doors(*SERVERS, *CLIENTS, in_process)
+def test_writes_of_nothing_are_nothing(door: Door) -> None:
+    status, _, body = door(wasgi.App(PROBE_P3), "GET", "/only/empty-writes")
+    assert (status, body) == (200, b"firstlast")
+
+
+def test_no_message_of_asgi_is_empty_before_the_last() -> None:
+    messages = asyncio.run(get(wasgi.App(PROBE_P3), "/only/empty-writes")).messages
+    assert all(message["body"] for message in messages[1:-1])
 
 
 @doors(*SERVERS)

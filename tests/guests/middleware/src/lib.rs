@@ -64,13 +64,13 @@ impl Guest for Middleware {
                 });
                 Ok(with_status(Response::new(fields, Some(body), trailers).0, status))
             }
-            // looks at the first bytes of both bodies, and passes on what is left of them
+            // looks at the first bytes of both bodies, as many as `OPTION` says, and passes on what is left of them
             "peek" => {
                 let parts = Parts::of(&request);
                 let fields = Fields::from_list(&request.get_headers().copy_all()).unwrap();
                 let _ = fields.delete("content-length");
                 let (mut body, trailers) = Request::consume_body(request, well());
-                let (_, begin) = body.read(Vec::with_capacity(4)).await;
+                let (_, begin) = body.read(Vec::with_capacity(variable("OPTION").parse().unwrap())).await;
                 let _ = fields.append("x-begin", &begin);
                 let (rest, _) = Request::new(fields, Some(body), trailers, None);
                 parts.set(&rest);
@@ -78,7 +78,7 @@ impl Guest for Middleware {
                 let fields = Fields::from_list(&response.get_headers().copy_all()).unwrap();
                 let _ = fields.delete("content-length");
                 let (mut body, trailers) = Response::consume_body(response, well());
-                let (_, begin) = body.read(Vec::with_capacity(4)).await;
+                let (_, begin) = body.read(Vec::with_capacity(variable("OPTION").parse().unwrap())).await;
                 let _ = fields.append("x-begin", &begin);
                 Ok(Response::new(fields, Some(body), trailers).0)
             }

@@ -347,6 +347,7 @@ async fn route(request: Request, out: Out) {
         // the answer is complete; then it goes on as `then` says
         "/then" => {
             text(out, 200, "done already").await;
+            wasip3::wit_bindgen::yield_async().await; // its turn is over
             after(&arg("then"), number("ms")).await;
         }
         // the head goes out; then it fetches `url` and says how that went

@@ -9,7 +9,7 @@ use wasip3::http::types::{ErrorCode, Fields, Request, Response};
 use wasip3::wit_bindgen::{self, StreamResult};
 use wasip3::{wit_future, wit_stream};
 
-use crate::message::{Answer, Body, Incoming, Out, now};
+use crate::message::{Answer, Body, Incoming, Out, Trailers, now};
 use crate::{Query, after, codes, fetch, files, kept, prepare, relay, sleep, start, text};
 
 /// How many `/meet` have begun.
@@ -19,21 +19,25 @@ pub async fn run(what: &str, query: &Query, request: Request, out: Out) {
     let arg = |name: &str| query.get(name).cloned().unwrap_or_default();
     let number = |name: &str| arg(name).parse::<u64>().unwrap_or(0);
     match what {
-        // the response's body is the request's own stream, of which `read` bytes were read before; the trailers are the
-        // request's own too, or `own` ones
+        // the response's body is the request's own stream, of which `read` bytes were read before, and if it is to `look`
+        // none; the trailers are the request's own too, or `own` ones, which may say what the request's are
         "forward" => {
             let mut body = Incoming::of_request(request);
-            let taken = read_exactly(&mut body, number("read")).await;
+            let taken = begin(&mut body, query).await;
             let fields = Fields::new();
             let _ = fields.append("x-read", &taken);
             let response = if query.contains_key("own") {
                 let (end, trailers) = wit_future::new(|| Ok(None));
                 let own = Fields::new();
-                let _ = own.append("x-own", b"1");
+                let Incoming { stream, end: of_request, handled } = body;
+                let tells = arg("own") == "told";
                 wasip3::spawn_local(async move {
+                    let said = if tells { told(of_request.await) } else { "nothing".to_owned() };
+                    let _ = own.append("x-own", said.as_bytes());
                     let _ = end.write(Ok(Some(own))).await;
+                    drop(handled);
                 });
-                Response::new(fields, Some(body.stream), trailers).0
+                Response::new(fields, Some(stream), trailers).0
             } else {
                 Response::new(fields, Some(body.stream), body.end).0
             };
@@ -43,7 +47,7 @@ pub async fn run(what: &str, query: &Query, request: Request, out: Out) {
         "forward-to" => {
             let (template, _) = prepare(query).unwrap();
             let mut body = Incoming::of_request(request);
-            let taken = read_exactly(&mut body, number("read")).await;
+            let taken = begin(&mut body, query).await;
             let fields = Fields::new();
             let _ = fields.append("x-read", &taken);
             let (forwarded, _) = Request::new(fields, Some(body.stream), body.end, None);
@@ -52,7 +56,7 @@ pub async fn run(what: &str, query: &Query, request: Request, out: Out) {
             let _ = forwarded.set_authority(template.get_authority().as_deref());
             let _ = forwarded.set_path_with_query(template.get_path_with_query().as_deref());
             match Answer::of(forwarded).await.get().await {
-                Ok(response) => hand_on(response, &[], out),
+                Ok(response) => hand_on(response, &[], &Query::new(), out).await,
                 Err(code) => out.set(Err(code)),
             }
         }
@@ -63,9 +67,9 @@ pub async fn run(what: &str, query: &Query, request: Request, out: Out) {
         },
         // the response of `url` is answered with as it is
         "answer-on" => out.set(fetch(query).await),
-        // the stream of the response of `url` is answered with, under fields of its own
+        // the stream of the response of `url` is answered with, under fields of its own, after `read` bytes of it were read
         "hand-on" => match fetch(query).await {
-            Ok(response) => hand_on(response, &[("x-handed-on", "1")], out),
+            Ok(response) => hand_on(response, &[("x-handed-on", "1")], query, out).await,
             Err(code) => out.set(Err(code)),
         },
         // writes `bytes`, and prints what became of the response
@@ -106,6 +110,24 @@ pub async fn run(what: &str, query: &Query, request: Request, out: Out) {
             drop(body.stream);
             let code = codes::by_name(&arg("name")).unwrap_or(ErrorCode::HttpProtocolError);
             let _ = body.end.write(Err(code)).await;
+        }
+        // the request to `url` has a body that ends with the error-code of `name`
+        "broken-trailers-to" => {
+            let (request, mut body) = prepare(query).unwrap();
+            let answer = Answer::of(request).await;
+            let _ = body.write(b"whole").await;
+            let Body { stream, end, sent } = body;
+            drop(stream);
+            let _ = end.write(Err(codes::by_name(&arg("name")).unwrap())).await;
+            let status = answer.get().await.map(|response| response.get_status_code());
+            text(out, 200, &format!("{status:?}, sent: {:?}", sent.await)).await;
+        }
+        // the answer is complete; in the same turn it goes on as `then` says, after it has computed for `ms`
+        "then-at-once" => {
+            text(out, 200, "done already").await;
+            let until = wasip3::clocks::monotonic_clock::now() + number("ms") * 1_000_000;
+            while wasip3::clocks::monotonic_clock::now() < until {}
+            after(&arg("then"), 0).await;
         }
         // writes of nothing before, between and after what there is
         "empty-writes" => {
@@ -302,13 +324,33 @@ async fn read_exactly(body: &mut Incoming, size: u64) -> Vec<u8> {
     taken
 }
 
-fn hand_on(response: Response, headers: &[(&str, &str)], out: Out) {
+/// The first bytes of a body, as many as `read` says. A read of none comes before that if it is to `look`.
+async fn begin(body: &mut Incoming, query: &Query) -> Vec<u8> {
+    if query.contains_key("look") {
+        let _ = body.stream.read(Vec::new()).await;
+    }
+    let size = query.get("read").and_then(|size| size.parse().ok()).unwrap_or(0);
+    read_exactly(body, size).await
+}
+
+/// How a body ended, in a field.
+fn told(end: Trailers) -> String {
+    match end {
+        Ok(Some(fields)) => fields.copy_all().into_iter().map(|(name, _)| name).collect::<Vec<_>>().join(" "),
+        Ok(None) => "none".to_owned(),
+        Err(code) => format!("{code:?}"),
+    }
+}
+
+async fn hand_on(response: Response, headers: &[(&str, &str)], query: &Query, out: Out) {
     let fields = Fields::new();
     for (name, value) in headers {
         let _ = fields.append(name, value.as_bytes());
     }
     let status = response.get_status_code();
-    let body = Incoming::of_response(response);
+    let mut body = Incoming::of_response(response);
+    let taken = begin(&mut body, query).await;
+    let _ = fields.append("x-read", &taken);
     let (response, _) = Response::new(fields, Some(body.stream), body.end);
     let _ = response.set_status_code(status);
     out.set(Ok(response));
