@@ -68,9 +68,10 @@ impl Exchange {
         let flag = Arc::new(Flag::default());
         let waker = Waker::from(flag.clone());
         let mut time = Slice::begin(&self.admission.history, exchange.begun);
+        // once for all turns of this slice: in between, nothing of the caller's runs
+        let _open = crate::process::signals::reclaim();
         loop {
             exchange.clock.enter();
-            let _open = crate::process::signals::reclaim();
             crate::scheduler::begin_turn();
             let ended = run.as_mut().poll(&mut Context::from_waker(&waker)).is_ready();
             let is_over = time.is_over();
