@@ -70,8 +70,8 @@ impl Exchange {
         let mut time = Slice::begin(&self.admission.history, exchange.begun);
         // once for all turns of this slice: in between, nothing of the caller's runs
         let _open = crate::process::signals::reclaim();
+        exchange.clock.enter();
         loop {
-            exchange.clock.enter();
             crate::scheduler::begin_turn();
             let ended = run.as_mut().poll(&mut Context::from_waker(&waker)).is_ready();
             let is_over = time.is_over();
@@ -79,15 +79,20 @@ impl Exchange {
                 self.run = None;
                 return Ok(true);
             }
+            let is_woken = || flag.0.swap(false, Ordering::Relaxed);
+            if !is_over && is_woken() {
+                continue; // it waits for nothing: it has another turn
+            }
             self.answer.look();
             exchange.clock.leave(None);
             if is_over {
                 self.computes = true;
                 return Ok(false);
             }
-            if !flag.0.swap(false, Ordering::Relaxed) {
+            if !is_woken() {
                 return Ok(false); // it waits
             }
+            exchange.clock.enter();
         }
     }
 
