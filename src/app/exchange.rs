@@ -84,11 +84,12 @@ impl Exchange {
         let flag = Arc::new(Flag::default());
         let waker = Waker::from(flag.clone());
         let mut time = Slice::begin(&self.admission.history, exchange.begun);
+        // once for all turns of this slice: in between, nothing of the caller's runs
+        let _open = crate::process::signals::reclaim();
+        if is_alone {
+            exchange.clock.enter();
+        }
         loop {
-            if is_alone {
-                exchange.clock.enter();
-            }
-            let _open = crate::process::signals::reclaim();
             crate::scheduler::begin_turn();
             let ended = run.as_mut().poll(&mut Context::from_waker(&waker)).is_ready();
             let is_over = time.is_over();
@@ -99,6 +100,10 @@ impl Exchange {
                 }
                 return Ok(true);
             }
+            let is_woken = || flag.0.swap(false, Ordering::Relaxed);
+            if !is_over && is_woken() {
+                continue; // it waits for nothing: it has another turn
+            }
             if is_alone {
                 self.answer.look();
                 exchange.clock.leave(None);
@@ -107,9 +112,10 @@ impl Exchange {
                 self.computes = true;
                 return Ok(false);
             }
-            if !flag.0.swap(false, Ordering::Relaxed) {
+            if !is_woken() {
                 return Ok(false); // it waits
             }
+            exchange.clock.enter();
         }
     }
 

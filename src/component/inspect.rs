@@ -179,7 +179,7 @@ impl ComponentInfo {
         } else if missing.iter().any(|name| name.starts_with("wasi:")) {
             "`wasgi wit DIR` writes out what is provided".to_owned()
         } else {
-            "compose the component with one that exports it (wac, wasm-tools compose)".to_owned()
+            "compose the component with one that exports it (`wac plug`)".to_owned()
         };
         message.push_str(&format!("; hint: {hint}"));
         Err(Error::MissingImports { message, missing })

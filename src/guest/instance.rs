@@ -215,7 +215,7 @@ impl Instance {
 
     /// The fuel that this exchange has used, if it is limited.
     pub(crate) fn fuel_used(&self) -> Option<u64> {
-        // asked only where it is counted: elsewhere the answer is an error, with a backtrace of ours in it
+        // asked only where it is counted: elsewhere the answer is an error
         let limit = self.store.data().fuel()?;
         self.store.get_fuel().ok().map(|left| limit.saturating_sub(left))
     }
