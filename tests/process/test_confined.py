@@ -120,14 +120,14 @@ class TestThreads:
             assert "`ulimit -u`, and `pids.max` of the control group" in error
         assert len(list((tmp_path / "cache").glob("*.code"))) == 1
 
-    def test_no_more_can_be_started_after_the_first_app(self) -> None:
+    def test_no_more_can_be_started_after_the_first_app(self, probe_path: Path) -> None:
         done = run(
             "app = wasgi.App(sys.argv[1])\nprint(app.handle(get()).text)\n"
             "refuse_threads()\n"
             "attempt(lambda: app.handle(get()).text)\n"
             "attempt(lambda: wasgi.Component(b'(component)'))\n"
             "attempt(lambda: app.handle(get('/sleep?ms=1')).text)",
-            component=PROBE,
+            component=probe_path,
         )
         hello, again, component, slept = done.stdout.splitlines()
         assert hello == "Hello, World!"
@@ -174,7 +174,7 @@ print(int(resident[0].split()[1]) // 1024)
         assert "no pool of instances is set up" in done.stderr
 
     @pytest.mark.parametrize("gigabytes", [3, 4, 8])
-    def test_few_addresses(self, gigabytes: int) -> None:
+    def test_few_addresses(self, gigabytes: int, probe_path: Path) -> None:
         def limit() -> None:
             resource.setrlimit(resource.RLIMIT_AS, (gigabytes << 30, gigabytes << 30))
 
@@ -184,10 +184,10 @@ print(app.handle(get()).text)
 held = [app.handle(get("/endless")) for _ in range(10)]
 print(app.handle(get("/alloc?mib=64")).text)
 """
-        done = run(script, component=PROBE, limit=limit)
+        done = run(script, component=probe_path, limit=limit)
         assert done.stdout == "Hello, World!\n64\n"
 
-    def test_what_the_system_refuses_is_no_trap(self) -> None:
+    def test_what_the_system_refuses_is_no_trap(self, probe_path: Path) -> None:
         script = """
 app = wasgi.App(sys.argv[1])
 held = [app.handle(get("/endless"))]
@@ -197,7 +197,7 @@ for _ in range(3):  # slots of the pool, the first of which may have its memory 
 outcomes = wasgi.stats().outcomes
 print(outcomes["failed"], outcomes["trapped"])
 """
-        *answers, outcomes = run(script, component=PROBE).stdout.splitlines()
+        *answers, outcomes = run(script, component=probe_path).stdout.splitlines()
         refused = [answer for answer in answers if answer != "None"]
         assert refused
         for answer in refused:
