@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.conftest import HELLO, PROBE, ROOT
+from tests.conftest import HELLO, ROOT
 
 pytestmark = pytest.mark.skipif(
     sys.platform != "linux" or platform.machine() not in ("x86_64", "aarch64"), reason="the sandbox is Linux's seccomp"
@@ -77,14 +77,14 @@ class TestPagemapScan:
         assert done.stderr.startswith("this kernel has no PAGEMAP_SCAN (Linux 6.7): guests ")
 
     @pytest.mark.skipif(os.geteuid() != 0, reason="only root can become another user")
-    def test_another_user(self) -> None:
+    def test_another_user(self, probe_path: Path) -> None:
         """Which may be one that cannot read the standard library: what an exchange needs of it is imported before, and
         what one needs whose guest waits is more."""
         done = run(
             "component = open(sys.argv[1], 'rb').read()\nsys.path[:] = []\nos.setuid(65534)\n"
             "app = wasgi.App(component)\n"
             "print(app.handle(get()).text)\nprint(app.handle(get('/sleep?ms=20')).text)",
-            component=PROBE,
+            component=probe_path,
         )
         assert done.stdout == "Hello, World!\nslept\n"
         assert done.stderr.startswith("`/proc/self/pagemap` cannot be opened: Permission denied (os error 13): guests ")
