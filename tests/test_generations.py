@@ -34,6 +34,7 @@ ONE_GENERATION = {
     ),
     "process/test_inherited.py::threads_of_ours": "how threads are started is one thing for all engines",
     "process/test_swap.py": "pages are those of a pool of memories, of which both engines have one of the same making",
+    "py/test_hazards.py::test_a_fork_while_other_threads_load_and_drop_components": "no guest runs",
     "py/test_logging.py": "what is done with a line; that a guest's comes there, is tested there by `app`",
     "pytest_plugin/test_build.py": "guests are built, and do not run",
     "pytest_plugin/test_failure_messages.py": "the words are recorded, and tell of one guest's requests",

@@ -307,6 +307,7 @@ class TestInstances:
         assert fresh.handle(get("/only/full?ms=1")).text == "had room again"
         response = fresh.handle(get("/hello"))
         assert response.text == "Hello, World!"
+        assert response.report is not None
         assert response.report.reused == 1
         made.close()
         fresh.close()

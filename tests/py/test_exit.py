@@ -241,8 +241,9 @@ time.sleep(0.2)
 
 
 def test_the_lines_that_follow_are_delivered_when_ctrl_c_ends_a_sink(python: Python) -> None:
-    # The sink that Ctrl-C ends is one on the main thread: it delivers what a guest has printed that was done in its first turn.
-    # A guest on a busy machine may need another, and its lines come on a thread of ours: then it is asked once more.
+    # The sink that Ctrl-C ends is one on the main thread: it delivers what a guest has printed that was done in its
+    # first turn. A guest on a busy machine may need another, and its lines come on a thread of ours: then it is asked
+    # once more.
     # Each line is printed in one piece, for two threads print.
     code = r"""
 interrupted = None
