@@ -14,10 +14,8 @@ import sys
 import time
 from pathlib import Path
 
-import wasgi
-
 sys.path.insert(0, str(Path(__file__).parents[1]))
-from tests import chaos, conftest
+from tests import chaos
 
 
 def main() -> None:
@@ -25,12 +23,11 @@ def main() -> None:
     parser.add_argument("--minutes", type=float, default=10)
     parser.add_argument("--seed", type=int, default=1)
     options = parser.parse_args()
-    component = wasgi.Component(conftest.PROBE)
     chaos.quiet()
     begun, rounds = time.monotonic(), list[tuple[float, float, int]]()
     exchanges, seed, around = 0, options.seed, chaos.Surroundings().__enter__()
     while (elapsed := time.monotonic() - begun) < options.minutes * 60:
-        chaos.Chaos(component, seed, 5000, around).run()
+        chaos.Chaos(seed, 5000, around, chaos.Options()).run()
         assert chaos.settle(lambda: not chaos.left_over()), chaos.left_over()
         exchanges, seed = exchanges + 5000, seed + 1
         rounds.append((elapsed, chaos.resident(), chaos.descriptors()))

@@ -1,5 +1,6 @@
 """Exchanges at random: guests that answer, trap, spin, stall, stream and die, callers that read, give up, cancel and
-wait, upstreams that answer, fail, hang and break off; from one event loop and several threads at once.
+wait, upstreams that answer, fail, hang and break off; from one event loop and several threads at once. Guests of both
+generations of WASI run beside each other.
 
 Each exchange has a plan, made from the seed and its number alone. It must end in an outcome that its plan allows, and
 when all have ended nothing may be left over of them.
@@ -11,6 +12,9 @@ much as they can of one thing. They must not make the others fail, and leave not
 too.
 
     python -m tests.chaos --exchanges 100000 --hostile 0.2
+
+In an instance of WASI 0.3 that has siblings (`--siblings`), a guest that ends badly takes others with it. They end
+as it does, or as they would alone; what they answer is their own.
 """
 
 from __future__ import annotations
@@ -38,10 +42,12 @@ from typing import Any
 
 import wasgi
 import wasgi.testing
-from tests.conftest import PROBE
+from tests.conftest import GENERATIONS, PROBES
 
 TASKS = 24
 THREADS = 4
+SIBLINGS = 1
+"""How many exchanges an instance of WASI 0.3 that is reused has at once."""
 
 
 @dataclass(frozen=True)
@@ -65,6 +71,8 @@ class Route:
     """Whether its app is the hostile tenant's."""
     fresh: bool = False
     """Whether its app must not reuse instances."""
+    only: str = ""
+    """The generation of WASI whose guest behaves so, if the other's behaves otherwise."""
 
 
 def route(weight: float, target: str, ends: str = "ok", content: bytes | None = None, **options: Any) -> Route:
@@ -117,7 +125,8 @@ ROUTES = [
     route(1, "/fetch-and-trap?ms=1&url=http://up/hangs", "TrapError"),
     route(2, "/proxy?method=POST&url=http://up/echoes", content=BODY, body="chunks"),
     route(1, "/work-after?url=http://up/answers", content=b"done already"),
-    route(1, "/fetch?url=http://up/calls-again", content=b"Hello, World!"),
+    route(0.5, "/fetch?url=http://up/calls-two", content=b"Hello, World!"),
+    route(0.5, "/fetch?url=http://up/calls-three", content=b"Hello, World!"),
     # answers that come before the request has been written
     route(3, "/late-body?n=99999&method=POST&url=http://up/answers", content=b"200 up" + WRITTEN),
     route(2, "/late-body?n=99999&method=POST&url=http://up/streams", content=b"200 " + b"x" * 30_000 + WRITTEN),
@@ -131,13 +140,14 @@ ROUTES = [
     # answers that have no content, whatever their upstream gives
     route(2, "/fetch?method=HEAD&url=http://up/answers", content=b""),
     route(2, "/fetch?method=HEAD&url=http://up/streams", content=b""),
-    route(1, "/fetch?method=HEAD&url=http://up/calls-again", content=b""),
+    route(0.5, "/fetch?method=HEAD&url=http://up/calls-two", content=b""),
+    route(0.5, "/fetch?method=HEAD&url=http://up/calls-three", content=b""),
     # what a guest keeps of an exchange that its instance has before others
     route(1, "/keep?what=body", content=b"kept it", body="chunks"),
     route(1, "/keep?what=stream", content=b"kept it", body="endless"),
     route(1, "/keep?what=future&url=http://up/hangs", content=b"kept it"),
     route(1, "/keep?what=response-stream&url=http://up/streams", content=b"kept it"),
-    route(1, "/keep?what=response-body&url=http://up/streams", content=b"kept it"),
+    route(1, "/keep?what=response-body&url=http://up/streams", content=b"kept it", only="0.2"),
     route(1, "/keep?what=out", "NoResponseError"),
 ]
 
@@ -154,7 +164,9 @@ HOSTILE = [
     hostile(2, "/hostile/fill?mib=20", "GuestTimeoutError", strict=True),
     hostile(2, "/hostile/fill?mib=20&n=3", content=b"done"),
     hostile(2, "/hostile/random?bytes=65536&n=10", content=b"done"),
-    hostile(1, "/hostile/random?mib=40", ANY_LIMIT),
+    # one asks for more than there is at once, the other gets less than it asks for
+    hostile(1, "/hostile/random?mib=40", ANY_LIMIT, only="0.2"),
+    hostile(1, "/hostile/random?mib=40", "GuestTimeoutError", strict=True, only="0.3"),
     hostile(1, "/hostile/timers?n=1000&times=3", content=b"done"),
     hostile(1, "/hostile/timers?n=5000&times=1", ANY_LIMIT),
     # memory, the guest's and the host's
@@ -162,7 +174,9 @@ HOSTILE = [
     hostile(1, "/hostile/allocate?mib=40", "MemoryLimitError"),
     hostile(3, "/hostile/look?mib=8", content=b"0", fresh=True),
     hostile(1, "/hostile/fields?n=20&bytes=600&each=90", content=b"done"),
-    hostile(1, "/hostile/fields?n=1&bytes=600&each=200", "FieldsLimitError"),
+    # one is ended, the other is told
+    hostile(1, "/hostile/fields?n=1&bytes=600&each=200", "FieldsLimitError", only="0.2"),
+    hostile(1, "/hostile/fields?n=1&bytes=600&each=200", content=b"done", only="0.3"),
     hostile(0.3, "/hostile/fields?n=5000&bytes=600&each=90", ANY_LIMIT),
     hostile(1, "/handles?n=5000", "HandleLimitError"),
     hostile(1, "/hostile/requests?n=200&bytes=4000", content=b"done"),
@@ -171,7 +185,9 @@ HOSTILE = [
     # lines and bodies
     hostile(2, "/hostile/print", "GuestTimeoutError", strict=True),
     hostile(2, "/hostile/print?n=2000", content=b"done"),
-    hostile(1, "/flood?n=5000&times=1", "TrapError"),
+    # one writes more than it may, the other's stream takes what it has room for
+    hostile(1, "/flood?n=5000&times=1", "TrapError", only="0.2"),
+    hostile(1, "/flood?n=5000&times=1", content=b"written", only="0.3"),
     hostile(2, "/hostile/chunks", "BodyError:GuestTimeoutError", fates="GuestTimeoutError", strict=True),
     hostile(2, "/hostile/chunks?n=500", content=b"." * 500),
     hostile(2, "/hostile/empty-writes", "BodyError:GuestTimeoutError", fates="GuestTimeoutError", strict=True),
@@ -197,8 +213,20 @@ HOSTILE = [
     hostile(1, "/exit?code=1", "GuestExitError"),
     hostile(1, "/overflow?n=1000000", "TrapError"),
 ]
-WEIGHTS = list(itertools.accumulate(route.weight for route in ROUTES))
-HOSTILE_WEIGHTS = list(itertools.accumulate(route.weight for route in HOSTILE))
+CALLS = {"calls-two": "0.2", "calls-three": "0.3"}
+"""The ways of an upstream that asks another guest, and that guest's generation."""
+ENDS_AN_INSTANCE = frozenset(
+    {
+        "TrapError",
+        "GuestExitError",
+        "NoResponseError",
+        "GuestTimeoutError",
+        "MemoryLimitError",
+        "HandleLimitError",
+        "FieldsLimitError",
+    }
+)
+"""What an exchange may meet that has siblings, whatever it does itself."""
 ACTS = ["read"] * 6 + ["chunks", "close", "drop", "wait", "cancel"]
 """What a caller does. Only a task can be cancelled; a thread reads instead."""
 
@@ -207,17 +235,17 @@ class Own(Exception):
     """A caller's own."""
 
 
-def chunks(how: str) -> Iterator[bytes]:
-    for start in range(0, len(BODY), 700):
-        yield BODY[start : start + 700]
+def chunks(how: str, content: bytes = BODY) -> Iterator[bytes]:
+    for start in range(0, len(content), 700):
+        yield content[start : start + 700]
         if how == "fails":
             raise Own
     while how == "endless":
-        yield BODY
+        yield content
 
 
-async def async_chunks(how: str) -> AsyncIterator[bytes]:
-    for chunk in chunks(how):
+async def async_chunks(how: str, content: bytes = BODY) -> AsyncIterator[bytes]:
+    for chunk in chunks(how, content):
         await asyncio.sleep(0)
         yield chunk
 
@@ -225,8 +253,9 @@ async def async_chunks(how: str) -> AsyncIterator[bytes]:
 class Upstream:
     """Behaves as the path says; from a thread, or as a coroutine."""
 
-    def __init__(self) -> None:
-        self.app: wasgi.App
+    def __init__(self, components: dict[str, wasgi.Component]) -> None:
+        # apps of its own, or the queue would wait for itself
+        self.again = {way: wasgi.App(components[generation]) for way, generation in CALLS.items()}
         self.leave = threading.Event()
         self.kept: collections.deque[wasgi.Request] = collections.deque(maxlen=10)
         self.mock = wasgi.testing.Upstream()
@@ -258,8 +287,8 @@ class Upstream:
         if way == "keeps":
             self.kept.append(request)
             return wasgi.Response(body=b"kept")
-        if way == "calls-again":
-            return self.app.handle(wasgi.Request("GET", "http://guest.local/hello"))
+        if way in CALLS:
+            return self.again[way].handle(wasgi.Request("GET", "http://guest.local/hello"))
         return self.answer(way, lambda: (b"x" * 1000 for _ in range(30)), lambda: chunks("fails"))
 
     async def awaited(self, request: wasgi.Request) -> wasgi.Response:
@@ -279,8 +308,8 @@ class Upstream:
         elif way == "keeps":
             self.kept.append(request)
             return wasgi.Response(body=b"kept")
-        elif way == "calls-again":
-            return await self.app.handle_async(wasgi.Request("GET", "http://guest.local/hello"))
+        elif way in CALLS:
+            return await self.again[way].handle_async(wasgi.Request("GET", "http://guest.local/hello"))
 
         async def streams() -> AsyncIterator[bytes]:
             for _ in range(30):
@@ -340,9 +369,10 @@ class Peer:
 
 
 class Surroundings:
-    """What chaos needs around it: a peer on the loopback, and a folder to grant."""
+    """What chaos needs around it: the guests, a peer on the loopback, and a folder to grant."""
 
     def __enter__(self) -> Surroundings:
+        self.components = {generation: wasgi.Component(path) for generation, path in PROBES.items()}
         self.peer = Peer()
         self.url = self.peer.__enter__()
         self.folder = Path(tempfile.mkdtemp())
@@ -357,6 +387,14 @@ class Surroundings:
         self.peer.__exit__()
 
 
+@dataclass(frozen=True)
+class Options:
+    hostile: float = 0.02
+    """The share of exchanges that are hostile."""
+    generations: tuple[str, ...] = GENERATIONS
+    siblings: int = SIBLINGS
+
+
 class Finding(AssertionError):
     """Something that must not be."""
 
@@ -368,69 +406,100 @@ def name_of(error: BaseException) -> str:
     )
 
 
+@dataclass(frozen=True)
+class Plan:
+    """Of one exchange."""
+
+    number: int
+    route: Route
+    act: str
+    generation: str
+    app: wasgi.App
+    request: wasgi.Request
+    content: bytes | None
+    """What a caller reads that reads the whole answer."""
+    siblings: bool
+    dice: random.Random
+
+
 class Chaos:
-    def __init__(
-        self, component: wasgi.Component, seed: int, exchanges: int, around: Surroundings, share: float = 0.02
-    ) -> None:
+    def __init__(self, seed: int, exchanges: int, around: Surroundings, options: Options) -> None:
         self.seed = seed
         self.around = around
-        self.share = share
+        self.options = options
         self.exchanges = exchanges
         self.numbers = iter(range(exchanges))
         self.taking = threading.Lock()
         self.ends: collections.Counter[str] = collections.Counter()
         self.findings: list[str] = []
-        upstream = Upstream()
-        limits = {"memory": 32 << 20, "concurrency": 64, "queue": 1000}
+        self.upstream = Upstream(around.components)
         network = wasgi.Network([around.url])
         self.apps = {
-            (strict, is_async, is_reused, is_hostile): wasgi.App(
-                component,
-                outgoing=wasgi.outgoing.route({"up": answers, around.url: network}) if is_hostile else answers,
-                limits=wasgi.Limits(timeout=0.03 if strict else 60.0, **limits),
-                reuse=wasgi.Reuse(requests=20, idle=0.01) if is_reused else None,
-                dirs={"/data": wasgi.Dir(around.folder)} if is_hostile else None,
-                stdout=(lambda line: None) if is_hostile and is_async else None,
-            )
-            for strict in (False, True)
-            for is_async, answers in ((False, upstream.blocking), (True, upstream.awaited))
-            for is_reused in (False, True)
-            for is_hostile in (False, True)
+            (generation, *kind): self.app(network, generation, *kind)
+            for generation in options.generations
+            for kind in itertools.product((False, True), repeat=4)
         }
-        # what an upstream calls has an app of its own, or the queue would wait for itself
-        self.again = wasgi.App(component)
-        upstream.app = self.again
-        self.upstream = upstream
+        self.ways = {
+            generation: {
+                is_hostile: [route for route in routes if route.only in ("", generation)]
+                for is_hostile, routes in ((False, ROUTES), (True, HOSTILE))
+            }
+            for generation in options.generations
+        }
+
+    def app(
+        self,
+        network: wasgi.Network,
+        generation: str,
+        strict: bool,
+        is_async: bool,
+        is_reused: bool,
+        is_hostile: bool,
+    ) -> wasgi.App:
+        answers: Any = self.upstream.awaited if is_async else self.upstream.blocking
+        at_once = self.options.siblings if generation == "0.3" else 1
+        return wasgi.App(
+            self.around.components[generation],
+            outgoing=wasgi.outgoing.route({"up": answers, self.around.url: network}) if is_hostile else answers,
+            limits=wasgi.Limits(timeout=0.03 if strict else 60.0, memory=32 << 20, concurrency=64, queue=1000),
+            reuse=wasgi.Reuse(requests=20, concurrent=at_once, idle=0.01) if is_reused else None,
+            dirs={"/data": wasgi.Dir(self.around.folder)} if is_hostile else None,
+            stdout=(lambda line: None) if is_hostile and is_async else None,
+        )
 
     def take(self) -> int | None:
         with self.taking:
             return next(self.numbers, None)
 
-    def plan(self, number: int, is_async: bool) -> tuple[Route, str, wasgi.App, wasgi.Request, random.Random]:
+    def plan(self, number: int, is_async: bool) -> Plan:
         dice = random.Random(self.seed << 32 | number)
-        if dice.random() < self.share:
-            chosen = dice.choices(HOSTILE, cum_weights=HOSTILE_WEIGHTS)[0]
-        else:
-            chosen = dice.choices(ROUTES, cum_weights=WEIGHTS)[0]
+        generation = dice.choice(self.options.generations)
+        ways = self.ways[generation][dice.random() < self.options.hostile]
+        chosen = dice.choices(ways, [route.weight for route in ways])[0]
         act = dice.choice(ACTS)
         if act == "cancel" and not is_async:
             act = "read"
         if chosen.target == "/endless" and not chosen.strict and act in ("read", "chunks", "wait"):
             act = "close"
         is_reused = dice.random() < 0.5 and not chosen.fresh
-        app = self.apps[chosen.strict, is_async ^ (dice.random() < 0.3), is_reused, chosen.hostile]
+        app = self.apps[generation, chosen.strict, is_async ^ (dice.random() < 0.3), is_reused, chosen.hostile]
+        # a body of its own, so that another's answer is seen to be another's
+        own = b"%010d" % number * (len(BODY) // 10)
         body: Any = None
         if chosen.body == "whole":
-            body = BODY
+            body = own
         elif chosen.body:
-            body = async_chunks(chosen.body) if dice.random() < 0.5 else chunks(chosen.body)
+            body = async_chunks(chosen.body, own) if dice.random() < 0.5 else chunks(chosen.body, own)
         target = chosen.target.replace("{peer}", self.around.url)
         request = wasgi.Request("POST" if body else "GET", f"http://guest.local{target}", body=body)
-        return chosen, act, app, request, dice
+        content = own if chosen.content is BODY else chosen.content
+        siblings = is_reused and generation == "0.3" and self.options.siblings > 1
+        return Plan(number, chosen, act, generation, app, request, content, siblings, dice)
 
-    def judge(self, number: int, chosen: Route, act: str, end: str, content: bytes | None) -> None:
+    def judge(self, plan: Plan, end: str, content: bytes | None) -> None:
         """`content` is what a caller has read that has read all."""
         self.ends[end] += 1
+        chosen, act = plan.route, plan.act
         allowed = set(chosen.fates if act == "wait" else chosen.ends)
         if chosen.strict:
             allowed.add("GuestTimeoutError")  # on a busy machine before the answer
@@ -438,37 +507,41 @@ class Chaos:
             allowed.add("CancelledError")
         if act in ("close", "drop"):
             allowed.add("gave-up")
+        if plan.siblings:
+            allowed |= ENDS_AN_INSTANCE | {f"BodyError:{name}" for name in ENDS_AN_INSTANCE}
+        what = f"{plan.number}: {plan.generation} {chosen.target} {chosen.body} {act}"
         if end not in allowed:
-            self.findings.append(f"{number}: {chosen.target} {chosen.body} {act}: {end}, not one of {sorted(allowed)}")
-        elif content is not None and chosen.content is not None and content != chosen.content:
-            self.findings.append(f"{number}: {chosen.target} {act}: read {content[:100]!r}, {len(content)} bytes")
+            self.findings.append(f"{what}: {end}, not one of {sorted(allowed)}")
+        elif content is not None and plan.content is not None and content != plan.content:
+            self.findings.append(f"{what}: read {content[:100]!r}, {len(content)} bytes")
 
     def blocking(self, number: int) -> None:
-        chosen, act, app, request, _ = self.plan(number, False)
+        plan = self.plan(number, False)
         content = None
         try:
-            response = app.handle(request)
-            if act == "read":
+            response = plan.app.handle(plan.request)
+            if plan.act == "read":
                 content = response.read()
-            elif act == "chunks":
+            elif plan.act == "chunks":
                 content = b"".join(response)
-            elif act == "wait":
+            elif plan.act == "wait":
                 response.wait()
-            elif act == "close":
+            elif plan.act == "close":
                 with response:
                     next(iter(response), None)
-            end = "ok" if act in ("read", "chunks", "wait") else "gave-up"
+            end = "ok" if plan.act in ("read", "chunks", "wait") else "gave-up"
         except Exception as error:
             end = name_of(error)
-        self.judge(number, chosen, act, end, content)
+        self.judge(plan, end, content)
 
     async def awaited(self, number: int) -> None:
-        chosen, act, app, request, dice = self.plan(number, True)
+        plan = self.plan(number, True)
+        act, dice = plan.act, plan.dice
         content: bytes | None = None
 
         async def work() -> str:
             nonlocal content
-            response = await app.handle_async(request)
+            response = await plan.app.handle_async(plan.request)
             if act in ("read", "cancel"):
                 content = await response.aread()
             elif act == "chunks":
@@ -496,7 +569,7 @@ class Chaos:
             end = "CancelledError"
         except Exception as error:
             end = name_of(error)
-        self.judge(number, chosen, act, end, content)
+        self.judge(plan, end, content)
 
     async def tasks(self) -> None:
         async def worker() -> None:
@@ -584,7 +657,7 @@ def resident() -> float:
 
 
 def run(
-    seed: int, exchanges: int, say: Callable[[str], None] = lambda line: None, share: float = 0.02
+    seed: int, exchanges: int, options: Options, say: Callable[[str], None] = lambda line: None
 ) -> collections.Counter[str]:
     """Runs so many exchanges; raises `Finding` if something was not as it must be.
 
@@ -593,20 +666,19 @@ def run(
     """
     quiet()
     with Surroundings() as around:
-        return run_in(around, seed, exchanges, say, share)
+        return run_in(around, seed, exchanges, options, say)
 
 
 def run_in(
-    around: Surroundings, seed: int, exchanges: int, say: Callable[[str], None], share: float
+    around: Surroundings, seed: int, exchanges: int, options: Options, say: Callable[[str], None]
 ) -> collections.Counter[str]:
-    component = wasgi.Component(PROBE)
-    # what is made once is made: slots of the pool keep some memory each, heavy guests leave holes in malloc's arenas
-    Chaos(component, seed, max(500, min(exchanges // 5, 10_000)), around, share).run()
+    # what is made once is made: slots of the pools keep some memory each, heavy guests leave holes in malloc's arenas
+    Chaos(seed, max(500, min(exchanges // 5, 10_000)), around, options).run()
     settle(lambda: not left_over())
     files, threads, before = descriptors(), threads_of_the_process(), wasgi.stats().outcomes
     memory = resident()
     begun = time.monotonic()
-    chaos = Chaos(component, seed, exchanges, around, share)
+    chaos = Chaos(seed, exchanges, around, options)
     if exchanges > 100_000:
         chaos.tell(60)
     chaos.run()
@@ -624,10 +696,11 @@ def run_in(
         findings.append(f"threads: {threads} before, {threads_of_the_process()} after")
     after = wasgi.stats().outcomes
     outcomes = {name: after[name] - before[name] for name in after}
-    again = chaos.again.handle(wasgi.Request("GET", "http://guest.local/hello")).read()
-    if again != b"Hello, World!":
-        findings.append("the app does not serve any more")
-    say(f"seed {seed}: {exchanges} exchanges in {took:.0f} s, {exchanges / took:.0f} a second")
+    for app in chaos.upstream.again.values():
+        if app.handle(wasgi.Request("GET", "http://guest.local/hello")).read() != b"Hello, World!":
+            findings.append("the app does not serve any more")
+    say(f"seed {seed}, WASI {' and '.join(options.generations)}, {options.siblings} in an instance")
+    say(f"{exchanges} exchanges in {took:.0f} s, {exchanges / took:.0f} a second")
     say(f"for their callers: {dict(chaos.ends.most_common())}")
     say(f"outcomes: {outcomes}")
     say(f"left over: {left_over() or 'nothing'}; descriptors: {files} before, {descriptors()} after")
@@ -655,8 +728,12 @@ def main() -> None:
         metavar="SHARE",
         help="how many of them are hostile: 0.02, or 0.2 if no share is named",
     )
-    options = parser.parse_args()
-    run(options.seed, options.exchanges, lambda line: print(line, flush=True), options.hostile)
+    parser.add_argument("--generation", choices=[*GENERATIONS, "both"], default="both", help="of WASI")
+    parser.add_argument("--siblings", type=int, default=SIBLINGS, help="exchanges of an instance of WASI 0.3 at once")
+    chosen = parser.parse_args()
+    generations = GENERATIONS if chosen.generation == "both" else (chosen.generation,)
+    options = Options(chosen.hostile, generations, chosen.siblings)
+    run(chosen.seed, chosen.exchanges, options, lambda line: print(line, flush=True))
 
 
 if __name__ == "__main__":

@@ -52,13 +52,34 @@ def generation(request: pytest.FixtureRequest) -> str:
 
 
 @pytest.fixture(scope="session")
-def probe_name(generation: str) -> str:
-    return PROBES[generation].name
+def probe_path(generation: str) -> Path:
+    """For tests that run in a process of their own."""
+    return PROBES[generation]
 
 
 @pytest.fixture(scope="session")
-def probe(generation: str) -> wasgi.Component:
-    return wasgi.Component(PROBES[generation])
+def probe_name(probe_path: Path) -> str:
+    return probe_path.name
+
+
+@pytest.fixture(scope="session")
+def probe(probe_path: Path) -> wasgi.Component:
+    return wasgi.Component(probe_path)
+
+
+@pytest.fixture(scope="session")
+def shared_app(probe: wasgi.Component) -> wasgi.App:
+    """An app with nothing around it, for tests of many examples."""
+    return wasgi.App(probe)
+
+
+@pytest.fixture(scope="session")
+def components(probe_path: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder of components of a project whose `probe.wasm` speaks that generation."""
+    folder = tmp_path_factory.mktemp("components")
+    for path in COMPONENTS.glob("*.wasm"):
+        (folder / path.name).symlink_to(probe_path if path == PROBE else path)
+    return folder
 
 
 def only(generation: str, reason: str) -> pytest.MarkDecorator:
@@ -96,14 +117,14 @@ def app(probe: wasgi.Component) -> AppMaker:
     return make
 
 
-def project_ini(*more: str) -> str:
+def project_ini(*more: str, components: Path = COMPONENTS) -> str:
     """The settings of a project whose components are ours, for `pytester`."""
     lines = [
         "[pytest]",
         "addopts = --strict-markers -p no:randomly",
         "asyncio_mode = auto",
         "asyncio_default_fixture_loop_scope = function",
-        f"wasgi_components = {COMPONENTS}",
+        f"wasgi_components = {components}",
         *more,
     ]
     return "\n".join(lines)

@@ -7,7 +7,7 @@ import socket
 import ssl
 import threading
 from collections.abc import Callable
-from typing import Self
+from typing import Any, Self
 from urllib.parse import quote
 
 import trustme
@@ -17,6 +17,9 @@ from tests.conftest import get
 from wasgi import errors
 
 OVER = "/fetch-or-code?url="
+ONE: dict[str, Any] = {"max_connections_per_host": 1}
+"""For a `Network` that is to use its connection again: a request that comes before that is free waits for it, and makes
+another only when it has ended. Without, it makes another at once."""
 HELLO = b"HTTP/1.1 200 OK\r\ncontent-length: 5\r\n\r\nhello"
 
 

@@ -33,7 +33,7 @@ def test_a_finding_is_found() -> None:
 import dataclasses
 from tests import chaos
 chaos.ROUTES[:] = [dataclasses.replace(route, ends=frozenset(), fates=frozenset()) for route in chaos.ROUTES]
-chaos.run(1, 50, share=0)
+chaos.run(1, 50, chaos.Options(hostile=0))
 """
     done = subprocess.run([sys.executable, "-c", script], cwd=ROOT, capture_output=True, text=True, timeout=50)
     assert done.returncode == 1

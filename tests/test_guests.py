@@ -40,11 +40,15 @@ def test_each_guest_is_small_and_names_no_machine() -> None:
 
 
 def test_each_route_of_the_probe_is_used() -> None:
-    source = (GUESTS / "probe" / "src" / "lib.rs").read_text()
-    routes = set(re.findall(r'^ +"(/[\w-]+)" =>', source, re.MULTILINE))
+    """Those of both generations, and those of WASI 0.3 alone."""
+    both = (GUESTS / "probe" / "src" / "lib.rs").read_text()
+    alone = (GUESTS / "probe_p3" / "src" / "only.rs").read_text()
+    routes = set(re.findall(r'^ +"(/[\w-]+)" =>', both, re.MULTILINE))
     assert len(routes) > 30
+    only = {f"/only/{route}" for route in re.findall(r'^ {8}"([\w-]+)" =>', alone, re.MULTILINE)}
+    assert len(only) > 20
     tests = "".join(path.read_text() for path in TESTS.rglob("test_*.py"))
-    unused = {route for route in routes if not re.search(re.escape(route) + r'["?& ]', tests)}
+    unused = {route for route in routes | only if not re.search(re.escape(route) + r'["?& ]', tests)}
     assert unused == set()
 
 

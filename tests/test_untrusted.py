@@ -259,7 +259,7 @@ def test_refusals_in_logs(app: AppMaker, caplog: pytest.LogCaptureFixture) -> No
     assert len(caplog.messages) == 33
 
 
-def test_traps() -> None:
+def test_traps(probe_path: Path) -> None:
     script = """
 import faulthandler, signal, sys, wasgi
 app = wasgi.App(sys.argv[1])
@@ -272,7 +272,7 @@ for route in ("/trap", "/out-of-bounds", "/overflow?n=10000000", "/exit?code=7",
     except wasgi.GuestError as error:
         print(type(error).__name__)
 """
-    done = run(script, str(PROBE))
+    done = run(script, str(probe_path))
     assert done.returncode == 0, done.stderr
     assert done.stdout.split() == ["TrapError", "TrapError", "TrapError", "GuestExitError", "TrapError"]
 
@@ -456,14 +456,14 @@ def test_file_threads(app: AppMaker, tmp_path: Path) -> None:
     assert answers == ["content"] * 16
 
 
-def test_pool() -> None:
+def test_pool(probe_path: Path) -> None:
     """`tests/scheduler/test_shares.py` has what a component is made of, too."""
     done = run(
         f"""
 import asyncio
 import wasgi
 from tests.scheduler.test_shares import beside
-asyncio.run(beside([wasgi.Component({str(PROBE)!r})], 1100))
+asyncio.run(beside([wasgi.Component({str(probe_path)!r})], 1100))
 """
     )
     assert done.returncode == 0, done.stderr[-2000:]

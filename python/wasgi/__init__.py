@@ -1,6 +1,9 @@
 """Run WebAssembly components that speak ``wasi:http`` from Python."""
 
 import atexit as _atexit
+
+# the native module asks for it when a guest has to wait: the standard library may be out of reach by then (`setuid`)
+import contextvars as _contextvars  # noqa: F401
 import os as _os
 import typing as _typing
 

@@ -14,7 +14,6 @@ use crate::exchange::guest_clock::{Clock, Wait};
 use crate::exchange::guest_written::is_hosts_body;
 use crate::exchange::handle::ExchangeState;
 use crate::http::error_code::ErrorCode;
-use crate::http::message::empty;
 
 /// A body on its way into a guest.
 pub(crate) struct RequestBody {
@@ -42,13 +41,6 @@ impl RequestBody {
     /// The body of an upstream's response.
     pub(crate) fn of_upstream(body: WasiBody, rules: BodyRules) -> Self {
         Self { body, check: BodyCheck::new(rules), done: false, exchange: None, wait: None, rest: Bytes::new() }
-    }
-
-    /// What it comes from; nothing more comes.
-    pub(crate) fn take(&mut self) -> WasiBody {
-        self.done = true;
-        self.rest = Bytes::new();
-        std::mem::replace(&mut self.body, empty())
     }
 
     /// Past a limit a caller's request ends its exchange; an upstream's response is the guest's to cope with.
@@ -144,7 +136,7 @@ mod tests {
     use crate::error::Error;
     use crate::exchange::handle::ExchangeHandle;
     use crate::exchange::testing::{Script, data};
-    use crate::http::message::Side;
+    use crate::http::message::{Side, empty};
 
     fn rules(side: Side, length: Option<u64>, limit: Option<u64>) -> BodyRules {
         BodyRules { limit, ..BodyRules::of_length(side, length) }

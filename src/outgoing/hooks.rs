@@ -7,6 +7,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use http_body_util::BodyExt;
+use tokio::runtime::Handle;
 use wasmtime_wasi_http::{Error as HostError, RequestOptions, WasiBody, WasiHttpHooks};
 
 use crate::engine::ProcessState;
@@ -20,6 +21,7 @@ use crate::http::error_code::ErrorCode;
 use crate::http::fields;
 use crate::http::message::Side;
 use crate::limits::Limits;
+use crate::outgoing::in_runtime::InRuntime;
 use crate::outgoing::timeouts::{Pause, ReadTimeout};
 use crate::outgoing::upstream::{Import, Timeouts, Upstream, Upstreams};
 use crate::simulation::virtual_time::{Clock, Work};
@@ -266,8 +268,9 @@ impl Hooks {
             let response = response.map(|body| {
                 let body = RequestBody::of_upstream(body, rules);
                 let body = Watched::by_guest(body, work);
-                ReadTimeout::new(body, timeouts.between_bytes.map(|limit| Pause::new(limit, clock)), under_way)
-                    .boxed_unsync()
+                let body =
+                    ReadTimeout::new(body, timeouts.between_bytes.map(|limit| Pause::new(limit, clock)), under_way);
+                InRuntime::new(body, Handle::current()).boxed_unsync()
             });
             Ok((response, Box::new(async { Ok(()) }) as _))
         })

@@ -25,6 +25,7 @@ use crate::exchange::stdio::Stdio;
 use crate::http::error_code::ErrorCode;
 use crate::http::fields::announced_length;
 use crate::http::message::Side;
+use crate::outgoing::in_runtime::InRuntime;
 use crate::outgoing::upstream::{Timeouts, Upstream};
 
 /// Those of a connection, which are no one's to send (RFC 9110, 7.6.1): a guest cannot, either.
@@ -107,7 +108,8 @@ impl HostRequest {
         let rules = BodyRules::of_response(to_head, response.status(), response.headers());
         let (runtime, owner) = (self.runtime.clone(), self.owner.observe());
         Poll::Ready(Ok(response.map(|body| {
-            let body = Told { body: RequestBody::of_upstream(body, rules), runtime, owner: owner.observe() };
+            let body = InRuntime::new(RequestBody::of_upstream(body, rules), runtime);
+            let body = Told { body, owner: owner.observe() };
             // whoever asked may have what comes, body or not
             let rules = BodyRules::of_length(rules.side, rules.length.announced());
             GuestBody::new(body.boxed_unsync(), rules, owner)
@@ -115,10 +117,9 @@ impl HostRequest {
     }
 }
 
-/// A body that says why it broke off, and finds the runtime's timers wherever it is read.
+/// A body that says why it broke off.
 struct Told {
-    body: RequestBody,
-    runtime: Handle,
+    body: InRuntime<RequestBody>,
     owner: ExchangeHandle,
 }
 
@@ -128,7 +129,6 @@ impl Body for Told {
 
     fn poll_frame(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, HostError>>> {
         let this = &mut *self;
-        let _entered = this.runtime.enter();
         let polled = Pin::new(&mut this.body).poll_frame(cx);
         if let Poll::Ready(Some(Err(error))) = &polled
             && let Some(code) = ErrorCode::from_host(error)
@@ -144,10 +144,6 @@ impl Drop for Told {
         if self.owner.out_of_reach().is_some() {
             // in a forked child: it belongs to the parent's runtime
             std::mem::forget(self.body.take());
-            return;
         }
-        // what it lets go of may have to tell the runtime
-        let _entered = self.runtime.enter();
-        drop(self.body.take());
     }
 }

@@ -2,6 +2,7 @@
 
 pub mod hooks;
 pub mod host_request;
+pub mod in_runtime;
 pub mod read_ahead;
 pub mod route;
 pub mod timeouts;

@@ -21,7 +21,7 @@ from typing import Any
 import pytest
 
 import wasgi
-from tests.conftest import PROBE, PROBES, AppMaker, get, only, until
+from tests.conftest import PROBES, AppMaker, get, only, until
 
 
 def test_lines_go_to_a_logger(app: AppMaker, generation: str, caplog: pytest.LogCaptureFixture) -> None:
@@ -283,7 +283,7 @@ async def test_a_sink_may_wait_for_the_loop_that_waits_for_it(app: AppMaker) -> 
     assert seen == ["before the request"] * 20
 
 
-def test_exit_with_a_sink_that_is_slower_than_its_guest() -> None:
+def test_exit_with_a_sink_that_is_slower_than_its_guest(probe_path: Path) -> None:
     script = """
 import sys, threading, time, wasgi
 app = wasgi.App(sys.argv[1], stdout=lambda line: time.sleep(0.001))
@@ -293,7 +293,7 @@ while not wasgi.stats().exchanges:
     pass
 print("leaving")
 """
-    done = subprocess.run([sys.executable, "-c", script, str(PROBE)], capture_output=True, text=True, timeout=50)
+    done = subprocess.run([sys.executable, "-c", script, str(probe_path)], capture_output=True, text=True, timeout=50)
     assert (done.returncode, done.stdout, done.stderr) == (0, "leaving\n", "")
 
 

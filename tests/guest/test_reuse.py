@@ -7,12 +7,13 @@ import gc
 import threading
 from collections.abc import AsyncIterator, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 from typing import Any
 
 import pytest
 
 import wasgi
-from tests.conftest import PROBE, ROOT, AppMaker, get, only, post, until
+from tests.conftest import ROOT, AppMaker, get, only, post, until
 from tests.processes import run
 from wasgi.testing import Client, Simulation, Upstream
 
@@ -305,9 +306,9 @@ async def test_the_oldest_makes_room(app: AppMaker) -> None:
         assert 0 < wasgi.stats().idle < 512
 
 
-def test_a_forked_child_has_instances_of_its_own() -> None:
+def test_a_forked_child_has_instances_of_its_own(probe_path: Path) -> None:
     """Its parent's are not in its pool."""
-    done = run(FORKS, str(PROBE))
+    done = run(FORKS, str(probe_path))
     assert done.stdout.split() == ["both"], done.stderr
 
 

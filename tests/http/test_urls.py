@@ -21,7 +21,7 @@ import wasgi
 import wasgi.testing
 from tests.asgi_driver import Server, http_scope
 from tests.asgi_driver import get as served
-from tests.conftest import PROBE, AppMaker, get, only
+from tests.conftest import AppMaker, get, only
 from tests.peers import HELLO, Peer, answers, ask, head_of
 from tests.py.test_roundtrips import ALWAYS
 from tests.serving.test_wsgi import call as wsgi_call
@@ -31,7 +31,6 @@ from wasgi._wasgi import _normal_url
 from wasgi.outgoing import asgi, call, route, wsgi
 from wasgi.serving.wsgi import request_of
 
-PROBE_COMPONENT = wasgi.Component(PROBE)
 IN_A_PATH = "/!$&'()*+,;=:@~"
 # what is no port: a sign, a letter, more than 16 bits
 NO_PORTS = ["99999", "65616", "65536", "abc", "80x", "-1", "+80", "0x50", "8 0", "80:80", "18446744073709551696"]
@@ -647,7 +646,7 @@ PARTS = st.text(st.sampled_from("aZ0:[]%4fv.@/?#\\-_~!é+ *&=1"), max_size=12)
 
 @ALWAYS
 @given(PARTS, PARTS, st.sampled_from(["http", "https", "HTTP"]))
-def test_what_a_guest_may_ask_for_is_a_url(authority: str, target: str, scheme: str) -> None:
+def test_what_a_guest_may_ask_for_is_a_url(probe: wasgi.Component, authority: str, target: str, scheme: str) -> None:
     """The very one that `wasgi.Request` takes, with a host and a port."""
     urls: list[str] = []
 
@@ -655,7 +654,7 @@ def test_what_a_guest_may_ask_for_is_a_url(authority: str, target: str, scheme: 
         urls.append(request.url)
         return wasgi.Response(body=request.url)
 
-    made = wasgi.App(PROBE_COMPONENT, outgoing=upstream)
+    made = wasgi.App(probe, outgoing=upstream)
     answer = parts(made, scheme=scheme, authority=authority, target=target)
     for url in urls:
         again = wasgi.Request("GET", url)

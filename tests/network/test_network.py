@@ -20,7 +20,7 @@ import trustme
 
 import wasgi
 from tests.conftest import AppMaker, get, post, until
-from tests.peers import HELLO, OVER, Peer, answers, ask, head_of, once, reached, serving_as, stalls_after
+from tests.peers import HELLO, ONE, OVER, Peer, answers, ask, head_of, once, reached, serving_as, stalls_after
 from tests.processes import free_port, serving
 from wasgi import errors
 from wasgi.outgoing import call
@@ -131,7 +131,7 @@ LOCAL = ["127.0.0.1", "[::1]"]
 class TestConnections:
     def test_they_are_kept_and_shared(self, app: AppMaker) -> None:
         with Peer(answers(HELLO)) as peer:
-            network = wasgi.Network([peer.url])
+            network = wasgi.Network([peer.url], **ONE)
             for _ in range(5):
                 assert ask(app(outgoing=network), peer.url).text == "hello"
             assert peer.accepted == 1
@@ -141,7 +141,7 @@ class TestConnections:
 
     def test_one_guest_uses_it_again_and_again(self, app: AppMaker) -> None:
         with Peer(answers(HELLO)) as peer:
-            made = app(outgoing=wasgi.Network([peer.url]))
+            made = app(outgoing=wasgi.Network([peer.url], **ONE))
             assert made.handle(get(f"/fetch-loop?n=500&url={peer.url}")).text == "2500"
             assert peer.accepted == 1
 
@@ -235,7 +235,7 @@ class TestConnections:
         """A kept connection's address is checked again for each request."""
         with Peer(answers(HELLO)) as peer:
             rules: dict[str, Any] = {"allow_private": True, "deny": [f"http://{ip}:{peer.port}/secret" for ip in LOCAL]}
-            made = app(outgoing=wasgi.Network([f"http://localhost:{peer.port}"], **rules))
+            made = app(outgoing=wasgi.Network([f"http://localhost:{peer.port}"], **rules, **ONE))
             assert ask(made, f"http://localhost:{peer.port}/").text == "hello"
             with pytest.raises(errors.DestinationIpProhibited):
                 ask(made, f"http://localhost:{peer.port}/secret")

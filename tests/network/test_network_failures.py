@@ -24,7 +24,7 @@ import trustme
 
 import wasgi
 from tests.conftest import AppMaker, post
-from tests.peers import HELLO, Peer, answers, ask, head_of, once, resets, serving_as, stalls_after
+from tests.peers import HELLO, ONE, Peer, answers, ask, head_of, once, resets, serving_as, stalls_after
 from tests.processes import free_port
 from wasgi import errors
 
@@ -541,7 +541,7 @@ class TestKeptConnections:
 
     def test_one_that_may_have_been_done_does_not(self, app: AppMaker) -> None:
         with Peer(self.closes_the_second) as peer:
-            made = app(outgoing=wasgi.Network([peer.url]))
+            made = app(outgoing=wasgi.Network([peer.url], **ONE))
             assert ask(made, peer.url).text == "hello"
             # whether it has read the request before it closes is the peer's system's
             with pytest.raises((errors.HttpResponseIncomplete, errors.ConnectionTerminated)):
@@ -558,7 +558,7 @@ class TestKeptConnections:
             connection.sendall(b"HTTP/1.1 20")
 
         with Peer(behave) as peer:
-            made = app(outgoing=wasgi.Network([peer.url]))
+            made = app(outgoing=wasgi.Network([peer.url], **ONE))
             assert ask(made, peer.url).text == "hello"
             with pytest.raises(errors.HttpResponseIncomplete):
                 ask(made, peer.url, method="DELETE")

@@ -18,7 +18,7 @@ import pytest
 
 import wasgi
 from tests.conftest import AppMaker, get, post, until
-from tests.peers import HELLO, Peer, answers, ask, head_of, once, stalls_after
+from tests.peers import HELLO, ONE, Peer, answers, ask, head_of, once, stalls_after
 from wasgi import errors
 from wasgi.outgoing import call
 
@@ -100,7 +100,7 @@ class TestOldButLegal:
     )
     def test_heads_that_browsers_take(self, app: AppMaker, head: bytes) -> None:
         with Peer(answers(head + b"hello")) as peer:
-            made = app(outgoing=wasgi.Network([peer.url]))
+            made = app(outgoing=wasgi.Network([peer.url], **ONE))
             for _ in range(2):
                 assert ask(made, peer.url).text == "hello"
             assert peer.accepted == 1, "and the connection is kept"

@@ -11,7 +11,7 @@ import trustme
 import wasgi
 from tests.conftest import AppMaker
 from tests.network.test_network_http2 import Server
-from tests.peers import HELLO, Peer, answers, ask, head_of, serving_as
+from tests.peers import HELLO, ONE, Peer, answers, ask, head_of, serving_as
 from tests.processes import free_port
 from tests.proxies import Asking, HttpProxy, SocksProxy, join
 from wasgi import errors
@@ -24,7 +24,7 @@ KINDS = pytest.mark.parametrize(("kind", "scheme"), [(HttpProxy, "http"), (Socks
 @KINDS
 def test_a_tunnel(app: AppMaker, kind: type[Asking], scheme: str) -> None:
     with kind() as proxy, Peer(answers(HELLO)) as peer:
-        made = app(outgoing=wasgi.Network([peer.url], proxy=f"{scheme}://{proxy.authority}"))
+        made = app(outgoing=wasgi.Network([peer.url], proxy=f"{scheme}://{proxy.authority}", **ONE))
         for _ in range(3):
             assert ask(made, peer.url).text == "hello"
         assert proxy.asked == [peer.authority], "and it is kept"
@@ -131,7 +131,7 @@ def test_a_request_that_the_proxy_reads_is_framed_as_any(app: AppMaker, method: 
 
 def test_a_password_goes_with_each_request_that_the_proxy_reads(app: AppMaker) -> None:
     with HttpProxy(user="ada:pass") as proxy:
-        network = wasgi.Network(["*"], proxy=f"http://ada:pass@{proxy.authority}", proxy_resolves=True)
+        network = wasgi.Network(["*"], proxy=f"http://ada:pass@{proxy.authority}", proxy_resolves=True, **ONE)
         for _ in range(2):
             assert ask(app(outgoing=network), "http://example.invalid/").text == "from the proxy"
         assert all("proxy-authorization: Basic" in head for head in proxy.heads)
@@ -211,11 +211,12 @@ class TestAnswersToConnect:
     )
     def test_any_of_2xx_is_a_tunnel(self, app: AppMaker, answer: bytes) -> None:
         with self.Saying(answer) as proxy, Peer(answers(HELLO)) as peer:
-            made = app(outgoing=wasgi.Network([peer.url], proxy=f"http://{proxy.authority}", connect_timeout=30))
+            network = wasgi.Network([peer.url], proxy=f"http://{proxy.authority}", connect_timeout=30, **ONE)
+            made = app(outgoing=network)
             for _ in range(2):
                 assert ask(made, peer.url).text == "hello"
             assert peer.accepted == 1
-            del made
+            del made, network
 
     @pytest.mark.parametrize(
         "answer", [b"HTTP/1.1 204 No Content\r\n\r\n", b"HTTP/1.1 200 OK\r\ncontent-length: 9\r\n\r\n"]

@@ -308,7 +308,7 @@ class TestBothAreLong:
             assert response.text == "200 " + "x" * BIG
 
     def test_another_component_that_echoes(self, app: AppMaker, wstd: wasgi.Component) -> None:
-        inner = wasgi.App(COMPONENTS / "probe.wasm")
+        inner = app()
         response = wasgi.App(wstd, outgoing=inner).handle(get(f"/fetch?url=http://api.example/echo&bytes={BIG}"))
         assert response.text == "200 " + "x" * BIG
 

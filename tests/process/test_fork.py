@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import os
+from pathlib import Path
 
 import pytest
 
-from tests.conftest import HELLO, PROBE
+from tests.conftest import HELLO
 from tests.processes import run
 
 pytestmark = pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
@@ -49,7 +50,7 @@ except wasgi.ErrorCode:
 @pytest.mark.parametrize(
     ("use", "where"), [*((use, "another thread") for use in FIRST_USES), ("handle", "the thread that forks")]
 )
-def test_the_first_use_in_a_process_while_it_forks(use: str, where: str) -> None:
+def test_the_first_use_in_a_process_while_it_forks(use: str, where: str, probe_path: Path) -> None:
     """The hook before a fork holds the lock under which engines are made, and waits for the GIL."""
     done = run(
         PRELUDE
@@ -85,14 +86,14 @@ def fork_in_a_process_without_engines():
     first_use()
 print(in_child(fork_in_a_process_without_engines))
 """,
-        str(PROBE),
+        str(probe_path),
         str(HELLO),
     )
     assert done.stdout == "0\n", done.stderr
 
 
 @pytest.mark.parametrize("end", ["close()", "read()", "wait()", "drop"])
-def test_a_response_that_other_threads_of_the_parent_are_busy_with(end: str) -> None:
+def test_a_response_that_other_threads_of_the_parent_are_busy_with(end: str, probe_path: Path) -> None:
     """The guest writes and a thread reads, under locks that nobody gives back in the child."""
     done = run(
         PRELUDE
@@ -124,12 +125,12 @@ stop.set()
 for thread in threads:
     thread.join()
 """,
-        str(PROBE),
+        str(probe_path),
     )
     assert done.stdout == "{0}\n", done.stderr
 
 
-def test_what_waits_on_a_loop_of_the_parents_is_out_of_the_childs_reach() -> None:
+def test_what_waits_on_a_loop_of_the_parents_is_out_of_the_childs_reach(probe_path: Path) -> None:
     """Those under way and those in the queue: to go on with them, or to drop them, takes locks of the parent's."""
     done = run(
         PRELUDE
@@ -158,12 +159,12 @@ async def main():
     await asyncio.gather(*tasks, return_exceptions=True)
 asyncio.run(main())
 """,
-        str(PROBE),
+        str(probe_path),
     )
     assert done.stdout == "0\n", done.stderr
 
 
-def test_a_process_that_an_upstream_forks_ends_with_it() -> None:
+def test_a_process_that_an_upstream_forks_ends_with_it(probe_path: Path) -> None:
     """Its only thread is one of ours, whose next jobs are the parent's."""
     done = run(
         PRELUDE
@@ -183,6 +184,6 @@ app = wasgi.App(sys.argv[1], outgoing=upstream)
 print(app.handle(get("/fetch?url=http://up/")).text)
 print([os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) for child in children])
 """,
-        str(PROBE),
+        str(probe_path),
     )
     assert done.stdout == "up\n[0]\n", done.stderr

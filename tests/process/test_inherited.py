@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
+from pathlib import Path
 
 import pytest
 
@@ -39,7 +40,7 @@ def in_thread(work):
 """
 
 
-def test_a_trap_where_all_signals_are_blocked() -> None:
+def test_a_trap_where_all_signals_are_blocked(probe_path: Path) -> None:
     """As in all threads of uWSGI but the first."""
     done = run(
         TRAPS
@@ -50,12 +51,12 @@ def work():
     all_traps(app)
 in_thread(work)
 """,
-        str(PROBE),
+        str(probe_path),
     )
     assert (done.returncode, done.stdout.count("trapped")) == (0, 4), done.stderr
 
 
-def test_a_trap_on_threads_of_ours_that_were_started_where_all_signals_are_blocked() -> None:
+def test_a_trap_on_threads_of_ours_that_were_started_where_all_signals_are_blocked(probe_path: Path) -> None:
     done = run(
         TRAPS
         + """
@@ -78,12 +79,12 @@ def work():
     asyncio.run(main())
 in_thread(work)
 """,
-        str(PROBE),
+        str(probe_path),
     )
     assert (done.returncode, done.stdout.count("trapped"), done.stdout.count("broke off")) == (0, 20, 1), done.stderr
 
 
-def test_a_fault_is_still_faulthandlers_where_signals_were_blocked() -> None:
+def test_a_fault_is_still_faulthandlers_where_signals_were_blocked(probe_path: Path) -> None:
     done = run(
         TRAPS
         + """
@@ -93,7 +94,7 @@ app = wasgi.App(sys.argv[1])
 all_traps(app)
 ctypes.string_at(0)
 """,
-        str(PROBE),
+        str(probe_path),
     )
     assert done.returncode < 0
     assert "Fatal Python error: Segmentation fault" in done.stderr

@@ -5,11 +5,12 @@ from __future__ import annotations
 import signal
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
-from tests.conftest import PROBE, until
+from tests.conftest import until
 from tests.processes import told
 
 # how code blocks: `block()` says that it does, and never returns
@@ -90,13 +91,20 @@ PLACES = {
 }
 
 
-def python(code: str, how: str) -> subprocess.Popen[str]:
-    return subprocess.Popen(
-        [sys.executable, "-c", PRELUDE + code, str(PROBE), how],
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-    )
+Python = Callable[[str, str], subprocess.Popen[str]]
+
+
+@pytest.fixture
+def python(probe_path: Path) -> Python:
+    def python(code: str, how: str) -> subprocess.Popen[str]:
+        return subprocess.Popen(
+            [sys.executable, "-c", PRELUDE + code, str(probe_path), how],
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+
+    return python
 
 
 def end(process: subprocess.Popen[str]) -> str:
@@ -117,7 +125,7 @@ def is_asleep(process: subprocess.Popen[str]) -> bool:
         return False  # one has ended meanwhile
 
 
-def interrupted(code: str, how: str) -> tuple[int, str]:
+def interrupted(python: Python, code: str, how: str) -> tuple[int, str]:
     with python(code, how) as process:
         assert process.stdout is not None
         assert process.stdout.readline() == "ready\n"
@@ -135,15 +143,15 @@ def is_only_an_interrupt(stderr: str) -> bool:
 
 @pytest.mark.parametrize("how", ["sleeps in a loop", "is busy", "sleeps"])
 @pytest.mark.parametrize("place", PLACES)
-def test_ctrl_c_ends_the_process(place: str, how: str) -> None:
-    code, stderr = interrupted(PLACES[place], BLOCKS[how])
+def test_ctrl_c_ends_the_process(place: str, how: str, python: Python) -> None:
+    code, stderr = interrupted(python, PLACES[place], BLOCKS[how])
     assert is_only_an_interrupt(stderr), stderr
     assert code == -signal.SIGINT
 
 
 @pytest.mark.parametrize("how", sorted(BLOCKS))
-def test_ctrl_c_ends_the_process_however_an_upstream_blocks(how: str) -> None:
-    code, stderr = interrupted(PLACES["an upstream"], BLOCKS[how])
+def test_ctrl_c_ends_the_process_however_an_upstream_blocks(how: str, python: Python) -> None:
+    code, stderr = interrupted(python, PLACES["an upstream"], BLOCKS[how])
     assert is_only_an_interrupt(stderr), stderr
     assert code == -signal.SIGINT
 
@@ -151,18 +159,19 @@ def test_ctrl_c_ends_the_process_however_an_upstream_blocks(how: str) -> None:
 @pytest.mark.parametrize(
     "call", ["app(outgoing=wait).handle(fetch)", "asyncio.run(app(outgoing=wait).handle_async(fetch))"]
 )
-def test_nothing_is_said_of_a_coroutine_that_ctrl_c_cancels(call: str) -> None:
-    code, stderr = interrupted(call, "")
+def test_nothing_is_said_of_a_coroutine_that_ctrl_c_cancels(call: str, python: Python) -> None:
+    code, stderr = interrupted(python, call, "")
     assert "KeyboardInterrupt" in stderr
     assert "upstream" not in stderr.replace("outgoing", ""), stderr
     assert code == -signal.SIGINT
 
 
 @pytest.mark.parametrize("place", PLACES)
-def test_ctrl_c_in_a_program_that_awaits(place: str) -> None:
+def test_ctrl_c_in_a_program_that_awaits(place: str, python: Python) -> None:
     """The calls block, but on another thread than the loop's."""
     function = f"def main():\n    {PLACES[place]}\n"
     code, stderr = interrupted(
+        python,
         function + "threading.Thread(target=main, daemon=True).start()\nasyncio.run(asyncio.sleep(3600))",
         BLOCKS["sleeps in a loop"],
     )
@@ -178,7 +187,7 @@ ENDS = {
 }
 
 
-def ended(place: str, how: str, ends: str) -> None:
+def ended(python: Python, place: str, how: str, ends: str) -> None:
     last, code, said = ENDS[ends]
     started = f"""
 blocked = threading.Event()
@@ -198,16 +207,16 @@ blocked.wait()
 
 @pytest.mark.parametrize("how", ["sleeps in a loop", "is busy", "sleeps"])
 @pytest.mark.parametrize("place", PLACES)
-def test_the_end_of_the_program_ends_the_process(place: str, how: str) -> None:
-    ended(place, how, "returns")
+def test_the_end_of_the_program_ends_the_process(place: str, how: str, python: Python) -> None:
+    ended(python, place, how, "returns")
 
 
 @pytest.mark.parametrize("ends", ENDS)
-def test_however_a_program_ends(ends: str) -> None:
-    ended("an upstream", "sleeps in a loop", ends)
+def test_however_a_program_ends(ends: str, python: Python) -> None:
+    ended(python, "an upstream", "sleeps in a loop", ends)
 
 
-def test_a_program_ends_while_its_threads_make_requests_of_headers_and_bodies() -> None:
+def test_a_program_ends_while_its_threads_make_requests_of_headers_and_bodies(python: Python) -> None:
     """Short calls into Python code under frames of ours, too: the interpreter may end a thread in any of them."""
     with python(
         """
@@ -231,9 +240,10 @@ time.sleep(0.2)
     assert (process.returncode, stderr) == (0, "")
 
 
-def test_the_lines_that_follow_are_delivered_when_ctrl_c_ends_a_sink() -> None:
-    # The sink that Ctrl-C ends is one on the main thread: it delivers what a guest has printed that was done in its first turn.
-    # A guest on a busy machine may need another, and its lines come on a thread of ours: then it is asked once more.
+def test_the_lines_that_follow_are_delivered_when_ctrl_c_ends_a_sink(python: Python) -> None:
+    # The sink that Ctrl-C ends is one on the main thread: it delivers what a guest has printed that was done in its
+    # first turn. A guest on a busy machine may need another, and its lines come on a thread of ours: then it is asked
+    # once more.
     # Each line is printed in one piece, for two threads print.
     code = r"""
 interrupted = None
@@ -279,7 +289,7 @@ print("leaving")
     assert (done.returncode, done.stdout, done.stderr) == (0, "leaving\n", "")
 
 
-def test_a_package_that_is_imported_again_forks_and_exits() -> None:
+def test_a_package_that_is_imported_again_forks_and_exits(python: Python) -> None:
     with python(
         """
 import importlib
@@ -299,7 +309,7 @@ sys.exit(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]))
     assert (process.returncode, stderr) == (0, "")
 
 
-def test_an_import_while_the_interpreter_exits() -> None:
+def test_an_import_while_the_interpreter_exits(probe_path: Path) -> None:
     script = """
 import atexit, sys
 def late():
@@ -307,5 +317,5 @@ def late():
     print(wasgi.App(sys.argv[1]).handle(wasgi.Request("GET", "http://x/hello")).text)
 atexit.register(late)
 """
-    done = subprocess.run([sys.executable, "-c", script, str(PROBE)], capture_output=True, text=True, timeout=50)
+    done = subprocess.run([sys.executable, "-c", script, str(probe_path)], capture_output=True, text=True, timeout=50)
     assert (done.returncode, done.stdout, done.stderr) == (0, "Hello, World!\n", "")

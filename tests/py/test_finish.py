@@ -11,6 +11,7 @@ import os
 import threading
 import weakref
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import httpx2
@@ -19,7 +20,7 @@ import pytest
 import wasgi
 from tests import asgi_driver
 from tests.asgi_driver import Server, http_scope
-from tests.conftest import PROBE, AppMaker, get, post, until
+from tests.conftest import AppMaker, get, post, until
 from tests.processes import run
 from wasgi.httpx import Transport
 
@@ -353,7 +354,7 @@ class TestTheEnd:
         made.close(timeout=0.1)
         leave.set()
 
-    def test_the_exit_of_the_process(self) -> None:
+    def test_the_exit_of_the_process(self, probe_path: Path) -> None:
         script = """
 import sys, time, wasgi
 def tell(exchange):
@@ -363,21 +364,21 @@ app = wasgi.App(sys.argv[1], on_finish=tell)
 for number in range(5):
     app.handle(wasgi.Request("GET", f"http://guest.local/hello?{number}")).read()
 """
-        done = run(script, str(PROBE))
+        done = run(script, str(probe_path))
         assert done.stdout.splitlines() == [f"200 http://guest.local/hello?{number}" for number in range(5)]
         assert (done.returncode, done.stderr) == (0, "")
 
-    def test_one_that_runs_when_the_process_exits(self) -> None:
+    def test_one_that_runs_when_the_process_exits(self, probe_path: Path) -> None:
         script = """
 import sys, wasgi
 app = wasgi.App(sys.argv[1], on_finish=lambda exchange: print(exchange.status, repr(exchange.error)))
 kept = app.handle(wasgi.Request("GET", "http://guest.local/slow-body?ms=60000"))
 """
-        done = run(script, str(PROBE))
+        done = run(script, str(probe_path))
         assert done.stdout == "200 WasgiError('the process is exiting')\n", done.stderr
 
     @pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
-    def test_a_forked_child_tells_of_its_own_exchanges_only(self) -> None:
+    def test_a_forked_child_tells_of_its_own_exchanges_only(self, probe_path: Path) -> None:
         script = """
 import os, sys, threading, wasgi
 leave = threading.Event()
@@ -400,7 +401,7 @@ os.waitpid(child, 0)
 kept.close()
 app.close()
 """
-        done = run(script, str(PROBE))
+        done = run(script, str(probe_path))
         lines = sorted(done.stdout.splitlines())
         base = "http://guest.local"
         assert lines == [

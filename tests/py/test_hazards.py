@@ -7,7 +7,8 @@ import signal
 import subprocess
 import sys
 import threading
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
+from pathlib import Path
 
 import pytest
 
@@ -17,7 +18,7 @@ from tests.processes import run
 
 
 @pytest.mark.parametrize("route", ["/spin", "/sleep?ms=60000", "/fetch?url=http://up/"])
-def test_ctrl_c_interrupts_a_blocking_call(route: str) -> None:
+def test_ctrl_c_interrupts_a_blocking_call(route: str, probe_path: Path) -> None:
     script = """
 import signal, sys, wasgi
 # started in the background, a process may have inherited that SIGINT is ignored
@@ -33,7 +34,7 @@ except KeyboardInterrupt:
     print("interrupted", app.handle(wasgi.Request("GET", "http://guest.local/hello")).text, flush=True)
 """
     with subprocess.Popen(
-        [sys.executable, "-c", script, str(PROBE), route], stdout=subprocess.PIPE, text=True
+        [sys.executable, "-c", script, str(probe_path), route], stdout=subprocess.PIPE, text=True
     ) as process:
         assert process.stdout is not None
         try:
@@ -46,7 +47,7 @@ except KeyboardInterrupt:
             process.kill()
 
 
-def test_the_interpreter_exits_with_guests_in_flight() -> None:
+def test_the_interpreter_exits_with_guests_in_flight(probe_path: Path) -> None:
     script = """
 import sys, threading, wasgi
 app = wasgi.App(sys.argv[1], outgoing=lambda request: threading.Event().wait(), limits=wasgi.Limits(timeout=None))
@@ -61,11 +62,11 @@ started.wait()
 kept = app.handle(wasgi.Request("GET", "http://guest.local/endless"))
 print("leaving")
 """
-    done = run(script, str(PROBE))
+    done = run(script, str(probe_path))
     assert (done.returncode, done.stdout) == (0, "leaving\n"), done.stderr
 
 
-def test_the_first_callers_context_is_let_go() -> None:
+def test_the_first_callers_context_is_let_go(probe_path: Path) -> None:
     """Whatever was made for the first call stays; what that caller had in its context does not."""
     script = """
 import contextvars, gc, sys, time, weakref
@@ -92,11 +93,11 @@ while kept() is not None and time.monotonic() < deadline:
     time.sleep(0.001)
 print("kept" if kept() is not None else "let go")
 """
-    done = run(script, str(PROBE))
+    done = run(script, str(probe_path))
     assert done.stdout.split() == ["let", "go"], done.stderr
 
 
-def test_a_forked_child_has_a_world_of_its_own() -> None:
+def test_a_forked_child_has_a_world_of_its_own(probe_path: Path) -> None:
     script = """
 import os, sys, wasgi
 app = wasgi.App(sys.argv[1], outgoing=lambda request: wasgi.Response(body=b"up"))
@@ -110,7 +111,7 @@ if child == 0:
     sys.exit(7)
 print(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]), flush=True)
 """
-    done = run(script, str(PROBE), str(HELLO))
+    done = run(script, str(probe_path), str(HELLO))
     lines = done.stdout.splitlines()
     assert lines == ["Hello, World! up slept"] * 3 + ["7"], done.stderr
 
@@ -172,15 +173,23 @@ def get(route):
 """
 
 
-def check(script: str, expected: list[str], *, code: int = 0) -> str:
+Check = Callable[..., str]
+
+
+@pytest.fixture
+def check(probe_path: Path) -> Check:
     """Runs a script, whose output and end are to be these. Returns what it wrote to stderr."""
-    done = run(PRELUDE + script, str(PROBE), str(HELLO))
-    assert (done.stdout.splitlines(), done.returncode) == (expected, code), done.stderr
-    return done.stderr
+
+    def check(script: str, expected: list[str], *, code: int = 0) -> str:
+        done = run(PRELUDE + script, str(probe_path), str(HELLO))
+        assert (done.stdout.splitlines(), done.returncode) == (expected, code), done.stderr
+        return done.stderr
+
+    return check
 
 
 class TestFork:
-    def test_multiprocessing_fork(self) -> None:
+    def test_multiprocessing_fork(self, check: Check) -> None:
         check(
             """
 import multiprocessing
@@ -195,7 +204,7 @@ print(work(1))
             ["{'sleptHello, World!'}", "sleptHello, World!"],
         )
 
-    def test_multiprocessing_spawn(self) -> None:
+    def test_multiprocessing_spawn(self, check: Check) -> None:
         """A component travels by pickle; an app is made anew."""
         check(
             """
@@ -211,7 +220,7 @@ if __name__ == "__main__":
             ["True"] * 4,
         )
 
-    def test_workers_that_are_forked_before_they_serve(self) -> None:
+    def test_workers_that_are_forked_before_they_serve(self, check: Check) -> None:
         """As gunicorn does with an application that is loaded first, and again when a worker dies."""
         check(
             """
@@ -234,7 +243,7 @@ kept.close()
             ["[1, 2] 3"],
         )
 
-    def test_a_response_of_the_parents_is_out_of_the_childs_reach(self) -> None:
+    def test_a_response_of_the_parents_is_out_of_the_childs_reach(self, check: Check) -> None:
         check(
             """
 app = wasgi.App(PROBE)
@@ -255,7 +264,7 @@ print(response.text, other.text)
             ["BodyError True", "WasgiError True", "Hello, World!", "firstlast firstlast"],
         )
 
-    def test_a_child_of_a_threaded_parent_in_the_midst_of_work(self) -> None:
+    def test_a_child_of_a_threaded_parent_in_the_midst_of_work(self, check: Check) -> None:
         check(
             """
 app = wasgi.App(PROBE, outgoing=lambda request: wasgi.Response(body=b"up"))
@@ -283,7 +292,7 @@ print(codes)
         )
 
 
-def test_a_fork_while_another_thread_makes_an_engine() -> None:
+def test_a_fork_while_another_thread_makes_an_engine(check: Check) -> None:
     """Whatever lock that thread holds, it does not exist in the child."""
     check(
         """
@@ -310,8 +319,7 @@ print(codes)
 
 def test_a_fork_while_other_threads_load_and_drop_components() -> None:
     """wasmtime lists machine code under a lock of the process's. A child finds it open."""
-    check(
-        """
+    script = """
 code = open(PROBE, "rb").read()
 stop = threading.Event()
 def load():
@@ -331,9 +339,9 @@ stop.set()
 for thread in threads:
     thread.join()
 print(codes)
-""",
-        ["{0}"],
-    )
+"""
+    done = run(PRELUDE + script, str(PROBE), str(HELLO))
+    assert (done.stdout, done.returncode) == ("{0}\n", 0), done.stderr
 
 
 TRAPS = {
@@ -375,7 +383,7 @@ def trap():
 wasgi.App(PROBE).handle(get("/hello"))
 """
 
-    def test_faulthandler(self) -> None:
+    def test_faulthandler(self, check: Check) -> None:
         """On, off, on again, and traced to a file: each time guests trap, and the process lives."""
         check(
             self.SCRIPT
@@ -392,16 +400,16 @@ print("alive")
             ["alive"],
         )
 
-    def test_faulthandler_that_was_there_first(self) -> None:
+    def test_faulthandler_that_was_there_first(self, probe_path: Path) -> None:
         done = run(
             "import faulthandler\nfaulthandler.enable()\n" + PRELUDE + self.SCRIPT + "trap()\nprint('alive')\n",
-            str(PROBE),
+            str(probe_path),
             str(HELLO),
         )
         assert (done.returncode, done.stdout) == (0, "alive\n"), done.stderr
 
     @pytest.mark.parametrize("name", ["SIGSEGV", "SIGILL", "SIGFPE", "SIGBUS"])
-    def test_handlers_of_others(self, name: str) -> None:
+    def test_handlers_of_others(self, name: str, check: Check) -> None:
         """By Python's own `signal`, and by C: one with information on the fault, and the system's default."""
         check(
             self.SCRIPT
@@ -422,7 +430,7 @@ print("alive")
         )
 
     @pytest.mark.parametrize("when", ["before", "after", "never"])
-    def test_a_real_fault_still_ends_the_process(self, when: str) -> None:
+    def test_a_real_fault_still_ends_the_process(self, when: str, check: Check) -> None:
         stderr = check(
             ("faulthandler.enable()\n" if when == "before" else "")
             + self.SCRIPT
@@ -438,7 +446,7 @@ ctypes.string_at(0)
         )
         assert stderr.count("Fatal Python error: Segmentation fault") == (0 if when == "never" else 1), stderr
 
-    def test_a_real_fault_after_a_handler_was_switched_off(self) -> None:
+    def test_a_real_fault_after_a_handler_was_switched_off(self, check: Check) -> None:
         """`faulthandler.disable()` puts back what it found, ours, which asks it once more: it does nothing any more."""
         stderr = check(
             self.SCRIPT
@@ -456,7 +464,7 @@ ctypes.string_at(0)
         )
         assert "Fatal Python error" not in stderr
 
-    def test_a_fault_signal_that_somebody_sends(self) -> None:
+    def test_a_fault_signal_that_somebody_sends(self, check: Check) -> None:
         stderr = check(
             self.SCRIPT
             + "faulthandler.enable()\ntrap()\nprint('now', flush=True)\nos.kill(os.getpid(), signal.SIGFPE)\n",
@@ -465,7 +473,7 @@ ctypes.string_at(0)
         )
         assert stderr.count("Fatal Python error: Floating") == 1, stderr
 
-    def test_a_python_handler_is_still_called(self) -> None:
+    def test_a_python_handler_is_still_called(self, check: Check) -> None:
         check(
             self.SCRIPT
             + """
@@ -614,7 +622,7 @@ class TestLoops:
         until(lambda: wasgi.stats().exchanges == 0)
 
 
-def test_sub_interpreters_are_refused() -> None:
+def test_sub_interpreters_are_refused(check: Check) -> None:
     check(
         """
 try:
@@ -633,7 +641,7 @@ print(wasgi.App(PROBE).handle(get("/hello")).text)
     )
 
 
-def test_exit_with_work_after_a_response_and_open_apps() -> None:
+def test_exit_with_work_after_a_response_and_open_apps(check: Check) -> None:
     check(
         """
 app = wasgi.App(PROBE, limits=wasgi.Limits(timeout=None, concurrency=2, queue=5))
@@ -661,7 +669,7 @@ def test_a_hook_that_calls_the_same_app_again(app: AppMaker) -> None:
 
 
 @pytest.mark.parametrize("attempt", range(3))
-def test_exit_while_daemon_threads_ask_guests_all_the_time(attempt: int) -> None:
+def test_exit_while_daemon_threads_ask_guests_all_the_time(attempt: int, probe_path: Path) -> None:
     """Before Python 3.14 the interpreter ends them where they stand, in frames of Rust, too."""
     script = """
 import sys, threading, wasgi
@@ -678,5 +686,5 @@ while not wasgi.stats().exchanges:
     pass
 print("leaving")
 """
-    done = subprocess.run([sys.executable, "-c", script, str(PROBE)], capture_output=True, text=True, timeout=50)
+    done = subprocess.run([sys.executable, "-c", script, str(probe_path)], capture_output=True, text=True, timeout=50)
     assert (done.returncode, done.stdout, done.stderr) == (0, "leaving\n", "")

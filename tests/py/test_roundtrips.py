@@ -12,12 +12,10 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 import wasgi
-from tests.conftest import PROBE, get, post
+from tests.conftest import get, post
 
 # without a deadline and always the same examples: a busy machine fails no test
 ALWAYS = settings(max_examples=100, deadline=None, derandomize=True, database=None)
-
-APP = wasgi.App(PROBE)
 
 TOKEN = string.ascii_letters + string.digits + "!#$%&'*+-.^_`|~"
 # what wasi:http keeps from guests, and what frames a message
@@ -90,13 +88,13 @@ def test_headers_are_a_mapping(pairs: list[tuple[str, str]], steps: list[tuple[s
 @example(b"", b"")
 @example(b"x y", b"")
 @example(b"x", b"\xff\x80")
-def test_headers_take_what_the_core_takes(name: bytes, value: bytes) -> None:
+def test_headers_take_what_the_core_takes(shared_app: wasgi.App, name: bytes, value: bytes) -> None:
     """Python's check and the core's are of one mind: nothing passes the first and fails in the second."""
     try:
         headers = wasgi.Headers([(name, value)])
     except ValueError:
         return
-    response = APP.handle(get("/hello", headers=headers))
+    response = shared_app.handle(get("/hello", headers=headers))
     assert response.status == 200
 
 
@@ -126,15 +124,15 @@ def test_urls_that_the_fuzzer_found(url: str, why: str) -> None:
 
 
 @pytest.mark.parametrize("length", ["+5", "-5", "5 5", "0x5", "", "99999999999999999999999"])
-def test_a_length_that_is_no_number_announces_nothing(length: str) -> None:
-    response = APP.handle(post("/collect", iter([b"12345"]), headers={"content-length": length}))
+def test_a_length_that_is_no_number_announces_nothing(shared_app: wasgi.App, length: str) -> None:
+    response = shared_app.handle(post("/collect", iter([b"12345"]), headers={"content-length": length}))
     assert response.text == "5 bytes: 12345"
 
 
 @ALWAYS
 @given(fields)
-def test_a_guest_sees_the_fields_of_its_request(pairs: list[tuple[str, str]]) -> None:
-    lines = APP.handle(get("/inspect", headers=pairs)).text.splitlines()
+def test_a_guest_sees_the_fields_of_its_request(shared_app: wasgi.App, pairs: list[tuple[str, str]]) -> None:
+    lines = shared_app.handle(get("/inspect", headers=pairs)).text.splitlines()
     seen = [line.removeprefix("header ") for line in lines if line.startswith("header ")]
 
     def shown(name: str, value: str) -> str:
@@ -147,21 +145,25 @@ def test_a_guest_sees_the_fields_of_its_request(pairs: list[tuple[str, str]]) ->
 
 @ALWAYS
 @given(chunks, fields)
-def test_bodies_and_trailers_through_a_guest(body: list[bytes], trailers: list[tuple[str, str]]) -> None:
-    response = APP.handle(post("/echo", iter(body), trailers=trailers))
+def test_bodies_and_trailers_through_a_guest(
+    shared_app: wasgi.App, body: list[bytes], trailers: list[tuple[str, str]]
+) -> None:
+    response = shared_app.handle(post("/echo", iter(body), trailers=trailers))
     assert response.read() == b"".join(body)
     assert (response.trailers or wasgi.Headers()) == wasgi.Headers(trailers)
 
 
 @ALWAYS
 @given(chunks, fields)
-def test_bodies_and_trailers_through_a_guest_async(body: list[bytes], trailers: list[tuple[str, str]]) -> None:
+def test_bodies_and_trailers_through_a_guest_async(
+    shared_app: wasgi.App, body: list[bytes], trailers: list[tuple[str, str]]
+) -> None:
     async def produce() -> AsyncIterator[bytes]:
         for chunk in body:
             yield chunk
 
     async def main() -> tuple[bytes, wasgi.Headers]:
-        response = await APP.handle_async(post("/echo", produce(), trailers=trailers))
+        response = await shared_app.handle_async(post("/echo", produce(), trailers=trailers))
         return await response.aread(), response.trailers or wasgi.Headers()
 
     assert asyncio.run(main()) == (b"".join(body), wasgi.Headers(trailers))
@@ -170,12 +172,16 @@ def test_bodies_and_trailers_through_a_guest_async(body: list[bytes], trailers: 
 @ALWAYS
 @given(st.integers(200, 599), fields, chunks, fields)
 def test_an_upstreams_answer_through_a_guest(
-    status: int, headers: list[tuple[str, str]], body: list[bytes], trailers: list[tuple[str, str]]
+    probe: wasgi.Component,
+    status: int,
+    headers: list[tuple[str, str]],
+    body: list[bytes],
+    trailers: list[tuple[str, str]],
 ) -> None:
     def upstream(request: wasgi.Request) -> wasgi.Response:
         return wasgi.Response(status, headers=headers, body=iter(body), trailers=trailers)
 
-    response = wasgi.App(APP.component, outgoing=upstream).handle(get("/fetch?url=http://up/"))
+    response = wasgi.App(probe, outgoing=upstream).handle(get("/fetch?url=http://up/"))
     assert response.status == status
     assert response.headers == wasgi.Headers(headers)
     if status not in (204, 304):

@@ -5,11 +5,12 @@ from __future__ import annotations
 import asyncio
 import gc
 import warnings
+from pathlib import Path
 from typing import Any
 
 import pytest
 
-from tests.conftest import PROBE, AppMaker, get
+from tests.conftest import AppMaker, get
 from tests.processes import run
 
 WARNING = r"coroutine 'App\.handle_async' was never awaited"
@@ -81,7 +82,7 @@ class TestNothingIsSaid:
         assert await response.aread() == b"Hello, World!"
 
 
-def test_nothing_is_said_when_the_process_exits() -> None:
+def test_nothing_is_said_when_the_process_exits(probe_path: Path) -> None:
     script = """
 import sys, wasgi
 app = wasgi.App(sys.argv[1])
@@ -89,16 +90,16 @@ call = app.handle_async(wasgi.Request("GET", "http://guest.local/hello"))
 cycle = [call]
 cycle.append(cycle)
 """
-    done = run(script, str(PROBE))
+    done = run(script, str(probe_path))
     assert (done.returncode, done.stderr) == (0, "")
 
 
-def test_a_program_is_told() -> None:
+def test_a_program_is_told(probe_path: Path) -> None:
     script = """
 import sys, wasgi
 def main():
     wasgi.App(sys.argv[1]).handle_async(wasgi.Request("GET", "http://guest.local/hello"))
 main()
 """
-    done = run(script, str(PROBE))
+    done = run(script, str(probe_path))
     assert "RuntimeWarning: coroutine 'App.handle_async' was never awaited" in done.stderr

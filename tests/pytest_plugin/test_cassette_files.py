@@ -11,7 +11,6 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tests.conftest import COMPONENTS
 from wasgi.pytest_plugin.filenames import of_module, of_test
 
 pytest_plugins = ["pytester"]
@@ -118,10 +117,10 @@ class TestNames:
 
 
 @pytest.fixture
-def run(pytester: pytest.Pytester) -> Callable[..., pytest.RunResult]:
+def run(pytester: pytest.Pytester, components: Path) -> Callable[..., pytest.RunResult]:
     pytester.makeini(
         "[pytest]\naddopts = -p no:randomly\nasyncio_default_fixture_loop_scope = function\n"
-        f"wasgi_components = {COMPONENTS}\npython_classes = Test* Shared\n"
+        f"wasgi_components = {components}\npython_classes = Test* Shared\n"
         "disable_test_id_escaping_and_forfeit_all_rights_to_community_support = True\n"
     )
 

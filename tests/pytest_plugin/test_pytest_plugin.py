@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
@@ -15,9 +16,9 @@ pytestmark = pytest.mark.filterwarnings("ignore::pytest.PytestExperimentalApiWar
 
 
 @pytest.fixture(autouse=True)
-def project(pytester: pytest.Pytester) -> None:
+def project(pytester: pytest.Pytester, components: Path) -> None:
     """A project whose components are ours."""
-    pytester.makeini(project_ini("filterwarnings = error"))
+    pytester.makeini(project_ini("filterwarnings = error", components=components))
 
 
 def run(pytester: pytest.Pytester, source: str, *options: str) -> pytest.RunResult:
@@ -302,10 +303,10 @@ def test_a_test_that_passes_says_nothing(pytester: pytest.Pytester) -> None:
     result.stdout.no_fnmatch_line("*wasgi: *")
 
 
-def test_a_component_that_is_not_there(pytester: pytest.Pytester) -> None:
+def test_a_component_that_is_not_there(pytester: pytest.Pytester, components: Path) -> None:
     result = run(pytester, 'def test_it(wasgi_app):\n    wasgi_app("missing.wasm")\n')
     result.assert_outcomes(failed=1)
-    result.stdout.fnmatch_lines([f"*FileNotFoundError: no component 'missing.wasm' in {COMPONENTS}, *"])
+    result.stdout.fnmatch_lines([f"*FileNotFoundError: no component 'missing.wasm' in {components}, *"])
 
 
 def test_components_are_loaded_once(pytester: pytest.Pytester) -> None:
@@ -457,9 +458,9 @@ def test_doctests(pytester: pytest.Pytester) -> None:
 
 
 @pytest.mark.parametrize("seed", [1, 2])
-def test_in_any_order(pytester: pytest.Pytester, seed: int) -> None:
+def test_in_any_order(pytester: pytest.Pytester, components: Path, seed: int) -> None:
     """pytest-randomly shuffles tests and seeds Python's generator before each; a component's simulation is its own."""
-    pytester.makeini(f"[pytest]\nasyncio_default_fixture_loop_scope = function\nwasgi_components = {COMPONENTS}\n")
+    pytester.makeini(f"[pytest]\nasyncio_default_fixture_loop_scope = function\nwasgi_components = {components}\n")
     result = run(
         pytester,
         """

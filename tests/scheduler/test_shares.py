@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import collections
+from pathlib import Path
 
 import pytest
 
 import wasgi
-from tests.conftest import HELLO, PROBE, AppMaker, bare_text, get, until
+from tests.conftest import HELLO, AppMaker, bare_text, get, until
 from tests.processes import run
 
 
@@ -81,12 +82,12 @@ asyncio.run(beside([wasgi.Component(waiting(*MADE_OF[{what!r}]))], 300))
     assert done.stdout == "served beside 300 refused 0\n"
 
 
-def test_apps_that_take_all_they_can_get_leave_room() -> None:
+def test_apps_that_take_all_they_can_get_leave_room(probe_path: Path) -> None:
     script = f"""
 import asyncio, sys
 import wasgi
 from tests.scheduler.test_shares import beside
-asyncio.run(beside([wasgi.Component({str(PROBE)!r})] * 5, 300))
+asyncio.run(beside([wasgi.Component({str(probe_path)!r})] * 5, 300))
 """
     done = run(script)
     assert done.returncode == 0, done.stderr[-2000:]
@@ -95,12 +96,12 @@ asyncio.run(beside([wasgi.Component({str(PROBE)!r})] * 5, 300))
     assert 900 < held < 1024
 
 
-def test_an_app_alone_has_most_of_the_pool() -> None:
+def test_an_app_alone_has_most_of_the_pool(probe_path: Path) -> None:
     script = f"""
 import asyncio, sys
 import wasgi
 from tests.scheduler.test_shares import beside
-asyncio.run(beside([wasgi.Component({str(PROBE)!r})], 1100))
+asyncio.run(beside([wasgi.Component({str(probe_path)!r})], 1100))
 """
     done = run(script)
     assert done.returncode == 0, done.stderr[-2000:]

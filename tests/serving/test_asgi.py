@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 
 import wasgi
 from tests.asgi_driver import Message, Server, get, http_scope, post
-from tests.conftest import PROBE, ROOT, AppMaker, until
+from tests.conftest import ROOT, AppMaker, until
 from tests.py.test_roundtrips import ALWAYS, fields
 from wasgi.serving import answers
 
@@ -675,7 +675,6 @@ class TestOtherScopes:
             await app()({"type": "smtp"}, asyncio.Queue[Any]().get, asyncio.Queue[Any]().put)
 
 
-APP = wasgi.App(PROBE)
 segments = st.text(st.characters(exclude_categories=["Cs"]), max_size=10)
 
 
@@ -691,6 +690,7 @@ segments = st.text(st.characters(exclude_categories=["Cs"]), max_size=10)
     st.binary(max_size=40),
 )
 def test_any_scope_is_answered_to_the_letter(
+    shared_app: wasgi.App,
     method: str,
     path: str,
     query: bytes,
@@ -705,5 +705,5 @@ def test_any_scope_is_answered_to_the_letter(
     scope = http_scope("/", method=method, path=f"{root}/{path}", query_string=query, scheme=scheme, root_path=root)
     scope |= {"http_version": version, "headers": raw}
     del scope["raw_path"]
-    answer = asyncio.run(Server(scope).run(APP))
+    answer = asyncio.run(Server(scope).run(shared_app))
     assert answer.status in (200, 400, 404, 500)

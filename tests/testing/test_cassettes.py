@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 import wasgi
-from tests.conftest import COMPONENTS, AppMaker, get
+from tests.conftest import AppMaker, get
 from tests.peers import Peer, head_of
 from wasgi import errors
 from wasgi.outgoing import call
@@ -184,8 +184,8 @@ def told_by(result: pytest.RunResult) -> list[str]:
 
 class TestMark:
     @pytest.fixture
-    def run(self, pytester: pytest.Pytester) -> Callable[..., pytest.RunResult]:
-        pytester.makeini(f"[pytest]\nasyncio_default_fixture_loop_scope = function\nwasgi_components = {COMPONENTS}\n")
+    def run(self, pytester: pytest.Pytester, components: Path) -> Callable[..., pytest.RunResult]:
+        pytester.makeini(f"[pytest]\nasyncio_default_fixture_loop_scope = function\nwasgi_components = {components}\n")
 
         def run(source: str, *options: str) -> pytest.RunResult:
             pytester.makepyfile(test_api=source)

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 import wasgi
-from tests.conftest import PROBE, until
+from tests.conftest import until
 from wasgi import errors, testing
 from wasgi.outgoing import call
 
@@ -360,8 +360,8 @@ class TestClient:
         with pytest.raises(TimeoutError, match=r"^of the disk$"):
             testing.Client(wasgi.App(probe), timeout=30).post("/echo", content=body())
 
-    def test_it_closes_its_app(self) -> None:
-        with testing.Client(wasgi.App(PROBE)) as client:
+    def test_it_closes_its_app(self, probe: wasgi.Component) -> None:
+        with testing.Client(wasgi.App(probe)) as client:
             assert client.get("/hello").status == 200
         with pytest.raises(wasgi.AppClosedError):
             client.get("/hello")

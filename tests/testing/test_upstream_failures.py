@@ -3,18 +3,19 @@
 from __future__ import annotations
 
 import re
+from pathlib import Path
 
 import pytest
 
-from tests.conftest import COMPONENTS, project_ini
+from tests.conftest import project_ini
 
 pytest_plugins = ["pytester"]
 pytestmark = pytest.mark.filterwarnings("ignore::pytest.PytestExperimentalApiWarning")
 
 
 @pytest.fixture(autouse=True)
-def project(pytester: pytest.Pytester) -> None:
-    pytester.makeini(project_ini())
+def project(pytester: pytest.Pytester, components: Path) -> None:
+    pytester.makeini(project_ini(components=components))
 
 
 PREAMBLE = """
@@ -254,7 +255,7 @@ def test_it(wasgi_app, upstream):
     result.stdout.no_fnmatch_line("*wasgi: upstream*")
 
 
-def test_of_one_test_only(pytester: pytest.Pytester) -> None:
+def test_of_one_test_only(pytester: pytest.Pytester, probe_path: Path) -> None:
     source = """
 def test_one(wasgi_app):
     wasgi_app("probe.wasm", outgoing=function).get("/fetch?url=https://api.test/")
@@ -266,7 +267,7 @@ def test_three():
     app = wasgi.App(wasgi.Component(PROBE), outgoing=function)
     app.handle(wasgi.Request("GET", "http://a.test/fetch?url=https://api.test/")).read()
 """
-    result = run(pytester, f"PROBE = {str(COMPONENTS / 'probe.wasm')!r}\n" + source)
+    result = run(pytester, f"PROBE = {str(probe_path)!r}\n" + source)
     result.assert_outcomes(failed=1, passed=2)
 
 
