@@ -12,7 +12,6 @@ use tokio::sync::{Notify, OwnedSemaphorePermit, Semaphore, TryAcquireError};
 use tokio::task::JoinHandle;
 
 use crate::app::history::History;
-use crate::app::shared::{Reservation, SharedInstance};
 use crate::engine::ProcessState;
 use crate::error::Error;
 use crate::exchange::handle::ExchangeState;
@@ -35,8 +34,6 @@ pub(crate) struct AdmissionControl {
     limits: Limits,
     /// The instances that wait for an exchange, if instances are kept.
     pub(crate) idle: Option<Arc<InstancePool>>,
-    /// Those that exchanges of WASI 0.3 share, and that may be joined.
-    shared: Mutex<Vec<Arc<SharedInstance>>>,
     /// The share that its guests have of the threads.
     pub(crate) lane: Arc<Lane>,
     /// How they have behaved.
@@ -71,7 +68,6 @@ impl AdmissionControl {
             places: limits.concurrency.map(|most| Arc::new(Semaphore::new(most.min(Semaphore::MAX_PERMITS)))),
             limits: *limits,
             idle: reuse.map(|reuse| InstancePool::new(process, reuse, reusable.clone())),
-            shared: Mutex::default(),
             lane: Arc::default(),
             history: History::default(),
             share: AppShare::new(dirs),
@@ -138,18 +134,6 @@ impl AdmissionControl {
             }
         })?;
         Ok(Admission::Queued(Queued(Box::pin(wait))))
-    }
-
-    /// A place in an instance that others are in, if there is one.
-    pub(super) fn reserve(&self) -> Option<Reservation> {
-        let mut shared = lock(&self.shared);
-        shared.retain(|sharing| !sharing.is_closed());
-        shared.iter().find_map(Reservation::new)
-    }
-
-    /// Others may join this one.
-    pub(super) fn share(&self, sharing: &Arc<SharedInstance>) {
-        lock(&self.shared).push(sharing.clone());
     }
 
     /// A guest is given to the runtime. One that comes too late is stopped.

@@ -10,7 +10,7 @@ use wasmtime_wasi_http::WasiBody;
 
 use crate::app::admission::AdmissionControl;
 use crate::app::running::Running;
-use crate::app::shared::SharedInstance;
+use crate::app::shared::{SharedInstance, SharedInstances};
 use crate::app::slice::Slice;
 use crate::engine::ProcessState;
 use crate::error::Error;
@@ -28,7 +28,7 @@ pub(super) enum Part {
     /// To run it, until it has ended or is handed over.
     Alone(Option<Run>),
     /// To run the instance that it is the first in, likewise.
-    First { run: Option<Run>, sharing: Arc<SharedInstance> },
+    First { run: Option<Run>, sharing: Arc<SharedInstance>, others: Arc<SharedInstances> },
     /// Nothing: it has joined others, whose instance somebody runs.
     Joined,
 }
@@ -123,7 +123,13 @@ impl Exchange {
     pub fn hand_over(&mut self) -> Result<(), Error> {
         let (run, sharing) = match &mut self.part {
             Part::Alone(run) => (run.take(), None),
-            Part::First { run, sharing } => (run.take(), Some(sharing.clone())),
+            Part::First { run, sharing, others } => {
+                let run = run.take();
+                if run.is_some() {
+                    others.add(sharing);
+                }
+                (run, Some(sharing.clone()))
+            }
             Part::Joined => (None, None),
         };
         let Some(run) = run else { return Ok(()) };
@@ -133,10 +139,7 @@ impl Exchange {
         let computes = self.computes || self.admission.history.is_unruly(&self.prepared, self.needs_set_up);
         let run: Run = match &sharing {
             None => Box::pin(Running::new(run, exchange.clone(), self.answer.clone())),
-            Some(sharing) => {
-                self.admission.share(sharing);
-                run
-            }
+            Some(_) => run,
         };
         let mut late = None;
         let told = |task| {

@@ -26,7 +26,7 @@ use crate::app::admission::{Admission, AdmissionControl, Permit};
 use crate::app::exchange::{Exchange, Part};
 use crate::app::incoming::{Incoming, incoming, request_rules};
 use crate::app::running::{Guest, Place};
-use crate::app::shared::{Member, SharedInstance};
+use crate::app::shared::{Member, SharedInstance, SharedInstances};
 use crate::component::Component;
 use crate::engine::ticker::Ticking;
 use crate::engine::{ProcessState, process_state};
@@ -40,11 +40,13 @@ use crate::exchange::response_body::ResponseSlot;
 use crate::guest::grants::Grants;
 use crate::guest::instance::{Instance, Reuse};
 use crate::guest::prepared::Prepared;
-use crate::guest::shared::{Newcomer, Seat};
+use crate::guest::seat::Seat;
+use crate::guest::shared::Newcomer;
 use crate::http::error_code::ErrorCode;
 use crate::limits::Limits;
 use crate::outgoing::hooks::Hooks;
 use crate::outgoing::upstream::Upstreams;
+use crate::process::fork::PerFork;
 use crate::scheduler::Run;
 use crate::sync::lock;
 
@@ -67,6 +69,8 @@ pub struct App {
     /// Whether its instances can have more than one exchange, as far as is known.
     reusable: Arc<AtomicBool>,
     closed: AtomicBool,
+    /// The instances that exchanges of WASI 0.3 share.
+    shared: PerFork<SharedInstances>,
     /// Locked by threads that have the GIL, as the one has that forks: so no child finds it locked.
     admission: Mutex<Option<Arc<AdmissionControl>>>,
 }
@@ -84,6 +88,7 @@ impl App {
             refusals: Arc::default(),
             reusable: Arc::new(AtomicBool::new(true)),
             closed: AtomicBool::new(false),
+            shared: PerFork::new(),
             admission: Mutex::new(None),
         }
     }
@@ -226,7 +231,8 @@ impl App {
         asked: Asked,
     ) -> Result<Begun, Error> {
         let Asked { request, rules, mut hooks, exchange, ticking, permit } = asked;
-        let reservation = admission.reserve();
+        let others = self.shared.get(SharedInstances::default);
+        let reservation = others.reserve();
         let (sharing, made) = match &reservation {
             Some(reservation) => (reservation.sharing().clone(), None),
             None => {
@@ -259,7 +265,7 @@ impl App {
             Some(clock) => Box::pin(clock.turns(run)),
             None => Box::pin(run),
         };
-        Ok(Begun { part: Part::First { run: Some(run), sharing }, head, answer, needs_set_up })
+        Ok(Begun { part: Part::First { run: Some(run), sharing, others }, head, answer, needs_set_up })
     }
 
     fn exchange_state(&self, process: &'static ProcessState, number: u64) -> Arc<ExchangeState> {

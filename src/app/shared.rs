@@ -21,7 +21,8 @@ use crate::exchange::handle::ExchangeState;
 use crate::exchange::response_body::ResponseSlot;
 use crate::guest::instance::{Instance, Reuse};
 use crate::guest::instance_pool::{InstancePool, give_back};
-use crate::guest::shared::{Newcomer, Seat, Shared};
+use crate::guest::seat::Seat;
+use crate::guest::shared::{Newcomer, Shared};
 use crate::simulation::virtual_time::Clock;
 use crate::sync::lock;
 
@@ -130,6 +131,24 @@ impl SharedInstance {
         let mut members = lock(&self.members);
         let at = members.seated.iter().position(|member| Arc::ptr_eq(&member.seat, seat))?;
         Some(members.seated.swap_remove(at))
+    }
+}
+
+/// Those of an app that exchanges share, and that may be joined.
+#[derive(Default)]
+pub(crate) struct SharedInstances(Mutex<Vec<Arc<SharedInstance>>>);
+
+impl SharedInstances {
+    /// A place in an instance that others are in, if there is one.
+    pub(super) fn reserve(&self) -> Option<Reservation> {
+        let mut shared = lock(&self.0);
+        shared.retain(|sharing| !sharing.is_closed());
+        shared.iter().find_map(Reservation::new)
+    }
+
+    /// Others may join this one.
+    pub(super) fn add(&self, sharing: &Arc<SharedInstance>) {
+        lock(&self.0).push(sharing.clone());
     }
 }
 
@@ -359,9 +378,9 @@ impl Driver {
         };
         for seat in seats {
             let own = match (&culprit, &outcome) {
-                (Some(culprit), Err(error)) if !Arc::ptr_eq(culprit, &seat) => {
-                    Err(Error::Trap(Arc::new(Trap::of_sibling(culprit.exchange.number.unwrap_or_default(), error))))
-                }
+                (Some(culprit), Err(error)) if !Arc::ptr_eq(culprit, &seat) => Err(Error::Trap(Arc::new(
+                    Trap::of_sibling(culprit.exchange.number.unwrap_or_default(), &error.to_string()),
+                ))),
                 _ => outcome.clone(),
             };
             if let Some(member) = self.sharing.remove(&seat) {

@@ -2,7 +2,6 @@
 
 use std::fmt::Write;
 
-use crate::error::Error;
 use crate::text::{Bounded, LONGEST, LONGEST_NAME, tame, tamed};
 
 /// What is known of a trap.
@@ -46,8 +45,8 @@ impl Trap {
     }
 
     /// What the other exchanges of an instance are told that one of them has ended.
-    pub fn of_sibling(culprit: u64, error: &Error) -> Self {
-        let message = format!("its instance has ended: exchange {culprit}, which shared it, has failed: {error}");
+    pub fn of_sibling(culprit: u64, what: &str) -> Self {
+        let message = format!("its instance has ended: exchange {culprit}, which shared it, has failed: {what}");
         Self { message, culprit: Some(culprit), ..Self::default() }
     }
 }

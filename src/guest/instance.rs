@@ -18,7 +18,8 @@ use crate::guest::app_share::AppShare;
 use crate::guest::grants::Grants;
 use crate::guest::limiter::StoreLimiter;
 use crate::guest::prepared::{Pre, Prepared, Proxy};
-use crate::guest::shared::{Shared, attribute};
+use crate::guest::seat::Answered;
+use crate::guest::shared::Shared;
 use crate::guest::store::StoreState;
 use crate::guest::{p2, p3};
 use crate::http::error_code::ErrorCode;
@@ -48,7 +49,7 @@ pub(crate) struct Instance {
     proxy: Option<Proxy>,
     prepared: Arc<Prepared>,
     /// Where the answer of a guest of WASI 0.3 goes, until it has answered.
-    unanswered: Option<p3::Answered>,
+    unanswered: Option<Answered>,
     /// How many exchanges it has had.
     served: u64,
 }
@@ -261,6 +262,27 @@ impl CallHookHandler<StoreState> for Turns {
             Box::pin(GoOn) // of no size: nothing is allocated
         }
     }
+}
+
+/// A guest of a store that several exchanges share calls the host, or goes on: it does so in its own exchange.
+fn attribute(store: &mut StoreContextMut<'_, StoreState>, event: CallHook) -> wasmtime::Result<()> {
+    let task = match event {
+        CallHook::ReturningFromWasm => None,
+        CallHook::CallingWasm | CallHook::CallingHost | CallHook::ReturningFromHost => store.async_call_stack()?.last(),
+    };
+    let is_metered = store.data().fuel().is_some();
+    let before = store.data().seat().cloned();
+    if !store.data_mut().lead(task) || !is_metered {
+        return Ok(());
+    }
+    if let Some(before) = before {
+        before.set_fuel_left(store.get_fuel()?);
+    }
+    if let Some(seat) = store.data().seat() {
+        let fuel = seat.fuel_left();
+        store.set_fuel(fuel)?;
+    }
+    Ok(())
 }
 
 struct GoOn;

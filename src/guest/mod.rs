@@ -3,6 +3,7 @@
 pub mod app_share;
 pub mod body_functions_p3;
 pub mod body_streams_p3;
+pub mod exchange_context;
 pub mod file_functions;
 pub mod file_functions_p3;
 #[cfg(unix)]
@@ -26,6 +27,7 @@ pub mod p2;
 pub mod p3;
 pub mod prepared;
 pub mod request_checks;
+pub mod seat;
 pub mod shared;
 pub mod store;
 pub mod timers;

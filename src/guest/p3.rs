@@ -22,17 +22,16 @@ use wasmtime_wasi_http::{Error as HostError, FieldMap, RequestOptions, WasiBody,
 use crate::exchange::body_check::BodyRules;
 use crate::exchange::guest_written::Transmitted;
 use crate::guest::body_streams_p3::code_of;
+use crate::guest::exchange_context::ExchangeContext;
 use crate::guest::interfaces::{HANDLER, interface_p3};
 use crate::guest::request_checks::{url_of, url_passed_on};
-use crate::guest::shared::{Newcomer, Seat, Shared};
-use crate::guest::store::{ExchangeContext, StoreState};
+use crate::guest::seat::{Answered, Seat};
+use crate::guest::shared::{Newcomer, Shared};
+use crate::guest::store::StoreState;
 use crate::http::error_code::ErrorCode;
 use crate::http::message::Side;
 use crate::outgoing::hooks::HookFuture;
 use crate::outgoing::upstream::{Import, Timeouts};
-
-/// Takes what a guest answers.
-pub(crate) type Answered = Box<dyn FnOnce(Result<http::Response<WasiBody>, ErrorCode>) + Send>;
 
 /// What a handler of `wasi:http/handler` gets. Where its answer goes the instance has: whoever waits for one is not told that none will come
 /// by that being dropped with the call, but by how the exchange ended, and the instance goes after that is known.

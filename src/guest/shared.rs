@@ -5,161 +5,17 @@
 //! host has started is the last in it. Nobody's turn has a context of its own, which leads nowhere.
 
 use std::collections::VecDeque;
-use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex, OnceLock};
+use std::sync::{Arc, Mutex};
 use std::task::{Context, Wake, Waker};
 use std::time::{Duration, Instant};
 
 use wasmtime::component::GuestTaskId;
-use wasmtime::{CallHook, StoreContextMut};
 use wasmtime_wasi_http::WasiBody;
 
-use crate::exchange::cut_body::Over;
-use crate::exchange::guest_written::WrittenBodies;
-use crate::exchange::handle::ExchangeState;
-use crate::guest::p3::Answered;
-use crate::guest::store::{ExchangeContext, StoreState};
+use crate::guest::exchange_context::ExchangeContext;
+use crate::guest::seat::Seat;
 use crate::outgoing::hooks::Hooks;
 use crate::sync::lock;
-
-/// The place of one exchange in an instance that it shares.
-pub(crate) struct Seat {
-    pub exchange: Arc<ExchangeState>,
-    /// What its guest writes.
-    pub written: WrittenBodies,
-    /// Where its answer goes, until it has answered or has ended.
-    unanswered: Mutex<Option<Answered>>,
-    /// Its guest's task, when its handler was called.
-    task: OnceLock<GuestTaskId>,
-    /// Whether its time counts: its guest is being made, or its handler was called.
-    has_begun: AtomicBool,
-    /// Whether its guest has run: an instance may hold back who comes.
-    has_run: AtomicBool,
-    /// Its handler has returned.
-    has_returned: AtomicBool,
-    /// Host functions that it waits for.
-    waits: AtomicUsize,
-    /// Whether the exchange is over, whatever its guest's tasks still do.
-    pub over: Arc<Over>,
-    /// Nanoseconds that its guest had the store in this turn, and that it had it since it was over.
-    ran: AtomicU64,
-    ran_on: AtomicU64,
-    /// What is left of its fuel, where that is limited.
-    fuel: AtomicU64,
-    most_fuel: Option<u64>,
-}
-
-impl Seat {
-    /// `driver`: of whoever drives its instance.
-    pub(crate) fn new(exchange: Arc<ExchangeState>, fuel: Option<u64>, answered: Answered, driver: Waker) -> Arc<Self> {
-        Arc::new(Self {
-            exchange,
-            written: WrittenBodies::told_to(driver),
-            unanswered: Mutex::new(Some(answered)),
-            task: OnceLock::new(),
-            has_begun: AtomicBool::new(false),
-            has_run: AtomicBool::new(false),
-            has_returned: AtomicBool::new(false),
-            waits: AtomicUsize::new(0),
-            over: Arc::default(),
-            ran: AtomicU64::new(0),
-            ran_on: AtomicU64::new(0),
-            fuel: AtomicU64::new(fuel.unwrap_or(u64::MAX)),
-            most_fuel: fuel,
-        })
-    }
-
-    /// Its handler has returned: whoever waits for an answer is told, if there is somebody.
-    pub(crate) fn take_unanswered(&self) -> Option<Answered> {
-        lock(&self.unanswered).take()
-    }
-
-    pub(crate) fn is_over(&self) -> bool {
-        self.over.is_over()
-    }
-
-    /// The exchange is over: what its guest still does is nobody's, and whatever it waits for ends.
-    pub(crate) fn leave(&self) {
-        self.over.end();
-        drop(self.take_unanswered());
-    }
-
-    pub(crate) fn task(&self) -> Option<GuestTaskId> {
-        self.task.get().copied()
-    }
-
-    /// Its time counts from now on.
-    pub(crate) fn begin(&self) {
-        self.has_begun.store(true, Ordering::Relaxed);
-    }
-
-    pub(crate) fn is_begun(&self) -> bool {
-        self.has_begun.load(Ordering::Relaxed)
-    }
-
-    /// Whether its handler was called.
-    pub(crate) fn is_called(&self) -> bool {
-        self.task.get().is_some()
-    }
-
-    /// Whether it was called and the instance holds it back.
-    pub(crate) fn is_held_back(&self) -> bool {
-        self.is_called() && !self.has_run.load(Ordering::Relaxed)
-    }
-
-    pub(crate) fn has_returned(&self) {
-        self.has_returned.store(true, Ordering::Relaxed);
-    }
-
-    /// Whether nothing is known that its guest still does for it: its handler has returned, its bodies have ended, and it waits for no host
-    /// function. wasmtime tells of the tasks of a whole store only.
-    pub(crate) fn seems_done(&self) -> bool {
-        self.has_returned.load(Ordering::Relaxed) && self.waits.load(Ordering::Relaxed) == 0 && !self.written.are_read()
-    }
-
-    /// To be held while a host function of its guest's is under way.
-    pub(crate) fn waits(self: &Arc<Self>) -> Waits {
-        self.waits.fetch_add(1, Ordering::Relaxed);
-        Waits(self.clone())
-    }
-
-    fn add_ran(&self, time: Duration) {
-        let nanos = u64::try_from(time.as_nanos()).unwrap_or(u64::MAX);
-        self.ran.fetch_add(nanos, Ordering::Relaxed);
-    }
-
-    /// How long its guest had the store in the turn that is over.
-    pub(crate) fn take_ran(&self) -> Duration {
-        let ran = self.ran.swap(0, Ordering::Relaxed);
-        if self.is_over() {
-            self.ran_on.fetch_add(ran, Ordering::Relaxed);
-        }
-        Duration::from_nanos(ran)
-    }
-
-    /// How long it had it since its exchange was over.
-    pub(crate) fn ran_on(&self) -> Duration {
-        Duration::from_nanos(self.ran_on.load(Ordering::Relaxed))
-    }
-
-    fn fuel_left(&self) -> u64 {
-        self.fuel.load(Ordering::Relaxed)
-    }
-
-    /// How much it has used, if it is limited.
-    pub(crate) fn fuel_used(&self) -> Option<u64> {
-        self.most_fuel.map(|most| most.saturating_sub(self.fuel_left()))
-    }
-}
-
-/// A host function of one exchange's guest that is under way.
-pub(crate) struct Waits(Arc<Seat>);
-
-impl Drop for Waits {
-    fn drop(&mut self) {
-        self.0.waits.fetch_sub(1, Ordering::Relaxed);
-    }
-}
 
 /// A request for an instance that others are in.
 pub(crate) struct Newcomer {
@@ -380,7 +236,7 @@ impl Siblings {
         }
         self.current = to;
         if let Some(seat) = seat {
-            seat.has_run.store(true, Ordering::Relaxed);
+            seat.runs();
         }
         true
     }
@@ -388,8 +244,7 @@ impl Siblings {
     /// One more, whose handler was called. wasmtime gives the number of a task that has gone to another: what it was before is nobody's. To
     /// be called in nobody's turn.
     pub(crate) fn sit_down(&mut self, task: GuestTaskId, seat: Arc<Seat>, context: ExchangeContext) {
-        let _ = seat.task.set(task);
-        seat.begin();
+        seat.is_called_as(task);
         let unclean = &mut self.unclean;
         self.seats.retain(|seated| {
             let stays = seated.task != task && !seated.seat.is_over();
@@ -408,25 +263,4 @@ impl Siblings {
     pub(crate) fn is_clean(&self) -> bool {
         !self.unclean && !self.seats.iter().any(|seated| seated.context.is_busy())
     }
-}
-
-/// A guest of a store that several exchanges share calls the host, or goes on: it does so in its own exchange.
-pub(crate) fn attribute(store: &mut StoreContextMut<'_, StoreState>, event: CallHook) -> wasmtime::Result<()> {
-    let task = match event {
-        CallHook::ReturningFromWasm => None,
-        CallHook::CallingWasm | CallHook::CallingHost | CallHook::ReturningFromHost => store.async_call_stack()?.last(),
-    };
-    let is_metered = store.data().fuel().is_some();
-    let before = store.data().seat().cloned();
-    if !store.data_mut().lead(task) || !is_metered {
-        return Ok(());
-    }
-    if let Some(before) = before {
-        before.fuel.store(store.get_fuel()?, Ordering::Relaxed);
-    }
-    if let Some(seat) = store.data().seat() {
-        let fuel = seat.fuel_left();
-        store.set_fuel(fuel)?;
-    }
-    Ok(())
 }

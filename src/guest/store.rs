@@ -16,54 +16,26 @@ use wasmtime_wasi_http::p2::types::{
 use wasmtime_wasi_http::p3;
 use wasmtime_wasi_http::{FieldMap, RequestOptions, WasiBody, WasiHttpCtx, WasiHttpCtxView, WasiHttpView};
 
-use crate::engine::ProcessState;
 use crate::exchange::body_pipe::Unsent;
 use crate::exchange::guest_stream::{GuestStream, Outlet};
 use crate::exchange::guest_turn::GuestTurn;
 use crate::exchange::guest_written::WrittenBodies;
-use crate::exchange::handle::{ExchangeHandle, ExchangeState};
 use crate::exchange::stdio::{Stdio, Stream};
+use crate::guest::exchange_context::ExchangeContext;
 use crate::guest::files::FilesView;
 use crate::guest::folders::NotOpened;
 use crate::guest::grants::Grants;
 use crate::guest::host_memory::weigh;
 use crate::guest::limiter::StoreLimiter;
 use crate::guest::open_files::{Files, GuestFiles};
-use crate::guest::shared::{Seat, Shared, Siblings};
+use crate::guest::seat::Seat;
+use crate::guest::shared::{Shared, Siblings};
 use crate::http::message::empty;
 use crate::limits::{Limits, MOST_RANDOM};
 use crate::outgoing::hooks::{HookFuture, Hooks};
-use crate::outgoing::upstream::{Import, Upstreams};
+use crate::outgoing::upstream::Import;
 use crate::simulation::environment::SimulatedWorld;
 use crate::simulation::virtual_time::Clock;
-
-/// What is one exchange's alone.
-pub(crate) struct ExchangeContext {
-    hooks: Hooks,
-    /// What its guest writes, if that is of WASI 0.3.
-    written: WrittenBodies,
-    /// Whether it was said that a set of fields is full.
-    told_of_fields: bool,
-}
-
-impl ExchangeContext {
-    pub(crate) fn new(hooks: Hooks, written: WrittenBodies) -> Self {
-        Self { hooks, written, told_of_fields: false }
-    }
-
-    /// That of no exchange.
-    fn nobodys(process: &'static ProcessState, limits: &Limits) -> Self {
-        let nobody = ExchangeState::without_guest(process);
-        nobody.stdio.finish();
-        let hooks = Hooks::new(Upstreams::default(), ExchangeHandle::observer(&nobody), limits);
-        Self::new(hooks, WrittenBodies::default())
-    }
-
-    /// Whether anything of the exchange's is left that somebody else takes part in.
-    pub(crate) fn is_busy(&self) -> bool {
-        self.hooks.is_busy()
-    }
-}
 
 /// `T` of the guest's `Store<T>`.
 pub struct StoreState {

@@ -9,7 +9,7 @@ use wasmtime_wasi::p2::bindings::clocks::monotonic_clock::{self, Host as _};
 use wasmtime_wasi::p2::{DynPollable, Pollable, subscribe};
 
 use crate::guest::interfaces::{interface, interface_p3};
-use crate::guest::shared::Seat;
+use crate::guest::seat::Seat;
 use crate::guest::store::StoreState;
 use crate::simulation::environment::Timer;
 

@@ -1,0 +1,172 @@
+//! The place of one exchange in an instance that it shares with others: what both the store and whoever drives it know of it.
+
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, OnceLock};
+use std::task::Waker;
+use std::time::Duration;
+
+use wasmtime::component::GuestTaskId;
+use wasmtime_wasi_http::WasiBody;
+
+use crate::exchange::cut_body::Over;
+use crate::exchange::guest_written::WrittenBodies;
+use crate::exchange::handle::ExchangeState;
+use crate::http::error_code::ErrorCode;
+use crate::sync::lock;
+
+/// Takes what a guest answers.
+pub(crate) type Answered = Box<dyn FnOnce(Result<http::Response<WasiBody>, ErrorCode>) + Send>;
+
+/// The place of one exchange in an instance that it shares.
+pub(crate) struct Seat {
+    pub exchange: Arc<ExchangeState>,
+    /// What its guest writes.
+    pub written: WrittenBodies,
+    /// Where its answer goes, until it has answered or has ended.
+    unanswered: Mutex<Option<Answered>>,
+    /// Its guest's task, when its handler was called.
+    task: OnceLock<GuestTaskId>,
+    /// Whether its time counts: its guest is being made, or its handler was called.
+    has_begun: AtomicBool,
+    /// Whether its guest has run: an instance may hold back who comes.
+    has_run: AtomicBool,
+    /// Its handler has returned.
+    has_returned: AtomicBool,
+    /// Host functions that it waits for.
+    waits: AtomicUsize,
+    /// Whether the exchange is over, whatever its guest's tasks still do.
+    pub over: Arc<Over>,
+    /// Nanoseconds that its guest had the store in this turn, and that it had it since it was over.
+    ran: AtomicU64,
+    ran_on: AtomicU64,
+    /// What is left of its fuel, where that is limited.
+    fuel: AtomicU64,
+    most_fuel: Option<u64>,
+}
+
+impl Seat {
+    /// `driver`: of whoever drives its instance.
+    pub(crate) fn new(exchange: Arc<ExchangeState>, fuel: Option<u64>, answered: Answered, driver: Waker) -> Arc<Self> {
+        Arc::new(Self {
+            exchange,
+            written: WrittenBodies::told_to(driver),
+            unanswered: Mutex::new(Some(answered)),
+            task: OnceLock::new(),
+            has_begun: AtomicBool::new(false),
+            has_run: AtomicBool::new(false),
+            has_returned: AtomicBool::new(false),
+            waits: AtomicUsize::new(0),
+            over: Arc::default(),
+            ran: AtomicU64::new(0),
+            ran_on: AtomicU64::new(0),
+            fuel: AtomicU64::new(fuel.unwrap_or(u64::MAX)),
+            most_fuel: fuel,
+        })
+    }
+
+    /// Its handler has returned: whoever waits for an answer is told, if there is somebody.
+    pub(crate) fn take_unanswered(&self) -> Option<Answered> {
+        lock(&self.unanswered).take()
+    }
+
+    pub(crate) fn is_over(&self) -> bool {
+        self.over.is_over()
+    }
+
+    /// The exchange is over: what its guest still does is nobody's, and whatever it waits for ends.
+    pub(crate) fn leave(&self) {
+        self.over.end();
+        drop(self.take_unanswered());
+    }
+
+    /// Its handler was called.
+    pub(crate) fn is_called_as(&self, task: GuestTaskId) {
+        let _ = self.task.set(task);
+        self.begin();
+    }
+
+    /// Its guest runs.
+    pub(crate) fn runs(&self) {
+        self.has_run.store(true, Ordering::Relaxed);
+    }
+
+    pub(crate) fn task(&self) -> Option<GuestTaskId> {
+        self.task.get().copied()
+    }
+
+    /// Its time counts from now on.
+    pub(crate) fn begin(&self) {
+        self.has_begun.store(true, Ordering::Relaxed);
+    }
+
+    pub(crate) fn is_begun(&self) -> bool {
+        self.has_begun.load(Ordering::Relaxed)
+    }
+
+    /// Whether its handler was called.
+    pub(crate) fn is_called(&self) -> bool {
+        self.task.get().is_some()
+    }
+
+    /// Whether it was called and the instance holds it back.
+    pub(crate) fn is_held_back(&self) -> bool {
+        self.is_called() && !self.has_run.load(Ordering::Relaxed)
+    }
+
+    pub(crate) fn has_returned(&self) {
+        self.has_returned.store(true, Ordering::Relaxed);
+    }
+
+    /// Whether nothing is known that its guest still does for it: its handler has returned, its bodies have ended, and it waits for no host
+    /// function. wasmtime tells of the tasks of a whole store only.
+    pub(crate) fn seems_done(&self) -> bool {
+        self.has_returned.load(Ordering::Relaxed) && self.waits.load(Ordering::Relaxed) == 0 && !self.written.are_read()
+    }
+
+    /// To be held while a host function of its guest's is under way.
+    pub(crate) fn waits(self: &Arc<Self>) -> Waits {
+        self.waits.fetch_add(1, Ordering::Relaxed);
+        Waits(self.clone())
+    }
+
+    pub(crate) fn add_ran(&self, time: Duration) {
+        let nanos = u64::try_from(time.as_nanos()).unwrap_or(u64::MAX);
+        self.ran.fetch_add(nanos, Ordering::Relaxed);
+    }
+
+    /// How long its guest had the store in the turn that is over.
+    pub(crate) fn take_ran(&self) -> Duration {
+        let ran = self.ran.swap(0, Ordering::Relaxed);
+        if self.is_over() {
+            self.ran_on.fetch_add(ran, Ordering::Relaxed);
+        }
+        Duration::from_nanos(ran)
+    }
+
+    /// How long it had it since its exchange was over.
+    pub(crate) fn ran_on(&self) -> Duration {
+        Duration::from_nanos(self.ran_on.load(Ordering::Relaxed))
+    }
+
+    pub(crate) fn fuel_left(&self) -> u64 {
+        self.fuel.load(Ordering::Relaxed)
+    }
+
+    pub(crate) fn set_fuel_left(&self, left: u64) {
+        self.fuel.store(left, Ordering::Relaxed);
+    }
+
+    /// How much it has used, if it is limited.
+    pub(crate) fn fuel_used(&self) -> Option<u64> {
+        self.most_fuel.map(|most| most.saturating_sub(self.fuel_left()))
+    }
+}
+
+/// A host function of one exchange's guest that is under way.
+pub(crate) struct Waits(Arc<Seat>);
+
+impl Drop for Waits {
+    fn drop(&mut self) {
+        self.0.waits.fetch_sub(1, Ordering::Relaxed);
+    }
+}
