@@ -14,22 +14,10 @@ use std::time::{Duration, Instant};
 use tokio::sync::{Notify, oneshot};
 
 use crate::network::kept::{Kept, Origins, PooledConnection};
+use crate::network::options::Caps;
 use crate::network::origin::Origin;
 use crate::network::places::{App, Apps, Places, Turns};
 use crate::sync::lock;
-
-/// How many connections there may be, and for how long.
-#[derive(Clone, Copy, Debug)]
-pub struct Caps {
-    /// To all origins together.
-    pub total: usize,
-    /// To one origin.
-    pub per_origin: usize,
-    /// How long a connection is kept that nobody uses.
-    pub idle: Duration,
-    /// How long a connection is used at all.
-    pub lifetime: Option<Duration>,
-}
 
 pub(crate) struct PoolState<K: PooledConnection> {
     caps: Caps,
@@ -106,9 +94,7 @@ impl<K: PooledConnection> Drop for Place<K> {
         stock.change(|state, left| {
             self.leave(state);
             // that nobody uses one for all any more, it cannot say itself
-            state.origins.of(&self.origin, |kept| {
-                left.extend(kept.shared.extract_if(.., |(one, _)| !one.is_usable()).map(|(one, _)| one));
-            });
+            state.origins.of(&self.origin, |kept| kept.end_shared(left, |one| !one.is_usable()));
         });
     }
 }
@@ -128,8 +114,8 @@ impl<K: PooledConnection> Drop for Permit<K> {
             state.origins.of(&self.origin, |kept| {
                 kept.open -= 1;
                 // one that has ended by itself lies there still
-                left.extend(kept.idle.extract_if(.., |(one, _)| !one.is_usable()).map(|(one, _)| one));
-                left.extend(kept.shared.extract_if(.., |(one, _)| !one.is_usable()).map(|(one, _)| one));
+                kept.end_idle(left, |one| !one.is_usable());
+                kept.end_shared(left, |one| !one.is_usable());
             });
         });
     }
@@ -371,19 +357,21 @@ impl<K: PooledConnection> PoolState<K> {
     ) -> Option<Grant<K>> {
         let may_have_one = self.leaves_room(state, state.origins.0.get(origin), app);
         let State { origins, places, requests, turns, open, .. } = state;
+        let mut count_request = || {
+            requests.take(app);
+            turns.take(app, requests);
+        };
         let kept = match origins.0.get_mut(origin) {
             Some(kept) => kept,
             None if *open < self.caps.total && may_have_one => origins.0.entry(origin.clone()).or_insert(Kept::NONE),
             None => return None,
         };
         let place = |is_whole| Place { stock: Arc::downgrade(self), origin: origin.clone(), app, is_whole };
-        let is_over = |(one, _): &mut (K, Instant)| !one.is_usable() || self.is_old(one);
-        left.extend(kept.shared.extract_if(.., is_over).map(|(one, _)| one));
+        kept.end_shared(left, |one| !one.is_usable() || self.is_old(one));
         for (shared, since) in &mut kept.shared {
             if let Some(one) = shared.share() {
                 *since = Instant::now();
-                requests.take(app);
-                turns.take(app, requests);
+                count_request();
                 return Some(Grant::Use(one, place(false)));
             }
         }
@@ -392,8 +380,7 @@ impl<K: PooledConnection> PoolState<K> {
         }
         while let Some((one, _)) = kept.idle.pop() {
             if one.is_usable() && !self.is_old(&one) {
-                requests.take(app);
-                turns.take(app, requests);
+                count_request();
                 places.take(app);
                 kept.places.take(app);
                 return Some(Grant::Use(one, place(true)));
@@ -405,8 +392,7 @@ impl<K: PooledConnection> PoolState<K> {
             return None;
         }
         *open += 1;
-        requests.take(app);
-        turns.take(app, requests);
+        count_request();
         places.take(app);
         kept.places.take(app);
         kept.open += 1;

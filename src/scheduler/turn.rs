@@ -7,11 +7,11 @@ use std::time::Duration;
 /// A turn of this much CPU time, in which ticks have passed, was no turn of a guest that ticks can interrupt.
 pub(crate) const LONG_TURN: Duration = Duration::from_millis(3);
 
-/// Ticks of the epoch in this process.
 /// How long a guest runs before its thread's turn ends. A guest polled on an event loop's thread holds it for two
 /// of these at the most.
 pub(crate) const TICK: Duration = Duration::from_millis(1);
 
+/// Ticks of the epoch in this process.
 static TICKS: AtomicU64 = AtomicU64::new(0);
 
 /// How long the operations were in which an app's guests held their threads for longer than a turn, less what is forgotten with time: a
