@@ -298,7 +298,7 @@ mod tests {
 
     /// Between the look whether an app is closed and this one it may have been.
     #[test]
-    fn one_that_comes_to_a_closed_gate_is_told_that_it_is_closed() {
+    fn one_that_comes_to_a_closed_app_is_told_that_it_is_closed() {
         for (concurrency, queue) in [(1, 0), (1, 5), (2, 0)] {
             let admission = admission(concurrency, queue);
             let _permit = admission.admit().unwrap();

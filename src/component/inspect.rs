@@ -8,7 +8,7 @@ use crate::component::interface_names::{INCOMING_HANDLER, interface, is_of, is_o
 use crate::engine::config::Features;
 use crate::error::Error;
 use crate::guest::interfaces::HANDLER;
-use crate::guest::linker::{PROVIDED, PROVIDED_P3};
+use crate::guest::{PROVIDED, PROVIDED_P3};
 
 /// The names at a component's border, and what follows from them.
 #[derive(Clone, Debug, Default)]

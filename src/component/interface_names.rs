@@ -1,7 +1,7 @@
 //! Names of interfaces with their versions, and which of them are one that is provided.
 
 use crate::guest::interfaces::HANDLER;
-use crate::guest::linker::{PROVIDED, PROVIDED_P3};
+use crate::guest::{PROVIDED, PROVIDED_P3};
 
 /// What a component of WASI 0.2 exports to answer requests.
 pub(super) const INCOMING_HANDLER: &str = "wasi:http/incoming-handler";

@@ -1,4 +1,4 @@
-//! The time of an exchange in a staged world: it passes only where everybody sleeps who takes part in it.
+//! The time of an exchange in a simulation: it passes only where everybody sleeps who takes part in it.
 //!
 //! Those who wait for a time to come are in one list. When the guest neither runs nor is about to, and nobody works on what it
 //! waits for, the time has come that the first of them waits for, and that one goes on. While anybody works, waits take their
@@ -163,7 +163,7 @@ impl Work {
     }
 
     /// The clock of whoever works on it.
-    pub fn pace(&self) -> &WorkClock {
+    pub fn clock(&self) -> &WorkClock {
         &self.0
     }
 }

@@ -94,14 +94,14 @@ const CAPS: Caps = Caps { total: 4, per_origin: 2, idle: Duration::from_secs(360
 type Dialled = (usize, Permit<Fake>, Dialling<Fake>, Place<Fake>);
 
 #[derive(Default)]
-struct World {
+struct Process {
     dialling: Vec<Dialled>,
     used: Vec<(usize, Fake, Place<Fake>)>,
     lines: Vec<Weak<Line>>,
     waiting: Vec<(usize, App, Waiting<Fake>)>,
 }
 
-impl World {
+impl Process {
     fn take(&mut self, of: usize, grant: Grant<Fake>) {
         match grant {
             Grant::Use(one, place) => self.used.push((of, one, place)),
@@ -119,10 +119,10 @@ impl World {
         }
     }
 
-    fn step(&mut self, stock: &Arc<PoolState<Fake>>, step: Step) {
+    fn step(&mut self, pool: &Arc<PoolState<Fake>>, step: Step) {
         let pick = |which: usize, of: usize| (of > 0).then(|| which % of);
         match step {
-            Step::Ask(of, app) => match stock.ask(&origin(of), true, app) {
+            Step::Ask(of, app) => match pool.ask(&origin(of), true, app) {
                 Checkout::Granted(grant) => self.take(of, grant),
                 Checkout::Wait(waiting) => self.waiting.push((of, app, waiting)),
             },
@@ -133,7 +133,7 @@ impl World {
                 self.lines.push(Arc::downgrade(&line));
                 let one = Fake { line, shares };
                 if shares {
-                    stock.share(&origin(of), one.clone());
+                    pool.share(&origin(of), one.clone());
                     place.becomes_shared();
                 }
                 dialling.done(shares);
@@ -149,7 +149,7 @@ impl World {
                 if one.shares {
                     drop((one, place));
                 } else {
-                    stock.put_back(one, place);
+                    pool.put_back(one, place);
                 }
             }
             Step::Drop(which) => {
@@ -175,14 +175,14 @@ impl World {
                 self.waiting.swap_remove(which);
             }
             Step::Reap => {
-                stock.reap();
+                pool.reap();
             }
         }
     }
 
     /// What must be true at any time.
-    fn check(&self, stock: &Arc<PoolState<Fake>>) {
-        let state = lock(&stock.state);
+    fn check(&self, pool: &Arc<PoolState<Fake>>) {
+        let state = lock(&pool.state);
         let open = self.lines.iter().filter_map(Weak::upgrade).filter(|line| lock(&line.permit).is_some()).count();
         assert_eq!(state.open, open + self.dialling.len(), "each open one is counted once");
         let all_kept = || state.origins.0.values().flat_map(|kept| kept.idle.iter().chain(&kept.shared));
@@ -200,7 +200,7 @@ impl World {
             let kept = state.origins.0.get(&origin(*of));
             let is_full = state.open == CAPS.total || kept.is_some_and(|kept| kept.open == CAPS.per_origin);
             let one_may_come = kept.is_some_and(|kept| kept.dialling > 0 && kept.shares != Some(false));
-            let may_have_one = stock.leaves_room(&state, kept, *app);
+            let may_have_one = pool.leaves_room(&state, kept, *app);
             assert!(is_full || one_may_come || !may_have_one, "nobody waits without a reason");
             let can_share = |one: &Fake| Arc::strong_count(&one.line) <= STREAMS;
             let nothing_lies = kept.is_none_or(|kept| {
@@ -210,7 +210,7 @@ impl World {
         }
         let is_in_the_way = |(of, app, _): &(usize, App, _)| {
             let kept = state.origins.0.get(&origin(*of));
-            kept.is_none() && stock.leaves_room(&state, None, *app)
+            kept.is_none() && pool.leaves_room(&state, None, *app)
         };
         if state.open == CAPS.total && self.waiting.iter().any(is_in_the_way) {
             assert!(all_kept().all(|(one, _)| one.is_in_use()), "nothing idle is in the way");
@@ -224,7 +224,7 @@ impl World {
             assert_eq!(state.requests.of(app), own.clone().count());
             let whole = own.filter(|place| place.is_whole).count();
             assert_eq!(state.places.of(app), whole);
-            assert!(!stock.apps.are_several() || whole < CAPS.total, "no app has all places");
+            assert!(!pool.apps.are_several() || whole < CAPS.total, "no app has all places");
         }
     }
 }
@@ -234,19 +234,19 @@ proptest! {
     fn permits_are_given_back_once_and_nobody_is_forgotten(steps in steps(), several in any::<bool>()) {
         let apps = Apps::default();
         let _members = (apps.join(0), several.then(|| apps.join(1)));
-        let stock = PoolState::new(CAPS, apps);
-        let mut process = World::default();
+        let pool = PoolState::new(CAPS, apps);
+        let mut process = Process::default();
         for step in steps {
-            process.step(&stock, step);
+            process.step(&pool, step);
             process.look();
-            process.check(&stock);
+            process.check(&pool);
         }
         // everybody in line has their turn when the others are done
         while !process.dialling.is_empty() || !process.used.is_empty() {
-            process.step(&stock, Step::Fail(0));
-            process.step(&stock, Step::Finish(0));
+            process.step(&pool, Step::Fail(0));
+            process.step(&pool, Step::Finish(0));
             process.look();
-            process.check(&stock);
+            process.check(&pool);
         }
         prop_assert!(process.waiting.is_empty());
     }
@@ -254,19 +254,19 @@ proptest! {
 
 #[test]
 fn who_waits_comes_next_whose_app_has_fewest() {
-    let stock = PoolState::new(Caps { total: 2, ..CAPS }, Apps::default());
-    let mut process = World::default();
+    let pool = PoolState::new(Caps { total: 2, ..CAPS }, Apps::default());
+    let mut process = Process::default();
     for _ in 0..4 {
-        process.step(&stock, Step::Ask(0, Some(1)));
+        process.step(&pool, Step::Ask(0, Some(1)));
     }
     for _ in 0..2 {
-        process.step(&stock, Step::Connect(0, false));
+        process.step(&pool, Step::Connect(0, false));
         process.look();
     }
     assert_eq!(process.used.len(), 2, "one app alone has all places");
-    process.step(&stock, Step::Ask(0, Some(2)));
+    process.step(&pool, Step::Ask(0, Some(2)));
     for next in [2, 1] {
-        process.step(&stock, Step::Finish(0));
+        process.step(&pool, Step::Finish(0));
         process.look();
         assert_eq!(process.used.last().unwrap().2.app, Some(next));
     }
@@ -274,16 +274,16 @@ fn who_waits_comes_next_whose_app_has_fewest() {
 
 #[test]
 fn apps_that_have_as_much_take_turns() {
-    let stock = PoolState::new(Caps { total: 1, ..CAPS }, Apps::default());
-    let mut process = World::default();
+    let pool = PoolState::new(Caps { total: 1, ..CAPS }, Apps::default());
+    let mut process = Process::default();
     for app in [1, 1, 1, 1, 2, 2] {
-        process.step(&stock, Step::Ask(0, Some(app)));
+        process.step(&pool, Step::Ask(0, Some(app)));
     }
-    process.step(&stock, Step::Connect(0, false));
+    process.step(&pool, Step::Connect(0, false));
     let mut served = Vec::new();
     while !process.used.is_empty() {
         served.push(process.used[0].2.app);
-        process.step(&stock, Step::Finish(0));
+        process.step(&pool, Step::Finish(0));
         process.look();
     }
     assert_eq!(served, [1, 2, 1, 2, 1, 1].map(Some));
@@ -291,29 +291,29 @@ fn apps_that_have_as_much_take_turns() {
 
 #[test]
 fn whoever_reaps_hears_that_nothing_is_left() {
-    let stock = PoolState::new(CAPS, Apps::default());
-    let mut process = World::default();
-    process.step(&stock, Step::Ask(0, None));
-    process.step(&stock, Step::Connect(0, false));
-    process.step(&stock, Step::Finish(0));
-    assert!(stock.begin_reaping() && stock.reap().is_some());
-    let mut emptied = Box::pin(stock.emptied());
+    let pool = PoolState::new(CAPS, Apps::default());
+    let mut process = Process::default();
+    process.step(&pool, Step::Ask(0, None));
+    process.step(&pool, Step::Connect(0, false));
+    process.step(&pool, Step::Finish(0));
+    assert!(pool.begin_reaping() && pool.reap().is_some());
+    let mut emptied = Box::pin(pool.emptied());
     let mut cx = std::task::Context::from_waker(std::task::Waker::noop());
     assert!(emptied.as_mut().poll(&mut cx).is_pending());
-    process.step(&stock, Step::Close(0));
-    assert!(emptied.as_mut().poll(&mut cx).is_ready() && stock.reap().is_none());
+    process.step(&pool, Step::Close(0));
+    assert!(emptied.as_mut().poll(&mut cx).is_ready() && pool.reap().is_none());
 }
 
 #[test]
 fn what_is_idle_for_too_long_or_too_old_is_ended() {
     for caps in [Caps { idle: Duration::ZERO, ..CAPS }, Caps { lifetime: Some(Duration::ZERO), ..CAPS }] {
-        let stock = PoolState::new(caps, Apps::default());
-        let mut process = World::default();
-        process.step(&stock, Step::Ask(0, None));
-        process.step(&stock, Step::Connect(0, false));
-        process.step(&stock, Step::Finish(0));
-        stock.reap();
-        let state = lock(&stock.state);
+        let pool = PoolState::new(caps, Apps::default());
+        let mut process = Process::default();
+        process.step(&pool, Step::Ask(0, None));
+        process.step(&pool, Step::Connect(0, false));
+        process.step(&pool, Step::Finish(0));
+        pool.reap();
+        let state = lock(&pool.state);
         assert_eq!((state.open, state.origins.0.len()), (0, 0));
     }
 }
