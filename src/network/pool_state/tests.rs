@@ -317,3 +317,153 @@ fn what_is_idle_for_too_long_or_too_old_is_ended() {
         assert_eq!((state.open, state.origins.0.len()), (0, 0));
     }
 }
+
+fn pool_of(total: usize, per_origin: usize) -> (Arc<PoolState<Fake>>, Process) {
+    (PoolState::new(Caps { total, per_origin, ..CAPS }, Apps::default()), Process::default())
+}
+
+/// So many connections to an origin, for one request each; what is idle of them.
+fn connected(pool: &Arc<PoolState<Fake>>, process: &mut Process, of: usize, used: usize, idle: usize) {
+    for _ in 0..used + idle {
+        process.step(pool, Step::Ask(of, Some(1)));
+        process.step(pool, Step::Connect(0, false));
+    }
+    for _ in 0..idle {
+        process.step(pool, Step::Finish(process.used.len() - 1));
+    }
+}
+
+fn idle(pool: &PoolState<Fake>, of: usize) -> usize {
+    lock(&pool.state).origins.0.get(&origin(of)).map_or(0, |kept| kept.idle.len())
+}
+
+#[test]
+fn one_connection_for_all_is_used_by_those_who_wait_for_it() {
+    let (pool, mut process) = pool_of(4, 2);
+    for _ in 0..STREAMS {
+        process.step(&pool, Step::Ask(0, Some(1)));
+    }
+    assert_eq!((process.dialling.len(), process.waiting.len()), (1, 2), "what comes may be one for all");
+    process.step(&pool, Step::Connect(0, true));
+    process.look();
+    assert_eq!((process.used.len(), process.waiting.len()), (3, 0));
+    assert!(process.used.iter().all(|(_, one, _)| Arc::ptr_eq(&one.line, &process.used[0].1.line)));
+    assert_eq!(lock(&pool.state).places.of(Some(1)), 0, "nobody has it alone");
+    // one that is dead and has not said so yet
+    process.used.truncate(1);
+    process.used[0].1.line.works.store(false, Ordering::Relaxed);
+    process.step(&pool, Step::Ask(0, Some(1)));
+    assert_eq!((process.dialling.len(), process.used.len()), (1, 1));
+}
+
+#[test]
+fn nobody_waits_for_a_connection_that_will_be_for_one() {
+    let (pool, mut process) = pool_of(4, 4);
+    process.step(&pool, Step::Ask(0, Some(1)));
+    assert!(matches!(pool.ask(&origin(0), false, Some(1)), Checkout::Granted(Grant::Dial(..))), "it cannot use it");
+    process.step(&pool, Step::Connect(0, false));
+    for dialling in [1, 2] {
+        process.step(&pool, Step::Ask(0, Some(1)));
+        assert_eq!(process.dialling.len(), dialling, "the last one was for one");
+    }
+}
+
+#[test]
+fn what_comes_for_one_who_has_gone_lies_there_for_the_next() {
+    let (pool, mut process) = pool_of(1, 1);
+    connected(&pool, &mut process, 0, 1, 0);
+    process.step(&pool, Step::Ask(0, Some(1)));
+    process.step(&pool, Step::Finish(0));
+    assert_eq!(idle(&pool, 0), 0, "it is on its way");
+    process.waiting.clear();
+    assert_eq!((idle(&pool, 0), lock(&pool.state).open), (1, 1));
+}
+
+#[test]
+fn whoever_waits_is_told() {
+    let (pool, mut process) = pool_of(1, 1);
+    connected(&pool, &mut process, 0, 1, 0);
+    process.step(&pool, Step::Ask(0, Some(1)));
+    process.step(&pool, Step::Finish(0));
+    let mut granted = Box::pin(process.waiting[0].2.granted());
+    let mut cx = std::task::Context::from_waker(std::task::Waker::noop());
+    assert!(matches!(granted.as_mut().poll(&mut cx), std::task::Poll::Ready(Some(Grant::Use(..)))));
+}
+
+#[test]
+fn what_nobody_uses_makes_room_for_who_waits_for_nothing_else() {
+    // another origin's, all of them; one more is not ended for nothing
+    let (pool, mut process) = pool_of(2, 2);
+    connected(&pool, &mut process, 0, 0, 2);
+    process.step(&pool, Step::Ask(1, Some(1)));
+    process.look();
+    assert_eq!((idle(&pool, 0), process.dialling.len()), (1, 1));
+    // an origin that has one, and may have another
+    let (pool, mut process) = pool_of(2, 2);
+    connected(&pool, &mut process, 0, 1, 0);
+    connected(&pool, &mut process, 1, 0, 1);
+    process.step(&pool, Step::Ask(0, Some(1)));
+    process.look();
+    assert_eq!((idle(&pool, 1), process.dialling.len()), (0, 1));
+}
+
+#[test]
+fn nothing_is_ended_for_one_that_it_would_not_help() {
+    // the origin has as many as it may have
+    for total in [3, 4] {
+        let (pool, mut process) = pool_of(total, 2);
+        connected(&pool, &mut process, 0, 2, 0);
+        connected(&pool, &mut process, 1, 0, 1);
+        process.step(&pool, Step::Ask(0, Some(1)));
+        assert_eq!((idle(&pool, 1), process.waiting.len()), (1, 1));
+    }
+    // one is being made that may be for all
+    let (pool, mut process) = pool_of(2, 2);
+    connected(&pool, &mut process, 1, 0, 1);
+    process.step(&pool, Step::Ask(0, Some(1)));
+    process.step(&pool, Step::Ask(0, Some(1)));
+    assert_eq!((idle(&pool, 1), process.dialling.len(), process.waiting.len()), (1, 1, 1));
+}
+
+#[test]
+fn a_pool_is_full_by_origin_and_in_all() {
+    let (pool, mut process) = pool_of(3, 2);
+    let are_full = || [0, 1].map(|of| pool.is_full(&origin(of), Some(1)));
+    assert_eq!(are_full(), [false, false]);
+    connected(&pool, &mut process, 0, 1, 0);
+    assert_eq!(are_full(), [false, false]);
+    connected(&pool, &mut process, 0, 1, 0);
+    assert_eq!(are_full(), [true, false]);
+    connected(&pool, &mut process, 1, 1, 0);
+    assert_eq!(are_full(), [true, true]);
+    process.step(&pool, Step::Ask(2, Some(1)));
+    assert_eq!(lock(&pool.state).origins.0.len(), 2, "nothing is noted of an origin that has nothing");
+}
+
+#[test]
+fn an_app_that_has_its_share_finds_the_pool_full() {
+    let apps = Apps::default();
+    let _members = (apps.join(1), apps.join(2));
+    let pool = PoolState::new(Caps { total: 2, ..CAPS }, apps);
+    let mut process = Process::default();
+    process.step(&pool, Step::Ask(0, Some(1)));
+    assert!(pool.is_full(&origin(1), Some(1)) && !pool.is_full(&origin(1), Some(2)));
+}
+
+#[test]
+fn one_at_a_time_reaps_while_something_lies_there() {
+    let (pool, mut process) = pool_of(2, 2);
+    assert!(!pool.begin_reaping(), "there is nothing");
+    connected(&pool, &mut process, 0, 0, 1);
+    assert!(pool.begin_reaping());
+    assert!(!pool.begin_reaping(), "somebody does");
+    let next = pool.reap().unwrap();
+    assert!(next <= CAPS.idle && next >= CAPS.idle / 10);
+    // one that is dead and has not said so yet
+    let state = lock(&pool.state);
+    state.origins.0[&origin(0)].idle[0].0.line.works.store(false, Ordering::Relaxed);
+    drop(state);
+    assert!(pool.reap().is_none());
+    assert_eq!(lock(&pool.state).open, 0);
+    assert!(!pool.begin_reaping());
+}
