@@ -467,3 +467,14 @@ fn one_at_a_time_reaps_while_something_lies_there() {
     assert_eq!(lock(&pool.state).open, 0);
     assert!(!pool.begin_reaping());
 }
+
+#[test]
+fn one_that_has_died_while_it_lay_there_is_not_given_to_anybody() {
+    let (pool, mut process) = pool_of(2, 2);
+    connected(&pool, &mut process, 0, 0, 1);
+    let state = lock(&pool.state);
+    state.origins.0[&origin(0)].idle[0].0.line.works.store(false, Ordering::Relaxed);
+    drop(state);
+    process.step(&pool, Step::Ask(0, Some(1)));
+    assert_eq!((process.dialling.len(), process.used.len()), (1, 0));
+}
