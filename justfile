@@ -104,11 +104,12 @@ fuzz seconds="60":
 # Mutants of policy and state machines, as the tests of the core see them (needs `cargo install cargo-mutants`; hours for all rooms,
 # so a room may be named: `just mutants guest_clock`). Survivors are in `mutants.out/missed.txt` below the target folder.
 mutants room="*":
-    CARGO_TARGET_DIR={{ target }} cargo mutants --no-default-features --output {{ target }} \
-      $(for room in app/admission app/incoming exchange/guest_body exchange/guest_clock exchange/handle exchange/phase \
-        exchange/request_body exchange/response_body guest/instance_pool process/signals simulation/time_state \
-        simulation/virtual_time; do [[ ${room##*/} == {{ room }} ]] && echo "--file src/$room.rs"; done) \
-      -- --lib
+    CARGO_TARGET_DIR={{ target }} nice cargo mutants --jobs 1 --timeout 120 --no-default-features --output {{ target }} \
+      --cargo-arg=--lib --cargo-arg=--config=profile.dev.package.wasgi.opt-level=0 \
+      $(for room in app/admission app/history app/incoming app/slice exchange/body_check exchange/guest_clock \
+        exchange/handle exchange/phase exchange/request_body exchange/response_body exchange/unread guest/instance_pool \
+        network/pool_state scheduler/credit scheduler/queue scheduler/stuck scheduler/turn simulation/time_state \
+        simulation/virtual_time; do [[ ${room##*/} == {{ room }} ]] && echo "--file src/$room.rs"; done)
 
 # A wheel for users.
 wheel:

@@ -50,7 +50,7 @@ mod _wasgi {
     #[pymodule_export]
     use crate::py::executor::awaitable::Awaitable;
     #[pymodule_export]
-    use crate::py::executor::event_loop::LoopBridge;
+    use crate::py::executor::loop_bridge::LoopBridge;
     #[pymodule_export]
     use crate::py::lifecycle::{_after_fork, _after_fork_in_parent, _before_fork, _is_first_import, _shut_down};
     #[pymodule_export]

@@ -15,7 +15,7 @@ use _wasgi::component::limits::ComponentLimits;
 use _wasgi::component::loading::Order;
 use _wasgi::error::Error;
 use _wasgi::guest::grants::Grants;
-use _wasgi::guest::linker::{PROVIDED, PROVIDED_P3};
+use _wasgi::guest::{PROVIDED, PROVIDED_P3};
 use _wasgi::limits::Limits;
 use _wasgi::outgoing::upstream::Upstreams;
 use http_body_util::{BodyExt, Empty};

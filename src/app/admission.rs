@@ -294,7 +294,7 @@ mod tests {
 
     /// Between the look whether an app is closed and this one it may have been.
     #[test]
-    fn one_that_comes_to_a_closed_gate_is_told_that_it_is_closed() {
+    fn one_that_comes_to_a_closed_app_is_told_that_it_is_closed() {
         for (concurrency, queue) in [(1, 0), (1, 5), (2, 0)] {
             let admission = admission(concurrency, queue);
             let _permit = admission.admit().unwrap();
@@ -384,7 +384,55 @@ mod tests {
         let (admission, live) = (admission(2, 0), Arc::new(AtomicUsize::new(0)));
         let mut permit = permit(&admission);
         permit.is_seen_by(Arc::new(Seen(Arc::downgrade(&admission), live.clone())));
+        assert_eq!(live.load(Ordering::SeqCst), 0, "it sees the whole exchange");
         drop(permit);
         assert_eq!((live.load(Ordering::SeqCst), admission.live()), (1, 0));
+    }
+
+    #[test]
+    fn an_app_leaves_slots_to_others() {
+        let admission = admission(usize::MAX, 0);
+        let under_way = admission.process.slots() as usize * SHARE;
+        admission.live.store(under_way + 1, Ordering::SeqCst);
+        assert!(matches!(refusal(admission.admit()), Error::Overloaded(_)));
+        admission.live.store(1, Ordering::SeqCst);
+        assert!(admission.admit().is_ok());
+    }
+
+    fn is_ready(future: &mut (impl Future<Output = ()> + Unpin)) -> bool {
+        Pin::new(future).poll(&mut Context::from_waker(std::task::Waker::noop())).is_ready()
+    }
+
+    #[test]
+    fn whoever_closes_an_app_waits_for_the_last_exchange() {
+        let admission = admission(2, 0);
+        assert!(is_ready(&mut Box::pin(admission.clone().drained(None).unwrap())));
+        let (one, other) = (permit(&admission), permit(&admission));
+        let mut drained = Box::pin(admission.clone().drained(None).unwrap());
+        assert!(!is_ready(&mut drained));
+        drop(one);
+        assert!(!is_ready(&mut drained));
+        drop(other);
+        assert!(is_ready(&mut drained));
+    }
+
+    #[test]
+    fn exchanges_that_have_not_ended_in_time_are_stopped() {
+        let admission = admission(1, 0);
+        let permit = permit(&admission);
+        let exchange = ExchangeState::new(admission.process, None);
+        admission.enroll(permit.number, &exchange);
+        let drained = admission.clone().drained(Some(Duration::ZERO)).unwrap();
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+        let observer = crate::exchange::handle::ExchangeHandle::observer(&exchange);
+        let mut drained = Box::pin(drained);
+        runtime.block_on(std::future::poll_fn(|cx| match drained.as_mut().poll(cx) {
+            Poll::Pending if observer.outcome().is_none() => Poll::Pending,
+            _ => Poll::Ready(()),
+        }));
+        assert!(matches!(observer.outcome(), Some(Err(Error::Closed))));
+        assert!(!is_ready(&mut drained), "it has its place until nothing is left of it");
+        drop(permit);
+        assert!(is_ready(&mut drained));
     }
 }

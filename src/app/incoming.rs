@@ -72,3 +72,46 @@ pub(super) fn incoming(
     };
     Incoming { request, answered, head, answer }
 }
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use super::*;
+    use crate::exchange::body_check::Length;
+
+    fn headers(length: Option<&str>) -> http::HeaderMap {
+        let mut headers = http::HeaderMap::new();
+        headers.insert("a", http::HeaderValue::from_static("b"));
+        if let Some(length) = length {
+            headers.insert(http::header::CONTENT_LENGTH, length.parse().unwrap());
+        }
+        headers
+    }
+
+    fn limited(error: Error) -> (&'static str, &'static str, u64) {
+        match error {
+            Error::Limited { code, limit, value } => (code.name, limit, value),
+            other => unreachable!("{other}"),
+        }
+    }
+
+    #[test]
+    fn the_fields_of_a_request_have_a_limit() {
+        let headers = headers(None);
+        let size = fields::size(&headers);
+        let limits = |most| Limits { fields: Some(most), ..Limits::NONE };
+        let rules = request_rules(&headers, &limits(size)).unwrap();
+        assert_eq!((rules.length, rules.limit, rules.trailers), (Length::Unknown, None, Some(size)));
+        let refused = request_rules(&headers, &limits(size - 1)).unwrap_err();
+        assert_eq!(limited(refused), ("HTTP-request-header-section-size", "fields", size - 1));
+    }
+
+    #[test]
+    fn a_request_that_announces_more_than_may_come_is_refused_at_once() {
+        let limits = Limits { request_body: Some(7), ..Limits::NONE };
+        let rules = request_rules(&headers(Some("7")), &limits).unwrap();
+        assert_eq!((rules.length, rules.limit), (Length::Announced(7), Some(7)));
+        let refused = request_rules(&headers(Some("8")), &limits).unwrap_err();
+        assert_eq!(limited(refused), ("HTTP-request-body-size", "request_body", 7));
+    }
+}

@@ -122,4 +122,13 @@ mod tests {
         }
         assert_eq!(keeps_off(&history), (false, false));
     }
+
+    #[test]
+    fn guests_of_long_operations_have_no_turn_on_a_callers_thread() {
+        let (prepared, history) = (prepared(), History::default());
+        assert!(!history.is_unruly(&prepared, true), "it is quick to set up, as far as is known");
+        history.long_turns().add(std::time::Duration::from_secs(60));
+        assert!(history.is_unruly(&prepared, false));
+        assert_eq!(history.decide_off_loop(&prepared, false), (true, false));
+    }
 }

@@ -1,14 +1,14 @@
-//! What a file says of itself, read without compiling it: is it a component, what does it import and export.
+//! What a component says of itself, read without compiling it: what it imports and exports, and whether that is provided.
 
-use std::borrow::Cow;
-
-use wasmparser::{BinaryReader, CanonicalFunction, CanonicalOption, Encoding, Parser, Payload};
+use wasmparser::{CanonicalFunction, CanonicalOption, Encoding, Parser, Payload};
 
 use crate::component::declared_types::DeclaredTypes;
+use crate::component::file_format::{broken, malformed};
+use crate::component::interface_names::{INCOMING_HANDLER, interface, is_of, is_of_p3, is_of_pre_p3, other_version};
 use crate::engine::config::Features;
 use crate::error::Error;
 use crate::guest::interfaces::HANDLER;
-use crate::guest::linker::{PROVIDED, PROVIDED_P3};
+use crate::guest::{PROVIDED, PROVIDED_P3};
 
 /// The names at a component's border, and what follows from them.
 #[derive(Clone, Debug, Default)]
@@ -34,12 +34,6 @@ pub enum Wasi {
     /// 0.3.
     P3,
 }
-
-const INCOMING_HANDLER: &str = "wasi:http/incoming-handler";
-
-/// The packages of WASI 0.3.
-const PACKAGES_P3: &[&str] =
-    &["wasi:cli", "wasi:clocks", "wasi:filesystem", "wasi:http", "wasi:random", "wasi:sockets"];
 
 impl ComponentInfo {
     /// Reads the names without compiling anything. Fails where the bytes are no component.
@@ -217,171 +211,6 @@ fn listed(names: &[String]) -> String {
     format!("`{}`{rest}", shown.join("`, `"))
 }
 
-/// A name without its version.
-fn interface(name: &str) -> &str {
-    name.split_once('@').map_or(name, |(interface, _)| interface)
-}
-
-/// Whether `name` is `interface` in a version that the linker takes for `track` (`0.2`): a release of it, whatever its patch.
-/// Pre-releases are compatible with nothing but themselves.
-fn is_of(name: &str, interface: &str, track: &str) -> bool {
-    let Some((named, version)) = name.split_once('@') else { return false };
-    let is_number = |part: &str| part.parse::<u64>().is_ok_and(|number| number.to_string() == part);
-    named == interface
-        && version
-            .strip_prefix(track)
-            .and_then(|rest| rest.strip_prefix('.'))
-            .is_some_and(|rest| is_number(rest.split_once('+').map_or(rest, |(patch, _build)| patch)))
-}
-
-/// Whether a name is one of a package of WASI 0.3, in a release of it.
-fn is_of_p3(name: &str) -> bool {
-    is_package_p3(name) && is_of(name, interface(name), "0.3")
-}
-
-/// Whether a name is one of a package of WASI 0.3, in a version that came before its releases.
-fn is_of_pre_p3(name: &str) -> bool {
-    let version = name.split_once('@').map_or("", |(_, version)| version);
-    is_package_p3(name) && version.starts_with("0.3.") && pre_release(version).is_some()
-}
-
-fn is_package_p3(name: &str) -> bool {
-    name.split_once('/').is_some_and(|(package, _)| PACKAGES_P3.contains(&package))
-}
-
-/// What makes a version a pre-release: `rc-2023-10-18`.
-fn pre_release(version: &str) -> Option<&str> {
-    let release = version.split_once('+').map_or(version, |(release, _build)| release);
-    release.split_once('-').map(|(_, tag)| tag)
-}
-
-/// Why an interface that is provided is not provided in the version that `name` has.
-fn other_version(name: &str) -> Option<String> {
-    let found = interface(name);
-    let is_p2 = PROVIDED.contains(&found) || found == INCOMING_HANDLER;
-    let is_p3 = PROVIDED_P3.contains(&found) || found == HANDLER;
-    let releases = match (is_p2, is_p3) {
-        (true, true) => "0.2 and 0.3",
-        (true, false) => "0.2",
-        (false, true) => "0.3",
-        (false, false) => return None,
-    };
-    let Some((_, version)) = name.split_once('@') else {
-        return Some(format!("`{name}` has no version; wasgi knows it as released in WASI {releases}"));
-    };
-    Some(match pre_release(version) {
-        Some(tag) => format!(
-            "wasgi knows `{found}` as released in WASI {releases}; `{version}` is a pre-release ({tag}), which is compatible with \
-             nothing else: build the component with a toolchain that emits a release"
-        ),
-        None => format!("wasgi knows `{found}` as released in WASI {releases}, not {version}"),
-    })
-}
-
-/// The binary form of a component in either form; else what the bytes are instead.
-pub fn to_binary(source: &[u8]) -> Result<Cow<'_, [u8]>, Error> {
-    if source.starts_with(b"\0asm") {
-        return Ok(Cow::Borrowed(source));
-    }
-    if let Some(kind) = other_kind(source) {
-        return Err(Error::InvalidComponent(format!("not a component but {kind}").into()));
-    }
-    match wat::parse_bytes(source) {
-        Ok(binary) => Ok(binary),
-        Err(error) => {
-            let looks_like_text =
-                source.iter().find(|byte| !byte.is_ascii_whitespace()) == Some(&b'(') || source.starts_with(b";;");
-            Err(Error::InvalidComponent(
-                if looks_like_text {
-                    format!("not a valid component in text form: {error}")
-                } else {
-                    "not a component: it starts neither as WebAssembly (`\\0asm`) nor as its text form".into()
-                }
-                .into(),
-            ))
-        }
-    }
-}
-
-/// What a file is, by its first bytes, if it is clearly something else.
-fn other_kind(source: &[u8]) -> Option<&'static str> {
-    const KINDS: &[(&[u8], &str)] = &[
-        (b"\x7fELF", "an ELF binary (a native program or library)"),
-        (b"\xcf\xfa\xed\xfe", "a Mach-O binary (a native program or library)"),
-        (b"MZ", "a Windows binary"),
-        (b"PK\x03\x04", "a zip archive (a wheel, perhaps)"),
-        (b"\x1f\x8b", "a gzip file; hint: unpack it first"),
-        (b"\x28\xb5\x2f\xfd", "a zstd file; hint: unpack it first"),
-        (b"#!", "a script"),
-        (b"<!DOCTYPE", "an HTML page; hint: was the download a login or error page?"),
-        (b"<!doctype", "an HTML page; hint: was the download a login or error page?"),
-        (b"<html", "an HTML page; hint: was the download a login or error page?"),
-        (b"version https://git-lfs", "a Git LFS pointer; hint: `git lfs pull`"),
-        (b"{", "JSON"),
-    ];
-    if source.is_empty() {
-        return Some("an empty file");
-    }
-    if source.iter().all(|&byte| byte == 0) {
-        return Some("nothing but zeros");
-    }
-    KINDS.iter().find(|(magic, _)| source.starts_with(magic)).map(|&(_, kind)| kind)
-}
-
-fn broken(binary: &[u8], error: &wasmparser::BinaryReaderError) -> Error {
-    let length = binary.len();
-    match sections(binary) {
-        Sections::Whole => malformed(error),
-        Sections::Cut => Error::InvalidComponent(
-            format!("a truncated component: it ends after {length} bytes, in the middle of a section").into(),
-        ),
-        Sections::Followed(end) => Error::InvalidComponent(
-            format!(
-                "not a valid component: {} bytes follow its last section, which ends after {end} bytes; \
-             hint: something was appended to the file, or it is damaged there",
-                length - end
-            )
-            .into(),
-        ),
-    }
-}
-
-/// How far the outermost sections of a file go.
-enum Sections {
-    Whole,
-    /// The last one is longer than the file.
-    Cut,
-    /// From there on, it is none.
-    Followed(usize),
-}
-
-/// The highest number of a component's sections: values.
-const LAST_SECTION: u8 = 12;
-
-fn sections(binary: &[u8]) -> Sections {
-    let mut at = 8; // magic and version
-    // looked for once: a file of zeros would be gone through at each of its bytes
-    let padding = binary.iter().rposition(|byte| *byte != 0).map_or(0, |last| last + 1);
-    loop {
-        let Some(rest) = binary.get(at..) else { return Sections::Cut };
-        let Some((kind, sized)) = rest.split_first() else { return Sections::Whole };
-        // nor is padding one (number 0 with length 0 has no room for its name), nor another component
-        if *kind > LAST_SECTION || rest.starts_with(b"\0asm") || at >= padding {
-            return if at > 8 { Sections::Followed(at) } else { Sections::Whole };
-        }
-        let mut reader = BinaryReader::new(sized, 0);
-        let Ok(size) = reader.read_var_u32() else { return Sections::Cut };
-        at = at.saturating_add(1 + reader.current_position()).saturating_add(size as usize);
-    }
-}
-
-/// The section that it is in is there as a whole.
-fn malformed(error: &wasmparser::BinaryReaderError) -> Error {
-    Error::InvalidComponent(
-        format!("not a valid component: {} (at byte {:#x})", error.message(), error.offset()).into(),
-    )
-}
-
 #[cfg(test)]
 mod tests {
     #![allow(clippy::unwrap_used)]
@@ -390,20 +219,6 @@ mod tests {
     fn of(imports: &[&str], exports: &[&str]) -> ComponentInfo {
         let owned = |names: &[&str]| names.iter().map(|name| (*name).to_owned()).collect();
         ComponentInfo::of(owned(imports), owned(exports), false)
-    }
-
-    #[test]
-    fn names_match_by_their_version() {
-        for version in ["0.2.0", "0.2.3", "0.2.12", "0.2.1+build.5"] {
-            assert!(is_of(&format!("a:b/c@{version}"), "a:b/c", "0.2"), "{version}");
-        }
-        for version in
-            ["0.2", "0.21.0", "0.2.0-rc-2023-10-18", "0.2.1-pre+b", "0.2.01", "0.2.+1", "0.2.", "0.3.0", "1.0.0"]
-        {
-            assert!(!is_of(&format!("a:b/c@{version}"), "a:b/c", "0.2"), "{version}");
-        }
-        assert!(!is_of("a:b/c", "a:b/c", "0.2"));
-        assert!(!is_of("a:b/d@0.2.0", "a:b/c", "0.2"));
     }
 
     #[test]

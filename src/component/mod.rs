@@ -10,7 +10,9 @@ pub(crate) mod debug_budget;
 pub(crate) mod debug_info;
 pub(crate) mod declared_types;
 pub(crate) mod expansion;
+pub(crate) mod file_format;
 pub mod inspect;
+pub(crate) mod interface_names;
 pub mod limits;
 pub mod loading;
 pub mod source;
@@ -112,7 +114,7 @@ impl Component {
     /// as the component is nested, which the limits bound: to be called on a thread of ours.
     pub fn new(source: &[u8], order: &Order) -> Result<Arc<Self>, Error> {
         order.limits.check_source(source)?;
-        let binary = crate::component::inspect::to_binary(source)?;
+        let binary = crate::component::file_format::to_binary(source)?;
         let digest = hex(&Sha256::digest(&binary));
         let process = process_state()?;
         let census = match loaded().find::<Self>(&digest) {
@@ -151,7 +153,7 @@ impl Component {
             return Ok(());
         }
         order.limits.check_source(source)?;
-        let binary = crate::component::inspect::to_binary(source)?;
+        let binary = crate::component::file_format::to_binary(source)?;
         if hex(&Sha256::digest(&binary)) != self.digest {
             return Err(Error::InvalidComponent("the component has changed since it was loaded".into()));
         }

@@ -207,4 +207,35 @@ mod tests {
         wait.finish();
         assert_eq!(lock(&clock.state).holds, 0);
     }
+
+    #[test]
+    fn what_is_held_twice_is_held_until_both_let_go() {
+        struct Calls(std::sync::atomic::AtomicUsize);
+
+        impl Wake for Calls {
+            fn wake(self: Arc<Self>) {
+                self.0.fetch_add(1, Ordering::Relaxed);
+            }
+        }
+
+        let calls = Arc::new(Calls(0.into()));
+        let woken = || calls.0.load(Ordering::Relaxed);
+        let clock = Clock::new(Some(Duration::from_secs(9)));
+        assert_eq!(clock.limit(), Some(Duration::from_secs(9)));
+        clock.enter();
+        clock.hold();
+        clock.hold();
+        assert!(clock.leave(Some(&Waker::from(calls.clone()))).is_none());
+        let spent = clock.spent();
+        clock.release();
+        pass();
+        assert_eq!((clock.spent(), woken()), (spent, 0));
+        clock.release();
+        assert_eq!(woken(), 1, "it runs again");
+        assert!(clock.leave(None).is_some());
+        assert!(clock.enter().is_some());
+        clock.hold();
+        clock.release();
+        assert_eq!(woken(), 1, "it ran all the time");
+    }
 }

@@ -363,4 +363,30 @@ mod tests {
         std::thread::sleep(Duration::from_millis(2));
         assert_eq!(observer.report().duration, took);
     }
+
+    #[test]
+    fn an_owner_stops_its_guest_for_a_reason() {
+        let (one, other) = (on_task(), on_task());
+        ExchangeHandle::new(one.clone()).stop_because(Error::Closed);
+        assert!(matches!(ExchangeHandle::observer(&one).outcome(), Some(Err(Error::Closed))));
+        let owner = ExchangeHandle::new(other);
+        owner.stop();
+        assert!(matches!(owner.outcome(), Some(Err(Error::Cancelled))));
+    }
+
+    #[test]
+    fn one_whose_task_has_done_its_part_is_not_ended_by_its_owners_going() {
+        let state = on_task();
+        state.take_back();
+        drop(ExchangeHandle::new(state.clone()));
+        assert!(ExchangeHandle::observer(&state).outcome().is_none());
+    }
+
+    #[test]
+    fn outgoing_requests_are_counted() {
+        let observer = ExchangeHandle::observer(&state());
+        assert_eq!((observer.count_outgoing(), observer.count_outgoing()), (0, 1));
+        assert_eq!(observer.report().outgoing, 2);
+        assert!(Arc::ptr_eq(observer.stdio(), &observer.state.stdio));
+    }
 }

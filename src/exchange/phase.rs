@@ -176,6 +176,14 @@ mod tests {
         assert!(phase.ending().is_some());
     }
 
+    #[test]
+    fn the_task_of_a_request_without_a_guest_is_stopped() {
+        let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
+        let task = runtime.spawn(std::future::pending::<()>());
+        Runner::Request(task.abort_handle()).stop();
+        assert!(runtime.block_on(task).unwrap_err().is_cancelled());
+    }
+
     #[derive(Clone, Copy, Debug)]
     enum Step {
         HandOver,

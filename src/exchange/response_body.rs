@@ -233,6 +233,7 @@ mod tests {
         drop(ResponseReader(buffer.clone()));
         assert!(clock.leave(None).is_some());
         buffer.lock().unwrap().look();
+        assert!(buffer.lock().unwrap().ready.is_empty());
         assert!(clock.leave(None).is_some());
     }
 
@@ -247,5 +248,51 @@ mod tests {
             slot.look();
             assert!(slot.is_answered());
         }
+    }
+
+    /// Has nothing the first time, then always something; keeps the waker.
+    struct Later(Arc<std::sync::Mutex<Option<Waker>>>);
+
+    impl Body for Later {
+        type Data = Bytes;
+        type Error = HostError;
+
+        fn poll_frame(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, HostError>>> {
+            let mut waker = self.0.lock().unwrap();
+            if waker.is_some() {
+                return Poll::Ready(Some(Ok(Frame::data(data(1)))));
+            }
+            *waker = Some(cx.waker().clone());
+            Poll::Pending
+        }
+    }
+
+    #[test]
+    fn a_reader_that_was_woken_and_does_not_come_holds_its_guest_up() {
+        let (clock, _) = written(0, false, 1);
+        let waker = Arc::default();
+        let buffer = ResponseBuffer::new(Later(Arc::clone(&waker)).boxed_unsync(), 2, clock.clone());
+        assert!(buffer.lock().unwrap().take(&mut cx()).is_pending());
+        let woken = waker.lock().unwrap().clone();
+        woken.unwrap().wake();
+        let slot = ResponseSlot::default();
+        slot.set(Some(buffer.clone()));
+        slot.look();
+        assert_eq!(buffer.lock().unwrap().ready.len(), 2, "no more than may lie there");
+        assert!(clock.leave(None).is_none(), "held");
+    }
+
+    #[test]
+    fn a_reader_sees_the_frames_and_the_end() {
+        let (_clock, buffer) = written(2, true, 1);
+        let mut reader = ResponseReader(buffer);
+        for _ in 0..2 {
+            assert!(!reader.is_end_stream());
+            assert!(matches!(Pin::new(&mut reader).poll_frame(&mut cx()), Poll::Ready(Some(Ok(_)))));
+        }
+        assert!(matches!(Pin::new(&mut reader).poll_frame(&mut cx()), Poll::Ready(None)));
+        assert!(reader.is_end_stream());
+        let nothing = ResponseBuffer::new(empty(), 1, Clock::new(None));
+        assert!(ResponseReader(nothing).is_end_stream(), "its body says so before anybody asks");
     }
 }

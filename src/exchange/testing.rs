@@ -31,7 +31,7 @@ impl Body for Script {
     fn poll_frame(mut self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, HostError>>> {
         match self.chunks.pop_front() {
             Some(chunk) => Poll::Ready(Some(Ok(Frame::data(chunk)))),
-            None if self.ends => Poll::Ready(None),
+            None if std::mem::take(&mut self.ends) => Poll::Ready(None), // whoever asks again waits for ever
             None => Poll::Pending,
         }
     }

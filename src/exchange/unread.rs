@@ -169,4 +169,52 @@ mod tests {
         let second = unread.stop();
         assert!(!unread.is_turn_of(first) && unread.is_turn_of(second));
     }
+
+    #[test]
+    fn as_much_is_read_on_as_there_is_room() {
+        let mut unread = Unread::default();
+        assert!(unread.has_nothing_kept() && !unread.is_discarded());
+        assert!(unread.keep(&[0; ROOM - 1], Past::Waits) && unread.takes_more(Past::Waits));
+        assert!(unread.keep(b"x", Past::Waits) && !unread.takes_more(Past::Waits));
+        assert!(!unread.has_nothing_kept());
+    }
+
+    #[test]
+    fn the_task_that_reads_on_is_stopped() {
+        let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
+        let task = runtime.spawn(std::future::pending::<()>());
+        let mut unread = Unread::default();
+        unread.set_task(task.abort_handle());
+        unread.stop();
+        assert!(runtime.block_on(task).unwrap_err().is_cancelled());
+    }
+
+    /// So many chunks; tells when it has been read to its end.
+    struct Told(usize, std::sync::mpsc::Sender<()>);
+
+    impl Body for Told {
+        type Data = Bytes;
+        type Error = wasmtime_wasi_http::Error;
+
+        fn poll_frame(
+            mut self: Pin<&mut Self>,
+            _: &mut Context<'_>,
+        ) -> Poll<Option<Result<http_body::Frame<Bytes>, Self::Error>>> {
+            let Some(left) = self.0.checked_sub(1) else {
+                let _ = self.1.send(());
+                return Poll::Ready(None);
+            };
+            self.0 = left;
+            Poll::Ready(Some(Ok(http_body::Frame::data(Bytes::from_static(b"x")))))
+        }
+    }
+
+    #[test]
+    fn what_is_thrown_away_is_read_to_its_end() {
+        for chunks in [0, 3, 9] {
+            let (sender, told) = std::sync::mpsc::channel();
+            discard(Told(chunks, sender).boxed_unsync(), crate::engine::process_state().unwrap());
+            told.recv().unwrap();
+        }
+    }
 }

@@ -208,3 +208,185 @@ impl Drop for InstancePool {
         }
     }
 }
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use std::sync::MutexGuard;
+
+    use super::*;
+    use crate::component::Component;
+    use crate::component::limits::ComponentLimits;
+    use crate::component::loading::Order;
+    use crate::engine::process_state;
+    use crate::exchange::handle::{ExchangeHandle, ExchangeState};
+    use crate::guest::app_share::AppShare;
+    use crate::guest::grants::Grants;
+    use crate::http::message::empty;
+    use crate::limits::Limits;
+    use crate::outgoing::hooks::Hooks;
+    use crate::outgoing::upstream::Upstreams;
+
+    const ALWAYS: Reuse = Reuse { requests: None, idle: None };
+
+    /// One test at a time: what waits in a process is the process's.
+    fn alone() -> (MutexGuard<'static, ()>, &'static ProcessState) {
+        static ALONE: Mutex<()> = Mutex::new(());
+        (lock(&ALONE), process_state().unwrap())
+    }
+
+    fn pool(process: &'static ProcessState, reuse: Reuse) -> Arc<InstancePool> {
+        InstancePool::new(process, reuse, Arc::new(AtomicBool::new(true)))
+    }
+
+    /// An instance that has had one exchange.
+    fn served(process: &'static ProcessState) -> Instance {
+        let order = Order::new(false, ComponentLimits::NONE, None);
+        let binary = std::fs::read("tests/guests/components/hello.wasm").unwrap();
+        let prepared = Component::new(&binary, &order).unwrap().prepared(process, false).unwrap();
+        let exchange = ExchangeState::new(process, None);
+        let hooks = Hooks::new(Upstreams::default(), ExchangeHandle::observer(&exchange), &Limits::NONE);
+        let share = AppShare::new(&[]);
+        let mut instance =
+            Instance::new(prepared, &Grants::default(), &Limits::NONE, hooks, &exchange, &share).unwrap();
+        let request = http::Request::get("http://a.test/").body(empty()).unwrap();
+        let (sender, answers) = std::sync::mpsc::channel();
+        let call = instance.call(request, move |answer| drop(sender.send(answer))).unwrap();
+        let _context = process.runtime.handle().unwrap().enter();
+        block_on(instance.handle(call)).unwrap();
+        assert!(answers.recv().unwrap().is_ok());
+        instance
+    }
+
+    fn block_on<T>(future: impl Future<Output = T>) -> T {
+        tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap().block_on(future)
+    }
+
+    fn kept(pool: &InstancePool) -> usize {
+        lock(&pool.state).kept.len()
+    }
+
+    fn waits_since(pool: &InstancePool, ago: Duration) {
+        let mut state = lock(&pool.state);
+        let kept = state.kept.back_mut().unwrap();
+        kept.since = kept.since.checked_sub(ago).unwrap();
+    }
+
+    /// Fills up what may wait in the process, but for so many.
+    fn fill(process: &'static ProcessState, most: u32) -> Vec<Counted> {
+        let mut counted = Vec::new();
+        while process.counters.idle.load(Ordering::Relaxed) < u64::from(most) {
+            process.counters.idle.fetch_add(1, Ordering::Relaxed);
+            counted.push(Counted(&process.counters));
+        }
+        counted
+    }
+
+    #[test]
+    fn the_one_that_came_last_is_taken_first() {
+        let (_alone, process) = alone();
+        let pool = pool(process, ALWAYS);
+        assert!(pool.take().is_none());
+        assert!(pool.keep(served(process)).is_none());
+        let first = pool.oldest();
+        assert!(pool.keep(served(process)).is_none());
+        assert_eq!(process.counters.idle.load(Ordering::Relaxed), 2);
+        assert!(pool.take().is_some());
+        assert!(first.is_some() && pool.oldest() == first);
+        assert!(pool.take().is_some() && pool.take().is_none());
+        assert_eq!(process.counters.idle.load(Ordering::Relaxed), 0);
+    }
+
+    #[test]
+    fn one_that_has_had_all_its_exchanges_is_not_kept() {
+        let (_alone, process) = alone();
+        let once = pool(process, Reuse { requests: Some(1), idle: None });
+        assert!(once.keep(served(process)).is_some());
+        let twice = pool(process, Reuse { requests: Some(2), idle: None });
+        assert!(twice.keep(served(process)).is_none());
+    }
+
+    #[test]
+    fn an_app_whose_guests_answer_once_keeps_none_of_them() {
+        let (_alone, process) = alone();
+        let pool = pool(process, ALWAYS);
+        assert!(pool.keep(served(process)).is_none());
+        assert!(pool.stop_reusing(), "that is new");
+        assert!(!pool.stop_reusing());
+        assert_eq!(kept(&pool), 0);
+        assert!(pool.keep(served(process)).is_some());
+    }
+
+    #[test]
+    fn one_that_has_closed_keeps_none() {
+        let (_alone, process) = alone();
+        let pool = pool(process, Reuse { requests: None, idle: Some(Duration::from_secs(3600)) });
+        assert!(pool.close().is_none(), "there is nothing to give back");
+        lock(&pool.state).closed = false;
+        assert!(pool.keep(served(process)).is_none());
+        assert!(lock(&pool.state).sweeper.is_some());
+        block_on(pool.close().unwrap()).unwrap();
+        assert_eq!(process.counters.idle.load(Ordering::Relaxed), 0);
+        assert!(lock(&pool.state).sweeper.is_none());
+        assert!(pool.keep(served(process)).is_some());
+    }
+
+    #[test]
+    fn those_that_have_waited_for_too_long_are_ended() {
+        let (_alone, process) = alone();
+        let limit = Duration::from_secs(3600);
+        let pool = pool(process, Reuse { requests: None, idle: Some(limit) });
+        for ago in [2, 1, 0] {
+            assert!(pool.keep(served(process)).is_none());
+            waits_since(&pool, limit * ago / 2);
+        }
+        let next = pool.expire(limit).unwrap();
+        assert_eq!(kept(&pool), 2);
+        assert!(next <= limit / 2 && next > limit / 4, "{next:?}");
+        assert!(lock(&pool.state).sweeper.is_some());
+        block_on(sweep(Arc::downgrade(&pool), Duration::ZERO));
+        assert_eq!(kept(&pool), 0);
+        assert!(lock(&pool.state).sweeper.is_none(), "the next one that is kept begins another");
+    }
+
+    #[test]
+    fn those_that_wait_leave_half_of_the_slots_to_those_that_run() {
+        let (_alone, process) = alone();
+        let (one, other) = (pool(process, ALWAYS), pool(process, ALWAYS));
+        let mut counted = fill(process, process.slots() / 2 - 1);
+        assert!(one.keep(served(process)).is_none());
+        assert!(other.keep(served(process)).is_none(), "the one that has waited longest goes instead");
+        assert_eq!((kept(&one), kept(&other)), (0, 1));
+        assert!(other.take().is_some());
+        counted.extend(fill(process, process.slots() / 2));
+        assert!(other.keep(served(process)).is_some(), "there is none to go instead");
+    }
+
+    #[test]
+    fn the_one_that_has_waited_longest_makes_room_for_one_that_runs() {
+        let (_alone, process) = alone();
+        let (one, other) = (pool(process, ALWAYS), pool(process, ALWAYS));
+        assert!(make_room(process).is_none(), "none waits");
+        assert!(one.keep(served(process)).is_none());
+        assert!(other.keep(served(process)).is_none());
+        waits_since(&other, Duration::from_secs(9));
+        assert!(make_room(process).is_none(), "there is room");
+        let running = process.live() as u32;
+        let _counted = fill(process, process.slots().saturating_sub(running));
+        block_on(make_room(process).unwrap()).unwrap();
+        assert_eq!((kept(&one), kept(&other)), (1, 0));
+    }
+
+    #[test]
+    fn pools_that_are_gone_are_forgotten() {
+        let (_alone, process) = alone();
+        let all = InstancePools::default();
+        for _ in 0..3 {
+            all.add(&pool(process, ALWAYS));
+        }
+        let last = pool(process, ALWAYS);
+        all.add(&last);
+        assert_eq!(lock(&all.0).len(), 1);
+        assert!(all.end_oldest().is_none());
+    }
+}

@@ -239,9 +239,9 @@ mod tests {
     use super::*;
     use crate::http::url_pattern::Pattern;
     use crate::network::dns::Resolving;
+    use crate::network::options::Caps;
     use crate::network::places::Apps;
     use crate::network::pool::Pool;
-    use crate::network::pool_state::Caps;
     use crate::network::tls::Trust;
     use crate::sync::lock;
 

@@ -46,6 +46,18 @@ impl<K> Kept<K> {
     }
 }
 
+impl<K: PooledConnection> Kept<K> {
+    /// Takes out those that one request at a time uses, if they are over; to be dropped without the pool's lock.
+    pub(super) fn end_idle(&mut self, left: &mut Vec<K>, is_over: impl Fn(&K) -> bool) {
+        left.extend(self.idle.extract_if(.., |(one, _)| is_over(one)).map(|(one, _)| one));
+    }
+
+    /// Takes out those that many use, if they are over.
+    pub(super) fn end_shared(&mut self, left: &mut Vec<K>, is_over: impl Fn(&K) -> bool) {
+        left.extend(self.shared.extract_if(.., |(one, _)| is_over(one)).map(|(one, _)| one));
+    }
+}
+
 /// All of a pool.
 pub(super) struct Origins<K>(pub HashMap<Origin, Kept<K>>);
 

@@ -2,7 +2,18 @@
 
 use std::time::Duration;
 
-use crate::network::pool_state::Caps;
+/// How many connections there may be, and for how long.
+#[derive(Clone, Copy, Debug)]
+pub struct Caps {
+    /// To all origins together.
+    pub total: usize,
+    /// To one origin.
+    pub per_origin: usize,
+    /// How long a connection is kept that nobody uses.
+    pub idle: Duration,
+    /// How long a connection is used at all.
+    pub lifetime: Option<Duration>,
+}
 
 /// How a `Network` connects, and for how long it waits.
 #[derive(Clone, Debug)]

@@ -17,9 +17,10 @@ use crate::network::connection::{Connection, Ending, STREAMS, Sender, State};
 use crate::network::connection_task::{Begins, Driver, Tasks, Uploading};
 use crate::network::error::{Prohibited, Undialled};
 use crate::network::kept::PooledConnection;
+use crate::network::options::Caps;
 use crate::network::origin::Origin;
 use crate::network::places::{App, Apps};
-use crate::network::pool_state::{Caps, Checkout, Grant, Permit, Place, PoolState};
+use crate::network::pool_state::{Checkout, Grant, Permit, Place, PoolState};
 use crate::network::request_body::{Content, LAST, RequestBody};
 use crate::network::traffic::{Flood, Frames, Traffic};
 use crate::sync::lock;
@@ -37,7 +38,7 @@ const PING: (Duration, Duration) = (Duration::from_secs(20), Duration::from_secs
 
 pub(crate) struct Pool {
     dialer: Dialer,
-    stock: Arc<PoolState<Connection>>,
+    state: Arc<PoolState<Connection>>,
     /// Bytes of a response's head.
     head: u32,
     http2: bool,
@@ -47,7 +48,7 @@ pub(crate) struct Pool {
 impl Pool {
     /// `http2`: whether TLS offers it, or it is spoken without. `apps`: who shares it.
     pub(crate) fn new(dialer: Dialer, caps: Caps, head: u32, http2: bool, apps: Apps) -> Arc<Self> {
-        Arc::new(Self { dialer, stock: PoolState::new(caps, apps), head, http2, reaper: Mutex::new(None) })
+        Arc::new(Self { dialer, state: PoolState::new(caps, apps), head, http2, reaper: Mutex::new(None) })
     }
 
     /// A connection for a request: one that is kept, or a new one. What the policy says of its address is asked in either case:
@@ -60,11 +61,11 @@ impl Pool {
         app: App,
     ) -> Result<Lease, Undialled> {
         let may_share = self.http2 && (origin.secure || self.dialer.h2c);
-        let grant = match self.stock.ask(origin, may_share, app) {
+        let grant = match self.state.ask(origin, may_share, app) {
             Checkout::Granted(grant) => grant,
             Checkout::Wait(mut waiting) => {
                 // else for the connection that somebody else is making
-                stage.waits_for_room(self.stock.is_full(origin, app));
+                stage.waits_for_room(self.state.is_full(origin, app));
                 match waiting.granted().await {
                     Some(grant) => grant,
                     None => return Err(Undialled::Full(Duration::ZERO)),
@@ -79,7 +80,7 @@ impl Pool {
                 let is_shared = first.is_some();
                 let own = match first {
                     Some(first) => {
-                        self.stock.share(origin, made);
+                        self.state.share(origin, made);
                         place.becomes_shared();
                         self.reap();
                         Connection { kept: false, ..first }
@@ -170,13 +171,13 @@ impl Pool {
     /// While there is something idle, a task looks after it.
     fn reap(self: &Arc<Self>) {
         let mut reaper = lock(&self.reaper);
-        if !self.stock.begin_reaping() {
+        if !self.state.begin_reaping() {
             return;
         }
-        let stock = self.stock.clone();
+        let state = self.state.clone();
         let task = tokio::spawn(async move {
-            while let Some(pause) = stock.reap() {
-                let _ = tokio::time::timeout(pause, stock.emptied()).await;
+            while let Some(pause) = state.reap() {
+                let _ = tokio::time::timeout(pause, state.emptied()).await;
             }
         });
         *reaper = Some(task.abort_handle());
@@ -346,7 +347,7 @@ impl Lease {
             && !connection.is_shared()
             && let Some(pool) = pool.upgrade()
         {
-            pool.stock.put_back(connection, place);
+            pool.state.put_back(connection, place);
             pool.reap();
         } else {
             drop(connection);

@@ -14,22 +14,10 @@ use std::time::{Duration, Instant};
 use tokio::sync::{Notify, oneshot};
 
 use crate::network::kept::{Kept, Origins, PooledConnection};
+use crate::network::options::Caps;
 use crate::network::origin::Origin;
 use crate::network::places::{App, Apps, Places, Turns};
 use crate::sync::lock;
-
-/// How many connections there may be, and for how long.
-#[derive(Clone, Copy, Debug)]
-pub struct Caps {
-    /// To all origins together.
-    pub total: usize,
-    /// To one origin.
-    pub per_origin: usize,
-    /// How long a connection is kept that nobody uses.
-    pub idle: Duration,
-    /// How long a connection is used at all.
-    pub lifetime: Option<Duration>,
-}
 
 pub(crate) struct PoolState<K: PooledConnection> {
     caps: Caps,
@@ -72,7 +60,7 @@ pub(crate) enum Grant<K: PooledConnection> {
 /// What a request takes of what its app may have. Dropped when the request has let go of its connection: whoever waits is served
 /// with that.
 pub(crate) struct Place<K: PooledConnection> {
-    stock: Weak<PoolState<K>>,
+    pool: Weak<PoolState<K>>,
     origin: Origin,
     app: App,
     /// Whether the connection is for this request alone.
@@ -82,8 +70,8 @@ pub(crate) struct Place<K: PooledConnection> {
 impl<K: PooledConnection> Place<K> {
     /// The connection that was made is one for all.
     pub(crate) fn becomes_shared(&mut self) {
-        if let Some(stock) = self.stock.upgrade() {
-            stock.change(|state, _| self.leave_whole(state));
+        if let Some(pool) = self.pool.upgrade() {
+            pool.change(|state, _| self.leave_whole(state));
         }
     }
 
@@ -102,34 +90,32 @@ impl<K: PooledConnection> Place<K> {
 
 impl<K: PooledConnection> Drop for Place<K> {
     fn drop(&mut self) {
-        let Some(stock) = self.stock.upgrade() else { return };
-        stock.change(|state, left| {
+        let Some(pool) = self.pool.upgrade() else { return };
+        pool.change(|state, left| {
             self.leave(state);
             // that nobody uses one for all any more, it cannot say itself
-            state.origins.of(&self.origin, |kept| {
-                left.extend(kept.shared.extract_if(.., |(one, _)| !one.is_usable()).map(|(one, _)| one));
-            });
+            state.origins.of(&self.origin, |kept| kept.end_shared(left, |one| !one.is_usable()));
         });
     }
 }
 
 /// The right to one connection; given back when it is dropped.
 pub(crate) struct Permit<K: PooledConnection> {
-    stock: Weak<PoolState<K>>,
+    pool: Weak<PoolState<K>>,
     origin: Origin,
 }
 
 impl<K: PooledConnection> Drop for Permit<K> {
     fn drop(&mut self) {
-        let Some(stock) = self.stock.upgrade() else { return };
-        stock.change(|state, left| {
+        let Some(pool) = self.pool.upgrade() else { return };
+        pool.change(|state, left| {
             state.open -= 1;
             state.leaving = state.leaving.saturating_sub(1);
             state.origins.of(&self.origin, |kept| {
                 kept.open -= 1;
                 // one that has ended by itself lies there still
-                left.extend(kept.idle.extract_if(.., |(one, _)| !one.is_usable()).map(|(one, _)| one));
-                left.extend(kept.shared.extract_if(.., |(one, _)| !one.is_usable()).map(|(one, _)| one));
+                kept.end_idle(left, |one| !one.is_usable());
+                kept.end_shared(left, |one| !one.is_usable());
             });
         });
     }
@@ -137,7 +123,7 @@ impl<K: PooledConnection> Drop for Permit<K> {
 
 /// While it is there, others may wait to see what the connection will be.
 pub(crate) struct Dialling<K: PooledConnection> {
-    stock: Weak<PoolState<K>>,
+    pool: Weak<PoolState<K>>,
     origin: Origin,
     shares: Option<bool>,
 }
@@ -151,8 +137,8 @@ impl<K: PooledConnection> Dialling<K> {
 
 impl<K: PooledConnection> Drop for Dialling<K> {
     fn drop(&mut self) {
-        let Some(stock) = self.stock.upgrade() else { return };
-        stock.change(|state, _| {
+        let Some(pool) = self.pool.upgrade() else { return };
+        pool.change(|state, _| {
             state.origins.of(&self.origin, |kept| {
                 kept.dialling -= 1;
                 kept.shares = self.shares.or(kept.shares);
@@ -163,12 +149,12 @@ impl<K: PooledConnection> Drop for Dialling<K> {
 
 /// A place in the line. What comes after nobody waits any more is passed on.
 pub(crate) struct Waiting<K: PooledConnection> {
-    stock: Weak<PoolState<K>>,
+    pool: Weak<PoolState<K>>,
     grant: oneshot::Receiver<Grant<K>>,
 }
 
 impl<K: PooledConnection> Waiting<K> {
-    /// `None` if the stock is gone.
+    /// `None` if the pool is gone.
     pub(crate) async fn granted(&mut self) -> Option<Grant<K>> {
         (&mut self.grant).await.ok()
     }
@@ -177,8 +163,8 @@ impl<K: PooledConnection> Waiting<K> {
 impl<K: PooledConnection> Drop for Waiting<K> {
     fn drop(&mut self) {
         self.grant.close();
-        if let (Ok(Grant::Use(one, place)), Some(stock)) = (self.grant.try_recv(), self.stock.upgrade()) {
-            stock.put_back(one, place);
+        if let (Ok(Grant::Use(one, place)), Some(pool)) = (self.grant.try_recv(), self.pool.upgrade()) {
+            pool.put_back(one, place);
         }
     }
 }
@@ -214,7 +200,7 @@ impl<K: PooledConnection> PoolState<K> {
             state.arrived += 1;
             let arrived = state.arrived;
             state.waiting.push_back(Waiter { origin: origin.clone(), may_share, app, arrived, reply });
-            Checkout::Wait(Waiting { stock: Arc::downgrade(self), grant })
+            Checkout::Wait(Waiting { pool: Arc::downgrade(self), grant })
         })
     }
 
@@ -230,7 +216,7 @@ impl<K: PooledConnection> PoolState<K> {
                 _ => left.push(one),
             }
         });
-        place.stock = Weak::new();
+        place.pool = Weak::new();
     }
 
     /// A connection that all may use.
@@ -371,19 +357,21 @@ impl<K: PooledConnection> PoolState<K> {
     ) -> Option<Grant<K>> {
         let may_have_one = self.leaves_room(state, state.origins.0.get(origin), app);
         let State { origins, places, requests, turns, open, .. } = state;
+        let mut count_request = || {
+            requests.take(app);
+            turns.take(app, requests);
+        };
         let kept = match origins.0.get_mut(origin) {
             Some(kept) => kept,
             None if *open < self.caps.total && may_have_one => origins.0.entry(origin.clone()).or_insert(Kept::NONE),
             None => return None,
         };
-        let place = |is_whole| Place { stock: Arc::downgrade(self), origin: origin.clone(), app, is_whole };
-        let is_over = |(one, _): &mut (K, Instant)| !one.is_usable() || self.is_old(one);
-        left.extend(kept.shared.extract_if(.., is_over).map(|(one, _)| one));
+        let place = |is_whole| Place { pool: Arc::downgrade(self), origin: origin.clone(), app, is_whole };
+        kept.end_shared(left, |one| !one.is_usable() || self.is_old(one));
         for (shared, since) in &mut kept.shared {
             if let Some(one) = shared.share() {
                 *since = Instant::now();
-                requests.take(app);
-                turns.take(app, requests);
+                count_request();
                 return Some(Grant::Use(one, place(false)));
             }
         }
@@ -392,8 +380,7 @@ impl<K: PooledConnection> PoolState<K> {
         }
         while let Some((one, _)) = kept.idle.pop() {
             if one.is_usable() && !self.is_old(&one) {
-                requests.take(app);
-                turns.take(app, requests);
+                count_request();
                 places.take(app);
                 kept.places.take(app);
                 return Some(Grant::Use(one, place(true)));
@@ -405,15 +392,14 @@ impl<K: PooledConnection> PoolState<K> {
             return None;
         }
         *open += 1;
-        requests.take(app);
-        turns.take(app, requests);
+        count_request();
         places.take(app);
         kept.places.take(app);
         kept.open += 1;
         kept.dialling += 1;
-        let stock = Arc::downgrade(self);
-        let permit = Permit { stock: stock.clone(), origin: origin.clone() };
-        Some(Grant::Dial(permit, Dialling { stock, origin: origin.clone(), shares: None }, place(true)))
+        let pool = Arc::downgrade(self);
+        let permit = Permit { pool: pool.clone(), origin: origin.clone() };
+        Some(Grant::Dial(permit, Dialling { pool, origin: origin.clone(), shares: None }, place(true)))
     }
 }
 

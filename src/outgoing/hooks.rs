@@ -203,7 +203,7 @@ impl Hooks {
     ) -> HookFuture {
         let Some(clock) = self.clock.clone() else { return self.send(import, request, options, None) };
         let work = clock.work(true);
-        let request = request.map(|body| Watched::by_others(body, work.pace()).boxed_unsync());
+        let request = request.map(|body| Watched::by_others(body, work.clock()).boxed_unsync());
         let answer = self.send(import, request, options, Some(&work));
         Box::new(async move {
             match Pin::from(answer).await {
@@ -251,7 +251,7 @@ impl Hooks {
         let method = request.method().clone();
         let mut request = request;
         if let Some(work) = work {
-            request.extensions_mut().insert(work.pace().clone());
+            request.extensions_mut().insert(work.clock().clone());
         }
         let (clock, work) = (self.clock.clone(), work.cloned());
         let answer = upstream.send(request, timeouts, self.exchange.stdio());

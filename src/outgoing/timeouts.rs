@@ -14,12 +14,12 @@ use crate::simulation::virtual_time::{Clock, WorkClock};
 
 /// Waits for the head of a response no longer than the guest's options allow: for upstreams that have no connecting of their
 /// own to be timed. The two limits before the first byte count together, and a `connect-timeout` alone limits nothing here.
-pub fn within(timeouts: Timeouts, pace: Option<&WorkClock>, answer: Answer) -> Answer {
+pub fn within(timeouts: Timeouts, clock: Option<&WorkClock>, answer: Answer) -> Answer {
     let Some(first_byte) = timeouts.first_byte else {
         return answer;
     };
     let limit = first_byte.saturating_add(timeouts.connect.unwrap_or_default());
-    let end = pace.map(|pace| pace.limit(limit));
+    let end = clock.map(|clock| clock.limit(limit));
     Box::pin(async move {
         let end: Limit = match end {
             Some(end) => Box::pin(end),

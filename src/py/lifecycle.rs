@@ -6,7 +6,7 @@ use std::time::Duration;
 use pyo3::prelude::*;
 
 use crate::py::executor::finalization::is_finalizing;
-use crate::py::executor::{blocking, event_loop, exit, threads};
+use crate::py::executor::{blocking, exit, loop_bridge, threads};
 
 /// Whether this module's hooks for exit and fork are to be registered: once, however often the package is imported.
 #[pyfunction]
@@ -32,7 +32,7 @@ pub(crate) fn _after_fork_in_parent() {
 pub(crate) fn _after_fork() {
     crate::engine::after_fork();
     threads::forget();
-    event_loop::forget();
+    loop_bridge::forget();
     crate::py::component::threads::forget();
     crate::py::counters::forget();
     blocking::forget_others();

@@ -59,10 +59,10 @@ impl PySimulation {
 }
 
 /// Waits for so many seconds of a guest's time.
-pub(super) fn pause(pace: WorkClock, seconds: f64) -> PyResult<Awaitable> {
+pub(super) fn pause(clock: WorkClock, seconds: f64) -> PyResult<Awaitable> {
     let duration = Duration::try_from_secs_f64(seconds)
         .map_err(|_| PyValueError::new_err(format!("a pause must be a number of seconds: {seconds}")))?;
-    Ok(Awaitable::new(Paused::New(pace, duration)))
+    Ok(Awaitable::new(Paused::New(clock, duration)))
 }
 
 enum Paused {
@@ -72,9 +72,9 @@ enum Paused {
 
 impl Operation for Paused {
     fn poll(&mut self, py: Python<'_>, cx: &mut Context<'_>) -> Poll<PyResult<Py<PyAny>>> {
-        if let Self::New(pace, duration) = self {
+        if let Self::New(clock, duration) = self {
             let runtime = &crate::py::process_of(py)?.runtime;
-            let sleep = runtime.within(pace.clone().sleep(*duration)).map_err(|error| to_py(py, &error))?;
+            let sleep = runtime.within(clock.clone().sleep(*duration)).map_err(|error| to_py(py, &error))?;
             *self = Self::Waiting(Box::pin(sleep));
         }
         match self {

@@ -92,7 +92,7 @@ pub(crate) fn stats(py: Python<'_>) -> PyResult<PyStats> {
         stacks: core.stacks,
         memory: core.memory,
         threads: core.threads
-            + (crate::py::executor::threads::count() + crate::py::executor::event_loop::own_threads()) as u64,
+            + (crate::py::executor::threads::count() + crate::py::executor::loop_bridge::own_threads()) as u64,
         dropped: count(|live| &live.dropped),
         outcomes: outcomes.unbind(),
     })

@@ -131,4 +131,19 @@ mod tests {
             assert_eq!(credit.left, credit.most);
         }
     }
+
+    #[test]
+    fn nothing_is_earned_before_a_guest_waits() {
+        let mut credit = Credit::of_guest(true);
+        credit.at -= Duration::from_secs(60);
+        credit.begin_to_earn();
+        credit.earn();
+        assert!(!credit.is_enough());
+    }
+
+    #[test]
+    fn an_app_has_its_credit_of_each_processor() {
+        let processors = std::thread::available_parallelism().map_or(1, |found| found.get());
+        assert_eq!(Credit::of_app().most, OF_APP * u32::try_from(processors).unwrap_or(1));
+    }
 }

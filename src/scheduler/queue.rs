@@ -168,4 +168,30 @@ mod tests {
         stuck.of(Kind::Computing).stuck.store(0, Ordering::Relaxed);
         assert!(queue.pop().is_some());
     }
+
+    #[test]
+    fn those_that_were_stopped_come_first() {
+        let (lane, other) = (Arc::<Lane>::default(), Arc::<Lane>::default());
+        let mut queue = Queue::new(Kind::Prompt);
+        queue.push(task(&lane, 0));
+        queue.push_stopped(task(&other, 1));
+        assert_eq!(queue.pop().unwrap().number, 1);
+        assert_eq!(other.of(Kind::Prompt).spent.load(Ordering::Relaxed), ESTIMATE, "its turn is charged as any other");
+        assert_eq!(queue.pop().unwrap().number, 0);
+    }
+
+    #[test]
+    fn nothing_is_left_of_a_queue_that_was_cleared() {
+        let lane = Arc::<Lane>::default();
+        let mut queue = Queue::new(Kind::Prompt);
+        for clears in [false, true] {
+            queue.push(task(&lane, 0));
+            queue.push_stopped(task(&lane, 1));
+            if clears {
+                queue.clear();
+            }
+            assert_eq!(queue.pop().is_some(), !clears);
+            assert_eq!(queue.pop().is_some(), !clears);
+        }
+    }
 }

@@ -7,11 +7,11 @@ use std::time::Duration;
 /// A turn of this much CPU time, in which ticks have passed, was no turn of a guest that ticks can interrupt.
 pub(crate) const LONG_TURN: Duration = Duration::from_millis(3);
 
-/// Ticks of the epoch in this process.
 /// How long a guest runs before its thread's turn ends. A guest polled on an event loop's thread holds it for two
 /// of these at the most.
 pub(crate) const TICK: Duration = Duration::from_millis(1);
 
+/// Ticks of the epoch in this process.
 static TICKS: AtomicU64 = AtomicU64::new(0);
 
 /// How long the operations were in which an app's guests held their threads for longer than a turn, less what is forgotten with time: a
@@ -135,5 +135,73 @@ mod tests {
         turns.add(Duration::MAX);
         turns.add(Duration::MAX);
         assert_eq!(turns.counted.load(Ordering::Relaxed) & u64::from(u32::MAX), MOST);
+    }
+
+    #[test]
+    fn long_operations_are_counted_with_their_tick() {
+        let turns = LongTurns::default();
+        let before = tick_once();
+        turns.add(Duration::from_micros(5));
+        let counted = turns.counted.load(Ordering::Relaxed);
+        assert!((before..=tick()).contains(&(counted >> 32)), "{counted:x}");
+        assert_eq!(left(counted, counted >> 32), 5);
+    }
+
+    #[test]
+    fn ticks_are_counted() {
+        let before = tick();
+        let once = tick_once();
+        assert!(once > before && tick_once() > once && tick() > once);
+    }
+
+    /// What is said of a turn that has just begun; ticks come on another thread meanwhile.
+    fn in_the_tick_of_its_begin<T>(look: impl Fn() -> T) -> T {
+        loop {
+            begin_turn();
+            let (before, found) = (TURN.get(), look());
+            if tick() == before {
+                return found;
+            }
+        }
+    }
+
+    #[test]
+    fn a_turn_is_over_when_a_whole_tick_of_it_has_passed() {
+        assert!(!in_the_tick_of_its_begin(is_turn_over));
+        TURN.set(tick().wrapping_sub(2));
+        assert!(is_turn_over());
+        // the tick that came first may have been about to come when it began
+        let after_one_tick = || {
+            TURN.set(TURN.get().wrapping_sub(1));
+            let is_over = is_turn_over();
+            TURN.set(TURN.get().wrapping_add(1));
+            is_over
+        };
+        assert!(!in_the_tick_of_its_begin(after_one_tick));
+    }
+
+    #[test]
+    fn an_operation_that_no_tick_ended_is_unruly_unless_it_made_the_instance() {
+        let long = LONG_TURN + Duration::from_nanos(1);
+        assert!(!in_the_tick_of_its_begin(|| was_unruly(long)), "the ticker was late");
+        begin_turn();
+        TURN.set(tick().wrapping_sub(2));
+        assert!(was_unruly(long));
+        assert!(!was_unruly(LONG_TURN));
+        excuse_turn();
+        assert!(!was_unruly(long));
+        begin_turn();
+        TURN.set(tick().wrapping_sub(2));
+        assert!(was_unruly(long), "the next turn has no excuse");
+    }
+
+    #[test]
+    fn a_thread_of_the_schedulers_knows_that_it_is_one() {
+        let told = std::thread::spawn(|| {
+            let before = is_guests_thread();
+            is_of_guests();
+            (before, is_guests_thread())
+        });
+        assert_eq!(told.join().ok(), Some((false, true)));
     }
 }

@@ -1,4 +1,4 @@
-//! The time of an exchange in a staged world: it passes only where everybody sleeps who takes part in it.
+//! The time of an exchange in a simulation: it passes only where everybody sleeps who takes part in it.
 //!
 //! Those who wait for a time to come are in one list. When the guest neither runs nor is about to, and nobody works on what it
 //! waits for, the time has come that the first of them waits for, and that one goes on. While anybody works, waits take their
@@ -163,7 +163,7 @@ impl Work {
     }
 
     /// The clock of whoever works on it.
-    pub fn pace(&self) -> &WorkClock {
+    pub fn clock(&self) -> &WorkClock {
         &self.0
     }
 }
@@ -263,5 +263,196 @@ impl<F: Future<Output = ()>> Future for Turns<F> {
             this.time.change(|state| state.turn = told.woken.load(Ordering::Relaxed));
         }
         polled
+    }
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use std::sync::atomic::AtomicUsize;
+
+    use super::*;
+
+    const HOUR: Duration = Duration::from_secs(3600);
+    const BEGAN: u64 = 5;
+
+    fn block_on<T>(future: impl Future<Output = T>) -> T {
+        tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap().block_on(future)
+    }
+
+    fn poll<T>(future: &mut (impl Future<Output = T> + Unpin)) -> Poll<T> {
+        Pin::new(future).poll(&mut Context::from_waker(Waker::noop()))
+    }
+
+    fn waiting(clock: &Clock) -> usize {
+        lock(&clock.0.state).waiting.len()
+    }
+
+    fn doing(work: &Work) -> Doing {
+        lock(&work.0.clock.0.state).work.get(&work.0.work).copied().unwrap()
+    }
+
+    /// Counts how often it is called.
+    #[derive(Default)]
+    struct Calls(AtomicUsize);
+
+    impl Wake for Calls {
+        fn wake(self: Arc<Self>) {
+            self.0.fetch_add(1, Ordering::Relaxed);
+        }
+    }
+
+    #[test]
+    fn an_hour_passes_at_once_where_the_guest_alone_waits() {
+        let clock = Clock::new(BEGAN);
+        let guest = clock.clone();
+        block_on(clock.turns(async move {
+            guest.after(HOUR).await;
+            guest.until(BEGAN + 2 * HOUR.as_nanos() as u64, far_from_now(HOUR)).await;
+        }));
+        assert_eq!(clock.elapsed(), HOUR * 2);
+        assert_eq!(clock.now(), BEGAN + 2 * HOUR.as_nanos() as u64);
+        assert_eq!(waiting(&clock), 0);
+    }
+
+    #[test]
+    fn a_time_that_has_come_is_not_waited_for() {
+        let clock = Clock::new(BEGAN);
+        block_on(async {
+            assert!(poll(&mut clock.until(BEGAN, far_from_now(HOUR))).is_ready());
+            let mut next = clock.until(BEGAN + 1, far_from_now(HOUR));
+            assert!(poll(&mut next).is_pending());
+            assert_eq!(waiting(&clock), 1);
+            drop(next);
+            assert_eq!(waiting(&clock), 0, "nobody waits any more");
+        });
+    }
+
+    #[test]
+    fn what_others_work_at_takes_its_time() {
+        let clock = Clock::new(BEGAN);
+        let (guest, work) = (clock.clone(), clock.work(true));
+        assert!(doing(&work).answers);
+        let (begun, wait) = (Instant::now(), Duration::from_millis(5));
+        let later = clock.after(HOUR);
+        block_on(clock.turns(async move {
+            let mut timer = guest.after(wait);
+            std::future::poll_fn(|cx| Pin::new(&mut timer).poll(cx)).await;
+            assert_eq!(waiting(&guest), 1, "who waits for later is in the list still");
+        }));
+        assert!(begun.elapsed() >= wait);
+        assert_eq!(clock.elapsed(), wait, "it is the guest's time as well");
+        drop(later);
+    }
+
+    #[test]
+    fn time_passes_when_the_last_who_works_lets_go() {
+        let clock = Clock::new(BEGAN);
+        let (guest, work) = (clock.clone(), clock.work(true));
+        let mut run = Box::pin(clock.turns(async move { guest.after(HOUR).await }));
+        block_on(async {
+            assert!(poll(&mut run).is_pending());
+            assert_eq!(clock.elapsed(), Duration::ZERO);
+            drop(work);
+            assert_eq!(clock.elapsed(), HOUR);
+            assert!(poll(&mut run).is_ready());
+        });
+    }
+
+    #[test]
+    fn time_passes_while_whoever_works_sleeps() {
+        let clock = Clock::new(BEGAN);
+        let work = clock.work(true);
+        let mut guest = Box::pin(clock.turns(std::future::pending()));
+        block_on(async {
+            assert!(poll(&mut guest).is_pending());
+            work.clock().clone().sleep(HOUR).await;
+        });
+        assert_eq!(clock.elapsed(), HOUR);
+        assert!(!doing(&work).sleeps);
+    }
+
+    #[test]
+    fn whoever_is_told_to_stop_sleeping_is_at_work_again() {
+        let clock = Clock::new(BEGAN);
+        let work = clock.work(true);
+        block_on(async {
+            let mut sleep = Box::pin(work.clock().clone().sleep(HOUR));
+            assert!(poll(&mut sleep).is_pending());
+            assert!(doing(&work).sleeps);
+            drop(sleep);
+            assert!(!doing(&work).sleeps);
+        });
+        assert_eq!(waiting(&clock), 0);
+    }
+
+    #[test]
+    fn a_limit_on_work_ends_before_the_guest_goes_on() {
+        let clock = Clock::new(BEGAN);
+        let work = clock.work(false);
+        let guest = clock.clone();
+        let mut run = Box::pin(clock.turns(async move { guest.after(HOUR).await }));
+        block_on(async {
+            let mut limit = work.clock().limit(HOUR);
+            assert!(poll(&mut run).is_pending());
+            assert_eq!(clock.elapsed(), HOUR);
+            assert!(poll(&mut limit).is_ready());
+            assert_eq!(waiting(&clock), 1, "the guest waits still");
+        });
+    }
+
+    #[test]
+    fn no_time_passes_between_an_answer_and_the_look_of_the_guest_at_it() {
+        let clock = Clock::new(BEGAN);
+        let (guest, work) = (clock.clone(), clock.work(true));
+        let calls = Arc::new(Calls::default());
+        let waker = Waker::from(calls.clone());
+        let mut run = Box::pin(clock.turns(async move { guest.after(HOUR).await }));
+        block_on(async {
+            assert!(run.as_mut().poll(&mut Context::from_waker(&waker)).is_pending());
+            work.clone().answered().await;
+            assert!(!doing(&work).answers);
+            assert_eq!(calls.0.load(Ordering::Relaxed), 1, "the guest is woken");
+            work.clock().change(|_| {});
+            assert_eq!(clock.elapsed(), Duration::ZERO);
+            assert!(run.as_mut().poll(&mut Context::from_waker(&waker)).is_pending());
+            assert_eq!(clock.elapsed(), HOUR);
+        });
+    }
+
+    #[test]
+    fn no_time_passes_while_the_guest_pauses() {
+        let clock = Clock::new(BEGAN);
+        let guest = clock.clone();
+        block_on(clock.turns(async move {
+            let (mut timer, mut paused) = (guest.after(HOUR), false);
+            std::future::poll_fn(|cx| {
+                assert!(Pin::new(&mut timer).poll(cx).is_pending());
+                cx.waker().wake_by_ref();
+                if std::mem::replace(&mut paused, true) { Poll::Ready(()) } else { Poll::Pending }
+            })
+            .await;
+            assert_eq!(guest.elapsed(), Duration::ZERO);
+            timer.await;
+        }));
+        assert_eq!(clock.elapsed(), HOUR);
+    }
+
+    #[test]
+    fn looks_are_told_apart() {
+        let clock = Clock::new(BEGAN);
+        let work = clock.work(true);
+        assert_ne!(work.clock().number(), work.clock().number());
+        work.clock().change(|work| work.gives = Some(7));
+        assert_eq!(doing(&work).gives, Some(7));
+    }
+
+    #[test]
+    fn no_duration_is_too_long_to_be_waited_for() {
+        let now = Instant::now();
+        assert!(far_from_now(Duration::MAX) > now + HOUR * 24 * 365);
+        assert!(far_from_now(HOUR) >= now + HOUR);
+        let clock = Clock::new(BEGAN);
+        assert_eq!(clock.after(Duration::MAX).end, u64::MAX);
     }
 }

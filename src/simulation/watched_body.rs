@@ -30,18 +30,18 @@ enum Side {
 impl<B> Watched<B> {
     /// That the guest reads. `None`: its time is the machine's.
     pub(crate) fn by_guest(body: B, work: Option<Arc<Work>>) -> Self {
-        Self { body, side: work.as_ref().map(|work| (Side::Guest, work.pace().clone())), _work: work }
+        Self { body, side: work.as_ref().map(|work| (Side::Guest, work.clock().clone())), _work: work }
     }
 
     /// That whoever is at the work reads.
-    pub(crate) fn by_others(body: B, pace: &WorkClock) -> Self {
-        Self { body, side: Some((Side::Others, pace.clone())), _work: None }
+    pub(crate) fn by_others(body: B, clock: &WorkClock) -> Self {
+        Self { body, side: Some((Side::Others, clock.clone())), _work: None }
     }
 }
 
 /// Whoever waits for a body has something to look at.
 struct Came {
-    pace: WorkClock,
+    clock: WorkClock,
     reader: Side,
     /// Of its reader's look.
     number: u64,
@@ -51,7 +51,7 @@ struct Came {
 
 impl Came {
     fn tell(&self, change: impl FnOnce(&mut Option<u64>)) {
-        self.pace.change(|work| match self.reader {
+        self.clock.change(|work| match self.reader {
             Side::Guest => change(&mut work.gives),
             Side::Others => change(&mut work.reads),
         });
@@ -99,10 +99,10 @@ impl<B: Body<Data = Bytes, Error = HostError> + Unpin> Body for Watched<B> {
 
     fn poll_frame(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, HostError>>> {
         let this = &mut *self;
-        let Some((reader, pace)) = &this.side else { return Pin::new(&mut this.body).poll_frame(cx) };
-        let (pace, waker) = (pace.clone(), cx.waker().clone());
-        let number = pace.number();
-        let came = Arc::new(Came { pace, reader: *reader, number, came: AtomicBool::new(false), waker });
+        let Some((reader, clock)) = &this.side else { return Pin::new(&mut this.body).poll_frame(cx) };
+        let (clock, waker) = (clock.clone(), cx.waker().clone());
+        let number = clock.number();
+        let came = Arc::new(Came { clock, reader: *reader, number, came: AtomicBool::new(false), waker });
         if *reader == Side::Guest {
             came.waits(); // before it is asked: it may sleep at once
         }

@@ -94,14 +94,14 @@ const CAPS: Caps = Caps { total: 4, per_origin: 2, idle: Duration::from_secs(360
 type Dialled = (usize, Permit<Fake>, Dialling<Fake>, Place<Fake>);
 
 #[derive(Default)]
-struct World {
+struct Process {
     dialling: Vec<Dialled>,
     used: Vec<(usize, Fake, Place<Fake>)>,
     lines: Vec<Weak<Line>>,
     waiting: Vec<(usize, App, Waiting<Fake>)>,
 }
 
-impl World {
+impl Process {
     fn take(&mut self, of: usize, grant: Grant<Fake>) {
         match grant {
             Grant::Use(one, place) => self.used.push((of, one, place)),
@@ -119,10 +119,10 @@ impl World {
         }
     }
 
-    fn step(&mut self, stock: &Arc<PoolState<Fake>>, step: Step) {
+    fn step(&mut self, pool: &Arc<PoolState<Fake>>, step: Step) {
         let pick = |which: usize, of: usize| (of > 0).then(|| which % of);
         match step {
-            Step::Ask(of, app) => match stock.ask(&origin(of), true, app) {
+            Step::Ask(of, app) => match pool.ask(&origin(of), true, app) {
                 Checkout::Granted(grant) => self.take(of, grant),
                 Checkout::Wait(waiting) => self.waiting.push((of, app, waiting)),
             },
@@ -133,7 +133,7 @@ impl World {
                 self.lines.push(Arc::downgrade(&line));
                 let one = Fake { line, shares };
                 if shares {
-                    stock.share(&origin(of), one.clone());
+                    pool.share(&origin(of), one.clone());
                     place.becomes_shared();
                 }
                 dialling.done(shares);
@@ -149,7 +149,7 @@ impl World {
                 if one.shares {
                     drop((one, place));
                 } else {
-                    stock.put_back(one, place);
+                    pool.put_back(one, place);
                 }
             }
             Step::Drop(which) => {
@@ -175,14 +175,14 @@ impl World {
                 self.waiting.swap_remove(which);
             }
             Step::Reap => {
-                stock.reap();
+                pool.reap();
             }
         }
     }
 
     /// What must be true at any time.
-    fn check(&self, stock: &Arc<PoolState<Fake>>) {
-        let state = lock(&stock.state);
+    fn check(&self, pool: &Arc<PoolState<Fake>>) {
+        let state = lock(&pool.state);
         let open = self.lines.iter().filter_map(Weak::upgrade).filter(|line| lock(&line.permit).is_some()).count();
         assert_eq!(state.open, open + self.dialling.len(), "each open one is counted once");
         let all_kept = || state.origins.0.values().flat_map(|kept| kept.idle.iter().chain(&kept.shared));
@@ -200,7 +200,7 @@ impl World {
             let kept = state.origins.0.get(&origin(*of));
             let is_full = state.open == CAPS.total || kept.is_some_and(|kept| kept.open == CAPS.per_origin);
             let one_may_come = kept.is_some_and(|kept| kept.dialling > 0 && kept.shares != Some(false));
-            let may_have_one = stock.leaves_room(&state, kept, *app);
+            let may_have_one = pool.leaves_room(&state, kept, *app);
             assert!(is_full || one_may_come || !may_have_one, "nobody waits without a reason");
             let can_share = |one: &Fake| Arc::strong_count(&one.line) <= STREAMS;
             let nothing_lies = kept.is_none_or(|kept| {
@@ -210,7 +210,7 @@ impl World {
         }
         let is_in_the_way = |(of, app, _): &(usize, App, _)| {
             let kept = state.origins.0.get(&origin(*of));
-            kept.is_none() && stock.leaves_room(&state, None, *app)
+            kept.is_none() && pool.leaves_room(&state, None, *app)
         };
         if state.open == CAPS.total && self.waiting.iter().any(is_in_the_way) {
             assert!(all_kept().all(|(one, _)| one.is_in_use()), "nothing idle is in the way");
@@ -224,7 +224,7 @@ impl World {
             assert_eq!(state.requests.of(app), own.clone().count());
             let whole = own.filter(|place| place.is_whole).count();
             assert_eq!(state.places.of(app), whole);
-            assert!(!stock.apps.are_several() || whole < CAPS.total, "no app has all places");
+            assert!(!pool.apps.are_several() || whole < CAPS.total, "no app has all places");
         }
     }
 }
@@ -234,19 +234,19 @@ proptest! {
     fn permits_are_given_back_once_and_nobody_is_forgotten(steps in steps(), several in any::<bool>()) {
         let apps = Apps::default();
         let _members = (apps.join(0), several.then(|| apps.join(1)));
-        let stock = PoolState::new(CAPS, apps);
-        let mut process = World::default();
+        let pool = PoolState::new(CAPS, apps);
+        let mut process = Process::default();
         for step in steps {
-            process.step(&stock, step);
+            process.step(&pool, step);
             process.look();
-            process.check(&stock);
+            process.check(&pool);
         }
         // everybody in line has their turn when the others are done
         while !process.dialling.is_empty() || !process.used.is_empty() {
-            process.step(&stock, Step::Fail(0));
-            process.step(&stock, Step::Finish(0));
+            process.step(&pool, Step::Fail(0));
+            process.step(&pool, Step::Finish(0));
             process.look();
-            process.check(&stock);
+            process.check(&pool);
         }
         prop_assert!(process.waiting.is_empty());
     }
@@ -254,19 +254,19 @@ proptest! {
 
 #[test]
 fn who_waits_comes_next_whose_app_has_fewest() {
-    let stock = PoolState::new(Caps { total: 2, ..CAPS }, Apps::default());
-    let mut process = World::default();
+    let pool = PoolState::new(Caps { total: 2, ..CAPS }, Apps::default());
+    let mut process = Process::default();
     for _ in 0..4 {
-        process.step(&stock, Step::Ask(0, Some(1)));
+        process.step(&pool, Step::Ask(0, Some(1)));
     }
     for _ in 0..2 {
-        process.step(&stock, Step::Connect(0, false));
+        process.step(&pool, Step::Connect(0, false));
         process.look();
     }
     assert_eq!(process.used.len(), 2, "one app alone has all places");
-    process.step(&stock, Step::Ask(0, Some(2)));
+    process.step(&pool, Step::Ask(0, Some(2)));
     for next in [2, 1] {
-        process.step(&stock, Step::Finish(0));
+        process.step(&pool, Step::Finish(0));
         process.look();
         assert_eq!(process.used.last().unwrap().2.app, Some(next));
     }
@@ -274,16 +274,16 @@ fn who_waits_comes_next_whose_app_has_fewest() {
 
 #[test]
 fn apps_that_have_as_much_take_turns() {
-    let stock = PoolState::new(Caps { total: 1, ..CAPS }, Apps::default());
-    let mut process = World::default();
+    let pool = PoolState::new(Caps { total: 1, ..CAPS }, Apps::default());
+    let mut process = Process::default();
     for app in [1, 1, 1, 1, 2, 2] {
-        process.step(&stock, Step::Ask(0, Some(app)));
+        process.step(&pool, Step::Ask(0, Some(app)));
     }
-    process.step(&stock, Step::Connect(0, false));
+    process.step(&pool, Step::Connect(0, false));
     let mut served = Vec::new();
     while !process.used.is_empty() {
         served.push(process.used[0].2.app);
-        process.step(&stock, Step::Finish(0));
+        process.step(&pool, Step::Finish(0));
         process.look();
     }
     assert_eq!(served, [1, 2, 1, 2, 1, 1].map(Some));
@@ -291,29 +291,190 @@ fn apps_that_have_as_much_take_turns() {
 
 #[test]
 fn whoever_reaps_hears_that_nothing_is_left() {
-    let stock = PoolState::new(CAPS, Apps::default());
-    let mut process = World::default();
-    process.step(&stock, Step::Ask(0, None));
-    process.step(&stock, Step::Connect(0, false));
-    process.step(&stock, Step::Finish(0));
-    assert!(stock.begin_reaping() && stock.reap().is_some());
-    let mut emptied = Box::pin(stock.emptied());
+    let pool = PoolState::new(CAPS, Apps::default());
+    let mut process = Process::default();
+    process.step(&pool, Step::Ask(0, None));
+    process.step(&pool, Step::Connect(0, false));
+    process.step(&pool, Step::Finish(0));
+    assert!(pool.begin_reaping() && pool.reap().is_some());
+    let mut emptied = Box::pin(pool.emptied());
     let mut cx = std::task::Context::from_waker(std::task::Waker::noop());
     assert!(emptied.as_mut().poll(&mut cx).is_pending());
-    process.step(&stock, Step::Close(0));
-    assert!(emptied.as_mut().poll(&mut cx).is_ready() && stock.reap().is_none());
+    process.step(&pool, Step::Close(0));
+    assert!(emptied.as_mut().poll(&mut cx).is_ready() && pool.reap().is_none());
 }
 
 #[test]
 fn what_is_idle_for_too_long_or_too_old_is_ended() {
     for caps in [Caps { idle: Duration::ZERO, ..CAPS }, Caps { lifetime: Some(Duration::ZERO), ..CAPS }] {
-        let stock = PoolState::new(caps, Apps::default());
-        let mut process = World::default();
-        process.step(&stock, Step::Ask(0, None));
-        process.step(&stock, Step::Connect(0, false));
-        process.step(&stock, Step::Finish(0));
-        stock.reap();
-        let state = lock(&stock.state);
+        let pool = PoolState::new(caps, Apps::default());
+        let mut process = Process::default();
+        process.step(&pool, Step::Ask(0, None));
+        process.step(&pool, Step::Connect(0, false));
+        process.step(&pool, Step::Finish(0));
+        pool.reap();
+        let state = lock(&pool.state);
         assert_eq!((state.open, state.origins.0.len()), (0, 0));
     }
+}
+
+fn pool_of(total: usize, per_origin: usize) -> (Arc<PoolState<Fake>>, Process) {
+    (PoolState::new(Caps { total, per_origin, ..CAPS }, Apps::default()), Process::default())
+}
+
+/// So many connections to an origin, for one request each; what is idle of them.
+fn connected(pool: &Arc<PoolState<Fake>>, process: &mut Process, of: usize, used: usize, idle: usize) {
+    for _ in 0..used + idle {
+        process.step(pool, Step::Ask(of, Some(1)));
+        process.step(pool, Step::Connect(0, false));
+    }
+    for _ in 0..idle {
+        process.step(pool, Step::Finish(process.used.len() - 1));
+    }
+}
+
+fn idle(pool: &PoolState<Fake>, of: usize) -> usize {
+    lock(&pool.state).origins.0.get(&origin(of)).map_or(0, |kept| kept.idle.len())
+}
+
+#[test]
+fn one_connection_for_all_is_used_by_those_who_wait_for_it() {
+    let (pool, mut process) = pool_of(4, 2);
+    for _ in 0..STREAMS {
+        process.step(&pool, Step::Ask(0, Some(1)));
+    }
+    assert_eq!((process.dialling.len(), process.waiting.len()), (1, 2), "what comes may be one for all");
+    process.step(&pool, Step::Connect(0, true));
+    process.look();
+    assert_eq!((process.used.len(), process.waiting.len()), (3, 0));
+    assert!(process.used.iter().all(|(_, one, _)| Arc::ptr_eq(&one.line, &process.used[0].1.line)));
+    assert_eq!(lock(&pool.state).places.of(Some(1)), 0, "nobody has it alone");
+    // one that is dead and has not said so yet
+    process.used.truncate(1);
+    process.used[0].1.line.works.store(false, Ordering::Relaxed);
+    process.step(&pool, Step::Ask(0, Some(1)));
+    assert_eq!((process.dialling.len(), process.used.len()), (1, 1));
+}
+
+#[test]
+fn nobody_waits_for_a_connection_that_will_be_for_one() {
+    let (pool, mut process) = pool_of(4, 4);
+    process.step(&pool, Step::Ask(0, Some(1)));
+    assert!(matches!(pool.ask(&origin(0), false, Some(1)), Checkout::Granted(Grant::Dial(..))), "it cannot use it");
+    process.step(&pool, Step::Connect(0, false));
+    for dialling in [1, 2] {
+        process.step(&pool, Step::Ask(0, Some(1)));
+        assert_eq!(process.dialling.len(), dialling, "the last one was for one");
+    }
+}
+
+#[test]
+fn what_comes_for_one_who_has_gone_lies_there_for_the_next() {
+    let (pool, mut process) = pool_of(1, 1);
+    connected(&pool, &mut process, 0, 1, 0);
+    process.step(&pool, Step::Ask(0, Some(1)));
+    process.step(&pool, Step::Finish(0));
+    assert_eq!(idle(&pool, 0), 0, "it is on its way");
+    process.waiting.clear();
+    assert_eq!((idle(&pool, 0), lock(&pool.state).open), (1, 1));
+}
+
+#[test]
+fn whoever_waits_is_told() {
+    let (pool, mut process) = pool_of(1, 1);
+    connected(&pool, &mut process, 0, 1, 0);
+    process.step(&pool, Step::Ask(0, Some(1)));
+    process.step(&pool, Step::Finish(0));
+    let mut granted = Box::pin(process.waiting[0].2.granted());
+    let mut cx = std::task::Context::from_waker(std::task::Waker::noop());
+    assert!(matches!(granted.as_mut().poll(&mut cx), std::task::Poll::Ready(Some(Grant::Use(..)))));
+}
+
+#[test]
+fn what_nobody_uses_makes_room_for_who_waits_for_nothing_else() {
+    // another origin's, all of them; one more is not ended for nothing
+    let (pool, mut process) = pool_of(2, 2);
+    connected(&pool, &mut process, 0, 0, 2);
+    process.step(&pool, Step::Ask(1, Some(1)));
+    process.look();
+    assert_eq!((idle(&pool, 0), process.dialling.len()), (1, 1));
+    // an origin that has one, and may have another
+    let (pool, mut process) = pool_of(2, 2);
+    connected(&pool, &mut process, 0, 1, 0);
+    connected(&pool, &mut process, 1, 0, 1);
+    process.step(&pool, Step::Ask(0, Some(1)));
+    process.look();
+    assert_eq!((idle(&pool, 1), process.dialling.len()), (0, 1));
+}
+
+#[test]
+fn nothing_is_ended_for_one_that_it_would_not_help() {
+    // the origin has as many as it may have
+    for total in [3, 4] {
+        let (pool, mut process) = pool_of(total, 2);
+        connected(&pool, &mut process, 0, 2, 0);
+        connected(&pool, &mut process, 1, 0, 1);
+        process.step(&pool, Step::Ask(0, Some(1)));
+        assert_eq!((idle(&pool, 1), process.waiting.len()), (1, 1));
+    }
+    // one is being made that may be for all
+    let (pool, mut process) = pool_of(2, 2);
+    connected(&pool, &mut process, 1, 0, 1);
+    process.step(&pool, Step::Ask(0, Some(1)));
+    process.step(&pool, Step::Ask(0, Some(1)));
+    assert_eq!((idle(&pool, 1), process.dialling.len(), process.waiting.len()), (1, 1, 1));
+}
+
+#[test]
+fn a_pool_is_full_by_origin_and_in_all() {
+    let (pool, mut process) = pool_of(3, 2);
+    let are_full = || [0, 1].map(|of| pool.is_full(&origin(of), Some(1)));
+    assert_eq!(are_full(), [false, false]);
+    connected(&pool, &mut process, 0, 1, 0);
+    assert_eq!(are_full(), [false, false]);
+    connected(&pool, &mut process, 0, 1, 0);
+    assert_eq!(are_full(), [true, false]);
+    connected(&pool, &mut process, 1, 1, 0);
+    assert_eq!(are_full(), [true, true]);
+    process.step(&pool, Step::Ask(2, Some(1)));
+    assert_eq!(lock(&pool.state).origins.0.len(), 2, "nothing is noted of an origin that has nothing");
+}
+
+#[test]
+fn an_app_that_has_its_share_finds_the_pool_full() {
+    let apps = Apps::default();
+    let _members = (apps.join(1), apps.join(2));
+    let pool = PoolState::new(Caps { total: 2, ..CAPS }, apps);
+    let mut process = Process::default();
+    process.step(&pool, Step::Ask(0, Some(1)));
+    assert!(pool.is_full(&origin(1), Some(1)) && !pool.is_full(&origin(1), Some(2)));
+}
+
+#[test]
+fn one_at_a_time_reaps_while_something_lies_there() {
+    let (pool, mut process) = pool_of(2, 2);
+    assert!(!pool.begin_reaping(), "there is nothing");
+    connected(&pool, &mut process, 0, 0, 1);
+    assert!(pool.begin_reaping());
+    assert!(!pool.begin_reaping(), "somebody does");
+    let next = pool.reap().unwrap();
+    assert!(next <= CAPS.idle && next >= CAPS.idle / 10);
+    // one that is dead and has not said so yet
+    let state = lock(&pool.state);
+    state.origins.0[&origin(0)].idle[0].0.line.works.store(false, Ordering::Relaxed);
+    drop(state);
+    assert!(pool.reap().is_none());
+    assert_eq!(lock(&pool.state).open, 0);
+    assert!(!pool.begin_reaping());
+}
+
+#[test]
+fn one_that_has_died_while_it_lay_there_is_not_given_to_anybody() {
+    let (pool, mut process) = pool_of(2, 2);
+    connected(&pool, &mut process, 0, 0, 1);
+    let state = lock(&pool.state);
+    state.origins.0[&origin(0)].idle[0].0.line.works.store(false, Ordering::Relaxed);
+    drop(state);
+    process.step(&pool, Step::Ask(0, Some(1)));
+    assert_eq!((process.dialling.len(), process.used.len()), (1, 0));
 }

@@ -349,7 +349,7 @@ pub(crate) fn _outline(
     let limits = default_limits(py)?.get().core();
     let read = || {
         limits.check_source(source)?;
-        crate::component::inspect::to_binary(source).and_then(|binary| ComponentInfo::read(&binary))
+        crate::component::file_format::to_binary(source).and_then(|binary| ComponentInfo::read(&binary))
     };
     let info = py.detach(|| own_stack::run(read)).flatten().map_err(|error| to_py(py, &error))?;
     let (wasi, handler, missing) = (wasi_version(&info), info.handler().map(str::to_owned), info.missing(true));
@@ -362,7 +362,7 @@ pub(crate) fn _outline(
 #[pyfunction]
 pub(crate) fn _census<'py>(py: Python<'py>, source: &[u8]) -> PyResult<Bound<'py, PyDict>> {
     let read = || {
-        let binary = crate::component::inspect::to_binary(source)?;
+        let binary = crate::component::file_format::to_binary(source)?;
         Ok((Census::take(&binary, &ComponentLimits::NONE)?, Blocks::read(&binary, Blocks::default())))
     };
     let (census, depths) = py.detach(|| own_stack::run(read)).flatten().map_err(|error| to_py(py, &error))?;

@@ -1,22 +1,18 @@
-//! Event loops: how jobs reach them, and what happens to those that wait for a loop that has closed.
+//! What an event loop has to do: jobs and tasks that wait; and what becomes of those that wait for a loop that has closed.
 //!
-//! A loop is woken by a byte in a pipe that it watches: the wake-up costs its sender no GIL, and one byte serves a burst of
-//! jobs.
+//! A loop is woken by a byte in a pipe that it watches ([`super::loop_bridge`]): the wake-up costs its sender no GIL, and one byte
+//! serves a burst of jobs.
 
 use std::collections::{HashMap, VecDeque};
-use std::io::{PipeReader, PipeWriter, Read, Write};
-use std::os::fd::AsRawFd;
+use std::io::{PipeWriter, Write};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, Weak};
 use std::time::Duration;
 
-use pyo3::exceptions::{PyNotImplementedError, PyRuntimeError};
 use pyo3::intern;
 use pyo3::prelude::*;
-use pyo3::sync::PyOnceLock;
 use pyo3::{PyTraverseError, PyVisit};
 
-use crate::process::fork::PerProcess;
 use crate::py::executor::job::{self, Abandon, Job};
 use crate::py::executor::operation::Waiting;
 use crate::py::lock;
@@ -32,7 +28,7 @@ pub struct LoopCore {
     watched: AtomicBool,
     /// Whether somebody is asked to look already.
     looked_at: AtomicBool,
-    /// What tasks of this loop wait for. The loop's own [`LoopBridge`] shows them to the collector, and nobody else does; they are
+    /// What tasks of this loop wait for. The loop's own [`LoopBridge`](super::loop_bridge::LoopBridge) shows them to the collector, and nobody else does; they are
     /// touched only with the GIL.
     futures: Mutex<Futures>,
 }
@@ -75,6 +71,19 @@ const MOST_BEGUN: usize = 16;
 const LOOK: Duration = Duration::from_millis(250);
 
 impl LoopCore {
+    /// Of a loop that is to watch the pipe's other end.
+    pub(super) fn new(event_loop: Py<PyAny>, pipe: PipeWriter) -> Arc<Self> {
+        Arc::new(Self {
+            state: Mutex::default(),
+            signalled: AtomicBool::new(false),
+            pipe,
+            event_loop,
+            watched: AtomicBool::new(false),
+            looked_at: AtomicBool::new(false),
+            futures: Mutex::default(),
+        })
+    }
+
     pub fn submit(self: &Arc<Self>, job: Arc<dyn Job>) {
         {
             let mut state = lock(&self.state);
@@ -131,7 +140,52 @@ impl LoopCore {
         drop(waits);
     }
 
-    /// On the loop's thread: that task's wait is over.
+    /// On the loop's thread, when a byte was in the pipe: runs what is due.
+    pub(super) fn run_due(&self, py: Python<'_>) {
+        // Cleared before the jobs are taken: whoever submits after that writes a byte of its own.
+        self.signalled.store(false, Ordering::SeqCst);
+        let (jobs, tasks, is_more) = {
+            let mut state = lock(&self.state);
+            let jobs = std::mem::take(&mut state.jobs);
+            let most = state.tasks.len().min(MOST_BEGUN);
+            let tasks: Vec<_> = state.tasks.drain(..most).collect();
+            (jobs, tasks, !state.tasks.is_empty())
+        };
+        // the rest in the loop's next round
+        if is_more && !self.signalled.swap(true, Ordering::SeqCst) {
+            let _ = (&self.pipe).write_all(&[0]);
+        }
+        for due in jobs.into_iter().chain(tasks.into_iter().map(Due::Job)) {
+            match due {
+                Due::Wake(number) => {
+                    if let Err(error) = self.resolve(py, number) {
+                        error.write_unraisable(py, None);
+                    }
+                }
+                Due::Job(job) => job::run(job, py),
+            }
+        }
+    }
+
+    /// Shows the collector what tasks of this loop wait for.
+    pub(super) fn visit(&self, visit: &PyVisit<'_>) -> Result<(), PyTraverseError> {
+        match self.futures.try_lock() {
+            Ok(futures) => futures.waiting.values().try_for_each(|waits| visit.call(&waits.future)),
+            Err(_) => Ok(()),
+        }
+    }
+
+    /// The loop has closed, or is gone: nobody goes on with what waits there.
+    pub(super) fn let_go(&self) {
+        let waiting: Vec<_> = lock(&self.futures).waiting.drain().map(|(_, waits)| waits).collect();
+        for Waits { operation, .. } in &waiting {
+            let operation = operation.as_ref().and_then(|operation| lock(operation).take());
+            drop(operation);
+        }
+        self.close();
+    }
+
+    /// That task's wait is over.
     fn resolve(&self, py: Python<'_>, number: u64) -> PyResult<()> {
         let waits = lock(&self.futures).waiting.remove(&number);
         let Some(Waits { future, .. }) = waits else { return Ok(()) };
@@ -221,38 +275,6 @@ impl LoopCore {
             waiting.abandon();
         }
     }
-
-    /// The jobs' queue of a loop, which must be the one of this thread.
-    pub fn of(running: &Bound<'_, PyAny>) -> PyResult<Arc<Self>> {
-        static KNOWN: PyOnceLock<Py<PyAny>> = PyOnceLock::new();
-        let py = running.py();
-        // weak keys: a loop that is forgotten takes its pipe with it
-        let known = KNOWN
-            .get_or_try_init(py, || py.import("weakref")?.getattr("WeakKeyDictionary")?.call0().map(Bound::unbind))?
-            .bind(py);
-        let found = known.call_method1(intern!(py, "get"), (running,))?;
-        if !found.is_none() {
-            let found: Bound<'_, LoopCoreRef> = found.extract()?;
-            if found.get().process == std::process::id() {
-                return Ok(found.get().core.clone());
-            }
-        }
-        let core = LoopBridge::attach(running)?.get().core.clone();
-        // not the bridge: it refers to tasks, and these to the loop, which would never be forgotten
-        let known_as = Py::new(py, LoopCoreRef { core: core.clone(), process: std::process::id() })?;
-        known.call_method1(intern!(py, "__setitem__"), (running, known_as))?;
-        Ok(core)
-    }
-
-    /// The loop of our own, for calls from where no loop runs.
-    pub fn own(py: Python<'_>) -> PyResult<Arc<Self>> {
-        if let Some(core) = OWN.existing() {
-            return Ok(core.clone());
-        }
-        let bridge = py.import("wasgi._native.background_loop")?.call_method0("background_loop")?;
-        let core = bridge.extract::<Bound<'_, LoopBridge>>()?.get().core.clone();
-        Ok(OWN.get(|| core).clone())
-    }
 }
 
 /// Whether that loop still runs, for what waits for it.
@@ -261,141 +283,5 @@ struct Look(Arc<LoopCore>);
 impl Job for Look {
     fn run(self: Arc<Self>, py: Python<'_>) -> PyResult<()> {
         self.0.look(py)
-    }
-}
-
-static OWN: PerProcess<Arc<LoopCore>> = PerProcess::new();
-
-/// In a forked child.
-pub(crate) fn forget() {
-    OWN.forget();
-}
-
-/// Threads that run a loop of our own.
-pub(crate) fn own_threads() -> usize {
-    OWN.existing().map_or(0, |_| 1)
-}
-
-/// How a loop's jobs are found.
-#[pyclass(module = "wasgi._wasgi", frozen)]
-struct LoopCoreRef {
-    core: Arc<LoopCore>,
-    process: u32,
-}
-
-/// The queue of jobs that Rust has for an event loop; the loop calls it when there are some.
-#[pyclass(module = "wasgi._wasgi", frozen)]
-pub struct LoopBridge {
-    core: Arc<LoopCore>,
-    pipe: PipeReader,
-    process: u32,
-}
-
-impl LoopBridge {
-    fn attach(event_loop: &Bound<'_, PyAny>) -> PyResult<Py<Self>> {
-        let py = event_loop.py();
-        let (reader, writer) = std::io::pipe()?;
-        let descriptor = reader.as_raw_fd();
-        let core = Arc::new(LoopCore {
-            state: Mutex::default(),
-            signalled: AtomicBool::new(false),
-            pipe: writer,
-            event_loop: py.import("weakref")?.getattr("ref")?.call1((event_loop,))?.unbind(),
-            watched: AtomicBool::new(false),
-            looked_at: AtomicBool::new(false),
-            futures: Mutex::default(),
-        });
-        let bridge = Py::new(py, Self { core, pipe: reader, process: std::process::id() })?;
-        // In a context of its own: the reader would keep alive the one of whoever came first.
-        let context = py.import("contextvars")?.getattr("Context")?.call0()?;
-        context.call_method1("run", (event_loop.getattr("add_reader")?, descriptor, &bridge)).map_err(|error| {
-            if error.is_instance_of::<PyNotImplementedError>(py) {
-                PyRuntimeError::new_err(
-                    "this event loop cannot watch a pipe (`add_reader`); hint: use asyncio.SelectorEventLoop or uvloop",
-                )
-            } else {
-                error
-            }
-        })?;
-        Ok(bridge)
-    }
-}
-
-impl std::ops::Deref for LoopBridge {
-    type Target = Arc<LoopCore>;
-
-    fn deref(&self) -> &Arc<LoopCore> {
-        &self.core
-    }
-}
-
-#[pymethods]
-impl LoopBridge {
-    #[staticmethod]
-    #[pyo3(name = "attach")]
-    fn py_attach(event_loop: &Bound<'_, PyAny>) -> PyResult<Py<Self>> {
-        Self::attach(event_loop)
-    }
-
-    fn __call__(&self, py: Python<'_>) -> PyResult<()> {
-        crate::py::executor::finalization::protect();
-        let mut byte = [0];
-        (&self.pipe).read_exact(&mut byte)?;
-        // Cleared before the jobs are taken: whoever submits after that writes a byte of its own.
-        self.core.signalled.store(false, Ordering::SeqCst);
-        let (jobs, tasks, is_more) = {
-            let mut state = lock(&self.core.state);
-            let jobs = std::mem::take(&mut state.jobs);
-            let most = state.tasks.len().min(MOST_BEGUN);
-            let tasks: Vec<_> = state.tasks.drain(..most).collect();
-            (jobs, tasks, !state.tasks.is_empty())
-        };
-        // the rest in the loop's next round
-        if is_more && !self.core.signalled.swap(true, Ordering::SeqCst) {
-            let _ = (&self.core.pipe).write_all(&[0]);
-        }
-        for due in jobs.into_iter().chain(tasks.into_iter().map(Due::Job)) {
-            match due {
-                Due::Wake(number) => {
-                    if let Err(error) = self.core.resolve(py, number) {
-                        error.write_unraisable(py, None);
-                    }
-                }
-                Due::Job(job) => job::run(job, py),
-            }
-        }
-        Ok(())
-    }
-
-    fn __traverse__(&self, visit: PyVisit<'_>) -> Result<(), PyTraverseError> {
-        match self.core.futures.try_lock() {
-            Ok(futures) => futures.waiting.values().try_for_each(|waits| visit.call(&waits.future)),
-            Err(_) => Ok(()),
-        }
-    }
-
-    fn __clear__(&self) {
-        self.let_go();
-    }
-}
-
-impl LoopBridge {
-    /// The loop has closed, or is gone: nobody goes on with what waits there.
-    fn let_go(&self) {
-        if self.process != std::process::id() {
-            return; // a forked child's copy: what it waits for is its parent's
-        }
-        let waiting: Vec<_> = lock(&self.core.futures).waiting.drain().map(|(_, waits)| waits).collect();
-        for Waits { operation, .. } in &waiting {
-            let operation = operation.as_ref().and_then(|operation| lock(operation).take());
-            drop(operation);
-        }
-        self.core.close();
-    }
-}
-
-impl Drop for LoopBridge {
-    fn drop(&mut self) {
-        self.let_go();
     }
 }

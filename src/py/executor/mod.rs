@@ -8,6 +8,7 @@ pub(crate) mod exit;
 pub(crate) mod finalization;
 pub(crate) mod job;
 pub(crate) mod lane;
+pub(crate) mod loop_bridge;
 pub(crate) mod operation;
 pub(crate) mod running_loop;
 pub(crate) mod serial;

@@ -50,7 +50,7 @@ pub struct PyRequest {
     message: Message,
     timeouts: Timeouts,
     /// The time of the guest that has sent it, if that is not the machine's.
-    pace: OnceLock<WorkClock>,
+    clock: OnceLock<WorkClock>,
 }
 
 impl PyRequest {
@@ -60,7 +60,7 @@ impl PyRequest {
             uri,
             message: Message::native(fields, body),
             timeouts: Timeouts::default(),
-            pace: OnceLock::new(),
+            clock: OnceLock::new(),
         }
     }
 
@@ -71,7 +71,7 @@ impl PyRequest {
             uri: parts.uri,
             message: Message::native(parts.headers, PyBody::of_guest(body, None)),
             timeouts,
-            pace: parts.extensions.remove::<WorkClock>().map_or_else(OnceLock::new, OnceLock::from),
+            clock: parts.extensions.remove::<WorkClock>().map_or_else(OnceLock::new, OnceLock::from),
         }
     }
 
@@ -153,7 +153,7 @@ impl PyRequest {
             uri: parse_url(url)?,
             message: Message::given(py, headers, body, trailers)?,
             timeouts: timeouts.map_or_else(Timeouts::default, |timeouts| timeouts.get().core()),
-            pace: OnceLock::new(),
+            clock: OnceLock::new(),
         })
     }
 
@@ -229,15 +229,15 @@ impl PyRequest {
 
     /// Is sent for another one: in its time.
     fn _follow(&self, other: &Bound<'_, Self>) {
-        if let Some(pace) = other.get().pace.get() {
-            let _ = self.pace.set(pace.clone());
+        if let Some(clock) = other.get().clock.get() {
+            let _ = self.clock.set(clock.clone());
         }
     }
 
     /// So many seconds of doing nothing, for whoever answers it: where the time of the guest that has sent it is not the
     /// machine's. Else None.
     fn _pause(&self, seconds: f64) -> PyResult<Option<Awaitable>> {
-        self.pace.get().map(|pace| pause(pace.clone(), seconds)).transpose()
+        self.clock.get().map(|clock| pause(clock.clone(), seconds)).transpose()
     }
 
     /// The timeouts of the guest for its outgoing request; they are enforced.
@@ -336,7 +336,7 @@ impl PyRequest {
             None => self.timeouts,
         };
         let message = self.message.changed(py, &changes)?;
-        Ok(Self { method, uri, message, timeouts, pace: self.pace.clone() })
+        Ok(Self { method, uri, message, timeouts, clock: self.clock.clone() })
     }
 
     fn __copy__(&self, py: Python<'_>) -> PyResult<Self> {

@@ -51,7 +51,7 @@ impl PyUpstream {
 impl Upstream for PyUpstream {
     fn send(&self, request: http::Request<GuestBody>, timeouts: Timeouts, _: &Arc<Stdio>) -> Answer {
         let (reply, answer) = oneshot::channel();
-        let pace = request.extensions().get::<WorkClock>().cloned();
+        let clock = request.extensions().get::<WorkClock>().cloned();
         let call = Arc::new(Call {
             target: self.target.clone(),
             request: Mutex::new(Some((request, timeouts))),
@@ -69,7 +69,7 @@ impl Upstream for PyUpstream {
                 .map_err(CodeError::from)
         });
         // before anybody works on it: its time runs
-        let answered = within(timeouts, pace.as_ref(), answered);
+        let answered = within(timeouts, clock.as_ref(), answered);
         let lane = self.target.lane();
         if let Lane::Loop(core) = &lane {
             core.depends(&call);

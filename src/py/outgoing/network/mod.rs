@@ -11,9 +11,9 @@ use rustls::ClientConfig;
 
 use crate::network::Network;
 use crate::network::no_proxy::network;
+use crate::network::options::Caps;
 use crate::network::options::Options;
 use crate::network::policy::Policy;
-use crate::network::pool_state::Caps;
 use crate::network::proxy::Proxies;
 use crate::network::tls::Trust;
 use crate::py::executor::awaitable::Awaitable;
