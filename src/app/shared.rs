@@ -281,10 +281,11 @@ impl Driver {
         if let Poll::Ready(result) = polled {
             return Poll::Ready(Fate::Returned(result));
         }
-        if let Some(holder) = holder.filter(|holder| holder.is_over() && holder.ran_on() > RUNS_ON) {
-            return Poll::Ready(Fate::Held(holder));
+        match holder {
+            Some(holder) if holder.is_over() && holder.ran_on() > RUNS_ON => return Poll::Ready(Fate::Held(holder)),
+            Some(_) => {} // it goes on, and others may have to
+            None => self.see_who_is_done(),
         }
-        self.see_who_is_done();
         self.wait(cx)
     }
 

@@ -11,6 +11,7 @@ use wasmtime_wasi_http::{Error as HostError, FieldMap, WasiHttpView};
 use crate::exchange::body_pipe::Pipe;
 use crate::guest::body_streams_p3::{Trailers, code_of, of_guest, to_guest};
 use crate::guest::interfaces::interface_p3;
+use crate::guest::seat::Seat;
 use crate::guest::store::StoreState;
 use crate::http::error_code::ErrorCode;
 
@@ -98,7 +99,11 @@ fn told(
     store: Store<'_>,
     went: impl Future<Output = Result<(), HostError>> + Send + 'static,
 ) -> wasmtime::Result<Went> {
-    FutureReader::new(store, async move { wasmtime::error::Ok(went.await.map_err(|error| code_of(&error).into_p3())) })
+    let seat = store.data().seat().cloned();
+    FutureReader::new(store, async move {
+        let _waits = seat.as_ref().map(Seat::waits); // it is polled when the guest reads of it
+        wasmtime::error::Ok(went.await.map_err(|error| code_of(&error).into_p3()))
+    })
 }
 
 /// What a guest says of a message that it has got, once it says so.

@@ -21,6 +21,7 @@ use wasmtime_wasi_http::p3::bindings::http::types::ErrorCode as Code;
 use wasmtime_wasi_http::{Error as HostError, FieldMap, WasiBody, WasiHttpView};
 
 use crate::exchange::body_pipe::{Contents, End, Ender, LetGo, Pipe};
+use crate::guest::seat::Read;
 use crate::guest::store::StoreState;
 use crate::http::error_code::ErrorCode;
 use crate::outgoing::hooks::WRITE;
@@ -38,9 +39,11 @@ pub(crate) fn code_of(error: &HostError) -> ErrorCode {
 /// A body as its guest reads it.
 pub(crate) fn to_guest(mut store: Store<'_>, body: WasiBody) -> wasmtime::Result<(StreamReader<u8>, Trailers)> {
     let (end, ended) = oneshot::channel();
-    let trailers = FutureReader::new(&mut store, Ended(ended))?;
+    let read = || Read::by(store.data().seat());
+    let (of_contents, of_trailers) = (read(), read());
+    let trailers = FutureReader::new(&mut store, Ended { ended, read: of_trailers })?;
     let trailers = FutureAny::try_from_future_reader(&mut store, trailers)?;
-    let received = Received { body, rest: Bytes::new(), end: Some(end), trailers: trailers.clone() };
+    let received = Received { body, rest: Bytes::new(), end: Some(end), trailers: trailers.clone(), read: of_contents };
     let contents = StreamReader::new(&mut store, received)?;
     Ok((contents, trailers.try_into_future_reader()?))
 }
@@ -81,6 +84,7 @@ struct Received {
     end: Option<oneshot::Sender<End>>,
     /// The future that `end` is told to.
     trailers: FutureAny,
+    read: Read,
 }
 
 impl Received {
@@ -120,7 +124,8 @@ impl StreamProducer<StoreState> for Received {
         let this = &mut *self;
         let room = to.remaining(&mut store);
         while this.rest.is_empty() {
-            let end = match Pin::new(&mut this.body).poll_frame(cx) {
+            let polled = Pin::new(&mut this.body).poll_frame(cx);
+            let end = match this.read.polled(polled, finish) {
                 Poll::Pending if finish => return Poll::Ready(Ok(StreamResult::Cancelled)),
                 Poll::Pending => return Poll::Pending,
                 Poll::Ready(Some(Ok(frame))) => match frame.into_data() {
@@ -194,7 +199,10 @@ fn data_of(frame: &Frame<Bytes>) -> Bytes {
 }
 
 /// How a body that a guest reads has ended. One of which it lets go has ended well for it.
-struct Ended(oneshot::Receiver<End>);
+struct Ended {
+    ended: oneshot::Receiver<End>,
+    read: Read,
+}
 
 impl FutureProducer<StoreState> for Ended {
     type Item = Result<Option<Resource<FieldMap>>, Code>;
@@ -205,7 +213,8 @@ impl FutureProducer<StoreState> for Ended {
         mut store: Store<'_>,
         finish: bool,
     ) -> Poll<wasmtime::Result<Option<Self::Item>>> {
-        let end = match Pin::new(&mut self.0).poll(cx) {
+        let polled = Pin::new(&mut self.ended).poll(cx);
+        let end = match self.read.polled(polled, finish) {
             Poll::Pending if finish => return Poll::Ready(Ok(None)),
             Poll::Pending => return Poll::Pending,
             Poll::Ready(end) => end.unwrap_or(Ok(None)),

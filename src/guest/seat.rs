@@ -2,7 +2,7 @@
 
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, OnceLock};
-use std::task::Waker;
+use std::task::{Poll, Waker};
 use std::time::Duration;
 
 use wasmtime::component::GuestTaskId;
@@ -159,6 +159,32 @@ impl Seat {
     /// How much it has used, if it is limited.
     pub(crate) fn fuel_used(&self) -> Option<u64> {
         self.most_fuel.map(|most| most.saturating_sub(self.fuel_left()))
+    }
+}
+
+/// What a guest waits for while it reads of a stream or a future of the host's, in an instance that exchanges share.
+#[derive(Default)]
+pub(crate) struct Read {
+    seat: Option<Arc<Seat>>,
+    waits: Option<Waits>,
+}
+
+impl Read {
+    /// By the guest that has this place, if its instance is shared.
+    pub(crate) fn by(seat: Option<&Arc<Seat>>) -> Self {
+        Self { seat: seat.cloned(), waits: None }
+    }
+
+    /// What came of a look; `finish`: the guest calls its read off if nothing is there.
+    pub(crate) fn polled<T>(&mut self, polled: Poll<T>, finish: bool) -> Poll<T> {
+        if let Some(seat) = &self.seat {
+            match (polled.is_pending() && !finish, self.waits.is_some()) {
+                (true, false) => self.waits = Some(seat.waits()),
+                (false, _) => self.waits = None,
+                (true, true) => {}
+            }
+        }
+        polled
     }
 }
 
