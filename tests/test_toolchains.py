@@ -260,3 +260,34 @@ def test_the_wit_that_the_command_writes_suits_the_tools_own_event_loop(tmp_path
     component = wasgi.Component(toolchains.python("http-proxy", "polling", tmp_path / "wit"))
     app = wasgi.App(component, outgoing=lambda request: wasgi.Response(body=f"this is {request.authority}"))
     assert app.handle(get("/?host=a.example&host=b.example")).text == "this is a.example\nthis is b.example\n"
+
+
+@of("spin-sdk", "componentize-py 0.3", "componentize-qjs")
+async def test_its_instances_can_be_shared_by_requests_that_do_not_meet(guest: wasgi.Component) -> None:
+    app = wasgi.App(guest, reuse=wasgi.Reuse(concurrent=4))
+
+    async def ask(request: wasgi.Request) -> str:
+        response = await app.handle_async(request)
+        await response.aread()
+        return str(response.text)
+
+    for _ in range(3):
+        sleeps = [ask(get(f"/sleep?ms={ms}")) for ms in (30, 20, 10)]
+        uppers = [ask(post("/upper", f"request {n}".encode())) for n in range(5)]
+        found = await asyncio.gather(*sleeps, *uppers)
+        assert found == ["slept"] * 3 + [f"REQUEST {n}" for n in range(5)]
+    await app.aclose()
+
+
+@of("spin-sdk", "componentize-py 0.3", "componentize-qjs")
+async def test_requests_that_wait_for_one_another_end_their_instance(guest: wasgi.Component) -> None:
+    """No toolchain's guests can do that yet. None is given the other's answer."""
+    async with wasgi.App(guest, reuse=wasgi.Reuse(concurrent=4)) as app:
+        waits = asyncio.ensure_future(app.handle_async(get("/wait")))
+        wakes = asyncio.ensure_future(app.handle_async(get("/wake")))
+        outcomes = await asyncio.gather(waits, wakes, return_exceptions=True)
+        assert isinstance(outcomes[0], wasgi.TrapError | wasgi.NoResponseError)
+        if isinstance(outcomes[1], wasgi.Response):
+            assert (await outcomes[1].aread()) in (b"woken", b"/wake")
+        else:
+            assert isinstance(outcomes[1], wasgi.TrapError)
