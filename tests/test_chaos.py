@@ -20,6 +20,14 @@ def test_nothing_is_left_over(seed: int) -> None:
 
 
 @pytest.mark.timeout(180)
+def test_exchanges_that_share_instances_leave_nothing_over() -> None:
+    command = [sys.executable, "-m", "tests.chaos", "--exchanges", "3000", "--seed", "4"]
+    command += ["--generation", "0.3", "--siblings", "8"]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=170)
+    assert done.returncode == 0, done.stdout + done.stderr
+
+
+@pytest.mark.timeout(180)
 def test_hostile_guests_leave_nothing_over() -> None:
     """Half of the exchanges are those of a tenant that means harm; the others end as they do without them."""
     command = [sys.executable, "-m", "tests.chaos", "--exchanges", "1500", "--seed", "3", "--hostile", "0.5"]

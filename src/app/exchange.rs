@@ -10,7 +10,7 @@ use wasmtime_wasi_http::WasiBody;
 
 use crate::app::admission::AdmissionControl;
 use crate::app::running::Running;
-use crate::app::shared::{SharedInstance, SharedInstances};
+use crate::app::shared::{Joining, SharedInstance, SharedInstances};
 use crate::app::slice::Slice;
 use crate::engine::ProcessState;
 use crate::error::Error;
@@ -29,8 +29,8 @@ pub(super) enum Part {
     Alone(Option<Run>),
     /// To run the instance that it is the first in, likewise.
     First { run: Option<Run>, sharing: Arc<SharedInstance>, others: Arc<SharedInstances> },
-    /// Nothing: it has joined others, whose instance somebody runs.
-    Joined,
+    /// To have it join others, whose instance somebody runs.
+    Joining(Joining),
 }
 
 /// An exchange until its response begins.
@@ -72,7 +72,7 @@ impl Exchange {
             Part::Alone(Some(run)) => (run, true),
             Part::First { run: Some(run), .. } => (run, false),
             Part::Alone(None) | Part::First { run: None, .. } => return Ok(true),
-            Part::Joined => return Ok(false),
+            Part::Joining(_) => return Ok(false),
         };
         let exchange = &self.owner.state;
         if self.admission.history.is_unruly(&self.prepared, self.needs_set_up) {
@@ -96,7 +96,7 @@ impl Exchange {
             if ended {
                 match &mut self.part {
                     Part::Alone(run) | Part::First { run, .. } => *run = None,
-                    Part::Joined => {}
+                    Part::Joining(_) => {}
                 }
                 return Ok(true);
             }
@@ -130,7 +130,16 @@ impl Exchange {
                 }
                 (run, Some(sharing.clone()))
             }
-            Part::Joined => (None, None),
+            Part::Joining(joining) => {
+                let exchange = &self.owner.state;
+                if let Some(driver) = joining.waker() {
+                    // one that was stopped before is met by the driver as one that has ended
+                    let _ = exchange.hand_over(Runner::Shared(driver));
+                    self.admission.enroll(self.number, exchange);
+                    joining.join();
+                }
+                return Ok(());
+            }
         };
         let Some(run) = run else { return Ok(()) };
         let exchange = self.owner.state.clone();

@@ -26,7 +26,7 @@ use crate::app::admission::{Admission, AdmissionControl, Permit};
 use crate::app::exchange::{Exchange, Part};
 use crate::app::incoming::{Incoming, incoming, request_rules};
 use crate::app::running::{Guest, Place};
-use crate::app::shared::{Member, SharedInstance, SharedInstances};
+use crate::app::shared::{Joining, Member, SharedInstance, SharedInstances};
 use crate::component::Component;
 use crate::engine::ticker::Ticking;
 use crate::engine::{ProcessState, process_state};
@@ -34,7 +34,6 @@ use crate::error::reason::Reason;
 use crate::error::{Error, chain};
 use crate::exchange::body_check::BodyRules;
 use crate::exchange::handle::{ExchangeHandle, ExchangeState};
-use crate::exchange::phase::Runner;
 use crate::exchange::refusals::Refusals;
 use crate::exchange::response_body::ResponseSlot;
 use crate::guest::grants::Grants;
@@ -157,7 +156,7 @@ impl App {
         self.closed.load(Ordering::SeqCst)
     }
 
-    /// Begins an exchange. The guest does not run yet, unless it has joined others in their instance.
+    /// Begins an exchange. The guest does not run yet.
     pub fn start(
         &self,
         permit: Permit,
@@ -232,13 +231,12 @@ impl App {
     ) -> Result<Begun, Error> {
         let Asked { request, rules, mut hooks, exchange, ticking, permit } = asked;
         let others = self.shared.get(SharedInstances::default);
-        let reservation = others.reserve();
-        let (sharing, made) = match &reservation {
-            Some(reservation) => (reservation.sharing().clone(), None),
+        let (sharing, joins) = match others.reserve() {
+            Some(reservation) => (reservation.sharing().clone(), Ok(reservation)),
             None => {
                 let none = Hooks::new(Upstreams::default(), ExchangeHandle::observer(&exchange), &self.limits);
                 let mut made = self.instance(admission, prepared, none, &exchange)?;
-                (SharedInstance::new(reuse, &mut made.instance, &exchange), Some(made))
+                (SharedInstance::new(reuse, &mut made.instance, &exchange), Err(made))
             }
         };
         hooks.clock = sharing.clock.clone();
@@ -246,18 +244,15 @@ impl App {
         let Incoming { request, answered, head, answer } = incoming;
         let seat = Seat::new(exchange.clone(), self.limits.fuel, Box::new(answered), sharing.waker());
         let request = request.map(|body| seat.over.cuts(body.boxed_unsync()));
-        let number = permit.number;
         let place = Place::new(&exchange, ticking, permit);
         let member = Member { seat: seat.clone(), answer: answer.clone(), place };
         let newcomer = Newcomer { request, hooks, seat };
-        let Some(Obtained { instance, room, needs_set_up }) = made else {
-            // one that was stopped before is met by the driver as one that has ended
-            let _ = exchange.hand_over(Runner::Shared(sharing.waker()));
-            admission.enroll(number, &exchange);
-            if let Some(reservation) = reservation {
-                reservation.join(member, newcomer);
+        let Obtained { instance, room, needs_set_up } = match joins {
+            Err(made) => made,
+            Ok(reservation) => {
+                let part = Part::Joining(Joining::new(reservation, member, newcomer));
+                return Ok(Begun { part, head, answer, needs_set_up: false });
             }
-            return Ok(Begun { part: Part::Joined, head, answer, needs_set_up: false });
         };
         sharing.begin(member, newcomer);
         let run = shared::drive(sharing.clone(), instance, room, admission.idle.clone());

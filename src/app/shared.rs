@@ -118,7 +118,7 @@ impl SharedInstance {
         self.members()
     }
 
-    /// Has whoever drives it look who has ended.
+    /// Has whoever drives it look who has ended, and what can go on.
     pub(super) fn waker(&self) -> Waker {
         Waker::from(self.shared.clone())
     }
@@ -184,6 +184,40 @@ impl Reservation {
         members.seated.push(member);
         // the driver's waker is called under the lock, which another thread takes; one that has ended meanwhile looks once more
         self.sharing.shared.join(newcomer);
+    }
+}
+
+/// An exchange that has a place in an instance, and has not come into it yet.
+pub(super) struct Joining {
+    reservation: Option<Reservation>,
+    coming: Option<(Member, Newcomer)>,
+}
+
+impl Joining {
+    pub(super) fn new(reservation: Reservation, member: Member, newcomer: Newcomer) -> Self {
+        Self { reservation: Some(reservation), coming: Some((member, newcomer)) }
+    }
+
+    pub(super) fn waker(&self) -> Option<Waker> {
+        self.reservation.as_ref().map(|reservation| reservation.sharing.waker())
+    }
+
+    /// It comes into it.
+    pub(super) fn join(&mut self) {
+        if let (Some(reservation), Some((member, newcomer))) = (self.reservation.take(), self.coming.take()) {
+            reservation.join(member, newcomer);
+        }
+    }
+}
+
+/// One that does not come has ended.
+impl Drop for Joining {
+    fn drop(&mut self) {
+        if let Some((member, _)) = &self.coming {
+            let exchange = member.exchange();
+            exchange.end(Err(why_dropped(exchange)));
+            exchange.stdio.finish();
+        }
     }
 }
 
@@ -266,7 +300,7 @@ impl Driver {
         }
         let gap = shared.begin_turn(began);
         let _open = crate::process::signals::reclaim();
-        let polled = run.poll(cx);
+        let polled = run.poll(&mut Context::from_waker(&self.sharing.waker()));
         let ended = Instant::now();
         let holder = shared.end_turn(ended);
         match holder {
@@ -283,8 +317,8 @@ impl Driver {
         }
         match holder {
             Some(holder) if holder.is_over() && holder.ran_on() > RUNS_ON => return Poll::Ready(Fate::Held(holder)),
-            Some(_) => {} // it goes on, and others may have to
-            None => self.see_who_is_done(),
+            None if shared.is_at_rest() => self.see_who_is_done(),
+            _ => {} // it goes on
         }
         self.wait(cx)
     }

@@ -5,6 +5,7 @@
 //! host has started is the last in it. Nobody's turn has a context of its own, which leads nowhere.
 
 use std::collections::VecDeque;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
 use std::task::{Context, Wake, Waker};
 use std::time::{Duration, Instant};
@@ -29,6 +30,8 @@ pub(crate) struct Newcomer {
 pub(crate) struct Shared {
     queue: Mutex<Queue>,
     turn: Mutex<Turn>,
+    /// Whether it was woken since the driver's turn began.
+    woken: AtomicBool,
 }
 
 #[derive(Default)]
@@ -155,6 +158,7 @@ impl Shared {
 
     /// The driver's turn begins: whoever had the store when the last one was over has it still. Returns for how long it had kept it.
     pub(crate) fn begin_turn(&self, now: Instant) -> Duration {
+        self.woken.store(false, Ordering::Release);
         let mut turn = lock(&self.turn);
         let kept = turn.kept.take().map_or(Duration::ZERO, |kept| now.saturating_duration_since(kept));
         if let Some(seat) = &turn.current {
@@ -172,6 +176,11 @@ impl Shared {
         turn.current.clone()
     }
 
+    /// Whether there is nothing more to do in the store, until somebody from outside has done his part.
+    pub(crate) fn is_at_rest(&self) -> bool {
+        !self.woken.load(Ordering::Acquire)
+    }
+
     /// Who has run last: what has ended the instance was its doing.
     pub(crate) fn culprit(&self) -> Option<Arc<Seat>> {
         let turn = lock(&self.turn);
@@ -179,9 +188,10 @@ impl Shared {
     }
 }
 
-/// Somebody is to look who has ended.
+/// Whoever drives the store is to have another turn: something in it can go on, or an exchange has ended.
 impl Wake for Shared {
     fn wake(self: Arc<Self>) {
+        self.woken.store(true, Ordering::Release);
         let driver = lock(&self.queue).driver.clone();
         if let Some(driver) = driver {
             driver.wake();

@@ -347,7 +347,7 @@ def test_what_it_is() -> None:
         ({"requests": 0}, "`requests` must be a positive number of requests, or None: 0"),
         ({"idle": 0}, "`idle` must be a positive number of seconds, or None: 0"),
         ({"idle": float("nan")}, "`idle` must be a positive number of seconds, or None: NaN"),
-        ({"concurrent": 2}, "`concurrent` must be 1: a guest of WASI 0.2 handles one request at a time, not 2"),
+        ({"concurrent": 0}, "`concurrent` must be 1 to 128, not 0"),
     ],
 )
 def test_numbers_that_make_no_sense(options: dict[str, float], message: str) -> None:
