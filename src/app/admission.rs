@@ -420,7 +420,7 @@ mod tests {
     fn exchanges_that_have_not_ended_in_time_are_stopped() {
         let admission = admission(1, 0);
         let permit = permit(&admission);
-        let exchange = ExchangeState::new(admission.process, None);
+        let exchange = ExchangeState::new(admission.process, 1, None);
         admission.enroll(permit.number, &exchange);
         let drained = admission.clone().drained(Some(Duration::ZERO)).unwrap();
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();

@@ -30,7 +30,7 @@ pub(super) enum Part {
     /// To run the instance that it is the first in, likewise.
     First { run: Option<Run>, sharing: Arc<SharedInstance>, others: Arc<SharedInstances> },
     /// To have it join others, whose instance somebody runs.
-    Joining(Joining),
+    Joining(Box<Joining>),
 }
 
 /// An exchange until its response begins.

@@ -44,6 +44,7 @@ pub(super) struct Incoming<B, A> {
 
 /// Makes ready what a guest gets. `chunks`: writes of the guest's that may lie between it and whoever reads its response; `clock`: of a
 /// simulation.
+#[allow(clippy::type_complexity)]
 pub(super) fn incoming(
     request: http::Request<WasiBody>,
     rules: BodyRules,

@@ -250,7 +250,7 @@ impl App {
         let Obtained { instance, room, needs_set_up } = match joins {
             Err(made) => made,
             Ok(reservation) => {
-                let part = Part::Joining(Joining::new(reservation, member, newcomer));
+                let part = Part::Joining(Box::new(Joining::new(reservation, member, newcomer)));
                 return Ok(Begun { part, head, answer, needs_set_up: false });
             }
         };

@@ -423,8 +423,8 @@ mod tests {
     #[test]
     fn a_guest_is_told_that_its_reader_has_gone() {
         let told = |ends: bool, rules: BodyRules| {
-            let mut all = WrittenBodies::default();
-            let (mut body, mut told) = add(&mut all, Script::new(vec![data(1)], ends).boxed_unsync(), rules);
+            let all = WrittenBodies::default();
+            let (mut body, mut told) = add(&all, Script::new(vec![data(1)], ends).boxed_unsync(), rules);
             assert!(matches!(next(&mut body), Poll::Ready(Some(Ok(_)))));
             drop(body);
             told.try_recv().ok()

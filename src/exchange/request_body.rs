@@ -219,14 +219,4 @@ mod tests {
         drop(body);
         assert!(!ExchangeHandle::observer(&exchange).has_reader());
     }
-
-    #[test]
-    fn what_a_body_comes_from_is_taken_out_of_it() {
-        let body = Script::new(vec![data(3)], true).boxed_unsync();
-        let mut body = RequestBody::of_upstream(body, rules(Side::Response, None, None));
-        let mut taken = body.take();
-        assert!(matches!(poll(&mut body), Poll::Ready(None)));
-        let polled = Pin::new(&mut taken).poll_frame(&mut Context::from_waker(Waker::noop()));
-        assert!(matches!(polled, Poll::Ready(Some(Ok(_)))));
-    }
 }

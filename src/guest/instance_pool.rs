@@ -227,7 +227,7 @@ mod tests {
     use crate::outgoing::hooks::Hooks;
     use crate::outgoing::upstream::Upstreams;
 
-    const ALWAYS: Reuse = Reuse { requests: None, idle: None };
+    const ALWAYS: Reuse = Reuse { requests: None, concurrent: 1, idle: None };
 
     /// One test at a time: what waits in a process is the process's.
     fn alone() -> (MutexGuard<'static, ()>, &'static ProcessState) {
@@ -244,7 +244,7 @@ mod tests {
         let order = Order::new(false, ComponentLimits::NONE, None);
         let binary = std::fs::read("tests/guests/components/hello.wasm").unwrap();
         let prepared = Component::new(&binary, &order).unwrap().prepared(process, false).unwrap();
-        let exchange = ExchangeState::new(process, None);
+        let exchange = ExchangeState::new(process, 1, None);
         let hooks = Hooks::new(Upstreams::default(), ExchangeHandle::observer(&exchange), &Limits::NONE);
         let share = AppShare::new(&[]);
         let mut instance =
@@ -300,9 +300,9 @@ mod tests {
     #[test]
     fn one_that_has_had_all_its_exchanges_is_not_kept() {
         let (_alone, process) = alone();
-        let once = pool(process, Reuse { requests: Some(1), idle: None });
+        let once = pool(process, Reuse { requests: Some(1), concurrent: 1, idle: None });
         assert!(once.keep(served(process)).is_some());
-        let twice = pool(process, Reuse { requests: Some(2), idle: None });
+        let twice = pool(process, Reuse { requests: Some(2), concurrent: 1, idle: None });
         assert!(twice.keep(served(process)).is_none());
     }
 
@@ -320,7 +320,7 @@ mod tests {
     #[test]
     fn one_that_has_closed_keeps_none() {
         let (_alone, process) = alone();
-        let pool = pool(process, Reuse { requests: None, idle: Some(Duration::from_secs(3600)) });
+        let pool = pool(process, Reuse { requests: None, concurrent: 1, idle: Some(Duration::from_secs(3600)) });
         assert!(pool.close().is_none(), "there is nothing to give back");
         lock(&pool.state).closed = false;
         assert!(pool.keep(served(process)).is_none());
@@ -335,7 +335,7 @@ mod tests {
     fn those_that_have_waited_for_too_long_are_ended() {
         let (_alone, process) = alone();
         let limit = Duration::from_secs(3600);
-        let pool = pool(process, Reuse { requests: None, idle: Some(limit) });
+        let pool = pool(process, Reuse { requests: None, concurrent: 1, idle: Some(limit) });
         for ago in [2, 1, 0] {
             assert!(pool.keep(served(process)).is_none());
             waits_since(&pool, limit * ago / 2);

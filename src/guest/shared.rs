@@ -1,6 +1,6 @@
 //! An instance that several exchanges share, as its store sees it: who is in it, and whose turn it is.
 //!
-//! Each exchange has a [`Seat`]. What belongs to it alone (its upstreams, its output, its bodies) is its [`ExchangeContext`]; the store has
+//! Each exchange has a `Seat`. What belongs to it alone (its upstreams, its output, its bodies) is its `ExchangeContext`; the store has
 //! that of one of them at a time, the one whose guest calls the host. Which that is says wasmtime (`async_call_stack`): the task that the
 //! host has started is the last in it. Nobody's turn has a context of its own, which leads nowhere.
 
