@@ -30,8 +30,8 @@ ONE_GENERATION = {
     "engine/test_code_cache.py": "entries of the cache are code, of whichever engine",
     "guest/test_bodies_p3.py": "bodies are streams and futures in WASI 0.3 alone",
     "guest/test_concurrent_instances.py": "a guest of WASI 0.2 handles one request at a time",
-    "serving/test_doors.py::test_no_message_of_asgi_is_empty_before_the_last": "a write of nothing is a guest's of WASI 0.3",
-    "serving/test_doors.py::test_writes_of_nothing_are_nothing": "a write of nothing is a guest's of WASI 0.3",
+    "serving/test_doors.py::test_no_message_of_asgi_is_empty_before_the_last": "WASI 0.3 alone has it",
+    "serving/test_doors.py::test_writes_of_nothing_are_nothing": "WASI 0.3 alone has it",
     "guest/test_only_in_0_3.py": "what there is in WASI 0.3 alone",
     "process/test_inherited.py::test_what_guests_give_back_is_dropped_by_threads_whose_priority_is_as_before": (
         "which threads drop what is given back is one thing for all engines"

@@ -23,15 +23,16 @@ options! {
     /// Guests of some toolchains cannot handle a second exchange. The host detects this when an instance that has responded
     /// before returns without a response: from then on the app keeps no instance, and the logger ``wasgi`` says so once.
     ///
-    /// With ``concurrent`` above 1 a guest of WASI 0.3 handles several requests at once, if its toolchain can (the documentation
-    /// of toolchains says so for each): while one waits for an upstream or for its caller, others go on. Upstreams, output, bodies,
-    /// time and reports are each exchange's own; memory, handles and a simulation's clock are the instance's. A guest that traps or
-    /// exits ends all exchanges of its instance: `TrapError.culprit` is the exchange whose guest it was. When an exchange is cancelled
-    /// or times out, its instance admits no others, and ends with those that are in it.
+    /// With ``concurrent`` above 1 a guest of WASI 0.3 handles several requests at once, if its toolchain can (the
+    /// documentation of toolchains says so for each): while one waits for an upstream or for its caller, others go on.
+    /// Upstreams, output, bodies, time and reports are each exchange's own; memory, handles and a simulation's clock are
+    /// the instance's. A guest that traps or exits ends all exchanges of its instance: `TrapError.culprit` is the exchange
+    /// whose guest it was. When an exchange is cancelled or times out, its instance admits no others, and ends with those
+    /// that are in it.
     ///
     /// Args:
     ///     requests: The number of exchanges of an instance. None: unlimited.
-    ///     concurrent: The maximum number of concurrent exchanges of an instance, at most 128. More than 1: of WASI 0.3 only.
+    ///     concurrent: Concurrent exchanges of an instance, at most 128. More than 1: of WASI 0.3 only.
     ///     idle: Seconds that an instance waits for its next exchange. None: until its app is closed.
     ///
     /// Raises:

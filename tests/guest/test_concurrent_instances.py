@@ -15,13 +15,13 @@ pytestmark = pytest.mark.usefixtures("nothing_is_left")
 
 
 class Crowd:
-    """An app whose upstream answers when it is told to: each request of a guest's waits there, its exchange beside others."""
+    """An app whose upstream answers when it is told to: each request of a guest's waits there, beside others."""
 
     def __init__(self, **options: Any) -> None:
         self.gates: dict[str, asyncio.Event] = {}
         self.asked: dict[str, asyncio.Event] = {}
         self.cancelled: list[str] = []
-        self.lines: list[wasgi.Line] = []
+        self.lines: list[Any] = []
         reuse = options.pop("reuse", wasgi.Reuse(concurrent=8))
         self.app = wasgi.App(
             PROBE_P3, outgoing=self.answer, stdout=self.lines.append, stderr=self.lines.append, reuse=reuse, **options
@@ -140,7 +140,7 @@ async def test_a_trap_ends_all_of_the_instance_and_says_whose_it_was() -> None:
         assert trapped.value.culprit is None
         assert trapped.value.backtrace
         for task in tasks:
-            with pytest.raises(wasgi.TrapError, match="the guest trapped: .*unreachable") as told:
+            with pytest.raises(wasgi.TrapError, match=r"the guest trapped: .*unreachable") as told:
                 await task
             assert told.value.culprit == trapped.value.exchange
             assert told.value.exchange != trapped.value.exchange
