@@ -131,13 +131,12 @@ impl Exchange {
                 (run, Some(sharing.clone()))
             }
             Part::Joining(joining) => {
-                let exchange = &self.owner.state;
-                if let Some(driver) = joining.waker() {
+                joining.join(|driver| {
+                    let exchange = &self.owner.state;
                     // one that was stopped before is met by the driver as one that has ended
                     let _ = exchange.hand_over(Runner::Shared(driver));
                     self.admission.enroll(self.number, exchange);
-                    joining.join();
-                }
+                });
                 return Ok(());
             }
         };

@@ -10,6 +10,7 @@ use tokio::task::JoinHandle;
 use tokio::time::Sleep;
 
 use crate::app::admission::Permit;
+use crate::engine::ProcessState;
 use crate::engine::ticker::Ticking;
 use crate::error::Error;
 use crate::exchange::handle::ExchangeState;
@@ -18,23 +19,52 @@ use crate::guest::instance::{Call, Instance};
 use crate::guest::instance_pool::give_back;
 use crate::scheduler::Run;
 
+/// A timer that is set anew each time it is asked.
+#[derive(Default)]
+pub(super) struct Due(Option<Pin<Box<Sleep>>>);
+
+impl Due {
+    /// Ready at this time.
+    pub(super) fn poll(&mut self, at: Instant, cx: &mut Context<'_>) -> Poll<()> {
+        let due = self.0.get_or_insert_with(|| Box::pin(tokio::time::sleep_until(at.into())));
+        if due.deadline() != at.into() {
+            due.as_mut().reset(at.into());
+        }
+        due.as_mut().poll(cx)
+    }
+}
+
+/// The time of an exchange's guest is up.
+pub(super) fn end_in_time(exchange: &ExchangeState) {
+    let limit = exchange.clock.limit().unwrap_or_default();
+    exchange.end(Err(Error::Timeout { limit: limit.as_secs_f64() }));
+}
+
+/// Drops an instance, and what goes after it: elsewhere if that takes long and this is a caller's thread, which may be an event loop's.
+pub(super) fn drop_instance(process: &ProcessState, instance: Instance, after: impl Send + 'static) {
+    let is_slow = instance.is_heavy() && !crate::scheduler::is_guests_thread();
+    let both = (instance, after); // they go in this order
+    if is_slow {
+        drop(give_back(process, both));
+    }
+}
+
 /// A guest on the scheduler's threads, under its time limit.
 pub(super) struct Running {
     run: Option<Run>,
     /// When its time is up, unless its caller holds it up.
-    due: Option<Pin<Box<Sleep>>>,
+    due: Due,
     exchange: Arc<ExchangeState>,
     answer: ResponseSlot,
 }
 
 impl Running {
     pub(super) fn new(run: Run, exchange: Arc<ExchangeState>, answer: ResponseSlot) -> Self {
-        Self { run: Some(run), due: None, exchange, answer }
+        Self { run: Some(run), due: Due::default(), exchange, answer }
     }
 
     fn time_is_up(&mut self) -> Poll<()> {
-        let limit = self.exchange.clock.limit().unwrap_or_default();
-        self.exchange.end(Err(Error::Timeout { limit: limit.as_secs_f64() }));
+        end_in_time(&self.exchange);
         self.run = None;
         Poll::Ready(())
     }
@@ -57,11 +87,7 @@ impl Future for Running {
         }
         this.answer.look();
         let Some(at) = this.exchange.clock.leave(Some(cx.waker())) else { return Poll::Pending };
-        let due = this.due.get_or_insert_with(|| Box::pin(tokio::time::sleep_until(at.into())));
-        if due.deadline() != at.into() {
-            due.as_mut().reset(at.into());
-        }
-        ready!(due.as_mut().poll(cx));
+        ready!(this.due.poll(at, cx));
         this.time_is_up()
     }
 }
@@ -169,12 +195,8 @@ impl Drop for Guest {
             Some(idle) if ended_well && answered && !broke_off => idle.keep(instance),
             _ => Some(instance),
         };
-        // a caller's thread may be an event loop's
-        if let Some(instance) = over
-            && instance.is_heavy()
-            && !crate::scheduler::is_guests_thread()
-        {
-            drop(give_back(self.exchange.process, (instance, place)));
+        if let Some(instance) = over {
+            drop_instance(self.exchange.process, instance, place);
         }
     }
 }

@@ -12,15 +12,15 @@ use std::task::{Context, Poll, Waker};
 use std::time::{Duration, Instant};
 
 use tokio::task::JoinHandle;
-use tokio::time::Sleep;
 
-use crate::app::running::{Place, tell_not_reusable, why_dropped};
+use crate::app::running::{Due, Place, drop_instance, end_in_time, tell_not_reusable, why_dropped};
+use crate::engine::ProcessState;
 use crate::error::Error;
 use crate::error::trap::Trap;
 use crate::exchange::handle::ExchangeState;
 use crate::exchange::response_body::ResponseSlot;
 use crate::guest::instance::{Instance, Reuse};
-use crate::guest::instance_pool::{InstancePool, give_back};
+use crate::guest::instance_pool::InstancePool;
 use crate::guest::seat::Seat;
 use crate::guest::shared::{Newcomer, Shared};
 use crate::simulation::virtual_time::Clock;
@@ -35,6 +35,7 @@ const HELD: u32 = 3;
 /// An instance that several exchanges share.
 pub(crate) struct SharedInstance {
     pub shared: Arc<Shared>,
+    process: &'static ProcessState,
     reuse: Reuse,
     /// The time that they have together, in a simulation.
     pub clock: Option<Clock>,
@@ -52,8 +53,6 @@ struct Members {
     served: u64,
     /// Nobody joins any more.
     closed: bool,
-    /// Nobody drives it any more.
-    gone: bool,
 }
 
 /// One of the exchanges.
@@ -73,6 +72,7 @@ impl SharedInstance {
     pub(super) fn new(reuse: Reuse, instance: &mut Instance, first: &ExchangeState) -> Arc<Self> {
         Arc::new(Self {
             shared: Arc::default(),
+            process: first.process,
             reuse,
             clock: instance.host().clock(),
             peak: first.costs.peak.clone(),
@@ -109,12 +109,13 @@ impl SharedInstance {
 
     /// Nobody drives it any more. Returns those who are left.
     fn abandon(&self) -> Vec<Arc<Seat>> {
-        {
+        let waiting = {
+            // under the lock: whoever comes now is among those who are left, or is told
             let mut members = lock(&self.members);
             members.closed = true;
-            members.gone = true;
-        }
-        drop(self.shared.close());
+            self.shared.close()
+        };
+        drop(waiting);
         self.members()
     }
 
@@ -174,7 +175,7 @@ impl Reservation {
         self.used = true;
         let mut members = lock(&self.sharing.members);
         member.exchange().costs.earlier.store(members.served, Ordering::Relaxed);
-        if members.gone {
+        if self.sharing.shared.is_closed() {
             drop(members);
             let trap = Trap { message: "its instance has ended as it came into it".into(), ..Trap::default() };
             member.exchange().end(Err(Error::Trap(Arc::new(trap))));
@@ -187,24 +188,26 @@ impl Reservation {
     }
 }
 
-/// An exchange that has a place in an instance, and has not come into it yet.
-pub(super) struct Joining {
-    reservation: Option<Reservation>,
-    coming: Option<(Member, Newcomer)>,
+impl Drop for Reservation {
+    fn drop(&mut self) {
+        if !self.used {
+            self.sharing.shared.give_up();
+        }
+    }
 }
+
+/// An exchange that has a place in an instance, and has not come into it yet.
+pub(super) struct Joining(Option<(Reservation, Member, Newcomer)>);
 
 impl Joining {
     pub(super) fn new(reservation: Reservation, member: Member, newcomer: Newcomer) -> Self {
-        Self { reservation: Some(reservation), coming: Some((member, newcomer)) }
+        Self(Some((reservation, member, newcomer)))
     }
 
-    pub(super) fn waker(&self) -> Option<Waker> {
-        self.reservation.as_ref().map(|reservation| reservation.sharing.waker())
-    }
-
-    /// It comes into it.
-    pub(super) fn join(&mut self) {
-        if let (Some(reservation), Some((member, newcomer))) = (self.reservation.take(), self.coming.take()) {
+    /// It comes into it. `told` gets the waker of whoever drives it before.
+    pub(super) fn join(&mut self, told: impl FnOnce(Waker)) {
+        if let Some((reservation, member, newcomer)) = self.0.take() {
+            told(reservation.sharing.waker());
             reservation.join(member, newcomer);
         }
     }
@@ -213,18 +216,10 @@ impl Joining {
 /// One that does not come has ended.
 impl Drop for Joining {
     fn drop(&mut self) {
-        if let Some((member, _)) = &self.coming {
+        if let Some((_, member, _)) = &self.0 {
             let exchange = member.exchange();
             exchange.end(Err(why_dropped(exchange)));
             exchange.stdio.finish();
-        }
-    }
-}
-
-impl Drop for Reservation {
-    fn drop(&mut self) {
-        if !self.used {
-            self.sharing.shared.give_up();
         }
     }
 }
@@ -248,7 +243,7 @@ pub(super) async fn drive(
 ) {
     let mut instance = instance;
     // after the instance, so that it goes before: whoever is left is told while the store lives
-    let mut driver = Driver { sharing: sharing.clone(), left_over: Vec::new(), is_clean: true, due: None, ended: None };
+    let mut driver = Driver { sharing: sharing.clone(), left_over: Vec::new(), is_clean: true, due: Due::default() };
     let fate = {
         let run = async {
             if let Some(room) = room {
@@ -266,13 +261,8 @@ pub(super) async fn drive(
         Some(idle) if is_clean => idle.keep(instance),
         _ => Some(instance),
     };
-    // a caller's thread may be an event loop's
-    if let Some(instance) = over
-        && instance.is_heavy()
-        && !crate::scheduler::is_guests_thread()
-        && let Some(process) = driver.ended.take()
-    {
-        drop(give_back(process, instance));
+    if let Some(instance) = over {
+        drop_instance(sharing.process, instance, ());
     }
 }
 
@@ -283,9 +273,7 @@ struct Driver {
     /// Whether all have ended well.
     is_clean: bool,
     /// When the time of one of them is up.
-    due: Option<Pin<Box<Sleep>>>,
-    /// The process, when the last has gone.
-    ended: Option<&'static crate::engine::ProcessState>,
+    due: Due,
 }
 
 impl Driver {
@@ -331,13 +319,12 @@ impl Driver {
                 if !seat.is_begun() || exchange.clock.enter().is_none_or(|at| now < at) {
                     continue;
                 }
-                let limit = exchange.clock.limit().unwrap_or_default();
                 if seat.is_held_back() {
                     exchange
                         .stdio
                         .warn("the guest had not begun when its time was up: its component holds requests back".into());
                 }
-                exchange.end(Err(Error::Timeout { limit: limit.as_secs_f64() }));
+                end_in_time(exchange);
             }
             self.sharing.close();
             if let Some(member) = self.sharing.remove(&seat) {
@@ -382,11 +369,7 @@ impl Driver {
             }
         }
         let Some(next) = next else { return Poll::Pending };
-        let due = self.due.get_or_insert_with(|| Box::pin(tokio::time::sleep_until(next.into())));
-        if due.deadline() != next.into() {
-            due.as_mut().reset(next.into());
-        }
-        if due.as_mut().poll(cx).is_ready() {
+        if self.due.poll(next, cx).is_ready() {
             cx.waker().wake_by_ref();
         }
         Poll::Pending
@@ -441,7 +424,6 @@ impl Driver {
         let broke_off = seat.written.close(ended_well);
         seat.leave();
         self.is_clean &= ended_well && answered && !broke_off;
-        self.ended = Some(exchange.process);
         drop(place);
     }
 }

@@ -229,10 +229,14 @@ mod tests {
 
     const ALWAYS: Reuse = Reuse { requests: None, concurrent: 1, idle: None };
 
-    /// One test at a time: what waits in a process is the process's.
+    /// One test at a time, when nothing is left of the one before: what waits in a process is the process's, until it is given back.
     fn alone() -> (MutexGuard<'static, ()>, &'static ProcessState) {
         static ALONE: Mutex<()> = Mutex::new(());
-        (lock(&ALONE), process_state().unwrap())
+        let (alone, process) = (lock(&ALONE), process_state().unwrap());
+        while process.counters.idle.load(Ordering::Relaxed) > 0 {
+            std::thread::yield_now();
+        }
+        (alone, process)
     }
 
     fn pool(process: &'static ProcessState, reuse: Reuse) -> Arc<InstancePool> {

@@ -1,6 +1,6 @@
 //! The place of one exchange in an instance that it shares with others: what both the store and whoever drives it know of it.
 
-use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicU8, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, OnceLock};
 use std::task::{Poll, Waker};
 use std::time::Duration;
@@ -17,6 +17,13 @@ use crate::sync::lock;
 /// Takes what a guest answers.
 pub(crate) type Answered = Box<dyn FnOnce(Result<http::Response<WasiBody>, ErrorCode>) + Send>;
 
+/// The stages of a guest: it waits for its turn to be called; its time counts, for it is being made or was called; it has run, and the
+/// instance does not hold it back; its handler has returned.
+const COMING: u8 = 0;
+const BEGUN: u8 = 1;
+const RUNS: u8 = 2;
+const RETURNED: u8 = 3;
+
 /// The place of one exchange in an instance that it shares.
 pub(crate) struct Seat {
     pub exchange: Arc<ExchangeState>,
@@ -26,12 +33,8 @@ pub(crate) struct Seat {
     unanswered: Mutex<Option<Answered>>,
     /// Its guest's task, when its handler was called.
     task: OnceLock<GuestTaskId>,
-    /// Whether its time counts: its guest is being made, or its handler was called.
-    has_begun: AtomicBool,
-    /// Whether its guest has run: an instance may hold back who comes.
-    has_run: AtomicBool,
-    /// Its handler has returned.
-    has_returned: AtomicBool,
+    /// How far its guest is.
+    stage: AtomicU8,
     /// Host functions that it waits for.
     waits: AtomicUsize,
     /// Whether the exchange is over, whatever its guest's tasks still do.
@@ -52,9 +55,7 @@ impl Seat {
             written: WrittenBodies::told_to(driver),
             unanswered: Mutex::new(Some(answered)),
             task: OnceLock::new(),
-            has_begun: AtomicBool::new(false),
-            has_run: AtomicBool::new(false),
-            has_returned: AtomicBool::new(false),
+            stage: AtomicU8::new(COMING),
             waits: AtomicUsize::new(0),
             over: Arc::default(),
             ran: AtomicU64::new(0),
@@ -62,6 +63,14 @@ impl Seat {
             fuel: AtomicU64::new(fuel.unwrap_or(u64::MAX)),
             most_fuel: fuel,
         })
+    }
+
+    fn reaches(&self, stage: u8) {
+        self.stage.fetch_max(stage, Ordering::Relaxed);
+    }
+
+    fn has_reached(&self, stage: u8) -> bool {
+        self.stage.load(Ordering::Relaxed) >= stage
     }
 
     /// Its handler has returned: whoever waits for an answer is told, if there is somebody.
@@ -87,7 +96,7 @@ impl Seat {
 
     /// Its guest runs.
     pub(crate) fn runs(&self) {
-        self.has_run.store(true, Ordering::Relaxed);
+        self.reaches(RUNS);
     }
 
     pub(crate) fn task(&self) -> Option<GuestTaskId> {
@@ -96,11 +105,11 @@ impl Seat {
 
     /// Its time counts from now on.
     pub(crate) fn begin(&self) {
-        self.has_begun.store(true, Ordering::Relaxed);
+        self.reaches(BEGUN);
     }
 
     pub(crate) fn is_begun(&self) -> bool {
-        self.has_begun.load(Ordering::Relaxed)
+        self.has_reached(BEGUN)
     }
 
     /// Whether its handler was called.
@@ -110,17 +119,17 @@ impl Seat {
 
     /// Whether it was called and the instance holds it back.
     pub(crate) fn is_held_back(&self) -> bool {
-        self.is_called() && !self.has_run.load(Ordering::Relaxed)
+        self.is_called() && !self.has_reached(RUNS)
     }
 
     pub(crate) fn has_returned(&self) {
-        self.has_returned.store(true, Ordering::Relaxed);
+        self.reaches(RETURNED);
     }
 
     /// Whether nothing is known that its guest still does for it: its handler has returned, its bodies have ended, and it waits for no host
     /// function. wasmtime tells of the tasks of a whole store only.
     pub(crate) fn seems_done(&self) -> bool {
-        self.has_returned.load(Ordering::Relaxed) && self.waits.load(Ordering::Relaxed) == 0 && !self.written.are_read()
+        self.has_reached(RETURNED) && self.waits.load(Ordering::Relaxed) == 0 && !self.written.are_read()
     }
 
     /// To be held while a host function of its guest's is under way.

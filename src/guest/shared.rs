@@ -134,7 +134,11 @@ impl Shared {
         std::mem::take(&mut queue.waiting)
     }
 
-    /// The same, unless somebody waits. Returns whether nobody does.
+    pub(crate) fn is_closed(&self) -> bool {
+        lock(&self.queue).closed
+    }
+
+    /// The same as [`Self::close`], unless somebody waits. Returns whether nobody does.
     pub(crate) fn close_if_empty(&self) -> bool {
         let mut queue = lock(&self.queue);
         queue.closed |= queue.waiting.is_empty() && queue.reserved == 0;
