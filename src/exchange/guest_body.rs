@@ -35,6 +35,8 @@ pub enum Next {
 /// guests send a body and wait for the response at once, and a body that cannot be written would hide the response from
 /// them. The task that reads on ends with the guest, which holds the other end.
 pub struct GuestBody {
+    // the first to go: its guest is stopped before it finds that nobody reads, and makes an end of its own of that
+    pub(super) owner: ExchangeHandle,
     inner: WasiBody,
     /// A trailing frame or failure that came while frames were being joined.
     held: Option<Result<Next, Error>>,
@@ -44,7 +46,6 @@ pub struct GuestBody {
     done: bool,
     /// It is read and thrown away, so that its guest can end it: whoever closes it meanwhile stops nobody.
     pub(super) may_end: bool,
-    pub(super) owner: ExchangeHandle,
     /// Of a request: what was read on of it.
     pub(super) unread: Option<Unread>,
 }
@@ -52,7 +53,7 @@ pub struct GuestBody {
 impl GuestBody {
     pub(crate) fn new(inner: WasiBody, rules: BodyRules, owner: ExchangeHandle) -> Self {
         let check = BodyCheck::new(rules);
-        Self { inner, held: None, check, done: false, may_end: false, owner, unread: None }
+        Self { owner, inner, held: None, check, done: false, may_end: false, unread: None }
     }
 
     /// The body of a request that a guest sends out.
