@@ -362,7 +362,9 @@ def tell(exchange):
     print(exchange.status, exchange.url)
 app = wasgi.App(sys.argv[1], on_finish=tell)
 for number in range(5):
-    app.handle(wasgi.Request("GET", f"http://guest.local/hello?{number}")).read()
+    response = app.handle(wasgi.Request("GET", f"http://guest.local/hello?{number}"))
+    response.read()
+    response.wait()  # they are told of in the order in which their guests end
 """
         done = run(script, str(probe_path))
         assert done.stdout.splitlines() == [f"200 http://guest.local/hello?{number}" for number in range(5)]
