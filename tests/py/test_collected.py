@@ -227,3 +227,17 @@ def whole(response: wasgi.Response) -> wasgi.Response:
 def test_a_cycle_through(app: AppMaker, kind: str) -> None:
     reference = cycle(lambda token: CYCLES[kind](app, token))
     until(lambda: collected(reference))
+
+
+def test_the_background_loop_has_one_queue_of_jobs(app: AppMaker) -> None:
+    """Also when a coroutine that runs on it calls a guest: a second one would be two descriptors for good."""
+    inner = app()
+
+    async def calls_another(request: wasgi.Request) -> wasgi.Response:
+        answer = await inner.handle_async(get("/hello"))
+        loop: Any = asyncio.get_running_loop()
+        watched = [key for key in loop._selector.get_map().values() if "LoopBridge" in repr(key.data)]
+        return wasgi.Response(200, body=await answer.aread() + f" {len(watched)}".encode())
+
+    outer = app(outgoing=calls_another)
+    assert outer.handle(get("/fetch?url=http://up/")).read() == b"Hello, World! 1"

@@ -17,24 +17,14 @@ use crate::py::executor::event_loop::LoopCore;
 impl LoopCore {
     /// The jobs' queue of a loop, which must be the one of this thread.
     pub fn of(running: &Bound<'_, PyAny>) -> PyResult<Arc<Self>> {
-        static KNOWN: PyOnceLock<Py<PyAny>> = PyOnceLock::new();
-        let py = running.py();
-        // weak keys: a loop that is forgotten takes its pipe with it
-        let known = KNOWN
-            .get_or_try_init(py, || py.import("weakref")?.getattr("WeakKeyDictionary")?.call0().map(Bound::unbind))?
-            .bind(py);
-        let found = known.call_method1(intern!(py, "get"), (running,))?;
+        let found = known(running.py())?.call_method1(intern!(running.py(), "get"), (running,))?;
         if !found.is_none() {
             let found: Bound<'_, LoopCoreRef> = found.extract()?;
             if found.get().process == std::process::id() {
                 return Ok(found.get().core.clone());
             }
         }
-        let core = LoopBridge::attach(running)?.get().core.clone();
-        // not the bridge: it refers to tasks, and these to the loop, which would never be forgotten
-        let known_as = Py::new(py, LoopCoreRef { core: core.clone(), process: std::process::id() })?;
-        known.call_method1(intern!(py, "__setitem__"), (running, known_as))?;
-        Ok(core)
+        Ok(LoopBridge::attach(running)?.get().core.clone())
     }
 
     /// The loop of our own, for calls from where no loop runs.
@@ -46,6 +36,13 @@ impl LoopCore {
         let core = bridge.extract::<Bound<'_, LoopBridge>>()?.get().core.clone();
         Ok(OWN.get(|| core).clone())
     }
+}
+
+/// The loops that have a queue of jobs. The keys are weak: a loop that is forgotten takes its pipe with it.
+fn known(py: Python<'_>) -> PyResult<&Bound<'_, PyAny>> {
+    static KNOWN: PyOnceLock<Py<PyAny>> = PyOnceLock::new();
+    let made = || py.import("weakref")?.getattr("WeakKeyDictionary")?.call0().map(Bound::unbind);
+    Ok(KNOWN.get_or_try_init(py, made)?.bind(py))
 }
 
 static OWN: PerProcess<Arc<LoopCore>> = PerProcess::new();
@@ -76,6 +73,7 @@ pub struct LoopBridge {
 }
 
 impl LoopBridge {
+    /// Makes the queue of a loop that is not known yet; from then on [`LoopCore::of`] finds it.
     fn attach(event_loop: &Bound<'_, PyAny>) -> PyResult<Py<Self>> {
         let py = event_loop.py();
         let (reader, writer) = std::io::pipe()?;
@@ -93,6 +91,9 @@ impl LoopBridge {
                 error
             }
         })?;
+        // not the bridge: it refers to tasks, and these to the loop, which would never be forgotten
+        let known_as = Py::new(py, LoopCoreRef { core: bridge.get().core.clone(), process: std::process::id() })?;
+        known(py)?.call_method1(intern!(py, "__setitem__"), (event_loop, known_as))?;
         Ok(bridge)
     }
 }
