@@ -20,6 +20,7 @@ pub mod process;
 #[cfg(feature = "python")]
 pub(crate) mod py;
 pub(crate) mod scheduler;
+pub mod server;
 pub mod simulation;
 pub(crate) mod sync;
 pub mod telemetry;
@@ -81,6 +82,8 @@ mod _wasgi {
     use crate::py::outgoing::network::PyNetwork;
     #[pymodule_export]
     use crate::py::reuse::PyReuse;
+    #[pymodule_export]
+    use crate::py::server::PyServer;
     #[pymodule_export]
     use crate::py::simulation::PySimulation;
     #[pymodule_export]

@@ -62,6 +62,24 @@ fn is_obeyed(character: char) -> bool {
             | '\u{fff9}'..='\u{fffb}' | '\u{e0000}'..='\u{e007f}')
 }
 
+/// A string of JSON (RFC 8259, 7), with its quotes.
+pub(crate) fn json(text: &str) -> String {
+    let mut quoted = String::with_capacity(text.len() + 2);
+    quoted.push('"');
+    for character in text.chars() {
+        let _ = match character {
+            '"' | '\\' => write!(quoted, "\\{character}"),
+            character if is_obeyed(character) => {
+                let mut units = [0; 2];
+                character.encode_utf16(&mut units).iter().try_for_each(|unit| write!(quoted, "\\u{unit:04x}"))
+            }
+            character => quoted.write_char(character),
+        };
+    }
+    quoted.push('"');
+    quoted
+}
+
 /// Takes what is written into it up to a number of bytes, and then refuses more: a name of a few bytes can be demangled to megabytes.
 pub(crate) struct Bounded {
     pub text: String,

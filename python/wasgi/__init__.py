@@ -54,6 +54,7 @@ from wasgi.errors import (
     WasgiError,
 )
 from wasgi.headers import Headers
+from wasgi.server import Server, ServerStats, serve, serve_async
 
 __all__ = [
     "App",
@@ -85,6 +86,8 @@ __all__ = [
     "Request",
     "Response",
     "Reuse",
+    "Server",
+    "ServerStats",
     "Stats",
     "TableLimitError",
     "Timeouts",
@@ -92,6 +95,8 @@ __all__ = [
     "UnsupportedComponentError",
     "WasgiError",
     "errors",
+    "serve",
+    "serve_async",
     "stats",
 ]
 # not in it, for `from wasgi import *` must not hide anybody's httpx; but in `dir(wasgi)`

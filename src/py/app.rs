@@ -335,6 +335,10 @@ impl PyApp {
 }
 
 impl PyApp {
+    pub(crate) fn callee(&self) -> &Py<Callee> {
+        &self.callee
+    }
+
     fn closing(&self, py: Python<'_>, drain: Option<Duration>) -> PyResult<Closing> {
         let callee = self.callee.get();
         let closing = callee.app.close(drain).map_err(|error| to_py(py, &error))?;

@@ -7,6 +7,7 @@ use pyo3::intern;
 use pyo3::prelude::*;
 use pyo3::sync::PyOnceLock;
 use pyo3::{PyTraverseError, PyVisit};
+use wasmtime_wasi_http::WasiBody;
 
 use crate::app::App;
 use crate::app::admission::{Admission, Permit, Queued};
@@ -91,7 +92,9 @@ impl Callee {
         let finishing = match &self.on_finish {
             Some(on_finish) => {
                 crate::py::executor::threads::threads().ensure(py)?;
-                let finishing = Finishing::new(on_finish, number, &self.sinks, request.get(), copy_context(py)?);
+                let request = request.get();
+                let (method, uri) = (request.http_method(), request.uri());
+                let finishing = Finishing::new(on_finish, number, &self.sinks, method, uri, copy_context(py)?);
                 permit.is_seen_by(finishing.clone());
                 Some(finishing)
             }
@@ -143,6 +146,57 @@ impl Callee {
             exchange.hand_over().map_err(|error| to_py(py, &error))?;
         }
         Ok(Begun { exchange, number, output, finishing })
+    }
+
+    /// Its upstreams, if no Python code takes part in its exchanges: then they are the same for all of them.
+    pub(crate) fn native_upstreams(&self, py: Python<'_>) -> PyResult<Option<Upstreams>> {
+        if self.on_finish.is_some() || self.upstreams().any(Outgoing::is_python) {
+            return Ok(None);
+        }
+        let none = py.None().into_bound(py);
+        self.for_exchange(py, None, &none).map(Some)
+    }
+
+    /// An exchange of the native server's that Python code takes part in. Its guest has had a turn on this thread, and goes on by itself.
+    pub(crate) fn begin_served(
+        &self,
+        py: Python<'_>,
+        mut permit: Permit,
+        request: http::Request<WasiBody>,
+    ) -> Result<(Exchange, Option<Arc<Finishing>>), Error> {
+        let number = permit.number;
+        let failed = |error: PyErr| Error::Host(error.to_string().into());
+        let context = self.context(py, number).map_err(failed)?;
+        let finishing = self.on_finish.as_ref().map(|on_finish| {
+            let (method, uri) = (request.method(), request.uri());
+            Finishing::new(on_finish, number, &self.sinks, method, uri, context.clone())
+        });
+        if let Some(finishing) = &finishing {
+            permit.is_seen_by(finishing.clone());
+        }
+        let begun = self.for_exchange(py, None, &context).map_err(failed).and_then(|upstreams| {
+            py.detach(|| {
+                let mut exchange = self.app.start(permit, request, upstreams)?;
+                let done = exchange.run_here()?;
+                Ok((exchange, done))
+            })
+        });
+        let (mut exchange, done) = begun.inspect_err(|error| {
+            if let Some(finishing) = &finishing {
+                finishing.failed(Failure::Core(error.clone()));
+            }
+        })?;
+        if let Some(finishing) = &finishing {
+            finishing.began(exchange.owner().observe());
+        }
+        let output = GuestOutput::new(self.sinks.clone_ref(py), exchange.owner().stdio().clone(), number);
+        if done {
+            output.show(py);
+        } else {
+            output.go_live(context);
+            exchange.hand_over()?;
+        }
+        Ok((exchange, finishing))
     }
 
     fn upstreams(&self) -> impl Iterator<Item = &Outgoing> {

@@ -21,6 +21,7 @@ pub(crate) mod outgoing;
 pub(crate) mod output;
 pub(crate) mod paths;
 pub(crate) mod reuse;
+pub(crate) mod server;
 pub(crate) mod simulation;
 pub(crate) mod stats;
 pub(crate) mod values;

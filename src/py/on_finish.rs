@@ -17,7 +17,6 @@ use crate::py::errors::seen_from_aside;
 use crate::py::executor::serial::{Serial, Turn};
 use crate::py::lock;
 use crate::py::message::report::PyReport;
-use crate::py::message::request::PyRequest;
 use crate::py::output::Sinks;
 
 /// How many exchanges may wait for one callable; those that end meanwhile are dropped, and counted.
@@ -93,15 +92,16 @@ impl Finishing {
         on_finish: &Py<OnFinish>,
         id: u64,
         sinks: &Py<Sinks>,
-        request: &PyRequest,
+        method: &Method,
+        uri: &Uri,
         context: Bound<'_, PyAny>,
     ) -> Arc<Self> {
         let py = context.py();
         let record = Record {
             id,
             sinks: sinks.clone_ref(py),
-            method: request.http_method().clone(),
-            uri: request.uri().clone(),
+            method: method.clone(),
+            uri: uri.clone(),
             context: context.unbind(),
             begun: Instant::now(),
             status: None,

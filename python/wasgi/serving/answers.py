@@ -131,9 +131,46 @@ def problem(error: BaseException, *, debug: bool = False) -> Response:
     return Response(status, headers=headers, body=json.dumps(said))
 
 
+def log_served(
+    app: str, method: str, target: str, status: int, midway: bool, error: BaseException, exchange: int | None
+) -> None:
+    """Logs a failure of the native server, which has worked out the status."""
+    if midway:
+        _log_server.error(
+            "%s %r: the response with %d broke off: %s: %s",
+            method,
+            target,
+            status,
+            type(error).__name__,
+            error,
+            exc_info=error,
+            extra=_of_exchange(app, exchange),
+        )
+        return
+    _log(app, _log_server, method, target, status, error, exchange)
+
+
 def log_failure(app: ServedApp, log: logging.Logger, method: str, path: str, error: BaseException) -> None:
     """Logs why the guest has no response: with the traceback, unless the client or the load is the cause."""
-    status = status_of(error)
+    _log(app._label, log, method, path, status_of(error), error, getattr(error, "exchange", None))
+
+
+_log_server = logging.getLogger("wasgi.server")
+
+
+def _of_exchange(app: str, exchange: int | None) -> dict[str, object]:
+    return {"wasgi_app": app, "wasgi_component": app.rpartition("#")[0], "wasgi_exchange": exchange}
+
+
+def _log(
+    app: str,
+    log: logging.Logger,
+    method: str,
+    path: str,
+    status: int,
+    error: BaseException,
+    exchange: int | None,
+) -> None:
     expected = status < 500 or isinstance(error, BadRequestError | errors.OverloadedError | errors.AppClosedError)
     log.log(
         logging.INFO if expected else logging.ERROR,
@@ -144,9 +181,5 @@ def log_failure(app: ServedApp, log: logging.Logger, method: str, path: str, err
         type(error).__name__,
         error,
         exc_info=None if expected else error,
-        extra={
-            "wasgi_app": app._label,
-            "wasgi_component": app._label.rpartition("#")[0],
-            "wasgi_exchange": getattr(error, "exchange", None),
-        },
+        extra=_of_exchange(app, exchange),
     )

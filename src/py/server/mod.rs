@@ -1,0 +1,188 @@
+//! `wasgi.Server`: the native server from Python.
+
+mod hosted;
+
+use std::num::NonZeroUsize;
+use std::sync::Arc;
+use std::task::{Context, Poll};
+use std::time::Duration;
+
+use pyo3::exceptions::{PyOSError, PyValueError};
+use pyo3::prelude::*;
+use pyo3::types::PyList;
+
+use crate::py::app::PyApp;
+use crate::py::errors::to_py;
+use crate::py::executor::awaitable::Awaitable;
+use crate::py::executor::blocking::block_on;
+use crate::py::executor::operation::Operation;
+use crate::py::executor::serial::{Serial, Turn};
+use crate::py::server::hosted::PyHosted;
+use crate::server::bind::BindOptions;
+use crate::server::forwarded::Trusted;
+use crate::server::routes::{Hosted, Routes};
+use crate::server::settings::{Caps, Timeouts};
+use crate::server::{Address, Gravity, Journal, Server, Settings};
+
+/// The base class of `wasgi.Server`, which reads the arguments and describes them.
+#[pyclass(name = "Server", module = "wasgi", frozen, subclass)]
+pub struct PyServer {
+    server: Arc<Server>,
+}
+
+/// A table of pairs of patterns and apps.
+fn routes(table: &Bound<'_, PyList>) -> PyResult<Arc<Routes>> {
+    let py = table.py();
+    let mut rules: Vec<(String, Arc<dyn Hosted>)> = Vec::new();
+    for rule in table.iter() {
+        let (pattern, app): (String, Bound<'_, PyAny>) = rule.extract()?;
+        let callee = app.cast::<PyApp>()?.get().callee();
+        rules.push((pattern, PyHosted::new(py, callee, &app)?));
+    }
+    Routes::new(rules).map_err(PyValueError::new_err)
+}
+
+fn seconds(given: Option<f64>) -> Option<Duration> {
+    given.and_then(|given| Duration::try_from_secs_f64(given).ok())
+}
+
+#[pymethods]
+impl PyServer {
+    #[new]
+    #[pyo3(signature = (table, *, bind, health, backlog, socket_mode, header_timeout, body_timeout, idle_timeout, drain_timeout, connections, streams, header_bytes, trusted, proxy_protocol, threads))]
+    #[allow(clippy::too_many_arguments)]
+    fn new(
+        py: Python<'_>,
+        table: &Bound<'_, PyList>,
+        bind: Vec<String>,
+        health: Option<String>,
+        backlog: u32,
+        socket_mode: Option<u32>,
+        header_timeout: Option<f64>,
+        body_timeout: Option<f64>,
+        idle_timeout: Option<f64>,
+        drain_timeout: f64,
+        connections: usize,
+        streams: u32,
+        header_bytes: usize,
+        trusted: Vec<String>,
+        proxy_protocol: bool,
+        threads: Option<usize>,
+    ) -> PyResult<Self> {
+        crate::py::executor::threads::threads().ensure(py)?;
+        let routes = routes(table)?;
+        let address = |text: &String| Address::parse(text).map_err(|wrong| PyValueError::new_err(wrong.to_string()));
+        let settings = Settings {
+            addresses: bind.iter().map(address).collect::<PyResult<_>>()?,
+            health: health.as_ref().map(address).transpose()?,
+            bind: BindOptions { backlog, mode: socket_mode, ..BindOptions::default() },
+            timeouts: Timeouts {
+                header: seconds(header_timeout),
+                body: seconds(body_timeout),
+                idle: seconds(idle_timeout),
+            },
+            drain: seconds(Some(drain_timeout)).unwrap_or_default(),
+            caps: Caps { connections, streams, header_bytes },
+            trusted: Trusted::parse(trusted.iter().map(String::as_str))
+                .map_err(|wrong| PyValueError::new_err(wrong.to_string()))?,
+            proxy_protocol,
+            threads: threads.and_then(NonZeroUsize::new),
+            journal: journal(),
+        };
+        let server = py.detach(|| Server::bind(settings, routes));
+        Ok(Self { server: server.map_err(|error| PyOSError::new_err(error.to_string()))? })
+    }
+
+    /// Where it listens: ``127.0.0.1:8000``, ``[::1]:8000``, ``unix:/run/x.sock``; with the real port where 0 was given.
+    #[getter]
+    fn addresses(&self) -> Vec<String> {
+        self.server.addresses().to_vec()
+    }
+
+    /// URLs that open on this machine, one for each address.
+    #[getter]
+    fn urls(&self) -> Vec<String> {
+        self.server.urls().to_vec()
+    }
+
+    /// The address at which ``/live`` and ``/ready`` are answered; None if `health` was not given.
+    #[getter]
+    fn health(&self) -> Option<String> {
+        self.server.health().map(str::to_owned)
+    }
+
+    /// Whether it takes no more connections.
+    #[getter]
+    fn closing(&self) -> bool {
+        self.server.is_closing()
+    }
+
+    fn _start(&self, py: Python<'_>) -> PyResult<()> {
+        py.detach(|| self.server.start()).map_err(|error| to_py(py, &error))
+    }
+
+    fn _swap(&self, py: Python<'_>, table: &Bound<'_, PyList>) -> PyResult<()> {
+        let routes = routes(table)?;
+        py.detach(|| self.server.swap(routes)).map_err(|error| to_py(py, &error))
+    }
+
+    /// Does not wait.
+    fn _close(&self, py: Python<'_>, seconds: f64) {
+        let within = Duration::try_from_secs_f64(seconds).unwrap_or(Duration::from_secs(u64::from(u32::MAX)));
+        py.detach(|| self.server.close(within));
+    }
+
+    fn _wait(&self, py: Python<'_>) -> PyResult<()> {
+        let mut ended = Box::pin(self.server.ended());
+        block_on(py, |cx| ended.as_mut().poll(cx))
+    }
+
+    fn _wait_async(&self) -> Awaitable {
+        Awaitable::new(Ends(Box::pin(self.server.ended())))
+    }
+
+    /// The server's numbers: open connections, those accepted, requests, and tables of routes that still have exchanges under way after
+    /// `swap`.
+    fn _stats(&self) -> (usize, u64, u64, usize) {
+        let stats = self.server.stats();
+        (stats.connections, stats.accepted, stats.requests, stats.old_routes)
+    }
+}
+
+struct Ends(std::pin::Pin<Box<dyn Future<Output = ()> + Send>>);
+
+impl Operation for Ends {
+    fn poll(&mut self, py: Python<'_>, cx: &mut Context<'_>) -> Poll<PyResult<Py<PyAny>>> {
+        self.0.as_mut().poll(cx).map(|()| Ok(py.None()))
+    }
+}
+
+/// How many lines wait to be logged; more are dropped.
+const MOST_LINES: usize = 256;
+
+struct Said(Gravity, String);
+
+impl Turn for Said {
+    fn run(self, py: Python<'_>) {
+        let Self(gravity, line) = self;
+        let method = match gravity {
+            Gravity::Debug => "debug",
+            Gravity::Info => "info",
+            Gravity::Warning => "warning",
+        };
+        let log = || py.import("logging")?.call_method1("getLogger", ("wasgi.server",))?.call_method1(method, ("%s", line));
+        if let Err(error) = log() {
+            error.write_unraisable(py, None);
+        }
+    }
+}
+
+/// Lines for the logger `wasgi.server`, by a thread of ours.
+fn journal() -> Journal {
+    let lane = Arc::new(Serial::new(MOST_LINES));
+    Box::new(move |gravity, line| {
+        if gravity != Gravity::Debug {
+            lane.submit(Said(gravity, line));
+        }
+    })
+}

@@ -1,0 +1,138 @@
+//! Accepting connections, and giving each to the thread that has the fewest.
+
+use std::io;
+use std::os::fd::{AsRawFd, RawFd};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::Duration;
+
+use tokio::io::unix::AsyncFd;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc, watch};
+use tokio::time::sleep;
+
+use crate::server::accounts::{Accounts, Gravity};
+use crate::server::bind::Listener;
+use crate::server::connection::{Stage, Terms};
+
+/// For so long connections are accepted when the server has begun to drain: clients that have not heard of it yet still come.
+const ACCEPTS_ON: Duration = Duration::from_millis(250);
+
+/// How long accepting pauses where the system has no descriptors left.
+const PAUSE: Duration = Duration::from_millis(100);
+
+/// A connection on its way to its thread.
+pub(super) struct Accepted {
+    pub socket: AcceptedSocket,
+    pub terms: Terms,
+    /// Its place among all of them.
+    pub place: OwnedSemaphorePermit,
+}
+
+pub(super) enum AcceptedSocket {
+    Tcp(std::net::TcpStream),
+    Unix(std::os::unix::net::UnixStream),
+}
+
+/// A thread that serves connections.
+#[derive(Clone)]
+pub(super) struct Worker {
+    pub sender: mpsc::UnboundedSender<Accepted>,
+    /// How many it has.
+    pub connections: Arc<AtomicUsize>,
+}
+
+impl Listener {
+    pub(super) fn accept(&self) -> io::Result<AcceptedSocket> {
+        match self {
+            Self::Tcp(listener) => listener.accept().map(|(socket, _)| AcceptedSocket::Tcp(socket)),
+            Self::Unix(file) => file.listener.accept().map(|(socket, _)| AcceptedSocket::Unix(socket)),
+        }
+    }
+}
+
+impl AsRawFd for Listener {
+    fn as_raw_fd(&self) -> RawFd {
+        match self {
+            Self::Tcp(listener) => listener.as_raw_fd(),
+            Self::Unix(file) => file.listener.as_raw_fd(),
+        }
+    }
+}
+
+/// A listener whose connections can be waited for.
+pub(super) fn watched(listener: Listener) -> io::Result<AsyncFd<Listener>> {
+    // SAFETY: the listener has one descriptor all its life, and whoever has the `AsyncFd` can only look at it
+    unsafe { AsyncFd::register_with_interest(listener, tokio::io::Interest::READABLE).map_err(io::Error::from) }
+}
+
+/// Accepts from one listener until the server drains.
+pub(super) async fn accept(
+    listener: Listener,
+    terms: Terms,
+    workers: Vec<Worker>,
+    places: Arc<Semaphore>,
+    accounts: Arc<Accounts>,
+    mut stage: watch::Receiver<Stage>,
+) -> io::Result<()> {
+    let socket = watched(listener)?;
+    let mut is_short = false;
+    let drained = async {
+        if stage.wait_for(|stage| *stage >= Stage::Drains).await.is_ok() {
+            sleep(ACCEPTS_ON).await;
+        }
+    };
+    tokio::pin!(drained);
+    let mut is_last = false;
+    loop {
+        let place = tokio::select! {
+            biased;
+            place = places.clone().acquire_owned() => match place {
+                Ok(place) => place,
+                Err(_) => return Ok(()),
+            },
+            () = &mut drained => return Ok(()),
+        };
+        let accepted = match socket.get_ref().accept() {
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
+                if is_last {
+                    return Ok(()); // nobody is left in the queue
+                }
+                tokio::select! {
+                    ready = socket.readable() => ready?.clear_ready(),
+                    () = &mut drained => is_last = true,
+                }
+                continue;
+            }
+            accepted => accepted,
+        };
+        match accepted {
+            Ok(socket) => {
+                if std::mem::take(&mut is_short) {
+                    accounts.journal(Gravity::Info, "connections are accepted again");
+                }
+                give(&workers, Accepted { socket, terms: terms.clone(), place });
+            }
+            // the client has left already
+            Err(error) if matches!(error.kind(), io::ErrorKind::ConnectionAborted | io::ErrorKind::Interrupted) => {}
+            Err(error) => {
+                if !std::mem::replace(&mut is_short, true) {
+                    accounts.journal(
+                        Gravity::Warning,
+                        format!("no connections can be accepted: {error}; hint: the limit of open files (`ulimit -n`)"),
+                    );
+                }
+                drop(place);
+                sleep(PAUSE).await;
+            }
+        }
+    }
+}
+
+fn give(workers: &[Worker], accepted: Accepted) {
+    let fewest = workers.iter().min_by_key(|worker| worker.connections.load(Ordering::Relaxed));
+    if let Some(worker) = fewest {
+        worker.connections.fetch_add(1, Ordering::Relaxed);
+        // bounded by the places
+        let _ = worker.sender.send(accepted);
+    }
+}

@@ -1,0 +1,116 @@
+//! Whether the server lives and is ready, for whoever balances load: answered on a listener of its own, on the thread that accepts, which
+//! no guest holds up.
+
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::time::Duration;
+
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::{TcpStream, UnixStream};
+use tokio::sync::Semaphore;
+use tokio::time::{sleep, timeout};
+
+use crate::server::accept::{AcceptedSocket, watched};
+use crate::server::bind::Listener;
+use crate::server::service::Common;
+use crate::sync::lock;
+
+/// How long a client may take to ask.
+const WITHIN: Duration = Duration::from_secs(5);
+
+/// How many are answered at once.
+const AT_ONCE: usize = 64;
+
+/// Kept for the moment in which the system has none left.
+fn spare() -> Option<std::fs::File> {
+    std::fs::File::open("/dev/null").ok()
+}
+
+/// Answers `/live` and `/ready` until the server has ended.
+pub(super) async fn serve(listener: Listener, common: Arc<Common>, places: Arc<Semaphore>) {
+    let Ok(socket) = watched(listener) else { return };
+    let mut spare_one = spare();
+    let mut asked = tokio::task::JoinSet::new();
+    loop {
+        while asked.len() >= AT_ONCE {
+            asked.join_next().await;
+        }
+        let accepted = match socket.get_ref().accept() {
+            Err(error) if error.kind() == std::io::ErrorKind::WouldBlock => {
+                tokio::select! {
+                    ready = socket.readable() => match ready {
+                        Ok(mut ready) => ready.clear_ready(),
+                        Err(_) => return,
+                    },
+                    Some(_) = asked.join_next() => {}
+                }
+                continue;
+            }
+            Err(_) if spare_one.take().is_some() => socket.get_ref().accept(),
+            other => other,
+        };
+        let Ok(accepted) = accepted else {
+            sleep(Duration::from_millis(20)).await;
+            continue;
+        };
+        let answer = answers(&common, &places);
+        match accepted {
+            AcceptedSocket::Tcp(stream) => {
+                if let Ok(stream) = stream.set_nonblocking(true).and_then(|()| TcpStream::from_std(stream)) {
+                    asked.spawn(reply(stream, answer));
+                }
+            }
+            AcceptedSocket::Unix(stream) => {
+                if let Ok(stream) = stream.set_nonblocking(true).and_then(|()| UnixStream::from_std(stream)) {
+                    asked.spawn(reply(stream, answer));
+                }
+            }
+        }
+        if spare_one.is_none() {
+            while asked.join_next().await.is_some() {} // it has its descriptor back then
+            spare_one = spare();
+        }
+    }
+}
+
+/// Why it is not ready, if it is not.
+fn answers(common: &Common, places: &Semaphore) -> Option<&'static str> {
+    if common.drains.load(Ordering::Relaxed) {
+        return Some("draining");
+    }
+    if places.available_permits() == 0 {
+        return Some("busy: as many connections as there may be");
+    }
+    let routes = lock(&common.routes).clone();
+    let is_full = routes.apps().any(|app| {
+        let app = app.app();
+        app.is_closed() || app.limits.concurrency.is_some_and(|most| app.exchanges() as u64 >= most as u64)
+    });
+    is_full.then_some("busy: as many exchanges as there may be")
+}
+
+async fn reply(mut stream: impl tokio::io::AsyncRead + tokio::io::AsyncWrite + Unpin, unready: Option<&'static str>) {
+    let answered = async {
+        let mut read = Vec::with_capacity(1024);
+        while !read.windows(4).any(|end| end == b"\r\n\r\n") && read.len() < 8 << 10 {
+            if stream.read_buf(&mut read).await.unwrap_or(0) == 0 {
+                break;
+            }
+        }
+        let path = read.split(|byte| *byte == b' ').nth(1).unwrap_or_default();
+        let path = path.split(|byte| *byte == b'?').next().unwrap_or_default();
+        let (status, text) = match (path, unready) {
+            (b"/live" | b"/livez" | b"/healthz" | b"/health", _) => ("200 OK", "alive"),
+            (b"/ready" | b"/readyz", None) => ("200 OK", "ready"),
+            (b"/ready" | b"/readyz", Some(why)) => ("503 Service Unavailable", why),
+            _ => ("404 Not Found", "ask for /live or /ready"),
+        };
+        let answer = format!(
+            "HTTP/1.1 {status}\r\ncontent-type: text/plain\r\ncontent-length: {}\r\nconnection: close\r\n\r\n{text}\n",
+            text.len() + 1
+        );
+        let _ = stream.write_all(answer.as_bytes()).await;
+        let _ = stream.shutdown().await;
+    };
+    let _ = timeout(WITHIN, answered).await;
+}

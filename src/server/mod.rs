@@ -1,0 +1,285 @@
+//! The native HTTP server: HTTP/1.1 and HTTP/2 by hyper, with apps behind it, and no Python on the way.
+//!
+//! hyper leaves to its user what a server on the open internet needs (`/ARCHITECTURE.md` lists it): timeouts that cover each phase, requests
+//! that two servers could read differently, clients that leave, answers before the request was read. Each has a room here.
+
+mod accept;
+mod accounts;
+mod address;
+mod answer_body;
+mod answered;
+pub mod bind;
+mod client_body;
+mod connection;
+pub mod forwarded;
+mod guarded;
+mod head;
+mod health;
+mod inherited;
+mod peer;
+pub mod proxy_protocol;
+mod refusal;
+pub mod routes;
+mod service;
+pub mod settings;
+mod streams;
+#[cfg(test)]
+mod testing;
+mod unix_socket;
+mod watch;
+mod worker;
+
+use std::num::NonZeroUsize;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, Weak};
+use std::time::Duration;
+
+use tokio::sync::Semaphore;
+use tokio::sync::watch as stages;
+
+use crate::error::Error;
+use crate::server::accept::accept;
+use crate::server::accounts::Accounts;
+pub use crate::server::accounts::{Gravity, Journal};
+pub use crate::server::address::{Address, BindError};
+use crate::server::bind::{BindOptions, Listener, bind_all};
+use crate::server::connection::{Stage, Terms};
+use crate::server::forwarded::Trusted;
+pub use crate::server::refusal::{status_of, status_of_code};
+use crate::server::routes::Routes;
+use crate::server::service::Common;
+use crate::server::settings::{Caps, Timeouts};
+use crate::server::worker::{Lives, start, worker};
+use crate::sync::lock;
+
+/// What a server is made of.
+pub struct Settings {
+    /// Where it listens.
+    pub addresses: Vec<Address>,
+    /// Where `/live` and `/ready` are answered, apart from all else.
+    pub health: Option<Address>,
+    /// How it listens.
+    pub bind: BindOptions,
+    /// How long connections may let others wait.
+    pub timeouts: Timeouts,
+    /// How long exchanges that are under way may take when the server closes, or another table of routes takes the place of theirs.
+    pub drain: Duration,
+    /// How much a client may have.
+    pub caps: Caps,
+    /// Whose words about clients are believed.
+    pub trusted: Trusted,
+    /// Whether a PROXY header comes before all else.
+    pub proxy_protocol: bool,
+    /// How many threads serve connections; none: as many as there are processors.
+    pub threads: Option<NonZeroUsize>,
+    /// Takes what it says of itself.
+    pub journal: Journal,
+}
+
+/// A server that listens. It serves when it was started, and ends when it was closed and nothing is under way.
+pub struct Server {
+    common: Arc<Common>,
+    stage: stages::Sender<Stage>,
+    /// Those that live.
+    threads: stages::Sender<usize>,
+    drain: Duration,
+    addresses: Vec<String>,
+    urls: Vec<String>,
+    health: Option<String>,
+    state: Mutex<State>,
+}
+
+struct State {
+    /// Until it is started.
+    to_start: Option<ToStart>,
+    /// Tables of routes that others have taken the place of.
+    old: Vec<Weak<Routes>>,
+}
+
+struct ToStart {
+    listeners: Vec<Listener>,
+    health: Vec<Listener>,
+    terms: Terms,
+    threads: NonZeroUsize,
+}
+
+/// What a server counts.
+#[derive(Clone, Copy, Debug)]
+pub struct ServerStats {
+    /// Connections that are open.
+    pub connections: usize,
+    /// Those that there have been.
+    pub accepted: u64,
+    /// Requests that there have been, refused ones included.
+    pub requests: u64,
+    /// Tables of routes that were swapped and still have exchanges under way.
+    pub old_routes: usize,
+}
+
+impl Server {
+    /// Listens at all of its addresses, or at none. Blocks while names are resolved.
+    pub fn bind(settings: Settings, routes: Arc<Routes>) -> Result<Arc<Self>, BindError> {
+        let listeners = bind_all(&settings.addresses, &settings.bind)?;
+        let health = bind_all(settings.health.as_slice(), &settings.bind)?;
+        let tls = None;
+        let common = Arc::new(Common {
+            routes: Mutex::new(routes),
+            timeouts: settings.timeouts,
+            caps: settings.caps,
+            trusted: settings.trusted,
+            accounts: Arc::new(Accounts::new(settings.journal, None)),
+            drains: AtomicBool::new(false),
+        });
+        let of = |listeners: &[Listener]| listeners.iter().map(Listener::address).collect::<Vec<_>>();
+        let threads = settings.threads.or_else(|| std::thread::available_parallelism().ok());
+        let threads = threads.unwrap_or(NonZeroUsize::MIN);
+        Ok(Arc::new(Self {
+            addresses: of(&listeners),
+            urls: listeners.iter().map(|listener| listener.url(false)).collect(),
+            health: of(&health).into_iter().next(),
+            common,
+            stage: stages::Sender::new(Stage::Serves),
+            threads: stages::Sender::new(0),
+            drain: settings.drain,
+            state: Mutex::new(State {
+                to_start: Some(ToStart {
+                    listeners,
+                    health,
+                    terms: Terms { tls, proxy_protocol: settings.proxy_protocol },
+                    threads,
+                }),
+                old: Vec::new(),
+            }),
+        }))
+    }
+
+    /// Where it listens, with real ports.
+    pub fn addresses(&self) -> &[String] {
+        &self.addresses
+    }
+
+    /// URLs that open on this machine.
+    pub fn urls(&self) -> &[String] {
+        &self.urls
+    }
+
+    /// Where `/live` and `/ready` are answered.
+    pub fn health(&self) -> Option<&str> {
+        self.health.as_deref()
+    }
+
+    /// Serves, on threads of its own. Once.
+    pub fn start(&self) -> Result<(), Error> {
+        let Some(ToStart { listeners, health, terms, threads }) = lock(&self.state).to_start.take() else {
+            return Ok(());
+        };
+        for app in lock(&self.common.routes).apps() {
+            app.app().warm()?;
+        }
+        let mut workers = Vec::new();
+        for _ in 0..threads.get() {
+            let lives = Lives::of(&self.threads);
+            workers.push(worker(self.common.clone(), self.stage.subscribe(), lives)?);
+        }
+        let places = Arc::new(Semaphore::new(self.common.caps.connections));
+        let (common, stage) = (self.common.clone(), self.stage.subscribe());
+        start("wasgi-accept", Lives::of(&self.threads), move || async move {
+            let accounts = common.accounts.clone();
+            let mut tasks = tokio::task::JoinSet::new();
+            for listener in listeners {
+                let (accounts, stage) = (accounts.clone(), stage.clone());
+                tasks.spawn(accept(listener, terms.clone(), workers.clone(), places.clone(), accounts, stage));
+            }
+            drop(workers);
+            let healths = health.into_iter().map(|listener| health::serve(listener, common.clone(), places.clone()));
+            let health = futures_util::future::join_all(healths);
+            tokio::select! {
+                () = async {
+                    while let Some(ended) = tasks.join_next().await {
+                        if let Ok(Err(error)) = ended {
+                            accounts.journal(Gravity::Warning, format!("a listener failed: {error}"));
+                        }
+                    }
+                } => {}
+                _ = health => {}
+            }
+        })
+    }
+
+    /// Has requests that come from now on served by others. Those under way keep theirs, for as long as draining may take.
+    pub fn swap(&self, routes: Arc<Routes>) -> Result<(), Error> {
+        for app in routes.apps() {
+            app.app().warm()?;
+        }
+        let old = std::mem::replace(&mut *lock(&self.common.routes), routes);
+        old.expire(self.drain);
+        let mut state = lock(&self.state);
+        state.old.retain(|old| old.strong_count() > 0);
+        state.old.push(Arc::downgrade(&old));
+        Ok(())
+    }
+
+    /// Takes no more connections; what is under way may end, within so long.
+    pub fn close(&self, within: Duration) {
+        // one that never began has nothing to end
+        let never = lock(&self.state).to_start.take();
+        drop(never);
+        self.common.drains.store(true, Ordering::Relaxed);
+        let begins = self.stage.send_if_modified(|stage| {
+            let begins = *stage == Stage::Serves;
+            if begins {
+                *stage = Stage::Drains;
+            }
+            begins
+        });
+        if within.is_zero() {
+            return self.end();
+        }
+        if begins {
+            let (stage, mut threads) = (self.stage.clone(), self.threads.subscribe());
+            let bound = async move {
+                let ended = threads.wait_for(|number| *number == 0);
+                if tokio::time::timeout(within, ended).await.is_err() {
+                    stage.send_replace(Stage::Ends);
+                }
+            };
+            // its own thread: the others may be busy, and the bound holds all the same
+            if start("wasgi-closing", Lives::of(&stages::Sender::new(0)), move || bound).is_err() {
+                self.end();
+            }
+        }
+    }
+
+    /// Ends everything at once.
+    pub fn end(&self) {
+        self.common.drains.store(true, Ordering::Relaxed);
+        self.stage.send_replace(Stage::Ends);
+    }
+
+    /// Whether it takes no more connections.
+    pub fn is_closing(&self) -> bool {
+        *self.stage.borrow() != Stage::Serves
+    }
+
+    /// Waits until nothing is left of it.
+    pub fn ended(&self) -> impl Future<Output = ()> + Send + use<> {
+        let mut threads = self.threads.subscribe();
+        async move {
+            let _ = threads.wait_for(|number| *number == 0).await;
+        }
+    }
+
+    /// What it counts.
+    pub fn stats(&self) -> ServerStats {
+        let (accepted, requests) = self.common.accounts.totals();
+        let mut state = lock(&self.state);
+        state.old.retain(|old| old.strong_count() > 0);
+        ServerStats { connections: self.common.accounts.connections(), accepted, requests, old_routes: state.old.len() }
+    }
+}
+
+impl Drop for Server {
+    fn drop(&mut self) {
+        self.end();
+    }
+}

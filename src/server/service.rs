@@ -1,0 +1,422 @@
+//! One request: what it is about, which app has it, and the answer.
+
+use std::convert::Infallible;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::{Instant, SystemTime};
+
+use bytes::Bytes;
+use http::header::{CONNECTION, CONTENT_LENGTH, HOST};
+use http::{HeaderMap, HeaderName, HeaderValue, Method, Request, Response, StatusCode, Version};
+use http_body_util::BodyExt;
+use hyper::body::Incoming;
+use wasmtime_wasi_http::WasiBody;
+
+use crate::app::admission::Admission;
+use crate::error::Error;
+use crate::exchange::guest_body::{GuestBody, Next};
+use crate::http::error_code::ErrorCode;
+use crate::http::fields::Wrong;
+use crate::http::message::{empty, is_bare};
+use crate::http::server_request::{Served, is_of_connection, named_by_connection};
+use crate::http::{fields, url};
+use crate::server::accounts::Accounts;
+use crate::server::answer_body::AnswerBody;
+use crate::server::answered::{Answered, Asked};
+use crate::server::client_body::{BodyState, ClientBody};
+use crate::server::forwarded::{self, Trusted};
+use crate::server::head::{Head, MOST_FIELDS};
+use crate::server::refusal::{Refusal, problem, status_of};
+use crate::server::routes::{Beginning, Begun, Routes};
+use crate::server::settings::{Caps, Timeouts};
+use crate::server::watch::Watch;
+use crate::sync::lock;
+
+/// What all connections of a server share.
+pub(super) struct Common {
+    /// The table that new requests go by.
+    pub routes: std::sync::Mutex<Arc<Routes>>,
+    pub timeouts: Timeouts,
+    pub caps: Caps,
+    pub trusted: Trusted,
+    pub accounts: Arc<Accounts>,
+    /// Every answer says that the connection ends.
+    pub drains: AtomicBool,
+}
+
+/// What the requests of one connection share.
+pub(super) struct Connection {
+    pub common: Arc<Common>,
+    pub watch: Arc<Watch>,
+    /// Of the client, or of the proxy before it. None: a Unix socket.
+    pub peer: Option<SocketAddr>,
+    /// Of this end.
+    pub local: Option<SocketAddr>,
+    pub is_tls: bool,
+}
+
+/// Why there is no answer of a guest's.
+enum Instead {
+    Refused(Refusal),
+    Failed(Error),
+}
+
+impl From<Error> for Instead {
+    fn from(error: Error) -> Self {
+        Self::Failed(error)
+    }
+}
+
+impl From<Refusal> for Instead {
+    fn from(refusal: Refusal) -> Self {
+        Self::Refused(refusal)
+    }
+}
+
+/// A request as it is understood.
+struct Understood {
+    scheme: &'static str,
+    authority: String,
+    client: forwarded::Client,
+    /// The path with its query.
+    target: Bytes,
+}
+
+impl Connection {
+    /// Answers one request.
+    pub(super) async fn answer(
+        self: Arc<Self>,
+        request: Request<Incoming>,
+    ) -> Result<Response<AnswerBody>, Infallible> {
+        let routes = lock(&self.common.routes).clone();
+        let (number, head) = self.watch.begins(&routes);
+        let accounts = self.common.accounts.clone();
+        accounts.counts();
+        let mut answered = Answered::new(self.watch.clone(), number, accounts);
+        let is_http1 = request.version() < Version::HTTP_2;
+        let to_head = request.method() == Method::HEAD && head.as_ref().is_none_or(|head| head.refused.is_none());
+        let expects = head.as_ref().is_some_and(|head| head.expects);
+        let mut body = None;
+        let mut is_over = head.as_ref().is_some_and(|head| head.refused.is_some());
+        let answer = self.respond(request, head, &routes, number, &mut answered, &mut body).await;
+        let mut response = match answer {
+            Ok(response) => self.pass(response, to_head, answered),
+            Err(instead) => {
+                is_over |= body.as_ref().is_some_and(|body| body.fault().is_some()) || self.watch.missing() > MOST_KEPT;
+                self.instead(instead, body.as_deref(), to_head, answered)
+            }
+        };
+        // whoever waits for `100 Continue` sends nothing now
+        is_over |= expects && body.as_ref().is_some_and(|body| body.is_unread());
+        if is_http1 && (is_over || self.common.drains.load(Ordering::Relaxed)) {
+            response.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
+        }
+        Ok(response)
+    }
+
+    /// The response of a guest.
+    async fn respond(
+        &self,
+        request: Request<Incoming>,
+        head: Option<Head>,
+        routes: &Arc<Routes>,
+        number: u64,
+        answered: &mut Answered,
+        state: &mut Option<Arc<BodyState>>,
+    ) -> Result<Response<GuestBody>, Instead> {
+        let understood = self.understand(&request, head.as_ref());
+        answered.asked(self.asked(&request, head.as_ref(), understood.as_ref().ok()));
+        let understood = understood?;
+        let (path, query) = match understood.target.iter().position(|byte| *byte == b'?') {
+            Some(at) => understood.target.split_at(at),
+            None => (&understood.target[..], &b""[..]),
+        };
+        let path = std::str::from_utf8(path).map_err(|_| Refusal::bad("the target is not ASCII"))?;
+        let found = routes.find(understood.scheme, &understood.authority, path);
+        let Some(found) = found else { return Err(Refusal::new(404, "no component is served there").into()) };
+        let app = found.app;
+        answered.is_of(app);
+        let (mount, below) = path.split_at_checked(found.mount).unwrap_or(("", path));
+        let is_below = app.strips() && !mount.is_empty();
+        let mut target = match (is_below, below.starts_with('/')) {
+            (false, _) => path.as_bytes().to_vec(),
+            (true, true) => below.as_bytes().to_vec(),
+            (true, false) => [b"/", below.as_bytes()].concat(),
+        };
+        target.extend_from_slice(query);
+        let uri = url::of_server(understood.scheme, &understood.authority, &target)
+            .map_err(|why| Refusal { status: 400, why: format!("invalid URL: {why}") })?;
+        let prefix = is_below.then_some(mount);
+        let (parts, incoming) = request.into_parts();
+        let fields = self.fields(parts.headers, parts.version, app.forwarded(), &understood, prefix)?;
+        let body: WasiBody = if !http_body::Body::is_end_stream(&incoming) {
+            let expects = head.as_ref().is_some_and(|head| head.expects);
+            let body = ClientBody::new(incoming, self.common.timeouts.body, expects, self.watch.clone());
+            *state = Some(body.state().clone());
+            body.boxed_unsync()
+        } else {
+            empty()
+        };
+        let mut asked = Request::new(body);
+        *asked.method_mut() = parts.method;
+        *asked.uri_mut() = uri;
+        *asked.headers_mut() = fields;
+        let permit = match app.app().admit(crate::engine::process_state()?)? {
+            Admission::Permit(permit) => permit,
+            Admission::Queued(mut queued) => std::future::poll_fn(|cx| queued.poll(cx)).await?,
+        };
+        answered.is_exchange(permit.number);
+        let begun = match app.begin(permit, asked) {
+            Beginning::Now(begun) => begun,
+            Beginning::Later(begun) => {
+                begun.await.unwrap_or_else(|_| Err(Error::Host("the exchange did not begin".into())))
+            }
+        };
+        let Begun { mut exchange, witness } = *begun?;
+        self.watch.is_stopped_by(number, exchange.owner().abort_handle());
+        let response = std::future::poll_fn(|cx| exchange.poll_head(cx)).await;
+        if let Some(witness) = witness {
+            match &response {
+                Ok(response) => witness.answered(response.status().as_u16()),
+                Err(error) => witness.failed(error),
+            }
+        }
+        let response = response?;
+        if !(200..600).contains(&response.status().as_u16()) {
+            // an interim response (RFC 9110, 15.2), or no status at all: those are the server's
+            return Err(Error::Code(ErrorCode::plain("HTTP-protocol-error").into()).into());
+        }
+        Ok(response)
+    }
+
+    /// What the access log tells of a request.
+    fn asked(&self, request: &Request<Incoming>, head: Option<&Head>, understood: Option<&Understood>) -> Asked {
+        let of_head = |part: fn(&Head) -> &[u8]| head.map(|head| Bytes::copy_from_slice(part(head)));
+        let client = understood.map_or(self.peer.map(|peer| peer.ip()), |understood| understood.client.ip);
+        Asked {
+            method: of_head(Head::method)
+                .unwrap_or_else(|| Bytes::copy_from_slice(request.method().as_str().as_bytes())),
+            target: of_head(Head::target).unwrap_or_else(|| {
+                let target = request.uri().path_and_query().map_or("", |target| target.as_str());
+                Bytes::copy_from_slice(target.as_bytes())
+            }),
+            version: if head.is_some_and(|head| head.is_http10) { Version::HTTP_10 } else { request.version() },
+            scheme: understood.map_or(self.scheme(), |understood| understood.scheme),
+            host: understood.map(|understood| understood.authority.clone()).unwrap_or_default(),
+            client: client.map(|ip| ip.to_canonical().to_string()).unwrap_or_default(),
+            fields: if self.common.accounts.logs() { request.headers().clone() } else { HeaderMap::new() },
+            began: SystemTime::now(),
+            begun: Instant::now(),
+        }
+    }
+
+    fn scheme(&self) -> &'static str {
+        if self.is_tls { "https" } else { "http" }
+    }
+
+    /// Whose a request is, and for what: worked out once, for the route, the log and the guest.
+    fn understand(&self, request: &Request<Incoming>, head: Option<&Head>) -> Result<Understood, Refusal> {
+        if let Some(refusal) = head.and_then(|head| head.refused.clone()) {
+            return Err(refusal);
+        }
+        let fields = request.headers();
+        if fields.len() > MOST_FIELDS {
+            return Err(Refusal::new(431, "the request has too many fields"));
+        }
+        if head.is_none() && fields::size(fields) > self.common.caps.header_bytes as u64 {
+            return Err(Refusal::new(431, "the head of the request is too large"));
+        }
+        if request.method() == Method::CONNECT {
+            return Err(Refusal::new(501, "a component cannot open a tunnel"));
+        }
+        let client = forwarded::resolve(&self.common.trusted, self.peer, fields);
+        let scheme = match &client.scheme {
+            Some(scheme) if *scheme == http::uri::Scheme::HTTPS => "https",
+            Some(_) => "http",
+            None => self.scheme(),
+        };
+        let host = match fields.get(HOST).map(|host| host.to_str().map(str::trim)) {
+            Some(Ok(host)) => Some(host),
+            Some(Err(_)) => return Err(Refusal::bad("`host` is no host")),
+            None => None,
+        };
+        let raw = match head {
+            Some(head) => std::str::from_utf8(head.target()).map_err(|_| Refusal::bad("the target is not ASCII"))?,
+            None => "",
+        };
+        let uri = request.uri();
+        let (named, authority, target) = match (head, url::parts(raw)) {
+            // RFC 9112, 3.2.2
+            (Some(_), Some((named, authority, target))) => (Some(named), Some(authority), target),
+            (Some(_), None) => (None, None, raw),
+            // RFC 9113, 8.3.1
+            (None, _) => {
+                let target = uri.path_and_query().map_or("/", |target| target.as_str());
+                (uri.scheme_str(), uri.authority().map(|authority| authority.as_str()), target)
+            }
+        };
+        if let Some(named) = named
+            && !named.eq_ignore_ascii_case(self.scheme())
+            && !named.eq_ignore_ascii_case(scheme)
+        {
+            // RFC 9110, 7.4: nobody has secured it
+            return Err(Refusal::new(421, "the scheme of the request is not that of its connection"));
+        }
+        if let (None, Some(authority), Some(host)) = (head, authority, host)
+            && !authority.eq_ignore_ascii_case(host)
+        {
+            return Err(Refusal::bad("`host` and `:authority` are not the same"));
+        }
+        let authority = authority.or(host).unwrap_or_default();
+        if authority.contains('@') || (!authority.is_empty() && !url::is_authority(authority)) {
+            return Err(Refusal::bad("`host` is no host"));
+        }
+        let authority = match &client.host {
+            Some(host) => host.clone(),
+            None if authority.is_empty() => self.own_authority(),
+            None => authority.to_owned(),
+        };
+        if target == "*" {
+            let status = if request.method() == Method::OPTIONS { 204 } else { 400 };
+            return Err(Refusal::new(status, "`*` is a target of OPTIONS alone")); // RFC 9112, 3.2.4
+        }
+        if !target.starts_with('/') && !target.starts_with('?') && !target.is_empty() {
+            return Err(Refusal::bad("the target is no path"));
+        }
+        let target = if target.starts_with('/') { target.to_owned() } else { format!("/{target}") };
+        Ok(Understood { scheme, authority, client, target: Bytes::from(target) })
+    }
+
+    fn own_authority(&self) -> String {
+        match self.local {
+            Some(local) => url::authority_of(self.scheme(), &local.ip().to_canonical().to_string(), Some(local.port())),
+            None => "localhost".to_owned(),
+        }
+    }
+
+    /// The fields that are meant for the guest.
+    fn fields(
+        &self,
+        given: HeaderMap,
+        version: Version,
+        forwarded: bool,
+        understood: &Understood,
+        prefix: Option<&str>,
+    ) -> Result<HeaderMap, Refusal> {
+        let wrong = |wrong| match wrong {
+            Wrong::TooMany => Refusal::new(431, "the request has too many fields"),
+            _ => Refusal::bad("a field has a name or a value that no field has"),
+        };
+        let mut served = Served::new(false).multiplexed(version >= Version::HTTP_2);
+        for (name, value) in &given {
+            served.add(name.as_str().as_bytes(), value.as_bytes()).map_err(wrong)?;
+        }
+        let (mut fields, _) = served.finish();
+        let mut add = |name: &'static str, value: &str| {
+            if let Ok(value) = HeaderValue::from_str(value) {
+                fields.insert(HeaderName::from_static(name), value);
+            }
+        };
+        if let Some(prefix) = prefix {
+            add("x-forwarded-prefix", prefix);
+        }
+        if forwarded {
+            if let Some(ip) = understood.client.ip {
+                add("x-forwarded-for", &ip.to_canonical().to_string());
+            }
+            add("x-forwarded-proto", understood.scheme);
+            add("x-forwarded-host", &understood.authority);
+        }
+        Ok(fields)
+    }
+
+    /// A guest's response as the client gets it.
+    fn pass(&self, response: Response<GuestBody>, to_head: bool, mut answered: Answered) -> Response<AnswerBody> {
+        let (mut parts, body) = response.into_parts();
+        let named = named_by_connection(&parts.headers);
+        // of the connection: the server's own. `trailer` announces what comes: hyper sends no others (RFC 9110, 6.6.2)
+        let of_connection: Vec<HeaderName> = parts
+            .headers
+            .keys()
+            .filter(|name| is_of_connection(name) && *name != http::header::TRAILER)
+            .cloned()
+            .collect();
+        for name in of_connection.into_iter().chain(named) {
+            parts.headers.remove(name);
+        }
+        let status = parts.status;
+        if matches!(status.as_u16(), 204 | 205 | 304) {
+            parts.headers.remove(CONTENT_LENGTH); // RFC 9110, 8.6
+        }
+        if status == StatusCode::RESET_CONTENT {
+            parts.headers.insert(CONTENT_LENGTH, HeaderValue::from_static("0")); // RFC 9110, 15.3.6
+        }
+        answered.answers(status.as_u16(), &parts.headers);
+        let body = if is_bare(to_head, status) || status == StatusCode::RESET_CONTENT {
+            if !http_body::Body::is_end_stream(&body) {
+                drop(tokio::spawn(let_end(body)));
+            }
+            AnswerBody::nothing(answered)
+        } else {
+            AnswerBody::guest(body, answered)
+        };
+        Response::from_parts(parts, body)
+    }
+
+    /// The answer where there is no guest's.
+    fn instead(
+        &self,
+        instead: Instead,
+        body: Option<&BodyState>,
+        to_head: bool,
+        mut answered: Answered,
+    ) -> Response<AnswerBody> {
+        let fault = body.and_then(BodyState::fault);
+        let (status, details) = match (instead, fault) {
+            (Instead::Refused(refusal), _) => (refusal.status, vec![("detail", crate::text::json(&refusal.why))]),
+            (Instead::Failed(_), Some((status, why))) => (status, vec![("detail", crate::text::json(why))]),
+            (Instead::Failed(error), None) => {
+                let status = status_of(&error);
+                let details = if answered.debugs() { details(&error) } else { Vec::new() };
+                answered.failed(status, error);
+                (status, details)
+            }
+        };
+        let (mut parts, bytes) = problem(status, &details).into_parts();
+        if status == 204 {
+            parts.headers.remove(http::header::CONTENT_TYPE);
+            parts
+                .headers
+                .insert(http::header::ALLOW, HeaderValue::from_static("GET, HEAD, POST, PUT, PATCH, DELETE, OPTIONS"));
+        } else {
+            parts.headers.insert(CONTENT_LENGTH, HeaderValue::from(bytes.len()));
+        }
+        answered.answers(status, &parts.headers);
+        let is_bare = is_bare(to_head, parts.status);
+        let body = if is_bare { AnswerBody::nothing(answered) } else { AnswerBody::whole(bytes, answered) };
+        Response::from_parts(parts, body)
+    }
+}
+
+/// A body of which more than this has to come is not waited for: the connection ends after the answer, and the client is told so.
+const MOST_KEPT: u64 = 64 << 10;
+
+/// A body that no client gets is read, so that its guest can end it.
+async fn let_end(mut body: GuestBody) {
+    while let Ok(Next::Chunk(_)) = std::future::poll_fn(|cx| body.poll_next(cx)).await {}
+}
+
+/// What an answer tells whoever debugs.
+fn details(error: &Error) -> Vec<(&'static str, String)> {
+    let mut details = vec![("detail", crate::text::json(&error.sentence()))];
+    if let Error::Trap(trap) = error {
+        let list = |lines: &[String]| {
+            let lines: Vec<_> = lines.iter().map(|line| crate::text::json(line)).collect();
+            format!("[{}]", lines.join(", "))
+        };
+        details.push(("backtrace", list(&trap.backtrace)));
+        details.push(("stderr", list(&trap.stderr)));
+    }
+    details
+}
