@@ -1,6 +1,10 @@
 //! stub
 pub struct Trusted;
-impl Trusted { pub fn parse<'a>(_: impl Iterator<Item=&'a str>) -> Result<Self, String> { Ok(Self) } }
+impl Trusted {
+    pub fn parse<'a>(_: impl Iterator<Item = &'a str>) -> Result<Self, String> {
+        Ok(Self)
+    }
+}
 impl Trusted {
     pub fn trusts(&self, _: Option<std::net::IpAddr>) -> bool {
         false

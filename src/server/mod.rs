@@ -129,6 +129,7 @@ impl Server {
             trusted: settings.trusted,
             accounts: Arc::new(Accounts::new(settings.journal, None)),
             drains: AtomicBool::new(false),
+            workers: stages::Sender::new(0),
         });
         let of = |listeners: &[Listener]| listeners.iter().map(Listener::address).collect::<Vec<_>>();
         let threads = settings.threads.or_else(|| std::thread::available_parallelism().ok());
@@ -178,7 +179,7 @@ impl Server {
         }
         let mut workers = Vec::new();
         for _ in 0..threads.get() {
-            let lives = Lives::of(&self.threads);
+            let lives = (Lives::of(&self.threads), Lives::of(&self.common.workers));
             workers.push(worker(self.common.clone(), self.stage.subscribe(), lives)?);
         }
         let places = Arc::new(Semaphore::new(self.common.caps.connections));
@@ -191,18 +192,18 @@ impl Server {
                 tasks.spawn(accept(listener, terms.clone(), workers.clone(), places.clone(), accounts, stage));
             }
             drop(workers);
-            let healths = health.into_iter().map(|listener| health::serve(listener, common.clone(), places.clone()));
-            let health = futures_util::future::join_all(healths);
-            tokio::select! {
-                () = async {
-                    while let Some(ended) = tasks.join_next().await {
-                        if let Ok(Err(error)) = ended {
-                            accounts.journal(Gravity::Warning, format!("a listener failed: {error}"));
-                        }
-                    }
-                } => {}
-                _ = health => {}
+            let mut healths = tokio::task::JoinSet::new();
+            for listener in health {
+                healths.spawn(health::serve(listener, common.clone(), places.clone()));
             }
+            while let Some(ended) = tasks.join_next().await {
+                if let Ok(Err(error)) = ended {
+                    accounts.journal(Gravity::Warning, format!("a listener failed: {error}"));
+                }
+            }
+            // the health of a server that drains is asked for, too
+            let mut others = common.workers.subscribe();
+            let _ = others.wait_for(|number| *number == 0).await;
         })
     }
 

@@ -13,6 +13,9 @@ use crate::server::watch::Awaits;
 /// of HTTP/1.1 passes over (RFC 9110, 15.2), and that one which has gone answers with a reset.
 const PROBE: &[u8] = b"HTTP/1.1 100 Continue\r\n\r\n";
 
+/// A probe follows so many looks after the one before.
+const PROBE_EACH: u32 = 16;
+
 /// A connection's socket, to be asked about. The descriptor is a copy: the connection itself has the socket.
 pub(super) struct Peer {
     socket: OwnedFd,
@@ -53,6 +56,9 @@ impl Peer {
         }
         if !self.takes_probe || awaits.is_http10 {
             return self.seen > 2;
+        }
+        if self.seen % PROBE_EACH != 1 {
+            return false;
         }
         let sent = send(self.socket.as_fd(), PROBE, SendFlags::NOSIGNAL | SendFlags::DONTWAIT);
         !matches!(sent, Ok(_) | Err(Errno::AGAIN | Errno::INTR))

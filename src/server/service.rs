@@ -43,6 +43,8 @@ pub(super) struct Common {
     pub accounts: Arc<Accounts>,
     /// Every answer says that the connection ends.
     pub drains: AtomicBool,
+    /// How many threads serve connections.
+    pub workers: tokio::sync::watch::Sender<usize>,
 }
 
 /// What the requests of one connection share.

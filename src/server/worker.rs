@@ -38,7 +38,7 @@ impl Drop for Lives {
 /// A thread with a runtime of its own, which runs until what it is given has ended.
 pub(super) fn start<F: Future<Output = ()>>(
     name: &str,
-    lives: Lives,
+    lives: impl Send + 'static,
     run: impl FnOnce() -> F + Send + 'static,
 ) -> Result<(), Error> {
     can_start_thread().map_err(|error| no_thread("the server", error))?;
@@ -55,7 +55,11 @@ pub(super) fn start<F: Future<Output = ()>>(
 }
 
 /// One more thread for connections.
-pub(super) fn worker(common: Arc<Common>, stage: watch::Receiver<Stage>, lives: Lives) -> Result<Worker, Error> {
+pub(super) fn worker(
+    common: Arc<Common>,
+    stage: watch::Receiver<Stage>,
+    lives: impl Send + 'static,
+) -> Result<Worker, Error> {
     // bounded by the places that each of them has
     let (sender, accepted) = mpsc::unbounded_channel();
     let connections = Arc::new(AtomicUsize::new(0));

@@ -61,7 +61,12 @@ impl PyHosted {
         Ok(hosted)
     }
 
-    fn begin_here(&self, permit: Permit, request: http::Request<WasiBody>, upstreams: Upstreams) -> Result<Exchange, Error> {
+    fn begin_here(
+        &self,
+        permit: Permit,
+        request: http::Request<WasiBody>,
+        upstreams: Upstreams,
+    ) -> Result<Exchange, Error> {
         let number = permit.number;
         let mut exchange = self.app.start(permit, request, upstreams)?;
         let done = if exchange.decide_off_loop() { false } else { exchange.run_here()? };

@@ -170,7 +170,8 @@ impl Turn for Said {
             Gravity::Info => "info",
             Gravity::Warning => "warning",
         };
-        let log = || py.import("logging")?.call_method1("getLogger", ("wasgi.server",))?.call_method1(method, ("%s", line));
+        let log =
+            || py.import("logging")?.call_method1("getLogger", ("wasgi.server",))?.call_method1(method, ("%s", line));
         if let Err(error) = log() {
             error.write_unraisable(py, None);
         }
