@@ -20,6 +20,7 @@ pub mod process;
 #[cfg(feature = "python")]
 pub(crate) mod py;
 pub(crate) mod scheduler;
+pub mod server;
 pub mod simulation;
 pub(crate) mod sync;
 pub mod telemetry;
