@@ -2,7 +2,9 @@
 
 pub mod address;
 pub mod bind;
+pub mod forwarded;
 pub mod inherited;
+pub mod proxy_protocol;
 #[cfg(test)]
 mod testing;
 pub mod unix_socket;
