@@ -1,6 +1,6 @@
 //! What a guest sees of a request that a server has read, and a server's client of a guest's answer.
 
-use http::header::{CONNECTION, CONTENT_LENGTH, COOKIE, HOST, TRANSFER_ENCODING};
+use http::header::{CONNECTION, CONTENT_LENGTH, COOKIE, FORWARDED, HOST, TRANSFER_ENCODING};
 use http::{HeaderMap, HeaderName, HeaderValue};
 
 use crate::http::fields::Wrong;
@@ -28,13 +28,14 @@ pub fn named_by_connection(fields: &HeaderMap) -> Vec<HeaderName> {
     tokens.filter_map(|token| HeaderName::from_bytes(token.trim_ascii()).ok()).collect()
 }
 
-/// What anybody could have written of who asks: to be believed only of the server itself.
-fn is_of_proxy(name: &HeaderName) -> bool {
-    matches!(
-        name.as_str(),
-        "forwarded" | "x-forwarded-for" | "x-forwarded-host" | "x-forwarded-prefix" | "x-forwarded-proto"
-    )
-}
+/// What anybody could have written of who asks: to be believed only of the server itself, or of a proxy that it trusts.
+pub const OF_PROXIES: [HeaderName; 5] = [
+    FORWARDED,
+    HeaderName::from_static("x-forwarded-for"),
+    HeaderName::from_static("x-forwarded-host"),
+    HeaderName::from_static("x-forwarded-prefix"),
+    HeaderName::from_static("x-forwarded-proto"),
+];
 
 /// The fields of a request as a server has read it, on their way to a guest.
 #[derive(Debug)]
@@ -84,7 +85,7 @@ impl Served {
             self.named.extend(tokens.filter_map(|token| HeaderName::from_bytes(token).ok()));
         }
         self.chunked |= name == TRANSFER_ENCODING;
-        if is_of_connection(&name) || (!self.trusted && is_of_proxy(&name)) {
+        if is_of_connection(&name) || (!self.trusted && OF_PROXIES.contains(&name)) {
             return Ok(());
         }
         self.map.try_append(name, value).map(drop).map_err(|_| Wrong::TooMany)
