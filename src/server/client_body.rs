@@ -1,8 +1,8 @@
 //! The body of a client's request on its way to a guest.
 
 use std::pin::Pin;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU8, Ordering};
+use std::sync::{Arc, Mutex};
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
@@ -14,68 +14,104 @@ use wasmtime_wasi_http::Error as HostError;
 
 use crate::http::error_code::ErrorCode;
 use crate::server::watch::Watch;
+use crate::sync::lock;
 
 /// How much of a body that its guest has not read is read and thrown away, and for how long: so the client gets the answer (RFC 9112,
 /// 9.6; RFC 9113, 8.1).
 pub(super) const MOST_DRAINED: u64 = 64 << 20;
 pub(super) const DRAINED_WITHIN: Duration = Duration::from_secs(30);
 
-/// What has become of a request's body, for whoever answers.
-#[derive(Default)]
-pub(super) struct BodyState(AtomicU8);
+/// A request's body, which its guest reads and whoever answers looks at.
+pub(super) struct BodyState {
+    /// How far it has come.
+    stage: AtomicU8,
+    /// None: it has ended, or nobody wants it.
+    incoming: Mutex<Option<Incoming>>,
+    /// What came when it was asked for before its guest did.
+    early: Mutex<Option<Frame<Bytes>>>,
+    /// Of HTTP/1 with `expect: 100-continue`: before that is answered nothing comes.
+    expects: bool,
+}
 
 const UNREAD: u8 = 0;
 const READS: u8 = 1;
 const ENDED: u8 = 2;
-const TIMED_OUT: u8 = 3;
-const BROKEN: u8 = 4;
+const LEFT: u8 = 3;
+const TIMED_OUT: u8 = 4;
+const BROKEN: u8 = 5;
 
 impl BodyState {
-    pub(super) fn is_unread(&self) -> bool {
-        self.0.load(Ordering::Relaxed) == UNREAD
+    fn stage(&self) -> u8 {
+        self.stage.load(Ordering::Relaxed)
+    }
+
+    fn set(&self, stage: u8) {
+        self.stage.store(stage, Ordering::Relaxed);
+    }
+
+    /// The client waits for `100 Continue`, and nobody has asked for the body.
+    pub(super) fn is_awaited(&self) -> bool {
+        self.expects && matches!(self.stage(), UNREAD | LEFT)
     }
 
     /// The answer if it is the client's fault that there is no other.
     pub(super) fn fault(&self) -> Option<(u16, &'static str)> {
-        match self.0.load(Ordering::Relaxed) {
+        match self.stage() {
             TIMED_OUT => Some((408, "the body of the request did not come in time")),
             BROKEN => Some((400, "the body of the request is malformed, or breaks off")),
             _ => None,
         }
     }
 
-    fn set(&self, state: u8) {
-        self.0.store(state, Ordering::Relaxed);
+    /// Asks for the body of a guest that has answered and may still read it: after the head of an answer hyper sends no `100 Continue`, and
+    /// the client would wait.
+    pub(super) async fn ask(&self) {
+        if !self.expects || !matches!(self.stage(), UNREAD | READS) {
+            return;
+        }
+        if self.stage() == UNREAD
+            && let Some(incoming) = &mut *lock(&self.incoming)
+            && let Poll::Ready(Some(Ok(frame))) =
+                Pin::new(incoming).poll_frame(&mut Context::from_waker(std::task::Waker::noop()))
+        {
+            *lock(&self.early) = Some(frame);
+        }
+        self.set(READS);
+        // hyper sends it before it asks for the answer again
+        tokio::task::yield_now().await;
     }
 }
 
 /// See the module.
 pub(super) struct ClientBody {
-    /// None: it has ended, or is somebody else's.
-    incoming: Option<Incoming>,
     state: Arc<BodyState>,
     /// How long the client may send nothing while the guest waits for it.
     most: Option<Duration>,
     timer: Option<Pin<Box<Sleep>>>,
     waits: bool,
-    /// Of HTTP/1 with `expect: 100-continue`: before that is answered nothing comes.
-    expects: bool,
     watch: Arc<Watch>,
 }
 
 impl ClientBody {
     pub(super) fn new(incoming: Incoming, most: Option<Duration>, expects: bool, watch: Arc<Watch>) -> Self {
-        let (state, timer) = (Arc::default(), None);
-        Self { incoming: Some(incoming), state, most, timer, waits: false, expects, watch }
+        let (stage, early) = (AtomicU8::new(UNREAD), Mutex::default());
+        let state = Arc::new(BodyState { stage, incoming: Mutex::new(Some(incoming)), early, expects });
+        Self { state, most, timer: None, waits: false, watch }
     }
 
     pub(super) fn state(&self) -> &Arc<BodyState> {
         &self.state
     }
 
-    fn fail(&mut self, state: u8, name: &'static str) -> Poll<Option<Result<Frame<Bytes>, HostError>>> {
-        self.state.set(state);
-        self.incoming = None;
+    /// It is over: nothing more comes of it.
+    fn end(&self, stage: u8) {
+        self.state.set(stage);
+        let incoming = lock(&self.state.incoming).take();
+        drop(incoming);
+    }
+
+    fn fail(&self, stage: u8, name: &'static str) -> Poll<Option<Result<Frame<Bytes>, HostError>>> {
+        self.end(stage);
         Poll::Ready(Some(Err(ErrorCode::plain(name).into_host())))
     }
 
@@ -96,11 +132,17 @@ impl Body for ClientBody {
 
     fn poll_frame(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, HostError>>> {
         let this = &mut *self;
-        let Some(incoming) = &mut this.incoming else { return Poll::Ready(None) };
-        if this.state.is_unread() {
-            this.state.set(READS);
-        }
-        let polled = Pin::new(incoming).poll_frame(cx);
+        let polled = {
+            let mut incoming = lock(&this.state.incoming);
+            let Some(incoming) = &mut *incoming else { return Poll::Ready(None) };
+            if let Some(early) = lock(&this.state.early).take() {
+                return Poll::Ready(Some(Ok(early)));
+            }
+            if this.state.stage() == UNREAD {
+                this.state.set(READS);
+            }
+            Pin::new(incoming).poll_frame(cx)
+        };
         if polled.is_pending() {
             return if this.is_late(cx) { this.fail(TIMED_OUT, "connection-read-timeout") } else { Poll::Pending };
         }
@@ -108,8 +150,7 @@ impl Body for ClientBody {
         match ready!(polled) {
             Some(Ok(frame)) => Poll::Ready(Some(Ok(frame))),
             None => {
-                this.state.set(ENDED);
-                this.incoming = None;
+                this.end(ENDED);
                 Poll::Ready(None)
             }
             Some(Err(_)) if this.watch.is_malformed() => this.fail(BROKEN, "HTTP-protocol-error"),
@@ -118,19 +159,23 @@ impl Body for ClientBody {
     }
 
     fn is_end_stream(&self) -> bool {
-        self.incoming.as_ref().is_none_or(Body::is_end_stream)
+        lock(&self.state.early).is_none() && lock(&self.state.incoming).as_ref().is_none_or(Body::is_end_stream)
     }
 
     fn size_hint(&self) -> http_body::SizeHint {
-        self.incoming.as_ref().map(Body::size_hint).unwrap_or_default()
+        lock(&self.state.incoming).as_ref().map(Body::size_hint).unwrap_or_default()
     }
 }
 
 impl Drop for ClientBody {
     fn drop(&mut self) {
+        let incoming = lock(&self.state.incoming).take();
         // where it waits for `100 Continue`, nothing is to come
-        let is_awaited = self.expects && self.state.is_unread();
-        if let Some(incoming) = self.incoming.take()
+        let is_awaited = self.state.is_awaited();
+        if self.state.stage() == UNREAD {
+            self.state.set(LEFT);
+        }
+        if let Some(incoming) = incoming
             && !is_awaited
             && !incoming.is_end_stream()
             && let Ok(runtime) = tokio::runtime::Handle::try_current()

@@ -451,7 +451,7 @@ impl<T: Served + Unpin> Future for Timed<T> {
             if let Poll::Ready(ended) = this.served.poll_served(cx) {
                 return Poll::Ready(ended);
             }
-            if !this.is_near && this.watch.exchanges() > 0 {
+            if !this.is_near && this.watch.is_busy() {
                 let now = Instant::now();
                 this.set(now, now + LOOK);
             }

@@ -169,6 +169,10 @@ impl<T> Guarded<T> {
         let head = self.raw.split_to(bytes).freeze();
         match Head::read(&head) {
             Err(refusal) => self.refuse_head(&head, refusal),
+            Ok(read) if read.framing == Framing::Chunked && begins_malformed(&self.raw) => {
+                // before a guest has begun with it
+                self.refuse_head(&head, Refusal::bad("the body is malformed"));
+            }
             Ok(read) => {
                 self.stage = match read.framing {
                     Framing::Length(0) => Stage::Head,
@@ -243,6 +247,24 @@ impl<T> Guarded<T> {
         self.checked = Bytes::from_static(NO_CHUNK);
         self.stage = Stage::Refused;
     }
+}
+
+/// Whether what has come of a chunked body already is none.
+fn begins_malformed(mut raw: &[u8]) -> bool {
+    while let Some(end) = raw.iter().position(|byte| *byte == b'\n') {
+        let (line, rest) = raw.split_at(end + 1);
+        let Some(size) = line.strip_suffix(b"\r\n").and_then(chunk_size) else { return true };
+        if size == 0 {
+            return false;
+        }
+        let Some(rest) = usize::try_from(size).ok().and_then(|size| rest.get(size..)) else { return false };
+        match rest.get(..2) {
+            Some(b"\r\n") => raw = rest.get(2..).unwrap_or_default(),
+            Some(_) => return true,
+            None => return false,
+        }
+    }
+    raw.len() > CHUNK_LINE
 }
 
 impl<T: AsyncRead + Unpin> Guarded<T> {

@@ -57,7 +57,7 @@ impl Peer {
         if !self.takes_probe || awaits.is_http10 {
             return self.seen > 2;
         }
-        if self.seen % PROBE_EACH != 1 {
+        if self.seen % PROBE_EACH != 2 {
             return false;
         }
         let sent = send(self.socket.as_fd(), PROBE, SendFlags::NOSIGNAL | SendFlags::DONTWAIT);

@@ -98,10 +98,17 @@ impl Connection {
         let mut answered = Answered::new(self.watch.clone(), number, accounts);
         let is_http1 = request.version() < Version::HTTP_2;
         let to_head = request.method() == Method::HEAD && head.as_ref().is_none_or(|head| head.refused.is_none());
-        let expects = head.as_ref().is_some_and(|head| head.expects);
-        let mut body = None;
+        let mut body: Option<Arc<BodyState>> = None;
         let mut is_over = head.as_ref().is_some_and(|head| head.refused.is_some());
         let answer = self.respond(request, head, &routes, number, &mut answered, &mut body).await;
+        let answer = match (answer, &body) {
+            (Ok(_), Some(body)) if let Some((status, why)) = body.fault() => Err(Refusal::new(status, why).into()),
+            (answer, Some(body)) => {
+                body.ask().await;
+                answer
+            }
+            (answer, None) => answer,
+        };
         let mut response = match answer {
             Ok(response) => self.pass(response, to_head, answered),
             Err(instead) => {
@@ -109,8 +116,8 @@ impl Connection {
                 self.instead(instead, body.as_deref(), to_head, answered)
             }
         };
-        // whoever waits for `100 Continue` sends nothing now
-        is_over |= expects && body.as_ref().is_some_and(|body| body.is_unread());
+        // whoever waits for `100 Continue` may send nothing now
+        is_over |= body.as_ref().is_some_and(|body| body.is_awaited());
         if is_http1 && (is_over || self.common.drains.load(Ordering::Relaxed)) {
             response.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
         }

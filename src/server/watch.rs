@@ -194,8 +194,10 @@ impl Watch {
         drop(ended);
     }
 
-    pub(super) fn exchanges(&self) -> usize {
-        self.lock().exchanges.len()
+    /// Whether an exchange is under way, or a head has begun.
+    pub(super) fn is_busy(&self) -> bool {
+        let state = self.lock();
+        state.head_begun || !state.exchanges.is_empty()
     }
 
     /// The heads that hyper has answered itself, or not got.

@@ -1,0 +1,221 @@
+"""How a server begins, swaps its apps, and ends."""
+
+from __future__ import annotations
+
+import asyncio
+import http.client
+import signal
+import socket
+import subprocess
+import sys
+import threading
+from pathlib import Path
+
+import pytest
+
+import wasgi
+from tests.conftest import HELLO, PROBE, ROOT, AppMaker, until
+from tests.server.conftest import Client, Serve, once
+
+
+def test_what_is_under_way_ends_and_nothing_begins(app: AppMaker, serve: Serve) -> None:
+    served = app()
+    server = serve(served)
+    with Client(server) as busy, Client(server) as idle:
+        assert idle.ask().answer()[0] == 200
+        busy.ask("/sleep?ms=800")
+        until(lambda: served.exchanges == 1)
+        closing = threading.Thread(target=server.close)
+        closing.start()
+        status, fields, body = busy.answer()
+        assert (status, fields["connection"], body) == (200, "close", b"slept")
+        assert idle.rest() == b""
+        closing.join()
+    with pytest.raises(OSError, match="refused"):
+        Client(server)
+
+
+def test_a_client_that_has_sent_nothing_yet_is_answered(app: AppMaker, serve: Serve) -> None:
+    server = serve(app())
+    with Client(server) as kept, Client(server) as silent:
+        assert kept.ask().answer()[0] == 200
+        until(lambda: server.stats.connections == 2)
+        closing = threading.Thread(target=server.close)
+        closing.start()
+        until(lambda: server.closing)
+        for client in (silent, kept):
+            status, fields, _ = client.ask().answer()
+            assert (status, fields["connection"]) == (200, "close")
+        closing.join()
+
+
+def test_what_does_not_end_is_ended(app: AppMaker, serve: Serve) -> None:
+    served = app(limits=wasgi.Limits(timeout=None))
+    server = serve(served)
+    with Client(server) as client:
+        client.ask("/endless").until(b"\r\n\r\n")
+        server.close(0.5)
+    until(lambda: served.exchanges == 0)
+    assert server.stats.connections == 0
+
+
+def test_a_swap_takes_nothing_from_what_is_under_way(app: AppMaker, serve: Serve, hello: wasgi.Component) -> None:
+    old = app()
+    server = serve(old)
+    with Client(server) as client, Client(server) as other:
+        client.ask("/sleep?ms=500")
+        until(lambda: old.exchanges == 1)
+        server.swap(wasgi.App(hello))
+        assert other.ask("/status?code=404").answer()[0] == 200  # `hello` has one answer for all
+        assert client.answer()[2] == b"slept"
+
+
+def test_what_a_swap_leaves_behind_is_ended_in_time(app: AppMaker, serve: Serve) -> None:
+    old = app(limits=wasgi.Limits(timeout=None))
+    server = serve(old, drain_timeout=0.5)
+    with Client(server) as client:
+        client.ask("/slow-body?ms=60000").until(b"\r\n\r\n")
+        server.swap(app())
+        until(lambda: old.exchanges == 0)
+        assert not client.rest().endswith(b"0\r\n\r\n")
+        until(lambda: server.stats.swapped == 0)
+
+
+def test_an_address_that_is_taken(app: AppMaker, serve: Serve) -> None:
+    server = serve(app())
+    with pytest.raises(OSError, match="in use"):
+        wasgi.Server(app(), bind=["127.0.0.1:0", server.addresses[0]])
+
+
+def test_wrong_options(app: AppMaker) -> None:
+    for options in (
+        {"bind": "127.0.0.1"},
+        {"bind": []},
+        {"trusted": ["example.com"]},
+        {"header_timeout": 0},
+        {"connections": 0},
+        {"header_bytes": 5},
+    ):
+        with pytest.raises(ValueError, match=r"."):
+            wasgi.Server(app(), **{"bind": "127.0.0.1:0", **options})
+    with pytest.raises(ValueError, match="never be called"):
+        wasgi.Server(app(on_error=lambda scope, error: None), bind="127.0.0.1:0")
+    with pytest.raises(TypeError):
+        wasgi.Server("hello.wasm", bind="127.0.0.1:0")  # type: ignore[arg-type]
+
+
+async def test_in_an_event_loop(app: AppMaker) -> None:
+    server = wasgi.Server(app(), bind="127.0.0.1:0")
+    serving = asyncio.create_task(server.serve_async())
+    answer = await asyncio.to_thread(once, server, "GET /hello HTTP/1.1\r\nhost: a\r\n\r\n")
+    assert answer[2] == b"Hello, World!"
+    await server.aclose()
+    await serving
+
+
+async def test_a_task_that_is_cancelled_ends_its_server(app: AppMaker) -> None:
+    served = app(limits=wasgi.Limits(timeout=None))
+    server = wasgi.Server(served, bind="127.0.0.1:0")
+    serving = asyncio.create_task(server.serve_async())
+    with await asyncio.to_thread(Client, server) as client:
+        client.ask("/endless")
+        while served.exchanges == 0:
+            await asyncio.sleep(0.001)
+        serving.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await serving
+        await asyncio.to_thread(until, lambda: served.exchanges == 0)
+
+
+PROGRAM = """
+import sys, wasgi
+server = wasgi.Server(wasgi.App(sys.argv[1]), bind="127.0.0.1:0")
+print(server.urls[0], flush=True)
+server.serve()
+print("ended", flush=True)
+"""
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_signals(number: signal.Signals) -> None:
+    """The first lets exchanges end, the second does not."""
+    program = [sys.executable, "-c", PROGRAM, str(PROBE)]
+    with subprocess.Popen(program, stdout=subprocess.PIPE, text=True, cwd=ROOT) as process:
+        assert process.stdout is not None
+        address = process.stdout.readline().strip().removeprefix("http://")
+        with Client(address) as client:
+            client.ask("/slow-body?ms=60000").until(b"\r\n\r\n")
+            process.send_signal(number)
+            with Client(address) as other:  # for a moment it still accepts
+                assert other.ask().answer()[0] == 200
+            assert process.poll() is None
+            process.send_signal(number)
+            assert process.stdout.read() == "ended\n"
+            assert process.wait() == 0
+
+
+def test_health(app: AppMaker, serve: Serve) -> None:
+    served = app(limits=wasgi.Limits(concurrency=1))
+    server = serve(served, health="127.0.0.1:0")
+    assert server.health is not None
+
+    def asked(path: str) -> int:
+        connection = http.client.HTTPConnection(str(server.health))
+        connection.request("GET", path)
+        return connection.getresponse().status
+
+    assert [asked("/live"), asked("/ready"), asked("/other")] == [200, 200, 404]
+    with Client(server) as client:
+        client.ask("/sleep?ms=60000")
+        until(lambda: served.exchanges == 1)
+        assert [asked("/live"), asked("/ready")] == [200, 503]
+    until(lambda: served.exchanges == 0)
+    with Client(server) as client:
+        client.ask("/sleep?ms=1500")
+        until(lambda: served.exchanges == 1)
+        closing = threading.Thread(target=server.close)
+        closing.start()
+        until(lambda: server.closing)
+        assert [asked("/live"), asked("/ready")] == [200, 503]
+        closing.join()
+
+
+def test_as_many_connections_as_there_may_be(app: AppMaker, serve: Serve) -> None:
+    server = serve(app(), connections=2)
+    first, second = Client(server), Client(server)
+    assert [client.ask().answer()[0] for client in (first, second)] == [200, 200]
+    with Client(server) as third:
+        third.ask()
+        third.socket.settimeout(0.3)
+        with pytest.raises(TimeoutError):
+            third.socket.recv(1)
+        third.socket.settimeout(20)
+        first.socket.close()
+        assert third.answer()[0] == 200
+    second.socket.close()
+
+
+def test_a_socket_that_was_handed_over(app: AppMaker, serve: Serve) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        server = serve(app(), bind=f"fd:{listener.fileno()}")
+        assert server.addresses[0] == f"127.0.0.1:{listener.getsockname()[1]}"
+        assert once(server, "GET /hello HTTP/1.1\r\nhost: a\r\n\r\n")[0] == 200
+
+
+def test_routes(app: AppMaker, serve: Serve, hello: wasgi.Component, tmp_path: Path) -> None:
+    server = serve({"/probe": app(), "//hello.local": wasgi.App(hello), "/probe/hello": wasgi.App(hello)})
+
+    def asked(target: str, host: str = "a") -> tuple[int, bytes]:
+        status, _, body = once(server, f"GET {target} HTTP/1.1\r\nhost: {host}\r\n\r\n")
+        return status, body
+
+    assert asked("/probe/status?code=201")[0] == 201
+    assert asked("/%70robe/status?code=201")[0] == 201
+    assert asked("/probe/hello/x") == (200, b"Hello, World!")
+    assert asked("/probe%2Fstatus?code=201")[0] == 404
+    assert asked("/probes")[0] == 404
+    assert asked("/probes", "HELLO.local.") == (200, b"Hello, World!")
+    assert asked("/probes", "hello.local:81") == (200, b"Hello, World!")
+    with pytest.raises(ValueError, match="no route"):
+        wasgi.Server({"api": app()}, bind="127.0.0.1:0")
+    assert HELLO.exists()
