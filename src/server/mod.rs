@@ -1,5 +1,6 @@
 //! The native HTTP server.
 
+pub mod access_log;
 pub mod address;
 pub mod bind;
 pub mod forwarded;
