@@ -3,6 +3,7 @@
 pub mod access_log;
 pub mod address;
 pub mod bind;
+pub mod certificates;
 pub mod forwarded;
 pub mod inherited;
 pub mod proxy_protocol;
