@@ -7,6 +7,7 @@ pub mod certificates;
 pub mod forwarded;
 pub mod inherited;
 pub mod proxy_protocol;
+pub mod static_files;
 #[cfg(test)]
 mod testing;
 pub mod unix_socket;
