@@ -54,7 +54,7 @@ from wasgi.errors import (
     WasgiError,
 )
 from wasgi.headers import Headers
-from wasgi.server import Server, ServerStats, serve, serve_async
+from wasgi.server import Server, ServerStats, Tls, serve, serve_async
 
 __all__ = [
     "App",
@@ -91,6 +91,7 @@ __all__ = [
     "Stats",
     "TableLimitError",
     "Timeouts",
+    "Tls",
     "TrapError",
     "UnsupportedComponentError",
     "WasgiError",

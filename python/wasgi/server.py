@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import os
 import signal
 import threading
 from collections.abc import Iterator, Mapping, Sequence
 from types import FrameType
-from typing import TYPE_CHECKING, Any, NamedTuple, Self
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple, Self
 
 from wasgi import _wasgi
 
@@ -27,6 +28,34 @@ class ServerStats(NamedTuple):
     """Requests since the server was made, refused ones included."""
     swapped: int
     """Apps that `Server.swap` has replaced and that still have exchanges under way."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Tls:
+    """A server's certificate, and whose certificates it wants to see.
+
+    Args:
+        certificate: A file in PEM: the server's certificate, and those between it and an authority.
+        key: A file in PEM: the certificate's key.
+        client_ca: A file in PEM: the authorities of clients' certificates. None: clients are not asked for one.
+        client_certificates: Whether a client without a certificate is refused (``"required"``) or served (``"optional"``).
+
+    Raises:
+        ValueError: `client_certificates` is something else.
+    """
+
+    certificate: str | os.PathLike[str]
+    key: str | os.PathLike[str]
+    client_ca: str | os.PathLike[str] | None = None
+    client_certificates: Literal["required", "optional"] = "required"
+
+    def __post_init__(self) -> None:
+        if self.client_certificates not in ("required", "optional"):
+            raise ValueError(f'`client_certificates` must be "required" or "optional": {self.client_certificates!r}')
+
+    def _files(self) -> tuple[str, str, str | None, bool]:
+        authorities = None if self.client_ca is None else os.fspath(self.client_ca)
+        return os.fspath(self.certificate), os.fspath(self.key), authorities, self.client_certificates == "required"
 
 
 class Server(_wasgi.Server):
@@ -58,10 +87,16 @@ class Server(_wasgi.Server):
         proxy_protocol: Whether connections begin with a PROXY header (v1 or v2). Only those of ``trusted`` peers may.
         health: An address of its own for ``/live`` and ``/ready``.
         socket_mode: The mode of a Unix socket's file. None: the umask says it.
+        tls: The certificate and its key; None: no TLS. Files that change are loaded anew within seconds; a pair that cannot be used
+            leaves the former one in use.
+        access_log: Where each request has a line: a path, or ``-`` for stdout; None: nowhere. It is opened anew by `reopen`.
+        access_format: ``common``, ``combined``, ``json``, or a template of atoms as gunicorn names them:
+            ``%(h)s "%(r)s" %(s)s %(B)s %(D)s``.
+        request_ids: Whether guests get an ``x-request-id`` and a ``traceparent`` where the client has sent none.
         threads: How many threads serve connections. None: as many as there are processors.
 
     Raises:
-        OSError: An address cannot be used. None of the others is used then.
+        OSError: An address or a certificate cannot be used. Nothing listens then.
         TypeError: An option of the wrong type.
         ValueError: An option of the wrong value.
 
@@ -77,6 +112,7 @@ class Server(_wasgi.Server):
         app: App | Mapping[str, App],
         *,
         bind: str | Sequence[str] = "127.0.0.1:8000",
+        tls: Tls | None = None,
         header_timeout: float | None = 10.0,
         body_timeout: float | None = 30.0,
         idle_timeout: float | None = 75.0,
@@ -89,6 +125,9 @@ class Server(_wasgi.Server):
         proxy_protocol: bool = False,
         health: str | None = None,
         socket_mode: int | None = None,
+        access_log: str | os.PathLike[str] | None = None,
+        access_format: str = "combined",
+        request_ids: bool = False,
         threads: int | None = None,
     ) -> Self:
         addresses = [bind] if isinstance(bind, str) else list(bind)
@@ -131,6 +170,10 @@ class Server(_wasgi.Server):
             trusted=list(trusted),
             proxy_protocol=proxy_protocol,
             threads=threads,
+            tls=None if tls is None else tls._files(),
+            access_log=access_log,
+            access_format=access_format,
+            request_ids=request_ids,
         )
         server.drain_timeout = drain_timeout
         return server

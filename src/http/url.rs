@@ -228,7 +228,7 @@ pub fn decoded(authority: &str) -> Result<Cow<'_, str>, UrlError> {
 }
 
 /// A percent-encoded text's bytes.
-fn octets(text: &str) -> Option<Vec<u8>> {
+pub fn octets(text: &str) -> Option<Vec<u8>> {
     let mut pieces = text.split('%');
     let mut bytes = pieces.next()?.as_bytes().to_vec();
     for piece in pieces {

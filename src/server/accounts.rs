@@ -2,7 +2,10 @@
 
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 
-use crate::server::answered::Told;
+use http::{HeaderMap, HeaderName};
+
+use crate::server::access_log::entry::Entry;
+use crate::server::access_log::log::AccessLog;
 
 /// How grave a line of the journal is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -18,9 +21,6 @@ pub enum Gravity {
 /// Takes lines of the server's about itself. Called on the server's threads: it must not block.
 pub type Journal = Box<dyn Fn(Gravity, String) + Send + Sync>;
 
-/// Takes requests that are over. Called on the server's threads: it must not block.
-pub(super) type Log = Box<dyn Fn(&Told<'_>) + Send + Sync>;
-
 /// See the module.
 pub(super) struct Accounts {
     connections: AtomicUsize,
@@ -30,10 +30,54 @@ pub(super) struct Accounts {
     log: Option<Log>,
 }
 
+/// The access log, and the names of the fields that its lines have.
+struct Log {
+    log: AccessLog,
+    of_request: Vec<HeaderName>,
+    of_response: Vec<HeaderName>,
+}
+
+fn chosen(names: &[HeaderName], fields: &HeaderMap) -> HeaderMap {
+    let mut kept = HeaderMap::new();
+    for name in names {
+        for value in fields.get_all(name) {
+            kept.append(name, value.clone());
+        }
+    }
+    kept
+}
+
 impl Accounts {
-    pub(super) fn new(journal: Journal, log: Option<Log>) -> Self {
+    pub(super) fn new(journal: Journal, log: Option<AccessLog>) -> Self {
         let (connections, accepted, requests) = Default::default();
+        let log =
+            log.map(|log| Log { of_request: log.format.of_request(), of_response: log.format.of_response(), log });
         Self { connections, accepted, requests, journal, log }
+    }
+
+    /// What is to be kept of a request's fields until it is over.
+    pub(super) fn of_request(&self, fields: &HeaderMap) -> HeaderMap {
+        self.log.as_ref().map(|log| chosen(&log.of_request, fields)).unwrap_or_default()
+    }
+
+    /// The same of an answer's.
+    pub(super) fn of_response(&self, fields: &HeaderMap) -> HeaderMap {
+        self.log.as_ref().map(|log| chosen(&log.of_response, fields)).unwrap_or_default()
+    }
+
+    pub(super) fn reopen(&self) {
+        if let Some(log) = &self.log
+            && let Err(error) = log.log.reopen()
+        {
+            self.journal(Gravity::Warning, format!("the access log cannot be opened anew: {error}"));
+        }
+    }
+
+    /// Waits until lines are written, for a moment.
+    pub(super) fn flush(&self) {
+        if let Some(log) = &self.log {
+            log.log.flush(std::time::Duration::from_secs(2));
+        }
     }
 
     pub(super) fn journal(&self, gravity: Gravity, line: impl Into<String>) {
@@ -45,9 +89,9 @@ impl Accounts {
         self.log.is_some()
     }
 
-    pub(super) fn tell(&self, told: &Told<'_>) {
+    pub(super) fn tell(&self, entry: &Entry<'_>) {
         if let Some(log) = &self.log {
-            log(told);
+            log.log.log(entry);
         }
     }
 

@@ -1,15 +1,17 @@
 //! One request from its head to the end of its answer: what is noted of it, once, however it ends.
 
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 use std::time::{Instant, SystemTime};
 
 use bytes::Bytes;
-use http::HeaderMap;
+use http::{HeaderMap, HeaderValue};
 
 use crate::error::Error;
+use crate::server::access_log::entry::Entry;
 use crate::server::accounts::Accounts;
 use crate::server::head::Head;
+use crate::server::request_id::{REQUEST_ID, TRACEPARENT};
 use crate::server::routes::{Failure, Hosted};
 use crate::server::watch::Watch;
 
@@ -21,8 +23,8 @@ pub(super) struct Asked {
     pub version: http::Version,
     pub scheme: &'static str,
     pub host: String,
-    pub client: String,
-    /// Only where there is a log.
+    pub client: Option<IpAddr>,
+    /// Those that the log's format asks for.
     pub fields: HeaderMap,
     pub began: SystemTime,
     pub begun: Instant,
@@ -37,7 +39,7 @@ impl Asked {
             version: if head.is_http10 { http::Version::HTTP_10 } else { http::Version::HTTP_11 },
             scheme: "http",
             host: String::new(),
-            client: peer.map(|peer| peer.ip().to_canonical().to_string()).unwrap_or_default(),
+            client: peer.map(|peer| peer.ip()),
             fields: HeaderMap::new(),
             began: SystemTime::now(),
             begun: Instant::now(),
@@ -59,6 +61,8 @@ pub(super) struct Answered {
     bytes: u64,
     is_whole: bool,
     error: Option<Error>,
+    request_id: Option<HeaderValue>,
+    traceparent: Option<HeaderValue>,
 }
 
 impl Answered {
@@ -75,6 +79,16 @@ impl Answered {
             bytes: 0,
             is_whole: false,
             error: None,
+            request_id: None,
+            traceparent: None,
+        }
+    }
+
+    /// What the guest and the log name it by.
+    pub(super) fn is_named(&mut self, fields: &HeaderMap) {
+        if self.accounts.logs() {
+            self.request_id = fields.get(&REQUEST_ID).cloned();
+            self.traceparent = fields.get(&TRACEPARENT).cloned();
         }
     }
 
@@ -93,9 +107,7 @@ impl Answered {
     /// The head of the answer is there.
     pub(super) fn answers(&mut self, status: u16, fields: &HeaderMap) {
         self.status = Some(status);
-        if self.accounts.logs() {
-            self.fields = fields.clone();
-        }
+        self.fields = self.accounts.of_response(fields);
         self.watch.answers();
     }
 
@@ -139,40 +151,33 @@ impl Drop for Answered {
     fn drop(&mut self) {
         self.watch.ends(self.number);
         let Some(asked) = self.asked.take() else { return };
-        // 499: the client has left
-        let status = self.status.unwrap_or(499);
-        let fate = match (&self.error, self.is_whole) {
-            (Some(_), _) => Fate::BrokeOff,
-            (None, true) => Fate::Whole,
-            (None, false) => Fate::ClientLeft,
+        let (status, outcome) = match (&self.error, self.is_whole, self.status) {
+            (Some(_), _, status) => (status.unwrap_or_default(), Some("broke off")),
+            (None, true, Some(status)) => (status, None),
+            _ => (499, Some("the client left")),
         };
-        let status = if fate == Fate::ClientLeft { 499 } else { status };
-        self.accounts.tell(&Told {
-            asked: &asked,
+        let text =
+            |value: &Option<HeaderValue>| value.as_ref().and_then(|value| value.to_str().ok().map(str::to_owned));
+        let (request_id, traceparent) = (text(&self.request_id), text(&self.traceparent));
+        self.accounts.tell(&Entry {
+            client: asked.client,
+            user: None,
+            started: asked.began,
+            duration: asked.begun.elapsed(),
+            method: std::str::from_utf8(&asked.method).unwrap_or_default(),
+            target: &asked.target,
+            version: Some(asked.version).filter(|_| !asked.target.is_empty()),
+            scheme: Some(asked.scheme),
+            host: Some(asked.host.as_str()).filter(|host| !host.is_empty()),
             status,
-            bytes: self.bytes,
-            fields: &self.fields,
-            fate,
+            sent: self.bytes,
+            request_id: request_id.as_deref(),
+            traceparent: traceparent.as_deref(),
+            component: self.app.as_ref().map(|app| app.label()),
             exchange: self.exchange,
+            outcome,
+            request: &asked.fields,
+            response: &self.fields,
         });
     }
-}
-
-/// How an answer ended.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Fate {
-    Whole,
-    /// The guest did not finish it.
-    BrokeOff,
-    ClientLeft,
-}
-
-/// A request that is over.
-pub(super) struct Told<'a> {
-    pub asked: &'a Asked,
-    pub status: u16,
-    pub bytes: u64,
-    pub fields: &'a HeaderMap,
-    pub fate: Fate,
-    pub exchange: Option<u64>,
 }

@@ -18,6 +18,7 @@ use tokio::time::{Sleep, sleep_until, timeout};
 
 use crate::server::accounts::Gravity;
 use crate::server::answered::{Answered, Asked};
+use crate::server::certificates::Reloading;
 use crate::server::client_body::{DRAINED_WITHIN, MOST_DRAINED};
 use crate::server::guarded::Guarded;
 use crate::server::head::MOST_FIELDS;
@@ -60,7 +61,7 @@ pub(super) enum Socket {
 #[derive(Clone)]
 pub(super) struct Terms {
     /// Of TLS; none: none.
-    pub tls: Option<Arc<dyn Fn() -> Arc<rustls::ServerConfig> + Send + Sync>>,
+    pub tls: Option<Arc<Reloading>>,
     /// A PROXY header comes first, from peers that are trusted.
     pub proxy_protocol: bool,
 }
@@ -131,7 +132,7 @@ impl Opening {
                     Ok::<_, io::Error>((Transport::Plain(stream), is_http2, read))
                 }
                 Some(config) => {
-                    let stream = tokio_rustls::TlsAcceptor::from(config()).accept(stream).await?;
+                    let stream = tokio_rustls::TlsAcceptor::from(config.current()).accept(stream).await?;
                     let is_http2 = stream.get_ref().1.alpn_protocol() == Some(b"h2");
                     Ok((Transport::Tls(Box::new(stream)), is_http2, BytesMut::new()))
                 }

@@ -4,11 +4,13 @@
 //! that two servers could read differently, clients that leave, answers before the request was read. Each has a room here.
 
 mod accept;
+pub mod access_log;
 mod accounts;
 mod address;
 mod answer_body;
 mod answered;
 pub mod bind;
+pub mod certificates;
 mod client_body;
 mod connection;
 pub mod forwarded;
@@ -19,6 +21,7 @@ mod inherited;
 mod peer;
 pub mod proxy_protocol;
 mod refusal;
+mod request_id;
 pub mod routes;
 mod service;
 pub mod settings;
@@ -39,13 +42,16 @@ use tokio::sync::watch as stages;
 
 use crate::error::Error;
 use crate::server::accept::accept;
+use crate::server::access_log::log::AccessLog;
 use crate::server::accounts::Accounts;
 pub use crate::server::accounts::{Gravity, Journal};
 pub use crate::server::address::{Address, BindError};
 use crate::server::bind::{BindOptions, Listener, bind_all};
+use crate::server::certificates::{CertificateError, Certificates, Change, Reloading};
 use crate::server::connection::{Stage, Terms};
 use crate::server::forwarded::Trusted;
 pub use crate::server::refusal::{status_of, status_of_code};
+use crate::server::request_id::Ids;
 use crate::server::routes::Routes;
 use crate::server::service::Common;
 use crate::server::settings::{Caps, Timeouts};
@@ -72,6 +78,12 @@ pub struct Settings {
     pub proxy_protocol: bool,
     /// How many threads serve connections; none: as many as there are processors.
     pub threads: Option<NonZeroUsize>,
+    /// Of TLS; none: none.
+    pub tls: Option<Certificates>,
+    /// Has a line for each request.
+    pub access_log: Option<AccessLog>,
+    /// Whether requests without `x-request-id` and `traceparent` get them.
+    pub request_ids: bool,
     /// Takes what it says of itself.
     pub journal: Journal,
 }
@@ -86,6 +98,7 @@ pub struct Server {
     addresses: Vec<String>,
     urls: Vec<String>,
     health: Option<String>,
+    certificates: Option<Arc<Reloading>>,
     state: Mutex<State>,
 }
 
@@ -118,16 +131,17 @@ pub struct ServerStats {
 
 impl Server {
     /// Listens at all of its addresses, or at none. Blocks while names are resolved.
-    pub fn bind(settings: Settings, routes: Arc<Routes>) -> Result<Arc<Self>, BindError> {
+    pub fn bind(settings: Settings, routes: Arc<Routes>) -> Result<Arc<Self>, ServerError> {
+        let tls = settings.tls.map(Reloading::open).transpose()?.map(Arc::new);
         let listeners = bind_all(&settings.addresses, &settings.bind)?;
         let health = bind_all(settings.health.as_slice(), &settings.bind)?;
-        let tls = None;
         let common = Arc::new(Common {
             routes: Mutex::new(routes),
             timeouts: settings.timeouts,
             caps: settings.caps,
             trusted: settings.trusted,
-            accounts: Arc::new(Accounts::new(settings.journal, None)),
+            accounts: Arc::new(Accounts::new(settings.journal, settings.access_log)),
+            ids: settings.request_ids.then(Ids::new),
             drains: AtomicBool::new(false),
             workers: stages::Sender::new(0),
         });
@@ -136,8 +150,9 @@ impl Server {
         let threads = threads.unwrap_or(NonZeroUsize::MIN);
         Ok(Arc::new(Self {
             addresses: of(&listeners),
-            urls: listeners.iter().map(|listener| listener.url(false)).collect(),
+            urls: listeners.iter().map(|listener| listener.url(tls.is_some())).collect(),
             health: of(&health).into_iter().next(),
+            certificates: tls.clone(),
             common,
             stage: stages::Sender::new(Stage::Serves),
             threads: stages::Sender::new(0),
@@ -183,7 +198,7 @@ impl Server {
             workers.push(worker(self.common.clone(), self.stage.subscribe(), lives)?);
         }
         let places = Arc::new(Semaphore::new(self.common.caps.connections));
-        let (common, stage) = (self.common.clone(), self.stage.subscribe());
+        let (common, stage, certificates) = (self.common.clone(), self.stage.subscribe(), self.certificates.clone());
         start("wasgi-accept", Lives::of(&self.threads), move || async move {
             let accounts = common.accounts.clone();
             let mut tasks = tokio::task::JoinSet::new();
@@ -192,6 +207,9 @@ impl Server {
                 tasks.spawn(accept(listener, terms.clone(), workers.clone(), places.clone(), accounts, stage));
             }
             drop(workers);
+            if let Some(certificates) = certificates {
+                tasks.spawn(keep_certificates(certificates, accounts.clone(), stage.clone()));
+            }
             let mut healths = tokio::task::JoinSet::new();
             for listener in health {
                 healths.spawn(health::serve(listener, common.clone(), places.clone()));
@@ -204,6 +222,7 @@ impl Server {
             // the health of a server that drains is asked for, too
             let mut others = common.workers.subscribe();
             let _ = others.wait_for(|number| *number == 0).await;
+            accounts.flush();
         })
     }
 
@@ -218,6 +237,17 @@ impl Server {
         state.old.retain(|old| old.strong_count() > 0);
         state.old.push(Arc::downgrade(&old));
         Ok(())
+    }
+
+    /// Reads certificates anew, and opens the access log anew: files that others have moved or written.
+    pub fn reopen(&self) {
+        let accounts = &self.common.accounts;
+        if let Some(certificates) = &self.certificates
+            && let Some(change) = certificates.reload()
+        {
+            tell(accounts, &change);
+        }
+        accounts.reopen();
     }
 
     /// Takes no more connections; what is under way may end, within so long.
@@ -277,6 +307,46 @@ impl Server {
         state.old.retain(|old| old.strong_count() > 0);
         ServerStats { connections: self.common.accounts.connections(), accepted, requests, old_routes: state.old.len() }
     }
+}
+
+/// How often the files of certificates are looked at.
+const LOOK: Duration = Duration::from_secs(1);
+
+async fn keep_certificates(
+    certificates: Arc<Reloading>,
+    accounts: Arc<Accounts>,
+    mut stage: stages::Receiver<Stage>,
+) -> std::io::Result<()> {
+    loop {
+        tokio::select! {
+            () = tokio::time::sleep(LOOK) => {}
+            _ = stage.wait_for(|stage| *stage >= Stage::Drains) => return Ok(()),
+        }
+        if let Some(change) = certificates.check() {
+            tell(&accounts, &change);
+        }
+    }
+}
+
+fn tell(accounts: &Accounts, change: &Change) {
+    match change {
+        Change::Reloaded => accounts.journal(Gravity::Info, "the certificates were loaded anew"),
+        Change::Failed(error) => {
+            accounts
+                .journal(Gravity::Warning, format!("{error}; the certificates that were loaded before stay in use"));
+        }
+    }
+}
+
+/// Why a server cannot be made.
+#[derive(Debug, thiserror::Error)]
+pub enum ServerError {
+    /// An address cannot be listened at.
+    #[error(transparent)]
+    Bind(#[from] BindError),
+    /// A certificate or its key cannot be used.
+    #[error(transparent)]
+    Certificate(#[from] CertificateError),
 }
 
 impl Drop for Server {

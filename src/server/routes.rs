@@ -18,6 +18,9 @@ pub trait Hosted: Send + Sync {
     /// The app.
     fn app(&self) -> &App;
 
+    /// What the log names it by.
+    fn label(&self) -> &str;
+
     /// Begins an exchange: its guest has had a turn, and goes on by itself.
     fn begin(&self, permit: Permit, request: http::Request<WasiBody>) -> Beginning;
 

@@ -28,6 +28,7 @@ use crate::server::client_body::{BodyState, ClientBody};
 use crate::server::forwarded::{self, Trusted};
 use crate::server::head::{Head, MOST_FIELDS};
 use crate::server::refusal::{Refusal, problem, status_of};
+use crate::server::request_id::Ids;
 use crate::server::routes::{Beginning, Begun, Routes};
 use crate::server::settings::{Caps, Timeouts};
 use crate::server::watch::Watch;
@@ -41,6 +42,8 @@ pub(super) struct Common {
     pub caps: Caps,
     pub trusted: Trusted,
     pub accounts: Arc<Accounts>,
+    /// Makes the ids of requests that have none.
+    pub ids: Option<Ids>,
     /// Every answer says that the connection ends.
     pub drains: AtomicBool,
     /// How many threads serve connections.
@@ -159,6 +162,7 @@ impl Connection {
         let prefix = is_below.then_some(mount);
         let (parts, incoming) = request.into_parts();
         let fields = self.fields(parts.headers, parts.version, app.forwarded(), &understood, prefix)?;
+        answered.is_named(&fields);
         let body: WasiBody = if !http_body::Body::is_end_stream(&incoming) {
             let expects = head.as_ref().is_some_and(|head| head.expects);
             let body = ClientBody::new(incoming, self.common.timeouts.body, expects, self.watch.clone());
@@ -213,8 +217,8 @@ impl Connection {
             version: if head.is_some_and(|head| head.is_http10) { Version::HTTP_10 } else { request.version() },
             scheme: understood.map_or(self.scheme(), |understood| understood.scheme),
             host: understood.map(|understood| understood.authority.clone()).unwrap_or_default(),
-            client: client.map(|ip| ip.to_canonical().to_string()).unwrap_or_default(),
-            fields: if self.common.accounts.logs() { request.headers().clone() } else { HeaderMap::new() },
+            client,
+            fields: self.common.accounts.of_request(request.headers()),
             began: SystemTime::now(),
             begun: Instant::now(),
         }
@@ -322,6 +326,9 @@ impl Connection {
             served.add(name.as_str().as_bytes(), value.as_bytes()).map_err(wrong)?;
         }
         let (mut fields, _) = served.finish();
+        if let Some(ids) = &self.common.ids {
+            ids.add(&mut fields);
+        }
         let mut add = |name: &'static str, value: &str| {
             if let Ok(value) = HeaderValue::from_str(value) {
                 fields.insert(HeaderName::from_static(name), value);

@@ -31,6 +31,7 @@ const MOST_FAILURES: usize = 256;
 pub(super) struct PyHosted {
     callee: Py<Callee>,
     app: Arc<App>,
+    label: String,
     /// What answers its guests' requests; none if Python code does, which an exchange's own loop and context are needed for.
     native: Option<Upstreams>,
     forwarded: bool,
@@ -49,6 +50,7 @@ impl PyHosted {
         let hosted = Arc::new(Self {
             callee: callee.clone_ref(py),
             app: callee.get().app.clone(),
+            label: callee.get().sinks.get().component.clone(),
             native,
             forwarded: app.getattr("forwarded")?.is_truthy()?,
             strips,
@@ -99,6 +101,10 @@ impl PyHosted {
 impl Hosted for PyHosted {
     fn app(&self) -> &App {
         &self.app
+    }
+
+    fn label(&self) -> &str {
+        &self.label
     }
 
     fn begin(&self, permit: Permit, request: http::Request<WasiBody>) -> Beginning {

@@ -3,6 +3,7 @@
 mod hosted;
 
 use std::num::NonZeroUsize;
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::task::{Context, Poll};
 use std::time::Duration;
@@ -18,7 +19,10 @@ use crate::py::executor::blocking::block_on;
 use crate::py::executor::operation::Operation;
 use crate::py::executor::serial::{Serial, Turn};
 use crate::py::server::hosted::PyHosted;
+use crate::server::access_log::format::Format;
+use crate::server::access_log::log::{AccessLog, Destination};
 use crate::server::bind::BindOptions;
+use crate::server::certificates::Certificates;
 use crate::server::forwarded::Trusted;
 use crate::server::routes::{Hosted, Routes};
 use crate::server::settings::{Caps, Timeouts};
@@ -49,7 +53,7 @@ fn seconds(given: Option<f64>) -> Option<Duration> {
 #[pymethods]
 impl PyServer {
     #[new]
-    #[pyo3(signature = (table, *, bind, health, backlog, socket_mode, header_timeout, body_timeout, idle_timeout, drain_timeout, connections, streams, header_bytes, trusted, proxy_protocol, threads))]
+    #[pyo3(signature = (table, *, bind, health, backlog, socket_mode, header_timeout, body_timeout, idle_timeout, drain_timeout, connections, streams, header_bytes, trusted, proxy_protocol, threads, tls, access_log, access_format, request_ids))]
     #[allow(clippy::too_many_arguments)]
     fn new(
         py: Python<'_>,
@@ -68,11 +72,28 @@ impl PyServer {
         trusted: Vec<String>,
         proxy_protocol: bool,
         threads: Option<usize>,
+        tls: Option<(PathBuf, PathBuf, Option<PathBuf>, bool)>,
+        access_log: Option<PathBuf>,
+        access_format: &str,
+        request_ids: bool,
     ) -> PyResult<Self> {
         crate::py::executor::threads::threads().ensure(py)?;
         let routes = routes(table)?;
         let address = |text: &String| Address::parse(text).map_err(|wrong| PyValueError::new_err(wrong.to_string()));
+        let format = Format::parse(access_format).map_err(|wrong| PyValueError::new_err(wrong.to_string()))?;
+        let access_log = access_log.map(|path| {
+            let destination = if path.as_os_str() == "-" { Destination::Stdout } else { Destination::File(path) };
+            AccessLog::open(format, destination)
+        });
         let settings = Settings {
+            tls: tls.map(|(certificate, key, client_ca, client_required)| Certificates {
+                certificate,
+                key,
+                client_ca,
+                client_required,
+            }),
+            access_log: access_log.transpose()?,
+            request_ids,
             addresses: bind.iter().map(address).collect::<PyResult<_>>()?,
             health: health.as_ref().map(address).transpose()?,
             bind: BindOptions { backlog, mode: socket_mode, ..BindOptions::default() },
@@ -124,6 +145,11 @@ impl PyServer {
     fn _swap(&self, py: Python<'_>, table: &Bound<'_, PyList>) -> PyResult<()> {
         let routes = routes(table)?;
         py.detach(|| self.server.swap(routes)).map_err(|error| to_py(py, &error))
+    }
+
+    /// Reads the certificates anew at once, and opens the access log anew: for files that others have written or moved.
+    fn reopen(&self, py: Python<'_>) {
+        py.detach(|| self.server.reopen());
     }
 
     /// Does not wait.

@@ -1,0 +1,134 @@
+"""The access log: one line for what went over the wire, whatever a client writes."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+import wasgi
+from tests.conftest import AppMaker, until
+from tests.server.conftest import Client, Serve, once
+
+HOST = "host: guest.local\r\n"
+
+
+class Log:
+    def __init__(self, path: Path) -> None:
+        self.path = path
+
+    def lines(self, number: int) -> list[str]:
+        until(lambda: self.path.exists() and len(self.path.read_bytes().splitlines()) >= number)
+        found = self.path.read_text().splitlines()
+        assert len(found) == number, found
+        return found
+
+    def entries(self, number: int) -> list[dict[str, Any]]:
+        return [json.loads(line) for line in self.lines(number)]
+
+
+@pytest.fixture
+def log(tmp_path: Path) -> Log:
+    return Log(tmp_path / "access.log")
+
+
+def test_the_combined_format(app: AppMaker, serve: Serve, log: Log) -> None:
+    server = serve(app(), access_log=log.path)
+    once(server, f"GET /hello?a=%0D HTTP/1.1\r\n{HOST}user-agent: a\"b\r\nreferer: http://x/\r\n\r\n")
+    (line,) = log.lines(1)
+    assert line.startswith("127.0.0.1 - - [")
+    assert line.endswith(r'"GET /hello?a=%0D HTTP/1.1" 200 13 "http://x/" "a\"b"')
+
+
+@pytest.mark.parametrize(
+    ("sent", "status"),
+    [
+        ("GET / HTTP/1.1\r\n\r\n", 400),
+        ("GET /\xe9 HTTP/1.1\r\nhost: a\r\n\r\n", 400),
+        (f"GET / HTTP/1.1\r\n{HOST}x: {'y' * 70_000}\r\n\r\n", 431),
+        (f"GET /trap HTTP/1.1\r\n{HOST}\r\n", 500),
+        (f"GET /status?code=304 HTTP/1.1\r\n{HOST}\r\n", 304),
+        (f"GET /x HTTP/1.1\r\n{HOST}\x7fname: y\r\n\r\n", 400),
+    ],
+)
+def test_each_answer_has_a_line(app: AppMaker, serve: Serve, log: Log, sent: str, status: int) -> None:
+    server = serve(app(), access_log=log.path, access_format="json")
+    once(server, sent)
+    assert [entry["status"] for entry in log.entries(1)] == [status]
+
+
+def test_a_client_that_has_left(app: AppMaker, serve: Serve, log: Log) -> None:
+    served = app(limits=wasgi.Limits(timeout=None))
+    server = serve(served, access_log=log.path, access_format="json")
+    client = Client(server).ask("/sleep?ms=60000")
+    until(lambda: served.exchanges == 1)
+    client.socket.close()
+    (entry,) = log.entries(1)
+    assert (entry["status"], entry["sent"]) == (499, 0)
+
+
+def test_no_client_writes_a_second_line(app: AppMaker, serve: Serve, log: Log) -> None:
+    server = serve(app(), access_log=log.path)
+    once(server, f"GET /%0d%0aFAKE HTTP/1.1\r\n{HOST}user-agent: a\tb\xff\x1b[31m\r\n\r\n")
+    (line,) = log.lines(1)
+    assert line.isascii()
+    assert "\x1b" not in line
+
+
+def test_ids_pass_or_are_made(app: AppMaker, serve: Serve, log: Log) -> None:
+    server = serve(app(), access_log=log.path, access_format="json", request_ids=True)
+    _, _, body = once(server, f"GET /inspect HTTP/1.1\r\n{HOST}\r\n")
+    _, _, own = once(server, f"GET /inspect HTTP/1.1\r\n{HOST}x-request-id: mine\r\n\r\n")
+    first, second = log.entries(2)
+    assert f"header x-request-id: {first['request_id']}" in body.decode()
+    assert f"header traceparent: {first['traceparent']}" in body.decode()
+    assert "header x-request-id: mine" in own.decode()
+    assert second["request_id"] == "mine"
+    assert first["exchange"] != second["exchange"]
+
+
+def test_a_log_that_is_moved_is_opened_anew(app: AppMaker, serve: Serve, log: Log) -> None:
+    server = serve(app(), access_log=log.path)
+    once(server, f"GET /hello HTTP/1.1\r\n{HOST}\r\n")
+    log.lines(1)
+    log.path.rename(log.path.with_suffix(".1"))
+    server.reopen()
+    once(server, f"GET /hello?second HTTP/1.1\r\n{HOST}\r\n")
+    assert "/hello?second" in log.lines(1)[0]
+
+
+def test_a_wrong_format(app: AppMaker) -> None:
+    with pytest.raises(ValueError, match="%"):
+        wasgi.Server(app(), bind="127.0.0.1:0", access_log="-", access_format="%(nothing)s")
+
+
+def test_behind_a_proxy_that_is_trusted(app: AppMaker, serve: Serve, log: Log) -> None:
+    server = serve(app(forwarded=True), access_log=log.path, access_format="json", trusted=["127.0.0.0/8", "10.0.0.0/8"])
+    fields = "x-forwarded-for: 6.6.6.6, 203.0.113.7:1234\r\nx-forwarded-for: 10.0.0.3\r\nx-forwarded-proto: https\r\n"
+    _, _, body = once(server, f"GET /inspect HTTP/1.1\r\n{HOST}{fields}x-forwarded-host: shop.local\r\n\r\n")
+    assert [line for line in body.decode().split("\n") if "forwarded" in line or ":" in line][1:] == [
+        "scheme: Some(Scheme::Https)",
+        'authority: Some("shop.local")',
+        'path: Some("/inspect")',
+        "header x-forwarded-for: 203.0.113.7",
+        "header x-forwarded-proto: https",
+        "header x-forwarded-host: shop.local",
+    ]
+    assert log.entries(1)[0]["client"] == "203.0.113.7"
+
+
+def test_proxy_protocol(app: AppMaker, serve: Serve) -> None:
+    options = {"proxy_protocol": True, "trusted": ["127.0.0.1"]}
+    server = serve(app(forwarded=True), **options)
+    request = f"GET /inspect HTTP/1.1\r\n{HOST}\r\n"
+    _, _, body = once(server, f"PROXY TCP4 203.0.113.7 10.0.0.1 1234 80\r\n{request}")
+    assert b"header x-forwarded-for: 203.0.113.7" in body
+    version2 = b"\r\n\r\n\0\r\nQUIT\n\x21\x11\0\x0c" + bytes([203, 0, 113, 8, 10, 0, 0, 1, 4, 0, 0, 80])
+    _, _, body = once(server, version2 + request.encode())
+    assert b"header x-forwarded-for: 203.0.113.8" in body
+    with Client(server) as client:
+        assert client.send(request).rest() == b""
+    with Client(serve(app(), proxy_protocol=True)) as client:  # nobody is trusted
+        assert client.send(f"PROXY TCP4 203.0.113.7 10.0.0.1 1234 80\r\n{request}").rest() == b""
