@@ -148,13 +148,13 @@ fn bind_with_mode(socket: &Socket, address: &SockAddr, mode: Option<u32>) -> io:
             #[cfg(target_os = "linux")]
             // SAFETY: takes a number; concerns this thread alone, which ends with the function.
             let _ = unsafe { libc::unshare(libc::CLONE_FS) };
-            let mask = |mask: u32| {
+            let mask = |mask: libc::mode_t| {
                 // SAFETY: takes and gives a number.
-                unsafe { libc::umask(mask as libc::mode_t) }
+                unsafe { libc::umask(mask) }
             };
-            let before = mask(!mode & 0o777);
+            let before = mask((!mode & 0o777) as libc::mode_t);
             let bound = socket.bind(address);
-            mask(u32::from(before));
+            mask(before);
             bound
         };
         let thread = std::thread::Builder::new().spawn_scoped(scope, bind)?;

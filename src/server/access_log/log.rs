@@ -57,9 +57,9 @@ struct Queue {
 struct State {
     lines: Vec<u8>,
     /// Lines that found no room since the writer last took some.
-    dropped: u64,
+    dropped_lately: u64,
     /// All of those.
-    dropped_ever: u64,
+    dropped: u64,
     phase: Phase,
     /// What the writer goes on with, after a rotation.
     next: Option<File>,
@@ -100,8 +100,8 @@ impl AccessLog {
             return;
         }
         if state.lines.len() + line.len() > MOST {
+            state.dropped_lately += 1;
             state.dropped += 1;
-            state.dropped_ever += 1;
             return;
         }
         state.lines.append(&mut line);
@@ -112,7 +112,7 @@ impl AccessLog {
 
     /// How many lines were dropped.
     pub fn dropped(&self) -> u64 {
-        lock(&self.queue.state).dropped_ever
+        lock(&self.queue.state).dropped
     }
 
     /// Goes on with a new file at the same path, when the present one was moved away. On an error the present one is kept. Does nothing if
@@ -181,7 +181,7 @@ impl Writer {
             }
             batch.clear();
             std::mem::swap(&mut batch, &mut state.lines);
-            let dropped = std::mem::take(&mut state.dropped);
+            let dropped = std::mem::take(&mut state.dropped_lately);
             state.phase = Phase::Writing;
             drop(state);
             let result = self.write(&batch);

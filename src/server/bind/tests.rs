@@ -20,7 +20,7 @@ fn port(listener: &Listener) -> u16 {
 }
 
 fn tcp(listener: &Listener) -> &TcpListener {
-    let Listener::Tcp(listener) = listener else { panic!("{listener:?}") };
+    let Listener::Tcp(listener) = listener else { unreachable!("{listener:?}") };
     listener
 }
 
