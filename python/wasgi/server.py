@@ -87,6 +87,8 @@ class Server(_wasgi.Server):
         proxy_protocol: Whether connections begin with a PROXY header (v1 or v2). Only those of ``trusted`` peers may.
         health: An address of its own for ``/live`` and ``/ready``.
         socket_mode: The mode of a Unix socket's file. None: the umask says it.
+        static: Folders whose files are served, by their routes: ``{"/assets": "./dist"}``. Ranges and conditional requests are answered;
+            hidden files and links out of the folder are not found.
         tls: The certificate and its key; None: no TLS. Files that change are loaded anew within seconds; a pair that cannot be used
             leaves the former one in use.
         access_log: Where each request has a line: a path, or ``-`` for stdout; None: nowhere. It is opened anew by `reopen`.
@@ -106,12 +108,14 @@ class Server(_wasgi.Server):
     """
 
     drain_timeout: float
+    _folders: list[tuple[str, str]]
 
     def __new__(
         cls,
         app: App | Mapping[str, App],
         *,
         bind: str | Sequence[str] = "127.0.0.1:8000",
+        static: Mapping[str, str | os.PathLike[str]] | None = None,
         tls: Tls | None = None,
         header_timeout: float | None = 10.0,
         body_timeout: float | None = 30.0,
@@ -153,9 +157,11 @@ class Server(_wasgi.Server):
                 raise ValueError(f"`{name}` must be {least} or more, not {number}")
         if isinstance(trusted, str):
             raise TypeError("`trusted` must be a sequence of str, not one str")
+        folders = [(route, os.fspath(folder)) for route, folder in (static or {}).items()]
         server = super().__new__(
             cls,
             _table(app),
+            folders,
             bind=addresses,
             health=health,
             backlog=backlog,
@@ -176,6 +182,7 @@ class Server(_wasgi.Server):
             request_ids=request_ids,
         )
         server.drain_timeout = drain_timeout
+        server._folders = folders
         return server
 
     def start(self) -> None:
@@ -215,7 +222,7 @@ class Server(_wasgi.Server):
         Raises:
             WasgiError: An app cannot be made ready. Then the old ones go on serving.
         """
-        self._swap(_table(app))
+        self._swap(_table(app), self._folders)
 
     def close(self, timeout: float | None = None) -> None:
         """Takes no more connections, lets exchanges under way end, and waits until nothing is left of the server.

@@ -7,8 +7,10 @@ use bytes::Bytes;
 use http_body::{Body, Frame, SizeHint};
 
 use crate::error::Error;
+use crate::error::reason::Reason;
 use crate::exchange::guest_body::{GuestBody, Next};
 use crate::server::answered::Answered;
+use crate::server::static_files::body::FileBody;
 use crate::server::streams::Pace;
 
 /// A body that hyper sends, and what is noted when it is over.
@@ -19,27 +21,32 @@ pub(super) struct AnswerBody {
     pace: Option<Pace>,
 }
 
-enum Content {
+/// What is sent.
+pub(super) enum Content {
     Nothing,
     Whole(Bytes),
     Guest(Box<GuestBody>),
+    File(FileBody),
 }
 
 impl AnswerBody {
-    pub(super) fn nothing(mut answered: Answered) -> Self {
-        answered.is_whole(); // hyper asks for nothing
-        Self { content: Content::Nothing, answered, pace: None }
-    }
-
-    pub(super) fn whole(bytes: Bytes, answered: Answered) -> Self {
-        Self { content: Content::Whole(bytes), answered, pace: None }
-    }
-
-    pub(super) fn guest(body: GuestBody, mut answered: Answered) -> Self {
-        if body.is_end_stream() {
-            answered.is_whole();
+    pub(super) fn new(content: Content, mut answered: Answered) -> Self {
+        let pace = if let Content::Nothing = content { None } else { Pace::current() };
+        if content.is_end_stream() {
+            answered.is_whole(); // hyper asks for nothing
         }
-        Self { content: Content::Guest(Box::new(body)), answered, pace: Pace::current() }
+        Self { content, answered, pace }
+    }
+}
+
+impl Content {
+    fn is_end_stream(&self) -> bool {
+        match self {
+            Self::Nothing => true,
+            Self::Whole(_) => false,
+            Self::Guest(body) => body.is_end_stream() || body.has_ended(),
+            Self::File(body) => body.is_end_stream(),
+        }
     }
 }
 
@@ -55,6 +62,16 @@ impl Body for AnswerBody {
         let frame = match std::mem::replace(&mut this.content, Content::Nothing) {
             Content::Nothing => None,
             Content::Whole(bytes) => Some(Ok(Frame::data(bytes))),
+            Content::File(mut body) => {
+                let polled = Pin::new(&mut body).poll_frame(cx);
+                if !body.is_end_stream() {
+                    this.content = Content::File(body);
+                }
+                match polled {
+                    Poll::Pending => return Poll::Pending,
+                    Poll::Ready(frame) => frame.map(|frame| frame.map_err(failed)),
+                }
+            }
             Content::Guest(mut body) => match body.poll_next(cx) {
                 Poll::Pending => {
                     this.content = Content::Guest(body);
@@ -92,11 +109,7 @@ impl Body for AnswerBody {
     }
 
     fn is_end_stream(&self) -> bool {
-        match &self.content {
-            Content::Nothing => true,
-            Content::Whole(_) => false,
-            Content::Guest(body) => body.is_end_stream() || body.has_ended(),
-        }
+        self.content.is_end_stream()
     }
 
     fn size_hint(&self) -> SizeHint {
@@ -104,6 +117,12 @@ impl Body for AnswerBody {
             Content::Nothing => SizeHint::with_exact(0),
             Content::Whole(bytes) => SizeHint::with_exact(bytes.len() as u64),
             Content::Guest(_) => SizeHint::default(),
+            Content::File(body) => body.size_hint(),
         }
     }
+}
+
+/// A file that cannot be read to its end.
+fn failed(error: std::io::Error) -> Error {
+    Error::Host(Reason::new(format!("a file failed: {error}"), error))
 }

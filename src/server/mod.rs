@@ -25,6 +25,7 @@ mod request_id;
 pub mod routes;
 mod service;
 pub mod settings;
+pub mod static_files;
 mod streams;
 #[cfg(test)]
 mod testing;

@@ -1,5 +1,6 @@
 //! Which app serves a request: by its host and the beginning of its path.
 
+use std::path::PathBuf;
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
@@ -9,6 +10,7 @@ use crate::app::exchange::Exchange;
 use crate::error::Error;
 use crate::http::canonical_url::{canonical_host, octets};
 use crate::http::url::{implied_port, split};
+use crate::server::static_files::service::StaticFiles;
 use crate::sync::lock;
 use tokio::sync::oneshot;
 use wasmtime_wasi_http::WasiBody;
@@ -89,7 +91,27 @@ struct Rule {
     host: Option<Host>,
     /// Of the path, without a slash at its end.
     prefix: String,
-    app: Arc<dyn Hosted>,
+    what: Serves,
+}
+
+/// What is served at a route.
+#[derive(Clone)]
+pub enum Serves {
+    /// An app's guests.
+    App(Arc<dyn Hosted>),
+    /// The files of a folder.
+    Files(Arc<StaticFiles>),
+}
+
+/// A route that is none, or a folder that cannot be served.
+#[derive(Debug, thiserror::Error)]
+pub enum RouteError {
+    /// In words.
+    #[error("{0}")]
+    Wrong(String),
+    /// The folder, and why.
+    #[error("`{}` cannot be served: {}", .0.display(), .1)]
+    Folder(PathBuf, #[source] std::io::Error),
 }
 
 /// Whose requests a rule is about.
@@ -101,9 +123,9 @@ struct Host {
     port: Option<u16>,
 }
 
-/// An app for a request.
+/// What serves a request.
 pub(super) struct Found<'a> {
-    pub app: &'a Arc<dyn Hosted>,
+    pub what: &'a Serves,
     /// How many bytes of the path belong to the mount.
     pub mount: usize,
 }
@@ -111,17 +133,26 @@ pub(super) struct Found<'a> {
 impl Routes {
     /// Of patterns and apps. A pattern is the beginning of a path (`/api`), or an origin with or without one (`https://shop.local/x`,
     /// `//shop.local`). The longest one that fits counts, and one with a host before one without.
-    pub fn new(table: Vec<(String, Arc<dyn Hosted>)>) -> Result<Arc<Self>, String> {
+    pub fn new(apps: Vec<(String, Arc<dyn Hosted>)>, folders: Vec<(String, PathBuf)>) -> Result<Arc<Self>, RouteError> {
         let mut rules = Vec::new();
-        for (pattern, app) in table {
-            let (host, prefix) = read(&pattern)?;
+        let mut add = |pattern: &str, host, prefix, what| {
             if rules.iter().any(|known: &Rule| known.host == host && known.prefix == prefix) {
-                return Err(format!("two routes are the same: `{pattern}`"));
+                return Err(RouteError::Wrong(format!("two routes are the same: `{pattern}`")));
             }
-            rules.push(Rule { host, prefix, app });
+            rules.push(Rule { host, prefix, what });
+            Ok(())
+        };
+        for (pattern, app) in apps {
+            let (host, prefix) = read(&pattern).map_err(RouteError::Wrong)?;
+            add(&pattern, host, prefix, Serves::App(app))?;
+        }
+        for (pattern, folder) in folders {
+            let (host, prefix) = read(&pattern).map_err(RouteError::Wrong)?;
+            let files = StaticFiles::open(&folder, &prefix).map_err(|error| RouteError::Folder(folder, error))?;
+            add(&pattern, host, prefix, Serves::Files(Arc::new(files)))?;
         }
         if rules.is_empty() {
-            return Err("there is no route".to_owned());
+            return Err(RouteError::Wrong("there is no route".to_owned()));
         }
         rules.sort_by_key(|rule| {
             let host = rule.host.as_ref().map(|host| (host.port.is_some(), host.scheme.is_some()));
@@ -132,14 +163,17 @@ impl Routes {
 
     /// All its apps.
     pub fn apps(&self) -> impl Iterator<Item = &Arc<dyn Hosted>> {
-        self.rules.iter().map(|rule| &rule.app)
+        self.rules.iter().filter_map(|rule| match &rule.what {
+            Serves::App(app) => Some(app),
+            Serves::Files(_) => None,
+        })
     }
 
     pub(super) fn find(&self, scheme: &str, authority: &str, path: &str) -> Option<Found<'_>> {
-        if let [Rule { host: None, prefix, app }] = &self.rules[..]
+        if let [Rule { host: None, prefix, what }] = &self.rules[..]
             && prefix.is_empty()
         {
-            return Some(Found { app, mount: 0 });
+            return Some(Found { what, mount: 0 });
         }
         let asked = host_of(authority).map(|(host, port)| (host, port.or_else(|| implied_port(scheme))));
         self.rules.iter().find_map(|rule| {
@@ -152,7 +186,7 @@ impl Routes {
                     return None;
                 }
             }
-            below(&rule.prefix, path).map(|mount| Found { app: &rule.app, mount })
+            below(&rule.prefix, path).map(|mount| Found { what: &rule.what, mount })
         })
     }
 

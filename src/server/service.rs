@@ -22,14 +22,14 @@ use crate::http::message::{empty, is_bare};
 use crate::http::server_request::{Served, is_of_connection, named_by_connection};
 use crate::http::{fields, url};
 use crate::server::accounts::Accounts;
-use crate::server::answer_body::AnswerBody;
+use crate::server::answer_body::{AnswerBody, Content};
 use crate::server::answered::{Answered, Asked};
 use crate::server::client_body::{BodyState, ClientBody};
 use crate::server::forwarded::{self, Trusted};
 use crate::server::head::{Head, MOST_FIELDS};
 use crate::server::refusal::{Refusal, problem, status_of};
 use crate::server::request_id::Ids;
-use crate::server::routes::{Beginning, Begun, Routes};
+use crate::server::routes::{Beginning, Begun, Routes, Serves};
 use crate::server::settings::{Caps, Timeouts};
 use crate::server::watch::Watch;
 use crate::sync::lock;
@@ -136,7 +136,7 @@ impl Connection {
         number: u64,
         answered: &mut Answered,
         state: &mut Option<Arc<BodyState>>,
-    ) -> Result<Response<GuestBody>, Instead> {
+    ) -> Result<Response<Content>, Instead> {
         let understood = self.understand(&request, head.as_ref());
         answered.asked(self.asked(&request, head.as_ref(), understood.as_ref().ok()));
         let understood = understood?;
@@ -147,7 +147,13 @@ impl Connection {
         let path = std::str::from_utf8(path).map_err(|_| Refusal::bad("the target is not ASCII"))?;
         let found = routes.find(understood.scheme, &understood.authority, path);
         let Some(found) = found else { return Err(Refusal::new(404, "no component is served there").into()) };
-        let app = found.app;
+        let app = match found.what {
+            Serves::App(app) => app,
+            Serves::Files(files) => {
+                let target = std::str::from_utf8(&understood.target).unwrap_or_default();
+                return Ok(files.answer(request.method(), target, request.headers()).await.map(Content::File));
+            }
+        };
         answered.is_of(app);
         let (mount, below) = path.split_at_checked(found.mount).unwrap_or(("", path));
         let is_below = app.strips() && !mount.is_empty();
@@ -200,7 +206,7 @@ impl Connection {
             // an interim response (RFC 9110, 15.2), or no status at all: those are the server's
             return Err(Error::Code(ErrorCode::plain("HTTP-protocol-error").into()).into());
         }
-        Ok(response)
+        Ok(response.map(|body| Content::Guest(Box::new(body))))
     }
 
     /// What the access log tells of a request.
@@ -348,7 +354,7 @@ impl Connection {
     }
 
     /// A guest's response as the client gets it.
-    fn pass(&self, response: Response<GuestBody>, to_head: bool, mut answered: Answered) -> Response<AnswerBody> {
+    fn pass(&self, response: Response<Content>, to_head: bool, mut answered: Answered) -> Response<AnswerBody> {
         let (mut parts, body) = response.into_parts();
         let named = named_by_connection(&parts.headers);
         // of the connection: the server's own. `trailer` announces what comes: hyper sends no others (RFC 9110, 6.6.2)
@@ -370,12 +376,14 @@ impl Connection {
         }
         answered.answers(status.as_u16(), &parts.headers);
         let body = if is_bare(to_head, status) || status == StatusCode::RESET_CONTENT {
-            if !http_body::Body::is_end_stream(&body) {
-                drop(tokio::spawn(let_end(body)));
+            if let Content::Guest(body) = body
+                && !http_body::Body::is_end_stream(&*body)
+            {
+                drop(tokio::spawn(let_end(*body)));
             }
-            AnswerBody::nothing(answered)
+            AnswerBody::new(Content::Nothing, answered)
         } else {
-            AnswerBody::guest(body, answered)
+            AnswerBody::new(body, answered)
         };
         Response::from_parts(parts, body)
     }
@@ -410,7 +418,7 @@ impl Connection {
         }
         answered.answers(status, &parts.headers);
         let is_bare = is_bare(to_head, parts.status);
-        let body = if is_bare { AnswerBody::nothing(answered) } else { AnswerBody::whole(bytes, answered) };
+        let body = AnswerBody::new(if is_bare { Content::Nothing } else { Content::Whole(bytes) }, answered);
         Response::from_parts(parts, body)
     }
 }

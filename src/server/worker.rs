@@ -19,6 +19,9 @@ use crate::server::service::Common;
 /// How often in a row one thread polls tasks before it looks at its sockets.
 const EVENT_INTERVAL: u32 = 16;
 
+/// How many threads of one may wait for files.
+const BLOCKING_THREADS: usize = 16;
+
 /// Tells when it is dropped: a thread has ended.
 pub(super) struct Lives(watch::Sender<usize>);
 
@@ -42,7 +45,11 @@ pub(super) fn start<F: Future<Output = ()>>(
     run: impl FnOnce() -> F + Send + 'static,
 ) -> Result<(), Error> {
     can_start_thread().map_err(|error| no_thread("the server", error))?;
-    let runtime = Builder::new_current_thread().event_interval(EVENT_INTERVAL).enable_all().build();
+    let runtime = Builder::new_current_thread()
+        .event_interval(EVENT_INTERVAL)
+        .max_blocking_threads(BLOCKING_THREADS)
+        .enable_all()
+        .build();
     let runtime =
         runtime.map_err(|error| Error::Host(Reason::new(format!("cannot start the server: {error}"), error)))?;
     let thread = std::thread::Builder::new().name(name.to_owned()).spawn(move || {

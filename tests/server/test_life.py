@@ -219,3 +219,28 @@ def test_routes(app: AppMaker, serve: Serve, hello: wasgi.Component, tmp_path: P
     with pytest.raises(ValueError, match="no route"):
         wasgi.Server({"api": app()}, bind="127.0.0.1:0")
     assert HELLO.exists()
+
+
+def test_static_files(app: AppMaker, serve: Serve, tmp_path: Path) -> None:
+    folder = tmp_path / "dist"
+    folder.mkdir()
+    (folder / "a.txt").write_text("0123456789")
+    (folder / ".env").write_text("secret")
+    (tmp_path / "outside").write_text("secret")
+    (folder / "link").symlink_to(tmp_path / "outside")
+    server = serve({"/": app()}, static={"/assets": folder})
+
+    def asked(target: str, fields: str = "", method: str = "GET") -> tuple[int, dict[str, str], bytes]:
+        return once(server, f"{method} {target} HTTP/1.1\r\nhost: a\r\n{fields}\r\n")
+
+    status, headers, body = asked("/assets/a.txt")
+    assert (status, body, headers["content-type"]) == (200, b"0123456789", "text/plain; charset=utf-8")
+    assert asked("/assets/a.txt", "range: bytes=2-3\r\n")[::2] == (206, b"23")
+    assert asked("/assets/a.txt", 'range: bytes=2-3\r\nif-range: "old"\r\n')[::2] == (200, b"0123456789")
+    for missing in (".env", "link", "../outside", "%2e%2e/outside", "none"):
+        assert asked(f"/assets/{missing}")[0] == 404
+    assert asked("/hello")[2] == b"Hello, World!"
+    server.swap(app())
+    assert asked("/assets/a.txt")[2] == b"0123456789"
+    with pytest.raises(OSError, match="nowhere"):
+        wasgi.Server(app(), bind="127.0.0.1:0", static={"/x": tmp_path / "nowhere"})

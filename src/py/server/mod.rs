@@ -24,7 +24,7 @@ use crate::server::access_log::log::{AccessLog, Destination};
 use crate::server::bind::BindOptions;
 use crate::server::certificates::Certificates;
 use crate::server::forwarded::Trusted;
-use crate::server::routes::{Hosted, Routes};
+use crate::server::routes::{Hosted, RouteError, Routes};
 use crate::server::settings::{Caps, Timeouts};
 use crate::server::{Address, Gravity, Journal, Server, Settings};
 
@@ -34,8 +34,8 @@ pub struct PyServer {
     server: Arc<Server>,
 }
 
-/// A table of pairs of patterns and apps.
-fn routes(table: &Bound<'_, PyList>) -> PyResult<Arc<Routes>> {
+/// A table of pairs of patterns and apps, and one of patterns and folders.
+fn routes(table: &Bound<'_, PyList>, folders: Vec<(String, PathBuf)>) -> PyResult<Arc<Routes>> {
     let py = table.py();
     let mut rules: Vec<(String, Arc<dyn Hosted>)> = Vec::new();
     for rule in table.iter() {
@@ -43,7 +43,10 @@ fn routes(table: &Bound<'_, PyList>) -> PyResult<Arc<Routes>> {
         let callee = app.cast::<PyApp>()?.get().callee();
         rules.push((pattern, PyHosted::new(py, callee, &app)?));
     }
-    Routes::new(rules).map_err(PyValueError::new_err)
+    py.detach(|| Routes::new(rules, folders)).map_err(|error| match error {
+        RouteError::Wrong(why) => PyValueError::new_err(why),
+        error @ RouteError::Folder(..) => PyOSError::new_err(error.to_string()),
+    })
 }
 
 fn seconds(given: Option<f64>) -> Option<Duration> {
@@ -53,11 +56,12 @@ fn seconds(given: Option<f64>) -> Option<Duration> {
 #[pymethods]
 impl PyServer {
     #[new]
-    #[pyo3(signature = (table, *, bind, health, backlog, socket_mode, header_timeout, body_timeout, idle_timeout, drain_timeout, connections, streams, header_bytes, trusted, proxy_protocol, threads, tls, access_log, access_format, request_ids))]
+    #[pyo3(signature = (table, folders, *, bind, health, backlog, socket_mode, header_timeout, body_timeout, idle_timeout, drain_timeout, connections, streams, header_bytes, trusted, proxy_protocol, threads, tls, access_log, access_format, request_ids))]
     #[allow(clippy::too_many_arguments)]
     fn new(
         py: Python<'_>,
         table: &Bound<'_, PyList>,
+        folders: Vec<(String, PathBuf)>,
         bind: Vec<String>,
         health: Option<String>,
         backlog: u32,
@@ -78,7 +82,7 @@ impl PyServer {
         request_ids: bool,
     ) -> PyResult<Self> {
         crate::py::executor::threads::threads().ensure(py)?;
-        let routes = routes(table)?;
+        let routes = routes(table, folders)?;
         let address = |text: &String| Address::parse(text).map_err(|wrong| PyValueError::new_err(wrong.to_string()));
         let format = Format::parse(access_format).map_err(|wrong| PyValueError::new_err(wrong.to_string()))?;
         let access_log = access_log.map(|path| {
@@ -142,8 +146,8 @@ impl PyServer {
         py.detach(|| self.server.start()).map_err(|error| to_py(py, &error))
     }
 
-    fn _swap(&self, py: Python<'_>, table: &Bound<'_, PyList>) -> PyResult<()> {
-        let routes = routes(table)?;
+    fn _swap(&self, py: Python<'_>, table: &Bound<'_, PyList>, folders: Vec<(String, PathBuf)>) -> PyResult<()> {
+        let routes = routes(table, folders)?;
         py.detach(|| self.server.swap(routes)).map_err(|error| to_py(py, &error))
     }
 
