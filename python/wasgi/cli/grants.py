@@ -21,7 +21,7 @@ _GUEST = "What the guest may do"
 _LIMITS = "Limits of each guest"
 
 _LIMIT_TYPES: dict[str, tuple[click.ParamType, str, str]] = {
-    "memory": (Bytes(none=True), "BYTES", "Memory of an instance, and of the host behind its handles. [default: 256MiB]"),
+    "memory": (Bytes(none=True), "BYTES", "Memory of an instance, with what the host holds for it. [default: 256MiB]"),
     "memory_per_app": (Bytes(none=True), "BYTES", "The same for all instances of a component together."),
     "table_elements": (Count(none=True), "N", "Elements of all its tables. [default: 1000000]"),
     "instances": (Count(none=True), "N", "Core instances in an instance of the component. [default: 256]"),
