@@ -12,7 +12,7 @@ import click
 
 from wasgi.cli.commands import Option, is_given, where
 from wasgi.cli.failures import USAGE, Failure
-from wasgi.cli.values import Bytes, Count, Seconds
+from wasgi.cli.values import Bytes, Count, ParamType, Seconds
 
 if TYPE_CHECKING:
     from wasgi.app import App
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 _GUEST = "What the guest may do"
 _LIMITS = "Limits of each guest"
 
-_LIMIT_TYPES: dict[str, tuple[click.ParamType, str, str]] = {
+_LIMIT_TYPES: dict[str, tuple[ParamType, str, str]] = {
     "memory": (Bytes(none=True), "BYTES", "Memory of an instance, with what the host holds for it. [default: 256MiB]"),
     "memory_per_app": (Bytes(none=True), "BYTES", "The same for all instances of a component together."),
     "table_elements": (Count(none=True), "N", "Elements of all its tables. [default: 1000000]"),

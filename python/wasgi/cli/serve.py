@@ -292,7 +292,7 @@ def _tls(ctx: click.Context) -> TlsFiles | None:
 
 
 @click.pass_context
-def _serve(ctx: click.Context, **_values: Any) -> int:
+def _serve(ctx: click.Context, /, **_values: Any) -> int:
     signals.prepare()
     settings = settings_of(ctx)
     if settings.workers is not None:

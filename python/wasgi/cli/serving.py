@@ -23,12 +23,17 @@ class Server(Protocol):
     """What is used of `wasgi.Server`."""
 
     @property
-    def addresses(self) -> tuple[str, ...]: ...
-    @property
-    def urls(self) -> tuple[str, ...]: ...
-    def bind(self) -> None: ...
-    def serve(self) -> None: ...
-    def swap(self, app: App | Mapping[str, App]) -> None: ...
+    def urls(self) -> tuple[str, ...]:
+        """Where a browser finds it."""
+
+    def bind(self) -> None:
+        """Binds all addresses, or none."""
+
+    def serve(self) -> None:
+        """Serves until SIGTERM or SIGINT, and drains."""
+
+    def swap(self, app: App | Mapping[str, App]) -> None:
+        """Serves other apps from the next request on."""
 
 
 class Service:

@@ -7,6 +7,7 @@ import errno
 import os
 import socket
 import stat
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -112,7 +113,7 @@ def _hint(error: OSError) -> str | None:
     return None
 
 
-def _all_of(addresses: list[tuple[int, tuple[Any, ...]]], how: Listening) -> list[socket.socket]:
+def _all_of(addresses: Sequence[tuple[int, tuple[Any, ...]]], how: Listening) -> list[socket.socket]:
     """Listens at each address, or at none; an address of a family that the machine does not have is left out."""
     sockets: list[socket.socket] = []
     missing: OSError | None = None

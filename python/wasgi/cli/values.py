@@ -4,9 +4,14 @@ from __future__ import annotations
 
 import math
 import re
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
+
+if TYPE_CHECKING:
+    ParamType = click.ParamType[Any]
+else:  # click 8.1 has no parameters for it
+    ParamType = click.ParamType
 
 _NONE = "none"
 _SECONDS = {"": 1.0, "ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0}
@@ -22,7 +27,7 @@ _BYTES = {
 _NUMBER = re.compile(r"(\d+(?:\.\d+)?)\s*([a-z]*)", re.IGNORECASE)
 
 
-class _Quantity(click.ParamType):
+class _Quantity(ParamType):
     units: dict[str, Any]
 
     def __init__(self, *, none: bool = False) -> None:
@@ -75,7 +80,7 @@ class Bytes(_Quantity):
         return None if number is None else int(number)
 
 
-class Count(click.ParamType):
+class Count(ParamType):
     """A whole number, from `least`."""
 
     name = "number"

@@ -23,60 +23,14 @@ from wasgi.cli.output import tell
 from wasgi.cli.settings import Orders, Settings
 from wasgi.cli.sockets import Bound, Listening, bind
 from wasgi.cli.targets import routes
+from wasgi.cli.worker_state import Slot, Worker, how_it_ended, pause_after
 
 GRACE = 5.0
 """Seconds that a worker may take beyond its time to drain."""
 YOUNG = 10.0
 """Seconds: a worker that dies sooner is followed by another one after a pause."""
-LONGEST_PAUSE = 30.0
 HOPELESS = 60.0
 """Seconds without any worker that is ready; then the server ends."""
-
-
-def pause_after(failures: int) -> float:
-    """Seconds until another worker is started, after so many that died young."""
-    return 0.0 if failures == 0 else float(min(LONGEST_PAUSE, 0.5 * 2 ** min(failures - 1, 16)))
-
-
-@dataclass
-class Worker:
-    """A process."""
-
-    number: int
-    process: subprocess.Popen[bytes]
-    reports: int
-    begun: float
-    ready: float | None = None
-    """When it was."""
-    deadline: float | None = None
-    """When it is killed, if it has been told to stop."""
-    wants_to_go: str | None = None
-    """Why it is to be replaced."""
-    hung_up: bool = False
-    """It is to load again when it is ready."""
-    failed: Failure | None = None
-    """What it has reported."""
-    unread: bytes = b""
-
-    def signal(self, number: int) -> None:
-        """Sends it a signal, if it is there."""
-        with contextlib.suppress(ProcessLookupError):
-            self.process.send_signal(number)
-
-    def __str__(self) -> str:
-        return f"worker {self.number} (process {self.process.pid})"
-
-
-@dataclass
-class Slot:
-    """The place of one worker, and of the one that follows it."""
-
-    number: int
-    current: Worker | None = None
-    successor: Worker | None = None
-    """It is starting, while the present one still serves."""
-    failures: int = 0
-    start_at: float | None = None
 
 
 @dataclass
@@ -360,15 +314,15 @@ class Supervisor:
         if self.stopped_by is not None:
             return
         if not self.started:
-            raise worker.failed or Failure(f"{worker} {_how(code)} before it was ready")
+            raise worker.failed or Failure(f"{worker} {how_it_ended(code)} before it was ready")
         young = worker.ready is None or now - worker.ready < YOUNG
         slot.failures = slot.failures + 1 if young else 0
         why = f": {worker.failed}" if worker.failed is not None else ""
         if slot.current is not None and slot.current.ready is None:
-            tell(f"wasgi: {worker} {_how(code)}{why}; its successor is starting")
+            tell(f"wasgi: {worker} {how_it_ended(code)}{why}; its successor is starting")
             return
         pause = self._try_again(slot, now)
-        tell(f"wasgi: {worker} {_how(code)}{why}; another one starts {f'in {pause:g} s' if pause else 'now'}")
+        tell(f"wasgi: {worker} {how_it_ended(code)}{why}; another one starts {f'in {pause:g} s' if pause else 'now'}")
 
     def _try_again(self, slot: Slot, now: float) -> float:
         pause = pause_after(max(0, slot.failures - 1))
@@ -380,15 +334,6 @@ class Supervisor:
             worker.signal(signal.SIGKILL)
             with contextlib.suppress(OSError):
                 worker.process.wait()
-
-
-def _how(code: int) -> str:
-    if code >= 0:
-        return f"ended with exit code {code}"
-    try:
-        return f"was killed by {signal.Signals(-code).name}"
-    except ValueError:
-        return f"was killed by signal {-code}"
 
 
 def supervise(settings: Settings) -> int:
@@ -407,7 +352,7 @@ def supervise(settings: Settings) -> int:
     health: Bound | None = None
     try:
         for text in settings.binds:
-            bound.append(bind(text, how))
+            bound.append(bind(text, how))  # noqa: PERF401 (those that are bound are closed when another cannot be)
         if settings.health is not None:
             health = bind(settings.health, Listening())
         descriptors = [one.fileno() for part in bound for one in part.sockets]
