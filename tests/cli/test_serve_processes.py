@@ -121,7 +121,7 @@ class TestOneProcess:
 
     def test_changed_files_are_loaded(self, tmp_path: Path, component: Path) -> None:
         with serving(tmp_path, "hello.wasm", "--reload") as served:
-            served.until("serves at")
+            assert get(served.url) == "Hello, World!"
             # as vim saves: another file in its place
             new = Path(shutil.copy(PROBE, tmp_path / "new"))
             new.replace(component)
@@ -163,6 +163,9 @@ class TestOneProcess:
             process = subprocess.Popen([sys.executable, "-c", script], stderr=stderr, cwd=tmp_path, env=ENVIRONMENT)
         try:
             until(lambda: "serves at" in said.read_text() or process.poll() is not None)
+            found = re.search(r"serves at (\S+)", said.read_text())
+            assert found is not None
+            assert get(found[1]) == "Hello, World!"
             process.terminate()
             assert process.wait(30) == 0
         finally:
@@ -220,7 +223,9 @@ class TestWorkers:
             port = taken.getsockname()[1]
             with serving(tmp_path, "hello.wasm", "--workers", "2", port=port) as served:
                 assert served.process.wait(30) == 3
-                assert str(served).startswith(f"wasgi: `127.0.0.1:{port}` cannot be bound: Address already in use; hint")
+                assert str(served).startswith(
+                    f"wasgi: `127.0.0.1:{port}` cannot be bound: Address already in use; hint"
+                )
                 assert str(served).count("\n") == 1
 
     def test_hangup_loads_again_in_each(self, tmp_path: Path, component: Path) -> None:
@@ -264,9 +269,7 @@ class TestWorkers:
             said = tmp_path / "stderr"
             command = [*COMMAND, "hello.wasm", "--workers", "1", "--fd", str(number)]
             with said.open("wb") as stderr:
-                process = subprocess.Popen(
-                    command, pass_fds=[number], stderr=stderr, cwd=tmp_path, env=ENVIRONMENT
-                )
+                process = subprocess.Popen(command, pass_fds=[number], stderr=stderr, cwd=tmp_path, env=ENVIRONMENT)
         try:
             assert get(f"http://127.0.0.1:{port}/") == "Hello, World!"
         finally:

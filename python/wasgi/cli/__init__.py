@@ -30,7 +30,7 @@ def _show_version(ctx: click.Context, _param: click.Parameter, wanted: bool) -> 
     if wanted and not ctx.resilient_parsing:
         from wasgi.cli.version import versions
 
-        click.echo("\n".join(versions()))
+        print("\n".join(versions()))
         ctx.exit()
 
 

@@ -136,25 +136,25 @@ def _info(as_json: bool) -> None:
     if as_json:
         shown = [{**asdict(entry), "path": str(entry.path)} for entry in found]
         about = {"directory": str(directory), "bytes": total, "most_bytes": most_bytes(), "entries": shown}
-        click.echo(json.dumps(about, indent=2))
+        print(json.dumps(about, indent=2))
         return
-    click.echo(f"{directory}")
+    print(f"{directory}")
     if not found:
-        click.echo("  no machine code")
+        print("  no machine code")
         return
     components = len({entry.digest for entry in found})
-    click.echo(
+    print(
         f"  {len(found)} entr{'y' if len(found) == 1 else 'ies'} of {components} "
         f"component{'' if components == 1 else 's'}, {_size(total)} of at most {_size(most_bytes())}"
     )
     last, first = (time.strftime("%Y-%m-%d", time.localtime(found[i].used)) for i in (0, -1))
-    click.echo(f"  last used between {first} and {last}")
+    print(f"  last used between {first} and {last}")
 
 
 def _clear() -> None:
     directory = folder()
     files, size = clear(directory)
-    click.echo(f"{directory}: {files} file{'' if files == 1 else 's'} removed, {_size(size)}")
+    print(f"{directory}: {files} file{'' if files == 1 else 's'} removed, {_size(size)}")
 
 
 command = click.Group(

@@ -18,7 +18,7 @@ def completion(shell: str) -> None:
     if kind is None:
         raise Failure(f"click has no completion for {shell}", FAILED)
     # the script only names the command; the command completes itself when it is called
-    click.echo(kind(click.Command("wasgi"), {}, "wasgi", "_WASGI_COMPLETE").source())
+    print(kind(click.Command("wasgi"), {}, "wasgi", "_WASGI_COMPLETE").source())
 
 
 command = Command(

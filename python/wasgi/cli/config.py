@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import tomllib
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -39,6 +38,8 @@ def read(command: str, commands: list[str], file: Path | None) -> Section | None
     Raises:
         Failure: The file cannot be read, is not TOML, or has a table that is not a command's.
     """
+    import tomllib
+
     if file is None:
         # like ruff's: the file of our own comes first, and then the other one is not read
         file = next((path for path in (Path(OWN), Path(PYPROJECT)) if path.is_file()), None)

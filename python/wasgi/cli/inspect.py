@@ -111,7 +111,7 @@ def _listed(title: str, items: Sequence[str]) -> list[str]:
 
 def _inspect(file: Path, as_json: bool) -> int:
     found = inspect(file)
-    click.echo(json.dumps(asdict(found), indent=2) if as_json else "\n".join(lines(found)))
+    print(json.dumps(asdict(found), indent=2) if as_json else "\n".join(lines(found)))
     return 0 if found.runs else UNUSABLE
 
 

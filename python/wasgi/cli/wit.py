@@ -33,7 +33,7 @@ def write_wit(directory: Path) -> list[Path]:
 
 def _write(directory: Path) -> None:
     for path in write_wit(directory):
-        click.echo(path)
+        print(path)
 
 
 command = Command(
