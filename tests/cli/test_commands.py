@@ -10,6 +10,7 @@ import click
 import pytest
 
 import wasgi
+from tests.cli_docs import PAGE, page
 from tests.conftest import HELLO
 from wasgi.cli import main, root
 from wasgi.cli.commands import Option
@@ -191,3 +192,8 @@ class TestCompletion:
         monkeypatch.setenv("COMP_CWORD", str(words.count(" ")))
         assert main([]) == 0
         assert expected in capsys.readouterr().out.splitlines()
+
+
+def test_the_page_has_each_option_as_it_is() -> None:
+    assert PAGE.read_text() == page(PAGE.read_text()), "hint: python -m tests.cli_docs --write"
+    assert PAGE.read_text().count("<!-- options of ") == 3

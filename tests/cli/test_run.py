@@ -21,8 +21,10 @@ COMMAND = [sys.executable, "-m", "wasgi", "run"]
 
 
 def run(*arguments: str, stdin: bytes | None = None) -> subprocess.CompletedProcess[bytes]:
-    source = {"stdin": subprocess.DEVNULL} if stdin is None else {"input": stdin}
-    return subprocess.run([*COMMAND, *arguments], capture_output=True, timeout=60, **source)  # type: ignore[call-overload,no-any-return]
+    command = [*COMMAND, *arguments]
+    if stdin is None:
+        return subprocess.run(command, capture_output=True, timeout=60, stdin=subprocess.DEVNULL)
+    return subprocess.run(command, capture_output=True, timeout=60, input=stdin)
 
 
 @pytest.mark.parametrize(

@@ -15,6 +15,7 @@ import pytest
 import wasgi
 from tests.conftest import HELLO, PROBE_P3
 from wasgi.cli import main, sockets
+from wasgi.cli.failures import Failure
 from wasgi.cli.serving import Service
 from wasgi.cli.settings import Settings, TlsFiles
 
@@ -398,7 +399,7 @@ class TestSockets:
     def test_all_or_none(self) -> None:
         with socket.create_server(("127.0.0.1", 0)) as taken:
             port = taken.getsockname()[1]
-            with pytest.raises(sockets.Failure, match="Address already in use") as raised:
+            with pytest.raises(Failure, match="Address already in use") as raised:
                 sockets.bind(f"localhost:{port}", sockets.Listening())
             assert raised.value.code == 3
 
@@ -434,12 +435,12 @@ class TestSockets:
         (folder / "file").write_text("mine")
         (folder / "link").symlink_to("nowhere")
         for name in ("file", "link"):
-            with pytest.raises(sockets.Failure, match="there is a file that is not a socket"):
+            with pytest.raises(Failure, match="there is a file that is not a socket"):
                 sockets.bind(f"unix:{name}", sockets.Listening())
         assert (folder / "file").read_text() == "mine"
 
     def test_a_descriptor_that_does_not_listen(self, folder: Path) -> None:
         with (folder / "file").open("w") as file, socket.socket() as plain:
             for number in (file.fileno(), plain.fileno()):
-                with pytest.raises(sockets.Failure, match=rf"`fd:{number}` cannot be used"):
+                with pytest.raises(Failure, match=rf"`fd:{number}` cannot be used"):
                     sockets.bind(f"fd:{number}", sockets.Listening())

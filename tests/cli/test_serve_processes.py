@@ -25,7 +25,7 @@ COMMAND = [sys.executable, "-m", "wasgi", "serve"]
 class Served:
     """A server in a process of its own; what it says is in a file."""
 
-    def __init__(self, folder: Path, *arguments: str, port: int = 0, **options: object) -> None:
+    def __init__(self, folder: Path, *arguments: str, port: int = 0, alone: bool = False) -> None:
         self.said = folder / "stderr"
         with self.said.open("wb") as stderr:
             self.process = subprocess.Popen(
@@ -34,7 +34,7 @@ class Served:
                 stdin=subprocess.DEVNULL,
                 cwd=folder,
                 env=ENVIRONMENT,
-                **options,  # type: ignore[call-overload]
+                start_new_session=alone,
             )
 
     def __str__(self) -> str:
@@ -65,8 +65,9 @@ class Served:
 
 
 @contextlib.contextmanager
-def serving(folder: Path, *arguments: str, **options: object) -> Iterator[Served]:
-    served = Served(folder, *arguments, **options)
+def serving(folder: Path, *arguments: str, port: int = 0, alone: bool = False) -> Iterator[Served]:
+    """`alone`: in a session without a terminal."""
+    served = Served(folder, *arguments, port=port, alone=alone)
     try:
         yield served
     finally:
@@ -108,7 +109,7 @@ class TestOneProcess:
             assert served.end() == 0
 
     def test_hangup_loads_again(self, tmp_path: Path, component: Path) -> None:
-        with serving(tmp_path, "hello.wasm", start_new_session=True) as served:
+        with serving(tmp_path, "hello.wasm", alone=True) as served:
             assert get(served.url) == "Hello, World!"
             component.write_bytes(b"no component")
             served.process.send_signal(signal.SIGHUP)
@@ -172,6 +173,54 @@ class TestOneProcess:
             process.kill()
 
 
+TAKES_TERMINAL = """
+import fcntl, os, signal, sys, termios
+fcntl.ioctl(0, termios.TIOCSCTTY, 0)
+if "nohup" in sys.argv[1]:
+    signal.signal(signal.SIGHUP, signal.SIG_IGN)
+os.execv(sys.executable, [sys.executable, "-m", "wasgi", "serve", "hello.wasm", "--port", "0", *sys.argv[2:]])
+"""
+
+
+@pytest.mark.parametrize("arguments", [[], ["--workers", "1"]], ids=["one process", "workers"])
+@pytest.mark.parametrize("how", ["plain", "nohup"])
+def test_its_terminal_goes(how: str, arguments: list[str], tmp_path: Path, component: Path) -> None:
+    """A server in front of a terminal ends with it; one under nohup does not, and still loads again when it is told."""
+    ours, its = os.openpty()
+    said = tmp_path / "stderr"
+    with said.open("wb") as stderr:
+        process = subprocess.Popen(
+            [sys.executable, "-c", TAKES_TERMINAL, how, *arguments],
+            stdin=its,
+            stderr=stderr,
+            start_new_session=True,
+            cwd=tmp_path,
+            env=ENVIRONMENT,
+        )
+    os.close(its)
+    try:
+        until(lambda: "serves at" in said.read_text() or process.poll() is not None)
+        found = re.search(r"serves at (\S+)", said.read_text())
+        assert found is not None, said.read_text()
+        assert get(found[1]) == "Hello, World!"
+        os.close(ours)
+        if how == "plain":
+            assert process.wait(30) == 0
+        else:
+            until(lambda: not has_terminal(process.pid))
+            assert get(found[1]) == "Hello, World!"
+            process.terminate()
+            assert process.wait(30) == 0
+        assert "loaded again" not in said.read_text()
+    finally:
+        process.kill()
+        process.wait()
+
+
+def has_terminal(process: int) -> bool:
+    return Path(f"/proc/{process}/stat").read_text().rpartition(")")[2].split()[4] != "0"
+
+
 def listens(port: int) -> bool:
     with socket.socket() as probe:
         return probe.connect_ex(("127.0.0.1", port)) == 0
@@ -229,7 +278,7 @@ class TestWorkers:
                 assert str(served).count("\n") == 1
 
     def test_hangup_loads_again_in_each(self, tmp_path: Path, component: Path) -> None:
-        with serving(tmp_path, "hello.wasm", "--workers", "2", start_new_session=True) as served:
+        with serving(tmp_path, "hello.wasm", "--workers", "2", alone=True) as served:
             workers = served.workers()
             shutil.copy(PROBE, component)
             served.process.send_signal(signal.SIGHUP)
@@ -239,7 +288,7 @@ class TestWorkers:
 
     def test_hangup_replaces_those_that_run_python(self, tmp_path: Path, component: Path) -> None:
         (tmp_path / "shop.py").write_text("import wasgi\n\ndef app():\n    return wasgi.App('hello.wasm')\n")
-        with serving(tmp_path, "shop:app", "--workers", "2", start_new_session=True) as served:
+        with serving(tmp_path, "shop:app", "--workers", "2", alone=True) as served:
             workers = served.workers()
             served.process.send_signal(signal.SIGHUP)
             served.until(r"worker 2 \(process \d+\) is replaced: SIGHUP")
@@ -258,7 +307,7 @@ class TestWorkers:
             assert served.end() == 0
 
     def test_ctrl_c_reaches_the_parent_alone(self, tmp_path: Path, component: Path) -> None:
-        with serving(tmp_path, "hello.wasm", "--workers", "2", start_new_session=True) as served:
+        with serving(tmp_path, "hello.wasm", "--workers", "2", alone=True) as served:
             for worker in served.workers():
                 assert os.getpgid(worker) != os.getpgid(served.process.pid)
             assert served.end(signal.SIGINT) == 0

@@ -74,4 +74,4 @@ class Server:
 
 
 if not hasattr(wasgi, "Server"):
-    wasgi.Server = Server  # type: ignore[attr-defined]
+    vars(wasgi)["Server"] = Server
