@@ -55,6 +55,13 @@ class TestHelp:
         imported = done.stdout.splitlines()[-1]
         assert imported == "['wasgi.cli.failures', 'wasgi.cli.config', 'wasgi.cli.output', 'wasgi.cli.commands']"
 
+    def test_the_package_needs_neither_click_nor_rich(self) -> None:
+        script = (
+            "import sys, wasgi\nwasgi.httpx, wasgi.outgoing, wasgi.testing\nprint({'click', 'rich'} & {*sys.modules})"
+        )
+        done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
+        assert done.stdout == "set()\n"
+
     @pytest.mark.parametrize("name", list(root.table))
     def test_of_each_command(self, name: str, capsys: Captured) -> None:
         assert main([name, "--help"]) == 0
@@ -94,6 +101,8 @@ class TestErrors:
             (["srve"], "no such command: `srve`; hint: did you mean `serve`?"),
             (["qqq"], "no such command: `qqq`; hint: wasgi --help"),
             (["serve", "--prot", "1"], "no such option: `--prot`; hint: did you mean `--port`?"),
+            (["cache"], "missing command; hint: wasgi cache --help"),
+            (["cache", "ifno"], "no such command: `ifno`; hint: did you mean `info`?"),
             (["inspect"], "missing argument 'FILE'; hint: wasgi inspect --help"),
             (["serve"], "there is nothing to serve; hint: wasgi serve hello.wasm"),
             (["serve", "--port", "x"], "--port: `x` is not a whole number from 0 to 65535"),

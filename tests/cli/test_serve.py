@@ -101,8 +101,8 @@ class TestWhere:
             (["--host", "::1", "--port", "80"], ["[::1]:80"]),
             (["--host", "[::1]"], ["[::1]:8000"]),
             (["--bind", "[::1]:8000", "--bind", "unix:x.sock"], ["[::1]:8000", "unix:x.sock"]),
-            (["--fd", "3", "--fd", "4"], ["fd:3", "fd:4"]),
-            (["--bind", "127.0.0.1:1", "--fd", "3"], ["127.0.0.1:1", "fd:3"]),
+            (["--fd", "0", "--fd", "1"], ["fd:0", "fd:1"]),
+            (["--bind", "127.0.0.1:1", "--fd", "0"], ["127.0.0.1:1", "fd:0"]),
         ],
     )
     def test_flags(self, arguments: list[str], binds: list[str], made: list[FakeServer]) -> None:
@@ -145,11 +145,12 @@ class TestWhere:
         assert "warning: `WASGI_SERVE_PORT=tcp://10.43.0.1:8080` is ignored" in capsys.readouterr().err
 
     def test_sockets_of_systemd(self, made: list[FakeServer], monkeypatch: pytest.MonkeyPatch) -> None:
-        number = 3
-        monkeypatch.setattr(os, "set_inheritable", lambda fd, inheritable: None)
-        monkeypatch.setenv("LISTEN_FDS", "1")
+        kept: list[int] = []
+        monkeypatch.setattr(os, "set_inheritable", lambda number, inheritable: kept.append(number))
+        monkeypatch.setenv("LISTEN_FDS", "2")
         monkeypatch.setenv("LISTEN_PID", str(os.getpid()))
-        assert serve(made, "hello.wasm").options["bind"] == [f"fd:{number}"]
+        assert serve(made, "hello.wasm").options["bind"] == ["fd:3", "fd:4"]
+        assert kept == [3, 4], "not for the processes that it starts"
         assert "LISTEN_FDS" not in os.environ
         assert "LISTEN_PID" not in os.environ
 
@@ -158,6 +159,13 @@ class TestWhere:
         monkeypatch.setenv("LISTEN_PID", "1")
         assert serve(made, "hello.wasm").options["bind"] == ["127.0.0.1:8000"]
         assert "LISTEN_FDS" not in os.environ
+
+    def test_a_descriptor_that_is_not_open(self, made: list[FakeServer], capsys: Captured) -> None:
+        for number in (9999, 10**30):
+            assert refused(capsys, "hello.wasm", "--fd", str(number), code=3).startswith(
+                f"`fd:{number}` cannot be used"
+            )
+        assert made == []
 
     def test_one_that_cannot_be_bound(
         self, made: list[FakeServer], monkeypatch: pytest.MonkeyPatch, capsys: Captured

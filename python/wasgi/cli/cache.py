@@ -14,7 +14,7 @@ from pathlib import Path
 
 import click
 
-from wasgi.cli.commands import Command, Example
+from wasgi.cli.commands import Command, Example, Group, Lazy
 from wasgi.cli.failures import FAILED, Failure
 
 _ENTRY = re.compile(r"([0-9a-f]{64})-[0-9a-f]{16}\.code")
@@ -157,22 +157,26 @@ def _clear() -> None:
     print(f"{directory}: {files} file{'' if files == 1 else 's'} removed, {_size(size)}")
 
 
-command = click.Group(
+info = Command(
+    "info",
+    callback=_info,
+    help="Show where the code cache is, and how large.",
+    params=[click.Option(["--json", "as_json"], is_flag=True, help="As one object of JSON.")],
+)
+
+clear_command = Command(
+    "clear",
+    callback=_clear,
+    help="Remove the machine code. Processes that use it go on; the next one compiles again. "
+    "Other files of the folder stay.",
+)
+
+command = Group(
     "cache",
     help="Show or clear the code cache: the machine code of the components that were compiled.",
-    commands=[
-        Command(
-            "info",
-            callback=_info,
-            help="Show where the code cache is, and how large.",
-            params=[click.Option(["--json", "as_json"], is_flag=True, help="As one object of JSON.")],
-            examples=[Example("wasgi cache info", "the folder, its entries, their size")],
-        ),
-        Command(
-            "clear",
-            callback=_clear,
-            help="Remove the machine code. Processes that use it go on; the next one compiles again. "
-            "Other files of the folder stay.",
-        ),
-    ],
+    table={
+        "info": Lazy("wasgi.cli.cache", "Show where it is, and how large.", "info"),
+        "clear": Lazy("wasgi.cli.cache", "Remove the machine code.", "clear_command"),
+    },
+    examples=[Example("wasgi cache info", "the folder, its entries, their size")],
 )

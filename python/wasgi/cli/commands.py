@@ -13,7 +13,7 @@ from typing import Any
 import click
 from click.core import ParameterSource
 
-from wasgi.cli import config
+from wasgi.cli.config import Section, plain, read
 from wasgi.cli.failures import USAGE, Failure, nearest
 from wasgi.cli.output import styled, warn
 
@@ -83,7 +83,7 @@ class _Sourced(click.Parameter):
         source = ctx.get_parameter_source(self.name or "")
         if source is ParameterSource.ENVIRONMENT:
             return f"variable `{_variable(ctx, self.variable_name)}`"
-        section: config.Section | None = ctx.meta.get(_SECTION)
+        section: Section | None = ctx.meta.get(_SECTION)
         if source is ParameterSource.DEFAULT_MAP and section is not None:
             return section.where(self.key)
         return self.flag
@@ -153,7 +153,7 @@ def rank(ctx: click.Context, name: str) -> int:
     """How much a value's source counts: flag over variable over file over default."""
     source = ctx.get_parameter_source(name)
     order = [ParameterSource.DEFAULT_MAP, ParameterSource.ENVIRONMENT, ParameterSource.COMMANDLINE]
-    return order.index(source) + 1 if source in order else 0
+    return order.index(source) + 1 if source is not None and source in order else 0
 
 
 def where(ctx: click.Context, name: str) -> str:
@@ -259,7 +259,7 @@ def _read_config(ctx: click.Context, _param: click.Parameter, file: Path | None)
     root = ctx.find_root().command
     names = root.list_commands(ctx) if isinstance(root, click.Group) else []
     command = ctx.command.name or ""
-    section = config.read(command, [*names, command], file)
+    section = read(command, [*names, command], file)
     if section is None:
         return
     known = {one.key: one for one in ctx.command.params if isinstance(one, _Sourced)}
@@ -268,7 +268,7 @@ def _read_config(ctx: click.Context, _param: click.Parameter, file: Path | None)
         if key not in known:
             raise Failure(f"unknown key {section.where(key)}", USAGE, hint=nearest(key, list(known)))
         param = known[key]
-        values[param.name or ""] = config.plain(section, key, value, several=param.is_list())
+        values[param.name or ""] = plain(section, key, value, several=param.is_list())
     ctx.default_map = values
     ctx.meta[_SECTION] = section
 
@@ -279,14 +279,15 @@ class Lazy:
 
     module: str
     short_help: str
+    attribute: str = "command"
 
 
 class Group(click.Group):
-    """The command `wasgi`: it knows its commands by name, and imports none of them to list them.
+    """A command that has commands: it knows them by name, and imports none of them to list them.
 
     Args:
-        table: The commands: `wasgi.cli.MODULE` has a `Command` called `command`.
-        exit_codes: What the help says of them.
+        table: The commands.
+        exit_codes: What the help says of them, if anything.
         examples: What stands at the end of its help.
         options: As for `click.Group`.
     """
@@ -296,13 +297,14 @@ class Group(click.Group):
         name: str,
         *,
         table: Mapping[str, Lazy],
-        exit_codes: Mapping[int, str],
-        examples: Sequence[Example],
+        exit_codes: Mapping[int, str] | None = None,
+        examples: Sequence[Example] = (),
         **options: Any,
     ) -> None:
-        super().__init__(name, context_settings=WIDTH, **options)
+        # without a command it is refused in `main`, in one line
+        super().__init__(name, context_settings=WIDTH, no_args_is_help=False, **options)
         self.table = table
-        self.exit_codes = exit_codes
+        self.exit_codes = exit_codes or {}
         self.examples = examples
 
     def list_commands(self, ctx: click.Context) -> list[str]:
@@ -312,14 +314,14 @@ class Group(click.Group):
         lazy = self.table.get(cmd_name)
         if lazy is None:
             return None
-        command: click.Command = importlib.import_module(lazy.module).command
+        command: click.Command = getattr(importlib.import_module(lazy.module), lazy.attribute)
         return command
 
     def resolve_command(
         self, ctx: click.Context, args: list[str]
     ) -> tuple[str | None, click.Command | None, list[str]]:
         if args and not args[0].startswith("-") and args[0] not in self.table and not ctx.resilient_parsing:
-            hint = nearest(args[0], list(self.table)) or "wasgi --help"
+            hint = nearest(args[0], list(self.table)) or f"{ctx.command_path} --help"
             raise Failure(f"no such command: `{args[0]}`", USAGE, hint=hint)
         return super().resolve_command(ctx, args)
 
@@ -336,13 +338,14 @@ class Group(click.Group):
     def format_help(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         formatter.write_text(self.help or "")
         formatter.write_paragraph()
-        formatter.write_usage("wasgi", "COMMAND [OPTIONS]", prefix=styled("Usage: ", "1"))
+        formatter.write_usage(ctx.command_path, "COMMAND [OPTIONS]", prefix=styled("Usage: ", "1"))
         with _section(formatter, "Commands"):
             formatter.write_dl([(styled(name, "36"), lazy.short_help) for name, lazy in self.table.items()])
         with _section(formatter, "Options"):
             formatter.write_dl(list(_records(self, ctx)))
-        with _section(formatter, "Exit codes"):
-            formatter.write_dl([(styled(str(code), "36"), text) for code, text in self.exit_codes.items()])
+        if self.exit_codes:
+            with _section(formatter, "Exit codes"):
+                formatter.write_dl([(styled(str(code), "36"), text) for code, text in self.exit_codes.items()])
         write_examples(formatter, self.examples)
 
 

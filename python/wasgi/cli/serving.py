@@ -13,6 +13,7 @@ from wasgi.cli.failures import UNUSABLE, USAGE, Failure
 from wasgi.cli.output import busy, tell
 from wasgi.cli.reload import Watch, stamps
 from wasgi.cli.settings import Settings
+from wasgi.cli.sockets import keep_from_children
 from wasgi.cli.targets import Target, routes
 
 if TYPE_CHECKING:
@@ -22,9 +23,8 @@ if TYPE_CHECKING:
 class Server(Protocol):
     """What is used of `wasgi.Server`."""
 
-    @property
-    def urls(self) -> tuple[str, ...]:
-        """Where a browser finds it."""
+    urls: tuple[str, ...]
+    """Where a browser finds it."""
 
     def bind(self) -> None:
         """Binds all addresses, or none."""
@@ -48,6 +48,7 @@ class Service:
 
     def __init__(self, settings: Settings) -> None:
         self.settings = settings
+        keep_from_children([*settings.binds, *([] if settings.health is None else [settings.health])])
         # before the targets are read: what changes meanwhile is loaded again
         self.watch = Watch(lambda: stamps(settings.targets, settings.routes))
         self.targets = self._find()

@@ -90,19 +90,17 @@ def _tcp(text: str, host: str, port: int, how: Listening) -> Bound:
     except (OSError, UnicodeError) as exc:
         raise Failure(f"`{text}` cannot be bound: no address of `{host}` is known", UNUSABLE) from exc
     addresses = list(dict.fromkeys((family, where) for family, _, _, _, where in found))
-    for attempt in range(_ATTEMPTS):
+    attempts = _ATTEMPTS if port == 0 else 1
+    while True:
+        attempts -= 1
         try:
             sockets = _all_of(addresses, how)
-            break
         except OSError as exc:
             # all addresses have the same port: one that the system chose for the first may be taken at the second
-            if port == 0 and exc.errno == errno.EADDRINUSE and attempt < _ATTEMPTS - 1:
+            if attempts > 0 and exc.errno == errno.EADDRINUSE:
                 continue
             raise Failure(f"`{text}` cannot be bound: {exc.strerror}", UNUSABLE, hint=_hint(exc)) from exc
-    bound = Bound(sockets)
-    for one in sockets:
-        bound.urls.append(url_of(one.getsockname(), how.scheme))
-    return bound
+        return Bound(sockets, [url_of(one.getsockname(), how.scheme) for one in sockets])
 
 
 def _hint(error: OSError) -> str | None:
@@ -206,6 +204,21 @@ def _is_alive(path: str) -> bool:
     return True
 
 
+def keep_from_children(binds: Sequence[str]) -> None:
+    """Inherited sockets end with this process: the processes that it starts do not get them.
+
+    Raises:
+        Failure: One of them is not open.
+    """
+    for text in binds:
+        if text.startswith("fd:"):
+            try:
+                os.set_inheritable(descriptor(text), False)
+            except (OSError, OverflowError) as exc:
+                reason = exc.strerror if isinstance(exc, OSError) else "there is no such descriptor"
+                raise Failure(f"`{text}` cannot be used: {reason}", UNUSABLE) from exc
+
+
 def descriptor(text: str) -> int:
     """The number of `fd:N`.
 
@@ -229,27 +242,15 @@ def _inherited(text: str, scheme: str) -> Bound:
     if not listens:
         one.close()
         raise Failure(f"`{text}` cannot be used: it is not a socket that listens", UNUSABLE)
-    with contextlib.suppress(OSError):
-        os.set_inheritable(number, False)
     one.setblocking(False)
     return Bound([one], [url_of(one.getsockname(), scheme)])
 
 
 def of_systemd() -> list[str]:
-    """The sockets that systemd passes to this process, as `fd:N`; the variables are removed, since they mean no other.
-
-    Raises:
-        Failure: One of them is not open.
-    """
+    """The sockets that systemd passes to this process, as `fd:N`. The variables are removed: they are for no other."""
     count, process = os.environ.get("LISTEN_FDS", ""), os.environ.get("LISTEN_PID", "")
     for name in ("LISTEN_FDS", "LISTEN_PID", "LISTEN_FDNAMES", "LISTEN_PIDFDID"):
         os.environ.pop(name, None)
     if process != str(os.getpid()) or not (count.isascii() and count.isdigit()):
         return []
-    numbers = range(3, 3 + int(count))
-    for number in numbers:
-        try:
-            os.set_inheritable(number, False)
-        except OSError as exc:
-            raise Failure(f"`fd:{number}` of LISTEN_FDS cannot be used: {exc.strerror}", UNUSABLE) from exc
-    return [f"fd:{number}" for number in numbers]
+    return [f"fd:{number}" for number in range(3, 3 + int(count))]

@@ -21,7 +21,7 @@ from wasgi.cli import signals
 from wasgi.cli.failures import FAILED, Failure
 from wasgi.cli.output import tell
 from wasgi.cli.settings import Orders, Settings
-from wasgi.cli.sockets import Bound, Listening, bind
+from wasgi.cli.sockets import Bound, Listening, bind, keep_from_children
 from wasgi.cli.targets import routes
 from wasgi.cli.worker_state import Slot, Worker, how_it_ended, pause_after
 
@@ -58,6 +58,7 @@ class Supervisor:
     """All workers have been ready once."""
     last_ready: float = 0.0
     killed: bool = False
+    selector: selectors.BaseSelector = field(default_factory=selectors.DefaultSelector)
 
     def run(self) -> int:
         """Starts the workers, and keeps them until it is told to stop.
@@ -69,8 +70,7 @@ class Supervisor:
             Failure: The first start of a worker failed, or none is ready for long.
         """
         self.slots = [Slot(number) for number in range(1, (self.settings.workers or 1) + 1)]
-        with selectors.DefaultSelector() as selector, self._signals(selector):
-            self._selector = selector
+        with self.selector as selector, self._signals(selector):
             try:
                 # the first one alone: it compiles what the others find in the cache
                 self.slots[0].start_at = time.monotonic()
@@ -232,7 +232,7 @@ class Supervisor:
         finally:
             os.close(writer)
         worker = Worker(number, process, reader, now)
-        self._selector.register(reader, selectors.EVENT_READ, worker)
+        self.selector.register(reader, selectors.EVENT_READ, worker)
         assert process.stdin is not None
         # the pipe stays open: its end tells the worker that its parent has gone
         with contextlib.suppress(BrokenPipeError):
@@ -294,7 +294,7 @@ class Supervisor:
         return next((slot for slot in self.slots if worker in (slot.current, slot.successor)), None)
 
     def _ended(self, worker: Worker, now: float) -> None:
-        self._selector.unregister(worker.reports)
+        self.selector.unregister(worker.reports)
         os.close(worker.reports)
         if worker.process.stdin is not None:
             with contextlib.suppress(OSError):
@@ -351,6 +351,7 @@ def supervise(settings: Settings) -> int:
     bound: list[Bound] = []
     health: Bound | None = None
     try:
+        keep_from_children([*settings.binds, *([] if settings.health is None else [settings.health])])
         for text in settings.binds:
             bound.append(bind(text, how))  # noqa: PERF401 (those that are bound are closed when another cannot be)
         if settings.health is not None:
