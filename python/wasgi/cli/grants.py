@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from wasgi.app import App
 
 _GUEST = "What the guest may do"
-_LIMITS = "Limits of each guest"
+_LIMITS = "Limits of each guest (`none` lifts one)"
 
 _LIMIT_TYPES: dict[str, tuple[ParamType, str, str]] = {
     "memory": (Bytes(none=True), "BYTES", "Memory of an instance, with what the host holds for it. [default: 256MiB]"),
@@ -74,7 +74,7 @@ def options() -> list[click.Parameter]:
                 section=_LIMITS,
                 type=kind,
                 metavar=metavar,
-                help=f"{text} `none` lifts it." if name == "memory" else text,
+                help=text,
             )
             for name, (kind, metavar, text) in _LIMIT_TYPES.items()
         ),
