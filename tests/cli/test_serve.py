@@ -101,11 +101,14 @@ class TestWhere:
             (["--host", "::1", "--port", "80"], ["[::1]:80"]),
             (["--host", "[::1]"], ["[::1]:8000"]),
             (["--bind", "[::1]:8000", "--bind", "unix:x.sock"], ["[::1]:8000", "unix:x.sock"]),
-            (["--fd", "0", "--fd", "1"], ["fd:0", "fd:1"]),
-            (["--bind", "127.0.0.1:1", "--fd", "0"], ["127.0.0.1:1", "fd:0"]),
+            (["--fd", "30", "--fd", "40"], ["fd:30", "fd:40"]),
+            (["--bind", "127.0.0.1:1", "--fd", "30"], ["127.0.0.1:1", "fd:30"]),
         ],
     )
-    def test_flags(self, arguments: list[str], binds: list[str], made: list[FakeServer]) -> None:
+    def test_flags(
+        self, arguments: list[str], binds: list[str], made: list[FakeServer], monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr("wasgi.cli.serving.keep_from_children", lambda binds: None)
         assert serve(made, "hello.wasm", *arguments).options["bind"] == binds
 
     @pytest.mark.parametrize(

@@ -326,6 +326,20 @@ class TestWorkers:
         assert process.wait(30) == 0, said.read_text()
         assert f"serves at http://127.0.0.1:{port}/" in said.read_text()
 
+    def test_whose_parent_has_no_stdio(self, tmp_path: Path, component: Path) -> None:
+        """Its sockets do not take the place of stdin, stdout and stderr."""
+        with socket.socket() as free:
+            free.bind(("127.0.0.1", 0))
+            port = free.getsockname()[1]
+        command = ["sh", "-c", 'exec "$@" <&- >&- 2>&-', "sh", *COMMAND, "hello.wasm", "--workers", "1"]
+        process = subprocess.Popen([*command, "--port", str(port)], cwd=tmp_path, env=ENVIRONMENT)
+        try:
+            until(lambda: listens(port) or process.poll() is not None)
+            assert get(f"http://127.0.0.1:{port}/") == "Hello, World!"
+        finally:
+            process.terminate()
+        assert process.wait(30) == 0
+
     def test_a_unix_socket_goes_with_its_server(self, tmp_path: Path, component: Path) -> None:
         said = tmp_path / "stderr"
         command = [*COMMAND, "hello.wasm", "--workers", "1", "--bind", "unix:x.sock"]
@@ -333,7 +347,7 @@ class TestWorkers:
             process = subprocess.Popen(command, stderr=stderr, cwd=tmp_path, env=ENVIRONMENT)
         try:
             until(lambda: "serves at unix:x.sock" in said.read_text() or process.poll() is not None)
-            assert (tmp_path / "x.sock").is_socket()
+            assert (tmp_path / "x.sock").is_socket(), said.read_text()
             again = subprocess.run(command, stderr=subprocess.PIPE, text=True, cwd=tmp_path, env=ENVIRONMENT)
             assert again.returncode == 3
             assert "another program listens there" in again.stderr

@@ -204,6 +204,16 @@ def _is_alive(path: str) -> bool:
     return True
 
 
+def fill_standard_descriptors() -> None:
+    """Opens nothing as stdin, stdout or stderr where the starter has closed them.
+
+    Otherwise a socket would get the number of one of them: it would be printed to, and no worker could inherit it.
+    """
+    while (number := os.open(os.devnull, os.O_RDWR)) < 3:
+        pass
+    os.close(number)
+
+
 def keep_from_children(binds: Sequence[str]) -> None:
     """Inherited sockets end with this process: the processes that it starts do not get them.
 
