@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import io
+import json
 import os
 import re
 import subprocess
@@ -48,6 +50,16 @@ def test_inspect(capsys: pytest.CaptureFixture[str]) -> None:
     assert "verdict   runs on this version" in shown
 
 
+def test_inspect_for_a_script(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["inspect", "--json", str(PROBE)]) == 0
+    found = json.loads(capsys.readouterr().out)
+    assert found["wasi"] == "0.2"
+    assert found["handler"] == "wasi:http/incoming-handler@0.2.12"
+    assert found["runs"] is True
+    assert found["size"] == PROBE.stat().st_size
+    assert found["missing"] == []
+
+
 def test_inspect_one_of_0_3(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["inspect", str(COMPONENTS / "everything_p3.wasm")]) == 0
     shown = capsys.readouterr().out
@@ -62,7 +74,7 @@ def test_inspect_one_of_0_3(capsys: pytest.CaptureFixture[str]) -> None:
 def test_inspect_one_that_passes_requests_on(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     path = tmp_path / "middleware.wat"
     path.write_text('(component (import "wasi:http/handler@0.3.0" (instance)))')
-    assert main(["inspect", str(path)]) == 1  # it has no handler of its own
+    assert main(["inspect", str(path)]) == 3  # it has no handler of its own
     shown = capsys.readouterr().out
     assert "the next handler: App(handler=...)" in shown
     assert "missing   " not in shown
@@ -93,7 +105,7 @@ def test_inspect_what_does_not_run(
 ) -> None:
     path = tmp_path / "guest.wat"
     path.write_text(text)
-    assert main(["inspect", str(path)]) == 1
+    assert main(["inspect", str(path)]) == 3
     shown = capsys.readouterr().out
     for line in lines:
         assert line in shown
@@ -112,7 +124,7 @@ def test_inspect_what_is_no_component(
 ) -> None:
     path = tmp_path / "file"
     path.write_bytes(content)
-    assert main(["inspect", str(path)]) == 1
+    assert main(["inspect", str(path)]) == 3
     assert message in capsys.readouterr().err
 
 
@@ -141,7 +153,7 @@ def test_inspect_and_an_app_agree(tmp_path: Path, capsys: pytest.CaptureFixture[
         path.write_text(text)
         with pytest.raises(wasgi.ComponentError) as raised:
             wasgi.App(path).handle(get("/"))
-        assert main(["inspect", str(path)]) == 1
+        assert main(["inspect", str(path)]) == 3
         shown = capsys.readouterr().out
         assert "does not run" in shown
         assert str(raised.value).removeprefix(f"`{path}`: ") in shown  # the file is in its first line
@@ -192,16 +204,32 @@ def test_the_demo_names_what_it_shows() -> None:
 COMMAND = [sys.executable, "-m", "wasgi"]
 
 
-def test_the_version(capsys: pytest.CaptureFixture[str]) -> None:
-    with pytest.raises(SystemExit) as exited:
-        main(["--version"])
-    assert exited.value.code == 0
-    assert capsys.readouterr().out == f"wasgi {wasgi.__version__}\n"
+def test_the_versions(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["--version"]) == 0
+    first, *others = capsys.readouterr().out.splitlines()
+    assert first == f"wasgi {wasgi.__version__}"
+    assert "WASI 0.2.12, 0.3.0" in others
 
 
 def test_the_package_is_a_command() -> None:
     done = subprocess.run([*COMMAND, "--version"], capture_output=True, text=True, check=True)
-    assert done.stdout == f"wasgi {wasgi.__version__}\n"
+    assert done.stdout.startswith(f"wasgi {wasgi.__version__}\n")
+
+
+def shown_in_terminal(command: list[str], variables: dict[str, str]) -> bytes:
+    """What a command writes to a terminal."""
+    ours, its = os.openpty()
+    environment = {"PATH": os.environ["PATH"], "TERM": "xterm-256color", **variables}
+    with subprocess.Popen(command, stdin=its, stdout=its, stderr=its, env=environment) as process:
+        os.close(its)
+        shown = b""
+        # the end of a terminal that nobody has open any more is an error on Linux
+        with contextlib.suppress(OSError):
+            while chunk := os.read(ours, 65536):
+                shown += chunk
+        os.close(ours)
+        assert process.wait() == 0
+    return shown
 
 
 ASCII = {**os.environ, "PYTHONIOENCODING": "ascii", "PYTHONUTF8": "0"}
@@ -242,6 +270,10 @@ class TestWhateverStdoutIs:
             done = subprocess.run([*COMMAND, "inspect", HELLO], stdout=full, stderr=subprocess.PIPE, text=True)
         assert done.returncode == 1
         assert done.stderr == "wasgi: [Errno 28] No space left on device\n"
+
+    def test_its_colours_are_a_terminals(self) -> None:
+        for variables, coloured in (({}, True), ({"NO_COLOR": "1"}, False), ({"TERM": "dumb"}, False)):
+            assert (b"\x1b[" in shown_in_terminal([*COMMAND, "serve", "--help"], variables)) is coloured
 
     def test_it_is_left_as_it_was(self, monkeypatch: pytest.MonkeyPatch) -> None:
         stream = io.TextIOWrapper(io.BytesIO(), encoding="ascii", errors="strict")

@@ -285,9 +285,9 @@ class TestNames:
         assert str(caught.value).isprintable()
         path = tmp_path / "forged.wasm"
         path.write_bytes(source)
-        from wasgi.cli.inspect import inspect
+        from wasgi.cli.inspect import inspect, lines
 
-        assert all(part.isprintable() for line in inspect(path)[0] for part in line.split("\n"))
+        assert all(part.isprintable() for line in lines(inspect(path)) for part in line.split("\n"))
 
     def test_long_lists_of_long_names_are_cut(self) -> None:
         with pytest.raises(wasgi.UnsupportedComponentError) as caught:

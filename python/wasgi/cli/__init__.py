@@ -2,16 +2,59 @@
 
 from __future__ import annotations
 
-import argparse
-import contextlib
-import io
 import os
 import sys
-from collections.abc import Iterator, Sequence
-from pathlib import Path
+from collections.abc import Sequence
+from typing import Any
 
-from wasgi import _wasgi
+import click
+
+from wasgi.cli.commands import Example, Group, Lazy
+from wasgi.cli.failures import EXIT_CODES, FAILED, INTERRUPTED, UNUSABLE, USAGE, Failure, nearest
+from wasgi.cli.output import give_stdout_up, has_colours, tell, whatever_stdout_encodes
 from wasgi.errors import ComponentError
+
+_COMMANDS = {
+    "serve": Lazy("wasgi.cli.serve", "Serve components over HTTP."),
+    "run": Lazy("wasgi.cli.run", "Send a component one request, and print the response."),
+    "compile": Lazy("wasgi.cli.compile", "Compile components into the code cache."),
+    "cache": Lazy("wasgi.cli.cache", "Show or clear the code cache."),
+    "inspect": Lazy("wasgi.cli.inspect", "Show what a component is and needs, and whether it runs."),
+    "wit": Lazy("wasgi.cli.wit", "Write out the WIT to build a component against."),
+    "demo": Lazy("wasgi.cli.demo", "Show what wasgi does, on a bundled component."),
+    "completion": Lazy("wasgi.cli.completion", "Print a script that completes commands in your shell."),
+}
+
+
+def _show_version(ctx: click.Context, _param: click.Parameter, wanted: bool) -> None:
+    if wanted and not ctx.resilient_parsing:
+        from wasgi.cli.version import versions
+
+        print("\n".join(versions()))
+        ctx.exit()
+
+
+root = Group(
+    "wasgi",
+    table=_COMMANDS,
+    exit_codes=EXIT_CODES,
+    help="Run WebAssembly components that speak wasi:http.",
+    params=[
+        click.Option(
+            ["--version"],
+            is_flag=True,
+            is_eager=True,
+            expose_value=False,
+            callback=_show_version,
+            help="Show the versions of wasgi, of wasmtime and of WASI.",
+        )
+    ],
+    examples=[
+        Example("wasgi serve hello.wasm", "a server on http://127.0.0.1:8000/"),
+        Example("wasgi run hello.wasm /greet", "one request, without a server"),
+        Example("wasgi serve --help", "all that a server can be told"),
+    ],
+)
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -21,82 +64,66 @@ def main(argv: Sequence[str] | None = None) -> int:
         argv: The arguments, without the command's name; those of the process if None.
 
     Returns:
-        The exit status: 0, or 1 if what was asked for failed, or if an inspected component does not run.
+        The exit code: see `failures`.
     """
-    parser = argparse.ArgumentParser(
-        prog="wasgi", description="Run WebAssembly components that speak wasi:http from Python."
-    )
-    parser.add_argument("--version", action="version", version=f"wasgi {_wasgi.__version__}")
-    commands = parser.add_subparsers(dest="command", required=True)
-    commands.add_parser("demo", help="show what it does, on a bundled component")
-    inspecting = commands.add_parser(
-        "inspect", help="show what a component is and needs, and whether it runs (also by the exit status)"
-    )
-    inspecting.add_argument("file", type=Path)
-    writing = commands.add_parser("wit", help="write out the WIT to build a component against")
-    writing.add_argument("directory", type=Path)
-    options = parser.parse_args(argv)
-    with _whatever_stdout_encodes():
+    arguments = list(sys.argv[1:] if argv is None else argv)
+    with whatever_stdout_encodes():
         try:
-            status = _run(options)
+            status = _run(arguments)
             if sys.stdout is not None:
                 sys.stdout.flush()
         except BrokenPipeError:
             # the reader has closed the pipe (`wasgi demo | head -1`)
-            _give_stdout_up()
+            give_stdout_up()
             return 0
-        except (OSError, ComponentError) as exc:
-            _give_stdout_up()
-            print(f"wasgi: {exc}", file=sys.stderr)
-            return 1
-        except KeyboardInterrupt:
-            _give_stdout_up()
-            return 130
+        except click.exceptions.Exit as exc:
+            return exc.exit_code
+        except (KeyboardInterrupt, click.Abort):
+            give_stdout_up()
+            return INTERRUPTED
+        except (Failure, click.ClickException, OSError, ComponentError) as exc:
+            give_stdout_up()
+            failure = _failure(exc)
+            tell(f"wasgi: {failure}")
+            return failure.code
     return status
 
 
-def _run(options: argparse.Namespace) -> int:
-    if options.command == "demo":
-        from wasgi.cli.demo import demo
+def _run(arguments: list[str]) -> int:
+    instruction = os.environ.get("_WASGI_COMPLETE")
+    if instruction:
+        from click.shell_completion import shell_complete
 
-        demo()
-    elif options.command == "inspect":
-        from wasgi.cli.inspect import inspect
-
-        lines, runs = inspect(options.file)
-        print("\n".join(lines))
-        return 0 if runs else 1
-    else:
-        from wasgi.cli.wit import write_wit
-
-        for path in write_wit(options.directory):
-            print(path)
-    return 0
+        return shell_complete(root, {}, "wasgi", "_WASGI_COMPLETE", instruction)
+    if not arguments:
+        with root.make_context("wasgi", ["--help"], resilient_parsing=True) as ctx:
+            click.echo(root.get_help(ctx), err=True)
+        return USAGE
+    with root.make_context("wasgi", arguments, color=has_colours(sys.stdout)) as ctx:
+        status: Any = root.invoke(ctx)
+    return int(status or 0)
 
 
-@contextlib.contextmanager
-def _whatever_stdout_encodes() -> Iterator[None]:
-    """Escapes characters that stdout's encoding does not have: a path may contain any."""
-    stream = sys.stdout
-    if not isinstance(stream, io.TextIOWrapper) or stream.errors != "strict":
-        yield
-        return
-    stream.reconfigure(errors="backslashreplace")
-    try:
-        yield
-    finally:
-        with contextlib.suppress(OSError, ValueError):
-            stream.reconfigure(errors="strict")
+def _failure(error: BaseException) -> Failure:
+    """What the user is told of an error, and the exit code."""
+    if isinstance(error, Failure):
+        return error
+    if isinstance(error, ComponentError):
+        return Failure(str(error), UNUSABLE)
+    if isinstance(error, click.NoSuchOption):
+        name = error.option_name
+        known = [option for one in (error.ctx.command.params if error.ctx else []) for option in one.opts]
+        return Failure(f"no such option: `{name}`", USAGE, hint=nearest(name, known) or _help(error.ctx))
+    if isinstance(error, click.UsageError):
+        return Failure(_uncapitalized(error.format_message()), USAGE, hint=_help(error.ctx))
+    if isinstance(error, click.ClickException):
+        return Failure(_uncapitalized(error.format_message()))
+    return Failure(str(error), FAILED)
 
 
-def _give_stdout_up() -> None:
-    """Discards output that cannot be written, so that the interpreter does not try again at exit."""
-    if sys.stdout is None:
-        return
-    try:
-        sys.stdout.flush()
-    except OSError:
-        with contextlib.suppress(OSError, ValueError):
-            nowhere = os.open(os.devnull, os.O_WRONLY)
-            os.dup2(nowhere, sys.stdout.fileno())
-            os.close(nowhere)
+def _help(ctx: click.Context | None) -> str:
+    return f"{ctx.command_path if ctx else 'wasgi'} --help"
+
+
+def _uncapitalized(message: str) -> str:
+    return message[:1].lower() + message[1:].removesuffix(".")

@@ -8,6 +8,8 @@ import time
 from importlib import resources
 
 import wasgi
+from wasgi.cli.commands import Command
+from wasgi.cli.output import has_colours
 
 
 def demo() -> None:
@@ -121,7 +123,7 @@ class _Style:
     """
 
     def __init__(self) -> None:
-        self.colours = sys.stdout is not None and sys.stdout.isatty()
+        self.colours = has_colours(sys.stdout)
         self.lines: list[str] = []
         try:
             "µ°".encode(getattr(sys.stdout, "encoding", None) or "utf-8")
@@ -148,3 +150,6 @@ class _Style:
             print(line.translate(_PLAIN) if self.plain else line)
         if sys.stdout is not None:
             sys.stdout.flush()
+
+
+command = Command("demo", callback=demo, help="Show on one screen what wasgi does, on a bundled component.")

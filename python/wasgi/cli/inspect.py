@@ -2,10 +2,16 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Sequence
+from dataclasses import asdict, dataclass
 from pathlib import Path
 
+import click
+
 from wasgi import _wasgi
+from wasgi.cli.commands import Command, Example
+from wasgi.cli.failures import UNUSABLE
 from wasgi.errors import ComponentError
 
 _OUTGOING = "outgoing requests: App(outgoing=...); else they fail with `HTTP-request-denied`"
@@ -21,14 +27,34 @@ _GRANTS = {
 }
 
 
-def inspect(file: Path) -> tuple[list[str], bool]:
+@dataclass(frozen=True)
+class Inspected:
+    """What is known of a component; its fields are the keys of ``--json``."""
+
+    file: str
+    size: int
+    """Bytes of its binary form."""
+    wasi: str
+    """The generation that it speaks."""
+    handler: str | None
+    versions: list[str]
+    """Of the WASI interfaces that it names."""
+    exports: list[str]
+    imports: list[str]
+    grants: list[str]
+    """What it can be given, and how."""
+    missing: list[str]
+    """Imports that wasgi does not provide."""
+    runs: bool
+    reason: str | None
+    """Why it does not run."""
+
+
+def inspect(file: Path) -> Inspected:
     """Says what a component is, and whether it runs: it is loaded, and not called.
 
     Args:
         file: A component, binary or text.
-
-    Returns:
-        Lines for a reader, and whether it runs.
 
     Raises:
         InvalidComponentError: It is not a component; the message says what it is instead.
@@ -38,33 +64,67 @@ def inspect(file: Path) -> tuple[list[str], bool]:
     source = _wasgi._read_component(file)
     imports, exports, wasi, handler, missing = _wasgi._outline(source)
     names = {name.partition("@")[0] for name in imports}
-    versions = sorted(
-        {name.partition("@")[2] for name in imports + exports if name.startswith("wasi:") and "@" in name}
-    )
-    lines = [f"{file}: a component of WASI {wasi}, {len(source):,} bytes"]
-    if handler is None:
-        lines.append(
-            "  handler   none: it exports neither `wasi:http/incoming-handler@0.2` nor `wasi:http/handler@0.3`"
-        )
-    else:
-        lines.append(f"  handler   {handler}")
-    lines.append(f"  WASI      {', '.join(versions) or 'none'}")
-    lines += _listed("exports", exports)
-    lines += _listed("imports", imports)
+    versions = {name.partition("@")[2] for name in imports + exports if name.startswith("wasi:") and "@" in name}
     grants = list(dict.fromkeys(grant for name, grant in _GRANTS.items() if name in names))
-    lines += _listed("grants", grants or ["none needed"])
-    if missing:
-        lines += _listed("missing", [f"{name}: not provided by wasgi" for name in missing])
     # by what an App does, so that the two never differ; the machine code is kept for it
+    reason = None
     try:
         _wasgi.Component(source)._check()
     except ComponentError as exc:
-        lines.append("  verdict   does not run on this version of wasgi:")
-        lines.append(f"            {exc}")
-        return lines, False
-    lines.append("  verdict   runs on this version of wasgi")
-    return lines, True
+        reason = str(exc)
+    return Inspected(
+        file=str(file),
+        size=len(source),
+        wasi=wasi,
+        handler=handler,
+        versions=sorted(versions),
+        exports=exports,
+        imports=imports,
+        grants=grants,
+        missing=missing,
+        runs=reason is None,
+        reason=reason,
+    )
+
+
+def lines(found: Inspected) -> list[str]:
+    """The same for a reader."""
+    nothing = "none: it exports neither `wasi:http/incoming-handler@0.2` nor `wasi:http/handler@0.3`"
+    shown = [
+        f"{found.file}: a component of WASI {found.wasi}, {found.size:,} bytes",
+        f"  handler   {found.handler or nothing}",
+        f"  WASI      {', '.join(found.versions) or 'none'}",
+        *_listed("exports", found.exports),
+        *_listed("imports", found.imports),
+        *_listed("grants", found.grants or ["none needed"]),
+    ]
+    if found.missing:
+        shown += _listed("missing", [f"{name}: not provided by wasgi" for name in found.missing])
+    if found.reason is None:
+        return [*shown, "  verdict   runs on this version of wasgi"]
+    return [*shown, "  verdict   does not run on this version of wasgi:", f"            {found.reason}"]
 
 
 def _listed(title: str, items: Sequence[str]) -> list[str]:
     return [f"  {title if i == 0 else '':9} {item}" for i, item in enumerate(items or ["none"])]
+
+
+def _inspect(file: Path, as_json: bool) -> int:
+    found = inspect(file)
+    print(json.dumps(asdict(found), indent=2) if as_json else "\n".join(lines(found)))
+    return 0 if found.runs else UNUSABLE
+
+
+command = Command(
+    "inspect",
+    callback=_inspect,
+    help="Show what a component is and needs, and whether it runs, also by the exit code: 3 if it does not.",
+    params=[
+        click.Argument(["file"], type=click.Path(path_type=Path)),
+        click.Option(["--json", "as_json"], is_flag=True, help="As one object of JSON."),
+    ],
+    examples=[
+        Example("wasgi inspect plugin.wasm", "its handler, imports, exports, and what it can be given"),
+        Example("wasgi inspect --json plugin.wasm | jq .imports", "for a script"),
+    ],
+)

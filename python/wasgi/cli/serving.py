@@ -1,0 +1,169 @@
+"""A server in this process: its apps, and loading them again."""
+
+from __future__ import annotations
+
+import importlib
+import queue
+import threading
+from collections.abc import Callable, Mapping, Sequence
+from typing import TYPE_CHECKING, Any, Protocol
+
+from wasgi.cli import signals
+from wasgi.cli.failures import UNUSABLE, USAGE, Failure
+from wasgi.cli.output import busy, tell
+from wasgi.cli.reload import Watch, stamps
+from wasgi.cli.settings import Settings
+from wasgi.cli.sockets import keep_from_children
+from wasgi.cli.targets import Target, routes
+
+if TYPE_CHECKING:
+    from wasgi.app import App
+
+
+class Server(Protocol):
+    """What is used of `wasgi.Server`."""
+
+    urls: tuple[str, ...]
+    """Where a browser finds it."""
+
+    def bind(self) -> None:
+        """Binds all addresses, or none."""
+
+    def serve(self) -> None:
+        """Serves until SIGTERM or SIGINT, and drains."""
+
+    def swap(self, app: App | Mapping[str, App]) -> None:
+        """Serves other apps from the next request on."""
+
+
+class Service:
+    """What is served: loaded when it is made, and again when it is told to.
+
+    Args:
+        settings: What to serve, and how.
+
+    Raises:
+        Failure: Something of it cannot be used; then nothing is bound.
+    """
+
+    def __init__(self, settings: Settings) -> None:
+        self.settings = settings
+        keep_from_children([*settings.binds, *([] if settings.health is None else [settings.health])])
+        # before the targets are read: what changes meanwhile is loaded again
+        self.watch = Watch(lambda: stamps(settings.targets, settings.routes))
+        self.targets = self._find()
+        self.apps = self._load(self.targets)
+        self.server = self._make()
+        # a signal handler may interrupt itself, and an `Event` would then wait for itself
+        self._wanted: queue.SimpleQueue[None] = queue.SimpleQueue()
+
+    def _find(self) -> dict[str, Target]:
+        return routes(self.settings.targets, self.settings.routes)
+
+    def _load(self, targets: Mapping[str, Target]) -> dict[str, App]:
+        apps = {}
+        for pattern, target in targets.items():
+            with busy(f"loading {target.text}"):
+                apps[pattern] = target.load(self.settings.grants)
+        return apps
+
+    def _make(self) -> Server:
+        wasgi: Any = importlib.import_module("wasgi")
+        settings = self.settings
+        options = dict(settings.options)
+        if settings.tls is not None:
+            tls = settings.tls
+            try:
+                options["tls"] = wasgi.Tls(
+                    tls.certificate,
+                    tls.key,
+                    client_ca=tls.client_ca,
+                    client_certificates=tls.client_certificates,
+                )
+            except (OSError, ValueError) as exc:
+                raise Failure(str(exc), UNUSABLE) from exc
+        try:
+            server: Server = wasgi.Server(
+                table(self.apps), bind=list(settings.binds), health=settings.health, **options
+            )
+        except ValueError as exc:
+            raise Failure(str(exc), USAGE) from exc
+        except OSError as exc:
+            raise Failure(str(exc), UNUSABLE) from exc
+        return server
+
+    def bind(self) -> None:
+        """Binds all addresses, or none.
+
+        Raises:
+            Failure: One cannot be bound.
+        """
+        try:
+            self.server.bind()
+        except ValueError as exc:
+            raise Failure(str(exc), USAGE) from exc
+        except OSError as exc:
+            raise Failure(str(exc), UNUSABLE) from exc
+
+    def hear_signals(self, end: Callable[[], object]) -> None:
+        """From now on SIGHUP, and changes of files where that is wanted, load everything again.
+
+        Args:
+            end: What ends the server when its terminal goes.
+        """
+        signals.on_hangup(lambda: self._wanted.put(None), end)
+        threading.Thread(target=self._load_again, name="wasgi-reload", daemon=True).start()
+
+    def _load_again(self) -> None:
+        while True:
+            # twice a second: what an event would tell, from any file system
+            try:
+                self._wanted.get(timeout=0.5 if self.settings.reload else None)
+            except queue.Empty:
+                if self.watch.is_due():
+                    self.reload()
+            else:
+                self.watch.take()
+                self.reload()
+
+    def reload(self) -> None:
+        """Loads everything again; what cannot be loaded leaves the old one serving, and says why."""
+        try:
+            targets = self._find()
+            files = [target for target in targets.values() if target.python is None]
+            if not files:
+                tell("wasgi: nothing is loaded again: Python code is loaded once; hint: restart it, or its workers")
+                return
+            apps = self._load(targets)
+            self.server.swap(table(apps))
+        except Exception as exc:  # whatever it is, the old one serves
+            tell(f"wasgi: not loaded, the old one goes on: {' '.join(str(exc).split()) or type(exc).__name__}")
+            return
+        self.targets, self.apps = targets, apps
+        tell(f"wasgi: loaded again: {', '.join(target.text for target in files)}")
+
+    def lines(self) -> list[str]:
+        """What is served, and what the guests may do: for the user who has started it."""
+        shown = []
+        for pattern, target in self.targets.items():
+            wasi = self.apps[pattern].component.wasi
+            place = "" if len(self.targets) == 1 and pattern == "/" else f" at {pattern}"
+            shown.append(f"{target.text} (WASI {wasi}){place}")
+        if any(target.python is None for target in self.targets.values()):
+            may = self.settings.grants.lines()
+            shown.append(f"each guest has {may[0]}; {may[1]}")
+            shown.append("; ".join(may[2:]))
+        return shown
+
+
+def table(apps: Mapping[str, App]) -> App | Mapping[str, App]:
+    """What `wasgi.Server` takes: an app alone, or apps by route."""
+    return apps["/"] if list(apps) == ["/"] else apps
+
+
+def banner(version: str, lines: Sequence[str], urls: Sequence[str], health: Sequence[str] = ()) -> str:
+    """The first lines of a server."""
+    shown = [f"wasgi {version} serves at {', '.join(urls)}"]
+    if health:
+        shown.append(f"  health: {', '.join(health)}")
+    return "\n".join([*shown, *(f"  {line}" for line in lines)])

@@ -1,0 +1,71 @@
+"""Signals: what the starter of a process left, and what those who share its terminal get."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import signal
+from collections.abc import Callable
+
+
+def prepare() -> None:
+    """Undoes what whoever started this process should not have left to it.
+
+    A blocked SIGTERM could not stop it; an ignored SIGCHLD would hide how workers end. SIGINT stays ignored if it was:
+    a shell starts `wasgi serve &` so, because Ctrl-C is meant for what runs in front.
+    """
+    if signal.getsignal(signal.SIGTERM) is signal.SIG_IGN:
+        signal.signal(signal.SIGTERM, signal.SIG_DFL)
+    if hasattr(signal, "SIGCHLD"):
+        signal.signal(signal.SIGCHLD, signal.SIG_DFL)
+    if hasattr(signal, "pthread_sigmask"):
+        signal.pthread_sigmask(
+            signal.SIG_UNBLOCK, {signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGCHLD, signal.SIGQUIT}
+        )
+
+
+def on_hangup(reload: Callable[[], object], end: Callable[[], object]) -> None:
+    """Says what SIGHUP does: it loads again; but if it tells that the terminal has gone, the server ends with it.
+
+    Under `nohup` (SIGHUP is ignored when the process starts) the server goes on when its terminal goes.
+    """
+    if not hasattr(signal, "SIGHUP"):
+        return
+    ignored = signal.getsignal(signal.SIGHUP) is signal.SIG_IGN
+    had_terminal = has_terminal()
+
+    def handle(_number: int, _frame: object) -> None:
+        if had_terminal and not has_terminal():
+            if not ignored:
+                end()
+        else:
+            reload()
+
+    signal.signal(signal.SIGHUP, handle)
+
+
+def has_terminal() -> bool:
+    """Whether this process has a terminal that is still there."""
+    try:
+        number = os.open("/dev/tty", os.O_RDONLY | os.O_NOCTTY | os.O_NONBLOCK)
+    except OSError:
+        return False
+    os.close(number)
+    return True
+
+
+def keep_out_of_terminal() -> None:
+    """For a process in the background of a terminal: what it prints must not stop it (`stty tostop`)."""
+    if hasattr(signal, "SIGTTOU"):
+        signal.signal(signal.SIGTTOU, signal.SIG_IGN)
+
+
+def die_with_parent(parent: int) -> None:
+    """Has the kernel end this process when its parent does. Elsewhere than on Linux, `workers` has a pipe for it."""
+    with contextlib.suppress(Exception):
+        import ctypes
+
+        ctypes.CDLL(None, use_errno=True).prctl(1, signal.SIGKILL, 0, 0, 0)  # PR_SET_PDEATHSIG
+    # it may have gone before
+    if os.getppid() != parent:
+        os._exit(1)

@@ -1,0 +1,196 @@
+"""`wasgi run`, `wasgi compile` and `wasgi cache`."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import shutil
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from tests.conftest import HAND, HELLO, PROBE
+from wasgi.cli import main
+from wasgi.cli.run import target_of
+
+COMMAND = [sys.executable, "-m", "wasgi", "run"]
+
+
+def run(*arguments: str, stdin: bytes | None = None) -> subprocess.CompletedProcess[bytes]:
+    command = [*COMMAND, *arguments]
+    if stdin is None:
+        return subprocess.run(command, capture_output=True, timeout=60, stdin=subprocess.DEVNULL)
+    return subprocess.run(command, capture_output=True, timeout=60, input=stdin)
+
+
+@pytest.mark.parametrize(
+    ("given", "method", "url"),
+    [
+        ((None, None, False), "GET", "http://localhost/"),
+        ((None, None, True), "POST", "http://localhost/"),
+        (("PUT", None, True), "PUT", "http://localhost/"),
+        (("/x?y", None, False), "GET", "http://localhost/x?y"),
+        (("https://shop.local/x", None, False), "GET", "https://shop.local/x"),
+        (("DELETE", "shop.local/x", False), "DELETE", "http://shop.local/x"),
+    ],
+)
+def test_method_and_url(given: tuple[str | None, str | None, bool], method: str, url: str) -> None:
+    assert target_of(given[0], given[1], has_body=given[2]) == (method, url)
+
+
+class TestRun:
+    def test_prints_the_body(self) -> None:
+        done = run(str(HELLO))
+        assert (done.returncode, done.stdout, done.stderr) == (0, b"Hello, World!", b"")
+
+    def test_prints_the_fields(self) -> None:
+        done = run(str(HELLO), "-i", "--report")
+        assert done.stdout == b"200 OK\ncontent-type: text/plain; charset=utf-8\n\nHello, World!"
+        assert re.fullmatch(rb"200: [\d.]+ ms, [\d.]+ MiB of memory, 0 outgoing requests\n", done.stderr)
+
+    @pytest.mark.parametrize(
+        ("arguments", "stdin"),
+        [
+            (["POST", "/echo", "--data", "the body"], None),
+            (["POST", "/echo", "--data", "@-"], b"the body"),
+            (["/echo", "--data", "@file"], None),
+        ],
+    )
+    def test_sends_a_body(
+        self, arguments: list[str], stdin: bytes | None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.chdir(tmp_path)
+        Path("file").write_text("the body")
+        done = run(str(PROBE), *arguments, stdin=stdin)
+        assert (done.returncode, done.stdout, done.stderr) == (0, b"the body", b"")
+
+    def test_reads_stdin_for_a_method_that_has_a_body_and_says_so(self) -> None:
+        done = run(str(PROBE), "POST", "/echo", stdin=b"the body")
+        assert done.stdout == b"the body"
+        assert done.stderr == b"wasgi: the body of the POST is read from stdin; hint: --data '' for none\n"
+
+    def test_leaves_stdin_alone_for_others(self) -> None:
+        script = 'while read line; do "$@" >/dev/null; echo "$line"; done'
+        done = subprocess.run(
+            ["sh", "-c", script, "sh", *COMMAND, str(HELLO)], input=b"1\n2\n", stdout=subprocess.PIPE, timeout=60
+        )
+        assert done.stdout == b"1\n2\n"
+
+    def test_does_not_wait_for_a_stdin_that_nobody_closes(self) -> None:
+        reader, writer = os.pipe()
+        try:
+            done = subprocess.run([*COMMAND, str(HELLO)], stdin=reader, stdout=subprocess.PIPE, timeout=60)
+        finally:
+            os.close(reader)
+            os.close(writer)
+        assert done.stdout == b"Hello, World!"
+
+    def test_a_reader_that_has_gone(self) -> None:
+        reader, writer = os.pipe()
+        os.close(reader)
+        done = subprocess.run([*COMMAND, str(HELLO)], stdout=writer, stderr=subprocess.PIPE, timeout=60)
+        os.close(writer)
+        assert (done.returncode, done.stderr) == (0, b"")
+
+    def test_json(self) -> None:
+        done = run(str(PROBE), "/echo", "--json", '{"a": 1}')
+        assert done.stdout == b'{"a": 1}'
+        assert run(str(PROBE), "/echo", "--json", "{").returncode == 2
+
+    def test_a_guest_that_fails(self, tmp_path: Path) -> None:
+        path = tmp_path / "trap.wat"
+        path.write_text(re.sub(r"\(call \$set-status ", "(unreachable) (call $set-status ", HAND.read_text(), count=1))
+        done = run(str(path))
+        assert done.returncode == 1
+        assert done.stderr.startswith(b"wasgi: ")
+
+    @pytest.mark.parametrize(("arguments", "code"), [([], 0), (["--fail"], 1)])
+    def test_a_status_that_is_an_error(self, arguments: list[str], code: int) -> None:
+        assert run(str(PROBE), "/nothing/such", *arguments).returncode == code
+
+    def test_a_command(self, tmp_path: Path) -> None:
+        path = tmp_path / "command.wat"
+        path.write_text('(component (instance $i) (export "wasi:cli/run@0.2.0" (instance $i)))')
+        done = run(str(path))
+        assert done.returncode == 3
+        assert b"is a command (`wasi:cli/run`)" in done.stderr
+        assert done.stderr.count(b"\n") == 1
+
+    def test_what_is_no_target(self, tmp_path: Path) -> None:
+        assert run(str(tmp_path / "none.wasm")).returncode == 3
+        shutil.copy(HELLO, tmp_path)
+        done = run(str(tmp_path))
+        assert done.returncode == 2
+        assert b"is a folder; hint: one of its files" in done.stderr
+
+
+@pytest.fixture
+def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    folder = tmp_path / "cache"
+    monkeypatch.setenv("WASGI_CACHE_DIR", str(folder))
+    return folder
+
+
+class TestCache:
+    def compiled(self, *arguments: str) -> subprocess.CompletedProcess[str]:
+        command = [sys.executable, "-m", "wasgi", "compile", *arguments]
+        return subprocess.run(command, capture_output=True, text=True, timeout=60)
+
+    def test_is_filled_in_silence(self, cache: Path, capsys: pytest.CaptureFixture[str]) -> None:
+        done = self.compiled(str(HELLO))
+        assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
+        assert len(list(cache.glob("*.code"))) == 1
+        assert main(["cache", "info"]) == 0
+        assert "1 entry of 1 component, " in capsys.readouterr().out
+        assert main(["cache", "info", "--json"]) == 0
+        about = json.loads(capsys.readouterr().out)
+        assert about["directory"] == str(cache)
+        assert about["bytes"] == about["entries"][0]["bytes"] > 0
+
+    def test_is_cleared_of_what_is_its_own(self, cache: Path, capsys: pytest.CaptureFixture[str]) -> None:
+        assert self.compiled(str(HELLO)).returncode == 0
+        (entry,) = cache.glob("*.code")
+        (cache / "mine.code").write_text("")
+        (cache / "notes.txt").write_text("")
+        (cache / f"{'0' * 64}-{'0' * 16}.code").symlink_to(cache / "notes.txt")
+        (cache / f"{'1' * 64}-{'0' * 16}.code").mkdir()
+        fresh = cache / f"{entry.name}.12-{'0' * 16}.part"
+        left = cache / f"{entry.name}.13-{'0' * 16}.part"
+        for part in (fresh, left):
+            part.write_text("")
+        os.utime(left, (time.time() - 3600,) * 2)
+        assert main(["cache", "clear"]) == 0
+        assert "2 files removed" in capsys.readouterr().out
+        assert not entry.exists()
+        assert not left.exists()
+        assert {"mine.code", "notes.txt", fresh.name, "locks"} <= {path.name for path in cache.iterdir()}
+        assert len(list(cache.iterdir())) == 6
+
+    def test_that_is_not_there(self, cache: Path, capsys: pytest.CaptureFixture[str]) -> None:
+        assert main(["cache", "info"]) == 0
+        assert main(["cache", "clear"]) == 0
+        assert "0 files removed" in capsys.readouterr().out
+
+    def test_that_is_off(self, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+        monkeypatch.setenv("WASGI_CACHE_DIR", "")
+        assert main(["compile", str(HELLO)]) == 1
+        assert "the code cache is off" in capsys.readouterr().err
+
+    def test_where_it_is(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        from wasgi.cli.cache import folder
+
+        monkeypatch.delenv("WASGI_CACHE_DIR", raising=False)
+        monkeypatch.setenv("XDG_CACHE_HOME", "relative")
+        monkeypatch.setenv("HOME", "/home/ada")
+        assert folder() == Path("/home/ada/.cache/wasgi")
+        monkeypatch.setenv("XDG_CACHE_HOME", "/var/cache")
+        assert folder() == Path("/var/cache/wasgi")
+
+    def test_what_cannot_be_compiled(self, cache: Path) -> None:
+        done = self.compiled(str(HELLO), "none.wasm")
+        assert done.returncode == 3
+        assert done.stderr.count("\n") == 1

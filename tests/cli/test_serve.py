@@ -1,0 +1,457 @@
+"""The options of `wasgi serve`: what `wasgi.Server` gets of them."""
+
+from __future__ import annotations
+
+import errno
+import os
+import shutil
+import socket
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+import wasgi
+from tests.conftest import HELLO, PROBE_P3
+from wasgi.cli import main, sockets
+from wasgi.cli.failures import Failure
+from wasgi.cli.serving import Service
+from wasgi.cli.settings import Settings, TlsFiles
+
+Captured = pytest.CaptureFixture[str]
+
+
+class FakeServer:
+    """A server that serves nothing, and remembers what it was made of."""
+
+    made: list[FakeServer]
+    fault: Exception | None = None
+
+    def __init__(self, app: wasgi.App | Mapping[str, wasgi.App], **options: Any) -> None:
+        self.app = app
+        self.options = options
+        self.urls = ("http://127.0.0.1:8000/",)
+        self.served = False
+        self.made.append(self)
+
+    def bind(self) -> None:
+        if self.fault is not None:
+            raise self.fault
+
+    def serve(self) -> None:
+        self.served = True
+
+    def swap(self, app: wasgi.App | Mapping[str, wasgi.App]) -> None:
+        self.app = app
+
+
+class FakeTls:
+    def __init__(self, certificate: str, key: str, **options: Any) -> None:
+        self.all = (certificate, key, options)
+        if key == "other":
+            raise ValueError("the key is not that of the certificate")
+
+
+@pytest.fixture
+def made(monkeypatch: pytest.MonkeyPatch) -> list[FakeServer]:
+    servers: list[FakeServer] = []
+    monkeypatch.setattr(FakeServer, "made", servers, raising=False)
+    monkeypatch.setattr(FakeServer, "fault", None)
+    monkeypatch.setattr(wasgi, "Server", FakeServer, raising=False)
+    monkeypatch.setattr(wasgi, "Tls", FakeTls, raising=False)
+    return servers
+
+
+@pytest.fixture(autouse=True)
+def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr("wasgi.cli.signals.prepare", lambda: None)
+    monkeypatch.setattr("wasgi.cli.signals.on_hangup", lambda reload, end: None)
+    shutil.copy(HELLO, "hello.wasm")
+    return tmp_path
+
+
+def serve(made: list[FakeServer], *arguments: str) -> FakeServer:
+    assert main(["serve", *arguments]) == 0
+    (server,) = made
+    assert server.served
+    return server
+
+
+def refused(capsys: Captured, *arguments: str, code: int = 2) -> str:
+    assert main(["serve", *arguments]) == code
+    out, err = capsys.readouterr()
+    assert out == ""
+    assert err.count("\n") == 1, err
+    return err.removeprefix("wasgi: ").removesuffix("\n")
+
+
+def app_of(server: FakeServer) -> wasgi.App:
+    assert isinstance(server.app, wasgi.App)
+    return server.app
+
+
+class TestWhere:
+    @pytest.mark.parametrize(
+        ("arguments", "binds"),
+        [
+            ([], ["127.0.0.1:8000"]),
+            (["--port", "0"], ["127.0.0.1:0"]),
+            (["--host", "::1", "--port", "80"], ["[::1]:80"]),
+            (["--host", "[::1]"], ["[::1]:8000"]),
+            (["--bind", "[::1]:8000", "--bind", "unix:x.sock"], ["[::1]:8000", "unix:x.sock"]),
+            (["--fd", "30", "--fd", "40"], ["fd:30", "fd:40"]),
+            (["--bind", "127.0.0.1:1", "--fd", "30"], ["127.0.0.1:1", "fd:30"]),
+        ],
+    )
+    def test_flags(
+        self, arguments: list[str], binds: list[str], made: list[FakeServer], monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr("wasgi.cli.serving.keep_from_children", lambda binds: None)
+        assert serve(made, "hello.wasm", *arguments).options["bind"] == binds
+
+    @pytest.mark.parametrize(
+        ("arguments", "line"),
+        [
+            (["--bind", "x:1", "--port", "1"], "--bind and --port exclude each other; hint: --bind HOST:PORT"),
+            (["--bind", "::1:80"], "--bind: `::1:80` is not HOST:PORT; hint: an IPv6 address stands in brackets"),
+            (["--bind", "localhost"], "--bind: `localhost` is not HOST:PORT, unix:PATH or fd:N"),
+            (["--host", ""], "--host: `:8000` is not HOST:PORT"),
+        ],
+    )
+    def test_what_is_no_address(
+        self, arguments: list[str], line: str, made: list[FakeServer], capsys: Captured
+    ) -> None:
+        assert refused(capsys, "hello.wasm", *arguments).startswith(line)
+        assert made == []
+
+    def test_a_flag_counts_more_than_a_variable_and_that_more_than_a_file(
+        self, made: list[FakeServer], monkeypatch: pytest.MonkeyPatch, folder: Path
+    ) -> None:
+        (folder / "wasgi.toml").write_text("[serve]\nport = 1\nbind = ['127.0.0.1:9']\n")
+        monkeypatch.setenv("WASGI_SERVE_PORT", "2")
+        assert serve(made, "hello.wasm", "--port", "3").options["bind"] == ["127.0.0.1:3"]
+        made.clear()
+        assert serve(made, "hello.wasm").options["bind"] == ["127.0.0.1:2"]
+        made.clear()
+        monkeypatch.setenv("WASGI_SERVE_PORT", "")
+        (folder / "wasgi.toml").write_text("[serve]\nport = 1\n")
+        assert serve(made, "hello.wasm").options["bind"] == ["127.0.0.1:1"]
+
+    def test_what_kubernetes_sets_is_no_port(
+        self, made: list[FakeServer], monkeypatch: pytest.MonkeyPatch, capsys: Captured
+    ) -> None:
+        monkeypatch.setenv("WASGI_SERVE_PORT", "tcp://10.43.0.1:8080")
+        monkeypatch.setenv("WASGI_SERVE_PORT_8080_TCP_ADDR", "10.43.0.1")
+        assert serve(made, "hello.wasm").options["bind"] == ["127.0.0.1:8000"]
+        assert "warning: `WASGI_SERVE_PORT=tcp://10.43.0.1:8080` is ignored" in capsys.readouterr().err
+
+    def test_sockets_of_systemd(self, made: list[FakeServer], monkeypatch: pytest.MonkeyPatch) -> None:
+        kept: list[int] = []
+        monkeypatch.setattr(os, "set_inheritable", lambda number, inheritable: kept.append(number))
+        monkeypatch.setenv("LISTEN_FDS", "2")
+        monkeypatch.setenv("LISTEN_PID", str(os.getpid()))
+        assert serve(made, "hello.wasm").options["bind"] == ["fd:3", "fd:4"]
+        assert kept == [3, 4], "not for the processes that it starts"
+        assert "LISTEN_FDS" not in os.environ
+        assert "LISTEN_PID" not in os.environ
+
+    def test_sockets_of_another_process(self, made: list[FakeServer], monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setenv("LISTEN_FDS", "1")
+        monkeypatch.setenv("LISTEN_PID", "1")
+        assert serve(made, "hello.wasm").options["bind"] == ["127.0.0.1:8000"]
+        assert "LISTEN_FDS" not in os.environ
+
+    def test_a_descriptor_that_is_not_open(self, made: list[FakeServer], capsys: Captured) -> None:
+        for number in (9999, 10**30):
+            assert refused(capsys, "hello.wasm", "--fd", str(number), code=3).startswith(
+                f"`fd:{number}` cannot be used"
+            )
+        assert made == []
+
+    def test_one_that_cannot_be_bound(
+        self, made: list[FakeServer], monkeypatch: pytest.MonkeyPatch, capsys: Captured
+    ) -> None:
+        monkeypatch.setattr(FakeServer, "fault", OSError(errno.EADDRINUSE, "`127.0.0.1:8000` is taken"))
+        assert "`127.0.0.1:8000` is taken" in refused(capsys, "hello.wasm", code=3)
+        assert not made[0].served
+
+
+class TestOptions:
+    def test_those_that_are_not_given_are_the_servers(self, made: list[FakeServer]) -> None:
+        assert set(serve(made, "hello.wasm").options) == {"bind", "health"}
+
+    def test_all(self, made: list[FakeServer]) -> None:
+        given = {
+            "--header-timeout": "5",
+            "--body-timeout": "none",
+            "--idle-timeout": "2m",
+            "--drain-timeout": "500ms",
+            "--connections": "7",
+            "--streams": "8",
+            "--header-bytes": "32KiB",
+            "--backlog": "9",
+            "--trusted": "10.0.0.0/8",
+            "--threads": "2",
+            "--access-log": "-",
+            "--access-format": "json",
+            "--health": "127.0.0.1:9000",
+        }
+        flat = [text for pair in given.items() for text in pair]
+        options = serve(made, "hello.wasm", *flat, "--proxy-protocol", "--reuse-port").options
+        assert options == {
+            "bind": ["127.0.0.1:8000"],
+            "health": "127.0.0.1:9000",
+            "header_timeout": 5.0,
+            "body_timeout": None,
+            "idle_timeout": 120.0,
+            "drain_timeout": 0.5,
+            "connections": 7,
+            "streams": 8,
+            "header_bytes": 32768,
+            "backlog": 9,
+            "trusted": ("10.0.0.0/8",),
+            "proxy_protocol": True,
+            "threads": 2,
+            "access_log": "-",
+            "access_format": "json",
+            "reuse_port": True,
+        }
+
+    def test_of_a_file(self, made: list[FakeServer], folder: Path) -> None:
+        (folder / "other.toml").write_text(
+            "[serve]\ntargets = ['hello.wasm']\nheader-timeout = 2.5\ntrusted = ['10.0.0.0/8', '::1']\n"
+            "proxy-protocol = true\nheader-bytes = 1024\nenv = {A = 1, B = 'x y'}\nmemory = 'none'\n"
+        )
+        server = serve(made, "--config", "other.toml")
+        assert server.options["header_timeout"] == 2.5
+        assert server.options["trusted"] == ("10.0.0.0/8", "::1")
+        assert server.options["proxy_protocol"] is True
+        assert server.options["header_bytes"] == 1024
+        assert app_of(server).limits.memory is None
+
+    def test_of_variables(self, made: list[FakeServer], monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setenv("WASGI_SERVE_TARGETS", "hello.wasm")
+        monkeypatch.setenv("WASGI_SERVE_PROXY_PROTOCOL", "yes")
+        monkeypatch.setenv("WASGI_SERVE_BIND", "127.0.0.1:1 127.0.0.1:2")
+        monkeypatch.setenv("WASGI_SERVE_QUEUE", "3")
+        server = serve(made)
+        assert server.options["proxy_protocol"] is True
+        assert server.options["bind"] == ["127.0.0.1:1", "127.0.0.1:2"]
+        assert app_of(server).limits.queue == 3
+
+
+class TestTls:
+    def test_files(self, made: list[FakeServer]) -> None:
+        server = serve(
+            made, "hello.wasm", "--tls-certificate", "c", "--tls-key", "k", "--tls-client-ca", "a",
+            "--tls-client-certificates", "optional",
+        )  # fmt: skip
+        tls = server.options["tls"]
+        assert tls.all == ("c", "k", {"client_ca": "a", "client_certificates": "optional"})
+
+    @pytest.mark.parametrize(
+        ("arguments", "line"),
+        [
+            (["--tls-certificate", "c"], "--tls-certificate needs a key; hint: --tls-key FILE"),
+            (["--tls-key", "k"], "--tls-key needs a certificate; hint: --tls-certificate FILE"),
+            (["--tls-client-ca", "a"], "--tls-client-ca needs a certificate; hint: --tls-certificate FILE"),
+        ],
+    )
+    def test_half_of_it(self, arguments: list[str], line: str, made: list[FakeServer], capsys: Captured) -> None:
+        assert refused(capsys, "hello.wasm", *arguments) == line
+
+    def test_one_that_cannot_be_used(self, made: list[FakeServer], capsys: Captured) -> None:
+        line = refused(capsys, "hello.wasm", "--tls-certificate", "c", "--tls-key", "other", code=3)
+        assert line == "the key is not that of the certificate"
+        assert made == []
+
+
+class TestTargets:
+    def test_several_are_served_by_name(self, made: list[FakeServer], folder: Path) -> None:
+        shutil.copy(PROBE_P3, "pröbe.wasm")
+        app = serve(made, "hello.wasm", "pröbe.wasm").app
+        assert isinstance(app, Mapping)
+        assert list(app) == ["/hello", "/pr%C3%B6be"]
+        assert app["/pr%C3%B6be"].component.wasi == "0.3"
+
+    def test_a_folder(self, made: list[FakeServer], folder: Path) -> None:
+        (folder / "all").mkdir()
+        shutil.copy(HELLO, "all/b.wasm")
+        shutil.copy(HELLO, "all/a.wasm")
+        for name in ("notes.txt", ".hidden.wasm"):
+            (folder / "all" / name).write_text("")
+        app = serve(made, "all").app
+        assert isinstance(app, Mapping)
+        assert list(app) == ["/a", "/b"]
+
+    def test_routes(self, made: list[FakeServer]) -> None:
+        app = serve(made, "hello.wasm", "--route", "/api=hello.wasm", "--route", "https://shop.local/x=hello.wasm").app
+        assert isinstance(app, Mapping)
+        assert list(app) == ["/", "/api", "https://shop.local/x"]
+
+    @pytest.mark.parametrize(
+        ("arguments", "line", "code"),
+        [
+            (["none"], "there is no `none`; hint: a .wasm or .wat file, a folder of them, or module:app", 3),
+            (["."], None, 0),
+            (["empty"], "there is no component in `empty`; hint: files that end with .wasm or .wat", 3),
+            (["hello.wasm", "hello.wasm"], "`hello.wasm` and `hello.wasm` would both be served at /hello", 2),
+            (["--route", "api=hello.wasm"], "--route: `api=hello.wasm` is not PATTERN=TARGET", 2),
+            (["--route", "/api"], "--route: `/api` is not PATTERN=TARGET", 2),
+            (["nothing_such:app"], "there is no module `nothing_such`", 3),
+            (["json:nothing"], "`json` has no `nothing`", 3),
+            (["json:codecs"], "`json:codecs` is not a wasgi.App, nor a function that returns one: module", 3),
+            (["broken:app"], "`broken:app` cannot be loaded: ZeroDivisionError: division by zero (", 3),
+            (["shop:app", "--env", "A=1"], "--env does not apply to `shop:app`; hint: its App has its options", 2),
+            (["shop:app"], None, 0),
+            (["shop:make"], None, 0),
+            (["hello.wasm", "--worker-requests", "1"], "--worker-requests needs workers; hint: --workers N", 2),
+            (["hello.wasm", "--allow", "ftp://x"], "", 2),
+            (["hello.wasm", "--concurrent", "2"], "", 2),
+        ],
+    )
+    def test_each_kind(
+        self, arguments: list[str], line: str | None, code: int, made: list[FakeServer], folder: Path, capsys: Captured
+    ) -> None:
+        (folder / "empty").mkdir()
+        (folder / "broken.py").write_text("app = 1 / 0")
+        (folder / "shop.py").write_text("import wasgi\ndef make(): return wasgi.App('hello.wasm')\napp = make()\n")
+        if line is None:
+            serve(made, *arguments)
+        else:
+            assert refused(capsys, *arguments, code=code).startswith(line)
+            assert made == []
+
+
+class TestGrants:
+    def test_what_is_granted_is_told(self, made: list[FakeServer], capsys: Captured, folder: Path) -> None:
+        (folder / "data").mkdir()
+        server = serve(
+            made, "hello.wasm", "--dir", "data::/data:w", "--dir", "data", "--env", "A=1", "--arg", "x",
+            "--allow", "https://api.example.com", "--memory", "64MiB", "--timeout", "2", "--reuse", "9",
+        )  # fmt: skip
+        app = app_of(server)
+        assert app.limits == wasgi.Limits(memory=64 << 20, timeout=2)
+        assert app.reuse == wasgi.Reuse(requests=9)
+        assert app.outgoing == wasgi.Network(["https://api.example.com"])
+        said = capsys.readouterr().err
+        assert "each guest has 64 MiB of memory, 2 s for an exchange; an instance handles 9 exchanges" in said
+        assert "network: https://api.example.com; folders: /data (data) to write to, data; variables: A" in said
+
+    @pytest.mark.parametrize(
+        ("arguments", "line"),
+        [
+            (["--dir", "none"], "--dir: `none` is not a folder"),
+            (["--env", "=x"], "--env: `=x` has no name"),
+            (["--env", "WASGI_NOTHING_SUCH"], "--env: there is no variable `WASGI_NOTHING_SUCH`; hint: --env WASGI_"),
+            (["--queue", "3", "--concurrency", "none"], ""),
+        ],
+    )
+    def test_what_is_refused(self, arguments: list[str], line: str, made: list[FakeServer], capsys: Captured) -> None:
+        assert refused(capsys, "hello.wasm", *arguments).startswith(line)
+        assert made == []
+
+    def test_a_variable_is_passed_through(self, made: list[FakeServer], monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setenv("TOKEN", "a=b")
+        service: list[Settings] = []
+        original = Service.__init__
+
+        def spy(self: Service, settings: Settings) -> None:
+            service.append(settings)
+            original(self, settings)
+
+        monkeypatch.setattr(Service, "__init__", spy)
+        serve(made, "hello.wasm", "--env", "TOKEN", "--env", "X=1=2")
+        assert service[0].grants.env == {"TOKEN": "a=b", "X": "1=2"}
+
+
+def settings(**options: Any) -> Settings:
+    from wasgi.cli.grants import Grants
+
+    return Settings(targets=["hello.wasm"], routes=[], grants=Grants(), binds=["127.0.0.1:0"], **options)
+
+
+class TestReload:
+    def test_swaps(self, made: list[FakeServer], capsys: Captured) -> None:
+        service = Service(settings())
+        before = made[0].app
+        service.reload()
+        assert made[0].app is not before
+        assert capsys.readouterr().err == "wasgi: loaded again: hello.wasm\n"
+
+    def test_what_is_broken_leaves_the_old_one(self, made: list[FakeServer], folder: Path, capsys: Captured) -> None:
+        service = Service(settings())
+        before = made[0].app
+        (folder / "hello.wasm").write_bytes(HELLO.read_bytes()[:1000])
+        service.reload()
+        assert made[0].app is before
+        said = capsys.readouterr().err
+        assert said.startswith("wasgi: not loaded, the old one goes on: `hello.wasm`: a truncated component")
+        assert said.count("\n") == 1
+
+
+def test_the_scheme_is_the_certificates() -> None:
+    assert settings().scheme == "http"
+    assert settings(tls=TlsFiles("c", "k")).scheme == "https"
+
+
+class TestSockets:
+    def test_all_addresses_of_a_name_have_one_port(self) -> None:
+        bound = sockets.bind("localhost:0", sockets.Listening())
+        try:
+            ports = {one.getsockname()[1] for one in bound.sockets}
+            assert len(ports) == 1
+            assert bound.urls[0] in {f"http://127.0.0.1:{min(ports)}/", f"http://[::1]:{min(ports)}/"}
+        finally:
+            bound.close()
+
+    def test_all_or_none(self) -> None:
+        with socket.create_server(("127.0.0.1", 0)) as taken:
+            port = taken.getsockname()[1]
+            with pytest.raises(Failure, match="Address already in use") as raised:
+                sockets.bind(f"localhost:{port}", sockets.Listening())
+            assert raised.value.code == 3
+
+    @pytest.mark.parametrize(
+        ("where", "url"),
+        [
+            (("0.0.0.0", 80), "http://127.0.0.1:80/"),
+            (("::", 80, 0, 0), "http://[::1]:80/"),
+            (("::1", 80, 0, 0), "http://[::1]:80/"),
+            ("/run/x", "unix:/run/x"),
+        ],
+    )
+    def test_urls_open(self, where: object, url: str) -> None:
+        assert sockets.url_of(where, "http") == url
+
+    def test_a_unix_socket_of_the_dead_is_replaced(self, folder: Path) -> None:
+        with socket.socket(socket.AF_UNIX) as dead:
+            dead.bind("x.sock")
+        bound = sockets.bind("unix:x.sock", sockets.Listening())
+        with socket.socket(socket.AF_UNIX) as client:
+            client.connect("x.sock")
+        bound.close()
+        assert not (folder / "x.sock").exists()
+
+    def test_only_the_file_that_was_made_is_removed(self, folder: Path) -> None:
+        bound = sockets.bind("unix:x.sock", sockets.Listening())
+        (folder / "x.sock").unlink()
+        (folder / "x.sock").write_text("another's")
+        bound.close()
+        assert (folder / "x.sock").read_text() == "another's"
+
+    def test_what_is_no_socket_stays(self, folder: Path) -> None:
+        (folder / "file").write_text("mine")
+        (folder / "link").symlink_to("nowhere")
+        for name in ("file", "link"):
+            with pytest.raises(Failure, match="there is a file that is not a socket"):
+                sockets.bind(f"unix:{name}", sockets.Listening())
+        assert (folder / "file").read_text() == "mine"
+
+    def test_a_descriptor_that_does_not_listen(self, folder: Path) -> None:
+        with (folder / "file").open("w") as file, socket.socket() as plain:
+            for number in (file.fileno(), plain.fileno()):
+                with pytest.raises(Failure, match=rf"`fd:{number}` cannot be used"):
+                    sockets.bind(f"fd:{number}", sockets.Listening())

@@ -1,0 +1,358 @@
+"""`wasgi serve` as a process, and its workers: signals, reloads, deaths."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import re
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import urllib.request
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.conftest import HELLO, PROBE, until
+
+ENVIRONMENT = {**os.environ, "PYTHONPATH": str(Path(__file__).parent / "stand_in")}
+COMMAND = [sys.executable, "-m", "wasgi", "serve"]
+
+
+class Served:
+    """A server in a process of its own; what it says is in a file."""
+
+    def __init__(self, folder: Path, *arguments: str, port: int = 0, alone: bool = False) -> None:
+        self.said = folder / "stderr"
+        with self.said.open("wb") as stderr:
+            self.process = subprocess.Popen(
+                [*COMMAND, *arguments, "--port", str(port)],
+                stderr=stderr,
+                stdin=subprocess.DEVNULL,
+                cwd=folder,
+                env=ENVIRONMENT,
+                start_new_session=alone,
+            )
+
+    def __str__(self) -> str:
+        return self.said.read_text()
+
+    def until(self, pattern: str) -> re.Match[str]:
+        found: list[re.Match[str]] = []
+
+        def said() -> bool:
+            match = re.search(pattern, str(self))
+            found.extend([match] if match else [])
+            return match is not None or self.process.poll() is not None
+
+        until(said)
+        assert found, str(self)
+        return found[0]
+
+    @property
+    def url(self) -> str:
+        return self.until(r"serves at (http://\S+/)")[1]
+
+    def workers(self) -> list[int]:
+        return [int(number) for number in self.until(r"workers?: processes ([\d, ]+)")[1].split(",")]
+
+    def end(self, number: int = signal.SIGTERM) -> int:
+        self.process.send_signal(number)
+        return self.process.wait(30)
+
+
+@contextlib.contextmanager
+def serving(folder: Path, *arguments: str, port: int = 0, alone: bool = False) -> Iterator[Served]:
+    """`alone`: in a session without a terminal."""
+    served = Served(folder, *arguments, port=port, alone=alone)
+    try:
+        yield served
+    finally:
+        with contextlib.suppress(ProcessLookupError):
+            served.process.kill()
+        served.process.wait()
+
+
+def get(url: str) -> str:
+    with urllib.request.urlopen(url, timeout=20) as response:
+        return str(response.read().decode())
+
+
+def is_alive(process: int) -> bool:
+    try:
+        os.kill(process, 0)
+    except ProcessLookupError:
+        return False
+    # a zombie that nobody has waited for, for its parent has gone, too
+    with contextlib.suppress(OSError):
+        return Path(f"/proc/{process}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
+    return False
+
+
+@pytest.fixture
+def component(tmp_path: Path) -> Path:
+    return Path(shutil.copy(HELLO, tmp_path / "hello.wasm"))
+
+
+class TestOneProcess:
+    def test_says_what_is_served_where_and_with_what(self, tmp_path: Path, component: Path) -> None:
+        with serving(tmp_path, "hello.wasm", "--env", "TOKEN=secret") as served:
+            assert get(served.url) == "Hello, World!"
+            said = str(served)
+            assert "hello.wasm (WASI 0.2)" in said
+            assert "256 MiB of memory, 30 s for an exchange" in said
+            assert "no network; no files; variables: TOKEN" in said
+            assert "secret" not in said
+            assert served.end() == 0
+
+    def test_hangup_loads_again(self, tmp_path: Path, component: Path) -> None:
+        with serving(tmp_path, "hello.wasm", alone=True) as served:
+            assert get(served.url) == "Hello, World!"
+            component.write_bytes(b"no component")
+            served.process.send_signal(signal.SIGHUP)
+            served.until("not loaded, the old one goes on: .*not a component")
+            assert get(served.url) == "Hello, World!"
+            shutil.copy(PROBE, component)
+            served.process.send_signal(signal.SIGHUP)
+            served.until("loaded again: hello.wasm")
+            assert served.end() == 0
+
+    def test_changed_files_are_loaded(self, tmp_path: Path, component: Path) -> None:
+        with serving(tmp_path, "hello.wasm", "--reload") as served:
+            assert get(served.url) == "Hello, World!"
+            # as vim saves: another file in its place
+            new = Path(shutil.copy(PROBE, tmp_path / "new"))
+            new.replace(component)
+            served.until("loaded again: hello.wasm")
+            assert served.end() == 0
+
+    def test_a_target_that_is_no_component_binds_nothing(self, tmp_path: Path, component: Path) -> None:
+        component.write_bytes(b"")
+        with serving(tmp_path, "hello.wasm") as served:
+            assert served.process.wait(30) == 3
+            assert str(served).count("\n") == 1
+            assert "an empty file" in str(served)
+
+    def test_stderr_whose_reader_has_gone(self, tmp_path: Path, component: Path) -> None:
+        with socket.socket() as free:
+            free.bind(("127.0.0.1", 0))
+            port = free.getsockname()[1]
+        reader, writer = os.pipe()
+        os.close(reader)
+        command = [*COMMAND, "hello.wasm", "--port", str(port)]
+        process = subprocess.Popen(command, stderr=writer, stdout=writer, cwd=tmp_path, env=ENVIRONMENT)
+        os.close(writer)
+        try:
+            until(lambda: listens(port) or process.poll() is not None)
+            assert get(f"http://127.0.0.1:{port}/") == "Hello, World!"
+        finally:
+            process.terminate()
+        assert process.wait(30) == 0
+
+    def test_a_blocked_or_ignored_sigterm_ends_it(self, tmp_path: Path, component: Path) -> None:
+        script = (
+            "import os, signal, sys\n"
+            "signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM, signal.SIGHUP})\n"
+            "signal.signal(signal.SIGTERM, signal.SIG_IGN)\n"
+            "os.execv(sys.executable, [sys.executable, '-m', 'wasgi', 'serve', 'hello.wasm', '--port', '0'])\n"
+        )
+        said = tmp_path / "stderr"
+        with said.open("wb") as stderr:
+            process = subprocess.Popen([sys.executable, "-c", script], stderr=stderr, cwd=tmp_path, env=ENVIRONMENT)
+        try:
+            until(lambda: "serves at" in said.read_text() or process.poll() is not None)
+            found = re.search(r"serves at (\S+)", said.read_text())
+            assert found is not None
+            assert get(found[1]) == "Hello, World!"
+            process.terminate()
+            assert process.wait(30) == 0
+        finally:
+            process.kill()
+
+
+TAKES_TERMINAL = """
+import fcntl, os, signal, sys, termios
+fcntl.ioctl(0, termios.TIOCSCTTY, 0)
+if "nohup" in sys.argv[1]:
+    signal.signal(signal.SIGHUP, signal.SIG_IGN)
+os.execv(sys.executable, [sys.executable, "-m", "wasgi", "serve", "hello.wasm", "--port", "0", *sys.argv[2:]])
+"""
+
+
+@pytest.mark.parametrize("arguments", [[], ["--workers", "1"]], ids=["one process", "workers"])
+@pytest.mark.parametrize("how", ["plain", "nohup"])
+def test_its_terminal_goes(how: str, arguments: list[str], tmp_path: Path, component: Path) -> None:
+    """A server in front of a terminal ends with it; one under nohup does not, and still loads again when it is told."""
+    ours, its = os.openpty()
+    said = tmp_path / "stderr"
+    with said.open("wb") as stderr:
+        process = subprocess.Popen(
+            [sys.executable, "-c", TAKES_TERMINAL, how, *arguments],
+            stdin=its,
+            stderr=stderr,
+            start_new_session=True,
+            cwd=tmp_path,
+            env=ENVIRONMENT,
+        )
+    os.close(its)
+    try:
+        until(lambda: "serves at" in said.read_text() or process.poll() is not None)
+        found = re.search(r"serves at (\S+)", said.read_text())
+        assert found is not None, said.read_text()
+        assert get(found[1]) == "Hello, World!"
+        os.close(ours)
+        if how == "plain":
+            assert process.wait(30) == 0
+        else:
+            until(lambda: not has_terminal(process.pid))
+            assert get(found[1]) == "Hello, World!"
+            process.terminate()
+            assert process.wait(30) == 0
+        assert "loaded again" not in said.read_text()
+    finally:
+        process.kill()
+        process.wait()
+
+
+def has_terminal(process: int) -> bool:
+    return Path(f"/proc/{process}/stat").read_text().rpartition(")")[2].split()[4] != "0"
+
+
+def listens(port: int) -> bool:
+    with socket.socket() as probe:
+        return probe.connect_ex(("127.0.0.1", port)) == 0
+
+
+class TestWorkers:
+    def test_serve_the_same_socket(self, tmp_path: Path, component: Path) -> None:
+        with serving(tmp_path, "hello.wasm", "--workers", "2") as served:
+            workers = served.workers()
+            assert len(set(workers)) == 2
+            assert served.process.pid not in workers
+            assert get(served.url) == "Hello, World!"
+            assert int(get(served.url + "pid")) in workers
+            assert served.end() == 0
+            assert not any(is_alive(worker) for worker in workers)
+
+    def test_one_that_is_killed_is_replaced(self, tmp_path: Path, component: Path) -> None:
+        with serving(tmp_path, "hello.wasm", "--workers", "1") as served:
+            (worker,) = served.workers()
+            os.kill(worker, signal.SIGKILL)
+            served.until(r"worker 1 \(process \d+\) was killed by SIGKILL; another one starts now")
+            assert int(get(served.url + "pid")) != worker
+            assert served.end() == 0
+
+    def test_one_that_dies_young_again_is_replaced_after_a_pause(self, tmp_path: Path, component: Path) -> None:
+        with serving(tmp_path, "hello.wasm", "--workers", "1") as served:
+            (worker,) = served.workers()
+            os.kill(worker, signal.SIGKILL)
+            os.kill(int(get(served.url + "pid")), signal.SIGKILL)
+            served.until("another one starts in 0.5 s")
+            assert get(served.url) == "Hello, World!"
+
+    @pytest.mark.skipif(sys.platform != "linux", reason="the death signal is Linux's")
+    def test_they_go_with_their_parent(self, tmp_path: Path, component: Path) -> None:
+        with serving(tmp_path, "hello.wasm", "--workers", "2") as served:
+            workers = served.workers()
+            served.process.kill()
+            until(lambda: not any(is_alive(worker) for worker in workers))
+
+    def test_a_first_start_that_fails_ends_the_server(self, tmp_path: Path, component: Path) -> None:
+        component.write_bytes(b"\0asm\x01\0\0\0")
+        with serving(tmp_path, "hello.wasm", "--workers", "2") as served:
+            assert served.process.wait(30) == 3
+            assert str(served).count("\n") == 1
+            assert "a core WebAssembly module" in str(served)
+
+    def test_a_port_that_is_taken(self, tmp_path: Path, component: Path) -> None:
+        with socket.create_server(("127.0.0.1", 0)) as taken:
+            port = taken.getsockname()[1]
+            with serving(tmp_path, "hello.wasm", "--workers", "2", port=port) as served:
+                assert served.process.wait(30) == 3
+                assert str(served).startswith(
+                    f"wasgi: `127.0.0.1:{port}` cannot be bound: Address already in use; hint"
+                )
+                assert str(served).count("\n") == 1
+
+    def test_hangup_loads_again_in_each(self, tmp_path: Path, component: Path) -> None:
+        with serving(tmp_path, "hello.wasm", "--workers", "2", alone=True) as served:
+            workers = served.workers()
+            shutil.copy(PROBE, component)
+            served.process.send_signal(signal.SIGHUP)
+            until(lambda: str(served).count("loaded again") == 2)
+            assert all(is_alive(worker) for worker in workers)
+            assert served.end() == 0
+
+    def test_hangup_replaces_those_that_run_python(self, tmp_path: Path, component: Path) -> None:
+        (tmp_path / "shop.py").write_text("import wasgi\n\ndef app():\n    return wasgi.App('hello.wasm')\n")
+        with serving(tmp_path, "shop:app", "--workers", "2", alone=True) as served:
+            workers = served.workers()
+            served.process.send_signal(signal.SIGHUP)
+            served.until(r"worker 2 \(process \d+\) is replaced: SIGHUP")
+            until(lambda: not any(is_alive(worker) for worker in workers))
+            assert get(served.url) == "Hello, World!"
+            assert served.end() == 0
+
+    def test_they_are_replaced_when_they_have_handled_enough(self, tmp_path: Path, component: Path) -> None:
+        with serving(tmp_path, "hello.wasm", "--workers", "1", "--worker-requests", "5") as served:
+            (worker,) = served.workers()
+            for _ in range(6):
+                assert get(served.url) == "Hello, World!"
+            served.until(r"is replaced: it has handled \d requests")
+            until(lambda: int(get(served.url + "pid")) != worker)
+            until(lambda: not is_alive(worker))
+            assert served.end() == 0
+
+    def test_ctrl_c_reaches_the_parent_alone(self, tmp_path: Path, component: Path) -> None:
+        with serving(tmp_path, "hello.wasm", "--workers", "2", alone=True) as served:
+            for worker in served.workers():
+                assert os.getpgid(worker) != os.getpgid(served.process.pid)
+            assert served.end(signal.SIGINT) == 0
+
+    def test_inherited_sockets(self, tmp_path: Path, component: Path) -> None:
+        with socket.create_server(("127.0.0.1", 0)) as given:
+            number, port = given.fileno(), given.getsockname()[1]
+            said = tmp_path / "stderr"
+            command = [*COMMAND, "hello.wasm", "--workers", "1", "--fd", str(number)]
+            with said.open("wb") as stderr:
+                process = subprocess.Popen(command, pass_fds=[number], stderr=stderr, cwd=tmp_path, env=ENVIRONMENT)
+        try:
+            assert get(f"http://127.0.0.1:{port}/") == "Hello, World!"
+        finally:
+            process.terminate()
+        assert process.wait(30) == 0, said.read_text()
+        assert f"serves at http://127.0.0.1:{port}/" in said.read_text()
+
+    def test_whose_parent_has_no_stdio(self, tmp_path: Path, component: Path) -> None:
+        """Its sockets do not take the place of stdin, stdout and stderr."""
+        with socket.socket() as free:
+            free.bind(("127.0.0.1", 0))
+            port = free.getsockname()[1]
+        command = ["sh", "-c", 'exec "$@" <&- >&- 2>&-', "sh", *COMMAND, "hello.wasm", "--workers", "1"]
+        process = subprocess.Popen([*command, "--port", str(port)], cwd=tmp_path, env=ENVIRONMENT)
+        try:
+            until(lambda: listens(port) or process.poll() is not None)
+            assert get(f"http://127.0.0.1:{port}/") == "Hello, World!"
+        finally:
+            process.terminate()
+        assert process.wait(30) == 0
+
+    def test_a_unix_socket_goes_with_its_server(self, tmp_path: Path, component: Path) -> None:
+        said = tmp_path / "stderr"
+        command = [*COMMAND, "hello.wasm", "--workers", "1", "--bind", "unix:x.sock"]
+        with said.open("wb") as stderr:
+            process = subprocess.Popen(command, stderr=stderr, cwd=tmp_path, env=ENVIRONMENT)
+        try:
+            until(lambda: "serves at unix:x.sock" in said.read_text() or process.poll() is not None)
+            assert (tmp_path / "x.sock").is_socket(), said.read_text()
+            again = subprocess.run(command, stderr=subprocess.PIPE, text=True, cwd=tmp_path, env=ENVIRONMENT)
+            assert again.returncode == 3
+            assert "another program listens there" in again.stderr
+            assert (tmp_path / "x.sock").is_socket()
+        finally:
+            process.terminate()
+        assert process.wait(30) == 0
+        assert not (tmp_path / "x.sock").exists()
