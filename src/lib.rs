@@ -35,6 +35,7 @@ mod _wasgi {
     #[pymodule_init]
     fn init(module: &Bound<'_, PyModule>) -> PyResult<()> {
         module.add("__version__", env!("CARGO_PKG_VERSION"))?;
+        module.add("_wasmtime_version", crate::engine::wasmtime_version())?;
         crate::py::refuse_sub_interpreters(module.py())?;
         crate::py::log::subscribe();
         Ok(())
@@ -84,6 +85,8 @@ mod _wasgi {
     use crate::py::reuse::PyReuse;
     #[pymodule_export]
     use crate::py::server::PyServer;
+    #[pymodule_export]
+    use crate::py::server::listeners::{_of_systemd, PyListeners};
     #[pymodule_export]
     use crate::py::simulation::PySimulation;
     #[pymodule_export]

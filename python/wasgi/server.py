@@ -7,7 +7,7 @@ import dataclasses
 import os
 import signal
 import threading
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from types import FrameType
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple, Self
 
@@ -193,14 +193,22 @@ class Server(_wasgi.Server):
         """
         self._start()
 
-    def serve(self) -> None:
+    def serve(self, *, on_start: Callable[[], object] | None = None) -> None:
         """Serves until the server is closed, and blocks; the GIL is released.
 
         On the main thread SIGTERM and SIGINT close it: exchanges under way may end within `drain_timeout`, and a second signal
         ends them at once.
+
+        Args:
+            on_start: Called when the server serves, and a signal would end it well.
+
+        Raises:
+            WasgiError: The process gets no more threads, or an app cannot be made ready.
         """
         with self._signals():
             self._start()
+            if on_start is not None:
+                on_start()
             self._wait()
 
     async def serve_async(self) -> None:

@@ -123,8 +123,14 @@ impl Opening {
         let peer = peer?;
         let (mut stage, before) = (self.stage.clone(), self.before);
         let opened = async {
-            if self.terms.proxy_protocol {
-                self.read_proxy_header(&mut stream).await?;
+            if self.terms.proxy_protocol
+                && let Err(error) = self.read_proxy_header(&mut stream).await
+            {
+                if error.kind() == io::ErrorKind::InvalidData && self.terms.tls.is_none() {
+                    stream.write_all(REFUSED).await?;
+                    linger(&mut stream, true).await;
+                }
+                return Err(error);
             }
             match self.terms.tls.take() {
                 None => {
@@ -157,9 +163,9 @@ impl Opening {
 
     async fn read_proxy_header(&mut self, stream: &mut (impl AsyncRead + Unpin)) -> io::Result<()> {
         if !self.common.trusted.trusts(self.peer.map(|peer| peer.ip())) {
-            return Err(io::Error::other("a peer that is not trusted must not send a PROXY header"));
+            return Err(refused("a peer that is not trusted must not send a PROXY header"));
         }
-        if let Some(addresses) = proxy_protocol::read(stream).await.map_err(io::Error::other)? {
+        if let Some(addresses) = proxy_protocol::read(stream).await.map_err(refused)? {
             self.peer = Some(addresses.source);
             self.local = Some(addresses.destination);
         }
@@ -205,6 +211,14 @@ fn tell_unasked(connection: &Arc<Connection>) {
         answered.is_whole();
     }
 }
+
+/// What comes before HTTP is wrong.
+fn refused(why: impl Into<Box<dyn std::error::Error + Send + Sync>>) -> io::Error {
+    io::Error::new(io::ErrorKind::InvalidData, why)
+}
+
+/// What whoever sends no PROXY header, or a wrong one, is told.
+const REFUSED: &[u8] = b"HTTP/1.1 400 Bad Request\r\ncontent-length: 0\r\nconnection: close\r\n\r\n";
 
 enum Transport<S> {
     Plain(S),

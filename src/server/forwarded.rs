@@ -10,7 +10,6 @@ use http::uri::Scheme;
 use http::{HeaderMap, HeaderName, HeaderValue};
 use ipnet::IpNet;
 
-use crate::http::server_request::OF_PROXIES;
 use crate::http::url;
 use crate::network::no_proxy::network;
 use crate::network::special_addresses::canonical;
@@ -104,13 +103,6 @@ pub fn resolve(trusted: &Trusted, peer: Option<SocketAddr>, headers: &HeaderMap)
         }
     }
     client
-}
-
-/// Removes what is said of proxies: before a guest sees the request of a peer that is not trusted.
-pub fn strip(headers: &mut HeaderMap) {
-    for name in OF_PROXIES {
-        headers.remove(name);
-    }
 }
 
 impl Client {

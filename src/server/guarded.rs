@@ -195,7 +195,7 @@ impl<T> Guarded<T> {
     fn refuse_head(&mut self, read: &Bytes, refusal: Refusal) {
         let line = read.split(|byte| matches!(byte, b'\r' | b'\n')).next().unwrap_or_default();
         let line = read.slice_ref(line.get(..line.len().min(self.most)).unwrap_or_default());
-        self.watch.head_ends(Head::refused(line, read.len(), refusal), true);
+        self.watch.head_ends(Head::refused(line, refusal), true);
         self.checked = Bytes::from_static(STAND_IN);
         self.stage = Stage::Refused;
     }

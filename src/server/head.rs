@@ -20,8 +20,6 @@ pub(super) enum Framing {
 pub(super) struct Head {
     /// The first line, as it came.
     pub line: Bytes,
-    /// How many bytes the head had.
-    pub bytes: usize,
     pub framing: Framing,
     /// Whether the client waits for `100 Continue` before it sends the body (RFC 9110, 10.1.1).
     pub expects: bool,
@@ -32,9 +30,9 @@ pub(super) struct Head {
 
 impl Head {
     /// One that is refused before it was read whole.
-    pub(super) fn refused(line: Bytes, bytes: usize, refusal: Refusal) -> Self {
+    pub(super) fn refused(line: Bytes, refusal: Refusal) -> Self {
         let framing = Framing::Length(0);
-        Self { line, bytes, framing, expects: false, is_http10: false, refused: Some(refusal) }
+        Self { line, framing, expects: false, is_http10: false, refused: Some(refusal) }
     }
 
     pub(super) fn method(&self) -> &[u8] {
@@ -63,7 +61,6 @@ impl Head {
         fields.check(is_http10)?;
         Ok(Self {
             line: head.slice_ref(line),
-            bytes: head.len(),
             framing: fields.framing(),
             expects: fields.expects && !is_http10,
             is_http10,

@@ -17,7 +17,7 @@ pub mod forwarded;
 mod guarded;
 mod head;
 mod health;
-mod inherited;
+pub mod inherited;
 mod peer;
 pub mod proxy_protocol;
 mod refusal;

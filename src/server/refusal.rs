@@ -22,10 +22,6 @@ impl Refusal {
     pub(super) fn bad(why: &str) -> Self {
         Self::new(400, why)
     }
-
-    pub(super) fn of(error: &Error) -> Self {
-        Self { status: status_of(error), why: error.sentence() }
-    }
 }
 
 /// The answer where the guest has none: a small document in JSON (RFC 9457). `details`: further members, their values in JSON.

@@ -207,13 +207,6 @@ impl Watch {
 
     // time
 
-    /// It has to end soon.
-    pub(super) fn ends_within(&self, time: Duration) {
-        let at = Instant::now() + time;
-        let mut state = self.lock();
-        state.last = Some(state.last.map_or(at, |last| last.min(at)));
-    }
-
     /// What its time says.
     pub(super) fn look(&self, now: Instant) -> Verdict {
         let mut state = self.lock();

@@ -314,12 +314,15 @@ def serve(settings: Settings) -> int:
     from wasgi.cli.serving import Service, banner
 
     service = Service(settings)
-    service.bind()
-    health = [] if settings.health is None else [settings.health]
-    tell(banner(wasgi.__version__, service.lines(), service.server.urls, health))
-    try:
+    server = service.server
+    health = [] if server.health is None else [server.health]
+
+    def started() -> None:
         service.hear_signals(lambda: os.kill(os.getpid(), signal.SIGTERM))
-        service.server.serve()
+        tell(banner(wasgi.__version__, service.lines(), server.urls, health))
+
+    try:
+        server.serve(on_start=started)
     except KeyboardInterrupt:
         return INTERRUPTED
     return 0

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import importlib
 import queue
 import threading
 from collections.abc import Callable, Mapping, Sequence
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING
 
+import wasgi
 from wasgi.cli import signals
 from wasgi.cli.failures import UNUSABLE, USAGE, Failure
 from wasgi.cli.output import busy, tell
@@ -18,22 +18,6 @@ from wasgi.cli.targets import Target, routes
 
 if TYPE_CHECKING:
     from wasgi.app import App
-
-
-class Server(Protocol):
-    """What is used of `wasgi.Server`."""
-
-    urls: tuple[str, ...]
-    """Where a browser finds it."""
-
-    def bind(self) -> None:
-        """Binds all addresses, or none."""
-
-    def serve(self) -> None:
-        """Serves until SIGTERM or SIGINT, and drains."""
-
-    def swap(self, app: App | Mapping[str, App]) -> None:
-        """Serves other apps from the next request on."""
 
 
 class Service:
@@ -67,8 +51,7 @@ class Service:
                 apps[pattern] = target.load(self.settings.grants)
         return apps
 
-    def _make(self) -> Server:
-        wasgi: Any = importlib.import_module("wasgi")
+    def _make(self) -> wasgi.Server:
         settings = self.settings
         options = dict(settings.options)
         if settings.tls is not None:
@@ -83,23 +66,9 @@ class Service:
             except (OSError, ValueError) as exc:
                 raise Failure(str(exc), UNUSABLE) from exc
         try:
-            server: Server = wasgi.Server(
+            return wasgi.Server(
                 table(self.apps), bind=list(settings.binds), health=settings.health, **options
             )
-        except ValueError as exc:
-            raise Failure(str(exc), USAGE) from exc
-        except OSError as exc:
-            raise Failure(str(exc), UNUSABLE) from exc
-        return server
-
-    def bind(self) -> None:
-        """Binds all addresses, or none.
-
-        Raises:
-            Failure: One cannot be bound.
-        """
-        try:
-            self.server.bind()
         except ValueError as exc:
             raise Failure(str(exc), USAGE) from exc
         except OSError as exc:

@@ -46,7 +46,6 @@ def work(orders: Orders) -> int:
     reports = Reports(orders.reports)
     try:
         service = Service(orders.settings)
-        service.bind()
         lines = service.lines()
     except (Failure, OSError, ComponentError) as exc:
         code = exc.code if isinstance(exc, Failure) else FAILED
@@ -55,13 +54,16 @@ def work(orders: Orders) -> int:
             event="failed", message=exc.message if isinstance(exc, Failure) else str(exc), code=code, hint=hint
         )
         return code
-    # its parent looks after the terminal
-    service.hear_signals(lambda: None)
-    reports.send(event="ready", lines=lines)
+
+    def started() -> None:
+        # its parent looks after the terminal
+        service.hear_signals(lambda: None)
+        reports.send(event="ready", lines=lines)
+
     recycling = orders.settings.recycling
     if recycling != Recycling():
         threading.Thread(target=_look_at_itself, args=(recycling, reports), name="wasgi-age", daemon=True).start()
-    service.server.serve()
+    service.server.serve(on_start=started)
     return 0
 
 

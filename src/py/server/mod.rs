@@ -1,6 +1,7 @@
 //! `wasgi.Server`: the native server from Python.
 
 mod hosted;
+pub(crate) mod listeners;
 
 use std::num::NonZeroUsize;
 use std::path::PathBuf;
@@ -26,7 +27,7 @@ use crate::server::certificates::Certificates;
 use crate::server::forwarded::Trusted;
 use crate::server::routes::{Hosted, RouteError, Routes};
 use crate::server::settings::{Caps, Timeouts};
-use crate::server::{Address, Gravity, Journal, Server, Settings};
+use crate::server::{Gravity, Journal, Server, Settings};
 
 /// The base class of `wasgi.Server`, which reads the arguments and describes them.
 #[pyclass(name = "Server", module = "wasgi", frozen, subclass)]
@@ -83,7 +84,6 @@ impl PyServer {
     ) -> PyResult<Self> {
         crate::py::executor::threads::threads().ensure(py)?;
         let routes = routes(table, folders)?;
-        let address = |text: &String| Address::parse(text).map_err(|wrong| PyValueError::new_err(wrong.to_string()));
         let format = Format::parse(access_format).map_err(|wrong| PyValueError::new_err(wrong.to_string()))?;
         let access_log = access_log.map(|path| {
             let destination = if path.as_os_str() == "-" { Destination::Stdout } else { Destination::File(path) };
@@ -98,8 +98,8 @@ impl PyServer {
             }),
             access_log: access_log.transpose()?,
             request_ids,
-            addresses: bind.iter().map(address).collect::<PyResult<_>>()?,
-            health: health.as_ref().map(address).transpose()?,
+            addresses: listeners::addresses(&bind)?,
+            health: listeners::addresses(health.as_slice())?.pop(),
             bind: BindOptions { backlog, mode: socket_mode, ..BindOptions::default() },
             timeouts: Timeouts {
                 header: seconds(header_timeout),
