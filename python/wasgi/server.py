@@ -280,7 +280,9 @@ class Server(_wasgi.Server):
 
         before: dict[int, Any] = {}
         for number in (signal.SIGTERM, signal.SIGINT):
-            before[number] = signal.signal(number, close)
+            # one that the process was started to ignore (`nohup`, `&`) is meant for others
+            if signal.getsignal(number) is not signal.SIG_IGN:
+                before[number] = signal.signal(number, close)
         try:
             yield
         finally:
