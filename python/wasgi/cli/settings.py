@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Literal
 
 from wasgi.cli.grants import Grants
 
@@ -16,7 +16,7 @@ class TlsFiles:
     certificate: str
     key: str
     client_ca: str | None = None
-    client_certificates: str = "required"
+    client_certificates: Literal["required", "optional"] = "required"
 
 
 @dataclass(frozen=True)
