@@ -47,6 +47,7 @@ use crate::outgoing::hooks::Hooks;
 use crate::outgoing::upstream::Upstreams;
 use crate::process::fork::PerFork;
 use crate::scheduler::Run;
+use crate::simulation::environment::Stage;
 use crate::sync::lock;
 
 /// See [`App::close`].
@@ -208,14 +209,15 @@ impl App {
     ) -> Result<Begun, Error> {
         let Asked { request, rules, hooks, exchange, ticking, permit } = asked;
         let Obtained { mut instance, room, needs_set_up } = self.instance(admission, prepared, hooks, &exchange)?;
-        let clock = instance.host().clock();
-        let incoming = incoming(request, rules, &exchange, self.limits.chunks, clock.clone());
+        let stage = instance.host().staged().map(|staged| staged.stage().clone());
+        let clock = instance.host().scene().map(|scene| scene.clock().clone());
+        let incoming = incoming(request, rules, &exchange, self.limits.chunks, clock);
         let Incoming { request, answered, head, answer } = incoming;
         let call = instance.call(request, answered).map_err(|error| Error::Host(Reason::new(chain(&error), error)))?;
         let guest = Guest::new(instance, &exchange, answer.clone(), Place::new(&exchange, ticking, permit));
         let run = running::run(guest, room, call);
-        let run: Run = match clock {
-            Some(clock) => Box::pin(clock.turns(run)),
+        let run: Run = match stage {
+            Some(stage) => Box::pin(stage.turns(run)),
             None => Box::pin(run),
         };
         Ok(Begun { part: Part::Alone(Some(run)), head, answer, needs_set_up })
@@ -239,8 +241,9 @@ impl App {
                 (SharedInstance::new(reuse, &mut made.instance, &exchange), Err(made))
             }
         };
-        hooks.clock = sharing.clock.clone();
-        let incoming = incoming(request, rules, &exchange, self.limits.chunks, sharing.clock.clone());
+        hooks.scene = sharing.stage.as_ref().map(Stage::begin);
+        let clock = hooks.scene.as_ref().map(|scene| scene.clock().clone());
+        let incoming = incoming(request, rules, &exchange, self.limits.chunks, clock);
         let Incoming { request, answered, head, answer } = incoming;
         let seat = Seat::new(exchange.clone(), self.limits.fuel, Box::new(answered), sharing.waker());
         let request = request.map(|body| seat.over.cuts(body.boxed_unsync()));
@@ -256,8 +259,8 @@ impl App {
         };
         sharing.begin(member, newcomer);
         let run = shared::drive(sharing.clone(), instance, room, admission.idle.clone());
-        let run: Run = match sharing.clock.clone() {
-            Some(clock) => Box::pin(clock.turns(run)),
+        let run: Run = match &sharing.stage {
+            Some(stage) => Box::pin(stage.turns(run)),
             None => Box::pin(run),
         };
         Ok(Begun { part: Part::First { run: Some(run), sharing, others }, head, answer, needs_set_up })

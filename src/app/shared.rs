@@ -23,7 +23,7 @@ use crate::guest::instance::{Instance, Reuse};
 use crate::guest::instance_pool::InstancePool;
 use crate::guest::seat::Seat;
 use crate::guest::shared::{Newcomer, Shared};
-use crate::simulation::virtual_time::Clock;
+use crate::simulation::environment::Stage;
 use crate::sync::lock;
 
 /// For so long the guest of an exchange that is over may keep the others from the store; then the instance ends.
@@ -37,8 +37,8 @@ pub(crate) struct SharedInstance {
     pub shared: Arc<Shared>,
     process: &'static ProcessState,
     reuse: Reuse,
-    /// The time that they have together, in a simulation.
-    pub clock: Option<Clock>,
+    /// Where each of them begins, in a simulation.
+    pub stage: Option<Stage>,
     /// The most memory that it has held.
     peak: Arc<AtomicU64>,
     /// How many turns in a row were over before the guest that had the store gave it back.
@@ -74,7 +74,7 @@ impl SharedInstance {
             shared: Arc::default(),
             process: first.process,
             reuse,
-            clock: instance.host().clock(),
+            stage: instance.host().staged().map(|staged| staged.stage().clone()),
             peak: first.costs.peak.clone(),
             held: AtomicU32::new(0),
             members: Mutex::new(Members { served: instance.served(), ..Members::default() }),
