@@ -9,7 +9,7 @@ pub mod exchange;
 pub mod history;
 mod incoming;
 mod running;
-mod shared;
+pub(crate) mod shared;
 mod slice;
 
 use std::pin::Pin;
@@ -26,7 +26,7 @@ use crate::app::admission::{Admission, AdmissionControl, Permit};
 use crate::app::exchange::{Exchange, Part};
 use crate::app::incoming::{Incoming, incoming, request_rules};
 use crate::app::running::{Guest, Place};
-use crate::app::shared::{Joining, Member, SharedInstance, SharedInstances};
+use crate::app::shared::{Joining, Member, Reservation, SharedInstance, SharedInstances};
 use crate::component::Component;
 use crate::engine::ticker::Ticking;
 use crate::engine::{ProcessState, process_state};
@@ -157,12 +157,13 @@ impl App {
         self.closed.load(Ordering::SeqCst)
     }
 
-    /// Begins an exchange. The guest does not run yet.
-    pub fn start(
+    /// Begins an exchange. The guest does not run yet. `place`: where, if somebody has reserved it one.
+    pub(crate) fn start(
         &self,
         permit: Permit,
         request: http::Request<WasiBody>,
         upstreams: Upstreams,
+        place: Option<Reservation>,
     ) -> Result<Exchange, Error> {
         let limits = &self.limits;
         let rules = request_rules(request.headers(), limits)?;
@@ -180,7 +181,7 @@ impl App {
         let asked = Asked { request, rules, hooks, exchange, ticking, permit };
         let Begun { part, head, answer, needs_set_up } = match self.reuse.filter(|reuse| reuse.concurrent > 1) {
             None => self.begin_alone(&admission, &prepared, asked)?,
-            Some(reuse) => self.begin_in_company(&admission, &prepared, reuse, asked)?,
+            Some(reuse) => self.begin_in_company(&admission, &prepared, reuse, asked, place)?,
         };
         let response_body = limits.response_body;
         let computes = false;
@@ -230,10 +231,11 @@ impl App {
         prepared: &Arc<Prepared>,
         reuse: Reuse,
         asked: Asked,
+        place: Option<Reservation>,
     ) -> Result<Begun, Error> {
         let Asked { request, rules, mut hooks, exchange, ticking, permit } = asked;
         let others = self.shared.get(SharedInstances::default);
-        let (sharing, joins) = match others.reserve() {
+        let (sharing, joins) = match place.or_else(|| others.reserve()) {
             Some(reservation) => (reservation.sharing().clone(), Ok(reservation)),
             None => {
                 let none = Hooks::new(Upstreams::default(), ExchangeHandle::observer(&exchange), &self.limits);

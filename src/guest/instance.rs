@@ -228,7 +228,14 @@ impl Instance {
 
     /// Its exchange is over; all that belongs to it ends. Returns whether it may have another.
     pub(crate) fn prepare_for_reuse(&mut self, reuse: &Reuse) -> bool {
-        self.proxy.is_some() && reuse.requests.is_none_or(|most| self.served < most) && self.host().prepare_for_reuse()
+        if self.proxy.is_none() || reuse.requests.is_some_and(|most| self.served >= most) {
+            return false;
+        }
+        let kept = match self.prepared.pre() {
+            Pre::P2(_) => 0, // its store has no tasks
+            Pre::P3(_) => self.store.concurrent_state_table_size(),
+        };
+        self.host().prepare_for_reuse(u64::try_from(kept).unwrap_or(u64::MAX))
     }
 }
 

@@ -206,8 +206,9 @@ impl StoreState {
     }
 
     /// An exchange is over, and its instance may have another: what the guest has kept of it leads nowhere from now on. Guests
-    /// whose garbage is collected late do keep handles. Returns whether nothing is left that somebody else takes part in.
-    pub(crate) fn prepare_for_reuse(&mut self) -> bool {
+    /// whose garbage is collected late do keep handles. `kept`: what wasmtime keeps of its tasks and streams. Returns
+    /// whether nothing is left that somebody else takes part in, and the next one has room.
+    pub(crate) fn prepare_for_reuse(&mut self, kept: u64) -> bool {
         let (mut handles, mut asks) = (0, false);
         for entry in self.table.iter_mut() {
             handles += 1;
@@ -215,7 +216,7 @@ impl StoreState {
             asks |= matches!(entry.downcast_ref(), Some(HostFutureIncomingResponse::Pending(_)));
             clear_handle(entry, &mut self.exchange.hooks);
         }
-        let clean = !asks && !self.exchange.is_busy() && self.limiter.has_room(handles);
+        let clean = !asks && !self.exchange.is_busy() && self.limiter.has_room(handles, kept);
         self.make_nobodys();
         clean
     }

@@ -30,6 +30,7 @@ use crate::py::output::Sinks;
 use crate::py::paths::path_of;
 use crate::py::reuse::PyReuse;
 use crate::py::simulation::PySimulation;
+use crate::py::together::PyTogether;
 use crate::py::values::{Number, Seconds};
 
 /// The base class of `wasgi.App`, which adds ASGI and WSGI and describes the arguments.
@@ -238,6 +239,11 @@ impl PyApp {
         seconds: Option<f64>,
     ) -> PyResult<PyResponse> {
         self.callee.get().call(py, request, seconds)
+    }
+
+    /// For tests of isolation: begins an exchange with each request, and gives what waits for its response.
+    fn _handle_together(&self, py: Python<'_>, requests: Vec<Bound<'_, PyRequest>>) -> PyResult<Vec<PyTogether>> {
+        crate::py::together::begin(py, self.callee.get(), &requests)
     }
 
     /// Like `handle`, for a task of an asyncio event loop, which it never blocks.

@@ -23,6 +23,7 @@ pub(crate) mod paths;
 pub(crate) mod reuse;
 pub(crate) mod simulation;
 pub(crate) mod stats;
+pub(crate) mod together;
 pub(crate) mod values;
 pub(crate) mod wit;
 
