@@ -157,13 +157,23 @@ impl App {
         self.closed.load(Ordering::SeqCst)
     }
 
-    /// Begins an exchange. The guest does not run yet. `place`: where, if somebody has reserved it one.
-    pub(crate) fn start(
+    /// Begins an exchange. The guest does not run yet.
+    pub fn start(
         &self,
         permit: Permit,
         request: http::Request<WasiBody>,
         upstreams: Upstreams,
+    ) -> Result<Exchange, Error> {
+        self.start_at(None, permit, request, upstreams)
+    }
+
+    /// The same at a place that was reserved for it, if there is one.
+    pub(crate) fn start_at(
+        &self,
         place: Option<Reservation>,
+        permit: Permit,
+        request: http::Request<WasiBody>,
+        upstreams: Upstreams,
     ) -> Result<Exchange, Error> {
         let limits = &self.limits;
         let rules = request_rules(request.headers(), limits)?;

@@ -65,6 +65,10 @@ impl StoreLimiter {
         }
     }
 
+    pub(crate) fn process(&self) -> &'static ProcessState {
+        self.process
+    }
+
     /// The same when the guest has ended: for its report, and no limit applies any more.
     pub(crate) fn weighed_last(&mut self, held: u64) {
         let refused = self.refused;

@@ -137,7 +137,7 @@ impl Callee {
             Begins::Beside(place) => (false, None, place),
         };
         let exchange = py.detach(|| {
-            let mut exchange = self.app.start(permit, request, upstreams, place)?;
+            let mut exchange = self.app.start_at(place, permit, request, upstreams)?;
             if let Some(feed) = &feed {
                 feed.belongs_to(exchange.owner().abort_handle());
             }
