@@ -39,10 +39,16 @@ class Http2(Client):
     def flush(self) -> None:
         self.send(self.h2.data_to_send())
 
-    def request(self, target: str, *fields: tuple[str, str], method: str = "GET", end: bool = True, **pseudo: str) -> int:
+    def request(
+        self, target: str, *fields: tuple[str, str], method: str = "GET", end: bool = True, **pseudo: str
+    ) -> int:
         stream: int = self.h2.get_next_available_stream_id()
         named = {"scheme": "http", "authority": "guest.local", **pseudo}
-        pairs = [(":method", method), (":path", target), *((f":{name}", value) for name, value in named.items() if value)]
+        pairs = [
+            (":method", method),
+            (":path", target),
+            *((f":{name}", value) for name, value in named.items() if value),
+        ]
         self.h2.send_headers(stream, [*pairs, *fields], end_stream=end)
         self.flush()
         return stream
@@ -156,7 +162,9 @@ def test_a_body_goes_both_ways(client: Http2) -> None:
     for part in (b"one", b"two"):
         client.h2.send_data(stream, part)
         client.flush()
-        while not client.of(h2.events.DataReceived, stream) or client.of(h2.events.DataReceived, stream)[-1].data != part:
+        while (
+            not client.of(h2.events.DataReceived, stream) or client.of(h2.events.DataReceived, stream)[-1].data != part
+        ):
             assert client.listen()
     client.h2.end_stream(stream)
     client.flush()

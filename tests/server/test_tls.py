@@ -87,9 +87,7 @@ def test_clients_certificates(app: AppMaker, serve: Serve, files: Files, authori
         assert client.get(server.urls[0] + "/hello", extensions=extensions).status_code == 200
 
 
-def test_half_a_handshake_holds_up_nobody(
-    app: AppMaker, serve: Serve, files: Files, authority: trustme.CA
-) -> None:
+def test_half_a_handshake_holds_up_nobody(app: AppMaker, serve: Serve, files: Files, authority: trustme.CA) -> None:
     server = serve(app(), tls=files.tls(), header_timeout=5)
     with contextlib.ExitStack() as clients:
         for _ in range(20):

@@ -66,9 +66,7 @@ class Service:
             except (OSError, ValueError) as exc:
                 raise Failure(str(exc), UNUSABLE) from exc
         try:
-            return wasgi.Server(
-                table(self.apps), bind=list(settings.binds), health=settings.health, **options
-            )
+            return wasgi.Server(table(self.apps), bind=list(settings.binds), health=settings.health, **options)
         except ValueError as exc:
             raise Failure(str(exc), USAGE) from exc
         except OSError as exc:
