@@ -92,5 +92,7 @@ mod _wasgi {
     #[pymodule_export]
     use crate::py::stats::{PyStats, stats};
     #[pymodule_export]
+    use crate::py::together::PyTogether;
+    #[pymodule_export]
     use crate::py::wit::_wit;
 }

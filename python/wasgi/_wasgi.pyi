@@ -454,18 +454,19 @@ class Reuse:
     requests that it sent) have no effect.
 
     An instance is kept if its guest has responded and returned, has finished all bodies that it began, waits for no
-    response, and holds at most three quarters of ``Limits.memory`` and ``Limits.handles``. At most half of the instance
-    pool (512 instances in a process, mostly) is idle at once, and less if running instances need the room: then the
-    instance that has been idle for longest ends, whichever app's it is. `Stats.idle` counts idle instances;
-    `Report.reused` is the number of earlier exchanges of an exchange's instance.
+    response, and holds at most three quarters of ``Limits.memory`` and ``Limits.handles`` (streams, futures and tasks
+    of WASI 0.3 count as handles). At most half of the instance pool (512 instances in a process, mostly) is idle at
+    once, and less if running instances need the room: then the instance that has been idle for longest ends, whichever
+    app's it is. `Stats.idle` counts idle instances; `Report.reused` is the number of earlier exchanges of an exchange's
+    instance.
 
     Guests of some toolchains cannot handle a second exchange. The host detects this when an instance that has responded
     before returns without a response: from then on the app keeps no instance, and the logger ``wasgi`` says so once.
 
     With ``concurrent`` above 1 a guest of WASI 0.3 handles several requests at once, if its toolchain can (the
     documentation of toolchains says so for each): while one waits for an upstream or for its caller, others go on.
-    Upstreams, output, bodies, time and reports are each exchange's own; memory, handles and a simulation's clock are
-    the instance's. A guest that traps or exits ends all exchanges of its instance: `TrapError.culprit` is the exchange
+    Upstreams, output, bodies, time, simulation and reports are each exchange's own; memory and handles are the
+    instance's. A guest that traps or exits ends all exchanges of its instance: `TrapError.culprit` is the exchange
     whose guest it was. When an exchange is cancelled or times out, its instance admits no others, and ends with those
     that are in it.
 
@@ -567,6 +568,7 @@ class App:
     def aclose(self, timeout: float | None = 10.0) -> Coroutine[Any, Any, None]:
         """Like `close`, for a task of an asyncio event loop. Closing begins when this is awaited."""
     def _handle_within(self, request: Request, seconds: float | None) -> Response: ...
+    def _handle_together(self, requests: Sequence[Request]) -> list[_Together]: ...
     def _warm(self) -> None: ...
     def _sibling(
         self,
@@ -661,6 +663,12 @@ class Listeners:
         """URLs that open on this machine."""
     def close(self) -> None:
         """Closes them. The file of a Unix socket that was made here is removed."""
+
+@final
+class _Together:
+    @property
+    def number(self) -> int | None: ...
+    def answer(self) -> Response: ...
 
 @final
 class Simulation:

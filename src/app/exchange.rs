@@ -10,7 +10,7 @@ use wasmtime_wasi_http::WasiBody;
 
 use crate::app::admission::AdmissionControl;
 use crate::app::running::Running;
-use crate::app::shared::{Joining, SharedInstance, SharedInstances};
+use crate::app::shared::{Joining, Reservation, SharedInstance, SharedInstances};
 use crate::app::slice::Slice;
 use crate::engine::ProcessState;
 use crate::error::Error;
@@ -64,6 +64,13 @@ impl Exchange {
         let (keeps_off, computes) = self.admission.history.decide_off_loop(&self.prepared, self.needs_set_up);
         self.computes = computes;
         keeps_off
+    }
+
+    /// A place in its instance, if it is the first in one that it shares, and has not run.
+    pub(crate) fn reserve_beside(&self) -> Option<Reservation> {
+        let Part::First { sharing, .. } = &self.part else { return None };
+        sharing.shared.open();
+        Reservation::new(sharing)
     }
 
     /// Runs the guest on this thread until it ends, waits, or has had its slice. Returns whether it ended.

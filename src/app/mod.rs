@@ -9,7 +9,7 @@ pub mod exchange;
 pub mod history;
 mod incoming;
 mod running;
-mod shared;
+pub(crate) mod shared;
 mod slice;
 
 use std::pin::Pin;
@@ -26,7 +26,7 @@ use crate::app::admission::{Admission, AdmissionControl, Permit};
 use crate::app::exchange::{Exchange, Part};
 use crate::app::incoming::{Incoming, incoming, request_rules};
 use crate::app::running::{Guest, Place};
-use crate::app::shared::{Joining, Member, SharedInstance, SharedInstances};
+use crate::app::shared::{Joining, Member, Reservation, SharedInstance, SharedInstances};
 use crate::component::Component;
 use crate::engine::ticker::Ticking;
 use crate::engine::{ProcessState, process_state};
@@ -47,6 +47,7 @@ use crate::outgoing::hooks::Hooks;
 use crate::outgoing::upstream::Upstreams;
 use crate::process::fork::PerFork;
 use crate::scheduler::Run;
+use crate::simulation::environment::Stage;
 use crate::sync::lock;
 
 /// See [`App::close`].
@@ -163,6 +164,17 @@ impl App {
         request: http::Request<WasiBody>,
         upstreams: Upstreams,
     ) -> Result<Exchange, Error> {
+        self.start_at(None, permit, request, upstreams)
+    }
+
+    /// The same at a place that was reserved for it, if there is one.
+    pub(crate) fn start_at(
+        &self,
+        place: Option<Reservation>,
+        permit: Permit,
+        request: http::Request<WasiBody>,
+        upstreams: Upstreams,
+    ) -> Result<Exchange, Error> {
         let limits = &self.limits;
         let rules = request_rules(request.headers(), limits)?;
         let process = process_state()?;
@@ -179,7 +191,7 @@ impl App {
         let asked = Asked { request, rules, hooks, exchange, ticking, permit };
         let Begun { part, head, answer, needs_set_up } = match self.reuse.filter(|reuse| reuse.concurrent > 1) {
             None => self.begin_alone(&admission, &prepared, asked)?,
-            Some(reuse) => self.begin_in_company(&admission, &prepared, reuse, asked)?,
+            Some(reuse) => self.begin_in_company(&admission, &prepared, reuse, asked, place)?,
         };
         let response_body = limits.response_body;
         let computes = false;
@@ -208,14 +220,15 @@ impl App {
     ) -> Result<Begun, Error> {
         let Asked { request, rules, hooks, exchange, ticking, permit } = asked;
         let Obtained { mut instance, room, needs_set_up } = self.instance(admission, prepared, hooks, &exchange)?;
-        let clock = instance.host().clock();
-        let incoming = incoming(request, rules, &exchange, self.limits.chunks, clock.clone());
+        let stage = instance.host().staged().map(|staged| staged.stage().clone());
+        let clock = instance.host().scene().map(|scene| scene.clock().clone());
+        let incoming = incoming(request, rules, &exchange, self.limits.chunks, clock);
         let Incoming { request, answered, head, answer } = incoming;
         let call = instance.call(request, answered).map_err(|error| Error::Host(Reason::new(chain(&error), error)))?;
         let guest = Guest::new(instance, &exchange, answer.clone(), Place::new(&exchange, ticking, permit));
         let run = running::run(guest, room, call);
-        let run: Run = match clock {
-            Some(clock) => Box::pin(clock.turns(run)),
+        let run: Run = match stage {
+            Some(stage) => Box::pin(stage.turns(run)),
             None => Box::pin(run),
         };
         Ok(Begun { part: Part::Alone(Some(run)), head, answer, needs_set_up })
@@ -228,10 +241,11 @@ impl App {
         prepared: &Arc<Prepared>,
         reuse: Reuse,
         asked: Asked,
+        place: Option<Reservation>,
     ) -> Result<Begun, Error> {
         let Asked { request, rules, mut hooks, exchange, ticking, permit } = asked;
         let others = self.shared.get(SharedInstances::default);
-        let (sharing, joins) = match others.reserve() {
+        let (sharing, joins) = match place.or_else(|| others.reserve()) {
             Some(reservation) => (reservation.sharing().clone(), Ok(reservation)),
             None => {
                 let none = Hooks::new(Upstreams::default(), ExchangeHandle::observer(&exchange), &self.limits);
@@ -239,8 +253,9 @@ impl App {
                 (SharedInstance::new(reuse, &mut made.instance, &exchange), Err(made))
             }
         };
-        hooks.clock = sharing.clock.clone();
-        let incoming = incoming(request, rules, &exchange, self.limits.chunks, sharing.clock.clone());
+        hooks.scene = sharing.stage.as_ref().map(Stage::begin);
+        let clock = hooks.scene.as_ref().map(|scene| scene.clock().clone());
+        let incoming = incoming(request, rules, &exchange, self.limits.chunks, clock);
         let Incoming { request, answered, head, answer } = incoming;
         let seat = Seat::new(exchange.clone(), self.limits.fuel, Box::new(answered), sharing.waker());
         let request = request.map(|body| seat.over.cuts(body.boxed_unsync()));
@@ -256,8 +271,8 @@ impl App {
         };
         sharing.begin(member, newcomer);
         let run = shared::drive(sharing.clone(), instance, room, admission.idle.clone());
-        let run: Run = match sharing.clock.clone() {
-            Some(clock) => Box::pin(clock.turns(run)),
+        let run: Run = match &sharing.stage {
+            Some(stage) => Box::pin(stage.turns(run)),
             None => Box::pin(run),
         };
         Ok(Begun { part: Part::First { run: Some(run), sharing, others }, head, answer, needs_set_up })

@@ -23,7 +23,7 @@ use crate::guest::instance::{Instance, Reuse};
 use crate::guest::instance_pool::InstancePool;
 use crate::guest::seat::Seat;
 use crate::guest::shared::{Newcomer, Shared};
-use crate::simulation::virtual_time::Clock;
+use crate::simulation::environment::Stage;
 use crate::sync::lock;
 
 /// For so long the guest of an exchange that is over may keep the others from the store; then the instance ends.
@@ -37,8 +37,8 @@ pub(crate) struct SharedInstance {
     pub shared: Arc<Shared>,
     process: &'static ProcessState,
     reuse: Reuse,
-    /// The time that they have together, in a simulation.
-    pub clock: Option<Clock>,
+    /// Where each of them begins, in a simulation.
+    pub stage: Option<Stage>,
     /// The most memory that it has held.
     peak: Arc<AtomicU64>,
     /// How many turns in a row were over before the guest that had the store gave it back.
@@ -74,7 +74,7 @@ impl SharedInstance {
             shared: Arc::default(),
             process: first.process,
             reuse,
-            clock: instance.host().clock(),
+            stage: instance.host().staged().map(|staged| staged.stage().clone()),
             peak: first.costs.peak.clone(),
             held: AtomicU32::new(0),
             members: Mutex::new(Members { served: instance.served(), ..Members::default() }),
@@ -154,7 +154,7 @@ impl SharedInstances {
 }
 
 /// A place in an instance, which does not end meanwhile for want of exchanges.
-pub(super) struct Reservation {
+pub(crate) struct Reservation {
     sharing: Arc<SharedInstance>,
     used: bool,
 }
@@ -244,6 +244,7 @@ pub(super) async fn drive(
     let mut instance = instance;
     // after the instance, so that it goes before: whoever is left is told while the store lives
     let mut driver = Driver { sharing: sharing.clone(), left_over: Vec::new(), is_clean: true, due: Due::default() };
+    let mut places = Vec::new();
     let fate = {
         let run = async {
             if let Some(room) = room {
@@ -254,7 +255,7 @@ pub(super) async fn drive(
         let mut run = pin!(run);
         poll_fn(|cx| driver.turn(run.as_mut(), cx)).await
     };
-    driver.end(fate, &mut instance);
+    driver.end(fate, &mut instance, &mut places);
     let served = lock(&sharing.members).served;
     let is_clean = instance.stop_sharing(served) && driver.is_clean && driver.left_over.is_empty();
     let over = match idle {
@@ -262,8 +263,10 @@ pub(super) async fn drive(
         _ => Some(instance),
     };
     if let Some(instance) = over {
-        drop_instance(sharing.process, instance, ());
+        return drop_instance(sharing.process, instance, places);
     }
+    // whoever takes the place of the last finds the instance
+    drop(places);
 }
 
 struct Driver {
@@ -328,7 +331,7 @@ impl Driver {
             }
             self.sharing.close();
             if let Some(member) = self.sharing.remove(&seat) {
-                self.let_go(member, Err(Error::Cancelled)); // its outcome is known
+                drop(self.let_go(member, Err(Error::Cancelled))); // its outcome is known
                 if seat.is_called() {
                     self.left_over.push(seat);
                 }
@@ -346,7 +349,7 @@ impl Driver {
             if seat.seems_done()
                 && let Some(member) = self.sharing.remove(&seat)
             {
-                self.let_go(member, Ok(()));
+                drop(self.let_go(member, Ok(())));
             }
         }
     }
@@ -376,7 +379,7 @@ impl Driver {
     }
 
     /// The store is done with all of them.
-    fn end(&mut self, fate: Fate, instance: &mut Instance) {
+    fn end(&mut self, fate: Fate, instance: &mut Instance, places: &mut Vec<Place>) {
         let seats = self.sharing.abandon();
         let (culprit, outcome) = match fate {
             Fate::Abandoned => (None, Ok(())),
@@ -402,13 +405,14 @@ impl Driver {
                 _ => outcome.clone(),
             };
             if let Some(member) = self.sharing.remove(&seat) {
-                self.let_go(member, own);
+                places.push(self.let_go(member, own));
             }
         }
     }
 
-    /// One exchange is over: its output and its bodies end, and its place is free.
-    fn let_go(&mut self, member: Member, outcome: Result<(), Error>) {
+    /// One exchange is over: its output and its bodies end. Returns its place, which is to be free.
+    #[must_use]
+    fn let_go(&mut self, member: Member, outcome: Result<(), Error>) -> Place {
         let Member { seat, answer, place } = member;
         let exchange = &seat.exchange;
         if let Some(used) = seat.fuel_used() {
@@ -424,7 +428,7 @@ impl Driver {
         let broke_off = seat.written.close(ended_well);
         seat.leave();
         self.is_clean &= ended_well && answered && !broke_off;
-        drop(place);
+        place
     }
 }
 
@@ -433,7 +437,7 @@ impl Drop for Driver {
         for seat in self.sharing.abandon() {
             if let Some(member) = self.sharing.remove(&seat) {
                 let why = why_dropped(&seat.exchange);
-                self.let_go(member, Err(why));
+                drop(self.let_go(member, Err(why)));
             }
         }
     }

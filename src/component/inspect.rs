@@ -5,6 +5,7 @@ use wasmparser::{CanonicalFunction, CanonicalOption, Encoding, Parser, Payload};
 use crate::component::declared_types::DeclaredTypes;
 use crate::component::file_format::{broken, malformed};
 use crate::component::interface_names::{INCOMING_HANDLER, interface, is_of, is_of_p3, is_of_pre_p3, other_version};
+use crate::component::joints;
 use crate::engine::config::Features;
 use crate::error::Error;
 use crate::guest::interfaces::HANDLER;
@@ -19,6 +20,8 @@ pub struct ComponentInfo {
     pub exports: Vec<String>,
     /// Something in it is asynchronous, as only WASI 0.3 is: a function, a stream, a future.
     pub is_async: bool,
+    /// See [`joints`].
+    pub has_async_joints: bool,
     /// See [`Self::wasi`].
     wasi: Wasi,
     /// See [`Self::handler`].
@@ -39,7 +42,7 @@ impl ComponentInfo {
     /// Reads the names without compiling anything. Fails where the bytes are no component.
     pub fn read(binary: &[u8]) -> Result<Self, Error> {
         let (mut imports, mut exports, mut is_async) = (Vec::new(), Vec::new(), false);
-        let mut depth = 0usize;
+        let (mut depth, mut is_nested) = (0usize, false);
         for payload in Parser::new(0).parse_all(binary) {
             let payload = payload.map_err(|error| broken(binary, &error))?;
             match payload {
@@ -50,7 +53,8 @@ impl ComponentInfo {
                             .into(),
                     ));
                 }
-                Payload::ModuleSection { .. } | Payload::ComponentSection { .. } => depth += 1,
+                Payload::ModuleSection { .. } => depth += 1,
+                Payload::ComponentSection { .. } => (depth, is_nested) = (depth + 1, true),
                 Payload::End(_) => depth = depth.saturating_sub(1),
                 Payload::ComponentImportSection(section) if depth == 0 => {
                     for import in section {
@@ -73,7 +77,9 @@ impl ComponentInfo {
                 _ => {}
             }
         }
-        Ok(Self::of(imports, exports, is_async))
+        let mut info = Self::of(imports, exports, is_async);
+        info.has_async_joints = is_async && is_nested && joints::are_async(binary);
+        Ok(info)
     }
 
     /// A component of WASI 0.3 may be told by any of its names: it imports and exports 0.2 as well.
@@ -85,7 +91,7 @@ impl ComponentInfo {
             true => (Wasi::P3, handler),
             false => (Wasi::P2, handler_of(INCOMING_HANDLER, "0.2")),
         };
-        Self { imports, exports, is_async, wasi, handler }
+        Self { imports, exports, is_async, has_async_joints: false, wasi, handler }
     }
 
     /// What it speaks, and hence which engine it is compiled for. One that exports the handlers of both speaks 0.3; one that has

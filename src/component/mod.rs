@@ -13,6 +13,7 @@ pub(crate) mod expansion;
 pub(crate) mod file_format;
 pub mod inspect;
 pub(crate) mod interface_names;
+pub(crate) mod joints;
 pub mod limits;
 pub mod loading;
 pub mod source;

@@ -10,6 +10,7 @@ pub mod stats;
 pub(crate) mod ticker;
 
 use std::path::PathBuf;
+use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Mutex, OnceLock};
 use std::time::Duration;
 
@@ -33,6 +34,8 @@ pub struct ProcessState {
     engines: [Engines; Features::ALL],
     /// How many instances a pool has room for.
     slots: u32,
+    /// How many of those are lost, see [`Self::lose_slot`].
+    lost: AtomicU32,
     pub(crate) counters: crate::telemetry::counters::Counters,
     pub(crate) cache: Option<CodeCache>,
     pub(crate) trimming: crate::engine::heap_trim::Trimming,
@@ -134,6 +137,7 @@ impl ProcessState {
             generation: crate::process::fork::generation(),
             engines,
             slots: slots.unwrap_or(POOL_SLOTS[0]),
+            lost: AtomicU32::new(0),
             counters: crate::telemetry::counters::Counters::default(),
             cache,
             trimming: crate::engine::heap_trim::Trimming::default(),
@@ -197,7 +201,12 @@ impl ProcessState {
 
     /// How many instances there is room for; where they are allocated on demand, as many as a pool would have.
     pub(crate) fn slots(&self) -> u32 {
-        self.slots
+        self.slots.saturating_sub(self.lost.load(Ordering::Relaxed))
+    }
+
+    /// The instance in one of them is never given back.
+    pub(crate) fn lose_slot(&self) {
+        self.lost.fetch_add(1, Ordering::Relaxed);
     }
 
     /// Whether the ticker's thread runs.

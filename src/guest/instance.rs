@@ -1,5 +1,6 @@
 //! A store and the guest's instance in it, which has one exchange after another.
 
+use std::mem::ManuallyDrop;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -17,6 +18,7 @@ use crate::exchange::handle::ExchangeState;
 use crate::guest::app_share::AppShare;
 use crate::guest::grants::Grants;
 use crate::guest::limiter::StoreLimiter;
+use crate::guest::panics::Panicked;
 use crate::guest::prepared::{Pre, Prepared, Proxy};
 use crate::guest::seat::Answered;
 use crate::guest::shared::Shared;
@@ -45,7 +47,9 @@ pub struct Reuse {
 
 /// A store and, from its first exchange on, the guest's instance in it.
 pub(crate) struct Instance {
-    store: Store<StoreState>,
+    /// Dropped with it, unless something panicked in it.
+    store: ManuallyDrop<Store<StoreState>>,
+    has_panicked: bool,
     proxy: Option<Proxy>,
     prepared: Arc<Prepared>,
     /// Where the answer of a guest of WASI 0.3 goes, until it has answered.
@@ -75,7 +79,8 @@ impl Instance {
             Ok(UpdateDeadline::Yield(1))
         });
         store.call_hook_async(Turns);
-        let mut instance = Self { store, proxy: None, prepared, unanswered: None, served: 0 };
+        let store = ManuallyDrop::new(store);
+        let mut instance = Self { store, has_panicked: false, proxy: None, prepared, unanswered: None, served: 0 };
         instance.refill()?;
         Ok(instance)
     }
@@ -132,7 +137,9 @@ impl Instance {
         }
         self.store.data_mut().open_folders().await?;
         let begun = Instant::now();
-        let proxy = self.prepared.pre().instantiate(&mut self.store).await?;
+        let made = self.prepared.pre().instantiate(&mut self.store).await;
+        self.looks_at(&made);
+        let proxy = made?;
         let (took_long, was_expected) = self.prepared.set_up_took(begun.elapsed());
         if took_long {
             if was_expected {
@@ -149,7 +156,9 @@ impl Instance {
         let Proxy::P3(service) = self.proxy().await? else {
             return Err(wasmtime::Error::msg("guests of WASI 0.2 share no instance"));
         };
-        p3::share(&mut self.store, &service, shared).await?;
+        let ended = p3::share(&mut self.store, &service, shared).await;
+        self.looks_at(&ended);
+        ended?;
         self.proxy = Some(Proxy::P3(service)); // one that failed cannot be entered again
         Ok(())
     }
@@ -171,13 +180,20 @@ impl Instance {
         match (&proxy, call) {
             (Proxy::P2(proxy), Call::P2(call)) => p2::handle(&mut self.store, proxy, call).await?,
             (Proxy::P3(service), Call::P3(call)) => {
-                p3::handle(&mut self.store, service, call, &mut self.unanswered).await?;
+                let ended = p3::handle(&mut self.store, service, call, &mut self.unanswered).await;
+                self.looks_at(&ended);
+                ended?;
             }
             _ => return Err(wasmtime::Error::msg("a request of one generation of WASI for a guest of the other")),
         }
         self.served += 1;
         self.proxy = Some(proxy); // one that failed cannot be entered again
         Ok(())
+    }
+
+    /// What came of something that its store did.
+    fn looks_at<T>(&mut self, ended: &wasmtime::Result<T>) {
+        self.has_panicked |= ended.as_ref().is_err_and(|error| error.is::<Panicked>());
     }
 
     /// What the end of its handler means.
@@ -197,6 +213,9 @@ impl Instance {
         }
         if let Some(late) = error.downcast_ref::<crate::process::swap::SwitchedOn>() {
             return Err(Error::Overloaded(late.to_string()));
+        }
+        if let Some(panicked) = error.downcast_ref::<Panicked>() {
+            return Err(Error::Host(panicked.to_string().into()));
         }
         if let Some(wasmtime::Trap::NoAsyncResult) = error.downcast_ref() {
             return Err(Error::NoResponse("the guest returned without setting a response".into()));
@@ -228,7 +247,25 @@ impl Instance {
 
     /// Its exchange is over; all that belongs to it ends. Returns whether it may have another.
     pub(crate) fn prepare_for_reuse(&mut self, reuse: &Reuse) -> bool {
-        self.proxy.is_some() && reuse.requests.is_none_or(|most| self.served < most) && self.host().prepare_for_reuse()
+        if self.proxy.is_none() || reuse.requests.is_some_and(|most| self.served >= most) {
+            return false;
+        }
+        let kept = match self.prepared.pre() {
+            Pre::P2(_) => 0, // its store has no tasks
+            Pre::P3(_) => self.store.concurrent_state_table_size(),
+        };
+        self.host().prepare_for_reuse(u64::try_from(kept).unwrap_or(u64::MAX))
+    }
+}
+
+impl Drop for Instance {
+    fn drop(&mut self) {
+        if self.has_panicked {
+            self.store.data().limiter.process().lose_slot();
+        } else {
+            // SAFETY: it is dropped once, here, and nobody sees it after.
+            unsafe { ManuallyDrop::drop(&mut self.store) };
+        }
     }
 }
 

@@ -243,16 +243,21 @@ mod tests {
         InstancePool::new(process, reuse, Arc::new(AtomicBool::new(true)))
     }
 
-    /// An instance that has had one exchange.
-    fn served(process: &'static ProcessState) -> Instance {
+    /// An instance of a component, and the exchange that is to be its first.
+    fn of_guest(process: &'static ProcessState, name: &str, upstreams: Upstreams) -> (Instance, Arc<ExchangeState>) {
         let order = Order::new(false, ComponentLimits::NONE, None);
-        let binary = std::fs::read("tests/guests/components/hello.wasm").unwrap();
+        let binary = std::fs::read(format!("tests/guests/components/{name}.wasm")).unwrap();
         let prepared = Component::new(&binary, &order).unwrap().prepared(process, false).unwrap();
         let exchange = ExchangeState::new(process, 1, None);
-        let hooks = Hooks::new(Upstreams::default(), ExchangeHandle::observer(&exchange), &Limits::NONE);
+        let hooks = Hooks::new(upstreams, ExchangeHandle::observer(&exchange), &Limits::NONE);
         let share = AppShare::new(&[]);
-        let mut instance =
-            Instance::new(prepared, &Grants::default(), &Limits::NONE, hooks, &exchange, &share).unwrap();
+        let instance = Instance::new(prepared, &Grants::default(), &Limits::NONE, hooks, &exchange, &share).unwrap();
+        (instance, exchange)
+    }
+
+    /// An instance that has had one exchange.
+    fn served(process: &'static ProcessState) -> Instance {
+        let (mut instance, _exchange) = of_guest(process, "hello", Upstreams::default());
         let request = http::Request::get("http://a.test/").body(empty()).unwrap();
         let (sender, answers) = std::sync::mpsc::channel();
         let call = instance.call(request, move |answer| drop(sender.send(answer))).unwrap();
@@ -260,6 +265,44 @@ mod tests {
         block_on(instance.handle(call)).unwrap();
         assert!(answers.recv().unwrap().is_ok());
         instance
+    }
+
+    /// Panics where wasmtime polls a store.
+    struct Panics;
+
+    impl crate::outgoing::upstream::Upstream for Panics {
+        fn send(
+            &self,
+            _: http::Request<crate::exchange::guest_body::GuestBody>,
+            _: crate::outgoing::upstream::Timeouts,
+            _: &Arc<crate::exchange::stdio::Stdio>,
+        ) -> crate::outgoing::upstream::Answer {
+            Box::pin(async {
+                tokio::task::yield_now().await;
+                #[allow(clippy::panic)]
+                {
+                    panic!("as asked")
+                }
+            })
+        }
+    }
+
+    #[test]
+    fn a_store_of_wasi_0_3_that_something_panicked_in_is_left_as_it_stands() {
+        let (_alone, process) = alone();
+        let upstreams = Upstreams { outgoing: Some(Arc::new(Panics)), handler: None };
+        let slots = process.slots();
+        let mut instance = of_guest(process, "probe_p3", upstreams);
+        let request = http::Request::get("http://a.test/fetch?url=http://b.test/").body(empty()).unwrap();
+        let call = instance.0.call(request, drop).unwrap();
+        let _context = process.runtime.handle().unwrap().enter();
+        let failed = block_on(instance.0.handle(call));
+        let outcome = instance.0.outcome(failed, &instance.1);
+        assert_eq!(outcome.unwrap_err().to_string(), "the host failed while the guest ran");
+        assert!(!instance.0.prepare_for_reuse(&ALWAYS));
+        assert_eq!(process.slots(), slots);
+        drop(instance);
+        assert_eq!(process.slots(), slots - 1, "it is not given back");
     }
 
     fn block_on<T>(future: impl Future<Output = T>) -> T {

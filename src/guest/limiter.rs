@@ -65,6 +65,10 @@ impl StoreLimiter {
         }
     }
 
+    pub(crate) fn process(&self) -> &'static ProcessState {
+        self.process
+    }
+
     /// The same when the guest has ended: for its report, and no limit applies any more.
     pub(crate) fn weighed_last(&mut self, held: u64) {
         let refused = self.refused;
@@ -99,10 +103,12 @@ impl StoreLimiter {
         self.refused_by_system.clone()
     }
 
-    /// Whether so many handles, and the memory, leave the next exchange of the same instance room.
-    pub(crate) fn has_room(&self, handles: u64) -> bool {
+    /// Whether so many handles, and the memory, leave the next exchange of the same instance room. `kept`: streams, futures, tasks and the
+    /// like that wasmtime keeps for a guest of WASI 0.3, which count as handles.
+    pub(crate) fn has_room(&self, handles: u64, kept: u64) -> bool {
         let fits = |held: u64, limit: Option<u64>| limit.is_none_or(|limit| held <= limit / 4 * 3);
-        fits(self.memory + self.held, self.limits.memory) && fits(handles, self.limits.handles)
+        let memory = self.memory + self.held + kept.saturating_mul(HANDLE);
+        fits(memory, self.limits.memory) && fits(handles.saturating_add(kept), self.limits.handles)
     }
 
     /// The guest has the host take so many bytes more behind a handle. Returns whether its handles are to be weighed: seldom enough

@@ -25,6 +25,7 @@ pub mod linker;
 pub mod open_files;
 pub mod p2;
 pub mod p3;
+pub mod panics;
 pub mod prepared;
 pub mod request_checks;
 pub mod seat;

@@ -24,6 +24,7 @@ use crate::exchange::guest_written::Transmitted;
 use crate::guest::body_streams_p3::code_of;
 use crate::guest::exchange_context::ExchangeContext;
 use crate::guest::interfaces::{HANDLER, interface_p3};
+use crate::guest::panics::UntilItPanics;
 use crate::guest::request_checks::{url_of, url_passed_on};
 use crate::guest::seat::{Answered, Seat};
 use crate::guest::shared::{Newcomer, Shared};
@@ -95,7 +96,7 @@ pub(crate) async fn handle(
         })
         .await
     });
-    turn.around(work).await?
+    UntilItPanics::new(turn.around(work)).await?
 }
 
 /// What a guest's handler has returned.
@@ -164,7 +165,7 @@ pub(crate) async fn share(store: &mut Store<StoreState>, service: &Service, shar
         }))
         .await
     });
-    turn.around(work).await?
+    UntilItPanics::new(turn.around(work)).await?
 }
 
 type Calling = TypedFuncCallConcurrent<

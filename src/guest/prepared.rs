@@ -11,6 +11,7 @@ use crate::engine::config::{AllocatingEngine, Features};
 use crate::error::reason::Reason;
 use crate::error::{Error, chain};
 use crate::guest::linker::linker_for;
+use crate::guest::panics::UntilItPanics;
 use crate::guest::store::StoreState;
 use crate::process::undisturbed::DropUndisturbed;
 use crate::scheduler::LONG_TURN;
@@ -31,7 +32,7 @@ impl Pre {
     pub(crate) async fn instantiate(&self, store: &mut Store<StoreState>) -> wasmtime::Result<Proxy> {
         match self {
             Self::P2(pre) => pre.instantiate_async(store).await.map(Proxy::P2),
-            Self::P3(pre) => pre.instantiate_async(store).await.map(Proxy::P3),
+            Self::P3(pre) => UntilItPanics::new(pre.instantiate_async(store)).await.map(Proxy::P3),
         }
     }
 }

@@ -34,8 +34,7 @@ use crate::http::message::empty;
 use crate::limits::{Limits, MOST_RANDOM};
 use crate::outgoing::hooks::{HookFuture, Hooks};
 use crate::outgoing::upstream::Import;
-use crate::simulation::environment::SimulatedWorld;
-use crate::simulation::virtual_time::Clock;
+use crate::simulation::environment::{Scene, SimulatedWorld};
 
 /// `T` of the guest's `Store<T>`.
 pub struct StoreState {
@@ -98,7 +97,7 @@ impl StoreState {
             turn: Arc::default(),
             limiter,
         };
-        host.exchange.hooks.clock = host.clock();
+        host.exchange.hooks.scene = host.staged.as_ref().map(SimulatedWorld::scene);
         host
     }
 
@@ -117,9 +116,9 @@ impl StoreState {
         self.limiter.reset(peak);
         self.files.reset();
         if let Some(staged) = &self.staged {
-            staged.reset();
+            self.exchange.hooks.scene = Some(staged.stage().begin());
         }
-        self.exchange.hooks.clock = self.clock();
+        self.enter_scene();
     }
 
     /// From now on several exchanges share it, each in a context of its own.
@@ -140,7 +139,9 @@ impl StoreState {
     }
 
     fn make_nobodys(&mut self) {
+        let scene = self.exchange.hooks.scene.take();
         self.exchange = ExchangeContext::nobodys(self.exchange.hooks.process(), &self.exchange.hooks.limits);
+        self.exchange.hooks.scene = scene;
         self.outlet.lead_to(self.exchange.hooks.stdio());
     }
 
@@ -151,7 +152,15 @@ impl StoreState {
             return false;
         }
         self.outlet.lead_to(self.exchange.hooks.stdio());
+        self.enter_scene();
         true
+    }
+
+    /// Its guest finds what its exchange does, in a simulation.
+    fn enter_scene(&self) {
+        if let (Some(staged), Some(scene)) = (&self.staged, &self.exchange.hooks.scene) {
+            staged.lead_to(scene);
+        }
     }
 
     /// In which place, if its instance is shared.
@@ -173,9 +182,9 @@ impl StoreState {
         self.staged.as_ref()
     }
 
-    /// The exchange's time, in a simulation.
-    pub(crate) fn clock(&self) -> Option<Clock> {
-        self.staged.as_ref().map(SimulatedWorld::clock)
+    /// What the exchange finds, in a simulation.
+    pub(crate) fn scene(&self) -> Option<&Scene> {
+        self.exchange.hooks.scene.as_ref()
     }
 
     /// Breaks off the bodies that the guest has not finished. A body whose guest is gone would look complete to its reader:
@@ -197,8 +206,9 @@ impl StoreState {
     }
 
     /// An exchange is over, and its instance may have another: what the guest has kept of it leads nowhere from now on. Guests
-    /// whose garbage is collected late do keep handles. Returns whether nothing is left that somebody else takes part in.
-    pub(crate) fn prepare_for_reuse(&mut self) -> bool {
+    /// whose garbage is collected late do keep handles. `kept`: what wasmtime keeps of its tasks and streams. Returns
+    /// whether nothing is left that somebody else takes part in, and the next one has room.
+    pub(crate) fn prepare_for_reuse(&mut self, kept: u64) -> bool {
         let (mut handles, mut asks) = (0, false);
         for entry in self.table.iter_mut() {
             handles += 1;
@@ -206,7 +216,7 @@ impl StoreState {
             asks |= matches!(entry.downcast_ref(), Some(HostFutureIncomingResponse::Pending(_)));
             clear_handle(entry, &mut self.exchange.hooks);
         }
-        let clean = !asks && !self.exchange.is_busy() && self.limiter.has_room(handles);
+        let clean = !asks && !self.exchange.is_busy() && self.limiter.has_room(handles, kept);
         self.make_nobodys();
         clean
     }

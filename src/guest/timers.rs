@@ -6,12 +6,12 @@ use wasmtime::StoreContextMut;
 use wasmtime::component::{Accessor, Linker, Resource};
 use wasmtime_wasi::clocks::WasiClocksView;
 use wasmtime_wasi::p2::bindings::clocks::monotonic_clock::{self, Host as _};
-use wasmtime_wasi::p2::{DynPollable, Pollable, subscribe};
+use wasmtime_wasi::p2::{DynPollable, subscribe};
 
 use crate::guest::interfaces::{interface, interface_p3};
 use crate::guest::seat::Seat;
 use crate::guest::store::StoreState;
-use crate::simulation::environment::Timer;
+use crate::simulation::environment::{Scene, Timer};
 
 /// Replaces the timers of `wasi:clocks/monotonic-clock`, for guests whose world is staged.
 pub(crate) fn stage_timers(linker: &mut Linker<StoreState>) -> wasmtime::Result<()> {
@@ -26,7 +26,7 @@ pub(crate) fn stage_timers(linker: &mut Linker<StoreState>) -> wasmtime::Result<
     })?;
     clocks.func_wrap("subscribe-duration", |mut store: StoreContextMut<'_, StoreState>, (duration,): (u64,)| {
         let host = store.data_mut();
-        Ok((match host.staged().map(|stage| stage.timer_at(stage.clock().now().saturating_add(duration))) {
+        Ok((match host.staged().map(|stage| stage.timer_at(stage.scene().clock().now().saturating_add(duration))) {
             Some(timer) => pushed(host, timer)?,
             None => host.clocks().subscribe_duration(duration)?,
         },))
@@ -54,8 +54,11 @@ async fn wait(accessor: &Accessor<StoreState>, when: impl FnOnce(u64) -> u64) ->
     let (left, timer, _waits) = accessor.with(|mut access| -> wasmtime::Result<_> {
         let host = access.data_mut();
         let waits = host.seat().map(Seat::waits);
-        let (left, timer) = match host.staged() {
-            Some(stage) => (0, Some(stage.timer_at(when(stage.clock().now())))),
+        let (left, timer) = match host.scene().map(Scene::clock) {
+            Some(clock) => {
+                let end = when(clock.now());
+                (0, Some(clock.until(end, clock.due(end))))
+            }
             None => {
                 let now = monotonic_clock::Host::now(&mut host.clocks())?;
                 (when(now).saturating_sub(now), None)
@@ -64,7 +67,7 @@ async fn wait(accessor: &Accessor<StoreState>, when: impl FnOnce(u64) -> u64) ->
         Ok((left, timer, waits))
     })?;
     match timer {
-        Some(mut timer) => timer.ready().await,
+        Some(timer) => timer.await,
         None if left > 0 => tokio::time::sleep(Duration::from_nanos(left)).await,
         None => {}
     }

@@ -24,6 +24,7 @@ use crate::limits::Limits;
 use crate::outgoing::in_runtime::InRuntime;
 use crate::outgoing::timeouts::{Pause, ReadTimeout};
 use crate::outgoing::upstream::{Import, Timeouts, Upstream, Upstreams};
+use crate::simulation::environment::Scene;
 use crate::simulation::virtual_time::{Clock, Work};
 use crate::simulation::watched_body::Watched;
 use crate::telemetry::counters::Counters;
@@ -43,8 +44,8 @@ pub(crate) struct Hooks {
     passed_on: Arc<AtomicU64>,
     /// The URL of the exchange's own request: one that is passed on has of it what its guest leaves out.
     pub url: Option<http::Uri>,
-    /// If the guest's time is not the machine's.
-    pub clock: Option<Clock>,
+    /// What the exchange finds, if its time is not the machine's.
+    pub scene: Option<Scene>,
 }
 
 impl Hooks {
@@ -56,7 +57,7 @@ impl Hooks {
             under_way: Arc::default(),
             passed_on: Arc::default(),
             url: None,
-            clock: None,
+            scene: None,
         }
     }
 
@@ -64,6 +65,11 @@ impl Hooks {
     pub(crate) fn is_busy(&self) -> bool {
         let asks = |count: &AtomicU64| count.load(Ordering::Acquire) > 0;
         asks(&self.under_way) || asks(&self.passed_on) || self.exchange.has_reader()
+    }
+
+    /// If the guest's time is not the machine's.
+    fn clock(&self) -> Option<Clock> {
+        self.scene.as_ref().map(|scene| scene.clock().clone())
     }
 
     pub(crate) fn process(&self) -> &'static ProcessState {
@@ -201,7 +207,7 @@ impl Hooks {
         request: http::Request<WasiBody>,
         options: Option<RequestOptions>,
     ) -> HookFuture {
-        let Some(clock) = self.clock.clone() else { return self.send(import, request, options, None) };
+        let Some(clock) = self.clock() else { return self.send(import, request, options, None) };
         let work = clock.work(true);
         let request = request.map(|body| Watched::by_others(body, work.clock()).boxed_unsync());
         let answer = self.send(import, request, options, Some(&work));
@@ -253,7 +259,7 @@ impl Hooks {
         if let Some(work) = work {
             request.extensions_mut().insert(work.clock().clone());
         }
-        let (clock, work) = (self.clock.clone(), work.cloned());
+        let (clock, work) = (self.clock(), work.cloned());
         let answer = upstream.send(request, timeouts, self.exchange.stdio());
         Box::new(async move {
             let answer = answer.await.map_err(|error| error.code.into_host())?;

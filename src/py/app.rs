@@ -9,7 +9,7 @@ use pyo3::prelude::*;
 use pyo3::types::{PyMapping, PyString};
 
 use crate::app::{App, Closing};
-use crate::component::inspect::Wasi;
+use crate::component::inspect::{ComponentInfo, Wasi};
 use crate::guest::grants::{DirGrant, Grants};
 use crate::guest::interfaces::HANDLER;
 use crate::network::places::Membership;
@@ -30,6 +30,7 @@ use crate::py::output::Sinks;
 use crate::py::paths::path_of;
 use crate::py::reuse::PyReuse;
 use crate::py::simulation::PySimulation;
+use crate::py::together::PyTogether;
 use crate::py::values::{Number, Seconds};
 
 /// The base class of `wasgi.App`, which adds ASGI and WSGI and describes the arguments.
@@ -117,6 +118,23 @@ fn grants(
     Ok(grants)
 }
 
+/// Whether guests of a component may have several exchanges at once.
+fn check_concurrent(info: &ComponentInfo, concurrent: usize) -> PyResult<()> {
+    if info.wasi() == Wasi::P2 {
+        return Err(PyValueError::new_err(format!(
+            "`Reuse.concurrent` must be 1 for a component of WASI 0.2, whose guests handle one request at a time, not {concurrent}"
+        )));
+    }
+    if info.has_async_joints {
+        return Err(PyValueError::new_err(format!(
+            "`Reuse.concurrent` must be 1, not {concurrent}, for a component that is composed of several which call each other's \
+             asynchronous functions: one may go on when its caller has returned, and the host cannot tell for which request; hint: \
+             `App(middleware, handler=App(inner))` composes them with an instance of each its own, and any `Reuse`"
+        )));
+    }
+    Ok(())
+}
+
 #[pymethods]
 impl PyApp {
     #[new]
@@ -159,12 +177,8 @@ impl PyApp {
         grants.simulation = simulation.as_ref().map(|simulation| simulation.get().core());
         let terms = reuse.as_ref().map(|reuse| reuse.get().core());
         let info = &component.get().component.info;
-        if let Some(concurrent) = terms.map(|reuse| reuse.concurrent).filter(|concurrent| *concurrent > 1)
-            && info.wasi() == Wasi::P2
-        {
-            return Err(PyValueError::new_err(format!(
-                "`Reuse.concurrent` must be 1 for a component of WASI 0.2, whose guests handle one request at a time, not {concurrent}"
-            )));
+        if let Some(concurrent) = terms.map(|reuse| reuse.concurrent).filter(|concurrent| *concurrent > 1) {
+            check_concurrent(info, concurrent)?;
         }
         let core = App::new(component.get().component.clone(), grants, limits.get().core(), terms);
         if core.limits.fuel.is_some() {
@@ -238,6 +252,11 @@ impl PyApp {
         seconds: Option<f64>,
     ) -> PyResult<PyResponse> {
         self.callee.get().call(py, request, seconds)
+    }
+
+    /// For tests of isolation: begins an exchange with each request, and gives what waits for its response.
+    fn _handle_together(&self, py: Python<'_>, requests: Vec<Bound<'_, PyRequest>>) -> PyResult<Vec<PyTogether>> {
+        crate::py::together::begin(py, self.callee.get(), &requests)
     }
 
     /// Like `handle`, for a task of an asyncio event loop, which it never blocks.

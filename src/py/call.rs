@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 use std::task::{Context, Poll};
+use std::time::Instant;
 
 use pyo3::intern;
 use pyo3::prelude::*;
@@ -12,6 +13,7 @@ use wasmtime_wasi_http::WasiBody;
 use crate::app::App;
 use crate::app::admission::{Admission, Permit, Queued};
 use crate::app::exchange::Exchange;
+use crate::app::shared::Reservation;
 use crate::error::Error;
 use crate::outgoing::upstream::Upstreams;
 use crate::py::errors::to_py;
@@ -27,7 +29,18 @@ use crate::py::outgoing::{Outgoing, check_depth};
 use crate::py::output::{GuestOutput, Sinks, Until};
 use crate::py::process_of;
 
-/// An exchange whose guest has had its first turn.
+/// How an exchange begins.
+pub(crate) enum Begins {
+    /// Its guest has a turn on this thread (unless setting it up would hold up an event loop); if it is not done then, the runtime goes
+    /// on with it.
+    Here { may_block: bool },
+    /// Its guest has no turn before it is handed over: others are to begin beside it.
+    First,
+    /// At this place, if there is one.
+    Beside(Option<Reservation>),
+}
+
+/// An exchange whose guest has begun, or waits for others to begin beside it.
 pub(crate) struct Begun {
     exchange: Exchange,
     number: u64,
@@ -71,22 +84,18 @@ impl Callee {
                 block_on_until(py, deadline, |cx| queued.poll(cx))?.map_err(|error| to_py(py, &error))?
             }
         };
-        let mut begun = self.begin(py, permit, request, None, true)?;
-        let outcome = block_on_until(py, deadline, |cx| begun.exchange.poll_head(cx));
-        let outcome = begun.output.deliver_after(py, outcome)?;
-        inside.check(py);
-        begun.answer(py, outcome, true)
+        let begun = self.begin(py, permit, request, None, Begins::Here { may_block: true })?;
+        begun.wait(py, deadline, &inside)
     }
 
-    /// Starts the guest and gives it a turn on this thread (unless setting it up would hold up an event loop); if it
-    /// is not done then, the runtime goes on with it.
-    fn begin(
+    /// Starts the guest.
+    pub(super) fn begin(
         &self,
         py: Python<'_>,
         mut permit: Permit,
         request: &Bound<'_, PyRequest>,
         event_loop: Option<&Arc<LoopCore>>,
-        may_block: bool,
+        begins: Begins,
     ) -> PyResult<Begun> {
         let number = permit.number;
         let finishing = match &self.on_finish {
@@ -100,13 +109,11 @@ impl Callee {
             }
             None => None,
         };
-        self.begin_numbered(py, number, permit, request, event_loop, may_block, finishing.clone()).inspect_err(
-            |error| {
-                if let Some(finishing) = finishing {
-                    finishing.failed(Failure::Python(error.clone_ref(py)));
-                }
-            },
-        )
+        self.begin_numbered(py, number, permit, request, event_loop, begins, finishing.clone()).inspect_err(|error| {
+            if let Some(finishing) = finishing {
+                finishing.failed(Failure::Python(error.clone_ref(py)));
+            }
+        })
     }
 
     #[allow(clippy::too_many_arguments)]
@@ -117,7 +124,7 @@ impl Callee {
         permit: Permit,
         request: &Bound<'_, PyRequest>,
         event_loop: Option<&Arc<LoopCore>>,
-        may_block: bool,
+        begins: Begins,
         finishing: Option<Arc<Finishing>>,
     ) -> PyResult<Begun> {
         let request = request.get();
@@ -127,25 +134,30 @@ impl Callee {
         };
         let upstreams = self.for_exchange(py, event_loop, &context)?;
         let (request, feed) = request.to_guest(py, event_loop, &context)?;
+        let (is_first, may_block, place) = match begins {
+            Begins::Here { may_block } => (false, Some(may_block), None),
+            Begins::First => (true, None, None),
+            Begins::Beside(place) => (false, None, place),
+        };
         let exchange = py.detach(|| {
-            let mut exchange = self.app.start(permit, request, upstreams)?;
+            let mut exchange = self.app.start_at(place, permit, request, upstreams)?;
             if let Some(feed) = &feed {
                 feed.belongs_to(exchange.owner().abort_handle());
             }
-            let done = if may_block || !exchange.decide_off_loop() { exchange.run_here()? } else { false };
+            let runs_here = may_block.is_some_and(|may_block| may_block || !exchange.decide_off_loop());
+            let done = runs_here && exchange.run_here()?;
             Ok::<_, Error>((exchange, done))
         });
-        let (mut exchange, done) = exchange.map_err(|error| to_py(py, &error))?;
+        let (exchange, done) = exchange.map_err(|error| to_py(py, &error))?;
         if let Some(finishing) = &finishing {
             finishing.began(exchange.owner().observe());
         }
         let output = GuestOutput::new(self.sinks.clone_ref(py), exchange.owner().stdio().clone(), number);
-        if !done {
-            crate::py::executor::threads::threads().ensure(py)?;
-            output.go_live(copy_context(py)?);
-            exchange.hand_over().map_err(|error| to_py(py, &error))?;
+        let mut begun = Begun { exchange, number, output, finishing };
+        if !done && !is_first {
+            begun.hand_over(py)?;
         }
-        Ok(Begun { exchange, number, output, finishing })
+        Ok(begun)
     }
 
     /// Its upstreams, if no Python code takes part in its exchanges: then they are the same for all of them.
@@ -239,6 +251,34 @@ impl Callee {
 }
 
 impl Begun {
+    /// The runtime goes on with its guest.
+    pub(super) fn hand_over(&mut self, py: Python<'_>) -> PyResult<()> {
+        crate::py::executor::threads::threads().ensure(py)?;
+        self.output.go_live(copy_context(py)?);
+        self.exchange.hand_over().map_err(|error| to_py(py, &error))
+    }
+
+    /// Waits for its response.
+    pub(super) fn wait(mut self, py: Python<'_>, deadline: Option<Instant>, inside: &Inside) -> PyResult<PyResponse> {
+        let outcome = block_on_until(py, deadline, |cx| self.exchange.poll_head(cx));
+        let outcome = self.output.deliver_after(py, outcome)?;
+        inside.check(py);
+        self.answer(py, outcome, true)
+    }
+
+    /// A place in its instance: see [`Exchange::reserve_beside`].
+    pub(super) fn reserve_beside(&self) -> Option<Reservation> {
+        self.exchange.reserve_beside()
+    }
+
+    pub(super) fn number(&self) -> u64 {
+        self.number
+    }
+
+    pub(super) fn traverse(&self, visit: &PyVisit<'_>) -> Result<(), PyTraverseError> {
+        self.output.traverse(visit)
+    }
+
     fn answer(self, py: Python<'_>, outcome: Outcome, blocking: bool) -> PyResult<PyResponse> {
         let exception = match outcome {
             Ok(response) => {
@@ -296,7 +336,7 @@ impl Handle {
             true => Some(LoopCore::of(&running_loop(py)?)?),
             false => None,
         };
-        callee.begin(py, permit, request, event_loop.as_ref(), false)
+        callee.begin(py, permit, request, event_loop.as_ref(), Begins::Here { may_block: false })
     }
 
     fn step(&mut self, py: Python<'_>, cx: &mut Context<'_>) -> PyResult<Option<PyResponse>> {
@@ -363,7 +403,7 @@ impl Operation for Handle {
                 visit.call(callee)?;
                 visit.call(request)
             }
-            Self::Begun(begun) | Self::Answered { begun, .. } => begun.output.traverse(visit),
+            Self::Begun(begun) | Self::Answered { begun, .. } => begun.traverse(visit),
             Self::Done => Ok(()),
         }
     }

@@ -24,6 +24,7 @@ pub(crate) mod reuse;
 pub(crate) mod server;
 pub(crate) mod simulation;
 pub(crate) mod stats;
+pub(crate) mod together;
 pub(crate) mod values;
 pub(crate) mod wit;
 

@@ -15,7 +15,8 @@ options! {
     /// requests that it sent) have no effect.
     ///
     /// An instance is kept if its guest has responded and returned, has finished all bodies that it began, waits for no
-    /// response, and holds at most three quarters of ``Limits.memory`` and ``Limits.handles``. At most half of the instance
+    /// response, and holds at most three quarters of ``Limits.memory`` and ``Limits.handles`` (streams, futures and tasks
+    /// of WASI 0.3 count as handles). At most half of the instance
     /// pool (512 instances in a process, mostly) is idle at once, and less if running instances need the room: then the
     /// instance that has been idle for longest ends, whichever app's it is. `Stats.idle` counts idle instances;
     /// `Report.reused` is the number of earlier exchanges of an exchange's instance.
@@ -25,8 +26,8 @@ options! {
     ///
     /// With ``concurrent`` above 1 a guest of WASI 0.3 handles several requests at once, if its toolchain can (the
     /// documentation of toolchains says so for each): while one waits for an upstream or for its caller, others go on.
-    /// Upstreams, output, bodies, time and reports are each exchange's own; memory, handles and a simulation's clock are
-    /// the instance's. A guest that traps or exits ends all exchanges of its instance: `TrapError.culprit` is the exchange
+    /// Upstreams, output, bodies, time, simulation and reports are each exchange's own; memory and handles are the
+    /// instance's. A guest that traps or exits ends all exchanges of its instance: `TrapError.culprit` is the exchange
     /// whose guest it was. When an exchange is cancelled or times out, its instance admits no others, and ends with those
     /// that are in it.
     ///

@@ -37,13 +37,10 @@ pub(crate) use self::task::{Newcomer, Run, Task};
 pub(crate) use self::turn::{
     LONG_TURN, LongTurns, TICK, begin_turn, excuse_turn, is_guests_thread, is_turn_over, tick, was_unruly,
 };
-use self::worker::Worker;
+use self::worker::{Took, Worker};
 use crate::error::Error;
 use crate::process::runtime::Runtime;
 use crate::sync::lock;
-
-/// After so many ticks it is looked at whether a thread is stuck.
-const STUCK_TICKS: u64 = 10;
 
 /// The scheduler of one process.
 pub(crate) struct Scheduler {
@@ -236,14 +233,14 @@ impl Scheduler {
         }
         worker.begin(&task.lane);
         let has_ended = self.run(task);
-        let (took, was_stuck) = worker.end();
-        self.settle(worker, task, took, was_stuck);
+        let took = worker.end();
+        self.settle(worker, task, &took);
         if has_ended {
             self.end(task);
         } else {
             self.wait(task);
         }
-        was_stuck
+        took.was_stuck
     }
 
     /// Returns whether the guest has ended: by itself, because it was stopped, or by a panic.
@@ -267,11 +264,12 @@ impl Scheduler {
     }
 
     /// A turn is over: its app, its guest and its component are charged with what it took.
-    fn settle(&self, worker: &Worker, task: &Task, took: Duration, was_stuck: bool) {
+    fn settle(&self, worker: &Worker, task: &Task, took: &Took) {
+        let Took { time, was_unruly, was_stuck } = *took;
         let threads = self.threads(worker.kind);
         {
             let mut queue = lock(&threads.queue);
-            queue.charge(&task.lane, took);
+            queue.charge(&task.lane, time);
             if was_stuck {
                 task.lane.of(worker.kind).stuck.fetch_sub(1, Ordering::Relaxed);
                 threads.stuck.fetch_sub(1, Ordering::Relaxed);
@@ -281,14 +279,14 @@ impl Scheduler {
             threads.ready.notify_all();
             lock(&self.workers).retain(|other| !std::ptr::eq(&**other, worker));
         }
-        if was_unruly(took) {
-            task.long_turns.add(took);
+        if was_unruly {
+            task.long_turns.add(time);
         }
         let mut credit = lock(&task.credit);
-        credit.spend(took);
+        credit.spend(time);
         credit.begin_to_earn();
         if worker.kind == Kind::Prompt {
-            task.lane.was_prompt(took);
+            task.lane.was_prompt(time);
         }
     }
 
@@ -314,22 +312,18 @@ impl Scheduler {
         if !self.started.load(Ordering::Acquire) || self.closed.load(Ordering::SeqCst) {
             return;
         }
-        let stuck: Vec<Arc<Worker>> = {
+        let overdue: Vec<Arc<Worker>> = {
             let workers = lock(&self.workers);
-            workers.iter().filter(|worker| worker.is_late(now, STUCK_TICKS)).cloned().collect()
+            workers.iter().filter(|worker| worker.is_overdue(now)).cloned().collect()
         };
-        for worker in stuck {
-            self.replace_if_stuck(runtime, &worker);
+        for worker in overdue {
+            self.replace_if_stuck(runtime, &worker, now);
         }
     }
 
-    fn replace_if_stuck(&'static self, runtime: &'static Runtime, worker: &Arc<Worker>) {
+    fn replace_if_stuck(&'static self, runtime: &'static Runtime, worker: &Arc<Worker>, now: u64) {
         let mut turn = lock(&worker.turn);
-        let Some(turn) = turn.as_mut().filter(|turn| !turn.is_stuck) else { return };
-        // by its own clock: it may only have waited for a processor
-        if worker.thread.time().since(turn.began) <= LONG_TURN {
-            return;
-        }
+        let Some(turn) = worker.stuck(&mut turn, now) else { return };
         let threads = self.threads(worker.kind);
         let queue = lock(&threads.queue);
         let of_lane = &turn.lane.of(worker.kind).stuck;

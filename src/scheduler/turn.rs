@@ -70,9 +70,14 @@ pub(crate) fn excuse_turn() {
     IS_EXCUSED.set(true);
 }
 
-/// Whether the turn that has just ended on this thread was one long operation. Where the ticker itself was late it was not.
+/// Whether what made the present turn long is not its guest's.
+pub(super) fn is_excused() -> bool {
+    IS_EXCUSED.get()
+}
+
+/// Whether the turn that has just ended on a caller's thread was one long operation. Where the ticker itself was late it was not.
 pub(crate) fn was_unruly(took: Duration) -> bool {
-    took > LONG_TURN && is_turn_over() && !IS_EXCUSED.get()
+    took > LONG_TURN && is_turn_over() && !is_excused()
 }
 
 /// How often the epoch has ticked.

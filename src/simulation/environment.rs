@@ -9,7 +9,8 @@ use rand::{SeedableRng, TryRng};
 use wasmtime_wasi::p2::Pollable;
 use wasmtime_wasi::{HostMonotonicClock, HostWallClock, WasiCtxBuilder, async_trait};
 
-use crate::simulation::virtual_time::{Clock, far_from_now};
+use crate::simulation::turns::Clocks;
+use crate::simulation::virtual_time::Clock;
 use crate::sync::lock;
 
 /// What an app's guests find, each exchange anew.
@@ -21,48 +22,78 @@ pub struct Simulation {
     pub seed: u64,
 }
 
-/// The world as one instance finds it.
-pub(crate) struct SimulatedWorld {
+/// Where the exchanges of one instance begin.
+#[derive(Clone)]
+pub(crate) struct Stage {
     world: Simulation,
-    present: Present,
+    clocks: Arc<Clocks>,
+}
+
+/// What one exchange finds: a time and randomness of its own.
+#[derive(Clone)]
+pub(crate) struct Scene {
+    clock: Clock,
     random: Seeded,
     insecure: Seeded,
 }
 
+impl Stage {
+    /// One more exchange finds the world as the first has. Only the monotonic clock does not go back.
+    pub(crate) fn begin(&self) -> Scene {
+        let clock = Clock::new(self.clocks.latest());
+        self.clocks.add(&clock);
+        Scene { clock, random: Seeded::new(self.world.seed), insecure: Seeded::new(!self.world.seed) }
+    }
+
+    /// What runs the guests of the instance, by whose turns the time of each exchange is told.
+    pub(crate) fn turns<F: Future<Output = ()> + Send>(&self, run: F) -> impl Future<Output = ()> + Send + use<F> {
+        self.clocks.turns(run)
+    }
+}
+
+impl Scene {
+    /// The time of its exchange.
+    pub(crate) fn clock(&self) -> &Clock {
+        &self.clock
+    }
+}
+
+/// The world as one instance finds it: that of the exchange that its guest acts for.
+pub(crate) struct SimulatedWorld {
+    stage: Stage,
+    present: Present,
+}
+
 impl Simulation {
     pub(crate) fn simulate(self, wasi: &mut WasiCtxBuilder) -> SimulatedWorld {
-        let stage = SimulatedWorld {
-            world: self,
-            present: Present(Arc::new(Mutex::new(Clock::new(0)))),
-            random: Seeded::new(self.seed),
-            insecure: Seeded::new(!self.seed),
-        };
-        wasi.wall_clock(Wall { now: self.now, present: stage.present.clone() })
-            .monotonic_clock(Monotonic(stage.present.clone()))
-            .secure_random(stage.random.clone())
-            .insecure_random(stage.insecure.clone())
+        let stage = Stage { world: self, clocks: Arc::default() };
+        let present = Present(Arc::new(Mutex::new(stage.begin())));
+        wasi.wall_clock(Wall { now: self.now, present: present.clone() })
+            .monotonic_clock(Monotonic(present.clone()))
+            .secure_random(Random { present: present.clone(), which: |scene| &scene.random })
+            .insecure_random(Random { present: present.clone(), which: |scene| &scene.insecure })
             .insecure_random_seed(u128::from(self.seed));
-        stage
+        SimulatedWorld { stage, present }
     }
 }
 
 impl SimulatedWorld {
-    /// The time of the present exchange.
-    pub(crate) fn clock(&self) -> Clock {
-        self.present.clock()
+    pub(crate) fn stage(&self) -> &Stage {
+        &self.stage
+    }
+
+    /// Of the exchange that its guest acts for.
+    pub(crate) fn scene(&self) -> Scene {
+        lock(&self.present.0).clone()
+    }
+
+    /// Its guest acts for another one.
+    pub(crate) fn lead_to(&self, scene: &Scene) {
+        *lock(&self.present.0) = scene.clone();
     }
 
     pub(crate) fn timer_at(&self, end: u64) -> Timer {
-        let left = end.saturating_sub(self.clock().now());
-        Timer { present: self.present.clone(), end, due: far_from_now(Duration::from_nanos(left)) }
-    }
-
-    /// The next exchange finds the world as the first has. Only the monotonic clock does not go back.
-    pub(crate) fn reset(&self) {
-        let began = self.present.clock().now();
-        *lock(&self.present.0) = Clock::new(began);
-        self.random.seed(self.world.seed);
-        self.insecure.seed(!self.world.seed);
+        Timer { present: self.present.clone(), end, due: self.scene().clock.due(end) }
     }
 }
 
@@ -74,35 +105,44 @@ impl Seeded {
     fn new(seed: u64) -> Self {
         Self(Arc::new(Mutex::new(StdRng::seed_from_u64(seed))))
     }
+}
 
-    fn seed(&self, seed: u64) {
-        *lock(&self.0) = StdRng::seed_from_u64(seed);
+/// Those of whichever exchange an instance is about.
+struct Random {
+    present: Present,
+    which: fn(&Scene) -> &Seeded,
+}
+
+impl Random {
+    fn with<R>(&self, draw: impl FnOnce(&mut StdRng) -> R) -> R {
+        let scene = lock(&self.present.0);
+        draw(&mut lock(&(self.which)(&scene).0))
     }
 }
 
-impl TryRng for Seeded {
+impl TryRng for Random {
     type Error = Infallible;
 
     fn try_next_u32(&mut self) -> Result<u32, Infallible> {
-        lock(&self.0).try_next_u32()
+        self.with(StdRng::try_next_u32)
     }
 
     fn try_next_u64(&mut self) -> Result<u64, Infallible> {
-        lock(&self.0).try_next_u64()
+        self.with(StdRng::try_next_u64)
     }
 
     fn try_fill_bytes(&mut self, bytes: &mut [u8]) -> Result<(), Infallible> {
-        lock(&self.0).try_fill_bytes(bytes)
+        self.with(|random| random.try_fill_bytes(bytes))
     }
 }
 
-/// The time of whichever exchange an instance is about.
+/// What whichever exchange an instance is about finds.
 #[derive(Clone)]
-struct Present(Arc<Mutex<Clock>>);
+struct Present(Arc<Mutex<Scene>>);
 
 impl Present {
     fn clock(&self) -> Clock {
-        lock(&self.0).clone()
+        lock(&self.0).clock.clone()
     }
 }
 

@@ -2,5 +2,6 @@
 
 pub mod environment;
 mod time_state;
+mod turns;
 pub mod virtual_time;
 pub mod watched_body;

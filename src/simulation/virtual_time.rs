@@ -5,9 +5,8 @@
 //! time.
 
 use std::pin::Pin;
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
-use std::task::{Context, Poll, Wake, Waker, ready};
+use std::task::{Context, Poll, Waker, ready};
 use std::time::{Duration, Instant};
 
 use tokio::time::Sleep;
@@ -18,17 +17,17 @@ use crate::sync::lock;
 /// What measures the time of one exchange, for all who take part in it. What the guest waits for otherwise, a file say, it does
 /// not know: a guest that waits for that is one that sleeps.
 #[derive(Clone)]
-pub(crate) struct Clock(Arc<Time>);
+pub(crate) struct Clock(pub(super) Arc<Time>);
 
-struct Time {
+pub(super) struct Time {
     /// When the exchange began, in nanoseconds since its instance did.
     began: u64,
-    state: Mutex<TimeState>,
+    pub(super) state: Mutex<TimeState>,
 }
 
 impl Time {
     /// Changes something, and sees whether time passes by that.
-    fn change(&self, change: impl FnOnce(&mut TimeState)) {
+    pub(super) fn change(&self, change: impl FnOnce(&mut TimeState)) {
         let woken = {
             let mut state = lock(&self.state);
             change(&mut state);
@@ -48,6 +47,11 @@ impl Clock {
     /// Nanoseconds since the instance began.
     pub(crate) fn now(&self) -> u64 {
         lock(&self.0.state).now
+    }
+
+    /// When a time of its will have come at the latest.
+    pub(crate) fn due(&self, end: u64) -> Instant {
+        far_from_now(Duration::from_nanos(end.saturating_sub(self.now())))
     }
 
     /// Since the exchange began.
@@ -72,11 +76,6 @@ impl Clock {
         let number = state.number();
         state.work.insert(number, Doing { answers, ..Doing::default() });
         Arc::new(Work(WorkClock { clock: self.clone(), work: number }))
-    }
-
-    /// A guest's run, by whose turns the time is told when it waits.
-    pub(crate) fn turns<F: Future<Output = ()> + Send>(&self, run: F) -> impl Future<Output = ()> + Send + use<F> {
-        Turns { run: Box::pin(run), time: self.0.clone() }
     }
 }
 
@@ -112,7 +111,7 @@ impl Until {
 }
 
 /// So long from now, or so far that nobody will wait for it.
-pub(crate) fn far_from_now(duration: Duration) -> Instant {
+fn far_from_now(duration: Duration) -> Instant {
     let now = Instant::now();
     now.checked_add(duration).unwrap_or_else(|| now + Duration::from_secs(1 << 30))
 }
@@ -217,67 +216,26 @@ impl Drop for GoesOn<'_> {
     }
 }
 
-/// See [`Clock::turns`].
-struct Turns<F> {
-    run: Pin<Box<F>>,
-    time: Arc<Time>,
-}
-
-/// The waker of one turn.
-struct Told {
-    time: Arc<Time>,
-    woken: AtomicBool,
-    waker: Waker,
-}
-
-impl Wake for Told {
-    fn wake(self: Arc<Self>) {
-        self.wake_by_ref();
-    }
-
-    fn wake_by_ref(self: &Arc<Self>) {
-        {
-            let mut state = lock(&self.time.state);
-            state.turn = true;
-            self.woken.store(true, Ordering::Relaxed);
-        }
-        self.waker.wake_by_ref();
-    }
-}
-
-impl<F: Future<Output = ()>> Future for Turns<F> {
-    type Output = ();
-
-    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<()> {
-        let this = &mut *self;
-        let told = Arc::new(Told { time: this.time.clone(), woken: AtomicBool::new(false), waker: cx.waker().clone() });
-        let waker = Waker::from(told.clone());
-        {
-            let mut state = lock(&this.time.state);
-            state.turn = true;
-            state.guest = waker.clone();
-        }
-        let polled = this.run.as_mut().poll(&mut Context::from_waker(&waker));
-        if polled.is_pending() {
-            // one that was woken meanwhile has only paused, or is about to go on
-            this.time.change(|state| state.turn = told.woken.load(Ordering::Relaxed));
-        }
-        polled
-    }
-}
-
 #[cfg(test)]
 #[allow(clippy::unwrap_used)]
 mod tests {
-    use std::sync::atomic::AtomicUsize;
+    use std::sync::atomic::{AtomicUsize, Ordering};
+    use std::task::Wake;
 
     use super::*;
+    use crate::simulation::turns::Clocks;
 
     const HOUR: Duration = Duration::from_secs(3600);
     const BEGAN: u64 = 5;
 
     fn block_on<T>(future: impl Future<Output = T>) -> T {
         tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap().block_on(future)
+    }
+
+    fn turns<F: Future<Output = ()> + Send>(clock: &Clock, run: F) -> impl Future<Output = ()> + Send + use<F> {
+        let clocks = Arc::new(Clocks::default());
+        clocks.add(clock);
+        clocks.turns(run)
     }
 
     fn poll<T>(future: &mut (impl Future<Output = T> + Unpin)) -> Poll<T> {
@@ -306,7 +264,7 @@ mod tests {
     fn an_hour_passes_at_once_where_the_guest_alone_waits() {
         let clock = Clock::new(BEGAN);
         let guest = clock.clone();
-        block_on(clock.turns(async move {
+        block_on(turns(&clock, async move {
             guest.after(HOUR).await;
             guest.until(BEGAN + 2 * HOUR.as_nanos() as u64, far_from_now(HOUR)).await;
         }));
@@ -335,7 +293,7 @@ mod tests {
         assert!(doing(&work).answers);
         let (begun, wait) = (Instant::now(), Duration::from_millis(5));
         let later = clock.after(HOUR);
-        block_on(clock.turns(async move {
+        block_on(turns(&clock, async move {
             let mut timer = guest.after(wait);
             std::future::poll_fn(|cx| Pin::new(&mut timer).poll(cx)).await;
             assert_eq!(waiting(&guest), 1, "who waits for later is in the list still");
@@ -349,7 +307,7 @@ mod tests {
     fn time_passes_when_the_last_who_works_lets_go() {
         let clock = Clock::new(BEGAN);
         let (guest, work) = (clock.clone(), clock.work(true));
-        let mut run = Box::pin(clock.turns(async move { guest.after(HOUR).await }));
+        let mut run = Box::pin(turns(&clock, async move { guest.after(HOUR).await }));
         block_on(async {
             assert!(poll(&mut run).is_pending());
             assert_eq!(clock.elapsed(), Duration::ZERO);
@@ -363,7 +321,7 @@ mod tests {
     fn time_passes_while_whoever_works_sleeps() {
         let clock = Clock::new(BEGAN);
         let work = clock.work(true);
-        let mut guest = Box::pin(clock.turns(std::future::pending()));
+        let mut guest = Box::pin(turns(&clock, std::future::pending()));
         block_on(async {
             assert!(poll(&mut guest).is_pending());
             work.clock().clone().sleep(HOUR).await;
@@ -391,7 +349,7 @@ mod tests {
         let clock = Clock::new(BEGAN);
         let work = clock.work(false);
         let guest = clock.clone();
-        let mut run = Box::pin(clock.turns(async move { guest.after(HOUR).await }));
+        let mut run = Box::pin(turns(&clock, async move { guest.after(HOUR).await }));
         block_on(async {
             let mut limit = work.clock().limit(HOUR);
             assert!(poll(&mut run).is_pending());
@@ -407,7 +365,7 @@ mod tests {
         let (guest, work) = (clock.clone(), clock.work(true));
         let calls = Arc::new(Calls::default());
         let waker = Waker::from(calls.clone());
-        let mut run = Box::pin(clock.turns(async move { guest.after(HOUR).await }));
+        let mut run = Box::pin(turns(&clock, async move { guest.after(HOUR).await }));
         block_on(async {
             assert!(run.as_mut().poll(&mut Context::from_waker(&waker)).is_pending());
             work.clone().answered().await;
@@ -424,7 +382,7 @@ mod tests {
     fn no_time_passes_while_the_guest_pauses() {
         let clock = Clock::new(BEGAN);
         let guest = clock.clone();
-        block_on(clock.turns(async move {
+        block_on(turns(&clock, async move {
             let (mut timer, mut paused) = (guest.after(HOUR), false);
             std::future::poll_fn(|cx| {
                 assert!(Pin::new(&mut timer).poll(cx).is_pending());

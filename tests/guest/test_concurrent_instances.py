@@ -370,3 +370,35 @@ def test_a_component_of_0_2_takes_one_request_at_a_time() -> None:
 def test_the_number_has_bounds(number: int) -> None:
     with pytest.raises(ValueError, match=r"`concurrent` must be 1 to 128"):
         wasgi.Reuse(concurrent=number)
+
+
+INNER = """
+  (core module $m
+    (func (export "begin") (result i32) unreachable)
+    (func (export "on") (param i32 i32 i32) (result i32) unreachable))
+  (core instance $i (instantiate $m))
+  (func $f async (canon lift (core func $i "begin") {options}))
+  (export "f" (func $f))
+"""
+
+
+def composed(calls: str) -> wasgi.Component:
+    inner = INNER.format(options='async (callback (core func $i "on"))')
+    return wasgi.Component(
+        f"""(component
+          (component $inner {inner})
+          (component $outer (import "f" (func $f async)) {calls})
+          (instance $a (instantiate $inner))
+          (instance $b (instantiate $outer (with "f" (func $a "f"))))
+        )""".encode()
+    )
+
+
+def test_components_that_call_each_others_asynchronous_functions_have_one_at_a_time() -> None:
+    """Whose the calls of the inner one are nobody can say, once the outer one has returned."""
+    calls = composed("(core func $lowered (canon lower (func $f)))")
+    assert calls.wasi == "0.3"
+    wasgi.App(calls, reuse=wasgi.Reuse()).close()
+    with pytest.raises(ValueError, match=r"`Reuse.concurrent` must be 1, not 2, .* hint: `App\(middleware, handler="):
+        wasgi.App(calls, reuse=wasgi.Reuse(concurrent=2))
+    wasgi.App(composed(""), reuse=wasgi.Reuse(concurrent=2)).close()

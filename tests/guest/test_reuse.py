@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 
 import wasgi
-from tests.conftest import ROOT, AppMaker, get, only, post, until
+from tests.conftest import PROBE_P3, ROOT, AppMaker, get, only, post, until
 from tests.processes import run
 from wasgi.testing import Client, Simulation, Upstream
 
@@ -394,3 +394,19 @@ def test_a_guest_that_answers_seldom_is_told_of_as_such(app: AppMaker) -> None:
             ended = made.handle(get("/hello")).wait()
             assert ended is not None
             assert ended.reused == reused
+
+
+@pytest.mark.parametrize("concurrent", [1, 4])
+def test_one_that_grows_with_each_exchange_is_not_reused_for_ever(concurrent: int) -> None:
+    """Streams that a guest of WASI 0.3 forgets stay in it. It goes before one of its exchanges fails."""
+    limits = wasgi.Limits(handles=1000)
+    with wasgi.App(PROBE_P3, reuse=wasgi.Reuse(requests=None, concurrent=concurrent), limits=limits) as made:
+        earlier = []
+        for _ in range(30):
+            with made.handle(get("/only/leak?n=50")) as response:
+                assert response.read() == b"leaked"
+                response.wait()
+            assert response.report is not None
+            earlier.append(response.report.reused)
+        assert 1 < max(earlier) < 10
+        assert earlier.count(0) > 2, "fresh instances took their place"

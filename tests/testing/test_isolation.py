@@ -7,7 +7,7 @@ import itertools
 import pytest
 
 import wasgi
-from tests.conftest import AppMaker, get, post
+from tests.conftest import PROBE_P3, AppMaker, get, post
 from wasgi.testing import AsyncClient, Client, Upstream, check_isolation
 
 
@@ -151,3 +151,64 @@ async def test_where_a_loop_runs(app: AppMaker) -> None:
         return wasgi.Response(body="ok")
 
     check_isolation(app(outgoing=upstream), [get("/fetch?url=https://a/")])
+
+
+def together(**options: object) -> wasgi.App:
+    """An app whose instances have up to four exchanges at once."""
+    return wasgi.App(PROBE_P3, reuse=wasgi.Reuse(concurrent=4), **options)  # type: ignore[arg-type]
+
+
+def names_itself(request: wasgi.Request) -> wasgi.Response:
+    return wasgi.Response(body=request.path)
+
+
+CALLERS = ["/only/whose?as=ada&ms=5", "/only/whose?as=bob&ms=3"]
+"""To a guest that keeps its caller where the others find it, until it has answered."""
+
+
+def test_a_leak_between_exchanges_that_overlap() -> None:
+    """In turn there is none: the app's `Reuse` says that they may overlap."""
+    check_isolation(wasgi.App(PROBE_P3, reuse=wasgi.Reuse()), CALLERS)
+    with together() as app:
+        message = failure(app, *CALLERS)
+    assert "after" not in message
+    ada, bob = (f"GET http://component.test{caller}" for caller in CALLERS)
+    assert f"+++ {ada} beside {bob}, which came second\n@@ -2,2 +2,2 @@\n" in message
+    assert "\n-ada\n+" in message
+
+
+def test_a_leak_while_they_wait_for_an_upstream() -> None:
+    with together(outgoing=names_itself) as app:
+        message = failure(app, *(f"/only/whose?as={name}&url=http://up/{name}" for name in ("ada", "bob")))
+    assert "after" not in message
+    assert " beside GET " in message
+
+
+def test_exchanges_that_overlap_and_have_nothing_in_common() -> None:
+    upstream = Upstream()
+    upstream.any().respond(text="the same", trailers={"x-end": "1"}).delays(60)
+    with together(outgoing=upstream, simulation=wasgi.testing.Simulation(seed=3, now=7)) as app:
+        check_isolation(
+            app,
+            [
+                "/hello",
+                post("/echo", b"a body"),
+                "/fetch?url=https://a/",
+                "/sleep?ms=50",
+                "/stdio?n=2",
+                "/only/print?n=2&ms=7",
+                "/trap",
+                "/code?name=DNS-timeout",
+                "/unfinished",
+            ],
+        )
+        assert app.exchanges == wasgi.stats().idle == 0, "nothing is left of the check"
+
+
+def test_what_is_random_and_what_time_it_is_are_each_ones_own() -> None:
+    """Of the same instance: one sleeps for an hour, and draws, between what the other does."""
+    both = ["/world?ms=0", "/world?ms=3600000"]
+    with together() as app:
+        message = failure(app, *both)
+        assert " beside " not in message, "a monotonic clock tells how old its instance is to those who come later"
+        assert "after" in message

@@ -3,17 +3,21 @@
 from __future__ import annotations
 
 import difflib
+from collections import defaultdict
 from collections.abc import Iterable
+from concurrent.futures import ThreadPoolExecutor
+from contextvars import copy_context
 from typing import TYPE_CHECKING, Any, Self
 
 from wasgi import errors
+from wasgi._native import context
 from wasgi._wasgi import Request, Response, Reuse, Simulation
 from wasgi.testing.client import AsyncClient, Client
 from wasgi.testing.matching import Asked
 
 if TYPE_CHECKING:
     from wasgi import _wasgi
-    from wasgi._wasgi import _Upstream
+    from wasgi._wasgi import _Together, _Upstream
     from wasgi.app import App
     from wasgi.headers import Headers
 
@@ -23,25 +27,24 @@ __tracebackhide__ = True  # in pytest's reports: a test's own line is what is wa
 class _Observation:
     """All that can be observed of one exchange: its response, its outgoing requests, its output."""
 
-    def __init__(self, upstream: _Upstream | None) -> None:
-        self._upstream = upstream
+    def __init__(self) -> None:
         self._asked: list[Asked] = []
         self._answered: list[str] = []
         self.printed: list[Any] = []
         self.reused = 0
-        self.failure: str | None = None
+        self.failure: Exception | None = None
 
-    async def answer(self, request: Request) -> Response:
+    async def answer(self, request: Request, upstream: _Upstream | None) -> Response:
         asked = await Asked.read(request)
         self._asked.append(asked)
-        if self._upstream is None:
+        if upstream is None:
             raise errors.HttpRequestDenied
-        return await asked.of(self._upstream)
+        return await asked.of(upstream)
 
-    def send(self, app: _wasgi.App, request: Asked) -> None:
+    def read(self, begun: _Together) -> None:
         content = bytearray()
         try:
-            with app.handle(request.again()) as response:
+            with begun.answer() as response:
                 self._answered += [str(response.status), *_fields(response.headers)]
                 self.reused = response.report.reused if response.report is not None else 0
                 for chunk in response:
@@ -51,8 +54,13 @@ class _Observation:
                 self._answered += _fields(response.trailers) if response.trailers is not None else []
         except (errors.WasgiError, OSError) as error:
             # what came before the failure has been observed
-            self.failure = type(error).__name__
-            self._answered += [*(_text(bytes(content))), f"{self.failure}: {error}"]
+            self.failure = error
+            self._answered += [*(_text(bytes(content))), f"{type(error).__name__}: {error}"]
+
+    @property
+    def ended_its_instance(self) -> str | None:
+        """Why its instance cannot have had another exchange, if that is so."""
+        return type(self.failure).__name__ if isinstance(self.failure, errors.GuestError) else None
 
     def lines(self) -> list[str]:
         # concurrent requests may come in any order
@@ -66,23 +74,36 @@ class _Observed:
 
     def __init__(self, app: App, reuse: Reuse | None) -> None:
         self._upstream = app.outgoing
-        self._seen = _Observation(self._upstream)
+        self._seen: defaultdict[int | None, _Observation] = defaultdict(_Observation)
         self._app: _wasgi.App = app._sibling(
             outgoing=self._answer,
-            stdout=lambda line: self._seen.printed.append(line),
-            stderr=lambda line: self._seen.printed.append(line),
+            stdout=self._printed,
+            stderr=self._printed,
             reuse=reuse,
             simulation=app.simulation or Simulation(),
         )
 
     async def _answer(self, request: Request) -> Response:
-        return await self._seen.answer(request)
+        whose = context.exchange.get()
+        return await self._seen[whose[2] if whose is not None else None].answer(request, self._upstream)
+
+    def _printed(self, line: Any) -> None:
+        self._seen[line.exchange].printed.append(line)
 
     def look(self, request: Asked) -> _Observation:
         """Sends a request, and waits for the end of its guest."""
-        self._seen = _Observation(self._upstream)
-        self._seen.send(self._app, request)
-        return self._seen
+        (seen,) = self.look_at_both(request)
+        return seen
+
+    def look_at_both(self, *requests: Asked) -> list[_Observation]:
+        """The same with several at once: none of their guests has run before all have begun."""
+        begun = self._app._handle_together([request.again() for request in requests])
+        seen = [self._seen[one.number] for one in begun]
+        # each is read while the other is: one may wait for the other's end
+        with ThreadPoolExecutor(len(begun)) as threads:
+            for read in [threads.submit(copy_context().run, one.read, of) for one, of in zip(seen, begun, strict=True)]:
+                read.result()
+        return seen
 
     def __enter__(self) -> Self:
         return self
@@ -103,9 +124,10 @@ def check_isolation(app: App | Client | AsyncClient, requests: Iterable[Request 
     """Tests whether a component isolates its requests from one another: for apps under `wasgi.Reuse`.
 
     Each request is sent to a fresh instance, and after each other one (and itself) to an instance that has just served
-    that one. The component's responses, its outgoing requests and its output must be the same. The app itself is not
-    used: its component runs under a `wasgi.testing.Simulation` (the app's, if it has one), so clocks and randomness are
-    the same each time. The app's upstream is used, and must give the same responses each time.
+    that one. If ``concurrent`` of the app's `Reuse` is above 1, each is also sent at once with each other one (and
+    itself) to one instance. The component's responses, its outgoing requests and its output must be the same. The app
+    itself is not used: its component runs under a `wasgi.testing.Simulation` (the app's, if it has one), so clocks and
+    randomness are the same each time. The app's upstream is used, and must give the same responses each time.
 
     Args:
         app: An app, or a client of one.
@@ -122,25 +144,75 @@ def check_isolation(app: App | Client | AsyncClient, requests: Iterable[Request 
     wanted = [_read(client._made("GET", request, {}) if isinstance(request, str) else request) for request in requests]
     if not wanted:
         raise AssertionError("nothing was checked: no requests were given")
-    fresh = _on_fresh_instances(client.app, wanted)
-    found: list[str] = []
-    ends: dict[str, str] = {}
-    checked = False
-    for before in wanted:
-        for request, alone in zip(wanted, fresh, strict=True):
-            with _Observed(client.app, Reuse(requests=2, idle=None)) as observed:
+    check = _Check(client.app, wanted)
+    check.in_turn()
+    if check.concurrent > 1:
+        check.at_once()
+    check.conclude()
+
+
+class _Check:
+    """What came of the pairs of these requests, so far."""
+
+    def __init__(self, app: App, wanted: list[Asked]) -> None:
+        self._app = app
+        self.concurrent = app.reuse.concurrent if app.reuse is not None else 1
+        fresh = self._on_fresh_instances(wanted)
+        self._pairs = [
+            (one, other) for one in zip(wanted, fresh, strict=True) for other in zip(wanted, fresh, strict=True)
+        ]
+        self._found: list[str] = []
+        self._ends: dict[str, str] = {}
+        self._checked = False
+
+    def _observed(self, exchanges: int) -> _Observed:
+        """An app whose instances have so many exchanges, on the terms of the given one."""
+        return _Observed(self._app, Reuse(requests=exchanges, concurrent=self.concurrent, idle=None))
+
+    def _on_fresh_instances(self, wanted: list[Asked]) -> list[_Observation]:
+        """What is observed on fresh instances. It must be the same twice, or nothing can be compared with it."""
+        with self._observed(1) as observed:
+            seen = [observed.look(request) for request in wanted]
+            for request, fresh in zip(wanted, seen, strict=True):
+                if difference := _difference(fresh, observed.look(request), "on another fresh instance"):
+                    raise AssertionError(
+                        f"{request} differs on two fresh instances, so nothing can be told of reused ones; hint: its "
+                        "upstream must answer the same each time, and the component wait for what it asks\n\n"
+                        f"{difference[0]}"
+                    )
+        return seen
+
+    def in_turn(self) -> None:
+        for (before, _), (request, alone) in self._pairs:
+            with self._observed(2) as observed:
                 ended = observed.look(before)
                 after = observed.look(request)
             if not after.reused and after.failure is None:
-                ends[str(before)] = ended.failure or "it left a body or a request open"
-                continue  # the first exchange has ended its instance
-            checked = checked or after.reused > 0
-            found += _difference(alone, after.lines(), f"{request} after {before}")
-    if found:
-        raise AssertionError("\n\n".join(["the component leaks state between exchanges", *found]))
-    if not checked:
-        how = "".join(f"\n  {request}: {end}" for request, end in ends.items())
-        raise AssertionError(f"nothing was checked: each exchange has ended its instance (`wasgi.Reuse` says why){how}")
+                # the first exchange has ended its instance
+                failed = type(ended.failure).__name__ if ended.failure is not None else None
+                self._ends[str(before)] = failed or "it left a body or a request open"
+                continue
+            self._checked = self._checked or after.reused > 0
+            self._found += _difference(alone, after, f"{request} after {before}")
+
+    def at_once(self) -> None:
+        for (one, one_alone), (other, other_alone) in self._pairs:
+            if one_alone.ended_its_instance or other_alone.ended_its_instance:
+                continue  # it takes the other one with it
+            with self._observed(2) as observed:
+                seen = observed.look_at_both(one, other)
+            self._checked = self._checked or any(beside.reused for beside in seen)
+            self._found += _difference(one_alone, seen[0], f"{one} beside {other}, which came second")
+            self._found += _difference(other_alone, seen[1], f"{other} beside {one}, which came first")
+
+    def conclude(self) -> None:
+        if self._found:
+            raise AssertionError("\n\n".join(["the component leaks state between exchanges", *self._found]))
+        if not self._checked:
+            how = "".join(f"\n  {request}: {end}" for request, end in self._ends.items())
+            raise AssertionError(
+                f"nothing was checked: each exchange has ended its instance (`wasgi.Reuse` says why){how}"
+            )
 
 
 def _read(request: Request) -> Asked:
@@ -148,21 +220,7 @@ def _read(request: Request) -> Asked:
     return Asked.of_read(request)
 
 
-def _on_fresh_instances(app: App, wanted: list[Asked]) -> list[list[str]]:
-    """What is observed on fresh instances. It must be the same twice, or nothing can be compared with it."""
-    with _Observed(app, None) as observed:
-        seen = [observed.look(request).lines() for request in wanted]
-        for request, fresh in zip(wanted, seen, strict=True):
-            if difference := _difference(fresh, observed.look(request).lines(), "on another fresh instance"):
-                raise AssertionError(
-                    f"{request} differs on two fresh instances, so nothing can be told of reused ones; hint: its "
-                    "upstream must answer the same each time, and the component wait for what it asks\n\n"
-                    f"{difference[0]}"
-                )
-    return seen
-
-
-def _difference(fresh: list[str], other: list[str], title: str) -> list[str]:
+def _difference(fresh: _Observation, other: _Observation, title: str) -> list[str]:
     """A diff; none if both are the same."""
-    lines = list(difflib.unified_diff(fresh, other, "on a fresh instance", title, lineterm="", n=1))
-    return ["\n".join(lines)] if lines else []
+    lines = difflib.unified_diff(fresh.lines(), other.lines(), "on a fresh instance", title, lineterm="", n=1)
+    return ["\n".join(found)] if (found := list(lines)) else []

@@ -15,6 +15,9 @@ use crate::{Query, after, codes, fetch, files, kept, prepare, relay, sleep, star
 /// How many `/meet` have begun.
 static MET: AtomicU64 = AtomicU64::new(0);
 
+/// As whose `/whose` acts.
+static CALLER: std::sync::Mutex<String> = std::sync::Mutex::new(String::new());
+
 pub async fn run(what: &str, query: &Query, request: Request, out: Out) {
     let arg = |name: &str| query.get(name).cloned().unwrap_or_default();
     let number = |name: &str| arg(name).parse::<u64>().unwrap_or(0);
@@ -269,6 +272,23 @@ pub async fn run(what: &str, query: &Query, request: Request, out: Out) {
                 _ => return text(out, 400, "no such way").await,
             }
             text(out, 200, "stood").await;
+        }
+        // keeps who its caller is where all requests find it, waits for `ms` and for `url` if there is one, and answers who that is then
+        "whose" => {
+            *CALLER.lock().unwrap() = arg("as");
+            sleep(number("ms")).await;
+            if query.contains_key("url") {
+                let _ = fetch(query).await;
+            }
+            let found = std::mem::take(&mut *CALLER.lock().unwrap());
+            text(out, 200, &found).await;
+        }
+        // makes `n` streams, and forgets both ends of each: they stay in the instance
+        "leak" => {
+            for _ in 0..number("n") {
+                std::mem::forget(wit_stream::new::<u8>());
+            }
+            text(out, 200, "leaked").await;
         }
         // waits until `n` requests have met in this instance, and answers with its own `word`
         "meet" => {
