@@ -12,7 +12,6 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
-import click
 import pytest
 
 import wasgi
@@ -20,6 +19,8 @@ from tests.conftest import HELLO, PROBE_P3
 from wasgi.cli import main
 from wasgi.cli.serving import Service
 from wasgi.cli.settings import Settings
+from wasgi.cli.targets import Target
+from wasgi.cli.values import Bytes, Seconds
 
 Captured = pytest.CaptureFixture[str]
 
@@ -444,9 +445,11 @@ def test_each_option_is_one_of_the_servers() -> None:
     options = inspect.signature(wasgi.Server.__new__).parameters
     params = {param.name: param for param in command.command.params}
     for name in command._SERVER:
-        default = params[name].get_default(click.Context(command.command))
-        if isinstance(default, str) and name != "access_format":
+        default = params[name].to_info_dict()["default"]
+        if isinstance(params[name].type, Seconds | Bytes):
             default = params[name].type.convert(default, None, None)
+        elif params[name].multiple:
+            default = ()
         assert (default or None) == (options[name].default or None), name
     others = {"bind", "static", "tls", "health", "request_ids", "app", "cls"}
     assert set(options) - set(command._SERVER) == others
@@ -472,7 +475,13 @@ class TestDescriptors:
         with socket.create_server(("127.0.0.1", 0)) as given:
             inherited = os.dup(given.fileno())
             os.set_inheritable(inherited, True)
-            monkeypatch.setattr(Service, "_load", lambda *_: inheritable.append(os.get_inheritable(inherited)) or {})
+            original = Service._load
+
+            def load(self: Service, targets: Mapping[str, Target]) -> dict[str, wasgi.App]:
+                inheritable.append(os.get_inheritable(inherited))
+                return original(self, targets)
+
+            monkeypatch.setattr(Service, "_load", load)
             Service(dataclasses.replace(settings(), binds=[f"fd:{inherited}"])).server.close(0)
         assert inheritable == [False]
 

@@ -16,6 +16,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.cli.load import Load
 from tests.conftest import HELLO, PROBE, until
 
 COMMAND = [sys.executable, "-m", "wasgi", "serve"]
@@ -333,11 +334,11 @@ class TestWorkers:
             with said.open("wb") as stderr:
                 process = subprocess.Popen(command, pass_fds=[number], stderr=stderr, cwd=tmp_path)
         try:
+            until(lambda: f"serves at http://127.0.0.1:{port}\n" in said.read_text() or process.poll() is not None)
             assert get(f"http://127.0.0.1:{port}/") == "Hello, World!"
         finally:
             process.terminate()
         assert process.wait(30) == 0, said.read_text()
-        assert f"serves at http://127.0.0.1:{port}\n" in said.read_text()
 
     def test_whose_parent_has_no_stdio(self, tmp_path: Path, component: Path) -> None:
         """Its sockets do not take the place of stdin, stdout and stderr."""
@@ -369,3 +370,83 @@ class TestWorkers:
             process.terminate()
         assert process.wait(30) == 0
         assert not (tmp_path / "x.sock").exists()
+
+
+@pytest.mark.parametrize("arguments", [[], ["--workers", "2"]], ids=["one process", "workers"])
+class TestUnderLoad:
+    """What happens to a server is not noticed by its clients."""
+
+    def test_loading_again(self, arguments: list[str], tmp_path: Path, component: Path) -> None:
+        with serving(tmp_path, "hello.wasm", *arguments, alone=True) as served, Load(f"{served.url}/hello") as load:
+            for n in range(1, 4):
+                shutil.copy([HELLO, PROBE][n % 2], component)
+                served.process.send_signal(signal.SIGHUP)
+                until(lambda n=n: str(served).count("loaded again") == n * max(1, len(arguments)))
+                load.goes_on()
+            load.stop()
+            assert not load.wrong
+            assert not load.broken
+            assert served.end() == 0
+
+    def test_a_file_that_changes(self, arguments: list[str], tmp_path: Path, component: Path) -> None:
+        with serving(tmp_path, "hello.wasm", "--reload", *arguments) as served, Load(f"{served.url}/hello") as load:
+            Path(shutil.copy(PROBE, tmp_path / "new")).replace(component)
+            until(lambda: str(served).count("loaded again") == max(1, len(arguments)))
+            load.goes_on()
+            load.stop()
+            assert get(f"{served.url}/status?code=200") == "as asked"
+            assert not load.wrong
+            assert not load.broken
+            assert served.end() == 0
+
+    def test_its_end(self, arguments: list[str], tmp_path: Path, component: Path) -> None:
+        """Each client is told to go with an answer, or finds nobody; nobody waits in vain."""
+        with serving(tmp_path, "hello.wasm", *arguments) as served, Load(f"{served.url}/hello") as load:
+            served.process.terminate()
+            load.join()
+            assert not load.wrong
+            assert not load.broken
+            assert load.told_to_go > 0
+            assert load.told_to_go + load.refused == 4
+            assert served.process.wait(30) == 0
+
+    def test_its_end_while_guests_work(self, arguments: list[str], tmp_path: Path, component: Path) -> None:
+        shutil.copy(PROBE, component)
+        with (
+            serving(tmp_path, "hello.wasm", *arguments) as served,
+            Load(f"{served.url}/sleep?ms=300", b"slept") as load,
+        ):
+            before = load.answers
+            served.process.terminate()
+            load.stop()
+            assert not load.wrong
+            assert not load.broken
+            assert load.answers > before
+            assert served.process.wait(30) == 0
+
+
+class TestWorkersUnderLoad:
+    def test_one_that_is_killed(self, tmp_path: Path, component: Path) -> None:
+        """Its connections break, at most one of each client; all others have their answers."""
+        with serving(tmp_path, "hello.wasm", "--workers", "2") as served, Load(f"{served.url}/hello") as load:
+            os.kill(served.workers()[0], signal.SIGKILL)
+            served.until("another one starts now")
+            load.goes_on()
+            until(lambda: len(children(served.process.pid)) == 2)
+            load.goes_on()
+            load.stop()
+            assert not load.wrong
+            assert set(load.broken.values()) <= {1}
+            assert served.end() == 0
+
+    def test_they_are_replaced(self, tmp_path: Path, component: Path) -> None:
+        arguments = ["--workers", "2", "--worker-requests", "200"]
+        with serving(tmp_path, "hello.wasm", *arguments) as served:
+            workers = served.workers()
+            with Load(f"{served.url}/hello", come_back=True) as load:
+                until(lambda: not any(is_alive(worker) for worker in workers))
+                load.goes_on()
+                load.stop()
+            assert not load.wrong
+            assert not load.broken
+            assert served.end() == 0
