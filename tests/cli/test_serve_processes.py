@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import os
 import re
 import shutil
@@ -183,6 +184,70 @@ class TestOneProcess:
             process.kill()
 
 
+@pytest.mark.parametrize("arguments", [[], ["--workers", "2"]], ids=["one process", "workers"])
+class TestAnyNumberOfProcesses:
+    @pytest.mark.parametrize("number", [signal.SIGUSR1, signal.SIGHUP])
+    def test_a_log_that_was_moved(
+        self, number: signal.Signals, arguments: list[str], tmp_path: Path, component: Path
+    ) -> None:
+        log, old = tmp_path / "log", tmp_path / "log.1"
+        with serving(tmp_path, "hello.wasm", "--access-log", "log", *arguments, alone=True) as served:
+            get(f"{served.url}/first")
+            until(lambda: "GET /first" in log.read_text())
+            log.rename(old)
+            served.process.send_signal(number)
+            until(log.exists)
+            # each process opens it for itself
+            until(lambda: all(is_open(log, process) and not is_open(old, process) for process in processes(served)))
+            get(f"{served.url}/second")
+            until(lambda: "GET /second" in log.read_text())
+            assert "/second" not in old.read_text()
+            assert served.end() == 0
+
+    def test_folders_of_files_stay_when_components_are_loaded_again(
+        self, arguments: list[str], tmp_path: Path, component: Path
+    ) -> None:
+        (tmp_path / "dist").mkdir()
+        (tmp_path / "dist" / "a.txt").write_text("a file")
+        with serving(tmp_path, "hello.wasm", "--static", "/assets=dist", *arguments, alone=True) as served:
+            assert "files of dist at /assets" in served.until(r"serves at (?:.|\n)*no environment")[0]
+            assert get(f"{served.url}/assets/a.txt") == "a file"
+            served.process.send_signal(signal.SIGHUP)
+            until(lambda: str(served).count("loaded again") == max(1, len(arguments)))
+            assert get(f"{served.url}/assets/a.txt") == "a file"
+            assert get(f"{served.url}/") == "Hello, World!"
+            assert served.end() == 0
+
+    def test_its_health_is_at_one_address(self, arguments: list[str], tmp_path: Path, component: Path) -> None:
+        with serving(tmp_path, "hello.wasm", "--health", "localhost:0", *arguments) as served:
+            address = served.until(r"health: (\S+)\n")[1]
+            with urllib.request.urlopen(f"http://{address}/ready", timeout=20) as response:
+                assert response.status == 200
+            assert served.end() == 0
+
+    def test_a_unix_socket_has_its_mode(self, arguments: list[str], tmp_path: Path, component: Path) -> None:
+        said = tmp_path / "stderr"
+        command = [*COMMAND, "hello.wasm", "--bind", "unix:x.sock", "--socket-mode", "620", *arguments]
+        with said.open("wb") as stderr:
+            process = subprocess.Popen(command, stderr=stderr, cwd=tmp_path)
+        try:
+            until(lambda: "x.sock" in said.read_text() or process.poll() is not None)
+            assert (tmp_path / "x.sock").stat().st_mode & 0o777 == 0o620
+        finally:
+            process.terminate()
+        assert process.wait(30) == 0
+        assert not (tmp_path / "x.sock").exists()
+
+
+def processes(served: Served) -> list[int]:
+    """Those that serve."""
+    return children(served.process.pid) or [served.process.pid]
+
+
+def is_open(path: Path, process: int) -> bool:
+    return any(os.path.realpath(one) == str(path) for one in Path(f"/proc/{process}/fd").iterdir())
+
+
 TAKES_TERMINAL = """
 import fcntl, os, signal, sys, termios
 fcntl.ioctl(0, termios.TIOCSCTTY, 0)
@@ -265,7 +330,8 @@ class TestWorkers:
             served.until("another one starts now")
             until(lambda: bool(children(served.process.pid)))
             assert get(served.url) == "Hello, World!"
-            os.kill(*children(served.process.pid), signal.SIGKILL)
+            (second,) = children(served.process.pid)
+            os.kill(second, signal.SIGKILL)
             served.until("another one starts in 0.5 s")
             assert get(served.url) == "Hello, World!"
 
@@ -378,10 +444,11 @@ class TestUnderLoad:
 
     def test_loading_again(self, arguments: list[str], tmp_path: Path, component: Path) -> None:
         with serving(tmp_path, "hello.wasm", *arguments, alone=True) as served, Load(f"{served.url}/hello") as load:
-            for n in range(1, 4):
-                shutil.copy([HELLO, PROBE][n % 2], component)
+            for other in (PROBE, HELLO, PROBE):
+                so_often = str(served).count("loaded again") + max(1, len(arguments))
+                shutil.copy(other, component)
                 served.process.send_signal(signal.SIGHUP)
-                until(lambda n=n: str(served).count("loaded again") == n * max(1, len(arguments)))
+                until(functools.partial(lambda times: str(served).count("loaded again") == times, so_often))
                 load.goes_on()
             load.stop()
             assert not load.wrong
