@@ -121,7 +121,7 @@ def _write() -> None:
 def _find(lines: list[str], struct: str, name: str) -> int | None:
     """Where a class, one of its methods or fields, or a function begins."""
     if not struct:
-        return _first(lines, rf"pub fn {name}\(", 0, len(lines), below="#[pyfunction]")
+        return _first(lines, rf"pub(\(crate\))? fn {name}\(", 0, len(lines), below="#[pyfunction]")
     top = _first(lines, rf" *pub (struct|enum) {struct}\b", 0, len(lines))
     if not name:
         return top

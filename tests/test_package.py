@@ -31,7 +31,7 @@ def test_all_is_sorted_and_whole() -> None:
     assert wasgi.__all__ == sorted(wasgi.__all__)
     # pytest rewrites the assertions of packages with a plug-in, and leaves names behind
     public = {name for name, value in vars(wasgi).items() if not name.startswith(("_", "@"))}
-    modules = {"app", "cli", "headers", "httpx", "outgoing", "pytest_plugin", "serving", "testing"}
+    modules = {"app", "cli", "headers", "httpx", "outgoing", "pytest_plugin", "server", "serving", "testing"}
     assert public - set(wasgi.__all__) <= modules
     for name in wasgi.__all__:
         assert hasattr(wasgi, name)

@@ -35,6 +35,7 @@ __all__ = [
     "Exchange",
     "FeedHandle",
     "Limits",
+    "Listeners",
     "LoopBridge",
     "Network",
     "OutgoingCall",
@@ -43,6 +44,7 @@ __all__ = [
     "Response",
     "Reuse",
     "Route",
+    "Server",
     "Simulation",
     "Stats",
     "Timeouts",
@@ -54,11 +56,13 @@ __all__ = [
     "_compile",
     "_is_first_import",
     "_normal_url",
+    "_of_systemd",
     "_outline",
     "_read_component",
     "_request_of_server",
     "_restore_component",
     "_shut_down",
+    "_wasmtime_version",
     "_wit",
     "stats",
 ]
@@ -71,6 +75,7 @@ class _Writable(Protocol):
 
 __version__: str
 """The version of wasgi."""
+_wasmtime_version: str
 
 _Headers: TypeAlias = Mapping[str, str] | Mapping[bytes, bytes] | Iterable[Pair]
 _Body: TypeAlias = Buffer | str | _File | Iterable[Buffer] | AsyncIterable[Buffer] | Request | Response
@@ -588,6 +593,76 @@ class App:
     def __aexit__(
         self, _type: type[BaseException] | None, _value: BaseException | None, _traceback: TracebackType | None
     ) -> Coroutine[Any, Any, None]: ...
+
+@disjoint_base
+class Server:
+    """The base class of `wasgi.Server`, which reads the arguments and describes them."""
+
+    def __new__(
+        cls,
+        table: Sequence[tuple[str, App]],
+        folders: Sequence[tuple[str, str]],
+        *,
+        bind: Sequence[str],
+        health: str | None,
+        backlog: int,
+        socket_mode: int | None,
+        header_timeout: float | None,
+        body_timeout: float | None,
+        idle_timeout: float | None,
+        drain_timeout: float,
+        connections: int,
+        streams: int,
+        header_bytes: int,
+        trusted: Sequence[str],
+        proxy_protocol: bool,
+        threads: int | None,
+        tls: tuple[str, str, str | None, bool] | None,
+        access_log: str | os.PathLike[str] | None,
+        access_format: str,
+        request_ids: bool,
+    ) -> Self: ...
+    @property
+    def addresses(self) -> list[str]:
+        """Where it listens: ``127.0.0.1:8000``, ``[::1]:8000``, ``unix:/run/x.sock``; with the real port for 0."""
+    @property
+    def urls(self) -> list[str]:
+        """URLs that open on this machine, one for each address."""
+    @property
+    def health(self) -> str | None:
+        """The address at which ``/live`` and ``/ready`` are answered. None: `health` was not given."""
+    @property
+    def closing(self) -> bool:
+        """Whether it takes no more connections."""
+    def reopen(self) -> None:
+        """Reads the certificates again at once, and opens the access log again: for files that others write or move."""
+    def _start(self) -> None: ...
+    def _swap(self, table: Sequence[tuple[str, App]], folders: Sequence[tuple[str, str]]) -> None: ...
+    def _close(self, seconds: float) -> None: ...
+    def _wait(self) -> None: ...
+    def _wait_async(self) -> Awaitable: ...
+    def _stats(self) -> tuple[int, int, int, int]: ...
+
+@final
+class Listeners:
+    """Sockets that listen at addresses as `wasgi.Server` has them, and that nobody accepts from here.
+
+    Raises:
+        OSError: An address cannot be used. Nothing listens then.
+        ValueError: An address is invalid.
+    """
+
+    def __new__(cls, bind: Sequence[str], *, backlog: int = 1024, socket_mode: int | None = None) -> Self: ...
+    @property
+    def descriptors(self) -> list[int]:
+        """Their numbers, for ``fd:`` of a process that inherits them."""
+    @property
+    def addresses(self) -> list[str]:
+        """Where they listen, with real ports."""
+    def urls(self, tls: bool) -> list[str]:
+        """URLs that open on this machine."""
+    def close(self) -> None:
+        """Closes them. The file of a Unix socket that was made here is removed."""
 
 @final
 class _Together:
@@ -1182,6 +1257,7 @@ def _request_of_server(
 ) -> Request: ...
 def _census(source: bytes) -> dict[str, int]: ...
 def _compile() -> int: ...
+def _of_systemd() -> list[str]: ...
 def _outline(source: bytes) -> tuple[list[str], list[str], str, str | None, list[str]]: ...
 def _read_component(path: str | os.PathLike[str]) -> bytes: ...
 def _restore_component(

@@ -38,7 +38,8 @@ class Tls:
         certificate: A file in PEM: the server's certificate, and those between it and an authority.
         key: A file in PEM: the certificate's key.
         client_ca: A file in PEM: the authorities of clients' certificates. None: clients are not asked for one.
-        client_certificates: Whether a client without a certificate is refused (``"required"``) or served (``"optional"``).
+        client_certificates: Whether a client without a certificate is refused (``"required"``) or served
+            (``"optional"``).
 
     Raises:
         ValueError: `client_certificates` is something else.
@@ -62,19 +63,23 @@ class Server(_wasgi.Server):
     """A native HTTP server for apps: HTTP/1.1 and HTTP/2 by hyper, with no Python between the client and the guest.
 
     Python code runs only where an app has it: a Python upstream, a sink, ``on_finish``. The options ``root_path``,
-    ``forwarded`` and ``debug`` of an `App` hold here as under ASGI; ``on_request`` and ``on_error`` are for ASGI and WSGI,
-    and an app that has them is refused.
+    ``forwarded`` and ``debug`` of an `App` hold here as under ASGI; ``on_request`` and ``on_error`` are for ASGI and
+    WSGI, and an app that has them is refused.
 
     The server listens as soon as it is made, and serves with `serve`, `serve_async` or `start`.
 
     Args:
-        app: An `App`, or a mapping of routes to apps. A route is the beginning of a path (``/api``), or an origin with or
-            without one (``https://shop.local``, ``//shop.local/x``). The longest one that fits counts, and one with a host
-            before one without.
-        bind: An address, or several: ``127.0.0.1:8000``, ``[::1]:8000``, ``localhost:8000`` (all addresses of the name),
-            ``unix:/run/x.sock``, ``fd:3`` (a socket that listens already).
-        header_timeout: Seconds from accept to the end of the first head, through the PROXY header and TLS; and for each
-            later head from its first byte. None: no limit.
+        app: An `App`, or a mapping of routes to apps. A route is the beginning of a path (``/api``), or an origin with
+            or without one (``https://shop.local``, ``//shop.local/x``). The longest one that fits counts, and one with
+            a host before one without.
+        bind: An address, or several: ``127.0.0.1:8000``, ``[::1]:8000``, ``localhost:8000`` (all addresses of the
+            name), ``unix:/run/x.sock``, ``fd:3`` (a socket that listens already).
+        static: Folders whose files are served, by their routes: ``{"/assets": "./dist"}``. Ranges and conditional
+            requests are answered; hidden files and links out of the folder are not found.
+        tls: The certificate and its key; None: no TLS. Files that change are loaded again within seconds; a pair that
+            cannot be used leaves the former one in use.
+        header_timeout: Seconds from accept to the end of the first head, through the PROXY header and TLS; and for
+            each later head from its first byte. None: no limit.
         body_timeout: Seconds between two bytes of a body, of a request or a response. None: no limit.
         idle_timeout: Seconds for which a connection may be idle. None: no limit.
         drain_timeout: Seconds that exchanges under way may take when the server closes, or after `swap`.
@@ -87,11 +92,7 @@ class Server(_wasgi.Server):
         proxy_protocol: Whether connections begin with a PROXY header (v1 or v2). Only those of ``trusted`` peers may.
         health: An address of its own for ``/live`` and ``/ready``.
         socket_mode: The mode of a Unix socket's file. None: the umask says it.
-        static: Folders whose files are served, by their routes: ``{"/assets": "./dist"}``. Ranges and conditional requests are answered;
-            hidden files and links out of the folder are not found.
-        tls: The certificate and its key; None: no TLS. Files that change are loaded anew within seconds; a pair that cannot be used
-            leaves the former one in use.
-        access_log: Where each request has a line: a path, or ``-`` for stdout; None: nowhere. It is opened anew by `reopen`.
+        access_log: Where each request has a line: a path, or ``-`` for stdout; None: nowhere. `reopen` opens it again.
         access_format: ``common``, ``combined``, ``json``, or a template of atoms as gunicorn names them:
             ``%(h)s "%(r)s" %(s)s %(B)s %(D)s``.
         request_ids: Whether guests get an ``x-request-id`` and a ``traceparent`` where the client has sent none.
@@ -108,6 +109,7 @@ class Server(_wasgi.Server):
     """
 
     drain_timeout: float
+    """Seconds that exchanges under way may take."""
     _folders: list[tuple[str, str]]
 
     def __new__(
@@ -196,8 +198,8 @@ class Server(_wasgi.Server):
     def serve(self, *, on_start: Callable[[], object] | None = None) -> None:
         """Serves until the server is closed, and blocks; the GIL is released.
 
-        On the main thread SIGTERM and SIGINT close it: exchanges under way may end within `drain_timeout`, and a second signal
-        ends them at once.
+        On the main thread SIGTERM and SIGINT close it: exchanges under way may end within `drain_timeout`, and a second
+        signal ends them at once.
 
         Args:
             on_start: Called when the server serves, and a signal would end it well.
@@ -224,8 +226,8 @@ class Server(_wasgi.Server):
     def swap(self, app: App | Mapping[str, App]) -> None:
         """Has requests that come from now on served by other apps.
 
-        Those under way go on in the old ones, for as long as `drain_timeout`; then they are stopped. The old apps are not
-        closed.
+        Those under way go on in the old ones, for as long as `drain_timeout`; then they are stopped. The old apps are
+        not closed.
 
         Raises:
             WasgiError: An app cannot be made ready. Then the old ones go on serving.
@@ -241,7 +243,7 @@ class Server(_wasgi.Server):
         self._close(self.drain_timeout if timeout is None else timeout)
         self._wait()
 
-    async def aclose(self, timeout: float | None = None) -> None:  # noqa: D417
+    async def aclose(self, timeout: float | None = None) -> None:
         """Like `close`, for a task of an asyncio event loop."""
         self._close(self.drain_timeout if timeout is None else timeout)
         await self._wait_async()
@@ -278,7 +280,7 @@ class Server(_wasgi.Server):
         def close(number: int, frame: FrameType | None) -> None:
             self._close(0 if self.closing else self.drain_timeout)
 
-        before: dict[int, Any] = {}
+        before: dict[signal.Signals, Any] = {}
         for number in (signal.SIGTERM, signal.SIGINT):
             # one that the process was started to ignore (`nohup`, `&`) is meant for others
             if signal.getsignal(number) is not signal.SIG_IGN:
@@ -301,8 +303,8 @@ def _table(app: App | Mapping[str, App]) -> list[tuple[str, App]]:
         for name in ("on_request", "on_error"):
             if getattr(served, name) is not None:
                 raise ValueError(
-                    f"`{name}` of the app at {route!r} would never be called: it is for ASGI and WSGI servers; hint: mount the "
-                    "app in an ASGI application"
+                    f"`{name}` of the app at {route!r} would never be called: it is for ASGI and WSGI servers; "
+                    "hint: mount the app in an ASGI application"
                 )
     return table
 

@@ -36,7 +36,7 @@ def log(tmp_path: Path) -> Log:
 
 def test_the_combined_format(app: AppMaker, serve: Serve, log: Log) -> None:
     server = serve(app(), access_log=log.path)
-    once(server, f"GET /hello?a=%0D HTTP/1.1\r\n{HOST}user-agent: a\"b\r\nreferer: http://x/\r\n\r\n")
+    once(server, f'GET /hello?a=%0D HTTP/1.1\r\n{HOST}user-agent: a"b\r\nreferer: http://x/\r\n\r\n')
     (line,) = log.lines(1)
     assert line.startswith("127.0.0.1 - - [")
     assert line.endswith(r'"GET /hello?a=%0D HTTP/1.1" 200 13 "http://x/" "a\x22b"')
@@ -105,7 +105,9 @@ def test_a_wrong_format(app: AppMaker) -> None:
 
 
 def test_behind_a_proxy_that_is_trusted(app: AppMaker, serve: Serve, log: Log) -> None:
-    server = serve(app(forwarded=True), access_log=log.path, access_format="json", trusted=["127.0.0.0/8", "10.0.0.0/8"])
+    server = serve(
+        app(forwarded=True), access_log=log.path, access_format="json", trusted=["127.0.0.0/8", "10.0.0.0/8"]
+    )
     fields = "x-forwarded-for: 6.6.6.6, 203.0.113.7:1234\r\nx-forwarded-for: 10.0.0.3\r\nx-forwarded-proto: https\r\n"
     _, _, body = once(server, f"GET /inspect HTTP/1.1\r\n{HOST}{fields}x-forwarded-host: shop.local\r\n\r\n")
     assert [line for line in body.decode().split("\n") if "forwarded" in line or ":" in line][1:] == [

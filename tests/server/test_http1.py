@@ -40,7 +40,9 @@ def test_by_a_unix_socket(app: AppMaker, serve: Serve, tmp_path: Path) -> None:
 
 def test_what_the_guest_sees(server: wasgi.Server) -> None:
     with Client(server) as client:
-        client.ask("/inspect?x=%2F&y", "x-a: 1", "X-A: 2", "connection: close, x-hop", "x-hop: 1", "x-forwarded-for: 1.2.3.4")
+        client.ask(
+            "/inspect?x=%2F&y", "x-a: 1", "X-A: 2", "connection: close, x-hop", "x-hop: 1", "x-forwarded-for: 1.2.3.4"
+        )
         assert client.answer()[2].decode().split("\n") == [
             "method: Method::Get",
             "scheme: Some(Scheme::Http)",
@@ -182,7 +184,12 @@ def test_head_and_statuses_without_a_body(server: wasgi.Server) -> None:
         assert (status, fields.get("content-length")) == (200, "5")
         for code in (204, 304):
             status, fields, body = client.ask(f"/status?code={code}").answer()
-            assert (status, body, fields.get("content-length"), fields.get("transfer-encoding")) == (code, b"", None, None)
+            assert (status, body, fields.get("content-length"), fields.get("transfer-encoding")) == (
+                code,
+                b"",
+                None,
+                None,
+            )
         assert client.ask().answer()[2] == b"Hello, World!"
 
 
@@ -207,7 +214,10 @@ def test_an_answer_that_breaks_off_is_cut(server: wasgi.Server, target: str) -> 
 def test_where_the_guest_has_no_answer(server: wasgi.Server, target: str, status: int) -> None:
     with Client(server) as client:
         found, fields, body = client.ask(target).answer()
-        assert (found, json.loads(body)) == (status, {"type": "about:blank", "title": json.loads(body)["title"], "status": status})
+        assert (found, json.loads(body)) == (
+            status,
+            {"type": "about:blank", "title": json.loads(body)["title"], "status": status},
+        )
         assert fields["content-type"] == "application/problem+json"
         assert client.ask().answer()[0] == 200
 

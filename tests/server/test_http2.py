@@ -39,10 +39,18 @@ class Http2(Client):
     def flush(self) -> None:
         self.send(self.h2.data_to_send())
 
-    def request(self, target: str, *fields: tuple[str, str], method: str = "GET", end: bool = True, **pseudo: str) -> int:
+    def request(
+        self,
+        target: str,
+        *fields: tuple[str, str],
+        method: str = "GET",
+        end: bool = True,
+        scheme: str = "http",
+        authority: str = "guest.local",
+    ) -> int:
         stream: int = self.h2.get_next_available_stream_id()
-        named = {"scheme": "http", "authority": "guest.local", **pseudo}
-        pairs = [(":method", method), (":path", target), *((f":{name}", value) for name, value in named.items() if value)]
+        pseudo = [(":method", method), (":path", target), (":scheme", scheme), (":authority", authority)]
+        pairs = [(name, value) for name, value in pseudo if value]
         self.h2.send_headers(stream, [*pairs, *fields], end_stream=end)
         self.flush()
         return stream
@@ -130,7 +138,7 @@ def test_what_the_guest_sees(client: Http2) -> None:
     ],
 )
 def test_requests_that_are_checked(
-    client: Http2, pseudo: dict[str, str], fields: list[tuple[str, str]], status: int
+    client: Http2, pseudo: dict[str, Any], fields: list[tuple[str, str]], status: int
 ) -> None:
     assert client.finished(client.request("/hello", *fields, **pseudo))[0] == status
 
@@ -156,7 +164,7 @@ def test_a_body_goes_both_ways(client: Http2) -> None:
     for part in (b"one", b"two"):
         client.h2.send_data(stream, part)
         client.flush()
-        while not client.of(h2.events.DataReceived, stream) or client.of(h2.events.DataReceived, stream)[-1].data != part:
+        while not (came := client.of(h2.events.DataReceived, stream)) or came[-1].data != part:
             assert client.listen()
     client.h2.end_stream(stream)
     client.flush()
@@ -276,8 +284,9 @@ def test_curl_gets_the_answer_to_an_upload_that_is_refused(
     upload = tmp_path / "upload"
     upload.write_bytes(bytes(8 << 20))
     for _ in range(10):
-        command = [str(CURL), "-s", version, "-o", tmp_path / "answer", "-w", "%{http_code}", "-T", upload]
-        done = subprocess.run([*command, f"{server.urls[0]}/echo"], capture_output=True, text=True, timeout=30)
+        command: list[str | Path] = [str(CURL), "-s", version, "-o", tmp_path / "answer", "-w", "%{http_code}"]
+        command += ["-T", upload, f"{server.urls[0]}/echo"]
+        done = subprocess.run(command, capture_output=True, text=True, timeout=30)
         assert (done.returncode, done.stdout) == (0, "413")
 
 
@@ -288,6 +297,16 @@ def test_curl_echoes(app: AppMaker, serve: Serve, tmp_path: Path, version: str) 
     server = serve(app())
     upload = tmp_path / "upload"
     upload.write_bytes(bytes(range(256)) * (16 << 10))
-    command = [str(CURL), "-s", version, "-H", "expect: 100-continue", "-o", tmp_path / "answer", "-T", upload]
+    command: list[str | Path] = [
+        str(CURL),
+        "-s",
+        version,
+        "-H",
+        "expect: 100-continue",
+        "-o",
+        tmp_path / "answer",
+        "-T",
+        upload,
+    ]
     assert subprocess.run([*command, f"{server.urls[0]}/echo"], timeout=60).returncode == 0
     assert (tmp_path / "answer").read_bytes() == upload.read_bytes()

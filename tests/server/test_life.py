@@ -10,6 +10,7 @@ import subprocess
 import sys
 import threading
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -88,14 +89,15 @@ def test_an_address_that_is_taken(app: AppMaker, serve: Serve) -> None:
 
 
 def test_wrong_options(app: AppMaker) -> None:
-    for options in (
+    wrong: list[dict[str, Any]] = [
         {"bind": "127.0.0.1"},
         {"bind": []},
         {"trusted": ["example.com"]},
         {"header_timeout": 0},
         {"connections": 0},
         {"header_bytes": 5},
-    ):
+    ]
+    for options in wrong:
         with pytest.raises(ValueError, match=r"."):
             wasgi.Server(app(), **{"bind": "127.0.0.1:0", **options})
     with pytest.raises(ValueError, match="never be called"):

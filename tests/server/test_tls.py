@@ -6,6 +6,7 @@ import contextlib
 import socket
 import ssl
 from pathlib import Path
+from typing import cast
 
 import httpx2
 import pytest
@@ -59,7 +60,7 @@ def names(server: wasgi.Server, authority: trustme.CA) -> list[str]:
     with socket.create_connection((host, int(port))) as plain, checks.wrap_socket(plain) as secured:
         shown = secured.getpeercert()
     assert shown is not None
-    return [str(value) for _, value in shown["subjectAltName"]]
+    return [str(value) for _, value in cast("tuple[tuple[str, str], ...]", shown["subjectAltName"])]
 
 
 @pytest.mark.parametrize(("http2", "version"), [(False, "HTTP/1.1"), (True, "HTTP/2")])
@@ -87,9 +88,7 @@ def test_clients_certificates(app: AppMaker, serve: Serve, files: Files, authori
         assert client.get(server.urls[0] + "/hello", extensions=extensions).status_code == 200
 
 
-def test_half_a_handshake_holds_up_nobody(
-    app: AppMaker, serve: Serve, files: Files, authority: trustme.CA
-) -> None:
+def test_half_a_handshake_holds_up_nobody(app: AppMaker, serve: Serve, files: Files, authority: trustme.CA) -> None:
     server = serve(app(), tls=files.tls(), header_timeout=5)
     with contextlib.ExitStack() as clients:
         for _ in range(20):

@@ -11,6 +11,10 @@ use crate::server::bind::{BindOptions, Listener, bind_all};
 use crate::server::inherited::systemd;
 
 /// Sockets that listen at addresses as `wasgi.Server` has them, and that nobody accepts from here.
+///
+/// Raises:
+///     OSError: An address cannot be used. Nothing listens then.
+///     ValueError: An address is invalid.
 #[pyclass(name = "Listeners", module = "wasgi._wasgi", frozen)]
 pub struct PyListeners(std::sync::Mutex<Vec<Listener>>);
 
@@ -42,7 +46,7 @@ impl PyListeners {
         lock(&self.0).iter().map(|listener| listener.url(tls)).collect()
     }
 
-    /// Closes them; the file of a Unix socket that was made here goes.
+    /// Closes them. The file of a Unix socket that was made here is removed.
     fn close(&self) {
         let listeners = std::mem::take(&mut *lock(&self.0));
         drop(listeners);

@@ -118,7 +118,7 @@ impl PyServer {
         Ok(Self { server: server.map_err(|error| PyOSError::new_err(error.to_string()))? })
     }
 
-    /// Where it listens: ``127.0.0.1:8000``, ``[::1]:8000``, ``unix:/run/x.sock``; with the real port where 0 was given.
+    /// Where it listens: ``127.0.0.1:8000``, ``[::1]:8000``, ``unix:/run/x.sock``; with the real port for 0.
     #[getter]
     fn addresses(&self) -> Vec<String> {
         self.server.addresses().to_vec()
@@ -130,7 +130,7 @@ impl PyServer {
         self.server.urls().to_vec()
     }
 
-    /// The address at which ``/live`` and ``/ready`` are answered; None if `health` was not given.
+    /// The address at which ``/live`` and ``/ready`` are answered. None: `health` was not given.
     #[getter]
     fn health(&self) -> Option<String> {
         self.server.health().map(str::to_owned)
@@ -151,7 +151,7 @@ impl PyServer {
         py.detach(|| self.server.swap(routes)).map_err(|error| to_py(py, &error))
     }
 
-    /// Reads the certificates anew at once, and opens the access log anew: for files that others have written or moved.
+    /// Reads the certificates again at once, and opens the access log again: for files that others write or move.
     fn reopen(&self, py: Python<'_>) {
         py.detach(|| self.server.reopen());
     }
