@@ -15,7 +15,7 @@ from tests.conftest import HELLO
 from wasgi.cli import main, root
 from wasgi.cli.commands import Option
 from wasgi.cli.failures import EXIT_CODES
-from wasgi.cli.grants import _LIMIT_TYPES
+from wasgi.cli.grants import _LIMIT_TYPES, QUEUE
 
 Captured = pytest.CaptureFixture[str]
 
@@ -87,7 +87,7 @@ class TestHelp:
     def test_the_limits_are_those_of_the_package(self) -> None:
         limits = wasgi.Limits()
         for name, (kind, _, text) in _LIMIT_TYPES.items():
-            value = getattr(limits, name)
+            value = QUEUE if name == "queue" else getattr(limits, name)
             _, has_default, default = text.partition("[default: ")
             said = kind.convert(default.removesuffix("]"), None, None) if has_default else None
             assert said == value, name

@@ -162,7 +162,8 @@ class TestCache:
         left = cache / f"{entry.name}.13-{'0' * 16}.part"
         for part in (fresh, left):
             part.write_text("")
-        os.utime(left, (time.time() - 3600,) * 2)
+        long_ago = time.time() - 3600
+        os.utime(left, (long_ago, long_ago))
         assert main(["cache", "clear"]) == 0
         assert "2 files removed" in capsys.readouterr().out
         assert not entry.exists()

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import dataclasses
 import errno
+import inspect
 import os
 import shutil
 import socket
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -14,10 +16,11 @@ import pytest
 
 import wasgi
 from tests.conftest import HELLO, PROBE_P3
-from wasgi.cli import main, sockets
-from wasgi.cli.failures import Failure
+from wasgi.cli import main
 from wasgi.cli.serving import Service
-from wasgi.cli.settings import Settings, TlsFiles
+from wasgi.cli.settings import Settings
+from wasgi.cli.targets import Target
+from wasgi.cli.values import Bytes, Seconds
 
 Captured = pytest.CaptureFixture[str]
 
@@ -31,26 +34,19 @@ class FakeServer:
     def __init__(self, app: wasgi.App | Mapping[str, wasgi.App], **options: Any) -> None:
         self.app = app
         self.options = options
-        self.urls = ("http://127.0.0.1:8000/",)
+        self.urls = ["http://127.0.0.1:8000"]
+        self.health = options["health"]
         self.served = False
-        self.made.append(self)
-
-    def bind(self) -> None:
         if self.fault is not None:
             raise self.fault
+        self.made.append(self)
 
-    def serve(self) -> None:
+    def serve(self, *, on_start: Callable[[], object]) -> None:
+        on_start()
         self.served = True
 
     def swap(self, app: wasgi.App | Mapping[str, wasgi.App]) -> None:
         self.app = app
-
-
-class FakeTls:
-    def __init__(self, certificate: str, key: str, **options: Any) -> None:
-        self.all = (certificate, key, options)
-        if key == "other":
-            raise ValueError("the key is not that of the certificate")
 
 
 @pytest.fixture
@@ -58,8 +54,7 @@ def made(monkeypatch: pytest.MonkeyPatch) -> list[FakeServer]:
     servers: list[FakeServer] = []
     monkeypatch.setattr(FakeServer, "made", servers, raising=False)
     monkeypatch.setattr(FakeServer, "fault", None)
-    monkeypatch.setattr(wasgi, "Server", FakeServer, raising=False)
-    monkeypatch.setattr(wasgi, "Tls", FakeTls, raising=False)
+    monkeypatch.setattr(wasgi, "Server", FakeServer)
     return servers
 
 
@@ -68,6 +63,7 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr("wasgi.cli.signals.prepare", lambda: None)
     monkeypatch.setattr("wasgi.cli.signals.on_hangup", lambda reload, end: None)
+    monkeypatch.setattr("wasgi.cli.signals.on_reopen", lambda reopen: None)
     shutil.copy(HELLO, "hello.wasm")
     return tmp_path
 
@@ -109,22 +105,34 @@ class TestWhere:
         self, arguments: list[str], binds: list[str], made: list[FakeServer], monkeypatch: pytest.MonkeyPatch
     ) -> None:
         monkeypatch.setattr("wasgi.cli.serving.keep_from_children", lambda binds: None)
+        monkeypatch.setattr("wasgi.cli.serving.give_up", lambda binds: None)
         assert serve(made, "hello.wasm", *arguments).options["bind"] == binds
 
     @pytest.mark.parametrize(
         ("arguments", "line"),
         [
             (["--bind", "x:1", "--port", "1"], "--bind and --port exclude each other; hint: --bind HOST:PORT"),
-            (["--bind", "::1:80"], "--bind: `::1:80` is not HOST:PORT; hint: an IPv6 address stands in brackets"),
-            (["--bind", "localhost"], "--bind: `localhost` is not HOST:PORT, unix:PATH or fd:N"),
-            (["--host", ""], "--host: `:8000` is not HOST:PORT"),
+            (
+                ["--bind", "::1:80"],
+                "--bind: `::1:80` is no address to listen at: an address of IPv6 stands in brackets",
+            ),
+            (
+                ["--bind", "127.0.0.1:0", "--bind", "localhost"],
+                "--bind: `localhost` is no address to listen at: it has",
+            ),
+            (["--host", ""], "--host: `:8000` is no address to listen at: it has no host; hint: "),
+            (["--port", "0", "--health", "9000"], "--health: `9000` is no address to listen at: it has no host"),
+            (["--fd", "1" + "0" * 30], "--fd: `fd:1000000000000000000000000000000` is no address to listen at"),
         ],
     )
-    def test_what_is_no_address(
-        self, arguments: list[str], line: str, made: list[FakeServer], capsys: Captured
-    ) -> None:
-        assert refused(capsys, "hello.wasm", *arguments).startswith(line)
-        assert made == []
+    @pytest.mark.parametrize("workers", [[], ["--workers", "1"]], ids=["one process", "workers"])
+    def test_what_is_no_address(self, arguments: list[str], workers: list[str], line: str, capsys: Captured) -> None:
+        assert refused(capsys, "hello.wasm", *arguments, *workers).startswith(line)
+
+    def test_what_a_variable_says_is_no_address(self, monkeypatch: pytest.MonkeyPatch, capsys: Captured) -> None:
+        monkeypatch.setenv("WASGI_SERVE_BIND", "localhost")
+        line = "variable `WASGI_SERVE_BIND`: `localhost` is no address to listen at"
+        assert refused(capsys, "hello.wasm").startswith(line)
 
     def test_a_flag_counts_more_than_a_variable_and_that_more_than_a_file(
         self, made: list[FakeServer], monkeypatch: pytest.MonkeyPatch, folder: Path
@@ -149,11 +157,14 @@ class TestWhere:
 
     def test_sockets_of_systemd(self, made: list[FakeServer], monkeypatch: pytest.MonkeyPatch) -> None:
         kept: list[int] = []
+        closed: list[str] = []
         monkeypatch.setattr(os, "set_inheritable", lambda number, inheritable: kept.append(number))
+        monkeypatch.setattr("wasgi.cli.serving.give_up", closed.extend)
         monkeypatch.setenv("LISTEN_FDS", "2")
         monkeypatch.setenv("LISTEN_PID", str(os.getpid()))
         assert serve(made, "hello.wasm").options["bind"] == ["fd:3", "fd:4"]
         assert kept == [3, 4], "not for the processes that it starts"
+        assert closed == ["fd:3", "fd:4"], "the server has them, too"
         assert "LISTEN_FDS" not in os.environ
         assert "LISTEN_PID" not in os.environ
 
@@ -163,24 +174,29 @@ class TestWhere:
         assert serve(made, "hello.wasm").options["bind"] == ["127.0.0.1:8000"]
         assert "LISTEN_FDS" not in os.environ
 
-    def test_a_descriptor_that_is_not_open(self, made: list[FakeServer], capsys: Captured) -> None:
-        for number in (9999, 10**30):
-            assert refused(capsys, "hello.wasm", "--fd", str(number), code=3).startswith(
-                f"`fd:{number}` cannot be used"
-            )
-        assert made == []
+    def test_what_systemd_does_not_set(self, monkeypatch: pytest.MonkeyPatch, capsys: Captured) -> None:
+        monkeypatch.setenv("LISTEN_FDS", "two")
+        monkeypatch.setenv("LISTEN_PID", str(os.getpid()))
+        assert refused(capsys, "hello.wasm").startswith("LISTEN_FDS is `two`, which is not a number")
+
+    @pytest.mark.parametrize("workers", [[], ["--workers", "1"]], ids=["one process", "workers"])
+    def test_a_descriptor_that_is_not_open(self, workers: list[str], capsys: Captured) -> None:
+        line = refused(capsys, "hello.wasm", "--fd", "9999", *workers, code=3)
+        assert line.startswith("fd:9999 is not open; hint: ")
 
     def test_one_that_cannot_be_bound(
         self, made: list[FakeServer], monkeypatch: pytest.MonkeyPatch, capsys: Captured
     ) -> None:
         monkeypatch.setattr(FakeServer, "fault", OSError(errno.EADDRINUSE, "`127.0.0.1:8000` is taken"))
         assert "`127.0.0.1:8000` is taken" in refused(capsys, "hello.wasm", code=3)
-        assert not made[0].served
+        assert made == []
 
 
 class TestOptions:
     def test_those_that_are_not_given_are_the_servers(self, made: list[FakeServer]) -> None:
-        assert set(serve(made, "hello.wasm").options) == {"bind", "health"}
+        options = serve(made, "hello.wasm").options
+        assert options == {"bind": ["127.0.0.1:8000"], "health": None, "static": {}, "request_ids": True}
+        assert app_of(made[0]).limits == wasgi.Limits(queue=1024)
 
     def test_all(self, made: list[FakeServer]) -> None:
         given = {
@@ -197,9 +213,10 @@ class TestOptions:
             "--access-log": "-",
             "--access-format": "json",
             "--health": "127.0.0.1:9000",
+            "--socket-mode": "660",
         }
         flat = [text for pair in given.items() for text in pair]
-        options = serve(made, "hello.wasm", *flat, "--proxy-protocol", "--reuse-port").options
+        options = serve(made, "hello.wasm", *flat, "--proxy-protocol", "--no-request-ids").options
         assert options == {
             "bind": ["127.0.0.1:8000"],
             "health": "127.0.0.1:9000",
@@ -216,7 +233,9 @@ class TestOptions:
             "threads": 2,
             "access_log": "-",
             "access_format": "json",
-            "reuse_port": True,
+            "socket_mode": 0o660,
+            "request_ids": False,
+            "static": {},
         }
 
     def test_of_a_file(self, made: list[FakeServer], folder: Path) -> None:
@@ -249,7 +268,7 @@ class TestTls:
             "--tls-client-certificates", "optional",
         )  # fmt: skip
         tls = server.options["tls"]
-        assert tls.all == ("c", "k", {"client_ca": "a", "client_certificates": "optional"})
+        assert tls == wasgi.Tls("c", "k", client_ca="a", client_certificates="optional")
 
     @pytest.mark.parametrize(
         ("arguments", "line"),
@@ -262,10 +281,12 @@ class TestTls:
     def test_half_of_it(self, arguments: list[str], line: str, made: list[FakeServer], capsys: Captured) -> None:
         assert refused(capsys, "hello.wasm", *arguments) == line
 
-    def test_one_that_cannot_be_used(self, made: list[FakeServer], capsys: Captured) -> None:
-        line = refused(capsys, "hello.wasm", "--tls-certificate", "c", "--tls-key", "other", code=3)
-        assert line == "the key is not that of the certificate"
-        assert made == []
+    def test_one_that_cannot_be_used(self, folder: Path, capsys: Captured) -> None:
+        (folder / "rubbish").write_text("rubbish")
+        line = refused(
+            capsys, "hello.wasm", "--port", "0", "--tls-certificate", "rubbish", "--tls-key", "rubbish", code=3
+        )
+        assert line.startswith("`rubbish` has no certificate")
 
 
 class TestTargets:
@@ -333,7 +354,7 @@ class TestGrants:
             "--allow", "https://api.example.com", "--memory", "64MiB", "--timeout", "2", "--reuse", "9",
         )  # fmt: skip
         app = app_of(server)
-        assert app.limits == wasgi.Limits(memory=64 << 20, timeout=2)
+        assert app.limits == wasgi.Limits(memory=64 << 20, timeout=2, queue=1024)
         assert app.reuse == wasgi.Reuse(requests=9)
         assert app.outgoing == wasgi.Network(["https://api.example.com"])
         said = capsys.readouterr().err
@@ -347,6 +368,7 @@ class TestGrants:
             (["--env", "=x"], "--env: `=x` has no name"),
             (["--env", "WASGI_NOTHING_SUCH"], "--env: there is no variable `WASGI_NOTHING_SUCH`; hint: --env WASGI_"),
             (["--queue", "3", "--concurrency", "none"], ""),
+            (["--socket-mode", "66"], "--socket-mode: `66` is not a mode in octal digits"),
         ],
     )
     def test_what_is_refused(self, arguments: list[str], line: str, made: list[FakeServer], capsys: Captured) -> None:
@@ -392,66 +414,78 @@ class TestReload:
         assert said.count("\n") == 1
 
 
-def test_the_scheme_is_the_certificates() -> None:
-    assert settings().scheme == "http"
-    assert settings(tls=TlsFiles("c", "k")).scheme == "https"
-
-
-class TestSockets:
-    def test_all_addresses_of_a_name_have_one_port(self) -> None:
-        bound = sockets.bind("localhost:0", sockets.Listening())
-        try:
-            ports = {one.getsockname()[1] for one in bound.sockets}
-            assert len(ports) == 1
-            assert bound.urls[0] in {f"http://127.0.0.1:{min(ports)}/", f"http://[::1]:{min(ports)}/"}
-        finally:
-            bound.close()
-
-    def test_all_or_none(self) -> None:
-        with socket.create_server(("127.0.0.1", 0)) as taken:
-            port = taken.getsockname()[1]
-            with pytest.raises(Failure, match="Address already in use") as raised:
-                sockets.bind(f"localhost:{port}", sockets.Listening())
-            assert raised.value.code == 3
+class TestFoldersOfFiles:
+    def test_beside_components_and_alone(self, made: list[FakeServer], capsys: Captured) -> None:
+        server = serve(made, "hello.wasm", "--static", "/assets=dist", "--static", "//shop.local=shop")
+        assert server.options["static"] == {"/assets": "dist", "//shop.local": "shop"}
+        assert "files of dist at /assets" in capsys.readouterr().err
+        made.clear()
+        assert serve(made, "--static", "/=dist").app == {}
 
     @pytest.mark.parametrize(
-        ("where", "url"),
+        ("given", "line"),
         [
-            (("0.0.0.0", 80), "http://127.0.0.1:80/"),
-            (("::", 80, 0, 0), "http://[::1]:80/"),
-            (("::1", 80, 0, 0), "http://[::1]:80/"),
-            ("/run/x", "unix:/run/x"),
+            (["dist"], "--static: `dist` is not PATTERN=FOLDER; hint: "),
+            (["/x=a", "/x=b"], "--static: `a` and `b` are both at /x"),
         ],
     )
-    def test_urls_open(self, where: object, url: str) -> None:
-        assert sockets.url_of(where, "http") == url
+    def test_what_is_refused(self, given: list[str], line: str, made: list[FakeServer], capsys: Captured) -> None:
+        flat = [text for one in given for text in ("--static", one)]
+        assert refused(capsys, "hello.wasm", *flat).startswith(line)
+        assert made == []
 
-    def test_a_unix_socket_of_the_dead_is_replaced(self, folder: Path) -> None:
-        with socket.socket(socket.AF_UNIX) as dead:
-            dead.bind("x.sock")
-        bound = sockets.bind("unix:x.sock", sockets.Listening())
-        with socket.socket(socket.AF_UNIX) as client:
-            client.connect("x.sock")
-        bound.close()
-        assert not (folder / "x.sock").exists()
+    def test_one_that_is_not_there(self, capsys: Captured) -> None:
+        assert "`nowhere`" in refused(capsys, "hello.wasm", "--port", "0", "--static", "/=nowhere", code=3)
 
-    def test_only_the_file_that_was_made_is_removed(self, folder: Path) -> None:
-        bound = sockets.bind("unix:x.sock", sockets.Listening())
-        (folder / "x.sock").unlink()
-        (folder / "x.sock").write_text("another's")
-        bound.close()
-        assert (folder / "x.sock").read_text() == "another's"
 
-    def test_what_is_no_socket_stays(self, folder: Path) -> None:
-        (folder / "file").write_text("mine")
-        (folder / "link").symlink_to("nowhere")
-        for name in ("file", "link"):
-            with pytest.raises(Failure, match="there is a file that is not a socket"):
-                sockets.bind(f"unix:{name}", sockets.Listening())
-        assert (folder / "file").read_text() == "mine"
+def test_each_option_is_one_of_the_servers() -> None:
+    """With the same default, but for those that the command line documents."""
+    from wasgi.cli import serve as command
 
-    def test_a_descriptor_that_does_not_listen(self, folder: Path) -> None:
-        with (folder / "file").open("w") as file, socket.socket() as plain:
-            for number in (file.fileno(), plain.fileno()):
-                with pytest.raises(Failure, match=rf"`fd:{number}` cannot be used"):
-                    sockets.bind(f"fd:{number}", sockets.Listening())
+    options = inspect.signature(wasgi.Server.__new__).parameters
+    params = {param.name: param for param in command.command.params}
+    for name in command._SERVER:
+        default = params[name].to_info_dict()["default"]
+        if isinstance(params[name].type, Seconds | Bytes):
+            default = params[name].type.convert(default, None, None)
+        elif params[name].multiple:
+            default = ()
+        assert (default or None) == (options[name].default or None), name
+    others = {"bind", "static", "tls", "health", "request_ids", "app", "cls"}
+    assert set(options) - set(command._SERVER) == others
+
+
+class TestDescriptors:
+    """Of sockets that this process has inherited, as `wasgi.Server` has adopted them."""
+
+    def test_the_servers_is_the_only_one(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        with socket.create_server(("127.0.0.1", 0)) as given:
+            inherited = os.dup(given.fileno())
+            os.set_inheritable(inherited, True)
+            service = Service(dataclasses.replace(settings(), binds=[f"fd:{inherited}"]))
+            try:
+                assert service.server.addresses == [f"127.0.0.1:{given.getsockname()[1]}"]
+                with pytest.raises(OSError, match="Bad file descriptor"):
+                    os.fstat(inherited)
+            finally:
+                service.server.close(0)
+
+    def test_no_child_gets_it_while_the_components_are_loaded(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        inheritable: list[bool] = []
+        with socket.create_server(("127.0.0.1", 0)) as given:
+            inherited = os.dup(given.fileno())
+            os.set_inheritable(inherited, True)
+            original = Service._load
+
+            def load(self: Service, targets: Mapping[str, Target]) -> dict[str, wasgi.App]:
+                inheritable.append(os.get_inheritable(inherited))
+                return original(self, targets)
+
+            monkeypatch.setattr(Service, "_load", load)
+            Service(dataclasses.replace(settings(), binds=[f"fd:{inherited}"])).server.close(0)
+        assert inheritable == [False]
+
+    def test_one_that_does_not_listen(self, folder: Path, capsys: Captured) -> None:
+        with (folder / "file").open("w") as file:
+            line = refused(capsys, "hello.wasm", "--fd", str(file.fileno()), code=3)
+            assert line == f"fd:{file.fileno()} is not a socket"

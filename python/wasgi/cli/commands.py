@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib
 import os
 import shlex
+from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -38,13 +39,13 @@ def _of_environment(ctx: click.Context, name: str) -> str | None:
     return value
 
 
-class _Sourced(click.Parameter):
+class _Sourced(click.Parameter, ABC):
     """A parameter whose value may come from a variable or a file; an error then names that, not the flag."""
 
     @property
+    @abstractmethod
     def key(self) -> str:
         """Its name in a configuration file."""
-        raise NotImplementedError
 
     @property
     def variable_name(self) -> str:
@@ -89,8 +90,9 @@ class _Sourced(click.Parameter):
         return self.flag
 
     @property
+    @abstractmethod
     def flag(self) -> str:
-        raise NotImplementedError
+        """What an error names if the value is the command line's."""
 
 
 _SECTION = "wasgi.cli.section"

@@ -17,6 +17,8 @@ from wasgi.cli.values import Bytes, Count, ParamType, Seconds
 if TYPE_CHECKING:
     from wasgi.app import App
 
+QUEUE = 1024
+"""Where the command line's default differs from that of `wasgi.Limits`."""
 _GUEST = "What the guest may do"
 _LIMITS = "Limits of each guest (`none` lifts one)"
 
@@ -36,7 +38,7 @@ _LIMIT_TYPES: dict[str, tuple[ParamType, str, str]] = {
     "outgoing": (Count(none=True), "N", "Outgoing requests of an exchange. [default: 1000]"),
     "outgoing_concurrency": (Count(none=True), "N", "Those under way at once. [default: 64]"),
     "concurrency": (Count(1, none=True), "N", "Exchanges of a component at once. [default: 256]"),
-    "queue": (Count(), "N", "Exchanges that may wait for their turn. [default: 0]"),
+    "queue": (Count(), "N", "Exchanges that may wait for their turn. [default: 1024]"),
     "queue_timeout": (Seconds(none=True), "SECONDS", "How long they wait. [default: 10]"),
     "chunks": (Count(1), "N", "Writes of a guest that are buffered for its reader. [default: 8]"),
 }
@@ -128,7 +130,7 @@ class Grants:
             args=tuple(values["arg"]),
             dirs=dict(_directory(ctx, one) for one in values["dir"]),
             allow=tuple(values["allow"]),
-            limits={name: values[name] for name in _LIMIT_TYPES if is_given(ctx, name)},
+            limits=_limits(ctx),
             reuse=reuse or None,
         )
 
@@ -174,6 +176,14 @@ class Grants:
         # names only: the values may be secrets
         granted.append(f"variables: {', '.join(self.env)}" if self.env else "no environment")
         return granted
+
+
+def _limits(ctx: click.Context) -> dict[str, Any]:
+    limits = {name: ctx.params[name] for name in _LIMIT_TYPES if is_given(ctx, name)}
+    if limits.get("concurrency", 0) is not None:
+        # of a server's own clients, who rather wait than see a 503
+        limits.setdefault("queue", QUEUE)
+    return limits
 
 
 def refuse_for_python(ctx: click.Context, target: str) -> None:

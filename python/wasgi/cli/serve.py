@@ -13,9 +13,9 @@ from wasgi.cli.commands import Argument, Command, Example, Option, is_given, ran
 from wasgi.cli.failures import INTERRUPTED, USAGE, Failure
 from wasgi.cli.grants import Grants, options, refuse_for_python
 from wasgi.cli.settings import Recycling, Settings, TlsFiles
-from wasgi.cli.sockets import address, fill_standard_descriptors, joined, of_systemd
+from wasgi.cli.sockets import fill_standard_descriptors, joined, of_systemd
 from wasgi.cli.targets import routes
-from wasgi.cli.values import Bytes, Count, Seconds
+from wasgi.cli.values import Bytes, Count, Mode, Seconds
 
 _WHERE = "Where it listens"
 _TLS = "TLS"
@@ -25,22 +25,22 @@ _PROXIES = "Behind a proxy"
 _LOG = "Log and health"
 _LIFE = "Its life"
 
-_SERVER = {
-    "header_timeout": "header_timeout",
-    "body_timeout": "body_timeout",
-    "idle_timeout": "idle_timeout",
-    "drain_timeout": "drain_timeout",
-    "connections": "connections",
-    "streams": "streams",
-    "header_bytes": "header_bytes",
-    "backlog": "backlog",
-    "trusted": "trusted",
-    "proxy_protocol": "proxy_protocol",
-    "threads": "threads",
-    "access_log": "access_log",
-    "access_format": "access_format",
-    "reuse_port": "reuse_port",
-}
+_SERVER = [
+    "header_timeout",
+    "body_timeout",
+    "idle_timeout",
+    "drain_timeout",
+    "connections",
+    "streams",
+    "header_bytes",
+    "backlog",
+    "trusted",
+    "proxy_protocol",
+    "threads",
+    "access_log",
+    "access_format",
+    "socket_mode",
+]
 """Parameters of the command that are arguments of `wasgi.Server`."""
 
 _PARAMS: list[click.Parameter] = [
@@ -51,6 +51,13 @@ _PARAMS: list[click.Parameter] = [
         multiple=True,
         metavar="PATTERN=TARGET",
         help="Serve a component below a path (/api=api.wasm) or for a host (https://shop.local=shop.wasm).",
+    ),
+    Option(
+        ["--static"],
+        section="What is served",
+        multiple=True,
+        metavar="ROUTE=FOLDER",
+        help="Serve the files of a folder below a path (/assets=dist).",
     ),
     Option(
         ["--bind"],
@@ -80,10 +87,11 @@ _PARAMS: list[click.Parameter] = [
         help="Connections that wait for accept.",
     ),
     Option(
-        ["--reuse-port"],
+        ["--socket-mode"],
         section=_WHERE,
-        is_flag=True,
-        help="Share the port with other processes (SO_REUSEPORT).",
+        type=Mode(),
+        metavar="MODE",
+        help="The mode of a Unix socket's file, octal (660); without it, the umask says it.",
     ),
     Option(["--tls-certificate"], section=_TLS, metavar="FILE", help="A certificate with its chain, as PEM."),
     Option(["--tls-key"], section=_TLS, metavar="FILE", help="Its key, as PEM."),
@@ -161,6 +169,12 @@ _PARAMS: list[click.Parameter] = [
         metavar="FORMAT",
         help="common, combined, json, or a template.",
     ),
+    Option(
+        ["--request-ids/--no-request-ids"],
+        section=_LOG,
+        default=True,
+        help="Give guests an x-request-id and a traceparent where the client has sent none.",
+    ),
     Option(["--health"], section=_LOG, metavar="ADDRESS", help="Where /live and /ready are answered."),
     *options(),
     Option(["--threads"], section=_LIFE, type=Count(1), metavar="N", help="Threads that serve; one a core."),
@@ -208,14 +222,17 @@ def settings_of(ctx: click.Context) -> Settings:
         Failure: They contradict one another, or name what is not there.
     """
     values = ctx.params
-    routed = [_route(ctx, text) for text in values["route"]]
+    routed = [_route(ctx, "route", text, "TARGET") for text in values["route"]]
+    static = _static(ctx)
     targets = tuple(values["targets"])
-    if not targets and not routed:
+    if not targets and not routed and not static:
         raise Failure("there is nothing to serve", USAGE, hint="wasgi serve hello.wasm")
     table = routes(targets, routed)  # so that what is not there is told first
     python = [target for target in table.values() if target.python is not None]
     if python and len(python) == len(table):
         refuse_for_python(ctx, python[0].text)
+    binds = _binds(ctx)
+    health = [] if values["health"] is None else [(values["health"], where(ctx, "health"))]
     recycling = Recycling(values["worker_lifetime"], values["worker_requests"], values["worker_memory"])
     if recycling != Recycling() and values["workers"] is None:
         name = next(f"worker_{name}" for name, value in vars(recycling).items() if value is not None)
@@ -224,57 +241,60 @@ def settings_of(ctx: click.Context) -> Settings:
         targets=targets,
         routes=tuple(routed),
         grants=Grants.of(ctx),
-        binds=tuple(_binds(ctx)),
+        binds=[text for text, _ in binds],
         health=values["health"],
+        origins=dict([*binds, *health]),
+        static=static,
         tls=_tls(ctx),
         # the others have their defaults where they are documented
-        options={argument: values[name] for name, argument in _SERVER.items() if is_given(ctx, name)},
+        options={
+            "request_ids": values["request_ids"],
+            **{name: values[name] for name in _SERVER if is_given(ctx, name)},
+        },
         reload=values["reload"],
         workers=values["workers"],
         recycling=recycling,
     )
 
 
-def _route(ctx: click.Context, text: str) -> tuple[str, str]:
+def _route(ctx: click.Context, name: str, text: str, what: str) -> tuple[str, str]:
     pattern, equals, target = text.partition("=")
     if not (equals and target and (pattern.startswith("/") or "://" in pattern)):
         raise Failure(
-            f"{where(ctx, 'route')}: `{text}` is not PATTERN=TARGET",
+            f"{where(ctx, name)}: `{text}` is not PATTERN={what}",
             USAGE,
             hint="a pattern is a path (/api) or an origin (https://shop.local)",
         )
     return pattern, target
 
 
-def _binds(ctx: click.Context) -> list[str]:
-    """Where to listen. `--bind` and `--fd`, or `--host` with `--port`: whichever of them counts more."""
+def _static(ctx: click.Context) -> dict[str, str]:
+    static: dict[str, str] = {}
+    for text in ctx.params["static"]:
+        route, folder = _route(ctx, "static", text, "FOLDER")
+        if route in static:
+            raise Failure(f"{where(ctx, 'static')}: `{static[route]}` and `{folder}` are both at {route}", USAGE)
+        static[route] = folder
+    return static
+
+
+def _binds(ctx: click.Context) -> list[tuple[str, str]]:
+    """Where to listen, and who says so: `--bind` and `--fd`, or `--host` with `--port`; whichever counts more."""
     values = ctx.params
-    passed = of_systemd()
+    passed = [(text, "variable `LISTEN_FDS`") for text in of_systemd()]
     several = max(rank(ctx, "bind"), rank(ctx, "fd"))
     single = max(rank(ctx, "host"), rank(ctx, "port"))
     if several == single > 0:
         names = [where(ctx, name) for name in ("bind", "fd", "host", "port") if rank(ctx, name) == single]
         raise Failure(f"{names[0]} and {names[-1]} exclude each other", USAGE, hint="--bind HOST:PORT")
     if several > single:
-        binds = [*values["bind"], *(f"fd:{number}" for number in values["fd"])]
-        for text in binds:
-            if not text.startswith(("unix:", "fd:")):
-                _checked(ctx, "bind", text)
-        return [*passed, *binds]
+        binds = [(text, where(ctx, "bind")) for text in values["bind"]]
+        return [*passed, *binds, *((f"fd:{number}", where(ctx, "fd")) for number in values["fd"])]
     if passed and not single:
         return passed
     host: str = values["host"]
     host = host[1:-1] if host.startswith("[") and host.endswith("]") else host
-    text = joined(host, values["port"])
-    _checked(ctx, "host", text)
-    return [*passed, text]
-
-
-def _checked(ctx: click.Context, name: str, text: str) -> None:
-    try:
-        address(text)
-    except Failure as exc:
-        raise Failure(f"{where(ctx, name)}: {exc.message}", USAGE, hint=exc.hint) from exc
+    return [*passed, (joined(host, values["port"]), where(ctx, "host"))]
 
 
 def _tls(ctx: click.Context) -> TlsFiles | None:

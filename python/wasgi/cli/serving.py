@@ -9,11 +9,10 @@ from typing import TYPE_CHECKING
 
 import wasgi
 from wasgi.cli import signals
-from wasgi.cli.failures import UNUSABLE, USAGE, Failure
 from wasgi.cli.output import busy, tell
 from wasgi.cli.reload import Watch, stamps
 from wasgi.cli.settings import Settings
-from wasgi.cli.sockets import keep_from_children
+from wasgi.cli.sockets import failures_of_binding, give_up, keep_from_children
 from wasgi.cli.targets import Target, routes
 
 if TYPE_CHECKING:
@@ -32,14 +31,17 @@ class Service:
 
     def __init__(self, settings: Settings) -> None:
         self.settings = settings
-        keep_from_children([*settings.binds, *([] if settings.health is None else [settings.health])])
+        keep_from_children(settings.addresses)
+        # a signal handler may interrupt itself, and an `Event` would then wait for itself
+        self._wanted: queue.SimpleQueue[str] = queue.SimpleQueue()
+        # before the log is opened: what is moved meanwhile is opened anew
+        signals.on_reopen(lambda: self._wanted.put("reopen"))
         # before the targets are read: what changes meanwhile is loaded again
         self.watch = Watch(lambda: stamps(settings.targets, settings.routes))
         self.targets = self._find()
         self.apps = self._load(self.targets)
         self.server = self._make()
-        # a signal handler may interrupt itself, and an `Event` would then wait for itself
-        self._wanted: queue.SimpleQueue[None] = queue.SimpleQueue()
+        give_up(settings.addresses)
 
     def _find(self) -> dict[str, Target]:
         return routes(self.settings.targets, self.settings.routes)
@@ -56,47 +58,49 @@ class Service:
         options = dict(settings.options)
         if settings.tls is not None:
             tls = settings.tls
-            try:
-                options["tls"] = wasgi.Tls(
-                    tls.certificate,
-                    tls.key,
-                    client_ca=tls.client_ca,
-                    client_certificates=tls.client_certificates,
-                )
-            except (OSError, ValueError) as exc:
-                raise Failure(str(exc), UNUSABLE) from exc
-        try:
-            return wasgi.Server(table(self.apps), bind=list(settings.binds), health=settings.health, **options)
-        except ValueError as exc:
-            raise Failure(str(exc), USAGE) from exc
-        except OSError as exc:
-            raise Failure(str(exc), UNUSABLE) from exc
+            options["tls"] = wasgi.Tls(
+                tls.certificate, tls.key, client_ca=tls.client_ca, client_certificates=tls.client_certificates
+            )
+        with failures_of_binding(settings.origins):
+            return wasgi.Server(
+                table(self.apps),
+                bind=list(settings.binds),
+                health=settings.health,
+                static=dict(settings.static),
+                **options,
+            )
 
     def hear_signals(self, end: Callable[[], object]) -> None:
         """From now on SIGHUP, and changes of files where that is wanted, load everything again.
 
+        Both signals, SIGUSR1 and SIGHUP, have the log opened anew.
+
         Args:
             end: What ends the server when its terminal goes.
         """
-        signals.on_hangup(lambda: self._wanted.put(None), end)
+        signals.on_hangup(lambda: self._wanted.put("reload"), end)
         threading.Thread(target=self._load_again, name="wasgi-reload", daemon=True).start()
 
     def _load_again(self) -> None:
         while True:
             # twice a second: what an event would tell, from any file system
             try:
-                self._wanted.get(timeout=0.5 if self.settings.reload else None)
+                wanted = self._wanted.get(timeout=0.5 if self.settings.reload else None)
             except queue.Empty:
                 if self.watch.is_due():
                     self.reload()
             else:
-                self.watch.take()
-                self.reload()
+                self.server.reopen()
+                if wanted == "reload":
+                    self.watch.take()
+                    self.reload()
 
     def reload(self) -> None:
         """Loads everything again; what cannot be loaded leaves the old one serving, and says why."""
         try:
             targets = self._find()
+            if not targets:
+                return  # files are never old
             files = [target for target in targets.values() if target.python is None]
             if not files:
                 tell("wasgi: nothing is loaded again: Python code is loaded once; hint: restart it, or its workers")
@@ -111,11 +115,12 @@ class Service:
 
     def lines(self) -> list[str]:
         """What is served, and what the guests may do: for the user who has started it."""
-        shown = []
+        shown: list[str] = []
         for pattern, target in self.targets.items():
             wasi = self.apps[pattern].component.wasi
             place = "" if len(self.targets) == 1 and pattern == "/" else f" at {pattern}"
             shown.append(f"{target.text} (WASI {wasi}){place}")
+        shown += [f"files of {folder} at {route}" for route, folder in self.settings.static.items()]
         if any(target.python is None for target in self.targets.values()):
             may = self.settings.grants.lines()
             shown.append(f"each guest has {may[0]}; {may[1]}")

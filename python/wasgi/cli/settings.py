@@ -37,6 +37,10 @@ class Settings:
     grants: Grants
     binds: Sequence[str]
     health: str | None = None
+    origins: Mapping[str, str] = field(default_factory=dict)
+    """Where the user has said each of these addresses: an option, a variable, the key of a file."""
+    static: Mapping[str, str] = field(default_factory=dict)
+    """Folders, by the route that they are served at."""
     tls: TlsFiles | None = None
     options: Mapping[str, Any] = field(default_factory=dict)
     """Further keyword arguments of `wasgi.Server`, as the user gave them."""
@@ -46,9 +50,9 @@ class Settings:
     recycling: Recycling = Recycling()
 
     @property
-    def scheme(self) -> str:
-        """Of the URLs that it is reached at."""
-        return "http" if self.tls is None else "https"
+    def addresses(self) -> Sequence[str]:
+        """All of them."""
+        return [*self.binds, *([] if self.health is None else [self.health])]
 
 
 @dataclass(frozen=True)

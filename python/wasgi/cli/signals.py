@@ -20,7 +20,8 @@ def prepare() -> None:
         signal.signal(signal.SIGCHLD, signal.SIG_DFL)
     if hasattr(signal, "pthread_sigmask"):
         signal.pthread_sigmask(
-            signal.SIG_UNBLOCK, {signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGCHLD, signal.SIGQUIT}
+            signal.SIG_UNBLOCK,
+            {signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGUSR1, signal.SIGCHLD, signal.SIGQUIT},
         )
 
 
@@ -42,6 +43,12 @@ def on_hangup(reload: Callable[[], object], end: Callable[[], object]) -> None:
             reload()
 
     signal.signal(signal.SIGHUP, handle)
+
+
+def on_reopen(reopen: Callable[[], object]) -> None:
+    """Says what SIGUSR1 does: a log that others have moved is opened anew, certificates are read anew."""
+    if hasattr(signal, "SIGUSR1"):
+        signal.signal(signal.SIGUSR1, lambda _number, _frame: reopen())
 
 
 def has_terminal() -> bool:

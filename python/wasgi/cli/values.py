@@ -80,6 +80,18 @@ class Bytes(_Quantity):
         return None if number is None else int(number)
 
 
+class Mode(ParamType):
+    """The mode of a file: `660`, `0660`."""
+
+    name = "mode"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> int:
+        # a number of a file would be ambiguous: TOML has octal ones, too
+        if not isinstance(value, str) or re.fullmatch("0?[0-7]{3}", value) is None:
+            self.fail(f"`{value}` is not a mode in octal digits, as a text (`660`)", param, ctx)
+        return int(value, 8)
+
+
 class Count(ParamType):
     """A whole number, from `least`."""
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import json
 import os
 import pickle
@@ -10,11 +11,14 @@ import signal
 import sys
 import threading
 import time
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from wasgi.cli import output, signals
 from wasgi.cli.failures import FAILED, Failure
 from wasgi.cli.settings import Orders, Recycling
+
+if TYPE_CHECKING:
+    import wasgi
 
 
 class Reports:
@@ -62,14 +66,15 @@ def work(orders: Orders) -> int:
 
     recycling = orders.settings.recycling
     if recycling != Recycling():
-        threading.Thread(target=_look_at_itself, args=(recycling, reports), name="wasgi-age", daemon=True).start()
+        look = functools.partial(_look_at_itself, recycling, service.server, reports)
+        threading.Thread(target=look, name="wasgi-age", daemon=True).start()
     service.server.serve(on_start=started)
     return 0
 
 
-def _look_at_itself(recycling: Recycling, reports: Reports) -> None:
+def _look_at_itself(recycling: Recycling, server: wasgi.Server, reports: Reports) -> None:
     age = Age(recycling, random.uniform(1.0, 1.1))
-    while (reason := age.over(memory(), requests())) is None:
+    while (reason := age.over(memory(), server.stats.requests)) is None:
         time.sleep(0.5)
     reports.send(event="recycle", reason=reason)
 
@@ -113,13 +118,6 @@ def memory() -> int:
         return most if sys.platform == "darwin" else most * 1024
 
 
-def requests() -> int:
-    """Exchanges that have ended in this process."""
-    import wasgi
-
-    return sum(wasgi.stats().outcomes.values())
-
-
 def _follow_parent(pipe: int) -> None:
     """Ends this process when its parent has gone: the other end of the pipe goes with it."""
     while os.read(pipe, 1):
@@ -130,6 +128,7 @@ def _follow_parent(pipe: int) -> None:
 def main() -> int:
     """Reads its orders, and serves."""
     signals.keep_out_of_terminal()
+    signals.on_reopen(lambda: None)  # until there is something to open
     orders: Orders = pickle.load(sys.stdin.buffer)
     signals.die_with_parent(orders.parent)
     threading.Thread(target=_follow_parent, args=(sys.stdin.fileno(),), name="wasgi-parent", daemon=True).start()

@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import signal
 import subprocess
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from wasgi.cli.failures import Failure
 
@@ -31,8 +31,8 @@ class Worker:
     """When it is killed, if it has been told to stop."""
     wants_to_go: str | None = None
     """Why it is to be replaced."""
-    hung_up: bool = False
-    """It is to load again when it is ready."""
+    pending: set[signal.Signals] = field(default_factory=set)
+    """Signals that it gets when it is ready."""
     failed: Failure | None = None
     """What it has reported."""
     unread: bytes = b""

@@ -13,20 +13,22 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+from wasgi import _wasgi
 from wasgi.cli import signals
 from wasgi.cli.failures import FAILED, Failure
 from wasgi.cli.output import tell
 from wasgi.cli.settings import Orders, Settings
-from wasgi.cli.sockets import Bound, Listening, bind, keep_from_children
+from wasgi.cli.sockets import failures_of_binding
 from wasgi.cli.targets import routes
 from wasgi.cli.worker_state import Slot, Worker, how_it_ended, pause_after
 
 GRACE = 5.0
 """Seconds that a worker may take beyond its time to drain."""
+_HANDLED = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGUSR1)
 YOUNG = 10.0
 """Seconds: a worker that dies sooner is followed by another one after a pause."""
 HOPELESS = 60.0
@@ -40,14 +42,14 @@ class Supervisor:
     Args:
         settings: What the workers are told: their binds are descriptors.
         names: What the user sees of the binds.
-        descriptors: The sockets, which the workers inherit.
+        listeners: Their sockets, which the workers inherit.
         has_python: Whether Python code makes some of the apps: it is loaded by new processes only.
     """
 
     settings: Settings
     names: Sequence[str]
     health: Sequence[str]
-    descriptors: Sequence[int]
+    listeners: Sequence[_wasgi.Listeners]
     has_python: bool = False
     slots: list[Slot] = field(default_factory=list)
     leaving: list[Worker] = field(default_factory=list)
@@ -96,11 +98,12 @@ class Supervisor:
         writer.setblocking(False)
         selector.register(reader, selectors.EVENT_READ)
         previous = signal.set_wakeup_fd(writer.fileno(), warn_on_full_buffer=False)
-        handlers = {number: signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)}
+        handlers = {number: signal.getsignal(number) for number in _HANDLED}
         for number in (signal.SIGTERM, signal.SIGINT):
             if handlers[number] is not signal.SIG_IGN:
                 signal.signal(number, lambda number, _frame: self._stop(number))
-        signals.on_hangup(self._hang_up, lambda: self._stop(signal.SIGHUP))
+        signals.on_hangup(lambda: self._pass_on(signal.SIGHUP), lambda: self._stop(signal.SIGHUP))
+        signals.on_reopen(lambda: self._pass_on(signal.SIGUSR1))
         try:
             yield
         finally:
@@ -139,11 +142,9 @@ class Supervisor:
             for worker in self._workers():
                 worker.signal(signal.SIGKILL)
 
-    def _hang_up(self) -> None:
-        for slot in self.slots:
-            for worker in (slot.current, slot.successor):
-                if worker is not None:
-                    worker.hung_up = True
+    def _pass_on(self, number: signal.Signals) -> None:
+        for worker in self._workers():
+            worker.pending.add(number)
 
     # What is due.
 
@@ -151,7 +152,7 @@ class Supervisor:
         if self.stopped_by is not None:
             self._let_all_go(now)
         else:
-            self._pass_hangups_on()
+            self._tell_workers()
             self._start(now)
             self._recycle(now)
         for worker in self.leaving:
@@ -162,6 +163,9 @@ class Supervisor:
                 worker.signal(signal.SIGKILL)
 
     def _let_all_go(self, now: float) -> None:
+        # otherwise connections would wait here that no worker accepts any more
+        for one in self.listeners:
+            one.close()
         for slot in self.slots:
             slot.start_at = None
             for worker in (slot.current, slot.successor):
@@ -175,15 +179,14 @@ class Supervisor:
         worker.signal(signal.SIGTERM)
         self.leaving.append(worker)
 
-    def _pass_hangups_on(self) -> None:
+    def _tell_workers(self) -> None:
         for worker in self._workers():
-            if not worker.hung_up or worker.ready is None:
-                continue
-            worker.hung_up = False
-            if self.has_python:
-                worker.wants_to_go = worker.wants_to_go or "SIGHUP"
-            else:
-                worker.signal(signal.SIGHUP)
+            while worker.pending and worker.ready is not None:
+                number = worker.pending.pop()
+                if number == signal.SIGHUP and self.has_python:
+                    worker.wants_to_go = worker.wants_to_go or "SIGHUP"
+                else:
+                    worker.signal(number)
 
     def _start(self, now: float) -> None:
         for slot in self.slots:
@@ -222,7 +225,7 @@ class Supervisor:
             process = subprocess.Popen(
                 [sys.executable, "-P", "-m", "wasgi.cli.worker"],
                 stdin=subprocess.PIPE,
-                pass_fds=[*self.descriptors, writer],
+                pass_fds=[*(number for one in self.listeners for number in one.descriptors), writer],
                 # Ctrl-C reaches the parent alone
                 process_group=0,
             )
@@ -345,35 +348,40 @@ def supervise(settings: Settings) -> int:
     Raises:
         Failure: Something cannot be used; then nothing is left of what was begun.
     """
-    how = Listening(
-        int(settings.options.get("backlog", 1024)), bool(settings.options.get("reuse_port")), settings.scheme
-    )
-    bound: list[Bound] = []
-    health: Bound | None = None
+    listeners: list[_wasgi.Listeners] = []
+
+    def listen(addresses: Sequence[str]) -> _wasgi.Listeners:
+        with failures_of_binding(settings.origins):
+            listeners.append(_wasgi.Listeners(list(addresses), backlog=backlog, socket_mode=mode))
+        return listeners[-1]
+
+    backlog, mode = settings.options.get("backlog", 1024), settings.options.get("socket_mode")
     try:
-        keep_from_children([*settings.binds, *([] if settings.health is None else [settings.health])])
-        for text in settings.binds:
-            bound.append(bind(text, how))  # noqa: PERF401 (those that are bound are closed when another cannot be)
-        if settings.health is not None:
-            health = bind(settings.health, Listening())
-        descriptors = [one.fileno() for part in bound for one in part.sockets]
-        others = [] if health is None else [one.fileno() for one in health.sockets]
-        # a server has one bind for its health: of several addresses of a name, the first
-        to_workers = dataclasses.replace(
-            settings,
-            binds=tuple(f"fd:{number}" for number in descriptors),
-            health=f"fd:{others[0]}" if others else None,
-            options={name: value for name, value in settings.options.items() if name != "reuse_port"},
-        )
+        bound = listen(settings.binds)
+        health = None if settings.health is None else _one(listen, settings.health)
         table = routes(settings.targets, settings.routes)
         supervisor = Supervisor(
-            settings=to_workers,
-            names=[url for part in bound for url in part.urls],
-            health=[] if health is None else health.urls[:1],
-            descriptors=descriptors + others,
+            settings=dataclasses.replace(
+                settings,
+                binds=[f"fd:{number}" for number in bound.descriptors],
+                health=None if health is None else f"fd:{health.descriptors[0]}",
+            ),
+            names=bound.urls(settings.tls is not None),
+            health=[] if health is None else health.addresses,
+            listeners=listeners,
             has_python=any(target.python is not None for target in table.values()),
         )
         return supervisor.run()
     finally:
-        for part in [*bound, *([health] if health is not None else [])]:
-            part.close()
+        for one in listeners:
+            one.close()
+
+
+def _one(listen: Callable[[Sequence[str]], _wasgi.Listeners], address: str) -> _wasgi.Listeners:
+    """Listens at the first address of a name: a server has one socket for its health."""
+    found = listen([address])
+    if len(found.descriptors) == 1:
+        return found
+    first = found.addresses[0]
+    found.close()
+    return listen([first])
