@@ -19,6 +19,10 @@ TESTS = Path(__file__).parent
 
 ONE_GENERATION = {
     "cli/test_cli.py": "the command line: what it says of each generation, it is asked there by name",
+    "cli/test_commands.py": "the command line: what a guest does is tested elsewhere over both",
+    "cli/test_run.py": "the command line: what a guest does is tested elsewhere over both",
+    "cli/test_serve.py": "the command line: what a guest does is tested elsewhere over both",
+    "cli/test_serve_processes.py": "processes and signals: which guests they serve is all one",
     "component/test_compiling_process.py": "a component that is compiled elsewhere does not run",
     "component/test_component.py::TestOneContent::test_its_bytes_are_held_once": "no guest runs",
     "component/test_component.py::in_a_process": "what is read of a component as bytes, and what loading it costs",
@@ -32,6 +36,7 @@ ONE_GENERATION = {
     "guest/test_concurrent_instances.py": "a guest of WASI 0.2 handles one request at a time",
     "serving/test_doors.py::test_no_message_of_asgi_is_empty_before_the_last": "WASI 0.3 alone has it",
     "serving/test_doors.py::test_writes_of_nothing_are_nothing": "WASI 0.3 alone has it",
+    "guest/test_reuse.py::test_one_that_grows_with_each_exchange_is_not_reused_for_ever": "WASI 0.3 alone has such handles",
     "guest/test_only_in_0_3.py": "what there is in WASI 0.3 alone",
     "process/test_inherited.py::test_what_guests_give_back_is_dropped_by_threads_whose_priority_is_as_before": (
         "which threads drop what is given back is one thing for all engines"
@@ -43,6 +48,8 @@ ONE_GENERATION = {
     "pytest_plugin/test_build.py": "guests are built, and do not run",
     "pytest_plugin/test_failure_messages.py": "the words are recorded, and tell of one guest's requests",
     "serving/test_uwsgi.py": "how uWSGI loads an application",
+    "testing/test_isolation.py::test_a_leak_between_exchanges_that_overlap": "WASI 0.3 alone has them",
+    "testing/test_isolation.py::together": "WASI 0.3 alone has exchanges that overlap in an instance",
     "test_examples.py": "the guests of the examples",
     "test_package.py": "the guest that is a part of the package",
     "test_plugins.py": "the guests of an example",

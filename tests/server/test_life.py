@@ -15,7 +15,7 @@ from typing import Any
 import pytest
 
 import wasgi
-from tests.conftest import HELLO, PROBE, ROOT, AppMaker, until
+from tests.conftest import HELLO, ROOT, AppMaker, until
 from tests.server.conftest import Client, Serve, once
 
 
@@ -141,9 +141,9 @@ print("ended", flush=True)
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
-def test_signals(number: signal.Signals) -> None:
+def test_signals(probe_path: Path, number: signal.Signals) -> None:
     """The first lets exchanges end, the second does not."""
-    program = [sys.executable, "-c", PROGRAM, str(PROBE)]
+    program = [sys.executable, "-c", PROGRAM, str(probe_path)]
     with subprocess.Popen(program, stdout=subprocess.PIPE, text=True, cwd=ROOT) as process:
         assert process.stdout is not None
         address = process.stdout.readline().strip().removeprefix("http://")
