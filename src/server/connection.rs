@@ -177,7 +177,7 @@ impl Opening {
         stream: S,
         is_http2: bool,
         read: BytesMut,
-        peer: Peer,
+        mut peer: Peer,
         is_tls: bool,
     ) -> io::Result<()> {
         let Self { common, accepted, stage, peer: address, local, .. } = self;
@@ -185,6 +185,7 @@ impl Opening {
         let connection =
             Arc::new(Connection { common: common.clone(), watch: watch.clone(), peer: address, local, is_tls });
         if is_http2 {
+            peer.takes_no_probe();
             let served = Http2::new(Prefixed { read: read.freeze(), stream }, connection);
             return Timed::new(served, watch, peer, common, stage).await;
         }

@@ -82,9 +82,12 @@ fn answers(common: &Common, places: &Semaphore) -> Option<&'static str> {
         return Some("busy: as many connections as there may be");
     }
     let routes = lock(&common.routes).clone();
+    if routes.apps().any(|app| app.app().is_closed()) {
+        return Some("an app is closed");
+    }
     let is_full = routes.apps().any(|app| {
         let app = app.app();
-        app.is_closed() || app.limits.concurrency.is_some_and(|most| app.exchanges() as u64 >= most as u64)
+        app.limits.concurrency.is_some_and(|most| app.exchanges() as u64 >= most as u64)
     });
     is_full.then_some("busy: as many exchanges as there may be")
 }

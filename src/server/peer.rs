@@ -30,6 +30,11 @@ impl Peer {
         Ok(Self { socket: socket.try_clone_to_owned()?, takes_probe, seen: 0 })
     }
 
+    /// It speaks HTTP/2, which has no such thing as a client that sends nothing more and waits.
+    pub(super) fn takes_no_probe(&mut self) {
+        self.takes_probe = false;
+    }
+
     /// Whether the client has left an exchange that is under way.
     pub(super) fn has_left(&mut self, awaits: &Awaits) -> bool {
         let now = Timespec { tv_sec: 0, tv_nsec: 0 };

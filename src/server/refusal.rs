@@ -27,7 +27,10 @@ impl Refusal {
 /// The answer where the guest has none: a small document in JSON (RFC 9457). `details`: further members, their values in JSON.
 pub(super) fn problem(status: u16, details: &[(&str, String)]) -> Response<Bytes> {
     let code = StatusCode::from_u16(status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
-    let title = code.canonical_reason().unwrap_or("Unknown");
+    let title = match status {
+        413 => "Content Too Large", // RFC 9110, 15.5.14; `http` has the former name
+        _ => code.canonical_reason().unwrap_or("Unknown"),
+    };
     let mut text = format!(r#"{{"type": "about:blank", "title": "{title}", "status": {status}"#);
     for (name, value) in details {
         text.push_str(&format!(r#", "{name}": {value}"#));

@@ -39,7 +39,7 @@ def test_a_client_of_tls_that_takes_nothing_is_not_waited_for(app: AppMaker, ser
         client.ask("/endless")
         until(lambda: server.stats.requests == 1)
         until(lambda: server.stats.connections == 0)
-        assert served.exchanges == 0
+        until(lambda: served.exchanges == 0)
 
 
 def test_the_extensions_of_chunks_have_no_limit_together(app: AppMaker, serve: Serve) -> None:
