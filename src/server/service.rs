@@ -265,7 +265,9 @@ impl Connection {
             None => "",
         };
         let uri = request.uri();
-        let (named, authority, target) = match (head, url::parts(raw)) {
+        // a query may have a URL in it: `/login?next=https://shop.local`
+        let absolute = if raw.starts_with('/') { None } else { url::parts(raw) };
+        let (named, authority, target) = match (head, absolute) {
             // RFC 9112, 3.2.2
             (Some(_), Some((named, authority, target))) => (Some(named), Some(authority), target),
             (Some(_), None) => (None, None, raw),
