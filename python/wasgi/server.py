@@ -202,16 +202,21 @@ class Server(_wasgi.Server):
         signal ends them at once.
 
         Args:
-            on_start: Called when the server serves, and a signal would end it well.
+            on_start: Called when the server serves, and a signal would end it well. If it raises, or the handler of another
+                signal, the server ends at once.
 
         Raises:
             WasgiError: The process gets no more threads, or an app cannot be made ready.
         """
         with self._signals():
             self._start()
-            if on_start is not None:
-                on_start()
-            self._wait()
+            try:
+                if on_start is not None:
+                    on_start()
+                self._wait()
+            finally:
+                if not self.closing:
+                    self._close(0)
 
     async def serve_async(self) -> None:
         """Serves until the server is closed. Cancelling the task ends all exchanges at once."""

@@ -1,7 +1,7 @@
 //! The interpreter's exit and forks: what is stopped, and what a child leaves to its parent.
 
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use pyo3::prelude::*;
 
@@ -38,10 +38,11 @@ pub(crate) fn _after_fork() {
     blocking::forget_others();
 }
 
-/// For `atexit`: guests stop, then the threads that ran their Python side.
+/// For `atexit`: servers end, guests stop, then the threads that ran their Python side.
 #[pyfunction]
 pub(crate) fn _shut_down(py: Python<'_>) {
     const BOUND: Duration = Duration::from_secs(1);
+    let servers = crate::py::server::end_all(py);
     exit::begin(BOUND.mul_f64(0.8));
     if is_finalizing() {
         // another interpreter than the main one that nobody has destroyed: a thread that lets go of the GIL now does not come back
@@ -51,6 +52,12 @@ pub(crate) fn _shut_down(py: Python<'_>) {
         return;
     }
     py.detach(|| {
+        // without the engine they would answer that it is gone
+        let until = Instant::now() + BOUND.mul_f64(0.2);
+        while servers.iter().any(|server| !server.has_ended()) && Instant::now() < until {
+            std::thread::sleep(Duration::from_millis(1));
+        }
+        drop(servers);
         // a guest that has its turn on another thread would find timers of a runtime that is gone
         blocking::wait_for_others(BOUND);
         if let Some(process) = crate::engine::existing() {

@@ -4,7 +4,7 @@ use std::io;
 use std::os::fd::{AsRawFd, RawFd};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use tokio::io::unix::AsyncFd;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc, watch};
@@ -19,6 +19,9 @@ const ACCEPTS_ON: Duration = Duration::from_millis(250);
 
 /// How long accepting pauses where the system has no descriptors left.
 const PAUSE: Duration = Duration::from_millis(100);
+
+/// For so long there have to be enough of them until it is said so: where one comes back now and then, two lines are enough.
+const SHORT: Duration = Duration::from_secs(5);
 
 /// A connection on its way to its thread.
 pub(super) struct Accepted {
@@ -75,7 +78,7 @@ pub(super) async fn accept(
     mut stage: watch::Receiver<Stage>,
 ) -> io::Result<()> {
     let socket = watched(listener)?;
-    let mut is_short = false;
+    let mut short: Option<Instant> = None;
     let drained = async {
         if stage.wait_for(|stage| *stage >= Stage::Drains).await.is_ok() {
             sleep(ACCEPTS_ON).await;
@@ -108,7 +111,7 @@ pub(super) async fn accept(
         };
         match accepted {
             Ok(socket) => {
-                if std::mem::take(&mut is_short) {
+                if short.take_if(|last| last.elapsed() > SHORT).is_some() {
                     accounts.journal(Gravity::Info, "connections are accepted again");
                 }
                 give(&workers, Accepted { socket, terms: terms.clone(), place });
@@ -116,7 +119,7 @@ pub(super) async fn accept(
             // the client has left already
             Err(error) if matches!(error.kind(), io::ErrorKind::ConnectionAborted | io::ErrorKind::Interrupted) => {}
             Err(error) => {
-                if !std::mem::replace(&mut is_short, true) {
+                if short.replace(Instant::now()).is_none() {
                     accounts.journal(
                         Gravity::Warning,
                         format!("no connections can be accepted: {error}; hint: the limit of open files (`ulimit -n`)"),

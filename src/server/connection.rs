@@ -26,7 +26,7 @@ use crate::server::peer::Peer;
 use crate::server::proxy_protocol;
 use crate::server::service::{Common, Connection};
 use crate::server::streams::Streams;
-use crate::server::watch::{LOOK, Verdict, Watch};
+use crate::server::watch::{LAST, LOOK, Verdict, Watch};
 
 /// What a client of HTTP/2 sends first (RFC 9113, 3.4).
 const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
@@ -128,7 +128,7 @@ impl Opening {
             {
                 if error.kind() == io::ErrorKind::InvalidData && self.terms.tls.is_none() {
                     stream.write_all(REFUSED).await?;
-                    linger(&mut stream, true).await;
+                    linger(&mut stream, true, DRAINED_WITHIN).await;
                 }
                 return Err(error);
             }
@@ -194,9 +194,11 @@ impl Opening {
         let mut served = Timed::new(served, watch, peer, common, stage);
         let ended = (&mut served).await;
         tell_unasked(&connection);
-        // what has failed has no end that the client could take for one: no `close_notify`
-        if let (Some((mut stream, may_send)), true) = (served.served.into_inner(), ended.is_ok()) {
-            linger(&mut stream, may_send).await;
+        if let Some((mut stream, may_send)) = served.served.into_inner() {
+            match ended {
+                Ok(()) => linger(&mut stream, may_send, DRAINED_WITHIN).await,
+                Err(_) => linger(&mut stream, false, LAST).await,
+            }
         }
         ended
     }
@@ -290,7 +292,7 @@ impl<S: AsyncWrite + Unpin> AsyncWrite for Prefixed<S> {
 
 /// Closes a connection so that the client gets what was sent: the sending side first, and what still comes is thrown away for a bounded
 /// time. Bytes that nobody has read would have the kernel reset the connection, and the answer be lost (RFC 9112, 9.6).
-async fn linger(stream: &mut (impl AsyncRead + AsyncWrite + Unpin), may_send: bool) {
+async fn linger(stream: &mut (impl AsyncRead + AsyncWrite + Unpin), may_send: bool, within: Duration) {
     let rest = async {
         // TLS has a last word, which waits for a client that takes nothing
         if stream.shutdown().await.is_err() || !may_send {
@@ -306,7 +308,7 @@ async fn linger(stream: &mut (impl AsyncRead + AsyncWrite + Unpin), may_send: bo
             }
         }
     };
-    let _ = timeout(DRAINED_WITHIN, rest).await;
+    let _ = timeout(within, rest).await;
 }
 
 /// hyper's side of a connection.

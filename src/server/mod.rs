@@ -309,6 +309,11 @@ impl Server {
         self.is_foreign() || *self.stage.borrow() != Stage::Serves
     }
 
+    /// Whether nothing is left of it in this process.
+    pub fn has_ended(&self) -> bool {
+        self.is_foreign() || *self.threads.borrow() == 0
+    }
+
     /// Waits until nothing is left of it in this process.
     pub fn ended(&self) -> impl Future<Output = ()> + Send + use<> {
         let threads = (!self.is_foreign()).then(|| self.threads.subscribe());

@@ -265,7 +265,7 @@ impl Connection {
             None => "",
         };
         let uri = request.uri();
-        // a query may have a URL in it
+        // a query may have a URL in it: `/login?next=https://shop.local`
         let absolute = if raw.starts_with('/') { None } else { url::parts(raw) };
         let (named, authority, target) = match (head, absolute) {
             // RFC 9112, 3.2.2

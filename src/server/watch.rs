@@ -19,7 +19,7 @@ use crate::sync::lock;
 pub(super) const LOOK: Duration = Duration::from_millis(250);
 
 /// For so long a connection that was told to end may take.
-const LAST: Duration = Duration::from_secs(2);
+pub(super) const LAST: Duration = Duration::from_secs(2);
 
 /// See the module.
 pub(super) struct Watch {

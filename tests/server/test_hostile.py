@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 import wasgi
-from tests.conftest import PROBE, ROOT, AppMaker, until
+from tests.conftest import ROOT, AppMaker, until
 from tests.server.conftest import Client, Serve, once, seconds
 from tests.server.test_http2 import Http2
 
@@ -39,7 +39,7 @@ def test_a_client_of_tls_that_takes_nothing_is_not_waited_for(app: AppMaker, ser
         client.ask("/endless")
         until(lambda: server.stats.requests == 1)
         until(lambda: server.stats.connections == 0)
-        until(lambda: served.exchanges == 0)
+    until(lambda: served.exchanges == 0)
 
 
 def test_the_extensions_of_chunks_have_no_limit_together(app: AppMaker, serve: Serve) -> None:
@@ -116,8 +116,52 @@ with wasgi.Server(wasgi.App(sys.argv[1]), bind="127.0.0.1:0", threads=1) as serv
 """
 
 
-def test_a_forked_child_closes_nothing_and_waits_for_nothing() -> None:
+def test_a_forked_child_closes_nothing_and_waits_for_nothing(probe_path: Path) -> None:
     """The threads that serve are its parent's."""
-    program = [sys.executable, "-W", "ignore", "-c", FORKS, str(PROBE)]
+    program = [sys.executable, "-W", "ignore", "-c", FORKS, str(probe_path)]
     done = subprocess.run(program, capture_output=True, text=True, cwd=ROOT, timeout=60, check=True)
     assert done.stdout.split("\n") == ["True", "0 False", ""]
+
+
+EXITS = """
+import socket, sys, threading, time, wasgi
+served = wasgi.App(sys.argv[1], on_finish=lambda exchange: time.sleep(0.01))
+server = wasgi.Server(served, bind="127.0.0.1:0", threads=1)
+server.start()
+host, _, port = server.addresses[0].rpartition(":")
+
+def ask():
+    while True:
+        try:
+            with socket.create_connection((host, int(port))) as client:
+                client.sendall(b"GET /hello HTTP/1.1\\r\\nhost: a\\r\\n\\r\\n")
+                client.recv(4096)
+        except OSError:
+            time.sleep(0.001)
+
+for _ in range(4):
+    threading.Thread(target=ask, daemon=True).start()
+while server.stats.requests < 200:
+    time.sleep(0.001)
+"""
+
+
+def test_a_server_that_nobody_has_closed_ends_with_the_interpreter(probe_path: Path) -> None:
+    """It takes no requests that nobody would serve any more."""
+    program = [sys.executable, "-c", EXITS, str(probe_path)]
+    done = subprocess.run(program, capture_output=True, text=True, cwd=ROOT, timeout=60, check=True)
+    assert "is answered with" not in done.stderr
+
+
+def test_what_raises_ends_serving(app: AppMaker) -> None:
+    server = wasgi.Server(app(), bind="127.0.0.1:0")
+
+    def fails() -> None:
+        raise RuntimeError("no place to register at")
+
+    with pytest.raises(RuntimeError, match="register"):
+        server.serve(on_start=fails)
+    assert server.closing
+    server.close()
+    with pytest.raises(OSError, match="refused"):
+        Client(server)

@@ -112,6 +112,13 @@ def test_a_target_in_absolute_form_outdoes_the_host(server: wasgi.Server) -> Non
     assert b'authority: Some("other.local")\npath: Some("/inspect?a")' in body
 
 
+def test_a_url_in_a_query_is_no_target(server: wasgi.Server) -> None:
+    for scheme in ("http", "https", "ftp"):
+        status, _, body = once(server, f"GET /inspect?next={scheme}://other.local/x HTTP/1.1\r\n{HOST}\r\n")
+        assert status == 200
+        assert f'authority: Some("guest.local")\npath: Some("/inspect?next={scheme}://other.local/x")' in body.decode()
+
+
 def test_requests_in_a_row_are_answered_in_their_order(server: wasgi.Server) -> None:
     with Client(server) as client:
         client.ask("/sleep?ms=50").ask("/hello").ask("/status?code=404")

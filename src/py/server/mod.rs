@@ -5,7 +5,7 @@ pub(crate) mod listeners;
 
 use std::num::NonZeroUsize;
 use std::path::PathBuf;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, Weak};
 use std::task::{Context, Poll};
 use std::time::Duration;
 
@@ -19,6 +19,7 @@ use crate::py::executor::awaitable::Awaitable;
 use crate::py::executor::blocking::block_on;
 use crate::py::executor::operation::Operation;
 use crate::py::executor::serial::{Serial, Turn};
+use crate::py::lock;
 use crate::py::server::hosted::PyHosted;
 use crate::server::access_log::format::Format;
 use crate::server::access_log::log::{AccessLog, Destination};
@@ -143,7 +144,11 @@ impl PyServer {
     }
 
     fn _start(&self, py: Python<'_>) -> PyResult<()> {
-        py.detach(|| self.server.start()).map_err(|error| to_py(py, &error))
+        py.detach(|| self.server.start()).map_err(|error| to_py(py, &error))?;
+        let mut started = lock(&STARTED);
+        started.retain(|server| server.strong_count() > 0);
+        started.push(Arc::downgrade(&self.server));
+        Ok(())
     }
 
     fn _swap(&self, py: Python<'_>, table: &Bound<'_, PyList>, folders: Vec<(String, PathBuf)>) -> PyResult<()> {
@@ -177,6 +182,19 @@ impl PyServer {
         let stats = self.server.stats();
         (stats.connections, stats.accepted, stats.requests, stats.old_routes)
     }
+}
+
+/// Those that the interpreter's exit ends. Whoever takes the lock has the GIL: so no thread of a forked child's parent has it.
+static STARTED: Mutex<Vec<Weak<Server>>> = Mutex::new(Vec::new());
+
+/// The interpreter is about to exit: requests that nobody would serve any more are not taken. Returns those that have to end.
+pub(crate) fn end_all(_: Python<'_>) -> Vec<Arc<Server>> {
+    let started = std::mem::take(&mut *lock(&STARTED));
+    let started: Vec<_> = started.iter().filter_map(Weak::upgrade).collect();
+    for server in &started {
+        server.end();
+    }
+    started
 }
 
 struct Ends(std::pin::Pin<Box<dyn Future<Output = ()> + Send>>);
