@@ -69,6 +69,11 @@ bench-network *options:
     maturin develop --uv {{ optimised }}
     python -m benches.network {{ target }}/debug/examples/client {{ options }}
 
+# The native server beside `wasmtime serve` (`--wasmtime PROGRAM`) and granian (needs wrk).
+bench-serve *options:
+    maturin develop --uv {{ optimised }}
+    python benches/serve.py {{ options }}
+
 # What an exchange costs on fresh and on reused instances.
 bench-reuse *options:
     maturin develop --uv {{ optimised }}

@@ -54,7 +54,6 @@ from wasgi.errors import (
     WasgiError,
 )
 from wasgi.headers import Headers
-from wasgi.server import Server, ServerStats, Tls, serve, serve_async
 
 __all__ = [
     "App",
@@ -102,11 +101,17 @@ __all__ = [
 ]
 # not in it, for `from wasgi import *` must not hide anybody's httpx; but in `dir(wasgi)`
 _LAZY = ("httpx", "outgoing", "testing")
+_OF_SERVER = ("Server", "ServerStats", "Tls", "serve", "serve_async")
 
 if _typing.TYPE_CHECKING:
     from wasgi import httpx as httpx
     from wasgi import outgoing as outgoing
     from wasgi import testing as testing
+    from wasgi.server import Server as Server
+    from wasgi.server import ServerStats as ServerStats
+    from wasgi.server import Tls as Tls
+    from wasgi.server import serve as serve
+    from wasgi.server import serve_async as serve_async
 else:
 
     def __getattr__(name: str) -> object:
@@ -115,10 +120,14 @@ else:
             import importlib
 
             return importlib.import_module(f"wasgi.{name}")
+        if name in _OF_SERVER:
+            from wasgi import server
+
+            return getattr(server, name)
         raise AttributeError(f"module 'wasgi' has no attribute {name!r}")
 
     def __dir__() -> list[str]:
-        return sorted({*globals(), *_LAZY})
+        return sorted({*globals(), *_LAZY, *_OF_SERVER})
 
 
 if _is_first_import():

@@ -48,6 +48,7 @@ __all__ = [
     "Simulation",
     "Stats",
     "Timeouts",
+    "_Together",
     "__version__",
     "_after_fork",
     "_after_fork_in_parent",

@@ -238,15 +238,26 @@ class Server(_wasgi.Server):
         """Takes no more connections, lets exchanges under way end, and waits until nothing is left of the server.
 
         Args:
-            timeout: Seconds that they may take; then they are stopped. None: `drain_timeout`.
+            timeout: Seconds that they may take; then they are stopped. None: `drain_timeout`. Of several calls the
+                shortest time counts.
+
+        Raises:
+            ValueError: `timeout` is below 0.
         """
-        self._close(self.drain_timeout if timeout is None else timeout)
+        self._close(self._bound(timeout))
         self._wait()
 
     async def aclose(self, timeout: float | None = None) -> None:
         """Like `close`, for a task of an asyncio event loop."""
-        self._close(self.drain_timeout if timeout is None else timeout)
+        self._close(self._bound(timeout))
         await self._wait_async()
+
+    def _bound(self, timeout: float | None) -> float:
+        if timeout is None:
+            return self.drain_timeout
+        if not timeout >= 0:
+            raise ValueError(f"`timeout` must be a number of seconds, 0 or more: {timeout}")
+        return timeout
 
     @property
     def stats(self) -> ServerStats:
@@ -284,7 +295,8 @@ class Server(_wasgi.Server):
         for number in (signal.SIGTERM, signal.SIGINT):
             # one that the process was started to ignore (`nohup`, `&`) is meant for others
             if signal.getsignal(number) is not signal.SIG_IGN:
-                before[number] = signal.signal(number, close)
+                # one that C code has installed is None, and cannot be set again
+                before[number] = signal.signal(number, close) or signal.SIG_DFL
         try:
             yield
         finally:

@@ -16,10 +16,10 @@ options! {
     ///
     /// An instance is kept if its guest has responded and returned, has finished all bodies that it began, waits for no
     /// response, and holds at most three quarters of ``Limits.memory`` and ``Limits.handles`` (streams, futures and tasks
-    /// of WASI 0.3 count as handles). At most half of the instance
-    /// pool (512 instances in a process, mostly) is idle at once, and less if running instances need the room: then the
-    /// instance that has been idle for longest ends, whichever app's it is. `Stats.idle` counts idle instances;
-    /// `Report.reused` is the number of earlier exchanges of an exchange's instance.
+    /// of WASI 0.3 count as handles). At most half of the instance pool (512 instances in a process, mostly) is idle at
+    /// once, and less if running instances need the room: then the instance that has been idle for longest ends, whichever
+    /// app's it is. `Stats.idle` counts idle instances; `Report.reused` is the number of earlier exchanges of an exchange's
+    /// instance.
     ///
     /// Guests of some toolchains cannot handle a second exchange. The host detects this when an instance that has responded
     /// before returns without a response: from then on the app keeps no instance, and the logger ``wasgi`` says so once.

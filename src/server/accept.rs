@@ -97,6 +97,7 @@ pub(super) async fn accept(
                 if is_last {
                     return Ok(()); // nobody is left in the queue
                 }
+                drop(place); // another listener's client may take it
                 tokio::select! {
                     ready = socket.readable() => ready?.clear_ready(),
                     () = &mut drained => is_last = true,

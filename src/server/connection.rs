@@ -193,8 +193,9 @@ impl Opening {
         let mut served = Timed::new(served, watch, peer, common, stage);
         let ended = (&mut served).await;
         tell_unasked(&connection);
-        if let Some((mut stream, may_send)) = served.served.into_inner() {
-            linger(&mut stream, may_send && ended.is_ok()).await;
+        // what has failed has no end that the client could take for one: no `close_notify`
+        if let (Some((mut stream, may_send)), true) = (served.served.into_inner(), ended.is_ok()) {
+            linger(&mut stream, may_send).await;
         }
         ended
     }
@@ -289,10 +290,11 @@ impl<S: AsyncWrite + Unpin> AsyncWrite for Prefixed<S> {
 /// Closes a connection so that the client gets what was sent: the sending side first, and what still comes is thrown away for a bounded
 /// time. Bytes that nobody has read would have the kernel reset the connection, and the answer be lost (RFC 9112, 9.6).
 async fn linger(stream: &mut (impl AsyncRead + AsyncWrite + Unpin), may_send: bool) {
-    if stream.shutdown().await.is_err() || !may_send {
-        return;
-    }
     let rest = async {
+        // TLS has a last word, which waits for a client that takes nothing
+        if stream.shutdown().await.is_err() || !may_send {
+            return;
+        }
         let mut bytes = BytesMut::with_capacity(64 << 10);
         let mut left = MOST_DRAINED;
         while let Ok(read @ 1..) = stream.read_buf(&mut bytes).await {

@@ -136,8 +136,8 @@ impl Fields {
             return Err(Refusal::bad("the name of a field is no token")); // also of space before the colon: RFC 9112, 5.1
         }
         let value = value.get(1..).unwrap_or_default().trim_ascii();
-        if value.iter().any(|byte| matches!(byte, b'\r' | 0)) {
-            return Err(Refusal::bad("a field has a CR or NUL in it")); // RFC 9110, 5.5
+        if value.iter().any(|byte| byte.is_ascii_control() && *byte != b'\t') {
+            return Err(Refusal::bad("a field has a control character in it")); // RFC 9110, 5.5
         }
         if name.eq_ignore_ascii_case(b"content-length") {
             let length = length(value).ok_or_else(|| Refusal::bad("`content-length` is no number"))?;
@@ -240,6 +240,8 @@ mod tests {
             "host: a\r\nno colon",
             "host: a\r\nx: b\rc: d",
             "host: a\r\nx: b\0",
+            "host: a\r\nx: b\u{1}c",
+            "host: a\r\ntransfer-encoding: \u{c}chunked",
         ] {
             assert_eq!(refused(fields), 400, "{fields:?}");
         }

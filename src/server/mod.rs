@@ -35,13 +35,14 @@ mod worker;
 
 use std::num::NonZeroUsize;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex, Weak};
+use std::sync::{Arc, Mutex, OnceLock, Weak};
 use std::time::Duration;
 
 use tokio::sync::Semaphore;
 use tokio::sync::watch as stages;
 
 use crate::error::Error;
+use crate::process::fork::generation;
 use crate::server::accept::accept;
 use crate::server::access_log::log::AccessLog;
 use crate::server::accounts::Accounts;
@@ -100,6 +101,8 @@ pub struct Server {
     urls: Vec<String>,
     health: Option<String>,
     certificates: Option<Arc<Reloading>>,
+    /// The process that has its threads, once it was started: a forked child has none of them.
+    home: OnceLock<u64>,
     state: Mutex<State>,
 }
 
@@ -158,6 +161,7 @@ impl Server {
             stage: stages::Sender::new(Stage::Serves),
             threads: stages::Sender::new(0),
             drain: settings.drain,
+            home: OnceLock::new(),
             state: Mutex::new(State {
                 to_start: Some(ToStart {
                     listeners,
@@ -190,6 +194,7 @@ impl Server {
         let Some(ToStart { listeners, health, terms, threads }) = lock(&self.state).to_start.take() else {
             return Ok(());
         };
+        let _ = self.home.set(generation());
         for app in lock(&self.common.routes).apps() {
             app.app().warm()?;
         }
@@ -251,13 +256,21 @@ impl Server {
         accounts.reopen();
     }
 
-    /// Takes no more connections; what is under way may end, within so long.
+    /// Whether another process serves, which this one was forked from. What it does is its own business.
+    fn is_foreign(&self) -> bool {
+        self.home.get().is_some_and(|home| *home != generation())
+    }
+
+    /// Takes no more connections; what is under way may end, within so long. The shortest time counts of those that are said.
     pub fn close(&self, within: Duration) {
+        if self.is_foreign() {
+            return;
+        }
         // one that never began has nothing to end
         let never = lock(&self.state).to_start.take();
         drop(never);
         self.common.drains.store(true, Ordering::Relaxed);
-        let begins = self.stage.send_if_modified(|stage| {
+        self.stage.send_if_modified(|stage| {
             let begins = *stage == Stage::Serves;
             if begins {
                 *stage = Stage::Drains;
@@ -267,7 +280,7 @@ impl Server {
         if within.is_zero() {
             return self.end();
         }
-        if begins {
+        if *self.threads.borrow() > 0 {
             let (stage, mut threads) = (self.stage.clone(), self.threads.subscribe());
             let bound = async move {
                 let ended = threads.wait_for(|number| *number == 0);
@@ -284,20 +297,25 @@ impl Server {
 
     /// Ends everything at once.
     pub fn end(&self) {
+        if self.is_foreign() {
+            return;
+        }
         self.common.drains.store(true, Ordering::Relaxed);
         self.stage.send_replace(Stage::Ends);
     }
 
     /// Whether it takes no more connections.
     pub fn is_closing(&self) -> bool {
-        *self.stage.borrow() != Stage::Serves
+        self.is_foreign() || *self.stage.borrow() != Stage::Serves
     }
 
-    /// Waits until nothing is left of it.
+    /// Waits until nothing is left of it in this process.
     pub fn ended(&self) -> impl Future<Output = ()> + Send + use<> {
-        let mut threads = self.threads.subscribe();
+        let threads = (!self.is_foreign()).then(|| self.threads.subscribe());
         async move {
-            let _ = threads.wait_for(|number| *number == 0).await;
+            if let Some(mut threads) = threads {
+                let _ = threads.wait_for(|number| *number == 0).await;
+            }
         }
     }
 

@@ -24,7 +24,7 @@ use crate::http::{fields, url};
 use crate::server::accounts::Accounts;
 use crate::server::answer_body::{AnswerBody, Content};
 use crate::server::answered::{Answered, Asked};
-use crate::server::client_body::{BodyState, ClientBody};
+use crate::server::client_body::{BodyState, ClientBody, DRAINED_WITHIN, MOST_DRAINED};
 use crate::server::forwarded::{self, Trusted};
 use crate::server::head::{Head, MOST_FIELDS};
 use crate::server::refusal::{Refusal, problem, status_of};
@@ -265,7 +265,9 @@ impl Connection {
             None => "",
         };
         let uri = request.uri();
-        let (named, authority, target) = match (head, url::parts(raw)) {
+        // a query may have a URL in it
+        let absolute = if raw.starts_with('/') { None } else { url::parts(raw) };
+        let (named, authority, target) = match (head, absolute) {
             // RFC 9112, 3.2.2
             (Some(_), Some((named, authority, target))) => (Some(named), Some(authority), target),
             (Some(_), None) => (None, None, raw),
@@ -426,9 +428,18 @@ impl Connection {
 /// A body of which more than this has to come is not waited for: the connection ends after the answer, and the client is told so.
 const MOST_KEPT: u64 = 64 << 10;
 
-/// A body that no client gets is read, so that its guest can end it.
+/// A body that no client gets is read for a bounded time, so that its guest can end it. One that has no end is dropped, which ends its guest.
 async fn let_end(mut body: GuestBody) {
-    while let Ok(Next::Chunk(_)) = std::future::poll_fn(|cx| body.poll_next(cx)).await {}
+    let read = async {
+        let mut rest = MOST_DRAINED;
+        while let Ok(Next::Chunk(chunk)) = std::future::poll_fn(|cx| body.poll_next(cx)).await {
+            match rest.checked_sub(chunk.len() as u64) {
+                Some(left) => rest = left,
+                None => break,
+            }
+        }
+    };
+    let _ = tokio::time::timeout(DRAINED_WITHIN, read).await;
 }
 
 /// What an answer tells whoever debugs.

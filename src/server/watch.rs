@@ -154,7 +154,10 @@ impl Watch {
         let mut state = self.lock();
         match (waits, state.write_waits) {
             (true, None) => state.write_waits = Some(Instant::now()),
-            (false, Some(_)) => state.write_waits = None,
+            (false, Some(_)) => {
+                state.write_waits = None;
+                state.idle_since = Instant::now();
+            }
             _ => {}
         }
     }
@@ -217,18 +220,26 @@ impl Watch {
                 abort.stop_because(Error::Closed);
             }
         }
-        if state.last.is_some_and(|last| now >= last) {
-            return Verdict::Close("it was told to end, and did not");
+        let mut next = now + Duration::from_secs(3600);
+        let is_idle = state.exchanges.is_empty() && state.write_waits.is_none();
+        if !is_idle {
+            next = now + LOOK;
+        } else if let Some(last) = state.last {
+            // what has begun since then may end
+            let last = last.max(state.idle_since + LAST);
+            if now >= last {
+                return Verdict::Close("it was told to end, and did not");
+            }
+            next = last;
         }
-        let mut next = state.last.unwrap_or(now + Duration::from_secs(3600));
         if let (Some(since), Some(most)) = (state.write_waits, self.timeouts.body) {
             if now >= since + most {
                 return Verdict::Close("the client takes nothing");
             }
             next = next.min(since + most);
         }
-        if let (Some(since), Some(most)) = (state.head_since, self.timeouts.header) {
-            if now >= since + most && state.exchanges.is_empty() {
+        if let (Some(since), Some(most), true) = (state.head_since, self.timeouts.header, state.exchanges.is_empty()) {
+            if now >= since + most {
                 let reader = state.reader.take().filter(|_| state.head_begun);
                 let Some(reader) = reader else { return Verdict::Close("no request came in time") };
                 state.refusal = Some(Refusal::new(408, "the head of the request did not come in time"));
@@ -240,9 +251,7 @@ impl Watch {
             }
             next = next.min(since + most);
         }
-        if !state.exchanges.is_empty() {
-            next = next.min(now + LOOK);
-        } else if let (None, Some(most)) = (state.head_since, self.timeouts.idle) {
+        if let (None, None, Some(most), true) = (state.head_since, state.last, self.timeouts.idle, is_idle) {
             if now >= state.idle_since + most {
                 state.last = Some(now + LAST);
                 return Verdict::End;

@@ -129,8 +129,10 @@ async def test_a_task_that_is_cancelled_ends_its_server(app: AppMaker) -> None:
         await asyncio.to_thread(until, lambda: served.exchanges == 0)
 
 
+# started in the background, a process may have inherited that SIGINT is ignored
 PROGRAM = """
-import sys, wasgi
+import signal, sys, wasgi
+signal.signal(signal.SIGINT, signal.default_int_handler)
 server = wasgi.Server(wasgi.App(sys.argv[1]), bind="127.0.0.1:0")
 print(server.urls[0], flush=True)
 server.serve()

@@ -1,0 +1,123 @@
+"""Clients that would hold a server up, and users that do not take care."""
+
+from __future__ import annotations
+
+import ssl
+import subprocess
+import sys
+import threading
+from pathlib import Path
+
+import pytest
+
+import wasgi
+from tests.conftest import PROBE, ROOT, AppMaker, until
+from tests.server.conftest import Client, Serve, once, seconds
+from tests.server.test_http2 import Http2
+
+PEM = Path(__file__).parent / "pem"
+
+
+def test_a_client_of_http2_that_does_not_end_is_told_once_and_left(app: AppMaker, serve: Serve) -> None:
+    """It acknowledges nothing, and so the end of its connection would never be agreed on (RFC 9113, 6.8)."""
+    server = serve(app(), idle_timeout=0.2, body_timeout=None)
+    with Http2(server) as client:
+        stream = client.request("/hello")
+        while not client.has_ended(stream):
+            client.listen()
+        until(lambda: server.stats.connections == 0)
+
+
+def test_a_client_of_tls_that_takes_nothing_is_not_waited_for(app: AppMaker, serve: Serve) -> None:
+    """The last word of TLS has to be taken, too."""
+    served = app(limits=wasgi.Limits(timeout=None))
+    server = serve(served, body_timeout=0.2, tls=wasgi.Tls(PEM / "server.pem", PEM / "server.key"))
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+    context.check_hostname, context.verify_mode = False, ssl.CERT_NONE
+    with Client(server) as client:
+        client.socket = context.wrap_socket(client.socket)
+        client.ask("/endless")
+        until(lambda: server.stats.requests == 1)
+        until(lambda: server.stats.connections == 0)
+        assert served.exchanges == 0
+
+
+def test_the_extensions_of_chunks_have_no_limit_together(app: AppMaker, serve: Serve) -> None:
+    chunk = b"4;chunk-signature=%s\r\nabcd\r\n" % (b"a" * 64)
+    with Client(serve(app())) as client:
+        client.ask("/echo", "transfer-encoding: chunked", method="POST", body=chunk * 400 + b"0;last\r\n\r\n")
+        assert client.answer()[2] == b"abcd" * 400
+        assert client.ask().answer()[0] == 200
+
+
+def test_a_body_in_chunks_that_has_come_is_not_missed(app: AppMaker, serve: Serve) -> None:
+    """A client that has sent all of it may shut its sending side down before the guest has read it."""
+    with Client(serve(app())) as client:
+        client.ask(
+            "/sleep?ms=1200", "transfer-encoding: chunked", method="POST", body=b"1\r\na\r\n" * 500 + b"0\r\n\r\n"
+        )
+        assert client.shut().answer()[2] == b"slept"
+
+
+def test_a_control_character_in_a_field_is_refused(app: AppMaker, serve: Serve) -> None:
+    with Client(serve(app())) as client:
+        status, fields, _ = client.ask("/hello", "x: a\x01b").answer()
+        assert (status, fields["content-type"]) == (400, "application/problem+json")
+
+
+def test_a_head_of_what_never_ends(app: AppMaker, serve: Serve) -> None:
+    """The client gets no body, and its guest does not write for ever."""
+    served = app(limits=wasgi.Limits(timeout=None))
+    with Client(serve(served)) as client:
+        assert client.ask("/endless", method="HEAD").head()[0] == 200
+        until(lambda: served.exchanges == 0)
+        assert client.ask().answer()[0] == 200
+
+
+def test_each_listener_can_have_the_last_place(app: AppMaker, serve: Serve) -> None:
+    server = serve(app(), bind=["127.0.0.1:0", "127.0.0.1:0"], connections=1)
+    for address in [*server.addresses, *server.addresses]:
+        with Client(address) as client:
+            assert client.ask("/hello", "connection: close").answer()[0] == 200
+
+
+def test_the_shortest_time_to_end_counts(app: AppMaker, serve: Serve) -> None:
+    served = app(limits=wasgi.Limits(timeout=None))
+    server = serve(served)
+    with Client(server) as client:
+        client.ask("/sleep?ms=60000")
+        until(lambda: served.exchanges == 1)
+        patient = threading.Thread(target=server.close, args=(60,))
+        patient.start()
+        until(lambda: server.closing)
+        assert seconds(lambda: server.close(0.3)) < 30
+        patient.join()
+
+
+def test_a_time_to_end_that_is_none(app: AppMaker, serve: Serve) -> None:
+    server = serve(app())
+    for wrong in (-1, float("nan")):
+        with pytest.raises(ValueError, match="timeout"):
+            server.close(wrong)
+    assert not server.closing
+    assert once(server, "GET /hello HTTP/1.1\r\nhost: a\r\n\r\n")[0] == 200
+
+
+FORKS = """
+import os, sys, wasgi
+with wasgi.Server(wasgi.App(sys.argv[1]), bind="127.0.0.1:0", threads=1) as server:
+    child = os.fork()
+    if not child:
+        server.close()
+        print(server.closing, flush=True)
+        del server
+        os._exit(0)
+    print(os.waitpid(child, 0)[1], server.closing, flush=True)
+"""
+
+
+def test_a_forked_child_closes_nothing_and_waits_for_nothing() -> None:
+    """The threads that serve are its parent's."""
+    program = [sys.executable, "-W", "ignore", "-c", FORKS, str(PROBE)]
+    done = subprocess.run(program, capture_output=True, text=True, cwd=ROOT, timeout=60, check=True)
+    assert done.stdout.split("\n") == ["True", "0 False", ""]
