@@ -92,6 +92,12 @@ def is_alive(process: int) -> bool:
     return False
 
 
+def has_stopped(process: int) -> bool:
+    """Whether all of its threads have."""
+    tasks = Path(f"/proc/{process}/task").iterdir()
+    return all((task / "stat").read_text().rpartition(")")[2].split()[0] == "T" for task in tasks)
+
+
 def children(process: int) -> list[int]:
     """Those that live."""
     found = []
@@ -309,6 +315,7 @@ class TestWorkers:
             assert get(served.url) == "Hello, World!"
             for idle in workers:
                 os.kill(idle, signal.SIGSTOP)
+                until(functools.partial(has_stopped, idle))
                 assert get(served.url) == "Hello, World!"
                 os.kill(idle, signal.SIGCONT)
             assert served.end() == 0
