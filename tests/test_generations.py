@@ -36,7 +36,9 @@ ONE_GENERATION = {
     "guest/test_concurrent_instances.py": "a guest of WASI 0.2 handles one request at a time",
     "serving/test_doors.py::test_no_message_of_asgi_is_empty_before_the_last": "WASI 0.3 alone has it",
     "serving/test_doors.py::test_writes_of_nothing_are_nothing": "WASI 0.3 alone has it",
-    "guest/test_reuse.py::test_one_that_grows_with_each_exchange_is_not_reused_for_ever": "WASI 0.3 alone has such handles",
+    "guest/test_reuse.py::test_one_that_grows_with_each_exchange_is_not_reused_for_ever": (
+        "WASI 0.3 alone has such handles"
+    ),
     "guest/test_only_in_0_3.py": "what there is in WASI 0.3 alone",
     "process/test_inherited.py::test_what_guests_give_back_is_dropped_by_threads_whose_priority_is_as_before": (
         "which threads drop what is given back is one thing for all engines"

@@ -202,8 +202,8 @@ class Server(_wasgi.Server):
         signal ends them at once.
 
         Args:
-            on_start: Called when the server serves, and a signal would end it well. If it raises, or the handler of another
-                signal, the server ends at once.
+            on_start: Called when the server serves, and a signal would end it well. If it raises, or the handler of
+                another signal, the server ends at once.
 
         Raises:
             WasgiError: The process gets no more threads, or an app cannot be made ready.

@@ -67,6 +67,7 @@ impl Exchange {
     }
 
     /// A place in its instance, if it is the first in one that it shares, and has not run.
+    #[cfg_attr(not(feature = "python"), expect(dead_code, reason = "only `check_isolation` has exchanges overlap"))]
     pub(crate) fn reserve_beside(&self) -> Option<Reservation> {
         let Part::First { sharing, .. } = &self.part else { return None };
         sharing.shared.open();

@@ -20,7 +20,7 @@ pub struct ComponentInfo {
     pub exports: Vec<String>,
     /// Something in it is asynchronous, as only WASI 0.3 is: a function, a stream, a future.
     pub is_async: bool,
-    /// See [`joints`].
+    /// Whether components in it call each other, and one of the two ends is `async`.
     pub has_async_joints: bool,
     /// See [`Self::wasi`].
     wasi: Wasi,

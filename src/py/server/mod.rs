@@ -87,8 +87,11 @@ impl PyServer {
         let routes = routes(table, folders)?;
         let format = Format::parse(access_format).map_err(|wrong| PyValueError::new_err(wrong.to_string()))?;
         let access_log = access_log.map(|path| {
+            let shown = path.clone();
             let destination = if path.as_os_str() == "-" { Destination::Stdout } else { Destination::File(path) };
-            AccessLog::open(format, destination)
+            AccessLog::open(format, destination).map_err(|error| {
+                PyOSError::new_err(format!("the access log `{}` cannot be opened: {error}", shown.display()))
+            })
         });
         let settings = Settings {
             tls: tls.map(|(certificate, key, client_ca, client_required)| Certificates {
