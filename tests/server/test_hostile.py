@@ -21,7 +21,8 @@ PEM = Path(__file__).parent / "pem"
 def test_a_client_of_http2_that_does_not_end_is_told_once_and_left(app: AppMaker, serve: Serve) -> None:
     """It acknowledges nothing, and so the end of its connection would never be agreed on (RFC 9113, 6.8)."""
     server = serve(app(), idle_timeout=0.2, body_timeout=None)
-    with Http2(server) as client:
+    client = Http2(server)
+    with client:
         stream = client.request("/hello")
         while not client.has_ended(stream):
             client.listen()
