@@ -408,9 +408,11 @@ mod tests {
 
     proptest! {
         #[test]
-        fn what_comes_passes_as_it_is_whatever_the_segments(pieces in 1..400_usize) {
+        fn what_comes_passes_whatever_the_segments(pieces in 1..400_usize) {
             let (read, heads) = passed(REQUESTS, pieces);
-            prop_assert_eq!(String::from_utf8_lossy(&read), String::from_utf8_lossy(REQUESTS));
+            // hyper counts extensions, and none of them means anything
+            let expected = String::from_utf8_lossy(REQUESTS).replace(";a=b", "");
+            prop_assert_eq!(String::from_utf8_lossy(&read), expected);
             let targets = [&b"/a"[..], b"/b", b"/c", b"/d"].map(|target| Ok(target.to_vec()));
             prop_assert_eq!(heads, targets);
         }

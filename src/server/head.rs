@@ -135,10 +135,11 @@ impl Fields {
         if name.is_empty() || !name.iter().all(|byte| is_token(*byte)) {
             return Err(Refusal::bad("the name of a field is no token")); // also of space before the colon: RFC 9112, 5.1
         }
-        let value = value.get(1..).unwrap_or_default().trim_ascii();
+        let value = value.get(1..).unwrap_or_default();
         if value.iter().any(|byte| byte.is_ascii_control() && *byte != b'\t') {
             return Err(Refusal::bad("a field has a control character in it")); // RFC 9110, 5.5
         }
+        let value = value.trim_ascii();
         if name.eq_ignore_ascii_case(b"content-length") {
             let length = length(value).ok_or_else(|| Refusal::bad("`content-length` is no number"))?;
             if self.length.replace(length).is_some() {
