@@ -6,6 +6,7 @@ import contextlib
 import functools
 import os
 import re
+import resource
 import shutil
 import signal
 import socket
@@ -123,6 +124,13 @@ class TestOneProcess:
             assert "256 MiB of memory, 30 s for an exchange" in said
             assert "no network; no files; variables: TOKEN" in said
             assert "secret" not in said
+            assert served.end() == 0
+
+    def test_has_as_many_descriptors_as_it_may(self, tmp_path: Path, component: Path) -> None:
+        with serving(tmp_path, "hello.wasm") as served:
+            get(served.url)
+            limits = resource.prlimit(served.process.pid, resource.RLIMIT_NOFILE)
+            assert limits[0] == limits[1]
             assert served.end() == 0
 
     def test_hangup_loads_again(self, tmp_path: Path, component: Path) -> None:

@@ -13,7 +13,7 @@ from wasgi.cli.commands import Argument, Command, Example, Option, is_given, ran
 from wasgi.cli.failures import INTERRUPTED, USAGE, Failure
 from wasgi.cli.grants import Grants, options, refuse_for_python
 from wasgi.cli.settings import Recycling, Settings, TlsFiles
-from wasgi.cli.sockets import fill_standard_descriptors, joined, of_systemd
+from wasgi.cli.sockets import fill_standard_descriptors, joined, of_systemd, take_all_descriptors
 from wasgi.cli.targets import routes
 from wasgi.cli.values import Bytes, Count, Mode, Seconds
 
@@ -314,6 +314,7 @@ def _tls(ctx: click.Context) -> TlsFiles | None:
 @click.pass_context
 def _serve(ctx: click.Context, /, **_values: Any) -> int:
     fill_standard_descriptors()
+    take_all_descriptors()
     signals.prepare()
     settings = settings_of(ctx)
     if settings.workers is not None:

@@ -59,6 +59,18 @@ def fill_standard_descriptors() -> None:
     os.close(number)
 
 
+def take_all_descriptors() -> None:
+    """Raises the limit of open files as far as this user may: a connection takes two, and many systems begin with 1024."""
+    try:
+        import resource
+    except ImportError:
+        return
+    hard = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
+    # where the hard limit is none, as on macOS, the system has one of its own
+    with contextlib.suppress(OSError, ValueError):
+        resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+
+
 def keep_from_children(binds: Sequence[str]) -> None:
     """Inherited sockets end with this process: the processes that it starts do not get them."""
     for number in _inherited(binds):
