@@ -60,7 +60,7 @@ def fill_standard_descriptors() -> None:
 
 
 def take_all_descriptors() -> None:
-    """Raises the limit of open files as far as this user may: a connection takes two, and many systems begin with 1024."""
+    """Raises the limit of open files as far as this user may: a connection takes two, and many systems give 1024."""
     try:
         import resource
     except ImportError:
