@@ -24,6 +24,14 @@ from tests.conftest import HELLO, PROBE, until
 COMMAND = [sys.executable, "-m", "wasgi", "serve"]
 
 
+# started in the background, a process may have inherited that SIGINT is ignored
+HEARS_SIGINT = """
+import os, signal, sys
+signal.signal(signal.SIGINT, signal.SIG_DFL)
+os.execv(sys.argv[1], sys.argv[1:])
+"""
+
+
 class Served:
     """A server in a process of its own; what it says is in a file."""
 
@@ -31,7 +39,7 @@ class Served:
         self.said = folder / "stderr"
         with self.said.open("wb") as stderr:
             self.process = subprocess.Popen(
-                [*COMMAND, *arguments, "--port", str(port)],
+                [sys.executable, "-c", HEARS_SIGINT, *COMMAND, *arguments, "--port", str(port)],
                 stderr=stderr,
                 stdin=subprocess.DEVNULL,
                 cwd=folder,
