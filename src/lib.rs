@@ -84,9 +84,9 @@ mod _wasgi {
     #[pymodule_export]
     use crate::py::reuse::PyReuse;
     #[pymodule_export]
-    use crate::py::server::PyServer;
-    #[pymodule_export]
     use crate::py::server::listeners::{_of_systemd, PyListeners};
+    #[pymodule_export]
+    use crate::py::server::{_status_of_code, PyServer};
     #[pymodule_export]
     use crate::py::simulation::PySimulation;
     #[pymodule_export]

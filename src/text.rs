@@ -62,22 +62,30 @@ fn is_obeyed(character: char) -> bool {
             | '\u{fff9}'..='\u{fffb}' | '\u{e0000}'..='\u{e007f}')
 }
 
-/// A string of JSON (RFC 8259, 7), with its quotes.
-pub(crate) fn json(text: &str) -> String {
-    let mut quoted = String::with_capacity(text.len() + 2);
-    quoted.push('"');
-    for character in text.chars() {
-        let _ = match character {
-            '"' | '\\' => write!(quoted, "\\{character}"),
-            character if is_obeyed(character) => {
-                let mut units = [0; 2];
-                character.encode_utf16(&mut units).iter().try_for_each(|unit| write!(quoted, "\\u{unit:04x}"))
+/// As a JSON string (RFC 8259, 7). What is no UTF-8 becomes U+FFFD.
+pub(crate) fn json(bytes: &[u8], out: &mut Vec<u8>) {
+    use std::io::Write as _;
+
+    out.push(b'"');
+    for chunk in bytes.utf8_chunks() {
+        for character in chunk.valid().chars() {
+            match character {
+                '"' => out.extend_from_slice(b"\\\""),
+                '\\' => out.extend_from_slice(b"\\\\"),
+                ' '..='~' => out.push(character as u8),
+                // also what JSON allows and terminals, or readers of lines, obey: U+2028, marks of direction
+                _ => {
+                    for unit in character.encode_utf16(&mut [0; 2]) {
+                        _ = write!(out, "\\u{unit:04x}");
+                    }
+                }
             }
-            character => quoted.write_char(character),
-        };
+        }
+        if !chunk.invalid().is_empty() {
+            out.extend_from_slice(b"\\ufffd");
+        }
     }
-    quoted.push('"');
-    quoted
+    out.push(b'"');
 }
 
 /// Takes what is written into it up to a number of bytes, and then refuses more: a name of a few bytes can be demangled to megabytes.

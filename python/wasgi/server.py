@@ -348,6 +348,9 @@ def _with_bind(options: dict[str, Any]) -> dict[str, Any]:
     if "bind" in options:
         raise TypeError("`bind` says all that `host` and `port` say: give one or the other")
     host = "127.0.0.1" if host is None else os.fspath(host)
-    if ":" in host and not host.startswith("["):
-        host = f"[{host}]"
-    return {**options, "bind": f"{host}:{8000 if port is None else port}"}
+    return {**options, "bind": joined(host, 8000 if port is None else port)}
+
+
+def joined(host: str, port: int) -> str:
+    """``HOST:PORT``, with the brackets of an IPv6 address."""
+    return f"[{host}]:{port}" if ":" in host and not host.startswith("[") else f"{host}:{port}"

@@ -28,6 +28,44 @@ pub fn named_by_connection(fields: &HeaderMap) -> Vec<HeaderName> {
     tokens.filter_map(|token| HeaderName::from_bytes(token.trim_ascii()).ok()).collect()
 }
 
+/// Which fields of a response are those of a connection, and not meant for a server's client.
+pub fn left_out(fields: &HeaderMap) -> impl Fn(&HeaderName) -> bool + use<> {
+    let named = named_by_connection(fields);
+    // framed otherwise, by whoever has made it: then it says nothing (RFC 9112, 6.3)
+    let is_chunked = fields.contains_key(TRANSFER_ENCODING);
+    move |name| is_of_connection(name) || named.contains(name) || (is_chunked && name == CONTENT_LENGTH)
+}
+
+/// What a server knows of a request that its fields do not say.
+pub struct Forwarded<'a> {
+    /// The address of whoever asks.
+    pub client: Option<&'a str>,
+    /// By which the client has asked.
+    pub scheme: &'a str,
+    /// Whom it has asked.
+    pub host: &'a str,
+}
+
+/// Tells a guest where it is mounted, and who asks.
+pub fn forward(fields: &mut HeaderMap, prefix: Option<&[u8]>, forwarded: Option<Forwarded<'_>>) -> Result<(), Wrong> {
+    let mut add = |name: &'static str, value: &[u8]| {
+        let name = HeaderName::from_static(name);
+        let value = HeaderValue::from_bytes(value).map_err(|_| Wrong::Value(name.clone(), value.to_vec()))?;
+        fields.try_append(name, value).map(drop).map_err(|_| Wrong::TooMany)
+    };
+    if let Some(prefix) = prefix {
+        add("x-forwarded-prefix", prefix)?;
+    }
+    if let Some(Forwarded { client, scheme, host }) = forwarded {
+        if let Some(client) = client {
+            add("x-forwarded-for", client.as_bytes())?;
+        }
+        add("x-forwarded-proto", scheme.as_bytes())?;
+        add("x-forwarded-host", host.as_bytes())?;
+    }
+    Ok(())
+}
+
 /// What anybody could have written of who asks: to be believed only of the server itself, or of a proxy that it trusts.
 pub const OF_PROXIES: [HeaderName; 5] = [
     FORWARDED,

@@ -34,20 +34,20 @@ pub(crate) fn subscribe() {
 pub(crate) fn tell_events(py: Python<'_>) -> PyResult<()> {
     let events = std::mem::take(&mut *lock(&waiting()));
     for (level, line) in events {
-        write(py, level, &line)?;
+        write(py, TARGET, level, &line)?;
     }
     Ok(())
 }
 
-/// One record of the logger `wasgi`.
-pub(crate) fn write(py: Python<'_>, level: Level, line: &str) -> PyResult<()> {
+/// One record of a logger.
+pub(crate) fn write(py: Python<'_>, logger: &str, level: Level, line: &str) -> PyResult<()> {
     let method = match level {
         Level::ERROR => "error",
         Level::WARN => "warning",
         Level::INFO => "info",
         _ => "debug",
     };
-    py.import("logging")?.call_method1("getLogger", (TARGET,))?.call_method1(method, ("%s", line))?;
+    py.import("logging")?.call_method1("getLogger", (logger,))?.call_method1(method, ("%s", line))?;
     Ok(())
 }
 

@@ -7,12 +7,15 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
 use tokio::io::unix::AsyncFd;
-use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc, watch};
+use tokio::net::{TcpStream, UnixStream};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc};
 use tokio::time::sleep;
+use tracing::Level;
 
-use crate::server::accounts::{Accounts, Gravity};
 use crate::server::bind::Listener;
-use crate::server::connection::{Stage, Terms};
+use crate::server::connection::{Socket, Terms};
+use crate::server::progress::Stage;
+use crate::server::service::Common;
 
 /// For so long connections are accepted when the server has begun to drain: clients that have not heard of it yet still come.
 const ACCEPTS_ON: Duration = Duration::from_millis(250);
@@ -42,6 +45,22 @@ pub(super) struct Worker {
     pub sender: mpsc::UnboundedSender<Accepted>,
     /// How many it has.
     pub connections: Arc<AtomicUsize>,
+}
+
+impl AcceptedSocket {
+    /// On the runtime of this thread.
+    pub(super) fn register(self) -> io::Result<Socket> {
+        match self {
+            Self::Tcp(socket) => {
+                socket.set_nonblocking(true)?;
+                TcpStream::from_std(socket).map(Socket::Tcp)
+            }
+            Self::Unix(socket) => {
+                socket.set_nonblocking(true)?;
+                UnixStream::from_std(socket).map(Socket::Unix)
+            }
+        }
+    }
 }
 
 impl Listener {
@@ -74,27 +93,27 @@ pub(super) async fn accept(
     terms: Terms,
     workers: Vec<Worker>,
     places: Arc<Semaphore>,
-    accounts: Arc<Accounts>,
-    mut stage: watch::Receiver<Stage>,
+    common: Arc<Common>,
 ) -> io::Result<()> {
     let socket = watched(listener)?;
     let mut short: Option<Instant> = None;
     let drained = async {
-        if stage.wait_for(|stage| *stage >= Stage::Drains).await.is_ok() {
-            sleep(ACCEPTS_ON).await;
-        }
+        common.progress.reached(Stage::Drains).await;
+        sleep(ACCEPTS_ON).await;
     };
     tokio::pin!(drained);
     let mut is_last = false;
     loop {
-        let place = tokio::select! {
-            biased;
-            place = places.clone().acquire_owned() => match place {
-                Ok(place) => place,
-                Err(_) => return Ok(()),
-            },
-            () = &mut drained => return Ok(()),
+        let place = if is_last {
+            places.clone().try_acquire_owned().ok()
+        } else {
+            tokio::select! {
+                biased;
+                place = places.clone().acquire_owned() => place.ok(),
+                () = &mut drained => None,
+            }
         };
+        let Some(place) = place else { return Ok(()) };
         let accepted = match socket.get_ref().accept() {
             Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
                 if is_last {
@@ -112,7 +131,7 @@ pub(super) async fn accept(
         match accepted {
             Ok(socket) => {
                 if short.take_if(|last| last.elapsed() > SHORT).is_some() {
-                    accounts.journal(Gravity::Info, "connections are accepted again");
+                    common.accounts.journal(Level::INFO, "connections are accepted again");
                 }
                 give(&workers, Accepted { socket, terms: terms.clone(), place });
             }
@@ -120,8 +139,8 @@ pub(super) async fn accept(
             Err(error) if matches!(error.kind(), io::ErrorKind::ConnectionAborted | io::ErrorKind::Interrupted) => {}
             Err(error) => {
                 if short.replace(Instant::now()).is_none() {
-                    accounts.journal(
-                        Gravity::Warning,
+                    common.accounts.journal(
+                        Level::WARN,
                         format!("no connections can be accepted: {error}; hint: the limit of open files (`ulimit -n`)"),
                     );
                 }

@@ -3,23 +3,13 @@
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 
 use http::{HeaderMap, HeaderName};
+use tracing::Level;
 
 use crate::server::access_log::entry::Entry;
 use crate::server::access_log::log::AccessLog;
 
-/// How grave a line of the journal is.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Gravity {
-    /// For whoever looks for something.
-    Debug,
-    /// Something has happened that was to be expected.
-    Info,
-    /// Something is wrong, and the server goes on.
-    Warning,
-}
-
 /// Takes lines of the server's about itself. Called on the server's threads: it must not block.
-pub type Journal = Box<dyn Fn(Gravity, String) + Send + Sync>;
+pub type Journal = Box<dyn Fn(Level, String) + Send + Sync>;
 
 /// See the module.
 pub(super) struct Accounts {
@@ -69,7 +59,7 @@ impl Accounts {
         if let Some(log) = &self.log
             && let Err(error) = log.log.reopen()
         {
-            self.journal(Gravity::Warning, format!("the access log cannot be opened anew: {error}"));
+            self.journal(Level::WARN, format!("the access log cannot be opened anew: {error}"));
         }
     }
 
@@ -80,7 +70,7 @@ impl Accounts {
         }
     }
 
-    pub(super) fn journal(&self, gravity: Gravity, line: impl Into<String>) {
+    pub(super) fn journal(&self, gravity: Level, line: impl Into<String>) {
         (self.journal)(gravity, line.into());
     }
 

@@ -1,6 +1,6 @@
 //! One request from its head to the end of its answer: what is noted of it, once, however it ends.
 
-use std::net::{IpAddr, SocketAddr};
+use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::{Instant, SystemTime};
 
@@ -10,7 +10,6 @@ use http::{HeaderMap, HeaderValue};
 use crate::error::Error;
 use crate::server::access_log::entry::Entry;
 use crate::server::accounts::Accounts;
-use crate::server::head::Head;
 use crate::server::request_id::{REQUEST_ID, TRACEPARENT};
 use crate::server::routes::{Failure, Hosted};
 use crate::server::watch::Watch;
@@ -31,19 +30,15 @@ pub(super) struct Asked {
 }
 
 impl Asked {
-    /// One that nobody was asked about.
-    pub(super) fn of_head(head: &Head, peer: Option<SocketAddr>) -> Self {
-        Self {
-            method: Bytes::copy_from_slice(head.method()),
-            target: Bytes::copy_from_slice(head.target()),
-            version: if head.is_http10 { http::Version::HTTP_10 } else { http::Version::HTTP_11 },
-            scheme: "http",
-            host: String::new(),
-            client: peer.map(|peer| peer.ip()),
-            fields: HeaderMap::new(),
-            began: SystemTime::now(),
-            begun: Instant::now(),
-        }
+    /// As its first line says, before it is understood. The scheme is the connection's, the client its other end.
+    pub(super) fn new(
+        (method, target, version): (Bytes, Bytes, http::Version),
+        scheme: &'static str,
+        client: Option<IpAddr>,
+    ) -> Self {
+        let (host, fields) = (String::new(), HeaderMap::new());
+        let (began, begun) = (SystemTime::now(), Instant::now());
+        Self { method, target, version, scheme, host, client, fields, began, begun }
     }
 }
 

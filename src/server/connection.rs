@@ -5,24 +5,23 @@ use std::net::SocketAddr;
 use std::os::fd::AsFd;
 use std::pin::Pin;
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
-use std::task::{Context, Poll};
+use std::task::{Context, Poll, ready};
 use std::time::{Duration, Instant};
 
 use bytes::{Bytes, BytesMut};
 use hyper_util::rt::{TokioIo, TokioTimer};
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, ReadBuf};
 use tokio::net::{TcpStream, UnixStream};
-use tokio::sync::watch;
 use tokio::time::{Sleep, sleep_until, timeout};
+use tracing::Level;
 
-use crate::server::accounts::Gravity;
 use crate::server::answered::{Answered, Asked};
 use crate::server::certificates::Reloading;
-use crate::server::client_body::{DRAINED_WITHIN, MOST_DRAINED};
+use crate::server::client_body::{DRAINED_WITHIN, throw_away};
 use crate::server::guarded::Guarded;
 use crate::server::head::MOST_FIELDS;
 use crate::server::peer::Peer;
+use crate::server::progress::Stage;
 use crate::server::proxy_protocol;
 use crate::server::service::{Common, Connection};
 use crate::server::streams::Streams;
@@ -41,16 +40,6 @@ const SEND_BUFFER: usize = 128 << 10;
 /// For so long a connection on which nothing is under way may still send a request when the server drains.
 const GRACE: Duration = Duration::from_millis(500);
 
-/// How far the server has come with its end.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd)]
-pub(super) enum Stage {
-    Serves,
-    /// Takes no new connections; answers end theirs.
-    Drains,
-    /// Everything ends at once.
-    Ends,
-}
-
 /// A socket that was accepted.
 pub(super) enum Socket {
     Tcp(TcpStream),
@@ -67,7 +56,7 @@ pub(super) struct Terms {
 }
 
 /// Serves one connection.
-pub(super) async fn serve(socket: Socket, terms: Terms, common: Arc<Common>, stage: watch::Receiver<Stage>) {
+pub(super) async fn serve(socket: Socket, terms: Terms, common: Arc<Common>) {
     common.accounts.opens();
     let _open = Open(common.clone());
     let accepted = Instant::now();
@@ -80,17 +69,17 @@ pub(super) async fn serve(socket: Socket, terms: Terms, common: Arc<Common>, sta
             let (peer, local) = (stream.peer_addr().ok(), stream.local_addr().ok());
             let _ = stream.set_nodelay(true);
             let asked = Peer::new(stream.as_fd(), terms.tls.is_none());
-            Opening { common: common.clone(), terms, accepted, before, stage, peer, local }.begin(stream, asked).await
+            Opening { common: common.clone(), terms, accepted, before, peer, local }.begin(stream, asked).await
         }
         Socket::Unix(stream) => {
             let asked = Peer::new(stream.as_fd(), false);
-            Opening { common: common.clone(), terms, accepted, before, stage, peer: None, local: None }
+            Opening { common: common.clone(), terms, accepted, before, peer: None, local: None }
                 .begin(stream, asked)
                 .await
         }
     };
     if let Err(error) = served {
-        common.accounts.journal(Gravity::Debug, format!("a connection ended: {error}"));
+        common.accounts.journal(Level::DEBUG, format!("a connection ended: {error}"));
     }
 }
 
@@ -109,7 +98,6 @@ struct Opening {
     accepted: Instant,
     /// When the first head has to be there.
     before: Instant,
-    stage: watch::Receiver<Stage>,
     peer: Option<SocketAddr>,
     local: Option<SocketAddr>,
 }
@@ -121,7 +109,7 @@ impl Opening {
         peer: io::Result<Peer>,
     ) -> io::Result<()> {
         let peer = peer?;
-        let (mut stage, before) = (self.stage.clone(), self.before);
+        let (common, before) = (self.common.clone(), self.before);
         let opened = async {
             if self.terms.proxy_protocol
                 && let Err(error) = self.read_proxy_header(&mut stream).await
@@ -146,9 +134,8 @@ impl Opening {
         };
         // the server's end ends it, too: nothing has been asked
         let ended = async {
-            if stage.wait_for(|stage| *stage >= Stage::Drains).await.is_ok() {
-                tokio::time::sleep(GRACE).await;
-            }
+            common.progress.reached(Stage::Drains).await;
+            tokio::time::sleep(GRACE).await;
         };
         let opened = tokio::select! {
             opened = opened => opened?,
@@ -180,18 +167,18 @@ impl Opening {
         mut peer: Peer,
         is_tls: bool,
     ) -> io::Result<()> {
-        let Self { common, accepted, stage, peer: address, local, .. } = self;
+        let Self { common, accepted, peer: address, local, .. } = self;
         let watch = Watch::new(common.timeouts, accepted);
         let connection =
             Arc::new(Connection { common: common.clone(), watch: watch.clone(), peer: address, local, is_tls });
         if is_http2 {
             peer.takes_no_probe();
             let served = Http2::new(Prefixed { read: read.freeze(), stream }, connection);
-            return Timed::new(served, watch, peer, common, stage).await;
+            return Timed::new(served, watch, peer, common).await;
         }
         let guarded = Guarded::new(stream, read, common.caps.header_bytes, watch.clone());
         let served = Http1::new(guarded, connection.clone());
-        let mut served = Timed::new(served, watch, peer, common, stage);
+        let mut served = Timed::new(served, watch, peer, common);
         let ended = (&mut served).await;
         tell_unasked(&connection);
         if let Some((mut stream, may_send)) = served.served.into_inner() {
@@ -210,7 +197,7 @@ fn tell_unasked(connection: &Arc<Connection>) {
         let accounts = connection.common.accounts.clone();
         let status = head.refused.as_ref().map_or(400, |refusal| refusal.status);
         let mut answered = Answered::new(connection.watch.clone(), 0, accounts);
-        answered.asked(Asked::of_head(&head, connection.peer));
+        answered.asked(Asked::new(head.first_line(), connection.scheme(), connection.client()));
         answered.answers(status, &http::HeaderMap::new());
         answered.is_whole();
     }
@@ -298,15 +285,13 @@ async fn linger(stream: &mut (impl AsyncRead + AsyncWrite + Unpin), may_send: bo
         if stream.shutdown().await.is_err() || !may_send {
             return;
         }
-        let mut bytes = BytesMut::with_capacity(64 << 10);
-        let mut left = MOST_DRAINED;
-        while let Ok(read @ 1..) = stream.read_buf(&mut bytes).await {
-            bytes.clear();
-            left = left.saturating_sub(read as u64);
-            if left == 0 {
-                break;
-            }
-        }
+        let mut bytes = vec![0; 64 << 10];
+        throw_away(|cx| {
+            let mut read = ReadBuf::new(&mut bytes);
+            let polled = ready!(Pin::new(&mut *stream).poll_read(cx, &mut read));
+            Poll::Ready(Some(read.filled().len()).filter(|bytes| polled.is_ok() && *bytes > 0))
+        })
+        .await;
     };
     let _ = timeout(within, rest).await;
 }
@@ -434,10 +419,9 @@ struct Timed<T> {
 }
 
 impl<T: Served + Unpin> Timed<T> {
-    fn new(served: T, watch: Arc<Watch>, peer: Peer, common: Arc<Common>, mut stage: watch::Receiver<Stage>) -> Self {
-        let draining = Box::pin(async move {
-            let _ = stage.wait_for(|stage| *stage >= Stage::Drains).await;
-        });
+    fn new(served: T, watch: Arc<Watch>, peer: Peer, common: Arc<Common>) -> Self {
+        let drains = common.clone();
+        let draining = Box::pin(async move { drains.progress.reached(Stage::Drains).await });
         let timer = Box::pin(sleep_until(Instant::now().into()));
         Self { served, watch, peer, timer, is_near: true, common, draining, is_told: false, grace: None }
     }
@@ -449,7 +433,7 @@ impl<T: Served + Unpin> Timed<T> {
 
     /// The server drains: whoever has sent nothing yet has a moment.
     fn look_at_end(&mut self, cx: &mut Context<'_>) {
-        if self.is_told && !self.common.drains.load(Ordering::Relaxed) {
+        if self.is_told && !self.common.progress.has_reached(Stage::Drains) {
             return;
         }
         if self.grace.is_none() && self.draining.as_mut().poll(cx).is_ready() {

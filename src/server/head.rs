@@ -2,6 +2,7 @@
 //! is refused (RFC 9112, 11.2), and where the next request begins is known.
 
 use bytes::Bytes;
+use http::Version;
 
 use crate::server::refusal::Refusal;
 
@@ -42,6 +43,12 @@ impl Head {
     /// The target, byte for byte.
     pub(super) fn target(&self) -> &[u8] {
         self.parts().1
+    }
+
+    /// Method, target and version, without a copy.
+    pub(super) fn first_line(&self) -> (Bytes, Bytes, Version) {
+        let version = if self.is_http10 { Version::HTTP_10 } else { Version::HTTP_11 };
+        (self.line.slice_ref(self.method()), self.line.slice_ref(self.target()), version)
     }
 
     fn parts(&self) -> (&[u8], &[u8]) {

@@ -2,16 +2,16 @@
 //! no guest holds up.
 
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
-use tokio::net::{TcpStream, UnixStream};
 use tokio::sync::Semaphore;
 use tokio::time::{sleep, timeout};
 
-use crate::server::accept::{AcceptedSocket, watched};
+use crate::server::accept::watched;
 use crate::server::bind::Listener;
+use crate::server::connection::Socket;
+use crate::server::progress::Stage;
 use crate::server::service::Common;
 use crate::sync::lock;
 
@@ -54,17 +54,10 @@ pub(super) async fn serve(listener: Listener, common: Arc<Common>, places: Arc<S
             continue;
         };
         let answer = answers(&common, &places);
-        match accepted {
-            AcceptedSocket::Tcp(stream) => {
-                if let Ok(stream) = stream.set_nonblocking(true).and_then(|()| TcpStream::from_std(stream)) {
-                    asked.spawn(reply(stream, answer));
-                }
-            }
-            AcceptedSocket::Unix(stream) => {
-                if let Ok(stream) = stream.set_nonblocking(true).and_then(|()| UnixStream::from_std(stream)) {
-                    asked.spawn(reply(stream, answer));
-                }
-            }
+        match accepted.register() {
+            Ok(Socket::Tcp(stream)) => _ = asked.spawn(reply(stream, answer)),
+            Ok(Socket::Unix(stream)) => _ = asked.spawn(reply(stream, answer)),
+            Err(_) => {}
         }
         if spare_one.is_none() {
             while asked.join_next().await.is_some() {} // it has its descriptor back then
@@ -75,7 +68,7 @@ pub(super) async fn serve(listener: Listener, common: Arc<Common>, places: Arc<S
 
 /// Why it is not ready, if it is not.
 fn answers(common: &Common, places: &Semaphore) -> Option<&'static str> {
-    if common.drains.load(Ordering::Relaxed) {
+    if common.progress.has_reached(Stage::Drains) {
         return Some("draining");
     }
     if places.available_permits() == 0 {

@@ -19,6 +19,7 @@ mod head;
 mod health;
 pub mod inherited;
 mod peer;
+mod progress;
 pub mod proxy_protocol;
 mod refusal;
 mod request_id;
@@ -34,24 +35,25 @@ mod watch;
 mod worker;
 
 use std::num::NonZeroUsize;
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, OnceLock, Weak};
 use std::time::Duration;
 
 use tokio::sync::Semaphore;
-use tokio::sync::watch as stages;
+use tokio::sync::watch::Sender;
+use tracing::Level;
 
 use crate::error::Error;
 use crate::process::fork::generation;
 use crate::server::accept::accept;
 use crate::server::access_log::log::AccessLog;
 use crate::server::accounts::Accounts;
-pub use crate::server::accounts::{Gravity, Journal};
+pub use crate::server::accounts::Journal;
 pub use crate::server::address::{Address, BindError};
 use crate::server::bind::{BindOptions, Listener, bind_all};
 use crate::server::certificates::{CertificateError, Certificates, Change, Reloading};
-use crate::server::connection::{Stage, Terms};
+use crate::server::connection::Terms;
 use crate::server::forwarded::Trusted;
+use crate::server::progress::{Progress, Stage};
 pub use crate::server::refusal::{status_of, status_of_code};
 use crate::server::request_id::Ids;
 use crate::server::routes::Routes;
@@ -93,9 +95,8 @@ pub struct Settings {
 /// A server that listens. It serves when it was started, and ends when it was closed and nothing is under way.
 pub struct Server {
     common: Arc<Common>,
-    stage: stages::Sender<Stage>,
     /// Those that live.
-    threads: stages::Sender<usize>,
+    threads: Sender<usize>,
     drain: Duration,
     addresses: Vec<String>,
     urls: Vec<String>,
@@ -146,8 +147,7 @@ impl Server {
             trusted: settings.trusted,
             accounts: Arc::new(Accounts::new(settings.journal, settings.access_log)),
             ids: settings.request_ids.then(Ids::new),
-            drains: AtomicBool::new(false),
-            workers: stages::Sender::new(0),
+            progress: Progress::default(),
         });
         let of = |listeners: &[Listener]| listeners.iter().map(Listener::address).collect::<Vec<_>>();
         let threads = settings.threads.or_else(|| std::thread::available_parallelism().ok());
@@ -158,8 +158,7 @@ impl Server {
             health: of(&health).into_iter().next(),
             certificates: tls.clone(),
             common,
-            stage: stages::Sender::new(Stage::Serves),
-            threads: stages::Sender::new(0),
+            threads: Sender::new(0),
             drain: settings.drain,
             home: OnceLock::new(),
             state: Mutex::new(State {
@@ -200,21 +199,19 @@ impl Server {
         }
         let mut workers = Vec::new();
         for _ in 0..threads.get() {
-            let lives = (Lives::of(&self.threads), Lives::of(&self.common.workers));
-            workers.push(worker(self.common.clone(), self.stage.subscribe(), lives)?);
+            workers.push(worker(self.common.clone(), Lives::of(&self.threads))?);
         }
         let places = Arc::new(Semaphore::new(self.common.caps.connections));
-        let (common, stage, certificates) = (self.common.clone(), self.stage.subscribe(), self.certificates.clone());
+        let (common, certificates, mut live) =
+            (self.common.clone(), self.certificates.clone(), self.threads.subscribe());
         start("wasgi-accept", Lives::of(&self.threads), move || async move {
-            let accounts = common.accounts.clone();
             let mut tasks = tokio::task::JoinSet::new();
             for listener in listeners {
-                let (accounts, stage) = (accounts.clone(), stage.clone());
-                tasks.spawn(accept(listener, terms.clone(), workers.clone(), places.clone(), accounts, stage));
+                tasks.spawn(accept(listener, terms.clone(), workers.clone(), places.clone(), common.clone()));
             }
             drop(workers);
             if let Some(certificates) = certificates {
-                tasks.spawn(keep_certificates(certificates, accounts.clone(), stage.clone()));
+                tasks.spawn(keep_certificates(certificates, common.clone()));
             }
             let mut healths = tokio::task::JoinSet::new();
             for listener in health {
@@ -222,13 +219,12 @@ impl Server {
             }
             while let Some(ended) = tasks.join_next().await {
                 if let Ok(Err(error)) = ended {
-                    accounts.journal(Gravity::Warning, format!("a listener failed: {error}"));
+                    common.accounts.journal(Level::WARN, format!("a listener failed: {error}"));
                 }
             }
-            // the health of a server that drains is asked for, too
-            let mut others = common.workers.subscribe();
-            let _ = others.wait_for(|number| *number == 0).await;
-            accounts.flush();
+            // the health of a server that drains is asked for, too: until this thread is the last
+            let _ = live.wait_for(|number| *number <= 1).await;
+            common.accounts.flush();
         })
     }
 
@@ -269,27 +265,20 @@ impl Server {
         // one that never began has nothing to end
         let never = lock(&self.state).to_start.take();
         drop(never);
-        self.common.drains.store(true, Ordering::Relaxed);
-        self.stage.send_if_modified(|stage| {
-            let begins = *stage == Stage::Serves;
-            if begins {
-                *stage = Stage::Drains;
-            }
-            begins
-        });
+        self.common.progress.reach(Stage::Drains);
         if within.is_zero() {
             return self.end();
         }
         if *self.threads.borrow() > 0 {
-            let (stage, mut threads) = (self.stage.clone(), self.threads.subscribe());
+            let (common, mut threads) = (self.common.clone(), self.threads.subscribe());
             let bound = async move {
                 let ended = threads.wait_for(|number| *number == 0);
                 if tokio::time::timeout(within, ended).await.is_err() {
-                    stage.send_replace(Stage::Ends);
+                    common.progress.reach(Stage::Ends);
                 }
             };
             // its own thread: the others may be busy, and the bound holds all the same
-            if start("wasgi-closing", Lives::of(&stages::Sender::new(0)), move || bound).is_err() {
+            if start("wasgi-closing", Lives::of(&Sender::new(0)), move || bound).is_err() {
                 self.end();
             }
         }
@@ -300,13 +289,12 @@ impl Server {
         if self.is_foreign() {
             return;
         }
-        self.common.drains.store(true, Ordering::Relaxed);
-        self.stage.send_replace(Stage::Ends);
+        self.common.progress.reach(Stage::Ends);
     }
 
     /// Whether it takes no more connections.
     pub fn is_closing(&self) -> bool {
-        self.is_foreign() || *self.stage.borrow() != Stage::Serves
+        self.is_foreign() || self.common.progress.has_reached(Stage::Drains)
     }
 
     /// Whether nothing is left of it in this process.
@@ -336,28 +324,23 @@ impl Server {
 /// How often the files of certificates are looked at.
 const LOOK: Duration = Duration::from_secs(1);
 
-async fn keep_certificates(
-    certificates: Arc<Reloading>,
-    accounts: Arc<Accounts>,
-    mut stage: stages::Receiver<Stage>,
-) -> std::io::Result<()> {
+async fn keep_certificates(certificates: Arc<Reloading>, common: Arc<Common>) -> std::io::Result<()> {
     loop {
         tokio::select! {
             () = tokio::time::sleep(LOOK) => {}
-            _ = stage.wait_for(|stage| *stage >= Stage::Drains) => return Ok(()),
+            () = common.progress.reached(Stage::Drains) => return Ok(()),
         }
         if let Some(change) = certificates.check() {
-            tell(&accounts, &change);
+            tell(&common.accounts, &change);
         }
     }
 }
 
 fn tell(accounts: &Accounts, change: &Change) {
     match change {
-        Change::Reloaded => accounts.journal(Gravity::Info, "the certificates were loaded anew"),
+        Change::Reloaded => accounts.journal(Level::INFO, "the certificates were loaded anew"),
         Change::Failed(error) => {
-            accounts
-                .journal(Gravity::Warning, format!("{error}; the certificates that were loaded before stay in use"));
+            accounts.journal(Level::WARN, format!("{error}; the certificates that were loaded before stay in use"));
         }
     }
 }

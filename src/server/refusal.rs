@@ -5,6 +5,7 @@ use http::{HeaderMap, HeaderValue, Response, StatusCode, header};
 
 use crate::error::Error;
 use crate::http::error_code::ErrorCode;
+use crate::text::json;
 
 /// A request that no guest gets, or that one has no response to.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -24,18 +25,56 @@ impl Refusal {
     }
 }
 
-/// The answer where the guest has none: a small document in JSON (RFC 9457). `details`: further members, their values in JSON.
-pub(super) fn problem(status: u16, details: &[(&str, String)]) -> Response<Bytes> {
+/// What a [`problem`] has beside its status: members of a document in JSON, each after a comma.
+#[derive(Default)]
+pub(super) struct Details(Vec<u8>);
+
+impl Details {
+    /// In one sentence.
+    pub(super) fn of(why: &str) -> Self {
+        let mut details = Self::default();
+        details.name("detail");
+        json(why.as_bytes(), &mut details.0);
+        details
+    }
+
+    /// For whoever debugs.
+    pub(super) fn of_error(error: &Error) -> Self {
+        let mut details = Self::of(&error.sentence());
+        if let Error::Trap(trap) = error {
+            details.list("backtrace", &trap.backtrace);
+            details.list("stderr", &trap.stderr);
+        }
+        details
+    }
+
+    fn name(&mut self, name: &str) {
+        self.0.extend_from_slice(format!(r#", "{name}": "#).as_bytes());
+    }
+
+    fn list(&mut self, name: &str, lines: &[String]) {
+        self.name(name);
+        self.0.push(b'[');
+        for (number, line) in lines.iter().enumerate() {
+            if number > 0 {
+                self.0.extend_from_slice(b", ");
+            }
+            json(line.as_bytes(), &mut self.0);
+        }
+        self.0.push(b']');
+    }
+}
+
+/// The answer where the guest has none: a small document in JSON (RFC 9457).
+pub(super) fn problem(status: u16, details: &Details) -> Response<Bytes> {
     let code = StatusCode::from_u16(status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
     let title = match status {
         413 => "Content Too Large", // RFC 9110, 15.5.14; `http` has the former name
         _ => code.canonical_reason().unwrap_or("Unknown"),
     };
-    let mut text = format!(r#"{{"type": "about:blank", "title": "{title}", "status": {status}"#);
-    for (name, value) in details {
-        text.push_str(&format!(r#", "{name}": {value}"#));
-    }
-    text.push('}');
+    let mut text = format!(r#"{{"type": "about:blank", "title": "{title}", "status": {status}"#).into_bytes();
+    text.extend_from_slice(&details.0);
+    text.push(b'}');
     let mut response = Response::new(Bytes::from(text));
     *response.status_mut() = code;
     let fields: &mut HeaderMap = response.headers_mut();

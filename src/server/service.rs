@@ -1,10 +1,9 @@
 //! One request: what it is about, which app has it, and the answer.
 
 use std::convert::Infallible;
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
-use std::time::{Instant, SystemTime};
+use std::task::{Poll, ready};
 
 use bytes::Bytes;
 use http::header::{CONNECTION, CONTENT_LENGTH, HOST};
@@ -19,15 +18,16 @@ use crate::exchange::guest_body::{GuestBody, Next};
 use crate::http::error_code::ErrorCode;
 use crate::http::fields::Wrong;
 use crate::http::message::{empty, is_bare};
-use crate::http::server_request::{Served, is_of_connection, named_by_connection};
+use crate::http::server_request::{Forwarded, Served, forward, left_out};
 use crate::http::{fields, url};
 use crate::server::accounts::Accounts;
 use crate::server::answer_body::{AnswerBody, Content};
 use crate::server::answered::{Answered, Asked};
-use crate::server::client_body::{BodyState, ClientBody, DRAINED_WITHIN, MOST_DRAINED};
+use crate::server::client_body::{BodyState, ClientBody, throw_away};
 use crate::server::forwarded::{self, Trusted};
 use crate::server::head::{Head, MOST_FIELDS};
-use crate::server::refusal::{Refusal, problem, status_of};
+use crate::server::progress::{Progress, Stage};
+use crate::server::refusal::{Details, Refusal, problem, status_of};
 use crate::server::request_id::Ids;
 use crate::server::routes::{Beginning, Begun, Routes, Serves};
 use crate::server::settings::{Caps, Timeouts};
@@ -44,10 +44,8 @@ pub(super) struct Common {
     pub accounts: Arc<Accounts>,
     /// Makes the ids of requests that have none.
     pub ids: Option<Ids>,
-    /// Every answer says that the connection ends.
-    pub drains: AtomicBool,
-    /// How many threads serve connections.
-    pub workers: tokio::sync::watch::Sender<usize>,
+    /// When it drains, every answer says that its connection ends.
+    pub progress: Progress,
 }
 
 /// What the requests of one connection share.
@@ -121,7 +119,7 @@ impl Connection {
         };
         // whoever waits for `100 Continue` may send nothing now
         is_over |= body.as_ref().is_some_and(|body| body.is_awaited());
-        if is_http1 && (is_over || self.common.drains.load(Ordering::Relaxed)) {
+        if is_http1 && (is_over || self.common.progress.has_reached(Stage::Drains)) {
             response.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
         }
         Ok(response)
@@ -211,26 +209,30 @@ impl Connection {
 
     /// What the access log tells of a request.
     fn asked(&self, request: &Request<Incoming>, head: Option<&Head>, understood: Option<&Understood>) -> Asked {
-        let of_head = |part: fn(&Head) -> &[u8]| head.map(|head| Bytes::copy_from_slice(part(head)));
-        let client = understood.map_or(self.peer.map(|peer| peer.ip()), |understood| understood.client.ip);
-        Asked {
-            method: of_head(Head::method)
-                .unwrap_or_else(|| Bytes::copy_from_slice(request.method().as_str().as_bytes())),
-            target: of_head(Head::target).unwrap_or_else(|| {
+        let line = head.map_or_else(
+            || {
+                let copied = |text: &str| Bytes::copy_from_slice(text.as_bytes());
                 let target = request.uri().path_and_query().map_or("", |target| target.as_str());
-                Bytes::copy_from_slice(target.as_bytes())
-            }),
-            version: if head.is_some_and(|head| head.is_http10) { Version::HTTP_10 } else { request.version() },
-            scheme: understood.map_or(self.scheme(), |understood| understood.scheme),
-            host: understood.map(|understood| understood.authority.clone()).unwrap_or_default(),
-            client,
-            fields: self.common.accounts.of_request(request.headers()),
-            began: SystemTime::now(),
-            begun: Instant::now(),
+                (copied(request.method().as_str()), copied(target), request.version())
+            },
+            Head::first_line,
+        );
+        let mut asked = Asked::new(line, self.scheme(), self.client());
+        if let Some(understood) = understood {
+            asked.scheme = understood.scheme;
+            asked.host = understood.authority.clone();
+            asked.client = understood.client.ip;
         }
+        asked.fields = self.common.accounts.of_request(request.headers());
+        asked
     }
 
-    fn scheme(&self) -> &'static str {
+    /// The other end: the client, or a proxy before it.
+    pub(super) fn client(&self) -> Option<IpAddr> {
+        self.peer.map(|peer| peer.ip())
+    }
+
+    pub(super) fn scheme(&self) -> &'static str {
         if self.is_tls { "https" } else { "http" }
     }
 
@@ -337,36 +339,24 @@ impl Connection {
         if let Some(ids) = &self.common.ids {
             ids.add(&mut fields);
         }
-        let mut add = |name: &'static str, value: &str| {
-            if let Ok(value) = HeaderValue::from_str(value) {
-                fields.insert(HeaderName::from_static(name), value);
-            }
-        };
-        if let Some(prefix) = prefix {
-            add("x-forwarded-prefix", prefix);
-        }
-        if forwarded {
-            if let Some(ip) = understood.client.ip {
-                add("x-forwarded-for", &ip.to_canonical().to_string());
-            }
-            add("x-forwarded-proto", understood.scheme);
-            add("x-forwarded-host", &understood.authority);
-        }
+        let client = understood.client.ip.map(|ip| ip.to_string());
+        let forwarded = forwarded.then_some(Forwarded {
+            client: client.as_deref(),
+            scheme: understood.scheme,
+            host: &understood.authority,
+        });
+        forward(&mut fields, prefix.map(str::as_bytes), forwarded).map_err(wrong)?;
         Ok(fields)
     }
 
     /// A guest's response as the client gets it.
     fn pass(&self, response: Response<Content>, to_head: bool, mut answered: Answered) -> Response<AnswerBody> {
         let (mut parts, body) = response.into_parts();
-        let named = named_by_connection(&parts.headers);
-        // of the connection: the server's own. `trailer` announces what comes: hyper sends no others (RFC 9110, 6.6.2)
-        let of_connection: Vec<HeaderName> = parts
-            .headers
-            .keys()
-            .filter(|name| is_of_connection(name) && *name != http::header::TRAILER)
-            .cloned()
-            .collect();
-        for name in of_connection.into_iter().chain(named) {
+        let left_out = left_out(&parts.headers);
+        // `trailer` announces what comes: hyper sends no others (RFC 9110, 6.6.2)
+        let is_left_out = |name: &&HeaderName| left_out(name) && *name != http::header::TRAILER;
+        let names: Vec<HeaderName> = parts.headers.keys().filter(is_left_out).cloned().collect();
+        for name in names {
             parts.headers.remove(name);
         }
         let status = parts.status;
@@ -400,11 +390,11 @@ impl Connection {
     ) -> Response<AnswerBody> {
         let fault = body.and_then(BodyState::fault);
         let (status, details) = match (instead, fault) {
-            (Instead::Refused(refusal), _) => (refusal.status, vec![("detail", crate::text::json(&refusal.why))]),
-            (Instead::Failed(_), Some((status, why))) => (status, vec![("detail", crate::text::json(why))]),
+            (Instead::Refused(refusal), _) => (refusal.status, Details::of(&refusal.why)),
+            (Instead::Failed(_), Some((status, why))) => (status, Details::of(why)),
             (Instead::Failed(error), None) => {
                 let status = status_of(&error);
-                let details = if answered.debugs() { details(&error) } else { Vec::new() };
+                let details = if answered.debugs() { Details::of_error(&error) } else { Details::default() };
                 answered.failed(status, error);
                 (status, details)
             }
@@ -430,28 +420,11 @@ const MOST_KEPT: u64 = 64 << 10;
 
 /// A body that no client gets is read for a bounded time, so that its guest can end it. One that has no end is dropped, which ends its guest.
 async fn let_end(mut body: GuestBody) {
-    let read = async {
-        let mut rest = MOST_DRAINED;
-        while let Ok(Next::Chunk(chunk)) = std::future::poll_fn(|cx| body.poll_next(cx)).await {
-            match rest.checked_sub(chunk.len() as u64) {
-                Some(left) => rest = left,
-                None => break,
-            }
-        }
-    };
-    let _ = tokio::time::timeout(DRAINED_WITHIN, read).await;
-}
-
-/// What an answer tells whoever debugs.
-fn details(error: &Error) -> Vec<(&'static str, String)> {
-    let mut details = vec![("detail", crate::text::json(&error.sentence()))];
-    if let Error::Trap(trap) = error {
-        let list = |lines: &[String]| {
-            let lines: Vec<_> = lines.iter().map(|line| crate::text::json(line)).collect();
-            format!("[{}]", lines.join(", "))
-        };
-        details.push(("backtrace", list(&trap.backtrace)));
-        details.push(("stderr", list(&trap.stderr)));
-    }
-    details
+    throw_away(|cx| {
+        Poll::Ready(match ready!(body.poll_next(cx)) {
+            Ok(Next::Chunk(chunk)) => Some(chunk.len()),
+            _ => None,
+        })
+    })
+    .await;
 }

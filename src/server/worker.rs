@@ -4,7 +4,6 @@
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
-use tokio::net::{TcpStream, UnixStream};
 use tokio::runtime::Builder;
 use tokio::sync::{mpsc, watch};
 use tokio::task::JoinSet;
@@ -12,8 +11,9 @@ use tokio::task::JoinSet;
 use crate::error::Error;
 use crate::error::reason::Reason;
 use crate::process::fork::{can_start_thread, no_thread};
-use crate::server::accept::{Accepted, AcceptedSocket, Worker};
-use crate::server::connection::{Socket, Stage, serve};
+use crate::server::accept::{Accepted, Worker};
+use crate::server::connection::serve;
+use crate::server::progress::Stage;
 use crate::server::service::Common;
 
 /// How often in a row one thread polls tasks before it looks at its sockets.
@@ -41,7 +41,7 @@ impl Drop for Lives {
 /// A thread with a runtime of its own, which runs until what it is given has ended.
 pub(super) fn start<F: Future<Output = ()>>(
     name: &str,
-    lives: impl Send + 'static,
+    lives: Lives,
     run: impl FnOnce() -> F + Send + 'static,
 ) -> Result<(), Error> {
     can_start_thread().map_err(|error| no_thread("the server", error))?;
@@ -62,38 +62,28 @@ pub(super) fn start<F: Future<Output = ()>>(
 }
 
 /// One more thread for connections.
-pub(super) fn worker(
-    common: Arc<Common>,
-    stage: watch::Receiver<Stage>,
-    lives: impl Send + 'static,
-) -> Result<Worker, Error> {
+pub(super) fn worker(common: Arc<Common>, lives: Lives) -> Result<Worker, Error> {
     // bounded by the places that each of them has
     let (sender, accepted) = mpsc::unbounded_channel();
     let connections = Arc::new(AtomicUsize::new(0));
     let worker = Worker { sender, connections: connections.clone() };
-    start("wasgi-server", lives, move || run(accepted, connections, common, stage))?;
+    start("wasgi-server", lives, move || run(accepted, connections, common))?;
     Ok(worker)
 }
 
-async fn run(
-    mut accepted: mpsc::UnboundedReceiver<Accepted>,
-    connections: Arc<AtomicUsize>,
-    common: Arc<Common>,
-    stage: watch::Receiver<Stage>,
-) {
+async fn run(mut accepted: mpsc::UnboundedReceiver<Accepted>, connections: Arc<AtomicUsize>, common: Arc<Common>) {
     let mut tasks = JoinSet::new();
-    let mut last = stage.clone();
-    let ends = async move { last.wait_for(|stage| *stage == Stage::Ends).await.is_ok() };
+    let ends = common.progress.reached(Stage::Ends);
     tokio::pin!(ends);
     let mut takes = true;
     while takes || !tasks.is_empty() {
         tokio::select! {
             next = accepted.recv(), if takes => match next {
-                Some(accepted) => begin(accepted, &connections, &common, &stage, &mut tasks),
+                Some(accepted) => begin(accepted, &connections, &common, &mut tasks),
                 None => takes = false,
             },
             Some(_) = tasks.join_next() => {}
-            _ = &mut ends => return,
+            () = &mut ends => return,
         }
     }
 }
@@ -107,27 +97,13 @@ impl Drop for Counted {
     }
 }
 
-fn begin(
-    accepted: Accepted,
-    connections: &Arc<AtomicUsize>,
-    common: &Arc<Common>,
-    stage: &watch::Receiver<Stage>,
-    tasks: &mut JoinSet<()>,
-) {
+fn begin(accepted: Accepted, connections: &Arc<AtomicUsize>, common: &Arc<Common>, tasks: &mut JoinSet<()>) {
     let counted = Counted(connections.clone());
     let Accepted { socket, terms, place } = accepted;
-    let socket = match socket {
-        AcceptedSocket::Tcp(socket) => {
-            socket.set_nonblocking(true).and_then(|()| TcpStream::from_std(socket)).map(Socket::Tcp)
-        }
-        AcceptedSocket::Unix(socket) => {
-            socket.set_nonblocking(true).and_then(|()| UnixStream::from_std(socket)).map(Socket::Unix)
-        }
-    };
-    let Ok(socket) = socket else { return };
-    let (common, stage) = (common.clone(), stage.clone());
+    let Ok(socket) = socket.register() else { return };
+    let common = common.clone();
     tasks.spawn(async move {
         let (_counted, _place) = (counted, place);
-        serve(socket, terms, common, stage).await;
+        serve(socket, terms, common).await;
     });
 }

@@ -170,20 +170,13 @@ class TestOneProcess:
             assert "an empty file" in str(served)
 
     def test_stderr_whose_reader_has_gone(self, tmp_path: Path, component: Path) -> None:
-        with socket.socket() as free:
-            free.bind(("127.0.0.1", 0))
-            port = free.getsockname()[1]
+        port = free_port()
         reader, writer = os.pipe()
         os.close(reader)
         command = [*COMMAND, "hello.wasm", "--port", str(port)]
         process = subprocess.Popen(command, stderr=writer, stdout=writer, cwd=tmp_path)
         os.close(writer)
-        try:
-            until(lambda: listens(port) or process.poll() is not None)
-            assert get(f"http://127.0.0.1:{port}/") == "Hello, World!"
-        finally:
-            process.terminate()
-        assert process.wait(30) == 0
+        assert answers_and_ends(process, port) == 0
 
     def test_a_blocked_or_ignored_sigterm_ends_it(self, tmp_path: Path, component: Path) -> None:
         script = (
@@ -322,6 +315,23 @@ def listens(port: int) -> bool:
         return probe.connect_ex(("127.0.0.1", port)) == 0
 
 
+def free_port() -> int:
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port: int = free.getsockname()[1]
+        return port
+
+
+def answers_and_ends(process: subprocess.Popen[bytes], port: int) -> int:
+    """Its exit code, when it has answered and was told to end."""
+    try:
+        until(lambda: listens(port) or process.poll() is not None)
+        assert get(f"http://127.0.0.1:{port}/") == "Hello, World!"
+    finally:
+        process.terminate()
+    return process.wait(30)
+
+
 class TestWorkers:
     def test_serve_the_same_socket(self, tmp_path: Path, component: Path) -> None:
         with serving(tmp_path, "hello.wasm", "--workers", "2") as served:
@@ -431,17 +441,10 @@ class TestWorkers:
 
     def test_whose_parent_has_no_stdio(self, tmp_path: Path, component: Path) -> None:
         """Its sockets do not take the place of stdin, stdout and stderr."""
-        with socket.socket() as free:
-            free.bind(("127.0.0.1", 0))
-            port = free.getsockname()[1]
+        port = free_port()
         command = ["sh", "-c", 'exec "$@" <&- >&- 2>&-', "sh", *COMMAND, "hello.wasm", "--workers", "1"]
         process = subprocess.Popen([*command, "--port", str(port)], cwd=tmp_path)
-        try:
-            until(lambda: listens(port) or process.poll() is not None)
-            assert get(f"http://127.0.0.1:{port}/") == "Hello, World!"
-        finally:
-            process.terminate()
-        assert process.wait(30) == 0
+        assert answers_and_ends(process, port) == 0
 
     def test_a_unix_socket_goes_with_its_server(self, tmp_path: Path, component: Path) -> None:
         said = tmp_path / "stderr"

@@ -13,7 +13,7 @@ from wasgi.cli.commands import Argument, Command, Example, Option, is_given, ran
 from wasgi.cli.failures import INTERRUPTED, USAGE, Failure
 from wasgi.cli.grants import Grants, options, refuse_for_python
 from wasgi.cli.settings import Recycling, Settings, TlsFiles
-from wasgi.cli.sockets import fill_standard_descriptors, joined, of_systemd, take_all_descriptors
+from wasgi.cli.sockets import fill_standard_descriptors, of_systemd, take_all_descriptors
 from wasgi.cli.targets import routes
 from wasgi.cli.values import Bytes, Count, Mode, Seconds
 
@@ -292,9 +292,9 @@ def _binds(ctx: click.Context) -> list[tuple[str, str]]:
         return [*passed, *binds, *((f"fd:{number}", where(ctx, "fd")) for number in values["fd"])]
     if passed and not single:
         return passed
-    host: str = values["host"]
-    host = host[1:-1] if host.startswith("[") and host.endswith("]") else host
-    return [*passed, (joined(host, values["port"]), where(ctx, "host"))]
+    from wasgi.server import joined
+
+    return [*passed, (joined(values["host"], values["port"]), where(ctx, "host"))]
 
 
 def _tls(ctx: click.Context) -> TlsFiles | None:

@@ -29,11 +29,6 @@ def failures_of_binding(origins: Mapping[str, str]) -> Iterator[None]:
         raise Failure(str(exc), UNUSABLE) from exc
 
 
-def joined(host: str, port: int) -> str:
-    """`HOST:PORT`, with the brackets of an IPv6 address."""
-    return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
-
-
 def of_systemd() -> list[str]:
     """The sockets that systemd passes to this process, as `fd:N`. The variables are removed: they are for no other.
 

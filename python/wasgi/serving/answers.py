@@ -8,30 +8,15 @@ from http import HTTPStatus
 from typing import TYPE_CHECKING
 
 from wasgi import errors
-from wasgi._wasgi import Response
+from wasgi._wasgi import Response, _status_of_code
 from wasgi.serving.requests import BadRequestError
 
 if TYPE_CHECKING:
     from wasgi.serving.options import ServedApp
 
-_GATEWAY_TIMEOUTS = {
-    "DNS-timeout",
-    "HTTP-response-timeout",
-    "connection-read-timeout",
-    "connection-timeout",
-    "connection-write-timeout",
-}
-_CLIENTS_FAULT = {
-    "HTTP-request-URI-invalid": 400,
-    "HTTP-request-URI-too-long": 414,
-    "HTTP-request-body-size": 413,
-    "HTTP-request-header-section-size": 431,
-    "HTTP-request-header-size": 431,
-    "HTTP-request-length-required": 411,
-    "HTTP-request-method-invalid": 400,
-    "HTTP-request-trailer-section-size": 431,
-    "HTTP-request-trailer-size": 431,
-}
+
+status_of_code = _status_of_code
+"""The status for a guest's error-code: 4xx for the client's mistakes, otherwise 508, 504 or 502."""
 
 
 def only_final(response: Response) -> Response:
@@ -82,15 +67,6 @@ def tell_length(
         return
     if not any(name == b"content-length" for name, _ in headers):
         headers.append((b"content-length", b"%d" % length))
-
-
-def status_of_code(code: str) -> int:
-    """The status for a guest's error-code: 4xx for the client's mistakes, otherwise 508, 504 or 502."""
-    if code in _CLIENTS_FAULT:
-        return _CLIENTS_FAULT[code]
-    if code == "loop-detected":
-        return 508
-    return 504 if code in _GATEWAY_TIMEOUTS else 502
 
 
 def status_of(error: BaseException) -> int:

@@ -20,6 +20,7 @@ use crate::py::executor::blocking::block_on;
 use crate::py::executor::operation::Operation;
 use crate::py::lock;
 use crate::py::log;
+use crate::telemetry::TARGET;
 
 /// What takes longer is told to the log.
 const LONG: Duration = Duration::from_secs(1);
@@ -123,11 +124,21 @@ fn tell_begin(py: Python<'_>, label: &str, wanted: &Wanted) -> PyResult<()> {
         Some(directory) => format!("its machine code will be cached in {}", directory.display()),
         None => "its machine code will not be cached".to_owned(),
     };
-    log::write(py, Level::INFO, &format!("`{label}` ({:.1} MB) is being compiled; {kept}", wanted.size() as f64 / 1e6))
+    log::write(
+        py,
+        TARGET,
+        Level::INFO,
+        &format!("`{label}` ({:.1} MB) is being compiled; {kept}", wanted.size() as f64 / 1e6),
+    )
 }
 
 fn tell_end(py: Python<'_>, label: &str, begun: Instant) -> PyResult<()> {
-    log::write(py, Level::INFO, &format!("`{label}` has been compiled, in {:.1} s", begun.elapsed().as_secs_f64()))
+    log::write(
+        py,
+        TARGET,
+        Level::INFO,
+        &format!("`{label}` has been compiled, in {:.1} s", begun.elapsed().as_secs_f64()),
+    )
 }
 
 /// What is made of a component that has been loaded.

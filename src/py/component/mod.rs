@@ -29,6 +29,7 @@ use crate::py::errors::{named, to_py};
 use crate::py::executor::awaitable::Awaitable;
 use crate::py::log;
 use crate::py::paths::{path_of, without_nul};
+use crate::telemetry::TARGET;
 use crate::text::{LONGEST_NAME, tamed};
 
 /// A WebAssembly component.
@@ -176,6 +177,7 @@ impl PyComponent {
         let label = self.label();
         log::write(
             py,
+            TARGET,
             Level::WARN,
             &format!(
                 "`{label}` is compiled once more, for `Limits.fuel`; hint: `Component(..., fuel=True)`, or `await \

@@ -2,7 +2,7 @@
 
 use std::sync::Mutex;
 
-use http::header::{CONTENT_LENGTH, TRANSFER_ENCODING};
+use http::header::CONTENT_LENGTH;
 use http::{HeaderMap, HeaderName, HeaderValue};
 use pyo3::exceptions::PyValueError;
 use pyo3::prelude::*;
@@ -43,12 +43,7 @@ impl Fields {
     /// The pairs as bytes, but for those of a connection.
     pub(crate) fn served(&self, py: Python<'_>) -> PyResult<Py<PyList>> {
         let map = self.to_map(py)?;
-        let named = server_request::named_by_connection(&map);
-        // framed otherwise, by whoever has made it: then it says nothing (RFC 9112, 6.3)
-        let is_chunked = map.contains_key(TRANSFER_ENCODING);
-        let is_left_out = |name: &HeaderName| {
-            server_request::is_of_connection(name) || named.contains(name) || (is_chunked && name == CONTENT_LENGTH)
-        };
+        let is_left_out = server_request::left_out(&map);
         Ok(raw_pairs(py, map.iter().filter(|(name, _)| !is_left_out(name)))?.unbind())
     }
 

@@ -1,14 +1,13 @@
 //! Requests of servers: ASGI scopes and WSGI environments.
 
 use bytes::Bytes;
-use http::{HeaderName, HeaderValue, Method};
+use http::{HeaderValue, Method};
 use pyo3::exceptions::{PyTypeError, PyValueError};
 use pyo3::prelude::*;
 use pyo3::pybacked::PyBackedStr;
 use pyo3::types::{PyBytes, PyTuple};
 
-use crate::http::fields::Wrong;
-use crate::http::server_request::Served;
+use crate::http::server_request::{Forwarded, Served, forward};
 use crate::py::bytes::bytes_of;
 use crate::py::message::body::PyBody;
 use crate::py::message::headers::refused;
@@ -59,22 +58,9 @@ pub(crate) fn _request_of_server(
     };
     let uri = crate::http::url::of_server(scheme, &authority, target)
         .map_err(|why| PyValueError::new_err(format!("invalid URL: {why}")))?;
-    let mut add = |name: &'static str, value: &[u8]| {
-        let name = HeaderName::from_static(name);
-        let value = HeaderValue::from_bytes(value).map_err(|_| Wrong::Value(name.clone(), value.to_vec()));
-        let added = value.and_then(|value| fields.try_append(name, value).map(drop).map_err(|_| Wrong::TooMany));
-        added.map_err(|wrong| refused(py, wrong))
-    };
-    if let Some(prefix) = prefix {
-        add("x-forwarded-prefix", prefix)?;
-    }
-    if forwarded == Some(true) {
-        if let Some(client) = client {
-            add("x-forwarded-for", client.as_bytes())?;
-        }
-        add("x-forwarded-proto", scheme.as_bytes())?;
-        add("x-forwarded-host", uri.authority().map_or("", |authority| authority.as_str()).as_bytes())?;
-    }
+    let host = uri.authority().map_or("", |authority| authority.as_str());
+    let told = (forwarded == Some(true)).then_some(Forwarded { client, scheme, host });
+    forward(&mut fields, prefix, told).map_err(|wrong| refused(py, wrong))?;
     let method = Method::from_bytes(method.as_bytes())
         .map_err(|_| PyValueError::new_err(format!("invalid method: {method:?}")))?;
     Ok(PyRequest::of_server(method, uri, fields, PyBody::given(body)?))

@@ -12,6 +12,7 @@ use std::time::Duration;
 use pyo3::exceptions::{PyOSError, PyValueError};
 use pyo3::prelude::*;
 use pyo3::types::PyList;
+use tracing::Level;
 
 use crate::py::app::PyApp;
 use crate::py::errors::to_py;
@@ -20,6 +21,7 @@ use crate::py::executor::blocking::block_on;
 use crate::py::executor::operation::Operation;
 use crate::py::executor::serial::{Serial, Turn};
 use crate::py::lock;
+use crate::py::log;
 use crate::py::server::hosted::PyHosted;
 use crate::server::access_log::format::Format;
 use crate::server::access_log::log::{AccessLog, Destination};
@@ -28,7 +30,7 @@ use crate::server::certificates::Certificates;
 use crate::server::forwarded::Trusted;
 use crate::server::routes::{Hosted, RouteError, Routes};
 use crate::server::settings::{Caps, Timeouts};
-use crate::server::{Gravity, Journal, Server, Settings};
+use crate::server::{Journal, Server, Settings};
 
 /// The base class of `wasgi.Server`, which reads the arguments and describes them.
 #[pyclass(name = "Server", module = "wasgi", frozen, subclass)]
@@ -187,6 +189,12 @@ impl PyServer {
     }
 }
 
+/// The status of the response when a guest has answered with an error-code.
+#[pyfunction]
+pub(crate) fn _status_of_code(code: &str) -> u16 {
+    crate::server::status_of_code(code)
+}
+
 /// Those that the interpreter's exit ends. Whoever takes the lock has the GIL: so no thread of a forked child's parent has it.
 static STARTED: Mutex<Vec<Weak<Server>>> = Mutex::new(Vec::new());
 
@@ -211,19 +219,12 @@ impl Operation for Ends {
 /// How many lines wait to be logged; more are dropped.
 const MOST_LINES: usize = 256;
 
-struct Said(Gravity, String);
+struct Said(Level, String);
 
 impl Turn for Said {
     fn run(self, py: Python<'_>) {
-        let Self(gravity, line) = self;
-        let method = match gravity {
-            Gravity::Debug => "debug",
-            Gravity::Info => "info",
-            Gravity::Warning => "warning",
-        };
-        let log =
-            || py.import("logging")?.call_method1("getLogger", ("wasgi.server",))?.call_method1(method, ("%s", line));
-        if let Err(error) = log() {
+        let Self(level, line) = self;
+        if let Err(error) = log::write(py, "wasgi.server", level, &line) {
             error.write_unraisable(py, None);
         }
     }
@@ -232,9 +233,9 @@ impl Turn for Said {
 /// Lines for the logger `wasgi.server`, by a thread of ours.
 fn journal() -> Journal {
     let lane = Arc::new(Serial::new(MOST_LINES));
-    Box::new(move |gravity, line| {
-        if gravity != Gravity::Debug {
-            lane.submit(Said(gravity, line));
+    Box::new(move |level, line| {
+        if level <= Level::INFO {
+            lane.submit(Said(level, line));
         }
     })
 }

@@ -59,3 +59,30 @@ pub(super) fn joined(fields: &HeaderMap, name: &HeaderName) -> Option<Vec<u8>> {
     let lines: Vec<&[u8]> = fields.get_all(name).iter().map(|value| value.as_bytes()).collect();
     (!lines.is_empty()).then(|| lines.join(&b", "[..]))
 }
+
+#[cfg(test)]
+impl<'a> Entry<'a> {
+    /// Of a request of which nothing is known.
+    pub(super) fn unread(nothing: &'a HeaderMap) -> Self {
+        Self {
+            client: None,
+            user: None,
+            started: SystemTime::UNIX_EPOCH,
+            duration: Duration::ZERO,
+            method: "",
+            target: b"",
+            version: None,
+            scheme: None,
+            host: None,
+            status: 400,
+            sent: 0,
+            request_id: None,
+            traceparent: None,
+            component: None,
+            exchange: None,
+            outcome: None,
+            request: nothing,
+            response: nothing,
+        }
+    }
+}

@@ -1,4 +1,4 @@
-//! Clients' bytes made safe for a line: printable ASCII is left, and what ends a line, a quoted part or a JSON string is not.
+//! Clients' bytes made safe for a line: printable ASCII is left, and what ends a line or a quoted part is not.
 
 use std::io::Write;
 
@@ -11,28 +11,4 @@ pub(super) fn text(bytes: &[u8], out: &mut Vec<u8>) {
             _ => out.push(*byte),
         }
     }
-}
-
-/// As a JSON string (RFC 8259, 7). What is no UTF-8 becomes U+FFFD.
-pub(super) fn json(bytes: &[u8], out: &mut Vec<u8>) {
-    out.push(b'"');
-    for chunk in bytes.utf8_chunks() {
-        for character in chunk.valid().chars() {
-            match character {
-                '"' => out.extend_from_slice(b"\\\""),
-                '\\' => out.extend_from_slice(b"\\\\"),
-                ' '..='~' => out.push(character as u8),
-                // also what JSON allows and terminals, or readers of lines, obey: U+2028, marks of direction
-                _ => {
-                    for unit in character.encode_utf16(&mut [0; 2]) {
-                        _ = write!(out, "\\u{unit:04x}");
-                    }
-                }
-            }
-        }
-        if !chunk.invalid().is_empty() {
-            out.extend_from_slice(b"\\ufffd");
-        }
-    }
-    out.push(b'"');
 }

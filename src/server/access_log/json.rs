@@ -5,15 +5,16 @@ use std::io::Write;
 use http::header::{REFERER, USER_AGENT};
 
 use crate::server::access_log::entry::{Entry, joined};
-use crate::server::access_log::{escape, time};
+use crate::server::access_log::time;
+use crate::text::json;
 
 pub(super) fn write(entry: &Entry<'_>, out: &mut Vec<u8>) {
     out.extend_from_slice(b"{\"time\":\"");
     time::rfc_3339(entry.started, out);
     out.extend_from_slice(b"\",\"method\":");
-    escape::json(entry.method.as_bytes(), out);
+    json(entry.method.as_bytes(), out);
     out.extend_from_slice(b",\"target\":");
-    escape::json(entry.target, out);
+    json(entry.target, out);
     _ = write!(out, ",\"status\":{},\"bytes\":{}", entry.status, entry.sent);
     _ = write!(out, ",\"duration\":{:.6}", entry.duration.as_secs_f64());
     if let Some(client) = entry.client {
@@ -36,7 +37,7 @@ pub(super) fn write(entry: &Entry<'_>, out: &mut Vec<u8>) {
     ];
     let mut add = |name: &str, value: &[u8]| {
         _ = write!(out, ",\"{name}\":");
-        escape::json(value, out);
+        json(value, out);
     };
     for (name, value) in texts {
         if let Some(value) = value {

@@ -38,25 +38,10 @@ fn entry<'a>(request: &'a HeaderMap, response: &'a HeaderMap) -> Entry<'a> {
     }
 }
 
-/// Of a request of which nothing is known.
+/// Of a request of which nothing is known, at that time.
 fn unread<'a>(nothing: &'a HeaderMap) -> Entry<'a> {
-    Entry {
-        client: None,
-        user: None,
-        method: "",
-        target: b"",
-        version: None,
-        scheme: None,
-        host: None,
-        status: 400,
-        sent: 0,
-        request_id: None,
-        traceparent: None,
-        component: None,
-        exchange: None,
-        outcome: None,
-        ..entry(nothing, nothing)
-    }
+    let Entry { started, duration, .. } = entry(nothing, nothing);
+    Entry { started, duration, ..Entry::unread(nothing) }
 }
 
 fn line(format: &str, entry: &Entry<'_>) -> String {
