@@ -121,6 +121,7 @@ impl Instance {
                 self.unanswered = Some(Box::new(answered));
                 p3::Call::new(host, request).map(Call::P3)
             }
+            Pre::Command(_) => Err(wasmtime::Error::msg("a request for a command")),
         }
     }
 
@@ -191,6 +192,16 @@ impl Instance {
         Ok(())
     }
 
+    /// Has the guest run, if it is a command. Returns whether it says that it has done what it should.
+    pub(crate) async fn run(&mut self) -> wasmtime::Result<bool> {
+        let Proxy::Command(command) = self.proxy().await? else {
+            return Err(wasmtime::Error::msg("the guest is no command"));
+        };
+        let ended = command.run(&mut self.store).await;
+        self.looks_at(&ended);
+        ended
+    }
+
     /// What came of something that its store did.
     fn looks_at<T>(&mut self, ended: &wasmtime::Result<T>) {
         self.has_panicked |= ended.as_ref().is_err_and(|error| error.is::<Panicked>());
@@ -253,6 +264,7 @@ impl Instance {
         let kept = match self.prepared.pre() {
             Pre::P2(_) => 0, // its store has no tasks
             Pre::P3(_) => self.store.concurrent_state_table_size(),
+            Pre::Command(_) => return false, // it has run
         };
         self.host().prepare_for_reuse(u64::try_from(kept).unwrap_or(u64::MAX))
     }

@@ -10,22 +10,34 @@ use wasmtime_wasi_http::p3::bindings::ServicePre;
 use crate::engine::config::{AllocatingEngine, Features};
 use crate::error::reason::Reason;
 use crate::error::{Error, chain};
+use crate::guest::command::{Command, CommandPre};
 use crate::guest::linker::linker_for;
 use crate::guest::panics::UntilItPanics;
 use crate::guest::store::StoreState;
 use crate::process::undisturbed::DropUndisturbed;
 use crate::scheduler::LONG_TURN;
 
+/// What of a component is called.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Entry {
+    /// Its handler of requests.
+    Handler,
+    /// Its `wasi:cli/run`.
+    Command,
+}
+
 /// A component that is linked, by the generation of WASI that its handler is of.
 pub(crate) enum Pre {
     P2(ProxyPre<StoreState>),
     P3(ServicePre<StoreState>),
+    Command(CommandPre),
 }
 
 /// A guest that is there.
 pub(crate) enum Proxy {
     P2(wasmtime_wasi_http::p2::bindings::Proxy),
     P3(wasmtime_wasi_http::p3::bindings::Service),
+    Command(Command),
 }
 
 impl Pre {
@@ -33,6 +45,7 @@ impl Pre {
         match self {
             Self::P2(pre) => pre.instantiate_async(store).await.map(Proxy::P2),
             Self::P3(pre) => UntilItPanics::new(pre.instantiate_async(store)).await.map(Proxy::P3),
+            Self::Command(pre) => pre.instantiate(store).await.map(Proxy::Command),
         }
     }
 }
@@ -59,13 +72,15 @@ impl Prepared {
         made: &AllocatingEngine,
         compiled: wasmtime::component::Component,
         features: Features,
+        entry: Entry,
         host: u64,
     ) -> Result<Self, Error> {
         let compiled = DropUndisturbed::new(compiled);
         let linker = linker_for(&made.engine, features)?;
-        let pre = linker.instantiate_pre(&compiled).and_then(|pre| match features.concurrency {
-            true => ServicePre::new(pre).map(Pre::P3),
-            false => ProxyPre::new(pre).map(Pre::P2),
+        let pre = linker.instantiate_pre(&compiled).and_then(|pre| match (entry, features.concurrency) {
+            (Entry::Command, _) => CommandPre::new(pre, features).map(Pre::Command),
+            (Entry::Handler, true) => ServicePre::new(pre).map(Pre::P3),
+            (Entry::Handler, false) => ProxyPre::new(pre).map(Pre::P2),
         });
         let pre = pre.map_err(|error| {
             let text = format!("the component cannot be linked: {}", chain(&error));
@@ -90,6 +105,7 @@ impl Prepared {
         match &*self.pre {
             Pre::P2(pre) => pre.engine(),
             Pre::P3(pre) => pre.engine(),
+            Pre::Command(command) => command.pre.engine(),
         }
     }
 

@@ -66,11 +66,14 @@ impl StoreState {
     ) -> Self {
         let mut wasi = WasiCtxBuilder::new();
         let outlet = Outlet::new(stdio);
-        wasi.stdout(GuestStream::new(&outlet, Stream::Stdout))
-            .stderr(GuestStream::new(&outlet, Stream::Stderr))
-            .max_random_size(MOST_RANDOM)
-            .allow_tcp(false)
-            .allow_udp(false);
+        wasi.max_random_size(MOST_RANDOM).allow_tcp(false).allow_udp(false);
+        match &grants.stdio {
+            Some(stdio) => stdio.attach(&mut wasi, hooks.process()),
+            None => {
+                wasi.stdout(GuestStream::new(&outlet, Stream::Stdout));
+                wasi.stderr(GuestStream::new(&outlet, Stream::Stderr));
+            }
+        }
         if !grants.env.is_empty() {
             wasi.envs(&grants.env);
         }
