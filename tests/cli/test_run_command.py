@@ -136,7 +136,7 @@ class TestExitCode:
     def test_of_a_limit_of_fuel(self) -> None:
         done = run("--fuel", "10000000", str(COMMAND), "spin")
         assert done.returncode == 1
-        assert done.stderr.startswith(b"wasgi: the guest ran into its limit of 10000000 units of fuel")
+        assert b"wasgi: the guest ran into its limit of 10000000 units of fuel (`Limits.fuel`)\n" in done.stderr
 
     def test_of_a_missing_import(self, tmp_path: Path) -> None:
         path = tmp_path / "lacks.wat"
@@ -282,7 +282,8 @@ class Terminal:
     def __init__(self, *arguments: str, **options: Any) -> None:
         self.master, slave = pty.openpty()
         streams = {"stdin": slave, "stdout": slave, "stderr": slave, **options}
-        self.process = start(*arguments, start_new_session=True, **streams)
+        environment = os.environ | {"NO_COLOR": "1"}  # no spinner between what is echoed and what is written
+        self.process = start(*arguments, start_new_session=True, env=environment, **streams)
         os.close(slave)
 
     def read(self) -> bytes:
@@ -318,7 +319,8 @@ class TestTerminal:
     def test_each_stream_is_told_apart(self, command: str) -> None:
         terminal = Terminal(command, "terminals", stdout=subprocess.PIPE)
         assert terminal.process.stdout is not None
-        assert terminal.process.stdout.read().startswith(b"true false")
+        with terminal.process.stdout as out:
+            assert out.read().startswith(b"true false")
         terminal.read()
         assert terminal.process.wait(30) == 0
 

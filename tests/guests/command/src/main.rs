@@ -13,7 +13,7 @@ fn main() -> ExitCode {
     match given(0) {
         "args" => println!("{}", args.join("\n")),
         "env" => std::env::vars().for_each(|(name, value)| println!("{name}={value}")),
-        "cat" => _ = std::io::copy(&mut stdin(), &mut stdout()).unwrap(),
+        "cat" => cat(),
         "first" => {
             let mut byte = [0];
             stdin().read_exact(&mut byte).unwrap();
@@ -64,6 +64,19 @@ fn main() -> ExitCode {
         }
     }
     ExitCode::SUCCESS
+}
+
+/// Each piece as it comes.
+fn cat() {
+    let mut piece = vec![0; 64 << 10];
+    loop {
+        let read = stdin().read(&mut piece).unwrap();
+        if read == 0 {
+            return;
+        }
+        stdout().write_all(&piece[..read]).unwrap();
+        stdout().flush().unwrap();
+    }
 }
 
 /// The status and the body of what an HTTP server answers, or the error-code.
