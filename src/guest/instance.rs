@@ -1,7 +1,7 @@
 //! A store and the guest's instance in it, which has one exchange after another.
 
 use std::mem::ManuallyDrop;
-use std::pin::Pin;
+use std::pin::{Pin, pin};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::task::{Context, Poll};
@@ -20,6 +20,7 @@ use crate::guest::grants::Grants;
 use crate::guest::limiter::StoreLimiter;
 use crate::guest::panics::Panicked;
 use crate::guest::prepared::{Pre, Prepared, Proxy};
+use crate::guest::restoring::{Restoring, Watched};
 use crate::guest::seat::Answered;
 use crate::guest::shared::Shared;
 use crate::guest::store::StoreState;
@@ -43,6 +44,8 @@ pub struct Reuse {
     pub concurrent: usize,
     /// How long it is kept without any; `None`: until its app closes.
     pub idle: Option<std::time::Duration>,
+    /// Each exchange finds the instance as it was before its first.
+    pub isolated: bool,
 }
 
 /// A store and, from its first exchange on, the guest's instance in it.
@@ -56,6 +59,10 @@ pub(crate) struct Instance {
     unanswered: Option<Answered>,
     /// How many exchanges it has had.
     served: u64,
+    /// What puts it back to what it was before the first, if it can be.
+    restoring: Option<Restoring>,
+    /// How many handles a call of the host gives it at the most.
+    handles_of_call: u32,
 }
 
 impl Instance {
@@ -80,13 +87,26 @@ impl Instance {
         });
         store.call_hook_async(Turns);
         let store = ManuallyDrop::new(store);
-        let mut instance = Self { store, has_panicked: false, proxy: None, prepared, unanswered: None, served: 0 };
+        let mut instance = Self {
+            store,
+            has_panicked: false,
+            proxy: None,
+            prepared,
+            unanswered: None,
+            served: 0,
+            restoring: None,
+            // the preopened folders are a list; a call that goes on in 0.3 has a handle besides that of its result
+            handles_of_call: u32::try_from(grants.dirs.len()).unwrap_or(u32::MAX).max(2),
+        };
         instance.refill()?;
         Ok(instance)
     }
 
     /// The next exchange of one that was kept.
-    pub(crate) fn reset(&mut self, hooks: Hooks, exchange: &ExchangeState) -> Result<(), Error> {
+    pub(crate) fn reset(&mut self, hooks: Hooks, exchange: &ExchangeState, grants: &Grants) -> Result<(), Error> {
+        if self.restoring.is_some() {
+            self.host().renew(grants);
+        }
         exchange.costs.earlier.store(self.served, Ordering::Relaxed);
         self.host().reset(hooks, &exchange.stdio, exchange.costs.peak.clone());
         self.refill()
@@ -116,8 +136,8 @@ impl Instance {
     {
         let host = self.store.data_mut();
         match self.prepared.pre() {
-            Pre::P2(_) => p2::Call::new(host, request, answered).map(Call::P2),
-            Pre::P3(_) => {
+            Pre::P2(..) => p2::Call::new(host, request, answered).map(Call::P2),
+            Pre::P3(..) => {
                 self.unanswered = Some(Box::new(answered));
                 p3::Call::new(host, request).map(Call::P3)
             }
@@ -139,7 +159,11 @@ impl Instance {
         let begun = Instant::now();
         let made = self.prepared.pre().instantiate(&mut self.store).await;
         self.looks_at(&made);
-        let proxy = made?;
+        let (instance, proxy) = made?;
+        if let Some(exports) = self.prepared.restoring() {
+            self.restoring = Restoring::new(&mut self.store, &instance, exports)?;
+            self.refill().map_err(wasmtime::Error::new)?;
+        }
         let (took_long, was_expected) = self.prepared.set_up_took(begun.elapsed());
         if took_long {
             if was_expected {
@@ -178,9 +202,15 @@ impl Instance {
     pub(crate) async fn handle(&mut self, call: Call) -> wasmtime::Result<()> {
         let proxy = self.proxy().await?;
         match (&proxy, call) {
-            (Proxy::P2(proxy), Call::P2(call)) => p2::handle(&mut self.store, proxy, call).await?,
+            (Proxy::P2(proxy), Call::P2(call)) => {
+                let run = pin!(p2::handle(&mut self.store, proxy, call));
+                Watched::new(run, self.restoring.as_mut()).await?;
+            }
             (Proxy::P3(service), Call::P3(call)) => {
-                let ended = p3::handle(&mut self.store, service, call, &mut self.unanswered).await;
+                let ended = {
+                    let run = pin!(p3::handle(&mut self.store, service, call, &mut self.unanswered));
+                    Watched::new(run, self.restoring.as_mut()).await
+                };
                 self.looks_at(&ended);
                 ended?;
             }
@@ -251,10 +281,22 @@ impl Instance {
             return false;
         }
         let kept = match self.prepared.pre() {
-            Pre::P2(_) => 0, // its store has no tasks
-            Pre::P3(_) => self.store.concurrent_state_table_size(),
+            Pre::P2(..) => 0, // its store has no tasks
+            Pre::P3(..) => self.store.concurrent_state_table_size(),
         };
-        self.host().prepare_for_reuse(u64::try_from(kept).unwrap_or(u64::MAX))
+        let left = self.restoring.as_ref().map_or(0, Restoring::left);
+        let kept = u64::try_from(kept).unwrap_or(u64::MAX).saturating_add(left);
+        self.host().prepare_for_reuse(kept) && (!reuse.isolated || self.restore())
+    }
+
+    /// Puts it back to what it was before its first exchange. Returns whether it is.
+    fn restore(&mut self) -> bool {
+        // pages that were swapped out are not where they are looked for
+        if crate::process::swap::seen() {
+            return false;
+        }
+        let most = self.store.data().limiter.most_handles(self.handles_of_call);
+        self.restoring.as_mut().is_some_and(|restoring| restoring.restore(&mut self.store, most).unwrap_or(false))
     }
 }
 
@@ -290,9 +332,10 @@ impl CallHookHandler<StoreState> for Turns {
             return Box::pin(std::future::ready(Err(error)));
         }
         if matches!(event, CallHook::CallingHost) {
-            store.data_mut().limiter.nothing_grows();
+            store.data_mut().limiter.calls_host();
         }
-        if matches!(event, CallHook::ReturningFromHost) && crate::scheduler::is_turn_over() {
+        let ends = matches!(event, CallHook::ReturningFromHost) && !store.data().is_put_back;
+        if ends && crate::scheduler::is_turn_over() {
             store.data().turn.interrupt();
             Box::pin(Yield::default())
         } else {

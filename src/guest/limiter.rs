@@ -15,6 +15,9 @@ use crate::limits::{Limit, Limits};
 /// What a handle takes, whatever it is of: its place in two tables, and what small things are behind it.
 pub(crate) const HANDLE: u64 = 256;
 
+/// Handles that a handler is called with, and a few for what guests of WASI 0.3 make without a call of the host.
+const OF_HANDLER: u32 = 32;
+
 /// Counts what the instances in one store take, and refuses what goes past a limit.
 pub(crate) struct StoreLimiter {
     process: &'static ProcessState,
@@ -32,6 +35,8 @@ pub(crate) struct StoreLimiter {
     /// By how much the memories and tables were to grow last: taken back if they did not.
     last_memory: u64,
     last_elements: u64,
+    /// How often its guest has called the host in this exchange.
+    calls: u32,
     /// The peak before that.
     before: u64,
     /// The growth that was refused: a trap that follows is the guest's way to say so.
@@ -59,6 +64,7 @@ impl StoreLimiter {
             elements: 0,
             last_memory: 0,
             last_elements: 0,
+            calls: 0,
             before: 0,
             refused: None,
             refused_by_system: None,
@@ -83,6 +89,7 @@ impl StoreLimiter {
         self.peak = peak;
         self.before = total;
         (self.last_memory, self.last_elements) = (0, 0);
+        self.calls = 0;
         self.refused = None;
         self.refused_by_system = None;
     }
@@ -154,8 +161,15 @@ impl StoreLimiter {
 
     /// The guest calls the host, perhaps to grow something. A growth that failed is told also where it was never asked for (one past what
     /// an index can name): it must not take back an earlier one.
-    pub(crate) fn nothing_grows(&mut self) {
+    pub(crate) fn calls_host(&mut self) {
         (self.last_memory, self.last_elements) = (0, 0);
+        self.calls = self.calls.saturating_add(1);
+    }
+
+    /// How many handles its guest can have had in this exchange, if a call gives it as many as `each` at the most.
+    pub(crate) fn most_handles(&self, each: u32) -> u32 {
+        let limit = u32::try_from(self.limits.most_handles()).unwrap_or(u32::MAX);
+        self.calls.saturating_mul(each).saturating_add(OF_HANDLER).min(limit)
     }
 
     /// The limit that ended a guest, if one did.

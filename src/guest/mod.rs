@@ -28,8 +28,10 @@ pub mod p3;
 pub mod panics;
 pub mod prepared;
 pub mod request_checks;
+pub mod restoring;
 pub mod seat;
 pub mod shared;
+pub mod snapshot;
 pub mod store;
 pub mod timers;
 

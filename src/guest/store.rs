@@ -1,6 +1,7 @@
 //! The state of one store, and what the guest was granted.
 
 use std::any::Any;
+use std::ops::Range;
 use std::sync::Arc;
 use std::sync::atomic::AtomicU64;
 
@@ -52,6 +53,10 @@ pub struct StoreState {
     pub(crate) unsent: Unsent,
     /// Its turns, likewise.
     pub(crate) turn: Arc<GuestTurn>,
+    /// Where its memories lie, as its agent told last; see `restoring.rs`.
+    pub(crate) memories: Vec<Range<usize>>,
+    /// Its agent puts it back just now: its turn does not end.
+    pub(crate) is_put_back: bool,
     // after the table, so that what handles hold is gone when it goes
     pub(crate) limiter: StoreLimiter,
 }
@@ -64,20 +69,8 @@ impl StoreState {
         hooks: Hooks,
         app: &Arc<Files>,
     ) -> Self {
-        let mut wasi = WasiCtxBuilder::new();
         let outlet = Outlet::new(stdio);
-        wasi.stdout(GuestStream::new(&outlet, Stream::Stdout))
-            .stderr(GuestStream::new(&outlet, Stream::Stderr))
-            .max_random_size(MOST_RANDOM)
-            .allow_tcp(false)
-            .allow_udp(false);
-        if !grants.env.is_empty() {
-            wasi.envs(&grants.env);
-        }
-        if !grants.args.is_empty() {
-            wasi.args(&grants.args);
-        }
-        let staged = grants.simulation.map(|simulation| simulation.simulate(&mut wasi));
+        let (wasi, staged) = context(grants, &outlet);
         let mut table = ResourceTable::new();
         limiter.bound_handles(&mut table);
         let mut http = WasiHttpCtx::new();
@@ -86,7 +79,7 @@ impl StoreState {
         let files = GuestFiles::new((!grants.dirs.is_empty()).then(|| app.clone()));
         let mut host = Self {
             table,
-            wasi: wasi.build(),
+            wasi,
             http,
             exchange: ExchangeContext::new(hooks, WrittenBodies::default()),
             siblings: None,
@@ -95,6 +88,8 @@ impl StoreState {
             files,
             unsent: Unsent::default(),
             turn: Arc::default(),
+            memories: Vec::new(),
+            is_put_back: false,
             limiter,
         };
         host.exchange.hooks.scene = host.staged.as_ref().map(SimulatedWorld::scene);
@@ -119,6 +114,15 @@ impl StoreState {
             self.exchange.hooks.scene = Some(staged.stage().begin());
         }
         self.enter_scene();
+    }
+
+    /// Its clock and its randomness begin anew, as those of a new one; those of a simulation do so by themselves.
+    pub(crate) fn renew(&mut self, grants: &Grants) {
+        if self.staged.is_none() {
+            let (mut wasi, _) = context(grants, &self.outlet);
+            std::mem::swap(wasi.filesystem(), self.wasi.filesystem());
+            self.wasi = wasi;
+        }
     }
 
     /// From now on several exchanges share it, each in a context of its own.
@@ -285,6 +289,24 @@ impl StoreState {
     pub(crate) fn table(&mut self) -> &mut ResourceTable {
         &mut self.table
     }
+}
+
+/// What wasmtime-wasi keeps for a guest.
+fn context(grants: &Grants, outlet: &Outlet) -> (WasiCtx, Option<SimulatedWorld>) {
+    let mut wasi = WasiCtxBuilder::new();
+    wasi.stdout(GuestStream::new(outlet, Stream::Stdout))
+        .stderr(GuestStream::new(outlet, Stream::Stderr))
+        .max_random_size(MOST_RANDOM)
+        .allow_tcp(false)
+        .allow_udp(false);
+    if !grants.env.is_empty() {
+        wasi.envs(&grants.env);
+    }
+    if !grants.args.is_empty() {
+        wasi.args(&grants.args);
+    }
+    let staged = grants.simulation.map(|simulation| simulation.simulate(&mut wasi));
+    (wasi.build(), staged)
 }
 
 impl WasiView for StoreState {
