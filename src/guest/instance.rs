@@ -20,7 +20,7 @@ use crate::guest::grants::Grants;
 use crate::guest::limiter::StoreLimiter;
 use crate::guest::panics::Panicked;
 use crate::guest::prepared::{Pre, Prepared, Proxy};
-use crate::guest::restoring::{Restoring, Watched};
+use crate::guest::restoring::{Restoring, Watched, occupied};
 use crate::guest::seat::Answered;
 use crate::guest::shared::Shared;
 use crate::guest::store::StoreState;
@@ -156,12 +156,15 @@ impl Instance {
             return Err(wasmtime::Error::msg("instantiating it would exceed its memory limit"));
         }
         self.store.data_mut().open_folders().await?;
+        // its first exchange's request is there already
+        let before =
+            if self.prepared.restoring().is_some() { occupied(self.store.data_mut().table()) } else { Vec::new() };
         let begun = Instant::now();
         let made = self.prepared.pre().instantiate(&mut self.store).await;
         self.looks_at(&made);
         let (instance, proxy) = made?;
         if let Some(exports) = self.prepared.restoring() {
-            self.restoring = Restoring::new(&mut self.store, &instance, exports)?;
+            self.restoring = Restoring::new(&mut self.store, &instance, exports, &before)?;
             self.refill().map_err(wasmtime::Error::new)?;
         }
         let (took_long, was_expected) = self.prepared.set_up_took(begun.elapsed());
