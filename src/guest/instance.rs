@@ -48,6 +48,11 @@ pub struct Reuse {
     pub isolated: bool,
 }
 
+/// Handles that a handler of WASI 0.2 is called with.
+const OF_HANDLER: u32 = 2;
+/// So many of 0.3 does an exchange have of its own making, mostly: streams, futures, tasks, sets of them.
+const OF_TASKS: u32 = 64;
+
 /// A store and, from its first exchange on, the guest's instance in it.
 pub(crate) struct Instance {
     /// Dropped with it, unless something panicked in it.
@@ -95,8 +100,8 @@ impl Instance {
             unanswered: None,
             served: 0,
             restoring: None,
-            // the preopened folders are a list; a call that goes on in 0.3 has a handle besides that of its result
-            handles_of_call: u32::try_from(grants.dirs.len()).unwrap_or(u32::MAX).max(2),
+            // the folders that are granted are a list
+            handles_of_call: u32::try_from(grants.dirs.len()).unwrap_or(u32::MAX).max(1),
         };
         instance.refill()?;
         Ok(instance)
@@ -298,7 +303,14 @@ impl Instance {
         if crate::process::swap::seen() {
             return false;
         }
-        let most = self.store.data().limiter.most_handles(self.handles_of_call);
+        let host = self.store.data();
+        let calls = host.limiter.calls();
+        let made = match self.prepared.pre() {
+            Pre::P2(..) => calls.saturating_mul(self.handles_of_call).saturating_add(OF_HANDLER),
+            // a call that goes on has a handle besides that of its result, and some are made without the host
+            Pre::P3(..) => calls.saturating_mul(self.handles_of_call.saturating_add(1)).saturating_add(OF_TASKS),
+        };
+        let most = made.min(u32::try_from(host.limits().most_handles()).unwrap_or(u32::MAX));
         self.restoring.as_mut().is_some_and(|restoring| restoring.restore(&mut self.store, most).unwrap_or(false))
     }
 }

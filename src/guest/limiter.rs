@@ -15,9 +15,6 @@ use crate::limits::{Limit, Limits};
 /// What a handle takes, whatever it is of: its place in two tables, and what small things are behind it.
 pub(crate) const HANDLE: u64 = 256;
 
-/// Handles that a handler is called with, and a few for what guests of WASI 0.3 make without a call of the host.
-const OF_HANDLER: u32 = 32;
-
 /// Counts what the instances in one store take, and refuses what goes past a limit.
 pub(crate) struct StoreLimiter {
     process: &'static ProcessState,
@@ -166,10 +163,9 @@ impl StoreLimiter {
         self.calls = self.calls.saturating_add(1);
     }
 
-    /// How many handles its guest can have had in this exchange, if a call gives it as many as `each` at the most.
-    pub(crate) fn most_handles(&self, each: u32) -> u32 {
-        let limit = u32::try_from(self.limits.most_handles()).unwrap_or(u32::MAX);
-        self.calls.saturating_mul(each).saturating_add(OF_HANDLER).min(limit)
+    /// How often its guest has called the host in this exchange, or more often.
+    pub(crate) fn calls(&self) -> u32 {
+        self.calls
     }
 
     /// The limit that ended a guest, if one did.
