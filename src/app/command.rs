@@ -62,7 +62,7 @@ impl App {
     ) -> Result<Command, Error> {
         let process = process_state()?;
         let ticking = process.tick()?;
-        let prepared = self.component.prepared(process, self.limits.fuel.is_some())?;
+        let prepared = self.component.prepared(process, self.variant())?;
         let (number, admission) = (permit.number, permit.admission.clone());
         let exchange = self.exchange_state(process, number);
         let hooks = Hooks::new(upstreams, ExchangeHandle::observer(&exchange), &self.limits);

@@ -29,6 +29,7 @@ use crate::app::incoming::{Incoming, incoming, request_rules};
 use crate::app::running::{Guest, Place};
 use crate::app::shared::{Joining, Member, Reservation, SharedInstance, SharedInstances};
 use crate::component::Component;
+use crate::component::variant::Variant;
 use crate::engine::ticker::Ticking;
 use crate::engine::{ProcessState, process_state};
 use crate::error::reason::Reason;
@@ -94,6 +95,20 @@ impl App {
         }
     }
 
+    /// What its guests run.
+    pub fn variant(&self) -> Variant {
+        Variant { fuel: self.limits.fuel.is_some(), restorable: self.reuse.is_some_and(|reuse| reuse.isolated) }
+    }
+
+    /// Where its instances are to be put back to what they were, and cannot be, each exchange gets a fresh one. Returns why, if so. To
+    /// be called when its component has the machine code for that.
+    pub fn isolate(&mut self) -> Option<String> {
+        self.reuse.filter(|reuse| reuse.isolated)?;
+        let reason = self.component.why_not_restorable().or_else(crate::guest::snapshot::why_not)?;
+        self.reuse = None;
+        Some(reason)
+    }
+
     fn admission(&self, process: &'static ProcessState) -> Arc<AdmissionControl> {
         let mut admission = lock(&self.admission);
         match &*admission {
@@ -132,7 +147,7 @@ impl App {
     pub fn warm(&self) -> Result<(), Error> {
         let process = process_state()?;
         self.component.info.check_handler()?;
-        self.component.prepared(process, self.limits.fuel.is_some())?;
+        self.component.prepared(process, self.variant())?;
         process.runtime.handle().map(drop)
     }
 
@@ -181,7 +196,7 @@ impl App {
         let process = process_state()?;
         // first: a ticker that sleeps sees nothing of the machine's state, which decides where instances are made
         let ticking = process.tick()?;
-        let prepared = self.component.prepared(process, limits.fuel.is_some())?;
+        let prepared = self.component.prepared(process, self.variant())?;
         let (number, admission) = (permit.number, permit.admission.clone());
         let exchange = self.exchange_state(process, number);
         let passes_on = upstreams.handler.is_some();
@@ -297,7 +312,7 @@ impl App {
         exchange: &ExchangeState,
     ) -> Result<Obtained, Error> {
         if let Some(mut instance) = admission.idle.as_ref().and_then(|idle| idle.take()) {
-            instance.reset(hooks, exchange)?;
+            instance.reset(hooks, exchange, &self.grants)?;
             return Ok(Obtained { instance, room: None, needs_set_up: false });
         }
         let room = crate::guest::instance_pool::make_room(exchange.process);

@@ -3,21 +3,15 @@
 use std::future::poll_fn;
 
 use wasmtime::Store;
-use wasmtime::component::{Accessor, InstancePre};
+use wasmtime::component::{Accessor, Instance, InstancePre};
 use wasmtime_wasi::{p2, p3};
 
 use crate::engine::config::Features;
 use crate::guest::panics::UntilItPanics;
 use crate::guest::store::StoreState;
 
-/// A command that is linked.
-pub(crate) struct CommandPre {
-    pub pre: InstancePre<StoreState>,
-    indices: Indices,
-}
-
 /// Where its export is, by its generation of WASI.
-enum Indices {
+pub(crate) enum CommandIndices {
     P2(p2::bindings::CommandIndices),
     P3(p3::bindings::CommandIndices),
 }
@@ -28,20 +22,18 @@ pub(crate) enum Command {
     P3(p3::bindings::Command),
 }
 
-impl CommandPre {
-    pub(crate) fn new(pre: InstancePre<StoreState>, features: Features) -> wasmtime::Result<Self> {
-        let indices = match features.concurrency {
-            true => p3::bindings::CommandIndices::new(&pre).map(Indices::P3),
-            false => p2::bindings::CommandIndices::new(&pre).map(Indices::P2),
-        };
-        Ok(Self { indices: indices?, pre })
+impl CommandIndices {
+    pub(crate) fn new(pre: &InstancePre<StoreState>, features: Features) -> wasmtime::Result<Self> {
+        match features.concurrency {
+            true => p3::bindings::CommandIndices::new(pre).map(Self::P3),
+            false => p2::bindings::CommandIndices::new(pre).map(Self::P2),
+        }
     }
 
-    pub(crate) async fn instantiate(&self, store: &mut Store<StoreState>) -> wasmtime::Result<Command> {
-        let instance = UntilItPanics::new(self.pre.instantiate_async(&mut *store)).await?;
-        match &self.indices {
-            Indices::P2(indices) => indices.load(store, &instance).map(Command::P2),
-            Indices::P3(indices) => indices.load(store, &instance).map(Command::P3),
+    pub(crate) fn load(&self, store: &mut Store<StoreState>, instance: &Instance) -> wasmtime::Result<Command> {
+        match self {
+            Self::P2(indices) => indices.load(store, instance).map(Command::P2),
+            Self::P3(indices) => indices.load(store, instance).map(Command::P3),
         }
     }
 }

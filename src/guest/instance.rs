@@ -1,7 +1,7 @@
 //! A store and the guest's instance in it, which has one exchange after another.
 
 use std::mem::ManuallyDrop;
-use std::pin::Pin;
+use std::pin::{Pin, pin};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::task::{Context, Poll};
@@ -20,6 +20,7 @@ use crate::guest::grants::Grants;
 use crate::guest::limiter::StoreLimiter;
 use crate::guest::panics::Panicked;
 use crate::guest::prepared::{Pre, Prepared, Proxy};
+use crate::guest::restoring::{Restoring, Watched, occupied};
 use crate::guest::seat::Answered;
 use crate::guest::shared::Shared;
 use crate::guest::store::StoreState;
@@ -43,7 +44,14 @@ pub struct Reuse {
     pub concurrent: usize,
     /// How long it is kept without any; `None`: until its app closes.
     pub idle: Option<std::time::Duration>,
+    /// Each exchange finds the instance as it was before its first.
+    pub isolated: bool,
 }
+
+/// Handles that a handler of WASI 0.2 is called with.
+const OF_HANDLER: u32 = 2;
+/// So many of 0.3 does an exchange have of its own making, mostly: streams, futures, tasks, sets of them.
+const OF_TASKS: u32 = 64;
 
 /// A store and, from its first exchange on, the guest's instance in it.
 pub(crate) struct Instance {
@@ -56,6 +64,10 @@ pub(crate) struct Instance {
     unanswered: Option<Answered>,
     /// How many exchanges it has had.
     served: u64,
+    /// What puts it back to what it was before the first, if it can be.
+    restoring: Option<Restoring>,
+    /// How many handles a call of the host gives it at the most.
+    handles_of_call: u32,
 }
 
 impl Instance {
@@ -80,13 +92,26 @@ impl Instance {
         });
         store.call_hook_async(Turns);
         let store = ManuallyDrop::new(store);
-        let mut instance = Self { store, has_panicked: false, proxy: None, prepared, unanswered: None, served: 0 };
+        let mut instance = Self {
+            store,
+            has_panicked: false,
+            proxy: None,
+            prepared,
+            unanswered: None,
+            served: 0,
+            restoring: None,
+            // the folders that are granted are a list
+            handles_of_call: u32::try_from(grants.dirs.len()).unwrap_or(u32::MAX).max(1),
+        };
         instance.refill()?;
         Ok(instance)
     }
 
     /// The next exchange of one that was kept.
-    pub(crate) fn reset(&mut self, hooks: Hooks, exchange: &ExchangeState) -> Result<(), Error> {
+    pub(crate) fn reset(&mut self, hooks: Hooks, exchange: &ExchangeState, grants: &Grants) -> Result<(), Error> {
+        if self.restoring.is_some() {
+            self.host().renew(grants);
+        }
         exchange.costs.earlier.store(self.served, Ordering::Relaxed);
         self.host().reset(hooks, &exchange.stdio, exchange.costs.peak.clone());
         self.refill()
@@ -116,12 +141,12 @@ impl Instance {
     {
         let host = self.store.data_mut();
         match self.prepared.pre() {
-            Pre::P2(_) => p2::Call::new(host, request, answered).map(Call::P2),
-            Pre::P3(_) => {
+            Pre::P2(..) => p2::Call::new(host, request, answered).map(Call::P2),
+            Pre::P3(..) => {
                 self.unanswered = Some(Box::new(answered));
                 p3::Call::new(host, request).map(Call::P3)
             }
-            Pre::Command(_) => Err(wasmtime::Error::msg("a request for a command")),
+            Pre::Command(..) => Err(wasmtime::Error::msg("a request for a command")),
         }
     }
 
@@ -137,10 +162,17 @@ impl Instance {
             return Err(wasmtime::Error::msg("instantiating it would exceed its memory limit"));
         }
         self.store.data_mut().open_folders().await?;
+        // its first exchange's request is there already
+        let before =
+            if self.prepared.restoring().is_some() { occupied(self.store.data_mut().table()) } else { Vec::new() };
         let begun = Instant::now();
         let made = self.prepared.pre().instantiate(&mut self.store).await;
         self.looks_at(&made);
-        let proxy = made?;
+        let (instance, proxy) = made?;
+        if let Some(exports) = self.prepared.restoring() {
+            self.restoring = Restoring::new(&mut self.store, &instance, exports, &before)?;
+            self.refill().map_err(wasmtime::Error::new)?;
+        }
         let (took_long, was_expected) = self.prepared.set_up_took(begun.elapsed());
         if took_long {
             if was_expected {
@@ -179,9 +211,15 @@ impl Instance {
     pub(crate) async fn handle(&mut self, call: Call) -> wasmtime::Result<()> {
         let proxy = self.proxy().await?;
         match (&proxy, call) {
-            (Proxy::P2(proxy), Call::P2(call)) => p2::handle(&mut self.store, proxy, call).await?,
+            (Proxy::P2(proxy), Call::P2(call)) => {
+                let run = pin!(p2::handle(&mut self.store, proxy, call));
+                Watched::new(run, self.restoring.as_mut()).await?;
+            }
             (Proxy::P3(service), Call::P3(call)) => {
-                let ended = p3::handle(&mut self.store, service, call, &mut self.unanswered).await;
+                let ended = {
+                    let run = pin!(p3::handle(&mut self.store, service, call, &mut self.unanswered));
+                    Watched::new(run, self.restoring.as_mut()).await
+                };
                 self.looks_at(&ended);
                 ended?;
             }
@@ -262,11 +300,31 @@ impl Instance {
             return false;
         }
         let kept = match self.prepared.pre() {
-            Pre::P2(_) => 0, // its store has no tasks
-            Pre::P3(_) => self.store.concurrent_state_table_size(),
-            Pre::Command(_) => return false, // it has run
+            Pre::P2(..) => 0, // its store has no tasks
+            Pre::P3(..) => self.store.concurrent_state_table_size(),
+            Pre::Command(..) => return false, // it has run
         };
-        self.host().prepare_for_reuse(u64::try_from(kept).unwrap_or(u64::MAX))
+        let left = self.restoring.as_ref().map_or(0, Restoring::left);
+        let kept = u64::try_from(kept).unwrap_or(u64::MAX).saturating_add(left);
+        self.host().prepare_for_reuse(kept) && (!reuse.isolated || self.restore())
+    }
+
+    /// Puts it back to what it was before its first exchange. Returns whether it is.
+    fn restore(&mut self) -> bool {
+        // pages that were swapped out are not where they are looked for
+        if crate::process::swap::seen() {
+            return false;
+        }
+        let host = self.store.data();
+        let calls = host.limiter.calls();
+        let made = match self.prepared.pre() {
+            Pre::P2(..) => calls.saturating_mul(self.handles_of_call).saturating_add(OF_HANDLER),
+            // a call that goes on has a handle besides that of its result, and some are made without the host
+            Pre::P3(..) => calls.saturating_mul(self.handles_of_call.saturating_add(1)).saturating_add(OF_TASKS),
+            Pre::Command(..) => return false,
+        };
+        let most = made.min(u32::try_from(host.limits().most_handles()).unwrap_or(u32::MAX));
+        self.restoring.as_mut().is_some_and(|restoring| restoring.restore(&mut self.store, most).unwrap_or(false))
     }
 }
 
@@ -302,9 +360,10 @@ impl CallHookHandler<StoreState> for Turns {
             return Box::pin(std::future::ready(Err(error)));
         }
         if matches!(event, CallHook::CallingHost) {
-            store.data_mut().limiter.nothing_grows();
+            store.data_mut().limiter.calls_host();
         }
-        if matches!(event, CallHook::ReturningFromHost) && crate::scheduler::is_turn_over() {
+        let ends = matches!(event, CallHook::ReturningFromHost) && !store.data().is_put_back;
+        if ends && crate::scheduler::is_turn_over() {
             store.data().turn.interrupt();
             Box::pin(Yield::default())
         } else {

@@ -30,8 +30,10 @@ pub mod panics;
 pub mod prepared;
 pub mod process_stdio;
 pub mod request_checks;
+pub mod restoring;
 pub mod seat;
 pub mod shared;
+pub mod snapshot;
 pub mod store;
 pub mod timers;
 

@@ -31,13 +31,21 @@ options! {
     /// whose guest it was. When an exchange is cancelled or times out, its instance admits no others, and ends with those
     /// that are in it.
     ///
+    /// With ``isolated`` each exchange finds its instance as it was before the first: the host puts the memories, the
+    /// globals and the numbers of handles back to what they were after the instantiation, and drops what the guest has
+    /// left behind. That costs a fraction of a fresh instance of a guest that brings its interpreter along. The
+    /// documentation says what a guest could still observe. An instance whose memory has grown is not kept. Where a
+    /// component or the system does not allow it (`wasgi inspect` says so of a component), each exchange gets a fresh
+    /// instance, and the logger ``wasgi`` says why.
+    ///
     /// Args:
     ///     requests: The number of exchanges of an instance. None: unlimited.
     ///     concurrent: Concurrent exchanges of an instance, at most 128. More than 1: of WASI 0.3 only.
     ///     idle: Seconds that an instance waits for its next exchange. None: until its app is closed.
+    ///     isolated: Put an instance back to what it was after each exchange.
     ///
     /// Raises:
-    ///     ValueError: A number is out of range.
+    ///     ValueError: A number is out of range, or ``isolated`` is combined with ``concurrent``.
     ///
     /// Example:
     ///     >>> app = wasgi.App("plugin.wasm", reuse=wasgi.Reuse(requests=1000, idle=60))
@@ -46,6 +54,7 @@ options! {
         requests: Option<i64> = 128 => positive("requests"),
         concurrent: i64 = 1 => at_once(),
         idle: Option<f64> = 10.0 => seconds(),
+        isolated: bool = false,
     }
 }
 
@@ -61,10 +70,21 @@ fn at_once(name: &str, given: i64) -> PyResult<()> {
 
 impl PyReuse {
     fn made(reuse: Self) -> PyResult<Self> {
+        if reuse.isolated && reuse.concurrent > 1 {
+            return Err(PyValueError::new_err(format!(
+                "`concurrent` must be 1, not {}, with `isolated`: exchanges that are in an instance at once share its memory",
+                reuse.concurrent
+            )));
+        }
         Ok(reuse)
     }
 
     pub(crate) fn core(&self) -> Reuse {
-        Reuse { requests: self.requests.to_core(), concurrent: self.concurrent.to_core(), idle: self.idle.to_core() }
+        Reuse {
+            requests: self.requests.to_core(),
+            concurrent: self.concurrent.to_core(),
+            idle: self.idle.to_core(),
+            isolated: self.isolated,
+        }
     }
 }
