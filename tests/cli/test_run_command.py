@@ -86,7 +86,7 @@ class TestArguments:
         assert done.stderr.startswith(b"wasgi: got unexpected extra argument (more); hint: ")
 
     def test_that_is_no_text(self) -> None:
-        done = subprocess.run([*RUN, str(COMMAND), b"\xff"], capture_output=True, timeout=60)
+        done = run(str(COMMAND), os.fsdecode(b"\xff"))
         assert (done.returncode, done.stdout) == (2, b"")
         assert done.stderr == b"wasgi: an argument is no text in UTF-8: '\\udcff'\n"
 
@@ -257,7 +257,7 @@ class TestStreams:
         with one, other, path.open("wb") as out:
             one.sendall(b"x" * 10_000)
             one.shutdown(socket.SHUT_WR)
-            subprocess.run([*RUN, command, "cat"], stdin=other, stdout=out, check=True, timeout=60)
+            subprocess.run([*RUN, command, "cat"], stdin=other.fileno(), stdout=out, check=True, timeout=60)
         assert path.read_bytes() == b"x" * 10_000
 
     def test_one_that_does_not_block(self, command: str) -> None:
