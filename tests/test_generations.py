@@ -21,6 +21,7 @@ ONE_GENERATION = {
     "cli/test_cli.py": "the command line: what it says of each generation, it is asked there by name",
     "cli/test_commands.py": "the command line: what a guest does is tested elsewhere over both",
     "cli/test_run.py": "the command line: what a guest does is tested elsewhere over both",
+    "cli/test_run_command.py": "commands of both, which no other file has",
     "cli/test_serve.py": "the command line: what a guest does is tested elsewhere over both",
     "cli/test_serve_processes.py": "processes and signals: which guests they serve is all one",
     "component/test_compiling_process.py": "a component that is compiled elsewhere does not run",

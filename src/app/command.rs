@@ -45,7 +45,7 @@ pub struct Command {
 impl App {
     /// A place for a command, now or when its turn comes.
     pub fn admit_command(&self, process: &'static ProcessState) -> Result<Admission, Error> {
-        self.component.info.check_command()?;
+        self.component.check_command()?;
         if self.is_closed() {
             return Err(Error::Closed);
         }

@@ -161,15 +161,15 @@ impl ComponentInfo {
             exports => listed(exports),
         };
         let named = |handler: &'static str| self.exports.iter().find(move |name| interface(name) == handler);
-        let hint = if self.command.is_some() {
-            Some("it is a command (`wasi:cli/run`): `wasgi run` runs it".to_owned())
-        } else if let Some(name) = named(INCOMING_HANDLER) {
+        let hint = if let Some(name) = named(INCOMING_HANDLER) {
             match self.wasi {
                 Wasi::P3 if is_of(name, INCOMING_HANDLER, "0.2") => Some(format!(
                     "what else it imports or exports is of WASI 0.3: it has to export `{HANDLER}@0.3`, too"
                 )),
                 _ => other_version(name),
             }
+        } else if self.command.is_some() {
+            Some("it is a command (`wasi:cli/run`): `wasgi run` runs it".to_owned())
         } else {
             named(HANDLER).or_else(|| named(RUN)).and_then(|name| other_version(name))
         };

@@ -296,9 +296,16 @@ impl Component {
     pub fn check(&self, has_handler: bool) -> Result<(), Error> {
         self.info.check_imports(has_handler)?;
         match &self.first {
-            Err(why) if self.info.check_entry().is_ok() => Err(why.clone()),
+            Err(why) if self.info.handler().is_some() => Err(why.clone()),
             _ => Ok(()),
         }
+    }
+
+    /// Whether it can be run as a command.
+    pub fn check_command(&self) -> Result<(), Error> {
+        self.info.check_imports(false)?;
+        self.info.check_command()?;
+        self.first.as_ref().map(drop).map_err(Error::clone)
     }
 
     fn slots(&self) -> impl Iterator<Item = &Slot> {

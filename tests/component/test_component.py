@@ -178,8 +178,14 @@ class TestWithoutAHandler:
         ("source", "why"),
         [
             (EMPTY_COMPONENT.encode(), "exports no HTTP handler: it exports nothing; hint: wasgi calls `wasi:http/inc"),
-            (exporting("wasi:cli/run@0.2.3"), "exports no HTTP handler: it exports `wasi:cli/run@0.2.3`; hint: wasgi"),
-            (exporting("wasi:cli/run@0.3.0"), "exports no HTTP handler: it exports `wasi:cli/run@0.3.0`; hint: wasgi"),
+            (
+                exporting("wasi:cli/run@0.2.3"),
+                "exports no HTTP handler: it exports `wasi:cli/run@0.2.3`; hint: it is a command",
+            ),
+            (
+                exporting("wasi:cli/run@0.3.0"),
+                "exports no HTTP handler: it exports `wasi:cli/run@0.3.0`; hint: it is a command",
+            ),
             (exporting("wasi:http/incoming-handler@0.2.0-rc-2023-12-05"), "is a pre-release (rc-2023-12-05)"),
             (exporting("wasi:http/handler"), "`wasi:http/handler` has no version"),
             (exporting("wasi:http/handler@0.4.0"), "`wasi:http/handler` as released in WASI 0.3, not 0.4.0"),

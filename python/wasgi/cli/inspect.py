@@ -77,7 +77,7 @@ def inspect(file: Path) -> Inspected:
         if command is None:
             component._check()
         else:
-            _wasgi.App(component)
+            component._check_command()
     except ComponentError as exc:
         reason = str(exc)
     return Inspected(

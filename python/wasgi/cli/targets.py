@@ -142,7 +142,9 @@ def load_file(path: str, grants: Grants, *, command: bool = False) -> App:
 
     try:
         app = make_app(path, grants)
-        if not command:
+        if command:
+            app.component._check_command()
+        else:
             app.component._check()
     except OSError as exc:
         raise Failure(f"`{path}` cannot be read: {exc.strerror or exc}", UNUSABLE) from exc

@@ -284,6 +284,11 @@ impl PyComponent {
         self.component.info.check_handler().map_err(|error| to_py(py, &error))
     }
 
+    /// Raises what keeps it from being run as a command.
+    fn _check_command(&self, py: Python<'_>) -> PyResult<()> {
+        self.component.check_command().map_err(|error| to_py(py, &error))
+    }
+
     fn __eq__(&self, other: &Bound<'_, Self>) -> bool {
         other.get().component.digest == self.component.digest
     }
