@@ -11,6 +11,7 @@ mod incoming;
 mod running;
 pub(crate) mod shared;
 mod slice;
+pub mod warm_up;
 
 use std::pin::Pin;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -27,12 +28,12 @@ use crate::app::exchange::{Exchange, Part};
 use crate::app::incoming::{Incoming, incoming, request_rules};
 use crate::app::running::{Guest, Place};
 use crate::app::shared::{Joining, Member, Reservation, SharedInstance, SharedInstances};
+use crate::app::warm_up::WarmUps;
 use crate::component::Component;
 use crate::component::variant::Variant;
 use crate::engine::ticker::Ticking;
 use crate::engine::{ProcessState, process_state};
-use crate::error::reason::Reason;
-use crate::error::{Error, chain};
+use crate::error::Error;
 use crate::exchange::body_check::BodyRules;
 use crate::exchange::handle::{ExchangeHandle, ExchangeState};
 use crate::exchange::refusals::Refusals;
@@ -64,6 +65,8 @@ pub struct App {
     pub limits: Limits,
     /// Whether instances have more than one exchange.
     pub reuse: Option<Reuse>,
+    /// What each new instance handles first, where instances are put back to what they are then.
+    pub warm_ups: Option<Arc<WarmUps>>,
     /// As whose its guests share with those of others what belongs to several apps.
     pub number: u64,
     refusals: Arc<Refusals>,
@@ -85,6 +88,7 @@ impl App {
             grants,
             limits,
             reuse,
+            warm_ups: None,
             number: NEXT.fetch_add(1, Ordering::Relaxed),
             refusals: Arc::default(),
             reusable: Arc::new(AtomicBool::new(true)),
@@ -105,6 +109,7 @@ impl App {
         self.reuse.filter(|reuse| reuse.isolated)?;
         let reason = self.component.why_not_restorable().or_else(crate::guest::snapshot::why_not)?;
         self.reuse = None;
+        self.warm_ups = None;
         Some(reason)
     }
 
@@ -239,9 +244,8 @@ impl App {
         let clock = instance.host().scene().map(|scene| scene.clock().clone());
         let incoming = incoming(request, rules, &exchange, self.limits.chunks, clock);
         let Incoming { request, answered, head, answer } = incoming;
-        let call = instance.call(request, answered).map_err(|error| Error::Host(Reason::new(chain(&error), error)))?;
         let guest = Guest::new(instance, &exchange, answer.clone(), Place::new(&exchange, ticking, permit));
-        let run = running::run(guest, room, call);
+        let run = running::run(Some((request, answered)), guest, room, self.warm_ups.clone());
         let run: Run = match stage {
             Some(stage) => Box::pin(stage.turns(run)),
             None => Box::pin(run),

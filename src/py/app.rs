@@ -190,6 +190,7 @@ impl PyApp {
         }
         let mut core = App::new(component.get().component.clone(), grants, limits.get().core(), terms);
         component.get().prepare(py, core.variant())?;
+        core.warm_ups = reuse.as_ref().map(|reuse| reuse.get().warm_ups(py)).transpose()?.flatten();
         if let Some(reason) = core.isolate() {
             let label = component.get().label();
             let message =
@@ -220,6 +221,7 @@ impl PyApp {
         let mut core = App::new(callee.app.component.clone(), grants, callee.app.limits, terms);
         core.number = callee.app.number;
         self.component.get().prepare(py, core.variant())?;
+        core.warm_ups = reuse.as_ref().map(|reuse| reuse.get().warm_ups(py)).transpose()?.flatten();
         core.isolate();
         let outgoing = outgoing.map(|outgoing| Outgoing::given(&outgoing)).transpose()?;
         let shares = shares(outgoing.as_ref(), core.number);
