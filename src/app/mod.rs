@@ -231,6 +231,37 @@ impl App {
         })
     }
 
+    /// Begins to make an instance that waits for its first exchange then, if instances are kept. No head comes of it.
+    pub fn make_ready(&self, permit: Permit, upstreams: Upstreams) -> Result<Exchange, Error> {
+        let process = process_state()?;
+        let ticking = process.tick()?;
+        let prepared = self.component.prepared(process, self.variant())?;
+        let (number, admission) = (permit.number, permit.admission.clone());
+        let exchange = self.exchange_state(process, number);
+        let hooks = Hooks::new(upstreams, ExchangeHandle::observer(&exchange), &self.limits);
+        let owner = ExchangeHandle::new(exchange.clone());
+        let Obtained { instance, room, needs_set_up } = self.new_instance(&admission, &prepared, hooks, &exchange)?;
+        let answer = ResponseSlot::default();
+        answer.set(None); // an instance that has not answered is not kept
+        let guest = Guest::new(instance, &exchange, answer.clone(), Place::new(&exchange, ticking, permit));
+        let run = Box::pin(running::make_ready(guest, room, self.warm_ups.clone()));
+        let (_, head) = oneshot::channel();
+        Ok(Exchange {
+            part: Part::Alone(Some(run)),
+            head,
+            answer,
+            owner,
+            process,
+            prepared,
+            needs_set_up,
+            computes: false,
+            admission,
+            number,
+            head_only: false,
+            response_body: None,
+        })
+    }
+
     /// In an instance of its own.
     fn begin_alone(
         &self,
@@ -245,7 +276,7 @@ impl App {
         let incoming = incoming(request, rules, &exchange, self.limits.chunks, clock);
         let Incoming { request, answered, head, answer } = incoming;
         let guest = Guest::new(instance, &exchange, answer.clone(), Place::new(&exchange, ticking, permit));
-        let run = running::run(Some((request, answered)), guest, room, self.warm_ups.clone());
+        let run = running::run((request, answered), guest, room, self.warm_ups.clone());
         let run: Run = match stage {
             Some(stage) => Box::pin(stage.turns(run)),
             None => Box::pin(run),
@@ -318,6 +349,16 @@ impl App {
             instance.reset(hooks, exchange, &self.grants)?;
             return Ok(Obtained { instance, room: None, needs_set_up: false });
         }
+        self.new_instance(admission, prepared, hooks, exchange)
+    }
+
+    fn new_instance(
+        &self,
+        admission: &AdmissionControl,
+        prepared: &Arc<Prepared>,
+        hooks: Hooks,
+        exchange: &ExchangeState,
+    ) -> Result<Obtained, Error> {
         let room = crate::guest::instance_pool::make_room(exchange.process);
         let instance = Instance::new(prepared.clone(), &self.grants, &self.limits, hooks, exchange, &admission.share)?;
         Ok(Obtained { instance, room, needs_set_up: true })

@@ -138,7 +138,7 @@ pub(super) type Asked<B, A> = (http::Request<B>, A);
 /// Has the guest handle its request, once there is room for its instance. What takes the answer goes after the guest, however this ends:
 /// whoever waits for it is to find how the exchange ended.
 pub(super) async fn run<B, A>(
-    mut asked: Option<Asked<B, A>>,
+    asked: Asked<B, A>,
     mut guest: Guest,
     room: Option<JoinHandle<()>>,
     warm_ups: Option<Arc<WarmUps>>,
@@ -149,26 +149,29 @@ pub(super) async fn run<B, A>(
     if let Some(room) = room {
         let _ = room.await;
     }
-    let Some(instance) = &mut guest.instance else { return };
-    let exchange = &*guest.exchange;
-    if let (Some(warm_ups), true) = (warm_ups, instance.is_new())
-        && let Err(error) = warm_ups.run(instance, exchange).await
-    {
+    if let Err(error) = guest.prepare(warm_ups).await {
         guest.outcome = Some(Err(error));
         return;
     }
-    let result = match instance.prepare().await {
-        Ok(()) => match asked.take().map(|(request, answered)| instance.call(request, answered)) {
-            Some(Ok(call)) => instance.handle(call).await,
-            Some(Err(error)) => {
-                guest.outcome = Some(Err(Error::Host(Reason::new(chain(&error), error))));
-                return;
-            }
-            None => return,
-        },
-        Err(error) => Err(error),
+    let Some(instance) = &mut guest.instance else { return };
+    let (request, answered) = asked;
+    let result = match instance.call(request, answered) {
+        Ok(call) => instance.handle(call).await,
+        Err(error) => {
+            guest.outcome = Some(Err(Error::Host(Reason::new(chain(&error), error))));
+            return;
+        }
     };
-    guest.outcome = Some(instance.outcome(result, exchange));
+    guest.outcome = Some(instance.outcome(result, &guest.exchange));
+}
+
+/// Makes an instance that waits for its first exchange then.
+pub(super) async fn make_ready(mut guest: Guest, room: Option<JoinHandle<()>>, warm_ups: Option<Arc<WarmUps>>) {
+    if let Some(room) = room {
+        let _ = room.await;
+    }
+    let prepared = guest.prepare(warm_ups).await;
+    guest.outcome = Some(prepared);
 }
 
 /// What is said when an instance had answered before, and then returned without an answer.
@@ -200,6 +203,18 @@ pub(super) fn why_dropped(exchange: &ExchangeState) -> Error {
 impl Guest {
     pub(super) fn new(instance: Instance, exchange: &Arc<ExchangeState>, answer: ResponseSlot, place: Place) -> Self {
         Self { instance: Some(instance), exchange: exchange.clone(), answer, outcome: None, place: Some(place) }
+    }
+
+    /// Makes it, if it is not there, as it is to be before each exchange.
+    async fn prepare(&mut self, warm_ups: Option<Arc<WarmUps>>) -> Result<(), Error> {
+        let Some(instance) = &mut self.instance else { return Ok(()) };
+        if let (Some(warm_ups), true) = (warm_ups, instance.is_new()) {
+            return warm_ups.run(instance, &self.exchange).await;
+        }
+        match instance.prepare().await {
+            Ok(()) => Ok(()),
+            failed => instance.outcome(failed, &self.exchange),
+        }
     }
 
     /// It ends, as its handler did or as it was dropped. Returns whether it has ended well.

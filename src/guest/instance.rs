@@ -48,6 +48,8 @@ pub struct Reuse {
     pub idle: Option<std::time::Duration>,
     /// Each exchange finds the instance as it was before its first.
     pub isolated: bool,
+    /// How many are made ahead.
+    pub ready: usize,
 }
 
 /// What a guest has answered to a warm-up request.

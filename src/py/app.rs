@@ -308,7 +308,12 @@ impl PyApp {
         let app = &self.callee.get().app;
         py.detach(|| app.warm()).map_err(|error| to_py(py, &error))?;
         app.open();
-        Ok(())
+        self.callee.get().make_ready(py)
+    }
+
+    /// For the start of a server: see `Reuse.ready`.
+    fn _make_ready(&self, py: Python<'_>) -> PyResult<()> {
+        self.callee.get().make_ready(py)
     }
 
     #[getter]

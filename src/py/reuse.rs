@@ -12,7 +12,7 @@ use pyo3::types::PyTuple;
 use crate::app::warm_up::WarmUps;
 use crate::guest::instance::Reuse;
 use crate::py::message::request::PyRequest;
-use crate::py::options::{Setting, ToCore, options, positive, seconds};
+use crate::py::options::{Setting, ToCore, options, positive, seconds, within};
 
 options! {
     /// Reuse of instances: an instance of an `App` handles one exchange after another, or several at once.
@@ -51,14 +51,16 @@ options! {
     ///     concurrent: Concurrent exchanges of an instance, at most 128. More than 1: of WASI 0.3 only.
     ///     idle: Seconds that an instance waits for its next exchange. None: until its app is closed.
     ///     isolated: Put an instance back to what it was after each exchange.
-    ///     warm: A `Request`, or several: each new instance handles them before its first exchange, and is put back to
-    ///         what it is after them. That makes exchanges faster, and what the guest drew by then (the seed of an
-    ///         interpreter's hashes) is the same in all exchanges of the instance. They are answered by the upstreams of
-    ///         the app, and count in the time of the first exchange; one that fails, fails that exchange.
+    ///     warm: A `Request`, or several: each new instance handles them before its first exchange, and is put back to what
+    ///         it is after them. That makes exchanges faster, and what the guest drew by then (the seed of an interpreter's
+    ///         hashes) is the same in all exchanges of the instance. They are answered by the upstreams of the app, and
+    ///         count in the time of the first exchange; one that fails, fails that exchange.
+    ///     ready: Instances that are made ahead, 0 to 512: at the start of a server, of an ASGI server's lifespan, and at
+    ///         `Server.swap`. They wait for at most ``idle``. A warm-up that fails there is an error of the start.
     ///
     /// Raises:
-    ///     ValueError: A number is out of range, ``isolated`` is combined with ``concurrent``, or ``warm`` is not
-    ///         with ``isolated``, or has a body that streams.
+    ///     ValueError: A number is out of range, ``isolated`` is combined with ``concurrent``, or ``warm`` is not with
+    ///         ``isolated``, or has a body that streams.
     ///
     /// Example:
     ///     >>> app = wasgi.App("plugin.wasm", reuse=wasgi.Reuse(requests=1000, idle=60))
@@ -69,6 +71,7 @@ options! {
         idle: Option<f64> = 10.0 => seconds(),
         isolated: bool = false,
         warm: Warm = None,
+        ready: i64 = 0 => within(0, 512),
     }
 }
 
@@ -172,6 +175,7 @@ impl PyReuse {
             concurrent: self.concurrent.to_core(),
             idle: self.idle.to_core(),
             isolated: self.isolated,
+            ready: self.ready.to_core(),
         }
     }
 }

@@ -45,6 +45,10 @@ class Inspected:
     """What it can be given, and how."""
     missing: list[str]
     """Imports that wasgi does not provide."""
+    restorable: bool
+    """Whether its instances can be put back to what they were (`Reuse.isolated`)."""
+    not_restorable: str | None
+    """Why they cannot."""
     runs: bool
     reason: str | None
     """Why it does not run."""
@@ -72,6 +76,7 @@ def inspect(file: Path) -> Inspected:
         _wasgi.Component(source)._check()
     except ComponentError as exc:
         reason = str(exc)
+    not_restorable = None if reason else _wasgi._why_not_restorable(source)
     return Inspected(
         file=str(file),
         size=len(source),
@@ -82,6 +87,8 @@ def inspect(file: Path) -> Inspected:
         imports=imports,
         grants=grants,
         missing=missing,
+        restorable=reason is None and not_restorable is None,
+        not_restorable=not_restorable,
         runs=reason is None,
         reason=reason,
     )
@@ -100,6 +107,10 @@ def lines(found: Inspected) -> list[str]:
     ]
     if found.missing:
         shown += _listed("missing", [f"{name}: not provided by wasgi" for name in found.missing])
+    if found.restorable:
+        shown.append("  isolated  yes: its instances can be put back to what they were (`Reuse(isolated=True)`)")
+    elif found.not_restorable is not None:
+        shown.append(f"  isolated  by fresh instances only: {found.not_restorable}")
     if found.reason is None:
         return [*shown, "  verdict   runs on this version of wasgi"]
     return [*shown, "  verdict   does not run on this version of wasgi:", f"            {found.reason}"]
