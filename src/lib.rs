@@ -44,6 +44,8 @@ mod _wasgi {
     #[pymodule_export]
     use crate::py::app::PyApp;
     #[pymodule_export]
+    use crate::py::command::_run_command;
+    #[pymodule_export]
     use crate::py::component::limits::PyComponentLimits;
     #[pymodule_export]
     use crate::py::component::{

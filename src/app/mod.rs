@@ -5,6 +5,7 @@
 //! ([`Exchange::hand_over`]), and the owner keeps the handle that stops it.
 
 pub mod admission;
+pub mod command;
 pub mod exchange;
 pub mod history;
 mod incoming;

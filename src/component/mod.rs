@@ -204,7 +204,7 @@ impl Component {
         Ok(())
     }
 
-    /// Compiles it, and links it unless it lacks an import or a handler.
+    /// Compiles it, and links it unless it lacks an import, or anything to call.
     #[allow(clippy::too_many_arguments)]
     fn compile(
         process: &ProcessState,
@@ -261,8 +261,8 @@ impl Component {
             // SAFETY: the bytes come from `precompile_component` of the same module, here or in a process that we have started.
             Ok(undisturbed(|| unsafe { wasmtime::component::Component::deserialize(engine, code) })?)
         };
-        let link = |made: &AllocatingEngine, compiled, host| match info.check_imports(true).and(info.check_handler()) {
-            Ok(()) => Prepared::new(made, compiled, features, host),
+        let link = |made: &AllocatingEngine, compiled, host| match info.check_imports(true).and(info.check_entry()) {
+            Ok(entry) => Prepared::new(made, compiled, features, entry, host),
             Err(unlinked) => {
                 drop(DropUndisturbed::new(compiled));
                 Err(unlinked)
@@ -310,7 +310,7 @@ impl Component {
     pub fn check(&self, has_handler: bool) -> Result<(), Error> {
         self.info.check_imports(has_handler)?;
         match &self.first {
-            Err(why) if self.info.handler().is_some() => Err(why.clone()),
+            Err(why) if self.info.check_entry().is_ok() => Err(why.clone()),
             _ => Ok(()),
         }
     }
@@ -340,7 +340,7 @@ impl Component {
         let features = self.info.features(variant.fuel);
         let instance = self.cost_of_instance(variant);
         let prepared = prepare(process, features, &instance, restore, |made, compiled, host| {
-            Prepared::new(made, compiled, features, host)
+            Prepared::new(made, compiled, features, self.info.check_entry()?, host)
         })?;
         Ok(first.add(Slot::new(process, variant, prepared)))
     }

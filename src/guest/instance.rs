@@ -162,6 +162,7 @@ impl Instance {
                 self.unanswered = Some(Box::new(answered));
                 p3::Call::new(host, request).map(Call::P3)
             }
+            Pre::Command(..) => Err(wasmtime::Error::msg("a request for a command")),
         }
     }
 
@@ -311,6 +312,16 @@ impl Instance {
         Ok(())
     }
 
+    /// Has the guest run, if it is a command. Returns whether it says that it has done what it should.
+    pub(crate) async fn run(&mut self) -> wasmtime::Result<bool> {
+        let Proxy::Command(command) = self.proxy().await? else {
+            return Err(wasmtime::Error::msg("the guest is no command"));
+        };
+        let ended = command.run(&mut self.store).await;
+        self.looks_at(&ended);
+        ended
+    }
+
     /// What came of something that its store did.
     fn looks_at<T>(&mut self, ended: &wasmtime::Result<T>) {
         self.has_panicked |= ended.as_ref().is_err_and(|error| error.is::<Panicked>());
@@ -367,7 +378,8 @@ impl Instance {
 
     /// Its exchange is over; all that belongs to it ends. Returns whether it may have another.
     pub(crate) fn prepare_for_reuse(&mut self, reuse: &Reuse) -> bool {
-        if self.proxy.is_none() || reuse.requests.is_some_and(|most| self.served >= most) {
+        let is_command = matches!(self.prepared.pre(), Pre::Command(..));
+        if is_command || self.proxy.is_none() || reuse.requests.is_some_and(|most| self.served >= most) {
             return false;
         }
         let kept = self.kept();
@@ -379,6 +391,7 @@ impl Instance {
         let tasks = match self.prepared.pre() {
             Pre::P2(..) => 0, // its store has none
             Pre::P3(..) => self.store.concurrent_state_table_size(),
+            Pre::Command(..) => 0, // it has run
         };
         let left = self.restoring.as_ref().map_or(0, Restoring::left);
         u64::try_from(tasks).unwrap_or(u64::MAX).saturating_add(left)
@@ -396,6 +409,7 @@ impl Instance {
             Pre::P2(..) => calls.saturating_mul(self.handles_of_call).saturating_add(OF_HANDLER),
             // a call that goes on has a handle besides that of its result, and some are made without the host
             Pre::P3(..) => calls.saturating_mul(self.handles_of_call.saturating_add(1)).saturating_add(OF_TASKS),
+            Pre::Command(..) => return false,
         };
         let most = made.min(u32::try_from(host.limits().most_handles()).unwrap_or(u32::MAX));
         self.restoring.as_mut().is_some_and(|restoring| restoring.restore(&mut self.store, most).unwrap_or(false))

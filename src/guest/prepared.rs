@@ -11,6 +11,7 @@ use wasmtime_wasi_http::p3::bindings as p3;
 use crate::engine::config::{AllocatingEngine, Features};
 use crate::error::reason::Reason;
 use crate::error::{Error, chain};
+use crate::guest::command::{Command, CommandIndices};
 use crate::guest::linker::linker_for;
 use crate::guest::panics::UntilItPanics;
 use crate::guest::restoring::Exports;
@@ -18,28 +19,40 @@ use crate::guest::store::StoreState;
 use crate::process::undisturbed::DropUndisturbed;
 use crate::scheduler::LONG_TURN;
 
+/// What of a component is called.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Entry {
+    /// Its handler of requests.
+    Handler,
+    /// Its `wasi:cli/run`.
+    Command,
+}
+
 /// A component that is linked, by the generation of WASI that its handler is of.
 pub(crate) enum Pre {
     P2(InstancePre<StoreState>, p2::ProxyIndices),
     P3(InstancePre<StoreState>, p3::ServiceIndices),
+    Command(InstancePre<StoreState>, CommandIndices),
 }
 
 /// A guest that is there.
 pub(crate) enum Proxy {
     P2(p2::Proxy),
     P3(p3::Service),
+    Command(Command),
 }
 
 impl Pre {
-    fn new(pre: InstancePre<StoreState>, features: Features) -> wasmtime::Result<Self> {
-        match features.concurrency {
-            true => p3::ServiceIndices::new(&pre).map(|indices| Self::P3(pre, indices)),
-            false => p2::ProxyIndices::new(&pre).map(|indices| Self::P2(pre, indices)),
+    fn new(pre: InstancePre<StoreState>, features: Features, entry: Entry) -> wasmtime::Result<Self> {
+        match (entry, features.concurrency) {
+            (Entry::Command, _) => CommandIndices::new(&pre, features).map(|indices| Self::Command(pre, indices)),
+            (Entry::Handler, true) => p3::ServiceIndices::new(&pre).map(|indices| Self::P3(pre, indices)),
+            (Entry::Handler, false) => p2::ProxyIndices::new(&pre).map(|indices| Self::P2(pre, indices)),
         }
     }
 
     fn linked(&self) -> &InstancePre<StoreState> {
-        let (Self::P2(pre, _) | Self::P3(pre, _)) = self;
+        let (Self::P2(pre, _) | Self::P3(pre, _) | Self::Command(pre, _)) = self;
         pre
     }
 
@@ -54,6 +67,11 @@ impl Pre {
                 let instance = UntilItPanics::new(pre.instantiate_async(&mut *store)).await?;
                 let proxy = indices.load(store, &instance)?;
                 Ok((instance, Proxy::P3(proxy)))
+            }
+            Self::Command(pre, indices) => {
+                let instance = UntilItPanics::new(pre.instantiate_async(&mut *store)).await?;
+                let command = indices.load(store, &instance)?;
+                Ok((instance, Proxy::Command(command)))
             }
         }
     }
@@ -83,11 +101,12 @@ impl Prepared {
         made: &AllocatingEngine,
         compiled: wasmtime::component::Component,
         features: Features,
+        entry: Entry,
         host: u64,
     ) -> Result<Self, Error> {
         let compiled = DropUndisturbed::new(compiled);
         let linker = linker_for(&made.engine, features)?;
-        let pre = linker.instantiate_pre(&compiled).and_then(|pre| Pre::new(pre, features));
+        let pre = linker.instantiate_pre(&compiled).and_then(|pre| Pre::new(pre, features, entry));
         let pre = pre.map_err(|error| {
             let text = format!("the component cannot be linked: {}", chain(&error));
             Error::UnsupportedComponent(Reason::new(text, error))

@@ -17,6 +17,7 @@ use wasmtime_wasi_http::p2::types::{
 use wasmtime_wasi_http::p3;
 use wasmtime_wasi_http::{FieldMap, RequestOptions, WasiBody, WasiHttpCtx, WasiHttpCtxView, WasiHttpView};
 
+use crate::engine::ProcessState;
 use crate::exchange::body_pipe::Unsent;
 use crate::exchange::guest_stream::{GuestStream, Outlet};
 use crate::exchange::guest_turn::GuestTurn;
@@ -70,7 +71,7 @@ impl StoreState {
         app: &Arc<Files>,
     ) -> Self {
         let outlet = Outlet::new(stdio);
-        let (wasi, staged) = context(grants, &outlet);
+        let (wasi, staged) = context(grants, &outlet, hooks.process());
         let mut table = ResourceTable::new();
         limiter.bound_handles(&mut table);
         let mut http = WasiHttpCtx::new();
@@ -119,7 +120,7 @@ impl StoreState {
     /// Its clock and its randomness begin anew, as those of a new one; those of a simulation do so by themselves.
     pub(crate) fn renew(&mut self, grants: &Grants) {
         if self.staged.is_none() {
-            let (mut wasi, _) = context(grants, &self.outlet);
+            let (mut wasi, _) = context(grants, &self.outlet, self.exchange.hooks.process());
             std::mem::swap(wasi.filesystem(), self.wasi.filesystem());
             self.wasi = wasi;
         }
@@ -306,13 +307,16 @@ impl StoreState {
 }
 
 /// What wasmtime-wasi keeps for a guest.
-fn context(grants: &Grants, outlet: &Outlet) -> (WasiCtx, Option<SimulatedWorld>) {
+fn context(grants: &Grants, outlet: &Outlet, process: &'static ProcessState) -> (WasiCtx, Option<SimulatedWorld>) {
     let mut wasi = WasiCtxBuilder::new();
-    wasi.stdout(GuestStream::new(outlet, Stream::Stdout))
-        .stderr(GuestStream::new(outlet, Stream::Stderr))
-        .max_random_size(MOST_RANDOM)
-        .allow_tcp(false)
-        .allow_udp(false);
+    wasi.max_random_size(MOST_RANDOM).allow_tcp(false).allow_udp(false);
+    match &grants.stdio {
+        Some(stdio) => stdio.attach(&mut wasi, process),
+        None => {
+            wasi.stdout(GuestStream::new(outlet, Stream::Stdout));
+            wasi.stderr(GuestStream::new(outlet, Stream::Stderr));
+        }
+    }
     if !grants.env.is_empty() {
         wasi.envs(&grants.env);
     }

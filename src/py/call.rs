@@ -236,6 +236,12 @@ impl Callee {
         Ok(())
     }
 
+    /// Its upstreams for a command.
+    pub(crate) fn for_command(&self, py: Python<'_>, number: u64) -> PyResult<Upstreams> {
+        let context = self.context(py, number)?;
+        self.for_exchange(py, None, &context)
+    }
+
     fn upstreams(&self) -> impl Iterator<Item = &Outgoing> {
         self.outgoing.iter().chain(&self.handler)
     }
