@@ -93,6 +93,12 @@ impl Slot {
     }
 }
 
+/// Why instances of a component could not be put back to what they were. Goes as deep on the stack as it is nested.
+pub fn why_not_restorable(source: &[u8]) -> Result<Option<String>, Error> {
+    let binary = crate::component::file_format::to_binary(source)?;
+    Ok(instrument::instrument(&binary).err().map(|why| why.to_string()))
+}
+
 /// A component that is linked, or why it cannot be.
 type Linked = Result<Prepared, Error>;
 
@@ -284,6 +290,14 @@ impl Component {
             instance.add(&instrument::cost(&instance));
         }
         instance
+    }
+
+    /// Whether its instances can be put back to what they were, if that is known: it was compiled for that, or was to be.
+    pub fn is_restorable(&self) -> Option<bool> {
+        if self.not_restorable.get().is_some() {
+            return Some(false);
+        }
+        self.slots().any(|slot| slot.variant.restorable).then_some(true)
     }
 
     /// Why its instances cannot be put back to what they were, if that is known.

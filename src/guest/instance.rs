@@ -8,6 +8,8 @@ use std::task::{Context, Poll};
 use std::time::Instant;
 
 use bytes::Bytes;
+use futures_util::future::{Either, select};
+use http_body_util::BodyExt;
 use wasmtime::{CallHook, CallHookHandler, Store, StoreContextMut, UpdateDeadline};
 use wasmtime_wasi_http::{Error as HostError, WasiBody};
 
@@ -20,7 +22,7 @@ use crate::guest::grants::Grants;
 use crate::guest::limiter::StoreLimiter;
 use crate::guest::panics::Panicked;
 use crate::guest::prepared::{Pre, Prepared, Proxy};
-use crate::guest::restoring::{Restoring, Watched, occupied};
+use crate::guest::restoring::{Restoring, Watched};
 use crate::guest::seat::Answered;
 use crate::guest::shared::Shared;
 use crate::guest::store::StoreState;
@@ -46,6 +48,17 @@ pub struct Reuse {
     pub idle: Option<std::time::Duration>,
     /// Each exchange finds the instance as it was before its first.
     pub isolated: bool,
+    /// How many are made ahead.
+    pub ready: usize,
+}
+
+/// What a guest has answered to a warm-up request.
+pub(crate) enum Answer {
+    Whole,
+    /// Why it is not whole.
+    Broken(String),
+    /// It has not answered.
+    None,
 }
 
 /// Handles that a handler of WASI 0.2 is called with.
@@ -66,6 +79,8 @@ pub(crate) struct Instance {
     served: u64,
     /// What puts it back to what it was before the first, if it can be.
     restoring: Option<Restoring>,
+    /// Its guest is there, and no snapshot has been taken of it.
+    unwarmed: Option<wasmtime::component::Instance>,
     /// How many handles a call of the host gives it at the most.
     handles_of_call: u32,
 }
@@ -100,6 +115,7 @@ impl Instance {
             unanswered: None,
             served: 0,
             restoring: None,
+            unwarmed: None,
             // the folders that are granted are a list
             handles_of_call: u32::try_from(grants.dirs.len()).unwrap_or(u32::MAX).max(1),
         };
@@ -162,16 +178,12 @@ impl Instance {
             return Err(wasmtime::Error::msg("instantiating it would exceed its memory limit"));
         }
         self.store.data_mut().open_folders().await?;
-        // its first exchange's request is there already
-        let before =
-            if self.prepared.restoring().is_some() { occupied(self.store.data_mut().table()) } else { Vec::new() };
         let begun = Instant::now();
         let made = self.prepared.pre().instantiate(&mut self.store).await;
         self.looks_at(&made);
         let (instance, proxy) = made?;
-        if let Some(exports) = self.prepared.restoring() {
-            self.restoring = Restoring::new(&mut self.store, &instance, exports, &before)?;
-            self.refill().map_err(wasmtime::Error::new)?;
+        if self.prepared.restoring().is_some() {
+            self.unwarmed = Some(instance);
         }
         let (took_long, was_expected) = self.prepared.set_up_took(begun.elapsed());
         if took_long {
@@ -181,6 +193,76 @@ impl Instance {
             Yield::default().await?; // the guest's own turn begins after it
         }
         Ok(proxy)
+    }
+
+    /// Makes the guest, unless it is there, as it is to be before each exchange.
+    pub(crate) async fn prepare(&mut self) -> wasmtime::Result<()> {
+        let proxy = self.proxy().await?;
+        self.proxy = Some(proxy);
+        self.take_snapshot()
+    }
+
+    /// What the guest is now is what it is put back to, if it can be.
+    fn take_snapshot(&mut self) -> wasmtime::Result<()> {
+        if let (Some(instance), Some(exports)) = (self.unwarmed.take(), self.prepared.restoring()) {
+            self.restoring = Restoring::new(&mut self.store, &instance, exports)?;
+            self.refill().map_err(wasmtime::Error::new)?;
+        }
+        Ok(())
+    }
+
+    /// Whether its guest is still to be made.
+    pub(crate) fn is_new(&self) -> bool {
+        self.proxy.is_none()
+    }
+
+    /// Has the guest handle a request before its first exchange, and reads its answer.
+    pub(crate) async fn warm_up(&mut self, request: &http::Request<Bytes>) -> wasmtime::Result<Answer> {
+        let proxy = self.proxy().await?;
+        self.proxy = Some(proxy);
+        let exchange = self.host().begin_warm_up();
+        let (sender, answer) = tokio::sync::oneshot::channel();
+        let request = request.clone().map(|body| http_body_util::Full::new(body).map_err(|never| match never {}));
+        let call = self.call(request, move |answer| drop(sender.send(answer)))?;
+        let answer = async {
+            match answer.await {
+                Ok(Ok(response)) => match response.into_body().collect().await {
+                    Ok(_) => Answer::Whole,
+                    Err(error) => Answer::Broken(error.to_string()),
+                },
+                Ok(Err(code)) => Answer::Broken(code.to_string()),
+                Err(_) => Answer::None,
+            }
+        };
+        let mut answer = Box::pin(answer);
+        // the answer is read while the guest writes it, and the rest of it when the guest has returned
+        let (ended, read) = match select(Box::pin(self.handle(call)), &mut answer).await {
+            Either::Left((ended, _)) => (ended, None),
+            Either::Right((answer, run)) => (run.await, Some(answer)),
+        };
+        ended?;
+        let broke_off = self.host().abort_bodies(true);
+        let kept = self.kept();
+        let is_done = self.host().prepare_for_reuse(kept);
+        self.host().replace_context(exchange);
+        self.refill().map_err(wasmtime::Error::new)?;
+        let answer = match read {
+            Some(answer) => answer,
+            None => answer.await,
+        };
+        match answer {
+            Answer::Whole if broke_off || !is_done => Ok(Answer::Broken("the guest has left something begun".into())),
+            answer => Ok(answer),
+        }
+    }
+
+    /// It is warm: that is what each exchange begins with.
+    pub(crate) fn begin_warm(&mut self) -> wasmtime::Result<bool> {
+        self.take_snapshot()?;
+        self.served = 0;
+        let is_as_before = self.restore();
+        self.refill().map_err(wasmtime::Error::new)?;
+        Ok(is_as_before)
     }
 
     /// Has the guest handle the requests of those who share it, until none is left.
@@ -296,17 +378,23 @@ impl Instance {
 
     /// Its exchange is over; all that belongs to it ends. Returns whether it may have another.
     pub(crate) fn prepare_for_reuse(&mut self, reuse: &Reuse) -> bool {
-        if self.proxy.is_none() || reuse.requests.is_some_and(|most| self.served >= most) {
+        let is_command = matches!(self.prepared.pre(), Pre::Command(..));
+        if is_command || self.proxy.is_none() || reuse.requests.is_some_and(|most| self.served >= most) {
             return false;
         }
-        let kept = match self.prepared.pre() {
-            Pre::P2(..) => 0, // its store has no tasks
+        let kept = self.kept();
+        self.host().prepare_for_reuse(kept) && (!reuse.isolated || self.restore())
+    }
+
+    /// What is kept of its guest besides the handles that the host knows.
+    fn kept(&mut self) -> u64 {
+        let tasks = match self.prepared.pre() {
+            Pre::P2(..) => 0, // its store has none
             Pre::P3(..) => self.store.concurrent_state_table_size(),
-            Pre::Command(..) => return false, // it has run
+            Pre::Command(..) => 0, // it has run
         };
         let left = self.restoring.as_ref().map_or(0, Restoring::left);
-        let kept = u64::try_from(kept).unwrap_or(u64::MAX).saturating_add(left);
-        self.host().prepare_for_reuse(kept) && (!reuse.isolated || self.restore())
+        u64::try_from(tasks).unwrap_or(u64::MAX).saturating_add(left)
     }
 
     /// Puts it back to what it was before its first exchange. Returns whether it is.

@@ -228,7 +228,7 @@ mod tests {
     use crate::outgoing::hooks::Hooks;
     use crate::outgoing::upstream::Upstreams;
 
-    const ALWAYS: Reuse = Reuse { requests: None, concurrent: 1, idle: None, isolated: false };
+    const ALWAYS: Reuse = Reuse { requests: None, concurrent: 1, idle: None, isolated: false, ready: 0 };
 
     /// One test at a time, when nothing is left of the one before: what waits in a process is the process's, until it is given back.
     fn alone() -> (MutexGuard<'static, ()>, &'static ProcessState) {
@@ -348,9 +348,9 @@ mod tests {
     #[test]
     fn one_that_has_had_all_its_exchanges_is_not_kept() {
         let (_alone, process) = alone();
-        let once = pool(process, Reuse { requests: Some(1), concurrent: 1, idle: None, isolated: false });
+        let once = pool(process, Reuse { requests: Some(1), concurrent: 1, idle: None, isolated: false, ready: 0 });
         assert!(once.keep(served(process)).is_some());
-        let twice = pool(process, Reuse { requests: Some(2), concurrent: 1, idle: None, isolated: false });
+        let twice = pool(process, Reuse { requests: Some(2), concurrent: 1, idle: None, isolated: false, ready: 0 });
         assert!(twice.keep(served(process)).is_none());
     }
 
@@ -370,7 +370,7 @@ mod tests {
         let (_alone, process) = alone();
         let pool = pool(
             process,
-            Reuse { requests: None, concurrent: 1, idle: Some(Duration::from_secs(3600)), isolated: false },
+            Reuse { requests: None, concurrent: 1, idle: Some(Duration::from_secs(3600)), isolated: false, ready: 0 },
         );
         assert!(pool.close().is_none(), "there is nothing to give back");
         lock(&pool.state).closed = false;
@@ -386,7 +386,7 @@ mod tests {
     fn those_that_have_waited_for_too_long_are_ended() {
         let (_alone, process) = alone();
         let limit = Duration::from_secs(3600);
-        let pool = pool(process, Reuse { requests: None, concurrent: 1, idle: Some(limit), isolated: false });
+        let pool = pool(process, Reuse { requests: None, concurrent: 1, idle: Some(limit), isolated: false, ready: 0 });
         for ago in [2, 1, 0] {
             assert!(pool.keep(served(process)).is_none());
             waits_since(&pool, limit * ago / 2);

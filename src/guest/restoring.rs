@@ -63,12 +63,11 @@ pub(crate) struct Restoring {
 }
 
 impl Restoring {
-    /// Of an instance that has just been made; the handles before that are not its own. None where the system does not tell what would have to be put back.
+    /// Of an instance in which nothing runs. None where the system does not tell what would have to be put back.
     pub(crate) fn new(
         store: &mut Store<StoreState>,
         instance: &Instance,
         exports: &Exports,
-        before: &[(u32, TypeId)],
     ) -> wasmtime::Result<Option<Self>> {
         let pages = pages();
         let Ok(found) = &*pages else { return Ok(None) };
@@ -78,8 +77,7 @@ impl Restoring {
         let host = store.data_mut();
         let counters = &host.limiter.process().counters;
         let snapshot = Snapshot::take(found, &host.memories, counters)?;
-        let mut handles = occupied(host.table());
-        handles.retain(|handle| !before.contains(handle));
+        let handles = occupied(host.table());
         Ok(Some(Self { restore, pages, snapshot, handles, left: 0, has_faulted: false }))
     }
 
@@ -125,7 +123,7 @@ fn at_once(
 }
 
 /// The handles that there are: where in the table, and of what.
-pub(crate) fn occupied(table: &mut ResourceTable) -> Vec<(u32, TypeId)> {
+fn occupied(table: &mut ResourceTable) -> Vec<(u32, TypeId)> {
     let live = table.iter_mut().count();
     let mut found = Vec::with_capacity(live);
     for place in 0..u32::MAX {

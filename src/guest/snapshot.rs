@@ -39,6 +39,8 @@ pub(crate) struct Pages {
     map: PageMap,
     /// Whether a thread's faults tell of pages that it has written for the first time. Else all are looked for each time.
     counts_faults: bool,
+    /// `WASGI_CHECK_RESTORE=1`: all memory is compared with what it was, each time. For tests: it takes milliseconds.
+    checks: bool,
 }
 
 impl Pages {
@@ -76,7 +78,8 @@ impl Pages {
         trial.write(2 * PAGE, 1);
         let again = pagemap::faults();
         let counts_faults = before < written && written < read_into && read_into <= again;
-        Ok(Self { map, counts_faults })
+        let checks = std::env::var_os("WASGI_CHECK_RESTORE").is_some_and(|wanted| wanted == "1");
+        Ok(Self { map, counts_faults, checks })
     }
 }
 
@@ -117,6 +120,8 @@ struct Memory {
     contents: Vec<u8>,
     /// So many of both are those that were its own at the snapshot.
     own: (usize, usize),
+    /// All that was in it, if that is to be compared.
+    whole: Option<Vec<u8>>,
 }
 
 impl Memory {
@@ -124,12 +129,28 @@ impl Memory {
         keep_small(&range);
         let mut ranges = Vec::new();
         pages.map.private(&range, &mut ranges)?;
-        let mut memory = Self { range, ranges: Vec::new(), contents: Vec::new(), own: (0, 0) };
+        let mut memory = Self { range, ranges: Vec::new(), contents: Vec::new(), own: (0, 0), whole: None };
         for range in ranges {
             memory.add(range);
         }
         memory.own = (memory.ranges.len(), memory.contents.len());
+        memory.whole = pages.checks.then(|| memory.bytes().to_vec());
         Ok(memory)
+    }
+
+    fn bytes(&self) -> &[u8] {
+        // SAFETY: it is a memory of an instance that is there, and that nothing runs in.
+        unsafe { std::slice::from_raw_parts(self.range.start as *const u8, self.range.len()) }
+    }
+
+    /// Ends the process if anything is not as it was: a test is to see that, whatever it looks at.
+    fn check(&self) {
+        let Some(whole) = &self.whole else { return };
+        let differs = self.bytes().chunks(PAGE).zip(whole.chunks(PAGE)).position(|(now, before)| now != before);
+        if let Some(page) = differs {
+            eprintln!("WASGI_CHECK_RESTORE: page {page} of a memory of {} bytes was not put back", whole.len());
+            std::process::abort();
+        }
     }
 
     /// Has these pages put back to what is in them now.
@@ -239,6 +260,7 @@ impl Snapshot {
             }
             memory.put_back();
         }
+        self.memories.iter().for_each(Memory::check);
         self.restored += 1;
         if self.restored.is_multiple_of(FORGET) {
             for memory in &mut self.memories {

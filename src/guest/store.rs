@@ -126,6 +126,20 @@ impl StoreState {
         }
     }
 
+    /// Has its guest act for a warm-up from now on. Returns what is of the exchange that waits for it.
+    pub(crate) fn begin_warm_up(&mut self) -> ExchangeContext {
+        let mut context = ExchangeContext::new(self.exchange.hooks.before(), WrittenBodies::default());
+        context.hooks.scene = self.staged.as_ref().map(|staged| staged.stage().begin());
+        self.replace_context(context)
+    }
+
+    /// Has it act for this exchange. Returns what is of the other.
+    pub(crate) fn replace_context(&mut self, context: ExchangeContext) -> ExchangeContext {
+        let before = std::mem::replace(&mut self.exchange, context);
+        self.enter_scene();
+        before
+    }
+
     /// From now on several exchanges share it, each in a context of its own.
     pub(crate) fn share(&mut self, shared: &Arc<Shared>) {
         self.make_nobodys();

@@ -190,6 +190,7 @@ impl PyApp {
         }
         let mut core = App::new(component.get().component.clone(), grants, limits.get().core(), terms);
         component.get().prepare(py, core.variant())?;
+        core.warm_ups = reuse.as_ref().map(|reuse| reuse.get().warm_ups(py)).transpose()?.flatten();
         if let Some(reason) = core.isolate() {
             let label = component.get().label();
             let message =
@@ -220,6 +221,7 @@ impl PyApp {
         let mut core = App::new(callee.app.component.clone(), grants, callee.app.limits, terms);
         core.number = callee.app.number;
         self.component.get().prepare(py, core.variant())?;
+        core.warm_ups = reuse.as_ref().map(|reuse| reuse.get().warm_ups(py)).transpose()?.flatten();
         core.isolate();
         let outgoing = outgoing.map(|outgoing| Outgoing::given(&outgoing)).transpose()?;
         let shares = shares(outgoing.as_ref(), core.number);
@@ -306,7 +308,12 @@ impl PyApp {
         let app = &self.callee.get().app;
         py.detach(|| app.warm()).map_err(|error| to_py(py, &error))?;
         app.open();
-        Ok(())
+        self.callee.get().make_ready(py)
+    }
+
+    /// For the start of a server: see `Reuse.ready`.
+    fn _make_ready(&self, py: Python<'_>) -> PyResult<()> {
+        self.callee.get().make_ready(py)
     }
 
     #[getter]

@@ -48,6 +48,10 @@ class Inspected:
     """What it can be given, and how."""
     missing: list[str]
     """Imports that wasgi does not provide."""
+    restorable: bool
+    """Whether its instances can be put back to what they were (`Reuse.isolated`)."""
+    not_restorable: str | None
+    """Why they cannot."""
     runs: bool
     reason: str | None
     """Why it does not run."""
@@ -80,6 +84,7 @@ def inspect(file: Path) -> Inspected:
             component._check_command()
     except ComponentError as exc:
         reason = str(exc)
+    not_restorable = None if reason or command else _wasgi._why_not_restorable(source)
     return Inspected(
         file=str(file),
         size=len(source),
@@ -91,6 +96,8 @@ def inspect(file: Path) -> Inspected:
         imports=imports,
         grants=grants,
         missing=missing,
+        restorable=reason is None and command is None and not_restorable is None,
+        not_restorable=not_restorable,
         runs=reason is None,
         reason=reason,
     )
@@ -112,6 +119,10 @@ def lines(found: Inspected) -> list[str]:
     ]
     if found.missing:
         shown += _listed("missing", [f"{name}: not provided by wasgi" for name in found.missing])
+    if found.restorable:
+        shown.append("  isolated  yes: its instances can be put back to what they were (`Reuse(isolated=True)`)")
+    elif found.not_restorable is not None:
+        shown.append(f"  isolated  by fresh instances only: {found.not_restorable}")
     if found.reason is None and found.command is not None:
         return [*shown, "  verdict   `wasgi run` runs it"]
     if found.reason is None:

@@ -46,7 +46,7 @@ use crate::text::{LONGEST_NAME, tamed};
 /// Args:
 ///     source: The path of a plain file, or the bytes of a component, in binary or text form.
 ///     fuel: Compile it for `Limits.fuel`, too. Otherwise an `App` that needs it does so itself, and logs that.
-///     isolated: Compile it for `Reuse.isolated`, too (with ``fuel``: for both at once). Otherwise an `App` does so itself.
+///     isolated: Compile it for `Reuse.isolated`, too; with ``fuel``: for both at once. Otherwise likewise.
 ///     limits: Bounds on the cost of loading it. None: the defaults of `ComponentLimits`.
 ///
 /// Raises:
@@ -272,6 +272,14 @@ impl PyComponent {
         self.component.info.handler()
     }
 
+    /// Whether the host can put its instances back to what they were (`Reuse.isolated`).
+    ///
+    /// None: it was not compiled for that. `wasgi inspect` tells the reason.
+    #[getter]
+    fn restorable(&self) -> Option<bool> {
+        self.component.is_restorable()
+    }
+
     /// The SHA-256 of its binary form, in hexadecimal.
     #[getter]
     fn digest(&self) -> &str {
@@ -373,6 +381,13 @@ fn wasi_version(info: &ComponentInfo) -> &'static str {
         Wasi::P2 => "0.2",
         Wasi::P3 => "0.3",
     }
+}
+
+/// Why instances of a component, which has been loaded before, could not be put back to what they were; None: they can.
+#[pyfunction]
+pub(crate) fn _why_not_restorable(py: Python<'_>, source: &[u8]) -> PyResult<Option<String>> {
+    let looked = py.detach(|| own_stack::run(|| crate::component::why_not_restorable(source)));
+    looked.map_err(|error| to_py(py, &error))?.map_err(|error| to_py(py, &error))
 }
 
 /// What a component says of itself, read without compiling it: (imports, exports, wasi, handler, imports that no App provides).
