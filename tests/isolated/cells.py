@@ -1,9 +1,9 @@
 """Components written by hand whose places are what Rust's compiler cannot be told to use: globals of each type, several
 memories, tables, segments, resources of the component's own.
 
-Each has the same commands, the path of a request: `/k5` keeps the number 5 in all places, `/fb5` looks for it in the place with
-the letter `b`, `/ib` whether that place is as it was at the start; what others there are says `Extra`. The answer is a status: 201
-for yes, 200 for no.
+Each has the same commands, the paths of requests. `/k5` keeps the number 5 in all places. `/fb5` looks for it in the place
+with the letter `b`, `/ib` whether that place is as it was at the start. `/d` and `/u` are peculiar to a component: see
+`DROPPED` and what follows it. The answer is a status: 201 for yes, 200 for no.
 """
 
 from __future__ import annotations
@@ -184,7 +184,9 @@ def elsewhere(name: str, memory: str, at: str, address: str = "i32", initial: st
 
 OTHERS = (
     elsewhere("a memory that cannot grow", "(memory $m 2 2)", "131064"),
-    elsewhere("a memory that is empty at first", "(memory $m 0)", "100", initial="(drop (memory.grow $m (i32.const 1)))"),
+    elsewhere(
+        "a memory that is empty at first", "(memory $m 0)", "100", initial="(drop (memory.grow $m (i32.const 1)))"
+    ),
     elsewhere("a memory with addresses of 64 bits", "(memory $m i64 2)", "131064", "i64"),
     elsewhere("the second memory of a module", "(memory 1) (memory $m 2)", "131064"),
     elsewhere("a memory of 64 MiB", "(memory $m 1024)", "60000000"),
@@ -196,7 +198,7 @@ RESTORED = (*GLOBALS, *MEMORIES)
 TABLES = (
     Place(
         "an element of a table",
-        keep=f"(table.set $table (i32.const 1) (if (result funcref) (i64.eqz {N}) (then (ref.null func)) (else (ref.func $start))))",
+        keep="(table.set $table (i32.const 1) (ref.func $start))",
         found="(i32.eqz (ref.is_null (table.get $table (i32.const 1))))",
         pristine="(ref.is_null (table.get $table (i32.const 1)))",
         declared="(table $table 4 funcref) (elem declare func $start)",
@@ -261,9 +263,24 @@ NOTHING = "(func $drop) (func $use)"
 
 
 def text(
-    places: tuple[Place, ...], *, extra: str = NOTHING, started: str = "", lowered: str = "", around: str = "", twice: bool = False
+    places: tuple[Place, ...],
+    *,
+    extra: str = NOTHING,
+    started: str = "",
+    lowered: str = "",
+    around: str = "",
+    twice: bool = False,
 ) -> str:
-    """The component: `extra` has two more functions, for `/d` and `/u`; `lowered` are core functions of the component that they call."""
+    """The component.
+
+    Args:
+        places: Its places.
+        extra: Two more functions, for `/d` and `/u`.
+        started: What runs when it is instantiated.
+        lowered: Core functions for `extra`, a name and a definition a line.
+        around: What they need in the component.
+        twice: Whether one of its modules is instantiated twice.
+    """
     by_letter = letters(places).items()
 
     def either(what: str) -> str:
@@ -278,7 +295,7 @@ def text(
 
     hand = HAND.read_text()
     types = hand[hand.index('(import "wasi:http/types') : hand.index('(export "[constructor]fields"')]
-    names = [line.split()[0] for line in lowered.split("\n") if line]
+    functions = [line.split(maxsplit=1) for line in lowered.splitlines()]
     return f"""
     (component
       {types}
@@ -316,7 +333,7 @@ def text(
         (memory $memory) string-encoding=utf8))
       (core func $drop-request (canon resource.drop $incoming-request))
       {around}
-      {"".join(f"(core func ${name} {line.split(maxsplit=1)[1]})" for name, line in zip(names, lowered.split(chr(10)), strict=False))}
+      {"".join(f"(core func ${name} {definition})" for name, definition in functions)}
 
       (core module $other {all_of("other")})
       {"(core instance (instantiate $other))" if twice else ""}
@@ -350,7 +367,8 @@ def text(
               (br $next)))
           (local.get $n))
         (func (export "handle") (param $request i32) (param $out i32)
-          (local $response i32) (local $at i32) (local $end i32) (local $command i32) (local $letter i32) (local $yes i32)
+          (local $response i32) (local $yes i32)
+          (local $at i32) (local $end i32) (local $command i32) (local $letter i32)
           (call $path (local.get $request) (i32.const 16))
           (local.set $at (i32.load (i32.const 20)))
           (local.set $end (i32.add (local.get $at) (i32.load (i32.const 24))))
@@ -382,7 +400,7 @@ def text(
           (export "set-status" (func $set-status))
           (export "set" (func $set))
           (export "drop-request" (func $drop-request))
-          {"".join(f'(export "{name}" (func ${name}))' for name in names)}))))
+          {"".join(f'(export "{name}" (func ${name}))' for name, _ in functions)}))))
 
       (func $handle (param "request" (own $incoming-request)) (param "response-out" (own $response-outparam))
         (canon lift (core func $guest "handle")))
@@ -433,32 +451,32 @@ NESTED = Place(
     keep=f"(call $put {N})",
     found=same("i64", "(call $get)", N),
     pristine="(i64.eq (call $get) (i64.const 26))",
-    imported='''(import "other" "put" (func $put (param i64)))
-      (import "other" "get" (func $get (result i64)))''',
-    other='''(memory 2)
+    imported="""(import "other" "put" (func $put (param i64)))
+      (import "other" "get" (func $get (result i64)))""",
+    other="""(memory 2)
       (global $g (mut i64) (i64.const 13))
       (data (i32.const 70000) "\\0d")
       (func (export "put") (param i64)
         (i64.store (i32.const 70000) (i64.const 0))
         (global.set $g (local.get 0)))
-      (func (export "get") (result i64) (i64.add (i64.load (i32.const 70000)) (global.get $g)))''',
+      (func (export "get") (result i64) (i64.add (i64.load (i32.const 70000)) (global.get $g)))""",
 )
 OWN_RESOURCE = {
-    # a number that the guest keeps in a handle of a resource of its own: `/d` makes one, `/u` needs the first that there is
-    "extra": '''
+    # a number that the guest keeps in a handle of its own resource: `/d` makes one, `/u` needs the first
+    "extra": """
       (import "host" "resource-new" (func $new (param i32) (result i32)))
       (import "host" "resource-rep" (func $rep (param i32) (result i32)))
       (func $drop (drop (call $new (i32.const 42))))
-      (func $use (if (i32.ne (call $rep (i32.const 1)) (i32.const 42)) (then unreachable)))''',
+      (func $use (if (i32.ne (call $rep (i32.const 1)) (i32.const 42)) (then unreachable)))""",
     "around": "(type $own (resource (rep i32)))",
     "lowered": """resource-new (canon resource.new $own)
 resource-rep (canon resource.rep $own)""",
 }
 STARTED_WITH_A_HANDLE = {
     # fields that are made when the component is instantiated: `/d` drops them, `/u` needs them
-    "extra": '''
+    "extra": """
       (global $handle (mut i32) (i32.const 0))
       (func $drop (call $drop-fields (global.get $handle)))
-      (func $use (call $drop-fields (call $clone (global.get $handle))))''',
+      (func $use (call $drop-fields (call $clone (global.get $handle))))""",
     "started": "(global.set $handle (call $new-fields))",
 }
