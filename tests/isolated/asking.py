@@ -1,4 +1,4 @@
-"""Asking the keeper, a guest that hides secrets in every place that it has and looks for them: `tests/guests/keeper`."""
+"""Asking the keeper, `tests/guests/keeper`: it hides secrets in every place that it has, and looks for them."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ class Answer:
     status: int
     text: str
     entry: str
-    """What its handler found when it began: a digest of all memory, the numbers of its handles, what the guest keeps."""
+    """What its handler found when it began: a digest of all memory, its handles' numbers, what the guest keeps."""
     reused: int
 
 
