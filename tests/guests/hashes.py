@@ -28,6 +28,8 @@ COMPONENTS = {
     "everything_p3": HERE / "components" / "everything_p3.wasm",
     "hello": HERE / "components" / "hello.wasm",
     "hello_p3": HERE / "components" / "hello_p3.wasm",
+    "keeper": HERE / "components" / "keeper.wasm",
+    "keeper_p3": HERE / "components" / "keeper_p3.wasm",
     "lines": HERE / "components" / "lines.wasm",
     "middleware": HERE / "components" / "middleware.wasm",
     "probe": HERE / "components" / "probe.wasm",
@@ -44,6 +46,8 @@ def of_sources(guest: str) -> str:
         files += sorted(WIT.rglob("*.wit"))
     if guest == "probe_p3":
         files += sorted((HERE / "probe").rglob("*.rs"))  # it shares modules
+    if guest == "keeper_p3":
+        files += [*sorted((HERE / "keeper").rglob("*.rs")), HERE / "probe_p3" / "src" / "message.rs"]
     digest = hashlib.sha256()
     for file in files:
         if file.is_file():
