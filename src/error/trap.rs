@@ -18,8 +18,9 @@ pub struct Trap {
 }
 
 impl Trap {
-    /// Reads a trap from what wasmtime reports; `stderr` is what the guest said last.
-    pub fn read(error: &wasmtime::Error, stderr: Vec<String>) -> Self {
+    /// Reads a trap from what wasmtime reports; `stderr` is what the guest said last. `has_places`: places in the machine code's component
+    /// are those in the one that was loaded.
+    pub fn read(error: &wasmtime::Error, stderr: Vec<String>, has_places: bool) -> Self {
         let reason = match error.downcast_ref::<wasmtime::Trap>() {
             Some(trap) => trap.to_string(),
             // a host function ended the guest, say because of a handle dropped while it had children
@@ -28,7 +29,7 @@ impl Trap {
         };
         let backtrace: Vec<String> = error
             .downcast_ref::<wasmtime::WasmBacktrace>()
-            .map(|backtrace| backtrace.frames().iter().flat_map(frame).take(MOST_FRAMES).collect())
+            .map(|backtrace| backtrace.frames().iter().flat_map(|of| frame(of, has_places)).take(MOST_FRAMES).collect())
             .unwrap_or_default();
         let mut message = format!("the guest trapped: {}", reason.strip_prefix("wasm trap: ").unwrap_or(&reason));
         if let Some(frame) = backtrace.iter().find(|frame| !is_runtime(frame)) {
@@ -81,7 +82,7 @@ fn is_runtime(frame: &str) -> bool {
 }
 
 /// Its lines: one for each function that was inlined there and is known by debug information, innermost first.
-fn frame(frame: &wasmtime::FrameInfo) -> Vec<String> {
+fn frame(frame: &wasmtime::FrameInfo, has_places: bool) -> Vec<String> {
     let own_name = || match frame.func_name() {
         Some(name) => demangle(name),
         None => format!("wasm function {}", frame.func_index()),
@@ -103,7 +104,7 @@ fn frame(frame: &wasmtime::FrameInfo) -> Vec<String> {
         return by_source;
     }
     let name = own_name();
-    vec![match frame.module_offset() {
+    vec![match frame.module_offset().filter(|_| has_places) {
         Some(offset) => format!("{name} (at {offset:#x})"),
         None => name,
     }]

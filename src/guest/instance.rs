@@ -360,7 +360,7 @@ impl Instance {
                  (`Limits.concurrency`), or a larger limit of this process (`ulimit -v`)"
             ).into()));
         }
-        let trap = Arc::new(Trap::read(&error, exchange.stdio.last_words()));
+        let trap = Arc::new(Trap::read(&error, exchange.stdio.last_words(), self.prepared.restoring().is_none()));
         Err(self.store.data().limiter.explain(&error, &trap).unwrap_or(Error::Trap(trap)))
     }
 

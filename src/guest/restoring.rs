@@ -14,10 +14,16 @@ use wasmtime::component::{
 };
 use wasmtime::{Store, StoreContextMut};
 
-use crate::component::instrument::{RESTORE, SAVE, TELL};
 use crate::guest::snapshot::{Pages, Snapshot, pages};
 use crate::guest::store::StoreState;
 use crate::process::pagemap::faults;
+
+/// The function of the host's that is told where a memory lies: its number, an empty list at its beginning, its size in pages.
+pub(crate) const TELL: &str = "wasgi-restore-memory";
+/// Takes note of the globals, and tells of the memories.
+pub(crate) const SAVE: &str = "wasgi-restore-save";
+/// Puts the globals back, and tells of the memories. Its argument: how many numbers of handles are put in order, from the first.
+pub(crate) const RESTORE: &str = "wasgi-restore-restore";
 
 /// What an instrumented component exports besides.
 pub(crate) struct Exports {

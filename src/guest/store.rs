@@ -117,12 +117,15 @@ impl StoreState {
         self.enter_scene();
     }
 
-    /// Its clock and its randomness begin anew, as those of a new one; those of a simulation do so by themselves.
+    /// Its clocks and its randomness begin anew, as those of a new one.
     pub(crate) fn renew(&mut self, grants: &Grants) {
-        if self.staged.is_none() {
-            let (mut wasi, _) = context(grants, &self.outlet, self.exchange.hooks.process());
-            std::mem::swap(wasi.filesystem(), self.wasi.filesystem());
-            self.wasi = wasi;
+        match &self.staged {
+            Some(staged) => staged.stage().restart(),
+            None => {
+                let (mut wasi, _) = context(grants, &self.outlet, self.limiter.process());
+                std::mem::swap(wasi.filesystem(), self.wasi.filesystem());
+                self.wasi = wasi;
+            }
         }
     }
 

@@ -45,6 +45,11 @@ impl Stage {
         Scene { clock, random: Seeded::new(self.world.seed), insecure: Seeded::new(!self.world.seed) }
     }
 
+    /// The instance is as it was when it began, and remembers no time.
+    pub(crate) fn restart(&self) {
+        self.clocks.restart();
+    }
+
     /// What runs the guests of the instance, by whose turns the time of each exchange is told.
     pub(crate) fn turns<F: Future<Output = ()> + Send>(&self, run: F) -> impl Future<Output = ()> + Send + use<F> {
         self.clocks.turns(run)

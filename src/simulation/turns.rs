@@ -37,6 +37,11 @@ impl Clocks {
         live
     }
 
+    /// The instance is as it was when it began: its time is, too.
+    pub(super) fn restart(&self) {
+        *lock(&self.0) = Known::default();
+    }
+
     /// Nanoseconds since the instance began, by the clock that is the furthest.
     pub(super) fn latest(&self) -> u64 {
         drop(self.live());

@@ -22,13 +22,7 @@ use wasmparser::{BinaryReaderError, Encoding, Instance, Parser, Payload, Validat
 
 use crate::component::cost::{CORE_INSTANCE, Cost, FUNCTION_IMPORT, GLOBAL, MEMORY};
 use crate::component::instrument::module::Module;
-
-/// The function of the host's that is told where a memory lies: its number, an empty list at its beginning, its size in pages.
-pub(crate) const TELL: &str = "wasgi-restore-memory";
-/// Takes note of the globals, and tells of the memories.
-pub(crate) const SAVE: &str = "wasgi-restore-save";
-/// Puts the globals back, and tells of the memories. Its argument: how many numbers of handles are put in order, from the first.
-pub(crate) const RESTORE: &str = "wasgi-restore-restore";
+use crate::guest::restoring::{RESTORE, SAVE, TELL};
 
 /// Goes into the key of what is kept of an instrumented component: to be changed with what is added.
 pub(crate) const VERSION: &str = "restorable 1";

@@ -7,6 +7,10 @@ fn ranges(pairs: &[(usize, usize)]) -> Vec<Range<usize>> {
     pairs.iter().map(|(start, end)| *start..*end).collect()
 }
 
+fn memories(mapping: &Mapping) -> Vec<Range<usize>> {
+    std::iter::once(mapping.range()).collect()
+}
+
 #[test]
 fn what_is_new_is_what_was_not_known() {
     for (all, known, new) in [
@@ -29,19 +33,21 @@ fn a_memory_is_put_back_again_and_again() {
     let counters = &process_state().unwrap().counters;
     let mapping = Mapping::new(8 * PAGE).unwrap();
     mapping.write(PAGE, 1); // its own at the snapshot
-    let mut snapshot = Snapshot::take(pages, &[mapping.range()], counters).unwrap();
+    let mut snapshot = Snapshot::take(pages, &memories(&mapping), counters).unwrap();
     for round in 0..3 * FORGET {
         let page = (round as usize * 7) % 8;
         let before = pagemap::faults();
         mapping.write(page * PAGE + 5, 9);
         mapping.write(PAGE, 2);
         let has_faulted = pagemap::faults() != before;
-        assert!(snapshot.restore(pages, &[mapping.range()], has_faulted).unwrap());
+        assert!(snapshot.restore(pages, &memories(&mapping), has_faulted).unwrap());
         let bytes: Vec<u8> = (0..8 * PAGE).map(|at| mapping.read(at)).collect();
         let expected: Vec<u8> = (0..8 * PAGE).map(|at| u8::from(at == PAGE)).collect();
         assert!(bytes == expected, "round {round}");
     }
-    assert!(!snapshot.restore(pages, &[mapping.0.start..mapping.0.end - PAGE], false).unwrap(), "it is not as large");
+    let mut smaller = memories(&mapping);
+    smaller.iter_mut().for_each(|range| range.end -= PAGE);
+    assert!(!snapshot.restore(pages, &smaller, false).unwrap(), "it is not as large");
     let held = snapshot.counted;
     assert!(held >= PAGE as i64);
 }
@@ -54,11 +60,11 @@ fn a_page_that_the_kernel_writes_is_found() {
     let Ok(pages) = &*found else { return };
     let counters = &process_state().unwrap().counters;
     let mapping = Mapping::new(4 * PAGE).unwrap();
-    let mut snapshot = Snapshot::take(pages, &[mapping.range()], counters).unwrap();
+    let mut snapshot = Snapshot::take(pages, &memories(&mapping), counters).unwrap();
     let before = pagemap::faults();
     std::fs::File::open("/proc/self/maps").unwrap().read_exact(mapping.slice(2 * PAGE..2 * PAGE + 64)).unwrap();
     let has_faulted = pagemap::faults() != before;
     assert_ne!(mapping.read(2 * PAGE), 0);
-    assert!(snapshot.restore(pages, &[mapping.range()], has_faulted).unwrap());
+    assert!(snapshot.restore(pages, &memories(&mapping), has_faulted).unwrap());
     assert_eq!(mapping.read(2 * PAGE), 0);
 }
