@@ -166,8 +166,8 @@ def assert_reused(sequence: list[Step], reused: list[int]) -> None:
 
 @pytest.mark.parametrize("generation", GENERATIONS)
 @pytest.mark.slow
-@given(sequence=st.lists(steps, min_size=10, max_size=60))
-@settings(max_examples=200, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(sequence=st.lists(steps, min_size=10, max_size=40))
+@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 def test_long_ones(keepers: dict[str, wasgi.Component], generation: str, sequence: list[Step]) -> None:
     test_they_are_what_fresh_instances_show.hypothesis.inner_test(keepers, generation, sequence)
 

@@ -1,0 +1,180 @@
+"""Guests of each toolchain, isolated: a thousand requests in a row, each answered as by a fresh instance."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+import wasgi
+from tests import toolchains
+from tests.conftest import COMPONENTS, get, post
+from tests.isolated.asking import MODES
+from tests.test_toolchains import BUILDERS, URL, all_but, component, of
+
+BIG = 100_000
+HAS_NO_CLIENT = "componentize-qjs"
+
+pytestmark = pytest.mark.timeout(300)
+
+
+@dataclass(frozen=True)
+class Seen:
+    """What an exchange shows: its answer or its error, and what the guest has asked and printed."""
+
+    answer: tuple[object, ...]
+    asked: tuple[str, ...]
+    printed: tuple[str, ...]
+
+
+class World:
+    def __init__(self, guest: wasgi.Component, reuse: wasgi.Reuse | None) -> None:
+        self._asked: list[str] = []
+        self._printed: dict[int | None, list[str]] = {}
+        self.app = wasgi.App(guest, reuse=reuse, outgoing=self._answer, stdout=self._print, stderr=self._print)
+        self.reused: list[int] = []
+
+    def _answer(self, request: wasgi.Request) -> wasgi.Response:
+        self._asked.append(f"{request.method} {request.url} {len(request.read())}")
+        return wasgi.Response(203, body=b"of an upstream" * 100)
+
+    def _print(self, line: str) -> None:
+        self._printed.setdefault(line.exchange, []).append(line)  # type: ignore[attr-defined]
+
+    def observe(self, requests: Iterator[wasgi.Request]) -> list[Seen]:
+        with self.app:
+            seen = [(self._one(request), tuple(self._asked), self._asked.clear()) for request in requests]
+        return [Seen(answer, asked, tuple(self._printed.get(number, ()))) for (answer, number), asked, _ in seen]
+
+    def _one(self, request: wasgi.Request) -> tuple[tuple[object, ...], int | None]:
+        try:
+            with self.app.handle(request) as response:
+                content = response.read()
+                response.wait()
+                assert response.report is not None
+                self.reused.append(response.report.reused)
+                return (response.status, *response.headers.raw, content), response.report.exchange
+        except wasgi.WasgiError as error:
+            return (type(error).__name__,), None
+
+
+def requests(name: str) -> list[Callable[[], wasgi.Request]]:
+    """Those that have one outcome only, of a guest of that toolchain."""
+    asking = [] if name == HAS_NO_CLIENT else [f"/fetch?url={URL}", f"/post?url={URL}&bytes={BIG}"]
+    got = ["/hello", "/print?line=words", "/nowhere", "/hello", "/sleep?ms=1", *asking]
+    made: list[Callable[[], wasgi.Request]] = [lambda target=target: get(target) for target in got]  # type: ignore[misc]
+    made += [lambda route=route: post(route, b"abcd" * (BIG // 4)) for route in ("/echo", "/upper")]  # type: ignore[misc]
+    return made
+
+
+@all_but()
+def test_a_thousand_requests(name: str) -> None:
+    made = requests(name)
+    fresh = World(component(name), None).observe(one() for one in made)
+    isolated = World(component(name), MODES["isolated"]())
+    seen = isolated.observe(one() for one in itertools.islice(itertools.cycle(made), 1000))
+    for n, (one, wanted) in enumerate(zip(seen, itertools.cycle(fresh), strict=False)):
+        assert one == wanted, f"request {n}"
+    assert len(seen) == len(isolated.reused) == 1000
+    assert sum(reused > 0 for reused in isolated.reused) > 900, "nearly all were of instances that were put back"
+
+
+@of("spin-sdk", "componentize-py 0.2", "componentize-py 0.3")
+def test_errors_in_between(name: str) -> None:
+    """What fails ends its instance, and the next requests have another one."""
+    made = [
+        lambda target=target: get(target) for target in ("/hello", "/raise", "/hello", "/raise-midway", "/print?line=a")
+    ]
+    fresh = World(component(name), None).observe(one() for one in made)
+    seen = World(component(name), MODES["isolated"]()).observe(one() for one in made * 20)
+    assert seen == fresh * 20
+
+
+@all_but()
+def test_they_are_isolated(name: str) -> None:
+    """Where plain reuse shows differences, or is not possible at all."""
+    app = wasgi.App(component(name), reuse=MODES["isolated"](), outgoing=lambda _: wasgi.Response(body="ok"))
+    wasgi.testing.check_isolation(app, ["/hello", "/print?line=a", "/sleep?ms=3", "/nowhere"])
+
+
+def test_a_guest_of_wstd() -> None:
+    guest = wasgi.Component(COMPONENTS / "wstd.wasm")
+    made = [
+        lambda target=target: get(target)
+        for target in ("/fetch?url=http://a/&bytes=1000", "/nowhere", "/forward?url=http://b/")
+    ]
+    fresh = World(guest, None).observe(one() for one in made)
+    isolated = World(guest, MODES["isolated"]())
+    assert isolated.observe(one() for one in made * 334) == fresh * 334
+    assert sum(reused > 0 for reused in isolated.reused) > 900
+
+
+COUNTING = """
+import random
+from urllib.parse import urlsplit
+
+from componentize_py_types import Ok
+from wit_world import exports
+from wit_world.imports.types import Fields, IncomingRequest, OutgoingBody, OutgoingResponse, ResponseOutparam
+
+COUNT = 0
+SEEN = set()
+CACHE = {}
+
+
+class IncomingHandler(exports.IncomingHandler):
+    def handle(self, request: IncomingRequest, response_out: ResponseOutparam) -> None:
+        global COUNT
+        COUNT += 1
+        path = request.path_with_query() or "/"
+        SEEN.add(path)
+        CACHE.setdefault(path, []).append("x" * COUNT)
+        said = f"{COUNT} {sorted(SEEN)} {len(CACHE)} {hash(path)} {random.random()}"
+        response = OutgoingResponse(Fields())
+        body = response.body()
+        ResponseOutparam.set(response_out, Ok(response))
+        with body.write() as stream:
+            stream.blocking_write_and_flush(said.encode())
+        OutgoingBody.finish(body, None)
+"""
+
+
+@pytest.mark.slow
+def test_what_python_keeps(tmp_path_factory: pytest.TempPathFactory) -> None:
+    """Globals of a module, its hash seed and its generator of random numbers: all are as at the start, in each request."""
+    source = toolchains.CACHE / "counting.py"
+    source.parent.mkdir(parents=True, exist_ok=True)
+    source.write_text(COUNTING)
+
+    def make(target: Path) -> None:
+        import sys
+
+        tool = Path(sys.executable).parent / "componentize-py"
+        toolchains.run(
+            tool,
+            "-d",
+            toolchains.WIT,
+            "-w",
+            "http-handler",
+            "componentize",
+            "counting",
+            "-o",
+            target,
+            cwd=source.parent,
+        )
+
+    guest = wasgi.Component(toolchains.kept(source, make, toolchains.WIT, COUNTING))
+    paths = [f"/{n % 7}" for n in range(1000)]
+
+    def answers(reuse: wasgi.Reuse | None, paths: list[str]) -> list[str]:
+        with wasgi.App(guest, reuse=reuse) as app:
+            return [str(app.handle(get(path)).read(), "utf-8") for path in paths]
+
+    fresh = answers(None, paths[:7])
+    assert [one.split()[0] for one in fresh] == ["1"] * 7
+    isolated = answers(MODES["isolated"](), paths)
+    assert [one.rsplit(" ", 1)[0] for one in isolated] == [one.rsplit(" ", 1)[0] for one in fresh * 143][:1000]
+    assert [one.split()[0] for one in answers(MODES["reused"](), paths[:3])] == ["1", "2", "3"]
