@@ -5,7 +5,6 @@ from __future__ import annotations
 import itertools
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from pathlib import Path
 
 import pytest
 
@@ -13,10 +12,17 @@ import wasgi
 from tests import toolchains
 from tests.conftest import COMPONENTS, get, post
 from tests.isolated.asking import MODES
-from tests.test_toolchains import BUILDERS, URL, all_but, component, of
+from tests.test_toolchains import URL, all_but, component, of
 
 BIG = 100_000
 HAS_NO_CLIENT = "componentize-qjs"
+REUSED = {
+    # its memory has no room for a big body, so an exchange with one ends its instance
+    "spin-sdk": 600,
+    # its core modules are in components of their own: its instances are fresh
+    "componentize-qjs": 0,
+}
+"""At least so many of a thousand; of others nearly all."""
 
 pytestmark = pytest.mark.timeout(300)
 
@@ -79,21 +85,19 @@ def test_a_thousand_requests(name: str) -> None:
     for n, (one, wanted) in enumerate(zip(seen, itertools.cycle(fresh), strict=False)):
         assert one == wanted, f"request {n}"
     assert len(seen) == len(isolated.reused) == 1000
-    assert sum(reused > 0 for reused in isolated.reused) > 900, "nearly all were of instances that were put back"
+    assert sum(reused > 0 for reused in isolated.reused) >= REUSED.get(name, 950)
 
 
 @of("spin-sdk", "componentize-py 0.2", "componentize-py 0.3")
 def test_errors_in_between(name: str) -> None:
     """What fails ends its instance, and the next requests have another one."""
-    made = [
-        lambda target=target: get(target) for target in ("/hello", "/raise", "/hello", "/raise-midway", "/print?line=a")
-    ]
+    made = [lambda target=target: get(target) for target in ("/hello", "/raise", "/hello", "/print?line=a")]
     fresh = World(component(name), None).observe(one() for one in made)
     seen = World(component(name), MODES["isolated"]()).observe(one() for one in made * 20)
     assert seen == fresh * 20
 
 
-@all_but()
+@all_but("componentize-qjs")
 def test_they_are_isolated(name: str) -> None:
     """Where plain reuse shows differences, or is not possible at all."""
     app = wasgi.App(component(name), reuse=MODES["isolated"](), outgoing=lambda _: wasgi.Response(body="ok"))
@@ -112,69 +116,18 @@ def test_a_guest_of_wstd() -> None:
     assert sum(reused > 0 for reused in isolated.reused) > 900
 
 
-COUNTING = """
-import random
-from urllib.parse import urlsplit
-
-from componentize_py_types import Ok
-from wit_world import exports
-from wit_world.imports.types import Fields, IncomingRequest, OutgoingBody, OutgoingResponse, ResponseOutparam
-
-COUNT = 0
-SEEN = set()
-CACHE = {}
-
-
-class IncomingHandler(exports.IncomingHandler):
-    def handle(self, request: IncomingRequest, response_out: ResponseOutparam) -> None:
-        global COUNT
-        COUNT += 1
-        path = request.path_with_query() or "/"
-        SEEN.add(path)
-        CACHE.setdefault(path, []).append("x" * COUNT)
-        said = f"{COUNT} {sorted(SEEN)} {len(CACHE)} {hash(path)} {random.random()}"
-        response = OutgoingResponse(Fields())
-        body = response.body()
-        ResponseOutparam.set(response_out, Ok(response))
-        with body.write() as stream:
-            stream.blocking_write_and_flush(said.encode())
-        OutgoingBody.finish(body, None)
-"""
-
-
 @pytest.mark.slow
-def test_what_python_keeps(tmp_path_factory: pytest.TempPathFactory) -> None:
-    """Globals of a module, its hash seed and its generator of random numbers: all are as at the start, in each request."""
-    source = toolchains.CACHE / "counting.py"
-    source.parent.mkdir(parents=True, exist_ok=True)
-    source.write_text(COUNTING)
-
-    def make(target: Path) -> None:
-        import sys
-
-        tool = Path(sys.executable).parent / "componentize-py"
-        toolchains.run(
-            tool,
-            "-d",
-            toolchains.WIT,
-            "-w",
-            "http-handler",
-            "componentize",
-            "counting",
-            "-o",
-            target,
-            cwd=source.parent,
-        )
-
-    guest = wasgi.Component(toolchains.kept(source, make, toolchains.WIT, COUNTING))
+def test_what_python_keeps() -> None:
+    """Globals, classes, caches, modules, what it draws random numbers from: all as at the start, in each request."""
+    guest = wasgi.Component(toolchains.python("http-handler", "keeping"))
     paths = [f"/{n % 7}" for n in range(1000)]
 
     def answers(reuse: wasgi.Reuse | None, paths: list[str]) -> list[str]:
-        with wasgi.App(guest, reuse=reuse) as app:
-            return [str(app.handle(get(path)).read(), "utf-8") for path in paths]
+        simulation = wasgi.testing.Simulation(seed=5)
+        with wasgi.App(guest, reuse=reuse, simulation=simulation) as app:
+            return [app.handle(get(path)).read().decode() for path in paths]
 
     fresh = answers(None, paths[:7])
-    assert [one.split()[0] for one in fresh] == ["1"] * 7
-    isolated = answers(MODES["isolated"](), paths)
-    assert [one.rsplit(" ", 1)[0] for one in isolated] == [one.rsplit(" ", 1)[0] for one in fresh * 143][:1000]
+    assert all(one.startswith("1 ") for one in fresh)
+    assert answers(MODES["isolated"](), paths) == (fresh * 143)[:1000]
     assert [one.split()[0] for one in answers(MODES["reused"](), paths[:3])] == ["1", "2", "3"]

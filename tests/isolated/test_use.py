@@ -125,7 +125,7 @@ def test_a_trap_tells_the_same(mode: str) -> None:
 
 def test_where_it_cannot_be_done_instances_are_fresh(caplog: pytest.LogCaptureFixture) -> None:
     """And the log says why."""
-    component = wasgi.Component(cells.text(cells.TABLES[:1]).encode())
+    component = wasgi.Component(cells.text(cells.TABLES[:1]).encode(), isolated=True)
     with wasgi.App(component, reuse=MODES["isolated"]()) as made:
         for _ in range(3):
             response = made.handle(get("/ia"))
