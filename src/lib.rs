@@ -44,9 +44,13 @@ mod _wasgi {
     #[pymodule_export]
     use crate::py::app::PyApp;
     #[pymodule_export]
+    use crate::py::command::_run_command;
+    #[pymodule_export]
     use crate::py::component::limits::PyComponentLimits;
     #[pymodule_export]
-    use crate::py::component::{_census, _compile, _outline, _read_component, _restore_component, PyComponent};
+    use crate::py::component::{
+        _census, _compile, _outline, _read_component, _restore_component, _why_not_restorable, PyComponent,
+    };
     #[pymodule_export]
     use crate::py::dir::PyDir;
     #[pymodule_export]

@@ -13,6 +13,7 @@ use _wasgi::component::Component;
 use _wasgi::component::inspect::{ComponentInfo, Wasi};
 use _wasgi::component::limits::ComponentLimits;
 use _wasgi::component::loading::Order;
+use _wasgi::component::variant::Variant;
 use _wasgi::error::Error;
 use _wasgi::guest::grants::Grants;
 use _wasgi::guest::{PROVIDED, PROVIDED_P3};
@@ -26,7 +27,7 @@ const EVERYTHING: &[u8] = include_bytes!("guests/components/everything.wasm");
 const EVERYTHING_P3: &[u8] = include_bytes!("guests/components/everything_p3.wasm");
 
 fn load(source: &[u8]) -> Result<Arc<Component>, Error> {
-    Component::new(source, &Order::new(false, ComponentLimits::NONE, None))
+    Component::new(source, &Order::new(Variant::PLAIN, ComponentLimits::NONE, None))
 }
 
 #[test]

@@ -10,6 +10,7 @@ use _wasgi::app::admission::Admission;
 use _wasgi::component::Component;
 use _wasgi::component::limits::ComponentLimits;
 use _wasgi::component::loading::Order;
+use _wasgi::component::variant::Variant;
 use _wasgi::engine::process_state;
 use _wasgi::exchange::guest_body::Next;
 use _wasgi::guest::grants::Grants;
@@ -23,7 +24,7 @@ const HELLO: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/guests/component
 async fn main() -> Result<(), Box<dyn Error>> {
     let source = std::fs::read(std::env::args().nth(1).as_deref().unwrap_or(HELLO))?;
     // a component of a stranger's is loaded under limits, and its guests run under some
-    let component = Component::new(&source, &Order::new(false, ComponentLimits::NONE, None))?;
+    let component = Component::new(&source, &Order::new(Variant::PLAIN, ComponentLimits::NONE, None))?;
     let app = App::new(component, Grants::default(), Limits::NONE, None);
     let permit = match app.admit(process_state()?)? {
         Admission::Permit(permit) => permit,

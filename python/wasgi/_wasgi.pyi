@@ -62,9 +62,11 @@ __all__ = [
     "_read_component",
     "_request_of_server",
     "_restore_component",
+    "_run_command",
     "_shut_down",
     "_status_of_code",
     "_wasmtime_version",
+    "_why_not_restorable",
     "_wit",
     "stats",
 ]
@@ -135,11 +137,12 @@ class Component:
     default `wasgi` in the user's cache directory; if empty, nowhere). The logger ``wasgi`` (INFO) reports a compilation
     that takes longer than a second. The same content is compiled and held once in a process, and by one process at a
     time. Immutable, safe to share between threads, hashable and equal by its content. It pickles as the path or the
-    bytes that it was loaded from, with ``fuel`` and ``limits``.
+    bytes that it was loaded from, with ``fuel``, ``isolated`` and ``limits``.
 
     Args:
         source: The path of a plain file, or the bytes of a component, in binary or text form.
         fuel: Compile it for `Limits.fuel`, too. Otherwise an `App` that needs it does so itself, and logs that.
+        isolated: Compile it for `Reuse.isolated`, too; with ``fuel``: for both at once. Otherwise likewise.
         limits: Bounds on the cost of loading it. None: the defaults of `ComponentLimits`.
 
     Raises:
@@ -157,10 +160,12 @@ class Component:
         'wasi:http/incoming-handler@0.2.12'
     """
 
-    def __new__(cls, source: _Source, *, fuel: bool = False, limits: ComponentLimits | None = None) -> Self: ...
+    def __new__(
+        cls, source: _Source, *, fuel: bool = False, isolated: bool = False, limits: ComponentLimits | None = None
+    ) -> Self: ...
     @staticmethod
     def load_async(
-        source: _Source, *, fuel: bool = False, limits: ComponentLimits | None = None
+        source: _Source, *, fuel: bool = False, isolated: bool = False, limits: ComponentLimits | None = None
     ) -> Coroutine[Any, Any, Component]:
         """Like the constructor, for a task of an asyncio event loop, which it never blocks.
 
@@ -180,6 +185,12 @@ class Component:
     @property
     def handler(self) -> str | None:
         """The export that handles requests, like ``"wasi:http/handler@0.3.0"``. None: `App.handle` raises."""
+    @property
+    def restorable(self) -> bool | None:
+        """Whether the host can put its instances back to what they were (`Reuse.isolated`).
+
+        None: it was not compiled for that. `wasgi inspect` tells the reason.
+        """
     @property
     def digest(self) -> str:
         """The SHA-256 of its binary form, in hexadecimal."""
@@ -472,25 +483,55 @@ class Reuse:
     whose guest it was. When an exchange is cancelled or times out, its instance admits no others, and ends with those
     that are in it.
 
+    With ``isolated`` each exchange finds its instance as it was before the first: the host puts the memories, the
+    globals and the numbers of handles back to what they were after the instantiation, and drops what the guest has
+    left behind. That costs a fraction of a fresh instance of a guest that brings its interpreter along. The
+    documentation says what a guest could still observe. An instance whose memory has grown is not kept. Where a
+    component or the system does not allow it (`wasgi inspect` says so of a component), each exchange gets a fresh
+    instance, and the logger ``wasgi`` says why.
+
     Args:
         requests: The number of exchanges of an instance. None: unlimited.
         concurrent: Concurrent exchanges of an instance, at most 128. More than 1: of WASI 0.3 only.
         idle: Seconds that an instance waits for its next exchange. None: until its app is closed.
+        isolated: Put an instance back to what it was after each exchange.
+        warm: A `Request`, or several: each new instance handles them before its first exchange, and is put back to what
+            it is after them. That makes exchanges faster, and what the guest drew by then (the seed of an interpreter's
+            hashes) is the same in all exchanges of the instance. They are answered by the upstreams of the app, and
+            count in the time of the first exchange; one that fails, fails that exchange.
+        ready: Instances that are made ahead, 0 to 512: at the start of a server, of an ASGI server's lifespan, and at
+            `Server.swap`. They wait for at most ``idle``. A warm-up that fails there is an error of the start.
 
     Raises:
-        ValueError: A number is out of range.
+        ValueError: A number is out of range, ``isolated`` is combined with ``concurrent``, or ``warm`` is not with
+            ``isolated``, or has a body that streams.
 
     Example:
         >>> app = wasgi.App("plugin.wasm", reuse=wasgi.Reuse(requests=1000, idle=60))
     """
 
-    def __new__(cls, *, requests: int | None = 128, concurrent: int = 1, idle: float | None = 10.0) -> Self: ...
+    def __new__(
+        cls,
+        *,
+        requests: int | None = 128,
+        concurrent: int = 1,
+        idle: float | None = 10.0,
+        isolated: bool = False,
+        warm: Request | Iterable[Request] | None = None,
+        ready: int = 0,
+    ) -> Self: ...
     @property
     def requests(self) -> int | None: ...
     @property
     def concurrent(self) -> int: ...
     @property
     def idle(self) -> float | None: ...
+    @property
+    def isolated(self) -> bool: ...
+    @property
+    def warm(self) -> tuple[Request, ...] | None: ...
+    @property
+    def ready(self) -> int: ...
     def __eq__(self, other: object, /) -> bool: ...
     def __hash__(self) -> int: ...
     def __reduce__(self) -> tuple[Any, ...]: ...
@@ -572,6 +613,7 @@ class App:
     def _handle_within(self, request: Request, seconds: float | None) -> Response: ...
     def _handle_together(self, requests: Sequence[Request]) -> list[_Together]: ...
     def _warm(self) -> None: ...
+    def _make_ready(self) -> None: ...
     def _sibling(
         self,
         *,
@@ -1190,6 +1232,10 @@ class Stats:
     def memory(self) -> int:
         """Bytes of the guests' linear memory, and of the host's memory for their instances and behind their handles."""
     @property
+    def snapshots(self) -> int:
+        """Bytes of the snapshots to which instances are put back (`Reuse.isolated`)."""
+
+    @property
     def threads(self) -> int:
         """Threads of wasgi, which are kept for the next exchange."""
     @property
@@ -1266,9 +1312,11 @@ def _of_systemd() -> list[str]: ...
 def _outline(source: bytes) -> tuple[list[str], list[str], str, str | None, list[str]]: ...
 def _read_component(path: str | os.PathLike[str]) -> bytes: ...
 def _restore_component(
-    path: str, digest: str, fuel: bool = False, limits: ComponentLimits | None = None
+    path: str, digest: str, fuel: bool = False, isolated: bool = False, limits: ComponentLimits | None = None
 ) -> Component: ...
+def _run_command(app: App, args: list[str], streams: tuple[bool, bool, bool]) -> int: ...
 def _shut_down() -> None: ...
+def _why_not_restorable(source: bytes) -> str | None: ...
 def _wit() -> list[tuple[str, str]]: ...
 def stats() -> Stats:
     """A snapshot of the counters of this process: see `Stats`. Cheap enough for a health check."""

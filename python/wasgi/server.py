@@ -111,6 +111,7 @@ class Server(_wasgi.Server):
     drain_timeout: float
     """Seconds that exchanges under way may take."""
     _folders: list[tuple[str, str]]
+    _apps: list[tuple[str, App]]
 
     def __new__(
         cls,
@@ -160,9 +161,10 @@ class Server(_wasgi.Server):
         if isinstance(trusted, str):
             raise TypeError("`trusted` must be a sequence of str, not one str")
         folders = [(route, os.fspath(folder)) for route, folder in (static or {}).items()]
+        table = _table(app)
         server = super().__new__(
             cls,
-            _table(app),
+            table,
             folders,
             bind=addresses,
             health=health,
@@ -185,6 +187,7 @@ class Server(_wasgi.Server):
         )
         server.drain_timeout = drain_timeout
         server._folders = folders
+        server._apps = table
         return server
 
     def start(self) -> None:
@@ -193,7 +196,7 @@ class Server(_wasgi.Server):
         Raises:
             WasgiError: The process gets no more threads, or an app cannot be made ready.
         """
-        self._start()
+        self._start_ready()
 
     def serve(self, *, on_start: Callable[[], object] | None = None) -> None:
         """Serves until the server is closed, and blocks; the GIL is released.
@@ -209,7 +212,7 @@ class Server(_wasgi.Server):
             WasgiError: The process gets no more threads, or an app cannot be made ready.
         """
         with self._signals():
-            self._start()
+            self._start_ready()
             try:
                 if on_start is not None:
                     on_start()
@@ -221,7 +224,7 @@ class Server(_wasgi.Server):
     async def serve_async(self) -> None:
         """Serves until the server is closed. Cancelling the task ends all exchanges at once."""
         with self._signals():
-            self._start()
+            self._start_ready()
             try:
                 await self._wait_async()
             finally:
@@ -237,7 +240,9 @@ class Server(_wasgi.Server):
         Raises:
             WasgiError: An app cannot be made ready. Then the old ones go on serving.
         """
-        self._swap(_table(app), self._folders)
+        table = _table(app)
+        _make_ready(table)
+        self._swap(table, self._folders)
 
     def close(self, timeout: float | None = None) -> None:
         """Takes no more connections, lets exchanges under way end, and waits until nothing is left of the server.
@@ -256,6 +261,11 @@ class Server(_wasgi.Server):
         """Like `close`, for a task of an asyncio event loop."""
         self._close(self._bound(timeout))
         await self._wait_async()
+
+    def _start_ready(self) -> None:
+        _make_ready(self._apps)
+        self._apps = []
+        self._start()
 
     def _bound(self, timeout: float | None) -> float:
         if timeout is None:
@@ -324,6 +334,12 @@ def _table(app: App | Mapping[str, App]) -> list[tuple[str, App]]:
                     "hint: mount the app in an ASGI application"
                 )
     return table
+
+
+def _make_ready(table: list[tuple[str, App]]) -> None:
+    """Makes the instances that are to wait for their first exchange (`Reuse.ready`)."""
+    for served in {id(served): served for _, served in table}.values():
+        served._make_ready()
 
 
 def serve(app: App | Mapping[str, App], **options: Any) -> None:

@@ -5,12 +5,14 @@
 //! ([`Exchange::hand_over`]), and the owner keeps the handle that stops it.
 
 pub mod admission;
+pub mod command;
 pub mod exchange;
 pub mod history;
 mod incoming;
 mod running;
 pub(crate) mod shared;
 mod slice;
+pub mod warm_up;
 
 use std::pin::Pin;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -27,11 +29,12 @@ use crate::app::exchange::{Exchange, Part};
 use crate::app::incoming::{Incoming, incoming, request_rules};
 use crate::app::running::{Guest, Place};
 use crate::app::shared::{Joining, Member, Reservation, SharedInstance, SharedInstances};
+use crate::app::warm_up::WarmUps;
 use crate::component::Component;
+use crate::component::variant::Variant;
 use crate::engine::ticker::Ticking;
 use crate::engine::{ProcessState, process_state};
-use crate::error::reason::Reason;
-use crate::error::{Error, chain};
+use crate::error::Error;
 use crate::exchange::body_check::BodyRules;
 use crate::exchange::handle::{ExchangeHandle, ExchangeState};
 use crate::exchange::refusals::Refusals;
@@ -63,6 +66,8 @@ pub struct App {
     pub limits: Limits,
     /// Whether instances have more than one exchange.
     pub reuse: Option<Reuse>,
+    /// What each new instance handles first, where instances are put back to what they are then.
+    pub warm_ups: Option<Arc<WarmUps>>,
     /// As whose its guests share with those of others what belongs to several apps.
     pub number: u64,
     refusals: Arc<Refusals>,
@@ -84,6 +89,7 @@ impl App {
             grants,
             limits,
             reuse,
+            warm_ups: None,
             number: NEXT.fetch_add(1, Ordering::Relaxed),
             refusals: Arc::default(),
             reusable: Arc::new(AtomicBool::new(true)),
@@ -91,6 +97,21 @@ impl App {
             shared: PerFork::new(),
             admission: Mutex::new(None),
         }
+    }
+
+    /// What its guests run.
+    pub fn variant(&self) -> Variant {
+        Variant { fuel: self.limits.fuel.is_some(), restorable: self.reuse.is_some_and(|reuse| reuse.isolated) }
+    }
+
+    /// Where its instances are to be put back to what they were, and cannot be, each exchange gets a fresh one. Returns why, if so. To
+    /// be called when its component has the machine code for that.
+    pub fn isolate(&mut self) -> Option<String> {
+        self.reuse.filter(|reuse| reuse.isolated)?;
+        let reason = self.component.why_not_restorable().or_else(crate::guest::snapshot::why_not)?;
+        self.reuse = None;
+        self.warm_ups = None;
+        Some(reason)
     }
 
     fn admission(&self, process: &'static ProcessState) -> Arc<AdmissionControl> {
@@ -131,7 +152,7 @@ impl App {
     pub fn warm(&self) -> Result<(), Error> {
         let process = process_state()?;
         self.component.info.check_handler()?;
-        self.component.prepared(process, self.limits.fuel.is_some())?;
+        self.component.prepared(process, self.variant())?;
         process.runtime.handle().map(drop)
     }
 
@@ -180,7 +201,7 @@ impl App {
         let process = process_state()?;
         // first: a ticker that sleeps sees nothing of the machine's state, which decides where instances are made
         let ticking = process.tick()?;
-        let prepared = self.component.prepared(process, limits.fuel.is_some())?;
+        let prepared = self.component.prepared(process, self.variant())?;
         let (number, admission) = (permit.number, permit.admission.clone());
         let exchange = self.exchange_state(process, number);
         let passes_on = upstreams.handler.is_some();
@@ -211,6 +232,37 @@ impl App {
         })
     }
 
+    /// Begins to make an instance that waits for its first exchange then, if instances are kept. No head comes of it.
+    pub fn make_ready(&self, permit: Permit, upstreams: Upstreams) -> Result<Exchange, Error> {
+        let process = process_state()?;
+        let ticking = process.tick()?;
+        let prepared = self.component.prepared(process, self.variant())?;
+        let (number, admission) = (permit.number, permit.admission.clone());
+        let exchange = self.exchange_state(process, number);
+        let hooks = Hooks::new(upstreams, ExchangeHandle::observer(&exchange), &self.limits);
+        let owner = ExchangeHandle::new(exchange.clone());
+        let Obtained { instance, room, needs_set_up } = self.new_instance(&admission, &prepared, hooks, &exchange)?;
+        let answer = ResponseSlot::default();
+        answer.set(None); // an instance that has not answered is not kept
+        let guest = Guest::new(instance, &exchange, answer.clone(), Place::new(&exchange, ticking, permit));
+        let run = Box::pin(running::make_ready(guest, room, self.warm_ups.clone()));
+        let (_, head) = oneshot::channel();
+        Ok(Exchange {
+            part: Part::Alone(Some(run)),
+            head,
+            answer,
+            owner,
+            process,
+            prepared,
+            needs_set_up,
+            computes: false,
+            admission,
+            number,
+            head_only: false,
+            response_body: None,
+        })
+    }
+
     /// In an instance of its own.
     fn begin_alone(
         &self,
@@ -224,9 +276,8 @@ impl App {
         let clock = instance.host().scene().map(|scene| scene.clock().clone());
         let incoming = incoming(request, rules, &exchange, self.limits.chunks, clock);
         let Incoming { request, answered, head, answer } = incoming;
-        let call = instance.call(request, answered).map_err(|error| Error::Host(Reason::new(chain(&error), error)))?;
         let guest = Guest::new(instance, &exchange, answer.clone(), Place::new(&exchange, ticking, permit));
-        let run = running::run(guest, room, call);
+        let run = running::run((request, answered), guest, room, self.warm_ups.clone());
         let run: Run = match stage {
             Some(stage) => Box::pin(stage.turns(run)),
             None => Box::pin(run),
@@ -296,9 +347,19 @@ impl App {
         exchange: &ExchangeState,
     ) -> Result<Obtained, Error> {
         if let Some(mut instance) = admission.idle.as_ref().and_then(|idle| idle.take()) {
-            instance.reset(hooks, exchange)?;
+            instance.reset(hooks, exchange, &self.grants)?;
             return Ok(Obtained { instance, room: None, needs_set_up: false });
         }
+        self.new_instance(admission, prepared, hooks, exchange)
+    }
+
+    fn new_instance(
+        &self,
+        admission: &AdmissionControl,
+        prepared: &Arc<Prepared>,
+        hooks: Hooks,
+        exchange: &ExchangeState,
+    ) -> Result<Obtained, Error> {
         let room = crate::guest::instance_pool::make_room(exchange.process);
         let instance = Instance::new(prepared.clone(), &self.grants, &self.limits, hooks, exchange, &admission.share)?;
         Ok(Obtained { instance, room, needs_set_up: true })

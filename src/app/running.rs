@@ -6,17 +6,22 @@ use std::sync::atomic::Ordering;
 use std::task::{Context, Poll, ready};
 use std::time::Instant;
 
+use bytes::Bytes;
 use tokio::task::JoinHandle;
 use tokio::time::Sleep;
+use wasmtime_wasi_http::WasiBody;
 
 use crate::app::admission::Permit;
+use crate::app::warm_up::WarmUps;
 use crate::engine::ProcessState;
 use crate::engine::ticker::Ticking;
-use crate::error::Error;
+use crate::error::reason::Reason;
+use crate::error::{Error, chain};
 use crate::exchange::handle::ExchangeState;
 use crate::exchange::response_body::ResponseSlot;
-use crate::guest::instance::{Call, Instance};
+use crate::guest::instance::Instance;
 use crate::guest::instance_pool::give_back;
+use crate::http::error_code::ErrorCode;
 use crate::scheduler::Run;
 
 /// A timer that is set anew each time it is asked.
@@ -127,14 +132,46 @@ impl Drop for Gone {
     }
 }
 
-/// Has the guest handle its request, once there is room for its instance.
-pub(super) async fn run(mut guest: Guest, room: Option<JoinHandle<()>>, call: Call) {
+/// A request for a guest, and what takes its answer.
+pub(super) type Asked<B, A> = (http::Request<B>, A);
+
+/// Has the guest handle its request, once there is room for its instance. What takes the answer goes after the guest, however this ends:
+/// whoever waits for it is to find how the exchange ended.
+pub(super) async fn run<B, A>(
+    asked: Asked<B, A>,
+    mut guest: Guest,
+    room: Option<JoinHandle<()>>,
+    warm_ups: Option<Arc<WarmUps>>,
+) where
+    B: http_body::Body<Data = Bytes, Error = wasmtime_wasi_http::Error> + Send + 'static,
+    A: FnOnce(Result<http::Response<WasiBody>, ErrorCode>) + Send + Sync + 'static,
+{
     if let Some(room) = room {
         let _ = room.await;
     }
+    if let Err(error) = guest.prepare(warm_ups).await {
+        guest.outcome = Some(Err(error));
+        return;
+    }
     let Some(instance) = &mut guest.instance else { return };
-    let result = instance.handle(call).await;
+    let (request, answered) = asked;
+    let result = match instance.call(request, answered) {
+        Ok(call) => instance.handle(call).await,
+        Err(error) => {
+            guest.outcome = Some(Err(Error::Host(Reason::new(chain(&error), error))));
+            return;
+        }
+    };
     guest.outcome = Some(instance.outcome(result, &guest.exchange));
+}
+
+/// Makes an instance that waits for its first exchange then.
+pub(super) async fn make_ready(mut guest: Guest, room: Option<JoinHandle<()>>, warm_ups: Option<Arc<WarmUps>>) {
+    if let Some(room) = room {
+        let _ = room.await;
+    }
+    let prepared = guest.prepare(warm_ups).await;
+    guest.outcome = Some(prepared);
 }
 
 /// What is said when an instance had answered before, and then returned without an answer.
@@ -166,6 +203,18 @@ pub(super) fn why_dropped(exchange: &ExchangeState) -> Error {
 impl Guest {
     pub(super) fn new(instance: Instance, exchange: &Arc<ExchangeState>, answer: ResponseSlot, place: Place) -> Self {
         Self { instance: Some(instance), exchange: exchange.clone(), answer, outcome: None, place: Some(place) }
+    }
+
+    /// Makes it, if it is not there, as it is to be before each exchange.
+    async fn prepare(&mut self, warm_ups: Option<Arc<WarmUps>>) -> Result<(), Error> {
+        let Some(instance) = &mut self.instance else { return Ok(()) };
+        if let (Some(warm_ups), true) = (warm_ups, instance.is_new()) {
+            return warm_ups.run(instance, &self.exchange).await;
+        }
+        match instance.prepare().await {
+            Ok(()) => Ok(()),
+            failed => instance.outcome(failed, &self.exchange),
+        }
     }
 
     /// It ends, as its handler did or as it was dropped. Returns whether it has ended well.

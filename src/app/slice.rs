@@ -65,13 +65,14 @@ mod tests {
     use crate::component::Component;
     use crate::component::limits::ComponentLimits;
     use crate::component::loading::Order;
+    use crate::component::variant::Variant;
     use crate::engine::process_state;
     use crate::guest::prepared::Prepared;
 
     fn prepared() -> Arc<Prepared> {
-        let order = Order::new(false, ComponentLimits::NONE, None);
+        let order = Order::new(Variant::PLAIN, ComponentLimits::NONE, None);
         let component = Component::new(&std::fs::read("tests/guests/components/hello.wasm").unwrap(), &order).unwrap();
-        component.prepared(process_state().unwrap(), false).unwrap()
+        component.prepared(process_state().unwrap(), Variant::PLAIN).unwrap()
     }
 
     /// Whether the slice of a suspect turn is over after this, and what becomes of the next guest.

@@ -29,7 +29,7 @@ pub struct Cost {
 }
 
 /// wasmtime's own structures for a core instance: `Instance`, its `VMContext`'s head, its place in the store.
-const CORE_INSTANCE: u64 = 1024;
+pub(crate) const CORE_INSTANCE: u64 = 1024;
 /// Likewise for a component's.
 pub(crate) const COMPONENT_INSTANCE: u64 = 512;
 /// A lowered or lifted function, a resource or the like in a component's `VMComponentContext`.

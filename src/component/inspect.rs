@@ -4,11 +4,14 @@ use wasmparser::{CanonicalFunction, CanonicalOption, Encoding, Parser, Payload};
 
 use crate::component::declared_types::DeclaredTypes;
 use crate::component::file_format::{broken, malformed};
-use crate::component::interface_names::{INCOMING_HANDLER, interface, is_of, is_of_p3, is_of_pre_p3, other_version};
+use crate::component::interface_names::{
+    INCOMING_HANDLER, RUN, interface, is_of, is_of_p3, is_of_pre_p3, other_version,
+};
 use crate::component::joints;
 use crate::engine::config::Features;
 use crate::error::Error;
 use crate::guest::interfaces::HANDLER;
+use crate::guest::prepared::Entry;
 use crate::guest::{PROVIDED, PROVIDED_P3};
 
 /// The names at a component's border, and what follows from them.
@@ -26,6 +29,8 @@ pub struct ComponentInfo {
     wasi: Wasi,
     /// See [`Self::handler`].
     handler: Option<String>,
+    /// See [`Self::command`].
+    command: Option<String>,
 }
 
 /// The generation of WASI that a component speaks.
@@ -84,14 +89,16 @@ impl ComponentInfo {
 
     /// A component of WASI 0.3 may be told by any of its names: it imports and exports 0.2 as well.
     fn of(imports: Vec<String>, exports: Vec<String>, is_async: bool) -> Self {
-        let handler_of = |interface, track| exports.iter().find(|name| is_of(name, interface, track)).cloned();
-        let handler = handler_of(HANDLER, "0.3");
+        let named = |interface, track| exports.iter().find(|name| is_of(name, interface, track)).cloned();
+        let handler = named(HANDLER, "0.3");
         let is_p3 = is_async || handler.is_some() || imports.iter().chain(&exports).any(|name| is_of_p3(name));
         let (wasi, handler) = match is_p3 {
             true => (Wasi::P3, handler),
-            false => (Wasi::P2, handler_of(INCOMING_HANDLER, "0.2")),
+            false => (Wasi::P2, named(INCOMING_HANDLER, "0.2")),
         };
-        Self { imports, exports, is_async, has_async_joints: false, wasi, handler }
+        let track = if is_p3 { "0.3" } else { "0.2" };
+        let command = named(RUN, track).filter(|_| handler.is_none());
+        Self { imports, exports, is_async, has_async_joints: false, wasi, handler, command }
     }
 
     /// What it speaks, and hence which engine it is compiled for. One that exports the handlers of both speaks 0.3; one that has
@@ -108,6 +115,11 @@ impl ComponentInfo {
     /// The export that is called with a request, if there is one.
     pub fn handler(&self) -> Option<&str> {
         self.handler.as_deref()
+    }
+
+    /// The export by which it is run, if it is a command: it has no handler, and exports `wasi:cli/run`.
+    pub fn command(&self) -> Option<&str> {
+        self.command.as_deref()
     }
 
     /// The imports that nothing provides. `has_handler`: something answers those of `wasi:http/handler@0.3`.
@@ -149,7 +161,9 @@ impl ComponentInfo {
             exports => listed(exports),
         };
         let named = |handler: &'static str| self.exports.iter().find(move |name| interface(name) == handler);
-        let hint = if let Some(name) = named(INCOMING_HANDLER) {
+        let hint = if self.command.is_some() {
+            Some("it is a command (`wasi:cli/run`): `wasgi run` runs it".to_owned())
+        } else if let Some(name) = named(INCOMING_HANDLER) {
             match self.wasi {
                 Wasi::P3 if is_of(name, INCOMING_HANDLER, "0.2") => Some(format!(
                     "what else it imports or exports is of WASI 0.3: it has to export `{HANDLER}@0.3`, too"
@@ -157,12 +171,36 @@ impl ComponentInfo {
                 _ => other_version(name),
             }
         } else {
-            named(HANDLER).and_then(|name| other_version(name))
+            named(HANDLER).or_else(|| named(RUN)).and_then(|name| other_version(name))
         };
         let hint = hint.unwrap_or_else(|| format!("wasgi calls `{INCOMING_HANDLER}@0.2` or `{HANDLER}@0.3`"));
         Err(Error::UnsupportedComponent(
             format!("the component exports no HTTP handler: it exports {exports}; hint: {hint}").into(),
         ))
+    }
+
+    /// Whether it can be run as a command.
+    pub fn check_command(&self) -> Result<(), Error> {
+        if self.command.is_some() {
+            return Ok(());
+        }
+        let hint = match (&self.handler, self.exports.iter().find(|name| interface(name) == RUN)) {
+            (Some(handler), _) => format!("it handles requests (`{handler}`)"),
+            (None, Some(name)) => match other_version(name) {
+                Some(hint) => hint,
+                None => format!("what else it imports or exports is of WASI 0.3, and it exports `{name}`"),
+            },
+            (None, None) => format!("wasgi runs what exports `{RUN}@0.2` or `{RUN}@0.3`"),
+        };
+        Err(Error::UnsupportedComponent(format!("the component is no command; hint: {hint}").into()))
+    }
+
+    /// What of it is called; an error if nothing is.
+    pub(crate) fn check_entry(&self) -> Result<Entry, Error> {
+        match self.command {
+            Some(_) => Ok(Entry::Command),
+            None => self.check_handler().map(|()| Entry::Handler),
+        }
     }
 
     /// Whether everything that it imports is provided, see [`Self::missing`].
@@ -255,6 +293,12 @@ mod tests {
         assert_eq!(told(&["wasi:io/poll@0.2.0"], &[old, new]), (Wasi::P3, Some(new.into())));
         assert_eq!(told(&["wasi:random/random@0.3.0"], &["acme:plugin/run@1.0.0"]), (Wasi::P3, None));
         assert_eq!(told(&[], &["wasi:cli/run@0.3.9"]), (Wasi::P3, None));
+        let command = |imports: &[&str], exports: &[&str]| of(imports, exports).command().map(str::to_owned);
+        assert_eq!(command(&[], &["wasi:cli/run@0.2.3"]).as_deref(), Some("wasi:cli/run@0.2.3"));
+        assert_eq!(command(&[], &["wasi:cli/run@0.3.9"]).as_deref(), Some("wasi:cli/run@0.3.9"));
+        assert_eq!(command(&["wasi:random/random@0.3.0"], &["wasi:cli/run@0.2.0"]), None);
+        assert_eq!(command(&[], &["wasi:cli/run@0.2.0", old]), None, "it has a handler");
+        assert_eq!(command(&[], &["wasi:cli/run@0.1.0", "acme:cli/run@0.2.0"]), None);
         assert_eq!(told(&["wasi:random/random@0.3.0"], &[old]), (Wasi::P3, None));
         // another package's 0.3 is not WASI's
         assert_eq!(told(&["acme:random/random@0.3.0", "wasi:nn/graph@0.3.0"], &[old]), (Wasi::P2, Some(old.into())));

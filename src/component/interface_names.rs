@@ -5,6 +5,8 @@ use crate::guest::{PROVIDED, PROVIDED_P3};
 
 /// What a component of WASI 0.2 exports to answer requests.
 pub(super) const INCOMING_HANDLER: &str = "wasi:http/incoming-handler";
+/// What a command exports, of both generations.
+pub(super) const RUN: &str = "wasi:cli/run";
 
 /// The packages of WASI 0.3.
 const PACKAGES_P3: &[&str] =
@@ -51,8 +53,8 @@ fn pre_release(version: &str) -> Option<&str> {
 /// Why an interface that is provided is not provided in the version that `name` has.
 pub(super) fn other_version(name: &str) -> Option<String> {
     let found = interface(name);
-    let is_p2 = PROVIDED.contains(&found) || found == INCOMING_HANDLER;
-    let is_p3 = PROVIDED_P3.contains(&found) || found == HANDLER;
+    let is_p2 = PROVIDED.contains(&found) || found == INCOMING_HANDLER || found == RUN;
+    let is_p3 = PROVIDED_P3.contains(&found) || found == HANDLER || found == RUN;
     let releases = match (is_p2, is_p3) {
         (true, true) => "0.2 and 0.3",
         (true, false) => "0.2",

@@ -10,6 +10,7 @@ use std::sync::{Arc, Condvar, Mutex, OnceLock, PoisonError, Weak};
 use std::time::{Duration, Instant};
 
 use crate::component::limits::ComponentLimits;
+use crate::component::variant::Variant;
 use crate::engine::ProcessState;
 use crate::error::Error;
 use crate::process::fork::PerFork;
@@ -26,8 +27,8 @@ pub struct Launcher {
 
 /// How somebody wants a component to be loaded.
 pub struct Order {
-    /// For guests under a limit of fuel, too.
-    pub fuel: bool,
+    /// What else machine code is made for.
+    pub variant: Variant,
     /// What the component may cost.
     pub limits: ComponentLimits,
     /// How a process that compiles is started; needed if the limits are those of a process.
@@ -39,9 +40,9 @@ pub struct Order {
 
 impl Order {
     /// `limits.timeout` begins now.
-    pub fn new(fuel: bool, limits: ComponentLimits, launcher: Option<Launcher>) -> Self {
+    pub fn new(variant: Variant, limits: ComponentLimits, launcher: Option<Launcher>) -> Self {
         let deadline = limits.timeout.and_then(|timeout| Instant::now().checked_add(timeout));
-        Self { fuel, limits, launcher, wanted: Arc::default(), deadline }
+        Self { variant, limits, launcher, wanted: Arc::default(), deadline }
     }
 
     /// The time that is left; `None`: as much as it takes.
@@ -305,7 +306,7 @@ mod tests {
     #[test]
     fn who_waits_is_ended_by_its_time_and_by_giving_up() {
         let loaded = Loaded::default();
-        let order = |timeout| Order::new(false, ComponentLimits { timeout, ..ComponentLimits::NONE }, None);
+        let order = |timeout| Order::new(Variant::PLAIN, ComponentLimits { timeout, ..ComponentLimits::NONE }, None);
         let first = order(None);
         let work = loaded.begin("a", &first).ok();
         assert!(work.is_some());
@@ -321,7 +322,7 @@ mod tests {
     #[test]
     fn work_is_wanted_while_anybody_waits_for_it() {
         let loaded = Loaded::default();
-        let order = || Order::new(false, ComponentLimits::NONE, None);
+        let order = || Order::new(Variant::PLAIN, ComponentLimits::NONE, None);
         let (first, second) = (order(), order());
         let Ok(work) = loaded.begin("a", &first) else { return assert_eq!(1, 2) };
         lock(&work.entry.state).orders.push(Arc::downgrade(&second.wanted));

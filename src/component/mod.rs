@@ -12,11 +12,13 @@ pub(crate) mod declared_types;
 pub(crate) mod expansion;
 pub(crate) mod file_format;
 pub mod inspect;
+pub(crate) mod instrument;
 pub(crate) mod interface_names;
 pub(crate) mod joints;
 pub mod limits;
 pub mod loading;
 pub mod source;
+pub mod variant;
 
 use std::borrow::Cow;
 use std::cell::{OnceCell, RefCell};
@@ -30,7 +32,9 @@ use wasmtime::Engine;
 use crate::component::census::Census;
 use crate::component::cost::Cost;
 use crate::component::inspect::ComponentInfo;
+use crate::component::instrument::NotRestorable;
 use crate::component::loading::{Order, Turn, Work, loaded};
+use crate::component::variant::{Variant, hex};
 use crate::engine::config::{
     AllocatingEngine, CORE_INSTANCES, EngineKind, Features, MEMORIES, MODULE_MEMORIES, MODULE_TABLES, TABLES,
 };
@@ -52,26 +56,28 @@ pub struct Component {
     census: Census,
     /// Or why it cannot be linked.
     first: Result<Slot, Error>,
+    /// Why its instances cannot be put back to what they were, once that is known.
+    not_restorable: OnceLock<NotRestorable>,
 }
 
-/// What one process has made of a component; a forked child adds its own, and so do guests under a limit of fuel.
+/// What one process has made of a component; a forked child adds its own, and so do guests that need another variant.
 struct Slot {
     generation: u64,
-    fuel: bool,
+    variant: Variant,
     prepared: Arc<Prepared>,
     next: OnceLock<Box<Slot>>,
 }
 
 impl Slot {
-    fn new(process: &ProcessState, fuel: bool, prepared: Prepared) -> Self {
-        Self { generation: process.generation, fuel, prepared: Arc::new(prepared), next: OnceLock::new() }
+    fn new(process: &ProcessState, variant: Variant, prepared: Prepared) -> Self {
+        Self { generation: process.generation, variant, prepared: Arc::new(prepared), next: OnceLock::new() }
     }
 
     /// Appends a slot, or takes the like of it that somebody else has appended meanwhile.
     fn add(&self, slot: Self) -> Arc<Prepared> {
         let (mut last, mut slot) = (self, Box::new(slot));
         loop {
-            if last.generation == slot.generation && last.fuel == slot.fuel && !last.prepared.is_retired() {
+            if last.generation == slot.generation && last.variant == slot.variant && !last.prepared.is_retired() {
                 return last.prepared.clone();
             }
             let prepared = slot.prepared.clone();
@@ -85,6 +91,12 @@ impl Slot {
             }
         }
     }
+}
+
+/// Why instances of a component could not be put back to what they were. Goes as deep on the stack as it is nested.
+pub fn why_not_restorable(source: &[u8]) -> Result<Option<String>, Error> {
+    let binary = crate::component::file_format::to_binary(source)?;
+    Ok(instrument::instrument(&binary).err().map(|why| why.to_string()))
 }
 
 /// A component that is linked, or why it cannot be.
@@ -132,25 +144,31 @@ impl Component {
         let component = match work.component() {
             Some(component) => component,
             None => {
-                let linked = Self::compile(process, &info, false, &digest, &binary, order, &work, &census.instance)?;
-                let first = linked.map(|prepared| Slot::new(process, false, prepared));
-                let component = Self { info, digest: digest.clone(), source: OnceLock::new(), census, first };
+                let (plain, instance) = (Variant::PLAIN, &census.instance);
+                let linked = Self::compile(process, &info, plain, &digest, &binary, order, &work, instance)?;
+                let first = linked.map(|prepared| Slot::new(process, plain, prepared));
+                let component = Self {
+                    info,
+                    digest: digest.clone(),
+                    source: OnceLock::new(),
+                    census,
+                    first,
+                    not_restorable: OnceLock::new(),
+                };
                 let component = Arc::new(component);
                 work.keep(&component);
                 component
             }
         };
         drop(work);
-        if order.fuel {
-            component.prepare_binary_for_fuel(process, &binary, order)?;
-        }
+        component.prepare_binary(process, &binary, order)?;
         Ok(component)
     }
 
-    /// Compiles it once more, for guests under a limit of fuel. `source` is what it was made from.
-    pub fn prepare_for_fuel(&self, source: &[u8], order: &Order) -> Result<(), Error> {
+    /// Compiles it once more, for what is ordered. `source` is what it was made from.
+    pub fn prepare(&self, source: &[u8], order: &Order) -> Result<(), Error> {
         let process = process_state()?;
-        if !self.needs_fuel() {
+        if !self.lacks(order.variant) {
             return Ok(());
         }
         order.limits.check_source(source)?;
@@ -158,39 +176,48 @@ impl Component {
         if hex(&Sha256::digest(&binary)) != self.digest {
             return Err(Error::InvalidComponent("the component has changed since it was loaded".into()));
         }
-        self.prepare_binary_for_fuel(process, &binary, order)
+        self.prepare_binary(process, &binary, order)
     }
 
-    fn prepare_binary_for_fuel(
-        &self,
-        process: &'static ProcessState,
-        binary: &[u8],
-        order: &Order,
-    ) -> Result<(), Error> {
+    fn prepare_binary(&self, process: &'static ProcessState, binary: &[u8], order: &Order) -> Result<(), Error> {
+        let variant = order.variant;
         let Ok(first) = &self.first else { return Ok(()) };
-        let work = loaded().begin(&format!("{} with fuel", self.digest), order)?;
-        if !self.needs_fuel() {
+        if !self.lacks(variant) {
             return Ok(());
         }
-        let instance = &self.census.instance;
-        let linked = Self::compile(process, &self.info, true, &self.digest, binary, order, &work, instance)?;
-        first.add(Slot::new(process, true, linked?));
+        let work = loaded().begin(&format!("{} {variant:?}", self.digest), order)?;
+        if !self.lacks(variant) {
+            return Ok(());
+        }
+        let instance = self.cost_of_instance(variant);
+        let instrumented = match variant.restorable.then(|| instrument::instrument(binary)) {
+            None => None,
+            Some(Ok(instrumented)) => Some(instrumented),
+            Some(Err(why)) => {
+                let _ = self.not_restorable.set(why);
+                return Ok(());
+            }
+        };
+        let binary = instrumented.as_deref().unwrap_or(binary);
+        let linked = Self::compile(process, &self.info, variant, &self.digest, binary, order, &work, &instance)?;
+        first.add(Slot::new(process, variant, linked?));
         Ok(())
     }
 
-    /// Compiles it, and links it unless it lacks an import or a handler.
+    /// Compiles it, and links it unless it lacks an import, or anything to call.
     #[allow(clippy::too_many_arguments)]
     fn compile(
         process: &ProcessState,
         info: &ComponentInfo,
-        fuel: bool,
+        variant: Variant,
         digest: &str,
         binary: &[u8],
         order: &Order,
         work: &Work,
         instance: &Cost,
     ) -> Result<Linked, Error> {
-        let features = info.features(fuel);
+        let features = info.features(variant.fuel);
+        let digest = &*variant.name(digest);
         work.compiles();
         order.check()?;
         let kept = |engine: &Engine, pooled: bool, tell: bool| {
@@ -234,8 +261,8 @@ impl Component {
             // SAFETY: the bytes come from `precompile_component` of the same module, here or in a process that we have started.
             Ok(undisturbed(|| unsafe { wasmtime::component::Component::deserialize(engine, code) })?)
         };
-        let link = |made: &AllocatingEngine, compiled, host| match info.check_imports(true).and(info.check_handler()) {
-            Ok(()) => Prepared::new(made, compiled, features, host),
+        let link = |made: &AllocatingEngine, compiled, host| match info.check_imports(true).and(info.check_entry()) {
+            Ok(entry) => Prepared::new(made, compiled, features, entry, host),
             Err(unlinked) => {
                 drop(DropUndisturbed::new(compiled));
                 Err(unlinked)
@@ -250,9 +277,32 @@ impl Component {
         linked
     }
 
-    /// Whether guests under a limit of fuel run machine code of it that is still to be made.
-    pub fn needs_fuel(&self) -> bool {
-        self.first.is_ok() && !self.slots().any(|slot| slot.fuel)
+    /// Whether machine code of it is still to be made for guests of this kind.
+    pub fn lacks(&self, variant: Variant) -> bool {
+        let cannot = variant.restorable && self.not_restorable.get().is_some();
+        self.first.is_ok() && !cannot && !self.slots().any(|slot| slot.variant == variant)
+    }
+
+    /// What one instance of it is made of.
+    fn cost_of_instance(&self, variant: Variant) -> Cost {
+        let mut instance = self.census.instance;
+        if variant.restorable {
+            instance.add(&instrument::cost(&instance));
+        }
+        instance
+    }
+
+    /// Whether its instances can be put back to what they were, if that is known: it was compiled for that, or was to be.
+    pub fn is_restorable(&self) -> Option<bool> {
+        if self.not_restorable.get().is_some() {
+            return Some(false);
+        }
+        self.slots().any(|slot| slot.variant.restorable).then_some(true)
+    }
+
+    /// Why its instances cannot be put back to what they were, if that is known.
+    pub fn why_not_restorable(&self) -> Option<String> {
+        self.not_restorable.get().map(NotRestorable::to_string)
     }
 
     /// Whether apps can be made of it. `has_handler`: something answers the requests that it passes on by `wasi:http/handler`. One
@@ -260,7 +310,7 @@ impl Component {
     pub fn check(&self, has_handler: bool) -> Result<(), Error> {
         self.info.check_imports(has_handler)?;
         match &self.first {
-            Err(why) if self.info.handler().is_some() => Err(why.clone()),
+            Err(why) if self.info.check_entry().is_ok() => Err(why.clone()),
             _ => Ok(()),
         }
     }
@@ -270,28 +320,29 @@ impl Component {
     }
 
     /// What the present process has of it.
-    pub(crate) fn prepared(&self, process: &'static ProcessState, fuel: bool) -> Result<Arc<Prepared>, Error> {
+    pub(crate) fn prepared(&self, process: &'static ProcessState, variant: Variant) -> Result<Arc<Prepared>, Error> {
         let first = self.first.as_ref().map_err(Error::clone)?;
         let mut other = None;
-        for slot in self.slots().filter(|slot| slot.fuel == fuel) {
+        for slot in self.slots().filter(|slot| slot.variant == variant) {
             if slot.generation == process.generation && !slot.prepared.is_retired() {
                 return Ok(slot.prepared.clone());
             }
             other = Some(slot);
         }
         let Some(other) = other else {
-            return Err(Error::Host("the component was not compiled for fuel".into()));
+            return Err(Error::Host("the component was not compiled for this app".into()));
         };
         let code = other.prepared.serialize().map_err(|error| Error::Host(Reason::new(chain(&error), error)))?;
         let restore = |engine: &Engine, _| {
             // SAFETY: the bytes come from `serialize` just now, in this process, of the same wasmtime.
             Ok(undisturbed(|| unsafe { wasmtime::component::Component::deserialize(engine, &code) })?)
         };
-        let features = self.info.features(fuel);
-        let prepared = prepare(process, features, &self.census.instance, restore, |made, compiled, host| {
-            Prepared::new(made, compiled, features, host)
+        let features = self.info.features(variant.fuel);
+        let instance = self.cost_of_instance(variant);
+        let prepared = prepare(process, features, &instance, restore, |made, compiled, host| {
+            Prepared::new(made, compiled, features, self.info.check_entry()?, host)
         })?;
-        Ok(first.add(Slot::new(process, fuel, prepared)))
+        Ok(first.add(Slot::new(process, variant, prepared)))
     }
 }
 
@@ -379,8 +430,4 @@ pub(crate) fn refusal(error: &wasmtime::Error, binary: &[u8]) -> Error {
     } else {
         Error::InvalidComponent(format!("not a valid component: {reason}").into())
     }
-}
-
-fn hex(bytes: &[u8]) -> String {
-    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
 }

@@ -23,6 +23,8 @@ pub struct Stats {
     pub stacks: u64,
     /// Bytes of linear memory.
     pub memory: u64,
+    /// Bytes that the host keeps to put instances back to what they were.
+    pub snapshots: u64,
     /// Tasks of the runtime, and guests that do not run on their caller's thread.
     pub tasks: u64,
     /// Threads of the core: the runtime's workers, those that give guests their turns, and the epoch ticker.
@@ -56,6 +58,7 @@ impl Stats {
             memories,
             stacks,
             memory: u64::try_from(counters.memory.load(Ordering::Relaxed)).unwrap_or(0),
+            snapshots: u64::try_from(counters.snapshots.load(Ordering::Relaxed)).unwrap_or(0),
             tasks: (process.runtime.tasks() + process.scheduler.tasks()) as u64,
             threads: (process.runtime.workers() + process.scheduler.workers() + usize::from(process.has_ticker()))
                 as u64,

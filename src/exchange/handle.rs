@@ -54,6 +54,11 @@ impl ExchangeState {
         Arc::new(Self::made(process, None, None))
     }
 
+    /// Of what its guest does before it: what that prints is the exchange's.
+    pub(crate) fn before(&self) -> Arc<Self> {
+        Arc::new(Self { stdio: self.stdio.clone(), ..Self::made(self.process, None, None) })
+    }
+
     fn made(process: &'static ProcessState, number: Option<u64>, timeout: Option<Duration>) -> Self {
         Self {
             number,

@@ -2,6 +2,7 @@
 
 use std::path::PathBuf;
 
+use crate::guest::process_stdio::ProcessStdio;
 use crate::simulation::environment::Simulation;
 
 /// What a guest may see: nothing unless it is listed here.
@@ -15,6 +16,8 @@ pub struct Grants {
     pub dirs: Vec<DirGrant>,
     /// Clocks and randomness that are not the machine's.
     pub simulation: Option<Simulation>,
+    /// The process's own stdin, stdout and stderr. Without them there is no stdin, and lines that it prints are its host's.
+    pub stdio: Option<ProcessStdio>,
 }
 
 /// A directory of the host's that the guest sees as `guest`.

@@ -1,13 +1,15 @@
 //! A store and the guest's instance in it, which has one exchange after another.
 
 use std::mem::ManuallyDrop;
-use std::pin::Pin;
+use std::pin::{Pin, pin};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::task::{Context, Poll};
 use std::time::Instant;
 
 use bytes::Bytes;
+use futures_util::future::{Either, select};
+use http_body_util::BodyExt;
 use wasmtime::{CallHook, CallHookHandler, Store, StoreContextMut, UpdateDeadline};
 use wasmtime_wasi_http::{Error as HostError, WasiBody};
 
@@ -20,6 +22,7 @@ use crate::guest::grants::Grants;
 use crate::guest::limiter::StoreLimiter;
 use crate::guest::panics::Panicked;
 use crate::guest::prepared::{Pre, Prepared, Proxy};
+use crate::guest::restoring::{Restoring, Watched};
 use crate::guest::seat::Answered;
 use crate::guest::shared::Shared;
 use crate::guest::store::StoreState;
@@ -43,7 +46,25 @@ pub struct Reuse {
     pub concurrent: usize,
     /// How long it is kept without any; `None`: until its app closes.
     pub idle: Option<std::time::Duration>,
+    /// Each exchange finds the instance as it was before its first.
+    pub isolated: bool,
+    /// How many are made ahead.
+    pub ready: usize,
 }
+
+/// What a guest has answered to a warm-up request.
+pub(crate) enum Answer {
+    Whole,
+    /// Why it is not whole.
+    Broken(String),
+    /// It has not answered.
+    None,
+}
+
+/// Handles that a handler of WASI 0.2 is called with.
+const OF_HANDLER: u32 = 2;
+/// So many of 0.3 does an exchange have of its own making, mostly: streams, futures, tasks, sets of them.
+const OF_TASKS: u32 = 64;
 
 /// A store and, from its first exchange on, the guest's instance in it.
 pub(crate) struct Instance {
@@ -56,6 +77,12 @@ pub(crate) struct Instance {
     unanswered: Option<Answered>,
     /// How many exchanges it has had.
     served: u64,
+    /// What puts it back to what it was before the first, if it can be.
+    restoring: Option<Restoring>,
+    /// Its guest is there, and no snapshot has been taken of it.
+    unwarmed: Option<wasmtime::component::Instance>,
+    /// How many handles a call of the host gives it at the most.
+    handles_of_call: u32,
 }
 
 impl Instance {
@@ -80,13 +107,27 @@ impl Instance {
         });
         store.call_hook_async(Turns);
         let store = ManuallyDrop::new(store);
-        let mut instance = Self { store, has_panicked: false, proxy: None, prepared, unanswered: None, served: 0 };
+        let mut instance = Self {
+            store,
+            has_panicked: false,
+            proxy: None,
+            prepared,
+            unanswered: None,
+            served: 0,
+            restoring: None,
+            unwarmed: None,
+            // the folders that are granted are a list
+            handles_of_call: u32::try_from(grants.dirs.len()).unwrap_or(u32::MAX).max(1),
+        };
         instance.refill()?;
         Ok(instance)
     }
 
     /// The next exchange of one that was kept.
-    pub(crate) fn reset(&mut self, hooks: Hooks, exchange: &ExchangeState) -> Result<(), Error> {
+    pub(crate) fn reset(&mut self, hooks: Hooks, exchange: &ExchangeState, grants: &Grants) -> Result<(), Error> {
+        if self.restoring.is_some() {
+            self.host().renew(grants);
+        }
         exchange.costs.earlier.store(self.served, Ordering::Relaxed);
         self.host().reset(hooks, &exchange.stdio, exchange.costs.peak.clone());
         self.refill()
@@ -116,11 +157,12 @@ impl Instance {
     {
         let host = self.store.data_mut();
         match self.prepared.pre() {
-            Pre::P2(_) => p2::Call::new(host, request, answered).map(Call::P2),
-            Pre::P3(_) => {
+            Pre::P2(..) => p2::Call::new(host, request, answered).map(Call::P2),
+            Pre::P3(..) => {
                 self.unanswered = Some(Box::new(answered));
                 p3::Call::new(host, request).map(Call::P3)
             }
+            Pre::Command(..) => Err(wasmtime::Error::msg("a request for a command")),
         }
     }
 
@@ -139,7 +181,10 @@ impl Instance {
         let begun = Instant::now();
         let made = self.prepared.pre().instantiate(&mut self.store).await;
         self.looks_at(&made);
-        let proxy = made?;
+        let (instance, proxy) = made?;
+        if self.prepared.restoring().is_some() {
+            self.unwarmed = Some(instance);
+        }
         let (took_long, was_expected) = self.prepared.set_up_took(begun.elapsed());
         if took_long {
             if was_expected {
@@ -148,6 +193,76 @@ impl Instance {
             Yield::default().await?; // the guest's own turn begins after it
         }
         Ok(proxy)
+    }
+
+    /// Makes the guest, unless it is there, as it is to be before each exchange.
+    pub(crate) async fn prepare(&mut self) -> wasmtime::Result<()> {
+        let proxy = self.proxy().await?;
+        self.proxy = Some(proxy);
+        self.take_snapshot()
+    }
+
+    /// What the guest is now is what it is put back to, if it can be.
+    fn take_snapshot(&mut self) -> wasmtime::Result<()> {
+        if let (Some(instance), Some(exports)) = (self.unwarmed.take(), self.prepared.restoring()) {
+            self.restoring = Restoring::new(&mut self.store, &instance, exports)?;
+            self.refill().map_err(wasmtime::Error::new)?;
+        }
+        Ok(())
+    }
+
+    /// Whether its guest is still to be made.
+    pub(crate) fn is_new(&self) -> bool {
+        self.proxy.is_none()
+    }
+
+    /// Has the guest handle a request before its first exchange, and reads its answer.
+    pub(crate) async fn warm_up(&mut self, request: &http::Request<Bytes>) -> wasmtime::Result<Answer> {
+        let proxy = self.proxy().await?;
+        self.proxy = Some(proxy);
+        let exchange = self.host().begin_warm_up();
+        let (sender, answer) = tokio::sync::oneshot::channel();
+        let request = request.clone().map(|body| http_body_util::Full::new(body).map_err(|never| match never {}));
+        let call = self.call(request, move |answer| drop(sender.send(answer)))?;
+        let answer = async {
+            match answer.await {
+                Ok(Ok(response)) => match response.into_body().collect().await {
+                    Ok(_) => Answer::Whole,
+                    Err(error) => Answer::Broken(error.to_string()),
+                },
+                Ok(Err(code)) => Answer::Broken(code.to_string()),
+                Err(_) => Answer::None,
+            }
+        };
+        let mut answer = Box::pin(answer);
+        // the answer is read while the guest writes it, and the rest of it when the guest has returned
+        let (ended, read) = match select(Box::pin(self.handle(call)), &mut answer).await {
+            Either::Left((ended, _)) => (ended, None),
+            Either::Right((answer, run)) => (run.await, Some(answer)),
+        };
+        ended?;
+        let broke_off = self.host().abort_bodies(true);
+        let kept = self.kept();
+        let is_done = self.host().prepare_for_reuse(kept);
+        self.host().replace_context(exchange);
+        self.refill().map_err(wasmtime::Error::new)?;
+        let answer = match read {
+            Some(answer) => answer,
+            None => answer.await,
+        };
+        match answer {
+            Answer::Whole if broke_off || !is_done => Ok(Answer::Broken("the guest has left something begun".into())),
+            answer => Ok(answer),
+        }
+    }
+
+    /// It is warm: that is what each exchange begins with.
+    pub(crate) fn begin_warm(&mut self) -> wasmtime::Result<bool> {
+        self.take_snapshot()?;
+        self.served = 0;
+        let is_as_before = self.restore();
+        self.refill().map_err(wasmtime::Error::new)?;
+        Ok(is_as_before)
     }
 
     /// Has the guest handle the requests of those who share it, until none is left.
@@ -178,9 +293,15 @@ impl Instance {
     pub(crate) async fn handle(&mut self, call: Call) -> wasmtime::Result<()> {
         let proxy = self.proxy().await?;
         match (&proxy, call) {
-            (Proxy::P2(proxy), Call::P2(call)) => p2::handle(&mut self.store, proxy, call).await?,
+            (Proxy::P2(proxy), Call::P2(call)) => {
+                let run = pin!(p2::handle(&mut self.store, proxy, call));
+                Watched::new(run, self.restoring.as_mut()).await?;
+            }
             (Proxy::P3(service), Call::P3(call)) => {
-                let ended = p3::handle(&mut self.store, service, call, &mut self.unanswered).await;
+                let ended = {
+                    let run = pin!(p3::handle(&mut self.store, service, call, &mut self.unanswered));
+                    Watched::new(run, self.restoring.as_mut()).await
+                };
                 self.looks_at(&ended);
                 ended?;
             }
@@ -189,6 +310,16 @@ impl Instance {
         self.served += 1;
         self.proxy = Some(proxy); // one that failed cannot be entered again
         Ok(())
+    }
+
+    /// Has the guest run, if it is a command. Returns whether it says that it has done what it should.
+    pub(crate) async fn run(&mut self) -> wasmtime::Result<bool> {
+        let Proxy::Command(command) = self.proxy().await? else {
+            return Err(wasmtime::Error::msg("the guest is no command"));
+        };
+        let ended = command.run(&mut self.store).await;
+        self.looks_at(&ended);
+        ended
     }
 
     /// What came of something that its store did.
@@ -247,14 +378,41 @@ impl Instance {
 
     /// Its exchange is over; all that belongs to it ends. Returns whether it may have another.
     pub(crate) fn prepare_for_reuse(&mut self, reuse: &Reuse) -> bool {
-        if self.proxy.is_none() || reuse.requests.is_some_and(|most| self.served >= most) {
+        let is_command = matches!(self.prepared.pre(), Pre::Command(..));
+        if is_command || self.proxy.is_none() || reuse.requests.is_some_and(|most| self.served >= most) {
             return false;
         }
-        let kept = match self.prepared.pre() {
-            Pre::P2(_) => 0, // its store has no tasks
-            Pre::P3(_) => self.store.concurrent_state_table_size(),
+        let kept = self.kept();
+        self.host().prepare_for_reuse(kept) && (!reuse.isolated || self.restore())
+    }
+
+    /// What is kept of its guest besides the handles that the host knows.
+    fn kept(&mut self) -> u64 {
+        let tasks = match self.prepared.pre() {
+            Pre::P2(..) => 0, // its store has none
+            Pre::P3(..) => self.store.concurrent_state_table_size(),
+            Pre::Command(..) => 0, // it has run
         };
-        self.host().prepare_for_reuse(u64::try_from(kept).unwrap_or(u64::MAX))
+        let left = self.restoring.as_ref().map_or(0, Restoring::left);
+        u64::try_from(tasks).unwrap_or(u64::MAX).saturating_add(left)
+    }
+
+    /// Puts it back to what it was before its first exchange. Returns whether it is.
+    fn restore(&mut self) -> bool {
+        // pages that were swapped out are not where they are looked for
+        if crate::process::swap::seen() {
+            return false;
+        }
+        let host = self.store.data();
+        let calls = host.limiter.calls();
+        let made = match self.prepared.pre() {
+            Pre::P2(..) => calls.saturating_mul(self.handles_of_call).saturating_add(OF_HANDLER),
+            // a call that goes on has a handle besides that of its result, and some are made without the host
+            Pre::P3(..) => calls.saturating_mul(self.handles_of_call.saturating_add(1)).saturating_add(OF_TASKS),
+            Pre::Command(..) => return false,
+        };
+        let most = made.min(u32::try_from(host.limits().most_handles()).unwrap_or(u32::MAX));
+        self.restoring.as_mut().is_some_and(|restoring| restoring.restore(&mut self.store, most).unwrap_or(false))
     }
 }
 
@@ -290,9 +448,10 @@ impl CallHookHandler<StoreState> for Turns {
             return Box::pin(std::future::ready(Err(error)));
         }
         if matches!(event, CallHook::CallingHost) {
-            store.data_mut().limiter.nothing_grows();
+            store.data_mut().limiter.calls_host();
         }
-        if matches!(event, CallHook::ReturningFromHost) && crate::scheduler::is_turn_over() {
+        let ends = matches!(event, CallHook::ReturningFromHost) && !store.data().is_put_back;
+        if ends && crate::scheduler::is_turn_over() {
             store.data().turn.interrupt();
             Box::pin(Yield::default())
         } else {

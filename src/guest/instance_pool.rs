@@ -218,6 +218,7 @@ mod tests {
     use crate::component::Component;
     use crate::component::limits::ComponentLimits;
     use crate::component::loading::Order;
+    use crate::component::variant::Variant;
     use crate::engine::process_state;
     use crate::exchange::handle::{ExchangeHandle, ExchangeState};
     use crate::guest::app_share::AppShare;
@@ -227,7 +228,7 @@ mod tests {
     use crate::outgoing::hooks::Hooks;
     use crate::outgoing::upstream::Upstreams;
 
-    const ALWAYS: Reuse = Reuse { requests: None, concurrent: 1, idle: None };
+    const ALWAYS: Reuse = Reuse { requests: None, concurrent: 1, idle: None, isolated: false, ready: 0 };
 
     /// One test at a time, when nothing is left of the one before: what waits in a process is the process's, until it is given back.
     fn alone() -> (MutexGuard<'static, ()>, &'static ProcessState) {
@@ -245,9 +246,9 @@ mod tests {
 
     /// An instance of a component, and the exchange that is to be its first.
     fn of_guest(process: &'static ProcessState, name: &str, upstreams: Upstreams) -> (Instance, Arc<ExchangeState>) {
-        let order = Order::new(false, ComponentLimits::NONE, None);
+        let order = Order::new(Variant::PLAIN, ComponentLimits::NONE, None);
         let binary = std::fs::read(format!("tests/guests/components/{name}.wasm")).unwrap();
-        let prepared = Component::new(&binary, &order).unwrap().prepared(process, false).unwrap();
+        let prepared = Component::new(&binary, &order).unwrap().prepared(process, Variant::PLAIN).unwrap();
         let exchange = ExchangeState::new(process, 1, None);
         let hooks = Hooks::new(upstreams, ExchangeHandle::observer(&exchange), &Limits::NONE);
         let share = AppShare::new(&[]);
@@ -347,9 +348,9 @@ mod tests {
     #[test]
     fn one_that_has_had_all_its_exchanges_is_not_kept() {
         let (_alone, process) = alone();
-        let once = pool(process, Reuse { requests: Some(1), concurrent: 1, idle: None });
+        let once = pool(process, Reuse { requests: Some(1), concurrent: 1, idle: None, isolated: false, ready: 0 });
         assert!(once.keep(served(process)).is_some());
-        let twice = pool(process, Reuse { requests: Some(2), concurrent: 1, idle: None });
+        let twice = pool(process, Reuse { requests: Some(2), concurrent: 1, idle: None, isolated: false, ready: 0 });
         assert!(twice.keep(served(process)).is_none());
     }
 
@@ -367,7 +368,10 @@ mod tests {
     #[test]
     fn one_that_has_closed_keeps_none() {
         let (_alone, process) = alone();
-        let pool = pool(process, Reuse { requests: None, concurrent: 1, idle: Some(Duration::from_secs(3600)) });
+        let pool = pool(
+            process,
+            Reuse { requests: None, concurrent: 1, idle: Some(Duration::from_secs(3600)), isolated: false, ready: 0 },
+        );
         assert!(pool.close().is_none(), "there is nothing to give back");
         lock(&pool.state).closed = false;
         assert!(pool.keep(served(process)).is_none());
@@ -382,7 +386,7 @@ mod tests {
     fn those_that_have_waited_for_too_long_are_ended() {
         let (_alone, process) = alone();
         let limit = Duration::from_secs(3600);
-        let pool = pool(process, Reuse { requests: None, concurrent: 1, idle: Some(limit) });
+        let pool = pool(process, Reuse { requests: None, concurrent: 1, idle: Some(limit), isolated: false, ready: 0 });
         for ago in [2, 1, 0] {
             assert!(pool.keep(served(process)).is_none());
             waits_since(&pool, limit * ago / 2);

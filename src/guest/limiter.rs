@@ -32,6 +32,8 @@ pub(crate) struct StoreLimiter {
     /// By how much the memories and tables were to grow last: taken back if they did not.
     last_memory: u64,
     last_elements: u64,
+    /// How often its guest has called the host in this exchange.
+    calls: u32,
     /// The peak before that.
     before: u64,
     /// The growth that was refused: a trap that follows is the guest's way to say so.
@@ -59,6 +61,7 @@ impl StoreLimiter {
             elements: 0,
             last_memory: 0,
             last_elements: 0,
+            calls: 0,
             before: 0,
             refused: None,
             refused_by_system: None,
@@ -83,6 +86,7 @@ impl StoreLimiter {
         self.peak = peak;
         self.before = total;
         (self.last_memory, self.last_elements) = (0, 0);
+        self.calls = 0;
         self.refused = None;
         self.refused_by_system = None;
     }
@@ -154,8 +158,14 @@ impl StoreLimiter {
 
     /// The guest calls the host, perhaps to grow something. A growth that failed is told also where it was never asked for (one past what
     /// an index can name): it must not take back an earlier one.
-    pub(crate) fn nothing_grows(&mut self) {
+    pub(crate) fn calls_host(&mut self) {
         (self.last_memory, self.last_elements) = (0, 0);
+        self.calls = self.calls.saturating_add(1);
+    }
+
+    /// How often its guest has called the host in this exchange, or more often.
+    pub(crate) fn calls(&self) -> u32 {
+        self.calls
     }
 
     /// The limit that ended a guest, if one did.

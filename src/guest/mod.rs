@@ -3,6 +3,7 @@
 pub mod app_share;
 pub mod body_functions_p3;
 pub mod body_streams_p3;
+pub mod command;
 pub mod exchange_context;
 pub mod file_functions;
 pub mod file_functions_p3;
@@ -27,9 +28,12 @@ pub mod p2;
 pub mod p3;
 pub mod panics;
 pub mod prepared;
+pub mod process_stdio;
 pub mod request_checks;
+pub mod restoring;
 pub mod seat;
 pub mod shared;
+pub mod snapshot;
 pub mod store;
 pub mod timers;
 

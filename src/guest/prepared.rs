@@ -3,36 +3,76 @@
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
+use wasmtime::component::{Instance, InstancePre};
 use wasmtime::{Engine, Store};
-use wasmtime_wasi_http::p2::bindings::ProxyPre;
-use wasmtime_wasi_http::p3::bindings::ServicePre;
+use wasmtime_wasi_http::p2::bindings as p2;
+use wasmtime_wasi_http::p3::bindings as p3;
 
 use crate::engine::config::{AllocatingEngine, Features};
 use crate::error::reason::Reason;
 use crate::error::{Error, chain};
+use crate::guest::command::{Command, CommandIndices};
 use crate::guest::linker::linker_for;
 use crate::guest::panics::UntilItPanics;
+use crate::guest::restoring::Exports;
 use crate::guest::store::StoreState;
 use crate::process::undisturbed::DropUndisturbed;
 use crate::scheduler::LONG_TURN;
 
+/// What of a component is called.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Entry {
+    /// Its handler of requests.
+    Handler,
+    /// Its `wasi:cli/run`.
+    Command,
+}
+
 /// A component that is linked, by the generation of WASI that its handler is of.
 pub(crate) enum Pre {
-    P2(ProxyPre<StoreState>),
-    P3(ServicePre<StoreState>),
+    P2(InstancePre<StoreState>, p2::ProxyIndices),
+    P3(InstancePre<StoreState>, p3::ServiceIndices),
+    Command(InstancePre<StoreState>, CommandIndices),
 }
 
 /// A guest that is there.
 pub(crate) enum Proxy {
-    P2(wasmtime_wasi_http::p2::bindings::Proxy),
-    P3(wasmtime_wasi_http::p3::bindings::Service),
+    P2(p2::Proxy),
+    P3(p3::Service),
+    Command(Command),
 }
 
 impl Pre {
-    pub(crate) async fn instantiate(&self, store: &mut Store<StoreState>) -> wasmtime::Result<Proxy> {
+    fn new(pre: InstancePre<StoreState>, features: Features, entry: Entry) -> wasmtime::Result<Self> {
+        match (entry, features.concurrency) {
+            (Entry::Command, _) => CommandIndices::new(&pre, features).map(|indices| Self::Command(pre, indices)),
+            (Entry::Handler, true) => p3::ServiceIndices::new(&pre).map(|indices| Self::P3(pre, indices)),
+            (Entry::Handler, false) => p2::ProxyIndices::new(&pre).map(|indices| Self::P2(pre, indices)),
+        }
+    }
+
+    fn linked(&self) -> &InstancePre<StoreState> {
+        let (Self::P2(pre, _) | Self::P3(pre, _) | Self::Command(pre, _)) = self;
+        pre
+    }
+
+    pub(crate) async fn instantiate(&self, store: &mut Store<StoreState>) -> wasmtime::Result<(Instance, Proxy)> {
         match self {
-            Self::P2(pre) => pre.instantiate_async(store).await.map(Proxy::P2),
-            Self::P3(pre) => UntilItPanics::new(pre.instantiate_async(store)).await.map(Proxy::P3),
+            Self::P2(pre, indices) => {
+                let instance = pre.instantiate_async(&mut *store).await?;
+                let proxy = indices.load(store, &instance)?;
+                Ok((instance, Proxy::P2(proxy)))
+            }
+            Self::P3(pre, indices) => {
+                let instance = UntilItPanics::new(pre.instantiate_async(&mut *store)).await?;
+                let proxy = indices.load(store, &instance)?;
+                Ok((instance, Proxy::P3(proxy)))
+            }
+            Self::Command(pre, indices) => {
+                let instance = UntilItPanics::new(pre.instantiate_async(&mut *store)).await?;
+                let command = indices.load(store, &instance)?;
+                Ok((instance, Proxy::Command(command)))
+            }
         }
     }
 }
@@ -41,6 +81,8 @@ impl Pre {
 pub struct Prepared {
     compiled: DropUndisturbed<wasmtime::component::Component>,
     pre: DropUndisturbed<Pre>,
+    /// What puts its instances back to what they were, if it was made for that.
+    restoring: Option<Exports>,
     /// Nanoseconds that an instantiation takes, the shorter of the last two: one may have waited for a processor. 0 before the first.
     set_up: AtomicU64,
     /// Nanoseconds that the last one took.
@@ -59,19 +101,18 @@ impl Prepared {
         made: &AllocatingEngine,
         compiled: wasmtime::component::Component,
         features: Features,
+        entry: Entry,
         host: u64,
     ) -> Result<Self, Error> {
         let compiled = DropUndisturbed::new(compiled);
         let linker = linker_for(&made.engine, features)?;
-        let pre = linker.instantiate_pre(&compiled).and_then(|pre| match features.concurrency {
-            true => ServicePre::new(pre).map(Pre::P3),
-            false => ProxyPre::new(pre).map(Pre::P2),
-        });
+        let pre = linker.instantiate_pre(&compiled).and_then(|pre| Pre::new(pre, features, entry));
         let pre = pre.map_err(|error| {
             let text = format!("the component cannot be linked: {}", chain(&error));
             Error::UnsupportedComponent(Reason::new(text, error))
         })?;
         Ok(Self {
+            restoring: Exports::find(&compiled),
             compiled,
             pre: DropUndisturbed::new(pre),
             set_up: AtomicU64::new(0),
@@ -87,10 +128,7 @@ impl Prepared {
     }
 
     pub(crate) fn engine(&self) -> &Engine {
-        match &*self.pre {
-            Pre::P2(pre) => pre.engine(),
-            Pre::P3(pre) => pre.engine(),
-        }
+        self.pre.linked().engine()
     }
 
     /// Bytes that the host keeps for an instance, besides its memories and tables: known before there is one.
@@ -101,6 +139,11 @@ impl Prepared {
     /// Which generation of WASI its guests are of.
     pub(crate) fn pre(&self) -> &Pre {
         &self.pre
+    }
+
+    /// What puts its instances back to what they were, if it was made for that.
+    pub(crate) fn restoring(&self) -> Option<&Exports> {
+        self.restoring.as_ref()
     }
 
     /// Whether no more instances may be made of it: a slot of its pool may hold what an earlier guest has written.

@@ -1,6 +1,7 @@
 //! The state of one store, and what the guest was granted.
 
 use std::any::Any;
+use std::ops::Range;
 use std::sync::Arc;
 use std::sync::atomic::AtomicU64;
 
@@ -16,6 +17,7 @@ use wasmtime_wasi_http::p2::types::{
 use wasmtime_wasi_http::p3;
 use wasmtime_wasi_http::{FieldMap, RequestOptions, WasiBody, WasiHttpCtx, WasiHttpCtxView, WasiHttpView};
 
+use crate::engine::ProcessState;
 use crate::exchange::body_pipe::Unsent;
 use crate::exchange::guest_stream::{GuestStream, Outlet};
 use crate::exchange::guest_turn::GuestTurn;
@@ -52,6 +54,10 @@ pub struct StoreState {
     pub(crate) unsent: Unsent,
     /// Its turns, likewise.
     pub(crate) turn: Arc<GuestTurn>,
+    /// Where its memories lie, as its agent told last; see `restoring.rs`.
+    pub(crate) memories: Vec<Range<usize>>,
+    /// Its agent puts it back just now: its turn does not end.
+    pub(crate) is_put_back: bool,
     // after the table, so that what handles hold is gone when it goes
     pub(crate) limiter: StoreLimiter,
 }
@@ -64,20 +70,8 @@ impl StoreState {
         hooks: Hooks,
         app: &Arc<Files>,
     ) -> Self {
-        let mut wasi = WasiCtxBuilder::new();
         let outlet = Outlet::new(stdio);
-        wasi.stdout(GuestStream::new(&outlet, Stream::Stdout))
-            .stderr(GuestStream::new(&outlet, Stream::Stderr))
-            .max_random_size(MOST_RANDOM)
-            .allow_tcp(false)
-            .allow_udp(false);
-        if !grants.env.is_empty() {
-            wasi.envs(&grants.env);
-        }
-        if !grants.args.is_empty() {
-            wasi.args(&grants.args);
-        }
-        let staged = grants.simulation.map(|simulation| simulation.simulate(&mut wasi));
+        let (wasi, staged) = context(grants, &outlet, hooks.process());
         let mut table = ResourceTable::new();
         limiter.bound_handles(&mut table);
         let mut http = WasiHttpCtx::new();
@@ -86,7 +80,7 @@ impl StoreState {
         let files = GuestFiles::new((!grants.dirs.is_empty()).then(|| app.clone()));
         let mut host = Self {
             table,
-            wasi: wasi.build(),
+            wasi,
             http,
             exchange: ExchangeContext::new(hooks, WrittenBodies::default()),
             siblings: None,
@@ -95,6 +89,8 @@ impl StoreState {
             files,
             unsent: Unsent::default(),
             turn: Arc::default(),
+            memories: Vec::new(),
+            is_put_back: false,
             limiter,
         };
         host.exchange.hooks.scene = host.staged.as_ref().map(SimulatedWorld::scene);
@@ -119,6 +115,29 @@ impl StoreState {
             self.exchange.hooks.scene = Some(staged.stage().begin());
         }
         self.enter_scene();
+    }
+
+    /// Its clock and its randomness begin anew, as those of a new one; those of a simulation do so by themselves.
+    pub(crate) fn renew(&mut self, grants: &Grants) {
+        if self.staged.is_none() {
+            let (mut wasi, _) = context(grants, &self.outlet, self.exchange.hooks.process());
+            std::mem::swap(wasi.filesystem(), self.wasi.filesystem());
+            self.wasi = wasi;
+        }
+    }
+
+    /// Has its guest act for a warm-up from now on. Returns what is of the exchange that waits for it.
+    pub(crate) fn begin_warm_up(&mut self) -> ExchangeContext {
+        let mut context = ExchangeContext::new(self.exchange.hooks.before(), WrittenBodies::default());
+        context.hooks.scene = self.staged.as_ref().map(|staged| staged.stage().begin());
+        self.replace_context(context)
+    }
+
+    /// Has it act for this exchange. Returns what is of the other.
+    pub(crate) fn replace_context(&mut self, context: ExchangeContext) -> ExchangeContext {
+        let before = std::mem::replace(&mut self.exchange, context);
+        self.enter_scene();
+        before
     }
 
     /// From now on several exchanges share it, each in a context of its own.
@@ -285,6 +304,27 @@ impl StoreState {
     pub(crate) fn table(&mut self) -> &mut ResourceTable {
         &mut self.table
     }
+}
+
+/// What wasmtime-wasi keeps for a guest.
+fn context(grants: &Grants, outlet: &Outlet, process: &'static ProcessState) -> (WasiCtx, Option<SimulatedWorld>) {
+    let mut wasi = WasiCtxBuilder::new();
+    wasi.max_random_size(MOST_RANDOM).allow_tcp(false).allow_udp(false);
+    match &grants.stdio {
+        Some(stdio) => stdio.attach(&mut wasi, process),
+        None => {
+            wasi.stdout(GuestStream::new(outlet, Stream::Stdout));
+            wasi.stderr(GuestStream::new(outlet, Stream::Stderr));
+        }
+    }
+    if !grants.env.is_empty() {
+        wasi.envs(&grants.env);
+    }
+    if !grants.args.is_empty() {
+        wasi.args(&grants.args);
+    }
+    let staged = grants.simulation.map(|simulation| simulation.simulate(&mut wasi));
+    (wasi.build(), staged)
 }
 
 impl WasiView for StoreState {

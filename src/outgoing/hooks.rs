@@ -61,6 +61,12 @@ impl Hooks {
         }
     }
 
+    /// For what its guest does before the exchange.
+    pub(crate) fn before(&self) -> Self {
+        let before = ExchangeHandle::observer(&self.exchange.state.before());
+        Self::new(self.upstreams.clone(), before, &self.limits)
+    }
+
     /// Whether anything of the exchange's is left that somebody else takes part in.
     pub(crate) fn is_busy(&self) -> bool {
         let asks = |count: &AtomicU64| count.load(Ordering::Acquire) > 0;

@@ -2,6 +2,7 @@
 
 use std::fmt;
 use std::io;
+use std::ops::Range;
 
 /// Whoever reads it can do something about most of them.
 #[derive(Debug)]
@@ -85,35 +86,139 @@ pub(crate) fn why_not() -> Option<WhyNot> {
     Some(WhyNot::Kernel)
 }
 
+/// `struct pm_scan_arg` of `linux/fs.h`.
+#[cfg(target_os = "linux")]
+#[repr(C)]
+#[derive(Default)]
+struct Scan {
+    size: u64,
+    flags: u64,
+    start: u64,
+    end: u64,
+    walk_end: u64,
+    regions: u64,
+    regions_len: u64,
+    max_pages: u64,
+    category_inverted: u64,
+    category_mask: u64,
+    category_anyof_mask: u64,
+    return_mask: u64,
+}
+
+#[cfg(target_os = "linux")]
+impl Scan {
+    /// `_IOWR('f', 16, struct pm_scan_arg)`
+    const REQUEST: u64 = 3 << 30 | (size_of::<Self>() as u64) << 16 | 0x66 << 8 | 16;
+
+    /// Returns how many regions it has found.
+    ///
+    /// # Safety
+    ///
+    /// `regions` must lead to as many `struct page_region` as `regions_len` says.
+    unsafe fn run(&mut self, map: &std::fs::File) -> io::Result<usize> {
+        use std::os::fd::AsRawFd;
+
+        self.size = size_of::<Self>() as u64;
+        // SAFETY: the structure is whole and says its size; the caller vouches for what it leads to.
+        let found = unsafe { libc::ioctl(map.as_raw_fd(), Self::REQUEST as _, &raw mut *self) };
+        usize::try_from(found).map_err(|_| io::Error::last_os_error())
+    }
+}
+
 /// Asks for no page at all.
 #[cfg(target_os = "linux")]
 fn scan_nothing(map: &std::fs::File) -> io::Result<()> {
-    use std::os::fd::AsRawFd;
+    // SAFETY: a range of no pages is written nowhere.
+    unsafe { Scan::default().run(map) }.map(drop)
+}
 
-    /// `struct pm_scan_arg` of `linux/fs.h`.
-    #[repr(C)]
-    #[derive(Default)]
-    struct Scan {
-        size: u64,
-        flags: u64,
-        start: u64,
-        end: u64,
-        walk_end: u64,
-        regions: u64,
-        regions_len: u64,
-        max_pages: u64,
-        category_inverted: u64,
-        category_mask: u64,
-        category_anyof_mask: u64,
-        return_mask: u64,
+/// The process's own view of its pages.
+pub(crate) struct PageMap(#[cfg(target_os = "linux")] std::fs::File);
+
+impl PageMap {
+    /// Of this process: a forked child needs its own.
+    #[cfg(target_os = "linux")]
+    pub(crate) fn open() -> io::Result<Self> {
+        std::fs::File::open("/proc/self/pagemap").map(Self)
     }
-    /// `_IOWR('f', 16, struct pm_scan_arg)`
-    const PAGEMAP_SCAN: u64 = 3 << 30 | (size_of::<Scan>() as u64) << 16 | 0x66 << 8 | 16;
 
-    let mut scan = Scan { size: size_of::<Scan>() as u64, ..Scan::default() };
-    // SAFETY: the structure is whole and says its size; a range of no pages is written nowhere.
-    let done = unsafe { libc::ioctl(map.as_raw_fd(), PAGEMAP_SCAN as _, &raw mut scan) };
-    if done < 0 { Err(io::Error::last_os_error()) } else { Ok(()) }
+    #[cfg(not(target_os = "linux"))]
+    pub(crate) fn open() -> io::Result<Self> {
+        Err(io::ErrorKind::Unsupported.into())
+    }
+
+    /// Has `found` have the pages of a range that are the process's alone, wherever they are just now: all that have been written since
+    /// they were mapped. The others are what their file has, or zeros.
+    #[cfg(target_os = "linux")]
+    pub(crate) fn private(&self, range: &Range<usize>, found: &mut Vec<Range<usize>>) -> io::Result<()> {
+        /// `struct page_region` of `linux/fs.h`.
+        #[repr(C)]
+        #[derive(Clone, Copy, Default)]
+        struct Region {
+            start: u64,
+            end: u64,
+            categories: u64,
+        }
+        const FILE: u64 = 1 << 2;
+        const PRESENT: u64 = 1 << 3;
+        const SWAPPED: u64 = 1 << 4;
+        const ZERO: u64 = 1 << 5;
+
+        found.clear();
+        let mut regions = [Region::default(); 256];
+        let (mut at, end) = (range.start as u64, range.end as u64);
+        while at < end {
+            let mut scan = Scan {
+                start: at,
+                end,
+                regions: regions.as_mut_ptr() as u64,
+                regions_len: regions.len() as u64,
+                category_inverted: FILE | ZERO,
+                category_mask: FILE | ZERO,
+                // one that the kernel moves to another place at this moment is like one that is swapped out
+                category_anyof_mask: PRESENT | SWAPPED,
+                return_mask: PRESENT,
+                ..Scan::default()
+            };
+            // SAFETY: `regions` lives on, and has as many as it says.
+            let number = unsafe { scan.run(&self.0) }?;
+            for region in regions.iter().take(number) {
+                let region = region.start as usize..region.end as usize;
+                match found.last_mut() {
+                    Some(last) if last.end == region.start => last.end = region.end,
+                    _ => found.push(region),
+                }
+            }
+            if scan.walk_end <= at {
+                return Err(io::ErrorKind::InvalidData.into());
+            }
+            at = scan.walk_end;
+        }
+        Ok(())
+    }
+
+    #[cfg(not(target_os = "linux"))]
+    pub(crate) fn private(&self, _: &Range<usize>, _: &mut Vec<Range<usize>>) -> io::Result<()> {
+        Err(io::ErrorKind::Unsupported.into())
+    }
+}
+
+/// How many pages the calling thread has had made its own, or brought in, so far. The kernel counts what it writes on a thread's behalf
+/// (`read` into a new page), too.
+#[cfg(target_os = "linux")]
+pub(crate) fn faults() -> i64 {
+    let mut usage = std::mem::MaybeUninit::<libc::rusage>::zeroed();
+    // SAFETY: it gets a whole `rusage`, of which zeros are one, too.
+    let usage = unsafe {
+        libc::getrusage(libc::RUSAGE_THREAD, usage.as_mut_ptr());
+        usage.assume_init()
+    };
+    usage.ru_minflt.wrapping_add(usage.ru_majflt)
+}
+
+#[cfg(not(target_os = "linux"))]
+pub(crate) fn faults() -> i64 {
+    0
 }
 
 #[cfg(all(test, target_os = "linux"))]

@@ -7,9 +7,11 @@ use std::time::Duration;
 use pyo3::exceptions::{PyTypeError, PyValueError};
 use pyo3::prelude::*;
 use pyo3::types::{PyMapping, PyString};
+use tracing::Level;
 
 use crate::app::{App, Closing};
 use crate::component::inspect::{ComponentInfo, Wasi};
+use crate::component::variant::Variant;
 use crate::guest::grants::{DirGrant, Grants};
 use crate::guest::interfaces::HANDLER;
 use crate::network::places::Membership;
@@ -21,6 +23,7 @@ use crate::py::executor::awaitable::{Awaitable, Itself};
 use crate::py::executor::blocking::block_on;
 use crate::py::executor::operation::Operation;
 use crate::py::limits::PyLimits;
+use crate::py::log;
 use crate::py::message::request::PyRequest;
 use crate::py::message::response::PyResponse;
 use crate::py::on_finish::OnFinish;
@@ -32,6 +35,7 @@ use crate::py::reuse::PyReuse;
 use crate::py::simulation::PySimulation;
 use crate::py::together::PyTogether;
 use crate::py::values::{Number, Seconds};
+use crate::telemetry::TARGET;
 
 /// The base class of `wasgi.App`, which adds ASGI and WSGI and describes the arguments.
 #[pyclass(name = "App", module = "wasgi", frozen, subclass)]
@@ -161,7 +165,11 @@ impl PyApp {
         };
         let component: Py<PyComponent> = match component.cast::<PyComponent>() {
             Ok(component) => component.clone().unbind(),
-            Err(_) => Py::new(py, PyComponent::load(component, limits.get().core().fuel.is_some(), None)?)?,
+            Err(_) => {
+                let isolated = reuse.as_ref().is_some_and(|reuse| reuse.get().core().isolated);
+                let variant = Variant { fuel: limits.get().core().fuel.is_some(), restorable: isolated };
+                Py::new(py, PyComponent::load(component, variant, None)?)?
+            }
         };
         let handler = handler.map(|handler| Outgoing::given_handler(&handler)).transpose()?;
         component.get().check(py, handler.is_some())?;
@@ -180,9 +188,14 @@ impl PyApp {
         if let Some(concurrent) = terms.map(|reuse| reuse.concurrent).filter(|concurrent| *concurrent > 1) {
             check_concurrent(info, concurrent)?;
         }
-        let core = App::new(component.get().component.clone(), grants, limits.get().core(), terms);
-        if core.limits.fuel.is_some() {
-            component.get().prepare_for_fuel(py)?;
+        let mut core = App::new(component.get().component.clone(), grants, limits.get().core(), terms);
+        component.get().prepare(py, core.variant())?;
+        core.warm_ups = reuse.as_ref().map(|reuse| reuse.get().warm_ups(py)).transpose()?.flatten();
+        if let Some(reason) = core.isolate() {
+            let label = component.get().label();
+            let message =
+                format!("each request of `{label}` gets a fresh instance, in spite of `Reuse.isolated`: {reason}");
+            log::write(py, TARGET, Level::WARN, &message)?;
         }
         let shares = shares(outgoing.as_ref(), core.number);
         let callee = Py::new(py, Callee { app: Arc::new(core), outgoing, handler, sinks, on_finish })?;
@@ -207,6 +220,9 @@ impl PyApp {
         let terms = reuse.as_ref().map(|reuse| reuse.get().core());
         let mut core = App::new(callee.app.component.clone(), grants, callee.app.limits, terms);
         core.number = callee.app.number;
+        self.component.get().prepare(py, core.variant())?;
+        core.warm_ups = reuse.as_ref().map(|reuse| reuse.get().warm_ups(py)).transpose()?.flatten();
+        core.isolate();
         let outgoing = outgoing.map(|outgoing| Outgoing::given(&outgoing)).transpose()?;
         let shares = shares(outgoing.as_ref(), core.number);
         let on_finish = callee.on_finish.as_ref().map(|on_finish| on_finish.clone_ref(py));
@@ -292,7 +308,12 @@ impl PyApp {
         let app = &self.callee.get().app;
         py.detach(|| app.warm()).map_err(|error| to_py(py, &error))?;
         app.open();
-        Ok(())
+        self.callee.get().make_ready(py)
+    }
+
+    /// For the start of a server: see `Reuse.ready`.
+    fn _make_ready(&self, py: Python<'_>) -> PyResult<()> {
+        self.callee.get().make_ready(py)
     }
 
     #[getter]

@@ -17,7 +17,7 @@ use crate::app::shared::Reservation;
 use crate::error::Error;
 use crate::outgoing::upstream::Upstreams;
 use crate::py::errors::to_py;
-use crate::py::executor::blocking::{Inside, block_on_until, deadline};
+use crate::py::executor::blocking::{Inside, block_on, block_on_until, deadline};
 use crate::py::executor::context::copy_context;
 use crate::py::executor::event_loop::LoopCore;
 use crate::py::executor::operation::Operation;
@@ -209,6 +209,37 @@ impl Callee {
             exchange.hand_over()?;
         }
         Ok((exchange, finishing))
+    }
+
+    /// Has instances made that wait for their first exchange, as many as `Reuse.ready` says. Blocks until they are there.
+    pub(crate) fn make_ready(&self, py: Python<'_>) -> PyResult<()> {
+        for _ in 0..self.app.reuse.map_or(0, |reuse| reuse.ready) {
+            crate::py::executor::threads::threads().ensure(py)?;
+            let permit = match self.app.admit(process_of(py)?).map_err(|error| to_py(py, &error))? {
+                Admission::Permit(permit) => permit,
+                Admission::Queued(_) => return Ok(()), // its guests are at work already
+            };
+            let number = permit.number;
+            let context = self.context(py, number)?;
+            let upstreams = self.for_exchange(py, None, &context)?;
+            let exchange = py.detach(|| self.app.make_ready(permit, upstreams));
+            let mut exchange = exchange.map_err(|error| to_py(py, &error))?;
+            let output = GuestOutput::new(self.sinks.clone_ref(py), exchange.owner().stdio().clone(), number);
+            output.go_live(context);
+            exchange.hand_over().map_err(|error| to_py(py, &error))?;
+            let mut ended = Box::pin(exchange.owner().ended());
+            block_on(py, |cx| ended.as_mut().poll(cx))?;
+            if let Some(Err(error)) = exchange.owner().outcome() {
+                return Err(to_py(py, &error));
+            }
+        }
+        Ok(())
+    }
+
+    /// Its upstreams for a command.
+    pub(crate) fn for_command(&self, py: Python<'_>, number: u64) -> PyResult<Upstreams> {
+        let context = self.context(py, number)?;
+        self.for_exchange(py, None, &context)
     }
 
     fn upstreams(&self) -> impl Iterator<Item = &Outgoing> {

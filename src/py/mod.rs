@@ -6,6 +6,7 @@
 pub(crate) mod app;
 pub(crate) mod bytes;
 pub(crate) mod call;
+pub(crate) mod command;
 pub(crate) mod component;
 pub(crate) mod counters;
 pub(crate) mod dir;

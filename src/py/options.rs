@@ -264,7 +264,10 @@ macro_rules! options {
         impl $class {
             fn settings<'py>(&self, py: pyo3::Python<'py>) -> pyo3::PyResult<pyo3::Bound<'py, pyo3::types::PyDict>> {
                 let settings = pyo3::types::PyDict::new(py);
-                $(pyo3::types::PyDictMethods::set_item(&settings, stringify!($name), self.$name)?;)*
+                #[allow(clippy::clone_on_copy)]
+                {
+                    $(pyo3::types::PyDictMethods::set_item(&settings, stringify!($name), self.$name.clone())?;)*
+                }
                 Ok(settings)
             }
         }

@@ -35,6 +35,8 @@ pub struct PyStats {
     stacks: u64,
     /// Bytes of the guests' linear memory, and of the host's memory for their instances and behind their handles.
     memory: u64,
+    /// Bytes of the snapshots to which instances are put back (`Reuse.isolated`).
+    snapshots: u64,
     /// Threads of wasgi, which are kept for the next exchange.
     threads: u64,
     /// Exchanges that `App(on_finish=)` was not called for, because 1024 waited for it; since the process began.
@@ -51,7 +53,7 @@ impl PyStats {
     fn __repr__(&self, py: Python<'_>) -> PyResult<String> {
         Ok(format!(
             "Stats(exchanges={}, queued={}, outgoing={}, calls={}, feeds={}, idle={}, tasks={}, slots={}, memories={}, stacks={}, \
-             memory={}, threads={}, dropped={}, outcomes={})",
+             memory={}, snapshots={}, threads={}, dropped={}, outcomes={})",
             self.exchanges,
             self.queued,
             self.outgoing,
@@ -63,6 +65,7 @@ impl PyStats {
             self.memories,
             self.stacks,
             self.memory,
+            self.snapshots,
             self.threads,
             self.dropped,
             self.outcomes.bind(py).repr()?
@@ -91,6 +94,7 @@ pub(crate) fn stats(py: Python<'_>) -> PyResult<PyStats> {
         memories: core.memories,
         stacks: core.stacks,
         memory: core.memory,
+        snapshots: core.snapshots,
         threads: core.threads
             + (crate::py::executor::threads::count() + crate::py::executor::loop_bridge::own_threads()) as u64,
         dropped: count(|live| &live.dropped),

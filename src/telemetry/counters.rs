@@ -55,6 +55,8 @@ pub struct Counters {
     pub(crate) outcomes: [AtomicU64; Outcome::ALL.len()],
     /// Bytes of linear memory that guests hold.
     pub(crate) memory: AtomicI64,
+    /// Bytes that the host keeps to put instances back to what they were.
+    pub(crate) snapshots: AtomicI64,
     /// Exchanges that wait for a place.
     pub(crate) queued: AtomicU64,
     /// Requests of guests that wait for their answer.
@@ -70,6 +72,10 @@ impl Counters {
                 counter.fetch_add(1, Ordering::Relaxed);
             }
         }
+    }
+
+    pub(crate) fn snapshots_grew(&self, bytes: i64) {
+        self.snapshots.fetch_add(bytes, Ordering::Relaxed);
     }
 
     pub(crate) fn memory_grew(&self, bytes: i64) {

@@ -71,6 +71,20 @@ def test_inspect_one_of_0_3(capsys: pytest.CaptureFixture[str]) -> None:
     assert "verdict   runs on this version" in shown
 
 
+@pytest.mark.parametrize("name", ["command", "command_p3"])
+def test_inspect_a_command(name: str, capsys: pytest.CaptureFixture[str]) -> None:
+    path = str(COMPONENTS / f"{name}.wasm")
+    assert main(["inspect", path]) == 0
+    out = capsys.readouterr().out
+    assert "\n  command   wasi:cli/run@0." in out
+    assert "\n  handler" not in out
+    assert out.endswith("\n  verdict   `wasgi run` runs it\n")
+    assert main(["inspect", "--json", path]) == 0
+    told = json.loads(capsys.readouterr().out)
+    assert (told["handler"], told["runs"]) == (None, True)
+    assert told["command"].startswith("wasi:cli/run@0.")
+
+
 def test_inspect_one_that_passes_requests_on(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     path = tmp_path / "middleware.wat"
     path.write_text('(component (import "wasi:http/handler@0.3.0" (instance)))')

@@ -112,14 +112,6 @@ class TestRun:
     def test_a_status_that_is_an_error(self, arguments: list[str], code: int) -> None:
         assert run(str(PROBE), "/nothing/such", *arguments).returncode == code
 
-    def test_a_command(self, tmp_path: Path) -> None:
-        path = tmp_path / "command.wat"
-        path.write_text('(component (instance $i) (export "wasi:cli/run@0.2.0" (instance $i)))')
-        done = run(str(path))
-        assert done.returncode == 3
-        assert b"is a command (`wasi:cli/run`)" in done.stderr
-        assert done.stderr.count(b"\n") == 1
-
     def test_what_is_no_target(self, tmp_path: Path) -> None:
         assert run(str(tmp_path / "none.wasm")).returncode == 3
         shutil.copy(HELLO, tmp_path)

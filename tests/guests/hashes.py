@@ -20,6 +20,8 @@ SOURCES = {  # the others have a folder here
 }
 COMPONENTS = {
     "board": PLUGINS / "components" / "board.wasm",
+    "command": HERE / "components" / "command.wasm",
+    "command_p3": HERE / "components" / "command_p3.wasm",
     "demo": ROOT / "python" / "wasgi" / "demo.wasm",
     "greeter": GREETER / "components" / "greeter.wasm",
     "everything": HERE / "components" / "everything.wasm",

@@ -16,7 +16,7 @@ from wasgi.errors import ComponentError
 
 _COMMANDS = {
     "serve": Lazy("wasgi.cli.serve", "Serve components over HTTP."),
-    "run": Lazy("wasgi.cli.run", "Send a component one request, and print the response."),
+    "run": Lazy("wasgi.cli.run", "Send a component one request, or run a command."),
     "compile": Lazy("wasgi.cli.compile", "Compile components into the code cache."),
     "cache": Lazy("wasgi.cli.cache", "Show or clear the code cache."),
     "inspect": Lazy("wasgi.cli.inspect", "Show what a component is and needs, and whether it runs."),

@@ -12,6 +12,7 @@ import click
 from wasgi import _wasgi
 from wasgi.cli.commands import Command, Example
 from wasgi.cli.failures import UNUSABLE
+from wasgi.cli.targets import command_of
 from wasgi.errors import ComponentError
 
 _OUTGOING = "outgoing requests: App(outgoing=...); else they fail with `HTTP-request-denied`"
@@ -37,6 +38,8 @@ class Inspected:
     wasi: str
     """The generation that it speaks."""
     handler: str | None
+    command: str | None
+    """The export by which it is run, if it has no handler."""
     versions: list[str]
     """Of the WASI interfaces that it names."""
     exports: list[str]
@@ -45,6 +48,10 @@ class Inspected:
     """What it can be given, and how."""
     missing: list[str]
     """Imports that wasgi does not provide."""
+    restorable: bool
+    """Whether its instances can be put back to what they were (`Reuse.isolated`)."""
+    not_restorable: str | None
+    """Why they cannot."""
     runs: bool
     reason: str | None
     """Why it does not run."""
@@ -68,20 +75,29 @@ def inspect(file: Path) -> Inspected:
     grants = list(dict.fromkeys(grant for name, grant in _GRANTS.items() if name in names))
     # by what an App does, so that the two never differ; the machine code is kept for it
     reason = None
+    command = command_of(exports, wasi, handler)
     try:
-        _wasgi.Component(source)._check()
+        component = _wasgi.Component(source)
+        if command is None:
+            component._check()
+        else:
+            _wasgi.App(component)
     except ComponentError as exc:
         reason = str(exc)
+    not_restorable = None if reason or command else _wasgi._why_not_restorable(source)
     return Inspected(
         file=str(file),
         size=len(source),
         wasi=wasi,
         handler=handler,
+        command=command,
         versions=sorted(versions),
         exports=exports,
         imports=imports,
         grants=grants,
         missing=missing,
+        restorable=reason is None and command is None and not_restorable is None,
+        not_restorable=not_restorable,
         runs=reason is None,
         reason=reason,
     )
@@ -90,9 +106,12 @@ def inspect(file: Path) -> Inspected:
 def lines(found: Inspected) -> list[str]:
     """The same for a reader."""
     nothing = "none: it exports neither `wasi:http/incoming-handler@0.2` nor `wasi:http/handler@0.3`"
+    entry = f"  handler   {found.handler or nothing}"
+    if found.command is not None:
+        entry = f"  command   {found.command}"
     shown = [
         f"{found.file}: a component of WASI {found.wasi}, {found.size:,} bytes",
-        f"  handler   {found.handler or nothing}",
+        entry,
         f"  WASI      {', '.join(found.versions) or 'none'}",
         *_listed("exports", found.exports),
         *_listed("imports", found.imports),
@@ -100,6 +119,12 @@ def lines(found: Inspected) -> list[str]:
     ]
     if found.missing:
         shown += _listed("missing", [f"{name}: not provided by wasgi" for name in found.missing])
+    if found.restorable:
+        shown.append("  isolated  yes: its instances can be put back to what they were (`Reuse(isolated=True)`)")
+    elif found.not_restorable is not None:
+        shown.append(f"  isolated  by fresh instances only: {found.not_restorable}")
+    if found.reason is None and found.command is not None:
+        return [*shown, "  verdict   `wasgi run` runs it"]
     if found.reason is None:
         return [*shown, "  verdict   runs on this version of wasgi"]
     return [*shown, "  verdict   does not run on this version of wasgi:", f"            {found.reason}"]

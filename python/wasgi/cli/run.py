@@ -1,4 +1,4 @@
-"""``wasgi run``: one request from the shell."""
+"""``wasgi run``: one request from the shell, or a command."""
 
 from __future__ import annotations
 
@@ -8,16 +8,18 @@ import os
 import re
 import stat
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from typing import IO, TYPE_CHECKING, Any
 
 import click
+from click.core import ParameterSource
 
 from wasgi.cli.commands import Command, Example, Option, where
-from wasgi.cli.failures import FAILED, UNUSABLE, USAGE, Failure
+from wasgi.cli.failures import FAILED, USAGE, Failure
 from wasgi.cli.grants import Grants, options, refuse_for_python
 from wasgi.cli.output import busy, tell
-from wasgi.cli.targets import find
+from wasgi.cli.targets import find, is_command, load_file
 
 if TYPE_CHECKING:
     from wasgi.app import App
@@ -29,8 +31,7 @@ _CHUNK = 64 * 1024
 
 _PARAMS: list[click.Parameter] = [
     click.Argument(["target"]),
-    click.Argument(["method"], required=False),
-    click.Argument(["url"], required=False),
+    click.Argument(["words"], nargs=-1, type=click.UNPROCESSED, metavar="[METHOD] [URL] | [ARG]..."),
     Option(
         ["-H", "--header"],
         section=_REQUEST,
@@ -142,30 +143,69 @@ def _load(ctx: click.Context, text: str) -> App:
         return targets[0].load(Grants.of(ctx))
 
 
-def _refuse_commands(text: str) -> None:
-    """A component of `wasi:cli/command` has no handler; what it is, is told before what it lacks."""
-    import wasgi
+_OF_REQUESTS = ("header", "data", "json_text", "include", "fail", "report", "reuse", "concurrent")
+"""Options that a command has no use for."""
 
+
+def _run_command(ctx: click.Context, path: str, words: Sequence[str]) -> int:
+    """Runs a component of `wasi:cli/command`, and returns its exit code."""
+    import wasgi
+    from wasgi import _wasgi
+
+    for name in _OF_REQUESTS:
+        if ctx.get_parameter_source(name) is ParameterSource.COMMANDLINE:
+            raise Failure(f"{where(ctx, name)} does not apply to `{path}`", USAGE, hint="it is a command")
+    grants = Grants.of(ctx)
+    arguments = [os.path.basename(path), *grants.args, *words]
+    for text in arguments:
+        try:
+            text.encode()
+        except UnicodeEncodeError as exc:
+            raise Failure(f"an argument is no text in UTF-8: {text!r}", USAGE) from exc
+    grants = replace(grants, args=(), limits={"timeout": None, **grants.limits}, reuse=None)
+    with busy(f"loading {path}"):
+        app = load_file(path, grants, command=True)
+    streams = (sys.stdin is not None, sys.stdout is not None, sys.stderr is not None)
     try:
-        component = wasgi.Component(text)
-    except OSError:
-        return
-    if component.handler is None and any(name.startswith("wasi:cli/run@") for name in component.exports):
-        raise Failure(
-            f"`{text}` is a command (`wasi:cli/run`), which wasgi does not run yet",
-            UNUSABLE,
-            hint="wasmtime run, or a component that exports wasi:http's handler",
-        )
+        return _wasgi._run_command(app, arguments, streams)
+    except wasgi.WasgiError as exc:
+        if isinstance(exc, wasgi.ComponentError):
+            raise
+        raise Failure(_first_line(str(exc)), FAILED) from exc
+    finally:
+        with contextlib.suppress(KeyboardInterrupt):
+            app.close(timeout=0)
+
+
+_IS_COMMAND = "wasgi.cli.run.is_command"
+
+
+class _Run(Command):
+    """What follows TARGET may be options, unless it is a command: then all is the guest's, as it stands there."""
+
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        if not ctx.resilient_parsing:
+            ctx.allow_interspersed_args = False
+            try:
+                target = self.make_parser(ctx).parse_args(list(args))[0].get("target")
+            except click.UsageError:
+                target = None  # it is refused below
+            ctx.meta[_IS_COMMAND] = isinstance(target, str) and is_command(target)
+            ctx.allow_interspersed_args = not ctx.meta[_IS_COMMAND]
+        return super().parse_args(ctx, args)
 
 
 @click.pass_context
 def _run(ctx: click.Context, /, **values: Any) -> int:
     import wasgi
 
-    if os.path.isfile(values["target"]):
-        _refuse_commands(values["target"])
+    words: tuple[str, ...] = values["words"]
+    if ctx.meta[_IS_COMMAND]:
+        return _run_command(ctx, values["target"], words[1:] if words[:1] == ("--",) else words)
+    if len(words) > 2:
+        raise click.UsageError(f"Got unexpected extra argument ({words[2]})", ctx)
     body: Any = _given_body(ctx)
-    method, url = target_of(values["method"], values["url"], has_body=body is not None)
+    method, url = target_of(*words, *[None] * (2 - len(words)), has_body=body is not None)
     fields = _fields(ctx, values["header"])
     if values["json_text"] is not None and "content-type" not in [name.lower() for name, _ in fields]:
         fields.append(("content-type", "application/json"))
@@ -240,18 +280,20 @@ def _first_line(text: str) -> str:
     return text.partition("\n")[0]
 
 
-command = Command(
+command = _Run(
     "run",
     callback=_run,
     params=_PARAMS,
     help=(
         "Send a component one request, and print the body of its response as it comes. URL may be a path; its host is "
-        "then localhost. The exit code is 1 if the guest fails."
+        "then localhost. The exit code is 1 if the guest fails. A component that is a command (wasi:cli/run) runs with "
+        "stdin, stdout and stderr; all that follows it is its arguments, and its exit code is that of wasgi run."
     ),
     examples=[
         Example("wasgi run hello.wasm", "GET http://localhost/"),
         Example("wasgi run api.wasm POST /orders --json '{\"item\": 7}' -i", "a POST, with the response's fields"),
         Example("wasgi run api.wasm PUT /files/a --data @a.bin --report", "a file, and what it cost"),
+        Example("wasgi run --dir . tool.wasm --verbose in.txt", "a command, with its arguments"),
         Example("gzip -c big | wasgi run api.wasm POST /up --data @- > out", "streamed both ways"),
     ],
 )

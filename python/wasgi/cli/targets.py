@@ -111,8 +111,29 @@ def routes(texts: Iterable[str], routed: Iterable[tuple[str, str]]) -> dict[str,
     return table
 
 
-def load_file(path: str, grants: Grants) -> App:
-    """Makes an `App` of a component's file.
+def command_of(exports: Iterable[str], wasi: str, handler: str | None) -> str | None:
+    """The export by which a component is run, if it is a command: it has no handler of requests."""
+    if handler is not None:
+        return None
+    return next((name for name in exports if re.fullmatch(rf"wasi:cli/run@{re.escape(wasi)}\.\d+", name)), None)
+
+
+def is_command(path: str) -> bool:
+    """Whether a file is a component that is a command. What is no component, its load tells."""
+    from wasgi import _wasgi
+    from wasgi.errors import ComponentError
+
+    if not os.path.isfile(path):
+        return False
+    try:
+        _, exports, wasi, handler, _ = _wasgi._outline(_wasgi._read_component(path))
+    except (OSError, ComponentError):
+        return False
+    return command_of(exports, wasi, handler) is not None
+
+
+def load_file(path: str, grants: Grants, *, command: bool = False) -> App:
+    """Makes an `App` of a component's file, which handles requests or is a command.
 
     Raises:
         Failure: It cannot be used.
@@ -121,7 +142,8 @@ def load_file(path: str, grants: Grants) -> App:
 
     try:
         app = make_app(path, grants)
-        app.component._check()
+        if not command:
+            app.component._check()
     except OSError as exc:
         raise Failure(f"`{path}` cannot be read: {exc.strerror or exc}", UNUSABLE) from exc
     except ComponentError as exc:

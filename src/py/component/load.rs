@@ -50,12 +50,12 @@ pub(crate) fn load(py: Python<'_>, ask: Ask) -> PyResult<Arc<Component>> {
     on_a_thread(py, &label, ask, |ask| ask.load())
 }
 
-/// Compiles a component for fuel, and blocks until it is.
-pub(crate) fn prepare_for_fuel(py: Python<'_>, label: &str, component: Arc<Component>, ask: Ask) -> PyResult<()> {
+/// Compiles a component once more, for what is ordered, and blocks until it is.
+pub(crate) fn prepare(py: Python<'_>, label: &str, component: Arc<Component>, ask: Ask) -> PyResult<()> {
     on_a_thread(py, label, ask, move |ask| {
         let source = ask.source.read(&ask.order.limits)?;
         ask.order.wanted.is_of_size(source.len());
-        component.prepare_for_fuel(&source, &ask.order).map_err(|error| ask.source.blame(error))
+        component.prepare(&source, &ask.order).map_err(|error| ask.source.blame(error))
     })
 }
 

@@ -18,8 +18,8 @@ use crate::component::blocks::Blocks;
 use crate::component::census::Census;
 use crate::component::inspect::{ComponentInfo, Wasi};
 use crate::component::limits::ComponentLimits;
-use crate::component::loading::Launcher;
-use crate::component::loading::Order;
+use crate::component::loading::{Launcher, Order};
+use crate::component::variant::Variant;
 use crate::error::Error;
 use crate::process::own_stack;
 use crate::py::component::limits::PyComponentLimits;
@@ -41,11 +41,12 @@ use crate::text::{LONGEST_NAME, tamed};
 /// default `wasgi` in the user's cache directory; if empty, nowhere). The logger ``wasgi`` (INFO) reports a compilation
 /// that takes longer than a second. The same content is compiled and held once in a process, and by one process at a
 /// time. Immutable, safe to share between threads, hashable and equal by its content. It pickles as the path or the
-/// bytes that it was loaded from, with ``fuel`` and ``limits``.
+/// bytes that it was loaded from, with ``fuel``, ``isolated`` and ``limits``.
 ///
 /// Args:
 ///     source: The path of a plain file, or the bytes of a component, in binary or text form.
 ///     fuel: Compile it for `Limits.fuel`, too. Otherwise an `App` that needs it does so itself, and logs that.
+///     isolated: Compile it for `Reuse.isolated`, too; with ``fuel``: for both at once. Otherwise likewise.
 ///     limits: Bounds on the cost of loading it. None: the defaults of `ComponentLimits`.
 ///
 /// Raises:
@@ -71,22 +72,26 @@ pub struct PyComponent {
 pub struct Origin {
     /// Where it was loaded from; None: from bytes, which the component keeps, once for all that have the same.
     path: Option<PathBuf>,
-    fuel: bool,
+    variant: Variant,
     limits: Py<PyComponentLimits>,
 }
 
 /// A source as Python has it, and how it is to be loaded.
-fn asked(source: &Bound<'_, PyAny>, fuel: bool, limits: Option<Py<PyComponentLimits>>) -> PyResult<(Ask, Origin)> {
+fn asked(
+    source: &Bound<'_, PyAny>,
+    variant: Variant,
+    limits: Option<Py<PyComponentLimits>>,
+) -> PyResult<(Ask, Origin)> {
     let py = source.py();
     let limits = match limits {
         Some(limits) => limits,
         None => default_limits(py)?,
     };
-    let order = order(py, fuel, &limits)?;
+    let order = order(py, variant, &limits)?;
     if !source.is_instance_of::<PyString>()
         && let Some(bytes) = crate::py::bytes::bytes_of(source)?
     {
-        return Ok((Ask { source: Source::Bytes(bytes), order }, Origin { path: None, fuel, limits }));
+        return Ok((Ask { source: Source::Bytes(bytes), order }, Origin { path: None, variant, limits }));
     }
     let path = path_of(source, || {
         let kind = source.get_type().name().map_or_else(|_| "that".to_owned(), |name| name.to_string());
@@ -94,17 +99,17 @@ fn asked(source: &Bound<'_, PyAny>, fuel: bool, limits: Option<Py<PyComponentLim
     })?;
     let path = without_nul("source", path)?;
     let absolute = std::path::absolute(&path).unwrap_or_else(|_| path.clone());
-    Ok((Ask { source: Source::Path(path), order }, Origin { path: Some(absolute), fuel, limits }))
+    Ok((Ask { source: Source::Path(path), order }, Origin { path: Some(absolute), variant, limits }))
 }
 
 fn default_limits(py: Python<'_>) -> PyResult<Py<PyComponentLimits>> {
     Ok(py.get_type::<PyComponentLimits>().call0()?.extract()?)
 }
 
-fn order(py: Python<'_>, fuel: bool, limits: &Py<PyComponentLimits>) -> PyResult<Order> {
+fn order(py: Python<'_>, variant: Variant, limits: &Py<PyComponentLimits>) -> PyResult<Order> {
     let limits = limits.get().core();
     let launcher = if limits.are_of_a_process() { Some(launcher(py)?) } else { None };
-    Ok(Order::new(fuel, limits, launcher))
+    Ok(Order::new(variant, limits, launcher))
 }
 
 /// Loads the native module by its path, with nothing of this process's settings, and has it compile.
@@ -148,10 +153,14 @@ pub(crate) fn _compile(py: Python<'_>) -> u8 {
 }
 
 impl PyComponent {
-    pub(crate) fn load(source: &Bound<'_, PyAny>, fuel: bool, limits: Option<Py<PyComponentLimits>>) -> PyResult<Self> {
+    pub(crate) fn load(
+        source: &Bound<'_, PyAny>,
+        variant: Variant,
+        limits: Option<Py<PyComponentLimits>>,
+    ) -> PyResult<Self> {
         crate::py::executor::finalization::protect();
         let py = source.py();
-        let (ask, origin) = asked(source, fuel, limits)?;
+        let (ask, origin) = asked(source, variant, limits)?;
         let component = load::load(py, ask)?;
         log::tell_events(py)?;
         Ok(Self { component, origin })
@@ -168,28 +177,32 @@ impl PyComponent {
         })
     }
 
-    /// Compiles it for guests under a limit of fuel, from what it was loaded from. Says that it does: this is asked for where nobody
-    /// expects to wait.
-    pub fn prepare_for_fuel(&self, py: Python<'_>) -> PyResult<()> {
-        if !self.component.needs_fuel() {
+    /// Compiles it for what an app needs, from what it was loaded from. Says that it does: this is asked for where nobody expects to wait.
+    pub fn prepare(&self, py: Python<'_>, variant: Variant) -> PyResult<()> {
+        if !self.component.lacks(variant) {
             return Ok(());
         }
         let label = self.label();
+        let (what, option) = match (variant.fuel, variant.restorable) {
+            (true, true) => ("`Limits.fuel` and `Reuse.isolated`", "fuel=True, isolated=True"),
+            (false, true) => ("`Reuse.isolated`", "isolated=True"),
+            _ => ("`Limits.fuel`", "fuel=True"),
+        };
         log::write(
             py,
             TARGET,
             Level::WARN,
             &format!(
-                "`{label}` is compiled once more, for `Limits.fuel`; hint: `Component(..., fuel=True)`, or `await \
-                 Component.load_async(..., fuel=True)`, does so beforehand"
+                "`{label}` is compiled once more, for {what}; hint: `Component(..., {option})`, or `await \
+                 Component.load_async(..., {option})`, does so beforehand"
             ),
         )?;
         let source = match &self.origin.path {
             Some(path) => Source::Path(path.clone()),
             None => Source::Bytes(self.component.source.get().cloned().unwrap_or_default()),
         };
-        let order = order(py, true, &self.origin.limits)?;
-        load::prepare_for_fuel(py, &label, self.component.clone(), Ask { source, order })
+        let order = order(py, variant, &self.origin.limits)?;
+        load::prepare(py, &label, self.component.clone(), Ask { source, order })
     }
 
     /// A short name for logs: the file's, or the digest's beginning.
@@ -204,9 +217,14 @@ impl PyComponent {
 #[pymethods]
 impl PyComponent {
     #[new]
-    #[pyo3(signature = (source, *, fuel=false, limits=None))]
-    fn new(source: &Bound<'_, PyAny>, fuel: bool, limits: Option<Py<PyComponentLimits>>) -> PyResult<Self> {
-        Self::load(source, fuel, limits)
+    #[pyo3(signature = (source, *, fuel=false, isolated=false, limits=None))]
+    fn new(
+        source: &Bound<'_, PyAny>,
+        fuel: bool,
+        isolated: bool,
+        limits: Option<Py<PyComponentLimits>>,
+    ) -> PyResult<Self> {
+        Self::load(source, Variant { fuel, restorable: isolated }, limits)
     }
 
     /// Like the constructor, for a task of an asyncio event loop, which it never blocks.
@@ -215,9 +233,15 @@ impl PyComponent {
     /// background, and its machine code is cached for the next time. A compilation in a child process
     /// (`ComponentLimits.timeout` and ``memory``) is cancelled, unless another caller waits for it.
     #[staticmethod]
-    #[pyo3(signature = (source, *, fuel=false, limits=None))]
-    fn load_async(source: &Bound<'_, PyAny>, fuel: bool, limits: Option<Py<PyComponentLimits>>) -> PyResult<Awaitable> {
-        let (ask, origin) = asked(source, fuel, limits)?;
+    #[pyo3(signature = (source, *, fuel=false, isolated=false, limits=None))]
+    fn load_async(
+        source: &Bound<'_, PyAny>,
+        fuel: bool,
+        isolated: bool,
+        limits: Option<Py<PyComponentLimits>>,
+    ) -> PyResult<Awaitable> {
+        let variant = Variant { fuel, restorable: isolated };
+        let (ask, origin) = asked(source, variant, limits)?;
         Ok(Awaitable::of_call(
             "Component.load_async",
             Loading::new(ask, Box::new(|py, component| Ok(Py::new(py, Self { component, origin })?.into_any()))),
@@ -246,6 +270,14 @@ impl PyComponent {
     #[getter]
     fn handler(&self) -> Option<&str> {
         self.component.info.handler()
+    }
+
+    /// Whether the host can put its instances back to what they were (`Reuse.isolated`).
+    ///
+    /// None: it was not compiled for that. `wasgi inspect` tells the reason.
+    #[getter]
+    fn restorable(&self) -> Option<bool> {
+        self.component.is_restorable()
     }
 
     /// The SHA-256 of its binary form, in hexadecimal.
@@ -279,12 +311,13 @@ impl PyComponent {
     fn __reduce__<'py>(slf: &Bound<'py, Self>) -> PyResult<(Bound<'py, PyAny>, Bound<'py, PyTuple>)> {
         let py = slf.py();
         let this = slf.get();
-        let (fuel, limits) = (this.origin.fuel, this.origin.limits.bind(py));
+        let (variant, limits) = (this.origin.variant, this.origin.limits.bind(py));
         match &this.origin.path {
             None => {
                 let source = this.component.source.get().cloned().unwrap_or_default();
                 let options = PyDict::new(py);
-                options.set_item("fuel", fuel)?;
+                options.set_item("fuel", variant.fuel)?;
+                options.set_item("isolated", variant.restorable)?;
                 options.set_item("limits", limits)?;
                 let restore = py.import("functools")?.getattr("partial")?.call((slf.get_type(),), Some(&options))?;
                 Ok((restore, PyTuple::new(py, [PyBytes::new(py, &source)])?))
@@ -292,7 +325,10 @@ impl PyComponent {
             Some(path) => {
                 let restore = py.import("wasgi._wasgi")?.getattr("_restore_component")?;
                 let path = path.clone().into_os_string();
-                Ok((restore, (path, &this.component.digest, fuel, limits).into_pyobject(py)?))
+                Ok((
+                    restore,
+                    (path, &this.component.digest, variant.fuel, variant.restorable, limits).into_pyobject(py)?,
+                ))
             }
         }
     }
@@ -304,14 +340,15 @@ impl PyComponent {
 
 /// Unpickles a component that was loaded from a path: the file must still be the same.
 #[pyfunction]
-#[pyo3(signature = (path, digest, fuel=false, limits=None))]
+#[pyo3(signature = (path, digest, fuel=false, isolated=false, limits=None))]
 pub(crate) fn _restore_component(
     path: &Bound<'_, PyAny>,
     digest: &str,
     fuel: bool,
+    isolated: bool,
     limits: Option<Py<PyComponentLimits>>,
 ) -> PyResult<PyComponent> {
-    let restored = PyComponent::load(path, fuel, limits)?;
+    let restored = PyComponent::load(path, Variant { fuel, restorable: isolated }, limits)?;
     if restored.component.digest == digest {
         Ok(restored)
     } else {
@@ -339,6 +376,13 @@ fn wasi_version(info: &ComponentInfo) -> &'static str {
         Wasi::P2 => "0.2",
         Wasi::P3 => "0.3",
     }
+}
+
+/// Why instances of a component, which has been loaded before, could not be put back to what they were; None: they can.
+#[pyfunction]
+pub(crate) fn _why_not_restorable(py: Python<'_>, source: &[u8]) -> PyResult<Option<String>> {
+    let looked = py.detach(|| own_stack::run(|| crate::component::why_not_restorable(source)));
+    looked.map_err(|error| to_py(py, &error))?.map_err(|error| to_py(py, &error))
 }
 
 /// What a component says of itself, read without compiling it: (imports, exports, wasi, handler, imports that no App provides).

@@ -189,6 +189,11 @@ impl PyBody {
         }
     }
 
+    /// Whether it is there as a whole, and can be sent again.
+    pub fn is_bytes(&self) -> bool {
+        matches!(lock(&self.state).content, Content::Bytes(_))
+    }
+
     fn whole_is_kept(&self) -> bool {
         lock(&self.state).whole.is_some()
     }

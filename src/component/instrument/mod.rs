@@ -1,0 +1,303 @@
+//! A component, rewritten so that its host can put an instance back to what it was.
+//!
+//! wasmtime tells its embedder nothing of a component's memories and globals. So they are told of from inside: each core module that has a
+//! memory or a mutable global of its own exports it, and one more core module ([`agent`]) imports them all. Two functions that the
+//! component exports besides have it take note of the globals and put them back, and tell the host where the memories lie.
+//!
+//! Nothing is decoded and encoded again that need not be: sections are copied as they are, but for the export sections of those modules,
+//! and new ones go to the end, which leaves all indices as they were.
+
+mod agent;
+mod module;
+
+use std::collections::HashMap;
+use std::ops::Range;
+
+use wasm_encoder::{
+    Alias, CanonicalFunctionSection, CanonicalOption, ComponentAliasSection, ComponentExportKind,
+    ComponentExportSection, ComponentImportSection, ComponentSection, ComponentTypeRef, ComponentTypeSection,
+    ComponentValType, ExportKind, InstanceSection, ModuleArg, ModuleSection, PrimitiveValType, RawSection, ValType,
+};
+use wasmparser::{BinaryReaderError, Encoding, Instance, Parser, Payload, Validator, WasmFeatures};
+
+use crate::component::cost::{CORE_INSTANCE, Cost, FUNCTION_IMPORT, GLOBAL, MEMORY};
+use crate::component::instrument::module::Module;
+
+/// The function of the host's that is told where a memory lies: its number, an empty list at its beginning, its size in pages.
+pub(crate) const TELL: &str = "wasgi-restore-memory";
+/// Takes note of the globals, and tells of the memories.
+pub(crate) const SAVE: &str = "wasgi-restore-save";
+/// Puts the globals back, and tells of the memories. Its argument: how many numbers of handles are put in order, from the first.
+pub(crate) const RESTORE: &str = "wasgi-restore-restore";
+
+/// Goes into the key of what is kept of an instrumented component: to be changed with what is added.
+pub(crate) const VERSION: &str = "restorable 1";
+
+/// What an instance has more than this.
+pub(crate) fn cost(instance: &Cost) -> Cost {
+    Cost {
+        instances: 1,
+        core_instances: 1,
+        memories: 1,
+        module_memories: 1,
+        memory: 1 << 16,
+        globals: instance.globals,
+        host: CORE_INSTANCE + MEMORY + 8 * FUNCTION_IMPORT + GLOBAL.saturating_mul(instance.globals),
+        ..Cost::default()
+    }
+}
+
+/// Names in core modules, and of components, that begin like this are ours.
+const OURS: [&str; 2] = ["wasgi:", "wasgi-restore-"];
+
+/// Why instances of a component cannot be put back.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub(crate) enum NotRestorable {
+    #[error("it is malformed: {0}")]
+    Malformed(String),
+    #[error("a component inside of it has core modules of its own")]
+    Nested,
+    #[error("a function changes a table or drops a segment (`{0}`)")]
+    Operator(&'static str),
+    #[error("it has a memory that is {0}")]
+    Memory(&'static str),
+    #[error("it has a mutable global of references")]
+    Reference,
+    #[error("it defines resources, whose handles the host cannot number anew")]
+    Resources,
+    #[error("it uses the name `{0}`")]
+    Name(String),
+}
+
+impl From<BinaryReaderError> for NotRestorable {
+    fn from(error: BinaryReaderError) -> Self {
+        Self::Malformed(error.message().into())
+    }
+}
+
+/// What a core instance has that is to be put back: in which instance, exported by which name.
+struct Part<T> {
+    instance: u32,
+    name: String,
+    ty: T,
+}
+
+/// How many of each the component has at its end.
+struct Counts {
+    types: u32,
+    functions: u32,
+    core_functions: u32,
+    memories: u32,
+    globals: u32,
+    core_instances: u32,
+    modules: u32,
+}
+
+/// Rewrites a component. Goes as deep on the stack as it is nested.
+pub(crate) fn instrument(binary: &[u8]) -> Result<Vec<u8>, NotRestorable> {
+    let mut out = Output::new(binary);
+    let mut validator = Validator::new_with_features(WasmFeatures::all());
+    let mut modules: HashMap<u32, Module> = HashMap::new();
+    let mut instances: Vec<Option<u32>> = Vec::new();
+    // what encloses the place that is read
+    let mut open: Vec<Encoding> = Vec::new();
+    let mut counts = None;
+    for payload in Parser::new(0).parse_all(binary) {
+        let payload = payload?;
+        if open.as_slice() == [Encoding::Component] {
+            match &payload {
+                Payload::ModuleSection { unchecked_range, .. } => {
+                    let index = of_component(&validator)?.module_count();
+                    let module = Module::read(out.slice(unchecked_range)?)?;
+                    out.append(&module.bytes(out.slice(unchecked_range)?)?);
+                    modules.insert(index, module);
+                }
+                Payload::InstanceSection(section) => {
+                    for instance in section.clone() {
+                        instances.push(match instance? {
+                            Instance::Instantiate { module_index, .. } => Some(module_index),
+                            Instance::FromExports(_) => None,
+                        });
+                    }
+                    out.copy(&payload)?;
+                }
+                Payload::ComponentCanonicalSection(section) => {
+                    for function in section.clone() {
+                        if matches!(function?, wasmparser::CanonicalFunction::ResourceNew { .. }) {
+                            return Err(NotRestorable::Resources);
+                        }
+                    }
+                    out.copy(&payload)?;
+                }
+                Payload::ComponentExportSection(section) => {
+                    for export in section.clone() {
+                        check_name(export?.name.name)?;
+                    }
+                    out.copy(&payload)?;
+                }
+                Payload::ComponentImportSection(section) => {
+                    for import in section.clone() {
+                        check_name(import?.name.name)?;
+                    }
+                    out.copy(&payload)?;
+                }
+                Payload::End(_) => {
+                    let types = of_component(&validator)?;
+                    counts = Some(Counts {
+                        types: types.component_type_count(),
+                        functions: types.component_function_count(),
+                        core_functions: types.function_count(),
+                        memories: types.memory_count(),
+                        globals: types.global_count(),
+                        core_instances: types.core_instance_count(),
+                        modules: types.module_count(),
+                    });
+                }
+                other => out.copy(other)?,
+            }
+        }
+        match &payload {
+            Payload::Version { encoding, .. } => {
+                if open.len() > 1 && *encoding == Encoding::Module && open.last() == Some(&Encoding::Component) {
+                    return Err(NotRestorable::Nested);
+                }
+                open.push(*encoding);
+            }
+            Payload::End(_) => drop(open.pop()),
+            Payload::CodeSectionEntry(body) => module::check_body(body)?,
+            _ => {}
+        }
+        validator.payload(&payload)?;
+    }
+    let counts = counts.ok_or_else(|| NotRestorable::Malformed("it does not end".into()))?;
+    let (mut memories, mut globals) = (Vec::new(), Vec::new());
+    for (instance, module) in (0..).zip(&instances) {
+        let Some(module) = module.and_then(|index| modules.get(&index)) else { continue };
+        let part = |name: &String, ty| Part { instance, name: name.clone(), ty };
+        memories.extend(module.memories().iter().map(|name| part(name, ())));
+        globals.extend(module.globals().iter().map(|(name, ty)| Part { instance, name: name.clone(), ty: *ty }));
+    }
+    add_agent(&mut out, &counts, &memories, &globals);
+    Ok(out.bytes)
+}
+
+fn of_component(validator: &Validator) -> Result<wasmparser::types::TypesRef<'_>, NotRestorable> {
+    validator.types(0).ok_or_else(|| NotRestorable::Malformed("it has sections before its head".into()))
+}
+
+fn check_name(name: &str) -> Result<(), NotRestorable> {
+    match OURS.iter().any(|ours| name.starts_with(ours)) {
+        true => Err(NotRestorable::Name(name.chars().take(100).collect())),
+        false => Ok(()),
+    }
+}
+
+/// What is added at the end of the component.
+fn add_agent(out: &mut Output<'_>, counts: &Counts, memories: &[Part<()>], globals: &[Part<ValType>]) {
+    let (of_save, of_bytes, of_tell) = (counts.types, counts.types + 1, counts.types + 2);
+    let (of_restore, of_number) = (counts.types + 3, counts.types + 4);
+    let number = ComponentValType::Primitive(PrimitiveValType::U32);
+    let mut types = ComponentTypeSection::new();
+    types.function().params([] as [(&str, ComponentValType); 0]).result(None);
+    types.defined_type().list(PrimitiveValType::U8);
+    types
+        .function()
+        .params([("memory", number), ("base", ComponentValType::Type(of_bytes)), ("pages", number)])
+        .result(None);
+    types.function().params([("handles", number)]).result(None);
+    // it has a place among the handles, and nothing is behind it
+    types.resource(ValType::I32, None);
+    out.append(&types);
+    let mut imports = ComponentImportSection::new();
+    imports.import(TELL, ComponentTypeRef::Func(of_tell));
+    out.append(&imports);
+
+    let mut aliases = ComponentAliasSection::new();
+    for part in memories {
+        aliases.alias(Alias::CoreInstanceExport {
+            instance: part.instance,
+            kind: ExportKind::Memory,
+            name: &part.name,
+        });
+    }
+    for part in globals {
+        aliases.alias(Alias::CoreInstanceExport {
+            instance: part.instance,
+            kind: ExportKind::Global,
+            name: &part.name,
+        });
+    }
+    out.append(&aliases);
+    let mut lowered = CanonicalFunctionSection::new();
+    for memory in (counts.memories..).take(memories.len()) {
+        lowered.lower(counts.functions, [CanonicalOption::Memory(memory)]);
+    }
+    lowered.resource_new(of_number).resource_drop(of_number);
+    out.append(&lowered);
+
+    // instantiated after all others
+    out.append(&ModuleSection(&agent::module(memories.len(), globals)));
+    let mut given = Vec::new();
+    let tells = counts.core_functions;
+    for (at, _) in (0u32..).zip(memories) {
+        given.push((format!("m{at}"), ExportKind::Memory, counts.memories + at));
+        given.push((format!("t{at}"), ExportKind::Func, tells + at));
+    }
+    let memories = u32::try_from(memories.len()).unwrap_or(u32::MAX);
+    given.push(("new".into(), ExportKind::Func, tells + memories));
+    given.push(("drop".into(), ExportKind::Func, tells + memories + 1));
+    for (at, _) in (0u32..).zip(globals) {
+        given.push((format!("g{at}"), ExportKind::Global, counts.globals + at));
+    }
+    let mut instances = InstanceSection::new();
+    instances.export_items(given);
+    instances.instantiate(counts.modules, [("", ModuleArg::Instance(counts.core_instances))]);
+    out.append(&instances);
+    let mut aliases = ComponentAliasSection::new();
+    for name in ["save", "restore"] {
+        aliases.alias(Alias::CoreInstanceExport { instance: counts.core_instances + 1, kind: ExportKind::Func, name });
+    }
+    out.append(&aliases);
+    let mut lifted = CanonicalFunctionSection::new();
+    let first = counts.core_functions + memories + 2;
+    lifted.lift(first, of_save, []);
+    lifted.lift(first + 1, of_restore, []);
+    out.append(&lifted);
+    let mut exports = ComponentExportSection::new();
+    exports.export(SAVE, ComponentExportKind::Func, counts.functions + 1, None);
+    exports.export(RESTORE, ComponentExportKind::Func, counts.functions + 2, None);
+    out.append(&exports);
+}
+
+/// The component that is written.
+struct Output<'a> {
+    binary: &'a [u8],
+    bytes: Vec<u8>,
+}
+
+impl<'a> Output<'a> {
+    fn new(binary: &'a [u8]) -> Self {
+        Self { binary, bytes: wasm_encoder::Component::HEADER.to_vec() }
+    }
+
+    fn slice(&self, range: &Range<usize>) -> Result<&'a [u8], NotRestorable> {
+        self.binary.get(range.clone()).ok_or_else(|| NotRestorable::Malformed("a section goes past its end".into()))
+    }
+
+    fn append(&mut self, section: &impl ComponentSection) {
+        section.append_to_component(&mut self.bytes);
+    }
+
+    /// A section as it is, if it is one.
+    fn copy(&mut self, payload: &Payload<'_>) -> Result<(), NotRestorable> {
+        if let Some((id, range)) = payload.as_section() {
+            let data = self.slice(&range)?;
+            self.append(&RawSection { id, data });
+        }
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests;

@@ -1,0 +1,64 @@
+//! Pages that are put back.
+
+use super::*;
+use crate::engine::process_state;
+
+fn ranges(pairs: &[(usize, usize)]) -> Vec<Range<usize>> {
+    pairs.iter().map(|(start, end)| *start..*end).collect()
+}
+
+#[test]
+fn what_is_new_is_what_was_not_known() {
+    for (all, known, new) in [
+        (vec![(0, 4)], vec![], vec![(0, 4)]),
+        (vec![(0, 4)], vec![(0, 4)], vec![]),
+        (vec![(0, 9)], vec![(2, 3), (5, 6)], vec![(0, 2), (3, 5), (6, 9)]),
+        (vec![(0, 3), (5, 9)], vec![(2, 7)], vec![(0, 2), (7, 9)]),
+        (vec![(1, 2), (3, 4), (5, 6)], vec![(0, 4)], vec![(5, 6)]),
+        (vec![(4, 5)], vec![(0, 1), (8, 9)], vec![(4, 5)]),
+        (vec![(0, 2), (2, 4)], vec![(1, 3)], vec![(0, 1), (3, 4)]),
+    ] {
+        assert_eq!(without(&ranges(&all), &ranges(&known)), ranges(&new), "{all:?} without {known:?}");
+    }
+}
+
+#[test]
+fn a_memory_is_put_back_again_and_again() {
+    let found = pages();
+    let Ok(pages) = &*found else { return };
+    let counters = &process_state().unwrap().counters;
+    let mapping = Mapping::new(8 * PAGE).unwrap();
+    mapping.write(PAGE, 1); // its own at the snapshot
+    let mut snapshot = Snapshot::take(pages, &[mapping.range()], counters).unwrap();
+    for round in 0..3 * FORGET {
+        let page = (round as usize * 7) % 8;
+        let before = pagemap::faults();
+        mapping.write(page * PAGE + 5, 9);
+        mapping.write(PAGE, 2);
+        let has_faulted = pagemap::faults() != before;
+        assert!(snapshot.restore(pages, &[mapping.range()], has_faulted).unwrap());
+        let bytes: Vec<u8> = (0..8 * PAGE).map(|at| mapping.read(at)).collect();
+        let expected: Vec<u8> = (0..8 * PAGE).map(|at| u8::from(at == PAGE)).collect();
+        assert!(bytes == expected, "round {round}");
+    }
+    assert!(!snapshot.restore(pages, &[mapping.0.start..mapping.0.end - PAGE], false).unwrap(), "it is not as large");
+    let held = snapshot.counted;
+    assert!(held >= PAGE as i64);
+}
+
+#[test]
+fn a_page_that_the_kernel_writes_is_found() {
+    use std::io::Read;
+
+    let found = pages();
+    let Ok(pages) = &*found else { return };
+    let counters = &process_state().unwrap().counters;
+    let mapping = Mapping::new(4 * PAGE).unwrap();
+    let mut snapshot = Snapshot::take(pages, &[mapping.range()], counters).unwrap();
+    let before = pagemap::faults();
+    std::fs::File::open("/proc/self/maps").unwrap().read_exact(mapping.slice(2 * PAGE..2 * PAGE + 64)).unwrap();
+    let has_faulted = pagemap::faults() != before;
+    assert_ne!(mapping.read(2 * PAGE), 0);
+    assert!(snapshot.restore(pages, &[mapping.range()], has_faulted).unwrap());
+    assert_eq!(mapping.read(2 * PAGE), 0);
+}
