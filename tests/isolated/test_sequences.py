@@ -99,7 +99,7 @@ class World:
 
     def _answer(self, asked: wasgi.Request) -> wasgi.Response:
         self._asked.append((asked.method, str(asked.url), asked.read()))
-        return wasgi.Response(200 + len(self._asked), {"x-n": "1"}, body=upstream_body(str(asked.url)))
+        return wasgi.Response(200 + len(self._asked), headers={"x-n": "1"}, body=upstream_body(str(asked.url)))
 
     def _print(self, line: str) -> None:
         self._printed[line.exchange].append(f"{line.stream}: {line}")  # type: ignore[attr-defined]
@@ -147,7 +147,7 @@ class World:
 @example(sequence=[Step(f"/keep?in={','.join(PLACES)}&secret={masked(SECRET)}", (SECRET,) * 9), Step("/digests")] * 3)
 @example(sequence=[Step("/world"), Step("/sleep?ms=60000"), Step("/world")])
 @example(sequence=[Step("/nowhere"), Step("/stream?n=1000&bytes=5000", taken=1), Step("/nowhere"), Step("/nowhere")])
-@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=100, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 def test_they_are_what_fresh_instances_show(
     keepers: dict[str, wasgi.Component], generation: str, sequence: list[Step]
 ) -> None:

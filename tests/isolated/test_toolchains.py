@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Callable, Iterator
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 import pytest
@@ -25,6 +25,10 @@ REUSED = {
 """At least so many of a thousand; of others nearly all."""
 
 pytestmark = pytest.mark.timeout(300)
+
+
+Asking = tuple[str, bytes | None]
+"""A target, and the body to POST, or None to GET it."""
 
 
 @dataclass(frozen=True)
@@ -50,10 +54,14 @@ class World:
     def _print(self, line: str) -> None:
         self._printed.setdefault(line.exchange, []).append(line)  # type: ignore[attr-defined]
 
-    def observe(self, requests: Iterator[wasgi.Request]) -> list[Seen]:
+    def observe(self, asking: Iterable[Asking]) -> list[Seen]:
+        answers = []
         with self.app:
-            seen = [(self._one(request), tuple(self._asked), self._asked.clear()) for request in requests]
-        return [Seen(answer, asked, tuple(self._printed.get(number, ()))) for (answer, number), asked, _ in seen]
+            for target, body in asking:
+                answers.append((*self._one(get(target) if body is None else post(target, body)), tuple(self._asked)))
+                self._asked.clear()
+        # closing has waited for the lines
+        return [Seen(answer, asked, tuple(self._printed.get(number, ()))) for answer, number, asked in answers]
 
     def _one(self, request: wasgi.Request) -> tuple[tuple[object, ...], int | None]:
         try:
@@ -67,21 +75,23 @@ class World:
             return (type(error).__name__,), None
 
 
-def requests(name: str) -> list[Callable[[], wasgi.Request]]:
+def requests(name: str) -> list[Asking]:
     """Those that have one outcome only, of a guest of that toolchain."""
     asking = [] if name == HAS_NO_CLIENT else [f"/fetch?url={URL}", f"/post?url={URL}&bytes={BIG}"]
-    got = ["/hello", "/print?line=words", "/nowhere", "/hello", "/sleep?ms=1", *asking]
-    made: list[Callable[[], wasgi.Request]] = [lambda target=target: get(target) for target in got]  # type: ignore[misc]
-    made += [lambda route=route: post(route, b"abcd" * (BIG // 4)) for route in ("/echo", "/upper")]  # type: ignore[misc]
-    return made
+    targets = ["/hello", "/print?line=words", "/nowhere", "/hello", "/sleep?ms=1", *asking]
+    return [*((target, None) for target in targets), *((route, b"abcd" * (BIG // 4)) for route in ("/echo", "/upper"))]
+
+
+def gets(*targets: str) -> list[Asking]:
+    return [(target, None) for target in targets]
 
 
 @all_but()
 def test_a_thousand_requests(name: str) -> None:
     made = requests(name)
-    fresh = World(component(name), None).observe(one() for one in made)
+    fresh = World(component(name), None).observe(made)
     isolated = World(component(name), MODES["isolated"]())
-    seen = isolated.observe(one() for one in itertools.islice(itertools.cycle(made), 1000))
+    seen = isolated.observe(itertools.islice(itertools.cycle(made), 1000))
     for n, (one, wanted) in enumerate(zip(seen, itertools.cycle(fresh), strict=False)):
         assert one == wanted, f"request {n}"
     assert len(seen) == len(isolated.reused) == 1000
@@ -91,9 +101,9 @@ def test_a_thousand_requests(name: str) -> None:
 @of("spin-sdk", "componentize-py 0.2", "componentize-py 0.3")
 def test_errors_in_between(name: str) -> None:
     """What fails ends its instance, and the next requests have another one."""
-    made = [lambda target=target: get(target) for target in ("/hello", "/raise", "/hello", "/print?line=a")]
-    fresh = World(component(name), None).observe(one() for one in made)
-    seen = World(component(name), MODES["isolated"]()).observe(one() for one in made * 20)
+    made = gets("/hello", "/raise", "/hello", "/print?line=a")
+    fresh = World(component(name), None).observe(made)
+    seen = World(component(name), MODES["isolated"]()).observe(made * 20)
     assert seen == fresh * 20
 
 
@@ -106,13 +116,10 @@ def test_they_are_isolated(name: str) -> None:
 
 def test_a_guest_of_wstd() -> None:
     guest = wasgi.Component(COMPONENTS / "wstd.wasm")
-    made = [
-        lambda target=target: get(target)
-        for target in ("/fetch?url=http://a/&bytes=1000", "/nowhere", "/forward?url=http://b/")
-    ]
-    fresh = World(guest, None).observe(one() for one in made)
+    made = gets("/fetch?url=http://a/&bytes=1000", "/nowhere", "/forward?url=http://b/")
+    fresh = World(guest, None).observe(made)
     isolated = World(guest, MODES["isolated"]())
-    assert isolated.observe(one() for one in made * 334) == fresh * 334
+    assert isolated.observe(made * 334) == fresh * 334
     assert sum(reused > 0 for reused in isolated.reused) > 900
 
 
@@ -123,9 +130,13 @@ def test_what_python_keeps() -> None:
     paths = [f"/{n % 7}" for n in range(1000)]
 
     def answers(reuse: wasgi.Reuse | None, paths: list[str]) -> list[str]:
-        simulation = wasgi.testing.Simulation(seed=5)
-        with wasgi.App(guest, reuse=reuse, simulation=simulation) as app:
-            return [app.handle(get(path)).read().decode() for path in paths]
+        said = []
+        with wasgi.App(guest, reuse=reuse, simulation=wasgi.testing.Simulation(seed=5)) as app:
+            for path in paths:
+                with app.handle(get(path)) as response:
+                    said.append(response.read().decode())
+                    response.wait()
+        return said
 
     fresh = answers(None, paths[:7])
     assert all(one.startswith("1 ") for one in fresh)
