@@ -79,6 +79,11 @@ bench-reuse *options:
     maturin develop --uv {{ optimised }}
     python -m benches.reuse {{ options }}
 
+# What an exchange costs on instances that are put back, beside fresh and reused ones.
+bench-isolated *options:
+    maturin develop --uv {{ optimised }}
+    python -m benches.isolated {{ options }}
+
 # What one tenant feels of another that means harm.
 bench-hostile *options:
     maturin develop --uv {{ optimised }}

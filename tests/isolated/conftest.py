@@ -15,7 +15,7 @@ AppMaker = Callable[..., wasgi.App]
 
 @pytest.fixture(scope="session")
 def keepers() -> dict[str, wasgi.Component]:
-    return {generation: wasgi.Component(path) for generation, path in KEEPERS.items()}
+    return {generation: wasgi.Component(path, isolated=True) for generation, path in KEEPERS.items()}
 
 
 @pytest.fixture(params=GENERATIONS)

@@ -72,6 +72,33 @@ def test_all_places_over_and_over(app: AppMaker, mode: str) -> None:
     assert len(entries) == 1
 
 
+@pytest.mark.parametrize("between", [1, 10, 300])
+def test_a_place_that_was_not_used_for_long(app: AppMaker, mode: str, between: int) -> None:
+    """A page that was written once is written without a fault from then on, whether or not anybody still watches it."""
+    made, secret = app(), next(SECRETS)
+    first = keep(made, secret, *PLACES)
+    for _ in range(3):
+        for _ in range(between):
+            assert ask(made, "/nowhere").entry == first.entry
+        assert keep(made, secret, *PLACES).entry == first.entry
+        after = ask(made, f"/find?secret={masked(secret)}")
+        assert (after.text, after.entry) == ("0 ", first.entry)
+    assert after.reused == expected(mode, 3 * (between + 2))[0]
+
+
+def test_pages_in_turn(app: AppMaker, mode: str) -> None:
+    """Each exchange writes other pages than the one before, all over memory, and some of them twice."""
+    made, secret = app(), next(SECRETS)
+    entry = ask(made, "/nowhere").entry
+    for n in range(300):
+        pages = ",".join(f"page-{(n * 89 + k * 131) % 200 + 20}" for k in range(n % 5 + 1))
+        assert ask(made, f"/keep?in={pages}&secret={masked(secret)}").entry == entry
+        if n % 10 == 0:
+            assert found(made, secret) == 0
+    after = ask(made, "/nowhere")
+    assert (after.entry, after.reused) == (entry, expected(mode, 331)[0])
+
+
 def test_random_bytes_that_the_host_gave(app: AppMaker, mode: str) -> None:
     made = app()
     given = keep(made, b"-", "random").text

@@ -157,6 +157,7 @@ class _Check:
     def __init__(self, app: App, wanted: list[Asked]) -> None:
         self._app = app
         self.concurrent = app.reuse.concurrent if app.reuse is not None else 1
+        self._isolated = app.reuse is not None and app.reuse.isolated
         fresh = self._on_fresh_instances(wanted)
         self._pairs = [
             (one, other) for one in zip(wanted, fresh, strict=True) for other in zip(wanted, fresh, strict=True)
@@ -167,7 +168,9 @@ class _Check:
 
     def _observed(self, exchanges: int) -> _Observed:
         """An app whose instances have so many exchanges, on the terms of the given one."""
-        return _Observed(self._app, Reuse(requests=exchanges, concurrent=self.concurrent, idle=None))
+        return _Observed(
+            self._app, Reuse(requests=exchanges, concurrent=self.concurrent, idle=None, isolated=self._isolated)
+        )
 
     def _on_fresh_instances(self, wanted: list[Asked]) -> list[_Observation]:
         """What is observed on fresh instances. It must be the same twice, or nothing can be compared with it."""

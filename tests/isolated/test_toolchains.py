@@ -1,0 +1,144 @@
+"""Guests of each toolchain, isolated: a thousand requests in a row, each answered as by a fresh instance."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+import pytest
+
+import wasgi
+from tests import toolchains
+from tests.conftest import COMPONENTS, get, post
+from tests.isolated.asking import MODES
+from tests.test_toolchains import URL, all_but, component, of
+
+BIG = 100_000
+HAS_NO_CLIENT = "componentize-qjs"
+REUSED = {
+    # its memory has no room for a big body, so an exchange with one ends its instance
+    "spin-sdk": 600,
+    # its core modules are in components of their own: its instances are fresh
+    "componentize-qjs": 0,
+}
+"""At least so many of a thousand; of others nearly all."""
+
+pytestmark = pytest.mark.timeout(300)
+
+
+Asking = tuple[str, bytes | None]
+"""A target, and the body to POST, or None to GET it."""
+
+
+@dataclass(frozen=True)
+class Seen:
+    """What an exchange shows: its answer or its error, and what the guest has asked and printed."""
+
+    answer: tuple[object, ...]
+    asked: tuple[str, ...]
+    printed: tuple[str, ...]
+
+
+class World:
+    def __init__(self, guest: wasgi.Component, reuse: wasgi.Reuse | None) -> None:
+        self._asked: list[str] = []
+        self._printed: dict[int | None, list[str]] = {}
+        self.app = wasgi.App(guest, reuse=reuse, outgoing=self._answer, stdout=self._print, stderr=self._print)
+        self.reused: list[int] = []
+
+    def _answer(self, request: wasgi.Request) -> wasgi.Response:
+        self._asked.append(f"{request.method} {request.url} {len(request.read())}")
+        return wasgi.Response(203, body=b"of an upstream" * 100)
+
+    def _print(self, line: str) -> None:
+        self._printed.setdefault(line.exchange, []).append(line)  # type: ignore[attr-defined]
+
+    def observe(self, asking: Iterable[Asking]) -> list[Seen]:
+        answers = []
+        with self.app:
+            for target, body in asking:
+                answers.append((*self._one(get(target) if body is None else post(target, body)), tuple(self._asked)))
+                self._asked.clear()
+        # closing has waited for the lines
+        return [Seen(answer, asked, tuple(self._printed.get(number, ()))) for answer, number, asked in answers]
+
+    def _one(self, request: wasgi.Request) -> tuple[tuple[object, ...], int | None]:
+        try:
+            with self.app.handle(request) as response:
+                content = response.read()
+                response.wait()
+                assert response.report is not None
+                self.reused.append(response.report.reused)
+                return (response.status, *response.headers.raw, content), response.report.exchange
+        except wasgi.WasgiError as error:
+            return (type(error).__name__,), None
+
+
+def requests(name: str) -> list[Asking]:
+    """Those that have one outcome only, of a guest of that toolchain."""
+    asking = [] if name == HAS_NO_CLIENT else [f"/fetch?url={URL}", f"/post?url={URL}&bytes={BIG}"]
+    targets = ["/hello", "/print?line=words", "/nowhere", "/hello", "/sleep?ms=1", *asking]
+    return [*((target, None) for target in targets), *((route, b"abcd" * (BIG // 4)) for route in ("/echo", "/upper"))]
+
+
+def gets(*targets: str) -> list[Asking]:
+    return [(target, None) for target in targets]
+
+
+@all_but()
+def test_a_thousand_requests(name: str) -> None:
+    made = requests(name)
+    fresh = World(component(name), None).observe(made)
+    isolated = World(component(name), MODES["isolated"]())
+    seen = isolated.observe(itertools.islice(itertools.cycle(made), 1000))
+    for n, (one, wanted) in enumerate(zip(seen, itertools.cycle(fresh), strict=False)):
+        assert one == wanted, f"request {n}"
+    assert len(seen) == len(isolated.reused) == 1000
+    assert sum(reused > 0 for reused in isolated.reused) >= REUSED.get(name, 900)
+
+
+@of("spin-sdk", "componentize-py 0.2", "componentize-py 0.3")
+def test_errors_in_between(name: str) -> None:
+    """What fails ends its instance, and the next requests have another one."""
+    made = gets("/hello", "/raise", "/hello", "/print?line=a")
+    fresh = World(component(name), None).observe(made)
+    seen = World(component(name), MODES["isolated"]()).observe(made * 20)
+    assert seen == fresh * 20
+
+
+@all_but("componentize-qjs")
+def test_they_are_isolated(name: str) -> None:
+    """Where plain reuse shows differences, or is not possible at all."""
+    app = wasgi.App(component(name), reuse=MODES["isolated"](), outgoing=lambda _: wasgi.Response(body="ok"))
+    wasgi.testing.check_isolation(app, ["/hello", "/print?line=a", "/sleep?ms=3", "/nowhere"])
+
+
+def test_a_guest_of_wstd() -> None:
+    guest = wasgi.Component(COMPONENTS / "wstd.wasm")
+    made = gets("/fetch?url=http://a/&bytes=1000", "/nowhere", "/forward?url=http://b/")
+    fresh = World(guest, None).observe(made)
+    isolated = World(guest, MODES["isolated"]())
+    assert isolated.observe(made * 334) == fresh * 334
+    assert sum(reused > 0 for reused in isolated.reused) > 900
+
+
+@pytest.mark.slow
+def test_what_python_keeps() -> None:
+    """Globals, classes, caches, modules, what it draws random numbers from: all as at the start, in each request."""
+    guest = wasgi.Component(toolchains.python("http-handler", "keeping"))
+    paths = [f"/{n % 7}" for n in range(1000)]
+
+    def answers(reuse: wasgi.Reuse | None, paths: list[str]) -> list[str]:
+        said = []
+        with wasgi.App(guest, reuse=reuse, simulation=wasgi.testing.Simulation(seed=5)) as app:
+            for path in paths:
+                with app.handle(get(path)) as response:
+                    said.append(response.read().decode())
+                    response.wait()
+        return said
+
+    fresh = answers(None, paths[:7])
+    assert all(one.startswith("1 ") for one in fresh)
+    assert answers(MODES["isolated"](), paths) == (fresh * 143)[:1000]
+    assert [one.split()[0] for one in answers(MODES["reused"](), paths[:3])] == ["1", "2", "3"]
