@@ -15,7 +15,7 @@ use tracing::Level;
 use crate::server::bind::Listener;
 use crate::server::connection::{Socket, Terms};
 use crate::server::progress::Stage;
-use crate::server::service::Common;
+use crate::server::shared::Common;
 
 /// For so long connections are accepted when the server has begun to drain: clients that have not heard of it yet still come.
 const ACCEPTS_ON: Duration = Duration::from_millis(250);

@@ -12,7 +12,7 @@ use crate::server::accept::watched;
 use crate::server::bind::Listener;
 use crate::server::connection::Socket;
 use crate::server::progress::Stage;
-use crate::server::service::Common;
+use crate::server::shared::Common;
 use crate::sync::lock;
 
 /// How long a client may take to ask.

@@ -14,7 +14,7 @@ use crate::process::fork::{can_start_thread, no_thread};
 use crate::server::accept::{Accepted, Worker};
 use crate::server::connection::serve;
 use crate::server::progress::Stage;
-use crate::server::service::Common;
+use crate::server::shared::Common;
 
 /// How often in a row one thread polls tasks before it looks at its sockets.
 const EVENT_INTERVAL: u32 = 16;
