@@ -2,7 +2,6 @@
 
 use std::io;
 use std::net::SocketAddr;
-use std::os::fd::AsFd;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Poll, ready};
@@ -45,7 +44,7 @@ pub(super) struct Terms {
 }
 
 /// Serves one connection.
-pub(super) async fn serve(socket: Socket, terms: Terms, common: Arc<Common>) {
+pub(super) async fn serve(socket: Socket, asked: Peer, terms: Terms, common: Arc<Common>) {
     common.accounts.opens();
     let _open = Open(common.clone());
     let accepted = Instant::now();
@@ -57,11 +56,9 @@ pub(super) async fn serve(socket: Socket, terms: Terms, common: Arc<Common>) {
         Socket::Tcp(stream) => {
             let (peer, local) = (stream.peer_addr().ok(), stream.local_addr().ok());
             let _ = stream.set_nodelay(true);
-            let asked = Peer::new(stream.as_fd(), terms.tls.is_none());
             Opening { common: common.clone(), terms, accepted, before, peer, local }.begin(stream, asked).await
         }
         Socket::Unix(stream) => {
-            let asked = Peer::new(stream.as_fd(), false);
             Opening { common: common.clone(), terms, accepted, before, peer: None, local: None }
                 .begin(stream, asked)
                 .await
@@ -95,9 +92,8 @@ impl Opening {
     async fn begin<S: AsyncRead + AsyncWrite + Unpin + Send + 'static>(
         mut self,
         mut stream: S,
-        peer: io::Result<Peer>,
+        peer: Peer,
     ) -> io::Result<()> {
-        let peer = peer?;
         let (common, before) = (self.common.clone(), self.before);
         let opened = async {
             if self.terms.proxy_protocol
@@ -162,7 +158,7 @@ impl Opening {
             Arc::new(Connection { common: common.clone(), watch: watch.clone(), peer: address, local, is_tls });
         if is_http2 {
             peer.takes_no_probe();
-            let served = Http2::new(Prefixed { read: read.freeze(), stream }, connection);
+            let served = Http2::new(Prefixed { read: read.freeze(), stream, watch: watch.clone() }, connection);
             return Timed::new(served, watch, peer, common).await;
         }
         let guarded = Guarded::new(stream, read, common.caps.header_bytes, watch.clone());
@@ -183,9 +179,8 @@ impl Opening {
 /// What hyper has refused itself has its line in the log.
 fn tell_unasked(connection: &Arc<Connection>) {
     for head in connection.watch.take_heads() {
-        let accounts = connection.common.accounts.clone();
         let status = head.refused.as_ref().map_or(400, |refusal| refusal.status);
-        let mut answered = Answered::new(connection.watch.clone(), 0, accounts);
+        let mut answered = Answered::new(connection.clone(), 0);
         answered.asked(Asked::new(head.first_line(), connection.scheme(), connection.client()));
         answered.answers(status, &http::HeaderMap::new());
         answered.is_whole();

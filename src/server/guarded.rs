@@ -13,12 +13,15 @@ use std::task::{Context, Poll, ready};
 use bytes::{Buf, Bytes, BytesMut};
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, ReadBuf};
 
-use crate::server::head::{Framing, Head, chunk_size};
+use crate::server::head::{Framing, Head, MOST_FIELDS, chunk_size};
 use crate::server::refusal::Refusal;
 use crate::server::watch::Watch;
 
 /// How long the line before a chunk may be, its extensions included.
 const CHUNK_LINE: usize = 1 << 10;
+
+/// How many bytes of trailers hyper takes: what is more would end a request without an answer.
+const TRAILERS: usize = (16 << 10) - 64;
 
 /// How much is read at once where hyper has not said how much it takes.
 const READ: usize = 8 << 10;
@@ -43,8 +46,8 @@ enum Stage {
     Chunk(u64),
     /// The end of a chunk's line.
     ChunkEnd,
-    /// Lines after the last chunk; so many bytes of them have passed.
-    Trailers(usize),
+    /// Lines after the last chunk: how many of them, and their bytes, have passed.
+    Trailers(usize, usize),
     /// Nothing more is read.
     Refused,
 }
@@ -103,7 +106,7 @@ impl<T> Guarded<T> {
                     }
                     taken.is_some()
                 }
-                Stage::Size | Stage::ChunkEnd | Stage::Trailers(_) => self.look_at_line(),
+                Stage::Size | Stage::ChunkEnd | Stage::Trailers(..) => self.look_at_line(),
                 Stage::Refused => return true,
             };
             if !went_on {
@@ -202,7 +205,10 @@ impl<T> Guarded<T> {
 
     /// Whether a line of a chunked body is whole, or refused.
     fn look_at_line(&mut self) -> bool {
-        let most = if let Stage::Trailers(passed) = self.stage { self.most.saturating_sub(passed) } else { CHUNK_LINE };
+        let most = match self.stage {
+            Stage::Trailers(_, passed) => self.most.min(TRAILERS).saturating_sub(passed),
+            _ => CHUNK_LINE,
+        };
         let Some(end) = self.raw.iter().position(|byte| *byte == b'\n') else {
             if self.raw.len() <= most {
                 return false;
@@ -225,11 +231,12 @@ impl<T> Guarded<T> {
                     // hyper ends a body whose extensions are 16 KiB together, though nobody reads them (RFC 9112, 7.1.1)
                     bare = Some(format!("{size:x}\r\n"));
                 }
-                size.map(|size| if size == 0 { Stage::Trailers(0) } else { Stage::Chunk(size) })
+                size.map(|size| if size == 0 { Stage::Trailers(0, 0) } else { Stage::Chunk(size) })
             }
             Stage::ChunkEnd => line.is_empty().then_some(Stage::Size),
-            Stage::Trailers(_) if line.is_empty() => Some(Stage::Head),
-            Stage::Trailers(passed) => Some(Stage::Trailers(passed + end + 1)),
+            Stage::Trailers(..) if line.is_empty() => Some(Stage::Head),
+            Stage::Trailers(MOST_FIELDS.., _) => None,
+            Stage::Trailers(lines, passed) => Some(Stage::Trailers(lines + 1, passed + end + 1)),
             _ => None,
         };
         match next {
@@ -298,7 +305,7 @@ impl<T: AsyncRead + Unpin> Guarded<T> {
             Stage::Head | Stage::Refused => 0,
             Stage::Body(left) => left.saturating_sub(self.raw.len() as u64),
             // what is here already may be all of it: that is seen when its guest reads on
-            Stage::Size | Stage::Chunk(_) | Stage::ChunkEnd | Stage::Trailers(_) => u64::from(self.raw.is_empty()),
+            Stage::Size | Stage::Chunk(_) | Stage::ChunkEnd | Stage::Trailers(..) => u64::from(self.raw.is_empty()),
         }
     }
 }

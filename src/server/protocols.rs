@@ -15,6 +15,7 @@ use crate::server::guarded::Guarded;
 use crate::server::head::MOST_FIELDS;
 use crate::server::shared::Connection;
 use crate::server::streams::Streams;
+use crate::server::watch::Watch;
 
 /// How much of a request's body may come before its guest reads it, of each stream; of a connection, as much for all of them: so no
 /// stream that nobody reads holds up another one.
@@ -27,12 +28,17 @@ const SEND_BUFFER: usize = 128 << 10;
 pub(super) struct Prefixed<S> {
     pub read: Bytes,
     pub stream: S,
+    pub watch: Arc<Watch>,
 }
 
 impl<S: AsyncRead + Unpin> AsyncRead for Prefixed<S> {
     fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
         if self.read.is_empty() {
-            return Pin::new(&mut self.stream).poll_read(cx, buf);
+            let polled = Pin::new(&mut self.stream).poll_read(cx, buf);
+            if polled.is_ready() {
+                self.watch.hears();
+            }
+            return polled;
         }
         let most = self.read.len().min(buf.remaining());
         let part = self.read.split_to(most);

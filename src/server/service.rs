@@ -56,9 +56,8 @@ impl Connection {
     ) -> Result<Response<AnswerBody>, Infallible> {
         let routes = lock(&self.common.routes).clone();
         let (number, head) = self.watch.begins(&routes);
-        let accounts = self.common.accounts.clone();
-        accounts.counts();
-        let mut answered = Answered::new(self.watch.clone(), number, accounts);
+        self.common.accounts.counts();
+        let mut answered = Answered::new(self.clone(), number);
         let is_http1 = request.version() < Version::HTTP_2;
         let to_head = request.method() == Method::HEAD && head.as_ref().is_none_or(|head| head.refused.is_none());
         let mut body: Option<Arc<BodyState>> = None;

@@ -2,6 +2,7 @@
 
 use std::net::SocketAddr;
 use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
 
 use crate::server::accounts::Accounts;
 use crate::server::forwarded::Trusted;
@@ -18,9 +19,11 @@ pub(super) struct Common {
     pub timeouts: Timeouts,
     pub caps: Caps,
     pub trusted: Trusted,
-    pub accounts: Arc<Accounts>,
+    pub accounts: Accounts,
     /// Makes the ids of requests that have none.
     pub ids: Option<Ids>,
+    /// Whether the system has no descriptors left for connections.
+    pub is_crowded: AtomicBool,
     /// When it drains, every answer says that its connection ends.
     pub progress: Progress,
 }

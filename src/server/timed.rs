@@ -93,6 +93,7 @@ impl<T: Served + Unpin> Future for Timed<T> {
             if let Some(grace) = this.grace {
                 if now >= grace && !this.watch.is_in_a_head() {
                     this.served.end();
+                    this.watch.is_told_to_end(now);
                     this.grace = Some(now + Duration::from_secs(3600));
                     continue;
                 }

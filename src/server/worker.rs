@@ -99,11 +99,11 @@ impl Drop for Counted {
 
 fn begin(accepted: Accepted, connections: &Arc<AtomicUsize>, common: &Arc<Common>, tasks: &mut JoinSet<()>) {
     let counted = Counted(connections.clone());
-    let Accepted { socket, terms, place } = accepted;
+    let Accepted { socket, peer, terms, place } = accepted;
     let Ok(socket) = socket.register() else { return };
     let common = common.clone();
     tasks.spawn(async move {
         let (_counted, _place) = (counted, place);
-        serve(socket, terms, common).await;
+        serve(socket, peer, terms, common).await;
     });
 }
