@@ -35,7 +35,7 @@ mod _wasgi {
     #[pymodule_init]
     fn init(module: &Bound<'_, PyModule>) -> PyResult<()> {
         module.add("__version__", env!("CARGO_PKG_VERSION"))?;
-        module.add("_wasmtime_version", crate::engine::wasmtime_version())?;
+        module.add("_wasmtime_version", crate::engine::WASMTIME)?;
         crate::py::refuse_sub_interpreters(module.py())?;
         crate::py::log::subscribe();
         Ok(())
@@ -88,7 +88,7 @@ mod _wasgi {
     #[pymodule_export]
     use crate::py::reuse::PyReuse;
     #[pymodule_export]
-    use crate::py::server::listeners::{_of_systemd, PyListeners};
+    use crate::py::server::listeners::{_check_addresses, _of_systemd, PyListeners};
     #[pymodule_export]
     use crate::py::server::{_status_of_code, PyServer};
     #[pymodule_export]

@@ -27,6 +27,11 @@ PYPROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())
 CARGO = tomllib.loads((ROOT / "Cargo.toml").read_text())
 
 
+def test_the_engine_is_the_one_that_is_locked() -> None:
+    locked = tomllib.loads((ROOT / "Cargo.lock").read_text())["package"]
+    assert [_wasgi._wasmtime_version] == [package["version"] for package in locked if package["name"] == "wasmtime"]
+
+
 def test_all_is_sorted_and_whole() -> None:
     assert wasgi.__all__ == sorted(wasgi.__all__)
     # pytest rewrites the assertions of packages with a plug-in, and leaves names behind

@@ -54,6 +54,7 @@ __all__ = [
     "_after_fork_in_parent",
     "_before_fork",
     "_census",
+    "_check_addresses",
     "_compile",
     "_is_first_import",
     "_normal_url",
@@ -652,6 +653,7 @@ class Server:
         bind: Sequence[str],
         health: str | None,
         backlog: int,
+        reuse_port: bool,
         socket_mode: int | None,
         header_timeout: float | None,
         body_timeout: float | None,
@@ -698,7 +700,9 @@ class Listeners:
         ValueError: An address is invalid.
     """
 
-    def __new__(cls, bind: Sequence[str], *, backlog: int = 1024, socket_mode: int | None = None) -> Self: ...
+    def __new__(
+        cls, bind: Sequence[str], *, backlog: int = 1024, reuse_port: bool = False, socket_mode: int | None = None
+    ) -> Self: ...
     @property
     def descriptors(self) -> list[int]:
         """Their numbers, for ``fd:`` of a process that inherits them."""
@@ -1310,6 +1314,7 @@ def _compile() -> int: ...
 def _status_of_code(code: str) -> int:
     """The status of the response when a guest has answered with an error-code."""
 
+def _check_addresses(bind: Sequence[str]) -> None: ...
 def _of_systemd() -> list[str]: ...
 def _outline(source: bytes) -> tuple[list[str], list[str], str, str | None, list[str]]: ...
 def _read_component(path: str | os.PathLike[str]) -> bytes: ...

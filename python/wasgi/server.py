@@ -87,6 +87,8 @@ class Server(_wasgi.Server):
         streams: The most concurrent streams of a connection of HTTP/2.
         header_bytes: The most bytes of a request's head, of HTTP/1 and HTTP/2 alike; a larger one is answered with 431.
         backlog: How many connections may wait to be accepted.
+        reuse_port: Whether other servers of the same user may listen at the same addresses (``SO_REUSEPORT``), if all
+            of them say so. The kernel gives each connection to one of them. Of TCP.
         trusted: The proxies whose ``forwarded`` and ``x-forwarded-*`` fields are believed: addresses, networks
             (``10.0.0.0/8``), ``unix``, ``*``.
         proxy_protocol: Whether connections begin with a PROXY header (v1 or v2). Only those of ``trusted`` peers may.
@@ -128,6 +130,7 @@ class Server(_wasgi.Server):
         streams: int = 100,
         header_bytes: int = 65_536,
         backlog: int = 1024,
+        reuse_port: bool = False,
         trusted: Sequence[str] = (),
         proxy_protocol: bool = False,
         health: str | None = None,
@@ -169,6 +172,7 @@ class Server(_wasgi.Server):
             bind=addresses,
             health=health,
             backlog=backlog,
+            reuse_port=reuse_port,
             socket_mode=socket_mode,
             header_timeout=header_timeout,
             body_timeout=body_timeout,
@@ -194,7 +198,8 @@ class Server(_wasgi.Server):
         """Serves from now on, on threads of its own; does not wait.
 
         Raises:
-            WasgiError: The process gets no more threads, or an app cannot be made ready.
+            AppClosedError: An app is closed.
+            WasgiError: The process gets no more threads, or an app cannot be made ready. The server has ended then.
         """
         self._start_ready()
 
@@ -209,6 +214,7 @@ class Server(_wasgi.Server):
                 another signal, the server ends at once.
 
         Raises:
+            AppClosedError: An app is closed.
             WasgiError: The process gets no more threads, or an app cannot be made ready.
         """
         with self._signals():
@@ -238,7 +244,8 @@ class Server(_wasgi.Server):
         not closed.
 
         Raises:
-            WasgiError: An app cannot be made ready. Then the old ones go on serving.
+            AppClosedError: An app is closed.
+            WasgiError: An app cannot be made ready. In both cases the old ones go on serving.
         """
         table = _table(app)
         _make_ready(table)

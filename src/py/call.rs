@@ -22,6 +22,7 @@ use crate::py::executor::context::copy_context;
 use crate::py::executor::event_loop::LoopCore;
 use crate::py::executor::operation::Operation;
 use crate::py::executor::running_loop::running_loop;
+use crate::py::message::feed::Feed;
 use crate::py::message::request::PyRequest;
 use crate::py::message::response::PyResponse;
 use crate::py::on_finish::{Failure, Finishing, OnFinish};
@@ -47,6 +48,9 @@ pub(crate) struct Begun {
     output: Arc<GuestOutput>,
     finishing: Option<Arc<Finishing>>,
 }
+
+/// A request as a guest gets it, and what feeds its body if Python code does.
+type Fed = (http::Request<WasiBody>, Option<Arc<Feed>>);
 
 /// What an exchange is begun with. A class of its own, which both an app and its calls refer to: the collector sees each reference.
 #[pyclass(module = "wasgi._wasgi", frozen)]
@@ -101,45 +105,75 @@ impl Callee {
         let finishing = match &self.on_finish {
             Some(on_finish) => {
                 crate::py::executor::threads::threads().ensure(py)?;
-                let request = request.get();
-                let (method, uri) = (request.http_method(), request.uri());
-                let finishing = Finishing::new(on_finish, number, &self.sinks, method, uri, copy_context(py)?);
-                permit.is_seen_by(finishing.clone());
-                Some(finishing)
+                let (method, uri) = (request.get().http_method(), request.get().uri());
+                Some(self.finishing(on_finish, &mut permit, method, uri, copy_context(py)?))
             }
             None => None,
         };
-        self.begin_numbered(py, number, permit, request, event_loop, begins, finishing.clone()).inspect_err(|error| {
+        let begun = self.prepare(py, number, request, event_loop).and_then(|(asked, upstreams)| {
+            let is_first = matches!(begins, Begins::First);
+            let started = self.start(py, permit, asked, upstreams, begins, finishing.clone());
+            let (mut begun, done) = started.map_err(|error| to_py(py, &error))?;
+            if !done && !is_first {
+                begun.hand_over(py)?;
+            }
+            Ok(begun)
+        });
+        begun.inspect_err(|error| {
             if let Some(finishing) = finishing {
                 finishing.failed(Failure::Python(error.clone_ref(py)));
             }
         })
     }
 
-    #[allow(clippy::too_many_arguments)]
-    fn begin_numbered(
+    /// Whoever wants to hear of an exchange's end.
+    fn finishing(
+        &self,
+        on_finish: &Py<OnFinish>,
+        permit: &mut Permit,
+        method: &http::Method,
+        uri: &http::Uri,
+        context: Bound<'_, PyAny>,
+    ) -> Arc<Finishing> {
+        let finishing = Finishing::new(on_finish, permit.number, &self.sinks, method, uri, context);
+        permit.is_seen_by(finishing.clone());
+        finishing
+    }
+
+    /// A request of Python's as its guest gets it, and its upstreams.
+    fn prepare(
         &self,
         py: Python<'_>,
         number: u64,
-        permit: Permit,
         request: &Bound<'_, PyRequest>,
         event_loop: Option<&Arc<LoopCore>>,
-        begins: Begins,
-        finishing: Option<Arc<Finishing>>,
-    ) -> PyResult<Begun> {
+    ) -> PyResult<(Fed, Upstreams)> {
         let request = request.get();
         let context = match self.needs_loop(request) {
             true => self.context(py, number)?,
             false => py.None().into_bound(py),
         };
         let upstreams = self.for_exchange(py, event_loop, &context)?;
-        let (request, feed) = request.to_guest(py, event_loop, &context)?;
-        let (is_first, may_block, place) = match begins {
-            Begins::Here { may_block } => (false, Some(may_block), None),
-            Begins::First => (true, None, None),
-            Begins::Beside(place) => (false, None, place),
+        Ok((request.to_guest(py, event_loop, &context)?, upstreams))
+    }
+
+    /// An exchange that has begun, and whether its guest is done; if not, it has to be handed over.
+    fn start(
+        &self,
+        py: Python<'_>,
+        permit: Permit,
+        (request, feed): Fed,
+        upstreams: Upstreams,
+        begins: Begins,
+        finishing: Option<Arc<Finishing>>,
+    ) -> Result<(Begun, bool), Error> {
+        let number = permit.number;
+        let (may_block, place) = match begins {
+            Begins::Here { may_block } => (Some(may_block), None),
+            Begins::First => (None, None),
+            Begins::Beside(place) => (None, place),
         };
-        let exchange = py.detach(|| {
+        let (exchange, done) = py.detach(|| {
             let mut exchange = self.app.start_at(place, permit, request, upstreams)?;
             if let Some(feed) = &feed {
                 feed.belongs_to(exchange.owner().abort_handle());
@@ -147,17 +181,12 @@ impl Callee {
             let runs_here = may_block.is_some_and(|may_block| may_block || !exchange.decide_off_loop());
             let done = runs_here && exchange.run_here()?;
             Ok::<_, Error>((exchange, done))
-        });
-        let (exchange, done) = exchange.map_err(|error| to_py(py, &error))?;
+        })?;
         if let Some(finishing) = &finishing {
             finishing.began(exchange.owner().observe());
         }
         let output = GuestOutput::new(self.sinks.clone_ref(py), exchange.owner().stdio().clone(), number);
-        let mut begun = Begun { exchange, number, output, finishing };
-        if !done && !is_first {
-            begun.hand_over(py)?;
-        }
-        Ok(begun)
+        Ok((Begun { exchange, number, output, finishing }, done))
     }
 
     /// Its upstreams, if no Python code takes part in its exchanges: then they are the same for all of them.
@@ -176,39 +205,27 @@ impl Callee {
         mut permit: Permit,
         request: http::Request<WasiBody>,
     ) -> Result<(Exchange, Option<Arc<Finishing>>), Error> {
-        let number = permit.number;
         let failed = |error: PyErr| Error::Host(error.to_string().into());
-        let context = self.context(py, number).map_err(failed)?;
-        let finishing = self.on_finish.as_ref().map(|on_finish| {
-            let (method, uri) = (request.method(), request.uri());
-            Finishing::new(on_finish, number, &self.sinks, method, uri, context.clone())
-        });
-        if let Some(finishing) = &finishing {
-            permit.is_seen_by(finishing.clone());
-        }
+        let context = self.context(py, permit.number).map_err(failed)?;
+        let finishing = self
+            .on_finish
+            .as_ref()
+            .map(|on_finish| self.finishing(on_finish, &mut permit, request.method(), request.uri(), context.clone()));
         let begun = self.for_exchange(py, None, &context).map_err(failed).and_then(|upstreams| {
-            py.detach(|| {
-                let mut exchange = self.app.start(permit, request, upstreams)?;
-                let done = exchange.run_here()?;
-                Ok((exchange, done))
-            })
+            self.start(py, permit, (request, None), upstreams, Begins::Here { may_block: true }, finishing.clone())
         });
-        let (mut exchange, done) = begun.inspect_err(|error| {
+        let (mut begun, done) = begun.inspect_err(|error| {
             if let Some(finishing) = &finishing {
                 finishing.failed(Failure::Core(error.clone()));
             }
         })?;
-        if let Some(finishing) = &finishing {
-            finishing.began(exchange.owner().observe());
-        }
-        let output = GuestOutput::new(self.sinks.clone_ref(py), exchange.owner().stdio().clone(), number);
         if done {
-            output.show(py);
+            begun.output.show(py);
         } else {
-            output.go_live(context);
-            exchange.hand_over()?;
+            begun.output.go_live(context);
+            begun.exchange.hand_over()?;
         }
-        Ok((exchange, finishing))
+        Ok((begun.exchange, begun.finishing))
     }
 
     /// Has instances made that wait for their first exchange, as many as `Reuse.ready` says. Blocks until they are there.

@@ -1,7 +1,7 @@
 //! Accepting connections, and giving each to the thread that has the fewest.
 
 use std::io;
-use std::os::fd::{AsRawFd, RawFd};
+use std::os::fd::{AsFd, AsRawFd, RawFd};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
@@ -14,8 +14,9 @@ use tracing::Level;
 
 use crate::server::bind::Listener;
 use crate::server::connection::{Socket, Terms};
+use crate::server::peer::Peer;
 use crate::server::progress::Stage;
-use crate::server::service::Common;
+use crate::server::shared::Common;
 
 /// For so long connections are accepted when the server has begun to drain: clients that have not heard of it yet still come.
 const ACCEPTS_ON: Duration = Duration::from_millis(250);
@@ -29,6 +30,7 @@ const SHORT: Duration = Duration::from_secs(5);
 /// A connection on its way to its thread.
 pub(super) struct Accepted {
     pub socket: AcceptedSocket,
+    pub peer: Peer,
     pub terms: Terms,
     /// Its place among all of them.
     pub place: OwnedSemaphorePermit,
@@ -48,6 +50,14 @@ pub(super) struct Worker {
 }
 
 impl AcceptedSocket {
+    /// Takes a descriptor more.
+    fn peer(&self, is_tls: bool) -> io::Result<Peer> {
+        match self {
+            Self::Tcp(socket) => Peer::new(socket.as_fd(), !is_tls),
+            Self::Unix(socket) => Peer::new(socket.as_fd(), false),
+        }
+    }
+
     /// On the runtime of this thread.
     pub(super) fn register(self) -> io::Result<Socket> {
         match self {
@@ -97,6 +107,8 @@ pub(super) async fn accept(
 ) -> io::Result<()> {
     let socket = watched(listener)?;
     let mut short: Option<Instant> = None;
+    // one that has no descriptor for its peer yet
+    let mut held: Option<AcceptedSocket> = None;
     let drained = async {
         common.progress.reached(Stage::Drains).await;
         sleep(ACCEPTS_ON).await;
@@ -114,7 +126,7 @@ pub(super) async fn accept(
             }
         };
         let Some(place) = place else { return Ok(()) };
-        let accepted = match socket.get_ref().accept() {
+        let accepted = match held.take().map_or_else(|| socket.get_ref().accept(), Ok) {
             Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
                 if is_last {
                     return Ok(()); // nobody is left in the queue
@@ -128,16 +140,26 @@ pub(super) async fn accept(
             }
             accepted => accepted,
         };
+        let accepted = accepted.and_then(|socket| match socket.peer(terms.tls.is_some()) {
+            Ok(peer) => Ok((socket, peer)),
+            Err(error) => {
+                held = Some(socket);
+                Err(error)
+            }
+        });
         match accepted {
-            Ok(socket) => {
+            Ok((socket, peer)) => {
+                common.is_crowded.store(false, Ordering::Relaxed);
                 if short.take_if(|last| last.elapsed() > SHORT).is_some() {
                     common.accounts.journal(Level::INFO, "connections are accepted again");
                 }
-                give(&workers, Accepted { socket, terms: terms.clone(), place });
+                give(&workers, Accepted { socket, peer, terms: terms.clone(), place });
             }
             // the client has left already
             Err(error) if matches!(error.kind(), io::ErrorKind::ConnectionAborted | io::ErrorKind::Interrupted) => {}
+            Err(_) if common.progress.has_reached(Stage::Ends) => return Ok(()),
             Err(error) => {
+                common.is_crowded.store(true, Ordering::Relaxed);
                 if short.replace(Instant::now()).is_none() {
                     common.accounts.journal(
                         Level::WARN,

@@ -7,9 +7,7 @@ use tracing::Level;
 
 use crate::server::access_log::entry::Entry;
 use crate::server::access_log::log::AccessLog;
-
-/// Takes lines of the server's about itself. Called on the server's threads: it must not block.
-pub type Journal = Box<dyn Fn(Level, String) + Send + Sync>;
+use crate::server::journal::Journal;
 
 /// See the module.
 pub(super) struct Accounts {

@@ -9,10 +9,10 @@ use http::{HeaderMap, HeaderValue};
 
 use crate::error::Error;
 use crate::server::access_log::entry::Entry;
-use crate::server::accounts::Accounts;
+use crate::server::progress::Stage;
 use crate::server::request_id::{REQUEST_ID, TRACEPARENT};
 use crate::server::routes::{Failure, Hosted};
-use crate::server::watch::Watch;
+use crate::server::shared::Connection;
 
 /// What the access log tells of a request.
 pub(super) struct Asked {
@@ -44,9 +44,8 @@ impl Asked {
 
 /// See the module. Dropped at the end.
 pub(super) struct Answered {
-    watch: Arc<Watch>,
+    connection: Arc<Connection>,
     number: u64,
-    accounts: Arc<Accounts>,
     asked: Option<Box<Asked>>,
     app: Option<Arc<dyn Hosted>>,
     exchange: Option<u64>,
@@ -61,11 +60,10 @@ pub(super) struct Answered {
 }
 
 impl Answered {
-    pub(super) fn new(watch: Arc<Watch>, number: u64, accounts: Arc<Accounts>) -> Self {
+    pub(super) fn new(connection: Arc<Connection>, number: u64) -> Self {
         Self {
-            watch,
+            connection,
             number,
-            accounts,
             asked: None,
             app: None,
             exchange: None,
@@ -81,7 +79,7 @@ impl Answered {
 
     /// What the guest and the log name it by.
     pub(super) fn is_named(&mut self, fields: &HeaderMap) {
-        if self.accounts.logs() {
+        if self.connection.common.accounts.logs() {
             self.request_id = fields.get(&REQUEST_ID).cloned();
             self.traceparent = fields.get(&TRACEPARENT).cloned();
         }
@@ -102,8 +100,8 @@ impl Answered {
     /// The head of the answer is there.
     pub(super) fn answers(&mut self, status: u16, fields: &HeaderMap) {
         self.status = Some(status);
-        self.fields = self.accounts.of_response(fields);
-        self.watch.answers();
+        self.fields = self.connection.common.accounts.of_response(fields);
+        self.connection.watch.answers();
     }
 
     /// Whether its app wants details.
@@ -144,17 +142,20 @@ impl Answered {
 
 impl Drop for Answered {
     fn drop(&mut self) {
-        self.watch.ends(self.number);
+        self.connection.watch.ends(self.number);
         let Some(asked) = self.asked.take() else { return };
         let (status, outcome) = match (&self.error, self.is_whole, self.status) {
             (Some(_), _, status) => (status.unwrap_or_default(), Some("broke off")),
             (None, true, Some(status)) => (status, None),
+            _ if self.connection.common.progress.has_reached(Stage::Ends) => {
+                (self.status.unwrap_or(503), Some("the server ended"))
+            }
             _ => (499, Some("the client left")),
         };
         let text =
             |value: &Option<HeaderValue>| value.as_ref().and_then(|value| value.to_str().ok().map(str::to_owned));
         let (request_id, traceparent) = (text(&self.request_id), text(&self.traceparent));
-        self.accounts.tell(&Entry {
+        self.connection.common.accounts.tell(&Entry {
             client: asked.client,
             user: None,
             started: asked.began,

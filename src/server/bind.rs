@@ -16,7 +16,7 @@ const TRIES: u32 = 32;
 /// How to listen.
 #[derive(Clone, Copy, Debug)]
 pub struct BindOptions {
-    /// [`Listener::sibling`] makes more sockets of the same address.
+    /// Other processes of the same user may listen there, if they all have it: the kernel gives each connection to one of them. Of TCP.
     pub reuse_port: bool,
     /// How many connections may wait to be accepted.
     pub backlog: u32,
@@ -159,11 +159,11 @@ fn bind_tcp(
 fn listen(address: SocketAddr, only_v6: bool, options: &BindOptions) -> Result<TcpListener, BindError> {
     let bound = || -> io::Result<TcpListener> {
         let socket = new_socket(address, only_v6)?;
-        // Bound without SO_REUSEPORT: with it, a second server of the same user would share the port, and nobody would know.
-        socket.bind(&address.into())?;
+        // never unless it is wanted: a second server of the same user would share the port, and nobody would know
         if options.reuse_port {
             socket.set_reuse_port(true)?;
         }
+        socket.bind(&address.into())?;
         socket.listen(options.backlog())?;
         Ok(socket.into())
     };
@@ -196,30 +196,6 @@ impl Listener {
             Ok(Domain::UNIX) => Self::Unix(UnixSocketFile::of_others(socket.into())),
             _ => Self::Tcp(socket.into()),
         }
-    }
-
-    /// The same socket once more, with the same queue of connections. A socket file goes with the first one.
-    pub fn share(&self) -> io::Result<Self> {
-        Ok(match self {
-            Self::Tcp(listener) => Self::Tcp(listener.try_clone()?),
-            Self::Unix(socket) => Self::Unix(UnixSocketFile::of_others(socket.listener.try_clone()?)),
-        })
-    }
-
-    /// Another socket of the same address, with a queue of connections of its own. An error of kind `Unsupported` where there is none: at a
-    /// path, or without [`BindOptions::reuse_port`].
-    pub fn sibling(&self, options: &BindOptions) -> io::Result<Self> {
-        let Self::Tcp(listener) = self else { return Err(io::ErrorKind::Unsupported.into()) };
-        let first = socket2::SockRef::from(listener);
-        if !first.reuse_port()? {
-            return Err(io::ErrorKind::Unsupported.into());
-        }
-        let address = listener.local_addr()?;
-        let socket = new_socket(address, address.is_ipv6() && first.only_v6()?)?;
-        socket.set_reuse_port(true)?;
-        socket.bind(&address.into())?;
-        socket.listen(options.backlog())?;
-        Ok(Self::Tcp(socket.into()))
     }
 
     /// Where it listens: `127.0.0.1:8000`, `[::1]:8000`, `unix:/run/x.sock`.

@@ -9,6 +9,12 @@ use crate::server::refusal::Refusal;
 /// How many fields a request may have, whatever protocol it came by. hyper keeps a table of so many.
 pub(super) const MOST_FIELDS: usize = 256;
 
+/// How long a target may be: no URL of hyper's is longer.
+const MOST_OF_TARGET: usize = u16::MAX as usize - 1;
+
+/// The same of the name of a field.
+const MOST_OF_NAME: usize = u16::MAX as usize;
+
 /// What a body's end is known by.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Framing {
@@ -103,12 +109,24 @@ fn version(line: &[u8]) -> Result<bool, Refusal> {
     if target.is_empty() || !target.iter().all(u8::is_ascii_graphic) {
         return Err(Refusal::bad("the target has characters that no URL has"));
     }
+    if target.len() > MOST_OF_TARGET {
+        return Err(Refusal::new(414, "the target is too long"));
+    }
+    if !is_plain(target) && http::Uri::try_from(target).is_err() {
+        return Err(Refusal::bad("the target is no path and no URL"));
+    }
     match version {
         b"HTTP/1.1" => Ok(false),
         b"HTTP/1.0" => Ok(true),
         _ if version.starts_with(b"HTTP/") => Err(Refusal::new(505, "the version is not HTTP/1.1 or HTTP/1.0")),
         _ => Err(Refusal::bad("the request line has no version")),
     }
+}
+
+/// Whether a target is a path of characters that each path may have: no URL has to be read to know that it is one.
+fn is_plain(target: &[u8]) -> bool {
+    target.starts_with(b"/")
+        && target.iter().all(|byte| byte.is_ascii_alphanumeric() || b"-._~!$&'()*+,;=:@/?%".contains(byte))
 }
 
 /// RFC 9110, 5.6.2.
@@ -141,6 +159,9 @@ impl Fields {
         let (name, value) = line.split_at(colon);
         if name.is_empty() || !name.iter().all(|byte| is_token(*byte)) {
             return Err(Refusal::bad("the name of a field is no token")); // also of space before the colon: RFC 9112, 5.1
+        }
+        if name.len() > MOST_OF_NAME {
+            return Err(Refusal::new(431, "the name of a field is too long"));
         }
         let value = value.get(1..).unwrap_or_default();
         if value.iter().any(|byte| byte.is_ascii_control() && *byte != b'\t') {

@@ -1,7 +1,9 @@
 //! Whether the server lives and is ready, for whoever balances load: answered on a listener of its own, on the thread that accepts, which
 //! no guest holds up.
 
+use std::os::fd::OwnedFd;
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
@@ -12,7 +14,7 @@ use crate::server::accept::watched;
 use crate::server::bind::Listener;
 use crate::server::connection::Socket;
 use crate::server::progress::Stage;
-use crate::server::service::Common;
+use crate::server::shared::Common;
 use crate::sync::lock;
 
 /// How long a client may take to ask.
@@ -21,15 +23,47 @@ const WITHIN: Duration = Duration::from_secs(5);
 /// How many are answered at once.
 const AT_ONCE: usize = 64;
 
-/// Kept for the moment in which the system has none left.
-fn spare() -> Option<std::fs::File> {
-    std::fs::File::open("/dev/null").ok()
+/// A descriptor that is kept for the moment in which the system has none left.
+struct Spare {
+    nothing: OwnedFd,
+    kept: Option<OwnedFd>,
+}
+
+impl Spare {
+    fn new() -> std::io::Result<Self> {
+        let nothing = OwnedFd::from(std::fs::File::open("/dev/null")?);
+        let kept = Some(nothing.try_clone()?);
+        Ok(Self { nothing, kept })
+    }
+
+    /// Whether there was one, which whoever asks next can have.
+    fn give(&mut self) -> bool {
+        self.kept.take().is_some()
+    }
+
+    /// Takes back what was given: in one step, so that nobody else gets the descriptor.
+    fn take(&mut self, mut given: OwnedFd) {
+        if rustix::io::dup2(&self.nothing, &mut given).is_ok() {
+            let _ = rustix::io::fcntl_setfd(&given, rustix::io::FdFlags::CLOEXEC);
+            self.kept = Some(given);
+        }
+    }
+
+    fn is_missing(&self) -> bool {
+        self.kept.is_none()
+    }
+
+    /// Another one, if there is one.
+    fn look(&mut self) {
+        if self.kept.is_none() {
+            self.kept = self.nothing.try_clone().ok();
+        }
+    }
 }
 
 /// Answers `/live` and `/ready` until the server has ended.
 pub(super) async fn serve(listener: Listener, common: Arc<Common>, places: Arc<Semaphore>) {
-    let Ok(socket) = watched(listener) else { return };
-    let mut spare_one = spare();
+    let (Ok(socket), Ok(mut spare)) = (watched(listener), Spare::new()) else { return };
     let mut asked = tokio::task::JoinSet::new();
     loop {
         while asked.len() >= AT_ONCE {
@@ -46,23 +80,23 @@ pub(super) async fn serve(listener: Listener, common: Arc<Common>, places: Arc<S
                 }
                 continue;
             }
-            Err(_) if spare_one.take().is_some() => socket.get_ref().accept(),
+            Err(_) if spare.give() => socket.get_ref().accept(),
             other => other,
         };
         let Ok(accepted) = accepted else {
+            spare.look();
             sleep(Duration::from_millis(20)).await;
             continue;
         };
         let answer = answers(&common, &places);
-        match accepted.register() {
-            Ok(Socket::Tcp(stream)) => _ = asked.spawn(reply(stream, answer)),
-            Ok(Socket::Unix(stream)) => _ = asked.spawn(reply(stream, answer)),
-            Err(_) => {}
+        let Ok(accepted) = accepted.register() else { continue };
+        if spare.is_missing() {
+            if let Ok(given) = answered_here(accepted, answer).await {
+                spare.take(given);
+            }
+            continue;
         }
-        if spare_one.is_none() {
-            while asked.join_next().await.is_some() {} // it has its descriptor back then
-            spare_one = spare();
-        }
+        asked.spawn(async move { drop(answered_here(accepted, answer).await) });
     }
 }
 
@@ -70,6 +104,9 @@ pub(super) async fn serve(listener: Listener, common: Arc<Common>, places: Arc<S
 fn answers(common: &Common, places: &Semaphore) -> Option<&'static str> {
     if common.progress.has_reached(Stage::Drains) {
         return Some("draining");
+    }
+    if common.is_crowded.load(Ordering::Relaxed) {
+        return Some("busy: no file descriptors are left");
     }
     if places.available_permits() == 0 {
         return Some("busy: as many connections as there may be");
@@ -83,6 +120,20 @@ fn answers(common: &Common, places: &Semaphore) -> Option<&'static str> {
         app.limits.concurrency.is_some_and(|most| app.exchanges() as u64 >= most as u64)
     });
     is_full.then_some("busy: as many exchanges as there may be")
+}
+
+/// Answers, and gives the descriptor back.
+async fn answered_here(socket: Socket, unready: Option<&'static str>) -> std::io::Result<OwnedFd> {
+    match socket {
+        Socket::Tcp(mut stream) => {
+            reply(&mut stream, unready).await;
+            stream.into_std().map(OwnedFd::from)
+        }
+        Socket::Unix(mut stream) => {
+            reply(&mut stream, unready).await;
+            stream.into_std().map(OwnedFd::from)
+        }
+    }
 }
 
 async fn reply(mut stream: impl tokio::io::AsyncRead + tokio::io::AsyncWrite + Unpin, unready: Option<&'static str>) {

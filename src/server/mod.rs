@@ -18,23 +18,29 @@ mod guarded;
 mod head;
 mod health;
 pub mod inherited;
+pub mod journal;
 mod peer;
 mod progress;
+mod protocols;
 pub mod proxy_protocol;
 mod refusal;
 mod request_id;
 pub mod routes;
 mod service;
 pub mod settings;
+mod shared;
 pub mod static_files;
 mod streams;
 #[cfg(test)]
 mod testing;
+mod timed;
+mod understood;
 mod unix_socket;
 mod watch;
 mod worker;
 
 use std::num::NonZeroUsize;
+use std::sync::atomic::AtomicBool;
 use std::sync::{Arc, Mutex, OnceLock, Weak};
 use std::time::Duration;
 
@@ -47,18 +53,18 @@ use crate::process::fork::generation;
 use crate::server::accept::accept;
 use crate::server::access_log::log::AccessLog;
 use crate::server::accounts::Accounts;
-pub use crate::server::accounts::Journal;
 pub use crate::server::address::{Address, BindError};
 use crate::server::bind::{BindOptions, Listener, bind_all};
 use crate::server::certificates::{CertificateError, Certificates, Change, Reloading};
 use crate::server::connection::Terms;
 use crate::server::forwarded::Trusted;
+use crate::server::journal::Journal;
 use crate::server::progress::{Progress, Stage};
 pub use crate::server::refusal::{status_of, status_of_code};
 use crate::server::request_id::Ids;
 use crate::server::routes::Routes;
-use crate::server::service::Common;
 use crate::server::settings::{Caps, Timeouts};
+use crate::server::shared::Common;
 use crate::server::worker::{Lives, start, worker};
 use crate::sync::lock;
 
@@ -145,8 +151,9 @@ impl Server {
             timeouts: settings.timeouts,
             caps: settings.caps,
             trusted: settings.trusted,
-            accounts: Arc::new(Accounts::new(settings.journal, settings.access_log)),
+            accounts: Accounts::new(settings.journal, settings.access_log),
             ids: settings.request_ids.then(Ids::new),
+            is_crowded: AtomicBool::new(false),
             progress: Progress::default(),
         });
         let of = |listeners: &[Listener]| listeners.iter().map(Listener::address).collect::<Vec<_>>();
@@ -194,9 +201,9 @@ impl Server {
             return Ok(());
         };
         let _ = self.home.set(generation());
-        for app in lock(&self.common.routes).apps() {
-            app.app().warm()?;
-        }
+        let routes = lock(&self.common.routes).clone();
+        // what cannot serve does not listen, either: clients would wait
+        ready(&routes).inspect_err(|_| self.end())?;
         let mut workers = Vec::new();
         for _ in 0..threads.get() {
             workers.push(worker(self.common.clone(), Lives::of(&self.threads))?);
@@ -230,9 +237,7 @@ impl Server {
 
     /// Has requests that come from now on served by others. Those under way keep theirs, for as long as draining may take.
     pub fn swap(&self, routes: Arc<Routes>) -> Result<(), Error> {
-        for app in routes.apps() {
-            app.app().warm()?;
-        }
+        ready(&routes)?;
         let old = std::mem::replace(&mut *lock(&self.common.routes), routes);
         old.expire(self.drain);
         let mut state = lock(&self.state);
@@ -319,6 +324,18 @@ impl Server {
         state.old.retain(|old| old.strong_count() > 0);
         ServerStats { connections: self.common.accounts.connections(), accepted, requests, old_routes: state.old.len() }
     }
+}
+
+/// Has apps begin without a wait, or tells which one cannot.
+fn ready(routes: &Routes) -> Result<(), Error> {
+    for hosted in routes.apps() {
+        let app = hosted.app();
+        if app.is_closed() {
+            return Err(Error::Closed);
+        }
+        app.warm()?;
+    }
+    Ok(())
 }
 
 /// How often the files of certificates are looked at.

@@ -1,12 +1,11 @@
-//! One request: what it is about, which app has it, and the answer.
+//! One request: which app has it, and the answer.
 
 use std::convert::Infallible;
-use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 use std::task::{Poll, ready};
 
 use bytes::Bytes;
-use http::header::{CONNECTION, CONTENT_LENGTH, HOST};
+use http::header::{CONNECTION, CONTENT_LENGTH};
 use http::{HeaderMap, HeaderName, HeaderValue, Method, Request, Response, StatusCode, Version};
 use http_body_util::BodyExt;
 use hyper::body::Incoming;
@@ -19,45 +18,17 @@ use crate::http::error_code::ErrorCode;
 use crate::http::fields::Wrong;
 use crate::http::message::{empty, is_bare};
 use crate::http::server_request::{Forwarded, Served, forward, left_out};
-use crate::http::{fields, url};
-use crate::server::accounts::Accounts;
+use crate::http::url;
 use crate::server::answer_body::{AnswerBody, Content};
 use crate::server::answered::{Answered, Asked};
 use crate::server::client_body::{BodyState, ClientBody, throw_away};
-use crate::server::forwarded::{self, Trusted};
-use crate::server::head::{Head, MOST_FIELDS};
-use crate::server::progress::{Progress, Stage};
+use crate::server::head::Head;
+use crate::server::progress::Stage;
 use crate::server::refusal::{Details, Refusal, problem, status_of};
-use crate::server::request_id::Ids;
 use crate::server::routes::{Beginning, Begun, Routes, Serves};
-use crate::server::settings::{Caps, Timeouts};
-use crate::server::watch::Watch;
+use crate::server::shared::Connection;
+use crate::server::understood::Understood;
 use crate::sync::lock;
-
-/// What all connections of a server share.
-pub(super) struct Common {
-    /// The table that new requests go by.
-    pub routes: std::sync::Mutex<Arc<Routes>>,
-    pub timeouts: Timeouts,
-    pub caps: Caps,
-    pub trusted: Trusted,
-    pub accounts: Arc<Accounts>,
-    /// Makes the ids of requests that have none.
-    pub ids: Option<Ids>,
-    /// When it drains, every answer says that its connection ends.
-    pub progress: Progress,
-}
-
-/// What the requests of one connection share.
-pub(super) struct Connection {
-    pub common: Arc<Common>,
-    pub watch: Arc<Watch>,
-    /// Of the client, or of the proxy before it. None: a Unix socket.
-    pub peer: Option<SocketAddr>,
-    /// Of this end.
-    pub local: Option<SocketAddr>,
-    pub is_tls: bool,
-}
 
 /// Why there is no answer of a guest's.
 enum Instead {
@@ -77,15 +48,6 @@ impl From<Refusal> for Instead {
     }
 }
 
-/// A request as it is understood.
-struct Understood {
-    scheme: &'static str,
-    authority: String,
-    client: forwarded::Client,
-    /// The path with its query.
-    target: Bytes,
-}
-
 impl Connection {
     /// Answers one request.
     pub(super) async fn answer(
@@ -94,9 +56,8 @@ impl Connection {
     ) -> Result<Response<AnswerBody>, Infallible> {
         let routes = lock(&self.common.routes).clone();
         let (number, head) = self.watch.begins(&routes);
-        let accounts = self.common.accounts.clone();
-        accounts.counts();
-        let mut answered = Answered::new(self.watch.clone(), number, accounts);
+        self.common.accounts.counts();
+        let mut answered = Answered::new(self.clone(), number);
         let is_http1 = request.version() < Version::HTTP_2;
         let to_head = request.method() == Method::HEAD && head.as_ref().is_none_or(|head| head.refused.is_none());
         let mut body: Option<Arc<BodyState>> = None;
@@ -225,97 +186,6 @@ impl Connection {
         }
         asked.fields = self.common.accounts.of_request(request.headers());
         asked
-    }
-
-    /// The other end: the client, or a proxy before it.
-    pub(super) fn client(&self) -> Option<IpAddr> {
-        self.peer.map(|peer| peer.ip())
-    }
-
-    pub(super) fn scheme(&self) -> &'static str {
-        if self.is_tls { "https" } else { "http" }
-    }
-
-    /// Whose a request is, and for what: worked out once, for the route, the log and the guest.
-    fn understand(&self, request: &Request<Incoming>, head: Option<&Head>) -> Result<Understood, Refusal> {
-        if let Some(refusal) = head.and_then(|head| head.refused.clone()) {
-            return Err(refusal);
-        }
-        let fields = request.headers();
-        if fields.len() > MOST_FIELDS {
-            return Err(Refusal::new(431, "the request has too many fields"));
-        }
-        if head.is_none() && fields::size(fields) > self.common.caps.header_bytes as u64 {
-            return Err(Refusal::new(431, "the head of the request is too large"));
-        }
-        if request.method() == Method::CONNECT {
-            return Err(Refusal::new(501, "a component cannot open a tunnel"));
-        }
-        let client = forwarded::resolve(&self.common.trusted, self.peer, fields);
-        let scheme = match &client.scheme {
-            Some(scheme) if *scheme == http::uri::Scheme::HTTPS => "https",
-            Some(_) => "http",
-            None => self.scheme(),
-        };
-        let host = match fields.get(HOST).map(|host| host.to_str().map(str::trim)) {
-            Some(Ok(host)) => Some(host),
-            Some(Err(_)) => return Err(Refusal::bad("`host` is no host")),
-            None => None,
-        };
-        let raw = match head {
-            Some(head) => std::str::from_utf8(head.target()).map_err(|_| Refusal::bad("the target is not ASCII"))?,
-            None => "",
-        };
-        let uri = request.uri();
-        // a query may have a URL in it: `/login?next=https://shop.local`
-        let absolute = if raw.starts_with('/') { None } else { url::parts(raw) };
-        let (named, authority, target) = match (head, absolute) {
-            // RFC 9112, 3.2.2
-            (Some(_), Some((named, authority, target))) => (Some(named), Some(authority), target),
-            (Some(_), None) => (None, None, raw),
-            // RFC 9113, 8.3.1
-            (None, _) => {
-                let target = uri.path_and_query().map_or("/", |target| target.as_str());
-                (uri.scheme_str(), uri.authority().map(|authority| authority.as_str()), target)
-            }
-        };
-        if let Some(named) = named
-            && !named.eq_ignore_ascii_case(self.scheme())
-            && !named.eq_ignore_ascii_case(scheme)
-        {
-            // RFC 9110, 7.4: nobody has secured it
-            return Err(Refusal::new(421, "the scheme of the request is not that of its connection"));
-        }
-        if let (None, Some(authority), Some(host)) = (head, authority, host)
-            && !authority.eq_ignore_ascii_case(host)
-        {
-            return Err(Refusal::bad("`host` and `:authority` are not the same"));
-        }
-        let authority = authority.or(host).unwrap_or_default();
-        if authority.contains('@') || (!authority.is_empty() && !url::is_authority(authority)) {
-            return Err(Refusal::bad("`host` is no host"));
-        }
-        let authority = match &client.host {
-            Some(host) => host.clone(),
-            None if authority.is_empty() => self.own_authority(),
-            None => authority.to_owned(),
-        };
-        if target == "*" {
-            let status = if request.method() == Method::OPTIONS { 204 } else { 400 };
-            return Err(Refusal::new(status, "`*` is a target of OPTIONS alone")); // RFC 9112, 3.2.4
-        }
-        if !target.starts_with('/') && !target.starts_with('?') && !target.is_empty() {
-            return Err(Refusal::bad("the target is no path"));
-        }
-        let target = if target.starts_with('/') { target.to_owned() } else { format!("/{target}") };
-        Ok(Understood { scheme, authority, client, target: Bytes::from(target) })
-    }
-
-    fn own_authority(&self) -> String {
-        match self.local {
-            Some(local) => url::authority_of(self.scheme(), &local.ip().to_canonical().to_string(), Some(local.port())),
-            None => "localhost".to_owned(),
-        }
     }
 
     /// The fields that are meant for the guest.

@@ -3,6 +3,7 @@
 //! One timer a connection, which is set anew only when it has fired: a request that comes and goes costs no timer.
 
 use std::collections::VecDeque;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard};
 use std::task::Waker;
 use std::time::{Duration, Instant};
@@ -21,10 +22,15 @@ pub(super) const LOOK: Duration = Duration::from_millis(250);
 /// For so long a connection that was told to end may take.
 pub(super) const LAST: Duration = Duration::from_secs(2);
 
+/// As good as for ever.
+const LONG: Duration = Duration::from_secs(3600);
+
 /// See the module.
 pub(super) struct Watch {
     state: Mutex<State>,
     timeouts: Timeouts,
+    /// Of HTTP/2: whether anything has come since it was looked at.
+    heard: AtomicBool,
 }
 
 struct State {
@@ -88,7 +94,7 @@ impl Watch {
             is_http10: false,
             last: None,
         };
-        Arc::new(Self { state: Mutex::new(state), timeouts })
+        Arc::new(Self { state: Mutex::new(state), timeouts, heard: AtomicBool::new(false) })
     }
 
     fn lock(&self) -> MutexGuard<'_, State> {
@@ -146,6 +152,11 @@ impl Watch {
         if !state.reader.as_ref().is_some_and(|known| known.will_wake(waker)) {
             state.reader = Some(waker.clone());
         }
+    }
+
+    /// Something has come of a connection of HTTP/2.
+    pub(super) fn hears(&self) {
+        self.heard.store(true, Ordering::Relaxed);
     }
 
     // what is written
@@ -210,6 +221,16 @@ impl Watch {
 
     // time
 
+    /// It is told to end by the server's end. What is idle has a moment from now on.
+    pub(super) fn is_told_to_end(&self, now: Instant) {
+        self.told(&mut self.lock(), now);
+    }
+
+    fn told(&self, state: &mut State, now: Instant) {
+        self.heard.store(false, Ordering::Relaxed);
+        state.last = Some(now + LAST);
+    }
+
     /// What its time says.
     pub(super) fn look(&self, now: Instant) -> Verdict {
         let mut state = self.lock();
@@ -220,13 +241,18 @@ impl Watch {
                 abort.stop_because(Error::Closed);
             }
         }
-        let mut next = now + Duration::from_secs(3600);
+        let mut next = now + LONG;
         let is_idle = state.exchanges.is_empty() && state.write_waits.is_none();
         if !is_idle {
             next = now + LOOK;
         } else if let Some(last) = state.last {
+            // A client of HTTP/2 that answers is told by hyper, when it has taken what waits for its windows. One that acknowledges nothing
+            // never agrees on an end (RFC 9113, 6.8).
+            let answers = self.heard.swap(false, Ordering::Relaxed);
+            let more = if answers { self.timeouts.body.unwrap_or(LONG) } else { Duration::ZERO };
             // what has begun since then may end
-            let last = last.max(state.idle_since + LAST);
+            let last = last.max(state.idle_since + LAST).max(now + more);
+            state.last = Some(last);
             if now >= last {
                 return Verdict::Close("it was told to end, and did not");
             }
@@ -253,7 +279,7 @@ impl Watch {
         }
         if let (None, None, Some(most), true) = (state.head_since, state.last, self.timeouts.idle, is_idle) {
             if now >= state.idle_since + most {
-                state.last = Some(now + LAST);
+                self.told(&mut state, now);
                 return Verdict::End;
             }
             next = next.min(state.idle_since + most);
@@ -286,4 +312,38 @@ pub(super) struct Awaits {
     pub answers: bool,
     pub is_http10: bool,
     pub exchanges: usize,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const BODY: Duration = Duration::from_secs(30);
+
+    fn told() -> (Arc<Watch>, Instant) {
+        let timeouts = Timeouts { header: None, body: Some(BODY), idle: None };
+        let begun = Instant::now();
+        let watch = Watch::new(timeouts, begun);
+        watch.is_told_to_end(begun);
+        (watch, begun)
+    }
+
+    #[test]
+    fn whoever_answers_nothing_is_left_soon() {
+        let (watch, begun) = told();
+        assert_eq!(watch.look(begun), Verdict::Wait(begun + LAST));
+        assert!(matches!(watch.look(begun + LAST), Verdict::Close(_)));
+    }
+
+    #[test]
+    fn whoever_answers_may_take_what_waits_for_it() {
+        let (watch, begun) = told();
+        watch.hears();
+        let later = begun + LAST;
+        assert_eq!(watch.look(later), Verdict::Wait(later + BODY));
+        assert_eq!(watch.look(later + LAST), Verdict::Wait(later + BODY));
+        watch.hears();
+        assert_eq!(watch.look(later + BODY), Verdict::Wait(later + BODY + BODY));
+        assert!(matches!(watch.look(later + BODY + BODY), Verdict::Close(_)));
+    }
 }

@@ -14,7 +14,7 @@ use crate::process::fork::{can_start_thread, no_thread};
 use crate::server::accept::{Accepted, Worker};
 use crate::server::connection::serve;
 use crate::server::progress::Stage;
-use crate::server::service::Common;
+use crate::server::shared::Common;
 
 /// How often in a row one thread polls tasks before it looks at its sockets.
 const EVENT_INTERVAL: u32 = 16;
@@ -99,11 +99,11 @@ impl Drop for Counted {
 
 fn begin(accepted: Accepted, connections: &Arc<AtomicUsize>, common: &Arc<Common>, tasks: &mut JoinSet<()>) {
     let counted = Counted(connections.clone());
-    let Accepted { socket, terms, place } = accepted;
+    let Accepted { socket, peer, terms, place } = accepted;
     let Ok(socket) = socket.register() else { return };
     let common = common.clone();
     tasks.spawn(async move {
         let (_counted, _place) = (counted, place);
-        serve(socket, terms, common).await;
+        serve(socket, peer, terms, common).await;
     });
 }

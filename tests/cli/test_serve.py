@@ -129,6 +129,12 @@ class TestWhere:
     def test_what_is_no_address(self, arguments: list[str], workers: list[str], line: str, capsys: Captured) -> None:
         assert refused(capsys, "hello.wasm", *arguments, *workers).startswith(line)
 
+    def test_what_is_no_address_is_told_before_anything_is_loaded(
+        self, monkeypatch: pytest.MonkeyPatch, capsys: Captured
+    ) -> None:
+        monkeypatch.setattr(Target, "load", lambda self, grants: pytest.fail("loaded"))
+        assert refused(capsys, "hello.wasm", "--bind", "localhost").startswith("--bind: `localhost` is no address")
+
     def test_what_a_variable_says_is_no_address(self, monkeypatch: pytest.MonkeyPatch, capsys: Captured) -> None:
         monkeypatch.setenv("WASGI_SERVE_BIND", "localhost")
         line = "variable `WASGI_SERVE_BIND`: `localhost` is no address to listen at"
@@ -216,7 +222,7 @@ class TestOptions:
             "--socket-mode": "660",
         }
         flat = [text for pair in given.items() for text in pair]
-        options = serve(made, "hello.wasm", *flat, "--proxy-protocol", "--no-request-ids").options
+        options = serve(made, "hello.wasm", *flat, "--proxy-protocol", "--reuse-port", "--no-request-ids").options
         assert options == {
             "bind": ["127.0.0.1:8000"],
             "health": "127.0.0.1:9000",
@@ -230,6 +236,7 @@ class TestOptions:
             "backlog": 9,
             "trusted": ("10.0.0.0/8",),
             "proxy_protocol": True,
+            "reuse_port": True,
             "threads": 2,
             "access_log": "-",
             "access_format": "json",

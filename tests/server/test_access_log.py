@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 from pathlib import Path
 from typing import Any
 
@@ -67,6 +68,32 @@ def test_a_client_that_has_left(app: AppMaker, serve: Serve, log: Log) -> None:
     client.socket.close()
     (entry,) = log.entries(1)
     assert (entry["status"], entry["bytes"]) == (499, 0)
+
+
+@pytest.mark.parametrize(("target", "status"), [("/sleep?ms=60000", 503), ("/endless", 200)])
+def test_what_the_end_of_the_server_cuts_off(app: AppMaker, serve: Serve, log: Log, target: str, status: int) -> None:
+    """Its client has not left."""
+    served = app(limits=wasgi.Limits(timeout=None))
+    server = serve(served, access_log=log.path, access_format="json")
+    with Client(server) as client:
+        client.ask(target)
+        until(lambda: served.exchanges == 1)
+        if status == 200:
+            client.until(b"\r\n\r\n")
+        server.close(0)
+        (entry,) = log.entries(1)
+    assert (entry["status"], entry["outcome"]) == (status, "the server ended")
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="a disk that is full is a file of Linux")
+def test_a_log_that_loses_lines_is_told_at_once(app: AppMaker, serve: Serve, caplog: pytest.LogCaptureFixture) -> None:
+    """By the logger that all else of the server is told by."""
+    server = serve(app(), access_log="/dev/full")
+    once(server, f"GET /hello HTTP/1.1\r\n{HOST}\r\n")
+    until(lambda: bool(caplog.records))
+    (record,) = caplog.records
+    assert (record.name, record.levelno) == ("wasgi.server", logging.WARNING)
+    assert record.getMessage().startswith("the access log cannot be written: ")
 
 
 def test_no_client_writes_a_second_line(app: AppMaker, serve: Serve, log: Log) -> None:

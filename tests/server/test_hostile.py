@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import os
 import ssl
 import subprocess
 import sys
 import threading
 from pathlib import Path
+from typing import Any
 
 import pytest
+from h2.events import DataReceived
 
 import wasgi
 from tests.conftest import ROOT, AppMaker, until
@@ -27,6 +30,39 @@ def test_a_client_of_http2_that_does_not_end_is_told_once_and_left(app: AppMaker
         while not client.has_ended(stream):
             client.listen()
         until(lambda: server.stats.connections == 0)
+
+
+def test_a_client_of_http2_that_acknowledges_nothing_does_not_hold_up_the_end(app: AppMaker, serve: Serve) -> None:
+    server = serve(app(), drain_timeout=600)
+    with Http2(server) as client:
+        assert client.finished(client.request("/hello"))[0] == 200
+        closing = threading.Thread(target=server.close)
+        closing.start()
+        until(lambda: server.stats.connections == 0)
+        closing.join()
+        client.listen()
+        assert client.goaways > 0
+
+
+def test_a_client_of_http2_that_takes_its_time_gets_all_when_the_server_ends(app: AppMaker, serve: Serve) -> None:
+    """The rest of an answer waits for its window when its guest has long ended."""
+    server = serve(app(), drain_timeout=600)
+    with Http2(server, initial_window_size=5) as client:
+        stream = client.request("/hello")
+        while not client.of(DataReceived, stream):
+            client.listen(acknowledge=False)
+        closing = threading.Thread(target=server.close)
+        closing.start()
+        until(lambda: server.closing)
+        client.socket.settimeout(3)
+        with pytest.raises(TimeoutError):
+            while client.listen(acknowledge=False):
+                pass
+        client.socket.settimeout(20)
+        client.h2.increment_flow_control_window(100, stream)
+        client.flush()
+        assert client.finished(stream)[2] == b"Hello, World!"
+        closing.join()
 
 
 def test_a_client_of_tls_that_takes_nothing_is_not_waited_for(app: AppMaker, serve: Serve) -> None:
@@ -166,3 +202,34 @@ def test_what_raises_ends_serving(app: AppMaker) -> None:
     server.close()
     with pytest.raises(OSError, match="refused"):
         Client(server)
+
+
+FAST: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {
+    "as it is": ({}, {}),
+    "instances that are reused": ({"reuse": wasgi.Reuse(requests=100)}, {}),
+    "one thread": ({}, {"threads": 1}),
+    "no timeouts": ({}, {"header_timeout": None, "body_timeout": None, "idle_timeout": None}),
+    "a port that is shared": ({}, {"reuse_port": True}),
+    "a log and ids": ({}, {"access_log": os.devnull, "request_ids": True}),
+}
+
+
+@pytest.mark.parametrize(("of_app", "of_server"), FAST.values(), ids=FAST.keys())
+def test_no_option_removes_a_check(
+    app: AppMaker, serve: Serve, of_app: dict[str, Any], of_server: dict[str, Any]
+) -> None:
+    server = serve(app(limits=wasgi.Limits(request_body=1000), **of_app), **of_server)
+    host = "host: guest.local\r\n"
+    checked = {
+        f"POST /echo HTTP/1.1\r\n{host}content-length: 1\r\ntransfer-encoding: chunked\r\n\r\n0\r\n\r\n": 400,
+        f"POST /echo HTTP/1.1\r\n{host}content-length: 1\r\ncontent-length: 2\r\n\r\na": 400,
+        "GET /hello HTTP/1.1\nhost: a\n\n": 400,
+        "GET /hello HTTP/1.1\r\n\r\n": 400,
+        f"GET https://guest.local/hello HTTP/1.1\r\n{host}\r\n": 421,
+        f"GET /hello HTTP/1.1\r\n{host}x: {'y' * 70_000}\r\n\r\n": 431,
+        f"POST /collect HTTP/1.1\r\n{host}content-length: 1001\r\n\r\n{'y' * 1001}": 413,
+    }
+    # twice: an instance that has served is one that could be reused
+    for _ in range(2):
+        assert once(server, f"GET /hello HTTP/1.1\r\n{host}\r\n")[0] == 200
+        assert {sent: once(server, sent)[0] for sent in checked} == checked

@@ -75,6 +75,45 @@ MALFORMED = {
 }
 
 
+def test_each_target_is_answered_by_a_guest_or_with_a_reason(app: AppMaker, serve: Serve) -> None:
+    """None by hyper, which says nothing of it to anybody."""
+    server = serve(app(), header_bytes=100_000)
+    around = (
+        "/hello{}",
+        "/hello?{}",
+        "/{}hello",
+        "{}",
+        "{}x",
+        "http://{}/",
+        "http://a{}/x",
+        "{}:x",
+        "http:{}",
+        "a{}b/c",
+    )
+    targets = [form.format(chr(byte)) for byte in range(0x21, 0x7F) for form in around]
+    for target in [*targets, "/" + "x" * 65_533, "/" + "x" * 65_534, "/" + "{" * 66_000]:
+        status, fields, _ = once(server, f"GET {target} HTTP/1.1\r\n{HOST}\r\n")
+        assert status in (200, 400, 404, 414, 421), target
+        assert "content-type" in fields, target
+    name = "x" * 65_536
+    assert "content-type" in once(server, f"GET /hello HTTP/1.1\r\n{HOST}{name}: y\r\n\r\n")[1]
+
+
+def test_trailers_have_limits_of_their_own(server: wasgi.Server) -> None:
+    """Those of fields; and whoever exceeds them is told so, whatever comes behind."""
+    for trailers in ("x: y\r\n" * 257, f"x: {'y' * 17_000}\r\n", f"x: {'y' * 70_000}\r\n"):
+        for behind in ("", f"GET /hello HTTP/1.1\r\n{HOST}\r\n"):
+            with Client(server) as client:
+                client.ask("/collect", "transfer-encoding: chunked", method="POST", body=b"1\r\na\r\n")
+                client.send(f"0\r\n{trailers}\r\n{behind}")
+                status, fields, _ = client.answer()
+                assert (status, fields["connection"]) == (400, "close")
+                assert client.rest() == b""
+    with Client(server) as client:
+        client.ask("/collect", "transfer-encoding: chunked", method="POST", body=b"0\r\n" + b"x: y\r\n" * 256 + b"\r\n")
+        assert client.answer()[0] == 200
+
+
 @pytest.mark.parametrize("sent", MALFORMED.values(), ids=MALFORMED.keys())
 def test_malformed_requests_are_answered_with_400(server: wasgi.Server, sent: str) -> None:
     """And nothing after them is read as a request (RFC 9112, 11.2)."""

@@ -28,9 +28,9 @@ class Http2(Client):
         super().__init__(server)
         config = h2.config.H2Configuration(validate_outbound_headers=False, normalize_outbound_headers=False)
         self.h2 = h2.connection.H2Connection(config)
+        self.h2.initiate_connection()
         if settings:
             self.h2.update_settings({h2.settings.SettingCodes[name.upper()]: value for name, value in settings.items()})
-        self.h2.initiate_connection()
         self.events: list[Any] = []
         self.frames = b""
         self.goaways = 0

@@ -9,6 +9,7 @@ import socket
 import subprocess
 import sys
 import threading
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
@@ -86,6 +87,40 @@ def test_an_address_that_is_taken(app: AppMaker, serve: Serve) -> None:
     server = serve(app())
     with pytest.raises(OSError, match="in use"):
         wasgi.Server(app(), bind=["127.0.0.1:0", server.addresses[0]])
+
+
+def test_a_port_that_two_servers_share(app: AppMaker, serve: Serve) -> None:
+    """Both on purpose: one of them alone does not have it."""
+    first, second = app(), app()
+    one = serve(first, reuse_port=True, health="127.0.0.1:0")
+    address = one.addresses[0]
+    with pytest.raises(OSError, match="in use"):
+        wasgi.Server(app(), bind=address)
+    other = serve(second, bind=address, health=one.health, reuse_port=True)
+    assert (other.addresses, other.health) == (one.addresses, one.health)
+    clients = [Client(address) for _ in range(100)]
+    assert {client.ask().answer()[0] for client in clients} == {200}
+    assert min(one.stats.requests, other.stats.requests) > 0
+    for client in clients:
+        client.socket.close()
+    one.close()
+    with Client(address) as client:
+        assert client.ask().answer()[0] == 200
+
+
+def test_an_app_that_is_closed_is_not_served(app: AppMaker, serve: Serve) -> None:
+    closed = app()
+    closed.close()
+    server = wasgi.Server(closed, bind="127.0.0.1:0")
+    with pytest.raises(wasgi.AppClosedError):
+        server.serve()
+    assert server.closing
+    with pytest.raises(OSError, match="refused"):
+        Client(server)
+    open_one = serve(app())
+    with pytest.raises(wasgi.AppClosedError):
+        open_one.swap(closed)
+    assert once(open_one, "GET /hello HTTP/1.1\r\nhost: a\r\n\r\n")[0] == 200
 
 
 def test_wrong_options(app: AppMaker) -> None:
@@ -182,6 +217,51 @@ def test_health(app: AppMaker, serve: Serve) -> None:
         until(lambda: server.closing)
         assert [asked("/live"), asked("/ready")] == [200, 503]
         closing.join()
+
+
+CROWDED = """
+import logging, resource, sys, wasgi
+logging.basicConfig(format="%(message)s", stream=sys.stdout)
+app = wasgi.App(sys.argv[1])
+server = wasgi.Server(app, bind="127.0.0.1:0", health="127.0.0.1:0", threads=1)
+resource.setrlimit(resource.RLIMIT_NOFILE, (100, 100))
+with server:
+    print(server.addresses[0], server.health, flush=True)
+    sys.stdin.read()
+    server.close(0)
+"""
+
+
+def test_descriptors_that_are_used_up(probe_path: Path) -> None:
+    """Accepting pauses, and goes on by itself. Meanwhile who is connected is served, and health is answered."""
+    program = [sys.executable, "-c", CROWDED, str(probe_path)]
+    pipe = subprocess.PIPE
+    with subprocess.Popen(program, stdin=pipe, stdout=pipe, text=True, cwd=ROOT) as process, ExitStack() as clients:
+        assert process.stdin is not None
+        assert process.stdout is not None
+        address, health = process.stdout.readline().split()
+
+        def asked(path: str) -> int:
+            connection = http.client.HTTPConnection(health, timeout=20)
+            connection.request("GET", path)
+            return connection.getresponse().status
+
+        kept = clients.enter_context(Client(address))
+        assert kept.ask().answer()[0] == 200
+        others = [clients.enter_context(Client(address)).ask() for _ in range(100)]
+        assert process.stdout.readline().startswith("no connections can be accepted: ")
+        for _ in range(5):
+            assert kept.ask().answer()[0] == 200
+            assert [asked("/live"), asked("/ready")] == [200, 503]
+        # some are served, and leave: others take their places
+        for other in others:
+            assert other.answer()[0] == 200
+            other.socket.close()
+        until(lambda: asked("/ready") == 200)
+        assert kept.ask().answer()[0] == 200
+        process.stdin.close()
+        assert "no connections" not in process.stdout.read()
+        assert process.wait() == 0
 
 
 def test_as_many_connections_as_there_may_be(app: AppMaker, serve: Serve) -> None:

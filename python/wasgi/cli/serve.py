@@ -13,7 +13,7 @@ from wasgi.cli.commands import Argument, Command, Example, Option, is_given, ran
 from wasgi.cli.failures import INTERRUPTED, USAGE, Failure
 from wasgi.cli.grants import Grants, options, refuse_for_python
 from wasgi.cli.settings import Recycling, Settings, TlsFiles
-from wasgi.cli.sockets import fill_standard_descriptors, of_systemd, take_all_descriptors
+from wasgi.cli.sockets import check_addresses, fill_standard_descriptors, of_systemd, take_all_descriptors
 from wasgi.cli.targets import routes
 from wasgi.cli.values import Bytes, Count, Mode, Seconds
 
@@ -34,6 +34,7 @@ _SERVER = [
     "streams",
     "header_bytes",
     "backlog",
+    "reuse_port",
     "trusted",
     "proxy_protocol",
     "threads",
@@ -85,6 +86,12 @@ _PARAMS: list[click.Parameter] = [
         default=1024,
         metavar="N",
         help="Connections that wait for accept.",
+    ),
+    Option(
+        ["--reuse-port"],
+        section=_WHERE,
+        is_flag=True,
+        help="Share addresses with other servers of this user that have this flag, too (SO_REUSEPORT).",
     ),
     Option(
         ["--socket-mode"],
@@ -233,6 +240,7 @@ def settings_of(ctx: click.Context) -> Settings:
         refuse_for_python(ctx, python[0].text)
     binds = _binds(ctx)
     health = [] if values["health"] is None else [(values["health"], where(ctx, "health"))]
+    check_addresses(dict([*binds, *health]))
     recycling = Recycling(values["worker_lifetime"], values["worker_requests"], values["worker_memory"])
     if recycling != Recycling() and values["workers"] is None:
         name = next(f"worker_{name}" for name, value in vars(recycling).items() if value is not None)

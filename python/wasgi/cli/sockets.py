@@ -29,6 +29,21 @@ def failures_of_binding(origins: Mapping[str, str]) -> Iterator[None]:
         raise Failure(str(exc), UNUSABLE) from exc
 
 
+def check_addresses(origins: Mapping[str, str]) -> None:
+    """Looks at how addresses are written, before anything is loaded.
+
+    Args:
+        origins: As of `failures_of_binding`.
+
+    Raises:
+        Failure: One of them is none.
+    """
+    from wasgi import _wasgi
+
+    with failures_of_binding(origins):
+        _wasgi._check_addresses(list(origins))
+
+
 def of_systemd() -> list[str]:
     """The sockets that systemd passes to this process, as `fd:N`. The variables are removed: they are for no other.
 

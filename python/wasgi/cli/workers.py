@@ -352,10 +352,11 @@ def supervise(settings: Settings) -> int:
 
     def listen(addresses: Sequence[str]) -> _wasgi.Listeners:
         with failures_of_binding(settings.origins):
-            listeners.append(_wasgi.Listeners(list(addresses), backlog=backlog, socket_mode=mode))
+            listeners.append(_wasgi.Listeners(list(addresses), **how))
         return listeners[-1]
 
-    backlog, mode = settings.options.get("backlog", 1024), settings.options.get("socket_mode")
+    # where they are not given, the defaults are those of the server
+    how = {name: value for name, value in settings.options.items() if name in ("backlog", "reuse_port", "socket_mode")}
     try:
         bound = listen(settings.binds)
         health = None if settings.health is None else _one(listen, settings.health)

@@ -21,10 +21,16 @@ pub struct PyListeners(std::sync::Mutex<Vec<Listener>>);
 #[pymethods]
 impl PyListeners {
     #[new]
-    #[pyo3(signature = (bind, *, backlog=1024, socket_mode=None))]
-    fn new(py: Python<'_>, bind: Vec<String>, backlog: u32, socket_mode: Option<u32>) -> PyResult<Self> {
+    #[pyo3(signature = (bind, *, backlog=1024, reuse_port=false, socket_mode=None))]
+    fn new(
+        py: Python<'_>,
+        bind: Vec<String>,
+        backlog: u32,
+        reuse_port: bool,
+        socket_mode: Option<u32>,
+    ) -> PyResult<Self> {
         let addresses = addresses(&bind)?;
-        let options = BindOptions { backlog, mode: socket_mode, ..BindOptions::default() };
+        let options = BindOptions { backlog, reuse_port, mode: socket_mode };
         let bound = py.detach(|| bind_all(&addresses, &options));
         Ok(Self(std::sync::Mutex::new(bound.map_err(|error| PyOSError::new_err(error.to_string()))?)))
     }
@@ -59,6 +65,12 @@ impl PyListeners {
 pub(crate) fn _of_systemd() -> PyResult<Vec<String>> {
     let found = systemd().map_err(|wrong| PyValueError::new_err(wrong.to_string()))?;
     Ok(found.iter().map(Address::to_string).collect())
+}
+
+/// Raises `ValueError` if one of these is no address. Nothing is bound.
+#[pyfunction]
+pub(crate) fn _check_addresses(bind: Vec<String>) -> PyResult<()> {
+    addresses(&bind).map(drop)
 }
 
 /// Reads addresses.

@@ -28,9 +28,10 @@ use crate::server::access_log::log::{AccessLog, Destination};
 use crate::server::bind::BindOptions;
 use crate::server::certificates::Certificates;
 use crate::server::forwarded::Trusted;
+use crate::server::journal::Journal;
 use crate::server::routes::{Hosted, RouteError, Routes};
 use crate::server::settings::{Caps, Timeouts};
-use crate::server::{Journal, Server, Settings};
+use crate::server::{Server, Settings};
 
 /// The base class of `wasgi.Server`, which reads the arguments and describes them.
 #[pyclass(name = "Server", module = "wasgi", frozen, subclass)]
@@ -60,7 +61,7 @@ fn seconds(given: Option<f64>) -> Option<Duration> {
 #[pymethods]
 impl PyServer {
     #[new]
-    #[pyo3(signature = (table, folders, *, bind, health, backlog, socket_mode, header_timeout, body_timeout, idle_timeout, drain_timeout, connections, streams, header_bytes, trusted, proxy_protocol, threads, tls, access_log, access_format, request_ids))]
+    #[pyo3(signature = (table, folders, *, bind, health, backlog, reuse_port, socket_mode, header_timeout, body_timeout, idle_timeout, drain_timeout, connections, streams, header_bytes, trusted, proxy_protocol, threads, tls, access_log, access_format, request_ids))]
     #[allow(clippy::too_many_arguments)]
     fn new(
         py: Python<'_>,
@@ -69,6 +70,7 @@ impl PyServer {
         bind: Vec<String>,
         health: Option<String>,
         backlog: u32,
+        reuse_port: bool,
         socket_mode: Option<u32>,
         header_timeout: Option<f64>,
         body_timeout: Option<f64>,
@@ -88,10 +90,11 @@ impl PyServer {
         crate::py::executor::threads::threads().ensure(py)?;
         let routes = routes(table, folders)?;
         let format = Format::parse(access_format).map_err(|wrong| PyValueError::new_err(wrong.to_string()))?;
+        let journal = journal();
         let access_log = access_log.map(|path| {
             let shown = path.clone();
             let destination = if path.as_os_str() == "-" { Destination::Stdout } else { Destination::File(path) };
-            AccessLog::open(format, destination).map_err(|error| {
+            AccessLog::open(format, destination, journal.clone()).map_err(|error| {
                 PyOSError::new_err(format!("the access log `{}` cannot be opened: {error}", shown.display()))
             })
         });
@@ -106,7 +109,7 @@ impl PyServer {
             request_ids,
             addresses: listeners::addresses(&bind)?,
             health: listeners::addresses(health.as_slice())?.pop(),
-            bind: BindOptions { backlog, mode: socket_mode, ..BindOptions::default() },
+            bind: BindOptions { backlog, reuse_port, mode: socket_mode },
             timeouts: Timeouts {
                 header: seconds(header_timeout),
                 body: seconds(body_timeout),
@@ -118,7 +121,7 @@ impl PyServer {
                 .map_err(|wrong| PyValueError::new_err(wrong.to_string()))?,
             proxy_protocol,
             threads: threads.and_then(NonZeroUsize::new),
-            journal: journal(),
+            journal,
         };
         let server = py.detach(|| Server::bind(settings, routes));
         Ok(Self { server: server.map_err(|error| PyOSError::new_err(error.to_string()))? })
@@ -233,7 +236,7 @@ impl Turn for Said {
 /// Lines for the logger `wasgi.server`, by a thread of ours.
 fn journal() -> Journal {
     let lane = Arc::new(Serial::new(MOST_LINES));
-    Box::new(move |level, line| {
+    Arc::new(move |level, line| {
         if level <= Level::INFO {
             lane.submit(Said(level, line));
         }

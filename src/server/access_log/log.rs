@@ -8,12 +8,12 @@ use std::path::{Path, PathBuf};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
-use tracing::warn;
+use tracing::Level;
 
 use crate::server::access_log::entry::Entry;
 use crate::server::access_log::format::Format;
+use crate::server::journal::Journal;
 use crate::sync::lock;
-use crate::telemetry::TARGET;
 
 /// The most bytes that wait to be written: some thousand lines.
 const MOST: usize = 1 << 20;
@@ -77,8 +77,8 @@ enum Phase {
 }
 
 impl AccessLog {
-    /// Opens it and starts its thread.
-    pub fn open(format: Format, destination: Destination) -> io::Result<Self> {
+    /// Opens it and starts its thread. The journal hears of lines that are lost.
+    pub fn open(format: Format, destination: Destination, journal: Journal) -> io::Result<Self> {
         let (file, path) = match destination {
             Destination::File(path) => (open(&path)?, Some(path)),
             Destination::Stdout => (File::from(io::stdout().as_fd().try_clone_to_owned()?), None),
@@ -87,7 +87,7 @@ impl AccessLog {
         let queue = Arc::new(Queue::default());
         let thread = std::thread::Builder::new().name("wasgi-access-log".to_owned());
         let of_writer = queue.clone();
-        thread.spawn(move || Writer::new(file).run(&of_writer))?;
+        thread.spawn(move || Writer::new(file).run(&of_writer, &journal))?;
         Ok(Self { format, path, queue })
     }
 
@@ -169,7 +169,7 @@ impl Writer {
         Self { file, is_pipe, is_torn: false, is_failing: false }
     }
 
-    fn run(mut self, queue: &Queue) {
+    fn run(mut self, queue: &Queue, journal: &Journal) {
         let mut batch = Vec::new();
         loop {
             let mut state = wait(queue);
@@ -196,12 +196,15 @@ impl Writer {
                 Ok(()) => self.is_failing = false,
                 Err(error) if !self.is_failing => {
                     self.is_failing = true;
-                    warn!(target: TARGET, "the access log cannot be written: {error}; further failures are suppressed");
+                    journal(
+                        Level::WARN,
+                        format!("the access log cannot be written: {error}; further failures are suppressed"),
+                    );
                 }
                 Err(_) => {}
             }
             if dropped > 0 {
-                warn!(target: TARGET, "the access log was too slow: {dropped} of its lines were dropped");
+                journal(Level::WARN, format!("the access log was too slow: {dropped} of its lines were dropped"));
             }
         }
     }

@@ -9,7 +9,18 @@ use crate::server::testing::Folder;
 const SOON: Duration = Duration::from_secs(60);
 
 fn log(destination: Destination) -> AccessLog {
-    AccessLog::open(Format::parse("%(U)s").unwrap(), destination).unwrap()
+    told_of(destination).0
+}
+
+/// And what the journal hears.
+fn told_of(destination: Destination) -> (AccessLog, Arc<Mutex<Vec<String>>>) {
+    let heard = Arc::<Mutex<Vec<String>>>::default();
+    let hears = heard.clone();
+    let journal: Journal = Arc::new(move |level, line| {
+        assert_eq!(level, Level::WARN);
+        lock(&hears).push(line);
+    });
+    (AccessLog::open(Format::parse("%(U)s").unwrap(), destination, journal).unwrap(), heard)
 }
 
 fn add(log: &AccessLog, line: &str) {
@@ -63,7 +74,7 @@ fn lines_are_added_to_the_end_and_a_rotated_file_is_left() {
 fn what_cannot_be_opened_is_told() {
     let folder = Folder::new();
     let format = Format::parse("json").unwrap();
-    assert!(AccessLog::open(format, Destination::File(folder.path("none/access.log"))).is_err());
+    assert!(AccessLog::open(format, Destination::File(folder.path("none/access.log")), Arc::new(|_, _| {})).is_err());
 }
 
 #[test]
@@ -85,7 +96,7 @@ fn what_waits_is_written_though_the_log_is_closed() {
 #[test]
 fn a_slow_log_holds_up_nobody_and_loses_whole_lines() {
     let (mut reader, writer) = to_pipe();
-    let log = log(Destination::Fd(writer));
+    let (log, heard) = told_of(Destination::Fd(writer));
     // more than the pipe, the queue and the writer's batch hold
     let sent = 40_000;
     for number in 0..sent {
@@ -98,6 +109,8 @@ fn a_slow_log_holds_up_nobody_and_loses_whole_lines() {
     let mut text = String::new();
     reader.read_to_string(&mut text).unwrap();
     assert_eq!(text.lines().count(), sent - dropped);
+    let told = lock(&heard).iter().filter_map(|line| line.split(' ').nth(6)?.parse::<usize>().ok()).sum::<usize>();
+    assert_eq!(told, dropped);
     text.lines().for_each(|line| assert_whole(line, 100));
 }
 
