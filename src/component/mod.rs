@@ -32,7 +32,7 @@ use wasmtime::Engine;
 use crate::component::census::Census;
 use crate::component::cost::Cost;
 use crate::component::inspect::ComponentInfo;
-use crate::component::instrument::NotRestorable;
+use crate::component::instrument::not_restorable::NotRestorable;
 use crate::component::loading::{Order, Turn, Work, loaded};
 use crate::component::variant::{Variant, hex};
 use crate::engine::config::{

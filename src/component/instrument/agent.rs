@@ -5,7 +5,12 @@ use wasm_encoder::{
     GlobalType, ImportSection, InstructionSink, MemArg, MemorySection, MemoryType, TypeSection, ValType,
 };
 
-use crate::component::instrument::Part;
+/// What a core instance has that is to be put back: in which instance, exported by which name.
+pub(super) struct Part<T> {
+    pub instance: u32,
+    pub name: String,
+    pub ty: T,
+}
 
 const ANY: MemoryType = MemoryType { minimum: 0, maximum: None, memory64: false, shared: false, page_size_log2: None };
 /// A byte for each number of a handle, of those that it holds just then: more than 65,535 trap.

@@ -9,6 +9,7 @@
 
 mod agent;
 mod module;
+pub(crate) mod not_restorable;
 
 use std::collections::HashMap;
 use std::ops::Range;
@@ -18,10 +19,12 @@ use wasm_encoder::{
     ComponentExportSection, ComponentImportSection, ComponentSection, ComponentTypeRef, ComponentTypeSection,
     ComponentValType, ExportKind, InstanceSection, ModuleArg, ModuleSection, PrimitiveValType, RawSection, ValType,
 };
-use wasmparser::{BinaryReaderError, Encoding, Instance, Parser, Payload, Validator, WasmFeatures};
+use wasmparser::{Encoding, Instance, Parser, Payload, Validator, WasmFeatures};
 
 use crate::component::cost::{CORE_INSTANCE, Cost, FUNCTION_IMPORT, GLOBAL, MEMORY};
+use crate::component::instrument::agent::Part;
 use crate::component::instrument::module::Module;
+use crate::component::instrument::not_restorable::{NotRestorable, check_name};
 use crate::guest::restoring::{RESTORE, SAVE, TELL};
 
 /// Goes into the key of what is kept of an instrumented component: to be changed with what is added.
@@ -39,41 +42,6 @@ pub(crate) fn cost(instance: &Cost) -> Cost {
         host: CORE_INSTANCE + MEMORY + 8 * FUNCTION_IMPORT + GLOBAL.saturating_mul(instance.globals),
         ..Cost::default()
     }
-}
-
-/// Names in core modules, and of components, that begin like this are ours.
-const OURS: [&str; 2] = ["wasgi:", "wasgi-restore-"];
-
-/// Why instances of a component cannot be put back.
-#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-pub(crate) enum NotRestorable {
-    #[error("it is malformed: {0}")]
-    Malformed(String),
-    #[error("a component inside of it has core modules of its own")]
-    Nested,
-    #[error("a function changes a table or drops a segment (`{0}`)")]
-    Operator(&'static str),
-    #[error("it has a memory that is {0}")]
-    Memory(&'static str),
-    #[error("it has a mutable global of references")]
-    Reference,
-    #[error("it defines resources, whose handles the host cannot number anew")]
-    Resources,
-    #[error("it uses the name `{0}`")]
-    Name(String),
-}
-
-impl From<BinaryReaderError> for NotRestorable {
-    fn from(error: BinaryReaderError) -> Self {
-        Self::Malformed(error.message().into())
-    }
-}
-
-/// What a core instance has that is to be put back: in which instance, exported by which name.
-struct Part<T> {
-    instance: u32,
-    name: String,
-    ty: T,
 }
 
 /// How many of each the component has at its end.
@@ -177,13 +145,6 @@ pub(crate) fn instrument(binary: &[u8]) -> Result<Vec<u8>, NotRestorable> {
 
 fn of_component(validator: &Validator) -> Result<wasmparser::types::TypesRef<'_>, NotRestorable> {
     validator.types(0).ok_or_else(|| NotRestorable::Malformed("it has sections before its head".into()))
-}
-
-fn check_name(name: &str) -> Result<(), NotRestorable> {
-    match OURS.iter().any(|ours| name.starts_with(ours)) {
-        true => Err(NotRestorable::Name(name.chars().take(100).collect())),
-        false => Ok(()),
-    }
 }
 
 /// What is added at the end of the component.

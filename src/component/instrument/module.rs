@@ -5,7 +5,7 @@ use std::collections::HashMap;
 use wasm_encoder::{ComponentSection, Encode, ValType};
 use wasmparser::{ExternalKind, FunctionBody, MemoryType, Operator, Parser, Payload, TypeRef};
 
-use crate::component::instrument::{NotRestorable, OURS};
+use crate::component::instrument::not_restorable::{NotRestorable, check_name};
 
 /// Sections that stand behind the exports.
 const BEHIND_EXPORTS: std::ops::RangeInclusive<u8> = 8..=12;
@@ -59,9 +59,7 @@ impl Module {
                 Payload::ExportSection(section) => {
                     for export in section {
                         let export = export?;
-                        if OURS.iter().any(|ours| export.name.starts_with(ours)) {
-                            return Err(NotRestorable::Name(export.name.chars().take(100).collect()));
-                        }
+                        check_name(export.name)?;
                         let named = match export.kind {
                             ExternalKind::Memory => &mut named_memories,
                             ExternalKind::Global => &mut named_globals,

@@ -8,7 +8,7 @@ import pytest
 
 import wasgi
 from tests.conftest import GENERATIONS, until
-from tests.isolated.asking import KEEPERS, MODES
+from tests.guest.isolated.asking import KEEPERS, MODES
 
 AppMaker = Callable[..., wasgi.App]
 

@@ -11,7 +11,7 @@ import pytest
 import wasgi
 from tests import toolchains
 from tests.conftest import COMPONENTS, get, post
-from tests.isolated.asking import MODES
+from tests.guest.isolated.asking import MODES
 from tests.test_toolchains import URL, all_but, component, of
 
 BIG = 100_000

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import itertools
+import re
 from collections import defaultdict
 from collections.abc import Iterator
 from dataclasses import dataclass, field
@@ -14,8 +15,8 @@ from hypothesis import strategies as st
 
 import wasgi
 from tests.conftest import GENERATIONS, until
-from tests.isolated.asking import MODES, masked, request
-from tests.isolated.test_places import PLACES
+from tests.guest.isolated.asking import MODES, masked, request
+from tests.guest.isolated.test_places import PLACES
 from wasgi.testing import Simulation
 
 SECRET = b"one secret for all of these"
@@ -153,9 +154,27 @@ def test_they_are_what_fresh_instances_show(
 ) -> None:
     fresh, _ = World(keepers[generation], None).observe(*sequence)
     isolated, reused = World(keepers[generation], MODES["isolated"]()).observe(*sequence)
+    left = False
     for step, one, other in zip(sequence, isolated, fresh, strict=True):
+        for observed in (one, other) if left else ():
+            observed.answer = without_numbers(step, observed.answer)
         assert dataclasses.asdict(one) == dataclasses.asdict(other), step
+        left |= any(word in step.target for word in ("forget", "print", "stream"))
     assert_reused(sequence, reused)
+
+
+def without_numbers(step: Step, answer: list[object]) -> list[object]:
+    """Handles that a guest leaves behind keep their numbers, and later ones get others: docs/isolation.md."""
+
+    def masked_in(part: object) -> object:
+        match part:
+            case (name, value):
+                return name, re.sub(rb"handles=\[[^\]]*\]", b"", value)
+            case bytes() if step.target.startswith("/handles"):
+                return b""
+        return part
+
+    return [masked_in(part) for part in answer]
 
 
 def ends(step: Step) -> bool:

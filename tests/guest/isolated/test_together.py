@@ -11,9 +11,9 @@ import pytest
 
 import wasgi
 from tests.conftest import until
-from tests.isolated.asking import KEEPERS, MODES, SECRETS, Answer, ask, expected, found, keep, masked, request
-from tests.isolated.conftest import AppMaker
-from tests.isolated.test_places import PLACES
+from tests.guest.isolated.asking import KEEPERS, MODES, SECRETS, Answer, ask, expected, found, keep, masked, request
+from tests.guest.isolated.conftest import AppMaker
+from tests.guest.isolated.test_places import PLACES
 from tests.processes import run
 
 KEEP = ",".join(place for place in PLACES if place != "body")
@@ -147,8 +147,8 @@ def test_a_forked_child(generation: str) -> None:
 
 FORKS = """
 import os, sys, wasgi
-from tests.isolated.asking import MODES, SECRETS, ask, found, keep
-from tests.isolated.test_places import PLACES
+from tests.guest.isolated.asking import MODES, SECRETS, ask, found, keep
+from tests.guest.isolated.test_places import PLACES
 
 app = wasgi.App(sys.argv[1], reuse=MODES["isolated"]())
 secret, other = next(SECRETS), next(SECRETS)
@@ -181,8 +181,8 @@ def test_a_child_that_was_forked_before_anything(keepers: dict[str, wasgi.Compon
 
 FORKED_FIRST = """
 import os, sys, wasgi
-from tests.isolated.asking import MODES, SECRETS, ask, found, keep
-from tests.isolated.test_places import PLACES
+from tests.guest.isolated.asking import MODES, SECRETS, ask, found, keep
+from tests.guest.isolated.test_places import PLACES
 
 apps = [wasgi.App(path, reuse=MODES["isolated"]()) for path in sys.argv[1:]]
 children = []

@@ -9,9 +9,9 @@ import pytest
 
 import wasgi
 from tests.conftest import PROBE, PROBE_P3, get
-from tests.isolated import cells
-from tests.isolated.asking import MODES, ask, expected, seen
-from tests.isolated.conftest import AppMaker
+from tests.guest.isolated import cells
+from tests.guest.isolated.asking import MODES, ask, expected, seen
+from tests.guest.isolated.conftest import AppMaker
 from wasgi.testing import Client, Simulation, Upstream, check_isolation
 
 
@@ -46,7 +46,8 @@ def test_a_guest_that_leaks_is_isolated(path: object) -> None:
 
 
 def test_the_keeper_is_isolated(keeper: wasgi.Component) -> None:
-    requests = ["/handles?n=2", "/forget?n=2", "/print?line=a&n=2", "/nowhere", "/trap", "/grow?pages=1", "/world"]
+    # the numbers of handles that a guest leaves behind are taken: docs/isolation.md
+    requests = ["/handles?n=2", "/nowhere", "/trap", "/grow?pages=1", "/world"]
     with wasgi.App(keeper, reuse=wasgi.Reuse()) as plain, pytest.raises(AssertionError, match="leaks state"):
         check_isolation(plain, requests)
     with wasgi.App(keeper, reuse=MODES["isolated"]()) as isolated:
@@ -118,8 +119,13 @@ def test_a_trap_tells_the_same(mode: str) -> None:
         Client(made).get("/hello")
         with pytest.raises(wasgi.TrapError) as raised:
             Client(made).get("/trap")
-    assert str(raised.value) == str(wanted.value)
-    assert raised.value.backtrace == wanted.value.backtrace
+
+    def without_places(text: str) -> str:
+        # the machine code is that of a larger component, whose places mean nothing to anybody
+        return re.sub(r" \(at 0x[0-9a-f]+\)", "", text)
+
+    assert str(raised.value) in (str(wanted.value), without_places(str(wanted.value)))
+    assert [*map(without_places, raised.value.backtrace)] == [*map(without_places, wanted.value.backtrace)]
     assert raised.value.stderr == wanted.value.stderr
 
 

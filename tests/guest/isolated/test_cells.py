@@ -9,9 +9,9 @@ import pytest
 
 import wasgi
 from tests.conftest import get
-from tests.isolated import cells
-from tests.isolated.asking import MODES, expected
-from tests.isolated.cells import SECRET, Place
+from tests.guest.isolated import cells
+from tests.guest.isolated.asking import MODES, expected
+from tests.guest.isolated.cells import SECRET, Place
 
 YES, NO = 201, 200
 

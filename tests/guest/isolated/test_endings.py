@@ -9,8 +9,8 @@ import pytest
 
 import wasgi
 from tests.conftest import until
-from tests.isolated.asking import MODES, SECRETS, Answer, ask, expected, found, keep, masked, request, seen
-from tests.isolated.conftest import AppMaker
+from tests.guest.isolated.asking import MODES, SECRETS, Answer, ask, expected, found, keep, masked, request, seen
+from tests.guest.isolated.conftest import AppMaker
 
 ENDINGS = {
     "it traps": "/trap?",

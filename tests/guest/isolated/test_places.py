@@ -5,8 +5,8 @@ from __future__ import annotations
 import pytest
 
 import wasgi
-from tests.isolated.asking import MODES, SECRETS, ask, expected, found, keep, masked
-from tests.isolated.conftest import AppMaker
+from tests.guest.isolated.asking import MODES, SECRETS, ask, expected, found, keep, masked
+from tests.guest.isolated.conftest import AppMaker
 
 PLACES = (
     "data",
