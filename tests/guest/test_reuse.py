@@ -336,7 +336,7 @@ print("both")
 def test_what_it_is() -> None:
     reuse = wasgi.Reuse(requests=None, idle=1)
     assert repr(reuse) == "Reuse(requests=None, concurrent=1, idle=1.0, isolated=False, warm=None, ready=0)"
-    assert repr(wasgi.Reuse()) == "Reuse(requests=128, concurrent=1, idle=10.0)"
+    assert repr(wasgi.Reuse()) == "Reuse(requests=128, concurrent=1, idle=10.0, isolated=False, warm=None, ready=0)"
     assert reuse == wasgi.Reuse(requests=None, idle=1.0) != wasgi.Reuse()
     assert len({reuse, wasgi.Reuse(requests=None, idle=1.0)}) == 1
 

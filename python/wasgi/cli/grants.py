@@ -88,6 +88,12 @@ def options() -> list[click.Parameter]:
             help="Let an instance handle N exchanges, one after another. Without it, each has a fresh one.",
         ),
         Option(
+            ["--isolated"],
+            section="Instances",
+            is_flag=True,
+            help="Put an instance back to what it was after each exchange.",
+        ),
+        Option(
             ["--concurrent"],
             section="Instances",
             type=Count(1, 128),
@@ -97,7 +103,7 @@ def options() -> list[click.Parameter]:
     ]
 
 
-NAMES = ["env", "arg", "dir", "allow", *_LIMIT_TYPES, "reuse", "concurrent"]
+NAMES = ["env", "arg", "dir", "allow", *_LIMIT_TYPES, "reuse", "isolated", "concurrent"]
 
 
 @dataclass(frozen=True)
@@ -123,6 +129,8 @@ class Grants:
         reuse: dict[str, Any] = {}
         if is_given(ctx, "reuse"):
             reuse["requests"] = values["reuse"]
+        if values["isolated"]:
+            reuse["isolated"] = True
         if is_given(ctx, "concurrent"):
             reuse["concurrent"] = values["concurrent"]
         return Grants(
@@ -166,7 +174,8 @@ class Grants:
             reuse = self.app_options()["reuse"]
             at_once = f", {reuse.concurrent} at once" if reuse.concurrent > 1 else ""
             exchanges = "any number of" if reuse.requests is None else str(reuse.requests)
-            granted.append(f"an instance handles {exchanges} exchanges{at_once}")
+            restored = ", and is put back to what it was after each" if reuse.isolated else ""
+            granted.append(f"an instance handles {exchanges} exchanges{at_once}{restored}")
         granted.append(f"network: {', '.join(self.allow)}" if self.allow else "no network")
         folders = [
             f"{guest}{'' if guest == host else f' ({host})'}{' to write to' if write else ''}"

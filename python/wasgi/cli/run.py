@@ -143,7 +143,7 @@ def _load(ctx: click.Context, text: str) -> App:
         return targets[0].load(Grants.of(ctx))
 
 
-_OF_REQUESTS = ("header", "data", "json_text", "include", "fail", "report", "reuse", "concurrent")
+_OF_REQUESTS = ("header", "data", "json_text", "include", "fail", "report", "reuse", "isolated", "concurrent")
 """Options that a command has no use for."""
 
 

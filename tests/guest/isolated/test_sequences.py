@@ -137,7 +137,8 @@ class World:
                     content += chunk
                 response.wait()
         except wasgi.WasgiError as error:
-            seen.answer += [type(error).__name__, str(error)]
+            # of an instrumented component no places are told
+            seen.answer += [type(error).__name__, re.sub(r" \(at 0x[0-9a-f]+\)", "", str(error))]
         finally:
             seen.answer.append(content)
         return number, reused
