@@ -19,6 +19,8 @@ HAS_NO_CLIENT = "componentize-qjs"
 REUSED = {
     # its memory has no room for a big body, so an exchange with one ends its instance
     "spin-sdk": 600,
+    # its `/echo` passes its request's body on and returns, mostly before that has ended: its instance goes with it
+    "componentize-py 0.3": 850,
     # its core modules are in components of their own: its instances are fresh
     "componentize-qjs": 0,
 }
