@@ -72,7 +72,9 @@ proptest! {
 fn a_body_that_is_none_ends_what_is_read() {
     let head = "POST /c HTTP/1.1\r\nhost: x\r\ntransfer-encoding: chunked\r\n\r\n";
     let many = format!("0\r\n{}\r\n", "x: y\r\n".repeat(MOST_FIELDS + 1));
-    for wrong in [many.as_str(), "3\r\nabcd\r\n", "3\r\nabc\n0\r\n\r\n", "x\r\n", "3\nabc\r\n", "\r\n", "0\r\nx: y\n\r\n"] {
+    for wrong in
+        [many.as_str(), "3\r\nabcd\r\n", "3\r\nabc\n0\r\n\r\n", "x\r\n", "3\nabc\r\n", "\r\n", "0\r\nx: y\n\r\n"]
+    {
         // the body comes later: before that its guest has begun
         let sent = format!("{head}{wrong}GET /secret HTTP/1.1\r\nhost: x\r\n\r\n");
         for pieces in [1, 7, head.len()] {
