@@ -29,7 +29,8 @@ app = wasgi.App(sys.argv[1], limits=wasgi.Limits(queue=1000, timeout=5))
 with wasgi.Server(app, bind="127.0.0.1:0", body_timeout=2, drain_timeout=0) as server:
     print(server.addresses[0], flush=True)
     for _ in sys.stdin:
-        stats = wasgi.stats()._asdict()
+        stats = wasgi.stats()
+        stats = {name: getattr(stats, name) for name in sys.argv[2:]}
         of_server = server.stats
         print(json.dumps({**stats, "connections": of_server.connections, "requests": of_server.requests}), flush=True)
 """
@@ -47,8 +48,9 @@ REQUESTS = [
     b"GET / HTTP/1.1\r\n\r\n",
     b"POST /echo HTTP/1.1\r\nhost: a\r\ntransfer-encoding: chunked\r\n\r\n5\r\nhelloX",
 ]
-NOW = ("exchanges", "queued", "outgoing", "calls", "feeds", "tasks", "connections")
-"""What must be 0 when nobody asks."""
+NOW = ("exchanges", "queued", "outgoing", "calls", "feeds", "tasks")
+"""What must be 0 when nobody asks, beside the server's connections."""
+HELD = ("idle", "slots", "memories", "stacks", "memory", "threads", "dropped", "outcomes")
 
 
 class Clients:
@@ -93,13 +95,17 @@ class Clients:
                 connection.recv(65_536)
 
 
+def is_busy(stats: dict[str, Any]) -> bool:
+    return any(stats[name] for name in (*NOW, "connections"))
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--minutes", type=float, default=10)
     parser.add_argument("--clients", type=int, default=32)
     parser.add_argument("--seed", type=int, default=1)
     chosen = parser.parse_args()
-    command = [sys.executable, "-c", SERVER, str(PROBE)]
+    command = [sys.executable, "-c", SERVER, str(PROBE), *NOW, *HELD]
     pipe = subprocess.PIPE
     with subprocess.Popen(command, stdin=pipe, stdout=pipe, stderr=subprocess.DEVNULL, text=True) as process:
         assert process.stdin is not None
@@ -119,7 +125,7 @@ def main() -> None:
             time.sleep(5)
             clients.goes.clear()
             deadline = time.monotonic() + 30
-            while clients.under_way or any(stats()[name] for name in NOW):
+            while clients.under_way or is_busy(stats()):
                 assert time.monotonic() < deadline, f"left over: {stats()}"
                 time.sleep(0.05)
             memory = int((folder / "statm").read_text().split()[1]) * resource.getpagesize() / 2**20
