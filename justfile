@@ -74,6 +74,15 @@ bench-serve *options:
     maturin develop --uv {{ optimised }}
     python benches/serve.py {{ options }}
 
+# 1 GiB through an echo guest by `wasgi serve`, beside `wasmtime serve` (`--wasmtime PROGRAM`).
+bench-serve-echo *options:
+    maturin develop --uv {{ optimised }}
+    python benches/serve_echo.py {{ options }}
+
+# 10,000 idle connections: memory of each, and a request beside them.
+bench-serve-idle *options:
+    python benches/serve_idle.py {{ options }}
+
 # What an exchange costs on fresh and on reused instances.
 bench-reuse *options:
     maturin develop --uv {{ optimised }}
@@ -97,6 +106,10 @@ bench-fixtures *options:
 # Mixed load for a long time: memory and descriptors stay where they are.
 soak *options:
     python benches/soak.py {{ options }}
+
+# The server with clients that hang up at random: memory, descriptors and stats stay where they are.
+soak-serve *options:
+    python benches/serve_soak.py {{ options }}
 
 # Exchanges at random; the tests run some thousands of them.
 chaos *options:

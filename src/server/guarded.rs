@@ -172,7 +172,7 @@ impl<T> Guarded<T> {
         let head = self.raw.split_to(bytes).freeze();
         match Head::read(&head) {
             Err(refusal) => self.refuse_head(&head, refusal),
-            Ok(read) if read.framing == Framing::Chunked && begins_malformed(&self.raw) => {
+            Ok(read) if read.framing == Framing::Chunked && begins_malformed(&self.raw, self.most.min(TRAILERS)) => {
                 // before a guest has begun with it
                 self.refuse_head(&head, Refusal::bad("the body is malformed"));
             }
@@ -263,12 +263,12 @@ impl<T> Guarded<T> {
 }
 
 /// Whether what has come of a chunked body already is none.
-fn begins_malformed(mut raw: &[u8]) -> bool {
+fn begins_malformed(mut raw: &[u8], trailers: usize) -> bool {
     while let Some(end) = raw.iter().position(|byte| *byte == b'\n') {
         let (line, rest) = raw.split_at(end + 1);
         let Some(size) = line.strip_suffix(b"\r\n").and_then(chunk_size) else { return true };
         if size == 0 {
-            return false;
+            return trailers_are_malformed(rest, trailers);
         }
         let Some(rest) = usize::try_from(size).ok().and_then(|size| rest.get(size..)) else { return false };
         match rest.get(..2) {
@@ -278,6 +278,21 @@ fn begins_malformed(mut raw: &[u8]) -> bool {
         }
     }
     raw.len() > CHUNK_LINE
+}
+
+/// The same of the lines after the last chunk.
+fn trailers_are_malformed(raw: &[u8], most: usize) -> bool {
+    let (mut number, mut bytes) = (0, 0);
+    for line in raw.split_inclusive(|byte| *byte == b'\n').filter(|line| line.ends_with(b"\n")) {
+        if line == b"\r\n" {
+            return false;
+        }
+        (number, bytes) = (number + 1, bytes + line.len());
+        if number > MOST_FIELDS || bytes > most || !line.ends_with(b"\r\n") {
+            return true;
+        }
+    }
+    raw.len() > most
 }
 
 impl<T: AsyncRead + Unpin> Guarded<T> {

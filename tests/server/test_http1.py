@@ -109,6 +109,10 @@ def test_trailers_have_limits_of_their_own(server: wasgi.Server) -> None:
                 status, fields, _ = client.answer()
                 assert (status, fields["connection"]) == (400, "close")
                 assert client.rest() == b""
+    # what has come by then is refused before its guest begins
+    body = b"0\r\n" + b"x: y\r\n" * 257 + b"\r\n"
+    with Client(server) as client:
+        assert client.ask("/hello", "transfer-encoding: chunked", method="POST", body=body).answer()[0] == 400
     with Client(server) as client:
         client.ask("/collect", "transfer-encoding: chunked", method="POST", body=b"0\r\n" + b"x: y\r\n" * 256 + b"\r\n")
         assert client.answer()[0] == 200
