@@ -411,8 +411,12 @@ impl Instance {
             Pre::P3(..) => calls.saturating_mul(self.handles_of_call.saturating_add(1)).saturating_add(OF_TASKS),
             Pre::Command(..) => return false,
         };
-        let most = made.min(u32::try_from(host.limits().most_handles()).unwrap_or(u32::MAX));
-        self.restoring.as_mut().is_some_and(|restoring| restoring.restore(&mut self.store, most).unwrap_or(false))
+        let limit = u64::try_from(host.limits().most_handles()).unwrap_or(u64::MAX);
+        let Some(restoring) = &mut self.restoring else { return false };
+        let free = u32::try_from(limit.saturating_sub(restoring.taken())).unwrap_or(u32::MAX);
+        let is_restored = restoring.restore(&mut self.store, made.min(free)).unwrap_or(false);
+        self.store.data_mut().limiter.forget_calls();
+        is_restored
     }
 }
 
@@ -448,7 +452,10 @@ impl CallHookHandler<StoreState> for Turns {
             return Box::pin(std::future::ready(Err(error)));
         }
         if matches!(event, CallHook::CallingHost) {
-            store.data_mut().limiter.calls_host();
+            let host = store.data_mut();
+            if !host.is_put_back {
+                host.limiter.calls_host();
+            }
         }
         let ends = matches!(event, CallHook::ReturningFromHost) && !store.data().is_put_back;
         if ends && crate::scheduler::is_turn_over() {

@@ -163,6 +163,11 @@ impl StoreLimiter {
         self.calls = self.calls.saturating_add(1);
     }
 
+    /// What it has called for is over.
+    pub(crate) fn forget_calls(&mut self) {
+        self.calls = 0;
+    }
+
     /// How often its guest has called the host in this exchange, or more often.
     pub(crate) fn calls(&self) -> u32 {
         self.calls

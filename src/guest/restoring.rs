@@ -103,6 +103,11 @@ impl Restoring {
         Ok(is_as_before)
     }
 
+    /// How many numbers of handles are taken for good.
+    pub(crate) fn taken(&self) -> u64 {
+        self.left.saturating_add(self.handles.len() as u64)
+    }
+
     /// How many handles its exchanges have left behind: their numbers are taken.
     pub(crate) fn left(&self) -> u64 {
         self.left

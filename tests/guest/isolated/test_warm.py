@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-import logging
+import asyncio
 import threading
 import urllib.request
+from collections.abc import MutableMapping
 
 import pytest
 from starlette.testclient import TestClient
@@ -125,16 +126,22 @@ def test_a_lifespan_makes_them(probe: wasgi.Component) -> None:
     until(lambda: wasgi.stats().slots == 0)
 
 
-def test_a_warm_up_that_fails_is_an_error_of_the_start(
-    probe: wasgi.Component, caplog: pytest.LogCaptureFixture
-) -> None:
+def test_a_warm_up_that_fails_is_an_error_of_the_start(probe: wasgi.Component) -> None:
     made = wasgi.App(probe, reuse=warmed(get("/trap"), ready=1))
     server = wasgi.Server(made, bind="127.0.0.1:0")
     with pytest.raises(wasgi.TrapError):
         server.start()
     server.close()
-    with caplog.at_level(logging.CRITICAL), pytest.raises(Exception, match="trap"), TestClient(made):
-        pass
+    sent: list[str] = []
+
+    async def receive() -> dict[str, object]:
+        return {"type": "lifespan.startup"}
+
+    async def send(message: MutableMapping[str, object]) -> None:
+        sent.append(f"{message['type']}: {message.get('message')}")
+
+    asyncio.run(made({"type": "lifespan"}, receive, send))
+    assert sent[0].startswith("lifespan.startup.failed: TrapError: the guest trapped")
 
 
 @pytest.mark.parametrize(
