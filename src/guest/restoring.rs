@@ -1,7 +1,7 @@
 //! An instance that begins each exchange as it was after its instantiation: what the guest of an instrumented component exports for that, and
 //! what the host puts back itself.
 //!
-//! The guest's memories are put back by the host ([`Snapshot`]), its globals by the guest's own agent, and so are the numbers of its handles.
+//! The guest's memories are put back by the host (`snapshot.rs`), its globals by the guest's own agent, and so are the numbers of its handles.
 //! Whatever cannot be put back ends the instance: memory that has grown, a trap, a handle of the snapshot's that is gone.
 
 use std::any::TypeId;
