@@ -63,7 +63,6 @@ async fn ask(
         Ok(Answer::Broken(reason)) => Err(failed(&reason)),
         Ok(Answer::None) => Err(failed(unanswered)),
         Err(error) => match instance.outcome(Err(error), exchange) {
-            Err(Error::Trap(trap)) if trap.message.contains("without setting a response") => Err(failed(unanswered)),
             Err(Error::NoResponse(_)) => Err(failed(unanswered)),
             outcome => outcome,
         },

@@ -82,7 +82,7 @@ impl Restoring {
         at_once(store, async |store| save.call_async(store, ()).await)?;
         let host = store.data_mut();
         let counters = &host.limiter.process().counters;
-        let snapshot = Snapshot::take(found, &host.memories, counters)?;
+        let Ok(snapshot) = Snapshot::take(found, &host.memories, counters) else { return Ok(None) };
         let handles = occupied(host.table());
         Ok(Some(Self { restore, pages, snapshot, handles, left: 0, has_faulted: false }))
     }
