@@ -17,7 +17,7 @@ from wasgi.cli.targets import find
 
 
 @click.pass_context
-def _compile(ctx: click.Context, /, files: tuple[str, ...], fuel: bool, **_others: Any) -> None:
+def _compile(ctx: click.Context, /, files: tuple[str, ...], fuel: bool, isolated: bool, **_others: Any) -> None:
     import wasgi
 
     if not files:
@@ -28,7 +28,7 @@ def _compile(ctx: click.Context, /, files: tuple[str, ...], fuel: bool, **_other
         begun = time.perf_counter()
         try:
             with busy(f"compiling {path} ({Path(path).stat().st_size / 1e6:.1f} MB)"):
-                component = wasgi.Component(path, fuel=fuel)
+                component = wasgi.Component(path, fuel=fuel, isolated=isolated)
         except OSError as exc:
             raise Failure(f"`{path}` cannot be read: {exc.strerror or exc}", UNUSABLE) from exc
         if not any(entry.digest == component.digest for entry in entries(directory)):
@@ -43,6 +43,7 @@ command = Command(
     params=[
         Argument(["files"], key="files", nargs=-1, metavar="FILE..."),
         Option(["--fuel"], is_flag=True, help="Also for limits of fuel, which need machine code of their own."),
+        Option(["--isolated"], is_flag=True, help="Also for `--isolated`; with --fuel, for both at once."),
     ],
     help=(
         "Compile components into the code cache, so that a server starts at once: the cache may be part of a "

@@ -240,7 +240,8 @@ def make_app(source: Any, grants: Grants) -> App:
     import wasgi
 
     options = grants.app_options()
-    component = wasgi.Component(source)  # before the options, so that their errors are told apart
+    isolated = grants.reuse is not None and grants.reuse.get("isolated", False)
+    component = wasgi.Component(source, isolated=isolated)  # before the options, so that their errors are told apart
     try:
         return wasgi.App(component, **options)
     except (ValueError, TypeError) as exc:

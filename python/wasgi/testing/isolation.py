@@ -213,8 +213,8 @@ class _Check:
             raise AssertionError("\n\n".join(["the component leaks state between exchanges", *self._found]))
         if not self._checked and self._isolated and self._app.component.restorable is False:
             raise AssertionError(
-                "nothing was checked: instances of this component cannot be put back (`wasgi inspect` says why), so each "
-                "request of the app gets a fresh one"
+                "nothing was checked: instances of this component cannot be put back (`wasgi inspect` says why), so "
+                "each request of the app gets a fresh one"
             )
         if not self._checked:
             how = "".join(f"\n  {request}: {end}" for request, end in self._ends.items())
