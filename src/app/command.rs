@@ -14,17 +14,16 @@ use std::time::Instant;
 use tokio::sync::oneshot;
 use tokio::task::JoinHandle;
 
-use crate::app::App;
 use crate::app::admission::{Admission, Permit};
 use crate::app::running::{end_in_time, why_dropped};
-use crate::engine::{ProcessState, process_state};
+use crate::app::{App, Ground};
+use crate::engine::ProcessState;
 use crate::error::Error;
 use crate::exchange::handle::{ExchangeHandle, ExchangeState};
 use crate::exchange::phase::Runner;
 use crate::guest::grants::Grants;
 use crate::guest::instance::Instance;
 use crate::guest::process_stdio::ProcessStdio;
-use crate::outgoing::hooks::Hooks;
 use crate::outgoing::upstream::Upstreams;
 
 /// How a command has ended.
@@ -60,12 +59,8 @@ impl App {
         stdio: ProcessStdio,
         upstreams: Upstreams,
     ) -> Result<Command, Error> {
-        let process = process_state()?;
-        let ticking = process.tick()?;
-        let prepared = self.component.prepared(process, self.variant())?;
         let (number, admission) = (permit.number, permit.admission.clone());
-        let exchange = self.exchange_state(process, number);
-        let hooks = Hooks::new(upstreams, ExchangeHandle::observer(&exchange), &self.limits);
+        let Ground { process, ticking, prepared, exchange, hooks } = self.ground(number, upstreams)?;
         let room = crate::guest::instance_pool::make_room(process);
         let grants = Grants { args, stdio: Some(stdio.clone()), simulation: None, ..self.grants.clone() };
         let instance = Instance::new(prepared, &grants, &self.limits, hooks, &exchange, &admission.share)?;

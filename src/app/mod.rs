@@ -198,14 +198,9 @@ impl App {
     ) -> Result<Exchange, Error> {
         let limits = &self.limits;
         let rules = request_rules(request.headers(), limits)?;
-        let process = process_state()?;
-        // first: a ticker that sleeps sees nothing of the machine's state, which decides where instances are made
-        let ticking = process.tick()?;
-        let prepared = self.component.prepared(process, self.variant())?;
-        let (number, admission) = (permit.number, permit.admission.clone());
-        let exchange = self.exchange_state(process, number);
         let passes_on = upstreams.handler.is_some();
-        let mut hooks = Hooks::new(upstreams, ExchangeHandle::observer(&exchange), limits);
+        let (number, admission) = (permit.number, permit.admission.clone());
+        let Ground { process, ticking, prepared, exchange, mut hooks } = self.ground(number, upstreams)?;
         hooks.url = passes_on.then(|| request.uri().clone());
         let head_only = request.method() == http::Method::HEAD;
         let owner = ExchangeHandle::new(exchange.clone());
@@ -234,12 +229,8 @@ impl App {
 
     /// Begins to make an instance that waits for its first exchange then, if instances are kept. No head comes of it.
     pub fn make_ready(&self, permit: Permit, upstreams: Upstreams) -> Result<Exchange, Error> {
-        let process = process_state()?;
-        let ticking = process.tick()?;
-        let prepared = self.component.prepared(process, self.variant())?;
         let (number, admission) = (permit.number, permit.admission.clone());
-        let exchange = self.exchange_state(process, number);
-        let hooks = Hooks::new(upstreams, ExchangeHandle::observer(&exchange), &self.limits);
+        let Ground { process, ticking, prepared, exchange, hooks } = self.ground(number, upstreams)?;
         let owner = ExchangeHandle::new(exchange.clone());
         let Obtained { instance, room, needs_set_up } = self.new_instance(&admission, &prepared, hooks, &exchange)?;
         let answer = ResponseSlot::default();
@@ -329,6 +320,17 @@ impl App {
         Ok(Begun { part: Part::First { run: Some(run), sharing, others }, head, answer, needs_set_up })
     }
 
+    /// What each guest runs on, whatever it runs for.
+    fn ground(&self, number: u64, upstreams: Upstreams) -> Result<Ground, Error> {
+        let process = process_state()?;
+        // first: a ticker that sleeps sees nothing of the machine's state, which decides where instances are made
+        let ticking = process.tick()?;
+        let prepared = self.component.prepared(process, self.variant())?;
+        let exchange = self.exchange_state(process, number);
+        let hooks = Hooks::new(upstreams, ExchangeHandle::observer(&exchange), &self.limits);
+        Ok(Ground { process, ticking, prepared, exchange, hooks })
+    }
+
     fn exchange_state(&self, process: &'static ProcessState, number: u64) -> Arc<ExchangeState> {
         let exchange = ExchangeState::new(process, number, self.limits.timeout);
         if let Some(news) = crate::process::swap::news() {
@@ -364,6 +366,15 @@ impl App {
         let instance = Instance::new(prepared.clone(), &self.grants, &self.limits, hooks, exchange, &admission.share)?;
         Ok(Obtained { instance, room, needs_set_up: true })
     }
+}
+
+/// See [`App::ground`].
+struct Ground {
+    process: &'static ProcessState,
+    ticking: Ticking,
+    prepared: Arc<Prepared>,
+    exchange: Arc<ExchangeState>,
+    hooks: Hooks,
 }
 
 /// What an exchange begins with.

@@ -27,14 +27,10 @@ impl WarmUps {
         for request in &self.requests {
             ask(instance, request, exchange, NOT_ANSWERED).await?;
         }
-        let begin = |instance: &mut Instance| {
-            let begun = instance.begin_warm();
-            match begun.map_err(|error| instance.outcome(Err(error), exchange)) {
-                Ok(true) => Ok(()),
-                Ok(false) => Err(failed("the instance cannot be put back to what it is after them")),
-                Err(Err(error)) => Err(error),
-                Err(Ok(())) => Ok(()),
-            }
+        let begin = |instance: &mut Instance| match instance.begin_warm() {
+            Ok(true) => Ok(()),
+            Ok(false) => Err(failed("the instance cannot be put back to what it is after them")),
+            Err(error) => instance.outcome(Err(error), exchange),
         };
         begin(instance)?;
         if let Some(first) = self.requests.first()

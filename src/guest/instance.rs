@@ -378,8 +378,7 @@ impl Instance {
 
     /// Its exchange is over; all that belongs to it ends. Returns whether it may have another.
     pub(crate) fn prepare_for_reuse(&mut self, reuse: &Reuse) -> bool {
-        let is_command = matches!(self.prepared.pre(), Pre::Command(..));
-        if is_command || self.proxy.is_none() || reuse.requests.is_some_and(|most| self.served >= most) {
+        if self.proxy.is_none() || reuse.requests.is_some_and(|most| self.served >= most) {
             return false;
         }
         let kept = self.kept();
@@ -389,9 +388,8 @@ impl Instance {
     /// What is kept of its guest besides the handles that the host knows.
     fn kept(&mut self) -> u64 {
         let tasks = match self.prepared.pre() {
-            Pre::P2(..) => 0, // its store has none
+            Pre::P2(..) | Pre::Command(..) => 0, // its store has none, or is not kept
             Pre::P3(..) => self.store.concurrent_state_table_size(),
-            Pre::Command(..) => 0, // it has run
         };
         let left = self.restoring.as_ref().map_or(0, Restoring::left);
         u64::try_from(tasks).unwrap_or(u64::MAX).saturating_add(left)

@@ -87,8 +87,7 @@ impl Restoring {
         Ok(Some(Self { restore, pages, snapshot, handles, left: 0, has_faulted: false }))
     }
 
-    /// An exchange has ended well, which may have had so many handles. Returns whether its instance is as it was, and for how many
-    /// handles that are left behind its tables have no place any more.
+    /// An exchange has ended well, which may have had so many handles. Returns whether its instance is as it was.
     pub(crate) fn restore(&mut self, store: &mut Store<StoreState>, most_handles: u32) -> wasmtime::Result<bool> {
         let Ok(pages) = &*self.pages else { return Ok(false) };
         let restore = &self.restore;

@@ -17,6 +17,7 @@ const ANY: MemoryType = MemoryType { minimum: 0, maximum: None, memory64: false,
 const OWN: MemoryType =
     MemoryType { minimum: 1, maximum: Some(1), memory64: false, shared: false, page_size_log2: None };
 const BYTE: MemArg = MemArg { offset: 0, align: 0, memory_index: 0 };
+
 /// `save`: each global into its shadow, and the host is told of each memory. `restore`: back again, and the numbers of handles that are
 /// free are put in order.
 pub(super) fn module(memories: usize, globals: &[Part<ValType>]) -> wasm_encoder::Module {
