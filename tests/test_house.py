@@ -268,6 +268,47 @@ def test_only_the_folder_py_knows_python() -> None:
     assert [line for line in found if not line.startswith(("py/", "lib.rs:"))] == []
 
 
+RUST_TYPE = re.compile(
+    r"(?P<attributes>(?:^[ \t]*(?:#\[|///)[^\n]*\n)*)"
+    r"^[ \t]*(?:pub(?:\([^)]*\))? )?(?:struct|enum) (?P<name>\w+)[^\n{;(]*(?P<fields>\{[^\n]*\}\n|\{.*?^\}|\([^;]*\);)",
+    re.DOTALL | re.MULTILINE,
+)
+
+# Only classes for Python have these, or a function while it runs.
+OWNED_BY_CLASSES = {"Origin", "State", "Outgoing", "Sink", "All"}
+
+
+def loose_references(text: str) -> list[str]:
+    """Fields of Rust's own structs and enums that refer to Python, and that a thread without the GIL must not drop."""
+    found = []
+    for kind in RUST_TYPE.finditer(text):
+        if "#[pyclass" in kind["attributes"] or kind["name"] in OWNED_BY_CLASSES:
+            continue
+        for field in kind["fields"].splitlines():
+            if re.search(r"(?<!Held<)(?:\bPy<|\bPyErr\b|\bPyResult<)", re.sub(r"Held<.*", "", field)):
+                found.append(f"{kind['name']}: {field.strip()}")
+    return found
+
+
+def test_what_rust_holds_of_python_may_be_dropped_by_any_thread() -> None:
+    """PyO3 puts what is dropped without the GIL on a list, under a lock that a fork must not find taken (`py/held.rs`)."""
+    for path in (SRC / "py").rglob("*.rs"):
+        assert loose_references(path.read_text()) == [], path
+    assert loose_references("struct A {\n    x: Py<PyAny>,\n    y: Held<Py<PyAny>>,\n}\n") == ["A: x: Py<PyAny>,"]
+    assert loose_references("enum A {\n    X(PyErr),\n}\nstruct B(Option<PyResult<()>>);\n") == [
+        "A: X(PyErr),",
+        "B: (Option<PyResult<()>>);",
+    ]
+    assert loose_references("#[pyclass(frozen)]\npub struct A {\n    x: Py<PyAny>,\n}\n") == []
+
+
+def test_the_gil_is_taken_and_given_back_in_one_place() -> None:
+    """`py/held.rs` has to know who has it."""
+    found = [*mentions(SRC, r"py\.detach"), *mentions(SRC, "Python::attach")]
+    assert found
+    assert [line for line in found if not line.startswith("py/held.rs:")] == []
+
+
 def test_each_rust_folder_begins_with_its_purpose() -> None:
     for path in SRC.rglob("mod.rs"):
         assert path.read_text().startswith("//! "), f"{path}:1: what is this folder for?"

@@ -22,6 +22,7 @@ use crate::py::errors::to_py;
 use crate::py::executor::awaitable::{Awaitable, Itself};
 use crate::py::executor::blocking::block_on;
 use crate::py::executor::operation::Operation;
+use crate::py::held::{Held, detach};
 use crate::py::limits::PyLimits;
 use crate::py::log;
 use crate::py::message::request::PyRequest;
@@ -108,7 +109,7 @@ fn grants(
                 return Err(PyValueError::new_err(format!("`dirs` has a guest path with a NUL: {guest:?}")));
             }
             // a network file system may let it wait: without the interpreter
-            let why = py.detach(|| match host.metadata() {
+            let why = detach(py, || match host.metadata() {
                 Ok(found) if found.is_dir() => None,
                 Ok(_) => Some("not a directory"),
                 Err(_) => Some("no such directory"),
@@ -279,7 +280,10 @@ impl PyApp {
     ///
     /// The guest starts when this is awaited. Cancelling the task cancels the guest, its outgoing requests and bodies.
     fn handle_async(&self, py: Python<'_>, request: Py<PyRequest>) -> Awaitable {
-        Awaitable::of_call("App.handle_async", Handle::New { callee: self.callee.clone_ref(py), request })
+        Awaitable::of_call(
+            "App.handle_async",
+            Handle::New { callee: self.callee.clone_ref(py).into(), request: request.into() },
+        )
     }
 
     /// Refuses new exchanges, and waits until those under way have ended, work after their responses included.
@@ -299,14 +303,14 @@ impl PyApp {
     #[pyo3(signature = (timeout=Some(Number(10.0))), text_signature = "($self, timeout=10.0)")]
     fn aclose(slf: Py<Self>, timeout: Option<Seconds>) -> PyResult<Awaitable> {
         let drain = drain(timeout)?;
-        Ok(Awaitable::new(Closed::New(slf, drain)))
+        Ok(Awaitable::new(Closed::New(slf.into(), drain)))
     }
 
     /// For start-up: see [`App::warm`].
     fn _warm(&self, py: Python<'_>) -> PyResult<()> {
         crate::py::executor::threads::threads().ensure(py)?;
         let app = &self.callee.get().app;
-        py.detach(|| app.warm()).map_err(|error| to_py(py, &error))?;
+        detach(py, || app.warm()).map_err(|error| to_py(py, &error))?;
         app.open();
         self.callee.get().make_ready(py)
     }
@@ -358,7 +362,7 @@ impl PyApp {
     }
 
     fn __aenter__(slf: Py<Self>) -> Awaitable {
-        Awaitable::new(Itself(Some(slf.into_any())))
+        Awaitable::new(Itself(Some(slf.into_any().into())))
     }
 
     fn __aexit__(slf: Py<Self>, _type: Py<PyAny>, _value: Py<PyAny>, _traceback: Py<PyAny>) -> PyResult<Awaitable> {
@@ -418,7 +422,7 @@ const DRAIN: Option<f64> = Some(10.0);
 
 /// It begins to close when it is awaited.
 enum Closed {
-    New(Py<PyApp>, Option<Duration>),
+    New(Held<Py<PyApp>>, Option<Duration>),
     Closing(Closing),
 }
 
@@ -438,7 +442,7 @@ impl Operation for Closed {
 
     fn traverse(&self, visit: &pyo3::PyVisit<'_>) -> Result<(), pyo3::PyTraverseError> {
         match self {
-            Self::New(app, _) => visit.call(app),
+            Self::New(app, _) => visit.call(&**app),
             Self::Closing(_) => Ok(()),
         }
     }

@@ -22,6 +22,7 @@ use crate::py::executor::context::copy_context;
 use crate::py::executor::event_loop::LoopCore;
 use crate::py::executor::operation::Operation;
 use crate::py::executor::running_loop::running_loop;
+use crate::py::held::{Held, detach};
 use crate::py::message::feed::Feed;
 use crate::py::message::request::PyRequest;
 use crate::py::message::response::PyResponse;
@@ -121,7 +122,7 @@ impl Callee {
         });
         begun.inspect_err(|error| {
             if let Some(finishing) = finishing {
-                finishing.failed(Failure::Python(error.clone_ref(py)));
+                finishing.failed(Failure::Python(error.clone_ref(py).into()));
             }
         })
     }
@@ -173,7 +174,7 @@ impl Callee {
             Begins::First => (None, None),
             Begins::Beside(place) => (None, place),
         };
-        let (exchange, done) = py.detach(|| {
+        let (exchange, done) = detach(py, || {
             let mut exchange = self.app.start_at(place, permit, request, upstreams)?;
             if let Some(feed) = &feed {
                 feed.belongs_to(exchange.owner().abort_handle());
@@ -239,7 +240,7 @@ impl Callee {
             let number = permit.number;
             let context = self.context(py, number)?;
             let upstreams = self.for_exchange(py, None, &context)?;
-            let exchange = py.detach(|| self.app.make_ready(permit, upstreams));
+            let exchange = detach(py, || self.app.make_ready(permit, upstreams));
             let mut exchange = exchange.map_err(|error| to_py(py, &error))?;
             let output = GuestOutput::new(self.sinks.clone_ref(py), exchange.owner().stdio().clone(), number);
             output.go_live(context);
@@ -338,7 +339,7 @@ impl Begun {
             Err(ref error @ Error::Caller(_)) => {
                 let exception = to_py(py, error);
                 if let Some(finishing) = self.finishing {
-                    finishing.failed(Failure::Python(exception.clone_ref(py)));
+                    finishing.failed(Failure::Python(exception.clone_ref(py).into()));
                 }
                 return Err(exception);
             }
@@ -358,12 +359,12 @@ impl Begun {
 /// What `handle_async` waits for. The guest starts when it is awaited.
 pub(crate) enum Handle {
     New {
-        callee: Py<Callee>,
-        request: Py<PyRequest>,
+        callee: Held<Py<Callee>>,
+        request: Held<Py<PyRequest>>,
     },
     Queued {
-        callee: Py<Callee>,
-        request: Py<PyRequest>,
+        callee: Held<Py<Callee>>,
+        request: Held<Py<PyRequest>>,
         queued: Queued,
     },
     Begun(Begun),
@@ -448,8 +449,8 @@ impl Operation for Handle {
     fn traverse(&self, visit: &PyVisit<'_>) -> Result<(), PyTraverseError> {
         match self {
             Self::New { callee, request } | Self::Queued { callee, request, .. } => {
-                visit.call(callee)?;
-                visit.call(request)
+                visit.call(&**callee)?;
+                visit.call(&**request)
             }
             Self::Begun(begun) | Self::Answered { begun, .. } => begun.traverse(visit),
             Self::Done => Ok(()),

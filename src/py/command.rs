@@ -10,6 +10,7 @@ use crate::py::app::PyApp;
 use crate::py::errors::to_py;
 use crate::py::executor::blocking::{Inside, block_on};
 use crate::py::executor::context::copy_context;
+use crate::py::held::detach;
 use crate::py::output::GuestOutput;
 use crate::py::process_of;
 
@@ -34,7 +35,7 @@ pub(crate) fn _run_command(
     let upstreams = callee.for_command(py, number)?;
     let (stdin, stdout, stderr) = streams;
     let stdio = ProcessStdio::new(stdin, stdout, stderr);
-    let begun = py.detach(|| callee.app.run_command(permit, args, stdio, upstreams));
+    let begun = detach(py, || callee.app.run_command(permit, args, stdio, upstreams));
     let mut command = begun.map_err(|error| to_py(py, &error))?;
     let output = GuestOutput::new(callee.sinks.clone_ref(py), command.owner().stdio().clone(), number);
     output.go_live(copy_context(py)?);

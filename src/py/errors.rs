@@ -12,6 +12,7 @@ use crate::error::Error;
 use crate::error::trap::Trap;
 use crate::http::error_code::{ErrorCode, NAMES, Payload};
 use crate::limits::Limit;
+use crate::py::held::Held;
 use crate::sync::lock;
 use crate::text::{LONGEST, tame, tamed};
 
@@ -174,18 +175,18 @@ pub(crate) fn seen_from_aside(py: Python<'_>, error: &Error) -> PyErr {
 /// garbage collection would find.
 #[derive(Debug)]
 pub(crate) struct CallersException {
-    exception: Mutex<Option<PyErr>>,
+    exception: Mutex<Option<Held<PyErr>>>,
     words: String,
 }
 
 impl CallersException {
     pub(crate) fn error(exception: PyErr, py: Python<'_>) -> Error {
         let words = exception.value(py).repr().map_or_else(|_| "an exception".to_owned(), |words| words.to_string());
-        Error::Caller(Arc::new(Self { exception: Mutex::new(Some(exception)), words }))
+        Error::Caller(Arc::new(Self { exception: Mutex::new(Some(exception.into())), words }))
     }
 
     fn take(&self) -> Option<PyErr> {
-        lock(&self.exception).take()
+        lock(&self.exception).take().map(Held::into_inner)
     }
 }
 

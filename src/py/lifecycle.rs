@@ -7,6 +7,7 @@ use pyo3::prelude::*;
 
 use crate::py::executor::finalization::is_finalizing;
 use crate::py::executor::{blocking, exit, loop_bridge, threads};
+use crate::py::held::detach;
 
 /// Whether this module's hooks for exit and fork are to be registered: once, however often the package is imported.
 #[pyfunction]
@@ -18,7 +19,7 @@ pub(crate) fn _is_first_import() -> bool {
 /// For `os.register_at_fork`.
 #[pyfunction]
 pub(crate) fn _before_fork(py: Python<'_>) {
-    py.detach(crate::engine::before_fork);
+    detach(py, crate::engine::before_fork);
 }
 
 /// Likewise, in the parent.
@@ -51,7 +52,7 @@ pub(crate) fn _shut_down(py: Python<'_>) {
         }
         return;
     }
-    py.detach(|| {
+    detach(py, || {
         // without the engine they would answer that it is gone
         let until = Instant::now() + BOUND.mul_f64(0.2);
         while servers.iter().any(|server| !server.has_ended()) && Instant::now() < until {

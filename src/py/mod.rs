@@ -12,6 +12,7 @@ pub(crate) mod counters;
 pub(crate) mod dir;
 pub(crate) mod errors;
 pub(crate) mod executor;
+pub(crate) mod held;
 pub(crate) mod lifecycle;
 pub(crate) mod limits;
 pub(crate) mod log;
@@ -35,6 +36,7 @@ use pyo3::exceptions::PyImportError;
 use pyo3::prelude::*;
 
 use crate::engine::ProcessState;
+use crate::py::held::detach;
 
 pub(crate) use crate::sync::lock;
 
@@ -43,7 +45,7 @@ pub(crate) use crate::sync::lock;
 pub(crate) fn process_of(py: Python<'_>) -> PyResult<&'static ProcessState> {
     match crate::engine::existing() {
         Some(process) => Ok(process),
-        None => py.detach(crate::engine::process_state).map_err(|error| errors::to_py(py, &error)),
+        None => detach(py, crate::engine::process_state).map_err(|error| errors::to_py(py, &error)),
     }
 }
 

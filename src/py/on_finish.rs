@@ -15,6 +15,7 @@ use crate::process::fork::PerFork;
 use crate::process::fork::generation;
 use crate::py::errors::seen_from_aside;
 use crate::py::executor::serial::{Serial, Turn};
+use crate::py::held::Held;
 use crate::py::lock;
 use crate::py::message::report::PyReport;
 use crate::py::output::Sinks;
@@ -61,18 +62,18 @@ pub(crate) enum Failure {
     /// In a core error's words.
     Core(Error),
     /// Raised by Python code of the caller's.
-    Python(PyErr),
+    Python(Held<PyErr>),
 }
 
 /// What is known of an exchange.
 struct Record {
     id: u64,
     /// Name the component and the app.
-    sinks: Py<Sinks>,
+    sinks: Held<Py<Sinks>>,
     /// Not the request itself: nobody is to keep its body.
     method: Method,
     uri: Uri,
-    context: Py<PyAny>,
+    context: Held<Py<PyAny>>,
     begun: Instant,
     status: Option<u16>,
     failure: Option<Failure>,
@@ -82,7 +83,7 @@ struct Record {
 /// Held by both sides of an exchange, the caller's until it has the head or a reason, the guest's until nothing is left of it. The
 /// one that lets go last has it told: so each exchange is told of once, however it ended.
 pub(crate) struct Finishing {
-    on_finish: Option<Py<OnFinish>>,
+    on_finish: Option<Held<Py<OnFinish>>>,
     record: Mutex<Option<Record>>,
     generation: u64,
 }
@@ -99,17 +100,17 @@ impl Finishing {
         let py = context.py();
         let record = Record {
             id,
-            sinks: sinks.clone_ref(py),
+            sinks: sinks.clone_ref(py).into(),
             method: method.clone(),
             uri: uri.clone(),
-            context: context.unbind(),
+            context: context.unbind().into(),
             begun: Instant::now(),
             status: None,
             failure: None,
             owner: None,
         };
         Arc::new(Self {
-            on_finish: Some(on_finish.clone_ref(py)),
+            on_finish: Some(on_finish.clone_ref(py).into()),
             record: Mutex::new(Some(record)),
             generation: generation(),
         })
@@ -151,7 +152,7 @@ impl Drop for Finishing {
 
 /// An exchange that is over.
 pub struct Finished {
-    on_finish: Py<OnFinish>,
+    on_finish: Held<Py<OnFinish>>,
     record: Record,
 }
 

@@ -11,6 +11,7 @@ use pyo3::types::PyTuple;
 
 use crate::app::warm_up::WarmUps;
 use crate::guest::instance::Reuse;
+use crate::py::held::Held;
 use crate::py::message::request::PyRequest;
 use crate::py::options::{Setting, ToCore, options, positive, seconds, within};
 
@@ -87,11 +88,11 @@ fn at_once(name: &str, given: i64) -> PyResult<()> {
 
 /// Requests, as Python has them.
 #[derive(Clone, Default)]
-pub(crate) struct Warm(Arc<Vec<Py<PyRequest>>>);
+pub(crate) struct Warm(Arc<Vec<Held<Py<PyRequest>>>>);
 
 impl PartialEq for Warm {
     fn eq(&self, other: &Self) -> bool {
-        self.0.len() == other.0.len() && self.0.iter().zip(other.0.iter()).all(|(one, other)| one.is(other))
+        self.0.len() == other.0.len() && self.0.iter().zip(other.0.iter()).all(|(one, other)| one.is(&**other))
     }
 }
 
@@ -111,7 +112,7 @@ impl Setting for Warm {
         for request in &requests {
             whole(given.py(), request.get())?;
         }
-        Ok(Self(Arc::new(requests)))
+        Ok(Self(Arc::new(requests.into_iter().map(Held::new).collect())))
     }
 }
 

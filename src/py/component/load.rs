@@ -18,6 +18,7 @@ use crate::py::component::threads::{loads, spawn};
 use crate::py::errors::to_py;
 use crate::py::executor::blocking::block_on;
 use crate::py::executor::operation::Operation;
+use crate::py::held::detach;
 use crate::py::lock;
 use crate::py::log;
 use crate::telemetry::TARGET;
@@ -84,7 +85,7 @@ fn on_a_thread<T: Send + 'static>(
     if spawn(job).is_err() {
         // no more threads are to be had: then on this one, which is deaf to Ctrl-C until it is done
         let taken = lock(&shared).take();
-        let done = py.detach(|| taken.map(|(ask, work)| own_stack::on_this_thread(|| work(&ask))));
+        let done = detach(py, || taken.map(|(ask, work)| own_stack::on_this_thread(|| work(&ask))));
         let lost = || Err(Error::Host("the component was not loaded".into()));
         return done.unwrap_or_else(lost).map_err(Failed::Core).flatten().map_err(|error| error.to_py(py));
     }

@@ -27,6 +27,7 @@ use crate::py::component::load::{Ask, Loading};
 use crate::py::component::source::Source;
 use crate::py::errors::{named, to_py};
 use crate::py::executor::awaitable::Awaitable;
+use crate::py::held::detach;
 use crate::py::log;
 use crate::py::paths::{path_of, without_nul};
 use crate::telemetry::TARGET;
@@ -148,7 +149,7 @@ fn launcher(py: Python<'_>) -> PyResult<Launcher> {
 /// What a process that compiles does; returns its exit status.
 #[pyfunction]
 pub(crate) fn _compile(py: Python<'_>) -> u8 {
-    py.detach(|| own_stack::run(|| crate::component::compile_child::serve(std::io::stdin(), std::io::stdout())))
+    detach(py, || own_stack::run(|| crate::component::compile_child::serve(std::io::stdin(), std::io::stdout())))
         .unwrap_or(1)
 }
 
@@ -386,7 +387,7 @@ fn wasi_version(info: &ComponentInfo) -> &'static str {
 /// Why instances of a component, which has been loaded before, could not be put back to what they were; None: they can.
 #[pyfunction]
 pub(crate) fn _why_not_restorable(py: Python<'_>, source: &[u8]) -> PyResult<Option<String>> {
-    let looked = py.detach(|| own_stack::run(|| crate::component::why_not_restorable(source)));
+    let looked = detach(py, || own_stack::run(|| crate::component::why_not_restorable(source)));
     looked.map_err(|error| to_py(py, &error))?.map_err(|error| to_py(py, &error))
 }
 
@@ -402,7 +403,7 @@ pub(crate) fn _outline(
         limits.check_source(source)?;
         crate::component::file_format::to_binary(source).and_then(|binary| ComponentInfo::read(&binary))
     };
-    let info = py.detach(|| own_stack::run(read)).flatten().map_err(|error| to_py(py, &error))?;
+    let info = detach(py, || own_stack::run(read)).flatten().map_err(|error| to_py(py, &error))?;
     let (wasi, handler, missing) = (wasi_version(&info), info.handler().map(str::to_owned), info.missing(true));
     // to be shown: a component names them as it likes
     let shown = |names: Vec<String>| names.into_iter().map(|name| tamed(name, LONGEST_NAME)).collect();
@@ -416,7 +417,7 @@ pub(crate) fn _census<'py>(py: Python<'py>, source: &[u8]) -> PyResult<Bound<'py
         let binary = crate::component::file_format::to_binary(source)?;
         Ok((Census::take(&binary, &ComponentLimits::NONE)?, Blocks::read(&binary, Blocks::default())))
     };
-    let (census, depths) = py.detach(|| own_stack::run(read)).flatten().map_err(|error| to_py(py, &error))?;
+    let (census, depths) = detach(py, || own_stack::run(read)).flatten().map_err(|error| to_py(py, &error))?;
     let counted = PyDict::new(py);
     for (name, _, _, found) in ComponentLimits::NONE.against(&census) {
         counted.set_item(name, found)?;

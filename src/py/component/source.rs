@@ -11,6 +11,7 @@ use crate::component::limits::ComponentLimits;
 use crate::component::source::Unread;
 use crate::error::Error;
 use crate::py::errors::to_py;
+use crate::py::held::detach;
 
 #[derive(Clone)]
 pub(crate) enum Source {
@@ -106,5 +107,5 @@ fn read_file(path: &Path, most: Option<u64>) -> Result<Result<Vec<u8>, u64>, Unr
 /// The bytes of a component's file, for whoever looks at one without loading it.
 pub(crate) fn read(py: Python<'_>, path: PathBuf, limits: &ComponentLimits) -> PyResult<Bytes> {
     let source = Source::Path(path);
-    py.detach(|| source.read(limits)).map_err(|failed| failed.to_py(py))
+    detach(py, || source.read(limits)).map_err(|failed| failed.to_py(py))
 }

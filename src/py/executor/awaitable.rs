@@ -19,6 +19,7 @@ use crate::py::executor::event_loop::LoopCore;
 use crate::py::executor::exit::is_exiting;
 use crate::py::executor::operation::{Begun, Operation, Waiting};
 use crate::py::executor::running_loop::running_loop;
+use crate::py::held::{Held, attach, detach};
 use crate::py::lock;
 
 /// An awaitable that asyncio accepts like a coroutine; awaited once. Cancelling or closing it cancels the work.
@@ -115,7 +116,7 @@ impl Drop for Awaitable {
             && matches!(state, State::New(_))
             && !is_exiting()
         {
-            Python::attach(|py| warn_of_unawaited(py, call));
+            attach(|py| warn_of_unawaited(py, call));
         }
         Self::stop(state);
     }
@@ -184,7 +185,10 @@ impl Awaitable {
 
     fn close(&self, py: Python<'_>) {
         let state = std::mem::replace(&mut *lock(&self.state), State::Done);
-        py.detach(|| Self::stop(state));
+        // one that has not begun has nothing to stop
+        if matches!(state, State::Waiting { .. }) {
+            detach(py, || Self::stop(state));
+        }
     }
 
     fn __traverse__(&self, visit: PyVisit<'_>) -> Result<(), PyTraverseError> {
@@ -218,15 +222,15 @@ impl Wake for LoopWaker {
 }
 
 /// `async with` gives what it was asked of.
-pub(crate) struct Itself(pub Option<Py<PyAny>>);
+pub(crate) struct Itself(pub Option<Held<Py<PyAny>>>);
 
 impl Operation for Itself {
     fn poll(&mut self, py: Python<'_>, _: &mut Context<'_>) -> Poll<PyResult<Py<PyAny>>> {
-        Poll::Ready(Ok(self.0.take().unwrap_or_else(|| py.None())))
+        Poll::Ready(Ok(self.0.take().map_or_else(|| py.None(), Held::into_inner)))
     }
 
     fn traverse(&self, visit: &PyVisit<'_>) -> Result<(), PyTraverseError> {
-        visit.call(&self.0)
+        visit.call(self.0.as_deref())
     }
 }
 

@@ -11,6 +11,7 @@ use pyo3::exceptions::{PyTimeoutError, PyValueError};
 use pyo3::prelude::*;
 
 use crate::py::executor::exit::is_exiting_elsewhere;
+use crate::py::held::detach;
 
 /// How often a blocked call looks for signals (Ctrl-C).
 const SIGNALS: Duration = Duration::from_millis(50);
@@ -40,7 +41,7 @@ impl Inside {
     /// Before it goes on, or back to Python.
     pub(crate) fn check(&self, py: Python<'_>) {
         if is_exiting_elsewhere() {
-            py.detach(sleep_on_if_exiting);
+            detach(py, sleep_on_if_exiting);
         }
     }
 }
@@ -121,7 +122,7 @@ pub(crate) fn block_on_until<T: Send>(
     let parked = Parked::here();
     let waker = Waker::from(parked.clone());
     loop {
-        let ready = py.detach(|| {
+        let ready = detach(py, || {
             let ready = poll(&mut Context::from_waker(&waker));
             if ready.is_pending() {
                 let left = deadline.map(|deadline| deadline.saturating_duration_since(Instant::now()));
@@ -152,7 +153,7 @@ pub(crate) fn block_on_python<T>(
         if let Poll::Ready(ready) = poll(py, &mut Context::from_waker(&waker)) {
             return Ok(ready);
         }
-        py.detach(|| outside(|| parked.park(SIGNALS)));
+        detach(py, || outside(|| parked.park(SIGNALS)));
         py.check_signals()?;
     }
 }

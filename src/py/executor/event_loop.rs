@@ -15,6 +15,7 @@ use pyo3::{PyTraverseError, PyVisit};
 
 use crate::py::executor::job::{self, Abandon, Job};
 use crate::py::executor::operation::Waiting;
+use crate::py::held::Held;
 use crate::py::lock;
 
 /// The jobs for one event loop.
@@ -24,7 +25,7 @@ pub struct LoopCore {
     signalled: AtomicBool,
     pipe: PipeWriter,
     /// A weak reference to the loop.
-    event_loop: Py<PyAny>,
+    event_loop: Held<Py<PyAny>>,
     watched: AtomicBool,
     /// Whether somebody is asked to look already.
     looked_at: AtomicBool,
@@ -40,7 +41,7 @@ struct Futures {
 }
 
 struct Waits {
-    future: Py<PyAny>,
+    future: Held<Py<PyAny>>,
     operation: Option<Arc<Waiting>>,
 }
 
@@ -77,7 +78,7 @@ impl LoopCore {
             state: Mutex::default(),
             signalled: AtomicBool::new(false),
             pipe,
-            event_loop,
+            event_loop: event_loop.into(),
             watched: AtomicBool::new(false),
             looked_at: AtomicBool::new(false),
             futures: Mutex::default(),
@@ -124,7 +125,7 @@ impl LoopCore {
         let mut futures = lock(&self.futures);
         futures.next += 1;
         let number = futures.next;
-        futures.waiting.insert(number, Waits { future, operation: None });
+        futures.waiting.insert(number, Waits { future: future.into(), operation: None });
         number
     }
 
@@ -170,7 +171,7 @@ impl LoopCore {
     /// Shows the collector what tasks of this loop wait for.
     pub(super) fn visit(&self, visit: &PyVisit<'_>) -> Result<(), PyTraverseError> {
         match self.futures.try_lock() {
-            Ok(futures) => futures.waiting.values().try_for_each(|waits| visit.call(&waits.future)),
+            Ok(futures) => futures.waiting.values().try_for_each(|waits| visit.call(&*waits.future)),
             Err(_) => Ok(()),
         }
     }

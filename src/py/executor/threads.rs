@@ -14,6 +14,7 @@ use crate::error::Error;
 use crate::process::fork::{PerProcess, no_thread};
 use crate::py::errors::to_py;
 use crate::py::executor::job::{self, Job};
+use crate::py::held::detach;
 use crate::py::lock;
 
 /// Python threads for code that blocks: synchronous upstreams, iterators and files as bodies, sinks of output.
@@ -236,7 +237,7 @@ fn work(py: Python<'_>) {
     IS_OURS.set(true);
     let (threads, generation) = (threads(), crate::process::fork::generation());
     crate::py::executor::finalization::protect();
-    while let Some((job, spare, is_waited_for)) = py.detach(|| threads.take()) {
+    while let Some((job, spare, is_waited_for)) = detach(py, || threads.take()) {
         if spare && let Err(error) = threads.spawn(py) {
             error.write_unraisable(py, None);
         }
@@ -264,7 +265,7 @@ pub(crate) fn let_others_run(py: Python<'_>) {
     match SINCE.get() {
         Some(since) if since.elapsed() < SHIFT => {}
         Some(_) => {
-            py.detach(|| std::thread::sleep(PAUSE));
+            detach(py, || std::thread::sleep(PAUSE));
             SINCE.set(Some(Instant::now()));
         }
         None => SINCE.set(Some(Instant::now())),

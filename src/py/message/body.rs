@@ -20,6 +20,7 @@ use crate::exchange::unread::Past;
 use crate::py::bytes::bytes_of;
 use crate::py::errors::named;
 use crate::py::executor::event_loop::LoopCore;
+use crate::py::held::detach;
 use crate::py::lock;
 use crate::py::message::feed::{Feed, OnError};
 use crate::py::message::feed_body::FeedBody;
@@ -95,11 +96,11 @@ impl PyBody {
             return own.get().0.take_over(py);
         }
         let source = if body.hasattr(intern!(py, "__aiter__"))? {
-            Source::Async(body.clone().unbind())
+            Source::Async(body.clone().unbind().into())
         } else if body.hasattr(intern!(py, "read"))? {
-            Source::File(body.clone().unbind())
+            Source::File(body.clone().unbind().into())
         } else if body.hasattr(intern!(py, "__iter__"))? && !body.is_instance_of::<PyDict>() {
-            Source::Iterator(body.try_iter()?.into_any().unbind())
+            Source::Iterator(body.try_iter()?.into_any().unbind().into())
         } else {
             return Err(PyTypeError::new_err(format!(
                 "a body must be bytes, str, a file, an iterable or an async iterable of bytes, not {}",
@@ -315,7 +316,7 @@ impl PyBody {
     /// Stops whoever writes it. What was read stays.
     pub fn close(&self, py: Python<'_>) {
         let content = std::mem::replace(&mut lock(&self.state).content, Content::Consumed);
-        py.detach(|| {
+        detach(py, || {
             if let Some(body) = self.guest.as_ref().and_then(Weak::upgrade) {
                 body.close();
             }

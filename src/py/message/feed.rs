@@ -21,6 +21,7 @@ use crate::py::executor::job::{Abandon, Job, LOOP_CLOSED};
 use crate::py::executor::lane::Lane;
 use crate::py::executor::operation::Operation;
 use crate::py::executor::running_loop::spawn;
+use crate::py::held::Held;
 use crate::py::lock;
 use crate::py::message::source::{Source, chunk_bytes};
 
@@ -37,7 +38,7 @@ pub struct Feed {
     source: Source,
     pub(super) lane: Lane,
     /// A copy of the caller's context, this body's own.
-    context: Py<PyAny>,
+    context: Held<Py<PyAny>>,
     on_error: OnError,
     pub(super) state: Mutex<State>,
     generation: u64,
@@ -93,7 +94,7 @@ pub(super) enum Drive {
     /// A task drives the source, and closes it. `entered`: the task has had its first step. One that is cancelled before that
     /// would never run.
     Task {
-        task: Py<PyAny>,
+        task: Held<Py<PyAny>>,
         entered: bool,
     },
     Ended,
@@ -102,7 +103,15 @@ pub(super) enum Drive {
 impl Feed {
     pub fn new(source: Source, lane: Lane, context: Py<PyAny>, on_error: OnError) -> Arc<Self> {
         let (generation, _counted) = (crate::process::fork::generation(), Counted::feed());
-        let feed = Arc::new(Self { source, lane, context, on_error, state: Mutex::default(), generation, _counted });
+        let feed = Arc::new(Self {
+            source,
+            lane,
+            context: context.into(),
+            on_error,
+            state: Mutex::default(),
+            generation,
+            _counted,
+        });
         if let Lane::Loop(core) = &feed.lane {
             core.depends(&feed);
         }
@@ -154,7 +163,7 @@ impl Feed {
                 let handle = FeedHandle { feed: self.clone() };
                 let coroutine = bodies(py)?.call_method1(intern!(py, "feed"), (handle, source))?;
                 let task = spawn(&coroutine, self.context.bind(py))?;
-                lock(&self.state).drive = Drive::Task { task, entered: false };
+                lock(&self.state).drive = Drive::Task { task: task.into(), entered: false };
                 Ok(())
             }
             Drive::Task { task, .. } => task.bind(py).call_method0(intern!(py, "cancel")).map(drop),
@@ -349,9 +358,9 @@ impl FeedHandle {
             return Ok(());
         }
         visit.call(self.feed.source.object())?;
-        visit.call(&self.feed.context)?;
+        visit.call(&*self.feed.context)?;
         match self.feed.state.try_lock().as_deref() {
-            Ok(State { drive: Drive::Task { task, .. }, .. }) => visit.call(task),
+            Ok(State { drive: Drive::Task { task, .. }, .. }) => visit.call(&**task),
             _ => Ok(()),
         }
     }

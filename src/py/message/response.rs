@@ -250,7 +250,7 @@ impl PyResponse {
 
     fn __aenter__(slf: Py<Self>, py: Python<'_>) -> Awaitable {
         let _ = py;
-        Awaitable::new(Itself(Some(slf.into_any())))
+        Awaitable::new(Itself(Some(slf.into_any().into())))
     }
 
     fn __aexit__(&self, _type: Py<PyAny>, _value: Py<PyAny>, _traceback: Py<PyAny>) -> Awaitable {

@@ -9,25 +9,18 @@ use pyo3::prelude::*;
 
 use crate::py::executor::event_loop::LoopCore;
 use crate::py::executor::lane::Lane;
+use crate::py::held::Held;
 
 /// How much of a file is read at once.
 const FILE_CHUNK: usize = 64 << 10;
 
 pub enum Source {
-    Iterator(Py<PyAny>),
-    File(Py<PyAny>),
-    Async(Py<PyAny>),
+    Iterator(Held<Py<PyAny>>),
+    File(Held<Py<PyAny>>),
+    Async(Held<Py<PyAny>>),
 }
 
 impl Source {
-    pub fn clone_ref(&self, py: Python<'_>) -> Self {
-        match self {
-            Self::Iterator(object) => Self::Iterator(object.clone_ref(py)),
-            Self::File(object) => Self::File(object.clone_ref(py)),
-            Self::Async(object) => Self::Async(object.clone_ref(py)),
-        }
-    }
-
     pub fn object(&self) -> &Py<PyAny> {
         match self {
             Self::Iterator(object) | Self::File(object) | Self::Async(object) => object,

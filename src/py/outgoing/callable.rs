@@ -23,6 +23,7 @@ use crate::py::executor::event_loop::LoopCore;
 use crate::py::executor::job::{Abandon, Job, LOOP_CLOSED};
 use crate::py::executor::lane::Lane;
 use crate::py::executor::running_loop::spawn;
+use crate::py::held::Held;
 use crate::py::lock;
 use crate::py::message::request::PyRequest;
 use crate::py::message::response::PyResponse;
@@ -34,17 +35,17 @@ pub(crate) struct PyUpstream {
 }
 
 struct Target {
-    callable: Py<PyAny>,
+    callable: Held<Py<PyAny>>,
     is_async: bool,
     /// The caller's loop, or our own.
     event_loop: Arc<LoopCore>,
     /// The caller's context; each call runs in a copy.
-    context: Py<PyAny>,
+    context: Held<Py<PyAny>>,
 }
 
 impl PyUpstream {
     pub(crate) fn new(callable: Py<PyAny>, is_async: bool, event_loop: Arc<LoopCore>, context: Py<PyAny>) -> Self {
-        Self { target: Arc::new(Target { callable, is_async, event_loop, context }) }
+        Self { target: Arc::new(Target { callable: callable.into(), is_async, event_loop, context: context.into() }) }
     }
 }
 
@@ -104,7 +105,7 @@ pub(crate) struct Call {
     target: Arc<Target>,
     request: Mutex<Option<(http::Request<GuestBody>, Timeouts)>>,
     reply: Mutex<Option<Reply>>,
-    task: Mutex<Option<Py<PyAny>>>,
+    task: Mutex<Option<Held<Py<PyAny>>>>,
     generation: u64,
     _counted: Counted,
 }
@@ -128,7 +129,7 @@ impl Call {
         let context = self.target.context.bind(py).call_method0(intern!(py, "copy"))?;
         if self.target.is_async {
             let coroutine = callbacks.call_method1(intern!(py, "answer"), (handle,))?;
-            *lock(&self.task) = Some(spawn(&coroutine, &context)?);
+            *lock(&self.task) = Some(spawn(&coroutine, &context)?.into());
         } else {
             let answer = callbacks.getattr(intern!(py, "answer_blocking"))?;
             context.call_method1(intern!(py, "run"), (answer, handle))?;
@@ -187,13 +188,13 @@ impl OutgoingCall {
             return Ok(());
         }
         if let Ok(task) = self.call.task.try_lock() {
-            visit.call(&*task)?;
+            visit.call(task.as_deref())?;
         }
         if Arc::strong_count(&self.call.target) > 1 {
             return Ok(());
         }
-        visit.call(&self.call.target.callable)?;
-        visit.call(&self.call.target.context)
+        visit.call(&*self.call.target.callable)?;
+        visit.call(&*self.call.target.context)
     }
 
     /// The user's callable.
@@ -262,7 +263,11 @@ impl OutgoingCall {
     fn hand_to_loop(&self, py: Python<'_>, awaitable: Py<PyAny>) -> PyResult<()> {
         let handle = Py::new(py, Self { call: self.call.clone(), request: self.request.clone_ref(py) })?;
         self.call.target.event_loop.depends(&self.call);
-        self.call.target.event_loop.submit(Arc::new(Continued { call: self.call.clone(), handle, awaitable }));
+        self.call.target.event_loop.submit(Arc::new(Continued {
+            call: self.call.clone(),
+            handle: handle.into(),
+            awaitable: awaitable.into(),
+        }));
         Ok(())
     }
 }
@@ -293,8 +298,8 @@ impl Job for Cancelled {
 /// A blocking upstream gave an awaitable: the loop goes on with it.
 struct Continued {
     call: Arc<Call>,
-    handle: Py<OutgoingCall>,
-    awaitable: Py<PyAny>,
+    handle: Held<Py<OutgoingCall>>,
+    awaitable: Held<Py<PyAny>>,
 }
 
 impl Job for Continued {
@@ -320,7 +325,7 @@ impl Call {
         let callbacks = py.import(intern!(py, "wasgi._native.callbacks"))?;
         let coroutine = callbacks.call_method1(intern!(py, "answer"), (handle, awaitable))?;
         let context = self.target.context.bind(py).call_method0(intern!(py, "copy"))?;
-        *lock(&self.task) = Some(spawn(&coroutine, &context)?);
+        *lock(&self.task) = Some(spawn(&coroutine, &context)?.into());
         Ok(())
     }
 }

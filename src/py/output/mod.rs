@@ -21,6 +21,7 @@ use crate::py::executor::exit::is_too_late;
 use crate::py::executor::running_loop::running_loop;
 use crate::py::executor::serial::{Serial, Turn};
 use crate::py::executor::threads::let_others_run;
+use crate::py::held::Held;
 use crate::py::lock;
 use crate::py::output::sink::{Sink, name_of};
 
@@ -86,7 +87,7 @@ const SHARE: u64 = 4 * BATCH as u64;
 /// The output of one exchange on its way to the sinks: in order, by one thread at a time, and never on a thread that runs an event
 /// loop, which a slow sink would hold up.
 pub struct GuestOutput {
-    sinks: Py<Sinks>,
+    sinks: Held<Py<Sinks>>,
     stdio: Arc<Stdio>,
     exchange: u64,
     delivering: Mutex<Delivering>,
@@ -118,7 +119,7 @@ pub struct Until(Option<u64>);
 /// Lines of one exchange, for a thread of ours; in a copy of the context of whoever has called.
 pub(crate) struct Lines {
     output: Arc<GuestOutput>,
-    context: Option<Arc<Py<PyAny>>>,
+    context: Option<Arc<Held<Py<PyAny>>>>,
 }
 
 impl Turn for Lines {
@@ -148,7 +149,7 @@ impl GuestOutput {
     pub fn new(sinks: Py<Sinks>, stdio: Arc<Stdio>, exchange: u64) -> Arc<Self> {
         let (delivering, asked, generation) =
             (Mutex::default(), AtomicBool::new(false), crate::process::fork::generation());
-        Arc::new(Self { sinks, stdio, exchange, delivering, asked, generation })
+        Arc::new(Self { sinks: sinks.into(), stdio, exchange, delivering, asked, generation })
     }
 
     /// Whether its guest is in the process that forked this one, which delivers its lines. A thread there may have held any lock.
@@ -159,7 +160,7 @@ impl GuestOutput {
     /// For whoever holds this, if nobody else does: what others share is theirs to show.
     pub fn traverse(self: &Arc<Self>, visit: &PyVisit<'_>) -> Result<(), PyTraverseError> {
         match Arc::strong_count(self) {
-            1 => visit.call(&self.sinks),
+            1 => visit.call(&*self.sinks),
             _ => Ok(()),
         }
     }
@@ -167,12 +168,12 @@ impl GuestOutput {
     /// From now on lines are delivered as they come, by a thread of ours; also those that come when the response is gone.
     /// The end of the guest takes the bell off again ([`Stdio::finish`]), and with it this cycle of references apart, and the context.
     pub fn go_live(self: &Arc<Self>, context: Bound<'_, PyAny>) {
-        let (this, context) = (self.clone(), Arc::new(context.unbind()));
+        let (this, context) = (self.clone(), Arc::new(Held::new(context.unbind())));
         self.stdio.set_bell(Box::new(move || this.ask(|| Some(context.clone()))));
     }
 
     /// Has a thread of ours deliver what there is.
-    fn ask(self: &Arc<Self>, context: impl FnOnce() -> Option<Arc<Py<PyAny>>>) {
+    fn ask(self: &Arc<Self>, context: impl FnOnce() -> Option<Arc<Held<Py<PyAny>>>>) {
         if !self.asked.swap(true, Ordering::SeqCst) {
             self.sinks.get().lane().submit(Lines { output: self.clone(), context: context() });
         }
@@ -181,7 +182,7 @@ impl GuestOutput {
     /// The same, of a thread of Python's.
     fn ask_of(self: &Arc<Self>, py: Python<'_>) -> PyResult<()> {
         crate::py::executor::threads::threads().ensure(py)?;
-        self.ask(|| copy_context(py).ok().map(|context| Arc::new(context.unbind())));
+        self.ask(|| copy_context(py).ok().map(|context| Arc::new(context.unbind().into())));
         Ok(())
     }
 

@@ -19,6 +19,7 @@ use crate::py::errors::to_py;
 use crate::py::executor::job::Job;
 use crate::py::executor::serial::{Serial, Turn};
 use crate::py::executor::threads::threads;
+use crate::py::held::Held;
 use crate::py::lock;
 use crate::py::on_finish::{Failure as Unfinished, Finishing};
 use crate::py::output::GuestOutput;
@@ -29,7 +30,7 @@ const MOST_FAILURES: usize = 256;
 
 /// See the module.
 pub(super) struct PyHosted {
-    callee: Py<Callee>,
+    callee: Held<Py<Callee>>,
     app: Arc<App>,
     label: String,
     /// What answers its guests' requests; none if Python code does, which an exchange's own loop and context are needed for.
@@ -48,7 +49,7 @@ impl PyHosted {
         let native = callee.get().native_upstreams(py)?;
         let strips = app.getattr("root_path")?.extract::<String>()? == "strip";
         let hosted = Arc::new(Self {
-            callee: callee.clone_ref(py),
+            callee: callee.clone_ref(py).into(),
             app: callee.get().app.clone(),
             label: callee.get().sinks.get().component.clone(),
             native,

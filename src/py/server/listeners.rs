@@ -5,6 +5,7 @@ use std::os::fd::AsRawFd;
 use pyo3::exceptions::{PyOSError, PyValueError};
 use pyo3::prelude::*;
 
+use crate::py::held::detach;
 use crate::py::lock;
 use crate::server::Address;
 use crate::server::bind::{BindOptions, Listener, bind_all};
@@ -31,7 +32,7 @@ impl PyListeners {
     ) -> PyResult<Self> {
         let addresses = addresses(&bind)?;
         let options = BindOptions { backlog, reuse_port, mode: socket_mode };
-        let bound = py.detach(|| bind_all(&addresses, &options));
+        let bound = detach(py, || bind_all(&addresses, &options));
         Ok(Self(std::sync::Mutex::new(bound.map_err(|error| PyOSError::new_err(error.to_string()))?)))
     }
 

@@ -20,6 +20,7 @@ use crate::py::executor::awaitable::Awaitable;
 use crate::py::executor::blocking::block_on;
 use crate::py::executor::operation::Operation;
 use crate::py::executor::serial::{Serial, Turn};
+use crate::py::held::detach;
 use crate::py::lock;
 use crate::py::log;
 use crate::py::server::hosted::PyHosted;
@@ -48,7 +49,7 @@ fn routes(table: &Bound<'_, PyList>, folders: Vec<(String, PathBuf)>) -> PyResul
         let callee = app.cast::<PyApp>()?.get().callee();
         rules.push((pattern, PyHosted::new(py, callee, &app)?));
     }
-    py.detach(|| Routes::new(rules, folders)).map_err(|error| match error {
+    detach(py, || Routes::new(rules, folders)).map_err(|error| match error {
         RouteError::Wrong(why) => PyValueError::new_err(why),
         error @ RouteError::Folder(..) => PyOSError::new_err(error.to_string()),
     })
@@ -123,7 +124,7 @@ impl PyServer {
             threads: threads.and_then(NonZeroUsize::new),
             journal,
         };
-        let server = py.detach(|| Server::bind(settings, routes));
+        let server = detach(py, || Server::bind(settings, routes));
         Ok(Self { server: server.map_err(|error| PyOSError::new_err(error.to_string()))? })
     }
 
@@ -152,7 +153,7 @@ impl PyServer {
     }
 
     fn _start(&self, py: Python<'_>) -> PyResult<()> {
-        py.detach(|| self.server.start()).map_err(|error| to_py(py, &error))?;
+        detach(py, || self.server.start()).map_err(|error| to_py(py, &error))?;
         let mut started = lock(&STARTED);
         started.retain(|server| server.strong_count() > 0);
         started.push(Arc::downgrade(&self.server));
@@ -161,18 +162,18 @@ impl PyServer {
 
     fn _swap(&self, py: Python<'_>, table: &Bound<'_, PyList>, folders: Vec<(String, PathBuf)>) -> PyResult<()> {
         let routes = routes(table, folders)?;
-        py.detach(|| self.server.swap(routes)).map_err(|error| to_py(py, &error))
+        detach(py, || self.server.swap(routes)).map_err(|error| to_py(py, &error))
     }
 
     /// Reads the certificates again at once, and opens the access log again: for files that others write or move.
     fn reopen(&self, py: Python<'_>) {
-        py.detach(|| self.server.reopen());
+        detach(py, || self.server.reopen());
     }
 
     /// Does not wait.
     fn _close(&self, py: Python<'_>, seconds: f64) {
         let within = Duration::try_from_secs_f64(seconds).unwrap_or(Duration::from_secs(u64::from(u32::MAX)));
-        py.detach(|| self.server.close(within));
+        detach(py, || self.server.close(within));
     }
 
     fn _wait(&self, py: Python<'_>) -> PyResult<()> {

@@ -12,6 +12,7 @@ use crate::py::errors::to_py;
 use crate::py::executor::event_loop::LoopCore;
 use crate::py::executor::operation::Operation;
 use crate::py::executor::running_loop::running_loop;
+use crate::py::held::Held;
 use crate::py::message::request::PyRequest;
 use crate::py::message::response::PyResponse;
 use crate::py::output::flushed::Flushed;
@@ -22,7 +23,7 @@ use crate::py::process_of;
 pub(super) enum Call {
     New {
         network: Arc<Network>,
-        request: Py<PyRequest>,
+        request: Held<Py<PyRequest>>,
     },
     Sent(HostRequest, Arc<GuestOutput>),
     /// What the log is told of it is on its way.
@@ -62,7 +63,7 @@ impl Operation for Call {
                 Err(error) => Err(to_py(py, &error)),
             };
             let output = output.clone();
-            *self = Self::Answered(Flushed::new(Answered(Some(answered)), Some(output)));
+            *self = Self::Answered(Flushed::new(Answered(Some(answered.into())), Some(output)));
         }
         let Self::Answered(answered) = self else { return Poll::Pending };
         let answered = std::task::ready!(answered.poll(py, cx));
@@ -72,10 +73,10 @@ impl Operation for Call {
 }
 
 /// What is known already.
-pub(super) struct Answered(Option<PyResult<Py<PyAny>>>);
+pub(super) struct Answered(Option<Held<PyResult<Py<PyAny>>>>);
 
 impl Operation for Answered {
     fn poll(&mut self, py: Python<'_>, _: &mut Context<'_>) -> Poll<PyResult<Py<PyAny>>> {
-        Poll::Ready(self.0.take().unwrap_or_else(|| Ok(py.None())))
+        Poll::Ready(self.0.take().map_or_else(|| Ok(py.None()), Held::into_inner))
     }
 }

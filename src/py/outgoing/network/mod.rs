@@ -140,7 +140,7 @@ options! {
     impl {
         /// What `wasgi.outgoing.call` awaits.
         fn _answer(&self, request: Py<PyRequest>) -> Awaitable {
-            Awaitable::new(Call::New { network: self.network.clone(), request })
+            Awaitable::new(Call::New { network: self.network.clone(), request: request.into() })
         }
     }
 }
