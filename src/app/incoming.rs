@@ -42,14 +42,15 @@ pub(super) struct Incoming<B, A> {
     pub answer: ResponseSlot,
 }
 
-/// Makes ready what a guest gets. `chunks`: writes of the guest's that may lie between it and whoever reads its response; `clock`: of a
+/// Makes ready what a guest gets. `in_sight`: writes of its response that may lie where it
+/// is seen that nobody takes them; `clock`: of a
 /// simulation.
 #[allow(clippy::type_complexity)]
 pub(super) fn incoming(
     request: http::Request<WasiBody>,
     rules: BodyRules,
     exchange: &Arc<ExchangeState>,
-    chunks: usize,
+    in_sight: usize,
     clock: Option<Clock>,
 ) -> Incoming<Watched<RequestBody>, impl FnOnce(Result<http::Response<WasiBody>, ErrorCode>) + Send + Sync + use<>> {
     let work = clock.map(|clock| clock.work(false));
@@ -60,7 +61,7 @@ pub(super) fn incoming(
     let answered = move |answer: Result<http::Response<WasiBody>, ErrorCode>| {
         let answer = answer.map(|response| {
             response.map(|body| {
-                let buffer = ResponseBuffer::new(body, chunks, clock);
+                let buffer = ResponseBuffer::new(body, in_sight, clock);
                 slot.set(Some(buffer.clone()));
                 ResponseReader(buffer).boxed_unsync()
             })

@@ -17,6 +17,7 @@ use crate::engine::ProcessState;
 use crate::engine::ticker::Ticking;
 use crate::error::reason::Reason;
 use crate::error::{Error, chain};
+use crate::exchange::guest_clock::WakesAtItsEnd;
 use crate::exchange::handle::ExchangeState;
 use crate::exchange::response_body::ResponseSlot;
 use crate::guest::instance::Instance;
@@ -86,6 +87,7 @@ impl Future for Running {
             return this.time_is_up();
         }
         let _open = crate::process::signals::reclaim();
+        let _wakes = WakesAtItsEnd::begin();
         if run.as_mut().poll(cx).is_ready() {
             this.run = None;
             return Poll::Ready(());

@@ -13,8 +13,22 @@ use crate::exchange::guest_clock::{Clock, Wait};
 use crate::http::message::empty;
 use crate::process::fork::ParentsLock;
 
+/// The most writes in a body's channel. A guest that waits there is woken by its reader, from another thread mostly: it is to have several
+/// writes to make then. 1 GiB of writes of 4 KiB each was echoed 1.6 times as fast with seven as with one.
+pub(crate) const MOST_IN_CHANNEL: usize = 7;
+
+/// How many of the writes that may lie between a guest of WASI 0.2 and its reader are in the channel, which has a place besides for the next one.
+pub(crate) fn in_channel(chunks: usize) -> usize {
+    chunks.saturating_sub(1).clamp(1, MOST_IN_CHANNEL)
+}
+
+/// How many of them lie where it can be seen that nobody takes them. `has_channel`: WASI 0.3 has none.
+pub(crate) fn in_sight(chunks: usize, has_channel: bool) -> usize {
+    if has_channel { (chunks + 1).saturating_sub(in_channel(chunks)).max(1) } else { chunks }
+}
+
 /// The body of a guest's response on its way out. Both sides look at it: the reader takes frames; when the guest waits, its side
-/// looks whether as many as may be lie there and nobody takes them, for then the time is the reader's.
+/// looks whether as many as may lie here do and nobody takes them, for then the time is the reader's.
 pub(crate) struct ResponseBuffer {
     body: WasiBody,
     /// What has been looked at and not been taken.
@@ -49,6 +63,7 @@ impl ResponseSlot {
 }
 
 impl ResponseBuffer {
+    /// `most`: so many writes lie [in sight](in_sight).
     pub(crate) fn new(body: WasiBody, most: usize, clock: Arc<Clock>) -> Arc<ParentsLock<Self>> {
         let ready = VecDeque::new();
         Arc::new(ParentsLock::new(Self { body, ready, most, reader: None, clock, holds: false, ended: false }))
@@ -177,6 +192,14 @@ mod tests {
 
     fn cx() -> Context<'static> {
         Context::from_waker(Waker::noop())
+    }
+
+    #[test]
+    fn as_many_writes_lie_in_between_as_may_and_two_more() {
+        for chunks in 1..40 {
+            assert_eq!(in_sight(chunks, true) + in_channel(chunks) + 1, chunks + 2);
+            assert_eq!(in_sight(chunks, false), chunks);
+        }
     }
 
     #[test]

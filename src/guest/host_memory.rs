@@ -13,12 +13,16 @@ use wasmtime_wasi_http::p2::bindings::http::types::{Method, Scheme};
 use wasmtime_wasi_http::p2::types::{HostIncomingResponse, HostOutgoingRequest, HostOutgoingResponse};
 use wasmtime_wasi_http::p3;
 
+use crate::exchange::response_body::MOST_IN_CHANNEL;
 use crate::guest::limiter::HANDLE;
 use crate::http::fields;
 use crate::outgoing::hooks::WRITE;
 
-/// What a body may hold that is written, and whose message is not sent: two writes of the guest's, and the channel that they lie in.
-pub(crate) const BODY: u64 = (WRITE as u64 + (1 << 10)) * 2;
+/// What a body may hold that is written, and whose message is not sent: the writes that its channel has room for.
+pub(crate) const BODY: u64 = (WRITE as u64 + (1 << 10)) * (MOST_IN_CHANNEL as u64 + 1);
+
+/// The same of WASI 0.3: a write on its way, and one in the channel.
+const BODY_P3: u64 = (WRITE as u64 + (1 << 10)) * 2;
 
 /// What is behind all handles of a store, in bytes.
 pub(crate) fn weigh(table: &mut ResourceTable) -> u64 {
@@ -52,9 +56,9 @@ fn behind(entry: &dyn Any, seen: &mut HashSet<*const HeaderMap>) -> u64 {
     } else if let Some(request) = entry.downcast_ref::<p3::Request>() {
         let authority = request.authority.as_ref().map_or(0, |text| text.as_str().len() as u64);
         let path = request.path_with_query.as_ref().map_or(0, |text| text.as_str().len() as u64);
-        of_fields(&request.headers) + authority + path + BODY
+        of_fields(&request.headers) + authority + path + BODY_P3
     } else if let Some(response) = entry.downcast_ref::<p3::Response>() {
-        of_fields(&response.headers) + BODY
+        of_fields(&response.headers) + BODY_P3
     } else {
         0
     }

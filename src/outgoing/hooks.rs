@@ -16,6 +16,7 @@ use crate::exchange::guest_body::GuestBody;
 use crate::exchange::handle::ExchangeHandle;
 use crate::exchange::refusals::Refused;
 use crate::exchange::request_body::RequestBody;
+use crate::exchange::response_body::in_channel;
 use crate::exchange::stdio::Stdio;
 use crate::http::error_code::ErrorCode;
 use crate::http::fields;
@@ -184,7 +185,7 @@ impl WasiHttpHooks for Hooks {
     }
 
     fn p2_outgoing_body_buffer_chunks(&mut self) -> usize {
-        1 // those that lie ready are kept where it can be seen that nobody takes them (`Outflow`)
+        in_channel(self.limits.chunks)
     }
 
     fn p2_outgoing_body_chunk_size(&mut self) -> usize {

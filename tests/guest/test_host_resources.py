@@ -302,10 +302,16 @@ class TestStreamsOfFiles:
 
     def test_reads_that_are_called_off_lose_nothing(self, app: AppMaker, folder: Path) -> None:
         (folder / "large").write_bytes(os.urandom(1_000_003))
-        said = app(**of(folder)).handle(get("/only/read-impatiently?path=/data/large")).text
-        called_off, read = said.removeprefix('Ok("').removesuffix('")').split()
-        assert int(called_off) > 0
-        assert read == "1000003"
+        made = app(**of(folder))
+
+        def some_are_called_off() -> bool:
+            """None is where each chunk has come before the guest looks, as a busy machine may have it."""
+            said = made.handle(get("/only/read-impatiently?path=/data/large")).text
+            called_off, read = said.removeprefix('Ok("').removesuffix('")').split()
+            assert read == "1000003"
+            return int(called_off) > 0
+
+        until(some_are_called_off)
 
 
 class TestThreadsOfFiles:

@@ -596,7 +596,7 @@ class TestQueue:
         assert await (await made.handle_async(request)).aread() == b"4 bytes: body"
 
 
-@pytest.mark.parametrize("chunks", [1, 8])
+@pytest.mark.parametrize("chunks", [1, 2, 8, 40])
 def test_no_more_chunks_lie_in_between_than_allowed(app: AppMaker, chunks: int) -> None:
     asked = received = 0
 
