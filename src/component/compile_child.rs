@@ -70,7 +70,7 @@ fn refusal(error: &wasmtime::Error, binary: &[u8]) -> (u8, String) {
     if let Some(reason) = refused_by_system(error) {
         return (NO_MEMORY, reason);
     }
-    match crate::component::refusal(error, binary) {
+    match crate::component::refusal::refusal(error, binary) {
         Error::InvalidComponent(reason) => (INVALID, reason.to_string()),
         Error::UnsupportedComponent(reason) => (UNSUPPORTED, reason.to_string()),
         other => (FAILED, other.to_string()),

@@ -17,33 +17,29 @@ pub(crate) mod interface_names;
 pub(crate) mod joints;
 pub mod limits;
 pub mod loading;
+pub(crate) mod preparing;
+pub(crate) mod refusal;
 pub mod source;
 pub mod variant;
 
-use std::borrow::Cow;
-use std::cell::{OnceCell, RefCell};
 use std::sync::{Arc, OnceLock};
 
 use bytes::Bytes;
 use sha2::{Digest, Sha256};
-use tracing::warn;
 use wasmtime::Engine;
 
 use crate::component::census::Census;
 use crate::component::cost::Cost;
 use crate::component::inspect::ComponentInfo;
 use crate::component::instrument::not_restorable::NotRestorable;
-use crate::component::loading::{Order, Turn, Work, loaded};
+use crate::component::loading::{Order, loaded};
+use crate::component::preparing::{Making, prepare};
 use crate::component::variant::{Variant, hex};
-use crate::engine::config::{
-    AllocatingEngine, CORE_INSTANCES, EngineKind, Features, MEMORIES, MODULE_MEMORIES, MODULE_TABLES, TABLES,
-};
 use crate::engine::{ProcessState, process_state};
 use crate::error::reason::Reason;
 use crate::error::{Error, chain};
 use crate::guest::prepared::Prepared;
-use crate::process::undisturbed::{DropUndisturbed, undisturbed};
-use crate::telemetry::TARGET;
+use crate::process::undisturbed::undisturbed;
 
 /// A component, compiled, and linked if all that it imports is provided. Immutable.
 pub struct Component {
@@ -99,29 +95,6 @@ pub fn why_not_restorable(source: &[u8]) -> Result<Option<String>, Error> {
     Ok(instrument::instrument(&binary).err().map(|why| why.to_string()))
 }
 
-/// A component that is linked, or why it cannot be.
-type Linked = Result<Prepared, Error>;
-
-/// Why an engine has no component.
-enum Failure {
-    /// The machine code is there, but this engine does not take it: another one may.
-    Unfit(wasmtime::Error),
-    /// There is none, whatever the engine.
-    Final(Error),
-}
-
-impl From<wasmtime::Error> for Failure {
-    fn from(error: wasmtime::Error) -> Self {
-        Self::Unfit(error)
-    }
-}
-
-impl From<Error> for Failure {
-    fn from(error: Error) -> Self {
-        Self::Final(error)
-    }
-}
-
 impl Component {
     /// Compiles a component from its binary or text form, or takes the machine code from the cache. Goes as deep on the stack
     /// as the component is nested, which the limits bound: to be called on a thread of ours.
@@ -145,7 +118,9 @@ impl Component {
             Some(component) => component,
             None => {
                 let (plain, instance) = (Variant::PLAIN, &census.instance);
-                let linked = Self::compile(process, &info, plain, &digest, &binary, order, &work, instance)?;
+                let making = Making::new(process, &info, (&digest, &binary), plain, order, &work);
+                let linked = making.link(instance)?;
+                drop(making);
                 let first = linked.map(|prepared| Slot::new(process, plain, prepared));
                 let component = Self {
                     info,
@@ -189,92 +164,16 @@ impl Component {
         if !self.lacks(variant) {
             return Ok(());
         }
-        let instance = self.cost_of_instance(variant);
-        let instrumented = match variant.restorable.then(|| instrument::instrument(binary)) {
-            None => None,
-            Some(Ok(instrumented)) => Some(instrumented),
-            Some(Err(why)) => {
+        let making = Making::new(process, &self.info, (&self.digest, binary), variant, order, &work);
+        let linked = match (making.link(&self.cost_of_instance(variant)), making.why_not_restorable()) {
+            (Err(_), Some(why)) => {
                 let _ = self.not_restorable.set(why);
                 return Ok(());
             }
+            (linked, _) => linked?,
         };
-        let binary = instrumented.as_deref().unwrap_or(binary);
-        let linked = Self::compile(process, &self.info, variant, &self.digest, binary, order, &work, &instance)?;
         first.add(Slot::new(process, variant, linked?));
         Ok(())
-    }
-
-    /// Compiles it, and links it unless it lacks an import, or anything to call.
-    #[allow(clippy::too_many_arguments)]
-    fn compile(
-        process: &ProcessState,
-        info: &ComponentInfo,
-        variant: Variant,
-        digest: &str,
-        binary: &[u8],
-        order: &Order,
-        work: &Work,
-        instance: &Cost,
-    ) -> Result<Linked, Error> {
-        let features = info.features(variant.fuel);
-        let digest = &*variant.name(digest);
-        work.compiles();
-        order.check()?;
-        let kept = |engine: &Engine, pooled: bool, tell: bool| {
-            let Some(cache) = &process.cache else { return Ok(None) };
-            match cache.load(engine, digest, tell) {
-                Err(refused) if pooled => Err(Failure::Unfit(refused)),
-                found => Ok(found.unwrap_or(None)),
-            }
-        };
-        // what is kept waits for nobody: the lock is shared with other components, somebody else's perhaps
-        let turn = RefCell::new(None);
-        let harmless = OnceCell::new();
-        let make = |engine: &Engine, pooled: bool| {
-            if let Some(kept) = kept(engine, pooled, turn.borrow().is_some())? {
-                return Ok(kept);
-            }
-            if turn.borrow().is_none() {
-                turn.replace(Some(Turn::take(process, digest, order)));
-                order.check()?;
-                if let Some(kept) = kept(engine, pooled, true)? {
-                    return Ok(kept); // another process has compiled it meanwhile
-                }
-            }
-            let binary = match harmless.get() {
-                Some(binary) => binary,
-                None => {
-                    let looked_at = without_harm(binary, || work.check(order))?;
-                    harmless.get_or_init(|| looked_at)
-                }
-            };
-            let kind = EngineKind { features, pooled };
-            let code = if order.limits.are_of_a_process() {
-                compiler::compile(kind, binary, order, work)?
-            } else {
-                crate::engine::config::compile(engine, kind, binary).map_err(|error| refusal(&error, binary))?
-            };
-            // even if it fits no slot of the pool: the next process finds that out without compiling
-            if let Some(cache) = &process.cache {
-                cache.store(engine, digest, &code);
-            }
-            // SAFETY: the bytes come from `precompile_component` of the same module, here or in a process that we have started.
-            Ok(undisturbed(|| unsafe { wasmtime::component::Component::deserialize(engine, code) })?)
-        };
-        let link = |made: &AllocatingEngine, compiled, host| match info.check_imports(true).and(info.check_entry()) {
-            Ok(entry) => Prepared::new(made, compiled, features, entry, host),
-            Err(unlinked) => {
-                drop(DropUndisturbed::new(compiled));
-                Err(unlinked)
-            }
-        };
-        let linked =
-            prepare(process, features, instance, make, |made, compiled, host| match link(made, compiled, host) {
-                Err(why @ (Error::MissingImports { .. } | Error::UnsupportedComponent(_))) => Ok(Err(why)),
-                linked => linked.map(Ok),
-            });
-        drop(turn);
-        linked
     }
 
     /// Whether machine code of it is still to be made for guests of this kind.
@@ -350,91 +249,5 @@ impl Component {
             Prepared::new(made, compiled, features, self.info.check_entry()?, host)
         })?;
         Ok(first.add(Slot::new(process, variant, prepared)))
-    }
-}
-
-/// Why an instance fits no slot of the pool, as far as that is known before machine code is made for it, which would be in vain.
-fn unfit(instance: &Cost) -> Option<String> {
-    [
-        ("core instances", instance.core_instances, CORE_INSTANCES),
-        ("memories", instance.memories, MEMORIES),
-        ("memories in a core module", instance.module_memories, MODULE_MEMORIES),
-        ("tables", instance.tables, TABLES),
-        ("tables in a core module", instance.module_tables, MODULE_TABLES),
-    ]
-    .into_iter()
-    .find(|(_, found, most)| *found > u64::from(*most))
-    .map(|(what, found, most)| format!("it has {found} {what}, of at most {most}"))
-}
-
-/// Into the pool if it fits there, else into the engine that allocates on demand. `finish` gets what the host keeps for an instance, too.
-fn prepare<T>(
-    process: &ProcessState,
-    features: Features,
-    instance: &Cost,
-    make: impl Fn(&Engine, bool) -> Result<wasmtime::component::Component, Failure>,
-    finish: impl FnOnce(&AllocatingEngine, wasmtime::component::Component, u64) -> Result<T, Error>,
-) -> Result<T, Error> {
-    let host = instance.host;
-    let pooled = process.pooled(features);
-    let mut refused = pooled.and_then(|_| unfit(instance));
-    if let Some(made) = pooled.filter(|_| refused.is_none()) {
-        match make(&made.engine, true) {
-            Ok(compiled) => return finish(made, compiled, host),
-            Err(Failure::Unfit(error)) => refused = Some(chain(&error)),
-            Err(Failure::Final(error)) => return Err(error),
-        }
-    }
-    let made = process.plain(features)?;
-    match make(&made.engine, false) {
-        Ok(compiled) => {
-            if let Some(reason) = refused {
-                warn!(
-                    target: TARGET,
-                    "a component does not fit the pool of instances ({reason}): its guests are allocated on demand, \
-                     which is slower; hint: several worker processes serve more of them than several threads"
-                );
-            }
-            finish(made, compiled, host)
-        }
-        Err(Failure::Unfit(error)) => Err(Error::refused_by_system(&error).unwrap_or_else(|| {
-            let text = format!("the engine rejects the machine code of the component: {}", chain(&error));
-            Error::Host(Reason::new(text, error))
-        })),
-        Err(Failure::Final(error)) => Err(error),
-    }
-}
-
-/// The component without debug information that would harm whoever reads it.
-fn without_harm<'a>(binary: &'a [u8], go_on: impl Fn() -> Result<(), Error>) -> Result<Cow<'a, [u8]>, Error> {
-    let (binary, harm) = crate::component::debug_info::without_harm(binary, &go_on)?;
-    if let Some(harm) = harm {
-        let reason = harm.reason();
-        warn!(
-            target: TARGET,
-            "the debug information of a component is ignored: {reason}; its backtraces have no source lines"
-        );
-    }
-    Ok(binary)
-}
-
-/// Why an engine does not compile a component. What is valid by some proposal that this engine does not offer is not called invalid:
-/// it is validated, which takes as much time and memory as its types do.
-pub(crate) fn refusal(error: &wasmtime::Error, binary: &[u8]) -> Error {
-    if let Some(refused) = Error::refused_by_system(error) {
-        return refused;
-    }
-    // it may have names of the component's in it
-    let escaped = |character: char| -> String {
-        if character.is_control() { character.escape_debug().collect() } else { character.into() }
-    };
-    let reason: String = chain(error).chars().take(2000).map(escaped).collect();
-    let mut validator = wasmparser::Validator::new_with_features(wasmparser::WasmFeatures::all());
-    if validator.validate_all(binary).is_ok() {
-        Error::UnsupportedComponent(
-            format!("the component uses a feature that this engine does not support: {reason}").into(),
-        )
-    } else {
-        Error::InvalidComponent(format!("not a valid component: {reason}").into())
     }
 }
