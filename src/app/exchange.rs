@@ -6,6 +6,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::task::{Context, Poll, Wake, Waker, ready};
 
 use tokio::sync::oneshot;
+use tokio::sync::oneshot::error::TryRecvError;
 use wasmtime_wasi_http::WasiBody;
 
 use crate::app::admission::AdmissionControl;
@@ -16,6 +17,7 @@ use crate::engine::ProcessState;
 use crate::error::Error;
 use crate::exchange::body_check::BodyRules;
 use crate::exchange::guest_body::GuestBody;
+use crate::exchange::guest_clock::Wait;
 use crate::exchange::handle::ExchangeHandle;
 use crate::exchange::phase::Runner;
 use crate::exchange::response_body::ResponseSlot;
@@ -173,9 +175,17 @@ impl Exchange {
         Ok(())
     }
 
-    /// The head of the response, as soon as the guest has set it; its body follows.
+    /// The head of the response, at the end of the turn in which the guest has set it; its body follows.
     pub fn poll_head(&mut self, cx: &mut Context<'_>) -> Poll<Result<http::Response<GuestBody>, Error>> {
-        Poll::Ready(match ready!(Pin::new(&mut self.head).poll(cx)) {
+        let head = match self.head.try_recv() {
+            Ok(head) => Ok(head),
+            Err(TryRecvError::Closed) => Err(()),
+            Err(TryRecvError::Empty) => {
+                let waker = Waker::from(Wait::begin(None, cx.waker()));
+                ready!(Pin::new(&mut self.head).poll(&mut Context::from_waker(&waker))).map_err(drop)
+            }
+        };
+        Poll::Ready(match head {
             // the guest may have answered in the moment in which its caller failed: the caller's exception comes first
             Ok(_) if let Some(error) = self.owner.overruled() => Err(error),
             Ok(Ok(response)) => {
@@ -192,7 +202,7 @@ impl Exchange {
                 Ok(http::Response::from_parts(parts, GuestBody::new(body, rules, owner)))
             }
             Ok(Err(code)) => Err(Error::Code(code.into())),
-            Err(_) => Err(match self.owner.outcome() {
+            Err(()) => Err(match self.owner.outcome() {
                 Some(Err(error)) => error,
                 Some(Ok(())) => Error::NoResponse("the guest returned without setting a response".into()),
                 None => {
