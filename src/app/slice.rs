@@ -100,6 +100,39 @@ mod tests {
         assert_eq!(after(computes), (true, (true, true)));
     }
 
+    /// Whether turns of such a length keep the next guest off its caller's thread, tick by tick.
+    fn are_kept_off(turn: Duration, timed: bool) -> bool {
+        let _ticking = process_state().unwrap().tick().unwrap();
+        let (prepared, history) = (prepared(), History::default());
+        let mut turns = 0;
+        while turns < 64 {
+            let tick = crate::scheduler::tick();
+            while crate::scheduler::tick() == tick {}
+            let now = Instant::now();
+            // a timed turn has waited for its processor
+            let begun = if timed { now.checked_sub(SLICE * 2) } else { now.checked_sub(turn) };
+            let of_thread = timed.then(ThreadTime::now);
+            while of_thread.is_some_and(|begun| ThreadTime::now().since(begun) < turn) {}
+            let mut slice = Slice { history: &history, begun: begun.unwrap(), tick, of_thread };
+            if slice.is_over() {
+                continue; // the machine is busy
+            }
+            turns += 1;
+            if history.decide_off_loop(&prepared, false).0 {
+                return true;
+            }
+        }
+        false
+    }
+
+    #[test]
+    fn turns_that_are_not_brief_keep_others_off_if_they_are_many() {
+        assert!(are_kept_off(BRIEF * 2, false));
+        assert!(!are_kept_off(Duration::ZERO, false));
+        assert!(are_kept_off(BRIEF * 2, true));
+        assert!(!are_kept_off(Duration::ZERO, true));
+    }
+
     #[test]
     fn guests_that_hold_a_thread_together_are_kept_off_it() {
         let _ticking = process_state().unwrap().tick().unwrap();

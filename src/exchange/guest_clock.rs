@@ -225,6 +225,22 @@ mod tests {
     }
 
     #[test]
+    fn what_is_spared_was_not_the_guests_time() {
+        let clock = Clock::new(None);
+        clock.spare(Duration::from_secs(1)); // it has not begun
+        let begun = Instant::now();
+        clock.enter();
+        let passed = pass();
+        clock.spare(passed);
+        let spent = clock.spent();
+        assert!(spent <= begun.elapsed() - passed);
+        let spared = Instant::now();
+        clock.spare(Duration::from_secs(60));
+        let spent = clock.spent();
+        assert!(spent <= spared.elapsed(), "no more than there was");
+    }
+
+    #[test]
     fn a_wait_is_over_once() {
         let clock = Clock::new(None);
         clock.enter();

@@ -388,6 +388,22 @@ mod tests {
     }
 
     #[test]
+    fn what_has_an_outcome_has_ended() {
+        let state = state();
+        assert!(!state.has_ended() && !state.is_foreign());
+        state.end(Ok(()));
+        assert!(state.has_ended() && ExchangeHandle::observer(&state).out_of_reach().is_none());
+    }
+
+    #[test]
+    fn what_a_guest_prints_before_its_exchange_is_the_exchanges() {
+        let state = state();
+        let before = state.before();
+        assert!(Arc::ptr_eq(&before.stdio, &state.stdio));
+        assert_eq!(before.number, None);
+    }
+
+    #[test]
     fn outgoing_requests_are_counted() {
         let observer = ExchangeHandle::observer(&state());
         assert_eq!((observer.count_outgoing(), observer.count_outgoing()), (0, 1));

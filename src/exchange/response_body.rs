@@ -200,6 +200,9 @@ mod tests {
             assert_eq!(in_sight(chunks, true) + in_channel(chunks) + 1, chunks + 2);
             assert_eq!(in_sight(chunks, false), chunks);
         }
+        for (chunks, most) in [(1, 1), (2, 1), (3, 2), (8, 7), (1000, MOST_IN_CHANNEL)] {
+            assert_eq!(in_channel(chunks), most);
+        }
     }
 
     #[test]

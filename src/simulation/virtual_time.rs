@@ -293,10 +293,12 @@ mod tests {
         assert!(doing(&work).answers);
         let (begun, wait) = (Instant::now(), Duration::from_millis(5));
         let later = clock.after(HOUR);
+        let number = later.number;
         block_on(turns(&clock, async move {
             let mut timer = guest.after(wait);
             std::future::poll_fn(|cx| Pin::new(&mut timer).poll(cx)).await;
-            assert_eq!(waiting(&guest), 1, "who waits for later is in the list still");
+            let left: Vec<_> = lock(&guest.0.state).waiting.iter().map(|one| one.number).collect();
+            assert_eq!(left, [number], "who waits for later is in the list still");
         }));
         assert!(begun.elapsed() >= wait);
         assert_eq!(clock.elapsed(), wait, "it is the guest's time as well");
