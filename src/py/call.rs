@@ -1,7 +1,6 @@
-//! `App.handle` and `App.handle_async`: admission, the exchange, the head of its response.
+//! One call of an app: admission, the exchange, the head of its response.
 
 use std::sync::Arc;
-use std::task::{Context, Poll};
 use std::time::Instant;
 
 use pyo3::intern;
@@ -11,7 +10,7 @@ use pyo3::{PyTraverseError, PyVisit};
 use wasmtime_wasi_http::WasiBody;
 
 use crate::app::App;
-use crate::app::admission::{Admission, Permit, Queued};
+use crate::app::admission::{Admission, Permit};
 use crate::app::exchange::Exchange;
 use crate::app::shared::Reservation;
 use crate::error::Error;
@@ -20,15 +19,13 @@ use crate::py::errors::to_py;
 use crate::py::executor::blocking::{Inside, block_on, block_on_until, deadline};
 use crate::py::executor::context::copy_context;
 use crate::py::executor::event_loop::LoopCore;
-use crate::py::executor::operation::Operation;
-use crate::py::executor::running_loop::running_loop;
-use crate::py::held::{Held, detach};
+use crate::py::held::detach;
 use crate::py::message::feed::Feed;
 use crate::py::message::request::PyRequest;
 use crate::py::message::response::PyResponse;
 use crate::py::on_finish::{Failure, Finishing, OnFinish};
 use crate::py::outgoing::{Outgoing, check_depth};
-use crate::py::output::{GuestOutput, Sinks, Until};
+use crate::py::output::{GuestOutput, Sinks};
 use crate::py::process_of;
 
 /// How an exchange begins.
@@ -44,9 +41,9 @@ pub(crate) enum Begins {
 
 /// An exchange whose guest has begun, or waits for others to begin beside it.
 pub(crate) struct Begun {
-    exchange: Exchange,
+    pub(super) exchange: Exchange,
     number: u64,
-    output: Arc<GuestOutput>,
+    pub(super) output: Arc<GuestOutput>,
     finishing: Option<Arc<Finishing>>,
 }
 
@@ -294,10 +291,13 @@ impl Callee {
     }
 
     /// Whether an exchange may need the caller's event loop and context: Python code takes part in it.
-    fn needs_loop(&self, request: &PyRequest) -> bool {
+    pub(super) fn needs_loop(&self, request: &PyRequest) -> bool {
         self.upstreams().any(Outgoing::is_python) || request.body().is_python()
     }
 }
+
+/// What a call has of its exchange.
+pub(super) type Outcome = Result<http::Response<crate::exchange::guest_body::GuestBody>, Error>;
 
 impl Begun {
     /// The runtime goes on with its guest.
@@ -328,7 +328,7 @@ impl Begun {
         self.output.traverse(visit)
     }
 
-    fn answer(self, py: Python<'_>, outcome: Outcome, blocking: bool) -> PyResult<PyResponse> {
+    pub(super) fn answer(self, py: Python<'_>, outcome: Outcome, blocking: bool) -> PyResult<PyResponse> {
         let exception = match outcome {
             Ok(response) => {
                 if let Some(finishing) = self.finishing {
@@ -353,107 +353,5 @@ impl Begun {
         };
         exception.value(py).setattr(intern!(py, "exchange"), self.number)?;
         Err(exception)
-    }
-}
-
-/// What `handle_async` waits for. The guest starts when it is awaited.
-pub(crate) enum Handle {
-    New {
-        callee: Held<Py<Callee>>,
-        request: Held<Py<PyRequest>>,
-    },
-    Queued {
-        callee: Held<Py<Callee>>,
-        request: Held<Py<PyRequest>>,
-        queued: Queued,
-    },
-    Begun(Begun),
-    /// The head is there; lines that were printed before it are on their way.
-    Answered {
-        begun: Begun,
-        outcome: Box<Outcome>,
-        lines: Until,
-    },
-    Done,
-}
-
-type Outcome = Result<http::Response<crate::exchange::guest_body::GuestBody>, Error>;
-
-impl Handle {
-    fn begin(py: Python<'_>, callee: &Callee, permit: Permit, request: &Bound<'_, PyRequest>) -> PyResult<Begun> {
-        let event_loop = match callee.needs_loop(request.get()) {
-            true => Some(LoopCore::of(&running_loop(py)?)?),
-            false => None,
-        };
-        callee.begin(py, permit, request, event_loop.as_ref(), Begins::Here { may_block: false })
-    }
-
-    fn step(&mut self, py: Python<'_>, cx: &mut Context<'_>) -> PyResult<Option<PyResponse>> {
-        let inside = Inside::enter();
-        inside.check(py);
-        loop {
-            *self = match std::mem::replace(self, Self::Done) {
-                Self::New { callee, request } => {
-                    // asked for first: a guest must not have run where its caller cannot wait for it
-                    running_loop(py)?;
-                    match callee.get().app.admit(process_of(py)?).map_err(|error| to_py(py, &error))? {
-                        Admission::Permit(permit) => {
-                            Self::Begun(Self::begin(py, callee.get(), permit, request.bind(py))?)
-                        }
-                        Admission::Queued(queued) => Self::Queued { callee, request, queued },
-                    }
-                }
-                Self::Queued { callee, request, mut queued } => match queued.poll(cx) {
-                    Poll::Ready(permit) => {
-                        let permit = permit.map_err(|error| to_py(py, &error))?;
-                        Self::Begun(Self::begin(py, callee.get(), permit, request.bind(py))?)
-                    }
-                    Poll::Pending => {
-                        *self = Self::Queued { callee, request, queued };
-                        return Ok(None);
-                    }
-                },
-                Self::Begun(mut begun) => match begun.exchange.poll_head(cx) {
-                    Poll::Ready(outcome) => {
-                        Self::Answered { begun, outcome: Box::new(outcome), lines: Until::default() }
-                    }
-                    Poll::Pending => {
-                        *self = Self::Begun(begun);
-                        return Ok(None);
-                    }
-                },
-                Self::Answered { begun, outcome, mut lines } => {
-                    match begun.output.poll_delivered(py, cx, &mut lines)? {
-                        Poll::Ready(()) => return begun.answer(py, *outcome, false).map(Some),
-                        Poll::Pending => {
-                            *self = Self::Answered { begun, outcome, lines };
-                            return Ok(None);
-                        }
-                    }
-                }
-                Self::Done => return Ok(None),
-            }
-        }
-    }
-}
-
-impl Operation for Handle {
-    fn poll(&mut self, py: Python<'_>, cx: &mut Context<'_>) -> Poll<PyResult<Py<PyAny>>> {
-        match self.step(py, cx) {
-            Ok(Some(response)) => Poll::Ready(Py::new(py, response).map(Py::into_any)),
-            Ok(None) => Poll::Pending,
-            Err(error) => Poll::Ready(Err(error)),
-        }
-    }
-
-    fn traverse(&self, visit: &PyVisit<'_>) -> Result<(), PyTraverseError> {
-        match self {
-            Self::New { callee, request } | Self::Queued { callee, request, .. } => {
-                visit.call(&**callee)?;
-                visit.call(&**request)
-            }
-            Self::Begun(begun) | Self::Answered { begun, .. } => begun.traverse(visit),
-            Self::Done => Ok(()),
-        }
     }
 }

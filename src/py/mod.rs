@@ -12,6 +12,8 @@ pub(crate) mod counters;
 pub(crate) mod dir;
 pub(crate) mod errors;
 pub(crate) mod executor;
+pub(crate) mod grants;
+pub(crate) mod handle_async;
 pub(crate) mod held;
 pub(crate) mod lifecycle;
 pub(crate) mod limits;
