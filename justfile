@@ -2,8 +2,8 @@
 
 set shell := ["bash", "-euo", "pipefail", "-c"]
 
-# for benchmarks: this crate as for a release, too
-optimised := "--config profile.dev.package.wasgi.opt-level=3"
+# for benchmarks: this crate as for a release, too: without assertions, and with its parts inlined into each other
+optimised := "--config build.incremental=false" + prepend(" --config profile.dev.package.wasgi.", "opt-level=3 codegen-units=16 debug-assertions=false overflow-checks=false")
 target := env("CARGO_TARGET_DIR", justfile_directory() / "target")
 
 # Lists the tasks.
@@ -47,11 +47,11 @@ test: test-rust
 test-all: test-rust
     pytest -m "slow or not slow"
 
-# Prints the floor in plain Rust beside app.handle and app.handle_async, all optimised.
+# Prints the floor in plain Rust beside the core, app.handle and app.handle_async, all optimised.
 bench *options:
-    cargo build {{ optimised }} --locked --example floor
+    cargo build {{ optimised }} --locked --no-default-features --example floor --example core
     maturin develop --uv {{ optimised }}
-    python benches/hello.py {{ target }}/debug/examples/floor {{ options }}
+    python benches/hello.py {{ target }}/debug/examples {{ options }}
 
 # A large body through an echo guest: speed, and peak memory.
 bench-echo *options:
