@@ -119,6 +119,12 @@ impl SharedInstance {
         self.members()
     }
 
+    /// Whether nobody is in it, and nobody is on the way: then nobody comes any more.
+    fn close_if_left(&self) -> bool {
+        let members = lock(&self.members);
+        members.seated.is_empty() && self.shared.close_if_empty()
+    }
+
     /// Has whoever drives it look who has ended, and what can go on.
     pub(super) fn waker(&self) -> Waker {
         Waker::from(self.shared.clone())
@@ -285,10 +291,10 @@ impl Driver {
         shared.is_driven_by(cx);
         let began = Instant::now();
         self.look(began);
-        let seats = self.sharing.members();
-        if seats.is_empty() {
+        if self.sharing.close_if_left() {
             return Poll::Ready(Fate::Abandoned);
         }
+        let seats = self.sharing.members();
         let gap = shared.begin_turn(began);
         let _open = crate::process::signals::reclaim();
         let polled = run.poll(&mut Context::from_waker(&self.sharing.waker()));
@@ -356,12 +362,12 @@ impl Driver {
 
     /// Until somebody's time is up; the store wakes it before.
     fn wait(&mut self, cx: &mut Context<'_>) -> Poll<Fate> {
+        if self.sharing.close_if_left() {
+            return Poll::Ready(Fate::Abandoned);
+        }
         let mut next = None;
         {
             let members = lock(&self.sharing.members);
-            if members.seated.is_empty() {
-                return Poll::Ready(Fate::Abandoned);
-            }
             for member in &members.seated {
                 member.answer.look();
                 if !member.seat.is_begun() {
@@ -440,5 +446,34 @@ impl Drop for Driver {
                 drop(self.let_go(member, Err(why)));
             }
         }
+    }
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_instance_that_all_have_left_waits_for_whoever_is_on_the_way() {
+        let sharing = Arc::new(SharedInstance {
+            shared: Arc::default(),
+            process: crate::engine::process_state().unwrap(),
+            reuse: Reuse { requests: None, concurrent: 2, idle: None, isolated: false, ready: 0 },
+            stage: None,
+            peak: Arc::default(),
+            held: AtomicU32::new(0),
+            members: Mutex::default(),
+        });
+        sharing.shared.open();
+        let place = Reservation::new(&sharing).unwrap();
+        let mut driver =
+            Driver { sharing: sharing.clone(), left_over: Vec::new(), is_clean: true, due: Due::default() };
+        let mut run = pin!(std::future::pending());
+        let mut turn = || driver.turn(run.as_mut(), &mut Context::from_waker(Waker::noop()));
+        assert!(turn().is_pending());
+        drop(place);
+        assert!(matches!(turn(), Poll::Ready(Fate::Abandoned)));
+        assert!(Reservation::new(&sharing).is_none());
     }
 }
