@@ -304,7 +304,7 @@ impl App {
         let request = request.map(|body| seat.over.cuts(body.boxed_unsync()));
         let place = Place::new(&exchange, ticking, permit);
         let member = Member { seat: seat.clone(), answer: answer.clone(), place };
-        let newcomer = Newcomer { request, hooks, seat };
+        let newcomer = Box::new(Newcomer { request, hooks, seat });
         let Obtained { instance, room, needs_set_up } = match joins {
             Err(made) => made,
             Ok(reservation) => {

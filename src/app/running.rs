@@ -211,7 +211,7 @@ impl Guest {
     async fn prepare(&mut self, warm_ups: Option<Arc<WarmUps>>) -> Result<(), Error> {
         let Some(instance) = &mut self.instance else { return Ok(()) };
         if let (Some(warm_ups), true) = (warm_ups, instance.is_new()) {
-            return warm_ups.run(instance, &self.exchange).await;
+            return Box::pin(warm_ups.run(instance, &self.exchange)).await;
         }
         match instance.prepare().await {
             Ok(()) => Ok(()),

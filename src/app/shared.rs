@@ -82,7 +82,7 @@ impl SharedInstance {
     }
 
     /// The first exchange in it, which nobody can be before.
-    pub(super) fn begin(&self, member: Member, newcomer: Newcomer) {
+    pub(super) fn begin(&self, member: Member, newcomer: Box<Newcomer>) {
         self.shared.begin(newcomer);
         let mut members = lock(&self.members);
         members.served += 1;
@@ -177,7 +177,7 @@ impl Reservation {
     }
 
     /// One more exchange is in it.
-    pub(super) fn join(mut self, member: Member, newcomer: Newcomer) {
+    pub(super) fn join(mut self, member: Member, newcomer: Box<Newcomer>) {
         self.used = true;
         let mut members = lock(&self.sharing.members);
         member.exchange().costs.earlier.store(members.served, Ordering::Relaxed);
@@ -203,10 +203,10 @@ impl Drop for Reservation {
 }
 
 /// An exchange that has a place in an instance, and has not come into it yet.
-pub(super) struct Joining(Option<(Reservation, Member, Newcomer)>);
+pub(super) struct Joining(Option<(Reservation, Member, Box<Newcomer>)>);
 
 impl Joining {
-    pub(super) fn new(reservation: Reservation, member: Member, newcomer: Newcomer) -> Self {
+    pub(super) fn new(reservation: Reservation, member: Member, newcomer: Box<Newcomer>) -> Self {
         Self(Some((reservation, member, newcomer)))
     }
 

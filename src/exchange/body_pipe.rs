@@ -272,6 +272,8 @@ impl Drop for Piped {
 #[cfg(test)]
 #[allow(clippy::unwrap_used)]
 mod tests {
+    use std::pin::pin;
+
     use super::*;
     use crate::exchange::testing::{Script, data};
 
@@ -286,9 +288,11 @@ mod tests {
     /// A guest in the midst of a turn.
     fn turn() -> Arc<GuestTurn> {
         let turn = Arc::<GuestTurn>::default();
-        let mut guest = Box::pin(turn.around(turn.inside(async {})));
-        assert!(guest.as_mut().poll(&mut cx()).is_ready());
-        drop(guest);
+        {
+            let work = pin!(async {});
+            let inside = pin!(turn.inside(work));
+            assert!(pin!(turn.around(inside)).poll(&mut cx()).is_ready());
+        }
         turn
     }
 

@@ -1,7 +1,7 @@
 //! Turns of a guest of WASI 0.3: what it does from one wait of its own to the next, however often it is interrupted in between.
 
 use std::future::poll_fn;
-use std::pin::pin;
+use std::pin::Pin;
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::task::{Context, Waker};
@@ -72,21 +72,21 @@ impl GuestTurn {
     }
 
     /// What is run by `run_concurrent`: that is polled when no guest's code is in the midst of anything, and before any goes on.
-    pub(crate) async fn inside<F: Future>(&self, work: F) -> F::Output {
-        let mut work = pin!(work);
-        poll_fn(|cx| {
+    ///
+    /// Pinned by whoever calls this, as the other one: an `async fn` would have room for what it gets twice, and an allocation of more than
+    /// a KiB is slow.
+    pub(crate) fn inside<F: Future>(&self, mut work: Pin<&mut F>) -> impl Future<Output = F::Output> {
+        poll_fn(move |cx| {
             self.end();
             let polled = work.as_mut().poll(cx);
             self.begin();
             polled
         })
-        .await
     }
 
     /// `run_concurrent` itself: when it has nothing more to do, all guests wait.
-    pub(crate) async fn around<F: Future>(&self, work: F) -> F::Output {
-        let mut work = pin!(work);
-        poll_fn(|cx| {
+    pub(crate) fn around<F: Future>(&self, mut work: Pin<&mut F>) -> impl Future<Output = F::Output> {
+        poll_fn(move |cx| {
             self.is_interrupted.store(false, Ordering::Relaxed);
             self.begin();
             let polled = work.as_mut().poll(cx);
@@ -101,13 +101,13 @@ impl GuestTurn {
             }
             polled
         })
-        .await
     }
 }
 
 #[cfg(test)]
 #[allow(clippy::unwrap_used)]
 mod tests {
+    use std::pin::pin;
     use std::sync::Arc;
     use std::task::Poll;
 
@@ -127,7 +127,7 @@ mod tests {
             }
             Poll::<()>::Pending
         });
-        turn.around(guest).await;
+        turn.around(pin!(guest)).await;
     }
 
     #[test]
@@ -159,8 +159,10 @@ mod tests {
     #[test]
     fn a_turn_does_not_end_with_a_trap() {
         let turn = GuestTurn::default();
-        let mut guest = Box::pin(turn.around(turn.inside(async {})));
-        assert!(guest.as_mut().poll(&mut cx()).is_ready());
+        let work = pin!(async {});
+        let inside = pin!(turn.inside(work));
+        let guest = pin!(turn.around(inside));
+        assert!(guest.poll(&mut cx()).is_ready());
         assert!(!turn.is_over(turn.now(), &cx()));
     }
 

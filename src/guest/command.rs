@@ -1,6 +1,7 @@
 //! Commands: guests that export `wasi:cli/run`, and run once.
 
 use std::future::poll_fn;
+use std::pin::pin;
 
 use wasmtime::Store;
 use wasmtime::component::{Accessor, Instance, InstancePre};
@@ -45,16 +46,16 @@ impl Command {
             Self::P2(command) => command.wasi_cli_run().call_run(store).await?,
             Self::P3(command) => {
                 let turn = store.data().turn.clone();
-                let work = store.run_concurrent(async |accessor: &Accessor<StoreState>| {
-                    turn.inside(async {
+                let work = async |accessor: &Accessor<StoreState>| {
+                    turn.inside(pin!(async {
                         let done = command.wasi_cli_run().call_run(accessor).await?;
                         // it may work on after its result: what it has begun to print, say
                         poll_fn(|cx| accessor.poll_no_interesting_tasks(cx)).await;
                         wasmtime::error::Ok(done)
-                    })
+                    }))
                     .await
-                });
-                UntilItPanics::new(turn.around(work)).await??
+                };
+                UntilItPanics::new(async { turn.around(pin!(store.run_concurrent(work))).await }).await??
             }
         };
         Ok(done.is_ok())

@@ -4,6 +4,7 @@
 //! twice on a thread: whatever else runs a guest (another app as an upstream) is awaited through a channel, never polled in here.
 
 use std::future::poll_fn;
+use std::pin::pin;
 use std::sync::Arc;
 use std::task::{Context, Poll, Waker, ready};
 
@@ -74,8 +75,8 @@ pub(crate) async fn handle(
 ) -> wasmtime::Result<()> {
     let Call { request, head_only } = call;
     let turn = store.data().turn.clone();
-    let work = store.run_concurrent(async |accessor: &Accessor<StoreState>| {
-        turn.inside(async {
+    let work = async |accessor: &Accessor<StoreState>| {
+        turn.inside(pin!(async {
             let handler = service.wasi_http_handler().func_handle();
             let task = accessor.with(|access| handler.start_call_concurrent(access, (request,)))?;
             let (answer,) = handler.finish_call_concurrent(accessor, task).await?;
@@ -93,10 +94,10 @@ pub(crate) async fn handle(
             })
             .await;
             Ok(())
-        })
+        }))
         .await
-    });
-    UntilItPanics::new(turn.around(work)).await?
+    };
+    UntilItPanics::new(async { turn.around(pin!(store.run_concurrent(work))).await }).await?
 }
 
 /// What a guest's handler has returned.
@@ -129,11 +130,11 @@ fn as_of<R>(
 /// Has the guests of one store handle the requests of those who share it, until nobody is in it and nobody waits.
 pub(crate) async fn share(store: &mut Store<StoreState>, service: &Service, shared: &Shared) -> wasmtime::Result<()> {
     let turn = store.data().turn.clone();
-    let work = store.run_concurrent(async |accessor: &Accessor<StoreState>| {
+    let work = async |accessor: &Accessor<StoreState>| {
         let handler = service.wasi_http_handler().func_handle();
         let mut calls = FuturesUnordered::new();
         shared.open();
-        turn.inside(poll_fn(|cx| {
+        turn.inside(pin!(poll_fn(|cx| {
             loop {
                 // whoever polls this has the store: no guest's call holds it
                 accessor.with(|mut access| access.data_mut().lead(None));
@@ -162,10 +163,10 @@ pub(crate) async fn share(store: &mut Store<StoreState>, service: &Service, shar
                     false => Poll::Pending,
                 };
             }
-        }))
+        })))
         .await
-    });
-    UntilItPanics::new(turn.around(work)).await?
+    };
+    UntilItPanics::new(async { turn.around(pin!(store.run_concurrent(work))).await }).await?
 }
 
 type Calling = TypedFuncCallConcurrent<
@@ -184,13 +185,13 @@ struct Called {
 fn start(
     mut store: StoreContextMut<'_, StoreState>,
     service: &Service,
-    newcomer: Newcomer,
+    newcomer: Box<Newcomer>,
 ) -> wasmtime::Result<Called> {
-    let Newcomer { request, hooks, seat } = newcomer;
+    let Newcomer { request, hooks, seat } = *newcomer;
     let Call { request, head_only } = Call::new(store.data_mut(), request)?;
     let handler = service.wasi_http_handler().func_handle();
     let call = handler.start_call_concurrent(store.as_context_mut(), (request,))?;
-    let context = ExchangeContext::new(hooks, seat.written.clone());
+    let context = Box::new(ExchangeContext::new(hooks, seat.written.clone()));
     if let Some(siblings) = store.data_mut().siblings() {
         siblings.sit_down(call.task(), seat.clone(), context);
     }

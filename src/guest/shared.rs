@@ -36,7 +36,7 @@ pub(crate) struct Shared {
 
 #[derive(Default)]
 struct Queue {
-    waiting: VecDeque<Newcomer>,
+    waiting: VecDeque<Box<Newcomer>>,
     /// How many are on their way.
     reserved: usize,
     /// Nobody comes any more.
@@ -104,13 +104,13 @@ impl Shared {
     }
 
     /// One for whom there was a place comes.
-    pub(crate) fn join(&self, newcomer: Newcomer) {
+    pub(crate) fn join(&self, newcomer: Box<Newcomer>) {
         lock(&self.queue).waiting.push_back(newcomer);
         self.give_up();
     }
 
     /// The first one, for whom its guest is made.
-    pub(crate) fn begin(&self, newcomer: Newcomer) {
+    pub(crate) fn begin(&self, newcomer: Box<Newcomer>) {
         newcomer.seat.begin();
         lock(&self.queue).waiting.push_back(newcomer);
     }
@@ -128,7 +128,7 @@ impl Shared {
     }
 
     /// Nobody comes any more. Returns those who wait.
-    pub(crate) fn close(&self) -> VecDeque<Newcomer> {
+    pub(crate) fn close(&self) -> VecDeque<Box<Newcomer>> {
         let mut queue = lock(&self.queue);
         queue.closed = true;
         std::mem::take(&mut queue.waiting)
@@ -146,7 +146,7 @@ impl Shared {
     }
 
     /// The next one whose exchange is not over already.
-    pub(crate) fn next(&self) -> Option<Newcomer> {
+    pub(crate) fn next(&self) -> Option<Box<Newcomer>> {
         let mut over = Vec::new();
         let mut queue = lock(&self.queue);
         let next = loop {
@@ -216,7 +216,7 @@ struct Seated {
     task: GuestTaskId,
     seat: Arc<Seat>,
     /// Its own; nobody's while the store has that.
-    context: ExchangeContext,
+    context: Box<ExchangeContext>,
 }
 
 impl Siblings {
@@ -236,7 +236,7 @@ impl Siblings {
 
     /// The guest of this task has the turn, or none. The store has its context from now on: nobody's, when its exchange is over. Returns
     /// whether it had another before.
-    pub(crate) fn lead(&mut self, to: Option<GuestTaskId>, context: &mut ExchangeContext) -> bool {
+    pub(crate) fn lead(&mut self, to: Option<GuestTaskId>, context: &mut Box<ExchangeContext>) -> bool {
         let seat = to.and_then(|task| self.find(task)).map(|seated| seated.seat.clone());
         lock(&self.shared.turn).pass_on(seat.as_ref());
         let to = to.filter(|_| seat.as_ref().is_some_and(|seat| !seat.is_over()));
@@ -257,7 +257,7 @@ impl Siblings {
 
     /// One more, whose handler was called. wasmtime gives the number of a task that has gone to another: what it was before is nobody's. To
     /// be called in nobody's turn.
-    pub(crate) fn sit_down(&mut self, task: GuestTaskId, seat: Arc<Seat>, context: ExchangeContext) {
+    pub(crate) fn sit_down(&mut self, task: GuestTaskId, seat: Arc<Seat>, context: Box<ExchangeContext>) {
         seat.is_called_as(task);
         let unclean = &mut self.unclean;
         self.seats.retain(|seated| {

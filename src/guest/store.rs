@@ -23,7 +23,7 @@ use crate::exchange::guest_stream::{GuestStream, Outlet};
 use crate::exchange::guest_turn::GuestTurn;
 use crate::exchange::guest_written::WrittenBodies;
 use crate::exchange::stdio::{Stdio, Stream};
-use crate::guest::exchange_context::ExchangeContext;
+use crate::guest::exchange_context::{ExchangeContext, Nobody};
 use crate::guest::files::FilesView;
 use crate::guest::folders::NotOpened;
 use crate::guest::grants::Grants;
@@ -44,7 +44,8 @@ pub struct StoreState {
     wasi: WasiCtx,
     http: WasiHttpCtx,
     /// Of the exchange that its guest acts for.
-    exchange: ExchangeContext,
+    exchange: Box<ExchangeContext>,
+    nobody: Option<Nobody>,
     /// The others, in an instance that several exchanges share.
     siblings: Option<Box<Siblings>>,
     outlet: Outlet,
@@ -82,7 +83,8 @@ impl StoreState {
             table,
             wasi,
             http,
-            exchange: ExchangeContext::new(hooks, WrittenBodies::default()),
+            exchange: Box::new(ExchangeContext::new(hooks, WrittenBodies::default())),
+            nobody: None,
             siblings: None,
             outlet,
             staged,
@@ -107,7 +109,7 @@ impl StoreState {
 
     /// The next exchange of an instance that was kept.
     pub(crate) fn reset(&mut self, hooks: Hooks, stdio: &Arc<Stdio>, peak: Arc<AtomicU64>) {
-        self.exchange = ExchangeContext::new(hooks, WrittenBodies::default());
+        *self.exchange = ExchangeContext::new(hooks, WrittenBodies::default());
         self.outlet.lead_to(stdio);
         self.limiter.reset(peak);
         self.files.reset();
@@ -138,7 +140,7 @@ impl StoreState {
 
     /// Has it act for this exchange. Returns what is of the other.
     pub(crate) fn replace_context(&mut self, context: ExchangeContext) -> ExchangeContext {
-        let before = std::mem::replace(&mut self.exchange, context);
+        let before = std::mem::replace(&mut *self.exchange, context);
         self.enter_scene();
         before
     }
@@ -162,7 +164,9 @@ impl StoreState {
 
     fn make_nobodys(&mut self) {
         let scene = self.exchange.hooks.scene.take();
-        self.exchange = ExchangeContext::nobodys(self.exchange.hooks.process(), &self.exchange.hooks.limits);
+        let process = self.exchange.hooks.process();
+        let nobody = self.nobody.take().filter(Nobody::is_silent).unwrap_or_else(|| Nobody::new(process));
+        *self.exchange = ExchangeContext::nobodys(self.nobody.insert(nobody), &self.exchange.hooks.limits);
         self.exchange.hooks.scene = scene;
         self.outlet.lead_to(self.exchange.hooks.stdio());
     }
