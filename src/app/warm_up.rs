@@ -29,7 +29,9 @@ impl WarmUps {
         }
         let begin = |instance: &mut Instance| match instance.begin_warm() {
             Ok(true) => Ok(()),
-            Ok(false) => Err(failed("the instance cannot be put back to what it is after them")),
+            Ok(false) => Err(failed(
+                "the instance cannot be put back to what it is after them: its memory grows, or it keeps a handle whose state may change",
+            )),
             Err(error) => instance.outcome(Err(error), exchange),
         };
         begin(instance)?;

@@ -39,6 +39,11 @@ impl Outlet {
         lock(&self.0).is_shared = true;
     }
 
+    /// How many streams there are that lead here.
+    pub fn streams(&self) -> usize {
+        Arc::strong_count(&self.0).saturating_sub(1)
+    }
+
     fn stdio(&self) -> Arc<Stdio> {
         lock(&self.0).stdio.clone()
     }

@@ -205,7 +205,8 @@ impl Instance {
     /// What the guest is now is what it is put back to, if it can be.
     fn take_snapshot(&mut self) -> wasmtime::Result<()> {
         if let (Some(instance), Some(exports)) = (self.unwarmed.take(), self.prepared.restoring()) {
-            self.restoring = Restoring::new(&mut self.store, &instance, exports)?;
+            let most = most_handles(&mut self.store, &self.prepared, self.handles_of_call, self.served);
+            self.restoring = Restoring::new(&mut self.store, &instance, exports, most)?;
             self.refill().map_err(wasmtime::Error::new)?;
         }
         Ok(())
@@ -387,12 +388,10 @@ impl Instance {
 
     /// What is kept of its guest besides the handles that the host knows.
     fn kept(&mut self) -> u64 {
-        let tasks = match self.prepared.pre() {
+        match self.prepared.pre() {
             Pre::P2(..) | Pre::Command(..) => 0, // its store has none, or is not kept
-            Pre::P3(..) => self.store.concurrent_state_table_size(),
-        };
-        let left = self.restoring.as_ref().map_or(0, Restoring::left);
-        u64::try_from(tasks).unwrap_or(u64::MAX).saturating_add(left)
+            Pre::P3(..) => u64::try_from(self.store.concurrent_state_table_size()).unwrap_or(u64::MAX),
+        }
     }
 
     /// Puts it back to what it was before its first exchange. Returns whether it is.
@@ -401,21 +400,32 @@ impl Instance {
         if crate::process::swap::seen() {
             return false;
         }
-        let host = self.store.data();
-        let calls = host.limiter.calls();
-        let made = match self.prepared.pre() {
-            Pre::P2(..) => calls.saturating_mul(self.handles_of_call).saturating_add(OF_HANDLER),
-            // a call that goes on has a handle besides that of its result, and some are made without the host
-            Pre::P3(..) => calls.saturating_mul(self.handles_of_call.saturating_add(1)).saturating_add(OF_TASKS),
-            Pre::Command(..) => return false,
-        };
-        let limit = u64::try_from(host.limits().most_handles()).unwrap_or(u64::MAX);
         let Some(restoring) = &mut self.restoring else { return false };
-        let free = u32::try_from(limit.saturating_sub(restoring.taken())).unwrap_or(u32::MAX);
-        let is_restored = restoring.restore(&mut self.store, made.min(free)).unwrap_or(false);
+        let most = most_handles(&mut self.store, &self.prepared, self.handles_of_call, 0);
+        let is_restored = restoring.restore(&mut self.store, most).unwrap_or(false);
         self.store.data_mut().limiter.forget_calls();
         is_restored
     }
+}
+
+/// How many handles a guest can have had since it was put back last, or since it was made, with so many warm-ups. No more than there is room
+/// for besides those that it has.
+fn most_handles(store: &mut Store<StoreState>, prepared: &Prepared, of_call: u32, warm_ups: u64) -> u32 {
+    let host = store.data_mut();
+    let calls = host.limiter.calls();
+    let exchanges = u32::try_from(warm_ups).unwrap_or(u32::MAX).saturating_add(1);
+    let made = match prepared.pre() {
+        Pre::P2(..) | Pre::Command(..) => {
+            calls.saturating_mul(of_call).saturating_add(exchanges.saturating_mul(OF_HANDLER))
+        }
+        // a call that goes on has a handle besides that of its result, and some are made without the host
+        Pre::P3(..) => {
+            calls.saturating_mul(of_call.saturating_add(1)).saturating_add(exchanges.saturating_mul(OF_TASKS))
+        }
+    };
+    let there = host.table().iter_mut().count();
+    let room = host.limits().most_handles().saturating_sub(there);
+    made.min(u32::try_from(room).unwrap_or(u32::MAX))
 }
 
 impl Drop for Instance {
@@ -449,13 +459,14 @@ impl CallHookHandler<StoreState> for Turns {
         {
             return Box::pin(std::future::ready(Err(error)));
         }
-        if matches!(event, CallHook::CallingHost) {
-            let host = store.data_mut();
-            if !host.is_put_back {
-                host.limiter.calls_host();
-            }
+        let host = store.data_mut();
+        let is_guests = !host.agent.is_called;
+        match event {
+            CallHook::CallingHost if is_guests => host.limiter.calls_host(),
+            CallHook::ReturningFromHost if is_guests => host.look_at_kept_handles(),
+            _ => {}
         }
-        let ends = matches!(event, CallHook::ReturningFromHost) && !store.data().is_put_back;
+        let ends = matches!(event, CallHook::ReturningFromHost) && is_guests;
         if ends && crate::scheduler::is_turn_over() {
             store.data().turn.interrupt();
             Box::pin(Yield::default())

@@ -1,5 +1,6 @@
 //! A store and the guest's instance in it: what the host links, grants, counts and takes back.
 
+pub mod agent;
 pub mod app_share;
 pub mod body_functions_p3;
 pub mod body_streams_p3;
@@ -21,6 +22,7 @@ pub mod http_functions;
 pub mod instance;
 pub mod instance_pool;
 pub mod interfaces;
+pub mod kept_handles;
 pub mod limiter;
 pub mod linker;
 pub mod open_files;

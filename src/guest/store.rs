@@ -1,7 +1,6 @@
 //! The state of one store, and what the guest was granted.
 
 use std::any::Any;
-use std::ops::Range;
 use std::sync::Arc;
 use std::sync::atomic::AtomicU64;
 
@@ -23,11 +22,13 @@ use crate::exchange::guest_stream::{GuestStream, Outlet};
 use crate::exchange::guest_turn::GuestTurn;
 use crate::exchange::guest_written::WrittenBodies;
 use crate::exchange::stdio::{Stdio, Stream};
+use crate::guest::agent::AgentState;
 use crate::guest::exchange_context::{ExchangeContext, Nobody};
 use crate::guest::files::FilesView;
 use crate::guest::folders::NotOpened;
 use crate::guest::grants::Grants;
 use crate::guest::host_memory::weigh;
+use crate::guest::kept_handles::KeptHandles;
 use crate::guest::limiter::StoreLimiter;
 use crate::guest::open_files::{Files, GuestFiles};
 use crate::guest::seat::Seat;
@@ -55,10 +56,8 @@ pub struct StoreState {
     pub(crate) unsent: Unsent,
     /// Its turns, likewise.
     pub(crate) turn: Arc<GuestTurn>,
-    /// Where its memories lie, as its agent told last; see `restoring.rs`.
-    pub(crate) memories: Vec<Range<usize>>,
-    /// Its agent puts it back just now: its turn does not end.
-    pub(crate) is_put_back: bool,
+    /// What puts it back has told; see `restoring.rs`.
+    pub(crate) agent: AgentState,
     // after the table, so that what handles hold is gone when it goes
     pub(crate) limiter: StoreLimiter,
 }
@@ -91,8 +90,7 @@ impl StoreState {
             files,
             unsent: Unsent::default(),
             turn: Arc::default(),
-            memories: Vec::new(),
-            is_put_back: false,
+            agent: AgentState::default(),
             limiter,
         };
         host.exchange.hooks.scene = host.staged.as_ref().map(SimulatedWorld::scene);
@@ -311,7 +309,27 @@ impl StoreState {
     pub(crate) fn table(&mut self) -> &mut ResourceTable {
         &mut self.table
     }
+
+    /// The handles that there are now are those that each exchange begins with. Returns how many; none if they cannot be.
+    pub(crate) fn keep_handles(&mut self) -> Option<usize> {
+        let printing = self.outlet.streams().saturating_sub(PRINTING_OF_WASI);
+        self.agent.kept = KeptHandles::of(&mut self.table, printing)?;
+        Some(self.agent.kept.len())
+    }
+
+    /// A call of its guest's has ended.
+    pub(crate) fn look_at_kept_handles(&mut self) {
+        self.agent.kept.look(&mut self.table);
+    }
+
+    /// All other handles go. Returns whether those are as they were.
+    pub(crate) fn let_go_of_other_handles(&mut self) -> bool {
+        self.agent.kept.let_go_of_others(&mut self.table)
+    }
 }
+
+/// Stdout and stderr, which `context` attaches.
+const PRINTING_OF_WASI: usize = 2;
 
 /// What wasmtime-wasi keeps for a guest.
 fn context(grants: &Grants, outlet: &Outlet, process: &'static ProcessState) -> (WasiCtx, Option<SimulatedWorld>) {

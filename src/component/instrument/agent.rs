@@ -1,7 +1,13 @@
-//! The core module that is added: it takes note of the globals of the others, and puts them back.
+//! The core module that is added: it takes note of the globals of the others, and puts them back. It sees to it that the numbers of handles
+//! are those of the snapshot.
+//!
+//! Handles get the numbers that were given back last first, so an exchange would find them in an order that the one before has made. The
+//! agent takes as many handles of a type of its own as that can have had, and gives them back from the largest number down: the next handle
+//! is the smallest again. A number below the largest that it did not get is either one of the snapshot's or was left behind. The
+//! host is told of those, takes them from the guest, and calls again.
 
 use wasm_encoder::{
-    CodeSection, ConstExpr, EntityType, ExportKind, ExportSection, Function, FunctionSection, GlobalSection,
+    BlockType, CodeSection, ConstExpr, EntityType, ExportKind, ExportSection, Function, FunctionSection, GlobalSection,
     GlobalType, ImportSection, InstructionSink, MemArg, MemorySection, MemoryType, TypeSection, ValType,
 };
 
@@ -13,94 +19,231 @@ pub(super) struct Part<T> {
 }
 
 const ANY: MemoryType = MemoryType { minimum: 0, maximum: None, memory64: false, shared: false, page_size_log2: None };
-/// A byte for each number of a handle, of those that it holds just then: more than 65,535 trap.
-const OWN: MemoryType =
+/// A byte for each number of a handle; larger numbers than it has bytes trap.
+const NUMBERS: MemoryType =
     MemoryType { minimum: 1, maximum: Some(1), memory64: false, shared: false, page_size_log2: None };
-const BYTE: MemArg = MemArg { offset: 0, align: 0, memory_index: 0 };
+/// The agent has the handle just now.
+const HELD: i32 = 1;
+/// The guest has had it at the snapshot.
+const KEPT: i32 = 2;
+/// What `restore` returns if a handle of the snapshot's is gone.
+const GONE: i32 = -1;
 
-/// `save`: each global into its shadow, and the host is told of each memory. `restore`: back again, and the numbers of handles that are
-/// free are put in order.
+/// By which index the agent knows what it uses.
+struct Layout {
+    memories: u32,
+    globals: u32,
+}
+
+impl Layout {
+    fn byte(&self) -> MemArg {
+        MemArg { offset: 0, align: 0, memory_index: self.memories }
+    }
+
+    /// What it imports besides `tell`, of which there is one for each memory, and its own functions.
+    fn function(&self, at: u32) -> u32 {
+        self.memories + at
+    }
+
+    /// How many handles it holds.
+    fn held(&self) -> u32 {
+        2 * self.globals
+    }
+
+    /// The largest number of those.
+    fn largest(&self) -> u32 {
+        2 * self.globals + 1
+    }
+
+    /// How many the guest has had at the snapshot.
+    fn kept(&self) -> u32 {
+        2 * self.globals + 2
+    }
+
+    /// The largest number of those.
+    fn highest(&self) -> u32 {
+        2 * self.globals + 3
+    }
+}
+
+const NEW: u32 = 0;
+const DROP: u32 = 1;
+const LEFT: u32 = 2;
+const GATHER: u32 = 3;
+const GIVE_BACK: u32 = 4;
+const SAVE: u32 = 5;
+const RESTORE: u32 = 6;
+const TAKE: u32 = 7;
+
+/// `save`: each global into its shadow, and the host is told of each memory; it returns how many handles there are. `restore`: back again;
+/// it returns how many were left behind. `take` is told a number and returns it: the host makes of it what is behind that handle. The argument of the first two is
+/// how many handles there can have been.
 pub(super) fn module(memories: usize, globals: &[Part<ValType>]) -> wasm_encoder::Module {
-    let memories = u32::try_from(memories).unwrap_or(u32::MAX);
-    let number_of_globals = u32::try_from(globals.len()).unwrap_or(u32::MAX);
+    let layout = Layout {
+        memories: u32::try_from(memories).unwrap_or(u32::MAX),
+        globals: u32::try_from(globals.len()).unwrap_or(u32::MAX),
+    };
     let mut module = wasm_encoder::Module::new();
     let mut types = TypeSection::new();
     types.ty().function([], []);
     types.ty().function([ValType::I32], []);
     types.ty().function([ValType::I32; 4], []);
     types.ty().function([ValType::I32], [ValType::I32]);
-    let (of_save, of_restore, of_tell, of_new, of_drop) = (0, 1, 2, 3, 1);
+    let (nothing, takes, of_tell, answers) = (0, 1, 2, 3);
     module.section(&types);
     let mut imports = ImportSection::new();
-    for at in 0..memories {
+    for at in 0..layout.memories {
         imports.import("", &format!("m{at}"), EntityType::Memory(ANY));
         imports.import("", &format!("t{at}"), EntityType::Function(of_tell));
     }
-    imports.import("", "new", EntityType::Function(of_new));
-    imports.import("", "drop", EntityType::Function(of_drop));
-    let mut shadows = GlobalSection::new();
+    imports.import("", "new", EntityType::Function(answers));
+    imports.import("", "drop", EntityType::Function(takes));
+    imports.import("", "left", EntityType::Function(takes));
+    let mut own = GlobalSection::new();
     for (at, part) in globals.iter().enumerate() {
         let ty = GlobalType { val_type: part.ty, mutable: true, shared: false };
         imports.import("", &format!("g{at}"), EntityType::Global(ty));
-        shadows.global(ty, &zero(part.ty));
+        own.global(ty, &zero(part.ty));
+    }
+    for _ in layout.held()..=layout.highest() {
+        own.global(GlobalType { val_type: ValType::I32, mutable: true, shared: false }, &zero(ValType::I32));
     }
     module.section(&imports);
     let mut functions = FunctionSection::new();
-    functions.function(of_save);
-    functions.function(of_restore);
+    for ty in [answers, nothing, answers, answers, answers] {
+        functions.function(ty);
+    }
     module.section(&functions);
-    let mut own = MemorySection::new();
-    own.memory(OWN);
+    let mut numbers = MemorySection::new();
+    numbers.memory(NUMBERS);
+    module.section(&numbers);
     module.section(&own);
-    module.section(&shadows);
-    let (new, drop) = (memories, memories + 1);
     let mut exports = ExportSection::new();
-    exports.export("save", ExportKind::Func, memories + 2);
-    exports.export("restore", ExportKind::Func, memories + 3);
+    for (name, function) in [("save", SAVE), ("restore", RESTORE), ("take", TAKE)] {
+        exports.export(name, ExportKind::Func, layout.function(function));
+    }
+    exports.export("numbers", ExportKind::Memory, layout.memories);
     module.section(&exports);
     let mut code = CodeSection::new();
-    for back in [false, true] {
-        // of `restore`: how many handles it has made, the number of one, the largest number
-        let mut function = Function::new(back.then_some((3, ValType::I32)));
-        let mut body = function.instructions();
-        for global in 0..number_of_globals {
-            let shadow = number_of_globals + global;
-            let (from, to) = if back { (shadow, global) } else { (global, shadow) };
-            body.global_get(from).global_set(to);
-        }
-        if back {
-            number_handles(&mut body, MemArg { memory_index: memories, ..BYTE }, new, drop);
-        }
-        for memory in 0..memories {
-            let number = memory.cast_signed();
-            body.i32_const(number).i32_const(0).i32_const(0).memory_size(memory).call(memory);
-        }
-        body.end();
+    for function in [gather(&layout), give_back(&layout), save(&layout), restore(&layout), take()] {
         code.function(&function);
     }
     module.section(&code);
     module
 }
 
-/// Handles get the numbers that were given back last first, so the next exchange would find them in an order that the last one made. As many
-/// as it can have had are made here, and given back from the largest down: the next handle is the smallest again, as in an instance that
-/// nothing has run in.
-fn number_handles(body: &mut InstructionSink<'_>, own: MemArg, new: u32, drop: u32) {
-    let (most, made, number, largest) = (0, 1, 2, 3);
-    body.block(wasm_encoder::BlockType::Empty).loop_(wasm_encoder::BlockType::Empty);
-    body.local_get(made).local_get(most).i32_ge_u().br_if(1);
-    body.i32_const(0).call(new).local_tee(number).i32_const(1).i32_store8(own);
-    body.local_get(number).local_get(largest).local_get(number).local_get(largest).i32_gt_u().select();
-    body.local_set(largest);
-    body.local_get(made).i32_const(1).i32_add().local_set(made);
+/// Takes so many handles, and more until their numbers are beyond those of the snapshot. Returns whether one of the snapshot's was free.
+fn gather(layout: &Layout) -> Function {
+    let mut function = Function::new([(1, ValType::I32)]);
+    let (most, number) = (0, 1);
+    let (byte, largest) = (layout.byte(), layout.largest());
+    let mut body = function.instructions();
+    body.block(BlockType::Empty).loop_(BlockType::Empty);
+    body.local_get(most).i32_eqz();
+    body.global_get(largest).global_get(layout.highest()).i32_gt_u().i32_and().br_if(1);
+    body.i32_const(0).call(layout.function(NEW)).local_tee(number).i32_load8_u(byte);
+    body.if_(BlockType::Empty).i32_const(1).return_().end();
+    body.local_get(number).i32_const(HELD).i32_store8(byte);
+    add_one(&mut body, layout.held());
+    body.local_get(number).global_get(largest).local_get(number).global_get(largest).i32_gt_u().select();
+    body.global_set(largest);
+    body.local_get(most).local_get(most).i32_const(0).i32_ne().i32_sub().local_set(most);
     body.br(0).end().end();
-    body.block(wasm_encoder::BlockType::Empty).loop_(wasm_encoder::BlockType::Empty);
-    body.local_get(largest).i32_eqz().br_if(1);
-    body.local_get(largest).i32_load8_u(own).if_(wasm_encoder::BlockType::Empty);
-    body.local_get(largest).i32_const(0).i32_store8(own);
-    body.local_get(largest).call(drop).end();
-    body.local_get(largest).i32_const(1).i32_sub().local_set(largest);
+    body.i32_const(0).end();
+    function
+}
+
+/// Gives all of them back, from the largest number down.
+fn give_back(layout: &Layout) -> Function {
+    let mut function = Function::new([]);
+    let (byte, largest) = (layout.byte(), layout.largest());
+    let mut body = function.instructions();
+    body.block(BlockType::Empty).loop_(BlockType::Empty);
+    body.global_get(largest).i32_eqz().br_if(1);
+    body.global_get(largest).i32_load8_u(byte).i32_const(HELD).i32_eq().if_(BlockType::Empty);
+    body.global_get(largest).i32_const(0).i32_store8(byte);
+    body.global_get(largest).call(layout.function(DROP)).end();
+    body.global_get(largest).i32_const(1).i32_sub().global_set(largest);
     body.br(0).end().end();
+    body.i32_const(0).global_set(layout.held()).end();
+    function
+}
+
+fn save(layout: &Layout) -> Function {
+    let mut function = Function::new([(1, ValType::I32)]);
+    let (most, number) = (0, 1);
+    let mut body = function.instructions();
+    for global in 0..layout.globals {
+        body.global_get(global).global_set(layout.globals + global);
+    }
+    tell(&mut body, layout);
+    body.local_get(most).call(layout.function(GATHER)).drop();
+    each_missing(&mut body, layout, number, |body| {
+        body.local_get(number).i32_const(KEPT).i32_store8(layout.byte());
+        add_one(body, layout.kept());
+        body.global_get(layout.highest()).i32_eqz().if_(BlockType::Empty);
+        body.local_get(number).global_set(layout.highest()).end();
+    });
+    body.call(layout.function(GIVE_BACK)).global_get(layout.kept()).end();
+    function
+}
+
+fn restore(layout: &Layout) -> Function {
+    let mut function = Function::new([(2, ValType::I32)]);
+    let (most, number, left) = (0, 1, 2);
+    let mut body = function.instructions();
+    for global in 0..layout.globals {
+        body.global_get(layout.globals + global).global_set(global);
+    }
+    tell(&mut body, layout);
+    body.local_get(most).call(layout.function(GATHER));
+    body.if_(BlockType::Empty).i32_const(GONE).return_().end();
+    // most exchanges leave none behind: then their numbers need not be looked for
+    body.global_get(layout.held()).global_get(layout.kept()).i32_add();
+    body.global_get(layout.largest()).i32_ne().if_(BlockType::Empty);
+    each_missing(&mut body, layout, number, |body| {
+        body.local_get(number).call(layout.function(LEFT));
+        body.local_get(left).i32_const(1).i32_add().local_set(left);
+    });
+    body.end();
+    body.local_get(left).i32_eqz().if_(BlockType::Empty).call(layout.function(GIVE_BACK)).end();
+    body.local_get(left).end();
+    function
+}
+
+fn take() -> Function {
+    let mut function = Function::new([]);
+    function.instructions().local_get(0).end();
+    function
+}
+
+/// Does something for each number below the largest that is neither held nor kept, from the largest down.
+fn each_missing(
+    body: &mut InstructionSink<'_>,
+    layout: &Layout,
+    number: u32,
+    does: impl FnOnce(&mut InstructionSink<'_>),
+) {
+    body.global_get(layout.largest()).local_set(number);
+    body.block(BlockType::Empty).loop_(BlockType::Empty);
+    body.local_get(number).i32_eqz().br_if(1);
+    body.local_get(number).i32_load8_u(layout.byte()).i32_eqz().if_(BlockType::Empty);
+    does(body);
+    body.end();
+    body.local_get(number).i32_const(1).i32_sub().local_set(number);
+    body.br(0).end().end();
+}
+
+fn add_one(body: &mut InstructionSink<'_>, global: u32) {
+    body.global_get(global).i32_const(1).i32_add().global_set(global);
+}
+
+/// Tells the host of each memory.
+fn tell(body: &mut InstructionSink<'_>, layout: &Layout) {
+    for memory in 0..layout.memories {
+        let number = memory.cast_signed();
+        body.i32_const(number).i32_const(0).i32_const(0).memory_size(memory).call(memory);
+    }
 }
 
 fn zero(ty: ValType) -> ConstExpr {

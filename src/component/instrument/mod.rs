@@ -10,6 +10,7 @@
 mod agent;
 mod module;
 pub(crate) mod not_restorable;
+mod resources;
 
 use std::collections::HashMap;
 use std::ops::Range;
@@ -25,10 +26,11 @@ use crate::component::cost::{CORE_INSTANCE, Cost, FUNCTION_IMPORT, GLOBAL, MEMOR
 use crate::component::instrument::agent::Part;
 use crate::component::instrument::module::Module;
 use crate::component::instrument::not_restorable::{NotRestorable, check_name};
-use crate::guest::restoring::{RESTORE, SAVE, TELL};
+use crate::component::instrument::resources::Resources;
+use crate::guest::restoring::{LEFT, RESTORE, SAVE, TAKE, TELL};
 
 /// Goes into the key of what is kept of an instrumented component: to be changed with what is added.
-pub(crate) const VERSION: &str = "restorable 1";
+pub(crate) const VERSION: &str = "restorable 3";
 
 /// What an instance has more than this.
 pub(crate) fn cost(instance: &Cost) -> Cost {
@@ -46,6 +48,7 @@ pub(crate) fn cost(instance: &Cost) -> Cost {
 
 /// How many of each the component has at its end.
 struct Counts {
+    /// With the aliases that are added first.
     types: u32,
     functions: u32,
     core_functions: u32,
@@ -63,6 +66,9 @@ pub(crate) fn instrument(binary: &[u8]) -> Result<Vec<u8>, NotRestorable> {
     let mut instances: Vec<Option<u32>> = Vec::new();
     // what encloses the place that is read
     let mut open: Vec<Encoding> = Vec::new();
+    let mut imported = Resources::default();
+    let mut aliases = ComponentAliasSection::new();
+    let mut resources = Vec::new();
     let mut counts = None;
     for payload in Parser::new(0).parse_all(binary) {
         let payload = payload?;
@@ -98,15 +104,14 @@ pub(crate) fn instrument(binary: &[u8]) -> Result<Vec<u8>, NotRestorable> {
                     out.copy(&payload)?;
                 }
                 Payload::ComponentImportSection(section) => {
-                    for import in section.clone() {
-                        check_name(import?.name.name)?;
-                    }
+                    imported.read(section, of_component(&validator)?)?;
                     out.copy(&payload)?;
                 }
                 Payload::End(_) => {
                     let types = of_component(&validator)?;
+                    resources = imported.indices(types, &mut aliases);
                     counts = Some(Counts {
-                        types: types.component_type_count(),
+                        types: types.component_type_count() + aliases.len(),
                         functions: types.component_function_count(),
                         core_functions: types.function_count(),
                         memories: types.memory_count(),
@@ -125,6 +130,14 @@ pub(crate) fn instrument(binary: &[u8]) -> Result<Vec<u8>, NotRestorable> {
                 }
                 open.push(*encoding);
             }
+            Payload::InstanceSection(section) if open.len() > 1 => {
+                for instance in section.clone() {
+                    // of a module that it is given
+                    if matches!(instance?, Instance::Instantiate { .. }) {
+                        return Err(NotRestorable::Nested);
+                    }
+                }
+            }
             Payload::End(_) => drop(open.pop()),
             Payload::CodeSectionEntry(body) => module::check_body(body)?,
             _ => {}
@@ -134,12 +147,14 @@ pub(crate) fn instrument(binary: &[u8]) -> Result<Vec<u8>, NotRestorable> {
     let counts = counts.ok_or_else(|| NotRestorable::Malformed("it does not end".into()))?;
     let (mut memories, mut globals) = (Vec::new(), Vec::new());
     for (instance, module) in (0..).zip(&instances) {
-        let Some(module) = module.and_then(|index| modules.get(&index)) else { continue };
+        let Some(index) = module else { continue };
+        let module = modules.get(index).ok_or(NotRestorable::Module)?;
         let part = |name: &String, ty| Part { instance, name: name.clone(), ty };
         memories.extend(module.memories().iter().map(|name| part(name, ())));
         globals.extend(module.globals().iter().map(|(name, ty)| Part { instance, name: name.clone(), ty: *ty }));
     }
-    add_agent(&mut out, &counts, &memories, &globals);
+    out.append(&aliases);
+    add_agent(&mut out, &counts, &memories, &globals, &resources);
     Ok(out.bytes)
 }
 
@@ -147,24 +162,18 @@ fn of_component(validator: &Validator) -> Result<wasmparser::types::TypesRef<'_>
     validator.types(0).ok_or_else(|| NotRestorable::Malformed("it has sections before its head".into()))
 }
 
-/// What is added at the end of the component.
-fn add_agent(out: &mut Output<'_>, counts: &Counts, memories: &[Part<()>], globals: &[Part<ValType>]) {
-    let (of_save, of_bytes, of_tell) = (counts.types, counts.types + 1, counts.types + 2);
-    let (of_restore, of_number) = (counts.types + 3, counts.types + 4);
-    let number = ComponentValType::Primitive(PrimitiveValType::U32);
-    let mut types = ComponentTypeSection::new();
-    types.function().params([] as [(&str, ComponentValType); 0]).result(None);
-    types.defined_type().list(PrimitiveValType::U8);
-    types
-        .function()
-        .params([("memory", number), ("base", ComponentValType::Type(of_bytes)), ("pages", number)])
-        .result(None);
-    types.function().params([("handles", number)]).result(None);
-    // it has a place among the handles, and nothing is behind it
-    types.resource(ValType::I32, None);
-    out.append(&types);
+/// What is added at the end of the component. `resources`: the types of all that it can have handles of.
+fn add_agent(
+    out: &mut Output<'_>,
+    counts: &Counts,
+    memories: &[Part<()>],
+    globals: &[Part<ValType>],
+    resources: &[u32],
+) {
+    let types = AgentTypes::add(out, counts.types, resources);
     let mut imports = ComponentImportSection::new();
-    imports.import(TELL, ComponentTypeRef::Func(of_tell));
+    imports.import(TELL, ComponentTypeRef::Func(types.of_tell));
+    imports.import(LEFT, ComponentTypeRef::Func(types.of_left));
     out.append(&imports);
 
     let mut aliases = ComponentAliasSection::new();
@@ -187,7 +196,7 @@ fn add_agent(out: &mut Output<'_>, counts: &Counts, memories: &[Part<()>], globa
     for memory in (counts.memories..).take(memories.len()) {
         lowered.lower(counts.functions, [CanonicalOption::Memory(memory)]);
     }
-    lowered.resource_new(of_number).resource_drop(of_number);
+    lowered.resource_new(types.handle).resource_drop(types.handle).lower(counts.functions + 1, []);
     out.append(&lowered);
 
     // instantiated after all others
@@ -198,9 +207,11 @@ fn add_agent(out: &mut Output<'_>, counts: &Counts, memories: &[Part<()>], globa
         given.push((format!("m{at}"), ExportKind::Memory, counts.memories + at));
         given.push((format!("t{at}"), ExportKind::Func, tells + at));
     }
-    let memories = u32::try_from(memories.len()).unwrap_or(u32::MAX);
-    given.push(("new".into(), ExportKind::Func, tells + memories));
-    given.push(("drop".into(), ExportKind::Func, tells + memories + 1));
+    let number_of_memories = u32::try_from(memories.len()).unwrap_or(u32::MAX);
+    let others = tells + number_of_memories;
+    for (at, name) in (0u32..).zip(["new", "drop", "left"]) {
+        given.push((name.into(), ExportKind::Func, others + at));
+    }
     for (at, _) in (0u32..).zip(globals) {
         given.push((format!("g{at}"), ExportKind::Global, counts.globals + at));
     }
@@ -208,20 +219,66 @@ fn add_agent(out: &mut Output<'_>, counts: &Counts, memories: &[Part<()>], globa
     instances.export_items(given);
     instances.instantiate(counts.modules, [("", ModuleArg::Instance(counts.core_instances))]);
     out.append(&instances);
+    let agent = counts.core_instances + 1;
     let mut aliases = ComponentAliasSection::new();
-    for name in ["save", "restore"] {
-        aliases.alias(Alias::CoreInstanceExport { instance: counts.core_instances + 1, kind: ExportKind::Func, name });
+    for name in ["save", "restore", "take"] {
+        aliases.alias(Alias::CoreInstanceExport { instance: agent, kind: ExportKind::Func, name });
     }
+    aliases.alias(Alias::CoreInstanceExport { instance: agent, kind: ExportKind::Memory, name: "numbers" });
     out.append(&aliases);
     let mut lifted = CanonicalFunctionSection::new();
-    let first = counts.core_functions + memories + 2;
-    lifted.lift(first, of_save, []);
-    lifted.lift(first + 1, of_restore, []);
-    out.append(&lifted);
+    let first = others + 3;
+    lifted.lift(first, types.of_restore, []);
+    lifted.lift(first + 1, types.of_restore, []);
     let mut exports = ComponentExportSection::new();
-    exports.export(SAVE, ComponentExportKind::Func, counts.functions + 1, None);
-    exports.export(RESTORE, ComponentExportKind::Func, counts.functions + 2, None);
+    exports.export(SAVE, ComponentExportKind::Func, counts.functions + 2, None);
+    exports.export(RESTORE, ComponentExportKind::Func, counts.functions + 3, None);
+    if let Some(of_take) = types.of_take {
+        lifted.lift(first + 2, of_take, [CanonicalOption::Memory(counts.memories + number_of_memories)]);
+        exports.export(TAKE, ComponentExportKind::Func, counts.functions + 4, None);
+    }
+    out.append(&lifted);
     out.append(&exports);
+}
+
+/// The types that the agent needs: their indices.
+struct AgentTypes {
+    of_tell: u32,
+    of_left: u32,
+    /// That of `save`, too.
+    of_restore: u32,
+    /// If there is a resource that the guest could have a handle of.
+    of_take: Option<u32>,
+    /// Has a place among the handles, and nothing is behind it.
+    handle: u32,
+}
+
+impl AgentTypes {
+    fn add(out: &mut Output<'_>, first: u32, resources: &[u32]) -> Self {
+        let number = ComponentValType::Primitive(PrimitiveValType::U32);
+        let mut types = ComponentTypeSection::new();
+        types.defined_type().list(PrimitiveValType::U8);
+        let bytes = ComponentValType::Type(first);
+        types.function().params([("memory", number), ("base", bytes), ("pages", number)]).result(None);
+        types.function().params([("number", number)]).result(None);
+        types.function().params([("handles", number)]).result(Some(number));
+        types.resource(ValType::I32, None);
+        let mut next = first + 5;
+        let mut of_take = None;
+        if !resources.is_empty() {
+            let mut handles = Vec::new();
+            for &resource in resources {
+                types.defined_type().own(resource);
+                handles.push(ComponentValType::Type(next));
+                next += 1;
+            }
+            types.defined_type().tuple(handles);
+            types.function().params([("number", number)]).result(Some(ComponentValType::Type(next)));
+            of_take = Some(next + 1);
+        }
+        out.append(&types);
+        Self { of_tell: first + 1, of_left: first + 2, of_restore: first + 3, handle: first + 4, of_take }
+    }
 }
 
 /// The component that is written.

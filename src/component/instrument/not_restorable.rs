@@ -12,6 +12,8 @@ pub(crate) enum NotRestorable {
     Malformed(String),
     #[error("a component inside of it has core modules of its own")]
     Nested,
+    #[error("it has a core instance of a module that is not its own")]
+    Module,
     #[error("a function changes a table or drops a segment (`{0}`)")]
     Operator(&'static str),
     #[error("it has a memory that is {0}")]

@@ -39,6 +39,31 @@ fn what_it_exports_is_there() {
 }
 
 #[test]
+fn handles_of_all_resources_that_it_imports_can_be_taken() {
+    let made = instrumented(
+        "(component
+           (import \"a\" (type $a (sub resource)))
+           (import \"i\" (instance $i (export \"b\" (type $b (sub resource))) (export \"same\" (type (eq $b)))))
+           (alias export $i \"b\" (type $b))
+           (import \"j\" (instance (export \"b\" (type (eq $b))) (export \"c\" (type (sub resource))))))",
+    )
+    .unwrap();
+    let tuples: Vec<usize> = wasmparser::Parser::new(0)
+        .parse_all(&made)
+        .filter_map(|payload| match payload.unwrap() {
+            Payload::ComponentTypeSection(section) => Some(section),
+            _ => None,
+        })
+        .flat_map(|section| section.into_iter().map(Result::unwrap).collect::<Vec<_>>())
+        .filter_map(|ty| match ty {
+            wasmparser::ComponentType::Defined(wasmparser::ComponentDefinedType::Tuple(types)) => Some(types.len()),
+            _ => None,
+        })
+        .collect();
+    assert_eq!(tuples, [3]);
+}
+
+#[test]
 fn the_guests_of_the_tests_can_be_instrumented() {
     for name in ["hello", "hello_p3", "probe", "probe_p3"] {
         let binary = std::fs::read(format!("tests/guests/components/{name}.wasm")).unwrap();
@@ -65,6 +90,14 @@ fn what_cannot_be_put_back_is_told() {
         (of_modules(&["(global (mut funcref) (ref.null func))"]), NotRestorable::Reference),
         (of_modules(&["(func (export \"wasgi:m0\"))"]), NotRestorable::Name("wasgi:m0".into())),
         ("(component (component (core module)))".into(), NotRestorable::Nested),
+        (
+            "(component (core module $m)
+               (component $c (import \"m\" (core module $i)) (core instance (instantiate $i)))
+               (instance (instantiate $c (with \"m\" (core module $m)))))"
+                .into(),
+            NotRestorable::Nested,
+        ),
+        ("(component (import \"m\" (core module $m)) (core instance (instantiate $m)))".into(), NotRestorable::Module),
         (
             "(component (type $r (resource (rep i32))) (core func (canon resource.new $r)))".into(),
             NotRestorable::Resources,

@@ -46,8 +46,8 @@ def test_a_guest_that_leaks_is_isolated(path: object) -> None:
 
 
 def test_the_keeper_is_isolated(keeper: wasgi.Component) -> None:
-    # the numbers of handles that a guest leaves behind are taken: docs/isolation.md
-    requests = ["/handles?n=2", "/nowhere", "/trap", "/grow?pages=1", "/world"]
+    left = ["/print?line=a&n=1", "/leave?what=fields,headers", "/forget?n=3", "/handles?n=2"]
+    requests = ["/handles?n=2", "/nowhere", "/trap", "/grow?pages=1", "/world", *left]
     with wasgi.App(keeper, reuse=wasgi.Reuse()) as plain, pytest.raises(AssertionError, match="leaks state"):
         check_isolation(plain, requests)
     with wasgi.App(keeper, reuse=MODES["isolated"]()) as isolated:

@@ -3,13 +3,16 @@
 //! Each answer tells in the field `x-entry` what its handler found when it began: a digest of all memory, the numbers of the
 //! handles that it was given, and what it keeps of earlier exchanges.
 
+use std::cell::RefCell;
 use std::mem::forget;
 
+use wasip2::cli::stdout;
 use wasip2::clocks::{monotonic_clock, wall_clock};
 use wasip2::exports::http::incoming_handler::Guest;
 use wasip2::http::outgoing_handler;
 use wasip2::http::types::{
-    Fields, IncomingBody, IncomingRequest, OutgoingBody, OutgoingRequest, OutgoingResponse, ResponseOutparam, Scheme,
+    Fields, IncomingBody, IncomingRequest, OutgoingBody, OutgoingRequest, OutgoingResponse, RequestOptions,
+    ResponseOutparam, Scheme,
 };
 use wasip2::io::streams::{InputStream, OutputStream, StreamError};
 use wasip2::random::{insecure, insecure_seed, random};
@@ -20,6 +23,10 @@ use places::{Entry, parse_query};
 
 struct Keeper;
 wasip2::http::proxy::export!(Keeper);
+
+thread_local! {
+    static SHELF: RefCell<Option<Fields>> = const { RefCell::new(None) };
+}
 
 impl Guest for Keeper {
     fn handle(request: IncomingRequest, out: ResponseOutparam) {
@@ -71,6 +78,25 @@ impl Guest for Keeper {
                     forget(monotonic_clock::subscribe_duration(1));
                 }
                 "forgotten".to_owned()
+            }
+            // leaves handles of each kind that is said
+            "/leave" => {
+                arg("what").split(',').for_each(|what| leave(what, &request));
+                "left".to_owned()
+            }
+            // keeps a set of fields from one exchange to the next: its number, and what is in it; puts the secret into it, or into a new one
+            "/shelf" => {
+                let mut fields = SHELF.take().unwrap_or_else(Fields::new);
+                let said = format!("{} {:?}", fields.handle(), fields.get("x-shelf"));
+                if !arg("renew").is_empty() {
+                    drop(fields);
+                    fields = Fields::new();
+                }
+                if !arg("secret").is_empty() {
+                    fields.append("x-shelf", &places::masked(arg("secret"))).unwrap();
+                }
+                SHELF.set(Some(fields));
+                said
             }
             "/grow" => places::grow(number("pages") as usize).to_string(),
             "/trap" => core::arch::wasm32::unreachable(),
@@ -164,6 +190,40 @@ impl Guest for Keeper {
             _ => "no such route".to_owned(),
         };
         text(out, &entry, &said);
+    }
+}
+
+fn leave(what: &str, request: &IncomingRequest) {
+    let response = || OutgoingResponse::new(Fields::new());
+    match what {
+        "fields" => forget(Fields::new()),
+        "timer" => forget(monotonic_clock::subscribe_duration(1)),
+        "stdout" => forget(stdout::get_stdout()),
+        "headers" => forget(request.headers()),
+        "response" => forget(response()),
+        "request" => forget(OutgoingRequest::new(Fields::new())),
+        "options" => forget(RequestOptions::new()),
+        // one that was finished
+        "finished" => {
+            let response = response();
+            let body = response.body().unwrap();
+            OutgoingBody::finish(body, None).unwrap();
+            forget(response);
+        }
+        // one that was not
+        "body" => {
+            let response = response();
+            let body = response.body().unwrap();
+            let stream = body.write().unwrap();
+            forget((stream.subscribe(), stream, body, response));
+        }
+        "incoming" => {
+            let body: IncomingBody = request.consume().unwrap();
+            let stream = body.stream().unwrap();
+            forget((stream.subscribe(), stream, body));
+        }
+        "trailers" => forget(IncomingBody::finish(request.consume().unwrap())),
+        _ => panic!("what is {what}?"),
     }
 }
 

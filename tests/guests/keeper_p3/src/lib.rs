@@ -3,13 +3,16 @@
 //! What is another thing here and has the same name:
 //! - `/handles` and `/forget` have no timers: those are calls
 //! - `/fetch?forget=1` forgets the streams and futures of a body
+//! - `/leave` has other kinds of handles
 
+use std::cell::RefCell;
 use std::mem::forget;
 
 use wasip3::clocks::{monotonic_clock, system_clock};
 use wasip3::exports::http::handler::Guest;
-use wasip3::http::types::{ErrorCode, Fields, Request, Response, Scheme};
+use wasip3::http::types::{ErrorCode, Fields, Request, RequestOptions, Response, Scheme};
 use wasip3::random::{insecure, insecure_seed, random};
+use wasip3::{wit_future, wit_stream};
 
 #[allow(dead_code)]
 #[path = "../../probe_p3/src/message.rs"]
@@ -22,6 +25,10 @@ use places::{Entry, parse_query};
 
 struct Keeper;
 wasip3::http::service::export!(Keeper);
+
+thread_local! {
+    static SHELF: RefCell<Option<Fields>> = const { RefCell::new(None) };
+}
 
 impl Guest for Keeper {
     async fn handle(request: Request) -> Result<Response, ErrorCode> {
@@ -76,6 +83,24 @@ async fn route(request: Request, entry: Entry, out: Out) {
         "/forget" => {
             (0..number("n")).for_each(|_| forget(Fields::new()));
             "forgotten".to_owned()
+        }
+        "/leave" => {
+            arg("what").split(',').for_each(|what| leave(what, &request));
+            "left".to_owned()
+        }
+        // keeps a set of fields from one exchange to the next: its number, and what is in it; puts the secret into it, or into a new one
+        "/shelf" => {
+            let mut fields = SHELF.take().unwrap_or_else(Fields::new);
+            let said = format!("{} {:?}", fields.handle(), fields.get("x-shelf"));
+            if !arg("renew").is_empty() {
+                drop(fields);
+                fields = Fields::new();
+            }
+            if !arg("secret").is_empty() {
+                fields.append("x-shelf", &places::masked(arg("secret"))).unwrap();
+            }
+            SHELF.set(Some(fields));
+            said
         }
         "/grow" => places::grow(number("pages") as usize).to_string(),
         "/trap" => core::arch::wasm32::unreachable(),
@@ -161,6 +186,30 @@ async fn route(request: Request, entry: Entry, out: Out) {
         _ => "no such route".to_owned(),
     };
     text(out, &entry, &said).await;
+}
+
+fn leave(what: &str, request: &Request) {
+    #[link(wasm_import_module = "$root")]
+    unsafe extern "C" {
+        #[link_name = "[waitable-set-new]"]
+        fn waitable_set_new() -> u32;
+    }
+    match what {
+        "fields" => forget(Fields::new()),
+        "headers" => forget(request.get_headers()),
+        "response" => forget(Body::response(Fields::new())),
+        "request" => forget(Body::request(Fields::new(), None)),
+        "options" => forget(RequestOptions::new()),
+        // nobody has the other end of it
+        "reader" => forget(wit_stream::new::<u8>().1),
+        "stream" => forget(wit_stream::new::<u8>()),
+        "future" => forget(wit_future::new::<Result<(), ErrorCode>>(|| Ok(()))),
+        // SAFETY: it takes nothing and returns a number
+        "set" => {
+            unsafe { waitable_set_new() };
+        }
+        _ => panic!("what is {what}?"),
+    }
 }
 
 fn start(out: Out, entry: &Entry) -> Body {
