@@ -35,8 +35,8 @@ def spin() -> Path:
     return COMPONENTS / "spin.wasm"
 
 
-def python(world: str, name: str, wit: Path = WIT) -> Path:
-    source = GUESTS / "python" / f"{name}.py"
+def python(world: str, name: str, wit: Path = WIT, folder: Path = GUESTS / "python") -> Path:
+    source = folder / f"{name}.py"
 
     def make(target: Path) -> None:
         tool = Path(sys.executable).parent / "componentize-py"

@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import itertools
+import re
 from collections.abc import Iterable
 from dataclasses import dataclass
+from pathlib import Path
 
 import pytest
 
 import wasgi
 from tests import toolchains
-from tests.conftest import COMPONENTS, get, post
+from tests.conftest import COMPONENTS, ROOT, get, post
 from tests.guest.isolated.asking import MODES
 from tests.test_toolchains import URL, all_but, component, of
 
@@ -144,3 +146,42 @@ def test_what_python_keeps() -> None:
     assert all(one.startswith("1 ") for one in fresh)
     assert answers(MODES["isolated"](), paths) == (fresh * 143)[:1000]
     assert [one.split()[0] for one in answers(MODES["reused"](), paths[:3])] == ["1", "2", "3"]
+
+
+RESEEDED = """
+
+from componentize_py_types import Ok
+from wit_world import exports
+from wit_world.imports.wasi_http_types import Fields, OutgoingBody, OutgoingResponse, ResponseOutparam
+
+Recipe = IncomingHandler
+
+
+class IncomingHandler(exports.IncomingHandler):
+    def handle(self, request, response_out):
+        Recipe().handle(request, response_out)
+        response = OutgoingResponse(Fields())
+        body = response.body()
+        ResponseOutparam.set(response_out, Ok(response))
+        with body.write() as stream:
+            stream.blocking_write_and_flush(f"{random.random()}".encode())
+        OutgoingBody.finish(body, None)
+"""
+
+
+@pytest.mark.slow
+def test_the_recipe_for_random_in_python(tmp_path: Path) -> None:
+    """That of docs/isolation.md, in a guest: what a warm-up has drawn its random numbers from is the same for all."""
+    (recipe,) = re.findall(r"```python\n(import random\n.*?)```", (ROOT / "docs/isolation.md").read_text(), re.DOTALL)
+    (tmp_path / "reseeded.py").write_text(recipe + RESEEDED)
+    guests = [
+        toolchains.python("http-handler", "keeping"),
+        toolchains.python("http-handler", "reseeded", folder=tmp_path),
+    ]
+    numbers = []
+    for guest in guests:
+        with wasgi.App(wasgi.Component(guest), reuse=wasgi.Reuse(isolated=True, requests=None, warm=get("/"))) as app:
+            numbers.append([app.handle(get("/")).read().split()[-1] for _ in range(10)])
+    without, reseeded = numbers
+    assert len(set(without)) == 1, "they would be the same"
+    assert len(set(reseeded)) == 10
