@@ -1,23 +1,22 @@
 //! A store and the guest's instance in it, which has one exchange after another.
 
 use std::mem::ManuallyDrop;
-use std::pin::{Pin, pin};
+use std::pin::pin;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
-use std::task::{Context, Poll};
 use std::time::Instant;
 
 use bytes::Bytes;
 use futures_util::future::{Either, select};
 use http_body_util::BodyExt;
-use wasmtime::{CallHook, CallHookHandler, Store, StoreContextMut, UpdateDeadline};
+use wasmtime::{Store, UpdateDeadline};
 use wasmtime_wasi_http::{Error as HostError, WasiBody};
 
 use crate::error::reason::Reason;
-use crate::error::trap::Trap;
 use crate::error::{Error, chain};
 use crate::exchange::handle::ExchangeState;
 use crate::guest::app_share::AppShare;
+use crate::guest::ending::why_it_ended;
 use crate::guest::grants::Grants;
 use crate::guest::limiter::StoreLimiter;
 use crate::guest::panics::Panicked;
@@ -26,6 +25,7 @@ use crate::guest::restoring::{Restoring, Watched};
 use crate::guest::seat::Answered;
 use crate::guest::shared::Shared;
 use crate::guest::store::StoreState;
+use crate::guest::turns::{Turns, Yield};
 use crate::guest::{p2, p3};
 use crate::http::error_code::ErrorCode;
 use crate::limits::Limits;
@@ -332,37 +332,8 @@ impl Instance {
     pub(crate) fn outcome(&mut self, result: wasmtime::Result<()>, exchange: &ExchangeState) -> Result<(), Error> {
         self.host().weigh_last();
         let Err(error) = result else { return Ok(()) };
-        if let Some(exit) = error.downcast_ref::<wasmtime_wasi::I32Exit>() {
-            return Err(Error::GuestExit { code: exit.0 });
-        }
-        if let Some(full) = error.downcast_ref::<wasmtime::PoolConcurrencyLimitError>() {
-            return Err(Error::Overloaded(format!(
-                "all instance slots of this process are taken ({full}); hint: set `Limits.concurrency` lower"
-            )));
-        }
-        if let Some(failed) = error.downcast_ref::<crate::guest::folders::NotOpened>() {
-            return Err(failed.0.clone());
-        }
-        if let Some(late) = error.downcast_ref::<crate::process::swap::SwitchedOn>() {
-            return Err(Error::Overloaded(late.to_string()));
-        }
-        if let Some(panicked) = error.downcast_ref::<Panicked>() {
-            return Err(Error::Host(panicked.to_string().into()));
-        }
-        if let Some(wasmtime::Trap::NoAsyncResult) = error.downcast_ref() {
-            return Err(Error::NoResponse("the guest returned without setting a response".into()));
-        }
-        if let Some(refused) = Error::refused_by_system(&error) {
-            return Err(refused);
-        }
-        if let Some(reason) = self.store.data().limiter.refused_by_system() {
-            return Err(Error::Host(format!(
-                "the system gives this process no more memory or addresses for a guest ({reason}); hint: fewer exchanges at once \
-                 (`Limits.concurrency`), or a larger limit of this process (`ulimit -v`)"
-            ).into()));
-        }
-        let trap = Arc::new(Trap::read(&error, exchange.stdio.last_words(), self.prepared.restoring().is_none()));
-        Err(self.store.data().limiter.explain(&error, &trap).unwrap_or(Error::Trap(trap)))
+        let has_offsets = self.prepared.restoring().is_none();
+        Err(why_it_ended(&error, &exchange.stdio, &self.store.data().limiter, has_offsets))
     }
 
     /// The fuel that this exchange has used, if it is limited.
@@ -436,92 +407,5 @@ impl Drop for Instance {
             // SAFETY: it is dropped once, here, and nobody sees it after.
             unsafe { ManuallyDrop::drop(&mut self.store) };
         }
-    }
-}
-
-/// Ends a guest's turn after a host call, or an instruction that the host carries out (`memory.fill`), if it is over by then: code
-/// without loops and calls of its own never looks at the epoch.
-struct Turns;
-
-impl CallHookHandler<StoreState> for Turns {
-    fn handle_call_event<'life0, 'life1, 'async_trait>(
-        &'life0 self,
-        mut store: StoreContextMut<'life1, StoreState>,
-        event: CallHook,
-    ) -> Pin<Box<dyn Future<Output = wasmtime::Result<()>> + Send + 'async_trait>>
-    where
-        'life0: 'async_trait,
-        'life1: 'async_trait,
-        Self: 'async_trait,
-    {
-        if store.data().is_shared()
-            && let Err(error) = attribute(&mut store, event)
-        {
-            return Box::pin(std::future::ready(Err(error)));
-        }
-        let host = store.data_mut();
-        let is_guests = !host.agent.is_called;
-        match event {
-            CallHook::CallingHost if is_guests => host.limiter.calls_host(),
-            CallHook::ReturningFromHost if is_guests => host.look_at_kept_handles(),
-            _ => {}
-        }
-        let ends = matches!(event, CallHook::ReturningFromHost) && is_guests;
-        if ends && crate::scheduler::is_turn_over() {
-            store.data().turn.interrupt();
-            Box::pin(Yield::default())
-        } else {
-            Box::pin(GoOn) // of no size: nothing is allocated
-        }
-    }
-}
-
-/// A guest of a store that several exchanges share calls the host, or goes on: it does so in its own exchange.
-fn attribute(store: &mut StoreContextMut<'_, StoreState>, event: CallHook) -> wasmtime::Result<()> {
-    let task = match event {
-        CallHook::ReturningFromWasm => None,
-        CallHook::CallingWasm | CallHook::CallingHost | CallHook::ReturningFromHost => store.async_call_stack()?.last(),
-    };
-    let is_metered = store.data().fuel().is_some();
-    let before = store.data().seat().cloned();
-    if !store.data_mut().lead(task) || !is_metered {
-        return Ok(());
-    }
-    if let Some(before) = before {
-        before.set_fuel_left(store.get_fuel()?);
-    }
-    if let Some(seat) = store.data().seat() {
-        let fuel = seat.fuel_left();
-        store.set_fuel(fuel)?;
-    }
-    Ok(())
-}
-
-struct GoOn;
-
-impl Future for GoOn {
-    type Output = wasmtime::Result<()>;
-
-    fn poll(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<Self::Output> {
-        Poll::Ready(Ok(()))
-    }
-}
-
-/// Ends the turn.
-#[derive(Default)]
-struct Yield {
-    has_yielded: bool,
-}
-
-impl Future for Yield {
-    type Output = wasmtime::Result<()>;
-
-    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
-        if self.has_yielded {
-            return Poll::Ready(Ok(()));
-        }
-        self.has_yielded = true;
-        cx.waker().wake_by_ref();
-        Poll::Pending
     }
 }

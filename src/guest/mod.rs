@@ -5,6 +5,7 @@ pub mod app_share;
 pub mod body_functions_p3;
 pub mod body_streams_p3;
 pub mod command;
+pub mod ending;
 pub mod exchange_context;
 pub mod file_functions;
 pub mod file_functions_p3;
@@ -38,6 +39,7 @@ pub mod shared;
 pub mod snapshot;
 pub mod store;
 pub mod timers;
+pub mod turns;
 
 /// The interfaces of WASI 0.2 that are linked into every component: those of `http-handler` in `wit/world.wit`.
 pub const PROVIDED: &[&str] = &[
