@@ -122,7 +122,7 @@ impl SharedInstance {
     /// Whether nobody is in it, and nobody is on the way: then nobody comes any more.
     fn close_if_left(&self) -> bool {
         let members = lock(&self.members);
-        members.seated.is_empty() && self.shared.close_if_empty()
+        members.seated.is_empty() && self.shared.close_if_unreserved()
     }
 
     /// Has whoever drives it look who has ended, and what can go on.
@@ -453,9 +453,14 @@ impl Drop for Driver {
 #[allow(clippy::unwrap_used)]
 mod tests {
     use super::*;
+    use crate::exchange::handle::ExchangeHandle;
+    use crate::http::message::empty;
+    use crate::limits::Limits;
+    use crate::outgoing::hooks::Hooks;
+    use crate::outgoing::upstream::Upstreams;
 
-    #[test]
-    fn an_instance_that_all_have_left_waits_for_whoever_is_on_the_way() {
+    /// One that nobody is in, and whoever drives it.
+    fn left() -> (Arc<SharedInstance>, Driver) {
         let sharing = Arc::new(SharedInstance {
             shared: Arc::default(),
             process: crate::engine::process_state().unwrap(),
@@ -466,14 +471,32 @@ mod tests {
             members: Mutex::default(),
         });
         sharing.shared.open();
+        let driver = Driver { sharing: sharing.clone(), left_over: Vec::new(), is_clean: true, due: Due::default() };
+        (sharing, driver)
+    }
+
+    /// A turn of guests that never have done.
+    fn turn(driver: &mut Driver) -> Poll<Fate> {
+        driver.turn(pin!(std::future::pending()), &mut Context::from_waker(Waker::noop()))
+    }
+
+    #[test]
+    fn an_instance_that_all_have_left_waits_for_whoever_is_on_the_way() {
+        let (sharing, mut driver) = left();
         let place = Reservation::new(&sharing).unwrap();
-        let mut driver =
-            Driver { sharing: sharing.clone(), left_over: Vec::new(), is_clean: true, due: Due::default() };
-        let mut run = pin!(std::future::pending());
-        let mut turn = || driver.turn(run.as_mut(), &mut Context::from_waker(Waker::noop()));
-        assert!(turn().is_pending());
+        assert!(turn(&mut driver).is_pending());
         drop(place);
-        assert!(matches!(turn(), Poll::Ready(Fate::Abandoned)));
+        assert!(matches!(turn(&mut driver), Poll::Ready(Fate::Abandoned)));
         assert!(Reservation::new(&sharing).is_none());
+    }
+
+    #[test]
+    fn an_instance_ends_though_one_that_has_left_was_never_called() {
+        let (sharing, mut driver) = left();
+        let exchange = ExchangeState::new(sharing.process, 1, None);
+        let hooks = Hooks::new(Upstreams::default(), ExchangeHandle::observer(&exchange), &Limits::NONE);
+        let seat = Seat::new(exchange, None, Box::new(|_| ()), sharing.waker());
+        sharing.shared.begin(Box::new(Newcomer { request: http::Request::new(empty()), hooks, seat }));
+        assert!(matches!(turn(&mut driver), Poll::Ready(Fate::Abandoned)));
     }
 }

@@ -145,6 +145,13 @@ impl Shared {
         queue.closed
     }
 
+    /// The same, unless somebody is on the way: of whoever waits all have left. Returns whether nobody comes any more.
+    pub(crate) fn close_if_unreserved(&self) -> bool {
+        let mut queue = lock(&self.queue);
+        queue.closed |= queue.reserved == 0;
+        queue.closed
+    }
+
     /// The next one whose exchange is not over already.
     pub(crate) fn next(&self) -> Option<Box<Newcomer>> {
         let mut over = Vec::new();
