@@ -83,7 +83,7 @@ impl GuestBody {
             return;
         }
         unread.discard();
-        discard(std::mem::replace(&mut self.inner, empty()), self.owner.process());
+        discard(std::mem::replace(&mut self.inner, empty()), self.owner.ended(), self.owner.process());
     }
 
     /// Whether nothing is left of it in the guest.

@@ -1,9 +1,10 @@
 //! What is kept of a request's body for an upstream that has answered before it has read it.
 
-use std::pin::Pin;
+use std::pin::{Pin, pin};
 use std::task::{Context, Poll, Waker};
 
 use bytes::{Bytes, BytesMut};
+use futures_util::future::select;
 use http_body::Body;
 use http_body_util::BodyExt;
 use tokio::task::AbortHandle;
@@ -113,8 +114,13 @@ impl Unread {
     }
 }
 
-/// Reads a body to its end, which its guest gives it, and throws it away.
-pub(super) fn discard(mut rest: WasiBody, process: &'static ProcessState) {
+/// Reads a body to its end, and throws it away. Its guest gives it an end, or is gone; but a store that others share lives on, and what a
+/// guest has passed on may have none: so it is read until its exchange is `over` at the latest.
+pub(super) fn discard(
+    mut rest: WasiBody,
+    over: impl Future<Output = ()> + Send + 'static,
+    process: &'static ProcessState,
+) {
     // in most cases all that there is lies there: no task is needed
     for _ in 0..4 {
         match Pin::new(&mut rest).poll_frame(&mut Context::from_waker(Waker::noop())) {
@@ -124,13 +130,18 @@ pub(super) fn discard(mut rest: WasiBody, process: &'static ProcessState) {
         }
     }
     if let Ok(runtime) = process.runtime.handle() {
-        runtime.spawn(async move { while let Some(Ok(_)) = rest.frame().await {} });
+        runtime.spawn(async move {
+            let read = async { while let Some(Ok(_)) = rest.frame().await {} };
+            select(pin!(read), pin!(over)).await;
+        });
     }
 }
 
 #[cfg(test)]
 #[allow(clippy::unwrap_used)]
 mod tests {
+    use std::sync::Arc;
+
     use super::*;
 
     #[test]
@@ -213,8 +224,39 @@ mod tests {
     fn what_is_thrown_away_is_read_to_its_end() {
         for chunks in [0, 3, 9] {
             let (sender, told) = std::sync::mpsc::channel();
-            discard(Told(chunks, sender).boxed_unsync(), crate::engine::process_state().unwrap());
+            let over = std::future::pending();
+            discard(Told(chunks, sender).boxed_unsync(), over, crate::engine::process_state().unwrap());
             told.recv().unwrap();
+        }
+    }
+
+    #[test]
+    fn what_never_ends_is_read_until_its_exchange_is_over() {
+        struct Endless {
+            _held: Arc<()>,
+        }
+
+        impl Body for Endless {
+            type Data = Bytes;
+            type Error = wasmtime_wasi_http::Error;
+
+            fn poll_frame(
+                self: Pin<&mut Self>,
+                _: &mut Context<'_>,
+            ) -> Poll<Option<Result<http_body::Frame<Bytes>, Self::Error>>> {
+                Poll::Pending
+            }
+        }
+
+        let (body, (end, over)) = (Arc::new(()), tokio::sync::oneshot::channel::<()>());
+        let is_over = async move { drop(over.await) };
+        discard(Endless { _held: body.clone() }.boxed_unsync(), is_over, crate::engine::process_state().unwrap());
+        assert_eq!(Arc::strong_count(&body), 2, "it is read");
+        drop(end);
+        let begun = std::time::Instant::now();
+        while Arc::strong_count(&body) > 1 {
+            assert!(begun.elapsed() < std::time::Duration::from_secs(10), "it is read for ever");
+            std::thread::yield_now();
         }
     }
 }
