@@ -42,9 +42,8 @@ pub(super) struct Incoming<B, A> {
     pub answer: ResponseSlot,
 }
 
-/// Makes ready what a guest gets. `in_sight`: writes of its response that may lie where it
-/// is seen that nobody takes them; `clock`: of a
-/// simulation.
+/// Makes ready what a guest gets. `in_sight`: writes of its response that may lie where it is seen that nobody takes them; `clock`: of
+/// a simulation.
 #[allow(clippy::type_complexity)]
 pub(super) fn incoming(
     request: http::Request<WasiBody>,

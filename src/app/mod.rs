@@ -265,7 +265,8 @@ impl App {
         let Obtained { mut instance, room, needs_set_up } = self.instance(admission, prepared, hooks, &exchange)?;
         let stage = instance.host().staged().map(|staged| staged.stage().clone());
         let clock = instance.host().scene().map(|scene| scene.clock().clone());
-        let in_sight = in_sight(self.limits.chunks, matches!(prepared.pre(), Pre::P2(..)));
+        let chunks = self.limits.chunks;
+        let in_sight = if matches!(prepared.pre(), Pre::P2(..)) { in_sight(chunks) } else { chunks };
         let incoming = incoming(request, rules, &exchange, in_sight, clock);
         let Incoming { request, answered, head, answer } = incoming;
         let guest = Guest::new(instance, &exchange, answer.clone(), Place::new(&exchange, ticking, permit));
@@ -298,7 +299,7 @@ impl App {
         };
         hooks.scene = sharing.stage.as_ref().map(Stage::begin);
         let clock = hooks.scene.as_ref().map(|scene| scene.clock().clone());
-        let incoming = incoming(request, rules, &exchange, in_sight(self.limits.chunks, false), clock);
+        let incoming = incoming(request, rules, &exchange, self.limits.chunks, clock);
         let Incoming { request, answered, head, answer } = incoming;
         let seat = Seat::new(exchange.clone(), self.limits.fuel, Box::new(answered), sharing.waker());
         let request = request.map(|body| seat.over.cuts(body.boxed_unsync()));

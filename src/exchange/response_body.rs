@@ -22,9 +22,9 @@ pub(crate) fn in_channel(chunks: usize) -> usize {
     chunks.saturating_sub(1).clamp(1, MOST_IN_CHANNEL)
 }
 
-/// How many of them lie where it can be seen that nobody takes them. `has_channel`: WASI 0.3 has none.
-pub(crate) fn in_sight(chunks: usize, has_channel: bool) -> usize {
-    if has_channel { (chunks + 1).saturating_sub(in_channel(chunks)).max(1) } else { chunks }
+/// How many of them lie where it can be seen that nobody takes them. In WASI 0.3, which has no such channel, all do.
+pub(crate) fn in_sight(chunks: usize) -> usize {
+    (chunks + 1).saturating_sub(in_channel(chunks)).max(1)
 }
 
 /// The body of a guest's response on its way out. Both sides look at it: the reader takes frames; when the guest waits, its side
@@ -197,8 +197,7 @@ mod tests {
     #[test]
     fn as_many_writes_lie_in_between_as_may_and_two_more() {
         for chunks in 1..40 {
-            assert_eq!(in_sight(chunks, true) + in_channel(chunks) + 1, chunks + 2);
-            assert_eq!(in_sight(chunks, false), chunks);
+            assert_eq!(in_sight(chunks) + in_channel(chunks) + 1, chunks + 2);
         }
         for (chunks, most) in [(1, 1), (2, 1), (3, 2), (8, 7), (1000, MOST_IN_CHANNEL)] {
             assert_eq!(in_channel(chunks), most);

@@ -19,10 +19,12 @@ use crate::http::fields;
 use crate::outgoing::hooks::WRITE;
 
 /// What a body may hold that is written, and whose message is not sent: the writes that its channel has room for.
-pub(crate) const BODY: u64 = (WRITE as u64 + (1 << 10)) * (MOST_IN_CHANNEL as u64 + 1);
+pub(crate) const BODY: u64 = ONE_WRITE * (MOST_IN_CHANNEL as u64 + 1);
 
 /// The same of WASI 0.3: a write on its way, and one in the channel.
-const BODY_P3: u64 = (WRITE as u64 + (1 << 10)) * 2;
+const BODY_P3: u64 = ONE_WRITE * 2;
+
+const ONE_WRITE: u64 = WRITE as u64 + (1 << 10);
 
 /// What is behind all handles of a store, in bytes.
 pub(crate) fn weigh(table: &mut ResourceTable) -> u64 {

@@ -18,7 +18,7 @@ use crate::py::component::threads::{loads, spawn};
 use crate::py::errors::to_py;
 use crate::py::executor::blocking::block_on;
 use crate::py::executor::operation::Operation;
-use crate::py::held::detach;
+use crate::py::held::{Held, detach};
 use crate::py::lock;
 use crate::py::log;
 use crate::telemetry::TARGET;
@@ -151,7 +151,7 @@ pub(crate) struct Loading {
     /// Taken by the thread that loads it, unless it has been given up before.
     ask: Arc<Mutex<Option<Ask>>>,
     /// What is made of the component.
-    make: Option<Make>,
+    make: Option<Held<Make>>,
     label: String,
     is_started: bool,
     begun: Instant,
@@ -167,7 +167,7 @@ impl Loading {
             label: ask.source.label(),
             wanted: ask.order.wanted.clone(),
             ask: Arc::new(Mutex::new(Some(ask))),
-            make: Some(make),
+            make: Some(make.into()),
             is_started: false,
             begun: Instant::now(),
             receiver: None,
@@ -210,7 +210,7 @@ impl Loading {
         let Some(make) = self.make.take() else {
             return Err(to_py(py, &Error::Host("the component was loaded already".into())));
         };
-        make(py, component)
+        (make.into_inner())(py, component)
     }
 }
 

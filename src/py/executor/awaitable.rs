@@ -185,10 +185,7 @@ impl Awaitable {
 
     fn close(&self, py: Python<'_>) {
         let state = std::mem::replace(&mut *lock(&self.state), State::Done);
-        // one that has not begun has nothing to stop
-        if matches!(state, State::Waiting { .. }) {
-            detach(py, || Self::stop(state));
-        }
+        detach(py, || Self::stop(state));
     }
 
     fn __traverse__(&self, visit: PyVisit<'_>) -> Result<(), PyTraverseError> {
