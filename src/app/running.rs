@@ -241,6 +241,8 @@ impl Drop for Guest {
         self.exchange.stdio.finish();
         let Some(mut instance) = self.instance.take() else { return };
         let broke_off = instance.host().abort_bodies(ended_well);
+        // before the place is free: whoever waits for that came later
+        WakesAtItsEnd::come_now();
         // before its place is free: whoever takes that finds it
         let over = match &idle {
             Some(idle) if ended_well && answered && !broke_off => idle.keep(instance),
