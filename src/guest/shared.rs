@@ -6,7 +6,7 @@
 
 use std::collections::VecDeque;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Mutex, Weak};
 use std::task::{Context, Wake, Waker};
 use std::time::{Duration, Instant};
 
@@ -47,32 +47,34 @@ struct Queue {
     driver: Option<Waker>,
 }
 
-/// Who has the store.
+/// Who has the store. Seats are kept by whoever drives it and by the store: each has a waker that leads back here.
 #[derive(Default)]
 struct Turn {
-    current: Option<Arc<Seat>>,
+    current: Weak<Seat>,
     since: Option<Instant>,
     /// When the driver's turn was over, if somebody kept the store.
     kept: Option<Instant>,
     /// Who had it last.
-    last: Option<Arc<Seat>>,
+    last: Weak<Seat>,
 }
 
 impl Turn {
     fn pass_on(&mut self, to: Option<&Arc<Seat>>) {
-        if self.current.as_ref().map(Arc::as_ptr) == to.map(Arc::as_ptr) {
+        let next = to.map_or_else(Weak::new, Arc::downgrade);
+        if self.current.ptr_eq(&next) {
             return;
         }
         let now = Instant::now();
         self.stop(now);
-        if let Some(seat) = std::mem::replace(&mut self.current, to.cloned()) {
-            self.last = Some(seat);
+        let before = std::mem::replace(&mut self.current, next);
+        if before.strong_count() > 0 {
+            self.last = before;
         }
         self.since = Some(now);
     }
 
     fn stop(&mut self, now: Instant) {
-        if let (Some(seat), Some(since)) = (&self.current, self.since.take()) {
+        if let (Some(seat), Some(since)) = (self.current.upgrade(), self.since.take()) {
             seat.add_ran(now.saturating_duration_since(since));
         }
     }
@@ -172,7 +174,7 @@ impl Shared {
         self.woken.store(false, Ordering::Release);
         let mut turn = lock(&self.turn);
         let kept = turn.kept.take().map_or(Duration::ZERO, |kept| now.saturating_duration_since(kept));
-        if let Some(seat) = &turn.current {
+        if let Some(seat) = turn.current.upgrade() {
             seat.add_ran(kept);
         }
         turn.since = Some(now);
@@ -183,8 +185,9 @@ impl Shared {
     pub(crate) fn end_turn(&self, now: Instant) -> Option<Arc<Seat>> {
         let mut turn = lock(&self.turn);
         turn.stop(now);
-        turn.kept = turn.current.is_some().then_some(now);
-        turn.current.clone()
+        let holder = turn.current.upgrade();
+        turn.kept = holder.is_some().then_some(now);
+        holder
     }
 
     /// Whether there is nothing more to do in the store, until somebody from outside has done his part.
@@ -195,7 +198,7 @@ impl Shared {
     /// Who has run last: what has ended the instance was its doing.
     pub(crate) fn culprit(&self) -> Option<Arc<Seat>> {
         let turn = lock(&self.turn);
-        turn.current.clone().or_else(|| turn.last.clone())
+        turn.current.upgrade().or_else(|| turn.last.upgrade())
     }
 }
 
