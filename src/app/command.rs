@@ -19,7 +19,7 @@ use crate::app::running::{end_in_time, why_dropped};
 use crate::app::{App, Ground};
 use crate::engine::ProcessState;
 use crate::error::Error;
-use crate::exchange::handle::{ExchangeHandle, ExchangeState};
+use crate::exchange::handle::{ExchangeHandle, ExchangeState, Gone};
 use crate::exchange::phase::Runner;
 use crate::guest::grants::Grants;
 use crate::guest::instance::Instance;
@@ -70,11 +70,11 @@ impl App {
         let parked = Arc::<Parked>::default();
         let of_thread = parked.clone();
         let work = move || {
+            let gone = Gone(own.clone());
             let run = run(Guest { instance, has_returned: false }, room, own.clone());
             let ended = drive(run, &own, &stdio, &of_thread);
             own.stdio.finish();
-            drop((ticking, permit));
-            let _ = own.finished.set(());
+            drop((ticking, permit, gone));
             let _ = tell.send(ended);
         };
         process.runtime.handle()?;

@@ -140,6 +140,15 @@ impl ExchangeState {
     }
 }
 
+/// The last to go of what a guest does for an exchange, or for none: dropped, it tells that nothing is left.
+pub(crate) struct Gone(pub Arc<ExchangeState>);
+
+impl Drop for Gone {
+    fn drop(&mut self) {
+        let _ = self.0.finished.set(());
+    }
+}
+
 /// What whoever asks for a guest is told in a forked child.
 pub(crate) fn in_parent() -> Error {
     Error::Host("its guest is in the parent process; hint: a forked child makes its own exchanges".into())

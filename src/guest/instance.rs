@@ -221,7 +221,7 @@ impl Instance {
     pub(crate) async fn warm_up(&mut self, request: &http::Request<Bytes>) -> wasmtime::Result<Answer> {
         let proxy = self.proxy().await?;
         self.proxy = Some(proxy);
-        let exchange = self.host().begin_warm_up();
+        let (exchange, _warm_up) = self.host().begin_warm_up();
         let (sender, answer) = tokio::sync::oneshot::channel();
         let request = request.clone().map(|body| http_body_util::Full::new(body).map_err(|never| match never {}));
         let call = self.call(request, move |answer| drop(sender.send(answer)))?;

@@ -21,6 +21,7 @@ use crate::exchange::body_pipe::Unsent;
 use crate::exchange::guest_stream::{GuestStream, Outlet};
 use crate::exchange::guest_turn::GuestTurn;
 use crate::exchange::guest_written::WrittenBodies;
+use crate::exchange::handle::Gone;
 use crate::exchange::stdio::{Stdio, Stream};
 use crate::guest::agent::AgentState;
 use crate::guest::exchange_context::{ExchangeContext, Nobody};
@@ -129,11 +130,12 @@ impl StoreState {
         }
     }
 
-    /// Has its guest act for a warm-up from now on. Returns what is of the exchange that waits for it.
-    pub(crate) fn begin_warm_up(&mut self) -> ExchangeContext {
-        let mut context = ExchangeContext::new(self.exchange.hooks.before(), WrittenBodies::default());
+    /// Has its guest act for a warm-up from now on, until the second is dropped. Returns what is of the exchange that waits for it.
+    pub(crate) fn begin_warm_up(&mut self) -> (ExchangeContext, Gone) {
+        let (hooks, warm_up) = self.exchange.hooks.before();
+        let mut context = ExchangeContext::new(hooks, WrittenBodies::default());
         context.hooks.scene = self.staged.as_ref().map(|staged| staged.stage().begin());
-        self.replace_context(context)
+        (self.replace_context(context), warm_up)
     }
 
     /// Has it act for this exchange. Returns what is of the other.

@@ -13,7 +13,7 @@ use wasmtime_wasi_http::{Error as HostError, RequestOptions, WasiBody, WasiHttpH
 use crate::engine::ProcessState;
 use crate::exchange::body_check::BodyRules;
 use crate::exchange::guest_body::GuestBody;
-use crate::exchange::handle::ExchangeHandle;
+use crate::exchange::handle::{ExchangeHandle, Gone};
 use crate::exchange::refusals::Refused;
 use crate::exchange::request_body::RequestBody;
 use crate::exchange::response_body::in_channel;
@@ -62,10 +62,16 @@ impl Hooks {
         }
     }
 
-    /// For what its guest does before the exchange.
-    pub(crate) fn before(&self) -> Self {
-        let before = ExchangeHandle::observer(&self.exchange.state.before());
-        Self::new(self.upstreams.clone(), before, &self.limits)
+    /// For what its guest does before the exchange, until the second is dropped.
+    pub(crate) fn before(&self) -> (Self, Gone) {
+        let before = self.exchange.state.before();
+        (Self::new(self.upstreams.clone(), ExchangeHandle::observer(&before), &self.limits), Gone(before))
+    }
+
+    /// When nothing is left of what its guest does.
+    #[cfg(test)]
+    pub(crate) fn ended(&self) -> impl Future<Output = ()> + Send + use<> {
+        self.exchange.ended()
     }
 
     /// Whether anything of the exchange's is left that somebody else takes part in.
