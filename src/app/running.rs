@@ -17,8 +17,7 @@ use crate::engine::ProcessState;
 use crate::engine::ticker::Ticking;
 use crate::error::reason::Reason;
 use crate::error::{Error, chain};
-use crate::exchange::guest_clock::WakesAtItsEnd;
-use crate::exchange::handle::ExchangeState;
+use crate::exchange::handle::{ExchangeState, Gone};
 use crate::exchange::response_body::ResponseSlot;
 use crate::guest::instance::Instance;
 use crate::guest::instance_pool::give_back;
@@ -86,8 +85,6 @@ impl Future for Running {
         if this.exchange.clock.enter().is_some_and(|at| Instant::now() >= at) {
             return this.time_is_up();
         }
-        let _open = crate::process::signals::reclaim();
-        let _wakes = WakesAtItsEnd::begin();
         if run.as_mut().poll(cx).is_ready() {
             this.run = None;
             return Poll::Ready(());
@@ -122,15 +119,6 @@ pub(super) struct Place {
 impl Place {
     pub(super) fn new(exchange: &Arc<ExchangeState>, ticking: Ticking, permit: Permit) -> Self {
         Self { _ticking: ticking, permit, _gone: Gone(exchange.clone()) }
-    }
-}
-
-/// Tells, when it is dropped, that nothing is left of the guest.
-struct Gone(Arc<ExchangeState>);
-
-impl Drop for Gone {
-    fn drop(&mut self) {
-        let _ = self.0.finished.set(());
     }
 }
 
@@ -242,7 +230,7 @@ impl Drop for Guest {
         let Some(mut instance) = self.instance.take() else { return };
         let broke_off = instance.host().abort_bodies(ended_well);
         // before the place is free: whoever waits for that came later
-        WakesAtItsEnd::come_now();
+        crate::scheduler::wake_now();
         // before its place is free: whoever takes that finds it
         let over = match &idle {
             Some(idle) if ended_well && answered && !broke_off => idle.keep(instance),

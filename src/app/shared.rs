@@ -296,7 +296,6 @@ impl Driver {
         }
         let seats = self.sharing.members();
         let gap = shared.begin_turn(began);
-        let _open = crate::process::signals::reclaim();
         let polled = run.poll(&mut Context::from_waker(&self.sharing.waker()));
         let ended = Instant::now();
         let holder = shared.end_turn(ended);
@@ -322,12 +321,15 @@ impl Driver {
 
     /// Takes out those who have ended, and ends those whose time is up.
     fn look(&mut self, now: Instant) {
-        for seat in self.sharing.members() {
+        let is_over = |member: &&Member| {
+            let clock = &member.exchange().clock;
+            member.exchange().has_ended() || member.seat.is_begun() && clock.enter().is_some_and(|at| now >= at)
+        };
+        let over: Vec<_> =
+            lock(&self.sharing.members).seated.iter().filter(is_over).map(|member| member.seat.clone()).collect();
+        for seat in over {
             let exchange = &seat.exchange;
             if !exchange.has_ended() {
-                if !seat.is_begun() || exchange.clock.enter().is_none_or(|at| now < at) {
-                    continue;
-                }
                 if seat.is_held_back() {
                     exchange
                         .stdio
@@ -434,6 +436,8 @@ impl Driver {
         let broke_off = seat.written.close(ended_well);
         seat.leave();
         self.is_clean &= ended_well && answered && !broke_off;
+        // before the place is free: whoever waits for that came later
+        crate::scheduler::wake_now();
         place
     }
 }

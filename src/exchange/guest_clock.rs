@@ -1,6 +1,5 @@
 //! The time that is a guest's own: what its caller takes to send a body or to read one is not.
 
-use std::cell::RefCell;
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Weak};
@@ -151,41 +150,7 @@ impl Wake for Wait {
 
     fn wake_by_ref(self: &Arc<Self>) {
         self.finish();
-        let is_left = TO_WAKE.with_borrow_mut(|waking| waking.as_mut().map(|waking| waking.push(self.waker.clone())));
-        if is_left.is_none() {
-            self.waker.wake_by_ref();
-        }
-    }
-}
-
-thread_local! {
-    /// Whom the guest that has its turn on this thread has something for.
-    static TO_WAKE: RefCell<Option<Vec<Waker>>> = const { RefCell::new(None) };
-}
-
-/// A guest's turn. Those who wait for what it writes are woken at its end, once for all its writes: each is on another thread, which would
-/// go to sleep again after every one of them.
-pub(crate) struct WakesAtItsEnd(());
-
-impl WakesAtItsEnd {
-    pub(crate) fn begin() -> Self {
-        TO_WAKE.set(Some(Vec::new()));
-        Self(())
-    }
-
-    /// Now, in the midst of a turn: what follows is somebody else's, who is not to come first.
-    pub(crate) fn come_now() {
-        let waking = TO_WAKE.with_borrow_mut(|waking| waking.as_mut().map(std::mem::take));
-        waking.into_iter().flatten().for_each(Waker::wake);
-    }
-}
-
-impl Drop for WakesAtItsEnd {
-    fn drop(&mut self) {
-        // whoever is woken may be polled here and now
-        for waker in TO_WAKE.take().into_iter().flatten() {
-            waker.wake();
-        }
+        crate::scheduler::wake_at_end_of_turn(&self.waker);
     }
 }
 
@@ -265,31 +230,6 @@ mod tests {
         fn wake(self: Arc<Self>) {
             self.0.fetch_add(1, Ordering::Relaxed);
         }
-    }
-
-    #[test]
-    fn who_waits_for_a_guest_that_has_its_turn_is_woken_at_its_end() {
-        let calls = Arc::new(Calls(0.into()));
-        let woken = || calls.0.load(Ordering::Relaxed);
-        let waker = Waker::from(calls.clone());
-        let wait = || Wait::begin(None, &waker);
-        Waker::from(wait()).wake();
-        assert_eq!(woken(), 1, "nobody has a turn here");
-        let turn = WakesAtItsEnd::begin();
-        let of_turn = wait();
-        Waker::from(of_turn.clone()).wake();
-        assert!(of_turn.is_over());
-        assert_eq!(woken(), 1);
-        std::thread::scope(|scope| scope.spawn(|| Waker::from(wait()).wake()).join()).unwrap();
-        assert_eq!(woken(), 2, "another thread has no turn");
-        WakesAtItsEnd::come_now();
-        assert_eq!(woken(), 3);
-        Waker::from(wait()).wake();
-        assert_eq!(woken(), 3, "the turn goes on");
-        drop(turn);
-        assert_eq!(woken(), 4);
-        Waker::from(wait()).wake();
-        assert_eq!(woken(), 5);
     }
 
     #[test]

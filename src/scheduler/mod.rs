@@ -15,6 +15,7 @@ pub(crate) mod thread_priority;
 
 mod credit;
 mod lane;
+mod late_wakes;
 mod queue;
 mod stuck;
 mod task;
@@ -31,6 +32,8 @@ use std::time::{Duration, Instant};
 use self::credit::processors;
 use self::lane::Kind;
 pub(crate) use self::lane::Lane;
+use self::late_wakes::LateWakes;
+pub(crate) use self::late_wakes::{wake_at_end_of_turn, wake_now};
 use self::queue::Queue;
 use self::task::{DONE, DropInPanic, IDLE, READY, RUNNING, Turns};
 pub(crate) use self::task::{Newcomer, Run, Task};
@@ -250,6 +253,8 @@ impl Scheduler {
         let ended = catch_unwind(AssertUnwindSafe(|| {
             let run = DropInPanic(&mut slot);
             begin_turn();
+            let _open = crate::process::signals::reclaim();
+            let _wakes = LateWakes::begin();
             // asked after the turn has begun, which the end of the scheduler waits for
             let goes_on = !task.is_stopped() && !self.closed.load(Ordering::SeqCst);
             let is_pending = |run: &mut Run| run.as_mut().poll(&mut Context::from_waker(&waker)).is_pending();

@@ -85,6 +85,37 @@ fn no_wake_up_is_lost_at_the_end_of_a_turn() {
     guests.wait();
 }
 
+/// Notes what its guest has had done when it is woken.
+struct Noted {
+    of_guest: Arc<AtomicUsize>,
+    seen: mpsc::Sender<usize>,
+}
+
+impl std::task::Wake for Noted {
+    fn wake(self: Arc<Self>) {
+        let _ = self.seen.send(self.of_guest.load(Ordering::SeqCst));
+    }
+}
+
+#[test]
+fn who_waits_for_what_a_guest_writes_is_woken_once_it_has_written_all() {
+    let guests = Guests::new();
+    let (seen, told) = mpsc::channel();
+    let of_guest = Arc::<AtomicUsize>::default();
+    let waker = Waker::from(Arc::new(Noted { of_guest: of_guest.clone(), seen }));
+    for computes in [false, true] {
+        let (of_guest, waker) = (of_guest.clone(), waker.clone());
+        of_guest.store(0, Ordering::SeqCst);
+        guests.run(computes, async move {
+            wake_at_end_of_turn(&waker);
+            of_guest.store(1, Ordering::SeqCst);
+            tokio::task::yield_now().await;
+        });
+        guests.wait();
+        assert_eq!(told.recv_timeout(Duration::from_secs(60)).unwrap(), 1);
+    }
+}
+
 #[test]
 fn a_guest_that_is_stopped_is_dropped_where_it_stands() {
     let guests = Guests::new();
