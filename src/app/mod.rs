@@ -262,7 +262,8 @@ impl App {
         asked: Asked,
     ) -> Result<Begun, Error> {
         let Asked { request, rules, hooks, exchange, ticking, permit } = asked;
-        let Obtained { mut instance, room, needs_set_up } = self.instance(admission, prepared, hooks, &exchange)?;
+        let Obtained { mut instance, room, needs_set_up } =
+            self.instance(admission, prepared, Some(hooks), &exchange)?;
         let stage = instance.host().staged().map(|staged| staged.stage().clone());
         let clock = instance.host().scene().map(|scene| scene.clock().clone());
         let chunks = self.limits.chunks;
@@ -292,8 +293,7 @@ impl App {
         let (sharing, joins) = match place.or_else(|| others.reserve()) {
             Some(reservation) => (reservation.sharing().clone(), Ok(reservation)),
             None => {
-                let none = Hooks::new(Upstreams::default(), ExchangeHandle::observer(&exchange), &self.limits);
-                let mut made = self.instance(admission, prepared, none, &exchange)?;
+                let mut made = self.instance(admission, prepared, None, &exchange)?;
                 (SharedInstance::new(reuse, &mut made.instance, &exchange), Err(made))
             }
         };
@@ -342,19 +342,20 @@ impl App {
         exchange
     }
 
-    /// One that was kept, or a new one.
+    /// One that was kept, or a new one. `hooks`: the exchange's own, unless it shares it with others.
     fn instance(
         &self,
         admission: &AdmissionControl,
         prepared: &Arc<Prepared>,
-        hooks: Hooks,
-        exchange: &ExchangeState,
+        hooks: Option<Hooks>,
+        exchange: &Arc<ExchangeState>,
     ) -> Result<Obtained, Error> {
         if let Some(mut instance) = admission.idle.as_ref().and_then(|idle| idle.take()) {
             instance.reset(hooks, exchange, &self.grants)?;
             return Ok(Obtained { instance, room: None, needs_set_up: false });
         }
-        self.new_instance(admission, prepared, hooks, exchange)
+        let nobodys = || Hooks::new(Upstreams::default(), ExchangeHandle::observer(exchange), &self.limits);
+        self.new_instance(admission, prepared, hooks.unwrap_or_else(nobodys), exchange)
     }
 
     fn new_instance(

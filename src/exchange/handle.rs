@@ -40,6 +40,9 @@ pub(crate) struct ExchangeState {
     pub stdio: Arc<Stdio>,
     pub begun: Instant,
     pub costs: Costs,
+    /// How many of the requests that it has sent out, or passed on, are not over.
+    pub sent: AtomicU64,
+    pub passed_on: AtomicU64,
     /// Whether there is somebody who may still read the body of its request.
     pub has_reader: AtomicBool,
 }
@@ -69,6 +72,8 @@ impl ExchangeState {
             stdio: Arc::default(),
             begun: Instant::now(),
             costs: Costs::default(),
+            sent: AtomicU64::new(0),
+            passed_on: AtomicU64::new(0),
             has_reader: AtomicBool::new(false),
         }
     }

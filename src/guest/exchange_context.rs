@@ -18,6 +18,11 @@ impl Nobody {
         Self(Gone(nobody))
     }
 
+    /// Whether this is its context.
+    pub(crate) fn has(&self, context: &ExchangeContext) -> bool {
+        context.hooks.is_of(&self.0.0)
+    }
+
     /// Whether nothing was said for it, which would add up.
     pub(crate) fn is_silent(&self) -> bool {
         self.0.0.stdio.lines() == 0

@@ -123,8 +123,13 @@ impl Instance {
         Ok(instance)
     }
 
-    /// The next exchange of one that was kept.
-    pub(crate) fn reset(&mut self, hooks: Hooks, exchange: &ExchangeState, grants: &Grants) -> Result<(), Error> {
+    /// The next exchange of one that was kept. `hooks`: its own, unless it shares it with others.
+    pub(crate) fn reset(
+        &mut self,
+        hooks: Option<Hooks>,
+        exchange: &ExchangeState,
+        grants: &Grants,
+    ) -> Result<(), Error> {
         if self.restoring.is_some() {
             self.host().renew(grants);
         }

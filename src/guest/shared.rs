@@ -247,6 +247,10 @@ impl Siblings {
     /// The guest of this task has the turn, or none. The store has its context from now on: nobody's, when its exchange is over. Returns
     /// whether it had another before.
     pub(crate) fn lead(&mut self, to: Option<GuestTaskId>, context: &mut Box<ExchangeContext>) -> bool {
+        // most calls of the host are made and return in the turn of one guest
+        if to.is_some() && to == self.current && self.seat().is_some_and(|seat| !seat.is_over()) {
+            return false;
+        }
         let seat = to.and_then(|task| self.find(task)).map(|seated| seated.seat.clone());
         lock(&self.shared.turn).pass_on(seat.as_ref());
         let to = to.filter(|_| seat.as_ref().is_some_and(|seat| !seat.is_over()));

@@ -106,10 +106,12 @@ impl StoreState {
         Ok(())
     }
 
-    /// The next exchange of an instance that was kept.
-    pub(crate) fn reset(&mut self, hooks: Hooks, stdio: &Arc<Stdio>, peak: Arc<AtomicU64>) {
-        *self.exchange = ExchangeContext::new(hooks, WrittenBodies::default());
-        self.outlet.lead_to(stdio);
+    /// The next exchange of an instance that was kept. `hooks`: its own, unless it shares it with others.
+    pub(crate) fn reset(&mut self, hooks: Option<Hooks>, stdio: &Arc<Stdio>, peak: Arc<AtomicU64>) {
+        if let Some(hooks) = hooks {
+            *self.exchange = ExchangeContext::new(hooks, WrittenBodies::default());
+            self.outlet.lead_to(stdio);
+        }
         self.limiter.reset(peak);
         self.files.reset();
         if let Some(staged) = &self.staged {
@@ -147,7 +149,9 @@ impl StoreState {
 
     /// From now on several exchanges share it, each in a context of its own.
     pub(crate) fn share(&mut self, shared: &Arc<Shared>) {
-        self.make_nobodys();
+        if !self.nobody.as_ref().is_some_and(|nobody| nobody.has(&self.exchange)) {
+            self.make_nobodys();
+        }
         self.outlet.is_shared();
         self.siblings = Some(Box::new(Siblings::new(shared.clone())));
     }

@@ -51,7 +51,7 @@ fn attribute(store: &mut StoreContextMut<'_, StoreState>, event: CallHook) -> wa
         CallHook::CallingWasm | CallHook::CallingHost | CallHook::ReturningFromHost => store.async_call_stack()?.last(),
     };
     let is_metered = store.data().fuel().is_some();
-    let before = store.data().seat().cloned();
+    let before = if is_metered { store.data().seat().cloned() } else { None };
     if !store.data_mut().lead(task) || !is_metered {
         return Ok(());
     }

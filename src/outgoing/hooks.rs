@@ -13,7 +13,7 @@ use wasmtime_wasi_http::{Error as HostError, RequestOptions, WasiBody, WasiHttpH
 use crate::engine::ProcessState;
 use crate::exchange::body_check::BodyRules;
 use crate::exchange::guest_body::GuestBody;
-use crate::exchange::handle::{ExchangeHandle, Gone};
+use crate::exchange::handle::{ExchangeHandle, ExchangeState, Gone};
 use crate::exchange::refusals::Refused;
 use crate::exchange::request_body::RequestBody;
 use crate::exchange::response_body::in_channel;
@@ -28,7 +28,6 @@ use crate::outgoing::upstream::{Import, Timeouts, Upstream, Upstreams};
 use crate::simulation::environment::Scene;
 use crate::simulation::virtual_time::{Clock, Work};
 use crate::simulation::watched_body::Watched;
-use crate::telemetry::counters::Counters;
 
 /// The most that one write of a guest's into a body takes. Two of them may lie in each body that it has begun and that nobody
 /// reads, so with its handles this bounds what it can have its host keep.
@@ -39,10 +38,6 @@ pub(crate) struct Hooks {
     upstreams: Upstreams,
     exchange: ExchangeHandle,
     pub limits: Limits,
-    /// How many requests that were sent out are.
-    under_way: Arc<AtomicU64>,
-    /// How many that were passed on are.
-    passed_on: Arc<AtomicU64>,
     /// The URL of the exchange's own request: one that is passed on has of it what its guest leaves out.
     pub url: Option<http::Uri>,
     /// What the exchange finds, if its time is not the machine's.
@@ -51,15 +46,7 @@ pub(crate) struct Hooks {
 
 impl Hooks {
     pub(crate) fn new(upstreams: Upstreams, exchange: ExchangeHandle, limits: &Limits) -> Self {
-        Self {
-            upstreams,
-            exchange,
-            limits: *limits,
-            under_way: Arc::default(),
-            passed_on: Arc::default(),
-            url: None,
-            scene: None,
-        }
+        Self { upstreams, exchange, limits: *limits, url: None, scene: None }
     }
 
     /// For what its guest does before the exchange, until the second is dropped.
@@ -77,12 +64,17 @@ impl Hooks {
     /// Whether anything of the exchange's is left that somebody else takes part in.
     pub(crate) fn is_busy(&self) -> bool {
         let asks = |count: &AtomicU64| count.load(Ordering::Acquire) > 0;
-        asks(&self.under_way) || asks(&self.passed_on) || self.exchange.has_reader()
+        asks(&self.exchange.state.sent) || asks(&self.exchange.state.passed_on) || self.exchange.has_reader()
     }
 
     /// If the guest's time is not the machine's.
     fn clock(&self) -> Option<Clock> {
         self.scene.as_ref().map(|scene| scene.clock().clone())
+    }
+
+    /// Whether they are this exchange's.
+    pub(crate) fn is_of(&self, exchange: &Arc<ExchangeState>) -> bool {
+        Arc::ptr_eq(&self.exchange.state, exchange)
     }
 
     pub(crate) fn process(&self) -> &'static ProcessState {
@@ -126,7 +118,7 @@ impl Hooks {
             self.warn("a request was not passed on: its app has no handler for it".to_owned());
             return Err(HostError::ConfigurationError);
         };
-        Ok((&**handler, UnderWay::new(&self.passed_on, None)))
+        Ok((&**handler, UnderWay::passed_on(&self.exchange.state)))
     }
 
     /// Counts one more request, if it may be sent.
@@ -138,7 +130,7 @@ impl Hooks {
             ));
             return Err(HostError::HttpRequestDenied);
         }
-        let under_way = UnderWay::new(&self.under_way, Some(&self.exchange.process().counters));
+        let under_way = UnderWay::sent(&self.exchange.state);
         if let Some(most) = self.limits.outgoing_concurrency.filter(|most| under_way.before >= *most) {
             self.exchange.stdio().warn(format!(
                 "an outgoing request was refused: this exchange has {most} under way (`Limits.outgoing_concurrency`)"
@@ -152,25 +144,30 @@ impl Hooks {
 /// Counted until its response has been read, or nobody wants it any more.
 struct UnderWay {
     before: u64,
-    exchange: Arc<AtomicU64>,
-    /// Those of the process, if it is one of its outgoing requests.
-    counters: Option<&'static Counters>,
+    exchange: Arc<ExchangeState>,
+    /// It is one of the outgoing requests of the process.
+    is_sent: bool,
 }
 
 impl UnderWay {
-    fn new(exchange: &Arc<AtomicU64>, counters: Option<&'static Counters>) -> Self {
-        if let Some(counters) = counters {
-            counters.outgoing.fetch_add(1, Ordering::Relaxed);
-        }
-        Self { before: exchange.fetch_add(1, Ordering::AcqRel), exchange: exchange.clone(), counters }
+    fn sent(exchange: &Arc<ExchangeState>) -> Self {
+        exchange.process.counters.outgoing.fetch_add(1, Ordering::Relaxed);
+        Self { before: exchange.sent.fetch_add(1, Ordering::AcqRel), exchange: exchange.clone(), is_sent: true }
+    }
+
+    fn passed_on(exchange: &Arc<ExchangeState>) -> Self {
+        Self { before: exchange.passed_on.fetch_add(1, Ordering::AcqRel), exchange: exchange.clone(), is_sent: false }
     }
 }
 
 impl Drop for UnderWay {
     fn drop(&mut self) {
-        self.exchange.fetch_sub(1, Ordering::AcqRel);
-        if let Some(counters) = self.counters {
-            counters.outgoing.fetch_sub(1, Ordering::Relaxed);
+        let ExchangeState { sent, passed_on, process, .. } = &*self.exchange;
+        if self.is_sent {
+            sent.fetch_sub(1, Ordering::AcqRel);
+            process.counters.outgoing.fetch_sub(1, Ordering::Relaxed);
+        } else {
+            passed_on.fetch_sub(1, Ordering::AcqRel);
         }
     }
 }
