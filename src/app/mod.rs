@@ -6,6 +6,7 @@
 
 pub mod admission;
 pub mod command;
+mod driver;
 pub mod exchange;
 pub mod history;
 mod incoming;
@@ -314,7 +315,7 @@ impl App {
             }
         };
         sharing.begin(member, newcomer);
-        let run = shared::drive(sharing.clone(), instance, room, admission.idle.clone());
+        let run = driver::drive(sharing.clone(), instance, room, admission.idle.clone());
         let run: Run = match &sharing.stage {
             Some(stage) => Box::pin(stage.turns(run)),
             None => Box::pin(run),

@@ -1,18 +1,23 @@
 //! When an instance that exchanges share ends, and what is left of it.
 
 #![allow(clippy::unwrap_used)]
-use std::sync::Weak;
+use std::sync::atomic::AtomicU32;
+use std::sync::{Mutex, Weak};
+use std::task::Waker;
 
 use super::*;
 use crate::app::App;
 use crate::app::admission::Admission;
 use crate::app::exchange::Part;
+use crate::app::shared::Reservation;
 use crate::component::Component;
 use crate::component::limits::ComponentLimits;
 use crate::component::loading::Order;
 use crate::component::variant::Variant;
-use crate::exchange::handle::ExchangeHandle;
+use crate::exchange::handle::{ExchangeHandle, ExchangeState};
 use crate::guest::grants::Grants;
+use crate::guest::instance::Reuse;
+use crate::guest::shared::{Newcomer, Shared};
 use crate::http::message::empty;
 use crate::limits::Limits;
 use crate::outgoing::hooks::Hooks;
