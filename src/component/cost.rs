@@ -7,6 +7,8 @@ pub struct Cost {
     pub instances: u64,
     /// Of core modules alone.
     pub core_instances: u64,
+    /// Of components that have core instances of their own.
+    pub with_code: u64,
     pub memories: u64,
     /// The most of one core module.
     pub module_memories: u64,
@@ -43,6 +45,7 @@ impl Cost {
     pub(crate) const ENDLESS: Self = Self {
         instances: u64::MAX,
         core_instances: u64::MAX,
+        with_code: u64::MAX,
         memories: u64::MAX,
         module_memories: u64::MAX,
         tables: u64::MAX,
@@ -60,6 +63,7 @@ impl Cost {
         let add = |own: &mut u64, others: u64| *own = own.saturating_add(others);
         add(&mut self.instances, other.instances);
         add(&mut self.core_instances, other.core_instances);
+        add(&mut self.with_code, other.with_code);
         add(&mut self.memories, other.memories);
         add(&mut self.tables, other.tables);
         self.module_memories = self.module_memories.max(other.module_memories);

@@ -180,6 +180,8 @@ impl<'a> Expansion<'a, '_> {
         self.frames.push(Frame { around: closure.around, ..Frame::default() });
         let mut cost = Cost { instances: 1, host: COMPONENT_INSTANCE, ..Cost::default() };
         if let Some(component) = self.components.get(closure.component) {
+            let has_code = component.items.iter().any(|item| matches!(item, Item::InstantiateModule(_)));
+            cost.with_code = u64::from(has_code);
             cost.adapters = component.adapters;
             cost.host += (component.adapters.saturating_add(component.definitions)).saturating_mul(ADAPTER);
         }

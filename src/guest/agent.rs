@@ -1,52 +1,49 @@
-//! What the agent of an instrumented component tells its host and hands to it, and what the host itself has noted.
+//! What the agents of an instrumented component tell their host and hand to it.
 
 use std::ops::Range;
 
 use wasmtime::component::__internal::{CanonicalAbiInfo, InstanceType, InterfaceType, LiftContext};
 use wasmtime::component::{ComponentType, Lift};
 
-use crate::guest::kept_handles::KeptHandles;
-
-/// Of more handles that were left behind the numbers are not noted: their instance is dropped.
-pub(crate) const MOST_LEFT: u32 = 128;
-
-/// What puts an instance back.
-#[derive(Default)]
-pub(crate) struct AgentState {
-    /// It is called just now: nobody else may tell anything, and its turn does not end.
-    pub is_called: bool,
-    /// Where the guest's memories lie, as it told last.
-    pub memories: Vec<Range<usize>>,
-    /// Likewise the numbers of handles that the guest has left behind.
-    pub left: Vec<u32>,
-    /// The handles of the snapshot.
-    pub kept: KeptHandles,
+/// A number that an agent returns, and where the memory lies that it does so with.
+pub(crate) struct Told {
+    pub number: u32,
+    pub memory: Option<Range<usize>>,
 }
 
-impl AgentState {
-    /// Whoever imports the agent's functions without being one is refused.
-    fn check(&mut self) -> wasmtime::Result<()> {
-        match self.is_called {
-            true => Ok(()),
-            false => Err(wasmtime::Error::msg("this function is for instances that are put back")),
-        }
+// SAFETY: in the canonical ABI a tuple of one number is an i32, and one of two is returned as a pointer, which is an i32; `Lower` is one.
+unsafe impl ComponentType for Told {
+    type Lower = <u32 as ComponentType>::Lower;
+
+    const ABI: CanonicalAbiInfo = CanonicalAbiInfo::SCALAR4;
+
+    fn typecheck(ty: &InterfaceType, _: &InstanceType<'_>) -> wasmtime::Result<()> {
+        check_tuple(ty)
+    }
+}
+
+// SAFETY: nothing is read from the guest's memory: what the core function returns is taken as a number, not as a pointer.
+unsafe impl Lift for Told {
+    fn linear_lift_from_flat(
+        context: &mut LiftContext<'_>,
+        ty: InterfaceType,
+        source: &Self::Lower,
+    ) -> wasmtime::Result<Self> {
+        let has_memory = matches!(ty, InterfaceType::Tuple(tuple) if context.types[tuple].types.len() > 1);
+        let memory = has_memory.then(|| context.memory().as_ptr_range());
+        let memory = memory.map(|memory| memory.start as usize..memory.end as usize);
+        Ok(Self { number: source.get_u32(), memory })
     }
 
-    pub(crate) fn tell_memory(&mut self, number: u32, range: Range<usize>) -> wasmtime::Result<()> {
-        self.check()?;
-        if number == 0 {
-            self.memories.clear();
-        }
-        self.memories.push(range);
-        Ok(())
+    fn linear_lift_from_memory(_: &mut LiftContext<'_>, _: InterfaceType, _: &[u8]) -> wasmtime::Result<Self> {
+        Err(wasmtime::Error::msg("a number that is in no list"))
     }
+}
 
-    pub(crate) fn tell_left(&mut self, number: u32) -> wasmtime::Result<()> {
-        self.check()?;
-        if self.left.len() < MOST_LEFT as usize {
-            self.left.push(number);
-        }
-        Ok(())
+fn check_tuple(ty: &InterfaceType) -> wasmtime::Result<()> {
+    match ty {
+        InterfaceType::Tuple(_) => Ok(()),
+        _ => Err(wasmtime::Error::msg("not a tuple")),
     }
 }
 
@@ -60,10 +57,7 @@ unsafe impl ComponentType for Taken {
     const ABI: CanonicalAbiInfo = CanonicalAbiInfo::SCALAR4;
 
     fn typecheck(ty: &InterfaceType, _: &InstanceType<'_>) -> wasmtime::Result<()> {
-        match ty {
-            InterfaceType::Tuple(_) => Ok(()),
-            _ => Err(wasmtime::Error::msg("not a tuple")),
-        }
+        check_tuple(ty)
     }
 }
 

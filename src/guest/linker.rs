@@ -35,7 +35,6 @@ fn link(engine: &Engine, features: Features) -> wasmtime::Result<Linker<StoreSta
     let mut linker = Linker::new(engine);
     // what guests of WASI 0.3 are built with imports 0.2, too
     crate::guest::p2::link(&mut linker)?;
-    crate::guest::restoring::link(&mut linker)?;
     if features.concurrency {
         crate::guest::p3::link(&mut linker)?;
     }

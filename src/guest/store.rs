@@ -23,7 +23,6 @@ use crate::exchange::guest_turn::GuestTurn;
 use crate::exchange::guest_written::WrittenBodies;
 use crate::exchange::handle::Gone;
 use crate::exchange::stdio::{Stdio, Stream};
-use crate::guest::agent::AgentState;
 use crate::guest::exchange_context::{ExchangeContext, Nobody};
 use crate::guest::files::FilesView;
 use crate::guest::folders::NotOpened;
@@ -57,8 +56,10 @@ pub struct StoreState {
     pub(crate) unsent: Unsent,
     /// Its turns, likewise.
     pub(crate) turn: Arc<GuestTurn>,
-    /// What puts it back has told; see `restoring.rs`.
-    pub(crate) agent: AgentState,
+    /// The handles of its snapshot, if it has one; see `restoring.rs`.
+    pub(crate) kept: KeptHandles,
+    /// An agent is called just now, to put its instance back: its turn does not end, and its calls are not the guest's.
+    pub(crate) is_restored: bool,
     // after the table, so that what handles hold is gone when it goes
     pub(crate) limiter: StoreLimiter,
 }
@@ -91,7 +92,8 @@ impl StoreState {
             files,
             unsent: Unsent::default(),
             turn: Arc::default(),
-            agent: AgentState::default(),
+            kept: KeptHandles::default(),
+            is_restored: false,
             limiter,
         };
         host.exchange.hooks.scene = host.staged.as_ref().map(SimulatedWorld::scene);
@@ -319,18 +321,18 @@ impl StoreState {
     /// The handles that there are now are those that each exchange begins with. Returns how many; none if they cannot be.
     pub(crate) fn keep_handles(&mut self) -> Option<usize> {
         let printing = self.outlet.streams().saturating_sub(PRINTING_OF_WASI);
-        self.agent.kept = KeptHandles::of(&mut self.table, printing)?;
-        Some(self.agent.kept.len())
+        self.kept = KeptHandles::of(&mut self.table, printing)?;
+        Some(self.kept.len())
     }
 
     /// A call of its guest's has ended.
     pub(crate) fn look_at_kept_handles(&mut self) {
-        self.agent.kept.look(&mut self.table);
+        self.kept.look(&mut self.table);
     }
 
     /// All other handles go. Returns whether those are as they were.
     pub(crate) fn let_go_of_other_handles(&mut self) -> bool {
-        self.agent.kept.let_go_of_others(&mut self.table)
+        self.kept.let_go_of_others(&mut self.table)
     }
 }
 

@@ -28,7 +28,7 @@ impl CallHookHandler<StoreState> for Turns {
             return Box::pin(std::future::ready(Err(error)));
         }
         let host = store.data_mut();
-        let is_guests = !host.agent.is_called;
+        let is_guests = !host.is_restored;
         match event {
             CallHook::CallingHost if is_guests => host.limiter.calls_host(),
             CallHook::ReturningFromHost if is_guests => host.look_at_kept_handles(),

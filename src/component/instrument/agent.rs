@@ -4,7 +4,10 @@
 //! Handles get the numbers that were given back last first, so an exchange would find them in an order that the one before has made. The
 //! agent takes as many handles of a type of its own as that can have had, and gives them back from the largest number down: the next handle
 //! is the smallest again. A number below the largest that it did not get is either one of the snapshot's or was left behind. The
-//! host is told of those, takes them from the guest, and calls again.
+//! host asks for those, takes them from the guest, and calls again.
+//!
+//! It imports nothing of the host's: what the host is to know is what its functions return. So one can be in a component inside of another,
+//! whose imports its surroundings would have to provide.
 
 use wasm_encoder::{
     BlockType, CodeSection, ConstExpr, EntityType, ExportKind, ExportSection, Function, FunctionSection, GlobalSection,
@@ -18,10 +21,10 @@ pub(super) struct Part<T> {
     pub ty: T,
 }
 
-const ANY: MemoryType = MemoryType { minimum: 0, maximum: None, memory64: false, shared: false, page_size_log2: None };
 /// A byte for each number of a handle; larger numbers than it has bytes trap.
 const NUMBERS: MemoryType =
     MemoryType { minimum: 1, maximum: Some(1), memory64: false, shared: false, page_size_log2: None };
+const BYTE: MemArg = MemArg { offset: 0, align: 0, memory_index: 0 };
 /// The agent has the handle just now.
 const HELD: i32 = 1;
 /// The guest has had it at the snapshot.
@@ -31,20 +34,10 @@ const GONE: i32 = -1;
 
 /// By which index the agent knows what it uses.
 struct Layout {
-    memories: u32,
     globals: u32,
 }
 
 impl Layout {
-    fn byte(&self) -> MemArg {
-        MemArg { offset: 0, align: 0, memory_index: self.memories }
-    }
-
-    /// What it imports besides `tell`, of which there is one for each memory, and its own functions.
-    fn function(&self, at: u32) -> u32 {
-        self.memories + at
-    }
-
     /// How many handles it holds.
     fn held(&self) -> u32 {
         2 * self.globals
@@ -66,39 +59,31 @@ impl Layout {
     }
 }
 
+// Functions by their index.
 const NEW: u32 = 0;
 const DROP: u32 = 1;
-const LEFT: u32 = 2;
-const GATHER: u32 = 3;
-const GIVE_BACK: u32 = 4;
-const SAVE: u32 = 5;
-const RESTORE: u32 = 6;
+const GATHER: u32 = 2;
+const GIVE_BACK: u32 = 3;
+const SAVE: u32 = 4;
+const RESTORE: u32 = 5;
+const LEFT: u32 = 6;
 const TAKE: u32 = 7;
 
-/// `save`: each global into its shadow, and the host is told of each memory; it returns how many handles there are. `restore`: back again;
-/// it returns how many were left behind. `take` is told a number and returns it: the host makes of it what is behind that handle. The argument of the first two is
-/// how many handles there can have been.
-pub(super) fn module(memories: usize, globals: &[Part<ValType>]) -> wasm_encoder::Module {
-    let layout = Layout {
-        memories: u32::try_from(memories).unwrap_or(u32::MAX),
-        globals: u32::try_from(globals.len()).unwrap_or(u32::MAX),
-    };
+/// `save`: each global into its shadow; it returns how many handles there are. `restore`: back again; it returns how many were left behind.
+/// The argument of both is how many handles there can have been. `left`: the largest number that was left behind and is below its argument, or
+/// 0. `take` is told a number and returns it: the host makes of it what is behind that handle, or where a memory lies.
+pub(super) fn module(globals: &[Part<ValType>]) -> wasm_encoder::Module {
+    let layout = Layout { globals: u32::try_from(globals.len()).unwrap_or(u32::MAX) };
     let mut module = wasm_encoder::Module::new();
     let mut types = TypeSection::new();
     types.ty().function([], []);
     types.ty().function([ValType::I32], []);
-    types.ty().function([ValType::I32; 4], []);
     types.ty().function([ValType::I32], [ValType::I32]);
-    let (nothing, takes, of_tell, answers) = (0, 1, 2, 3);
+    let (nothing, takes, answers) = (0, 1, 2);
     module.section(&types);
     let mut imports = ImportSection::new();
-    for at in 0..layout.memories {
-        imports.import("", &format!("m{at}"), EntityType::Memory(ANY));
-        imports.import("", &format!("t{at}"), EntityType::Function(of_tell));
-    }
     imports.import("", "new", EntityType::Function(answers));
     imports.import("", "drop", EntityType::Function(takes));
-    imports.import("", "left", EntityType::Function(takes));
     let mut own = GlobalSection::new();
     for (at, part) in globals.iter().enumerate() {
         let ty = GlobalType { val_type: part.ty, mutable: true, shared: false };
@@ -110,7 +95,7 @@ pub(super) fn module(memories: usize, globals: &[Part<ValType>]) -> wasm_encoder
     }
     module.section(&imports);
     let mut functions = FunctionSection::new();
-    for ty in [answers, nothing, answers, answers, answers] {
+    for ty in [answers, nothing, answers, answers, answers, answers] {
         functions.function(ty);
     }
     module.section(&functions);
@@ -119,13 +104,13 @@ pub(super) fn module(memories: usize, globals: &[Part<ValType>]) -> wasm_encoder
     module.section(&numbers);
     module.section(&own);
     let mut exports = ExportSection::new();
-    for (name, function) in [("save", SAVE), ("restore", RESTORE), ("take", TAKE)] {
-        exports.export(name, ExportKind::Func, layout.function(function));
+    for (name, function) in [("save", SAVE), ("restore", RESTORE), ("left", LEFT), ("take", TAKE)] {
+        exports.export(name, ExportKind::Func, function);
     }
-    exports.export("numbers", ExportKind::Memory, layout.memories);
+    exports.export("numbers", ExportKind::Memory, 0);
     module.section(&exports);
     let mut code = CodeSection::new();
-    for function in [gather(&layout), give_back(&layout), save(&layout), restore(&layout), take()] {
+    for function in [gather(&layout), give_back(&layout), save(&layout), restore(&layout), left(&layout), take()] {
         code.function(&function);
     }
     module.section(&code);
@@ -136,14 +121,14 @@ pub(super) fn module(memories: usize, globals: &[Part<ValType>]) -> wasm_encoder
 fn gather(layout: &Layout) -> Function {
     let mut function = Function::new([(1, ValType::I32)]);
     let (most, number) = (0, 1);
-    let (byte, largest) = (layout.byte(), layout.largest());
+    let largest = layout.largest();
     let mut body = function.instructions();
     body.block(BlockType::Empty).loop_(BlockType::Empty);
     body.local_get(most).i32_eqz();
     body.global_get(largest).global_get(layout.highest()).i32_gt_u().i32_and().br_if(1);
-    body.i32_const(0).call(layout.function(NEW)).local_tee(number).i32_load8_u(byte);
+    body.i32_const(0).call(NEW).local_tee(number).i32_load8_u(BYTE);
     body.if_(BlockType::Empty).i32_const(1).return_().end();
-    body.local_get(number).i32_const(HELD).i32_store8(byte);
+    body.local_get(number).i32_const(HELD).i32_store8(BYTE);
     add_one(&mut body, layout.held());
     body.local_get(number).global_get(largest).local_get(number).global_get(largest).i32_gt_u().select();
     body.global_set(largest);
@@ -156,13 +141,13 @@ fn gather(layout: &Layout) -> Function {
 /// Gives all of them back, from the largest number down.
 fn give_back(layout: &Layout) -> Function {
     let mut function = Function::new([]);
-    let (byte, largest) = (layout.byte(), layout.largest());
+    let largest = layout.largest();
     let mut body = function.instructions();
     body.block(BlockType::Empty).loop_(BlockType::Empty);
     body.global_get(largest).i32_eqz().br_if(1);
-    body.global_get(largest).i32_load8_u(byte).i32_const(HELD).i32_eq().if_(BlockType::Empty);
-    body.global_get(largest).i32_const(0).i32_store8(byte);
-    body.global_get(largest).call(layout.function(DROP)).end();
+    body.global_get(largest).i32_load8_u(BYTE).i32_const(HELD).i32_eq().if_(BlockType::Empty);
+    body.global_get(largest).i32_const(0).i32_store8(BYTE);
+    body.global_get(largest).call(DROP).end();
     body.global_get(largest).i32_const(1).i32_sub().global_set(largest);
     body.br(0).end().end();
     body.i32_const(0).global_set(layout.held()).end();
@@ -176,15 +161,14 @@ fn save(layout: &Layout) -> Function {
     for global in 0..layout.globals {
         body.global_get(global).global_set(layout.globals + global);
     }
-    tell(&mut body, layout);
-    body.local_get(most).call(layout.function(GATHER)).drop();
+    body.local_get(most).call(GATHER).drop();
     each_missing(&mut body, layout, number, |body| {
-        body.local_get(number).i32_const(KEPT).i32_store8(layout.byte());
+        body.local_get(number).i32_const(KEPT).i32_store8(BYTE);
         add_one(body, layout.kept());
         body.global_get(layout.highest()).i32_eqz().if_(BlockType::Empty);
         body.local_get(number).global_set(layout.highest()).end();
     });
-    body.call(layout.function(GIVE_BACK)).global_get(layout.kept()).end();
+    body.call(GIVE_BACK).global_get(layout.kept()).end();
     function
 }
 
@@ -195,19 +179,34 @@ fn restore(layout: &Layout) -> Function {
     for global in 0..layout.globals {
         body.global_get(layout.globals + global).global_set(global);
     }
-    tell(&mut body, layout);
-    body.local_get(most).call(layout.function(GATHER));
+    body.local_get(most).call(GATHER);
     body.if_(BlockType::Empty).i32_const(GONE).return_().end();
     // most exchanges leave none behind: then their numbers need not be looked for
     body.global_get(layout.held()).global_get(layout.kept()).i32_add();
     body.global_get(layout.largest()).i32_ne().if_(BlockType::Empty);
     each_missing(&mut body, layout, number, |body| {
-        body.local_get(number).call(layout.function(LEFT));
         body.local_get(left).i32_const(1).i32_add().local_set(left);
     });
     body.end();
-    body.local_get(left).i32_eqz().if_(BlockType::Empty).call(layout.function(GIVE_BACK)).end();
+    body.local_get(left).i32_eqz().if_(BlockType::Empty).call(GIVE_BACK).end();
     body.local_get(left).end();
+    function
+}
+
+fn left(layout: &Layout) -> Function {
+    let mut function = Function::new([]);
+    let number = 0;
+    let mut body = function.instructions();
+    // from the largest down, whatever is asked
+    body.local_get(number).global_get(layout.largest()).i32_gt_u().if_(BlockType::Empty);
+    body.global_get(layout.largest()).i32_const(1).i32_add().local_set(number).end();
+    body.block(BlockType::Empty).loop_(BlockType::Empty);
+    body.local_get(number).i32_eqz().br_if(1);
+    body.local_get(number).i32_const(1).i32_sub().local_set(number);
+    body.local_get(number).i32_eqz().br_if(1);
+    body.local_get(number).i32_load8_u(BYTE).i32_eqz().br_if(1);
+    body.br(0).end().end();
+    body.local_get(number).end();
     function
 }
 
@@ -227,7 +226,7 @@ fn each_missing(
     body.global_get(layout.largest()).local_set(number);
     body.block(BlockType::Empty).loop_(BlockType::Empty);
     body.local_get(number).i32_eqz().br_if(1);
-    body.local_get(number).i32_load8_u(layout.byte()).i32_eqz().if_(BlockType::Empty);
+    body.local_get(number).i32_load8_u(BYTE).i32_eqz().if_(BlockType::Empty);
     does(body);
     body.end();
     body.local_get(number).i32_const(1).i32_sub().local_set(number);
@@ -236,14 +235,6 @@ fn each_missing(
 
 fn add_one(body: &mut InstructionSink<'_>, global: u32) {
     body.global_get(global).i32_const(1).i32_add().global_set(global);
-}
-
-/// Tells the host of each memory.
-fn tell(body: &mut InstructionSink<'_>, layout: &Layout) {
-    for memory in 0..layout.memories {
-        let number = memory.cast_signed();
-        body.i32_const(number).i32_const(0).i32_const(0).memory_size(memory).call(memory);
-    }
 }
 
 fn zero(ty: ValType) -> ConstExpr {

@@ -10,10 +10,16 @@ const OURS: [&str; 2] = ["wasgi:", "wasgi-restore-"];
 pub(crate) enum NotRestorable {
     #[error("it is malformed: {0}")]
     Malformed(String),
-    #[error("a component inside of it has core modules of its own")]
-    Nested,
     #[error("it has a core instance of a module that is not its own")]
     Module,
+    #[error("it has an instance of a component that it was given")]
+    Component,
+    #[error("it has more than {0} component instances with core modules")]
+    Instances(usize),
+    #[error("one of the components that it is composed of lends another one handles")]
+    Lent,
+    #[error("the types of one of the components that it is composed of are of no meaning outside of it ({0})")]
+    Types(String),
     #[error("a function changes a table or drops a segment (`{0}`)")]
     Operator(&'static str),
     #[error("it has a memory that is {0}")]

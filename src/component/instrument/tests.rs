@@ -1,6 +1,7 @@
 //! Components of all kinds, instrumented.
 
 use super::*;
+use crate::guest::restoring::{LEFT, RESTORE, SAVE, TAKE, memory_name, name};
 
 fn instrumented(text: &str) -> Result<Vec<u8>, NotRestorable> {
     let binary = wat::parse_str(text).unwrap();
@@ -27,15 +28,150 @@ fn what_it_exports_is_there() {
         "(func)",
     ]))
     .unwrap();
-    let text = wasmparser::Parser::new(0)
-        .parse_all(&made)
-        .filter_map(|payload| match payload.unwrap() {
-            Payload::ComponentExportSection(section) => Some(section),
-            _ => None,
-        })
-        .flat_map(|section| section.into_iter().map(|export| export.unwrap().name.name.to_owned()).collect::<Vec<_>>())
-        .collect::<Vec<_>>();
-    assert_eq!(text, [SAVE, RESTORE]);
+    assert_eq!(exports(&made), [name(SAVE, 0), name(RESTORE, 0), name(LEFT, 0), memory_name(0, 1)]);
+}
+
+/// What a component exports, not those inside of it.
+fn exports(binary: &[u8]) -> Vec<String> {
+    let (mut depth, mut names) = (0, Vec::new());
+    for payload in Parser::new(0).parse_all(binary) {
+        match payload.unwrap() {
+            Payload::Version { .. } => depth += 1,
+            Payload::End(_) => depth -= 1,
+            Payload::ComponentExportSection(section) if depth == 1 => {
+                names.extend(section.into_iter().map(|export| export.unwrap().name.name.to_owned()));
+            }
+            _ => {}
+        }
+    }
+    names
+}
+
+/// One with a memory, and one without that could have handles.
+const INSIDE: &str = "
+    (component $plain (core module $m (memory 1) (global (mut i32) (i32.const 1))) (core instance (instantiate $m)))
+    (component $taking (import \"r\" (type (sub resource))) (core module $m) (core instance (instantiate $m)))";
+
+#[test]
+fn each_component_with_code_has_an_agent() {
+    let made = instrumented(&format!(
+        "(component
+           (import \"r\" (type $r (sub resource)))
+           (component $middle {INSIDE}
+             (import \"r\" (type $r (sub resource)))
+             (instance (instantiate $taking (with \"r\" (type $r))))
+             (instance (instantiate $plain))
+             (component $nothing (component))
+             (instance (instantiate $nothing)))
+           (core module $m (memory 1) (memory 2))
+           (core instance (instantiate $m))
+           (instance (instantiate $middle (with \"r\" (type $r))))
+           (component $again (alias outer 1 $middle (component $c)) (import \"r\" (type $r (sub resource)))
+             (instance (instantiate $c (with \"r\" (type $r)))))
+           (instance (instantiate $again (with \"r\" (type $r)))))"
+    ))
+    .unwrap();
+    let of = |agent, takes: bool, memories: std::ops::Range<usize>| {
+        let take = takes.then(|| name(TAKE, agent));
+        let memories = memories.skip(1).map(move |memory| memory_name(agent, memory));
+        [SAVE, RESTORE, LEFT].map(|what| name(what, agent)).into_iter().chain(take).chain(memories)
+    };
+    let expected = of(0, true, 0..2)
+        .chain(of(1, true, 0..0))
+        .chain(of(2, false, 0..1))
+        .chain(of(3, true, 0..0))
+        .chain(of(4, false, 0..1));
+    assert_eq!(exports(&made), expected.collect::<Vec<_>>());
+}
+
+#[test]
+fn one_that_is_composed_of_others_has_no_agent_of_its_own() {
+    let made = instrumented(&format!("(component {INSIDE} (instance (instantiate $plain)))")).unwrap();
+    assert_eq!(exports(&made), [SAVE, RESTORE, LEFT].map(|what| name(what, 0)));
+}
+
+#[test]
+fn a_component_inside_that_nothing_runs_in_stays_as_it_is() {
+    let inner = "(component $c (import \"f\" (func $f)) (export \"f\" (func $f)))";
+    let binary =
+        wat::parse_str(format!("(component {inner} (core module $m) (core instance (instantiate $m)))")).unwrap();
+    let made = instrument(&binary).unwrap();
+    let alone = wat::parse_str(inner).unwrap();
+    let alone = alone.get(..alone.len() - 15).unwrap(); // without its name
+    assert!(made.windows(alone.len()).any(|bytes| bytes == alone));
+}
+
+#[test]
+fn instances_of_components_that_are_many_are_refused() {
+    // each level instantiates the one before twice
+    let levels = |levels: usize| {
+        let mut text = String::from(INSIDE);
+        let mut before = "$plain".to_owned();
+        for level in 0..levels {
+            let outer = format!("$c{level}");
+            text += &format!(
+                "(component {outer} (alias outer 1 {before} (component $c))
+                   (instance (instantiate $c)) (instance (instantiate $c)))"
+            );
+            before = outer;
+        }
+        instrumented(&format!("(component {text} (instance (instantiate {before})))"))
+    };
+    levels(5).unwrap();
+    assert_eq!(levels(6).unwrap_err(), NotRestorable::Instances(MOST_AGENTS));
+}
+
+/// One inside of it has a function with such a parameter, another one has code of its own.
+fn lent(parameter: &str) -> Result<Vec<u8>, NotRestorable> {
+    instrumented(
+        &format!(
+            "(component
+           (import \"r\" (type $r (sub resource)))
+           (component $callee
+             (import \"r\" (type $r (sub resource)))
+             (core module $m
+               (memory (export \"m\") 1)
+               (func (export \"f\") (param i32))
+               (func (export \"g\") (param i32 i32))
+               (func (export \"realloc\") (param i32 i32 i32 i32) (result i32) unreachable))
+             (core instance $i (instantiate $m))
+             {parameter}
+             (func (param \"p\" $p) (canon lift (core func $i \"CORE\")
+               (memory (core memory $i \"m\")) (realloc (core func $i \"realloc\")))))
+           (component $other (core module $m) (core instance (instantiate $m)))
+           (instance (instantiate $other))
+           (instance (instantiate $callee (with \"r\" (type $r)))))"
+        )
+        .replace("CORE", if parameter.contains("list") || parameter.contains("option") { "g" } else { "f" }),
+    )
+}
+
+#[test]
+fn handles_that_one_component_lends_another_are_not_counted() {
+    let borrow = "(type $p (borrow $r))";
+    for lends in [
+        borrow.to_owned(),
+        "(type $b (borrow $r)) (type $p (list $b))".to_owned(),
+        "(type $b (borrow $r)) (type $o (option $b)) (type $p (option $o))"
+            .to_owned()
+            .replace("(type $p (option $o))", "(type $p (list $o))"),
+        "(type $b (borrow $r)) (type $p (tuple $b))".to_owned(),
+    ] {
+        assert_eq!(lent(&lends).unwrap_err(), NotRestorable::Lent, "{lends}");
+    }
+    for gives in ["(type $p (own $r))", "(type $o (own $r)) (type $p (list $o))", "(type $p (tuple u32))"] {
+        lent(gives).unwrap();
+    }
+    // the host's handles are counted
+    instrumented(
+        "(component
+           (import \"r\" (type $r (sub resource)))
+           (core module $m (func (export \"f\") (param i32)))
+           (core instance $i (instantiate $m))
+           (type $p (borrow $r))
+           (func (param \"p\" $p) (canon lift (core func $i \"f\"))))",
+    )
+    .unwrap();
 }
 
 #[test]
@@ -60,7 +196,7 @@ fn handles_of_all_resources_that_it_imports_can_be_taken() {
             _ => None,
         })
         .collect();
-    assert_eq!(tuples, [3]);
+    assert_eq!(tuples, [1, 3], "what the agent returns, and all types of handles");
 }
 
 #[test]
@@ -89,26 +225,74 @@ fn what_cannot_be_put_back_is_told() {
         (of_modules(&["(memory i64 1)"]), NotRestorable::Memory("one of 64 bits")),
         (of_modules(&["(global (mut funcref) (ref.null func))"]), NotRestorable::Reference),
         (of_modules(&["(func (export \"wasgi:m0\"))"]), NotRestorable::Name("wasgi:m0".into())),
-        ("(component (component (core module)))".into(), NotRestorable::Nested),
+        (
+            "(component (component $c (core module $m (table 1 funcref)
+               (func (table.set 0 (i32.const 0) (ref.null func))))))"
+                .into(),
+            NotRestorable::Operator("table.set"),
+        ),
+        (
+            "(component (component $c (type $r (resource (rep i32))) (core func (canon resource.new $r))))".into(),
+            NotRestorable::Resources,
+        ),
+        (
+            "(component (component $c (core module $m (func (export \"wasgi:g0\")))))".into(),
+            NotRestorable::Name("wasgi:g0".into()),
+        ),
+        (
+            "(component (component $c (component $d (import \"wasgi-restore-save-a0\" (func)))))".into(),
+            NotRestorable::Name("wasgi-restore-save-a0".into()),
+        ),
+        (
+            "(component (core module $m) (component $c (alias outer 1 $m (core module $n))
+               (core instance (instantiate $n))) (instance (instantiate $c)))"
+                .into(),
+            NotRestorable::Module,
+        ),
+        (
+            "(component (component $d)
+               (component $c (import \"c\" (component $i)) (instance (instantiate $i)))
+               (instance (instantiate $c (with \"c\" (component $d)))))"
+                .into(),
+            NotRestorable::Component,
+        ),
+        ("(component (import \"c\" (component $c)) (instance (instantiate $c)))".into(), NotRestorable::Component),
+        (
+            "(component (component $c (component $d) (export \"d\" (component $d)))
+               (instance $i (instantiate $c)) (alias export $i \"d\" (component $e)) (instance (instantiate $e)))"
+                .into(),
+            NotRestorable::Component,
+        ),
         (
             "(component (core module $m)
                (component $c (import \"m\" (core module $i)) (core instance (instantiate $i)))
                (instance (instantiate $c (with \"m\" (core module $m)))))"
                 .into(),
-            NotRestorable::Nested,
+            NotRestorable::Module,
         ),
         ("(component (import \"m\" (core module $m)) (core instance (instantiate $m)))".into(), NotRestorable::Module),
         (
             "(component (type $r (resource (rep i32))) (core func (canon resource.new $r)))".into(),
             NotRestorable::Resources,
         ),
-        (
-            "(component (import \"wasgi-restore-memory\" (func)))".into(),
-            NotRestorable::Name("wasgi-restore-memory".into()),
-        ),
+        ("(component (import \"wasgi-restore-save\" (func)))".into(), NotRestorable::Name("wasgi-restore-save".into())),
     ] {
         assert_eq!(instrumented(&text).unwrap_err(), expected, "{text}");
     }
+}
+
+#[test]
+fn types_that_only_those_inside_know_are_told() {
+    let refused = instrumented(
+        "(component
+           (component $owner (type $r (resource (rep i32))) (export \"r\" (type $r)))
+           (component $user (import \"r\" (type (sub resource))) (core module $m) (core instance (instantiate $m)))
+           (component $other (core module $m) (core instance (instantiate $m)))
+           (instance (instantiate $other))
+           (instance $owner (instantiate $owner))
+           (instance (instantiate $user (with \"r\" (type $owner \"r\")))))",
+    );
+    assert!(matches!(refused, Err(NotRestorable::Types(_))), "{refused:?}");
 }
 
 #[test]

@@ -446,6 +446,72 @@ def nested() -> str:
     """
 
 
+def behind(back: str) -> str:
+    """The component `back`, which another one calls that is beside it and has places of its own.
+
+    That one answers by itself the paths `/xk` (it keeps something), `/xi` (whether its places are as they were) and
+    `/xh` (the number of its next handle but two; all three are left behind).
+    """
+    types = back[back.index('(import "wasi:http/types') : back.index('(alias export $types "fields"')]
+    lowered = back[back.index('(alias export $types "fields"') : back.index("(core module $other")]
+    imports = back[back.index('(import "io" "memory"') : back.index('(import "host" "drop-request"')]
+    given = back[back.index('(with "io"') : back.index('(export "drop-request"')]
+    exported = back[back.index("(component $handler") :].strip().removesuffix(")")
+    return f"""
+    (component
+      {types}
+      {back.strip().replace("(component", "(component $back", 1)}
+      (instance $back (instantiate $back (with "wasi:http/types@0.2.0" (instance $types))))
+      (alias export $back "wasi:http/incoming-handler@0.2.0" (instance $next))
+      (component $front
+        {types}
+        {lowered}
+        (import "next" (instance $next
+          (alias outer 1 $incoming-request (type $request))
+          (alias outer 1 $response-outparam (type $outparam))
+          (export "handle" (func (param "request" (own $request)) (param "response-out" (own $outparam))))))
+        (core func $next (canon lower (func $next "handle")))
+        (core module $guest
+          {imports}
+          (import "next" "handle" (func $next (param i32 i32)))
+          (global $kept (mut i64) (i64.const 3))
+          (memory $own 2)
+          (data (memory $own) (i32.const 70000) "abcdefgh")
+          (func (export "handle") (param $request i32) (param $out i32)
+            (local $response i32) (local $status i32) (local $at i32) (local $command i32)
+            (call $path (local.get $request) (i32.const 16))
+            (local.set $at (i32.load (i32.const 20)))
+            (if (i32.ne (i32.load8_u offset=1 (local.get $at)) (i32.const {ord("x")}))
+              (then (call $next (local.get $request) (local.get $out)) (return)))
+            (local.set $command (i32.load8_u offset=2 (local.get $at)))
+            (local.set $status (i32.const 200))
+            (if (i32.eq (local.get $command) (i32.const {ord("k")}))
+              (then (global.set $kept (i64.const 9)) (i64.store $own (i32.const 70000) (i64.const 9))))
+            (if (i32.eq (local.get $command) (i32.const {ord("i")}))
+              (then (local.set $status (i32.add (i32.const 200) (i32.and
+                (i64.eq (global.get $kept) (i64.const 3))
+                (i64.eq (i64.load $own (i32.const 70000)) (i64.const 0x6867666564636261)))))))
+            (if (i32.eq (local.get $command) (i32.const {ord("h")}))
+              (then
+                (drop (call $new-fields)) (drop (call $new-fields))
+                (local.set $status (i32.add (i32.const 200) (call $new-fields)))))
+            (local.set $response (call $new-response (call $new-fields)))
+            (drop (call $set-status (local.get $response) (local.get $status)))
+            (call $set (local.get $out) (i32.const 0) (local.get $response)
+              (i32.const 0) (i64.const 0) (i32.const 0) (i32.const 0) (i32.const 0) (i32.const 0))))
+        (core instance $guest (instantiate $guest
+          (with "next" (instance (export "handle" (func $next))))
+          {given}))))
+        (func $handle (param "request" (own $incoming-request)) (param "response-out" (own $response-outparam))
+          (canon lift (core func $guest "handle")))
+        {exported})
+      (instance $front (instantiate $front
+        (with "wasi:http/types@0.2.0" (instance $types)) (with "next" (instance $next))))
+      (alias export $front "wasi:http/incoming-handler@0.2.0" (instance $all))
+      (export "wasi:http/incoming-handler@0.2.0" (instance $all)))
+    """
+
+
 NESTED = Place(
     "a component in the component",
     keep=f"(call $put {N})",

@@ -87,7 +87,9 @@ def test_a_module_that_is_instantiated_twice(mode: str, which: str) -> None:
 
 def test_a_component_in_the_component(mode: str) -> None:
     with wasgi.App(component(cells.nested()), reuse=MODES[mode]()) as app:
-        assert looks(app, cells.NESTED, (cells.NESTED,))[0] == PUT_BACK
+        answers, reused = looks(app, cells.NESTED, (cells.NESTED,))
+    assert answers == PUT_BACK
+    assert reused == expected(mode, 0, 1, 2, 3, 4, 5)
     with wasgi.App(component(cells.nested()), reuse=MODES["reused"]()) as app:
         assert looks(app, cells.NESTED, (cells.NESTED,))[0] == LEFT
 

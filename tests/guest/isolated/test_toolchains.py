@@ -23,8 +23,8 @@ REUSED = {
     "spin-sdk": 600,
     # its `/echo` passes its request's body on and returns, mostly before that has ended: its instance goes with it
     "componentize-py 0.3": 850,
-    # its core modules are in components of their own: its instances are fresh
-    "componentize-qjs": 0,
+    # it lets go of the streams of a body when it collects its garbage, so an exchange with one ends its instance
+    "componentize-qjs": 550,
 }
 """At least so many of a thousand; of others nearly all."""
 
@@ -111,7 +111,7 @@ def test_errors_in_between(name: str) -> None:
     assert seen == fresh * 20
 
 
-@all_but("componentize-qjs")
+@all_but()
 def test_they_are_isolated(name: str) -> None:
     """Where plain reuse shows differences, or is not possible at all."""
     app = wasgi.App(component(name), reuse=MODES["isolated"](), outgoing=lambda _: wasgi.Response(body="ok"))

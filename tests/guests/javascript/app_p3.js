@@ -22,15 +22,19 @@ export const handler = {
         return answer("Hello, World, from QuickJS");
       case "/has": // whether there is such a global
         return answer(String(arg("name") in globalThis));
-      case "/print":
-        await stdout.writeViaStream([encode(`${arg("line")}\n`)]);
+      case "/print": {
+        const printed = await stdout.writeViaStream([encode(`${arg("line")}\n`)]);
+        await printed.read();
+        printed.drop();
         return answer("printed");
+      }
       case "/echo": {
         const [body, trailers] = Request.consumeBody(request, done());
-        return Response.new(fields(), body, trailers)[0];
+        return made(body, trailers);
       }
       case "/upper": {
-        const [body] = Request.consumeBody(request, done());
+        const [body, trailers] = Request.consumeBody(request, done());
+        trailers.drop();
         return chunked(upper(body));
       }
       case "/sleep":
@@ -57,8 +61,15 @@ const fields = () => Fields.fromList([["content-type", encode("text/plain; chars
 const noTrailers = () => wit.Future.from({ tag: "ok", val: null }, wit.Future.RESULT_OPTION_OTHER_ERROR_CODE).readable;
 const done = () => wit.Future.from({ tag: "ok" }, wit.Future.RESULT_VOID_WASI_HTTP_TYPES_0_3_0_ERROR_CODE).readable;
 
+// what tells whether it was sent is dropped: nothing else would drop it but a collection of garbage
+function made(...parts) {
+  const [response, sent] = Response.new(fields(), ...parts);
+  sent.drop();
+  return response;
+}
+
 function chunked(chunks, status = 200) {
-  const [response] = Response.new(fields(), chunks, noTrailers());
+  const response = made(chunks, noTrailers());
   response.setStatusCode(status);
   return response;
 }
