@@ -99,14 +99,16 @@ fn forget(range: &Range<usize>) -> io::Result<()> {
     }
 }
 
-/// Large pages would be the instance's own as a whole once one byte of them is written, and the kernel makes some of small ones without
-/// anybody's fault.
-fn keep_small(range: &Range<usize>) {
+/// Keeps the kernel from changing what kind of pages these are. Large ones would be the instance's own as a whole once one byte of them is
+/// written, and the kernel makes some of small ones without anybody's fault. Pages that are merged with others of the same content
+/// (`PR_SET_MEMORY_MERGE`) may become the page of zeros, which looks as if nobody had written it.
+fn keep_as_they_are(range: &Range<usize>) {
     #[cfg(target_os = "linux")]
-    // SAFETY: it changes nothing of what is in the pages.
+    // SAFETY: neither changes what is in the pages.
     unsafe {
-        // a kernel without large pages refuses it
+        // a kernel without large pages, or without merging, refuses the one or the other
         libc::madvise(range.start as *mut _, range.len(), libc::MADV_NOHUGEPAGE);
+        libc::madvise(range.start as *mut _, range.len(), libc::MADV_UNMERGEABLE);
     }
     #[cfg(not(target_os = "linux"))]
     let _ = range;
@@ -127,7 +129,7 @@ struct Memory {
 
 impl Memory {
     fn take(pages: &Pages, range: Range<usize>) -> io::Result<Self> {
-        keep_small(&range);
+        keep_as_they_are(&range);
         let mut ranges = Vec::new();
         pages.map.private(&range, &mut ranges)?;
         let mut memory = Self { range, ranges: Vec::new(), contents: Vec::new(), own: (0, 0), whole: None };
@@ -294,7 +296,7 @@ impl Mapping {
             return Err(io::Error::last_os_error());
         }
         let range = start as usize..start as usize + length;
-        keep_small(&range);
+        keep_as_they_are(&range);
         Ok(Self(range))
     }
 

@@ -68,3 +68,30 @@ fn a_page_that_the_kernel_writes_is_found() {
     assert!(snapshot.restore(pages, &memories(&mapping), has_faulted).unwrap());
     assert_eq!(mapping.read(2 * PAGE), 0);
 }
+
+/// What the kernel may do with the pages of a mapping: `VmFlags` of its part of `/proc/self/smaps`.
+#[cfg(target_os = "linux")]
+fn flags(mapping: &Mapping) -> Vec<String> {
+    let smaps = std::fs::read_to_string("/proc/self/smaps").unwrap();
+    let begin = format!("{:x}-", mapping.range().start);
+    let own = smaps.lines().skip_while(|line| !line.starts_with(&begin));
+    let flags = own.skip(1).find_map(|line| line.strip_prefix("VmFlags:")).unwrap();
+    flags.split_whitespace().map(str::to_owned).collect()
+}
+
+#[cfg(target_os = "linux")]
+#[test]
+fn the_kernel_neither_merges_pages_nor_makes_large_ones() {
+    let found = pages();
+    let Ok(pages) = &*found else { return };
+    let counters = &process_state().unwrap().counters;
+    let mapping = Mapping::new(4 * PAGE).unwrap();
+    // as a process that has its memory merged, or large pages wherever they fit
+    for advice in [libc::MADV_MERGEABLE, libc::MADV_HUGEPAGE] {
+        // SAFETY: it changes nothing of what is in the pages.
+        unsafe { libc::madvise(mapping.range().start as *mut _, 4 * PAGE, advice) };
+    }
+    let _snapshot = Snapshot::take(pages, &memories(&mapping), counters).unwrap();
+    let flags = flags(&mapping);
+    assert!(!flags.iter().any(|flag| flag == "mg" || flag == "hg"), "{flags:?}");
+}
