@@ -1251,6 +1251,8 @@ class Stats:
     def outcomes(self) -> dict[str, int]:
         """The number of exchanges by how they ended, each counted once.
 
+        Commands count, too; warm-ups and instances that are made ahead (`Reuse`) do not.
+
         ``returned``, ``trapped``, ``exited``, ``timed_out``, ``limited``, ``stopped`` (cancelled by its caller, or with
         its app), ``failed`` (a failure of the host).
         """

@@ -60,7 +60,7 @@ impl App {
         upstreams: Upstreams,
     ) -> Result<Command, Error> {
         let (number, admission) = (permit.number, permit.admission.clone());
-        let Ground { process, ticking, prepared, exchange, hooks } = self.ground(number, upstreams)?;
+        let Ground { process, ticking, prepared, exchange, hooks } = self.ground(Some(number), upstreams)?;
         let room = crate::guest::instance_pool::make_room(process);
         let grants = Grants { args, stdio: Some(stdio.clone()), simulation: None, ..self.grants.clone() };
         let instance = Instance::new(prepared, &grants, &self.limits, hooks, &exchange, &admission.share)?;

@@ -201,7 +201,7 @@ impl App {
         let rules = request_rules(request.headers(), limits)?;
         let passes_on = upstreams.handler.is_some();
         let (number, admission) = (permit.number, permit.admission.clone());
-        let Ground { process, ticking, prepared, exchange, mut hooks } = self.ground(number, upstreams)?;
+        let Ground { process, ticking, prepared, exchange, mut hooks } = self.ground(Some(number), upstreams)?;
         hooks.url = passes_on.then(|| request.uri().clone());
         let head_only = request.method() == http::Method::HEAD;
         let owner = ExchangeHandle::new(exchange.clone());
@@ -231,7 +231,7 @@ impl App {
     /// Begins to make an instance that waits for its first exchange then, if instances are kept. No head comes of it.
     pub fn make_ready(&self, permit: Permit, upstreams: Upstreams) -> Result<Exchange, Error> {
         let (number, admission) = (permit.number, permit.admission.clone());
-        let Ground { process, ticking, prepared, exchange, hooks } = self.ground(number, upstreams)?;
+        let Ground { process, ticking, prepared, exchange, hooks } = self.ground(None, upstreams)?;
         let owner = ExchangeHandle::new(exchange.clone());
         let Obtained { instance, room, needs_set_up } = self.new_instance(&admission, &prepared, hooks, &exchange)?;
         let answer = ResponseSlot::default();
@@ -323,8 +323,8 @@ impl App {
         Ok(Begun { part: Part::First { run: Some(run), sharing, others }, head, answer, needs_set_up })
     }
 
-    /// What each guest runs on, whatever it runs for.
-    fn ground(&self, number: u64, upstreams: Upstreams) -> Result<Ground, Error> {
+    /// What each guest runs on, whatever it runs for: a request of this number, or none yet.
+    fn ground(&self, number: Option<u64>, upstreams: Upstreams) -> Result<Ground, Error> {
         let process = process_state()?;
         // first: a ticker that sleeps sees nothing of the machine's state, which decides where instances are made
         let ticking = process.tick()?;
@@ -334,8 +334,12 @@ impl App {
         Ok(Ground { process, ticking, prepared, exchange, hooks })
     }
 
-    fn exchange_state(&self, process: &'static ProcessState, number: u64) -> Arc<ExchangeState> {
-        let exchange = ExchangeState::new(process, number, self.limits.timeout);
+    fn exchange_state(&self, process: &'static ProcessState, number: Option<u64>) -> Arc<ExchangeState> {
+        let timeout = self.limits.timeout;
+        let exchange = match number {
+            Some(number) => ExchangeState::new(process, number, timeout),
+            None => ExchangeState::ahead(process, timeout),
+        };
         if let Some(news) = crate::process::swap::news() {
             exchange.stdio.tell_news(news);
         }

@@ -29,7 +29,7 @@ pub(crate) struct Costs {
 
 /// What the guest's side and the owner's side both know.
 pub(crate) struct ExchangeState {
-    /// Its number in its process; none if no guest makes its request, whose end is counted.
+    /// Its number in its process; none if it is no request for a guest, whose end is counted.
     pub number: Option<u64>,
     pub process: &'static ProcessState,
     /// Where it stands. In a forked child a thread of the parent's may hold this lock for ever.
@@ -50,6 +50,11 @@ pub(crate) struct ExchangeState {
 impl ExchangeState {
     pub(crate) fn new(process: &'static ProcessState, number: u64, timeout: Option<Duration>) -> Arc<Self> {
         Arc::new(Self::made(process, Some(number), timeout))
+    }
+
+    /// Of a guest that is made ahead of its first request.
+    pub(crate) fn ahead(process: &'static ProcessState, timeout: Option<Duration>) -> Arc<Self> {
+        Arc::new(Self::made(process, None, timeout))
     }
 
     /// Of a request that no guest makes.

@@ -43,6 +43,8 @@ pub struct PyStats {
     dropped: u64,
     /// The number of exchanges by how they ended, each counted once.
     ///
+    /// Commands count, too; warm-ups and instances that are made ahead (`Reuse`) do not.
+    ///
     /// ``returned``, ``trapped``, ``exited``, ``timed_out``, ``limited``, ``stopped`` (cancelled by its caller, or with
     /// its app), ``failed`` (a failure of the host).
     outcomes: Py<PyDict>,

@@ -118,6 +118,25 @@ def test_instances_that_are_made_ahead(keeper: wasgi.Component) -> None:
     assert wasgi.stats().snapshots == 0
 
 
+def test_they_are_no_exchanges(probe: wasgi.Component) -> None:
+    """Neither what is made ahead nor a warm-up counts as one, whatever comes of it."""
+    before = wasgi.stats().outcomes
+    made = wasgi.App(probe, reuse=warmed([get("/hello")] * 2, ready=2))
+    with wasgi.Server(made, bind="127.0.0.1:0") as server:
+        assert wasgi.stats().idle == 2
+        assert wasgi.stats().outcomes == before
+        with urllib.request.urlopen(server.urls[0] + "/hello") as response:
+            response.read()
+    failing = wasgi.App(probe, reuse=warmed(get("/trap"), ready=1))
+    server = wasgi.Server(failing, bind="127.0.0.1:0")
+    with pytest.raises(wasgi.TrapError):
+        server.start()
+    server.close()
+    made.close()
+    until(lambda: wasgi.stats().slots == 0)
+    assert wasgi.stats().outcomes == {**before, "returned": before["returned"] + 1}
+
+
 def test_a_lifespan_makes_them(probe: wasgi.Component) -> None:
     made = wasgi.App(probe, reuse=wasgi.Reuse(isolated=True, ready=2))
     with TestClient(made) as client:
