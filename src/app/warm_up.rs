@@ -27,19 +27,17 @@ impl WarmUps {
         for request in &self.requests {
             ask(instance, request, exchange, NOT_ANSWERED).await?;
         }
-        let begin = |instance: &mut Instance| match instance.begin_warm() {
+        let begin = |instance: &mut Instance, reason: &str| match instance.begin_warm() {
             Ok(true) => Ok(()),
-            Ok(false) => Err(failed(
-                "the instance cannot be put back to what it is after them: its memory grows, or it keeps a handle whose state may change",
-            )),
+            Ok(false) => Err(failed(reason)),
             Err(error) => instance.outcome(Err(error), exchange),
         };
-        begin(instance)?;
+        begin(instance, KEEPS)?;
         if let Some(first) = self.requests.first()
             && !self.is_tried.load(Ordering::Relaxed)
         {
             ask(instance, first, exchange, ANSWERS_ONCE).await?;
-            begin(instance)?;
+            begin(instance, CHANGES)?;
             self.is_tried.store(true, Ordering::Relaxed);
         }
         Ok(())
@@ -47,6 +45,11 @@ impl WarmUps {
 }
 
 const NOT_ANSWERED: &str = "the guest returned without a response";
+const KEEPS: &str = "the guest keeps a handle after them whose state cannot be put back (a timer, a stream, a response that it has not sent); \
+                     hint: let it drop that handle, or do not warm it up with this request";
+const CHANGES: &str = "the first of them was tried once more, and the instance cannot be put back to what it was before that: its memory has \
+                       grown, or the guest has changed or dropped a handle that it keeps, or left too many behind; hint: a request that \
+                       changes less";
 const ANSWERS_ONCE: &str = "the guest has answered them, and then returned without a response to one more: guests of its toolchain can handle \
                             one request only (StarlingMonkey); hint: `Reuse(isolated=True)` without `warm`";
 
