@@ -13,6 +13,14 @@ too.
 
     python -m tests.chaos --exchanges 100000 --hostile 0.2
 
+Instances that are reused are put back to what they were with `--isolated`, and each exchange is to find a fresh one.
+Then a third of the exchanges are those of the keepers (`tests/guests/keeper`), which hide secrets wherever they can and
+look for those of others: each answer tells what its guest found when it began. With `--forks` some of them are a forked
+child's.
+
+    python -m tests.chaos --exchanges 100000 --isolated --forks 20
+    WASGI_CHECK_RESTORE=1 python -m tests.chaos --exchanges 20000 --isolated
+
 In an instance of WASI 0.3 that has siblings (`--siblings`), a guest that ends badly takes others with it. They end
 as it does, or as they would alone; what they answer is their own.
 """
@@ -31,6 +39,7 @@ import os
 import random
 import re
 import shutil
+import signal
 import sys
 import tempfile
 import threading
@@ -43,6 +52,8 @@ from typing import Any
 import wasgi
 import wasgi.testing
 from tests.conftest import GENERATIONS, PROBES
+from tests.guest.isolated.asking import KEEPERS, masked
+from tests.guest.isolated.test_places import PLACES
 
 TASKS = 24
 THREADS = 4
@@ -73,6 +84,8 @@ class Route:
     """Whether its app must not reuse instances."""
     only: str = ""
     """The generation of WASI whose guest behaves so, if the other's behaves otherwise."""
+    keeper: bool = False
+    """Whether it is the keeper's, whose answer tells what it found."""
 
 
 def route(weight: float, target: str, ends: str = "ok", content: bytes | None = None, **options: Any) -> Route:
@@ -214,6 +227,37 @@ HOSTILE = [
     hostile(1, "/exit?code=1", "GuestExitError"),
     hostile(1, "/overflow?n=1000000", "TrapError"),
 ]
+
+
+def keeper(weight: float, target: str, ends: str = "ok", content: bytes | None = None, **options: Any) -> Route:
+    """In its target, `{secret}` becomes one of its number, and `{earlier}` one that an exchange before it had."""
+    return route(weight, target, ends, content, keeper=True, **options)
+
+
+OF_KEEPER = [place for place in PLACES if place not in ("body", "field")]
+ISOLATED = [
+    *(keeper(0.5, f"/keep?in={place}&secret={{secret}}", content=b"kept") for place in OF_KEEPER),
+    keeper(5, f"/keep?in=body,{','.join(OF_KEEPER)}&secret={{secret}}", content=b"kept", body="chunks"),
+    keeper(10, "/find?secret={earlier}", content=b"0 "),
+    keeper(3, "/handles?n=3"),
+    keeper(2, "/nowhere"),
+    keeper(2, "/forget?n=3", content=b"forgotten"),
+    keeper(2, "/leave?what=fields,headers,options", content=b"left"),
+    keeper(1, "/leave?what=fields,response", content=b"left"),
+    keeper(2, "/grow?pages=1"),
+    keeper(2, "/sleep?ms=2", content=b"slept"),
+    keeper(2, "/stream?n=20&bytes=5000&in=data,heap,stack&secret={secret}", content=b"s" * 100_000),
+    keeper(3, "/echo", content=BODY, body="whole"),
+    keeper(2, "/fetch?url=up/answers&n=2", content=b"200 up\n" * 2),
+    keeper(1, "/fetch?url=up/answers&n=2&forget=1", content=b"200 up\n" * 2),
+    keeper(2, "/print?line=words&n=3"),
+    keeper(1, "/trap", "TrapError"),
+    keeper(1, "/exit", "GuestExitError"),
+    keeper(1, "/silent", "NoResponseError", only="0.2"),
+    keeper(1, "/silent", "InternalError", only="0.3"),
+    route(10, "/remember?word={secret}", content=b"nothing"),
+]
+"""Besides the others, where instances are put back."""
 CALLS = {"calls-two": "0.2", "calls-three": "0.3"}
 """The ways of an upstream that asks another guest, and that guest's generation."""
 ENDS_AN_INSTANCE = frozenset(
@@ -234,6 +278,10 @@ ACTS = ["read"] * 6 + ["chunks", "close", "drop", "wait", "cancel"]
 
 class Own(Exception):
     """A caller's own."""
+
+
+def for_guest(target: str, body: Any = None) -> wasgi.Request:
+    return wasgi.Request("POST" if body else "GET", f"http://guest.local{target}", body=body)
 
 
 def chunks(how: str, content: bytes = BODY) -> Iterator[bytes]:
@@ -374,6 +422,7 @@ class Surroundings:
 
     def __enter__(self) -> Surroundings:
         self.components = {generation: wasgi.Component(path) for generation, path in PROBES.items()}
+        self.keepers = {generation: wasgi.Component(path) for generation, path in KEEPERS.items()}
         self.peer = Peer()
         self.url = self.peer.__enter__()
         self.folder = Path(tempfile.mkdtemp())
@@ -394,6 +443,10 @@ class Options:
     """The share of exchanges that are hostile."""
     generations: tuple[str, ...] = GENERATIONS
     siblings: int = SIBLINGS
+    isolated: bool = False
+    """Whether instances that are reused are put back to what they were."""
+    forks: int = 0
+    """How many children are forked meanwhile, which look what they find."""
 
 
 class Finding(AssertionError):
@@ -440,13 +493,45 @@ class Chaos:
             for generation in options.generations
             for kind in itertools.product((False, True), repeat=4)
         }
+        innocent = [*ROUTES, *ISOLATED] if options.isolated else ROUTES
         self.ways = {
             generation: {
                 is_hostile: [route for route in routes if route.only in ("", generation)]
-                for is_hostile, routes in ((False, ROUTES), (True, HOSTILE))
+                for is_hostile, routes in ((False, innocent), (True, HOSTILE))
             }
             for generation in options.generations
         }
+        self.keepers: dict[tuple[str, bool], wasgi.App] = {}
+        self.fresh: dict[tuple[str, str], bytes] = {}
+        self.entries: dict[str, str] = {}
+        self.fork_each = exchanges // options.forks if options.forks else 0
+        self.reused: collections.Counter[bool] = collections.Counter()
+        if options.isolated:
+            for generation, is_async in itertools.product(options.generations, (False, True)):
+                self.keepers[generation, is_async] = self.keeper(generation, is_async, self.reuse(generation))
+            self.ask_fresh()
+
+    def keeper(self, generation: str, is_async: bool, reuse: wasgi.Reuse | None) -> wasgi.App:
+        answers: Any = self.upstream.awaited if is_async else self.upstream.blocking
+        limits = wasgi.Limits(timeout=60.0, concurrency=64, queue=1000)
+        return wasgi.App(
+            self.around.keepers[generation], outgoing=answers, limits=limits, reuse=reuse, stdout=lambda line: None
+        )
+
+    def ask_fresh(self) -> None:
+        """What fresh instances of the keepers find, and what they answer where no other answer is said."""
+        for generation in self.options.generations:
+            with self.keeper(generation, False, None) as app:
+                for chosen in ISOLATED:
+                    if chosen.keeper and chosen.content is None and chosen.ends == {"ok"}:
+                        with app.handle(for_guest(chosen.target)) as response:
+                            self.fresh[generation, chosen.target] = response.read()
+                            self.entries[generation] = response.headers["x-entry"]
+
+    def reuse(self, generation: str) -> wasgi.Reuse:
+        if self.options.isolated:
+            return wasgi.Reuse(isolated=True, requests=100, idle=2.0)
+        return wasgi.Reuse(requests=20, concurrent=self.options.siblings if generation == "0.3" else 1, idle=0.01)
 
     def app(
         self,
@@ -458,12 +543,11 @@ class Chaos:
         is_hostile: bool,
     ) -> wasgi.App:
         answers: Any = self.upstream.awaited if is_async else self.upstream.blocking
-        at_once = self.options.siblings if generation == "0.3" else 1
         return wasgi.App(
             self.around.components[generation],
             outgoing=wasgi.outgoing.route({"up": answers, self.around.url: network}) if is_hostile else answers,
             limits=wasgi.Limits(timeout=0.03 if strict else 60.0, memory=32 << 20, concurrency=64, queue=1000),
-            reuse=wasgi.Reuse(requests=20, concurrent=at_once, idle=0.01) if is_reused else None,
+            reuse=self.reuse(generation) if is_reused else None,
             dirs={"/data": wasgi.Dir(self.around.folder)} if is_hostile else None,
             stdout=(lambda line: None) if is_hostile and is_async else None,
         )
@@ -482,8 +566,12 @@ class Chaos:
             act = "read"
         if chosen.target == "/endless" and not chosen.strict and act in ("read", "chunks", "wait"):
             act = "close"
-        is_reused = dice.random() < 0.5 and not chosen.fresh
-        app = self.apps[generation, chosen.strict, is_async ^ (dice.random() < 0.3), is_reused, chosen.hostile]
+        is_reused = (dice.random() < 0.5 or self.options.isolated) and not chosen.fresh
+        answers_async = is_async ^ (dice.random() < 0.3)
+        if chosen.keeper:
+            app = self.keepers[generation, answers_async]
+        else:
+            app = self.apps[generation, chosen.strict, answers_async, is_reused, chosen.hostile]
         # a body of its own, so that another's answer is seen to be another's
         own = b"%010d" % number * (len(BODY) // 10)
         body: Any = None
@@ -492,8 +580,11 @@ class Chaos:
         elif chosen.body:
             body = async_chunks(chosen.body, own) if dice.random() < 0.5 else chunks(chosen.body, own)
         target = chosen.target.replace("{peer}", self.around.url)
-        request = wasgi.Request("POST" if body else "GET", f"http://guest.local{target}", body=body)
+        for name, n in (("{secret}", number), ("{earlier}", number - dice.randrange(1, 50))):
+            target = target.replace(name, masked(b"secret-%010d" % n))
+        request = for_guest(target, body)
         content = own if chosen.content is BODY else chosen.content
+        content = self.fresh.get((generation, chosen.target), content)
         siblings = is_reused and generation == "0.3" and self.options.siblings > 1
         return Plan(number, chosen, act, generation, app, request, content, siblings, dice)
 
@@ -517,11 +608,55 @@ class Chaos:
         elif content is not None and plan.content is not None and content != plan.content:
             self.findings.append(f"{what}: read {content[:100]!r}, {len(content)} bytes")
 
+    def look(self, plan: Plan, response: wasgi.Response) -> None:
+        """The guest has answered: it has found what a fresh instance finds."""
+        if response.report:
+            self.reused[response.report.reused > 0] += 1
+        if not plan.route.keeper:
+            return
+        found, fresh = response.headers["x-entry"], self.entries[plan.generation]
+        if found != fresh:
+            self.findings.append(f"{plan.number}: {plan.generation} {plan.route.target}: found {found}, not {fresh}")
+
+    def fork(self) -> None:
+        """A child has instances of its own, and finds nobody's secrets in them."""
+        child = os.fork()
+        if child == 0:
+            os._exit(self.in_child())
+        ends: list[int] = []
+
+        def has_ended() -> bool:
+            ended, status = os.waitpid(child, os.WNOHANG)
+            if ended:
+                ends.append(status)
+            return bool(ends)
+
+        if not settle(has_ended, 60):
+            os.kill(child, signal.SIGKILL)
+            os.waitpid(child, 0)
+            ends.append(-1)
+        if ends != [0]:
+            self.findings.append(f"the forked child {child} ended with {ends}")
+
+    def in_child(self) -> int:
+        wrong = 0
+        for (generation, is_async), app in self.keepers.items():
+            for target in ["/keep?in=data,heap,stack&secret=616263", "/nowhere", "/handles?n=3"] * 3:
+                if not is_async:
+                    with app.handle(for_guest(target)) as response:
+                        content, found = response.read(), response.headers["x-entry"]
+                    fresh = self.fresh.get((generation, target), b"kept"), self.entries[generation]
+                    wrong += (content, found) != fresh
+        return wrong
+
     def blocking(self, number: int) -> None:
+        if self.fork_each and number % self.fork_each == self.fork_each - 1:
+            self.fork()
         plan = self.plan(number, False)
         content = None
         try:
             response = plan.app.handle(plan.request)
+            self.look(plan, response)
             if plan.act == "read":
                 content = response.read()
             elif plan.act == "chunks":
@@ -544,6 +679,7 @@ class Chaos:
         async def work() -> str:
             nonlocal content
             response = await plan.app.handle_async(plan.request)
+            self.look(plan, response)
             if act in ("read", "cancel"):
                 content = await response.aread()
             elif act == "chunks":
@@ -623,6 +759,7 @@ def left_over() -> dict[str, int]:
         "memories",
         "stacks",
         "memory",
+        "snapshots",
     ]
     return {name: count for name in names if (count := getattr(stats, name))}
 
@@ -686,6 +823,7 @@ def run_in(
     chaos.run()
     took = time.monotonic() - begun
     findings = chaos.findings[:20]
+    chaos.keepers.clear()
     chaos.apps.clear()  # and with them a `Network` that keeps connections
     if not settle(lambda: not left_over()):
         findings.append(f"left over: {left_over()}")
@@ -707,6 +845,10 @@ def run_in(
     say(f"outcomes: {outcomes}")
     say(f"left over: {left_over() or 'nothing'}; descriptors: {files} before, {descriptors()} after")
     say(f"memory: {memory:.0f} MiB before, {resident():.0f} after; threads: {threads}, {threads_of_the_process()}")
+    if options.isolated:
+        say(f"in instances that had exchanges before: {chaos.reused[True]}, in others: {chaos.reused[False]}")
+        if chaos.reused[True] < exchanges / 5:
+            findings.append(f"only {chaos.reused[True]} of {exchanges} exchanges had an instance that was put back")
     # what an upstream calls is an exchange, too; one that is cancelled before it began is none
     if sum(chaos.ends.values()) != exchanges:
         findings.append(f"{exchanges} exchanges ended {sum(chaos.ends.values())} times")
@@ -732,9 +874,11 @@ def main() -> None:
     )
     parser.add_argument("--generation", choices=[*GENERATIONS, "both"], default="both", help="of WASI")
     parser.add_argument("--siblings", type=int, default=SIBLINGS, help="exchanges of an instance of WASI 0.3 at once")
+    parser.add_argument("--isolated", action="store_true", help="instances that are reused are put back")
+    parser.add_argument("--forks", type=int, default=0, help="children that look what they find, with --isolated")
     chosen = parser.parse_args()
     generations = GENERATIONS if chosen.generation == "both" else (chosen.generation,)
-    options = Options(chosen.hostile, generations, chosen.siblings)
+    options = Options(chosen.hostile, generations, chosen.siblings, chosen.isolated, chosen.forks)
     run(chosen.seed, chosen.exchanges, options, lambda line: print(line, flush=True))
 
 

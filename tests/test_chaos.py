@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 
@@ -33,6 +34,32 @@ def test_hostile_guests_leave_nothing_over() -> None:
     command = [sys.executable, "-m", "tests.chaos", "--exchanges", "1500", "--seed", "3", "--hostile", "0.5"]
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=170)
     assert done.returncode == 0, done.stdout + done.stderr
+
+
+@pytest.mark.timeout(240)
+@pytest.mark.parametrize("checks", [False, True])
+def test_exchanges_in_instances_that_are_put_back_are_those_of_fresh_ones(checks: bool) -> None:
+    """Of this process and of children that it forks meanwhile; with all memory compared after each exchange, too."""
+    command = [sys.executable, "-m", "tests.chaos", "--exchanges", "1500" if checks else "3000", "--seed", "5"]
+    command += ["--isolated", "--forks", "3"]
+    env = {**os.environ, "WASGI_CHECK_RESTORE": "1" if checks else "0"}
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=230, env=env)
+    assert done.returncode == 0, done.stdout + done.stderr
+
+
+def test_secrets_that_stay_are_found() -> None:
+    """With instances that are reused as they are, the same exchanges find what others have left."""
+    script = """
+import wasgi
+from tests import chaos
+chaos.Chaos.reuse = lambda self, generation: wasgi.Reuse(requests=100)
+chaos.ROUTES[:] = []
+chaos.run(1, 200, chaos.Options(hostile=0, isolated=True, forks=1))
+"""
+    done = subprocess.run([sys.executable, "-c", script], cwd=ROOT, capture_output=True, text=True, timeout=50)
+    assert done.returncode == 1
+    assert "/find?secret=" in done.stderr
+    assert "found memory=" in done.stderr
 
 
 def test_a_finding_is_found() -> None:
