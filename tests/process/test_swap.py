@@ -132,6 +132,57 @@ def test_a_fresh_instance_finds_nothing_of_an_earlier_one(swap_on: Callable[[], 
     assert outcomes.count("NoResponseError") == 24
 
 
+# An instance that is put back hides secrets, and looks for them, while its pages are swapped out.
+PUT_BACK = (
+    GUESTS
+    + """
+from tests.guest.isolated.asking import KEEPERS, MODES, SECRETS, ask, found, keep
+
+app = wasgi.App(wasgi.Component(KEEPERS["0.2"]), reuse=MODES["isolated"](), stdout=print)
+entries = set()
+
+def looks():
+    for secret in [next(SECRETS) for _ in range(5)]:
+        kept = keep(app, secret, "data", "heap", "stack", "first-page", "last-page", "many-pages")
+        page_out()
+        after = ask(app, "/sleep?ms=20")
+        page_out()
+        entries.update((kept.entry, after.entry))
+        print("found", found(app, secret), "reused", kept.reused)
+    print("entries", len(entries))
+"""
+)
+
+
+@pytest.mark.parametrize("since", ["before the engine", "after the engine"])
+def test_an_instance_is_put_back_or_dropped(swap_on: Callable[[], None], since: str) -> None:
+    """Once pages can be swapped out, no instance has another exchange."""
+    if since == "before the engine":
+        swap_on()
+    script = PUT_BACK + "\nlooks()\nprint('ready', flush=True)\ninput()\nlooks()\n"
+    child = subprocess.Popen([sys.executable, "-c", script], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+    try:
+        assert child.stdin is not None
+        assert child.stdout is not None
+        lines = list(iter(child.stdout.readline, "ready\n"))
+        if since == "after the engine":
+            swap_on()
+        rest, _ = child.communicate("\n", timeout=120)
+    finally:
+        child.kill()
+        child.wait()
+    assert child.returncode == 0
+    told = [
+        [line.split() for line in part if line.startswith(("found", "entries"))] for part in (lines, rest.splitlines())
+    ]
+    for part in told:
+        assert part[-1] == ["entries", "1"]
+        assert [line[1] for line in part[:-1]] == ["0"] * 5
+    before, after = ([int(line[3]) for line in part[:-1]] for part in told)
+    assert after[1:] == [0] * 4
+    assert before == ([0] * 5 if since == "before the engine" else [0, 3, 6, 9, 12])
+
+
 # Where the system does not say whether there is swap, there is.
 UNSURE = """
 import logging, sys, time
