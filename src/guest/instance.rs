@@ -66,6 +66,10 @@ const OF_HANDLER: u32 = 2;
 /// So many of 0.3 does an exchange have of its own making, mostly: streams, futures, tasks, sets of them.
 const OF_TASKS: u32 = 64;
 
+/// To put back so much is the host's own affair, though it takes milliseconds where the machine is busy. More is the guest's, who has
+/// written so much.
+const HOSTS_OWN: usize = 16 << 20;
+
 /// A store and, from its first exchange on, the guest's instance in it.
 pub(crate) struct Instance {
     /// Dropped with it, unless something panicked in it.
@@ -378,7 +382,10 @@ impl Instance {
         }
         let Some(restoring) = &mut self.restoring else { return false };
         let most = most_handles(&mut self.store, &self.prepared, self.handles_of_call, 0);
-        let is_restored = restoring.restore(&mut self.store, most).unwrap_or(false);
+        let store = &mut self.store;
+        let is_bounded = restoring.bytes() <= HOSTS_OWN;
+        let mut restore = || restoring.restore(store, most).unwrap_or(false);
+        let is_restored = if is_bounded { crate::scheduler::for_host(restore) } else { restore() };
         self.store.data_mut().limiter.forget_calls();
         is_restored
     }

@@ -174,6 +174,11 @@ impl Restoring {
         Ok(host.keep_handles().is_some_and(|known| kept <= known).then_some(restoring))
     }
 
+    /// How many bytes of memory it puts back, as far as is known.
+    pub(crate) fn bytes(&self) -> usize {
+        self.snapshot.bytes()
+    }
+
     /// An exchange has ended well, which may have had so many handles. Returns whether its instance is as it was.
     pub(crate) fn restore(&mut self, store: &mut Store<StoreState>, most_handles: u32) -> wasmtime::Result<bool> {
         let Ok(pages) = &*self.pages else { return Ok(false) };

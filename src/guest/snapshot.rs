@@ -243,9 +243,13 @@ impl Snapshot {
         Ok(snapshot)
     }
 
+    /// Bytes that it holds, which it puts back.
+    pub(crate) fn bytes(&self) -> usize {
+        self.memories.iter().map(|memory| memory.contents.len()).sum()
+    }
+
     fn count(&mut self) {
-        let bytes: usize = self.memories.iter().map(|memory| memory.contents.len()).sum();
-        let bytes = i64::try_from(bytes).unwrap_or(i64::MAX);
+        let bytes = i64::try_from(self.bytes()).unwrap_or(i64::MAX);
         self.counters.snapshots_grew(bytes - self.counted);
         self.counted = bytes;
     }

@@ -40,6 +40,7 @@ pub(crate) use self::task::{Newcomer, Run, Task};
 pub(crate) use self::turn::{
     LONG_TURN, LongTurns, TICK, begin_turn, excuse_turn, is_guests_thread, is_turn_over, tick, was_unruly,
 };
+pub(crate) use self::worker::for_host;
 use self::worker::{Took, Worker};
 use crate::error::Error;
 use crate::process::runtime::Runtime;
@@ -207,10 +208,10 @@ impl Scheduler {
         Ok(())
     }
 
-    fn work(&'static self, runtime: &'static Runtime, worker: &Worker) {
+    fn work(&'static self, runtime: &'static Runtime, worker: &Arc<Worker>) {
         turn::is_of_guests();
         crate::process::signals::open_here();
-        worker.thread.is_here();
+        worker.is_here();
         if worker.kind == Kind::Computing {
             thread_priority::lower();
         }

@@ -1,11 +1,12 @@
 //! A thread that gives turns, as the ticker sees it.
 
+use std::cell::OnceCell;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use super::lane::{Kind, Lane};
-use super::turn::{LONG_TURN, TICK, is_excused, tick};
+use super::turn::{LONG_TURN, TICK, excuse_turn, is_excused, is_turn_over, tick};
 use crate::scheduler::thread_priority::{self, ThreadTime};
 use crate::sync::lock;
 
@@ -43,7 +44,44 @@ pub(super) struct Turn {
     pub is_stuck: bool,
 }
 
+thread_local! {
+    /// Who gives the turns of this thread, if it is one of the scheduler's.
+    static OWN: OnceCell<Arc<Worker>> = const { OnceCell::new() };
+}
+
+/// Does what the host has to do in the present turn, and not its guest: no thread is taken for stuck in it, and unless the guest has had
+/// too much already, the turn is excused. For work that is bounded.
+pub(crate) fn for_host<T>(work: impl FnOnce() -> T) -> T {
+    let was_over = is_turn_over();
+    let own = OWN.with(|own| own.get().cloned());
+    if let Some(worker) = &own {
+        worker.since.store(0, Ordering::SeqCst);
+    }
+    let done = work();
+    if !was_over {
+        excuse_turn();
+    }
+    if let Some(worker) = &own {
+        worker.goes_on(was_over);
+    }
+    done
+}
+
 impl Worker {
+    /// This is its thread from now on.
+    pub(super) fn is_here(self: &Arc<Self>) {
+        self.thread.is_here();
+        OWN.with(|own| drop(own.set(self.clone())));
+    }
+
+    /// What the host did in its turn is done.
+    fn goes_on(&self, was_over: bool) {
+        if let (Some(turn), false) = (&mut *lock(&self.turn), was_over) {
+            turn.overdue = None;
+        }
+        self.since.store(tick().max(1), Ordering::SeqCst);
+    }
+
     pub(super) fn new(kind: Kind) -> Arc<Self> {
         let (thread, since, turn) = (thread_priority::Thread::default(), AtomicU64::new(0), Mutex::new(None));
         Arc::new(Self { kind, thread, since, turn })
@@ -106,7 +144,7 @@ mod tests {
     /// Of this thread, in a turn; and the tick in which that began.
     fn in_a_turn() -> (Arc<Worker>, u64) {
         let worker = Worker::new(Kind::Computing);
-        worker.thread.is_here();
+        worker.is_here();
         crate::scheduler::begin_turn();
         worker.begin(&Arc::default());
         let began = worker.since.load(Ordering::Relaxed);
@@ -118,6 +156,38 @@ mod tests {
     }
 
     const LONG: Duration = Duration::from_millis(4);
+
+    /// On a thread of its own: a thread has one worker.
+    fn apart(work: impl FnOnce() + Send + 'static) {
+        assert!(std::thread::spawn(work).join().is_ok());
+    }
+
+    #[test]
+    fn a_thread_is_not_stuck_in_what_the_host_does() {
+        apart(|| {
+            let (worker, began) = in_a_turn();
+            for_host(|| {
+                assert!(!worker.is_overdue(began + STUCK_TICKS), "the ticker passes it over");
+                compute(LONG);
+            });
+            assert!(!is_stuck(&worker, worker.since.load(Ordering::Relaxed)));
+            assert!(!worker.end().was_unruly);
+        });
+    }
+
+    #[test]
+    fn what_its_guest_did_before_counts() {
+        apart(|| {
+            let (worker, began) = in_a_turn();
+            let _ticking = crate::engine::process_state().unwrap().tick().unwrap();
+            assert!(!is_stuck(&worker, began + OVERDUE_TICKS));
+            while !is_turn_over() {
+                compute(LONG);
+            }
+            for_host(|| {});
+            assert!(worker.end().was_unruly);
+        });
+    }
 
     #[test]
     fn a_guest_that_computed_while_ticks_were_late_is_not_stuck() {
