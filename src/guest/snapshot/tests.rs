@@ -73,9 +73,14 @@ fn a_page_that_the_kernel_writes_is_found() {
 #[cfg(target_os = "linux")]
 fn flags(mapping: &Mapping) -> Vec<String> {
     let smaps = std::fs::read_to_string("/proc/self/smaps").unwrap();
-    let begin = format!("{:x}-", mapping.range().start);
-    let own = smaps.lines().skip_while(|line| !line.starts_with(&begin));
-    let flags = own.skip(1).find_map(|line| line.strip_prefix("VmFlags:")).unwrap();
+    // it may be one with its neighbours
+    let is_its = |line: &&str| {
+        let Some((start, end)) = line.split(' ').next().and_then(|range| range.split_once('-')) else { return false };
+        let number = |digits| usize::from_str_radix(digits, 16).unwrap_or(0);
+        (number(start)..number(end)).contains(&mapping.range().start)
+    };
+    let flags =
+        smaps.lines().skip_while(|line| !is_its(line)).skip(1).find_map(|line| line.strip_prefix("VmFlags:")).unwrap();
     flags.split_whitespace().map(str::to_owned).collect()
 }
 
