@@ -1,7 +1,7 @@
 //! A thread that gives turns, as the ticker sees it.
 
 use std::cell::OnceCell;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
@@ -32,6 +32,8 @@ pub(super) struct Worker {
     /// The tick in which its turn began, or 1; 0 between turns.
     pub since: AtomicU64,
     pub turn: Mutex<Option<Turn>>,
+    /// What it does in its turn just now is the host's own.
+    is_hosts: AtomicBool,
 }
 
 pub(super) struct Turn {
@@ -55,7 +57,7 @@ pub(crate) fn for_host<T>(work: impl FnOnce() -> T) -> T {
     let was_over = is_turn_over();
     let own = OWN.with(|own| own.get().cloned());
     if let Some(worker) = &own {
-        worker.since.store(0, Ordering::SeqCst);
+        worker.is_hosts.store(true, Ordering::SeqCst);
     }
     let done = work();
     if !was_over {
@@ -80,11 +82,12 @@ impl Worker {
             turn.overdue = None;
         }
         self.since.store(tick().max(1), Ordering::SeqCst);
+        self.is_hosts.store(false, Ordering::SeqCst);
     }
 
     pub(super) fn new(kind: Kind) -> Arc<Self> {
         let (thread, since, turn) = (thread_priority::Thread::default(), AtomicU64::new(0), Mutex::new(None));
-        Arc::new(Self { kind, thread, since, turn })
+        Arc::new(Self { kind, thread, since, turn, is_hosts: AtomicBool::new(false) })
     }
 
     pub(super) fn begin(&self, lane: &Arc<Lane>) {
@@ -112,7 +115,7 @@ impl Worker {
 
     /// Whether its turn should have ended.
     pub(super) fn is_overdue(&self, now: u64) -> bool {
-        self.has_had(OVERDUE_TICKS, now)
+        !self.is_hosts.load(Ordering::SeqCst) && self.has_had(OVERDUE_TICKS, now)
     }
 
     /// Its turn, if that should have ended and it has computed since, by its own clock: it may only have waited for a processor, and ticks may
