@@ -626,6 +626,8 @@ class App:
         reuse: Reuse | None,
         simulation: Simulation | None,
     ) -> App: ...
+    def _name_flags(self) -> None:
+        """Hints about what its guests are refused name flags of the command line, which has made it."""
     @property
     def exchanges(self) -> int:
         """The number of exchanges under way: those whose guest has not ended."""

@@ -93,6 +93,15 @@ impl AdmissionControl {
         )))
     }
 
+    /// Whether nobody has to wait if what an exchange has taken up is given back a moment after its answer: half of it is free.
+    pub(crate) fn has_room(&self) -> bool {
+        let has_places =
+            |places: &Arc<Semaphore>| self.limits.concurrency.is_none_or(|most| places.available_permits() > most / 2);
+        self.limits.memory_per_app.is_none()
+            && self.places.as_ref().is_none_or(has_places)
+            && self.process.live() <= self.process.slots() as usize / 2
+    }
+
     /// A place, if there is one; else a place in the queue, if there is one.
     pub(crate) fn admit(self: &Arc<Self>) -> Result<Admission, Error> {
         self.leaves_room()?;

@@ -12,7 +12,7 @@ use wasmtime_wasi_http::WasiBody;
 use crate::app::admission::AdmissionControl;
 use crate::app::running::Running;
 use crate::app::shared::{Joining, Reservation, SharedInstance, SharedInstances};
-use crate::app::slice::Slice;
+use crate::app::slice::{Over, Slice};
 use crate::engine::ProcessState;
 use crate::error::Error;
 use crate::exchange::body_check::BodyRules;
@@ -63,7 +63,17 @@ impl Exchange {
     /// Whether an event loop's thread should not begin it: guests of this component take long to set up, or compute. To be
     /// asked once an exchange: the answer counts.
     pub fn decide_off_loop(&mut self) -> bool {
-        let (keeps_off, computes) = self.admission.history.decide_off_loop(&self.prepared, self.needs_set_up);
+        self.decide_off(true)
+    }
+
+    /// The same of a thread on which only guests of this app have turns: they hold up nobody there but themselves.
+    pub fn decide_off_own_thread(&mut self) -> bool {
+        self.decide_off(false)
+    }
+
+    fn decide_off(&mut self, is_shared: bool) -> bool {
+        let (keeps_off, computes) =
+            self.admission.history.decide_off_loop(&self.prepared, self.needs_set_up, is_shared);
         self.computes = computes;
         keeps_off
     }
@@ -102,7 +112,7 @@ impl Exchange {
         loop {
             crate::scheduler::begin_turn();
             let ended = run.as_mut().poll(&mut Context::from_waker(&waker)).is_ready();
-            let is_over = time.is_over();
+            let over = time.is_over();
             if ended {
                 match &mut self.part {
                     Part::Alone(run) | Part::First { run, .. } => *run = None,
@@ -111,15 +121,15 @@ impl Exchange {
                 return Ok(true);
             }
             let is_woken = || flag.0.swap(false, Ordering::Relaxed);
-            if !is_over && is_woken() {
+            if over == Over::No && is_woken() {
                 continue; // it waits for nothing: it has another turn
             }
             if is_alone {
                 self.answer.look();
                 exchange.clock.leave(None);
             }
-            if is_over {
-                self.computes = true;
+            if over != Over::No {
+                self.computes |= over == Over::Computed;
                 return Ok(false);
             }
             if !is_woken() {

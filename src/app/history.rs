@@ -85,12 +85,12 @@ impl History {
     }
 
     /// Decides whether the next guest starts off its caller's event loop: instantiating is slow (if it has to be done), or its
-    /// time is not known yet, or a guest computed for too long lately (the second answer). Uses up one of the
-    /// starts that are to keep off event loops.
-    pub(crate) fn decide_off_loop(&self, prepared: &Prepared, needs_set_up: bool) -> (bool, bool) {
+    /// time is not known yet, or a guest computed for too long lately (the second answer), or, where others have a share of the thread
+    /// (`is_shared`), the app's guests held one up together. Uses up one of the starts that are to keep off event loops.
+    pub(crate) fn decide_off_loop(&self, prepared: &Prepared, needs_set_up: bool, is_shared: bool) -> (bool, bool) {
         let computes = take_one(&self.computes);
         let is_slow = needs_set_up && prepared.keeps_off_loop();
-        (computes || take_one(&self.elsewhere) || is_slow || self.is_unruly(prepared, false), computes)
+        (computes || (is_shared && take_one(&self.elsewhere)) || is_slow || self.is_unruly(prepared, false), computes)
     }
 }
 

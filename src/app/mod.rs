@@ -165,6 +165,11 @@ impl App {
         }
     }
 
+    /// What its guests are refused is said in the words of the command line, which has made it.
+    pub fn name_flags(&self) {
+        self.refusals.name_flags();
+    }
+
     /// How many exchanges are under way in this process.
     pub fn exchanges(&self) -> usize {
         let admission = lock(&self.admission);

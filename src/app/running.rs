@@ -22,6 +22,7 @@ use crate::exchange::response_body::ResponseSlot;
 use crate::guest::instance::Instance;
 use crate::guest::instance_pool::give_back;
 use crate::http::error_code::ErrorCode;
+use crate::process::afterwards;
 use crate::scheduler::Run;
 
 /// A timer that is set anew each time it is asked.
@@ -236,8 +237,15 @@ impl Drop for Guest {
             Some(idle) if ended_well && answered && !broke_off => idle.keep(instance),
             _ => Some(instance),
         };
-        if let Some(instance) = over {
-            drop_instance(self.exchange.process, instance, place);
+        let Some(instance) = over else { return };
+        if !instance.is_heavy() && afterwards::is_answering() && place.permit.admission.has_room() {
+            let process = self.exchange.process;
+            return afterwards::put_off(move || {
+                let _visit = process.scheduler.visit();
+                let _entered = process.runtime.handle().map(|handle| handle.enter());
+                drop((instance, place));
+            });
         }
+        drop_instance(self.exchange.process, instance, place);
     }
 }

@@ -9,6 +9,17 @@ use crate::scheduler::thread_priority::ThreadTime;
 /// that follows it stays under 2 ms.
 const SLICE: Duration = Duration::from_micros(500);
 
+/// Whether a slice is used up.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Over {
+    No,
+    /// By the wall's clock. The guest is nobody that computes, as far as is known: a thread of lower priority, which one that does
+    /// belongs on, may not run for long where others want its processor.
+    Perhaps,
+    /// By the thread's own.
+    Computed,
+}
+
 /// What a guest has had of its caller's thread.
 pub(super) struct Slice<'a> {
     history: &'a History,
@@ -25,23 +36,20 @@ impl<'a> Slice<'a> {
     }
 
     /// Whether it is used up; to be asked after each turn. The wall's clock says so first. Where the processor is shared it may be wrong,
-    /// so it is the thread's own that counts against a component.
-    pub(super) fn is_over(&mut self) -> bool {
+    /// so it is the thread's own that counts against a component: the turns that follow are measured by that.
+    pub(super) fn is_over(&mut self) -> Over {
         // within a tick there is no need to ask a clock
         let tick = crate::scheduler::tick();
         if self.tick == tick {
-            return false;
+            return Over::No;
         }
         let elapsed = self.begun.elapsed();
-        if elapsed <= SLICE {
-            if elapsed >= BRIEF {
-                self.history.met_tick(tick);
-            }
-            return false;
+        if elapsed < BRIEF {
+            return Over::No;
         }
         let Some(begun) = self.of_thread else {
             self.history.seemed_long();
-            return true;
+            return if elapsed <= SLICE { Over::No } else { Over::Perhaps };
         };
         let took = ThreadTime::now().since(begun);
         if crate::scheduler::was_unruly(took) {
@@ -52,7 +60,7 @@ impl<'a> Slice<'a> {
         } else if took >= BRIEF {
             self.history.met_tick(tick);
         }
-        took > SLICE
+        if took > SLICE { Over::Computed } else { Over::No }
     }
 }
 
@@ -76,19 +84,31 @@ mod tests {
     }
 
     /// Whether the slice of a suspect turn is over after this, and what becomes of the next guest.
-    fn after(turn: impl FnOnce()) -> (bool, (bool, bool)) {
+    fn after(turn: impl FnOnce()) -> (Over, (bool, bool)) {
         let _ticking = process_state().unwrap().tick().unwrap();
         let (prepared, history) = (prepared(), History::default());
         history.seemed_long();
         let mut slice = Slice::begin(&history, Instant::now());
         crate::scheduler::begin_turn();
         turn();
-        (slice.is_over(), history.decide_off_loop(&prepared, false))
+        (slice.is_over(), history.decide_off_loop(&prepared, false, true))
     }
 
     #[test]
     fn a_turn_that_waited_for_a_processor_is_not_held_against_its_app() {
-        assert_eq!(after(|| std::thread::sleep(SLICE * 4)), (false, (false, false)));
+        assert_eq!(after(|| std::thread::sleep(SLICE * 4)), (Over::No, (false, false)));
+    }
+
+    #[test]
+    fn a_turn_that_nobody_measured_only_seems_to_have_computed() {
+        let _ticking = process_state().unwrap().tick().unwrap();
+        let history = History::default();
+        let mut slice = Slice::begin(&history, Instant::now());
+        let tick = crate::scheduler::tick();
+        while crate::scheduler::tick() == tick || slice.begun.elapsed() <= SLICE {}
+        assert_eq!(slice.is_over(), Over::Perhaps);
+        assert!(!history.decide_off_loop(&prepared(), false, true).1);
+        assert!(history.take_timed_turn(), "the next one is measured");
     }
 
     #[test]
@@ -97,28 +117,28 @@ mod tests {
             let (begun, tick) = (ThreadTime::now(), crate::scheduler::tick());
             while ThreadTime::now().since(begun) < SLICE * 2 || crate::scheduler::tick() == tick {}
         };
-        assert_eq!(after(computes), (true, (true, true)));
+        assert_eq!(after(computes), (Over::Computed, (true, true)));
     }
 
-    /// Whether turns of such a length keep the next guest off its caller's thread, tick by tick.
-    fn are_kept_off(turn: Duration, timed: bool) -> bool {
+    /// Whether turns that compute for so long, and wait for their processor for so long, keep the next guest off its caller's thread, tick
+    /// by tick.
+    fn are_kept_off(turn: Duration, waited: Duration) -> bool {
         let _ticking = process_state().unwrap().tick().unwrap();
         let (prepared, history) = (prepared(), History::default());
         let mut turns = 0;
         while turns < 64 {
             let tick = crate::scheduler::tick();
             while crate::scheduler::tick() == tick {}
-            let now = Instant::now();
-            // a timed turn has waited for its processor
-            let begun = if timed { now.checked_sub(SLICE * 2) } else { now.checked_sub(turn) };
-            let of_thread = timed.then(ThreadTime::now);
-            while of_thread.is_some_and(|begun| ThreadTime::now().since(begun) < turn) {}
-            let mut slice = Slice { history: &history, begun: begun.unwrap(), tick, of_thread };
-            if slice.is_over() {
+            let of_thread = history.take_timed_turn().then(ThreadTime::now);
+            let computes = ThreadTime::now();
+            while ThreadTime::now().since(computes) < turn {}
+            let begun = Instant::now().checked_sub(turn + waited).unwrap();
+            let mut slice = Slice { history: &history, begun, tick, of_thread };
+            if slice.is_over() == Over::Computed {
                 continue; // the machine is busy
             }
             turns += 1;
-            if history.decide_off_loop(&prepared, false).0 {
+            if history.decide_off_loop(&prepared, false, true).0 {
                 return true;
             }
         }
@@ -127,17 +147,17 @@ mod tests {
 
     #[test]
     fn turns_that_are_not_brief_keep_others_off_if_they_are_many() {
-        assert!(are_kept_off(BRIEF * 2, false));
-        assert!(!are_kept_off(Duration::ZERO, false));
-        assert!(are_kept_off(BRIEF * 2, true));
-        assert!(!are_kept_off(Duration::ZERO, true));
+        for waited in [Duration::ZERO, BRIEF * 2, SLICE * 2] {
+            assert!(are_kept_off(BRIEF * 2, waited), "{waited:?}");
+            assert!(!are_kept_off(Duration::ZERO, waited), "{waited:?}");
+        }
     }
 
     #[test]
     fn guests_that_hold_a_thread_together_are_kept_off_it() {
         let _ticking = process_state().unwrap().tick().unwrap();
         let prepared = prepared();
-        let keeps_off = |history: &History| history.decide_off_loop(&prepared, false);
+        let keeps_off = |history: &History| history.decide_off_loop(&prepared, false, true);
         let history = History::default();
         // a quarter of the thread's time
         for tick in (1..400).step_by(4) {
@@ -151,6 +171,7 @@ mod tests {
             history.met_tick(tick);
         }
         // they do not compute for long: so they may have a prompt thread
+        assert_eq!(history.decide_off_loop(&prepared, false, false), (false, false), "a thread of their own");
         for _ in 0..256 {
             assert_eq!(keeps_off(&history), (true, false));
         }
@@ -163,6 +184,6 @@ mod tests {
         assert!(!history.is_unruly(&prepared, true), "it is quick to set up, as far as is known");
         history.long_turns().add(std::time::Duration::from_secs(60));
         assert!(history.is_unruly(&prepared, false));
-        assert_eq!(history.decide_off_loop(&prepared, false), (true, false));
+        assert_eq!(history.decide_off_loop(&prepared, false, true), (true, false));
     }
 }

@@ -3,6 +3,7 @@
 use std::collections::HashMap;
 use std::hash::{DefaultHasher, Hash, Hasher};
 use std::sync::Mutex;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use http::Uri;
@@ -19,7 +20,11 @@ const LONGEST: usize = 300;
 
 /// Of one app.
 #[derive(Default)]
-pub(crate) struct Refusals(Mutex<Known>);
+pub(crate) struct Refusals {
+    known: Mutex<Known>,
+    /// Whether hints are for users of the command line, not for those who write code.
+    names_flags: AtomicBool,
+}
 
 #[derive(Default)]
 struct Known {
@@ -34,7 +39,15 @@ pub(crate) struct Refused<'a> {
     /// Why.
     pub what: &'a str,
     /// What would allow it, for an origin.
-    pub hint: &'a dyn Fn(&str) -> Option<String>,
+    pub hint: &'a dyn Fn(&str) -> Option<Hint>,
+}
+
+/// What would allow a request.
+pub(crate) struct Hint {
+    /// In Python code that makes the app.
+    pub code: String,
+    /// On the command line, if it can be said there.
+    pub flag: Option<String>,
 }
 
 struct Told {
@@ -44,10 +57,15 @@ struct Told {
 }
 
 impl Refusals {
+    /// The app was made by the command line: what it lacks is a flag.
+    pub(crate) fn name_flags(&self) {
+        self.names_flags.store(true, Ordering::Relaxed);
+    }
+
     /// The line to log, unless the like of it was logged lately.
     pub(crate) fn told(&self, refused: &Refused<'_>) -> Option<String> {
         let key = refused.key();
-        let mut known = lock(&self.0);
+        let mut known = lock(&self.known);
         let now = Instant::now();
         let again = match known.told.get_mut(&key) {
             Some(told) if now.duration_since(told.at) < QUIET => {
@@ -71,7 +89,7 @@ impl Refusals {
         }
         known.told.insert(key, Told { at: now, again: 0 });
         let more = if again > 0 { format!("; {again} more since the last message") } else { String::new() };
-        Some(refused.sentence(&more))
+        Some(refused.sentence(&more, self.names_flags.load(Ordering::Relaxed)))
     }
 }
 
@@ -83,10 +101,11 @@ impl Refused<'_> {
         hasher.finish()
     }
 
-    pub(crate) fn sentence(&self, more: &str) -> String {
+    pub(crate) fn sentence(&self, more: &str, names_flags: bool) -> String {
         let origin = origin(self.uri);
         let what: String = self.what.chars().take(LONGEST).collect();
-        let hint = (self.hint)(&origin).map_or_else(String::new, |hint| format!("; hint: {hint}"));
+        let hint = (self.hint)(&origin).and_then(|hint| if names_flags { hint.flag } else { Some(hint.code) });
+        let hint = hint.map_or_else(String::new, |hint| format!("; hint: {hint}"));
         format!("an outgoing request to `{origin}` {what}{more}{hint}")
     }
 }
@@ -112,7 +131,8 @@ mod tests {
     }
 
     fn told_of(refusals: &Refusals, url: &str, what: &str) -> Option<String> {
-        let hint = |origin: &str| Some(format!("allow `{origin}`"));
+        let flag = (what == "was denied").then(|| "`--allow`".to_owned());
+        let hint = |origin: &str| Some(Hint { code: format!("allow `{origin}`"), flag: flag.clone() });
         refusals.told(&Refused { uri: &url.parse().unwrap(), what, hint: &hint })
     }
 
@@ -127,12 +147,22 @@ mod tests {
     }
 
     #[test]
+    fn a_user_of_the_command_line_is_told_of_flags_alone() {
+        let refusals = Refusals::default();
+        refusals.name_flags();
+        let line = told(&refusals, "https://a.b/").unwrap();
+        assert_eq!(line, "an outgoing request to `https://a.b` was denied; hint: `--allow`");
+        let line = told_of(&refusals, "https://a.b/", "has no route").unwrap();
+        assert_eq!(line, "an outgoing request to `https://a.b` has no route");
+    }
+
+    #[test]
     fn it_is_told_again_later_with_how_often_it_was() {
         let refusals = Refusals::default();
         for _ in 0..3 {
             told(&refusals, "https://a/");
         }
-        for told in lock(&refusals.0).told.values_mut() {
+        for told in lock(&refusals.known).told.values_mut() {
             told.at -= QUIET;
         }
         assert!(told(&refusals, "https://a/").unwrap().contains("; 2 more since"));
@@ -142,9 +172,9 @@ mod tests {
     fn a_guest_that_asks_for_ever_new_names_is_told_on_so_often() {
         let refusals = Refusals::default();
         let lines: Vec<_> = (0..1000).filter_map(|number| told(&refusals, &format!("https://a{number}/"))).collect();
-        assert_eq!((lines.len(), lock(&refusals.0).told.len()), (MOST + 1, MOST));
+        assert_eq!((lines.len(), lock(&refusals.known).told.len()), (MOST + 1, MOST));
         assert!(lines.last().unwrap().starts_with("further messages about refused outgoing requests suppressed"));
-        lock(&refusals.0).full = Some(Instant::now() - QUIET);
+        lock(&refusals.known).full = Some(Instant::now() - QUIET);
         assert!(told(&refusals, "https://b/").unwrap().starts_with("further messages"), "a minute later");
         let long = told(&Refusals::default(), &format!("https://{}/", "a".repeat(2000))).unwrap();
         assert!(long.len() < 3 * LONGEST);

@@ -147,7 +147,7 @@ impl Stdio {
     pub(crate) fn refused(&self, refused: &Refused<'_>) {
         let text = match self.app.get() {
             Some((_, refusals)) => refusals.told(refused),
-            None => Some(refused.sentence("")),
+            None => Some(refused.sentence("", false)),
         };
         if let Some(text) = text {
             self.warn(text);

@@ -30,7 +30,7 @@ use http::Request;
 use http::header::HOST;
 
 use crate::exchange::guest_body::GuestBody;
-use crate::exchange::refusals::Refused;
+use crate::exchange::refusals::{Hint, Refused};
 use crate::exchange::stdio::Stdio;
 use crate::http::error_code::ErrorCode;
 use crate::network::attempt::{Ask, FirstByte, shorter};
@@ -125,7 +125,11 @@ impl Upstream for Network {
                     uri: &parts.uri,
                     what: &format!("was denied: {denial}"),
                     hint: &|origin| {
-                        (denial == Denial::NotAllowed).then(|| format!("`wasgi.Network(allow=[..., \"{origin}\"])`"))
+                        let hint = || Hint {
+                            code: format!("`wasgi.Network(allow=[..., \"{origin}\"])`"),
+                            flag: Some(format!("`--allow {origin}`")),
+                        };
+                        (denial == Denial::NotAllowed).then(hint)
                     },
                 });
                 return Box::pin(async { Err(ErrorCode::denied().into()) });

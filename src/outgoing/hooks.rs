@@ -14,7 +14,7 @@ use crate::engine::ProcessState;
 use crate::exchange::body_check::BodyRules;
 use crate::exchange::guest_body::GuestBody;
 use crate::exchange::handle::{ExchangeHandle, ExchangeState, Gone};
-use crate::exchange::refusals::Refused;
+use crate::exchange::refusals::{Hint, Refused};
 use crate::exchange::request_body::RequestBody;
 use crate::exchange::response_body::in_channel;
 use crate::exchange::stdio::Stdio;
@@ -104,7 +104,8 @@ impl Hooks {
                 what: "was denied: its app has no upstream",
                 hint: &|origin| {
                     let network = format!("wasgi.Network(allow=[\"{origin}\"])");
-                    Some(format!("`App(..., outgoing={network})`, or a function that answers it"))
+                    let code = format!("`App(..., outgoing={network})`, or a function that answers it");
+                    Some(Hint { code, flag: Some(format!("`--allow {origin}`")) })
                 },
             });
             return Err(HostError::HttpRequestDenied);

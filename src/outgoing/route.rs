@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use crate::exchange::guest_body::GuestBody;
-use crate::exchange::refusals::Refused;
+use crate::exchange::refusals::{Hint, Refused};
 use crate::exchange::stdio::Stdio;
 use crate::http::error_code::ErrorCode;
 use crate::http::url_pattern::Table;
@@ -26,7 +26,8 @@ impl Upstream for Route {
                     uri: request.uri(),
                     what: "has no route",
                     hint: &|origin| {
-                        Some(format!("`route({{..., \"{origin}\": upstream}})`, or `\"*\"` for all others"))
+                        let code = format!("`route({{..., \"{origin}\": upstream}})`, or `\"*\"` for all others");
+                        Some(Hint { code, flag: None })
                     },
                 });
                 Box::pin(async { Err(ErrorCode::plain("destination-not-found").into()) })

@@ -1,5 +1,6 @@
 //! What belongs to the process, and what a fork does to it: threads, signals, memory, files that are this user's.
 
+pub(crate) mod afterwards;
 pub(crate) mod blocking_threads;
 pub(crate) mod compile_threads;
 pub mod fork;

@@ -279,6 +279,11 @@ impl PyApp {
         &self.callee.get().sinks.get().app
     }
 
+    /// Hints about what its guests are refused name flags of the command line, which has made it.
+    fn _name_flags(&self) {
+        self.callee.get().app.name_flags();
+    }
+
     /// The number of exchanges under way: those whose guest has not ended.
     #[getter]
     fn exchanges(&self) -> usize {

@@ -10,6 +10,7 @@ use bytes::Bytes;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
+use crate::process::afterwards::Undone;
 use crate::server::answer_body::AnswerBody;
 use crate::server::guarded::Guarded;
 use crate::server::head::MOST_FIELDS;
@@ -117,6 +118,8 @@ impl<S: AsyncRead + AsyncWrite + Unpin + Send + 'static> Http1<S> {
 
 impl<S: AsyncRead + AsyncWrite + Unpin + Send + 'static> Served for Http1<S> {
     fn poll_served(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        // hyper writes an answer that is there in the poll that has asked for it
+        let _undone = Undone::begin();
         match &mut self.0 {
             Some(connection) => connection.poll_without_shutdown(cx).map_err(io::Error::other),
             None => Poll::Ready(Ok(())),

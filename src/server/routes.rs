@@ -23,8 +23,8 @@ pub trait Hosted: Send + Sync {
     /// What the log names it by.
     fn label(&self) -> &str;
 
-    /// Begins an exchange: its guest has had a turn, and goes on by itself.
-    fn begin(&self, permit: Permit, request: http::Request<WasiBody>) -> Beginning;
+    /// Begins an exchange: its guest has had a turn, and goes on by itself. `is_alone`: nothing else is served on this thread.
+    fn begin(&self, permit: Permit, request: http::Request<WasiBody>, is_alone: bool) -> Beginning;
 
     /// The server answers instead of a guest.
     fn failed(&self, failure: Failure);
@@ -167,6 +167,11 @@ impl Routes {
             Serves::App(app) => Some(app),
             Serves::Files(_) => None,
         })
+    }
+
+    /// Whether there is one thing only.
+    pub(super) fn is_one(&self) -> bool {
+        self.rules.len() == 1
     }
 
     pub(super) fn find(&self, scheme: &str, authority: &str, path: &str) -> Option<Found<'_>> {

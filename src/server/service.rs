@@ -145,7 +145,7 @@ impl Connection {
             Admission::Queued(mut queued) => std::future::poll_fn(|cx| queued.poll(cx)).await?,
         };
         answered.is_exchange(permit.number);
-        let begun = match app.begin(permit, asked) {
+        let begun = match app.begin(permit, asked, routes.is_one()) {
             Beginning::Now(begun) => begun,
             Beginning::Later(begun) => {
                 begun.await.unwrap_or_else(|_| Err(Error::Host("the exchange did not begin".into())))

@@ -43,6 +43,13 @@ def test_method_and_url(given: tuple[str | None, str | None, bool], method: str,
 
 
 class TestRun:
+    @pytest.mark.parametrize("allowed", [[], ["--allow", "https://b.test"]])
+    def test_a_request_that_is_denied_is_one_that_a_flag_allows(self, allowed: list[str]) -> None:
+        done = run(str(PROBE), *allowed, "/fetch?url=http://a.test/x")
+        assert done.stdout == b"ErrorCode::HttpRequestDenied"
+        assert done.stderr.startswith(b"probe.wasm: an outgoing request to `http://a.test` was denied")
+        assert done.stderr.endswith(b"; hint: `--allow http://a.test`\n")
+
     def test_prints_the_body(self) -> None:
         done = run(str(HELLO))
         assert (done.returncode, done.stdout, done.stderr) == (0, b"Hello, World!", b"")

@@ -399,6 +399,7 @@ class TestGrants:
         done = run(str(COMMAND), "get", server, "/")
         assert (done.returncode, done.stdout) == (0, b"ErrorCode::HttpRequestDenied\n")
         assert done.stderr.startswith(b"command.wasm: an outgoing request to ")
+        assert done.stderr.endswith(f"; hint: `--allow http://{server}`\n".encode())
 
     def test_folders(self, tmp_path: Path) -> None:
         (tmp_path / "in").write_text("content")

@@ -243,8 +243,10 @@ def make_app(source: Any, grants: Grants) -> App:
     isolated = grants.reuse is not None and grants.reuse.get("isolated", False)
     component = wasgi.Component(source, isolated=isolated)  # before the options, so that their errors are told apart
     try:
-        return wasgi.App(component, **options)
+        app = wasgi.App(component, **options)
     except (ValueError, TypeError) as exc:
         if isinstance(exc, wasgi.ComponentError):
             raise
         raise Failure(str(exc), USAGE) from exc
+    app._name_flags()
+    return app

@@ -69,10 +69,12 @@ impl PyHosted {
         permit: Permit,
         request: http::Request<WasiBody>,
         upstreams: Upstreams,
+        is_alone: bool,
     ) -> Result<Exchange, Error> {
         let number = permit.number;
         let mut exchange = self.app.start(permit, request, upstreams)?;
-        let done = if exchange.decide_off_loop() { false } else { exchange.run_here()? };
+        let elsewhere = if is_alone { exchange.decide_off_own_thread() } else { exchange.decide_off_loop() };
+        let done = if elsewhere { false } else { exchange.run_here()? };
         let stdio = exchange.owner().stdio().clone();
         if !done {
             self.print_as_it_comes(&stdio, number);
@@ -108,10 +110,10 @@ impl Hosted for PyHosted {
         &self.label
     }
 
-    fn begin(&self, permit: Permit, request: http::Request<WasiBody>) -> Beginning {
+    fn begin(&self, permit: Permit, request: http::Request<WasiBody>, is_alone: bool) -> Beginning {
         if let Some(Upstreams { outgoing, handler }) = &self.native {
             let upstreams = Upstreams { outgoing: outgoing.clone(), handler: handler.clone() };
-            let exchange = self.begin_here(permit, request, upstreams);
+            let exchange = self.begin_here(permit, request, upstreams, is_alone);
             return Beginning::Now(exchange.map(|exchange| Box::new(Begun { exchange, witness: None })));
         }
         let (reply, begun) = oneshot::channel();
