@@ -74,6 +74,12 @@ impl History {
         self.held.store(tick << 32 | if is_enough { 0 } else { left }, Ordering::Relaxed);
     }
 
+    /// What ticks that met turns count.
+    #[cfg(test)]
+    pub(crate) fn met_ticks(&self) -> u64 {
+        self.held.load(Ordering::Relaxed) & u64::from(u32::MAX)
+    }
+
     /// Turns were long operations, or making an instance is one: such guests have no turn on a caller's thread.
     pub(crate) fn is_unruly(&self, prepared: &Prepared, needs_set_up: bool) -> bool {
         self.long_turns.are_many() || (needs_set_up && prepared.is_slow_to_set_up())

@@ -120,36 +120,27 @@ mod tests {
         assert_eq!(after(computes), (Over::Computed, (true, true)));
     }
 
-    /// Whether turns that compute for so long, and wait for their processor for so long, keep the next guest off its caller's thread, tick
-    /// by tick.
-    fn are_kept_off(turn: Duration, waited: Duration) -> bool {
+    /// What a turn counts that a tick met, which computed for so long and waited for its processor for so long; and whether the next one is
+    /// measured.
+    fn counts(turn: Duration, waited: Duration, is_measured: bool) -> (u64, bool) {
         let _ticking = process_state().unwrap().tick().unwrap();
-        let (prepared, history) = (prepared(), History::default());
-        let mut turns = 0;
-        while turns < 64 {
-            let tick = crate::scheduler::tick();
-            while crate::scheduler::tick() == tick {}
-            let of_thread = history.take_timed_turn().then(ThreadTime::now);
-            let computes = ThreadTime::now();
-            while ThreadTime::now().since(computes) < turn {}
-            let begun = Instant::now().checked_sub(turn + waited).unwrap();
-            let mut slice = Slice { history: &history, begun, tick, of_thread };
-            if slice.is_over() == Over::Computed {
-                continue; // the machine is busy
-            }
-            turns += 1;
-            if history.decide_off_loop(&prepared, false, true).0 {
-                return true;
-            }
-        }
-        false
+        while crate::scheduler::tick() == 0 {}
+        let history = History::default();
+        let of_thread = is_measured.then(ThreadTime::now);
+        let computes = ThreadTime::now();
+        while ThreadTime::now().since(computes) < turn {}
+        let begun = Instant::now().checked_sub(turn + waited).unwrap();
+        let mut slice = Slice { history: &history, begun, tick: crate::scheduler::tick().wrapping_sub(1), of_thread };
+        slice.is_over();
+        (history.met_ticks(), history.take_timed_turn())
     }
 
     #[test]
-    fn turns_that_are_not_brief_keep_others_off_if_they_are_many() {
+    fn turns_that_are_not_brief_count_by_their_threads_clock() {
         for waited in [Duration::ZERO, BRIEF * 2, SLICE * 2] {
-            assert!(are_kept_off(BRIEF * 2, waited), "{waited:?}");
-            assert!(!are_kept_off(Duration::ZERO, waited), "{waited:?}");
+            assert_eq!(counts(BRIEF * 2, waited, true).0, 2, "{waited:?}");
+            assert_eq!(counts(Duration::ZERO, waited, true).0, 0, "{waited:?}");
+            assert_eq!(counts(BRIEF * 2, waited, false), (0, true), "{waited:?}");
         }
     }
 
