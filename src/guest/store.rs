@@ -145,6 +145,7 @@ impl StoreState {
     /// Has it act for this exchange. Returns what is of the other.
     pub(crate) fn replace_context(&mut self, context: ExchangeContext) -> ExchangeContext {
         let before = std::mem::replace(&mut *self.exchange, context);
+        self.outlet.lead_to(self.exchange.hooks.stdio());
         self.enter_scene();
         before
     }

@@ -56,7 +56,18 @@ def test_what_they_print_is_the_first_exchanges(probe: wasgi.Component) -> None:
         response = Client(app).get("/hello")
         Client(app).get("/hello")
     assert response.report is not None
-    assert {number for _, number in lines} <= {response.report.exchange}
+    assert {number for _, number in lines} == {response.report.exchange}
+
+
+def test_each_exchange_after_them_prints(probe: wasgi.Component) -> None:
+    printed: set[int] = set()
+
+    def note(line: str) -> None:
+        printed.add(line.exchange)  # type: ignore[attr-defined]
+
+    with wasgi.App(probe, stdout=note, reuse=warmed(get("/hello"))) as app:
+        responses = [Client(app).get("/stdio") for _ in range(3)]
+    assert sorted(printed) == [response.report.exchange for response in responses if response.report]
 
 
 def test_each_instance_has_them(probe: wasgi.Component) -> None:
