@@ -345,7 +345,7 @@ impl App {
             Some(number) => ExchangeState::new(process, number, timeout),
             None => ExchangeState::ahead(process, timeout),
         };
-        if let Some(news) = crate::process::swap::news() {
+        if let Some(news) = crate::process::pagemap::news() {
             exchange.stdio.tell_news(news);
         }
         exchange.stdio.set_app(self.number, &self.refusals);

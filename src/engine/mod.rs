@@ -99,7 +99,7 @@ struct Engines {
 impl Pools {
     fn for_now(&self) -> &OnceLock<Option<AllocatingEngine>> {
         let retired = |first: &Option<AllocatingEngine>| {
-            first.as_ref().is_some_and(|made| made.scans && crate::process::swap::seen())
+            first.as_ref().is_some_and(|made| made.scans && crate::process::pagemap::misses_pages())
         };
         if self.first.get().is_some_and(retired) { &self.second } else { &self.first }
     }
@@ -119,7 +119,7 @@ impl ProcessState {
         let no_scan = crate::process::pagemap::why_not();
         let (pooled, slots) = make_pooled(Features::default(), no_scan.is_none()).unzip();
         if no_scan.is_some() || pooled.is_none() {
-            crate::process::swap::told(); // it makes no difference
+            crate::process::pagemap::told(); // it makes no difference
         }
         if let (Some(reason), Some(_), true) = (no_scan, &pooled, cfg!(target_os = "linux")) {
             let cost = "guests start slower, and threads contend with each other";

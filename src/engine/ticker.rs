@@ -78,13 +78,13 @@ impl Ticker {
         let running = match self.thread.get() {
             Some(thread) => {
                 if self.parked.load(Ordering::SeqCst) {
-                    crate::process::swap::look();
+                    crate::process::pagemap::look();
                     thread.unpark();
                 }
                 Ok(())
             }
             None => {
-                crate::process::swap::look();
+                crate::process::pagemap::look();
                 self.start(ticked)
             }
         };
@@ -114,7 +114,7 @@ impl Ticker {
         let mut idle = 0;
         loop {
             std::thread::sleep(TICK);
-            crate::process::swap::look();
+            crate::process::pagemap::look();
             ticked.tick();
             if self.live.load(Ordering::SeqCst) > 0 {
                 idle = 0;

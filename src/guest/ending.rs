@@ -8,7 +8,7 @@ use crate::exchange::stdio::Stdio;
 use crate::guest::folders::NotOpened;
 use crate::guest::limiter::StoreLimiter;
 use crate::guest::panics::Panicked;
-use crate::process::swap::SwitchedOn;
+use crate::process::pagemap::SwitchedOn;
 
 /// Why a guest has ended before its handler returned. `has_offsets`: its code is the component's own, as its author knows it.
 pub(super) fn why_it_ended(error: &wasmtime::Error, stdio: &Stdio, limiter: &StoreLimiter, has_offsets: bool) -> Error {

@@ -181,7 +181,7 @@ impl Instance {
             return Ok(proxy);
         }
         if self.prepared.is_retired() {
-            return Err(crate::process::swap::SwitchedOn.into());
+            return Err(crate::process::pagemap::SwitchedOn.into());
         }
         if !self.store.data_mut().limiter.takes_instance(self.prepared.host_memory()) {
             return Err(wasmtime::Error::msg("instantiating it would exceed its memory limit"));

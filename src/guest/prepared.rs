@@ -148,7 +148,7 @@ impl Prepared {
 
     /// Whether no more instances may be made of it: a slot of its pool may hold what an earlier guest has written.
     pub(crate) fn is_retired(&self) -> bool {
-        self.scans && crate::process::swap::seen()
+        self.scans && crate::process::pagemap::misses_pages()
     }
 
     /// An instance was made. Returns whether that took long, and whether that was to be expected.

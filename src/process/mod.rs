@@ -4,6 +4,7 @@ pub(crate) mod afterwards;
 pub(crate) mod blocking_threads;
 pub(crate) mod compile_threads;
 pub mod fork;
+pub(crate) mod merging;
 pub mod own_stack;
 pub(crate) mod pagemap;
 pub(crate) mod private_files;

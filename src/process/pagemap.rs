@@ -12,6 +12,8 @@ pub(crate) enum WhyNot {
     Unwanted,
     /// See [`crate::process::swap`].
     Swap,
+    /// See [`crate::process::merging`].
+    Merging,
     /// The kernel does not know it.
     Kernel,
     /// The process's page map cannot be opened.
@@ -23,15 +25,16 @@ pub(crate) enum WhyNot {
 }
 
 impl WhyNot {
-    /// Nothing is wrong: most machines have swap.
+    /// Nothing is wrong: most machines have swap, and whoever wants the others asks for them.
     pub(crate) fn is_usual(&self) -> bool {
-        matches!(self, Self::Swap | Self::Unwanted)
+        matches!(self, Self::Swap | Self::Merging | Self::Unwanted)
     }
 
     pub(crate) fn hint(&self) -> &'static str {
         match self {
             Self::Unwanted => "hint: several worker processes serve more requests than several threads",
             Self::Swap => "hint: keep this service from swapping (`MemorySwapMax=0` with systemd)",
+            Self::Merging => "hint: leave this service out of that (`MemoryKSM=no` with systemd)",
             Self::Kernel => "hint: several worker processes serve more requests than several threads",
             Self::Closed(error) if error.kind() == io::ErrorKind::PermissionDenied => {
                 "hint: a process that has changed its user may not look at itself; start it as its final user"
@@ -50,12 +53,43 @@ impl fmt::Display for WhyNot {
             Self::Swap => {
                 write!(out, "pages of this process can be swapped out, and PAGEMAP_SCAN would pass them over")
             }
+            Self::Merging => write!(
+                out,
+                "pages of this process are merged with others of the same content (KSM), and PAGEMAP_SCAN would pass some of them over"
+            ),
             Self::Kernel => write!(out, "this kernel has no PAGEMAP_SCAN (Linux 6.7)"),
             Self::Closed(error) => write!(out, "`/proc/self/pagemap` cannot be opened: {error}"),
             Self::Refused(error) => write!(out, "the ioctl PAGEMAP_SCAN is refused: {error}"),
             Self::Late => write!(out, "PAGEMAP_SCAN could not be used when this process first asked for it"),
         }
     }
+}
+
+/// An exchange that was to begin at the moment at which it came to pass over pages.
+#[derive(Debug, thiserror::Error)]
+#[error("swap, or merging of pages, was switched on before the guest began; hint: send the request again")]
+pub(crate) struct SwitchedOn;
+
+/// Whether it passes over pages that guests have written, as far as was seen.
+pub(crate) fn misses_pages() -> bool {
+    crate::process::swap::seen() || crate::process::merging::seen()
+}
+
+/// Looks whether it does. The ticker does so each millisecond, and whoever begins an exchange while it sleeps.
+pub(crate) fn look() {
+    crate::process::swap::look();
+    crate::process::merging::look();
+}
+
+/// What is to be said of that, once a process.
+pub(crate) fn news() -> Option<&'static str> {
+    crate::process::swap::news().or_else(crate::process::merging::news)
+}
+
+/// It need not be said.
+pub(crate) fn told() {
+    crate::process::swap::told();
+    crate::process::merging::told();
 }
 
 /// None if it can be used.
@@ -66,6 +100,9 @@ pub(crate) fn why_not() -> Option<WhyNot> {
     }
     if crate::process::swap::look_closely() {
         return Some(WhyNot::Swap);
+    }
+    if crate::process::merging::look() {
+        return Some(WhyNot::Merging);
     }
     if wasmtime::PoolingAllocationConfig::is_pagemap_scan_available() {
         return None;

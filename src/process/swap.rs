@@ -20,11 +20,6 @@ const LOOKS_PER_QUESTION: u32 = 1000;
 pub(crate) const NEWS: &str = "pages of this process can now be swapped out: from now on instances are reset in the \
                                slower way; hint: keep this service from swapping (`MemorySwapMax=0` with systemd)";
 
-/// An exchange that was to begin at the moment at which swap was switched on.
-#[derive(Debug, thiserror::Error)]
-#[error("swap was switched on before the guest began; hint: send the request again")]
-pub(crate) struct SwitchedOn;
-
 /// Whether a page may have been swapped out, as far as [`look`] has seen.
 pub(crate) fn seen() -> bool {
     SEEN.load(Ordering::SeqCst)
