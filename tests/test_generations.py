@@ -35,6 +35,7 @@ ONE_GENERATION = {
     "engine/test_code_cache.py": "entries of the cache are code, of whichever engine",
     "guest/test_bodies_p3.py": "bodies are streams and futures in WASI 0.3 alone",
     "guest/test_concurrent_instances.py": "a guest of WASI 0.2 handles one request at a time",
+    "server/test_http2_frames.py::made": "frames of HTTP/2 are the server's: which guest answers is all one",
     "serving/test_doors.py::test_no_message_of_asgi_is_empty_before_the_last": "WASI 0.3 alone has it",
     "serving/test_doors.py::test_writes_of_nothing_are_nothing": "WASI 0.3 alone has it",
     "guest/test_reuse.py::test_one_that_grows_with_each_exchange_is_not_reused_for_ever": (
