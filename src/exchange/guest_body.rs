@@ -137,6 +137,11 @@ impl GuestBody {
         self.unread.as_ref().is_none_or(Unread::has_nothing_kept)
     }
 
+    /// Whether its reader has had as many bytes as were announced, though its guest may still have to end it.
+    pub fn is_all_there(&self) -> bool {
+        self.check.rules().length.announced() == Some(self.received())
+    }
+
     /// The handle on its exchange.
     pub fn owner(&self) -> &ExchangeHandle {
         &self.owner

@@ -1,15 +1,17 @@
 //! The body of an answer on its way to the client.
 
 use std::pin::Pin;
-use std::task::{Context, Poll};
+use std::task::{Context, Poll, ready};
 
 use bytes::Bytes;
 use http_body::{Body, Frame, SizeHint};
+use tokio::runtime::Handle;
 
 use crate::error::Error;
 use crate::error::reason::Reason;
 use crate::exchange::guest_body::{GuestBody, Next};
 use crate::server::answered::Answered;
+use crate::server::client_body::throw_away;
 use crate::server::static_files::body::FileBody;
 use crate::server::streams::Pace;
 
@@ -78,6 +80,9 @@ impl Body for AnswerBody {
                     return Poll::Pending;
                 }
                 Poll::Ready(Ok(Next::Chunk(chunk))) => {
+                    if body.is_all_there() {
+                        this.answered.is_whole(); // hyper may ask for no more
+                    }
                     this.content = if body.has_ended() {
                         let _ = body.take_ready();
                         Content::Nothing
@@ -118,6 +123,29 @@ impl Body for AnswerBody {
             Content::Whole(bytes) => SizeHint::with_exact(bytes.len() as u64),
             Content::Guest(_) => SizeHint::default(),
             Content::File(body) => body.size_hint(),
+        }
+    }
+}
+
+/// A body that no client gets is read for a bounded time, so that its guest can end it. One that has no end is dropped, which ends its guest.
+pub(super) async fn let_end(mut body: GuestBody) {
+    throw_away(|cx| {
+        Poll::Ready(match ready!(body.poll_next(cx)) {
+            Ok(Next::Chunk(chunk)) => Some(chunk.len()),
+            _ => None,
+        })
+    })
+    .await;
+}
+
+/// hyper drops a body when as many bytes were sent as were announced: its guest ends it none the less.
+impl Drop for AnswerBody {
+    fn drop(&mut self) {
+        if let Content::Guest(body) = std::mem::replace(&mut self.content, Content::Nothing)
+            && body.is_all_there()
+            && let Ok(runtime) = Handle::try_current()
+        {
+            drop(runtime.spawn(let_end(*body)));
         }
     }
 }

@@ -2,7 +2,6 @@
 
 use std::convert::Infallible;
 use std::sync::Arc;
-use std::task::{Poll, ready};
 
 use bytes::Bytes;
 use http::header::{CONNECTION, CONTENT_LENGTH};
@@ -13,15 +12,14 @@ use wasmtime_wasi_http::WasiBody;
 
 use crate::app::admission::Admission;
 use crate::error::Error;
-use crate::exchange::guest_body::{GuestBody, Next};
 use crate::http::error_code::ErrorCode;
 use crate::http::fields::Wrong;
 use crate::http::message::{empty, is_bare};
 use crate::http::server_request::{Forwarded, Served, forward, left_out};
 use crate::http::url;
-use crate::server::answer_body::{AnswerBody, Content};
+use crate::server::answer_body::{AnswerBody, Content, let_end};
 use crate::server::answered::{Answered, Asked};
-use crate::server::client_body::{BodyState, ClientBody, throw_away};
+use crate::server::client_body::{BodyState, ClientBody};
 use crate::server::head::Head;
 use crate::server::progress::Stage;
 use crate::server::refusal::{Details, Refusal, problem, status_of};
@@ -287,14 +285,3 @@ impl Connection {
 
 /// A body of which more than this has to come is not waited for: the connection ends after the answer, and the client is told so.
 const MOST_KEPT: u64 = 64 << 10;
-
-/// A body that no client gets is read for a bounded time, so that its guest can end it. One that has no end is dropped, which ends its guest.
-async fn let_end(mut body: GuestBody) {
-    throw_away(|cx| {
-        Poll::Ready(match ready!(body.poll_next(cx)) {
-            Ok(Next::Chunk(chunk)) => Some(chunk.len()),
-            _ => None,
-        })
-    })
-    .await;
-}

@@ -13,8 +13,9 @@ import pytest
 
 import wasgi
 from tests import toolchains
-from tests.conftest import COMPONENTS, ROOT, get, post
+from tests.conftest import COMPONENTS, ROOT, get, post, until
 from tests.guest.isolated.asking import MODES
+from tests.server.conftest import Client
 from tests.test_toolchains import URL, all_but, component, of
 
 BIG = 100_000
@@ -160,6 +161,22 @@ def test_a_thousand_requests_of_flask_warmed() -> None:
     reuse = wasgi.Reuse(isolated=True, requests=None, idle=None, warm=warm)
     made = of_framework()
     check_a_thousand(with_framework("flask"), made, reuse, 1000 * 2 // len(made) + 20)
+
+
+@pytest.mark.slow
+def test_a_guest_that_has_written_as_much_as_it_announced_goes_on() -> None:
+    """Behind the native server: its client has the answer before Python has ended the body, now and then."""
+    before = wasgi.stats().outcomes
+    with (
+        wasgi.App(with_framework("flask"), reuse=MODES["isolated"]()) as app,
+        wasgi.Server(app, bind="127.0.0.1:0", threads=2) as server,
+        Client(server) as client,
+    ):
+        for _ in range(400):
+            assert client.ask("/").answer()[2] == b"Hello, World, from Flask"
+        until(lambda: app.exchanges == 0)
+    after = wasgi.stats().outcomes
+    assert {name: after[name] - before[name] for name in ("returned", "stopped")} == {"returned": 400, "stopped": 0}
 
 
 @pytest.mark.slow
