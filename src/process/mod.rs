@@ -9,6 +9,7 @@ pub mod own_stack;
 pub(crate) mod pagemap;
 pub(crate) mod private_files;
 pub mod runtime;
+mod seen_once;
 pub(crate) mod signals;
 pub(crate) mod swap;
 pub(crate) mod system_limits;

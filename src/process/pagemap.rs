@@ -4,6 +4,9 @@ use std::fmt;
 use std::io;
 use std::ops::Range;
 
+use crate::process::merging::MERGED;
+use crate::process::swap::SWAPPED;
+
 /// Whoever reads it can do something about most of them.
 #[derive(Debug)]
 pub(crate) enum WhyNot {
@@ -83,13 +86,13 @@ pub(crate) fn look() {
 
 /// What is to be said of that, once a process.
 pub(crate) fn news() -> Option<&'static str> {
-    crate::process::swap::news().or_else(crate::process::merging::news)
+    SWAPPED.news().or_else(|| MERGED.news())
 }
 
 /// It need not be said.
 pub(crate) fn told() {
-    crate::process::swap::told();
-    crate::process::merging::told();
+    SWAPPED.is_told();
+    MERGED.is_told();
 }
 
 /// None if it can be used.

@@ -5,24 +5,24 @@
 //! written. So where pages can be swapped out, or could once since this process began, no instance is made in a pool that is
 //! reset so ([`crate::engine`]).
 
-use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
+use std::sync::atomic::{AtomicU32, Ordering};
+
+use crate::process::seen_once::SeenOnce;
 
 /// Pages can be swapped out, or could be at some time: what went out then may still be out. A forked child inherits it.
-static SEEN: AtomicBool = AtomicBool::new(false);
-static TOLD: AtomicBool = AtomicBool::new(false);
+pub(super) static SWAPPED: SeenOnce = SeenOnce::new(
+    "pages of this process can now be swapped out: from now on instances are reset in the \
+     slower way; hint: keep this service from swapping (`MemorySwapMax=0` with systemd)",
+);
 /// Looks that found swap which the process's control group may not use.
 static SPARED: AtomicU32 = AtomicU32::new(0);
 
 /// Where swap exists and only the control group forbids it, that is asked at every so many looks: about each second.
 const LOOKS_PER_QUESTION: u32 = 1000;
 
-/// What is said when swap is switched on while there are instances already.
-pub(crate) const NEWS: &str = "pages of this process can now be swapped out: from now on instances are reset in the \
-                               slower way; hint: keep this service from swapping (`MemorySwapMax=0` with systemd)";
-
 /// Whether a page may have been swapped out, as far as [`look`] has seen.
 pub(crate) fn seen() -> bool {
-    SEEN.load(Ordering::SeqCst)
+    SWAPPED.is_seen()
 }
 
 /// Looks, by one system call, and at times at the control group. The ticker does so each millisecond, and whoever begins
@@ -33,7 +33,7 @@ pub(crate) fn look() {
     }
     let looks = SPARED.fetch_add(1, Ordering::Relaxed);
     if looks.is_multiple_of(LOOKS_PER_QUESTION) && !forbidden() {
-        SEEN.store(true, Ordering::SeqCst);
+        SWAPPED.see();
     }
 }
 
@@ -42,16 +42,6 @@ pub(crate) fn look_closely() -> bool {
     SPARED.store(0, Ordering::Relaxed);
     look();
     seen()
-}
-
-/// It has been told, or need not be.
-pub(crate) fn told() {
-    TOLD.store(true, Ordering::Relaxed);
-}
-
-/// What is to be said of it, once a process.
-pub(crate) fn news() -> Option<&'static str> {
-    (seen() && !TOLD.swap(true, Ordering::Relaxed)).then_some(NEWS)
 }
 
 /// Whether the machine has any swap: files, partitions, zram. Asked of the kernel itself: `/proc` may be hidden, or made up by a

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import os
 import shutil
 import subprocess
@@ -105,29 +106,30 @@ def swap_on(tmp_path: Path) -> Iterator[Callable[[], None]]:
             subprocess.run(["swapoff", path], check=True)
 
 
+def in_two_parts(script: str, between: Callable[[], None]) -> tuple[list[str], list[str]]:
+    """What a script prints before it says "ready" and waits, and what it prints after it was let go on."""
+    child = subprocess.Popen([sys.executable, "-c", script], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+    try:
+        assert child.stdin is not None
+        assert child.stdout is not None
+        before = list(itertools.takewhile(lambda line: line != "ready\n", child.stdout))
+        between()
+        after, _ = child.communicate("\n", timeout=120)
+    finally:
+        child.kill()
+        child.wait()
+    assert child.returncode == 0
+    return before, after.splitlines(keepends=True)
+
+
 @pytest.mark.parametrize("guest", ["memory", "table"])
 @pytest.mark.parametrize("since", ["before the engine", "after the engine"])
 def test_a_fresh_instance_finds_nothing_of_an_earlier_one(swap_on: Callable[[], None], guest: str, since: str) -> None:
     if since == "before the engine":
         swap_on()
     script = GUESTS + f"\nrounds({guest})\nprint('ready', flush=True)\ninput()\nrounds({guest})\n"
-    child = subprocess.Popen([sys.executable, "-c", script], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
-    try:
-        assert child.stdin is not None
-        assert child.stdout is not None
-        lines = []
-        for line in child.stdout:
-            if line == "ready\n":
-                break
-            lines.append(line)
-        if since == "after the engine":
-            swap_on()
-        rest, _ = child.communicate("\n", timeout=120)
-    finally:
-        child.kill()
-        child.wait()
-    assert child.returncode == 0
-    outcomes = "".join([*lines, rest])
+    before, after = in_two_parts(script, swap_on if since == "after the engine" else lambda: None)
+    outcomes = "".join([*before, *after])
     assert "TrapError" not in outcomes
     assert outcomes.count("NoResponseError") == 24
 
@@ -160,21 +162,8 @@ def test_an_instance_is_put_back_or_dropped(swap_on: Callable[[], None], since: 
     if since == "before the engine":
         swap_on()
     script = PUT_BACK + "\nlooks()\nprint('ready', flush=True)\ninput()\nlooks()\n"
-    child = subprocess.Popen([sys.executable, "-c", script], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
-    try:
-        assert child.stdin is not None
-        assert child.stdout is not None
-        lines = list(iter(child.stdout.readline, "ready\n"))
-        if since == "after the engine":
-            swap_on()
-        rest, _ = child.communicate("\n", timeout=120)
-    finally:
-        child.kill()
-        child.wait()
-    assert child.returncode == 0
-    told = [
-        [line.split() for line in part if line.startswith(("found", "entries"))] for part in (lines, rest.splitlines())
-    ]
+    parts = in_two_parts(script, swap_on if since == "after the engine" else lambda: None)
+    told = [[line.split() for line in part if line.startswith(("found", "entries"))] for part in parts]
     for part in told:
         assert part[-1] == ["entries", "1"]
         assert [line[1] for line in part[:-1]] == ["0"] * 5
