@@ -112,6 +112,10 @@ impl PooledConnection for Connection {
             }
     }
 
+    fn is_quiet(&self) -> bool {
+        !self.state.traffic.has_unread()
+    }
+
     fn born(&self) -> Instant {
         self.born
     }

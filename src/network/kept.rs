@@ -11,6 +11,10 @@ pub(crate) trait PooledConnection: Sized + Send + 'static {
     /// Whether a request may be sent on it.
     fn is_usable(&self) -> bool;
 
+    /// Whether nothing has come since it was idle, not even what its task has yet to read: that would be taken for the next
+    /// request's response.
+    fn is_quiet(&self) -> bool;
+
     fn born(&self) -> Instant;
 
     /// Whether many requests may be under way on it at once (HTTP/2).

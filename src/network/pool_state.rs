@@ -379,7 +379,7 @@ impl<K: PooledConnection> PoolState<K> {
             return None;
         }
         while let Some((one, _)) = kept.idle.pop() {
-            if one.is_usable() && !self.is_old(&one) {
+            if one.is_usable() && one.is_quiet() && !self.is_old(&one) {
                 count_request();
                 places.take(app);
                 kept.places.take(app);

@@ -126,6 +126,7 @@ impl MonitoredStream {
 
     /// Has what comes looked at: bytes of HTTP/1.1, or `frames` of HTTP/2. Too much of what brings nothing ends the connection.
     pub(crate) fn watch(&mut self, traffic: Arc<Traffic>, frames: Option<Frames>) {
+        traffic.on(Some(self.socket));
         self.traffic = Some((traffic, frames));
     }
 
@@ -174,6 +175,14 @@ impl MonitoredStream {
                 return Poll::Ready(Err(io::Error::other(Unread(limit))));
             }
             self.pause = None;
+        }
+    }
+}
+
+impl Drop for MonitoredStream {
+    fn drop(&mut self) {
+        if let Some((traffic, _)) = &self.traffic {
+            traffic.on(None);
         }
     }
 }
@@ -259,6 +268,7 @@ impl AsyncWrite for MonitoredStream {
 }
 
 #[cfg(test)]
+#[allow(clippy::unwrap_used)]
 mod tests {
     use super::*;
 
@@ -306,5 +316,35 @@ mod tests {
             }
             assert_eq!(read, GOAWAY);
         }
+    }
+    #[test]
+    fn what_has_come_is_known_before_it_is_read() {
+        for bytes in [None, Some(b"HTTP/1.1 200 OK\r\n\r\n")] {
+            let (mut peer, socket) = std::os::unix::net::UnixStream::pair().unwrap();
+            let traffic = Arc::new(Traffic::new(1000));
+            let descriptor = std::os::fd::AsRawFd::as_raw_fd(&socket);
+            let mut wire = MonitoredStream::new(Box::new(tokio::io::empty()), descriptor, None);
+            wire.watch(traffic.clone(), None);
+            wire.keep(socket);
+            assert!(!traffic.has_unread());
+            match bytes {
+                Some(bytes) => io::Write::write_all(&mut peer, bytes).unwrap(),
+                None => drop(peer),
+            }
+            assert!(traffic.has_unread());
+            assert!(traffic.has_unread(), "it was not taken");
+        }
+    }
+
+    #[test]
+    fn a_connection_that_has_been_closed_is_not_asked_about() {
+        let (_peer, socket) = std::os::unix::net::UnixStream::pair().unwrap();
+        let traffic = Arc::new(Traffic::new(1000));
+        let mut wire =
+            MonitoredStream::new(Box::new(tokio::io::empty()), std::os::fd::AsRawFd::as_raw_fd(&socket), None);
+        wire.watch(traffic.clone(), None);
+        drop(wire);
+        // its number is open still: another's, perhaps
+        assert!(traffic.has_unread());
     }
 }

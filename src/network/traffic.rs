@@ -5,10 +5,13 @@
 //! chunk. And h2 does not say why it has reset a stream: for a head past the limit as for one that is malformed.
 
 use std::collections::BTreeMap;
+use std::os::fd::RawFd;
+use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU64, AtomicUsize, Ordering};
 use std::time::Instant;
 
 use crate::network::hpack::Table;
+use crate::sync::lock;
 
 /// What a peer sends too much of.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
@@ -62,6 +65,8 @@ pub(crate) struct Traffic {
     /// HTTP/2: heads without a body that announced the length of one.
     bodiless: AtomicU64,
     flood: AtomicU8,
+    /// While it is open.
+    socket: Mutex<Option<RawFd>>,
 }
 
 impl Traffic {
@@ -78,6 +83,23 @@ impl Traffic {
     /// Whether another request may go on the connection.
     pub(crate) fn is_fit(&self) -> bool {
         !self.leaves.load(Ordering::Relaxed) && self.flood().is_none()
+    }
+
+    /// The connection's socket; `None`: it is about to be closed.
+    pub(crate) fn on(&self, socket: Option<RawFd>) {
+        *lock(&self.socket) = socket;
+    }
+
+    /// Whether something has come that the connection's task has not read yet: bytes, an end or an error. Asks the kernel.
+    pub(crate) fn has_unread(&self) -> bool {
+        // locked until the answer is there, for the socket would be closed meanwhile, and its number be another's
+        let socket = lock(&self.socket);
+        let Some(descriptor) = *socket else { return true };
+        let mut byte = 0_u8;
+        let flags = libc::MSG_PEEK | libc::MSG_DONTWAIT;
+        // SAFETY: the descriptor is open, because `on(None)` comes before it is closed and waits for the lock; one byte is written.
+        let came = unsafe { libc::recv(descriptor, (&raw mut byte).cast(), 1, flags) };
+        came >= 0 || std::io::Error::last_os_error().kind() != std::io::ErrorKind::WouldBlock
     }
 
     /// No other request goes on the connection, if its peer does not read what is written.

@@ -11,6 +11,7 @@ use super::*;
 struct Line {
     permit: Mutex<Option<Permit<Fake>>>,
     works: AtomicBool,
+    has_spoken: AtomicBool,
 }
 
 impl Line {
@@ -33,6 +34,10 @@ const STREAMS: usize = 3;
 impl PooledConnection for Fake {
     fn is_usable(&self) -> bool {
         self.line.works.load(Ordering::Relaxed)
+    }
+
+    fn is_quiet(&self) -> bool {
+        !self.line.has_spoken.load(Ordering::Relaxed)
     }
 
     fn born(&self) -> Instant {
@@ -129,7 +134,8 @@ impl Process {
             Step::Connect(which, shares) => {
                 let Some(which) = pick(which, self.dialling.len()) else { return };
                 let (of, permit, dialling, mut place) = self.dialling.swap_remove(which);
-                let line = Arc::new(Line { permit: Mutex::new(Some(permit)), works: true.into() });
+                let line =
+                    Arc::new(Line { permit: Mutex::new(Some(permit)), works: true.into(), has_spoken: false.into() });
                 self.lines.push(Arc::downgrade(&line));
                 let one = Fake { line, shares };
                 if shares {
@@ -477,4 +483,22 @@ fn one_that_has_died_while_it_lay_there_is_not_given_to_anybody() {
     drop(state);
     process.step(&pool, Step::Ask(0, Some(1)));
     assert_eq!((process.dialling.len(), process.used.len()), (1, 0));
+}
+
+#[test]
+fn a_connection_on_which_something_has_come_meanwhile_is_ended_and_not_granted() {
+    let pool = PoolState::new(CAPS, Apps::default());
+    let mut process = Process::default();
+    for (step, open) in [(Step::Ask(0, Some(0)), 1), (Step::Connect(0, false), 1), (Step::Finish(0), 1)] {
+        process.step(&pool, step);
+        assert_eq!(process.dialling.len() + process.lines.len(), open);
+    }
+    process.step(&pool, Step::Ask(0, Some(0)));
+    assert_eq!((process.used.len(), process.dialling.len()), (1, 0), "a quiet one is used again");
+    process.used[0].1.line.has_spoken.store(true, Ordering::Relaxed);
+    let line = Arc::downgrade(&process.used[0].1.line);
+    process.step(&pool, Step::Finish(0));
+    process.step(&pool, Step::Ask(0, Some(0)));
+    assert_eq!((process.used.len(), process.dialling.len()), (0, 1));
+    assert!(line.upgrade().is_none());
 }
