@@ -15,7 +15,7 @@ from typing import Any
 import pytest
 
 import wasgi
-from tests.conftest import HELLO, PROBE_P3
+from tests.conftest import HELLO, PROBE, PROBE_P3
 from wasgi.cli import main
 from wasgi.cli.serving import Service
 from wasgi.cli.settings import Settings
@@ -381,6 +381,17 @@ class TestGrants:
     def test_what_is_refused(self, arguments: list[str], line: str, made: list[FakeServer], capsys: Captured) -> None:
         assert refused(capsys, "hello.wasm", *arguments).startswith(line)
         assert made == []
+
+    def test_what_is_denied_is_told_with_the_flag_that_allows_it(
+        self, made: list[FakeServer], caplog: pytest.LogCaptureFixture
+    ) -> None:
+        app = app_of(serve(made, str(PROBE), "--allow", "https://b.test"))
+        assert (
+            app.handle(wasgi.Request("GET", "http://localhost/fetch?url=http://a.test/x")).text
+            == "ErrorCode::HttpRequestDenied"
+        )
+        (said,) = [record.getMessage() for record in caplog.records if "was denied" in record.getMessage()]
+        assert said.endswith("; hint: `--allow http://a.test`")
 
     def test_a_variable_is_passed_through(self, made: list[FakeServer], monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setenv("TOKEN", "a=b")
