@@ -7,12 +7,13 @@ import os
 import socket
 import subprocess
 import sys
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import httpx2
 
-from tests.conftest import ROOT, until
+from tests.conftest import ROOT
 
 
 def run(script: str, *args: str) -> subprocess.CompletedProcess[str]:
@@ -49,7 +50,9 @@ def serving(
                     return answers()
                 return False
 
-            until(ready)
+            # for as long as the test may take: it may have a guest of 18 MB to compile
+            while not ready():
+                time.sleep(0.05)
             yield
         finally:
             process.terminate()

@@ -242,7 +242,10 @@ def test_the_recipe_for_random_in_python(tmp_path: Path) -> None:
     ]
     numbers = []
     for guest in guests:
-        with wasgi.App(wasgi.Component(guest), reuse=wasgi.Reuse(isolated=True, requests=None, warm=get("/"))) as app:
+        # one at a time: the next exchange finds the same instance, however long it takes to put that back
+        one = wasgi.Limits(concurrency=1, queue=1)
+        reuse = wasgi.Reuse(isolated=True, requests=None, warm=get("/"))
+        with wasgi.App(wasgi.Component(guest), limits=one, reuse=reuse) as app:
             numbers.append([app.handle(get("/")).read().split()[-1] for _ in range(10)])
     without, reseeded = numbers
     assert len(set(without)) == 1, "they would be the same"
