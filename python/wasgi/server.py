@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from types import FrameType
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple, Self
 
-from wasgi import _wasgi
+from wasgi import _wasgi, errors
 
 if TYPE_CHECKING:
     from wasgi.app import App
@@ -140,7 +140,9 @@ class Server(_wasgi.Server):
         request_ids: bool = False,
         threads: int | None = None,
     ) -> Self:
-        addresses = [bind] if isinstance(bind, str) else list(bind)
+        addresses = [bind] if isinstance(bind, str) else bind
+        if not isinstance(addresses, Sequence) or not all(isinstance(address, str) for address in addresses):
+            raise TypeError(f"`bind` must be an address like `127.0.0.1:8000`, or several, not {bind!r}")
         if not addresses:
             raise ValueError("`bind` must name one address at least")
         for name, seconds in (
@@ -148,9 +150,9 @@ class Server(_wasgi.Server):
             ("body_timeout", body_timeout),
             ("idle_timeout", idle_timeout),
         ):
-            if seconds is not None and not 0 < seconds < _LONGEST:
+            if seconds is not None and not (_is_number(seconds) and 0 < seconds < _LONGEST):
                 raise ValueError(f"`{name}` must be a number of seconds above 0, or None: {seconds}")
-        if not 0 <= drain_timeout < _LONGEST:
+        if not (_is_number(drain_timeout) and 0 <= drain_timeout < _LONGEST):
             raise ValueError(f"`drain_timeout` must be a number of seconds, 0 or more: {drain_timeout}")
         for name, number, least in (
             ("connections", connections, 1),
@@ -161,6 +163,8 @@ class Server(_wasgi.Server):
         ):
             if not least <= number < 1 << 24:
                 raise ValueError(f"`{name}` must be {least} or more, not {number}")
+        if tls is not None and not isinstance(tls, Tls):
+            raise TypeError(f"`tls` must be a wasgi.Tls, or None, not {type(tls).__name__}")
         if isinstance(trusted, str):
             raise TypeError("`trusted` must be a sequence of str, not one str")
         folders = [(route, os.fspath(folder)) for route, folder in (static or {}).items()]
@@ -169,7 +173,7 @@ class Server(_wasgi.Server):
             cls,
             table,
             folders,
-            bind=addresses,
+            bind=list(addresses),
             health=health,
             backlog=backlog,
             reuse_port=reuse_port,
@@ -199,8 +203,10 @@ class Server(_wasgi.Server):
 
         Raises:
             AppClosedError: An app is closed.
-            WasgiError: The process gets no more threads, or an app cannot be made ready. The server has ended then.
+            WasgiError: The process gets no more threads, or an app cannot be made ready; the server has ended then. Or
+                the server is closed: make another one.
         """
+        self._refuse_if_closed()
         self._start_ready()
 
     def serve(self, *, on_start: Callable[[], object] | None = None) -> None:
@@ -215,8 +221,9 @@ class Server(_wasgi.Server):
 
         Raises:
             AppClosedError: An app is closed.
-            WasgiError: The process gets no more threads, or an app cannot be made ready.
+            WasgiError: The process gets no more threads, an app cannot be made ready, or the server is closed.
         """
+        self._refuse_if_closed()
         with self._signals():
             self._start_ready()
             try:
@@ -228,7 +235,13 @@ class Server(_wasgi.Server):
                     self._close(0)
 
     async def serve_async(self) -> None:
-        """Serves until the server is closed. Cancelling the task ends all exchanges at once."""
+        """Serves until the server is closed. Cancelling the task ends all exchanges at once.
+
+        Raises:
+            AppClosedError: An app is closed.
+            WasgiError: As of `serve`.
+        """
+        self._refuse_if_closed()
         with self._signals():
             self._start_ready()
             try:
@@ -245,8 +258,9 @@ class Server(_wasgi.Server):
 
         Raises:
             AppClosedError: An app is closed.
-            WasgiError: An app cannot be made ready. In both cases the old ones go on serving.
+            WasgiError: An app cannot be made ready. In both cases the old ones go on serving. Or the server is closed.
         """
+        self._refuse_if_closed()
         table = _table(app)
         _make_ready(table)
         self._swap(table, self._folders)
@@ -268,6 +282,10 @@ class Server(_wasgi.Server):
         """Like `close`, for a task of an asyncio event loop."""
         self._close(self._bound(timeout))
         await self._wait_async()
+
+    def _refuse_if_closed(self) -> None:
+        if self.closing:
+            raise errors.WasgiError("the server is closed; hint: make another `wasgi.Server`")
 
     def _start_ready(self) -> None:
         _make_ready(self._apps)
@@ -327,6 +345,10 @@ class Server(_wasgi.Server):
 
 
 _LONGEST = float(1 << 31)
+
+
+def _is_number(given: object) -> bool:
+    return isinstance(given, (int, float)) and not isinstance(given, bool)
 
 
 def _table(app: App | Mapping[str, App]) -> list[tuple[str, App]]:

@@ -15,8 +15,7 @@ use crate::app::admission::Permit;
 use crate::app::warm_up::WarmUps;
 use crate::engine::ProcessState;
 use crate::engine::ticker::Ticking;
-use crate::error::reason::Reason;
-use crate::error::{Error, chain};
+use crate::error::Error;
 use crate::exchange::handle::{ExchangeState, Gone};
 use crate::exchange::response_body::ResponseSlot;
 use crate::guest::instance::Instance;
@@ -149,7 +148,7 @@ pub(super) async fn run<B, A>(
     let result = match instance.call(request, answered) {
         Ok(call) => instance.handle(call).await,
         Err(error) => {
-            guest.outcome = Some(Err(Error::Host(Reason::new(chain(&error), error))));
+            guest.outcome = Some(Err(instance.why_not_called(error)));
             return;
         }
     };

@@ -345,6 +345,12 @@ impl Instance {
         Err(why_it_ended(&error, &exchange.stdio, &self.store.data().limiter, has_offsets))
     }
 
+    /// Why its guest was not called at all: what it was to be given was past a limit.
+    pub(crate) fn why_not_called(&self, error: wasmtime::Error) -> Error {
+        let limit = self.store.data().limiter.explain(&error, &Arc::default());
+        limit.unwrap_or_else(|| Error::Host(Reason::new(chain(&error), error)))
+    }
+
     /// The fuel that this exchange has used, if it is limited.
     pub(crate) fn fuel_used(&self) -> Option<u64> {
         // asked only where it is counted: elsewhere the answer is an error

@@ -13,7 +13,7 @@ use wasmtime_wasi_http::WasiBody;
 
 use crate::error::reason::CodeError;
 use crate::exchange::guest_body::GuestBody;
-use crate::exchange::refusals::{Hint, Refused};
+use crate::exchange::refusals::Refused;
 use crate::exchange::stdio::Stdio;
 use crate::http::error_code::{ErrorCode, Payload};
 use crate::http::fields::announced_length;
@@ -182,7 +182,7 @@ impl Ask {
                 self.warnings.refused(&Refused {
                     uri: &parts.uri,
                     what: &format!("was blocked: {prohibited}"),
-                    hint: &|_| prohibited.hint().map(|code| Hint { code, flag: None }),
+                    hint: &|_| prohibited.hint(),
                 });
                 return Err(failed.error);
             }

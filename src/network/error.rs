@@ -8,6 +8,7 @@ use std::time::Duration;
 use h2::Reason;
 use http::StatusCode;
 
+use crate::exchange::refusals::Hint;
 use crate::http::error_code::{ErrorCode, Payload};
 use crate::network::dns::Unresolved;
 use crate::network::proxy::NoTunnel;
@@ -52,11 +53,12 @@ pub(crate) struct Prohibited {
 
 impl Prohibited {
     /// What would allow it; None if it is denied by a rule, or is one that nobody connects to.
-    pub(crate) fn hint(&self) -> Option<String> {
+    pub(crate) fn hint(&self) -> Option<Hint> {
         let address = canonical(self.address.ip());
         let is_special = special(address) == Some(self.class) && !address.is_unspecified();
-        is_special.then(|| {
-            format!("`wasgi.Network(..., addresses=[\"{address}\"])`, or `allow_private=True` for all of them")
+        is_special.then(|| Hint {
+            code: format!("`wasgi.Network(..., addresses=[\"{address}\"])`, or `allow_private=True` for all of them"),
+            flag: Some(format!("`--address {address}`")),
         })
     }
 }

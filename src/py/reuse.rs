@@ -92,8 +92,13 @@ pub(crate) struct Warm(Arc<Vec<Held<Py<PyRequest>>>>);
 
 impl PartialEq for Warm {
     fn eq(&self, other: &Self) -> bool {
-        self.0.len() == other.0.len() && self.0.iter().zip(other.0.iter()).all(|(one, other)| one.is(&**other))
+        self.0.len() == other.0.len() && self.0.iter().zip(other.0.iter()).all(|(one, other)| is_equal(one, other))
     }
+}
+
+/// Whether two requests are the same to Python. Their bodies do not stream, so nothing is read of them.
+fn is_equal(one: &Py<PyRequest>, other: &Py<PyRequest>) -> bool {
+    one.is(other) || crate::py::held::attach(|py| one.bind(py).eq(other.bind(py)).unwrap_or(false))
 }
 
 impl Setting for Warm {

@@ -36,7 +36,7 @@ class FakeServer:
         self.options = options
         self.urls = ["http://127.0.0.1:8000"]
         self.health = options["health"]
-        self.served = False
+        self.served = self.closing = False
         if self.fault is not None:
             raise self.fault
         self.made.append(self)

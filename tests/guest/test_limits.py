@@ -210,6 +210,11 @@ class TestStore:
         assert raised.value.limit == 4096
         assert app(limits=wasgi.Limits(handles=None)).handle(get("/handles?n=5000")).text == "kept them"
 
+    def test_handles_that_a_request_takes_itself(self, app: AppMaker) -> None:
+        """Before its guest is called."""
+        with pytest.raises(wasgi.HandleLimitError, match=r"limit of 1 handles \(`Limits.handles`\)"):
+            app(limits=wasgi.Limits(handles=1)).handle(get("/hello"))
+
     @pytest.mark.parametrize("handles", [200_000, None])
     def test_no_limit_of_handles_but_the_one_that_was_asked_for(self, app: AppMaker, handles: int | None) -> None:
         """wasmtime has one of 100,000."""

@@ -67,8 +67,15 @@ def options() -> list[click.Parameter]:
             section=_GUEST,
             multiple=True,
             metavar="PATTERN",
-            help="URLs that the guest may request: https://api.example.com, http://*.internal:8080. "
-            "Addresses that are not public must be named as addresses.",
+            help="URLs that the guest may request: https://api.example.com, http://*.internal:8080.",
+        ),
+        Option(
+            ["--address"],
+            section=_GUEST,
+            multiple=True,
+            metavar="ADDRESS[/BITS]",
+            help="Addresses and networks that a name of --allow may lead to though they are not public: 127.0.0.1, "
+            "10.1.0.0/16. An address in a URL of --allow is allowed by that.",
         ),
         *(
             Option(
@@ -103,7 +110,7 @@ def options() -> list[click.Parameter]:
     ]
 
 
-NAMES = ["env", "arg", "dir", "allow", *_LIMIT_TYPES, "reuse", "isolated", "concurrent"]
+NAMES = ["env", "arg", "dir", "allow", "address", *_LIMIT_TYPES, "reuse", "isolated", "concurrent"]
 
 
 @dataclass(frozen=True)
@@ -115,6 +122,7 @@ class Grants:
     dirs: Mapping[str, tuple[str, bool]] = field(default_factory=dict)
     """By the path that the guest sees: the host's, and whether it may be written to."""
     allow: Sequence[str] = ()
+    addresses: Sequence[str] = ()
     limits: Mapping[str, Any] = field(default_factory=dict)
     reuse: Mapping[str, Any] | None = None
 
@@ -138,6 +146,7 @@ class Grants:
             args=tuple(values["arg"]),
             dirs=dict(_directory(ctx, one) for one in values["dir"]),
             allow=tuple(values["allow"]),
+            addresses=_addresses(ctx),
             limits=_limits(ctx),
             reuse=reuse or None,
         )
@@ -155,7 +164,7 @@ class Grants:
                 "env": dict(self.env),
                 "args": list(self.args),
                 "dirs": {guest: wasgi.Dir(host, write=write) for guest, (host, write) in self.dirs.items()},
-                "outgoing": wasgi.Network(self.allow) if self.allow else None,
+                "outgoing": wasgi.Network(self.allow, addresses=self.addresses) if self.allow else None,
                 "limits": wasgi.Limits(**self.limits),
                 "reuse": None if self.reuse is None else wasgi.Reuse(**self.reuse),
             }
@@ -176,7 +185,8 @@ class Grants:
             exchanges = "any number of" if reuse.requests is None else str(reuse.requests)
             restored = ", and is put back to what it was after each" if reuse.isolated else ""
             granted.append(f"an instance handles {exchanges} exchanges{at_once}{restored}")
-        granted.append(f"network: {', '.join(self.allow)}" if self.allow else "no network")
+        behind = f" (also at {', '.join(self.addresses)})" if self.addresses else ""
+        granted.append(f"network: {', '.join(self.allow)}{behind}" if self.allow else "no network")
         folders = [
             f"{guest}{'' if guest == host else f' ({host})'}{' to write to' if write else ''}"
             for guest, (host, write) in self.dirs.items()
@@ -193,6 +203,13 @@ def _limits(ctx: click.Context) -> dict[str, Any]:
         # of a server's own clients, who rather wait than see a 503
         limits.setdefault("queue", QUEUE)
     return limits
+
+
+def _addresses(ctx: click.Context) -> tuple[str, ...]:
+    addresses = tuple(ctx.params["address"])
+    if addresses and not ctx.params["allow"]:
+        raise Failure(f"{where(ctx, 'address')} needs URLs that lead there", USAGE, hint="--allow PATTERN")
+    return addresses
 
 
 def refuse_for_python(ctx: click.Context, target: str) -> None:
@@ -241,7 +258,9 @@ def make_app(source: Any, grants: Grants) -> App:
 
     options = grants.app_options()
     isolated = grants.reuse is not None and grants.reuse.get("isolated", False)
-    component = wasgi.Component(source, isolated=isolated)  # before the options, so that their errors are told apart
+    fuel = grants.limits.get("fuel") is not None
+    # before the options, so that their errors are told apart
+    component = wasgi.Component(source, fuel=fuel, isolated=isolated)
     try:
         app = wasgi.App(component, **options)
     except (ValueError, TypeError) as exc:

@@ -351,7 +351,8 @@ def serve(settings: Settings) -> int:
         tell(banner(wasgi.__version__, service.lines(), server.urls, health))
 
     try:
-        server.serve(on_start=started)
+        with signals.ignored_at_the_end(lambda: server.closing):
+            server.serve(on_start=started)
     except KeyboardInterrupt:
         return INTERRUPTED
     return 0

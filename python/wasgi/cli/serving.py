@@ -97,6 +97,8 @@ class Service:
 
     def reload(self) -> None:
         """Loads everything again; what cannot be loaded leaves the old one serving, and says why."""
+        if self.server.closing:
+            return
         try:
             targets = self._find()
             if not targets:

@@ -5,7 +5,9 @@ from __future__ import annotations
 import contextlib
 import os
 import signal
-from collections.abc import Callable
+import threading
+from collections.abc import Callable, Iterator
+from typing import Any
 
 
 def prepare() -> None:
@@ -23,6 +25,38 @@ def prepare() -> None:
             signal.SIG_UNBLOCK,
             {signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGUSR1, signal.SIGCHLD, signal.SIGQUIT},
         )
+
+
+@contextlib.contextmanager
+def ignored_at_the_end(is_ending: Callable[[], bool]) -> Iterator[None]:
+    """For a process that ends after this: SIGTERM and SIGINT that come on its way out have no effect.
+
+    Whoever handles them within restores what was there before, and the interpreter has the system's handlers back when
+    it ends: each would kill a process that has done all that it was asked to.
+
+    Args:
+        is_ending: Whether what is within has come to its end.
+    """
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    before: dict[signal.Signals, Any] = {}
+
+    def handle(number: int, _frame: object) -> None:
+        if not is_ending():
+            signal.signal(number, before[signal.Signals(number)])
+            signal.raise_signal(number)
+
+    for number in (signal.SIGTERM, signal.SIGINT):
+        handler = signal.getsignal(number)
+        if handler is not signal.SIG_IGN:
+            before[number] = handler or signal.SIG_DFL
+            signal.signal(number, handle)
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, signal.SIG_IGN if is_ending() else handler)
 
 
 def on_hangup(reload: Callable[[], object], end: Callable[[], object]) -> None:

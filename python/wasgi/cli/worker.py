@@ -68,7 +68,8 @@ def work(orders: Orders) -> int:
     if recycling != Recycling():
         look = functools.partial(_look_at_itself, recycling, service.server, reports)
         threading.Thread(target=look, name="wasgi-age", daemon=True).start()
-    service.server.serve(on_start=started)
+    with signals.ignored_at_the_end(lambda: service.server.closing):
+        service.server.serve(on_start=started)
     return 0
 
 

@@ -60,6 +60,8 @@ class Supervisor:
     """All workers have been ready once."""
     last_ready: float = 0.0
     killed: bool = False
+    hurried: bool = False
+    """It was told to stop twice."""
     selector: selectors.BaseSelector = field(default_factory=selectors.DefaultSelector)
 
     def run(self) -> int:
@@ -72,7 +74,8 @@ class Supervisor:
             Failure: The first start of a worker failed, or none is ready for long.
         """
         self.slots = [Slot(number) for number in range(1, (self.settings.workers or 1) + 1)]
-        with self.selector as selector, self._signals(selector):
+        ending = signals.ignored_at_the_end(lambda: self.stopped_by is not None)
+        with ending, self.selector as selector, self._signals(selector):
             try:
                 # the first one alone: it compiles what the others find in the cache
                 self.slots[0].start_at = time.monotonic()
@@ -137,10 +140,14 @@ class Supervisor:
     def _stop(self, number: int) -> None:
         if self.stopped_by is None:
             self.stopped_by = number
-        else:
-            # whoever asks twice does not want to wait
-            for worker in self._workers():
-                worker.signal(signal.SIGKILL)
+            return
+        # whoever asks twice does not want to wait: a worker ends at once then, and logs what it cuts off. Not SIGTERM once more, for two
+        # that follow each other closely are one; SIGINT is ignored where this process was started so
+        hurry = signal.SIGTERM if signal.getsignal(signal.SIGINT) is signal.SIG_IGN else signal.SIGINT
+        for worker in self._workers():
+            worker.signal(signal.SIGKILL if self.hurried else hurry)
+            worker.deadline = time.monotonic() + GRACE
+        self.hurried = True
 
     def _pass_on(self, number: signal.Signals) -> None:
         for worker in self._workers():
@@ -175,7 +182,7 @@ class Supervisor:
 
     def _let_go(self, worker: Worker, now: float) -> None:
         drain = float(self.settings.options.get("drain_timeout", 30.0))
-        worker.deadline = now + drain + GRACE
+        worker.deadline = now + GRACE + (0.0 if self.hurried else drain)
         worker.signal(signal.SIGTERM)
         self.leaving.append(worker)
 

@@ -137,6 +137,20 @@ pub enum FormatError {
     ControlCharacter,
 }
 
+/// The fields that atoms name.
+fn each_once(pieces: &[Piece], field: impl Fn(&Atom) -> Option<&HeaderName>) -> Vec<HeaderName> {
+    let mut names = Vec::new();
+    for piece in pieces {
+        if let Piece::Atom(atom) = piece
+            && let Some(name) = field(atom)
+            && !names.contains(name)
+        {
+            names.push(name.clone());
+        }
+    }
+    names
+}
+
 impl Format {
     /// Reads `common`, `combined`, `json` or a template.
     pub fn parse(text: &str) -> Result<Self, FormatError> {
@@ -148,24 +162,16 @@ impl Format {
         })
     }
 
-    /// The fields of the request that lines have: all that must be kept of them until it is over.
+    /// The fields of the request that lines have, each once: all that must be kept of them until it is over.
     pub fn of_request(&self) -> Vec<HeaderName> {
         let Self::Template(pieces) = self else { return vec![REFERER, USER_AGENT] };
-        let named = pieces.iter().filter_map(|piece| match piece {
-            Piece::Atom(Atom::RequestField(name)) => Some(name.clone()),
-            _ => None,
-        });
-        named.collect()
+        each_once(pieces, |atom| if let Atom::RequestField(name) = atom { Some(name) } else { None })
     }
 
     /// The same of the response.
     pub fn of_response(&self) -> Vec<HeaderName> {
         let Self::Template(pieces) = self else { return Vec::new() };
-        let named = pieces.iter().filter_map(|piece| match piece {
-            Piece::Atom(Atom::ResponseField(name)) => Some(name.clone()),
-            _ => None,
-        });
-        named.collect()
+        each_once(pieces, |atom| if let Atom::ResponseField(name) = atom { Some(name) } else { None })
     }
 
     /// Adds one line, whatever the client has sent, with its end.

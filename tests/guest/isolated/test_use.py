@@ -25,6 +25,14 @@ def test_what_it_is() -> None:
     assert "isolated=True" in repr(reuse)
 
 
+def test_it_is_a_value_with_its_warm_ups() -> None:
+    warmed = [wasgi.Reuse(isolated=True, warm=[get("/"), wasgi.Request("POST", "http://a/", body=b"x")]) for _ in "ab"]
+    assert warmed[0] == warmed[1] == pickle.loads(pickle.dumps(warmed[0]))
+    assert len(set(warmed)) == 1
+    assert warmed[0] != wasgi.Reuse(isolated=True, warm=[get("/"), wasgi.Request("POST", "http://a/", body=b"y")])
+    assert warmed[0] != wasgi.Reuse(isolated=True, warm=[get("/")]) != wasgi.Reuse(isolated=True)
+
+
 def test_exchanges_at_once_are_not_isolated() -> None:
     with pytest.raises(ValueError, match="isolated"):
         wasgi.Reuse(isolated=True, concurrent=2)

@@ -127,6 +127,8 @@ fn what_is_kept_of_a_request() {
     assert_eq!(of("combined"), (vec![REFERER, USER_AGENT], vec![]));
     assert_eq!(of("json"), of("combined"));
     assert_eq!(of("%({cookie}i)s %({etag}o)s"), (vec![http::header::COOKIE], vec![http::header::ETAG]));
+    let twice = "%(a)s %({User-Agent}i)s %({etag}o)s %({ETag}o)s";
+    assert_eq!(of(twice), (vec![USER_AGENT], vec![http::header::ETAG]));
 }
 
 #[test]
