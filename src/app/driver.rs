@@ -17,6 +17,7 @@ use crate::app::running::{Due, Place, drop_instance, end_in_time, tell_not_reusa
 use crate::app::shared::{Member, SharedInstance};
 use crate::error::Error;
 use crate::error::trap::Trap;
+use crate::exchange::guest_clock::Held;
 use crate::guest::instance::Instance;
 use crate::guest::instance_pool::InstancePool;
 use crate::guest::seat::Seat;
@@ -24,6 +25,10 @@ use crate::sync::lock;
 
 /// For so long the guest of an exchange that is over may keep the others from the store; then the instance ends.
 const RUNS_ON: Duration = Duration::from_millis(100);
+
+/// For so long the guest of an exchange that is over may hold all others back that are left; then the instance ends. wasmtime cannot end a
+/// task alone, and what it waits for may never come.
+const HOLDS_BACK: Duration = Duration::from_secs(1);
 
 /// How it ends.
 enum Fate {
@@ -33,6 +38,8 @@ enum Fate {
     Abandoned,
     /// The guest of an exchange that is over keeps the others from the store.
     Held(Arc<Seat>),
+    /// Its guest waits for something, and lets nobody in meanwhile.
+    HeldBack(Arc<Seat>),
 }
 
 /// Gives all of them their turns, until none is left.
@@ -44,7 +51,13 @@ pub(super) async fn drive(
 ) {
     let mut instance = instance;
     // after the instance, so that it goes before: whoever is left is told while the store lives
-    let mut driver = Driver { sharing: sharing.clone(), left_over: Vec::new(), is_clean: true, due: Due::default() };
+    let mut driver = Driver {
+        sharing: sharing.clone(),
+        left_over: Vec::new(),
+        held_back: None,
+        is_clean: true,
+        due: Due::default(),
+    };
     let mut places = Vec::new();
     let fate = {
         let run = async {
@@ -74,6 +87,8 @@ struct Driver {
     sharing: Arc<SharedInstance>,
     /// Whose guest's tasks are left behind.
     left_over: Vec<Arc<Seat>>,
+    /// Since when nobody has been let in of all who are there.
+    held_back: Option<Instant>,
     /// Whether all have ended well.
     is_clean: bool,
     /// When the time of one of them is up.
@@ -88,6 +103,9 @@ impl Driver {
         self.look(began);
         if self.sharing.close_if_left() {
             return Poll::Ready(Fate::Abandoned);
+        }
+        if let Some(seat) = self.holds_back(began) {
+            return Poll::Ready(Fate::HeldBack(seat));
         }
         let seats = self.sharing.members();
         let gap = shared.begin_turn(began);
@@ -142,6 +160,21 @@ impl Driver {
         }
     }
 
+    /// Whose guest's tasks, of those that are left behind, have held all others back for too long.
+    fn holds_back(&mut self, now: Instant) -> Option<Arc<Seat>> {
+        let seat = self.left_over.first()?;
+        let is_held = {
+            let members = lock(&self.sharing.members);
+            !members.seated.is_empty() && members.seated.iter().all(|member| !member.seat.has_run())
+        };
+        if !is_held {
+            self.held_back = None;
+            return None;
+        }
+        let since = *self.held_back.get_or_insert(now);
+        (now.saturating_duration_since(since) >= HOLDS_BACK).then(|| seat.clone())
+    }
+
     /// Those of whose guests nothing is known that is still to be done. One that is alone is done when the store is: that is known for sure.
     fn see_who_is_done(&mut self) {
         let seats = self.sharing.members();
@@ -163,10 +196,20 @@ impl Driver {
             return Poll::Ready(Fate::Abandoned);
         }
         let mut next = None;
+        // without the lock: it may have to look at a body that somebody else makes
+        let seats = self.sharing.members();
+        let passing: Vec<_> = seats.into_iter().filter(|seat| seat.only_passes_on()).collect();
         {
-            let members = lock(&self.sharing.members);
-            for member in &members.seated {
+            let mut members = lock(&self.sharing.members);
+            for member in &mut members.seated {
                 member.answer.look();
+                match passing.iter().any(|seat| Arc::ptr_eq(seat, &member.seat)) {
+                    true if member.passes_on.is_none() => {
+                        member.passes_on = Some(Held::of(&member.seat.exchange.clock));
+                    }
+                    true => {}
+                    false => member.passes_on = None,
+                }
                 if !member.seat.is_begun() {
                     continue;
                 }
@@ -174,7 +217,8 @@ impl Driver {
                 next = next.into_iter().chain(due).min();
             }
         }
-        let Some(next) = next else { return Poll::Pending };
+        let held_back = self.held_back.map(|since| since + HOLDS_BACK);
+        let Some(next) = next.into_iter().chain(held_back).min() else { return Poll::Pending };
         if self.due.poll(next, cx).is_ready() {
             cx.waker().wake_by_ref();
         }
@@ -194,6 +238,10 @@ impl Driver {
                 let culprit = self.sharing.shared.culprit();
                 let told = culprit.as_ref().or(seats.first()).map(|seat| seat.exchange.clone());
                 (culprit, told.map_or(Ok(()), |exchange| instance.outcome(result, &exchange)))
+            }
+            Fate::HeldBack(seat) => {
+                let why = "it waited on when it was over, and let nobody else in";
+                (Some(seat), Err(Error::Host(why.to_owned().into())))
             }
             Fate::Held(seat) => {
                 let error = Error::Host("it went on computing when it was over".to_owned().into());
@@ -216,7 +264,7 @@ impl Driver {
     /// One exchange is over: its output and its bodies end. Returns its place, which is to be free.
     #[must_use]
     fn let_go(&mut self, member: Member, outcome: Result<(), Error>) -> Place {
-        let Member { seat, answer, place } = member;
+        let Member { seat, answer, place, .. } = member;
         let exchange = &seat.exchange;
         if let Some(used) = seat.fuel_used() {
             let _ = exchange.costs.fuel.set(used);

@@ -152,6 +152,9 @@ pub(super) async fn run<B, A>(
             return;
         }
     };
+    if result.is_ok() {
+        instance.pass_on(&guest.exchange.clock).await;
+    }
     guest.outcome = Some(instance.outcome(result, &guest.exchange));
 }
 

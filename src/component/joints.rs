@@ -98,7 +98,7 @@ struct Reading<'a> {
     imports: Vec<(&'a str, Lowered)>,
     /// How all of them may be called.
     all_imports: Lowered,
-    /// Of those that are known by what is written; of others nothing is, and they cannot be linked.
+    /// Of those that are known by what is written. Of others nothing is known (one that an instance exports): they may do anything.
     components: Vec<Option<usize>>,
     instances: Vec<Provided>,
     functions: Vec<Provided>,
@@ -248,11 +248,11 @@ fn section<'a>(payload: Payload<'a>, open: &mut [Reading<'a>], known: &[Border<'
                     ComponentInstance::Instantiate { component_index, args } => {
                         let border = now.components.get(component_index as usize).copied().flatten();
                         let border = border.and_then(|border| known.get(border));
-                        made.lifted = border.map(|border| border.lifted).unwrap_or_default();
+                        made.lifted = border.map_or(Lifted::Async, |border| border.lifted);
                         now.lifted = made.lifted.max(now.lifted);
                         for arg in &args {
                             let Some(given) = now.get(arg.kind, arg.index).cloned() else { continue };
-                            let lowered = border.map(|border| border.lowers(arg.name)).unwrap_or_default();
+                            let lowered = border.map_or(Lowered::Async, |border| border.lowers(arg.name));
                             if outlives(given.lifted, lowered) {
                                 return true;
                             }
@@ -395,6 +395,29 @@ mod tests {
                (alias export $group "f" (func $again))
                (core func $lowered (canon lower (func $again)))"#
         )));
+    }
+
+    #[test]
+    fn a_component_of_which_nothing_is_known_may_do_anything() {
+        let calls = |called: &str| {
+            format!(
+                r#"(component
+                  (component $pack (component $callee {}) (export "c" (component $callee)))
+                  (component $callee {})
+                  (instance $p (instantiate $pack))
+                  (alias export $p "c" (component $again))
+                  (instance $bag (export "c" (component $callee)))
+                  (alias export $bag "c" (component $out))
+                  (instance $a (instantiate {called}))
+                  (alias export $a "f" (func $f))
+                  (core func $lowered (canon lower (func $f))))"#,
+                inner(&callee(true)),
+                inner(&callee(false))
+            )
+        };
+        assert!(!found(&calls("$callee")), "it is known");
+        assert!(found(&calls("$again")));
+        assert!(found(&calls("$out")));
     }
 
     #[test]

@@ -112,6 +112,22 @@ impl Clock {
     }
 }
 
+/// Something is held until this is dropped.
+pub(crate) struct Held(Arc<Clock>);
+
+impl Held {
+    pub(crate) fn of(clock: &Arc<Clock>) -> Self {
+        clock.hold();
+        Self(clock.clone())
+    }
+}
+
+impl Drop for Held {
+    fn drop(&mut self) {
+        self.0.release();
+    }
+}
+
 /// A wait for something of the other side's, under way until it is over or is given up.
 pub(crate) struct Wait {
     over: AtomicBool,

@@ -8,6 +8,7 @@ use std::sync::{Arc, Mutex, OnceLock, Weak};
 use std::task::{Context, Poll, Waker};
 
 use bytes::Bytes;
+use futures_util::task::AtomicWaker;
 use http_body::{Body, Frame};
 use http_body_util::BodyExt;
 use tokio::sync::oneshot;
@@ -49,12 +50,14 @@ struct Bodies {
     all: Mutex<Vec<Weak<Mutex<Written>>>>,
     /// Told when one of them has ended.
     ended: OnceLock<Waker>,
+    /// Whoever waits for those that are passed on.
+    waiting: AtomicWaker,
 }
 
 impl WrittenBodies {
     /// Whoever is to be told when one of them has ended, or is not to be read any more.
     pub(crate) fn told_to(waker: Waker) -> Self {
-        Self(Arc::new(Bodies { all: Mutex::default(), ended: waker.into() }))
+        Self(Arc::new(Bodies { ended: waker.into(), ..Bodies::default() }))
     }
 
     /// One more. How it was transmitted is told to `tell` as soon as that is known; of a request that
@@ -81,6 +84,18 @@ impl WrittenBodies {
         let mut all = lock(&self.0.all);
         all.retain(|written| written.upgrade().is_some_and(|written| lock(&written).phase == Phase::Open));
         !all.is_empty()
+    }
+
+    /// Whether any that is still to be read is of somebody else's making: it is under way, though its guest has done its part.
+    pub(crate) fn are_passed_on(&self) -> bool {
+        let all: Vec<_> = lock(&self.0.all).iter().filter_map(Weak::upgrade).collect();
+        all.iter().any(|written| lock(written).is_passed_on())
+    }
+
+    /// Ready when there is none such any more.
+    pub(crate) fn poll_passed_on(&self, cx: &mut Context<'_>) -> Poll<()> {
+        self.0.waiting.register(cx.waker());
+        if self.are_passed_on() { Poll::Pending } else { Poll::Ready(()) }
     }
 
     /// The store is about to go, or to serve somebody else. Those of its bodies that have not ended break off. `ended_well`: what is of
@@ -148,6 +163,19 @@ impl Written {
         self.phase = if has_ended { Phase::Closed } else { Phase::Broken };
         reader.wake();
         !has_ended
+    }
+
+    /// Whose making it is tells only a look at it.
+    fn is_passed_on(&mut self) -> bool {
+        if self.phase == Phase::Open && !self.is_hosts && self.looked_at.is_empty() {
+            let reader = self.reader.clone();
+            let reader = reader.as_ref().unwrap_or_else(|| Waker::noop());
+            if let Poll::Ready(frame) = self.poll_body(&mut Context::from_waker(reader)) {
+                self.looked_at.push_back(frame);
+                reader.wake_by_ref();
+            }
+        }
+        self.phase == Phase::Open && self.is_hosts && !matches!(self.looked_at.back(), Some(None | Some(Err(_))))
     }
 
     fn tell(&mut self, how: Transmitted) {
@@ -228,6 +256,7 @@ impl GuestWritten {
         if let Some(ended) = self.bodies.ended.get() {
             ended.wake_by_ref();
         }
+        self.bodies.waiting.wake();
     }
 }
 

@@ -1,5 +1,6 @@
 //! A store and the guest's instance in it, which has one exchange after another.
 
+use std::future::poll_fn;
 use std::mem::ManuallyDrop;
 use std::pin::pin;
 use std::sync::Arc;
@@ -14,6 +15,7 @@ use wasmtime_wasi_http::{Error as HostError, WasiBody};
 
 use crate::error::reason::Reason;
 use crate::error::{Error, chain};
+use crate::exchange::guest_clock::{Clock, Held};
 use crate::exchange::handle::ExchangeState;
 use crate::guest::app_share::AppShare;
 use crate::guest::ending::why_it_ended;
@@ -320,6 +322,16 @@ impl Instance {
         self.served += 1;
         self.proxy = Some(proxy); // one that failed cannot be entered again
         Ok(())
+    }
+
+    /// What its guest has passed on is on its way still: its exchange goes on with that, at nobody's expense, for the guest has done its
+    /// part.
+    pub(crate) async fn pass_on(&mut self, clock: &Arc<Clock>) {
+        let written = self.store.data().written().clone();
+        if written.are_passed_on() {
+            let _held = Held::of(clock);
+            poll_fn(|cx| written.poll_passed_on(cx)).await;
+        }
     }
 
     /// Has the guest run, if it is a command. Returns whether it says that it has done what it should.

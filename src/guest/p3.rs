@@ -14,7 +14,7 @@ use futures_util::stream::FuturesUnordered;
 use http::header::CONTENT_LENGTH;
 use http::uri::{Authority, PathAndQuery, Scheme};
 use tokio::sync::oneshot;
-use wasmtime::component::{Accessor, GuestTaskId, Linker, Resource, TypedFuncCallConcurrent};
+use wasmtime::component::{Accessor, Func, GuestTaskId, Linker, Resource, TypedFuncCallConcurrent};
 use wasmtime::{AsContextMut, Store, StoreContextMut};
 use wasmtime_wasi_http::p3::bindings::{self, Service};
 use wasmtime_wasi_http::p3::{Request, Response};
@@ -87,10 +87,11 @@ pub(crate) async fn handle(
             poll_fn(|cx| {
                 ready!(accessor.poll_no_interesting_tasks(cx));
                 // a body that one of the host's streams makes needs no guest any more, but its store
-                match accessor.with(|mut access| access.data_mut().feeds_bodies()) {
-                    true => Poll::Pending,
-                    false => Poll::Ready(()),
+                if accessor.with(|mut access| access.data_mut().feeds_bodies()) {
+                    return Poll::Pending;
                 }
+                look_whether_it_holds_back(accessor, *handler.func(), cx);
+                Poll::Ready(())
             })
             .await;
             Ok(())
@@ -98,6 +99,13 @@ pub(crate) async fn handle(
         .await
     };
     UntilItPanics::new(async { turn.around(pin!(store.run_concurrent(work))).await }).await?
+}
+
+/// A guest that has set back-pressure, and has nothing more to do, will never lift it: nobody else is to come into its instance.
+fn look_whether_it_holds_back(accessor: &Accessor<StoreState>, handler: Func, cx: &mut Context<'_>) {
+    if accessor.poll_ready_for_concurrent_call(handler, cx).is_pending() {
+        accessor.with(|mut access| access.data_mut().holds_back = true);
+    }
 }
 
 /// What a guest's handler has returned.
@@ -157,11 +165,15 @@ pub(crate) async fn share(store: &mut Store<StoreState>, service: &Service, shar
                 }
                 let is_quiet = calls.is_empty()
                     && accessor.poll_no_interesting_tasks(cx).is_ready()
-                    && !accessor.with(|mut access| access.data_mut().feeds_bodies());
-                return match is_quiet && shared.close_if_empty() {
-                    true => Poll::Ready(Ok(())),
-                    false => Poll::Pending,
-                };
+                    && !accessor.with(|mut access| {
+                        let host = access.data_mut();
+                        host.feeds_bodies() || host.siblings().is_some_and(|all| all.pass_on())
+                    });
+                if !is_quiet || !shared.close_if_empty() {
+                    return Poll::Pending;
+                }
+                look_whether_it_holds_back(accessor, *handler.func(), cx);
+                return Poll::Ready(Ok(()));
             }
         })))
         .await

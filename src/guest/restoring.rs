@@ -21,6 +21,9 @@ use crate::process::pagemap::faults;
 /// Of more handles that were left behind in one component their instance is dropped.
 const MOST_LEFT: u32 = 128;
 
+/// Numbers of handles that an agent knows, and as many more for those of the snapshot. Where a guest may have had more, nobody tries.
+const MOST_NUMBERS: u32 = 1 << 15;
+
 /// Takes note of the globals and of the handles. Its argument: how many handles there can have been. Returns how many there are, and where
 /// the first memory lies: see [`Told`].
 pub(crate) const SAVE: &str = "wasgi-restore-save";
@@ -151,6 +154,9 @@ impl Restoring {
     ) -> wasmtime::Result<Option<Self>> {
         let pages = pages();
         let Ok(found) = &*pages else { return Ok(None) };
+        if most_handles > MOST_NUMBERS || store.data_mut().table().iter_mut().count() > MOST_NUMBERS as usize {
+            return Ok(None);
+        }
         let (mut agents, mut memories) = (Vec::new(), Vec::new());
         let mut kept = 0usize;
         for exports in &exports.0 {
@@ -182,6 +188,9 @@ impl Restoring {
     /// An exchange has ended well, which may have had so many handles. Returns whether its instance is as it was.
     pub(crate) fn restore(&mut self, store: &mut Store<StoreState>, most_handles: u32) -> wasmtime::Result<bool> {
         let Ok(pages) = &*self.pages else { return Ok(false) };
+        if most_handles > MOST_NUMBERS {
+            return Ok(false);
+        }
         self.memories.clear();
         for agent in &self.agents {
             let (told,) = at_once(store, &agent.restore, most_handles)?;
@@ -208,9 +217,13 @@ where
     if store.data().fuel().is_some() {
         store.set_fuel(u64::MAX)?;
     }
+    // those that an agent takes for a moment are none of the guest's
+    store.set_max_component_handles(usize::MAX);
     store.data_mut().is_restored = true;
     let polled = pin!(function.call_async(&mut *store, (argument,))).poll(&mut Context::from_waker(Waker::noop()));
     store.data_mut().is_restored = false;
+    let most = store.data().limits().most_handles();
+    store.set_max_component_handles(most);
     match polled {
         Poll::Ready(done) => done,
         Poll::Pending => Err(wasmtime::Error::msg("the guest waits where it cannot")),

@@ -122,6 +122,10 @@ impl Seat {
         self.is_called() && !self.has_reached(RUNS)
     }
 
+    pub(crate) fn has_run(&self) -> bool {
+        self.has_reached(RUNS)
+    }
+
     pub(crate) fn has_returned(&self) {
         self.reaches(RETURNED);
     }
@@ -130,6 +134,11 @@ impl Seat {
     /// function. wasmtime tells of the tasks of a whole store only.
     pub(crate) fn seems_done(&self) -> bool {
         self.has_reached(RETURNED) && self.waits.load(Ordering::Relaxed) == 0 && !self.written.are_read()
+    }
+
+    /// Whether all that is known to be under way for it are bodies that its guest has passed on.
+    pub(crate) fn only_passes_on(&self) -> bool {
+        self.has_reached(RETURNED) && self.waits.load(Ordering::Relaxed) == 0 && self.written.are_passed_on()
     }
 
     /// To be held while a host function of its guest's is under way.

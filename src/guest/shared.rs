@@ -287,6 +287,11 @@ impl Siblings {
         self.seats.iter().any(|seated| seated.seat.is_held_back() && !seated.seat.is_over())
     }
 
+    /// Whether a body that one of them has passed on is under way.
+    pub(crate) fn pass_on(&self) -> bool {
+        self.seats.iter().any(|seated| !seated.seat.is_over() && seated.seat.written.are_passed_on())
+    }
+
     /// All have left. Returns whether nothing is left that somebody else takes part in.
     pub(crate) fn is_clean(&self) -> bool {
         !self.unclean && !self.seats.iter().any(|seated| seated.context.is_busy())

@@ -60,6 +60,8 @@ pub struct StoreState {
     pub(crate) kept: KeptHandles,
     /// An agent is called just now, to put its instance back: its turn does not end, and its calls are not the guest's.
     pub(crate) is_restored: bool,
+    /// Its guest lets no more calls in, as it was left.
+    pub(crate) holds_back: bool,
     // after the table, so that what handles hold is gone when it goes
     pub(crate) limiter: StoreLimiter,
 }
@@ -94,6 +96,7 @@ impl StoreState {
             turn: Arc::default(),
             kept: KeptHandles::default(),
             is_restored: false,
+            holds_back: false,
             limiter,
         };
         host.exchange.hooks.scene = host.staged.as_ref().map(SimulatedWorld::scene);
@@ -249,7 +252,7 @@ impl StoreState {
             asks |= matches!(entry.downcast_ref(), Some(HostFutureIncomingResponse::Pending(_)));
             clear_handle(entry, &mut self.exchange.hooks);
         }
-        let clean = !asks && !self.exchange.is_busy() && self.limiter.has_room(handles, kept);
+        let clean = !asks && !self.holds_back && !self.exchange.is_busy() && self.limiter.has_room(handles, kept);
         self.make_nobodys();
         clean
     }

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import hashlib
 import re
 from collections.abc import AsyncIterator, Iterator
@@ -90,6 +91,68 @@ class TestPassingOn:
         response = await app.handle_async(get(f"/only/hand-on?url={URL}&{query}"))
         assert digest(await response.aread()) == digest(SENT[taken:])
         assert dict(response.trailers or {}) == {"x-sum": "7"}
+
+    @pytest.mark.parametrize("concurrent", [1, 2, 16])
+    @pytest.mark.parametrize("siblings", [1, 3])
+    @pytest.mark.parametrize("route", ["/only/answer-on?", "/only/hand-on?", "/only/forward-to?method=GET&"])
+    async def test_in_an_instance_that_others_may_share(
+        self, component: wasgi.Component, route: str, siblings: int, concurrent: int
+    ) -> None:
+        """The guest's tasks are over long before the upstream has sent all."""
+        gates = [asyncio.Event() for _ in range(siblings)]
+
+        async def upstream(request: wasgi.Request) -> wasgi.Response:
+            async def pieces() -> AsyncIterator[bytes]:
+                yield SENT[:5]
+                await gates[int(request.path[1:])].wait()
+                yield SENT[5:]
+
+            return wasgi.Response(body=pieces())
+
+        app = wasgi.App(component, outgoing=upstream, reuse=wasgi.Reuse(concurrent=concurrent))
+        responses = [await app.handle_async(get(f"{route}url=http://up/{n}")) for n in range(siblings)]
+        readers = [aiter(response) for response in responses]
+        assert [await anext(reader) for reader in readers] == [SENT[:5]] * siblings
+        for gate, reader in zip(gates, readers, strict=True):
+            gate.set()
+            assert b"".join([chunk async for chunk in reader]) == SENT[5:]
+        for response in responses:
+            await response.finished()
+        await app.aclose()
+
+    @pytest.mark.parametrize("concurrent", [1, 2])
+    async def test_its_exchange_goes_on_with_it(self, component: wasgi.Component, concurrent: int) -> None:
+        """It has its place among those of its app, and ends when that is closed; but it takes none of its guest's time."""
+        gate = asyncio.Event()
+
+        async def upstream(request: wasgi.Request) -> wasgi.Response:
+            async def pieces() -> AsyncIterator[bytes]:
+                yield b"first"
+                await gate.wait()
+                yield b"last"
+
+            return wasgi.Response(body=pieces())
+
+        one = wasgi.Limits(concurrency=1, queue=0, timeout=0.2)
+        app = wasgi.App(component, outgoing=upstream, limits=one, reuse=wasgi.Reuse(concurrent=concurrent))
+        response = await app.handle_async(get("/only/answer-on?url=http://up/"))
+        reader = aiter(response)
+        assert await anext(reader) == b"first"
+        assert app.exchanges == 1
+        with pytest.raises(wasgi.OverloadedError):
+            await app.handle_async(get("/hello"))
+        await asyncio.sleep(0.5)  # more than the guest may take
+        gate.set()
+        assert [chunk async for chunk in reader] == [b"last"]
+        await response.finished()
+
+        gate.clear()
+        response = await app.handle_async(get("/only/answer-on?url=http://up/"))
+        reader = aiter(response)
+        assert await anext(reader) == b"first"
+        await app.aclose(timeout=0)
+        with pytest.raises(wasgi.BodyError):
+            await anext(reader)
 
     async def test_trailers_of_its_own_win(self, component: wasgi.Component) -> None:
         request = post("/only/forward?own=1&read=1", chunks(), trailers={"x-sum": "7"})

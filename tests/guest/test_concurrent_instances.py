@@ -236,6 +236,31 @@ async def test_one_that_times_out_leaves_the_others_alone() -> None:
         assert (await outcome(second))[0] == b"second"
 
 
+@pytest.mark.parametrize("how", ["call", "wait"])
+@pytest.mark.parametrize("gives_up", [False, True])
+async def test_nobody_waits_for_ever_for_one_that_is_over_and_lets_nobody_in(how: str, gives_up: bool) -> None:
+    app = wasgi.App(PROBE_P3, reuse=wasgi.Reuse(concurrent=8), limits=wasgi.Limits(timeout=0.3))
+    blocks = asyncio.ensure_future(app.handle_async(get(f"/only/block?how={how}&ms=60000")))
+    await asyncio.to_thread(until, lambda: wasgi.stats().slots == 1)
+    others = [asyncio.ensure_future(app.handle_async(get("/hello"))) for _ in range(3)]
+    if gives_up:
+        await asyncio.to_thread(until, lambda: app.exchanges == 4)
+        blocks.cancel()
+    ended = await asyncio.wait_for(asyncio.gather(blocks, *others, return_exceptions=True), 30)
+    assert isinstance(ended[0], asyncio.CancelledError if gives_up else wasgi.GuestTimeoutError)
+    assert all(isinstance(one, wasgi.GuestTimeoutError | wasgi.TrapError | wasgi.Response) for one in ended[1:]), ended
+    await app.aclose()
+
+
+@pytest.mark.parametrize("reuse", [wasgi.Reuse(), wasgi.Reuse(concurrent=4)], ids=["one", "four"])
+def test_an_instance_whose_guest_lets_nobody_in_any_more_is_not_kept(reuse: wasgi.Reuse) -> None:
+    app = wasgi.App(PROBE_P3, reuse=reuse, limits=wasgi.Limits(concurrency=1, queue=1))
+    for route, told in (("/only/full?stays=1", "had room again"), ("/hello", "Hello, World!")):
+        response = app.handle(get(route))
+        assert response.text == told
+        assert response.wait().reused == 0
+
+
 async def test_the_time_that_a_guest_computes_is_not_the_others() -> None:
     """Nothing else of a store goes on while one of its guests computes: that is no time of those who wait meanwhile."""
     async with Crowd(limits=wasgi.Limits(timeout=1)) as crowd:

@@ -38,7 +38,7 @@ use crate::component::instrument::output::{Inner, Output};
 use crate::component::instrument::resources::Resources;
 
 /// Goes into the key of what is kept of an instrumented component: to be changed with what is added.
-pub(crate) const VERSION: &str = "restorable 4";
+pub(crate) const VERSION: &str = "restorable 5";
 
 /// Each is called after each exchange.
 const MOST_AGENTS: usize = 32;
@@ -76,6 +76,8 @@ struct Frame<'a> {
     imported: Resources,
     /// A function of it is lent handles.
     is_lent: bool,
+    /// It has functions of its own.
+    lifts: bool,
 }
 
 impl<'a> Frame<'a> {
@@ -89,6 +91,7 @@ impl<'a> Frame<'a> {
             instances: Vec::new(),
             imported: Resources::default(),
             is_lent: false,
+            lifts: false,
         }
     }
 
@@ -150,7 +153,10 @@ impl<'a> Frame<'a> {
                 for function in section.clone() {
                     match function? {
                         CanonicalFunction::ResourceNew { .. } => return Err(NotRestorable::Resources),
-                        CanonicalFunction::Lift { type_index, .. } => self.is_lent |= lends(types, type_index),
+                        CanonicalFunction::Lift { type_index, .. } => {
+                            self.lifts = true;
+                            self.is_lent |= lends(types, type_index);
+                        }
                         _ => {}
                     }
                 }
@@ -206,6 +212,8 @@ impl<'a> Frame<'a> {
             counts.types += aliases.len();
             self.out.append(&aliases);
             agents.push(add_agent(&mut self.out, &mut counts, &memories, &globals, &resources));
+        } else if self.lifts {
+            return Err(NotRestorable::BuiltIns);
         }
         hand_on(&mut self.out, &mut counts, &inside, agents.len());
         agents.extend(inside.iter().map(|(.., agent)| *agent));

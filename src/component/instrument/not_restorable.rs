@@ -28,6 +28,9 @@ pub(crate) enum NotRestorable {
     Reference,
     #[error("it defines resources, whose handles the host cannot number anew")]
     Resources,
+    /// They fill a table of handles that no core module of the same component could empty.
+    #[error("one of the components that it is composed of has functions, and no core module that they are of")]
+    BuiltIns,
     #[error("it uses the name `{0}`")]
     Name(String),
 }

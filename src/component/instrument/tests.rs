@@ -146,6 +146,25 @@ fn lent(parameter: &str) -> Result<Vec<u8>, NotRestorable> {
     )
 }
 
+/// Handles that they make lie where no agent reaches them.
+#[test]
+fn functions_that_are_built_in_need_a_core_module_beside_them() {
+    let inside = |module: &str| {
+        instrumented(&format!(
+            "(component
+               (component $inner {module}
+                 (core func $new (canon waitable-set.new))
+                 (func (export \"new\") (result u32) (canon lift (core func $new))))
+               (instance $inner (instantiate $inner))
+               (core module $m)
+               (core instance (instantiate $m)))"
+        ))
+    };
+    assert_eq!(inside("").unwrap_err(), NotRestorable::BuiltIns);
+    assert_eq!(inside("(core module $m) (core instance)").unwrap_err(), NotRestorable::BuiltIns);
+    inside("(core module $m) (core instance (instantiate $m))").unwrap();
+}
+
 #[test]
 fn handles_that_one_component_lends_another_are_not_counted() {
     let borrow = "(type $p (borrow $r))";

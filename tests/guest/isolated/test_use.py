@@ -39,6 +39,30 @@ def test_exchanges_at_once_are_not_isolated() -> None:
     assert wasgi.Reuse(isolated=True, concurrent=1).concurrent == 1
 
 
+def test_what_the_host_takes_for_a_moment_is_not_the_guests(keeper: wasgi.Component) -> None:
+    """To put the numbers of handles back, as many are taken as the guest can have had: of many calls, many."""
+    warm = [get("/world")] * 50
+    with wasgi.App(keeper, reuse=wasgi.Reuse(isolated=True, warm=warm)) as app:
+        assert [ask(app, "/world").reused for _ in range(3)] == [0, 1, 2]
+    with wasgi.App(keeper, reuse=wasgi.Reuse(isolated=True), limits=wasgi.Limits(handles=32)) as app:
+        assert [ask(app, "/world").reused for _ in range(3)] == [0, 1, 2]
+
+
+@pytest.mark.parametrize("path", [PROBE, PROBE_P3], ids=["0.2", "0.3"])
+def test_more_handles_than_can_be_numbered_anew(path: object) -> None:
+    """Their instance is not put back; nothing traps."""
+    component = wasgi.Component(path, isolated=True)  # type: ignore[arg-type]
+    most = wasgi.Limits(handles=None, memory=None)
+    with wasgi.App(component, limits=most, reuse=wasgi.Reuse(isolated=True)) as app:
+        for _ in range(2):
+            response = app.handle(get("/handles?n=40000"))
+            assert response.text == "kept them"
+            assert response.wait().reused == 0
+    with wasgi.App(component, limits=most, reuse=wasgi.Reuse(isolated=True, warm=get("/handles?n=40000"))) as app:
+        with pytest.raises(wasgi.NoResponseError, match="a warm-up request"):
+            app.handle(get("/hello"))
+
+
 @pytest.mark.parametrize("path", [PROBE, PROBE_P3], ids=["0.2", "0.3"])
 def test_a_guest_that_leaks_is_isolated(path: object) -> None:
     """`check_isolation` finds nothing where it finds something with plain reuse."""

@@ -313,11 +313,13 @@ pub async fn run(what: &str, query: &Query, request: Request, out: Out) {
             after(&arg("then"), number("ms")).await;
             body.finish(None).await;
         }
-        // takes no other request for `ms`
+        // takes no other request for `ms`; none any more if it `stays` so
         "full" => {
             wit_bindgen::backpressure_inc();
             sleep(number("ms")).await;
-            wit_bindgen::backpressure_dec();
+            if !query.contains_key("stays") {
+                wit_bindgen::backpressure_dec();
+            }
             text(out, 200, "had room again").await;
         }
         // a file's own stream is the body; the guest's last task is over when it `leaves` it
