@@ -122,7 +122,7 @@ class TestPassingOn:
 
     @pytest.mark.parametrize("concurrent", [1, 2])
     async def test_its_exchange_goes_on_with_it(self, component: wasgi.Component, concurrent: int) -> None:
-        """It has its place among those of its app, and ends when that is closed; but it takes none of its guest's time."""
+        """It has its place among those of its app, and ends when that closes; it takes none of its guest's time."""
         gate = asyncio.Event()
 
         async def upstream(request: wasgi.Request) -> wasgi.Response:

@@ -141,8 +141,8 @@ class Supervisor:
         if self.stopped_by is None:
             self.stopped_by = number
             return
-        # whoever asks twice does not want to wait: a worker ends at once then, and logs what it cuts off. Not SIGTERM once more, for two
-        # that follow each other closely are one; SIGINT is ignored where this process was started so
+        # Whoever asks twice does not want to wait: a worker ends at once then, and logs what it cuts off. Not SIGTERM
+        # once more, for two that follow each other closely are one. SIGINT is ignored where this process is started so.
         hurry = signal.SIGTERM if signal.getsignal(signal.SIGINT) is signal.SIG_IGN else signal.SIGINT
         for worker in self._workers():
             worker.signal(signal.SIGKILL if self.hurried else hurry)

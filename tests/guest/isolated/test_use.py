@@ -58,9 +58,9 @@ def test_more_handles_than_can_be_numbered_anew(path: object) -> None:
             response = app.handle(get("/handles?n=40000"))
             assert response.text == "kept them"
             assert response.wait().reused == 0
-    with wasgi.App(component, limits=most, reuse=wasgi.Reuse(isolated=True, warm=get("/handles?n=40000"))) as app:
-        with pytest.raises(wasgi.NoResponseError, match="a warm-up request"):
-            app.handle(get("/hello"))
+    warmed = wasgi.App(component, limits=most, reuse=wasgi.Reuse(isolated=True, warm=get("/handles?n=40000")))
+    with warmed, pytest.raises(wasgi.NoResponseError, match="a warm-up request"):
+        warmed.handle(get("/hello"))
 
 
 @pytest.mark.parametrize("path", [PROBE, PROBE_P3], ids=["0.2", "0.3"])
