@@ -35,7 +35,13 @@ fn left() -> (Arc<SharedInstance>, Driver) {
         members: Mutex::default(),
     });
     sharing.shared.open();
-    let driver = Driver { sharing: sharing.clone(), left_over: Vec::new(), is_clean: true, due: Due::default() };
+    let driver = Driver {
+        sharing: sharing.clone(),
+        left_over: Vec::new(),
+        held_back: None,
+        is_clean: true,
+        due: Due::default(),
+    };
     (sharing, driver)
 }
 
