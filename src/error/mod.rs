@@ -49,7 +49,7 @@ pub enum Error {
     Trap(Arc<Trap>),
 
     /// The guest called `wasi:cli/exit`.
-    #[error("the guest exited with code {code} before it answered")]
+    #[error("the guest exited with code {code}")]
     GuestExit {
         /// With which code.
         code: i32,
