@@ -60,6 +60,7 @@ ONE_GENERATION = {
     "test_untrusted.py::test_cache_entries": "entries of the cache are code, of whichever engine",
     "guest/isolated/test_toolchains.py": "guests of each toolchain, of the generation that it makes",
     "guest/isolated/test_use.py::test_a_guest_that_leaks_is_isolated": "over both by its own parameter",
+    "guest/isolated/test_use.py::test_more_handles_than_can_be_numbered_anew": "over both by its own parameter",
     "guest/isolated/test_use.py::test_a_trap_tells_the_same": "how a trap is told has no generation",
     "test_untrusted.py::test_cache_size": "entries of the cache are code, of whichever engine",
     "test_untrusted.py::test_loading_and_the_loop": "no guest runs",
