@@ -203,6 +203,17 @@ class TestCache:
         assert about["directory"] == str(cache)
         assert about["bytes"] == about["entries"][0]["bytes"] > 0
 
+    @pytest.mark.parametrize(
+        ("flags", "options"),
+        [(["--fuel"], ["--fuel", "1000000000"]), (["--isolated"], ["--isolated"])],
+        ids=["fuel", "isolated"],
+    )
+    def test_has_all_that_is_run_on_these_terms(self, flags: list[str], options: list[str], cache: Path) -> None:
+        assert self.compiled(str(HELLO), *flags).returncode == 0
+        before = list(cache.glob("*.code"))
+        assert run(str(HELLO), *options).stdout == b"Hello, World!"
+        assert list(cache.glob("*.code")) == before
+
     def test_is_cleared_of_what_is_its_own(self, cache: Path, capsys: pytest.CaptureFixture[str]) -> None:
         assert self.compiled(str(HELLO)).returncode == 0
         (entry,) = cache.glob("*.code")

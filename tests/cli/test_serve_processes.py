@@ -90,6 +90,15 @@ def get(url: str) -> str:
         return str(response.read().decode())
 
 
+def is_listening(url: str) -> bool:
+    host, port = url.removeprefix("http://").split(":")
+    try:
+        socket.create_connection((host, int(port)), 10).close()
+    except OSError:
+        return False
+    return True
+
+
 def is_alive(process: int) -> bool:
     try:
         os.kill(process, 0)
@@ -516,6 +525,37 @@ class TestUnderLoad:
             assert not load.broken
             assert load.answers > before
             assert served.process.wait(30) == 0
+
+
+@pytest.mark.parametrize("arguments", [[], ["--workers", "2"]], ids=["one process", "workers"])
+class TestToldToStopTwice:
+    @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT], ids=lambda number: number.name)
+    def test_it_ends_at_once_and_logs_what_it_cuts_off(
+        self, number: signal.Signals, arguments: list[str], tmp_path: Path, component: Path
+    ) -> None:
+        """Long before what is under way, or its time to drain, is over."""
+        shutil.copy(PROBE, component)
+        log = tmp_path / "log"
+        options = ["--access-log", str(log), "--access-format", "%(s)s %(outcome)s %(U)s", "--drain-timeout", "300"]
+        with (
+            serving(tmp_path, "hello.wasm", "--timeout", "300", *options, *arguments, alone=True) as served,
+            urllib.request.urlopen(f"{served.url}/slow-body?ms=300000", timeout=20) as response,
+        ):
+            assert response.read(5) == b"first"
+            served.process.send_signal(number)
+            until(lambda: not is_listening(served.url))
+            assert served.end(number) == 0
+        assert log.read_text() == "200 the server ended /slow-body\n"
+
+    def test_again_and_again(self, arguments: list[str], tmp_path: Path, component: Path) -> None:
+        """Signals that come on its way out change nothing."""
+        with serving(tmp_path, "hello.wasm", *arguments, alone=True) as served:
+            assert get(served.url) == "Hello, World!"
+            while served.process.poll() is None:
+                served.process.send_signal(signal.SIGTERM)
+                with contextlib.suppress(subprocess.TimeoutExpired):
+                    served.process.wait(0.01)
+            assert served.process.returncode == 0
 
 
 class TestWorkersUnderLoad:
