@@ -8,9 +8,9 @@ from pathlib import Path
 
 import click
 
-from wasgi.cli import root
 from wasgi.cli.commands import Option
 from wasgi.cli.failures import EXIT_CODES
+from wasgi.cli.root import root
 
 PAGE = Path(__file__).parents[1] / "docs" / "cli.md"
 _PART = re.compile(r"(<!-- (options of (\w+)|exit codes) -->\n).*?(<!-- end -->)", re.DOTALL)

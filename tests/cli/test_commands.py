@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import ast
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -12,10 +14,11 @@ import pytest
 import wasgi
 from tests.cli_docs import PAGE, page
 from tests.conftest import HELLO
-from wasgi.cli import main, root
+from wasgi.cli import main
 from wasgi.cli.commands import Option
 from wasgi.cli.failures import EXIT_CODES
 from wasgi.cli.grants import _LIMIT_TYPES, QUEUE
+from wasgi.cli.root import root
 
 Captured = pytest.CaptureFixture[str]
 
@@ -53,7 +56,19 @@ class TestHelp:
         )
         done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
         imported = done.stdout.splitlines()[-1]
-        assert imported == "['wasgi.cli.failures', 'wasgi.cli.config', 'wasgi.cli.output', 'wasgi.cli.commands']"
+        needed = ["signals", "root", "failures", "config", "output", "commands"]
+        assert sorted(ast.literal_eval(imported)) == sorted(f"wasgi.cli.{name}" for name in needed)
+
+    @pytest.mark.parametrize("arguments", [["--version"], ["--help"], ["serve", "--help"], ["cache", "info"]])
+    @pytest.mark.parametrize("unbuffered", ["", "1"])
+    def test_whose_reader_has_gone(self, arguments: list[str], unbuffered: str) -> None:
+        reader, writer = os.pipe()
+        os.close(reader)
+        command = [sys.executable, "-m", "wasgi", *arguments]
+        environment = {**os.environ, "PYTHONUNBUFFERED": unbuffered}
+        done = subprocess.run(command, stdout=writer, stderr=subprocess.PIPE, text=True, env=environment)
+        os.close(writer)
+        assert (done.returncode, done.stderr) == (0, "")
 
     def test_the_package_needs_neither_click_nor_rich(self) -> None:
         script = (

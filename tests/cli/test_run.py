@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
+import io
 import json
 import os
 import re
+import select
 import shutil
 import subprocess
 import sys
 import time
 from pathlib import Path
+from typing import Any
 
 import pytest
 
-from tests.conftest import HAND, HELLO, PROBE
+from tests.conftest import HAND, HELLO, PROBE, until
 from wasgi.cli import main
 from wasgi.cli.run import target_of
 
@@ -25,6 +28,11 @@ def run(*arguments: str, stdin: bytes | None = None) -> subprocess.CompletedProc
     if stdin is None:
         return subprocess.run(command, capture_output=True, timeout=60, stdin=subprocess.DEVNULL)
     return subprocess.run(command, capture_output=True, timeout=60, input=stdin)
+
+
+def full(pipe: int) -> bool:
+    """Whether a pipe takes nothing more."""
+    return not select.select([], [pipe], [], 0)[1]
 
 
 @pytest.mark.parametrize(
@@ -103,6 +111,43 @@ class TestRun:
         os.close(writer)
         assert (done.returncode, done.stderr) == (0, b"")
 
+    @pytest.mark.parametrize("unbuffered", ["", "1"])
+    def test_a_pipe_that_does_not_block(self, unbuffered: str) -> None:
+        reader, writer = os.pipe()
+        os.set_blocking(writer, False)
+        process = subprocess.Popen(
+            [*COMMAND, str(PROBE), "/stream?chunks=100&bytes=4000"],
+            stdout=writer,
+            stdin=subprocess.DEVNULL,
+            env={**os.environ, "PYTHONUNBUFFERED": unbuffered},
+        )
+        # it has no room for the whole: all that is read later must have been written again
+        until(lambda: full(writer) or process.poll() is not None)
+        os.close(writer)
+        with open(reader, "rb") as pipe:
+            assert len(pipe.read()) == 400_000
+        assert process.wait(30) == 0
+
+    def test_a_disk_that_is_full(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        """Without a buffer, the system takes a part, and refuses the rest when it is asked again."""
+        taken: list[bytes] = []
+
+        class Full(io.RawIOBase):
+            def writable(self) -> bool:
+                return True
+
+            def write(self, data: Any) -> int:
+                if taken:
+                    raise OSError(28, "No space left on device")
+                taken.append(bytes(data[:10]))
+                return 10
+
+        monkeypatch.setattr(sys, "stdout", io.TextIOWrapper(Full(), write_through=True))  # type: ignore[type-var]
+        assert main(["run", str(HELLO)]) == 1
+        assert taken == [b"Hello, Wor"]
+        taken.clear()
+        assert main(["cache", "info", "--json"]) == 1
+
     def test_json(self) -> None:
         done = run(str(PROBE), "/echo", "--json", '{"a": 1}')
         assert done.stdout == b'{"a": 1}'
@@ -118,6 +163,14 @@ class TestRun:
     @pytest.mark.parametrize(("arguments", "code"), [([], 0), (["--fail"], 1)])
     def test_a_status_that_is_an_error(self, arguments: list[str], code: int) -> None:
         assert run(str(PROBE), "/nothing/such", *arguments).returncode == code
+
+    def test_a_text_that_is_no_component_is_told_in_one_line(self, tmp_path: Path) -> None:
+        path = tmp_path / "bad.wat"
+        path.write_text("(component\n (core module (func unreachble)))")
+        done = run(str(path))
+        assert done.returncode == 3
+        assert done.stderr.endswith(b"unknown operator or unexpected token (line 2, column 21)\n")
+        assert done.stderr.count(b"\n") == 1
 
     def test_what_is_no_target(self, tmp_path: Path) -> None:
         assert run(str(tmp_path / "none.wasm")).returncode == 3
@@ -149,6 +202,17 @@ class TestCache:
         about = json.loads(capsys.readouterr().out)
         assert about["directory"] == str(cache)
         assert about["bytes"] == about["entries"][0]["bytes"] > 0
+
+    @pytest.mark.parametrize(
+        ("flags", "options"),
+        [(["--fuel"], ["--fuel", "1000000000"]), (["--isolated"], ["--isolated"])],
+        ids=["fuel", "isolated"],
+    )
+    def test_has_all_that_is_run_on_these_terms(self, flags: list[str], options: list[str], cache: Path) -> None:
+        assert self.compiled(str(HELLO), *flags).returncode == 0
+        before = list(cache.glob("*.code"))
+        assert run(str(HELLO), *options).stdout == b"Hello, World!"
+        assert list(cache.glob("*.code")) == before
 
     def test_is_cleared_of_what_is_its_own(self, cache: Path, capsys: pytest.CaptureFixture[str]) -> None:
         assert self.compiled(str(HELLO)).returncode == 0

@@ -6,8 +6,11 @@ import dataclasses
 import errno
 import inspect
 import os
+import re
 import shutil
 import socket
+import subprocess
+import sys
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
@@ -381,6 +384,24 @@ class TestGrants:
     def test_what_is_refused(self, arguments: list[str], line: str, made: list[FakeServer], capsys: Captured) -> None:
         assert refused(capsys, "hello.wasm", *arguments).startswith(line)
         assert made == []
+
+    def test_addresses_behind_names(self, made: list[FakeServer], capsys: Captured) -> None:
+        arguments = ["--allow", "http://db.internal", "--address", "10.1.0.0/16", "--address", "127.0.0.1"]
+        network = app_of(serve(made, "hello.wasm", *arguments)).outgoing
+        assert network == wasgi.Network(["http://db.internal"], addresses=["10.1.0.0/16", "127.0.0.1"])
+        assert "network: http://db.internal (also at 10.1.0.0/16, 127.0.0.1);" in capsys.readouterr().err
+
+    def test_a_blocked_address_is_told_with_the_flag_that_allows_it(self) -> None:
+        command = [sys.executable, "-m", "wasgi", "run", str(PROBE), "/fetch?url=http://localhost:9/"]
+        allowed = ["--allow", "http://localhost:9"]
+        done = subprocess.run([*command, *allowed], capture_output=True, text=True, stdin=subprocess.DEVNULL)
+        assert done.stdout == "ErrorCode::DestinationIpProhibited"
+        flag = re.search(r"; hint: `(--address \S+)`\n$", done.stderr)
+        assert flag is not None, done.stderr
+        allowed += [one for name in ("127.0.0.1", "::1") for one in ("--address", name)]
+        assert flag[1].split()[1] in allowed
+        done = subprocess.run([*command, *allowed], capture_output=True, text=True, stdin=subprocess.DEVNULL)
+        assert "Prohibited" not in done.stdout + done.stderr
 
     def test_what_is_denied_is_told_with_the_flag_that_allows_it(
         self, made: list[FakeServer], caplog: pytest.LogCaptureFixture

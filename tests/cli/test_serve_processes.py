@@ -90,6 +90,15 @@ def get(url: str) -> str:
         return str(response.read().decode())
 
 
+def is_listening(url: str) -> bool:
+    host, port = url.removeprefix("http://").split(":")
+    try:
+        socket.create_connection((host, int(port)), 10).close()
+    except OSError:
+        return False
+    return True
+
+
 def is_alive(process: int) -> bool:
     try:
         os.kill(process, 0)
@@ -518,6 +527,37 @@ class TestUnderLoad:
             assert served.process.wait(30) == 0
 
 
+@pytest.mark.parametrize("arguments", [[], ["--workers", "2"]], ids=["one process", "workers"])
+class TestToldToStopTwice:
+    @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT], ids=lambda number: number.name)
+    def test_it_ends_at_once_and_logs_what_it_cuts_off(
+        self, number: signal.Signals, arguments: list[str], tmp_path: Path, component: Path
+    ) -> None:
+        """Long before what is under way, or its time to drain, is over."""
+        shutil.copy(PROBE, component)
+        log = tmp_path / "log"
+        options = ["--access-log", str(log), "--access-format", "%(s)s %(outcome)s %(U)s", "--drain-timeout", "300"]
+        with (
+            serving(tmp_path, "hello.wasm", "--timeout", "300", *options, *arguments, alone=True) as served,
+            urllib.request.urlopen(f"{served.url}/slow-body?ms=300000", timeout=20) as response,
+        ):
+            assert response.read(5) == b"first"
+            served.process.send_signal(number)
+            until(lambda: not is_listening(served.url))
+            assert served.end(number) == 0
+        assert log.read_text() == "200 the server ended /slow-body\n"
+
+    def test_again_and_again(self, arguments: list[str], tmp_path: Path, component: Path) -> None:
+        """Signals that come on its way out change nothing."""
+        with serving(tmp_path, "hello.wasm", *arguments, alone=True) as served:
+            assert get(served.url) == "Hello, World!"
+            while served.process.poll() is None:
+                served.process.send_signal(signal.SIGTERM)
+                with contextlib.suppress(subprocess.TimeoutExpired):
+                    served.process.wait(0.01)
+            assert served.process.returncode == 0
+
+
 class TestWorkersUnderLoad:
     def test_one_that_is_killed(self, tmp_path: Path, component: Path) -> None:
         """Its connections break, at most one of each client; all others have their answers."""
@@ -543,3 +583,78 @@ class TestWorkersUnderLoad:
             assert not load.wrong
             assert not load.broken
             assert served.end() == 0
+
+
+AS_IT_STARTS = """
+import os, signal, sys
+signal.signal(signal.SIGINT, signal.default_int_handler)
+class Signals:
+    def find_spec(self, name, path=None, target=None):
+        if name == sys.argv[1]:
+            sys.meta_path.remove(self)
+            for number in sys.argv[2].split(","):
+                signal.raise_signal(int(number))
+sys.meta_path.insert(0, Signals())
+from wasgi.cli import main
+sys.exit(main(sys.argv[3:]))
+"""
+
+
+class TestSignalsWhileItStarts:
+    """They come when a module is about to be imported."""
+
+    @pytest.mark.parametrize("module", ["click", "wasgi.cli.serve", "wasgi.cli.serving"])
+    def test_ctrl_c(self, module: str, component: Path) -> None:
+        script = [sys.executable, "-c", AS_IT_STARTS, module, str(int(signal.SIGINT))]
+        command = [*script, "serve", "hello.wasm", "--port", "0"]
+        done = subprocess.run(command, cwd=component.parent, capture_output=True, text=True, timeout=50)
+        assert (done.returncode, done.stdout, done.stderr) == (130, "", "")
+
+    @pytest.mark.parametrize("module", ["click", "wasgi.cli.serving"])
+    def test_those_that_load_again(self, module: str, tmp_path: Path, component: Path) -> None:
+        numbers = f"{int(signal.SIGUSR1)},{int(signal.SIGHUP)}"
+        command = [sys.executable, "-c", AS_IT_STARTS, module, numbers, "serve", "hello.wasm", "--port", "0"]
+        said = tmp_path / "stderr"
+        with said.open("wb") as stderr:
+            process = subprocess.Popen(command, stderr=stderr, cwd=tmp_path, start_new_session=True)
+        try:
+            until(lambda: "loaded again: hello.wasm" in said.read_text() or process.poll() is not None)
+            process.terminate()
+            assert process.wait(30) == 0
+        finally:
+            process.kill()
+
+
+@pytest.mark.parametrize("arguments", [[], ["--workers", "2"]], ids=["one process", "workers"])
+class TestThatCannotStart:
+    """It ends with one line."""
+
+    def ended(self, folder: Path, *arguments: str) -> tuple[int, str]:
+        done = subprocess.run(
+            [*COMMAND, "--port", "0", *arguments], cwd=folder, capture_output=True, text=True, timeout=50
+        )
+        # a worker's guests print to the stderr that they share
+        return done.returncode, "".join(one for one in done.stderr.splitlines(True) if one.startswith("wasgi:"))
+
+    def test_a_warm_up_that_fails(self, arguments: list[str], tmp_path: Path) -> None:
+        (tmp_path / "shop.py").write_text(
+            "import wasgi\nwarm = [wasgi.Request('GET', 'http://a/trap')]\n"
+            f"app = wasgi.App({str(PROBE)!r}, reuse=wasgi.Reuse(isolated=True, warm=warm, ready=1))\n"
+        )
+        code, line = self.ended(tmp_path, "shop:app", *arguments)
+        assert code == 3
+        assert line.startswith("wasgi: `shop:app`: the guest trapped")
+        assert line.count("\n") == 1
+
+    def test_an_app_that_is_closed(self, arguments: list[str], tmp_path: Path) -> None:
+        (tmp_path / "shop.py").write_text(f"import wasgi\napp = wasgi.App({str(HELLO)!r})\napp.close()\n")
+        assert self.ended(tmp_path, "shop:app", *arguments) == (3, "wasgi: `shop:app` is an App that is closed\n")
+
+    def test_more_threads_than_there_are(self, arguments: list[str], tmp_path: Path, component: Path) -> None:
+        (tmp_path / "wasgi.toml").write_text("[serve]\nthreads = 9999\n")
+        command = ["sh", "-c", 'ulimit -n 256; exec "$@"', "sh", *COMMAND, "hello.wasm", "--port", "0", *arguments]
+        done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=50)
+        assert done.returncode == 1
+        assert done.stderr.startswith("wasgi: cannot start the server: ")
+        assert done.stderr.endswith("; hint: fewer --threads\n")
+        assert done.stderr.count("\n") == 1

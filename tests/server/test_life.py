@@ -141,6 +141,35 @@ def test_wrong_options(app: AppMaker) -> None:
         wasgi.Server("hello.wasm", bind="127.0.0.1:0")  # type: ignore[arg-type]
 
 
+@pytest.mark.parametrize(
+    "options",
+    [{"tls": "cert.pem"}, {"tls": ("cert.pem", "key.pem")}, {"bind": 8000}, {"bind": [8000]}, {"bind": b"127.0.0.1:0"}],
+)
+def test_options_of_another_type(options: dict[str, Any], app: AppMaker) -> None:
+    (name,) = options
+    with pytest.raises(TypeError, match=f"`{name}` must be "):
+        wasgi.Server(app(), **{"bind": "127.0.0.1:0", **options})
+
+
+@pytest.mark.parametrize("seconds", ["1", None, True])
+def test_a_time_to_drain_that_is_no_number(seconds: Any, app: AppMaker) -> None:
+    with pytest.raises(ValueError, match="`drain_timeout` must be a number of seconds"):
+        wasgi.Server(app(), bind="127.0.0.1:0", drain_timeout=seconds)
+
+
+async def test_one_that_is_closed_serves_no_more(app: AppMaker) -> None:
+    server = wasgi.Server(app(), bind="127.0.0.1:0")
+    server.close()
+    with pytest.raises(wasgi.WasgiError, match=r"the server is closed; hint: make another `wasgi\.Server`"):
+        server.start()
+    with pytest.raises(wasgi.WasgiError, match="the server is closed"):
+        server.serve()
+    with pytest.raises(wasgi.WasgiError, match="the server is closed"):
+        await server.serve_async()
+    with pytest.raises(wasgi.WasgiError, match="the server is closed"):
+        server.swap(app())
+
+
 async def test_in_an_event_loop(app: AppMaker) -> None:
     server = wasgi.Server(app(), bind="127.0.0.1:0")
     serving = asyncio.create_task(server.serve_async())

@@ -212,3 +212,25 @@ def test_what_is_random_and_what_time_it_is_are_each_ones_own() -> None:
         message = failure(app, *both)
         assert " beside " not in message, "a monotonic clock tells how old its instance is to those who come later"
         assert "after" in message
+
+
+def warmed(*targets: str) -> wasgi.Reuse:
+    return wasgi.Reuse(isolated=True, warm=[get(target) for target in targets])
+
+
+def test_its_warm_ups_come_first(app: AppMaker) -> None:
+    """Of each instance; what they ask and print is no difference, whichever request ends an instance."""
+    upstream = Upstream()
+    upstream.any().respond(text="the same")
+    made = app(outgoing=upstream, reuse=warmed("/stdio?n=2", "/fetch?url=https://warm/"))
+    check_isolation(made, ["/hello", "/fetch?url=https://a/", "/stdio?n=1", "/trap", "/unfinished"])
+    assert {asked.request.url for asked in upstream.calls} == {"https://warm/", "https://a/"}
+
+
+def test_what_a_warm_up_has_left_is_in_a_fresh_instance_as_well(app: AppMaker) -> None:
+    check_isolation(app(reuse=warmed("/remember?word=warm&quiet=1")), ["/remember?word=ada", "/hello"])
+
+
+def test_a_warm_up_that_fails(app: AppMaker) -> None:
+    with pytest.raises(wasgi.TrapError):
+        check_isolation(app(reuse=warmed("/trap")), ["/hello"])

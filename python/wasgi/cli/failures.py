@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import re
+
+from wasgi.errors import AppClosedError, ComponentError, GuestError, WasgiError
+
 FAILED = 1
 """It did not run, or it failed."""
 USAGE = 2
@@ -44,6 +48,20 @@ class Failure(Exception):
 
 def _restore(message: str, code: int, hint: str | None) -> Failure:
     return Failure(message, code, hint=hint)
+
+
+def line_of(error: BaseException) -> str:
+    """What an error says, in one line: of a text that cannot be parsed, where instead of what stands there."""
+    text = str(error)
+    line = text.partition("\n")[0]
+    place = re.search(r"^ *--> .*?:(\d+):(\d+)$", text, re.MULTILINE)
+    return line if place is None else f"{line} (line {place[1]}, column {place[2]})"
+
+
+def failure_of(error: WasgiError) -> Failure:
+    """How an error ends a command that is to serve apps, or to load a component."""
+    unusable = isinstance(error, (ComponentError, GuestError, AppClosedError))
+    return Failure(line_of(error), UNUSABLE if unusable else FAILED)
 
 
 def nearest(name: str, names: list[str]) -> str | None:

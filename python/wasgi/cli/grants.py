@@ -15,6 +15,7 @@ from wasgi.cli.failures import USAGE, Failure
 from wasgi.cli.values import Bytes, Count, ParamType, Seconds
 
 if TYPE_CHECKING:
+    import wasgi
     from wasgi.app import App
 
 QUEUE = 1024
@@ -164,12 +165,20 @@ class Grants:
                 "env": dict(self.env),
                 "args": list(self.args),
                 "dirs": {guest: wasgi.Dir(host, write=write) for guest, (host, write) in self.dirs.items()},
-                "outgoing": wasgi.Network(self.allow, addresses=self.addresses) if self.allow else None,
+                "outgoing": self._network(),
                 "limits": wasgi.Limits(**self.limits),
                 "reuse": None if self.reuse is None else wasgi.Reuse(**self.reuse),
             }
         except (ValueError, OverflowError) as exc:
             raise Failure(str(exc), USAGE) from exc
+
+    def _network(self) -> wasgi.Network | None:
+        import wasgi
+
+        if not self.allow:
+            return None
+        behind: dict[str, Any] = {"addresses": list(self.addresses)} if self.addresses else {}
+        return wasgi.Network(self.allow, **behind)
 
     def lines(self) -> list[str]:
         """For the user who starts a server: what was granted, and what was not."""

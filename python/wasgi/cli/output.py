@@ -5,9 +5,10 @@ from __future__ import annotations
 import contextlib
 import io
 import os
+import select
 import sys
 from collections.abc import Iterator
-from typing import IO
+from typing import IO, Any
 
 
 def has_colours(stream: IO[str] | None) -> bool:
@@ -61,6 +62,45 @@ def whatever_stdout_encodes() -> Iterator[None]:
     finally:
         with contextlib.suppress(OSError, ValueError):
             stream.reconfigure(errors="strict")
+
+
+@contextlib.contextmanager
+def whole_stdout() -> Iterator[None]:
+    """Prints all that is printed. Without buffers (PYTHONUNBUFFERED), Python forgets what the system does not take."""
+    stream = sys.stdout
+    if not isinstance(stream, io.TextIOWrapper) or not isinstance(stream.buffer, io.RawIOBase):
+        yield
+        return
+    buffered = io.BufferedWriter(stream.buffer)
+    sys.stdout = io.TextIOWrapper(
+        buffered, encoding=stream.encoding, errors=stream.errors, line_buffering=True, write_through=True
+    )
+    try:
+        yield
+    finally:
+        with contextlib.suppress(OSError, ValueError):
+            sys.stdout.detach()
+            buffered.detach()
+        sys.stdout = stream
+
+
+def write(data: bytes) -> None:
+    """Writes bytes to stdout, all of them and at once; waits for the reader, also of a pipe that does not block.
+
+    Raises:
+        OSError: They cannot be written.
+    """
+    sys.stdout.flush()
+    out: Any = sys.stdout.buffer
+    out.flush()
+    out = getattr(out, "raw", out)
+    left = memoryview(data)
+    while left:
+        taken = out.write(left)
+        if taken is None:
+            select.select([], [out], [])
+        else:
+            left = left[taken:]
 
 
 def give_stdout_up() -> None:

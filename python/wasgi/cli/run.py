@@ -16,9 +16,9 @@ import click
 from click.core import ParameterSource
 
 from wasgi.cli.commands import Command, Example, Option, where
-from wasgi.cli.failures import FAILED, USAGE, Failure
+from wasgi.cli.failures import FAILED, USAGE, Failure, line_of
 from wasgi.cli.grants import Grants, options, refuse_for_python
-from wasgi.cli.output import busy, tell
+from wasgi.cli.output import busy, tell, write
 from wasgi.cli.targets import find, is_command, load_file
 
 if TYPE_CHECKING:
@@ -171,7 +171,7 @@ def _run_command(ctx: click.Context, path: str, words: Sequence[str]) -> int:
     except wasgi.WasgiError as exc:
         if isinstance(exc, wasgi.ComponentError):
             raise
-        raise Failure(_first_line(str(exc)), FAILED) from exc
+        raise Failure(line_of(exc), FAILED) from exc
     finally:
         with contextlib.suppress(KeyboardInterrupt):
             app.close(timeout=0)
@@ -231,20 +231,19 @@ def send(app: App, request: Any, *, include: bool, fail: bool, report: bool) -> 
 
     try:
         with app.handle(request) as response:
-            out = None if sys.stdout is None else sys.stdout.buffer
-            if out is not None:
+            if sys.stdout is not None:
                 if include:
-                    _write(out, _head(response))
+                    write(_head(response))
                 for chunk in response:
-                    _write(out, chunk)
+                    write(chunk)
                 if include and response.trailers:
-                    _write(out, _lines(response.trailers.items()))
+                    write(_lines(response.trailers.items()))
             cost = response.wait()
     except wasgi.WasgiError as exc:
         if isinstance(exc, wasgi.ComponentError):
             raise
         cause = f": {exc.__cause__}" if isinstance(exc, wasgi.BodyError) and exc.__cause__ is not None else ""
-        raise Failure(f"{_first_line(str(exc))}{cause}", FAILED) from exc
+        raise Failure(f"{line_of(exc)}{cause}", FAILED) from exc
     finally:
         with contextlib.suppress(KeyboardInterrupt):
             app.close(timeout=0)
@@ -255,11 +254,6 @@ def send(app: App, request: Any, *, include: bool, fail: bool, report: bool) -> 
             f"{cost.outgoing} outgoing request{'' if cost.outgoing == 1 else 's'}{fuel}"
         )
     return FAILED if fail and response.status >= 400 else 0
-
-
-def _write(out: IO[bytes], data: bytes) -> None:
-    out.write(data)
-    out.flush()
 
 
 def _head(response: Any) -> bytes:
@@ -274,10 +268,6 @@ def _head(response: Any) -> bytes:
 
 def _lines(fields: Any) -> bytes:
     return "".join(f"{name}: {value}\n" for name, value in fields).encode(errors="surrogateescape")
-
-
-def _first_line(text: str) -> str:
-    return text.partition("\n")[0]
 
 
 command = _Run(

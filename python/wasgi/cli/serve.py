@@ -351,8 +351,7 @@ def serve(settings: Settings) -> int:
         tell(banner(wasgi.__version__, service.lines(), server.urls, health))
 
     try:
-        with signals.ignored_at_the_end(lambda: server.closing):
-            server.serve(on_start=started)
+        service.serve(started)
     except KeyboardInterrupt:
         return INTERRUPTED
     return 0

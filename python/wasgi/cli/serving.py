@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 import wasgi
 from wasgi.cli import signals
+from wasgi.cli.failures import UNUSABLE, Failure, failure_of
 from wasgi.cli.output import busy, tell
 from wasgi.cli.reload import Watch, stamps
 from wasgi.cli.settings import Settings
@@ -69,6 +70,26 @@ class Service:
                 static=dict(settings.static),
                 **options,
             )
+
+    def serve(self, started: Callable[[], object]) -> None:
+        """Serves until the server is told to stop.
+
+        Args:
+            started: Called when clients are served.
+
+        Raises:
+            Failure: It cannot start.
+        """
+        try:
+            with signals.ignored_at_the_end(lambda: self.server.closing):
+                self.server.serve(on_start=started)
+        except wasgi.WasgiError as exc:
+            failure = failure_of(exc)
+            if failure.code == UNUSABLE:
+                names = ", ".join(f"`{target.text}`" for target in self.targets.values())
+                raise Failure(f"{names}: {failure.message}", UNUSABLE) from exc
+            hint = "fewer --threads" if "threads" in self.settings.options else None
+            raise Failure(failure.message, failure.code, hint=hint) from exc
 
     def hear_signals(self, end: Callable[[], object]) -> None:
         """From now on SIGHUP, and changes of files where that is wanted, load everything again.

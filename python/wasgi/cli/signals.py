@@ -59,6 +59,46 @@ def ignored_at_the_end(is_ending: Callable[[], bool]) -> Iterator[None]:
             signal.signal(number, signal.SIG_IGN if is_ending() else handler)
 
 
+_held: set[int] = set()
+"""What has come while it was held back."""
+
+
+def _hold(number: int, _frame: object) -> None:
+    _held.add(number)
+
+
+@contextlib.contextmanager
+def held_back(wanted: bool) -> Iterator[None]:
+    """SIGHUP and SIGUSR1 do not end a server that starts: `on_hangup` and `on_reopen` say what becomes of them.
+
+    Args:
+        wanted: Whether this process becomes a server.
+    """
+    if not wanted or not hasattr(signal, "SIGHUP") or threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    had_terminal = has_terminal()
+
+    def hold_hangup(number: int, frame: object) -> None:
+        if had_terminal and not has_terminal():
+            signal.signal(number, signal.SIG_DFL)
+            signal.raise_signal(number)
+        _hold(number, frame)
+
+    _held.clear()
+    mine = {signal.SIGHUP: hold_hangup, signal.SIGUSR1: _hold}
+    before = {number: signal.getsignal(number) for number in mine}
+    for number, handler in mine.items():
+        if before[number] is not signal.SIG_IGN:
+            signal.signal(number, handler)
+    try:
+        yield
+    finally:
+        for number, handler in mine.items():
+            if signal.getsignal(number) is handler:
+                signal.signal(number, before[number] or signal.SIG_DFL)
+
+
 def on_hangup(reload: Callable[[], object], end: Callable[[], object]) -> None:
     """Says what SIGHUP does: it loads again; but if it tells that the terminal has gone, the server ends with it.
 
@@ -77,11 +117,15 @@ def on_hangup(reload: Callable[[], object], end: Callable[[], object]) -> None:
             reload()
 
     signal.signal(signal.SIGHUP, handle)
+    if signal.SIGHUP in _held:
+        _held.discard(signal.SIGHUP)
+        reload()
 
 
 def on_reopen(reopen: Callable[[], object]) -> None:
     """Says what SIGUSR1 does: a log that others have moved is opened anew, certificates are read anew."""
     if hasattr(signal, "SIGUSR1"):
+        # one that was held back has moved nothing that is open
         signal.signal(signal.SIGUSR1, lambda _number, _frame: reopen())
 
 

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from urllib.parse import quote
 
-from wasgi.cli.failures import UNUSABLE, USAGE, Failure
+from wasgi.cli.failures import UNUSABLE, USAGE, Failure, line_of
 from wasgi.cli.grants import Grants, make_app
 
 if TYPE_CHECKING:
@@ -149,7 +149,7 @@ def load_file(path: str, grants: Grants, *, command: bool = False) -> App:
     except OSError as exc:
         raise Failure(f"`{path}` cannot be read: {exc.strerror or exc}", UNUSABLE) from exc
     except ComponentError as exc:
-        message = str(exc)
+        message = line_of(exc)
         if path not in message:
             message = f"`{path}`: {message}"
         raise Failure(message, UNUSABLE) from exc
@@ -184,6 +184,8 @@ def _of_python(module: str, attribute: str) -> App:
     if not isinstance(found, wasgi.App):
         kind = type(found).__name__
         raise Failure(f"`{name}` is not a wasgi.App, nor a function that returns one: {kind}", UNUSABLE)
+    if found.closed:
+        raise Failure(f"`{name}` is an App that is closed", UNUSABLE)
     return found
 
 

@@ -14,8 +14,9 @@ import time
 from typing import TYPE_CHECKING, Any
 
 from wasgi.cli import output, signals
-from wasgi.cli.failures import FAILED, Failure
+from wasgi.cli.failures import Failure, failure_of
 from wasgi.cli.settings import Orders, Recycling
+from wasgi.errors import WasgiError
 
 if TYPE_CHECKING:
     import wasgi
@@ -45,19 +46,13 @@ def work(orders: Orders) -> int:
         The exit code.
     """
     from wasgi.cli.serving import Service
-    from wasgi.errors import ComponentError
 
     reports = Reports(orders.reports)
     try:
         service = Service(orders.settings)
         lines = service.lines()
-    except (Failure, OSError, ComponentError) as exc:
-        code = exc.code if isinstance(exc, Failure) else FAILED
-        hint = exc.hint if isinstance(exc, Failure) else None
-        reports.send(
-            event="failed", message=exc.message if isinstance(exc, Failure) else str(exc), code=code, hint=hint
-        )
-        return code
+    except (Failure, OSError, WasgiError) as exc:
+        return _failed(reports, exc)
 
     def started() -> None:
         # its parent looks after the terminal
@@ -68,9 +63,19 @@ def work(orders: Orders) -> int:
     if recycling != Recycling():
         look = functools.partial(_look_at_itself, recycling, service.server, reports)
         threading.Thread(target=look, name="wasgi-age", daemon=True).start()
-    with signals.ignored_at_the_end(lambda: service.server.closing):
-        service.server.serve(on_start=started)
+    try:
+        service.serve(started)
+    except (Failure, OSError, WasgiError) as exc:
+        return _failed(reports, exc)
     return 0
+
+
+def _failed(reports: Reports, error: Failure | OSError | WasgiError) -> int:
+    if isinstance(error, WasgiError):
+        error = failure_of(error)
+    failure = error if isinstance(error, Failure) else Failure(str(error))
+    reports.send(event="failed", message=failure.message, code=failure.code, hint=failure.hint)
+    return failure.code
 
 
 def _look_at_itself(recycling: Recycling, server: wasgi.Server, reports: Reports) -> None:

@@ -59,6 +59,7 @@ class Supervisor:
     started: bool = False
     """All workers have been ready once."""
     last_ready: float = 0.0
+    """When a worker was seen to be ready last, where none is now."""
     killed: bool = False
     hurried: bool = False
     """It was told to stop twice."""
@@ -141,8 +142,8 @@ class Supervisor:
         if self.stopped_by is None:
             self.stopped_by = number
             return
-        # Whoever asks twice does not want to wait: a worker ends at once then, and logs what it cuts off. Not SIGTERM
-        # once more, for two that follow each other closely are one. SIGINT is ignored where this process is started so.
+        # whoever asks twice does not want to wait: a worker ends at once then, and logs what it cuts off. Not SIGTERM
+        # once more, for two that follow each other closely are one; SIGINT is ignored where this process was started so
         hurry = signal.SIGTERM if signal.getsignal(signal.SIGINT) is signal.SIG_IGN else signal.SIGINT
         for worker in self._workers():
             worker.signal(signal.SIGKILL if self.hurried else hurry)
@@ -316,6 +317,9 @@ class Supervisor:
         slot = self._slot_of(worker)
         if slot is None:
             return
+        if self._is_ready():
+            # up to now: this one may be the last that was
+            self.last_ready = now
         if slot.current is worker:
             # the one that is starting, if there is one, takes its place
             slot.current, slot.successor = slot.successor, None

@@ -58,6 +58,11 @@ class _Observation:
             self._answered += [*(_text(bytes(content))), f"{type(error).__name__}: {error}"]
 
     @property
+    def has_ended_its_instance(self) -> bool:
+        """Whether it has failed in a way that no instance survives."""
+        return isinstance(self.failure, errors.GuestError | errors.BodyError)
+
+    @property
     def ended_its_instance(self) -> str | None:
         """Why its instance cannot have had another exchange, if that is so."""
         return type(self.failure).__name__ if isinstance(self.failure, errors.GuestError) else None
@@ -72,14 +77,18 @@ class _Observation:
 class _Observed:
     """An app whose exchanges are observed, under deterministic time and randomness."""
 
-    def __init__(self, app: App, reuse: Reuse | None) -> None:
+    def __init__(self, app: App, reuse: Reuse, exchanges: int) -> None:
         self._upstream = app.outgoing
+        self._exchanges = exchanges
+        self._had = 0
+        self._needs_instance = True
         self._seen: defaultdict[int | None, _Observation] = defaultdict(_Observation)
         self._app: _wasgi.App = app._sibling(
             outgoing=self._answer,
             stdout=self._printed,
             stderr=self._printed,
-            reuse=reuse,
+            # made ahead, so that what a warm-up asks and prints is not its first exchange's
+            reuse=reuse.__replace__(requests=exchanges, idle=None, ready=int(reuse.warm is not None)),
             simulation=app.simulation or Simulation(),
         )
 
@@ -97,12 +106,16 @@ class _Observed:
 
     def look_at_both(self, *requests: Asked) -> list[_Observation]:
         """The same with several at once: none of their guests has run before all have begun."""
+        if self._needs_instance:
+            self._app._make_ready()
         begun = self._app._handle_together([request.again() for request in requests])
         seen = [self._seen[one.number] for one in begun]
         # each is read while the other is: one may wait for the other's end
         with ThreadPoolExecutor(len(begun)) as threads:
             for read in [threads.submit(copy_context().run, one.read, of) for one, of in zip(seen, begun, strict=True)]:
                 read.result()
+        self._had += 1
+        self._needs_instance = self._had % self._exchanges == 0 or any(one.has_ended_its_instance for one in seen)
         return seen
 
     def __enter__(self) -> Self:
@@ -125,9 +138,11 @@ def check_isolation(app: App | Client | AsyncClient, requests: Iterable[Request 
 
     Each request is sent to a fresh instance, and after each other one (and itself) to an instance that has just served
     that one. If ``concurrent`` of the app's `Reuse` is above 1, each is also sent at once with each other one (and
-    itself) to one instance. The component's responses, its outgoing requests and its output must be the same. The app
-    itself is not used: its component runs under a `wasgi.testing.Simulation` (the app's, if it has one), so clocks and
-    randomness are the same each time. The app's upstream is used, and must give the same responses each time.
+    itself) to one instance. Where it has ``warm``, all instances are warmed: what an exchange finds after another one
+    is compared with what it finds in a fresh instance after the same warm-ups. The component's responses, its outgoing
+    requests and its output must be the same. The app itself is not used: its component runs under a
+    `wasgi.testing.Simulation` (the app's, if it has one), so clocks and randomness are the same each time. The app's
+    upstream is used, and must give the same responses each time.
 
     Args:
         app: An app, or a client of one.
@@ -136,6 +151,7 @@ def check_isolation(app: App | Client | AsyncClient, requests: Iterable[Request 
     Raises:
         AssertionError: Something differs: the message is a diff. Or nothing could be compared: fresh instances differ
             from each other, or no instance was reused.
+        WasgiError: A warm-up fails.
 
     Example:
         >>> wasgi.testing.check_isolation(app, ["/login?as=ada", "/whoami"])
@@ -168,9 +184,7 @@ class _Check:
 
     def _observed(self, exchanges: int) -> _Observed:
         """An app whose instances have so many exchanges, on the terms of the given one."""
-        return _Observed(
-            self._app, Reuse(requests=exchanges, concurrent=self.concurrent, idle=None, isolated=self._isolated)
-        )
+        return _Observed(self._app, self._app.reuse or Reuse(), exchanges)
 
     def _on_fresh_instances(self, wanted: list[Asked]) -> list[_Observation]:
         """What is observed on fresh instances. It must be the same twice, or nothing can be compared with it."""
