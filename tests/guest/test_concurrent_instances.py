@@ -256,7 +256,9 @@ def test_an_instance_whose_guest_lets_nobody_in_any_more_is_not_kept(reuse: wasg
     for route, told in (("/only/full?stays=1", "had room again"), ("/hello", "Hello, World!")):
         response = app.handle(get(route))
         assert response.text == told
-        assert response.wait().reused == 0
+        report = response.wait()
+        assert report is not None
+        assert report.reused == 0
 
 
 async def test_the_time_that_a_guest_computes_is_not_the_others() -> None:

@@ -57,7 +57,9 @@ def test_more_handles_than_can_be_numbered_anew(path: object) -> None:
         for _ in range(2):
             response = app.handle(get("/handles?n=40000"))
             assert response.text == "kept them"
-            assert response.wait().reused == 0
+            report = response.wait()
+            assert report is not None
+            assert report.reused == 0
     warmed = wasgi.App(component, limits=most, reuse=wasgi.Reuse(isolated=True, warm=get("/handles?n=40000")))
     with warmed, pytest.raises(wasgi.NoResponseError, match="a warm-up request"):
         warmed.handle(get("/hello"))
