@@ -69,7 +69,7 @@ impl WrittenBodies {
             looked_at: VecDeque::new(),
             tell: Some(tell),
             reader: None,
-            is_hosts: false,
+            is_hosts: None,
             phase: Phase::Open,
         };
         let written = Arc::new(Mutex::new(written));
@@ -128,8 +128,8 @@ struct Written {
     tell: Option<oneshot::Sender<Transmitted>>,
     /// Whoever waits for more of it.
     reader: Option<Waker>,
-    /// It is of somebody else's making.
-    is_hosts: bool,
+    /// Whether it is of somebody else's making; None: nobody has looked at it yet.
+    is_hosts: Option<bool>,
     phase: Phase,
 }
 
@@ -138,7 +138,7 @@ impl Written {
         // a body of the host's may have one of another guest in it, whose maker is asked after
         let around = IS_HOSTS.replace(false);
         let polled = Pin::new(&mut self.body).poll_frame(cx);
-        self.is_hosts = IS_HOSTS.replace(around);
+        self.is_hosts = Some(IS_HOSTS.replace(around));
         polled
     }
 
@@ -156,7 +156,7 @@ impl Written {
         }
         let has_ended = matches!(self.looked_at.back(), Some(None | Some(Err(_))))
             || matches!(self.looked_at.back(), Some(Some(Ok(frame))) if frame.is_trailers());
-        if !has_ended && ended_well && self.is_hosts {
+        if !has_ended && ended_well && self.is_hosts == Some(true) {
             self.reader = Some(reader);
             return false;
         }
@@ -167,7 +167,7 @@ impl Written {
 
     /// Whose making it is tells only a look at it.
     fn is_passed_on(&mut self) -> bool {
-        if self.phase == Phase::Open && !self.is_hosts && self.looked_at.is_empty() {
+        if self.phase == Phase::Open && self.is_hosts.is_none() {
             let reader = self.reader.clone();
             let reader = reader.as_ref().unwrap_or_else(|| Waker::noop());
             if let Poll::Ready(frame) = self.poll_body(&mut Context::from_waker(reader)) {
@@ -175,7 +175,8 @@ impl Written {
                 reader.wake_by_ref();
             }
         }
-        self.phase == Phase::Open && self.is_hosts && !matches!(self.looked_at.back(), Some(None | Some(Err(_))))
+        let has_ended = matches!(self.looked_at.back(), Some(None | Some(Err(_))));
+        self.phase == Phase::Open && self.is_hosts == Some(true) && !has_ended
     }
 
     fn tell(&mut self, how: Transmitted) {
@@ -207,7 +208,7 @@ impl Written {
         if self.check.rules().length == Length::Nothing {
             return self.tell(Ok(()));
         }
-        if !self.is_hosts
+        if self.is_hosts != Some(true)
             && let Poll::Ready(end) = self.next(&mut Context::from_waker(Waker::noop()))
             && end.as_ref().is_none_or(|frame| frame.as_ref().is_ok_and(Frame::is_trailers))
         {
