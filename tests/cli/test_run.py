@@ -234,6 +234,17 @@ class TestCache:
         assert {"mine.code", "notes.txt", fresh.name, "locks"} <= {path.name for path in cache.iterdir()}
         assert len(list(cache.iterdir())) == 6
 
+    @pytest.mark.parametrize(("text", "most"), [("4096", 4096), ("1MiB", 2**20), ("", 2**30)])
+    def test_its_size(
+        self, text: str, most: int, cache: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    ) -> None:
+        monkeypatch.setenv("WASGI_CACHE_SIZE", text)
+        assert main(["cache", "info", "--json"]) == 0
+        assert json.loads(capsys.readouterr().out)["most_bytes"] == most
+        monkeypatch.setenv("WASGI_CACHE_SIZE", "much")
+        assert main(["cache", "info"]) == 2
+        assert capsys.readouterr().err.startswith("wasgi: variable `WASGI_CACHE_SIZE`: `much` is not a number of bytes")
+
     def test_that_is_not_there(self, cache: Path, capsys: pytest.CaptureFixture[str]) -> None:
         assert main(["cache", "info"]) == 0
         assert main(["cache", "clear"]) == 0
