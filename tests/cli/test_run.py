@@ -197,7 +197,7 @@ class TestCache:
         assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
         assert len(list(cache.glob("*.code"))) == 1
         assert main(["cache", "info"]) == 0
-        assert "1 entry of 1 component, " in capsys.readouterr().out
+        assert "  1 entry, " in capsys.readouterr().out
         assert main(["cache", "info", "--json"]) == 0
         about = json.loads(capsys.readouterr().out)
         assert about["directory"] == str(cache)
