@@ -174,7 +174,7 @@ def test_inspect_and_an_app_agree(tmp_path: Path, capsys: pytest.CaptureFixture[
 
 
 def test_inspect_a_file_that_does_not_exist(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    assert main(["inspect", str(tmp_path / "none")]) == 1
+    assert main(["inspect", str(tmp_path / "none")]) == 3
     assert "No such file" in capsys.readouterr().err
 
 

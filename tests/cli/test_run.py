@@ -197,7 +197,7 @@ class TestCache:
         assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
         assert len(list(cache.glob("*.code"))) == 1
         assert main(["cache", "info"]) == 0
-        assert "1 entry of 1 component, " in capsys.readouterr().out
+        assert "  1 entry, " in capsys.readouterr().out
         assert main(["cache", "info", "--json"]) == 0
         about = json.loads(capsys.readouterr().out)
         assert about["directory"] == str(cache)
@@ -233,6 +233,17 @@ class TestCache:
         assert not left.exists()
         assert {"mine.code", "notes.txt", fresh.name, "locks"} <= {path.name for path in cache.iterdir()}
         assert len(list(cache.iterdir())) == 6
+
+    @pytest.mark.parametrize(("text", "most"), [("4096", 4096), ("1MiB", 2**20), ("", 2**30)])
+    def test_its_size(
+        self, text: str, most: int, cache: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    ) -> None:
+        monkeypatch.setenv("WASGI_CACHE_SIZE", text)
+        assert main(["cache", "info", "--json"]) == 0
+        assert json.loads(capsys.readouterr().out)["most_bytes"] == most
+        monkeypatch.setenv("WASGI_CACHE_SIZE", "much")
+        assert main(["cache", "info"]) == 2
+        assert capsys.readouterr().err.startswith("wasgi: variable `WASGI_CACHE_SIZE`: `much` is not a number of bytes")
 
     def test_that_is_not_there(self, cache: Path, capsys: pytest.CaptureFixture[str]) -> None:
         assert main(["cache", "info"]) == 0

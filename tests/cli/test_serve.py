@@ -20,7 +20,7 @@ import pytest
 import wasgi
 from tests.conftest import HELLO, PROBE, PROBE_P3
 from wasgi.cli import main
-from wasgi.cli.serving import Service
+from wasgi.cli.serving import Service, banner
 from wasgi.cli.settings import Settings
 from wasgi.cli.targets import Target
 from wasgi.cli.values import Bytes, Seconds
@@ -475,6 +475,60 @@ class TestFoldersOfFiles:
 
     def test_one_that_is_not_there(self, capsys: Captured) -> None:
         assert "`nowhere`" in refused(capsys, "hello.wasm", "--port", "0", "--static", "/=nowhere", code=3)
+
+
+class TestWithoutEffect:
+    @pytest.mark.parametrize(
+        ("arguments", "line"),
+        [
+            (["--access-format", "json"], "--access-format has no effect; hint: --access-log FILE"),
+            (["--proxy-protocol"], "--proxy-protocol has no effect; hint: --trusted NETWORK"),
+            (
+                ["--tls-client-certificates", "optional"],
+                "--tls-client-certificates has no effect; hint: --tls-client-ca",
+            ),
+            (["--socket-mode", "660"], "--socket-mode has no effect; hint: --bind unix:PATH"),
+        ],
+    )
+    def test_is_told(self, arguments: list[str], line: str, made: list[FakeServer], capsys: Captured) -> None:
+        serve(made, "hello.wasm", *arguments)
+        assert capsys.readouterr().err.startswith(f"wasgi: warning: {line}")
+
+    def test_with_what_they_need(self, made: list[FakeServer], capsys: Captured) -> None:
+        log = ["--access-log", "-", "--access-format", "json", "--proxy-protocol", "--trusted", "unix"]
+        serve(made, "hello.wasm", *log, "--bind", "unix:x.sock", "--socket-mode", "660")
+        assert "warning" not in capsys.readouterr().err
+
+    @pytest.mark.parametrize(
+        ("arguments", "line"),
+        [
+            (["--bind", "127.0.0.1:1", "--bind", "127.0.0.1:1"], "--bind: `127.0.0.1:1` is given twice"),
+            (["--port", "1", "--health", "127.0.0.1:1"], "`127.0.0.1:1` is where requests are served, and cannot have"),
+            ([""], "a TARGET is empty; hint: "),
+        ],
+    )
+    def test_is_refused(self, arguments: list[str], line: str, made: list[FakeServer], capsys: Captured) -> None:
+        assert refused(capsys, "hello.wasm", *arguments).startswith(line)
+        assert made == []
+
+    def test_free_ports_are_others_each_time(self, made: list[FakeServer]) -> None:
+        serve(made, "hello.wasm", "--bind", "127.0.0.1:0", "--bind", "127.0.0.1:0", "--health", "127.0.0.1:0")
+
+    @pytest.mark.parametrize("what", ["fastapi.FastAPI()", "wasgi.App('hello.wasm').wsgi", "lambda request: 1"])
+    def test_what_is_no_app_is_not_called(self, what: str, folder: Path, capsys: Captured) -> None:
+        (folder / "no_app.py").write_text(f"import fastapi, wasgi\napp = {what}\n")
+        sys.modules.pop("no_app", None)
+        line = refused(capsys, "no_app:app", code=3)
+        assert line.startswith("`no_app:app` is not a wasgi.App, nor a function that returns one: ")
+        assert line.endswith("; hint: an application that has an App in it is for a server of ASGI or WSGI")
+
+
+@pytest.mark.parametrize(
+    ("url", "told"),
+    [("http://0.0.0.0:80", True), ("https://[::]:80", True), ("http://127.0.0.1:80", False), ("http://[::1]:1", False)],
+)
+def test_all_interfaces_are_told(url: str, told: bool) -> None:
+    assert ("it listens on all interfaces" in banner("1", [], [url])) is told
 
 
 def test_each_option_is_one_of_the_servers() -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import functools
 import gc
 import gzip
 import re
@@ -782,3 +783,44 @@ async def test_a_body_that_nobody_wants_any_more_is_no_failure(app: AppMaker, ca
     assert await response.aread() == b"Ok(0)"
     assert ended == ["response", "request"]
     assert caplog.records == []
+
+
+class TestWhatIsNone:
+    """It is refused where it is given: each request would fail."""
+
+    @pytest.mark.parametrize(
+        ("given", "told"),
+        [
+            (FastAPI(), r"takes 3, as an ASGI application does; hint: `wasgi\.outgoing\.asgi\(application\)`"),
+            (flask.Flask("x"), r"takes 2, as a WSGI application does; hint: `wasgi\.outgoing\.wsgi\(application\)`"),
+            (lambda: None, "takes 0"),
+            (wasgi.Network, "must be an upstream, not the class Network itself"),
+            (wasgi.App, "must be an upstream, not the class App itself"),
+            (3, "must be callable, or None, not int"),
+        ],
+        ids=["ASGI", "WSGI", "no argument", "Network", "App", "number"],
+    )
+    def test_of_an_app(self, given: Any, told: str, app: AppMaker) -> None:
+        with pytest.raises(TypeError, match=rf"^`outgoing` .*{told}$"):
+            app(outgoing=given)
+
+    def test_what_a_decorator_has_wrapped_may_take_more(self, app: AppMaker) -> None:
+        def answer(request: wasgi.Request, text: str) -> wasgi.Response:
+            return wasgi.Response(body=text)
+
+        def wrapped(request: wasgi.Request) -> wasgi.Response:
+            return answer(request, "from the wrapper")
+
+        functools.update_wrapper(wrapped, answer)
+        assert app(outgoing=wrapped).handle(get("/fetch?url=https://a/")).text == "from the wrapper"
+        assert app(outgoing=functools.partial(answer, text="x")).handle(get("/fetch?url=https://a/")).text == "x"
+
+    @pytest.mark.parametrize("given", [None, 3, FastAPI()], ids=["None", "number", "ASGI"])
+    def test_of_a_route(self, given: Any) -> None:
+        with pytest.raises(TypeError, match=r"^`table\['a'\]` must "):
+            route({"a": given})
+
+    async def test_of_a_call(self) -> None:
+        none: Any = None
+        with pytest.raises(TypeError, match=r"^`upstream` must be callable, not NoneType$"):
+            await call(none, get("https://a/"))

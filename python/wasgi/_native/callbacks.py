@@ -24,11 +24,50 @@ def as_upstream(upstream: Any, option: str = "outgoing") -> tuple[Callable[..., 
     Raises:
         TypeError: It is not an upstream.
     """
+    function = function_of(upstream, option)
+    if not isinstance(upstream, _wasgi.App):
+        _refuse_what_takes_no_request(upstream, option)
+    return function
+
+
+def function_of(upstream: Any, option: str) -> tuple[Callable[..., Any], bool]:
+    """The same at each request: what can be called is taken for an upstream.
+
+    Raises:
+        TypeError: It cannot be called.
+    """
     if isinstance(upstream, _wasgi.App):
         return upstream.handle_async, True
     if not callable(upstream):
-        raise TypeError(f"`{option}` must be callable, or None, not {type(upstream).__name__}")
+        none = ", or None" if option in ("outgoing", "handler") else ""
+        raise TypeError(f"`{option}` must be callable{none}, not {type(upstream).__name__}")
     return upstream, is_async(upstream)
+
+
+def _refuse_what_takes_no_request(upstream: Any, option: str) -> None:
+    """An application, say: each call would fail, and the guest would see an internal error."""
+    if isinstance(upstream, type) and issubclass(upstream, _wasgi.Network | _wasgi.Route | _wasgi.App):
+        raise TypeError(f"`{option}` must be an upstream, not the class {upstream.__name__} itself")
+    try:
+        # not the one of what a decorator has wrapped, which may take more
+        signature = inspect.signature(upstream, follow_wrapped=False)
+    except (TypeError, ValueError):
+        return  # it does not tell
+    try:
+        signature.bind(None)
+    except TypeError:
+        pass
+    else:
+        return
+    needed = [one for one in signature.parameters.values() if one.default is one.empty and one.kind in _POSITIONAL]
+    what, hint = _APPLICATIONS.get(len(needed), (None, None))
+    told = f", as {what} does; hint: `wasgi.outgoing.{hint}(application)`" if what else ""
+    raise TypeError(f"`{option}` must take one argument, the request, but takes {len(needed)}{told}")
+
+
+_POSITIONAL = (inspect.Parameter.POSITIONAL_ONLY, inspect.Parameter.POSITIONAL_OR_KEYWORD)
+_APPLICATIONS = {2: ("a WSGI application", "wsgi"), 3: ("an ASGI application", "asgi")}
+"""By the number of their arguments."""
 
 
 def is_async(function: Any) -> bool:

@@ -30,7 +30,7 @@ class Entry:
 
     path: Path
     digest: str
-    """Of the component."""
+    """Of the component, as it is compiled: another one for `Reuse.isolated`."""
     bytes: int
     used: float
     """When, within an hour; seconds since 1970."""
@@ -142,11 +142,7 @@ def _info(as_json: bool) -> None:
     if not found:
         print("  no machine code")
         return
-    components = len({entry.digest for entry in found})
-    print(
-        f"  {len(found)} entr{'y' if len(found) == 1 else 'ies'} of {components} "
-        f"component{'' if components == 1 else 's'}, {_size(total)} of at most {_size(most_bytes())}"
-    )
+    print(f"  {len(found)} entr{'y' if len(found) == 1 else 'ies'}, {_size(total)} of at most {_size(most_bytes())}")
     last, first = (time.strftime("%Y-%m-%d", time.localtime(found[i].used)) for i in (0, -1))
     print(f"  last used between {first} and {last}")
 

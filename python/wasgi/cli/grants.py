@@ -93,7 +93,8 @@ def options() -> list[click.Parameter]:
             section="Instances",
             type=Count(1, none=True),
             metavar="N",
-            help="Let an instance handle N exchanges, one after another. Without it, each has a fresh one.",
+            help="Let an instance handle N exchanges, one after another. Without it, each has a fresh one; with "
+            "--isolated or --concurrent alone, an instance has 128. One that waits for 10 s goes.",
         ),
         Option(
             ["--isolated"],

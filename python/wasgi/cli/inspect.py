@@ -11,7 +11,7 @@ import click
 
 from wasgi import _wasgi
 from wasgi.cli.commands import Command, Example
-from wasgi.cli.failures import UNUSABLE
+from wasgi.cli.failures import UNUSABLE, Failure
 from wasgi.cli.targets import command_of
 from wasgi.errors import ComponentError
 
@@ -135,7 +135,10 @@ def _listed(title: str, items: Sequence[str]) -> list[str]:
 
 
 def _inspect(file: Path, as_json: bool) -> int:
-    found = inspect(file)
+    try:
+        found = inspect(file)
+    except OSError as exc:
+        raise Failure(f"`{file}` cannot be read: {exc.strerror or exc}", UNUSABLE) from exc
     print(json.dumps(asdict(found), indent=2) if as_json else "\n".join(lines(found)))
     return 0 if found.runs else UNUSABLE
 

@@ -98,9 +98,22 @@ def _run(arguments: list[str]) -> int:
         with root.make_context("wasgi", ["--help"], resilient_parsing=True) as ctx:
             click.echo(root.get_help(ctx), err=True)
         return USAGE
+    _read_cache_size()
     with root.make_context("wasgi", arguments, color=has_colours(sys.stdout)) as ctx:
         status: Any = root.invoke(ctx)
     return int(status or 0)
+
+
+def _read_cache_size() -> None:
+    """Has `WASGI_CACHE_SIZE` in bytes: the code cache, which reads it, knows no units."""
+    text = os.environ.get("WASGI_CACHE_SIZE", "")
+    if text and not (text.isascii() and text.isdigit()):
+        from wasgi.cli.values import Bytes
+
+        try:
+            os.environ["WASGI_CACHE_SIZE"] = str(Bytes().convert(text, None, None))
+        except click.BadParameter as exc:
+            raise Failure(f"variable `WASGI_CACHE_SIZE`: {exc.message}", USAGE) from exc
 
 
 def _failure(error: BaseException) -> Failure:

@@ -10,6 +10,7 @@ import click
 
 from wasgi.cli import signals
 from wasgi.cli.commands import Argument, Command, Example, Option, is_given, rank, where
+from wasgi.cli.effects import refuse_repeated_addresses, warn_of_idle_options
 from wasgi.cli.failures import INTERRUPTED, USAGE, Failure
 from wasgi.cli.grants import Grants, options, refuse_for_python
 from wasgi.cli.settings import Recycling, Settings, TlsFiles
@@ -240,7 +241,9 @@ def settings_of(ctx: click.Context) -> Settings:
         refuse_for_python(ctx, python[0].text)
     binds = _binds(ctx)
     health = [] if values["health"] is None else [(values["health"], where(ctx, "health"))]
+    refuse_repeated_addresses(binds, values["health"])
     check_addresses(dict([*binds, *health]))
+    warn_of_idle_options(ctx, [text for text, _ in binds])
     recycling = Recycling(values["worker_lifetime"], values["worker_requests"], values["worker_memory"])
     if recycling != Recycling() and values["workers"] is None:
         name = next(f"worker_{name}" for name, value in vars(recycling).items() if value is not None)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import queue
+import re
 import threading
 from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING
@@ -159,6 +160,8 @@ def table(apps: Mapping[str, App]) -> App | Mapping[str, App]:
 def banner(version: str, lines: Sequence[str], urls: Sequence[str], health: Sequence[str] = ()) -> str:
     """The first lines of a server."""
     shown = [f"wasgi {version} serves at {', '.join(urls)}"]
+    if any(re.match(r"https?://(0\.0\.0\.0|\[::\])(:|$)", url) for url in urls):
+        shown.append("  it listens on all interfaces: whoever reaches this machine reaches it")
     if health:
         shown.append(f"  health: {', '.join(health)}")
     return "\n".join([*shown, *(f"  {line}" for line in lines)])

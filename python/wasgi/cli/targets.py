@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import inspect
 import os
 import re
 import sys
@@ -54,6 +55,8 @@ def find(text: str) -> list[Target]:
     Raises:
         Failure: It is neither a file, nor a folder with components, nor an `App` of Python's.
     """
+    if not text:
+        raise Failure("a TARGET is empty", USAGE, hint="a variable of the shell that is not set?")
     path = Path(text)
     if path.is_dir():
         found = [Target(str(one)) for one in sorted(path.iterdir()) if is_component(one)]
@@ -176,17 +179,28 @@ def _of_python(module: str, attribute: str) -> App:
             found = getattr(found, part)
         except AttributeError as exc:
             raise Failure(f"`{module}` has no `{attribute}`", UNUSABLE) from exc
-    if not isinstance(found, wasgi.App) and callable(found):
+    if not isinstance(found, wasgi.App) and callable(found) and not _needs_arguments(found):
         try:
             found = found()
         except (Exception, SystemExit) as exc:
             raise _python_failure(name, exc) from exc
     if not isinstance(found, wasgi.App):
         kind = type(found).__name__
-        raise Failure(f"`{name}` is not a wasgi.App, nor a function that returns one: {kind}", UNUSABLE)
+        hint = "an application that has an App in it is for a server of ASGI or WSGI" if callable(found) else None
+        raise Failure(f"`{name}` is not a wasgi.App, nor a function that returns one: {kind}", UNUSABLE, hint=hint)
     if found.closed:
         raise Failure(f"`{name}` is an App that is closed", UNUSABLE)
     return found
+
+
+def _needs_arguments(function: Any) -> bool:
+    try:
+        inspect.signature(function).bind()
+    except TypeError:
+        return True
+    except ValueError:
+        return False  # it does not tell
+    return False
 
 
 def _python_failure(name: str, error: BaseException) -> Failure:

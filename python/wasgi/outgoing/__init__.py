@@ -41,6 +41,7 @@ async def call(upstream: _Upstream, request: Request) -> Response:
 
     Raises:
         DestinationNotFound: A `route` has no upstream for the request.
+        TypeError: It is not an upstream.
         ErrorCode: Any other error-code that a guest would get.
     """
     if isinstance(upstream, Route):
@@ -51,7 +52,7 @@ async def call(upstream: _Upstream, request: Request) -> Response:
     request = _messages.fresh(request)
     if isinstance(upstream, Network):
         return await upstream._answer(request)
-    function, is_async = callbacks.as_upstream(upstream)
+    function, is_async = callbacks.function_of(upstream, "upstream")
     answer = function(request) if is_async else await asyncio.to_thread(function, request)
     response: Response = await answer if inspect.isawaitable(answer) else answer
     return _messages.fresh(response)
@@ -73,10 +74,15 @@ def route(table: Mapping[str, _Upstream]) -> Route:
     Raises:
         ValueError: A pattern is invalid; or two are equal; or some request matches two of which neither is more
             specific.
+        TypeError: One of them is not an upstream.
 
     Example:
         >>> wasgi.outgoing.route({"auth.local": auth_app, "https://api.example.com/v1/": fake, "*": refuse})
     """
+    if isinstance(table, Mapping):
+        for pattern, upstream in table.items():
+            if not isinstance(upstream, Network | Route):
+                callbacks.as_upstream(upstream, f"table[{pattern!r}]")
     return Route(table)
 
 
