@@ -149,7 +149,7 @@ def test_a_tunnel_is_logged_with_where_to(served: wasgi.App, serve: Serve, tmp_p
     with Http2(serve(served, access_log=log, access_format="%(r)s %(s)s")) as client:
         assert client.finished(client.request("", method="CONNECT", scheme="", end=False))[0] == 501
     until(lambda: log.exists() and log.read_bytes() != b"")
-    assert log.read_text() == "CONNECT guest.local HTTP/2 501\n"
+    assert log.read_text() == "CONNECT guest.local HTTP/2.0 501\n"
 
 
 @pytest.mark.parametrize("target", ["/status?code=204", "/status?code=304"])
