@@ -2,12 +2,15 @@
 
 use std::collections::HashMap;
 use std::hash::{DefaultHasher, Hash, Hasher};
+use std::net::Ipv6Addr;
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use http::Uri;
 
+use crate::http::url::at_port;
+use crate::http::url_pattern::Pattern;
 use crate::sync::lock;
 
 /// How long nothing is said of what was said.
@@ -38,11 +41,12 @@ pub(crate) struct Refused<'a> {
     pub uri: &'a Uri,
     /// Why.
     pub what: &'a str,
-    /// What would allow it, for an origin.
-    pub hint: &'a dyn Fn(&str) -> Option<Hint>,
+    /// What would allow it, for an origin; `None`: for one that no pattern should name.
+    pub hint: &'a dyn Fn(Option<&str>) -> Option<Hint>,
 }
 
 /// What would allow a request.
+#[derive(Debug)]
 pub(crate) struct Hint {
     /// In Python code that makes the app.
     pub code: String,
@@ -104,7 +108,8 @@ impl Refused<'_> {
     pub(crate) fn sentence(&self, more: &str, names_flags: bool) -> String {
         let origin = origin(self.uri);
         let what: String = self.what.chars().take(LONGEST).collect();
-        let hint = (self.hint)(&origin).and_then(|hint| if names_flags { hint.flag } else { Some(hint.code) });
+        let hint = (self.hint)(Some(&*origin).filter(|origin| is_plain(origin)))
+            .and_then(|hint| if names_flags { hint.flag } else { Some(hint.code) });
         let hint = hint.map_or_else(String::new, |hint| format!("; hint: {hint}"));
         format!("an outgoing request to `{origin}` {what}{more}{hint}")
     }
@@ -121,6 +126,19 @@ fn origin(uri: &Uri) -> String {
     text.escape_debug().take(LONGEST).collect()
 }
 
+/// Whether an origin may stand in a hint, which is pasted into code or a shell: with a host that means itself (`*` would be all of them),
+/// and without a character that either would read.
+fn is_plain(origin: &str) -> bool {
+    let Some((_, authority)) = origin.split_once("://") else { return false };
+    let (host, _) = at_port(authority);
+    let is_name = |host: &str| host.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"-._".contains(&byte));
+    let is_host = match host.strip_prefix('[').and_then(|rest| rest.strip_suffix(']')) {
+        Some(address) => address.parse::<Ipv6Addr>().is_ok(),
+        None => is_name(host),
+    };
+    is_host && origin.len() < LONGEST && Pattern::parse(origin).is_ok()
+}
+
 #[cfg(test)]
 mod tests {
     #![allow(clippy::unwrap_used)]
@@ -132,7 +150,7 @@ mod tests {
 
     fn told_of(refusals: &Refusals, url: &str, what: &str) -> Option<String> {
         let flag = (what == "was denied").then(|| "`--allow`".to_owned());
-        let hint = |origin: &str| Some(Hint { code: format!("allow `{origin}`"), flag: flag.clone() });
+        let hint = |origin: Option<&str>| Some(Hint { code: format!("allow `{}`", origin?), flag: flag.clone() });
         refusals.told(&Refused { uri: &url.parse().unwrap(), what, hint: &hint })
     }
 
@@ -144,6 +162,36 @@ mod tests {
         assert_eq!(told(&refusals, "https://a.b:81/other"), None);
         assert!(told(&refusals, "https://a.b/").is_some(), "another one");
         assert!(told_of(&refusals, "https://a.b:81/x", "is too late").is_some(), "for another reason");
+    }
+
+    #[test]
+    fn a_hint_names_no_more_than_one_host_and_nothing_that_a_shell_reads() {
+        for plain in ["https://a.b", "http://a_b-c.d:81", "http://127.0.0.1:1", "http://[::1]:80", "https://a."] {
+            assert!(is_plain(plain), "{plain}");
+        }
+        let long = format!("https://{}", "a.".repeat(LONGEST));
+        for other in [
+            "http://*",
+            "http://*.a",
+            "http://$(id)",
+            "http://a&id",
+            "http://a'b",
+            "http://a;b",
+            "http://a!b",
+            "http://a%26b",
+            "http://[v1.a&b]",
+            "http://[a-z]",
+            "http://",
+            "http://a:$(id)",
+            "ftp://a",
+            "a",
+            "",
+            &long,
+        ] {
+            assert!(!is_plain(other), "{other}");
+        }
+        let line = told(&Refusals::default(), "http://*/").unwrap();
+        assert_eq!(line, "an outgoing request to `http://*` was denied");
     }
 
     #[test]

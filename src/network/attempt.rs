@@ -21,7 +21,7 @@ use crate::http::message::Side;
 use crate::http::url::implied_port;
 use crate::http::url_pattern::Target;
 use crate::network::connect::ConnectPhase;
-use crate::network::error::{Prohibited, Unread, code_of, code_of_flood, is_malformed, is_unprocessed};
+use crate::network::error::{Prohibited, Unread, code_of, code_of_flood, code_of_tls, is_malformed, is_unprocessed};
 use crate::network::options::Options;
 use crate::network::origin::Origin;
 use crate::network::places::App;
@@ -276,6 +276,9 @@ impl Ask {
     fn told(&self, unanswered: &Unanswered, lease: &Lease) -> (ErrorCode, String) {
         let error = &unanswered.error;
         let (code, why) = code_of(error);
+        if let Some(tls) = lease.tls() {
+            return (code_of_tls(&tls), tls.to_string());
+        }
         // h2 tells neither why it has lost its connection, nor why it has reset a stream; hyper not what it was reading
         let flood = lease.flood();
         let is_oversized = is_malformed(error) && unanswered.oversized;

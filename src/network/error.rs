@@ -182,7 +182,7 @@ fn code_of_undialled(undialled: &Undialled) -> ErrorCode {
     }
 }
 
-fn code_of_tls(error: &rustls::Error) -> ErrorCode {
+pub(crate) fn code_of_tls(error: &rustls::Error) -> ErrorCode {
     match error {
         rustls::Error::InvalidCertificate(_) | rustls::Error::NoCertificatesPresented => {
             ErrorCode::plain("TLS-certificate-error")

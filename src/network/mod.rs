@@ -125,11 +125,11 @@ impl Upstream for Network {
                     uri: &parts.uri,
                     what: &format!("was denied: {denial}"),
                     hint: &|origin| {
-                        let hint = || Hint {
+                        let origin = origin.filter(|_| denial == Denial::NotAllowed)?;
+                        Some(Hint {
                             code: format!("`wasgi.Network(allow=[..., \"{origin}\"])`"),
                             flag: Some(format!("`--allow {origin}`")),
-                        };
-                        (denial == Denial::NotAllowed).then(hint)
+                        })
                     },
                 });
                 return Box::pin(async { Err(ErrorCode::denied().into()) });

@@ -278,6 +278,11 @@ impl Lease {
         self.connection.state.traffic.flood()
     }
 
+    /// What TLS has ended the connection with, if it has.
+    pub(crate) fn tls(&self) -> Option<rustls::Error> {
+        self.connection.state.traffic.tls().cloned()
+    }
+
     pub(crate) fn traffic(&self) -> Arc<Traffic> {
         self.connection.state.traffic.clone()
     }

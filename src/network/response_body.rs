@@ -12,7 +12,7 @@ use wasmtime_wasi_http::Error as HostError;
 
 use crate::http::error_code::ErrorCode;
 use crate::http::message::Side;
-use crate::network::error::{code_of, code_of_flood, is_malformed};
+use crate::network::error::{code_of, code_of_flood, code_of_tls, is_malformed};
 use crate::network::options::Options;
 use crate::network::pool::Lease;
 use crate::network::request_body::Content;
@@ -110,6 +110,9 @@ impl ResponseBody {
     fn told(&self, error: &hyper::Error) -> ErrorCode {
         let code = code_of(error).0;
         let Some(lease) = self.lease.as_ref().filter(|lease| lease.is_http2()) else { return code };
+        if let Some(tls) = lease.tls() {
+            return code_of_tls(&tls);
+        }
         match lease.flood() {
             Some(flood @ (Flood::Trailers | Flood::Frames)) => code_of_flood(flood),
             // another stream's

@@ -214,6 +214,9 @@ impl AsyncRead for MonitoredStream {
         // what came with the last straw is for others, perhaps: the next read fails
         if let Some((traffic, frames)) = &mut this.traffic {
             this.flood = traffic.read(came, frames.as_mut()).err();
+            if let Poll::Ready(Err(error)) = &polled {
+                traffic.failed(error);
+            }
         }
         polled
     }

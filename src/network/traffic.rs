@@ -5,9 +5,10 @@
 //! chunk. And h2 does not say why it has reset a stream: for a head past the limit as for one that is malformed.
 
 use std::collections::BTreeMap;
+use std::io;
 use std::os::fd::RawFd;
-use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU64, AtomicUsize, Ordering};
+use std::sync::{Mutex, OnceLock};
 use std::time::Instant;
 
 use crate::network::hpack::Table;
@@ -65,6 +66,8 @@ pub(crate) struct Traffic {
     /// HTTP/2: heads without a body that announced the length of one.
     bodiless: AtomicU64,
     flood: AtomicU8,
+    /// What TLS has ended the connection with: h2 keeps no more than its words.
+    tls: OnceLock<rustls::Error>,
     /// While it is open.
     socket: Mutex<Option<RawFd>>,
 }
@@ -131,6 +134,18 @@ impl Traffic {
 
     pub(crate) fn bodiless(&self) -> u64 {
         self.bodiless.load(Ordering::Relaxed)
+    }
+
+    /// Reading has failed.
+    pub(crate) fn failed(&self, error: &io::Error) {
+        if let Some(tls) = error.get_ref().and_then(|inner| inner.downcast_ref::<rustls::Error>()) {
+            let _ = self.tls.set(tls.clone());
+        }
+    }
+
+    /// What TLS has ended the connection with, if it has.
+    pub(crate) fn tls(&self) -> Option<&rustls::Error> {
+        self.tls.get()
     }
 
     /// What has ended the connection, if it is that.

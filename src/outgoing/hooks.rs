@@ -103,6 +103,7 @@ impl Hooks {
                 uri,
                 what: "was denied: its app has no upstream",
                 hint: &|origin| {
+                    let origin = origin?;
                     let network = format!("wasgi.Network(allow=[\"{origin}\"])");
                     let code = format!("`App(..., outgoing={network})`, or a function that answers it");
                     Some(Hint { code, flag: Some(format!("`--allow {origin}`")) })

@@ -26,6 +26,7 @@ impl Upstream for Route {
                     uri: request.uri(),
                     what: "has no route",
                     hint: &|origin| {
+                        let origin = origin?;
                         let code = format!("`route({{..., \"{origin}\": upstream}})`, or `\"*\"` for all others");
                         Some(Hint { code, flag: None })
                     },

@@ -62,17 +62,25 @@ pub(crate) fn folder(path: &Path) -> Result<PathBuf, FolderError> {
 /// Makes it and what is missing above it with mode 0700, whatever the umask.
 #[cfg(unix)]
 fn make_folder(path: &Path) -> io::Result<()> {
+    match make_one(path) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => match path.parent() {
+            Some(above) if !above.as_os_str().is_empty() => {
+                make_folder(above)?;
+                // once: some file systems (`/proc`) say so of a folder in one that is there
+                make_one(path)
+            }
+            _ => Err(error),
+        },
+        made => made,
+    }
+}
+
+#[cfg(unix)]
+fn make_one(path: &Path) -> io::Result<()> {
     use std::os::unix::fs::{DirBuilderExt, PermissionsExt};
 
     match std::fs::DirBuilder::new().mode(0o700).create(path) {
         Ok(()) => std::fs::set_permissions(path, std::fs::Permissions::from_mode(0o700)),
-        Err(error) if error.kind() == io::ErrorKind::NotFound => match path.parent() {
-            Some(above) if !above.as_os_str().is_empty() => {
-                make_folder(above)?;
-                make_folder(path)
-            }
-            _ => Err(error),
-        },
         // another process may have been quicker
         Err(_) if path.is_dir() => Ok(()),
         Err(error) => Err(error),

@@ -1,19 +1,24 @@
 //! The body of an answer on its way to the client.
 
+use std::future::poll_fn;
 use std::pin::Pin;
-use std::task::{Context, Poll, ready};
+use std::sync::Arc;
+use std::task::{Context, Poll};
+use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use http_body::{Body, Frame, SizeHint};
 use tokio::runtime::Handle;
+use tokio::time::sleep;
 
 use crate::error::Error;
 use crate::error::reason::Reason;
 use crate::exchange::guest_body::{GuestBody, Next};
 use crate::server::answered::Answered;
-use crate::server::client_body::throw_away;
+use crate::server::routes::Routes;
 use crate::server::static_files::body::FileBody;
 use crate::server::streams::Pace;
+use crate::server::watch::LOOK;
 
 /// A body that hyper sends, and what is noted when it is over.
 pub(super) struct AnswerBody {
@@ -32,12 +37,20 @@ pub(super) enum Content {
 }
 
 impl AnswerBody {
-    pub(super) fn new(content: Content, mut answered: Answered) -> Self {
+    pub(super) fn new(content: Content, answered: Answered) -> Self {
         let pace = if let Content::Nothing = content { None } else { Pace::current() };
-        if content.is_end_stream() {
-            answered.is_whole(); // hyper asks for nothing
+        let is_over = content.is_end_stream();
+        let mut body = Self { content, answered, pace };
+        if is_over || body.is_all_there() {
+            body.answered.is_whole(); // hyper asks for nothing
         }
-        Self { content, answered, pace }
+        body
+    }
+
+    /// Whether hyper may ask for no more, though the guest has not ended it: as many bytes as announced are there. Of HTTP/2 the end is
+    /// a frame of its own, which a client waits for.
+    fn is_all_there(&self) -> bool {
+        self.pace.is_none() && matches!(&self.content, Content::Guest(body) if body.is_all_there())
     }
 }
 
@@ -80,15 +93,15 @@ impl Body for AnswerBody {
                     return Poll::Pending;
                 }
                 Poll::Ready(Ok(Next::Chunk(chunk))) => {
-                    if body.is_all_there() {
-                        this.answered.is_whole(); // hyper may ask for no more
-                    }
                     this.content = if body.has_ended() {
                         let _ = body.take_ready();
                         Content::Nothing
                     } else {
                         Content::Guest(body)
                     };
+                    if this.is_all_there() {
+                        this.answered.is_whole();
+                    }
                     Some(Ok(Frame::data(chunk)))
                 }
                 Poll::Ready(Ok(Next::End(trailers))) => trailers.map(|trailers| Ok(Frame::trailers(trailers))),
@@ -127,15 +140,33 @@ impl Body for AnswerBody {
     }
 }
 
-/// A body that no client gets is read for a bounded time, so that its guest can end it. One that has no end is dropped, which ends its guest.
-pub(super) async fn let_end(mut body: GuestBody) {
-    throw_away(|cx| {
-        Poll::Ready(match ready!(body.poll_next(cx)) {
-            Ok(Next::Chunk(chunk)) => Some(chunk.len()),
-            _ => None,
-        })
-    })
-    .await;
+/// How long a guest may take to end a body of which its client gets no more, and how much of it is thrown away: after that it is stopped,
+/// as one is whose client has left.
+const ENDS_WITHIN: Duration = Duration::from_millis(750);
+const MOST_LEFT: usize = 64 << 10;
+
+/// A body that no client gets is read for a bounded time, so that its guest can end it. Dropped before its end, it ends its guest. Meanwhile
+/// it is one of those that its table has under way.
+pub(super) async fn let_end(mut body: GuestBody, routes: Arc<Routes>) {
+    let ended = async {
+        let mut left = MOST_LEFT;
+        while let Ok(Next::Chunk(chunk)) = poll_fn(|cx| body.poll_next(cx)).await {
+            match left.checked_sub(chunk.len()) {
+                Some(rest) => left = rest,
+                None => break,
+            }
+        }
+    };
+    let late = async {
+        let end = Instant::now() + ENDS_WITHIN;
+        while Instant::now() < end && !routes.have_expired(Instant::now()) {
+            sleep(LOOK).await;
+        }
+    };
+    tokio::select! {
+        () = ended => {}
+        () = late => {}
+    }
 }
 
 /// hyper drops a body when as many bytes were sent as were announced: its guest ends it none the less.
@@ -145,7 +176,7 @@ impl Drop for AnswerBody {
             && body.is_all_there()
             && let Ok(runtime) = Handle::try_current()
         {
-            drop(runtime.spawn(let_end(*body)));
+            drop(runtime.spawn(let_end(*body, self.answered.routes().clone())));
         }
     }
 }

@@ -6,12 +6,14 @@ use std::time::{Instant, SystemTime};
 
 use bytes::Bytes;
 use http::{HeaderMap, HeaderValue};
+use tracing::Level;
 
 use crate::error::Error;
 use crate::server::access_log::entry::Entry;
+use crate::server::client_body::BodyState;
 use crate::server::progress::Stage;
 use crate::server::request_id::{REQUEST_ID, TRACEPARENT};
-use crate::server::routes::{Failure, Hosted};
+use crate::server::routes::{Failure, Hosted, Routes};
 use crate::server::shared::Connection;
 
 /// What the access log tells of a request.
@@ -46,7 +48,11 @@ impl Asked {
 pub(super) struct Answered {
     connection: Arc<Connection>,
     number: u64,
+    /// The table that it is served by.
+    routes: Arc<Routes>,
     asked: Option<Box<Asked>>,
+    /// The request's, if it has one.
+    body: Option<Arc<BodyState>>,
     app: Option<Arc<dyn Hosted>>,
     exchange: Option<u64>,
     /// None: nothing was answered.
@@ -54,24 +60,27 @@ pub(super) struct Answered {
     fields: HeaderMap,
     bytes: u64,
     is_whole: bool,
-    error: Option<Error>,
+    /// Why there is not all of it, if the client has not left.
+    broken: Option<&'static str>,
     request_id: Option<HeaderValue>,
     traceparent: Option<HeaderValue>,
 }
 
 impl Answered {
-    pub(super) fn new(connection: Arc<Connection>, number: u64) -> Self {
+    pub(super) fn new(connection: Arc<Connection>, number: u64, routes: Arc<Routes>) -> Self {
         Self {
             connection,
             number,
+            routes,
             asked: None,
+            body: None,
             app: None,
             exchange: None,
             status: None,
             fields: HeaderMap::new(),
             bytes: 0,
             is_whole: false,
-            error: None,
+            broken: None,
             request_id: None,
             traceparent: None,
         }
@@ -83,6 +92,14 @@ impl Answered {
             self.request_id = fields.get(&REQUEST_ID).cloned();
             self.traceparent = fields.get(&TRACEPARENT).cloned();
         }
+    }
+
+    pub(super) fn routes(&self) -> &Arc<Routes> {
+        &self.routes
+    }
+
+    pub(super) fn has_body(&mut self, body: &Arc<BodyState>) {
+        self.body = Some(body.clone());
     }
 
     pub(super) fn asked(&mut self, asked: Asked) {
@@ -122,8 +139,17 @@ impl Answered {
     }
 
     pub(super) fn broke_off(&mut self, error: Error) {
-        self.error = Some(error.clone());
-        self.tell(self.status.unwrap_or_default(), error, true);
+        let status = self.status.unwrap_or_default();
+        let Some((_, why)) = self.body.as_ref().and_then(|body| body.fault()) else {
+            self.broken = Some("broke off");
+            return self.tell(status, error, true);
+        };
+        // a guest that has not got all of its request has nothing to end its response with
+        self.broken = Some("the request broke off");
+        let Some(asked) = &self.asked else { return };
+        let (method, target) = (String::from_utf8_lossy(&asked.method), String::from_utf8_lossy(&asked.target));
+        let line = format!("{method} {target:?}: the response with {status} broke off: {why}");
+        self.connection.common.accounts.journal(Level::INFO, line);
     }
 
     fn tell(&self, status: u16, error: Error, midway: bool) {
@@ -144,8 +170,8 @@ impl Drop for Answered {
     fn drop(&mut self) {
         self.connection.watch.ends(self.number);
         let Some(asked) = self.asked.take() else { return };
-        let (status, outcome) = match (&self.error, self.is_whole, self.status) {
-            (Some(_), _, status) => (status.unwrap_or_default(), Some("broke off")),
+        let (status, outcome) = match (self.broken, self.is_whole, self.status) {
+            (Some(broken), _, status) => (status.unwrap_or_default(), Some(broken)),
             (None, true, Some(status)) => (status, None),
             _ if self.connection.common.progress.has_reached(Stage::Ends) => {
                 (self.status.unwrap_or(503), Some("the server ended"))

@@ -57,7 +57,7 @@ impl BodyState {
     /// The answer if it is the client's fault that there is no other.
     pub(super) fn fault(&self) -> Option<(u16, &'static str)> {
         match self.stage() {
-            TIMED_OUT => Some((408, "the body of the request did not come in time")),
+            TIMED_OUT => Some((408, "the body of the request did not come in time (`body_timeout`)")),
             BROKEN => Some((400, "the body of the request is malformed, or breaks off")),
             _ => None,
         }

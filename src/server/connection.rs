@@ -24,6 +24,7 @@ use crate::server::proxy_protocol;
 use crate::server::shared::{Common, Connection};
 use crate::server::timed::{GRACE, Timed};
 use crate::server::watch::{LAST, Watch};
+use crate::sync::lock;
 
 /// What a client of HTTP/2 sends first (RFC 9113, 3.4).
 const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
@@ -180,7 +181,7 @@ impl Opening {
 fn tell_unasked(connection: &Arc<Connection>) {
     for head in connection.watch.take_heads() {
         let status = head.refused.as_ref().map_or(400, |refusal| refusal.status);
-        let mut answered = Answered::new(connection.clone(), 0);
+        let mut answered = Answered::new(connection.clone(), 0, lock(&connection.common.routes).clone());
         answered.asked(Asked::new(head.first_line(), connection.scheme(), connection.client()));
         answered.answers(status, &http::HeaderMap::new());
         answered.is_whole();

@@ -12,7 +12,10 @@ pub(super) const MOST_FIELDS: usize = 256;
 /// How long a target may be: no URL of hyper's is longer.
 const MOST_OF_TARGET: usize = u16::MAX as usize - 1;
 
-/// The same of the name of a field.
+/// How long hyper lets a body be: it would answer a longer one itself.
+const LONGEST_BODY: u64 = u64::MAX - 2;
+
+/// As long as a target, the name of a field.
 const MOST_OF_NAME: usize = u16::MAX as usize;
 
 /// What a body's end is known by.
@@ -109,6 +112,9 @@ fn version(line: &[u8]) -> Result<bool, Refusal> {
     if target.is_empty() || !target.iter().all(u8::is_ascii_graphic) {
         return Err(Refusal::bad("the target has characters that no URL has"));
     }
+    if target.contains(&b'#') {
+        return Err(Refusal::bad("the target has a fragment")); // RFC 9112, 3.2
+    }
     if target.len() > MOST_OF_TARGET {
         return Err(Refusal::new(414, "the target is too long"));
     }
@@ -169,7 +175,7 @@ impl Fields {
         }
         let value = value.trim_ascii();
         if name.eq_ignore_ascii_case(b"content-length") {
-            let length = length(value).ok_or_else(|| Refusal::bad("`content-length` is no number"))?;
+            let length = length(value).ok_or_else(|| Refusal::bad("`content-length` is no number, or too large"))?;
             if self.length.replace(length).is_some() {
                 return Err(Refusal::bad("there are two `content-length`"));
             }
@@ -212,7 +218,8 @@ impl Fields {
 /// Digits and nothing else (RFC 9112, 6.2).
 fn length(value: &[u8]) -> Option<u64> {
     let text = std::str::from_utf8(value).ok()?;
-    text.bytes().all(|byte| byte.is_ascii_digit()).then(|| text.parse().ok())?
+    let length = text.bytes().all(|byte| byte.is_ascii_digit()).then(|| text.parse().ok())?;
+    length.filter(|length| *length <= LONGEST_BODY)
 }
 
 /// How many bytes a chunk has, by the line before it (RFC 9112, 7.1).
@@ -260,6 +267,8 @@ mod tests {
             "host: a\r\ncontent-length: +1",
             "host: a\r\ncontent-length: ",
             "host: a\r\ncontent-length: 99999999999999999999",
+            "host: a\r\ncontent-length: 18446744073709551615",
+            "host: a\r\ncontent-length: 18446744073709551614",
             "host: a\r\ntransfer-encoding: chunked\r\ntransfer-encoding: chunked",
             "host: a\r\nhost: a",
             "x: 1",
@@ -290,6 +299,9 @@ mod tests {
             " GET / HTTP/1.1",
             "G\"T / HTTP/1.1",
             "GET /\u{e9} HTTP/1.1",
+            "GET /a#b HTTP/1.1",
+            "GET /?a#b HTTP/1.1",
+            "GET http://a#b HTTP/1.1",
             "GET / http",
         ] {
             assert_eq!(read(&format!("{line}\r\nhost: a\r\n\r\n")).unwrap_err(), 400, "{line:?}");

@@ -1,6 +1,7 @@
 //! Whether the server lives and is ready, for whoever balances load: answered on a listener of its own, on the thread that accepts, which
 //! no guest holds up.
 
+use std::collections::VecDeque;
 use std::os::fd::OwnedFd;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -8,6 +9,7 @@ use std::time::Duration;
 
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::sync::Semaphore;
+use tokio::task::{AbortHandle, JoinSet, yield_now};
 use tokio::time::{sleep, timeout};
 
 use crate::server::accept::watched;
@@ -20,7 +22,7 @@ use crate::sync::lock;
 /// How long a client may take to ask.
 const WITHIN: Duration = Duration::from_secs(5);
 
-/// How many are answered at once.
+/// How many are answered at once. One more takes the place of whoever has asked nothing for longest.
 const AT_ONCE: usize = 64;
 
 /// A descriptor that is kept for the moment in which the system has none left.
@@ -64,11 +66,9 @@ impl Spare {
 /// Answers `/live` and `/ready` until the server has ended.
 pub(super) async fn serve(listener: Listener, common: Arc<Common>, places: Arc<Semaphore>) {
     let (Ok(socket), Ok(mut spare)) = (watched(listener), Spare::new()) else { return };
-    let mut asked = tokio::task::JoinSet::new();
+    let mut asked = Asked::default();
     loop {
-        while asked.len() >= AT_ONCE {
-            asked.join_next().await;
-        }
+        asked.make_room().await;
         let accepted = match socket.get_ref().accept() {
             Err(error) if error.kind() == std::io::ErrorKind::WouldBlock => {
                 tokio::select! {
@@ -76,7 +76,7 @@ pub(super) async fn serve(listener: Listener, common: Arc<Common>, places: Arc<S
                         Ok(mut ready) => ready.clear_ready(),
                         Err(_) => return,
                     },
-                    Some(_) = asked.join_next() => {}
+                    Some(_) = asked.tasks.join_next() => {}
                 }
                 continue;
             }
@@ -97,6 +97,36 @@ pub(super) async fn serve(listener: Listener, common: Arc<Common>, places: Arc<S
             continue;
         }
         asked.spawn(async move { drop(answered_here(accepted, answer).await) });
+    }
+}
+
+/// Clients that are answered, in the order in which they came.
+#[derive(Default)]
+struct Asked {
+    tasks: JoinSet<()>,
+    order: VecDeque<AbortHandle>,
+}
+
+impl Asked {
+    fn spawn(&mut self, answering: impl Future<Output = ()> + Send + 'static) {
+        self.order.push_back(self.tasks.spawn(answering));
+    }
+
+    /// Has room for one more: clients that connect and are silent keep nobody from asking.
+    async fn make_room(&mut self) {
+        while self.tasks.try_join_next().is_some() {}
+        if self.tasks.len() < AT_ONCE {
+            return;
+        }
+        // whoever has asked by now gets an answer
+        yield_now().await;
+        while self.tasks.try_join_next().is_some() {}
+        self.order.retain(|client| !client.is_finished());
+        while self.tasks.len() >= AT_ONCE {
+            let Some(oldest) = self.order.pop_front() else { return };
+            oldest.abort();
+            self.tasks.join_next().await;
+        }
     }
 }
 
@@ -144,7 +174,9 @@ async fn reply(mut stream: impl tokio::io::AsyncRead + tokio::io::AsyncWrite + U
                 break;
             }
         }
-        let path = read.split(|byte| *byte == b' ').nth(1).unwrap_or_default();
+        let mut parts = read.split(|byte| *byte == b' ');
+        let is_head = parts.next() == Some(b"HEAD");
+        let path = parts.next().unwrap_or_default();
         let path = path.split(|byte| *byte == b'?').next().unwrap_or_default();
         let (status, text) = match (path, unready) {
             (b"/live" | b"/livez" | b"/healthz" | b"/health", _) => ("200 OK", "alive"),
@@ -152,10 +184,14 @@ async fn reply(mut stream: impl tokio::io::AsyncRead + tokio::io::AsyncWrite + U
             (b"/ready" | b"/readyz", Some(why)) => ("503 Service Unavailable", why),
             _ => ("404 Not Found", "ask for /live or /ready"),
         };
-        let answer = format!(
-            "HTTP/1.1 {status}\r\ncontent-type: text/plain\r\ncontent-length: {}\r\nconnection: close\r\n\r\n{text}\n",
+        let mut answer = format!(
+            "HTTP/1.1 {status}\r\ncontent-type: text/plain\r\ncontent-length: {}\r\nconnection: close\r\n\r\n",
             text.len() + 1
         );
+        if !is_head {
+            answer.push_str(text);
+            answer.push('\n');
+        }
         let _ = stream.write_all(answer.as_bytes()).await;
         let _ = stream.shutdown().await;
     };

@@ -9,7 +9,7 @@ use crate::app::admission::Permit;
 use crate::app::exchange::Exchange;
 use crate::error::Error;
 use crate::http::canonical_url::{canonical_host, octets};
-use crate::http::url::{implied_port, split};
+use crate::http::url::{encode, implied_port, split};
 use crate::server::static_files::service::StaticFiles;
 use crate::sync::lock;
 use tokio::sync::oneshot;
@@ -207,7 +207,8 @@ impl Routes {
 
 /// A pattern's host and prefix.
 fn read(pattern: &str) -> Result<(Option<Host>, String), String> {
-    let wrong = |why: &str| Err(format!("`{pattern}` is no route: {why}"));
+    let no_route = |why: &str| format!("`{pattern}` is no route: {why}");
+    let wrong = |why| Err(no_route(why));
     let (scheme, rest) = match pattern.split_once("//") {
         Some(("", rest)) => (None, Some(rest)),
         Some(("http:", rest)) => (Some("http"), Some(rest)),
@@ -218,7 +219,7 @@ fn read(pattern: &str) -> Result<(Option<Host>, String), String> {
         if !pattern.starts_with('/') {
             return wrong("it must begin with `/`, `//`, `http://` or `https://`");
         }
-        return prefix(pattern).map_or_else(|| wrong("its path has no `?` and no `#`"), |prefix| Ok((None, prefix)));
+        return Ok((None, prefix(pattern).map_err(|why| no_route(&why))?));
     };
     let (authority, path) = match rest.find('/') {
         Some(at) => rest.split_at(at),
@@ -227,12 +228,21 @@ fn read(pattern: &str) -> Result<(Option<Host>, String), String> {
     let Some((host, port)) = host_of(authority) else { return wrong("its host is not one") };
     let port = port.or_else(|| implied_port(scheme?));
     let host = Host { scheme: scheme.map(str::to_owned), host, port };
-    prefix(path).map_or_else(|| wrong("its path has no `?` and no `#`"), |prefix| Ok((Some(host), prefix)))
+    Ok((Some(host), prefix(path).map_err(|why| no_route(&why))?))
 }
 
-/// A path in the one spelling that all of its spellings have, without slashes at its end.
-fn prefix(path: &str) -> Option<String> {
-    (!path.contains(['?', '#'])).then(|| octets(path.trim_end_matches('/')))
+/// A path in the one spelling that all of its spellings have, without slashes at its end. The error says why it is that of no request.
+fn prefix(path: &str) -> Result<String, String> {
+    if path.contains(['?', '#']) {
+        return Err("its path has no `?` and no `#`".to_owned());
+    }
+    let is_sent = path.bytes().all(|byte| byte.is_ascii_graphic())
+        && (path.is_empty() || http::uri::PathAndQuery::try_from(path).is_ok());
+    match encode(path.as_bytes()) {
+        _ if is_sent => Ok(octets(path.trim_end_matches('/'))),
+        Some(sent) => Err(format!("no request has such a path; hint: `{sent}`")),
+        None => Err("its path has a control character".to_owned()),
+    }
 }
 
 /// The host in the one spelling that all of its spellings have (RFC 3986, 3.2.2), and the port if one is named.
@@ -276,6 +286,10 @@ mod tests {
         }
         for pattern in ["", "api", "ftp://a", "http://", "//", "/a?b", "https://a/#b", "http://a:b"] {
             assert!(read(pattern).is_err(), "{pattern}");
+        }
+        for (pattern, hint) in [("/ü", "/%C3%BC"), ("/a b", "/a%20b"), ("//a/<b>", "/%3Cb%3E"), ("/a\u{7f}", "control")]
+        {
+            assert!(read(pattern).unwrap_err().contains(hint), "{pattern}");
         }
     }
 

@@ -55,7 +55,7 @@ impl Connection {
         let routes = lock(&self.common.routes).clone();
         let (number, head) = self.watch.begins(&routes);
         self.common.accounts.counts();
-        let mut answered = Answered::new(self.clone(), number);
+        let mut answered = Answered::new(self.clone(), number, routes.clone());
         let is_http1 = request.version() < Version::HTTP_2;
         let to_head = request.method() == Method::HEAD && head.as_ref().is_none_or(|head| head.refused.is_none());
         let mut body: Option<Arc<BodyState>> = None;
@@ -107,8 +107,9 @@ impl Connection {
         let app = match found.what {
             Serves::App(app) => app,
             Serves::Files(files) => {
-                let target = std::str::from_utf8(&understood.target).unwrap_or_default();
-                return Ok(files.answer(request.method(), target, request.headers()).await.map(Content::File));
+                let below = understood.target.get(found.mount..).unwrap_or_default();
+                let below = std::str::from_utf8(below).unwrap_or_default();
+                return Ok(files.answer(request.method(), below, request.headers()).await.map(Content::File));
             }
         };
         answered.is_of(app);
@@ -130,6 +131,7 @@ impl Connection {
             let expects = head.as_ref().is_some_and(|head| head.expects);
             let body = ClientBody::new(incoming, self.common.timeouts.body, expects, self.watch.clone());
             *state = Some(body.state().clone());
+            answered.has_body(body.state());
             body.boxed_unsync()
         } else {
             empty()
@@ -171,7 +173,10 @@ impl Connection {
         let line = head.map_or_else(
             || {
                 let copied = |text: &str| Bytes::copy_from_slice(text.as_bytes());
-                let target = request.uri().path_and_query().map_or("", |target| target.as_str());
+                let uri = request.uri();
+                // of CONNECT (RFC 9113, 8.5)
+                let authority = || uri.authority().map_or("", |authority| authority.as_str());
+                let target = uri.path_and_query().map_or_else(authority, |target| target.as_str());
                 (copied(request.method().as_str()), copied(target), request.version())
             },
             Head::first_line,
@@ -239,7 +244,7 @@ impl Connection {
             if let Content::Guest(body) = body
                 && !http_body::Body::is_end_stream(&*body)
             {
-                drop(tokio::spawn(let_end(*body)));
+                drop(tokio::spawn(let_end(*body, answered.routes().clone())));
             }
             AnswerBody::new(Content::Nothing, answered)
         } else {

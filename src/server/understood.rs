@@ -96,6 +96,10 @@ impl Connection {
             None if authority.is_empty() => self.own_authority(),
             None => authority.to_owned(),
         };
+        // the guest would see another name than the one that the route and the log go by
+        if authority.contains('%') {
+            return Err(Refusal::bad("the host has percent-encoded octets"));
+        }
         if target == "*" {
             let status = if request.method() == Method::OPTIONS { 204 } else { 400 };
             return Err(Refusal::new(status, "`*` is a target of OPTIONS alone")); // RFC 9112, 3.2.4

@@ -305,3 +305,9 @@ def test_entries_that_were_not_used_for_longest_go_first(cache: Path) -> None:
 
 def test_a_size_that_is_no_number_is_told(cache: Path) -> None:
     assert "`WASGI_CACHE_SIZE` is ignored: not a number of bytes: 1 GB" in load(cache, WASGI_CACHE_SIZE="1 GB")
+
+
+@pytest.mark.skipif(not Path("/proc/self").exists(), reason="a file system in which nobody makes a folder")
+def test_a_folder_that_nobody_can_make_is_told() -> None:
+    """Of one whose parent is there, `mkdir` says there that something is missing."""
+    assert "the code cache is off: `/proc/no-folder/below`" in load(Path("/proc/no-folder/below"))

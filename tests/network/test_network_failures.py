@@ -317,8 +317,10 @@ def test_a_server_that_ends_in_the_handshake(app: AppMaker) -> None:
             ask(app(outgoing=wasgi.Network([url])), url)
 
 
-def test_an_alert(app: AppMaker, authority: trustme.CA, trusted: bytes) -> None:
-    context = serving_as(authority.issue_cert("127.0.0.1"))
+@pytest.mark.parametrize("protocols", [(), ("h2",)], ids=["HTTP/1.1", "HTTP/2"])
+def test_an_alert(app: AppMaker, authority: trustme.CA, trusted: bytes, protocols: tuple[str, ...]) -> None:
+    """After the handshake, as TLS 1.3 has it."""
+    context = serving_as(authority.issue_cert("127.0.0.1"), *protocols)
     context.verify_mode = ssl.CERT_REQUIRED
     authority.configure_trust(context)
     with Peer(answers(HELLO), context) as peer, pytest.raises(errors.TlsAlertReceived) as raised:

@@ -52,12 +52,15 @@ def test_the_combined_format(app: AppMaker, serve: Serve, log: Log) -> None:
         (f"GET /trap HTTP/1.1\r\n{HOST}\r\n", 500),
         (f"GET /status?code=304 HTTP/1.1\r\n{HOST}\r\n", 304),
         (f"GET /x HTTP/1.1\r\n{HOST}\x7fname: y\r\n\r\n", 400),
+        (f"GET /length?declared=0&written=0 HTTP/1.1\r\n{HOST}\r\n", 200),
+        (f"GET /reply?code=302&header=content-length:0&body= HTTP/1.1\r\n{HOST}\r\n", 302),
+        (f"POST /collect HTTP/1.1\r\n{HOST}content-length: {2**64 - 1}\r\n\r\nabc", 400),
     ],
 )
 def test_each_answer_has_a_line(app: AppMaker, serve: Serve, log: Log, sent: str, status: int) -> None:
     server = serve(app(), access_log=log.path, access_format="json")
-    once(server, sent)
-    assert [entry["status"] for entry in log.entries(1)] == [status]
+    assert once(server, sent)[0] == status
+    assert [(entry["status"], entry.get("outcome")) for entry in log.entries(1)] == [(status, None)]
 
 
 def test_a_client_that_has_left(app: AppMaker, serve: Serve, log: Log) -> None:
@@ -68,6 +71,24 @@ def test_a_client_that_has_left(app: AppMaker, serve: Serve, log: Log) -> None:
     client.socket.close()
     (entry,) = log.entries(1)
     assert (entry["status"], entry["bytes"]) == (499, 0)
+
+
+def test_a_client_that_does_not_send_what_the_rest_of_its_answer_is_made_of(
+    app: AppMaker, serve: Serve, log: Log, caplog: pytest.LogCaptureFixture
+) -> None:
+    """That is its fault, not the guest's."""
+    caplog.set_level(logging.INFO, logger="wasgi.server")
+    server = serve(app(), access_log=log.path, access_format="json", body_timeout=0.2)
+    with Client(server) as client:
+        client.ask("/echo", "content-length: 9", method="POST", body=b"ab")
+        assert client.head()[0] == 200
+        assert not client.rest().endswith(b"0\r\n\r\n")
+    (entry,) = log.entries(1)
+    assert (entry["status"], entry["outcome"]) == (200, "the request broke off")
+    until(lambda: any("/echo" in record.getMessage() for record in caplog.records))
+    (record,) = [record for record in caplog.records if "/echo" in record.getMessage()]
+    assert (record.name, record.levelno) == ("wasgi.server", logging.INFO)
+    assert "`body_timeout`" in record.getMessage()
 
 
 @pytest.mark.parametrize(("target", "status"), [("/sleep?ms=60000", 503), ("/endless", 200)])

@@ -35,3 +35,13 @@ def test_a_guest_whose_client_has_left_is_stopped(
     else:
         client.socket.close()
     until(lambda: served.exchanges == 0)
+
+
+def test_a_guest_whose_answer_is_sent_makes_room_soon(app: AppMaker, serve: Serve) -> None:
+    """It may end its body, for a moment: whoever waits for its place would be told that the app is full."""
+    served = app(limits=wasgi.Limits(timeout=None, concurrency=1, queue=1))
+    server = serve(served)
+    with Client(server) as client, Client(server) as other:
+        assert client.ask("/slow-body?ms=60000", method="HEAD").head()[0] == 200
+        client.reset()
+        assert other.ask("/hello").answer()[0] == 200

@@ -131,6 +131,7 @@ def test_what_the_guest_sees(client: Http2) -> None:
         ({"authority": ""}, [("host", "guest.local")], 200),
         ({}, [("host", "other.local")], 400),
         ({"scheme": "https"}, [], 421),
+        ({"authority": ""}, [("host", "guest%2elocal")], 400),
         ({}, [("cookie", "x" * 17_000)], 200),
         ({}, [("cookie", "x" * 70_000)], 431),
         ({}, [(f"x{i}", "y") for i in range(101)], 200),
@@ -141,6 +142,14 @@ def test_requests_that_are_checked(
     client: Http2, pseudo: dict[str, Any], fields: list[tuple[str, str]], status: int
 ) -> None:
     assert client.finished(client.request("/hello", *fields, **pseudo))[0] == status
+
+
+def test_a_tunnel_is_logged_with_where_to(served: wasgi.App, serve: Serve, tmp_path: Path) -> None:
+    log = tmp_path / "access.log"
+    with Http2(serve(served, access_log=log, access_format="%(r)s %(s)s")) as client:
+        assert client.finished(client.request("", method="CONNECT", scheme="", end=False))[0] == 501
+    until(lambda: log.exists() and log.read_bytes() != b"")
+    assert log.read_text() == "CONNECT guest.local HTTP/2.0 501\n"
 
 
 @pytest.mark.parametrize("target", ["/status?code=204", "/status?code=304"])

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import http.client
 import signal
 import socket
 import subprocess
 import sys
 import threading
-from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
@@ -248,6 +248,19 @@ def test_health(app: AppMaker, serve: Serve) -> None:
         closing.join()
 
 
+def test_silent_clients_do_not_hold_up_health(app: AppMaker, serve: Serve) -> None:
+    server = serve(app(), health="127.0.0.1:0")
+    assert server.health is not None
+    with contextlib.ExitStack() as silent:
+        for _ in range(200):
+            silent.enter_context(Client(server.health))
+        # less than one of them may take
+        with Client(server.health, timeout=4) as client:
+            assert client.ask("/live").answer()[::2] == (200, b"alive\n")
+        with Client(server.health, timeout=4) as client:
+            assert client.ask("/ready", method="HEAD").rest().endswith(b"\r\n\r\n")
+
+
 CROWDED = """
 import logging, resource, sys, wasgi
 logging.basicConfig(format="%(message)s", stream=sys.stdout)
@@ -265,7 +278,10 @@ def test_descriptors_that_are_used_up(probe_path: Path) -> None:
     """Accepting pauses, and goes on by itself. Meanwhile who is connected is served, and health is answered."""
     program = [sys.executable, "-c", CROWDED, str(probe_path)]
     pipe = subprocess.PIPE
-    with subprocess.Popen(program, stdin=pipe, stdout=pipe, text=True, cwd=ROOT) as process, ExitStack() as clients:
+    with (
+        subprocess.Popen(program, stdin=pipe, stdout=pipe, text=True, cwd=ROOT) as process,
+        contextlib.ExitStack() as clients,
+    ):
         assert process.stdin is not None
         assert process.stdout is not None
         address, health = process.stdout.readline().split()
@@ -329,8 +345,9 @@ def test_routes(app: AppMaker, serve: Serve, hello: wasgi.Component, tmp_path: P
     assert asked("/probes")[0] == 404
     assert asked("/probes", "HELLO.local.") == (200, b"Hello, World!")
     assert asked("/probes", "hello.local:81") == (200, b"Hello, World!")
-    with pytest.raises(ValueError, match="no route"):
-        wasgi.Server({"api": app()}, bind="127.0.0.1:0")
+    for pattern, why in (("api", "no route"), ("/ü", "hint: `/%C3%BC`"), ("/a b", "hint: `/a%20b`")):
+        with pytest.raises(ValueError, match=why):
+            wasgi.Server({pattern: app()}, bind="127.0.0.1:0")
     assert HELLO.exists()
 
 
@@ -350,6 +367,7 @@ def test_static_files(app: AppMaker, serve: Serve, tmp_path: Path) -> None:
     assert (status, body, headers["content-type"]) == (200, b"0123456789", "text/plain; charset=utf-8")
     assert asked("/assets/a.txt", "range: bytes=2-3\r\n")[::2] == (206, b"23")
     assert asked("/assets/a.txt", 'range: bytes=2-3\r\nif-range: "old"\r\n')[::2] == (200, b"0123456789")
+    assert asked("/%61ssets/a.txt")[2] == b"0123456789"
     for missing in (".env", "link", "../outside", "%2e%2e/outside", "none"):
         assert asked(f"/assets/{missing}")[0] == 404
     assert asked("/hello")[2] == b"Hello, World!"

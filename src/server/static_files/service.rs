@@ -42,22 +42,22 @@ impl StaticFiles {
         Ok(Self { folder: Folder::open(folder)?, mount })
     }
 
-    /// Answers a request. `target` is its path with its query, byte for byte as it came, and begins with the mount.
-    pub async fn answer(self: &Arc<Self>, method: &Method, target: &str, fields: &HeaderMap) -> Response<FileBody> {
+    /// Answers a request. `below` is what its target, byte for byte as it came, has after the mount: the rest of the path, and the query.
+    pub async fn answer(self: &Arc<Self>, method: &Method, below: &str, fields: &HeaderMap) -> Response<FileBody> {
         if method != Method::GET && method != Method::HEAD {
             return with(StatusCode::METHOD_NOT_ALLOWED, [(ALLOW, "GET, HEAD".to_owned())], FileBody::empty());
         }
-        let (files, method, target, fields) = (self.clone(), method.clone(), target.to_owned(), fields.clone());
+        let (files, method, below, fields) = (self.clone(), method.clone(), below.to_owned(), fields.clone());
         // the file system may be a slow one
-        let answered = tokio::task::spawn_blocking(move || files.answer_blocking(&method, &target, &fields)).await;
+        let answered = tokio::task::spawn_blocking(move || files.answer_blocking(&method, &below, &fields)).await;
         let failed = |_| with(StatusCode::INTERNAL_SERVER_ERROR, [], FileBody::empty());
         answered.map_err(io::Error::other).and_then(|answered| answered).unwrap_or_else(failed)
     }
 
-    fn answer_blocking(&self, method: &Method, target: &str, fields: &HeaderMap) -> io::Result<Response<FileBody>> {
+    fn answer_blocking(&self, method: &Method, below: &str, fields: &HeaderMap) -> io::Result<Response<FileBody>> {
         let not_found = || with(StatusCode::NOT_FOUND, [], FileBody::empty());
-        let (path, query) = target.split_once('?').map_or((target, None), |(path, query)| (path, Some(query)));
-        let Some(wanted) = path.strip_prefix(&*self.mount).and_then(Wanted::parse) else { return Ok(not_found()) };
+        let (path, query) = below.split_once('?').map_or((below, None), |(path, query)| (path, Some(query)));
+        let Some(wanted) = Wanted::parse(path) else { return Ok(not_found()) };
         let Some(found) = self.folder.find(&wanted.names)? else { return Ok(not_found()) };
         let metadata = found.metadata()?;
         if !metadata.is_dir() {
