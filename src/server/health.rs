@@ -112,16 +112,20 @@ impl Asked {
         self.order.push_back(self.tasks.spawn(answering));
     }
 
+    fn forget_answered(&mut self) {
+        while self.tasks.try_join_next().is_some() {}
+        self.order.retain(|client| !client.is_finished());
+    }
+
     /// Has room for one more: clients that connect and are silent keep nobody from asking.
     async fn make_room(&mut self) {
-        while self.tasks.try_join_next().is_some() {}
+        self.forget_answered();
         if self.tasks.len() < AT_ONCE {
             return;
         }
         // whoever has asked by now gets an answer
         yield_now().await;
-        while self.tasks.try_join_next().is_some() {}
-        self.order.retain(|client| !client.is_finished());
+        self.forget_answered();
         while self.tasks.len() >= AT_ONCE {
             let Some(oldest) = self.order.pop_front() else { return };
             oldest.abort();
@@ -196,4 +200,30 @@ async fn reply(mut stream: impl tokio::io::AsyncRead + tokio::io::AsyncWrite + U
         let _ = stream.shutdown().await;
     };
     let _ = timeout(WITHIN, answered).await;
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn whoever_was_answered_is_forgotten() {
+        let mut asked = Asked::default();
+        for _ in 0..10 * AT_ONCE {
+            asked.make_room().await;
+            asked.spawn(async {});
+            yield_now().await;
+        }
+        assert!(asked.order.len() <= 2, "{}", asked.order.len());
+    }
+
+    #[tokio::test]
+    async fn the_oldest_goes_for_one_more() {
+        let mut asked = Asked::default();
+        for _ in 0..2 * AT_ONCE {
+            asked.make_room().await;
+            asked.spawn(std::future::pending());
+        }
+        assert_eq!((asked.tasks.len(), asked.order.len()), (AT_ONCE, AT_ONCE));
+    }
 }
