@@ -386,10 +386,20 @@ class TestFailures:
         assert made.handle(get("/fetch?url=http://up/")).text == 'ErrorCode::InternalError(Some("TypeError"))'
         assert "an upstream must return a wasgi.Response, not" in caplog.text
 
-    def test_an_upstream_that_takes_no_argument(self, app: AppMaker, caplog: pytest.LogCaptureFixture) -> None:
-        response = app(outgoing=lambda: wasgi.Response()).handle(get("/fetch?url=http://up/"))
-        assert response.text == 'ErrorCode::InternalError(Some("TypeError"))'
-        assert "takes 0 positional arguments" in caplog.text
+    def test_an_upstream_that_takes_no_argument(self, app: AppMaker) -> None:
+        with pytest.raises(TypeError, match="`outgoing` must take one argument, the request, but takes 0"):
+            app(outgoing=lambda: wasgi.Response())
+
+    def test_one_that_does_not_tell_what_it_takes(self, app: AppMaker, caplog: pytest.LogCaptureFixture) -> None:
+        class Secretive:
+            __signature__ = "unknown"
+
+            def __call__(self) -> wasgi.Response:
+                return wasgi.Response()
+
+        made: Any = app(outgoing=Secretive())
+        assert made.handle(get("/fetch?url=http://up/")).text == 'ErrorCode::InternalError(Some("TypeError"))'
+        assert "takes 1 positional argument but 2 were given" in caplog.text
 
     def test_an_answer_of_another_package_is_told_by_its_full_name(
         self, app: AppMaker, caplog: pytest.LogCaptureFixture

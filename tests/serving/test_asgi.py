@@ -212,9 +212,22 @@ class TestStreams:
         assert (await task).body == b"firstlast"
 
     async def test_a_guest_that_does_not_read_is_not_fed_without_end(self, app: AppMaker) -> None:
-        server = Server(http_scope("/sleep?ms=100", method="POST", headers=CHUNKED), *[b"x" * 10_000] * 100)
-        assert (await server.run(app())).body == b"slept"
-        assert server.received <= 8
+        asked, goes_on = asyncio.Event(), asyncio.Event()
+
+        async def upstream(request: wasgi.Request) -> wasgi.Response:
+            asked.set()
+            await goes_on.wait()
+            return wasgi.Response(body=b"waited")
+
+        scope = http_scope("/fetch?url=http://up/", method="POST", headers=CHUNKED)
+        server = Server(scope, *[b"x" * 10_000] * 100)
+        task = asyncio.create_task(server.run(app(outgoing=upstream)))
+        await asked.wait()
+        for _ in range(1000):
+            await asyncio.sleep(0)
+        assert server.received <= 8, "while the guest waits; what is left when it has ended is thrown away"
+        goes_on.set()
+        assert b"waited" in (await task).body
 
     async def test_the_guest_is_as_fast_as_its_reader(self, app: AppMaker) -> None:
         server = Server(http_scope("/stream?chunks=1000&bytes=4096"))
