@@ -17,7 +17,6 @@ use crate::app::running::{Due, Place, drop_instance, end_in_time, tell_not_reusa
 use crate::app::shared::{Member, SharedInstance};
 use crate::error::Error;
 use crate::error::trap::Trap;
-use crate::exchange::guest_clock::Held;
 use crate::guest::instance::Instance;
 use crate::guest::instance_pool::InstancePool;
 use crate::guest::seat::Seat;
@@ -196,20 +195,11 @@ impl Driver {
             return Poll::Ready(Fate::Abandoned);
         }
         let mut next = None;
-        // without the lock: it may have to look at a body that somebody else makes
-        let seats = self.sharing.members();
-        let passing: Vec<_> = seats.into_iter().filter(|seat| seat.only_passes_on()).collect();
+        self.sharing.members().iter().for_each(|seat| seat.look_whether_it_passes_on());
         {
-            let mut members = lock(&self.sharing.members);
-            for member in &mut members.seated {
+            let members = lock(&self.sharing.members);
+            for member in &members.seated {
                 member.answer.look();
-                match passing.iter().any(|seat| Arc::ptr_eq(seat, &member.seat)) {
-                    true if member.passes_on.is_none() => {
-                        member.passes_on = Some(Held::of(&member.seat.exchange.clock));
-                    }
-                    true => {}
-                    false => member.passes_on = None,
-                }
                 if !member.seat.is_begun() {
                     continue;
                 }
@@ -264,7 +254,7 @@ impl Driver {
     /// One exchange is over: its output and its bodies end. Returns its place, which is to be free.
     #[must_use]
     fn let_go(&mut self, member: Member, outcome: Result<(), Error>) -> Place {
-        let Member { seat, answer, place, .. } = member;
+        let Member { seat, answer, place } = member;
         let exchange = &seat.exchange;
         if let Some(used) = seat.fuel_used() {
             let _ = exchange.costs.fuel.set(used);

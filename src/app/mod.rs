@@ -310,7 +310,7 @@ impl App {
         let seat = Seat::new(exchange.clone(), self.limits.fuel, Box::new(answered), sharing.waker());
         let request = request.map(|body| seat.over.cuts(body.boxed_unsync()));
         let place = Place::new(&exchange, ticking, permit);
-        let member = Member { seat: seat.clone(), answer: answer.clone(), place, passes_on: None };
+        let member = Member { seat: seat.clone(), answer: answer.clone(), place };
         let newcomer = Box::new(Newcomer { request, hooks, seat });
         let Obtained { instance, room, needs_set_up } = match joins {
             Err(made) => made,

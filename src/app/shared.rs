@@ -8,7 +8,6 @@ use crate::app::running::{Place, why_dropped};
 use crate::engine::ProcessState;
 use crate::error::Error;
 use crate::error::trap::Trap;
-use crate::exchange::guest_clock::Held;
 use crate::exchange::handle::ExchangeState;
 use crate::exchange::response_body::ResponseSlot;
 use crate::guest::instance::{Instance, Reuse};
@@ -48,8 +47,6 @@ pub(super) struct Member {
     pub seat: Arc<Seat>,
     pub answer: ResponseSlot,
     pub place: Place,
-    /// While its guest has nothing more to do than to pass bodies on, which is at nobody's expense.
-    pub(super) passes_on: Option<Held>,
 }
 
 impl Member {

@@ -142,6 +142,15 @@ impl Written {
         polled
     }
 
+    /// Whether its end is in what was looked at.
+    fn has_been_seen_to_end(&self) -> bool {
+        match self.looked_at.back() {
+            Some(Some(Ok(frame))) => frame.is_trailers(),
+            Some(None | Some(Err(_))) => true,
+            None => false,
+        }
+    }
+
     fn close(&mut self, ended_well: bool) -> bool {
         if self.phase != Phase::Open {
             return false;
@@ -154,8 +163,7 @@ impl Written {
                 Poll::Pending => break,
             }
         }
-        let has_ended = matches!(self.looked_at.back(), Some(None | Some(Err(_))))
-            || matches!(self.looked_at.back(), Some(Some(Ok(frame))) if frame.is_trailers());
+        let has_ended = self.has_been_seen_to_end();
         if !has_ended && ended_well && self.is_hosts == Some(true) {
             self.reader = Some(reader);
             return false;
@@ -175,8 +183,7 @@ impl Written {
                 reader.wake_by_ref();
             }
         }
-        let has_ended = matches!(self.looked_at.back(), Some(None | Some(Err(_))));
-        self.phase == Phase::Open && self.is_hosts == Some(true) && !has_ended
+        self.phase == Phase::Open && self.is_hosts == Some(true) && !self.has_been_seen_to_end()
     }
 
     fn tell(&mut self, how: Transmitted) {

@@ -9,6 +9,7 @@ use wasmtime::component::GuestTaskId;
 use wasmtime_wasi_http::WasiBody;
 
 use crate::exchange::cut_body::Over;
+use crate::exchange::guest_clock::Held;
 use crate::exchange::guest_written::WrittenBodies;
 use crate::exchange::handle::ExchangeState;
 use crate::http::error_code::ErrorCode;
@@ -37,6 +38,8 @@ pub(crate) struct Seat {
     stage: AtomicU8,
     /// Host functions that it waits for.
     waits: AtomicUsize,
+    /// Its clock stands still for what it passes on.
+    passes_on: Mutex<Option<Held>>,
     /// Whether the exchange is over, whatever its guest's tasks still do.
     pub over: Arc<Over>,
     /// Nanoseconds that its guest had the store in this turn, and that it had it since it was over.
@@ -57,6 +60,7 @@ impl Seat {
             task: OnceLock::new(),
             stage: AtomicU8::new(COMING),
             waits: AtomicUsize::new(0),
+            passes_on: Mutex::default(),
             over: Arc::default(),
             ran: AtomicU64::new(0),
             ran_on: AtomicU64::new(0),
@@ -133,12 +137,20 @@ impl Seat {
     /// Whether nothing is known that its guest still does for it: its handler has returned, its bodies have ended, and it waits for no host
     /// function. wasmtime tells of the tasks of a whole store only.
     pub(crate) fn seems_done(&self) -> bool {
-        self.has_reached(RETURNED) && self.waits.load(Ordering::Relaxed) == 0 && !self.written.are_read()
+        self.has_done_its_part() && !self.written.are_read()
     }
 
-    /// Whether all that is known to be under way for it are bodies that its guest has passed on.
-    pub(crate) fn only_passes_on(&self) -> bool {
-        self.has_reached(RETURNED) && self.waits.load(Ordering::Relaxed) == 0 && self.written.are_passed_on()
+    fn has_done_its_part(&self) -> bool {
+        self.has_reached(RETURNED) && self.waits.load(Ordering::Relaxed) == 0
+    }
+
+    /// While all that is known to be under way for it are bodies that its guest has passed on, none of its time passes. To be called where
+    /// no lock is held: it may have to look at a body that somebody else makes.
+    pub(crate) fn look_whether_it_passes_on(&self) {
+        let passes_on = self.has_done_its_part() && self.written.are_passed_on();
+        let mut held = lock(&self.passes_on);
+        let before = held.take();
+        *held = passes_on.then(|| before.unwrap_or_else(|| Held::of(&self.exchange.clock)));
     }
 
     /// To be held while a host function of its guest's is under way.

@@ -13,6 +13,7 @@ use crate::http::error_code::{ErrorCode, Payload};
 use crate::network::dns::Unresolved;
 use crate::network::proxy::NoTunnel;
 use crate::network::special_addresses::{canonical, special};
+use crate::network::tls::tls_error;
 use crate::network::traffic::Flood;
 
 /// Why there is no connection.
@@ -253,7 +254,7 @@ fn code_of_reason(reason: Reason) -> &'static str {
 }
 
 fn code_of_io(error: &io::Error) -> Option<ErrorCode> {
-    if let Some(tls) = error.get_ref().and_then(|inner| inner.downcast_ref::<rustls::Error>()) {
+    if let Some(tls) = tls_error(error) {
         return Some(code_of_tls(tls));
     }
     match error.kind() {

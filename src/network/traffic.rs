@@ -12,6 +12,7 @@ use std::sync::{Mutex, OnceLock};
 use std::time::Instant;
 
 use crate::network::hpack::Table;
+use crate::network::tls::tls_error;
 use crate::sync::lock;
 
 /// What a peer sends too much of.
@@ -102,7 +103,7 @@ impl Traffic {
         let flags = libc::MSG_PEEK | libc::MSG_DONTWAIT;
         // SAFETY: the descriptor is open, because `on(None)` comes before it is closed and waits for the lock; one byte is written.
         let came = unsafe { libc::recv(descriptor, (&raw mut byte).cast(), 1, flags) };
-        came >= 0 || std::io::Error::last_os_error().kind() != std::io::ErrorKind::WouldBlock
+        came >= 0 || io::Error::last_os_error().kind() != io::ErrorKind::WouldBlock
     }
 
     /// No other request goes on the connection, if its peer does not read what is written.
@@ -138,7 +139,7 @@ impl Traffic {
 
     /// Reading has failed.
     pub(crate) fn failed(&self, error: &io::Error) {
-        if let Some(tls) = error.get_ref().and_then(|inner| inner.downcast_ref::<rustls::Error>()) {
+        if let Some(tls) = tls_error(error) {
             let _ = self.tls.set(tls.clone());
         }
     }

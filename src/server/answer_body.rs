@@ -1,9 +1,8 @@
 //! The body of an answer on its way to the client.
 
-use std::future::poll_fn;
 use std::pin::Pin;
 use std::sync::Arc;
-use std::task::{Context, Poll};
+use std::task::{Context, Poll, ready};
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
@@ -15,6 +14,7 @@ use crate::error::Error;
 use crate::error::reason::Reason;
 use crate::exchange::guest_body::{GuestBody, Next};
 use crate::server::answered::Answered;
+use crate::server::client_body::throw_away;
 use crate::server::routes::Routes;
 use crate::server::static_files::body::FileBody;
 use crate::server::streams::Pace;
@@ -143,20 +143,17 @@ impl Body for AnswerBody {
 /// How long a guest may take to end a body of which its client gets no more, and how much of it is thrown away: after that it is stopped,
 /// as one is whose client has left.
 const ENDS_WITHIN: Duration = Duration::from_millis(750);
-const MOST_LEFT: usize = 64 << 10;
+const MOST_LEFT: u64 = 64 << 10;
 
 /// A body that no client gets is read for a bounded time, so that its guest can end it. Dropped before its end, it ends its guest. Meanwhile
 /// it is one of those that its table has under way.
 pub(super) async fn let_end(mut body: GuestBody, routes: Arc<Routes>) {
-    let ended = async {
-        let mut left = MOST_LEFT;
-        while let Ok(Next::Chunk(chunk)) = poll_fn(|cx| body.poll_next(cx)).await {
-            match left.checked_sub(chunk.len()) {
-                Some(rest) => left = rest,
-                None => break,
-            }
-        }
-    };
+    let ended = throw_away(MOST_LEFT, |cx| {
+        Poll::Ready(match ready!(body.poll_next(cx)) {
+            Ok(Next::Chunk(chunk)) => Some(chunk.len()),
+            _ => None,
+        })
+    });
     let late = async {
         let end = Instant::now() + ENDS_WITHIN;
         while Instant::now() < end && !routes.have_expired(Instant::now()) {

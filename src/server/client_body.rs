@@ -18,7 +18,7 @@ use crate::sync::lock;
 
 /// How much of a body that its guest has not read is read and thrown away, and for how long: so the client gets the answer (RFC 9112,
 /// 9.6; RFC 9113, 8.1).
-const MOST_DRAINED: u64 = 64 << 20;
+pub(super) const MOST_DRAINED: u64 = 64 << 20;
 pub(super) const DRAINED_WITHIN: Duration = Duration::from_secs(30);
 
 /// A request's body, which its guest reads and whoever answers looks at.
@@ -188,7 +188,7 @@ impl Drop for ClientBody {
 
 /// Reads a body that nobody wants, for a bounded time.
 async fn drain(mut incoming: Incoming) {
-    throw_away(|cx| {
+    throw_away(MOST_DRAINED, |cx| {
         let frame = ready!(Pin::new(&mut incoming).poll_frame(cx));
         Poll::Ready(match frame {
             Some(Ok(frame)) => Some(frame.data_ref().map_or(0, Bytes::len)),
@@ -198,10 +198,10 @@ async fn drain(mut incoming: Incoming) {
     .await;
 }
 
-/// Takes what comes, up to a number of bytes and a time. `poll`: how many bytes have come; none at the end.
-pub(super) async fn throw_away(mut poll: impl FnMut(&mut Context<'_>) -> Poll<Option<usize>>) {
+/// Takes what comes, up to so many bytes, and for a bounded time. `poll`: how many bytes have come; none at the end.
+pub(super) async fn throw_away(most: u64, mut poll: impl FnMut(&mut Context<'_>) -> Poll<Option<usize>>) {
     let taken = async {
-        let mut rest = MOST_DRAINED;
+        let mut rest = most;
         while let Some(bytes) = std::future::poll_fn(&mut poll).await {
             match rest.checked_sub(bytes as u64) {
                 Some(left) => rest = left,

@@ -15,7 +15,7 @@ use tracing::Level;
 
 use crate::server::answered::{Answered, Asked};
 use crate::server::certificates::Reloading;
-use crate::server::client_body::{DRAINED_WITHIN, throw_away};
+use crate::server::client_body::{DRAINED_WITHIN, MOST_DRAINED, throw_away};
 use crate::server::guarded::Guarded;
 use crate::server::peer::Peer;
 use crate::server::progress::Stage;
@@ -227,7 +227,7 @@ async fn linger(stream: &mut (impl AsyncRead + AsyncWrite + Unpin), may_send: bo
             return;
         }
         let mut bytes = vec![0; 64 << 10];
-        throw_away(|cx| {
+        throw_away(MOST_DRAINED, |cx| {
             let mut read = ReadBuf::new(&mut bytes);
             let polled = ready!(Pin::new(&mut *stream).poll_read(cx, &mut read));
             Poll::Ready(Some(read.filled().len()).filter(|bytes| polled.is_ok() && *bytes > 0))

@@ -11,7 +11,7 @@ import click
 
 from wasgi.cli.cache import entries, folder
 from wasgi.cli.commands import Argument, Command, Example, Option
-from wasgi.cli.failures import FAILED, UNUSABLE, USAGE, Failure
+from wasgi.cli.failures import FAILED, USAGE, Failure, unreadable
 from wasgi.cli.output import busy, is_terminal, tell
 from wasgi.cli.targets import find
 
@@ -30,7 +30,7 @@ def _compile(ctx: click.Context, /, files: tuple[str, ...], fuel: bool, isolated
             with busy(f"compiling {path} ({Path(path).stat().st_size / 1e6:.1f} MB)"):
                 component = wasgi.Component(path, fuel=fuel, isolated=isolated)
         except OSError as exc:
-            raise Failure(f"`{path}` cannot be read: {exc.strerror or exc}", UNUSABLE) from exc
+            raise unreadable(path, exc) from exc
         if not any(entry.digest == component.digest for entry in entries(directory)):
             raise Failure(f"the machine code of `{path}` could not be kept in `{directory}`", FAILED)
         if is_terminal(sys.stderr):

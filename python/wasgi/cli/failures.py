@@ -58,10 +58,19 @@ def line_of(error: BaseException) -> str:
     return line if place is None else f"{line} (line {place[1]}, column {place[2]})"
 
 
-def failure_of(error: WasgiError) -> Failure:
+def failure_of(error: BaseException) -> Failure:
     """How an error ends a command that is to serve apps, or to load a component."""
+    if isinstance(error, Failure):
+        return error
+    if not isinstance(error, WasgiError):
+        return Failure(str(error), FAILED)
     unusable = isinstance(error, (ComponentError, GuestError, AppClosedError))
     return Failure(line_of(error), UNUSABLE if unusable else FAILED)
+
+
+def unreadable(path: object, error: OSError) -> Failure:
+    """A file that a command cannot do without, and that cannot be read."""
+    return Failure(f"`{path}` cannot be read: {error.strerror or error}", UNUSABLE)
 
 
 def nearest(name: str, names: list[str]) -> str | None:

@@ -11,7 +11,7 @@ import click
 
 from wasgi import _wasgi
 from wasgi.cli.commands import Command, Example
-from wasgi.cli.failures import UNUSABLE, Failure
+from wasgi.cli.failures import UNUSABLE, unreadable
 from wasgi.cli.targets import command_of
 from wasgi.errors import ComponentError
 
@@ -138,7 +138,7 @@ def _inspect(file: Path, as_json: bool) -> int:
     try:
         found = inspect(file)
     except OSError as exc:
-        raise Failure(f"`{file}` cannot be read: {exc.strerror or exc}", UNUSABLE) from exc
+        raise unreadable(file, exc) from exc
     print(json.dumps(asdict(found), indent=2) if as_json else "\n".join(lines(found)))
     return 0 if found.runs else UNUSABLE
 

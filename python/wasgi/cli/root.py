@@ -9,7 +9,7 @@ from typing import Any
 import click
 
 from wasgi.cli.commands import Example, Group, Lazy
-from wasgi.cli.failures import EXIT_CODES, FAILED, INTERRUPTED, USAGE, Failure, failure_of, nearest
+from wasgi.cli.failures import EXIT_CODES, INTERRUPTED, USAGE, Failure, failure_of, nearest
 from wasgi.cli.output import give_stdout_up, has_colours, tell, whatever_stdout_encodes, whole_stdout
 from wasgi.errors import WasgiError
 
@@ -118,10 +118,6 @@ def _read_cache_size() -> None:
 
 def _failure(error: BaseException) -> Failure:
     """What the user is told of an error, and the exit code."""
-    if isinstance(error, Failure):
-        return error
-    if isinstance(error, WasgiError):
-        return failure_of(error)
     if isinstance(error, click.NoSuchOption):
         name = error.option_name
         known = [option for one in (error.ctx.command.params if error.ctx else []) for option in one.opts]
@@ -130,7 +126,7 @@ def _failure(error: BaseException) -> Failure:
         return Failure(_uncapitalized(error.format_message()), USAGE, hint=_help(error.ctx))
     if isinstance(error, click.ClickException):
         return Failure(_uncapitalized(error.format_message()))
-    return Failure(str(error), FAILED)
+    return failure_of(error)
 
 
 def _help(ctx: click.Context | None) -> str:

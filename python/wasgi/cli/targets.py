@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from urllib.parse import quote
 
-from wasgi.cli.failures import UNUSABLE, USAGE, Failure, line_of
+from wasgi.cli.failures import UNUSABLE, USAGE, Failure, line_of, unreadable
 from wasgi.cli.grants import Grants, make_app
 
 if TYPE_CHECKING:
@@ -150,7 +150,7 @@ def load_file(path: str, grants: Grants, *, command: bool = False) -> App:
         else:
             app.component._check()
     except OSError as exc:
-        raise Failure(f"`{path}` cannot be read: {exc.strerror or exc}", UNUSABLE) from exc
+        raise unreadable(path, exc) from exc
     except ComponentError as exc:
         message = line_of(exc)
         if path not in message:

@@ -51,31 +51,22 @@ def work(orders: Orders) -> int:
     try:
         service = Service(orders.settings)
         lines = service.lines()
-    except (Failure, OSError, WasgiError) as exc:
-        return _failed(reports, exc)
 
-    def started() -> None:
-        # its parent looks after the terminal
-        service.hear_signals(lambda: None)
-        reports.send(event="ready", lines=lines)
+        def started() -> None:
+            # its parent looks after the terminal
+            service.hear_signals(lambda: None)
+            reports.send(event="ready", lines=lines)
 
-    recycling = orders.settings.recycling
-    if recycling != Recycling():
-        look = functools.partial(_look_at_itself, recycling, service.server, reports)
-        threading.Thread(target=look, name="wasgi-age", daemon=True).start()
-    try:
+        recycling = orders.settings.recycling
+        if recycling != Recycling():
+            look = functools.partial(_look_at_itself, recycling, service.server, reports)
+            threading.Thread(target=look, name="wasgi-age", daemon=True).start()
         service.serve(started)
     except (Failure, OSError, WasgiError) as exc:
-        return _failed(reports, exc)
+        failure = failure_of(exc)
+        reports.send(event="failed", message=failure.message, code=failure.code, hint=failure.hint)
+        return failure.code
     return 0
-
-
-def _failed(reports: Reports, error: Failure | OSError | WasgiError) -> int:
-    if isinstance(error, WasgiError):
-        error = failure_of(error)
-    failure = error if isinstance(error, Failure) else Failure(str(error))
-    reports.send(event="failed", message=failure.message, code=failure.code, hint=failure.hint)
-    return failure.code
 
 
 def _look_at_itself(recycling: Recycling, server: wasgi.Server, reports: Reports) -> None:
