@@ -47,30 +47,38 @@ def test_exchanges_in_instances_that_are_put_back_are_those_of_fresh_ones(checks
     assert done.returncode == 0, done.stdout + done.stderr
 
 
+@pytest.mark.timeout(180)
 def test_secrets_that_stay_are_found() -> None:
-    """With instances that are reused as they are, the same exchanges find what others have left."""
+    """With instances that are reused as they are, the same exchanges find what others have left.
+
+    Those that hide secrets and those that look for them alone: a report names the first twenty findings, and which they
+    are is the machine's choice.
+    """
     script = """
 import wasgi
 from tests import chaos
 chaos.Chaos.reuse = lambda self, generation: wasgi.Reuse(requests=100)
 chaos.ROUTES[:] = []
+chaos.ISOLATED[:] = [way for way in chaos.ISOLATED if way.target.startswith(("/keep?in=body", "/find", "/nowhere"))]
 chaos.run(1, 200, chaos.Options(hostile=0, isolated=True, forks=1))
 """
-    done = subprocess.run([sys.executable, "-c", script], cwd=ROOT, capture_output=True, text=True, timeout=50)
+    done = subprocess.run([sys.executable, "-c", script], cwd=ROOT, capture_output=True, text=True, timeout=170)
     assert done.returncode == 1
     assert "/find?secret=" in done.stderr
     assert "found memory=" in done.stderr
 
 
+@pytest.mark.timeout(180)
 def test_a_finding_is_found() -> None:
     """The harness can fail: with an allowed outcome taken away it says which exchange ended otherwise."""
     script = """
 import dataclasses
 from tests import chaos
-chaos.ROUTES[:] = [dataclasses.replace(route, ends=frozenset(), fates=frozenset()) for route in chaos.ROUTES]
+hello = next(way for way in chaos.ROUTES if way.target == "/hello")
+chaos.ROUTES[:] = [dataclasses.replace(hello, ends=frozenset(), fates=frozenset())]
 chaos.run(1, 50, chaos.Options(hostile=0))
 """
-    done = subprocess.run([sys.executable, "-c", script], cwd=ROOT, capture_output=True, text=True, timeout=50)
+    done = subprocess.run([sys.executable, "-c", script], cwd=ROOT, capture_output=True, text=True, timeout=170)
     assert done.returncode == 1
     assert "/hello" in done.stderr
     assert "not one of []" in done.stderr
