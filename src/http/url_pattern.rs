@@ -30,6 +30,9 @@ pub enum PatternError {
     /// None, or none that is one.
     #[error("it has no host")]
     NoHost,
+    /// `10.0.0.0/8`, whose path would be `/8`.
+    #[error("it is a network of addresses, but takes one host; hint: `Network.addresses`")]
+    Addresses,
     /// `/v*`, `/*/x`.
     #[error("`*` in a path stands at its end only, as in `/v1/*`")]
     PathWildcard,
@@ -219,6 +222,14 @@ impl Pattern {
             }
             None => Hosts::One(canonical_host(host).ok_or(PatternError::NoHost)?),
         };
+        let is_address = matches!(hosts, Hosts::One(Host::Ipv4(_) | Host::Ipv6(_)));
+        if scheme.is_none()
+            && port.is_none()
+            && is_address
+            && path.get(1..).and_then(number).is_some_and(|bits| bits <= 128)
+        {
+            return Err(PatternError::Addresses);
+        }
         let path = path.strip_suffix('*').filter(|path| path.ends_with('/')).unwrap_or(path);
         if path.contains('*') {
             return Err(PatternError::PathWildcard);

@@ -1,9 +1,10 @@
 //! Core errors to Python exceptions and back. The classes are Python's: `python/wasgi/errors.py`.
 
 use std::error::Error as StdError;
+use std::path::Path;
 use std::sync::{Arc, Mutex};
 
-use pyo3::exceptions::PyOSError;
+use pyo3::exceptions::{PyOSError, PyValueError};
 use pyo3::prelude::*;
 use pyo3::sync::PyOnceLock;
 use pyo3::types::{PyDict, PyModule, PyString};
@@ -78,6 +79,21 @@ fn number_of(link: &(dyn StdError + 'static)) -> Option<i32> {
 fn of_system(py: Python<'_>, number: i32) -> PyResult<PyErr> {
     let words = py.import("os")?.call_method1("strerror", (number,))?;
     Ok(PyErr::from_value(py.get_type::<PyOSError>().call1((number, words))?))
+}
+
+/// The `OSError` that `open` would raise.
+pub(crate) fn of_file(py: Python<'_>, path: &Path, error: &std::io::Error) -> PyErr {
+    let Some(number) = error.raw_os_error() else {
+        // a path with a null byte, which no system has been asked for
+        return match error.kind() {
+            std::io::ErrorKind::InvalidInput => PyValueError::new_err(error.to_string()),
+            _ => PyOSError::new_err(error.to_string()),
+        };
+    };
+    match py.import("os").and_then(|os| os.call_method1("strerror", (number,))) {
+        Ok(text) => PyOSError::new_err((number, text.unbind(), path.as_os_str().to_owned())),
+        Err(failure) => failure,
+    }
 }
 
 fn try_to_py(py: Python<'_>, error: &Error) -> PyResult<PyErr> {

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from wasgi.cli.reload import Stamps, Watch, stamps
+from wasgi.cli.reload import PATIENCE, Stamps, Watch, stamps
 
 
 class Files:
@@ -36,6 +36,18 @@ def test_what_is_not_there_is_waited_for() -> None:
     files.now["a"] = (1, 1, 2)
     assert not watch.is_due()
     assert watch.is_due(), "another file in its place"
+
+
+def test_what_does_not_come_back_is_told_of_and_the_others_are_loaded() -> None:
+    files = Files()
+    files.now["b"] = (1, 1, 2)
+    watch = Watch(files.look)
+    files.now["b"] = None
+    looks = [watch.is_due() for _ in range(3 * PATIENCE)]
+    assert looks.index(True) == PATIENCE
+    assert looks.count(True) == 1, "loading has said that it is missing"
+    files.now["a"] = (2, 2, 2)
+    assert [watch.is_due() for _ in range(2)] == [False, True], "nobody waits for it any more"
 
 
 def test_what_came_back_as_it_was_is_not_loaded() -> None:

@@ -67,6 +67,26 @@ class TestRun:
         assert done.stdout == b"200 OK\ncontent-type: text/plain; charset=utf-8\n\nHello, World!"
         assert re.fullmatch(rb"200: [\d.]+ ms, [\d.]+ MiB of memory, 0 outgoing requests\n", done.stderr)
 
+    @pytest.mark.parametrize("url", ["/inspect?a=/", "https://other:8/inspect?a=//b", "other/inspect"])
+    def test_a_host_field_is_the_host(self, url: str) -> None:
+        done = run(str(PROBE), "-H", "Host: shop.local:99", url)
+        assert b'authority: Some("shop.local:99")' in done.stdout
+        assert f'path: Some("{url[url.index("/inspect") :]}")'.encode() in done.stdout
+
+    @pytest.mark.parametrize(
+        ("fields", "why"),
+        [
+            (["Host: a", "host: b"], "--header: there are two hosts, `a` and `b`"),
+            (["Host:"], "--header: `` is not a host"),
+            (["Host: a/b"], "--header: `a/b` is not a host"),
+            (["Host: a b"], "its host is neither a name nor an address"),
+        ],
+    )
+    def test_a_host_field_that_is_none(self, fields: list[str], why: str) -> None:
+        done = run(str(HELLO), *(part for field in fields for part in ("-H", field)))
+        assert done.returncode == 2
+        assert why in done.stderr.decode()
+
     @pytest.mark.parametrize(
         ("arguments", "stdin"),
         [

@@ -126,17 +126,17 @@ class TestExitCode:
         done = run("--timeout", "0.2", command, what, "100000")
         assert done.returncode == 1
         assert done.stdout in (b"spinning\n", b"sleeping\n")
-        assert done.stderr == b"wasgi: the guest timed out after 0.2 s (`Limits.timeout`)\n"
+        assert done.stderr == b"wasgi: the guest timed out after 0.2 s (`--timeout`)\n"
 
     def test_of_a_limit_of_memory(self) -> None:
         done = run("--memory", "16MiB", str(COMMAND), "fill")
         assert done.returncode == 1
-        assert b"wasgi: the guest ran into its limit of 16777216 bytes (`Limits.memory`)\n" in done.stderr
+        assert b"wasgi: the guest ran into its limit of 16777216 bytes (`--memory`)\n" in done.stderr
 
     def test_of_a_limit_of_fuel(self) -> None:
         done = run("--fuel", "10000000", str(COMMAND), "spin")
         assert done.returncode == 1
-        assert b"wasgi: the guest ran into its limit of 10000000 units of fuel (`Limits.fuel`)\n" in done.stderr
+        assert b"wasgi: the guest ran into its limit of 10000000 units of fuel (`--fuel`)\n" in done.stderr
 
     def test_of_a_missing_import(self, tmp_path: Path) -> None:
         path = tmp_path / "lacks.wat"

@@ -50,9 +50,15 @@ def _restore(message: str, code: int, hint: str | None) -> Failure:
     return Failure(message, code, hint=hint)
 
 
+def in_options(text: str) -> str:
+    """An error's words for a user of the command line: `Limits.queue_timeout` is an option there."""
+    text = text.replace("`Network.addresses`", "`--address`")
+    return re.sub(r"(?<=`)(?:Limits|Reuse)\.(\w+)(?=`)", lambda found: f"--{found[1].replace('_', '-')}", text)
+
+
 def line_of(error: BaseException) -> str:
     """What an error says, in one line: of a text that cannot be parsed, where instead of what stands there."""
-    text = str(error)
+    text = in_options(str(error))
     line = text.partition("\n")[0]
     place = re.search(r"^ *--> .*?:(\d+):(\d+)$", text, re.MULTILINE)
     return line if place is None else f"{line} (line {place[1]}, column {place[2]})"

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from wasgi.cli.commands import Option, is_given, where
-from wasgi.cli.failures import USAGE, Failure
+from wasgi.cli.failures import USAGE, Failure, in_options
 from wasgi.cli.values import Bytes, Count, ParamType, Seconds
 
 if TYPE_CHECKING:
@@ -171,7 +171,7 @@ class Grants:
                 "reuse": None if self.reuse is None else wasgi.Reuse(**self.reuse),
             }
         except (ValueError, OverflowError) as exc:
-            raise Failure(str(exc), USAGE) from exc
+            raise Failure(in_options(str(exc)), USAGE) from exc
 
     def _network(self) -> wasgi.Network | None:
         import wasgi
@@ -276,6 +276,6 @@ def make_app(source: Any, grants: Grants) -> App:
     except (ValueError, TypeError) as exc:
         if isinstance(exc, wasgi.ComponentError):
             raise
-        raise Failure(str(exc), USAGE) from exc
+        raise Failure(in_options(str(exc)), USAGE) from exc
     app._name_flags()
     return app

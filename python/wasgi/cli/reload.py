@@ -32,6 +32,10 @@ def _stamp(path: Path) -> tuple[int, int, int] | None:
     return found.st_mtime_ns, found.st_size, found.st_ino
 
 
+PATIENCE = 20
+"""How many looks a file may be missing: a build deletes what it is about to write."""
+
+
 class Watch:
     """Looks at files, again and again.
 
@@ -42,6 +46,7 @@ class Watch:
     def __init__(self, look: Callable[[], Stamps]) -> None:
         self._look = look
         self._loaded = self._last = look()
+        self._still = 0
 
     def take(self) -> None:
         """What is there now is being loaded, whatever comes of it."""
@@ -50,12 +55,16 @@ class Watch:
     def is_due(self) -> bool:
         """Whether to load: something differs from what was loaded last, and nothing has changed since the last look.
 
-        A file that is not there is being replaced, or built.
+        A file that has gone is waited for, but not for ever: then loading says what is missing.
         """
         now = self._look()
-        still = now == self._last
+        self._still = self._still + 1 if now == self._last else 0
         self._last = now
-        if not still or now == self._loaded or None in now.values():
+        if now == self._loaded or self._still < (PATIENCE if self._has_lost(now) else 1):
             return False
         self._loaded = now
         return True
+
+    def _has_lost(self, now: Stamps) -> bool:
+        """Whether a file is missing that was there when they were loaded."""
+        return any(stamp is None and self._loaded.get(path) is not None for path, stamp in now.items())

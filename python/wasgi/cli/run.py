@@ -37,7 +37,7 @@ _PARAMS: list[click.Parameter] = [
         section=_REQUEST,
         multiple=True,
         metavar="'NAME: VALUE'",
-        help="A field of the request.",
+        help="A field of the request. `Host` replaces the host of URL.",
     ),
     Option(
         ["-d", "--data"],
@@ -82,6 +82,19 @@ def _fields(ctx: click.Context, texts: list[str]) -> list[tuple[str, str]]:
             raise Failure(f"{where(ctx, 'header')}: `{text}` is not NAME: VALUE", USAGE)
         fields.append((name.strip(), value.strip()))
     return fields
+
+
+def _take_host(ctx: click.Context, url: str, fields: list[tuple[str, str]]) -> tuple[str, list[tuple[str, str]]]:
+    """The URL with the host that a field names, if one does: a guest finds it in the authority, not in fields."""
+    hosts = [value for name, value in fields if name.lower() == "host"]
+    if not hosts:
+        return url, fields
+    if len(hosts) > 1:
+        raise Failure(f"{where(ctx, 'header')}: there are two hosts, `{hosts[0]}` and `{hosts[1]}`", USAGE)
+    if not re.fullmatch(r"[^/?#@]+", hosts[0]):
+        raise Failure(f"{where(ctx, 'header')}: `{hosts[0]}` is not a host", USAGE)
+    url = re.sub(r"(?<=://)[^/?#]*", lambda _: hosts[0], url, count=1)
+    return url, [field for field in fields if field[0].lower() != "host"]
 
 
 def _given_body(ctx: click.Context) -> bytes | IO[bytes] | None:
@@ -206,7 +219,7 @@ def _run(ctx: click.Context, /, **values: Any) -> int:
         raise click.UsageError(f"Got unexpected extra argument ({words[2]})", ctx)
     body: Any = _given_body(ctx)
     method, url = target_of(*words, *[None] * (2 - len(words)), has_body=body is not None)
-    fields = _fields(ctx, values["header"])
+    url, fields = _take_host(ctx, url, _fields(ctx, values["header"]))
     if values["json_text"] is not None and "content-type" not in [name.lower() for name, _ in fields]:
         fields.append(("content-type", "application/json"))
     app = _load(ctx, values["target"])

@@ -4,13 +4,12 @@ use std::io::Read;
 use std::path::{Path, PathBuf};
 
 use bytes::Bytes;
-use pyo3::exceptions::{PyOSError, PyValueError};
 use pyo3::prelude::*;
 
 use crate::component::limits::ComponentLimits;
 use crate::component::source::Unread;
 use crate::error::Error;
-use crate::py::errors::to_py;
+use crate::py::errors::{of_file, to_py};
 use crate::py::held::detach;
 
 #[derive(Clone)]
@@ -37,21 +36,6 @@ impl Failed {
             Self::Core(error) => to_py(py, error),
             Self::File(path, error) => of_file(py, path, error),
         }
-    }
-}
-
-/// The `OSError` that `open` would raise.
-fn of_file(py: Python<'_>, path: &Path, error: &std::io::Error) -> PyErr {
-    let Some(number) = error.raw_os_error() else {
-        // a path with a null byte, which no system has been asked for
-        return match error.kind() {
-            std::io::ErrorKind::InvalidInput => PyValueError::new_err(error.to_string()),
-            _ => PyOSError::new_err(error.to_string()),
-        };
-    };
-    match py.import("os").and_then(|os| os.call_method1("strerror", (number,))) {
-        Ok(text) => PyOSError::new_err((number, text.unbind(), path.as_os_str().to_owned())),
-        Err(failure) => failure,
     }
 }
 

@@ -1,6 +1,5 @@
 //! Options of `wasgi.Network` that are not numbers: patterns, methods, PEM, what a proxy is not for.
 
-use std::ffi::OsString;
 use std::path::PathBuf;
 
 use http::Method;
@@ -11,6 +10,8 @@ use pyo3::types::PyString;
 use crate::http::url_pattern::Pattern;
 use crate::network::no_proxy::Bypass;
 use crate::py::bytes::bytes_of;
+use crate::py::errors::of_file;
+use crate::py::held::attach;
 use crate::py::options::Setting;
 use crate::py::paths::without_nul;
 
@@ -37,7 +38,7 @@ impl Setting for Option<Vec<String>> {
 /// A path to a file of PEM, or PEM.
 #[derive(Clone, PartialEq, IntoPyObject)]
 pub(crate) enum PathOrPem {
-    Path(OsString),
+    Path(PathBuf),
     Pem(Vec<u8>),
 }
 
@@ -46,7 +47,9 @@ impl PathOrPem {
         Ok(match given {
             None => None,
             Some(Self::Pem(pem)) => Some(pem.clone()),
-            Some(Self::Path(path)) => Some(std::fs::read(path)?),
+            Some(Self::Path(path)) => {
+                Some(std::fs::read(path).map_err(|error| attach(|py| of_file(py, path, &error)))?)
+            }
         })
     }
 }
@@ -61,7 +64,7 @@ impl Setting for Option<PathOrPem> {
         }
         let path: PathBuf =
             given.extract().map_err(|_| PyTypeError::new_err(format!("`{name}` must be a path, or bytes of PEM")))?;
-        Ok(Some(PathOrPem::Path(without_nul(name, path)?.into_os_string())))
+        Ok(Some(PathOrPem::Path(without_nul(name, path)?)))
     }
 }
 
