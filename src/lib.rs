@@ -38,6 +38,8 @@ mod _wasgi {
         module.add("_wasmtime_version", crate::engine::WASMTIME)?;
         crate::py::refuse_sub_interpreters(module.py())?;
         crate::py::log::subscribe();
+        // made now, because PyO3 would have a child wait for it that was forked meanwhile
+        let _ = module.py().get_type::<pyo3::types::PyMapping>();
         Ok(())
     }
 

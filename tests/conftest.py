@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import gc
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -95,6 +96,20 @@ def skips_what_a_generation_does_not_have(request: pytest.FixtureRequest) -> Non
         assert mark.kwargs["reason"]
         if request.getfixturevalue("generation") not in mark.args:
             pytest.skip(mark.kwargs["reason"])
+
+
+@pytest.fixture(autouse=True)
+def nothing_goes_on() -> Iterator[None]:
+    """Exchanges end with their test, whose counters are the process's. What was let go of may end a moment later."""
+    yield
+    if goes_on():
+        gc.collect()
+        until(lambda: not goes_on())
+
+
+def goes_on() -> int:
+    stats = wasgi.stats()
+    return stats.exchanges + stats.queued + stats.outgoing + stats.calls + stats.feeds
 
 
 @pytest.fixture

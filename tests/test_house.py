@@ -305,6 +305,12 @@ def test_what_rust_holds_of_python_may_be_dropped_by_any_thread() -> None:
     assert loose_references("#[pyclass(frozen)]\npub struct A {\n    x: Py<PyAny>,\n}\n") == []
 
 
+def test_nothing_of_pythons_is_left_half_made() -> None:
+    """A forked child would wait for whoever makes it: see `py/once.rs`."""
+    found = mentions(SRC, r"PyOnceLock|GILOnceCell|OnceExt|OnceLockExt|intern!|LazyLock|lazy_static")
+    assert [line for line in found if not line.startswith("py/once.rs:")] == []
+
+
 def test_the_gil_is_taken_and_given_back_in_one_place() -> None:
     """`py/held.rs` has to know who has it."""
     found = [*mentions(SRC, r"py\.detach"), *mentions(SRC, "Python::attach")]

@@ -77,7 +77,7 @@ impl Slot {
                 return last.prepared.clone();
             }
             let prepared = slot.prepared.clone();
-            match last.next.set(slot) {
+            match undisturbed(|| last.next.set(slot)) {
                 Ok(()) => return prepared,
                 Err(back) => slot = back,
             }

@@ -66,7 +66,7 @@ pub fn before_fork() {
 
 /// To be called in the parent after `fork`.
 pub fn after_fork_in_parent() {
-    crate::process::undisturbed::after_fork();
+    crate::process::undisturbed::after_fork_in_parent();
     STATE.release();
 }
 

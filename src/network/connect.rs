@@ -280,7 +280,7 @@ mod tests {
             unread: None,
         };
         let caps = Caps { total: 4, per_origin: 4, idle: Duration::from_secs(9), lifetime: None };
-        Pool::new(dialer, caps, 65536, false, Apps::default())
+        Arc::new(Pool::new(dialer, caps, 65536, false, Apps::default()))
     }
 
     /// Asks for a connection to a name, as a request would.

@@ -24,7 +24,7 @@ pub(crate) mod stream;
 pub mod tls;
 pub(crate) mod traffic;
 
-use std::sync::{Arc, Mutex, OnceLock};
+use std::sync::Arc;
 
 use http::Request;
 use http::header::HOST;
@@ -44,8 +44,7 @@ use crate::network::pool::Pool;
 use crate::network::proxy::Proxies;
 use crate::network::tls::Tls;
 use crate::outgoing::upstream::{Answer, Timeouts, Upstream};
-use crate::process::fork::generation;
-use crate::sync::lock;
+use crate::process::fork::PerFork;
 
 /// An upstream: requests that its policy lets pass are sent.
 pub struct Network {
@@ -56,17 +55,14 @@ pub struct Network {
     /// Who shares its connections.
     apps: Apps,
     /// Connections belong to the runtime of one process.
-    pool: OnceLock<(u64, Arc<Pool>)>,
-    /// A forked child's: no thread of its parent's can have this lock.
-    of_child: Mutex<Option<(u64, Arc<Pool>)>>,
+    pool: PerFork<Pool>,
 }
 
 impl Network {
     /// Nothing is connected until a request is sent.
     pub fn new(policy: Policy, options: Options, tls: rustls::ClientConfig, proxies: Proxies) -> Self {
         let (policy, options, proxies) = (Arc::new(policy), Arc::new(options), Arc::new(proxies));
-        let (apps, pool) = (Apps::default(), OnceLock::new());
-        Self { policy, options, tls, proxies, apps, pool, of_child: Mutex::new(None) }
+        Self { policy, options, tls, proxies, apps: Apps::default(), pool: PerFork::new() }
     }
 
     /// The apps that share its pool.
@@ -75,23 +71,10 @@ impl Network {
     }
 
     fn pool(&self) -> Arc<Pool> {
-        let (since, pool) = self.pool.get_or_init(|| (generation(), self.make_pool()));
-        if *since == generation() {
-            return pool.clone();
-        }
-        let mut made = lock(&self.of_child);
-        match &*made {
-            Some((since, pool)) if *since == generation() => pool.clone(),
-            _ => {
-                let pool = self.make_pool();
-                // a parent's belongs to a runtime that does not exist here: not even dropped
-                std::mem::forget(made.replace((generation(), pool.clone())));
-                pool
-            }
-        }
+        self.pool.get(|| self.make_pool())
     }
 
-    fn make_pool(&self) -> Arc<Pool> {
+    fn make_pool(&self) -> Pool {
         let Options { http2, h2c, between_bytes, caps, head, .. } = *self.options;
         let dialer = Dialer {
             policy: self.policy.clone(),
@@ -102,16 +85,6 @@ impl Network {
             unread: between_bytes,
         };
         Pool::new(dialer, caps, head, http2 || h2c, self.apps.clone())
-    }
-}
-
-impl Drop for Network {
-    fn drop(&mut self) {
-        for made in [self.pool.take(), lock(&self.of_child).take()].into_iter().flatten() {
-            if made.0 != generation() {
-                std::mem::forget(made);
-            }
-        }
     }
 }
 

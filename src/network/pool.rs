@@ -47,8 +47,8 @@ pub(crate) struct Pool {
 
 impl Pool {
     /// `http2`: whether TLS offers it, or it is spoken without. `apps`: who shares it.
-    pub(crate) fn new(dialer: Dialer, caps: Caps, head: u32, http2: bool, apps: Apps) -> Arc<Self> {
-        Arc::new(Self { dialer, state: PoolState::new(caps, apps), head, http2, reaper: Mutex::new(None) })
+    pub(crate) fn new(dialer: Dialer, caps: Caps, head: u32, http2: bool, apps: Apps) -> Self {
+        Self { dialer, state: PoolState::new(caps, apps), head, http2, reaper: Mutex::new(None) }
     }
 
     /// A connection for a request: one that is kept, or a new one. What the policy says of its address is asked in either case:

@@ -81,11 +81,22 @@ pub(crate) fn before_fork() {
     DEPTH.set(DEPTH.get() + 1);
 }
 
-/// After it, in the parent and in the child.
-pub(crate) fn after_fork() {
+/// After it, in the parent.
+pub(crate) fn after_fork_in_parent() {
     DEPTH.set(DEPTH.get().saturating_sub(1));
     FORKING.store(false, Ordering::SeqCst);
-    // in a child, a thread that does not exist there may have the lock: then this is leaked
+    drop_left();
+}
+
+/// After it, in the child.
+pub(crate) fn after_fork() {
+    // a thread that does not exist here may have been about to see that it cannot begin
+    BUSY.store(0, Ordering::SeqCst);
+    after_fork_in_parent();
+}
+
+/// In a child, a thread that does not exist there may have the lock: then these are leaked.
+fn drop_left() {
     let left = LEFT.try_lock().map(|mut left| std::mem::take(&mut *left));
     drop(left);
 }
@@ -116,7 +127,12 @@ impl<T: Send + 'static> Drop for DropUndisturbed<T> {
         let value = unsafe { ManuallyDrop::take(&mut self.0) };
         match Busy::try_begin() {
             Some(_busy) => drop(value),
-            None => lock(&LEFT).push(Box::new(value)),
+            None => {
+                lock(&LEFT).push(Box::new(value));
+                if let Some(_busy) = Busy::try_begin() {
+                    drop_left(); // the fork was over before it was there
+                }
+            }
         }
     }
 }
@@ -160,7 +176,7 @@ mod tests {
             thread::spawn(move || drop(value)).join().unwrap(); // it waits for nobody
             assert!(!newcomer.is_finished());
             before.send("has forked").unwrap();
-            after_fork();
+            after_fork_in_parent();
             newcomer.join().unwrap();
         });
         assert_eq!(told.recv_timeout(Duration::from_millis(20)), Err(mpsc::RecvTimeoutError::Timeout));

@@ -3,9 +3,7 @@
 use std::sync::Arc;
 use std::time::Instant;
 
-use pyo3::intern;
 use pyo3::prelude::*;
-use pyo3::sync::PyOnceLock;
 use pyo3::{PyTraverseError, PyVisit};
 use wasmtime_wasi_http::WasiBody;
 
@@ -24,6 +22,7 @@ use crate::py::message::feed::Feed;
 use crate::py::message::request::PyRequest;
 use crate::py::message::response::PyResponse;
 use crate::py::on_finish::{Failure, Finishing, OnFinish};
+use crate::py::once::{Once, text};
 use crate::py::outgoing::{Outgoing, check_depth};
 use crate::py::output::{GuestOutput, Sinks};
 use crate::py::process_of;
@@ -280,13 +279,13 @@ impl Callee {
     fn context<'py>(&self, py: Python<'py>, number: u64) -> PyResult<Bound<'py, PyAny>> {
         let context = copy_context(py)?;
         let sinks = self.sinks.get();
-        static SET: PyOnceLock<Py<PyAny>> = PyOnceLock::new();
-        let set = SET.get_or_try_init(py, || {
+        static SET: Once<Py<PyAny>> = Once::new();
+        let set = SET.try_get(py, || {
             let exchange = py.import("wasgi._native.context")?.getattr("exchange")?;
             exchange.getattr("set").map(Bound::unbind)
         })?;
         let exchange = (&sinks.component, &sinks.app, number);
-        context.call_method1(intern!(py, "run"), (set, exchange))?;
+        context.call_method1(text!(py, "run"), (set, exchange))?;
         Ok(context)
     }
 
@@ -351,7 +350,7 @@ impl Begun {
                 exception
             }
         };
-        exception.value(py).setattr(intern!(py, "exchange"), self.number)?;
+        exception.value(py).setattr(text!(py, "exchange"), self.number)?;
         Err(exception)
     }
 }

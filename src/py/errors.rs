@@ -6,7 +6,6 @@ use std::sync::{Arc, Mutex};
 
 use pyo3::exceptions::{PyOSError, PyValueError};
 use pyo3::prelude::*;
-use pyo3::sync::PyOnceLock;
 use pyo3::types::{PyDict, PyModule, PyString};
 
 use crate::error::Error;
@@ -14,12 +13,13 @@ use crate::error::trap::Trap;
 use crate::http::error_code::{ErrorCode, NAMES, Payload};
 use crate::limits::Limit;
 use crate::py::held::Held;
+use crate::py::once::Once;
 use crate::sync::lock;
 use crate::text::{LONGEST, tame, tamed};
 
 fn module(py: Python<'_>) -> PyResult<&Bound<'_, PyModule>> {
-    static MODULE: PyOnceLock<Py<PyModule>> = PyOnceLock::new();
-    Ok(MODULE.get_or_try_init(py, || py.import("wasgi.errors").map(Bound::unbind))?.bind(py))
+    static MODULE: Once<Py<PyModule>> = Once::new();
+    Ok(MODULE.try_get(py, || py.import("wasgi.errors").map(Bound::unbind))?.bind(py))
 }
 
 /// An exception of `wasgi.errors`: `class(message, **attributes)`.

@@ -20,6 +20,7 @@ pub(crate) mod limits;
 pub(crate) mod log;
 pub(crate) mod message;
 pub(crate) mod on_finish;
+pub(crate) mod once;
 pub(crate) mod options;
 pub(crate) mod outgoing;
 pub(crate) mod output;

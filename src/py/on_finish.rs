@@ -5,7 +5,6 @@ use std::time::Instant;
 
 use http::{Method, Uri};
 use pyo3::exceptions::PyTypeError;
-use pyo3::intern;
 use pyo3::prelude::*;
 use pyo3::types::PyString;
 
@@ -18,6 +17,7 @@ use crate::py::executor::serial::{Serial, Turn};
 use crate::py::held::Held;
 use crate::py::lock;
 use crate::py::message::report::PyReport;
+use crate::py::once::text;
 use crate::py::output::Sinks;
 
 /// How many exchanges may wait for one callable; those that end meanwhile are dropped, and counted.
@@ -37,8 +37,8 @@ impl OnFinish {
             let kind = callable.get_type();
             return Err(PyTypeError::new_err(format!("`on_finish` must be callable, or None, not {}", kind.name()?)));
         }
-        let callbacks = py.import(intern!(py, "wasgi._native.callbacks"))?;
-        if callbacks.call_method1(intern!(py, "is_async"), (callable,))?.is_truthy()? {
+        let callbacks = py.import(text!(py, "wasgi._native.callbacks"))?;
+        if callbacks.call_method1(text!(py, "is_async"), (callable,))?.is_truthy()? {
             return Err(PyTypeError::new_err("`on_finish` must not be a coroutine function: it runs on a thread"));
         }
         Py::new(py, Self { callable: callable.clone().unbind(), lane: PerFork::default() })
@@ -161,9 +161,9 @@ impl Turn for Finished {
         let Self { on_finish, record } = self;
         let context = record.context.clone_ref(py);
         let told = PyExchange::of(py, record).and_then(|exchange| {
-            let callbacks = py.import(intern!(py, "wasgi._native.callbacks"))?;
-            let tell = callbacks.getattr(intern!(py, "tell_finished"))?;
-            context.call_method1(py, intern!(py, "run"), (tell, &on_finish.get().callable, exchange))
+            let callbacks = py.import(text!(py, "wasgi._native.callbacks"))?;
+            let tell = callbacks.getattr(text!(py, "tell_finished"))?;
+            context.call_method1(py, text!(py, "run"), (tell, &on_finish.get().callable, exchange))
         });
         if let Err(error) = told {
             error.write_unraisable(py, Some(on_finish.get().callable.bind(py)));

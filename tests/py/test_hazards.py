@@ -292,6 +292,52 @@ print(codes)
         )
 
 
+@pytest.mark.parametrize(
+    "name",
+    [
+        "contextvars.copy_context",
+        "weakref.WeakKeyDictionary",
+        "asyncio.get_running_loop",
+        "wasgi.headers.Headers",
+    ],
+)
+def test_a_fork_while_another_thread_looks_for_what_is_looked_for_once(check: Check, name: str) -> None:
+    """The child looks for it itself: nobody ends there what that thread has begun."""
+    module, attribute = name.rsplit(".", 1)
+    check(
+        f"""
+import types
+app = wasgi.App(PROBE, outgoing=lambda request: wasgi.Response())
+async def work():
+    response = await app.handle_async(get("/fetch?url=http://up/"))
+    response.headers
+    try:
+        await app.handle_async(get("/trap"))
+    except wasgi.TrapError:
+        return response.status
+first = threading.Thread(target=lambda: asyncio.run(work()))
+asked, go_on, given = threading.Event(), threading.Event(), sys.modules["{module}"]
+class Asked(types.ModuleType):
+    def __getattr__(self, name):
+        if name == "{attribute}" and threading.current_thread() is first:
+            asked.set()
+            go_on.wait()
+        return getattr(given, name)
+sys.modules["{module}"] = Asked("{module}")
+first.start()
+asked.wait()
+child = os.fork()
+if child == 0:
+    signal.alarm(20)
+    os._exit(0 if asyncio.run(work()) == 200 else 1)
+print(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]))
+go_on.set()
+first.join()
+""",
+        ["0"],
+    )
+
+
 def test_a_fork_while_another_thread_makes_an_engine(check: Check) -> None:
     """Whatever lock that thread holds, it does not exist in the child."""
     check(

@@ -9,7 +9,6 @@ use std::sync::{Arc, Mutex};
 use std::task::{Context, Poll, Wake, Waker};
 
 use pyo3::exceptions::{PyRuntimeError, PyRuntimeWarning, PyStopIteration};
-use pyo3::intern;
 use pyo3::prelude::*;
 use pyo3::{PyTraverseError, PyVisit};
 
@@ -21,6 +20,7 @@ use crate::py::executor::operation::{Begun, Operation, Waiting};
 use crate::py::executor::running_loop::running_loop;
 use crate::py::held::{Held, attach, detach};
 use crate::py::lock;
+use crate::py::once::text;
 
 /// An awaitable that asyncio accepts like a coroutine; awaited once. Cancelling or closing it cancels the work.
 #[pyclass(module = "wasgi._wasgi", frozen)]
@@ -80,7 +80,7 @@ impl Awaitable {
         }
         let running = running_loop(py)?;
         let core = LoopCore::of(&running)?;
-        let future = running.call_method0(intern!(py, "create_future"))?;
+        let future = running.call_method0(text!(py, "create_future"))?;
         let number = core.keep(future.clone().unbind());
         let waker = Arc::new(LoopWaker { core: core.clone(), number });
         match operation.poll(py, &mut Context::from_waker(&Waker::from(waker))) {
@@ -90,7 +90,7 @@ impl Awaitable {
             }
             Poll::Pending => {
                 // What `Future.__await__` does: it tells the task that this one is awaited, not returned.
-                future.setattr(intern!(py, "_asyncio_future_blocking"), true)?;
+                future.setattr(text!(py, "_asyncio_future_blocking"), true)?;
                 let operation = Arc::new(Mutex::new(Some(begun)));
                 core.waits(number, &operation);
                 *lock(&self.state) = State::Waiting { operation, core, number };

@@ -1,13 +1,11 @@
 //! Context variables.
 
-use pyo3::intern;
 use pyo3::prelude::*;
-use pyo3::sync::PyOnceLock;
+
+use crate::py::once::Once;
 
 /// A copy of the context of whoever asks.
 pub(crate) fn copy_context(py: Python<'_>) -> PyResult<Bound<'_, PyAny>> {
-    static COPY: PyOnceLock<Py<PyAny>> = PyOnceLock::new();
-    COPY.get_or_try_init(py, || py.import("contextvars")?.getattr(intern!(py, "copy_context")).map(Bound::unbind))?
-        .bind(py)
-        .call0()
+    static COPY: Once<Py<PyAny>> = Once::new();
+    COPY.import(py, "contextvars", "copy_context")?.call0()
 }

@@ -9,7 +9,6 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, Weak};
 use std::time::Duration;
 
-use pyo3::intern;
 use pyo3::prelude::*;
 use pyo3::{PyTraverseError, PyVisit};
 
@@ -17,6 +16,7 @@ use crate::py::executor::job::{self, Abandon, Job};
 use crate::py::executor::operation::Waiting;
 use crate::py::held::Held;
 use crate::py::lock;
+use crate::py::once::text;
 
 /// The jobs for one event loop.
 pub struct LoopCore {
@@ -191,8 +191,8 @@ impl LoopCore {
         let waits = lock(&self.futures).waiting.remove(&number);
         let Some(Waits { future, .. }) = waits else { return Ok(()) };
         let future = future.bind(py);
-        if !future.call_method0(intern!(py, "done"))?.is_truthy()? {
-            future.call_method1(intern!(py, "set_result"), (py.None(),))?;
+        if !future.call_method0(text!(py, "done"))?.is_truthy()? {
+            future.call_method1(text!(py, "set_result"), (py.None(),))?;
         }
         Ok(())
     }
@@ -253,7 +253,7 @@ impl LoopCore {
     fn look(&self, py: Python<'_>) -> PyResult<()> {
         self.looked_at.store(false, Ordering::SeqCst);
         let event_loop = self.event_loop.bind(py).call0()?;
-        if event_loop.is_none() || event_loop.call_method0(intern!(py, "is_closed"))?.is_truthy()? {
+        if event_loop.is_none() || event_loop.call_method0(text!(py, "is_closed"))?.is_truthy()? {
             self.close();
         }
         Ok(())

@@ -6,18 +6,17 @@ use std::os::fd::AsRawFd;
 use std::sync::Arc;
 
 use pyo3::exceptions::{PyNotImplementedError, PyRuntimeError};
-use pyo3::intern;
 use pyo3::prelude::*;
-use pyo3::sync::PyOnceLock;
 use pyo3::{PyTraverseError, PyVisit};
 
 use crate::process::fork::PerProcess;
 use crate::py::executor::event_loop::LoopCore;
+use crate::py::once::{Once, text};
 
 impl LoopCore {
     /// The jobs' queue of a loop, which must be the one of this thread.
     pub fn of(running: &Bound<'_, PyAny>) -> PyResult<Arc<Self>> {
-        let found = known(running.py())?.call_method1(intern!(running.py(), "get"), (running,))?;
+        let found = known(running.py())?.call_method1(text!(running.py(), "get"), (running,))?;
         if !found.is_none() {
             let found: Bound<'_, LoopCoreRef> = found.extract()?;
             if found.get().process == std::process::id() {
@@ -40,9 +39,9 @@ impl LoopCore {
 
 /// The loops that have a queue of jobs. The keys are weak: a loop that is forgotten takes its pipe with it.
 fn known(py: Python<'_>) -> PyResult<&Bound<'_, PyAny>> {
-    static KNOWN: PyOnceLock<Py<PyAny>> = PyOnceLock::new();
+    static KNOWN: Once<Py<PyAny>> = Once::new();
     let made = || py.import("weakref")?.getattr("WeakKeyDictionary")?.call0().map(Bound::unbind);
-    Ok(KNOWN.get_or_try_init(py, made)?.bind(py))
+    Ok(KNOWN.try_get(py, made)?.bind(py))
 }
 
 static OWN: PerProcess<Arc<LoopCore>> = PerProcess::new();
@@ -93,7 +92,7 @@ impl LoopBridge {
         })?;
         // not the bridge: it refers to tasks, and these to the loop, which would never be forgotten
         let known_as = Py::new(py, LoopCoreRef { core: bridge.get().core.clone(), process: std::process::id() })?;
-        known(py)?.call_method1(intern!(py, "__setitem__"), (event_loop, known_as))?;
+        known(py)?.call_method1(text!(py, "__setitem__"), (event_loop, known_as))?;
         Ok(bridge)
     }
 }

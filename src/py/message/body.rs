@@ -9,7 +9,6 @@ use http::HeaderMap;
 use http_body::{Body, Frame};
 use http_body_util::{BodyExt, Full};
 use pyo3::exceptions::PyTypeError;
-use pyo3::intern;
 use pyo3::prelude::*;
 use pyo3::types::{PyDict, PyString};
 use wasmtime_wasi_http::WasiBody;
@@ -25,6 +24,7 @@ use crate::py::lock;
 use crate::py::message::feed::{Feed, OnError};
 use crate::py::message::feed_body::FeedBody;
 use crate::py::message::source::{Source, lane_of};
+use crate::py::once::text;
 use crate::py::output::GuestOutput;
 
 /// A stream that can be consumed once, and what is known after that.
@@ -90,16 +90,16 @@ impl PyBody {
             return Ok(Self::of_bytes(bytes));
         }
         // a message as the body of another: its stream moves over
-        if let Some(own) = body.getattr_opt(intern!(py, "_body"))?
+        if let Some(own) = body.getattr_opt(text!(py, "_body"))?
             && let Ok(own) = own.cast::<BodyOf>()
         {
             return own.get().0.take_over(py);
         }
-        let source = if body.hasattr(intern!(py, "__aiter__"))? {
+        let source = if body.hasattr(text!(py, "__aiter__"))? {
             Source::Async(body.clone().unbind().into())
-        } else if body.hasattr(intern!(py, "read"))? {
+        } else if body.hasattr(text!(py, "read"))? {
             Source::File(body.clone().unbind().into())
-        } else if body.hasattr(intern!(py, "__iter__"))? && !body.is_instance_of::<PyDict>() {
+        } else if body.hasattr(text!(py, "__iter__"))? && !body.is_instance_of::<PyDict>() {
             Source::Iterator(body.try_iter()?.into_any().unbind().into())
         } else {
             return Err(PyTypeError::new_err(format!(
@@ -250,7 +250,7 @@ impl PyBody {
             }
             Content::Source(source) => {
                 let lane = lane_of(py, &source, event_loop)?;
-                let context = context.call_method0(intern!(py, "copy"))?.unbind();
+                let context = context.call_method0(text!(py, "copy"))?.unbind();
                 let feed = Feed::new(source, lane, context, on_error);
                 (FeedBody::new(feed.clone(), trailers).boxed_unsync(), Some(feed))
             }

@@ -7,7 +7,6 @@ use std::sync::{Arc, Mutex, OnceLock};
 use std::task::{Context, Poll, Waker};
 
 use bytes::Bytes;
-use pyo3::intern;
 use pyo3::prelude::*;
 use pyo3::types::PyBool;
 
@@ -24,6 +23,7 @@ use crate::py::executor::running_loop::spawn;
 use crate::py::held::Held;
 use crate::py::lock;
 use crate::py::message::source::{Source, chunk_bytes};
+use crate::py::once::text;
 
 /// What happens when the source fails.
 pub enum OnError {
@@ -156,17 +156,17 @@ impl Feed {
         };
         match drive {
             Drive::Idle if gone => {
-                let coroutine = bodies(py)?.call_method1(intern!(py, "close"), (source,))?;
+                let coroutine = bodies(py)?.call_method1(text!(py, "close"), (source,))?;
                 spawn(&coroutine, self.context.bind(py)).map(drop)
             }
             Drive::Idle => {
                 let handle = FeedHandle { feed: self.clone() };
-                let coroutine = bodies(py)?.call_method1(intern!(py, "feed"), (handle, source))?;
+                let coroutine = bodies(py)?.call_method1(text!(py, "feed"), (handle, source))?;
                 let task = spawn(&coroutine, self.context.bind(py))?;
                 lock(&self.state).drive = Drive::Task { task: task.into(), entered: false };
                 Ok(())
             }
-            Drive::Task { task, .. } => task.bind(py).call_method0(intern!(py, "cancel")).map(drop),
+            Drive::Task { task, .. } => task.bind(py).call_method0(text!(py, "cancel")).map(drop),
             Drive::Pulling | Drive::Ended => Ok(()),
         }
     }
@@ -186,8 +186,8 @@ impl Feed {
         }
         let _lent = crate::py::executor::threads::lend(py)?;
         let handle = Bound::new(py, FeedHandle { feed: self.clone() })?;
-        let next = handle.getattr(intern!(py, "next"))?;
-        let result = self.context.bind(py).call_method1(intern!(py, "run"), (next,));
+        let next = handle.getattr(text!(py, "next"))?;
+        let result = self.context.bind(py).call_method1(text!(py, "run"), (next,));
         if let Err(error) = result {
             self.fail(py, &error);
         }
@@ -207,7 +207,7 @@ impl Feed {
     /// the caller's.
     fn close(&self, py: Python<'_>) -> PyResult<()> {
         if let Source::Iterator(iterator) = &self.source
-            && let Some(close) = iterator.bind(py).getattr_opt(intern!(py, "close"))?
+            && let Some(close) = iterator.bind(py).getattr_opt(text!(py, "close"))?
         {
             close.call0()?;
         }
@@ -304,7 +304,7 @@ impl Abandon for Feed {
 }
 
 fn bodies(py: Python<'_>) -> PyResult<Bound<'_, PyAny>> {
-    Ok(py.import(intern!(py, "wasgi._native.bodies"))?.into_any())
+    Ok(py.import(text!(py, "wasgi._native.bodies"))?.into_any())
 }
 
 /// The producer's side of a body whose chunks Python produces.

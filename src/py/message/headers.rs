@@ -6,12 +6,12 @@ use http::header::CONTENT_LENGTH;
 use http::{HeaderMap, HeaderName, HeaderValue};
 use pyo3::exceptions::PyValueError;
 use pyo3::prelude::*;
-use pyo3::sync::PyOnceLock;
 use pyo3::types::{PyBytes, PyList, PyTuple};
 
 use crate::http::fields::{self, Wrong};
 use crate::http::server_request;
 use crate::py::lock;
+use crate::py::once::Once;
 
 /// The fields of a message: as they came from a guest, or as the `Headers` that Python has seen and may have changed.
 pub(crate) struct Fields(Mutex<State>);
@@ -22,8 +22,8 @@ enum State {
 }
 
 fn class(py: Python<'_>) -> PyResult<&Bound<'_, PyAny>> {
-    static CLASS: PyOnceLock<Py<PyAny>> = PyOnceLock::new();
-    Ok(CLASS.get_or_try_init(py, || py.import("wasgi.headers")?.getattr("Headers").map(Bound::unbind))?.bind(py))
+    static CLASS: Once<Py<PyAny>> = Once::new();
+    CLASS.import(py, "wasgi.headers", "Headers")
 }
 
 impl Fields {

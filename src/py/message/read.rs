@@ -6,7 +6,6 @@ use std::task::{Context, Poll};
 use bytes::{Bytes, BytesMut};
 use http::HeaderMap;
 use pyo3::exceptions::PyTypeError;
-use pyo3::intern;
 use pyo3::prelude::*;
 use pyo3::types::PyBytes;
 
@@ -19,6 +18,7 @@ use crate::py::executor::running_loop::running_loop;
 use crate::py::message::async_chunks::AsyncChunks;
 use crate::py::message::body::{Content, PyBody};
 use crate::py::message::chunks::Chunks;
+use crate::py::once::text;
 use crate::py::output::flushed::Flushed;
 
 impl PyBody {
@@ -80,7 +80,7 @@ impl PyBody {
         self.refuse(py, Reader::Async)?;
         if self.is_python() {
             let Content::Source(source) = self.consume(py)? else { return Err(self.consumed(py)) };
-            return Ok(source.object().bind(py).call_method0(intern!(py, "__aiter__"))?.unbind());
+            return Ok(source.object().bind(py).call_method0(text!(py, "__aiter__"))?.unbind());
         }
         Ok(Py::new(py, AsyncChunks::new(self.clone()))?.into_any())
     }

@@ -4,12 +4,12 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use pyo3::exceptions::PyTypeError;
-use pyo3::intern;
 use pyo3::prelude::*;
 
 use crate::py::executor::event_loop::LoopCore;
 use crate::py::executor::lane::Lane;
 use crate::py::held::Held;
+use crate::py::once::text;
 
 /// How much of a file is read at once.
 const FILE_CHUNK: usize = 64 << 10;
@@ -37,7 +37,7 @@ impl Source {
                     None => return Ok(None),
                 },
                 Self::File(file) => {
-                    let chunk = file.bind(py).call_method1(intern!(py, "read"), (FILE_CHUNK,))?;
+                    let chunk = file.bind(py).call_method1(text!(py, "read"), (FILE_CHUNK,))?;
                     if chunk.len().is_ok_and(|length| length == 0) {
                         return Ok(None);
                     }

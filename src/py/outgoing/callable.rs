@@ -4,7 +4,6 @@ use std::sync::{Arc, Mutex};
 
 use http_body_util::BodyExt;
 use pyo3::exceptions::PyTypeError;
-use pyo3::intern;
 use pyo3::prelude::*;
 use tokio::sync::oneshot;
 use wasmtime_wasi_http::WasiBody;
@@ -27,6 +26,7 @@ use crate::py::held::Held;
 use crate::py::lock;
 use crate::py::message::request::PyRequest;
 use crate::py::message::response::PyResponse;
+use crate::py::once::text;
 use crate::simulation::virtual_time::WorkClock;
 
 /// The callable, as one exchange calls it.
@@ -125,14 +125,14 @@ impl Call {
         }
         let request = Bound::new(py, PyRequest::from_guest(request, timeouts))?;
         let handle = Bound::new(py, OutgoingCall { call: self.clone(), request: request.unbind() })?;
-        let callbacks = py.import(intern!(py, "wasgi._native.callbacks"))?;
-        let context = self.target.context.bind(py).call_method0(intern!(py, "copy"))?;
+        let callbacks = py.import(text!(py, "wasgi._native.callbacks"))?;
+        let context = self.target.context.bind(py).call_method0(text!(py, "copy"))?;
         if self.target.is_async {
-            let coroutine = callbacks.call_method1(intern!(py, "answer"), (handle,))?;
+            let coroutine = callbacks.call_method1(text!(py, "answer"), (handle,))?;
             *lock(&self.task) = Some(spawn(&coroutine, &context)?.into());
         } else {
-            let answer = callbacks.getattr(intern!(py, "answer_blocking"))?;
-            context.call_method1(intern!(py, "run"), (answer, handle))?;
+            let answer = callbacks.getattr(text!(py, "answer_blocking"))?;
+            context.call_method1(text!(py, "run"), (answer, handle))?;
         }
         Ok(())
     }
@@ -140,7 +140,7 @@ impl Call {
     fn cancel(&self, py: Python<'_>) -> PyResult<()> {
         let task = lock(&self.task).take();
         match task {
-            Some(task) => task.bind(py).call_method0(intern!(py, "cancel")).map(drop),
+            Some(task) => task.bind(py).call_method0(text!(py, "cancel")).map(drop),
             None => Ok(()),
         }
     }
@@ -317,14 +317,14 @@ impl Call {
     fn go_on(&self, py: Python<'_>, handle: &Py<OutgoingCall>, awaitable: &Py<PyAny>) -> PyResult<()> {
         if !self.is_wanted() {
             // nobody waits any more: a coroutine that is not begun is closed, a task of the upstream's own is its own
-            return match awaitable.bind(py).getattr_opt(intern!(py, "close"))? {
+            return match awaitable.bind(py).getattr_opt(text!(py, "close"))? {
                 Some(close) => close.call0().map(drop),
                 None => Ok(()),
             };
         }
-        let callbacks = py.import(intern!(py, "wasgi._native.callbacks"))?;
-        let coroutine = callbacks.call_method1(intern!(py, "answer"), (handle, awaitable))?;
-        let context = self.target.context.bind(py).call_method0(intern!(py, "copy"))?;
+        let callbacks = py.import(text!(py, "wasgi._native.callbacks"))?;
+        let coroutine = callbacks.call_method1(text!(py, "answer"), (handle, awaitable))?;
+        let context = self.target.context.bind(py).call_method0(text!(py, "copy"))?;
         *lock(&self.task) = Some(spawn(&coroutine, &context)?.into());
         Ok(())
     }

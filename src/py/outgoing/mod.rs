@@ -6,7 +6,6 @@ pub(crate) mod network;
 use std::sync::Arc;
 
 use pyo3::exceptions::{PyTypeError, PyValueError};
-use pyo3::intern;
 use pyo3::prelude::*;
 use pyo3::types::{PyDict, PyMapping, PyString};
 use pyo3::{PyTraverseError, PyVisit};
@@ -20,6 +19,7 @@ use crate::outgoing::upstream::Upstream;
 use crate::py::errors::to_py;
 use crate::py::executor::event_loop::LoopCore;
 use crate::py::message::request::PyRequest;
+use crate::py::once::text;
 use crate::py::outgoing::callable::PyUpstream;
 use crate::py::outgoing::network::PyNetwork;
 use crate::py::values::{Reduced, hash_of};
@@ -223,8 +223,8 @@ const DEEPEST: u32 = 16;
 
 /// Refuses an exchange that is too deep in a chain of components, each the upstream of the one before.
 pub(crate) fn check_depth(py: Python<'_>) -> PyResult<()> {
-    let context = py.import(intern!(py, "wasgi._native.context"))?;
-    let depth: u32 = context.getattr(intern!(py, "depth"))?.call_method0(intern!(py, "get"))?.extract()?;
+    let context = py.import(text!(py, "wasgi._native.context"))?;
+    let depth: u32 = context.getattr(text!(py, "depth"))?.call_method0(text!(py, "get"))?.extract()?;
     if depth < DEEPEST {
         return Ok(());
     }

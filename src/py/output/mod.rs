@@ -9,9 +9,7 @@ use std::task::{Context, Poll, Waker};
 use std::thread::ThreadId;
 
 use pyo3::exceptions::{PyException, PyKeyboardInterrupt};
-use pyo3::intern;
 use pyo3::prelude::*;
-use pyo3::sync::PyOnceLock;
 use pyo3::{PyTraverseError, PyVisit};
 
 use crate::exchange::stdio::{Line, Stdio, Stream};
@@ -23,6 +21,7 @@ use crate::py::executor::serial::{Serial, Turn};
 use crate::py::executor::threads::let_others_run;
 use crate::py::held::Held;
 use crate::py::lock;
+use crate::py::once::{Once, text};
 use crate::py::output::sink::{Sink, name_of};
 
 /// The sinks of an app. A class of its own, which whoever may call them refers to: the collector sees each reference.
@@ -52,12 +51,12 @@ impl Sinks {
 
     /// For requests that no app's guest makes.
     pub fn of_no_app(py: Python<'_>) -> PyResult<Py<Self>> {
-        static LOGGER: PyOnceLock<Py<Sinks>> = PyOnceLock::new();
+        static LOGGER: Once<Py<Sinks>> = Once::new();
         let make = || {
             let (stdout, stderr, lane) = (Sink::Logger, Sink::Logger, PerFork::default());
             Py::new(py, Self { stdout, stderr, component: String::new(), app: String::new(), lane })
         };
-        Ok(LOGGER.get_or_try_init(py, make)?.clone_ref(py))
+        Ok(LOGGER.try_get(py, make)?.clone_ref(py))
     }
 
     /// Those exchanges whose lines wait for a thread of ours: each is there once at the most.
@@ -126,7 +125,7 @@ impl Turn for Lines {
     fn run(self, py: Python<'_>) {
         let Self { output, context } = self;
         output.asked.store(false, Ordering::SeqCst);
-        let own = context.as_ref().map(|context| context.bind(py).call_method0(intern!(py, "copy")));
+        let own = context.as_ref().map(|context| context.bind(py).call_method0(text!(py, "copy")));
         let own = match own.transpose() {
             Ok(own) => own,
             Err(error) => return error.write_unraisable(py, None),
@@ -232,7 +231,7 @@ impl GuestOutput {
         if streams.is_empty() || streams.iter().any(|stream| self.sink(*stream).object().is_some()) {
             return Ok(());
         }
-        let is_unheard = py.import(intern!(py, "wasgi._native.output"))?.getattr(intern!(py, "is_unheard"))?;
+        let is_unheard = py.import(text!(py, "wasgi._native.output"))?.getattr(text!(py, "is_unheard"))?;
         for stream in &streams {
             if !is_unheard.call1((name_of(py, *stream),))?.is_truthy()? {
                 return Ok(());

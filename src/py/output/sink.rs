@@ -1,11 +1,11 @@
 //! A sink: the logger, a callable, or a file.
 
 use pyo3::exceptions::PyTypeError;
-use pyo3::intern;
 use pyo3::prelude::*;
 use pyo3::types::{PyString, PyTuple};
 
 use crate::exchange::stdio::{Line, Stream};
+use crate::py::once::text;
 
 /// Where one of the two streams goes.
 pub(super) enum Sink {
@@ -57,20 +57,20 @@ impl Sink {
         context: Option<&Bound<'_, PyAny>>,
     ) -> PyResult<()> {
         let (component, app, exchange) = whose;
-        let output = py.import(intern!(py, "wasgi._native.output"))?;
+        let output = py.import(text!(py, "wasgi._native.output"))?;
         let stream = name_of(py, line.stream);
         let (sink, arguments) = match self {
             Self::Logger => {
-                let sink = output.getattr(intern!(py, "log_line"))?;
+                let sink = output.getattr(text!(py, "log_line"))?;
                 (sink, (&line.text, stream, component, app, exchange).into_pyobject(py)?)
             }
             Self::Callable(callable) => {
-                let made = output.getattr(intern!(py, "Line"))?.call1((&line.text, stream, exchange, line.cut))?;
+                let made = output.getattr(text!(py, "Line"))?.call1((&line.text, stream, exchange, line.cut))?;
                 (callable.bind(py).clone(), (made,).into_pyobject(py)?)
             }
             Self::File(file) => {
                 let end = if line.cut { "" } else { "\n" };
-                let write = file.bind(py).getattr(intern!(py, "write"))?;
+                let write = file.bind(py).getattr(text!(py, "write"))?;
                 (write, (format!("{}{end}", line.text),).into_pyobject(py)?)
             }
         };
@@ -78,7 +78,7 @@ impl Sink {
             None => sink.call1(arguments)?,
             Some(context) => {
                 let arguments: Vec<_> = std::iter::once(sink).chain(arguments.iter()).collect();
-                context.call_method1(intern!(py, "run"), PyTuple::new(py, arguments)?)?
+                context.call_method1(text!(py, "run"), PyTuple::new(py, arguments)?)?
             }
         };
         Ok(())
@@ -88,10 +88,10 @@ impl Sink {
 /// What Python code calls a stream.
 pub(super) fn name_of<'py>(py: Python<'py>, stream: Stream) -> &'py Bound<'py, PyString> {
     match stream {
-        Stream::Stdout => intern!(py, "stdout"),
-        Stream::Stderr => intern!(py, "stderr"),
-        Stream::Outgoing => intern!(py, "outgoing"),
-        Stream::Host => intern!(py, "host"),
-        Stream::News => intern!(py, "news"),
+        Stream::Stdout => text!(py, "stdout"),
+        Stream::Stderr => text!(py, "stderr"),
+        Stream::Outgoing => text!(py, "outgoing"),
+        Stream::Host => text!(py, "host"),
+        Stream::News => text!(py, "news"),
     }
 }

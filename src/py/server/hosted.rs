@@ -3,7 +3,6 @@
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, OnceLock};
 
-use pyo3::intern;
 use pyo3::prelude::*;
 use tokio::sync::oneshot;
 use wasmtime_wasi_http::WasiBody;
@@ -22,6 +21,7 @@ use crate::py::executor::threads::threads;
 use crate::py::held::Held;
 use crate::py::lock;
 use crate::py::on_finish::{Failure as Unfinished, Finishing};
+use crate::py::once::text;
 use crate::py::output::GuestOutput;
 use crate::server::routes::{Beginning, Begun, Failure, Hosted, Witness};
 
@@ -220,10 +220,10 @@ impl Turn for Failed {
     fn run(self, py: Python<'_>) {
         let Failure { method, target, status, midway, error, exchange } = self.failure;
         let label = &self.hosted.callee.get().sinks.get().app;
-        let told = py.import(intern!(py, "wasgi.serving.answers")).and_then(|answers| {
+        let told = py.import(text!(py, "wasgi.serving.answers")).and_then(|answers| {
             let error = to_py(py, &error);
             let arguments = (label, method, target, status, midway, error.into_value(py), exchange);
-            answers.call_method1(intern!(py, "log_served"), arguments)
+            answers.call_method1(text!(py, "log_served"), arguments)
         });
         if let Err(error) = told {
             error.write_unraisable(py, None);

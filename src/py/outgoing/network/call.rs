@@ -3,7 +3,6 @@
 use std::sync::Arc;
 use std::task::{Context, Poll};
 
-use pyo3::intern;
 use pyo3::prelude::*;
 
 use crate::network::Network;
@@ -15,6 +14,7 @@ use crate::py::executor::running_loop::running_loop;
 use crate::py::held::Held;
 use crate::py::message::request::PyRequest;
 use crate::py::message::response::PyResponse;
+use crate::py::once::text;
 use crate::py::output::flushed::Flushed;
 use crate::py::output::{GuestOutput, Sinks};
 use crate::py::process_of;
@@ -35,7 +35,7 @@ impl Call {
     fn begin(py: Python<'_>, network: &Network, request: &PyRequest) -> PyResult<Self> {
         let event_loop = LoopCore::of(&running_loop(py)?)?;
         let context = match request.body().is_python() {
-            true => py.import(intern!(py, "contextvars"))?.call_method0(intern!(py, "copy_context"))?,
+            true => py.import(text!(py, "contextvars"))?.call_method0(text!(py, "copy_context"))?,
             false => py.None().into_bound(py),
         };
         let timeouts = request.limits();
