@@ -114,8 +114,12 @@ def test_hot_swap_drops_no_request(client: httpx2.Client) -> None:
         (b"<html>", "an HTML page"),
         (PROBE.read_bytes()[:50_000], "a truncated component"),
         (b"\0asm\1\0\0\0", "core WebAssembly module"),
+        (
+            b'(component (import "acme:kv/store" (instance (export "get" (func)))))',
+            "`board.wasm`: the component imports",
+        ),
     ],
-    ids=["page", "truncated", "module"],
+    ids=["page", "truncated", "module", "import"],
 )
 def test_what_is_no_plugin_is_refused_and_changes_nothing(
     client: httpx2.Client, folder: Path, content: bytes, why: str

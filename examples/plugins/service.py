@@ -116,10 +116,10 @@ class Plugins:
         """
         component = await asyncio.to_thread(wasgi.Component, path)
         kept = self.folder / f"{name}.wasm"
-        if path != kept:
-            os.replace(path, kept)
         version = self.by_name[name].version + 1 if name in self.by_name else 1
-        plugin = Plugin(name, version, component, kept.stat().st_size, self.store)
+        plugin = Plugin(name, version, component, os.stat(path).st_size, self.store)
+        if path != kept:
+            os.replace(path, kept)  # not before it is known to work: the next start would find it
         self.by_name[name] = plugin
         log.info("%s is now version %d", name, version)
         return plugin
@@ -196,7 +196,7 @@ def create(folder: Path) -> FastAPI:
         try:
             return (await plugins.put(name, path)).described()
         except wasgi.ComponentError as error:
-            raise HTTPException(422, str(error)) from error
+            raise HTTPException(422, str(error).replace(str(path), f"{name}.wasm")) from error
         finally:
             path.unlink(missing_ok=True)
 

@@ -225,7 +225,8 @@ class TestWithoutAHandler:
         async def send(message: MutableMapping[str, object]) -> None:
             sent.append(f"{message['type']}: {message.get('message')}")
 
-        asyncio.run(wasgi.App(EMPTY_COMPONENT.encode())({"type": "lifespan"}, receive, send))
+        with pytest.raises(wasgi.UnsupportedComponentError):
+            asyncio.run(wasgi.App(EMPTY_COMPONENT.encode())({"type": "lifespan"}, receive, send))
         [told] = sent
         assert told.startswith("lifespan.startup.failed: UnsupportedComponentError: the component exports no HTTP")
 

@@ -443,3 +443,32 @@ async def test_a_reader_of_a_fast_guest_lets_others_have_the_loop(app: AppMaker)
     await response.aread()
     task.cancel()
     assert turns > 10
+
+
+@pytest.mark.parametrize("reads", [False, True])
+async def test_an_async_body_that_nobody_wants_any_more_is_closed_to_the_end(app: AppMaker, reads: bool) -> None:
+    closed: list[str] = []
+
+    class Endless:
+        def __aiter__(self) -> Endless:
+            return self
+
+        async def __anext__(self) -> bytes:
+            await asyncio.sleep(0)
+            return b"x" * 20_000
+
+        async def aclose(self) -> None:
+            closed.append("begun")
+            for _ in range(50):
+                await asyncio.sleep(0)
+            closed.append("ended")
+
+    made = app()
+    for _ in range(50):
+        response = await made.handle_async(post("/echo", Endless()))
+        if reads:
+            await anext(aiter(response))
+        await response.aclose()
+    await made.aclose()
+    await asyncio.to_thread(until, lambda: len(closed) == 100)
+    assert closed.count("ended") == 50

@@ -7,6 +7,7 @@ import contextlib
 import functools
 import gc
 import gzip
+import io
 import re
 import socket
 import ssl
@@ -29,6 +30,7 @@ from tests.conftest import ROOT, AppMaker, get, post, until
 from wasgi import errors
 from wasgi._native import failures
 from wasgi.outgoing import call, route
+from wasgi.outgoing._wsgi import MOST_WRITTEN
 
 OVER = "/fetch-or-code?url="
 
@@ -441,6 +443,35 @@ def flask_echo() -> flask.Response:
 
 
 class TestWsgi:
+    def test_write_without_end_is_ended(self, app: AppMaker) -> None:
+        """Nobody takes what is written before the application returns, and nothing else would hold it back."""
+        written = 0
+
+        def application(environ: dict[str, Any], start_response: Any) -> list[bytes]:
+            nonlocal written
+            write = start_response("200 OK", [])
+            while True:
+                write(b"x" * 65536)
+                written += 65536
+
+        made = app(outgoing=wasgi.outgoing.wsgi(application))
+        assert made.handle(get("/fetch?url=http://up/")).text.startswith("ErrorCode::InternalError")
+        assert written == MOST_WRITTEN
+        until(lambda: wasgi.stats().calls == 0)
+
+    def test_write_while_somebody_reads(self, app: AppMaker) -> None:
+        """What has been read makes room."""
+
+        def application(environ: dict[str, Any], start_response: Any) -> Iterator[bytes]:
+            write = start_response("200 OK", [])
+            for _ in range(40):
+                write(b"x" * (1 << 20))
+                yield b"y"
+
+        made = app(outgoing=wasgi.outgoing.wsgi(application))
+        with made.handle(get("/proxy?url=http://up/")) as response:
+            assert sum(map(len, response)) == 40 * ((1 << 20) + 1)
+
     def test_flask_plays_the_upstream(self, app: AppMaker) -> None:
         made = app(outgoing=wasgi.outgoing.wsgi(site))
         response = made.handle(get("/fetch?header=x-a:b&url=https://api.example.com:8443/echo?q=1"))
@@ -824,3 +855,86 @@ class TestWhatIsNone:
         none: Any = None
         with pytest.raises(TypeError, match=r"^`upstream` must be callable, not NoneType$"):
             await call(none, get("https://a/"))
+
+
+class Closes:
+    """An iterator of chunks that blocks, and tells when it is closed."""
+
+    def __init__(self, chunks: Iterator[bytes]) -> None:
+        self.chunks = chunks
+        self.closed = threading.Event()
+        self.threads: set[int] = set()
+
+    def __iter__(self) -> Iterator[bytes]:
+        return self
+
+    def __next__(self) -> bytes:
+        self.threads.add(threading.get_ident())
+        return next(self.chunks)
+
+    def close(self) -> None:
+        self.closed.set()
+
+
+class TestCallOfWhatBlocks:
+    """Middleware is a coroutine function: it reads each response in an event loop, whatever the inner upstream is."""
+
+    @pytest.mark.parametrize("is_async", [False, True])
+    async def test_it_is_read_on_a_thread(self, is_async: bool) -> None:
+        made: list[Closes] = []
+
+        def blocks(_: wasgi.Request) -> wasgi.Response:
+            made.append(Closes(iter([b"one ", b"", b"two"])))
+            return wasgi.Response(201, headers={"x-a": "b"}, body=made[-1], trailers={"x-t": "u"})
+
+        async def awaited(request: wasgi.Request) -> wasgi.Response:
+            return blocks(request)
+
+        upstream: Any = awaited if is_async else blocks
+        response = await call(upstream, get("/"))
+        assert (response.status, response.headers["x-a"], await response.aread()) == (201, "b", b"one two")
+        assert response.trailers is not None
+        assert response.trailers["x-t"] == "u"
+        response = await call(upstream, get("/"))
+        assert b"".join([chunk async for chunk in response]) == b"one two"
+        assert not any(threading.get_ident() in one.threads for one in made)
+
+    async def test_a_file(self) -> None:
+        file = io.BytesIO(b"content" * 100_000)
+        response = await call(lambda _: wasgi.Response(body=file), get("/"))
+        assert await response.aread() == b"content" * 100_000
+        assert not file.closed, "it is its owner's"
+
+    async def test_wsgi_behind_middleware(self, app: AppMaker) -> None:
+        async def shouts(request: wasgi.Request) -> wasgi.Response:
+            response = await call(wasgi.outgoing.wsgi(site), request)
+            return wasgi.Response(response.status, body=(await response.aread()).upper())
+
+        response = await app(outgoing=shouts).handle_async(get("/fetch?url=http://up/echo"))
+        assert await response.aread() == b"GET HTTP://UP/ECHO NONE "
+
+    @pytest.mark.parametrize("read", [False, True])
+    async def test_it_is_closed_when_the_guest_goes(self, app: AppMaker, read: bool) -> None:
+        endless = Closes(iter(lambda: b"x" * 65536, None))
+
+        async def through(request: wasgi.Request) -> wasgi.Response:
+            return await call(lambda _: wasgi.Response(body=endless), request)
+
+        made = app(outgoing=through)
+        response = await made.handle_async(get("/proxy?url=http://up/"))
+        if read:
+            await anext(aiter(response))
+        await response.aclose()
+        assert await asyncio.to_thread(endless.closed.wait, 10)
+        await made.aclose()
+
+    async def test_its_failure_breaks_the_body_off(self, app: AppMaker) -> None:
+        def fails() -> Iterator[bytes]:
+            yield b"one"
+            raise errors.ConnectionTerminated
+
+        async def through(request: wasgi.Request) -> wasgi.Response:
+            return await call(lambda _: wasgi.Response(body=fails()), request)
+
+        response = await app(outgoing=through).handle_async(get("/fetch?url=http://up/"))
+        assert await response.aread() == b"one[broken: Some(ErrorCode::ConnectionTerminated)]"

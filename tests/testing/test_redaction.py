@@ -62,6 +62,61 @@ def path(tmp_path: Path) -> Path:
     return tmp_path / "cassette.json"
 
 
+PRESIGNED = "https://bucket.example/f?x=1&sig=hush-hush%2F1&y=2"
+
+
+class TestUrlsElsewhere:
+    """Presigned URLs, links to the next page: wherever they stand, their queries are those of URLs."""
+
+    @pytest.mark.parametrize(
+        "content",
+        [
+            json.dumps({"download": PRESIGNED}),
+            json.dumps([f"see {PRESIGNED}."]),
+            "let link = " + json.dumps(PRESIGNED).replace("&", "\\u0026"),
+            f"{{not JSON: {PRESIGNED}, that is}}",
+            f'<a href="{PRESIGNED}">x</a>',
+            f'<a href="{PRESIGNED.replace("&", "&amp;")}">x</a>',
+            PRESIGNED.replace("?x=1&", "#"),
+            f"data: {PRESIGNED}\n\n",
+            "https://bucket.example/f?Sig=hush-hush%2F1",
+        ],
+    )
+    async def test_in_a_body(self, path: Path, content: str) -> None:
+        (exchange,) = await recorded(path, always(body=content), [request()])
+        assert "hush" not in text_of(path)
+        assert re.sub(r"wasgi-secret-\d+", "hush-hush%2F1", exchange["response"]["body"]) == content
+
+    async def test_in_a_field_and_a_trailer(self, path: Path) -> None:
+        link = [("link", f"<{PRESIGNED}>; rel=next")]
+        (exchange,) = await recorded(path, always(headers=link, body=b"", trailers=link), [request()])
+        assert "hush" not in text_of(path)
+        assert field(exchange["response"], "link").endswith("&y=2>; rel=next")
+
+    async def test_in_an_error(self, path: Path) -> None:
+        def fails(_: wasgi.Request) -> wasgi.Response:
+            raise errors.InternalError(f"{PRESIGNED} is not there")
+
+        recorder = Cassette(path, fails, record=True)
+        with pytest.raises(errors.InternalError):
+            await call(recorder, request())
+        recorder.save()
+        assert "hush" not in text_of(path)
+        with pytest.raises(errors.InternalError, match="&y=2 is not there"):
+            await call(Cassette(path), request())
+
+    async def test_a_request_that_has_one_is_found_in_replay(self, path: Path) -> None:
+        sent = request("POST", body=json.dumps({"from": PRESIGNED}))
+        await recorded(path, always(body="done"), [sent])
+        other = request("POST", body=json.dumps({"from": PRESIGNED.replace("hush", "loud")}))
+        assert await (await call(Cassette(path), other)).aread() == b"done"
+
+    async def test_other_names_stay(self, path: Path) -> None:
+        text = "https://a/?design=hush-hush&x=sig=2 sig=hush-hush"
+        (exchange,) = await recorded(path, always(body=text), [request()])
+        assert exchange["response"]["body"] == text
+
+
 class TestFields:
     @pytest.mark.parametrize(
         ("name", "value", "form"),

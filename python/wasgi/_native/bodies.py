@@ -34,6 +34,7 @@ async def feed(handle: FeedHandle, source: AsyncIterable[Any]) -> None:
         if not isinstance(exc, Exception):
             raise
     finally:
+        handle.leave()
         del handle  # the traceback of an exception that somebody keeps holds this frame
         if may_wait:
             await close(iterator)

@@ -17,8 +17,9 @@ from __future__ import annotations
 
 import asyncio
 import inspect
-from collections.abc import Callable, Mapping
-from typing import TYPE_CHECKING, Any, Literal
+import threading
+from collections.abc import Callable, Iterator, Mapping
+from typing import TYPE_CHECKING, Any, Literal, Self
 
 from wasgi import _messages
 from wasgi._native import callbacks
@@ -37,7 +38,8 @@ async def call(upstream: _Upstream, request: Request) -> Response:
 
     A coroutine function is awaited, an `App` handles the request, a `Network` sends it under its policy, a plain
     function runs on a thread. A message that was read, or whose body is bytes, is passed on as an unread copy, so
-    a constant message can be used many times.
+    a constant message can be used many times. A response is read by ``aread`` and ``async for``, whatever its body is:
+    an iterator or a file is read on a thread.
 
     Raises:
         DestinationNotFound: A `route` has no upstream for the request.
@@ -55,7 +57,53 @@ async def call(upstream: _Upstream, request: Request) -> Response:
     function, is_async = callbacks.function_of(upstream, "upstream")
     answer = function(request) if is_async else await asyncio.to_thread(function, request)
     response: Response = await answer if inspect.isawaitable(answer) else answer
-    return _messages.fresh(response)
+    response = _messages.fresh(response)
+    source = response._blocking if isinstance(response, Response) else None  # what else it is, the guest's side says
+    if source is None:
+        return response
+    body = _OnThreads(response, None if hasattr(source, "read") else getattr(source, "close", None))
+    return Response(response.status, headers=response.headers.raw, body=body, trailers=response.trailers)
+
+
+class _OnThreads:
+    """The body of a response, an iterator or a file, for an event loop. One thread at a time is in it."""
+
+    def __init__(self, response: Response, end: Callable[[], object] | None) -> None:
+        self.response = response
+        self.end = end  # closes an iterator; a file is its owner's to close
+        self.chunks: Iterator[bytes] | None = None
+        self.turn = threading.Lock()
+
+    def __aiter__(self) -> Self:
+        return self
+
+    async def __anext__(self) -> bytes:
+        chunk = await asyncio.to_thread(self.next)
+        if chunk is None:
+            raise StopAsyncIteration
+        return chunk
+
+    async def aclose(self) -> None:
+        await asyncio.to_thread(self.close)
+
+    def next(self) -> bytes | None:
+        with self.turn:
+            if self.chunks is None:
+                self.chunks = iter(self.response)
+            chunk = next(self.chunks, None)
+            if chunk is None:
+                self.close_source()
+            return chunk
+
+    def close(self) -> None:
+        with self.turn:
+            self.chunks = iter(())
+            self.close_source()
+
+    def close_source(self) -> None:
+        end, self.end = self.end, None
+        if end is not None:
+            end()
 
 
 def route(table: Mapping[str, _Upstream]) -> Route:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import collections
 import io
 import sys
 from collections.abc import Callable, Iterable, Iterator
@@ -9,6 +10,9 @@ from typing import Any
 from urllib.parse import unquote_to_bytes
 
 from wasgi._wasgi import Request, Response
+
+MOST_WRITTEN = 16 << 20
+"""Bytes that an application may give `write` before somebody takes them: nothing holds it back there."""
 
 
 def upstream_of(application: Callable[..., Any]) -> Callable[[Request], Response]:
@@ -86,7 +90,8 @@ class _Answer:
         self.status = 0
         self.headers: list[tuple[str, str]] = []
         self.started: tuple[str, list[tuple[str, str]]] | None = None
-        self.written: list[bytes] = []
+        self.written: collections.deque[bytes] = collections.deque()
+        self.held = 0  # bytes of `write`, since somebody has read on
         self.gone_out = False
         self.iterable: Iterable[bytes] = application(_environ(request), self.start)
         self.chunks: Iterator[bytes] = iter(())
@@ -96,7 +101,8 @@ class _Answer:
                 chunk = next(self.chunks, None)
                 if chunk is None:
                     break
-                self.written.append(chunk)
+                if chunk:
+                    self.written.append(chunk)
             if self.started is None:
                 raise RuntimeError("a WSGI application ended without calling `start_response`")
         except BaseException:
@@ -125,21 +131,32 @@ class _Answer:
         if not (len(code) == 3 and code.isascii() and code.isdigit()):  # `int` would take "2_00", too
             raise ValueError(f"a WSGI application's status must begin with three digits: {status!r}")
         self.started = (status, list(headers))
-        return self.written.append
+        return self.write
+
+    def write(self, chunk: bytes) -> None:
+        """Buffers a chunk, for applications that have nothing else (PEP 3333: its section of the callable)."""
+        self.held += len(chunk)
+        if self.held > MOST_WRITTEN:
+            raise BufferError(
+                f"a WSGI application gave `write` more than {MOST_WRITTEN >> 20} MiB that nobody has read yet; "
+                "hint: let it return an iterable, which waits for its reader"
+            )
+        self.written.append(chunk)
 
     def __iter__(self) -> Iterator[bytes]:
         return self
 
     def __next__(self) -> bytes:
+        self.held = 0
         if self.written:
-            return self.written.pop(0)
+            return self.written.popleft()
         try:
             chunk = next(self.chunks)
         except BaseException:  # its end, too
             self.close()
             raise
         self.written.append(chunk)  # after what `write` was given
-        return self.written.pop(0)
+        return self.written.popleft()
 
     def close(self) -> None:
         """Closes the iterable, once, however the response ends (PEP 3333: "Buffering and Streaming")."""

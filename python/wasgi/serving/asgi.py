@@ -62,7 +62,7 @@ async def _lifespan(app: ServedApp, receive: Receive, send: Send) -> None:
             except Exception as error:
                 _log.exception("start-up failed")
                 await send({"type": "lifespan.startup.failed", "message": f"{type(error).__name__}: {error}"})
-                return
+                raise  # a server knows by now; `TestClient` of Starlette takes a return for a start
             await send({"type": "lifespan.startup.complete"})
         elif message["type"] == "lifespan.shutdown":
             await app.aclose()

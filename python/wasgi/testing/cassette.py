@@ -282,12 +282,17 @@ class Cassette:
             self._places.walk(entry.request, found)
             if entry.response is not None:
                 self._places.walk(entry.response, found)
+            for said in entry.error._payload() if entry.error is not None else ():
+                if isinstance(said, str):
+                    self._places.plain(said, found)
         hidden = Replaced(placeholders(found.values), lambda value: not found.is_found_by_chance(value))
         written = []
         for entry in entries:
             response, error = entry.response, entry.error
             if error is not None:
-                payload = (hidden.plain(said) if isinstance(said, str) else said for said in error._payload())
+                payload = (
+                    self._places.plain(said, hidden) if isinstance(said, str) else said for said in error._payload()
+                )
                 error = type(error)(*payload)
             written.append(
                 dataclasses.replace(

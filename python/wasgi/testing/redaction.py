@@ -10,6 +10,7 @@ from __future__ import annotations
 import base64
 import binascii
 import codecs
+import functools
 import gzip
 import json
 import re
@@ -113,7 +114,7 @@ class Places:
     def _field(self, name: str, value: str, by: Rewriter) -> str:
         if name not in self.fields:
             is_url = name in ("location", "content-location", "referer")
-            return self._url(value, by) if is_url else by.plain(value)
+            return self._url(value, by) if is_url else self.plain(value, by)
         if not value:
             return value
         if self.is_whole:
@@ -132,6 +133,18 @@ class Places:
         return by.secret(value, KEY)
 
     # URLs and forms
+
+    def plain(self, text: str, by: Rewriter) -> str:
+        """Text that is nobody's secret but for the queries of URLs in it: presigned ones, links to the next page."""
+        parts = []
+        end = 0
+        for match in _in_queries(self.query).finditer(text):
+            value = match[1]
+            plain = unquote_plus(value)
+            rewritten = by.secret(plain, KEY)
+            parts += [by.plain(text[end : match.start(1)]), value if rewritten == plain else quote(rewritten)]
+            end = match.end(1)
+        return "".join([*parts, by.plain(text[end:])])
 
     def _url(self, url: str, by: Rewriter) -> str:
         url, hash_mark, fragment = url.partition("#")
@@ -166,20 +179,31 @@ class Places:
         end = 0
         for line in _JSON_LINE.finditer(text):
             if _is_json(line[1]):
-                parts += [by.plain(text[end : line.start(1)]), *_json(line[1], self, by)]
+                parts += [self.plain(text[end : line.start(1)], by), *_json(line[1], self, by)]
                 end = line.end(1)
         if parts:
-            return "".join([*parts, by.plain(text[end:])])
+            return "".join([*parts, self.plain(text[end:], by)])
         if "x-www-form-urlencoded" in kind or ("json" not in kind and self._is_form(text)):
             form = text.rstrip("\r\n")
             return _pairs(form, self.body, by, quote_plus) + text[len(form) :]
-        return by.plain(text)
+        return self.plain(text, by)
 
     def _is_form(self, text: str) -> bool:
         """Whether an unlabelled text is a form: it has the form of one, and the name of a secret."""
         if _FORM.fullmatch(text) is None:
             return False
         return any(unquote_plus(part.partition("=")[0]).lower() in self.body for part in text.split("&"))
+
+
+@functools.cache
+def _in_queries(names: frozenset[str]) -> re.Pattern[str]:
+    """Finds the values of these names in queries of URLs, wherever those stand: in HTML and in source text, too."""
+    if not names:
+        return re.compile(r"(?!)")
+    found = "|".join(re.escape(name) for name in sorted(names))
+    ends = r"\s\"'<>&#\\"
+    value = rf"([^{ends}]+?)(?=[.,;:!?)\]}}]*(?:[{ends}]|$))"
+    return re.compile(rf"(?:[?&#]|&amp;|\\u0026)(?:{found})={value}", re.IGNORECASE)
 
 
 _MARKS = (
@@ -337,7 +361,7 @@ def _json(text: str, places: Places, by: Rewriter) -> Iterator[str]:
                     rewritten = by.secret(value, KEY)
                 else:  # an echo of a request has its fields as members
                     is_echo = header in places.fields and not places.is_whole
-                    rewritten = places._field(header, value, by) if is_echo else by.plain(value)
+                    rewritten = places._field(header, value, by) if is_echo else places.plain(value, by)
                 token = _json_string(token, value, rewritten)
             case _ if _NUMBER.fullmatch(token):
                 rewritten = by.secret(token, KEY) if is_secret else by.plain(token)

@@ -273,6 +273,14 @@ impl PyBody {
         matches!(lock(&self.state).content, Content::Source(_))
     }
 
+    /// The iterator or file that it is made of, if it is and nobody has read it.
+    pub fn blocking(&self, py: Python<'_>) -> Option<Py<PyAny>> {
+        match &lock(&self.state).content {
+            Content::Source(Source::Iterator(object) | Source::File(object)) => Some(object.clone_ref(py)),
+            _ => None,
+        }
+    }
+
     /// Whether it was consumed, and whether Python code makes it, by an async iterable.
     pub fn kind(&self) -> (bool, Option<bool>) {
         match &lock(&self.state).content {

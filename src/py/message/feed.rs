@@ -325,6 +325,21 @@ impl FeedHandle {
         }
     }
 
+    /// The task closes its source, and is not to be cancelled in that because nobody wants more.
+    fn leave(&self) {
+        if self.feed.is_foreign() {
+            return;
+        }
+        let task = {
+            let mut state = lock(&self.feed.state);
+            match &state.drive {
+                Drive::Task { .. } => std::mem::replace(&mut state.drive, Drive::Ended),
+                _ => return,
+            }
+        };
+        drop(task); // without the lock: it may be the last that refers to what is fed
+    }
+
     /// Waits until a chunk is wanted: `True`; `False` when none will be wanted any more.
     fn wanted(&self) -> Awaitable {
         Awaitable::new(Wanted(self.feed.clone()))

@@ -138,6 +138,12 @@ impl PyResponse {
         self.message.fields.object(py)
     }
 
+    /// The iterator or file that is its body, which nobody may read in an event loop; None if it has another.
+    #[getter]
+    fn _blocking(&self, py: Python<'_>) -> Option<Py<PyAny>> {
+        self.message.body.blocking(py)
+    }
+
     /// For a message that is given this one as its body.
     #[getter]
     fn _body(&self) -> BodyOf {

@@ -170,7 +170,8 @@ def test_a_warm_up_that_fails_is_an_error_of_the_start(probe: wasgi.Component) -
     async def send(message: MutableMapping[str, object]) -> None:
         sent.append(f"{message['type']}: {message.get('message')}")
 
-    asyncio.run(made({"type": "lifespan"}, receive, send))
+    with pytest.raises(wasgi.TrapError):
+        asyncio.run(made({"type": "lifespan"}, receive, send))
     assert sent[0].startswith("lifespan.startup.failed: TrapError: the guest trapped")
 
 
