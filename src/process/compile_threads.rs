@@ -7,8 +7,8 @@ use std::sync::OnceLock;
 
 static POOL: OnceLock<bool> = OnceLock::new();
 
-/// Whether there are threads to compile on: none in a forked child. They are as many as the process may use CPUs at once: by its affinity and the
-/// quota of its control group.
+/// Whether there are threads to compile on: none in a forked child. They are as many as the process may use CPUs at once: by its
+/// affinity and the quota of its control group.
 pub(crate) fn have_threads() -> bool {
     if crate::process::fork::generation() != 0 {
         return false; // they are the first process's; whichever of its threads was making them does not exist here

@@ -928,6 +928,26 @@ class TestCallOfWhatBlocks:
         assert await asyncio.to_thread(endless.closed.wait, 10)
         await made.aclose()
 
+    async def test_a_source_that_hangs_keeps_no_other_thread(self) -> None:
+        """Whoever gives it up does not wait for it; it is closed when it comes back."""
+        asked, go_on = threading.Event(), threading.Event()
+
+        def hangs() -> Iterator[bytes]:
+            asked.set()
+            go_on.wait()
+            yield b"late"
+
+        source = Closes(hangs())
+        response = await call(lambda _: wasgi.Response(body=source), get("/"))
+        body: Any = aiter(response)
+        reading = asyncio.ensure_future(anext(body))
+        await asyncio.to_thread(asked.wait)
+        reading.cancel()
+        await body.aclose()
+        assert not source.closed.is_set()
+        go_on.set()
+        assert await asyncio.to_thread(source.closed.wait, 10)
+
     async def test_its_failure_breaks_the_body_off(self, app: AppMaker) -> None:
         def fails() -> Iterator[bytes]:
             yield b"one"

@@ -73,6 +73,7 @@ class _OnThreads:
         self.end = end  # closes an iterator; a file is its owner's to close
         self.chunks: Iterator[bytes] | None = None
         self.turn = threading.Lock()
+        self.is_wanted = True
 
     def __aiter__(self) -> Self:
         return self
@@ -90,20 +91,23 @@ class _OnThreads:
         with self.turn:
             if self.chunks is None:
                 self.chunks = iter(self.response)
-            chunk = next(self.chunks, None)
+            chunk = next(self.chunks, None) if self.is_wanted else None
             if chunk is None:
-                self.close_source()
-            return chunk
+                self.is_wanted = False
+        if not self.is_wanted:
+            self.close()
+        return chunk
 
     def close(self) -> None:
-        with self.turn:
-            self.chunks = iter(())
-            self.close_source()
-
-    def close_source(self) -> None:
-        end, self.end = self.end, None
-        if end is not None:
-            end()
+        """Closes the source; whoever is in it does so when it comes out, for as long as that takes."""
+        self.is_wanted = False
+        if self.turn.acquire(blocking=False):
+            try:
+                end, self.end = self.end, None
+                if end is not None:
+                    end()
+            finally:
+                self.turn.release()
 
 
 def route(table: Mapping[str, _Upstream]) -> Route:
