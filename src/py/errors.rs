@@ -77,8 +77,12 @@ fn number_of(link: &(dyn StdError + 'static)) -> Option<i32> {
 
 /// `OSError` makes the class that is meant of its number: `ConnectionRefusedError`, say.
 fn of_system(py: Python<'_>, number: i32) -> PyResult<PyErr> {
-    let words = py.import("os")?.call_method1("strerror", (number,))?;
+    let words = words_of_system(py, number)?;
     Ok(PyErr::from_value(py.get_type::<PyOSError>().call1((number, words))?))
+}
+
+fn words_of_system(py: Python<'_>, number: i32) -> PyResult<Bound<'_, PyAny>> {
+    py.import("os")?.call_method1("strerror", (number,))
 }
 
 /// The `OSError` that `open` would raise.
@@ -90,8 +94,8 @@ pub(crate) fn of_file(py: Python<'_>, path: &Path, error: &std::io::Error) -> Py
             _ => PyOSError::new_err(error.to_string()),
         };
     };
-    match py.import("os").and_then(|os| os.call_method1("strerror", (number,))) {
-        Ok(text) => PyOSError::new_err((number, text.unbind(), path.as_os_str().to_owned())),
+    match words_of_system(py, number) {
+        Ok(words) => PyOSError::new_err((number, words.unbind(), path.as_os_str().to_owned())),
         Err(failure) => failure,
     }
 }

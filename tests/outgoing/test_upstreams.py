@@ -948,6 +948,17 @@ class TestCallOfWhatBlocks:
         go_on.set()
         assert await asyncio.to_thread(source.closed.wait, 10)
 
+    async def test_it_is_closed_when_it_fails(self) -> None:
+        def fails() -> Iterator[bytes]:
+            yield b"one"
+            raise OSError("gone")
+
+        source = Closes(fails())
+        response = await call(lambda _: wasgi.Response(body=source), get("/"))
+        with pytest.raises(OSError, match="gone"):
+            await response.aread()
+        assert source.closed.is_set()
+
     async def test_its_failure_breaks_the_body_off(self, app: AppMaker) -> None:
         def fails() -> Iterator[bytes]:
             yield b"one"

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterable
-from typing import TYPE_CHECKING, Any
+import threading
+from collections.abc import AsyncIterable, Iterator
+from typing import TYPE_CHECKING, Any, Self
 
 if TYPE_CHECKING:
-    from wasgi._wasgi import FeedHandle
+    from wasgi._wasgi import FeedHandle, Response
 
 
 async def feed(handle: FeedHandle, source: AsyncIterable[Any]) -> None:
@@ -52,3 +53,49 @@ async def gather(source: Any) -> bytes:
     whole = b"".join([bytes(chunk) async for chunk in source.take()])
     source.keep(whole)
     return whole
+
+
+class OnThreads:
+    """The body of a response, an iterator or a file, for an event loop. One thread at a time is in it."""
+
+    def __init__(self, response: Response) -> None:
+        self.response = response
+        self.end = response._closing
+        self.chunks: Iterator[bytes] | None = None
+        self.turn = threading.Lock()
+        self.is_wanted = True
+
+    def __aiter__(self) -> Self:
+        return self
+
+    async def __anext__(self) -> bytes:
+        chunk = await asyncio.to_thread(self.next)
+        if chunk is None:
+            raise StopAsyncIteration
+        return chunk
+
+    async def aclose(self) -> None:
+        await asyncio.to_thread(self.close)
+
+    def next(self) -> bytes | None:
+        chunk = None
+        try:
+            with self.turn:
+                if self.is_wanted:
+                    self.chunks = self.chunks or iter(self.response)
+                    chunk = next(self.chunks, None)
+        finally:
+            if chunk is None or not self.is_wanted:  # it has ended or failed, or somebody closes it
+                self.close()
+        return chunk
+
+    def close(self) -> None:
+        """Closes the source; whoever is in it does so when it comes out, for as long as that takes."""
+        self.is_wanted = False
+        if self.turn.acquire(blocking=False):
+            try:
+                end, self.end = self.end, None
+                if end is not None:
+                    end()
+            finally:
+                self.turn.release()

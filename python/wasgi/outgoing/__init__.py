@@ -17,12 +17,11 @@ from __future__ import annotations
 
 import asyncio
 import inspect
-import threading
-from collections.abc import Callable, Iterator, Mapping
-from typing import TYPE_CHECKING, Any, Literal, Self
+from collections.abc import Callable, Mapping
+from typing import TYPE_CHECKING, Any, Literal
 
 from wasgi import _messages
-from wasgi._native import callbacks
+from wasgi._native import bodies, callbacks
 from wasgi._wasgi import Network, Request, Response, Route
 from wasgi.errors import DestinationNotFound
 from wasgi.outgoing import _asgi, _httpx, _wsgi
@@ -58,56 +57,10 @@ async def call(upstream: _Upstream, request: Request) -> Response:
     answer = function(request) if is_async else await asyncio.to_thread(function, request)
     response: Response = await answer if inspect.isawaitable(answer) else answer
     response = _messages.fresh(response)
-    source = response._blocking if isinstance(response, Response) else None  # what else it is, the guest's side says
-    if source is None:
-        return response
-    body = _OnThreads(response, None if hasattr(source, "read") else getattr(source, "close", None))
+    if not isinstance(response, Response) or not response._blocks:
+        return response  # what is no response, the guest's side says
+    body = bodies.OnThreads(response)
     return Response(response.status, headers=response.headers.raw, body=body, trailers=response.trailers)
-
-
-class _OnThreads:
-    """The body of a response, an iterator or a file, for an event loop. One thread at a time is in it."""
-
-    def __init__(self, response: Response, end: Callable[[], object] | None) -> None:
-        self.response = response
-        self.end = end  # closes an iterator; a file is its owner's to close
-        self.chunks: Iterator[bytes] | None = None
-        self.turn = threading.Lock()
-        self.is_wanted = True
-
-    def __aiter__(self) -> Self:
-        return self
-
-    async def __anext__(self) -> bytes:
-        chunk = await asyncio.to_thread(self.next)
-        if chunk is None:
-            raise StopAsyncIteration
-        return chunk
-
-    async def aclose(self) -> None:
-        await asyncio.to_thread(self.close)
-
-    def next(self) -> bytes | None:
-        with self.turn:
-            if self.chunks is None:
-                self.chunks = iter(self.response)
-            chunk = next(self.chunks, None) if self.is_wanted else None
-            if chunk is None:
-                self.is_wanted = False
-        if not self.is_wanted:
-            self.close()
-        return chunk
-
-    def close(self) -> None:
-        """Closes the source; whoever is in it does so when it comes out, for as long as that takes."""
-        self.is_wanted = False
-        if self.turn.acquire(blocking=False):
-            try:
-                end, self.end = self.end, None
-                if end is not None:
-                    end()
-            finally:
-                self.turn.release()
 
 
 def route(table: Mapping[str, _Upstream]) -> Route:

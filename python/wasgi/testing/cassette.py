@@ -21,7 +21,7 @@ from wasgi._wasgi import Request, Response, Simulation, _normal_url
 from wasgi.headers import Headers
 from wasgi.testing.matching import Asked
 from wasgi.testing.placeholders import Collected, Replaced, placeholders
-from wasgi.testing.redaction import BODY, FIELDS, QUERY, Message, Places
+from wasgi.testing.redaction import BODY, FIELDS, QUERY, Message, Places, Rewriter
 
 if TYPE_CHECKING:
     from wasgi._wasgi import _Upstream
@@ -282,27 +282,25 @@ class Cassette:
             self._places.walk(entry.request, found)
             if entry.response is not None:
                 self._places.walk(entry.response, found)
-            for said in entry.error._payload() if entry.error is not None else ():
-                if isinstance(said, str):
-                    self._places.plain(said, found)
+            if entry.error is not None:
+                self._walk_error(entry.error, found)
         hidden = Replaced(placeholders(found.values), lambda value: not found.is_found_by_chance(value))
         written = []
         for entry in entries:
             response, error = entry.response, entry.error
-            if error is not None:
-                payload = (
-                    self._places.plain(said, hidden) if isinstance(said, str) else said for said in error._payload()
-                )
-                error = type(error)(*payload)
             written.append(
                 dataclasses.replace(
                     entry,
                     request=self._places.walk(entry.request, hidden),
                     response=self._places.walk(response, hidden) if response is not None else None,
-                    error=error,
+                    error=self._walk_error(error, hidden) if error is not None else None,
                 )
             )
         return written
+
+    def _walk_error(self, error: errors.ErrorCode, by: Rewriter) -> errors.ErrorCode:
+        payload = (self._places.plain(said, by) if isinstance(said, str) else said for said in error._payload())
+        return type(error)(*payload)
 
     def complaints(self) -> list[str]:
         """What differs from the recording: requests that are new, and requests that were not sent again."""

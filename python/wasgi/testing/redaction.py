@@ -139,10 +139,10 @@ class Places:
         parts = []
         end = 0
         for match in _in_queries(self.query).finditer(text):
-            value = match[1]
-            plain = unquote_plus(value)
-            rewritten = by.secret(plain, KEY)
-            parts += [by.plain(text[end : match.start(1)]), value if rewritten == plain else quote(rewritten)]
+            parts += [
+                by.plain(text[end : match.start(1)]),
+                _value(match[1], lambda value: by.secret(value, KEY), quote),
+            ]
             end = match.end(1)
         return "".join([*parts, by.plain(text[end:])])
 
@@ -295,11 +295,17 @@ def _pairs(text: str, names: frozenset[str], by: Rewriter, encode: Callable[[str
     parts = []
     for part in text.split("&"):
         name, sign, value = part.partition("=")
-        plain = unquote_plus(value)
-        is_secret = plain and unquote_plus(name).lower() in names
-        rewritten = by.secret(plain, KEY) if is_secret else by.plain(plain)
-        parts.append(name + sign + (value if rewritten == plain else encode(rewritten)))
+        is_secret = value and unquote_plus(name).lower() in names
+        rewrite = (lambda plain: by.secret(plain, KEY)) if is_secret else by.plain
+        parts.append(name + sign + _value(value, rewrite, encode))
     return "&".join(parts)
+
+
+def _value(value: str, rewrite: Callable[[str], str], encode: Callable[[str], str]) -> str:
+    """A value of a query or a form, encoded anew if it changes."""
+    plain = unquote_plus(value)
+    rewritten = rewrite(plain)
+    return value if rewritten == plain else encode(rewritten)
 
 
 def _deflated(content: bytes) -> bytes:

@@ -273,11 +273,11 @@ impl PyBody {
         matches!(lock(&self.state).content, Content::Source(_))
     }
 
-    /// The iterator or file that it is made of, if it is and nobody has read it.
-    pub fn blocking(&self, py: Python<'_>) -> Option<Py<PyAny>> {
+    /// What closes the iterator that it is made of, while nobody has read it.
+    pub fn closing<'py>(&self, py: Python<'py>) -> PyResult<Option<Bound<'py, PyAny>>> {
         match &lock(&self.state).content {
-            Content::Source(Source::Iterator(object) | Source::File(object)) => Some(object.clone_ref(py)),
-            _ => None,
+            Content::Source(source) => source.closing(py),
+            _ => Ok(None),
         }
     }
 

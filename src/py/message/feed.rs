@@ -203,12 +203,9 @@ impl Feed {
         if is_over { self.close(py) } else { Ok(()) }
     }
 
-    /// A source that blocks has ended, or nobody wants more of it: an iterator that can be closed is. A file stays open, it is
-    /// the caller's.
+    /// A source that blocks has ended, or nobody wants more of it.
     fn close(&self, py: Python<'_>) -> PyResult<()> {
-        if let Source::Iterator(iterator) = &self.source
-            && let Some(close) = iterator.bind(py).getattr_opt(text!(py, "close"))?
-        {
+        if let Some(close) = self.source.closing(py)? {
             close.call0()?;
         }
         Ok(())

@@ -138,10 +138,16 @@ impl PyResponse {
         self.message.fields.object(py)
     }
 
-    /// The iterator or file that is its body, which nobody may read in an event loop; None if it has another.
+    /// Whether its body is an iterator or a file, which nobody may read in an event loop.
     #[getter]
-    fn _blocking(&self, py: Python<'_>) -> Option<Py<PyAny>> {
-        self.message.body.blocking(py)
+    fn _blocks(&self) -> bool {
+        matches!(self.message.body.kind(), (false, Some(false)))
+    }
+
+    /// What closes that iterator.
+    #[getter]
+    fn _closing<'py>(&self, py: Python<'py>) -> PyResult<Option<Bound<'py, PyAny>>> {
+        self.message.body.closing(py)
     }
 
     /// For a message that is given this one as its body.

@@ -27,6 +27,14 @@ impl Source {
         }
     }
 
+    /// What closes a source that blocks: an iterator that can be closed is. A file stays open, it is the caller's.
+    pub fn closing<'py>(&self, py: Python<'py>) -> PyResult<Option<Bound<'py, PyAny>>> {
+        match self {
+            Self::Iterator(iterator) => iterator.bind(py).getattr_opt(text!(py, "close")),
+            _ => Ok(None),
+        }
+    }
+
     /// The next chunk of a source that blocks; `None` at its end.
     pub fn next(&self, py: Python<'_>) -> PyResult<Option<Bytes>> {
         crate::py::executor::finalization::protect();
