@@ -193,7 +193,7 @@ HOSTILE = [
     hostile(1, "/hostile/fields?n=1&bytes=600&each=200", content=b"done", only="0.3"),
     hostile(0.3, "/hostile/fields?n=5000&bytes=600&each=90", ANY_LIMIT),
     hostile(1, "/handles?n=5000", "HandleLimitError"),
-    hostile(1, "/hostile/requests?n=200&bytes=4000", content=b"done"),
+    hostile(1, "/hostile/requests?n=20&bytes=4000", content=b"done"),
     hostile(1, "/hostile/requests?n=5000&bytes=4000", ANY_LIMIT),
     hostile(2, "/hostile/code?bytes=100000", "InternalError"),
     # lines and bodies
@@ -473,6 +473,8 @@ class Plan:
     content: bytes | None
     """What a caller reads that reads the whole answer."""
     siblings: bool
+    after_others: bool
+    """Whether its instance may hold what hostile exchanges before it left there."""
     dice: random.Random
 
 
@@ -586,7 +588,8 @@ class Chaos:
         content = own if chosen.content is BODY else chosen.content
         content = self.fresh.get((generation, chosen.target), content)
         siblings = is_reused and generation == "0.3" and self.options.siblings > 1
-        return Plan(number, chosen, act, generation, app, request, content, siblings, dice)
+        after_others = chosen.hostile and is_reused and not self.options.isolated
+        return Plan(number, chosen, act, generation, app, request, content, siblings, after_others, dice)
 
     def judge(self, plan: Plan, end: str, content: bytes | None) -> None:
         """`content` is what a caller has read that has read all."""
@@ -600,6 +603,10 @@ class Chaos:
             allowed.add("CancelledError")
         if act in ("close", "drop"):
             allowed.add("gave-up")
+        if plan.after_others:
+            # the memory and the handles of an instance are those of all exchanges in it
+            allowed |= {"MemoryLimitError", "HandleLimitError"}
+            allowed |= {"BodyError:MemoryLimitError", "BodyError:HandleLimitError"}
         if plan.siblings:
             allowed |= ENDS_AN_INSTANCE | {f"BodyError:{name}" for name in ENDS_AN_INSTANCE}
         what = f"{plan.number}: {plan.generation} {chosen.target} {chosen.body} {act}"
