@@ -55,10 +55,13 @@ def test_what_is_no_number_of_dice(dice: Client, value: str) -> None:
     assert dice.get("/roll", params={"count": value}).status == 400
 
 
-# it is built before the tests are collected; schemathesis asks it as the ASGI application that it is
-schema = schemathesis.openapi.from_asgi("/openapi.json", wasgi.App(Path(__file__).parent / "components" / "dice.wasm"))
+# It is built before the tests are collected; schemathesis asks it as the ASGI application that it is. Seconds that an
+# answer may take: Python starts for each, on a busy machine.
+PATIENCE = 60
+dice_app = wasgi.App(Path(__file__).parent / "components" / "dice.wasm")
+schema = schemathesis.openapi.from_asgi("/openapi.json", dice_app, timeout=PATIENCE)
 
 
 @schema.parametrize()
 def test_it_is_as_it_says(case: schemathesis.Case[Any]) -> None:
-    case.call_and_validate()
+    case.call_and_validate(timeout=PATIENCE)

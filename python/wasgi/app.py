@@ -138,6 +138,9 @@ class App(_wasgi.App):
         for name, callback in (("on_request", on_request), ("on_error", on_error)):
             if callback is not None and not callable(callback):
                 raise TypeError(f"`{name}` must be callable, or None, not {type(callback).__name__}")
+        for name, flag in (("forwarded", forwarded), ("debug", debug)):
+            if not isinstance(flag, bool):  # `"no"` is true
+                raise TypeError(f"`{name}` must be a bool, not {type(flag).__name__}")
         app.root_path = root_path
         app.forwarded = forwarded
         app.on_request = on_request

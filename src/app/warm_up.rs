@@ -65,6 +65,7 @@ async fn ask(
         Ok(Answer::None) => Err(failed(unanswered)),
         Err(error) => match instance.outcome(Err(error), exchange) {
             Err(Error::NoResponse(_)) => Err(failed(unanswered)),
+            Err(Error::Trap(trap)) => Err(Error::Trap(Arc::new(trap.in_warm_up()))),
             outcome => outcome,
         },
     }

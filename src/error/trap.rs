@@ -18,6 +18,11 @@ pub struct Trap {
 }
 
 impl Trap {
+    /// The same, of a guest that handled a warm-up request, not its caller's.
+    pub fn in_warm_up(&self) -> Self {
+        Self { message: format!("a warm-up request (`Reuse.warm`) failed: {}", self.message), ..self.clone() }
+    }
+
     /// Reads a trap from what wasmtime reports; `stderr` is what the guest said last. `has_places`: places in the machine code's component
     /// are those in the one that was loaded.
     pub fn read(error: &wasmtime::Error, stderr: Vec<String>, has_places: bool) -> Self {

@@ -278,6 +278,11 @@ impl Lease {
         self.connection.state.traffic.flood()
     }
 
+    /// Whether the connection has ended because its peer did not read what was written.
+    pub(crate) fn write_timed_out(&self) -> bool {
+        self.connection.state.traffic.write_timed_out()
+    }
+
     /// What TLS has ended the connection with, if it has.
     pub(crate) fn tls(&self) -> Option<rustls::Error> {
         self.connection.state.traffic.tls().cloned()

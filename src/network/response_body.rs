@@ -2,6 +2,7 @@
 
 use std::pin::Pin;
 use std::task::{Context, Poll};
+use std::time::Duration;
 
 use bytes::Bytes;
 use http::{HeaderMap, StatusCode};
@@ -44,6 +45,8 @@ pub(super) struct ResponseBody {
     fields: u64,
     passed: u64,
     end: Option<(Instant, Option<Pin<Box<Sleep>>>)>,
+    /// Ends when a peer of HTTP/2 has let nothing of the request be sent for too long, whatever it sends itself.
+    unread: Option<Pin<Box<dyn Future<Output = Duration> + Send>>>,
 }
 
 impl ResponseBody {
@@ -57,8 +60,18 @@ impl ResponseBody {
         let (incoming, status, length) = response;
         let is_refusal = status.is_client_error() || status.is_server_error();
         let (limit, fields, end) = (options.body, u64::from(options.head), total.map(|end| (end, None)));
-        let mut body =
-            Self { incoming, lease: Some(lease), content, is_refusal, length, limit, fields, passed: 0, end };
+        let mut body = Self {
+            incoming,
+            lease: Some(lease),
+            content,
+            is_refusal,
+            length,
+            limit,
+            fields,
+            passed: 0,
+            end,
+            unread: None,
+        };
         body.settle();
         body
     }
@@ -106,10 +119,27 @@ impl ResponseBody {
         Ok(())
     }
 
+    fn poll_unread(&mut self, cx: &mut Context<'_>) -> Poll<Duration> {
+        let Some(lease) = self.lease.as_ref().filter(|lease| lease.is_http2() && !self.content.is_over()) else {
+            return Poll::Pending;
+        };
+        let unread = self.unread.get_or_insert_with(|| {
+            let (content, traffic) = (self.content.clone(), lease.traffic());
+            Box::pin(async move { content.unread(Some(traffic)).await })
+        });
+        unread.as_mut().poll(cx)
+    }
+
     /// What it is to the guest that the body has broken off.
     fn told(&self, error: &hyper::Error) -> ErrorCode {
         let code = code_of(error).0;
-        let Some(lease) = self.lease.as_ref().filter(|lease| lease.is_http2()) else { return code };
+        let Some(lease) = &self.lease else { return code };
+        if lease.write_timed_out() {
+            return ErrorCode::plain("connection-write-timeout");
+        }
+        if !lease.is_http2() {
+            return code;
+        }
         if let Some(tls) = lease.tls() {
             return code_of_tls(&tls);
         }
@@ -158,6 +188,7 @@ impl Body for ResponseBody {
                 }
                 None => Poll::Ready(None),
             },
+            Poll::Pending if this.poll_unread(cx).is_ready() => this.fail(ErrorCode::plain("connection-write-timeout")),
             Poll::Pending => {
                 let Some((end, sleep)) = &mut this.end else { return Poll::Pending };
                 let sleep = sleep.get_or_insert_with(|| Box::pin(tokio::time::sleep_until(*end)));

@@ -172,6 +172,9 @@ impl MonitoredStream {
             }
             // it says that it can be written to only when much has been read: less may have been
             if lies.is_none() || lies >= *before {
+                if let Some((traffic, _)) = &self.traffic {
+                    traffic.is_unread();
+                }
                 return Poll::Ready(Err(io::Error::other(Unread(limit))));
             }
             self.pause = None;

@@ -69,6 +69,7 @@ pub(crate) struct Traffic {
     flood: AtomicU8,
     /// What TLS has ended the connection with: h2 keeps no more than its words.
     tls: OnceLock<rustls::Error>,
+    write_timed_out: AtomicBool,
     /// While it is open.
     socket: Mutex<Option<RawFd>>,
 }
@@ -142,6 +143,16 @@ impl Traffic {
         if let Some(tls) = tls_error(error) {
             let _ = self.tls.set(tls.clone());
         }
+    }
+
+    /// Writing has timed out.
+    pub(crate) fn is_unread(&self) {
+        self.write_timed_out.store(true, Ordering::Relaxed);
+    }
+
+    /// Whether that has ended the connection: hyper tells readers of HTTP/1.1 only that it has ended.
+    pub(crate) fn write_timed_out(&self) -> bool {
+        self.write_timed_out.load(Ordering::Relaxed)
     }
 
     /// What TLS has ended the connection with, if it has.

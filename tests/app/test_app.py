@@ -283,6 +283,8 @@ def test_a_directory_that_goes_away(app: AppMaker, tmp_path: Path) -> None:
         ({"outgoing": "http://x"}, TypeError, "`outgoing` must be callable"),
         ({"reuse": 1}, TypeError, "not an instance of 'Reuse'"),
         ({"stdout": 1}, TypeError, "`stdout` must be None, a callable or a file"),
+        ({"debug": "no"}, TypeError, "`debug` must be a bool, not str"),
+        ({"forwarded": None}, TypeError, "`forwarded` must be a bool, not NoneType"),
     ],
 )
 def test_refuses_wrong_options(app: AppMaker, options: dict[str, Any], error: type[Exception], message: str) -> None:

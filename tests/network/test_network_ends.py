@@ -100,11 +100,11 @@ def says(*parts: bytes) -> Behaviour:
     return behave
 
 
-def goes_on(*parts: bytes, with_: bytes) -> Behaviour:
+def goes_on(*parts: bytes, with_: bytes, asked: Callable[[socket.socket], Any] = head_of) -> Behaviour:
     """And then goes on with this, by the byte."""
 
     def behave(connection: socket.socket) -> None:
-        head_of(connection)
+        asked(connection)
         for part in parts:
             connection.sendall(part)
         pause = threading.Event()
@@ -165,6 +165,9 @@ PHASES = {
     "an upload that is read by the byte": Phase(narrow(dribbles), upload=True),
     "an upload that is not read, with a head": Phase(narrow(says(CHUNKED)), upload=True, head=True),
     "an upload that is not read, with an answer": Phase(narrow(says(HELLO)), upload=True, head=True),
+    "an upload that is not read, with a body": Phase(
+        narrow(goes_on(CHUNKED, with_=b"1\r\nx\r\n")), upload=True, head=True
+    ),
     "the head": Phase(says()),
     "half a head": Phase(says(b"HTTP/1.1 200 OK\r\nx")),
     "a head by the byte": Phase(goes_on(b"HTTP/1.1 200 OK\r\nx: ", with_=b"y")),
@@ -175,6 +178,9 @@ PHASES = {
     "trailers by the byte": Phase(goes_on(CHUNKED, b"0\r\nx: ", with_=b"y"), head=True),
     "h2: nothing is said": Phase(narrow(stalls), h2c=True),
     "h2: an upload that is not read": Phase(narrow(stalls), h2c=True, upload=True),
+    "h2: an upload that is not read, with a body": Phase(
+        narrow(goes_on(H2_HEAD, with_=frame(0, 0, 1, b"x"), asked=asked_over_http2)), h2c=True, upload=True, head=True
+    ),
     "h2: an upload without a window": Phase(says_over_http2(frame(4, 0, 0, b"")), h2c=True, upload=True),
     "h2: an upload without a window, with a head": Phase(says_over_http2(H2_HEAD), h2c=True, upload=True, head=True),
     "h2: the head": Phase(says_over_http2(frame(4, 0, 0, b"")), h2c=True),
@@ -380,7 +386,13 @@ class TestEveryTimeoutHolds:
 
     @pytest.mark.parametrize(
         "name",
-        ["an upload that is not read", "h2: an upload that is not read", "h2: an upload without a window"],
+        [
+            "an upload that is not read",
+            "an upload that is not read, with a body",
+            "h2: an upload that is not read",
+            "h2: an upload that is not read, with a body",
+            "h2: an upload without a window",
+        ],
     )
     def test_that_of_writing(self, app: AppMaker, name: str) -> None:
         phase = PHASES[name]

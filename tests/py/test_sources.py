@@ -86,6 +86,22 @@ async def test_that_fails(app: AppMaker, kind: Any) -> None:
     await closes(source)
 
 
+@pytest.mark.parametrize(
+    ("chunks", "fails", "error"),
+    [(3, False, None), (3, True, ConnectionResetError), (ENDLESS, False, asyncio.CancelledError)],
+)
+async def test_that_its_own_maker_awaits(chunks: int, fails: bool, error: type[BaseException] | None) -> None:
+    source = Async(chunks, fails)
+    task = asyncio.create_task(wasgi.Response(body=source).aread())
+    while source.left == chunks:
+        await asyncio.sleep(0)
+    if chunks == ENDLESS:
+        task.cancel()
+    with pytest.raises(error) if error else contextlib.nullcontext():
+        assert len(await task) == 3000
+    await closes(source)
+
+
 @KINDS
 async def test_that_its_guest_never_reads(app: AppMaker, kind: Any) -> None:
     source = kind(ENDLESS)

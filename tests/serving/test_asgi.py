@@ -390,6 +390,10 @@ class TestDisconnects:
         server.hang_up()
         await asyncio.wait_for(task, 10)
 
+    async def test_on_request_that_gives_something_else(self, app: AppMaker, caplog: pytest.LogCaptureFixture) -> None:
+        assert (await get(app(on_request=lambda scope, request: "no"), "/hello")).status == 500
+        assert "`on_request` must return a Request, a Response or None, not str" in caplog.text
+
     async def test_on_request_that_swallows_it(self, app: AppMaker) -> None:
         begun = asyncio.Event()
 

@@ -281,6 +281,12 @@ def test_on_request(app: AppMaker) -> None:
     )
 
 
+def test_on_request_that_gives_something_else(app: AppMaker, caplog: pytest.LogCaptureFixture) -> None:
+    made = app(on_request=lambda given, request: "no")
+    assert call(made, environ("/hello"))[0].startswith("500")
+    assert "`on_request` must return a Request, a Response or None, not str" in caplog.text
+
+
 def test_on_error(app: AppMaker) -> None:
     def answer(given: Any, error: Exception) -> wasgi.Response | None:
         return wasgi.Response(418, body=given["PATH_INFO"]) if isinstance(error, wasgi.TrapError) else None

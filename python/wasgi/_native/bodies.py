@@ -49,8 +49,17 @@ async def close(source: Any) -> None:
 
 
 async def gather(source: Any) -> bytes:
-    """Reads the async iterable of a body to its end."""
-    whole = b"".join([bytes(chunk) async for chunk in source.take()])
+    """Reads the async iterable of a body to its end, and closes it."""
+    iterator = aiter(source.take())
+    may_wait = True
+    try:
+        whole = b"".join([bytes(chunk) async for chunk in iterator])
+    except GeneratorExit:
+        may_wait = False  # the loop has closed, and this coroutine is closed with it
+        raise
+    finally:
+        if may_wait:
+            await close(iterator)
     source.keep(whole)
     return whole
 

@@ -7,8 +7,8 @@ import logging
 from http import HTTPStatus
 from typing import TYPE_CHECKING
 
-from wasgi import errors
-from wasgi._wasgi import Response, _status_of_code
+from wasgi import _messages, errors
+from wasgi._wasgi import Request, Response, _status_of_code
 from wasgi.serving.requests import BadRequestError
 
 if TYPE_CHECKING:
@@ -32,6 +32,21 @@ def only_final(response: Response) -> Response:
         response.close()
         raise errors.HttpProtocolError
     return response
+
+
+def instead_of(request: Request, given: object) -> Request | Response:
+    """What `on_request` has given: a response, to be sent; or the guest's request, which None leaves as it was.
+
+    Raises:
+        TypeError: It is something else.
+    """
+    if given is None:
+        return request
+    if isinstance(given, Response):
+        return only_final(_messages.fresh(given))
+    if isinstance(given, Request):
+        return given
+    raise TypeError(f"`on_request` must return a Request, a Response or None, not {type(given).__name__}")
 
 
 def headers_of(response: Response) -> list[tuple[bytes, bytes]]:

@@ -229,11 +229,10 @@ class _Exchange:
             raise self.refused
         request = request_of(app, scope, self.fields, _BodyReader(self, self.body) if self.body is not None else None)
         if app.on_request is not None:
-            given = await self.ask(app.on_request, request)
+            given = answers.instead_of(request, await self.ask(app.on_request, request))
             if isinstance(given, Response):
-                return answers.only_final(_messages.fresh(given)), False
-            if given is not None:
-                request = given
+                return given, False
+            request = given
         # Requests that have come together go through the same code together: first all are read, then all guests run,
         # then all responses are sent. Each part finds its code and data in the processor's caches, where the next
         # request's other parts would have evicted them (measured with 32 connections: 1.25 to 1.5 times the requests).

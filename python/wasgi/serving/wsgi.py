@@ -215,11 +215,10 @@ class Wsgi:
         app = self.app
         request = request_of(app, environ, body)
         if app.on_request is not None:
-            given = _at_once(app.on_request(environ, request), "on_request")
+            given = answers.instead_of(request, _at_once(app.on_request(environ, request), "on_request"))
             if isinstance(given, Response):
-                return answers.only_final(_messages.fresh(given)), False
-            if given is not None:
-                request = given
+                return given, False
+            request = given
         return answers.only_final(app.handle(request)), True
 
     def instead(self, environ: Environ, error: Exception) -> Response:

@@ -90,8 +90,10 @@ def test_each_instance_has_them(probe: wasgi.Component) -> None:
 def test_one_that_fails_fails_the_exchange(probe: wasgi.Component, target: str, error: type[Exception]) -> None:
     with wasgi.App(probe, reuse=warmed([get("/hello"), get(target)])) as app:
         for _ in range(2):
-            with pytest.raises(error):
+            with pytest.raises(error) as raised:
                 Client(app).get("/hello")
+            if error is not wasgi.GuestExitError:
+                assert str(raised.value).startswith("a warm-up request (`Reuse.warm`) failed: ")
     until(lambda: wasgi.stats().slots == 0)
 
 
@@ -172,7 +174,7 @@ def test_a_warm_up_that_fails_is_an_error_of_the_start(probe: wasgi.Component) -
 
     with pytest.raises(wasgi.TrapError):
         asyncio.run(made({"type": "lifespan"}, receive, send))
-    assert sent[0].startswith("lifespan.startup.failed: TrapError: the guest trapped")
+    assert sent[0].startswith("lifespan.startup.failed: TrapError: a warm-up request (`Reuse.warm`) failed")
 
 
 @pytest.mark.parametrize(
