@@ -297,6 +297,24 @@ def test_what_a_failure_tells(pytester: pytest.Pytester) -> None:
     )
 
 
+def test_a_trap_behind_a_body_that_broke_off_has_its_backtrace(pytester: pytest.Pytester) -> None:
+    result = run(
+        pytester,
+        """
+        def test_it(wasgi_app):
+            wasgi_app("probe.wasm").get("/trap-midway?bytes=9000")
+        """,
+    )
+    result.assert_outcomes(failed=1)
+    result.stdout.fnmatch_lines(
+        [
+            "GET http://component.test/trap-midway?bytes=9000 -> BodyError: *",
+            "*wasgi: backtrace of GET http://component.test/trap-midway?bytes=9000*",
+            "*named_function_that_traps*",
+        ]
+    )
+
+
 def test_a_test_that_passes_says_nothing(pytester: pytest.Pytester) -> None:
     result = run(pytester, 'def test_it(wasgi_app):\n    wasgi_app("probe.wasm").get("/stdio")\n')
     result.assert_outcomes(passed=1)

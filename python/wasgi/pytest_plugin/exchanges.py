@@ -18,6 +18,8 @@ if TYPE_CHECKING:
 
 _LINES = 500
 """How many lines of each test's guests are kept for its report."""
+_LINKS = 8
+"""How far a chain of causes is followed: somebody's may be a circle."""
 
 
 @dataclass
@@ -126,9 +128,9 @@ class TestState:
             yield "wasgi: outgoing calls", "\n".join(map(str, self.upstream.calls))
         for _, client in self.clients:
             for exchange in client.exchanges:
-                if isinstance(exchange.outcome, wasgi.TrapError) and exchange.outcome.backtrace:
-                    frames = exchange.outcome.backtrace
-                    yield f"wasgi: backtrace of {exchange.method} {exchange.url}", "\n".join(map(str, frames))
+                trap = _trap_behind(exchange.outcome)
+                if trap is not None and trap.backtrace:
+                    yield f"wasgi: backtrace of {exchange.method} {exchange.url}", "\n".join(map(str, trap.backtrace))
 
     def count(self) -> None:
         """Adds up what the exchanges have cost, for the summary."""
@@ -137,3 +139,12 @@ class TestState:
             for exchange in client.exchanges:
                 report = getattr(exchange.outcome, "report", None)
                 costs.add(1, exchange.seconds, report.memory if report is not None else 0)
+
+
+def _trap_behind(outcome: object) -> wasgi.TrapError | None:
+    """The trap that an outcome is, or that it comes from: of a body that broke off, say."""
+    for _ in range(_LINKS):
+        if isinstance(outcome, wasgi.TrapError):
+            return outcome
+        outcome = getattr(outcome, "__cause__", None)
+    return None
