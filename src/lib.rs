@@ -16,6 +16,7 @@ pub mod http;
 pub mod limits;
 pub mod network;
 pub mod outgoing;
+pub mod pem;
 pub mod process;
 #[cfg(feature = "python")]
 pub(crate) mod py;

@@ -156,13 +156,14 @@ impl HostDescriptorWithStore<StoreState> for HasFiles {
     ) -> wasmtime::Result<(StreamReader<u8>, Ended)> {
         let (mut end, told) = End::new();
         let mut files = store.get();
+        let exchange = files.exchange();
         let stream = match files.descriptor(&fd) {
             Ok(Descriptor::Dir(_)) => Err(P2ErrorCode::IsDirectory.into()),
             Ok(Descriptor::File(_)) => files.read_via_stream(fd, offset).and_then(|stream| files.take_stream(stream)),
             Err(error) => Err(error),
         };
         let stream = match stream {
-            Ok(stream) => StreamReader::new(&mut store, FromFile::new(stream, end))?,
+            Ok(stream) => StreamReader::new(&mut store, FromFile::new(stream, end, exchange))?,
             Err(error) => {
                 refused(&mut end, error)?;
                 StreamReader::new(&mut store, std::iter::empty())?

@@ -3,6 +3,7 @@
 
 use std::io;
 use std::pin::Pin;
+use std::sync::Weak;
 use std::task::{Context, Poll, ready};
 
 use bytes::Bytes;
@@ -12,6 +13,7 @@ use wasmtime::component::{Destination, Source, StreamConsumer, StreamProducer, S
 use wasmtime_wasi::p2::{DynInputStream, DynOutputStream, StreamError, StreamResult as Done};
 use wasmtime_wasi::p3::bindings::filesystem::types::ErrorCode;
 
+use crate::exchange::handle::ExchangeState;
 use crate::guest::open_files::BUFFER;
 
 /// The least that is read at once: a guest may take one byte after the other.
@@ -78,15 +80,17 @@ fn code(error: &StreamError) -> ErrorCode {
     }
 }
 
-/// `read-via-stream`.
+/// `read-via-stream`. It goes no further when the exchange in which it was made is over: a guest may have given it to the host, which
+/// reads on without it.
 pub(crate) struct FromFile {
     state: State<DynInputStream, Bytes>,
     end: End,
+    exchange: Weak<ExchangeState>,
 }
 
 impl FromFile {
-    pub(crate) fn new(stream: DynInputStream, end: End) -> Self {
-        Self { state: State::Idle(stream), end }
+    pub(crate) fn new(stream: DynInputStream, end: End, exchange: Weak<ExchangeState>) -> Self {
+        Self { state: State::Idle(stream), end, exchange }
     }
 }
 
@@ -101,6 +105,11 @@ impl<D> StreamProducer<D> for FromFile {
         mut to: Destination<'a, Self::Item, Self::Buffer>,
         finish: bool,
     ) -> Poll<wasmtime::Result<StreamResult>> {
+        if self.exchange.upgrade().is_none_or(|exchange| exchange.has_ended()) {
+            self.state = State::Over;
+            self.end.say(Err(ErrorCode::Interrupted));
+            return Poll::Ready(Ok(StreamResult::Dropped));
+        }
         let size = match to.remaining(&mut store) {
             Some(0) => return Poll::Ready(Ok(StreamResult::Completed)),
             asked => asked.unwrap_or(0).clamp(READ, BUFFER as usize),

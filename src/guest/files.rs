@@ -5,8 +5,8 @@
 //! each descriptor that a guest has the host open is counted until it is closed, whatever refers to it last.
 
 use std::fs::File;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Weak};
 
 use wasmtime::component::{HasData, Resource};
 use wasmtime_wasi::filesystem::{Descriptor, WasiFilesystemCtxView};
@@ -18,6 +18,7 @@ use wasmtime_wasi::p2::bindings::filesystem::types::{
 use wasmtime_wasi::p2::{DynInputStream, DynOutputStream, FsError, FsResult};
 use wasmtime_wasi::runtime::spawn_blocking;
 
+use crate::exchange::handle::ExchangeState;
 use crate::guest::file_streams::{Behind, FileInput, FileOutput};
 use crate::guest::host_memory::weigh;
 use crate::guest::limiter::StoreLimiter;
@@ -54,6 +55,11 @@ impl<'a> FilesView<'a> {
             self.limiter.weighed(weigh(self.inner.table) + self.guest.held()).map_err(FsError::trap)?;
         }
         Ok(Behind { threads, _open: self.guest.held.get(&fd.rep()).cloned(), _streaming: streaming })
+    }
+
+    /// Whose guest it is now.
+    pub(crate) fn exchange(&self) -> Weak<ExchangeState> {
+        self.hooks.exchange()
     }
 
     /// A stream that no handle of WASI 0.2 leads to.

@@ -272,7 +272,7 @@ impl Instance {
     pub(crate) fn begin_warm(&mut self) -> wasmtime::Result<bool> {
         self.take_snapshot()?;
         self.served = 0;
-        let is_as_before = self.restore();
+        let is_as_before = !self.goes_on() && self.restore();
         self.refill().map_err(wasmtime::Error::new)?;
         Ok(is_as_before)
     }
@@ -293,7 +293,7 @@ impl Instance {
     /// All who shared it have left; it has had so many exchanges. Returns whether nothing of theirs is that somebody else takes part in.
     pub(crate) fn stop_sharing(&mut self, served: u64) -> bool {
         self.served = served;
-        self.host().stop_sharing()
+        self.host().stop_sharing() && !self.goes_on()
     }
 
     /// How many exchanges it has had.
@@ -381,7 +381,12 @@ impl Instance {
             return false;
         }
         let kept = self.kept();
-        self.host().prepare_for_reuse(kept) && (!reuse.isolated || self.restore())
+        self.host().prepare_for_reuse(kept) && !self.goes_on() && (!reuse.isolated || self.restore())
+    }
+
+    /// Whether the host does something for its guest still, and would in the next exchange.
+    fn goes_on(&mut self) -> bool {
+        matches!(self.prepared.pre(), Pre::P3(..)) && self.host().streams_files()
     }
 
     /// What is kept of its guest besides the handles that the host knows.

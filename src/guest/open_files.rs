@@ -93,6 +93,11 @@ impl GuestFiles {
         self.told = false;
     }
 
+    /// Whether there are streams.
+    pub(crate) fn has_streams(&self) -> bool {
+        self.held() > 0
+    }
+
     /// The bytes that its streams may hold.
     pub(crate) fn held(&self) -> u64 {
         self.streams.load(Ordering::Relaxed) * BUFFER

@@ -257,9 +257,14 @@ impl StoreState {
         clean
     }
 
+    /// Whether a file is on its way: a guest of WASI 0.3 may have given it to the host, which goes on without it.
+    pub(crate) fn streams_files(&self) -> bool {
+        self.files.has_streams()
+    }
+
     /// Whether a file is on its way into a body that somebody still reads.
     pub(crate) fn feeds_bodies(&mut self) -> bool {
-        self.files.held() > 0 && self.exchange.written.are_read()
+        self.files.has_streams() && self.exchange.written.are_read()
     }
 
     /// The limit of fuel.

@@ -1,7 +1,9 @@
 //! What a guest sees of a request that a server has read, and a server's client of a guest's answer.
 
+use bytes::Bytes;
 use http::header::{CONNECTION, CONTENT_LENGTH, COOKIE, FORWARDED, HOST, TRANSFER_ENCODING};
 use http::{HeaderMap, HeaderName, HeaderValue};
+use http_body::Frame;
 
 use crate::http::fields::Wrong;
 
@@ -26,6 +28,21 @@ pub fn is_of_connection(name: &HeaderName) -> bool {
 pub fn named_by_connection(fields: &HeaderMap) -> Vec<HeaderName> {
     let tokens = fields.get_all(CONNECTION).iter().flat_map(|value| value.as_bytes().split(|byte| *byte == b','));
     tokens.filter_map(|token| HeaderName::from_bytes(token.trim_ascii()).ok()).collect()
+}
+
+/// What trailers may be: none of a connection's, and none that frames or routes the message (RFC 9110, 6.5.1; RFC 9113, 8.2.2).
+pub fn trailers(mut given: HeaderMap) -> HeaderMap {
+    let wrong = |name: &&HeaderName| is_of_connection(name) || matches!(**name, CONTENT_LENGTH | HOST);
+    let wrong: Vec<_> = given.keys().filter(wrong).cloned().collect();
+    for name in wrong {
+        given.remove(name);
+    }
+    given
+}
+
+/// A frame of a body whose trailers are that.
+pub fn with_trailers(frame: Frame<Bytes>) -> Frame<Bytes> {
+    frame.into_trailers().map_or_else(|data| data, |given| Frame::trailers(trailers(given)))
 }
 
 /// Which fields of a response are those of a connection, and not meant for a server's client.

@@ -222,12 +222,7 @@ impl Pattern {
             }
             None => Hosts::One(canonical_host(host).ok_or(PatternError::NoHost)?),
         };
-        let is_address = matches!(hosts, Hosts::One(Host::Ipv4(_) | Host::Ipv6(_)));
-        if scheme.is_none()
-            && port.is_none()
-            && is_address
-            && path.get(1..).and_then(number).is_some_and(|bits| bits <= 128)
-        {
+        if scheme.is_none() && port.is_none() && hosts.is_network_with(path) {
             return Err(PatternError::Addresses);
         }
         let path = path.strip_suffix('*').filter(|path| path.ends_with('/')).unwrap_or(path);
@@ -294,6 +289,12 @@ fn is_below(path: &str, above: &str) -> bool {
 }
 
 impl Hosts {
+    /// Whether this and a path are written as a network of addresses is.
+    fn is_network_with(&self, path: &str) -> bool {
+        matches!(self, Self::One(Host::Ipv4(_) | Host::Ipv6(_)))
+            && path.get(1..).and_then(number).is_some_and(|bits| bits <= 128)
+    }
+
     fn has(&self, host: &Host) -> bool {
         match (self, host) {
             (Self::Any, _) => true,
@@ -327,7 +328,10 @@ impl fmt::Display for Pattern {
         if let Some(port) = self.port.filter(|port| self.scheme.as_deref().and_then(implied_port) != Some(*port)) {
             write!(f, ":{port}")?;
         }
-        f.write_str(&self.path.plain)
+        f.write_str(&self.path.plain)?;
+        // it was written as one that is no network: `10.0.0.1/8/`
+        let is_network = self.scheme.is_none() && self.port.is_none() && self.hosts.is_network_with(&self.path.plain);
+        if is_network { f.write_str("/") } else { Ok(()) }
     }
 }
 

@@ -10,6 +10,7 @@ use http_body::{Body, Frame};
 use wasmtime_wasi_http::Error as HostError;
 
 use crate::exchange::guest_body::GuestBody;
+use crate::http::server_request::trailers;
 
 /// Bytes of a body that are kept until there is a response, so that they can be sent again where the peer says that it has not
 /// processed the request.
@@ -113,7 +114,7 @@ impl Source {
                     self.size = self.size.saturating_add(data.len());
                     Piece::Data(data)
                 }
-                Err(frame) => Piece::Trailers(frame.into_trailers().unwrap_or_default()),
+                Err(frame) => Piece::Trailers(frame.into_trailers().map(trailers).unwrap_or_default()),
             })),
         })
     }

@@ -13,6 +13,7 @@ use wasmtime_wasi_http::Error as HostError;
 
 use crate::http::error_code::ErrorCode;
 use crate::http::message::Side;
+use crate::http::server_request::with_trailers;
 use crate::network::error::{code_of, code_of_flood, code_of_tls, is_malformed};
 use crate::network::options::Options;
 use crate::network::pool::Lease;
@@ -169,7 +170,7 @@ impl Body for ResponseBody {
                     return this.fail(code);
                 }
                 this.settle();
-                Poll::Ready(Some(Ok(frame)))
+                Poll::Ready(Some(Ok(with_trailers(frame))))
             }
             Poll::Ready(Some(Err(error))) => {
                 let code = this.told(&error);

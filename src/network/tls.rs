@@ -10,6 +10,8 @@ use tokio_rustls::TlsConnector;
 use tokio_rustls::client::TlsStream;
 use url::Host;
 
+use crate::pem::{self, NotPem};
+
 /// What TLS has found, in the error of a stream of its.
 pub(crate) fn tls_error(error: &io::Error) -> Option<&rustls::Error> {
     error.get_ref()?.downcast_ref()
@@ -87,11 +89,14 @@ pub enum TrustError {
         /// The option's.
         name: &'static str,
         /// What is wrong with it.
-        source: rustls::pki_types::pem::Error,
+        source: NotPem,
     },
     /// It can be read, and has none.
     #[error("`{0}` has no certificate")]
     NoCertificate(&'static str),
+    /// Likewise.
+    #[error("`{0}` has no private key")]
+    NoKey(&'static str),
     /// One of the authorities is none.
     #[error("`ca`: {0}")]
     Authority(#[source] rustls::Error),
@@ -109,11 +114,8 @@ pub enum TrustError {
 impl Trust {
     /// The error says what is wrong.
     pub fn config(&self) -> Result<ClientConfig, TrustError> {
-        use rustls::pki_types::pem::PemObject;
-        use rustls::pki_types::{CertificateDer, PrivateKeyDer};
         let certificates = |name: &'static str, pem: &[u8]| {
-            let found: Result<Vec<_>, _> = CertificateDer::pem_slice_iter(pem).collect();
-            let found = found.map_err(|source| TrustError::NotPem { name, source })?;
+            let found = pem::certificates(pem).map_err(|source| TrustError::NotPem { name, source })?;
             if found.is_empty() { Err(TrustError::NoCertificate(name)) } else { Ok(found) }
         };
         let provider = Arc::new(rustls::crypto::ring::default_provider());
@@ -134,8 +136,8 @@ impl Trust {
             builder.dangerous().with_custom_certificate_verifier(Arc::new(verifier))
         };
         let Some((chain, key)) = &self.client else { return Ok(builder.with_no_client_auth()) };
-        let key =
-            PrivateKeyDer::from_pem_slice(key).map_err(|source| TrustError::NotPem { name: "client_key", source })?;
+        let key = pem::key(key).map_err(|source| TrustError::NotPem { name: "client_key", source })?;
+        let key = key.ok_or(TrustError::NoKey("client_key"))?;
         builder.with_client_auth_cert(certificates("client_cert", chain)?, key).map_err(TrustError::Client)
     }
 }

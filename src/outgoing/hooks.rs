@@ -3,8 +3,8 @@
 //! wasmtime's hook trait changes with its releases; only this file knows it, and upstreams stand behind [`Upstream`].
 
 use std::pin::Pin;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Weak};
 
 use http_body_util::BodyExt;
 use tokio::runtime::Handle;
@@ -59,6 +59,11 @@ impl Hooks {
     #[cfg(test)]
     pub(crate) fn ended(&self) -> impl Future<Output = ()> + Send + use<> {
         self.exchange.ended()
+    }
+
+    /// For what ends with the exchange, and does not keep it.
+    pub(crate) fn exchange(&self) -> Weak<ExchangeState> {
+        Arc::downgrade(&self.exchange.state)
     }
 
     /// Whether anything of the exchange's is left that somebody else takes part in.

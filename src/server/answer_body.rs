@@ -13,6 +13,7 @@ use tokio::time::sleep;
 use crate::error::Error;
 use crate::error::reason::Reason;
 use crate::exchange::guest_body::{GuestBody, Next};
+use crate::http::server_request::trailers;
 use crate::server::answered::Answered;
 use crate::server::client_body::throw_away;
 use crate::server::routes::Routes;
@@ -104,7 +105,7 @@ impl Body for AnswerBody {
                     }
                     Some(Ok(Frame::data(chunk)))
                 }
-                Poll::Ready(Ok(Next::End(trailers))) => trailers.map(|trailers| Ok(Frame::trailers(trailers))),
+                Poll::Ready(Ok(Next::End(given))) => given.map(|given| Ok(Frame::trailers(trailers(given)))),
                 Poll::Ready(Err(error)) => Some(Err(error)),
             },
         };

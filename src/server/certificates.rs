@@ -6,11 +6,11 @@ use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex};
 
 use rustls::ServerConfig;
-use rustls::pki_types::pem::{self, PemObject};
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use rustls::server::WebPkiClientVerifier;
 use sha2::{Digest, Sha256};
 
+use crate::pem::{self, NotPem};
 use crate::sync::lock;
 
 /// Which files, all of them PEM.
@@ -43,7 +43,7 @@ pub enum CertificateError {
         /// Its path.
         path: PathBuf,
         /// What is wrong with it.
-        source: pem::Error,
+        source: NotPem,
     },
     /// It is PEM of something else, or empty.
     #[error("`{}` has no certificate; hint: it begins with `-----BEGIN CERTIFICATE-----`", .0.display())]
@@ -148,19 +148,19 @@ impl Certificates {
 }
 
 fn certificates(path: &Path, pem: &[u8]) -> Result<Vec<CertificateDer<'static>>, CertificateError> {
-    let found: Result<Vec<_>, _> = CertificateDer::pem_slice_iter(pem).collect();
-    let found = found.map_err(|source| CertificateError::NotPem { path: path.to_owned(), source })?;
+    let found = pem::certificates(pem).map_err(|source| CertificateError::NotPem { path: path.to_owned(), source })?;
     if found.is_empty() { Err(CertificateError::NoCertificate(path.to_owned())) } else { Ok(found) }
 }
 
 fn key(path: &Path, pem: &[u8]) -> Result<PrivateKeyDer<'static>, CertificateError> {
-    PrivateKeyDer::from_pem_slice(pem).map_err(|source| match source {
-        pem::Error::NoItemsFound if String::from_utf8_lossy(pem).contains("BEGIN ENCRYPTED PRIVATE KEY") => {
-            CertificateError::EncryptedKey(path.to_owned())
+    match pem::key(pem) {
+        Ok(Some(key)) => Ok(key),
+        Ok(None) if String::from_utf8_lossy(pem).contains("BEGIN ENCRYPTED PRIVATE KEY") => {
+            Err(CertificateError::EncryptedKey(path.to_owned()))
         }
-        pem::Error::NoItemsFound => CertificateError::NoKey(path.to_owned()),
-        _ => CertificateError::NotPem { path: path.to_owned(), source },
-    })
+        Ok(None) => Err(CertificateError::NoKey(path.to_owned())),
+        Err(source) => Err(CertificateError::NotPem { path: path.to_owned(), source }),
+    }
 }
 
 /// What the files have.

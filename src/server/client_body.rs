@@ -13,6 +13,7 @@ use tokio::time::{Instant, Sleep, sleep};
 use wasmtime_wasi_http::Error as HostError;
 
 use crate::http::error_code::ErrorCode;
+use crate::http::server_request::with_trailers;
 use crate::server::watch::Watch;
 use crate::sync::lock;
 
@@ -148,7 +149,7 @@ impl Body for ClientBody {
         }
         this.waits = false;
         match ready!(polled) {
-            Some(Ok(frame)) => Poll::Ready(Some(Ok(frame))),
+            Some(Ok(frame)) => Poll::Ready(Some(Ok(with_trailers(frame)))),
             None => {
                 this.end(ENDED);
                 Poll::Ready(None)

@@ -18,11 +18,10 @@ use crate::server::certificates::Reloading;
 use crate::server::client_body::{DRAINED_WITHIN, MOST_DRAINED, throw_away};
 use crate::server::guarded::Guarded;
 use crate::server::peer::Peer;
-use crate::server::progress::Stage;
 use crate::server::protocols::{Http1, Http2, Prefixed};
 use crate::server::proxy_protocol;
 use crate::server::shared::{Common, Connection};
-use crate::server::timed::{GRACE, Timed};
+use crate::server::timed::Timed;
 use crate::server::watch::{LAST, Watch};
 use crate::sync::lock;
 
@@ -119,10 +118,7 @@ impl Opening {
             }
         };
         // the server's end ends it, too: nothing has been asked
-        let ended = async {
-            common.progress.reached(Stage::Drains).await;
-            tokio::time::sleep(GRACE).await;
-        };
+        let ended = common.progress.grace_is_over();
         let opened = tokio::select! {
             opened = opened => opened?,
             () = sleep_until(before.into()) => return Err(io::Error::other("no request came in time")),
@@ -164,13 +160,19 @@ impl Opening {
         }
         let guarded = Guarded::new(stream, read, common.caps.header_bytes, watch.clone());
         let served = Http1::new(guarded, connection.clone());
-        let mut served = Timed::new(served, watch, peer, common);
+        let mut served = Timed::new(served, watch, peer, common.clone());
         let ended = (&mut served).await;
         tell_unasked(&connection);
         if let Some((mut stream, may_send)) = served.served.into_inner() {
-            match ended {
-                Ok(()) => linger(&mut stream, may_send, DRAINED_WITHIN).await,
-                Err(_) => linger(&mut stream, false, LAST).await,
+            let lingers = async {
+                match ended {
+                    Ok(()) => linger(&mut stream, may_send, DRAINED_WITHIN).await,
+                    Err(_) => linger(&mut stream, false, LAST).await,
+                }
+            };
+            tokio::select! {
+                () = lingers => {}
+                () = common.progress.grace_is_over() => {}
             }
         }
         ended

@@ -32,6 +32,9 @@ const READ_BODY: usize = 256 << 10;
 /// What hyper gets in place of a head that is refused.
 const STAND_IN: &[u8] = b"GET / HTTP/1.1\r\nhost: refused\r\nconnection: close\r\n\r\n";
 
+/// The same of HEAD, whose answer has no content (RFC 9110, 9.3.2).
+const STAND_IN_OF_HEAD: &[u8] = b"HEAD / HTTP/1.1\r\nhost: refused\r\nconnection: close\r\n\r\n";
+
 /// What hyper gets in place of a line of a chunked body that is refused: no size of a chunk.
 const NO_CHUNK: &[u8] = b"!\r\n";
 
@@ -134,8 +137,9 @@ impl<T> Guarded<T> {
     /// Whether the head is whole, or refused.
     fn look_at_head(&mut self) -> bool {
         // RFC 9112, 2.2: an empty line before a request is not looked at
-        while self.searched == 0 && self.raw.starts_with(b"\r\n") {
+        while self.raw.starts_with(b"\r\n") {
             self.raw.advance(2);
+            self.searched = 0;
         }
         if self.raw.is_empty() {
             return false;
@@ -198,8 +202,8 @@ impl<T> Guarded<T> {
     fn refuse_head(&mut self, read: &Bytes, refusal: Refusal) {
         let line = read.split(|byte| matches!(byte, b'\r' | b'\n')).next().unwrap_or_default();
         let line = read.slice_ref(line.get(..line.len().min(self.most)).unwrap_or_default());
+        self.checked = Bytes::from_static(if line.starts_with(b"HEAD ") { STAND_IN_OF_HEAD } else { STAND_IN });
         self.watch.head_ends(Head::refused(line, refusal), true);
-        self.checked = Bytes::from_static(STAND_IN);
         self.stage = Stage::Refused;
     }
 
@@ -377,7 +381,10 @@ impl<T: AsyncWrite + Unpin> AsyncWrite for Guarded<T> {
     }
 
     fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.inner).poll_flush(cx)
+        // TLS takes what its client does not
+        let flushed = Pin::new(&mut self.inner).poll_flush(cx);
+        self.watch.writes(flushed.is_pending());
+        flushed
     }
 
     fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {

@@ -347,8 +347,14 @@ async fn keep_certificates(certificates: Arc<Reloading>, common: Arc<Common>) ->
             () = tokio::time::sleep(LOOK) => {}
             () = common.progress.reached(Stage::Drains) => return Ok(()),
         }
-        if let Some(change) = certificates.check() {
-            tell(&common.accounts, &change);
+        // a file system may take its time, or not answer at all: whoever accepts connections does not wait for it
+        let looked_at = certificates.clone();
+        let checked = tokio::task::spawn_blocking(move || looked_at.check());
+        tokio::select! {
+            checked = checked => if let Ok(Some(change)) = checked {
+                tell(&common.accounts, &change);
+            },
+            () = common.progress.reached(Stage::Drains) => return Ok(()),
         }
     }
 }

@@ -2,8 +2,12 @@
 
 use std::pin::pin;
 use std::sync::atomic::{AtomicU8, Ordering};
+use std::time::Duration;
 
 use tokio::sync::Notify;
+
+/// For so long a connection on which nothing is under way may still send a request when the server drains.
+pub(super) const GRACE: Duration = Duration::from_millis(500);
 
 /// In their order, after it has served: none is left for one before it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -45,6 +49,12 @@ impl Progress {
             }
             told.await;
         }
+    }
+
+    /// Waits until a connection on which nothing is under way has to end.
+    pub(super) async fn grace_is_over(&self) {
+        self.reached(Stage::Drains).await;
+        tokio::time::sleep(GRACE).await;
     }
 }
 

@@ -187,7 +187,10 @@ impl Connection {
             asked.host = understood.authority.clone();
             asked.client = understood.client.ip;
         }
-        asked.fields = self.common.accounts.of_request(request.headers());
+        // what stands in for a head that is refused has none of its fields
+        if head.is_none_or(|head| head.refused.is_none()) {
+            asked.fields = self.common.accounts.of_request(request.headers());
+        }
         asked
     }
 

@@ -9,13 +9,10 @@ use std::time::{Duration, Instant};
 use tokio::time::{Sleep, sleep_until};
 
 use crate::server::peer::Peer;
-use crate::server::progress::Stage;
+use crate::server::progress::{GRACE, Stage};
 use crate::server::protocols::Served;
 use crate::server::shared::Common;
 use crate::server::watch::{LOOK, Verdict, Watch};
-
-/// For so long a connection on which nothing is under way may still send a request when the server drains.
-pub(super) const GRACE: Duration = Duration::from_millis(500);
 
 /// See the module.
 pub(super) struct Timed<T> {

@@ -25,7 +25,7 @@ pub(super) struct Understood {
 impl Connection {
     /// The other end: the client, or a proxy before it.
     pub(super) fn client(&self) -> Option<IpAddr> {
-        self.peer.map(|peer| peer.ip())
+        self.peer.map(|peer| peer.ip().to_canonical())
     }
 
     pub(super) fn scheme(&self) -> &'static str {

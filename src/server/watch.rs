@@ -208,10 +208,10 @@ impl Watch {
         drop(ended);
     }
 
-    /// Whether an exchange is under way, or a head has begun.
+    /// Whether an exchange is under way, a head has begun, or what was answered is not taken.
     pub(super) fn is_busy(&self) -> bool {
         let state = self.lock();
-        state.head_begun || !state.exchanges.is_empty()
+        state.head_begun || !state.exchanges.is_empty() || state.write_waits.is_some()
     }
 
     /// The heads that hyper has answered itself, or not got.

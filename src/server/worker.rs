@@ -55,7 +55,7 @@ pub(super) fn start<F: Future<Output = ()>>(
     let thread = std::thread::Builder::new().name(name.to_owned()).spawn(move || {
         crate::process::signals::open_here();
         runtime.block_on(run());
-        drop(runtime);
+        runtime.shutdown_background(); // a file system that does not answer is not waited for
         drop(lives);
     });
     thread.map(drop).map_err(|error| no_thread("the server", error))

@@ -11,6 +11,7 @@ import shutil
 import socket
 import subprocess
 import sys
+import threading
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
@@ -18,7 +19,7 @@ from typing import Any
 import pytest
 
 import wasgi
-from tests.conftest import HELLO, PROBE, PROBE_P3
+from tests.conftest import HELLO, PROBE, PROBE_P3, until
 from wasgi.cli import main
 from wasgi.cli.serving import Service, banner
 from wasgi.cli.settings import Settings
@@ -452,6 +453,22 @@ class TestReload:
         assert said.startswith("wasgi: not loaded, the old one goes on: `hello.wasm`: a truncated component")
         assert said.count("\n") == 1
 
+    def test_one_that_fails_altogether_leaves_the_next_one(self, made: list[FakeServer], capsys: Captured) -> None:
+        service = Service(settings())
+        asked: list[int] = []
+
+        def reopen() -> None:
+            asked.append(len(asked))
+            if len(asked) == 1:
+                raise OSError("Too many open files")
+
+        made[0].reopen = reopen  # type: ignore[attr-defined]
+        for _ in range(2):
+            service._wanted.put("reopen")
+        threading.Thread(target=service._load_again, daemon=True).start()
+        until(lambda: len(asked) == 2)
+        assert capsys.readouterr().err == "wasgi: nothing is loaded again: Too many open files\n"
+
 
 class TestFoldersOfFiles:
     def test_beside_components_and_alone(self, made: list[FakeServer], capsys: Captured) -> None:
@@ -482,7 +499,10 @@ class TestWithoutEffect:
         ("arguments", "line"),
         [
             (["--access-format", "json"], "--access-format has no effect; hint: --access-log FILE"),
-            (["--proxy-protocol"], "--proxy-protocol has no effect; hint: --trusted NETWORK"),
+            (
+                ["--proxy-protocol"],
+                "--proxy-protocol has every client refused, for nobody is trusted to send that header; hint: --trusted",
+            ),
             (
                 ["--tls-client-certificates", "optional"],
                 "--tls-client-certificates has no effect; hint: --tls-client-ca",
@@ -524,11 +544,10 @@ class TestWithoutEffect:
 
 
 @pytest.mark.parametrize(
-    ("url", "told"),
-    [("http://0.0.0.0:80", True), ("https://[::]:80", True), ("http://127.0.0.1:80", False), ("http://[::1]:1", False)],
+    ("bind", "told"), [("0.0.0.0:0", True), ("[::]:0", True), ("127.0.0.1:0", False), ("[::1]:0", False)]
 )
-def test_all_interfaces_are_told(url: str, told: bool) -> None:
-    assert ("it listens on all interfaces" in banner("1", [], [url])) is told
+def test_all_interfaces_are_told(bind: str, told: bool) -> None:
+    assert ("it listens on all interfaces" in banner("1", [], [], [bind])) is told
 
 
 def test_each_option_is_one_of_the_servers() -> None:

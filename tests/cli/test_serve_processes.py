@@ -242,6 +242,15 @@ class TestAnyNumberOfProcesses:
             assert get(f"{served.url}/") == "Hello, World!"
             assert served.end() == 0
 
+    @pytest.mark.parametrize(("host", "told"), [("0.0.0.0", True), ("127.0.0.1", False)])
+    def test_who_listens_on_all_interfaces_is_told(
+        self, arguments: list[str], host: str, told: bool, tmp_path: Path, component: Path
+    ) -> None:
+        with serving(tmp_path, "hello.wasm", "--host", host, *arguments) as served:
+            said = served.until(r"serves at (?:.|\n)*no environment")[0]
+            assert ("it listens on all interfaces" in said) is told
+            assert served.end() == 0
+
     def test_its_health_is_at_one_address(self, arguments: list[str], tmp_path: Path, component: Path) -> None:
         with serving(tmp_path, "hello.wasm", "--health", "localhost:0", *arguments) as served:
             address = served.until(r"health: (\S+)\n")[1]

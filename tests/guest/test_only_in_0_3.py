@@ -7,6 +7,7 @@ import ast
 import asyncio
 import itertools
 import threading
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -353,3 +354,52 @@ class TestOptions:
     def test_another_guests(self, app: AppMaker) -> None:
         asks = "/fetch?connect-ms=10000&first-byte-ms=20000&between-bytes-ms=30000&url=http://up/only/options"
         assert app(outgoing=app()).handle(get(asks)).text == "[Some(10000), Some(20000), Some(30000)]"
+
+
+@pytest.mark.parametrize(
+    "reuse",
+    [wasgi.Reuse(), wasgi.Reuse(isolated=True), wasgi.Reuse(concurrent=4)],
+    ids=["reused", "isolated", "shared"],
+)
+class TestFilesThatTheHostGoesOnWith:
+    """A guest may give the stream of a file to the host, and return: that ends with the exchange whose it was."""
+
+    def test_into_stdout(self, probe: wasgi.Component, reuse: wasgi.Reuse, tmp_path: Path) -> None:
+        (tmp_path / "secrets").write_text("a secret of the first\n" * 200_000)
+        told: list[Any] = []
+        dirs = {"/data": wasgi.Dir(tmp_path)}
+        with wasgi.App(probe, reuse=reuse, dirs=dirs, stdout=told.append) as made:
+            first = made.handle(get("/only/leave-file?path=/data/secrets"))
+            assert first.read() == b"left"
+            assert first.report is not None
+            for _ in range(3):
+                assert made.handle(get("/sleep?ms=50")).read() == b"slept"
+        assert {line.exchange for line in told} <= {first.report.exchange}
+
+    def test_into_itself(self, probe: wasgi.Component, reuse: wasgi.Reuse, tmp_path: Path) -> None:
+        """It would never end."""
+        file = tmp_path / "file"
+        file.write_bytes(bytes(65536))
+        dirs = {"/data": wasgi.Dir(tmp_path, write=True)}
+        with wasgi.App(probe, reuse=reuse, dirs=dirs) as made:
+            assert made.handle(get("/only/leave-file?path=/data/file&to=/data/file")).read() == b"left"
+            sizes = []
+            for _ in range(3):
+                assert made.handle(get("/sleep?ms=50")).read() == b"slept"
+                sizes.append(file.stat().st_size)
+            # the last piece was on its way to the disk, perhaps
+            assert sizes[1:] == sizes[:1] * 2
+
+    def test_one_that_is_read_to_its_end_leaves_its_instance_as_it_was(
+        self, probe: wasgi.Component, reuse: wasgi.Reuse, tmp_path: Path
+    ) -> None:
+        (tmp_path / "file").write_text("content")
+        with wasgi.App(probe, reuse=reuse, dirs={"/data": wasgi.Dir(tmp_path)}) as made:
+            reused = []
+            for _ in range(3):
+                response = made.handle(get("/read-file?path=/data/file"))
+                assert response.read() == b"content"
+                assert response.report is not None
+                reused.append(response.report.reused)
+                until(lambda: wasgi.stats().exchanges == 0)
+            assert reused == [0, 1, 2]

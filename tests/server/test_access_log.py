@@ -63,6 +63,12 @@ def test_each_answer_has_a_line(app: AppMaker, serve: Serve, log: Log, sent: str
     assert [(entry["status"], entry.get("outcome")) for entry in log.entries(1)] == [(status, None)]
 
 
+def test_a_refused_head_has_no_fields_that_it_did_not_send(app: AppMaker, serve: Serve, log: Log) -> None:
+    server = serve(app(), access_log=log.path, access_format="%({host}i)s|%(s)s")
+    assert once(server, "GET / HTTP/1.1\r\nx: y\r\n\r\n")[0] == 400
+    assert log.lines(1) == ["-|400"]
+
+
 def test_a_client_that_has_left(app: AppMaker, serve: Serve, log: Log) -> None:
     served = app(limits=wasgi.Limits(timeout=None))
     server = serve(served, access_log=log.path, access_format="json")

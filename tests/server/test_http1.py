@@ -171,6 +171,13 @@ def test_requests_in_a_row_are_answered_in_their_order(server: wasgi.Server) -> 
         assert [client.answer()[0] for _ in range(3)] == [200, 200, 404]
 
 
+def test_a_refused_head_has_no_content(server: wasgi.Server) -> None:
+    """RFC 9110, 9.3.2."""
+    with Client(server) as client:
+        assert client.send("HEAD / HTTP/1.1\r\n\r\n").head()[0] == 400
+        assert client.rest() == b""
+
+
 def test_a_refused_request_among_others_has_its_place(server: wasgi.Server) -> None:
     with Client(server) as client:
         client.ask("/sleep?ms=50").send("GET / HTTP/1.1\r\n\r\n")

@@ -370,6 +370,15 @@ def test_trailers_with_a_pseudo_field(client: Raw) -> None:
     assert client.heads[1] == {"x-checksum": "1"}
 
 
+def test_trailers_are_of_the_message_alone(client: Raw) -> None:
+    """RFC 9110, 6.5.1. A client of HTTP/2 fails a response whose trailers have more."""
+    trailers = literally(("x-checksum", "1"), ("content-length", "3"), ("trailer", "x-checksum"), ("host", "a"))
+    client.send(head(1, fields=block(path="/echo")) + frame(DATA, 0, 1, b"test"))
+    client.send(head(1, END_HEADERS | END_STREAM, trailers))
+    assert client.answers(1) == b"test"
+    assert client.heads[1] == {"x-checksum": "1"}
+
+
 def test_a_stream_beyond_the_limit_is_refused(client: Raw) -> None:
     """RFC 9113, 5.1.2. One that is refused may be sent again (8.7)."""
     client.until_frame(lambda kind, flags, _: kind == SETTINGS and not flags & ACK)

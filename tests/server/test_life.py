@@ -37,6 +37,16 @@ def test_what_is_under_way_ends_and_nothing_begins(app: AppMaker, serve: Serve) 
         Client(server)
 
 
+def test_a_client_that_was_refused_and_stays_holds_up_nothing(app: AppMaker, serve: Serve) -> None:
+    server = serve(app())
+    with Client(server) as client:
+        assert client.send("GET / HTTP/1.1\r\n\r\n").answer()[0] == 400
+        closing = threading.Thread(target=server.close)
+        closing.start()
+        closing.join(20)
+        assert not closing.is_alive()
+
+
 def test_a_client_that_has_sent_nothing_yet_is_answered(app: AppMaker, serve: Serve) -> None:
     server = serve(app())
     with Client(server) as kept, Client(server) as silent:

@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import base64
 import contextlib
+import os
+import re
 import socket
 import ssl
+import threading
 from pathlib import Path
 from typing import cast
 
@@ -127,6 +131,76 @@ def test_certificates_behind_a_link_that_is_swapped(
     (tmp_path / "next").symlink_to("1")
     (tmp_path / "next").rename(current)
     until(lambda: names(server, authority) == ["two.local"])
+
+
+def test_files_that_are_not_there_yet_hold_up_nobody(
+    app: AppMaker, serve: Serve, files: Files, authority: trustme.CA
+) -> None:
+    """The look at them waits, as on a file system that does not answer: here for whoever writes into a pipe."""
+    key = files.key.read_bytes()
+    files.key.unlink()
+    os.mkfifo(files.key)
+    writer = threading.Thread(target=lambda: files.key.write_bytes(key))
+    writer.start()
+    server = serve(app(), tls=files.tls())
+    writer.join()
+    os.utime(files.certificate)
+    opened: list[int] = []
+
+    def is_read() -> bool:
+        with contextlib.suppress(OSError):
+            opened.append(os.open(files.key, os.O_WRONLY | os.O_NONBLOCK))
+        return bool(opened)
+
+    until(is_read)
+    try:
+        assert names(server, authority) == ["guest.local"]
+        closing = threading.Thread(target=server.close, args=[0])
+        closing.start()
+        closing.join(20)
+        assert not closing.is_alive()
+    finally:
+        os.close(opened[0])
+
+
+@pytest.mark.parametrize("breaks", ["", " ", "\\\\n"])
+def test_what_is_wrong_with_a_key_is_said_without_the_key(app: AppMaker, files: Files, breaks: str) -> None:
+    """Lines that were put together, as in variables of an environment."""
+    pem = files.key.read_text()
+    secret = base64.b64decode("".join(pem.splitlines()[1:-1]))[:12]
+    files.key.write_text(pem.replace("\n", breaks))
+    with pytest.raises(OSError, match="is not PEM") as of_server:
+        wasgi.Server(app(), bind="127.0.0.1:0", tls=files.tls())
+    chain = files.certificate.read_bytes()
+    with pytest.raises(ValueError, match="is not PEM") as of_network:
+        wasgi.Network(["https://a"], client_cert=chain, client_key=files.key.read_bytes())
+    for raised in (of_server, of_network):
+        said, error = "", cast("BaseException | None", raised.value)
+        while error is not None:
+            said, error = f"{said} {error!r}", error.__cause__
+        found = bytes(int(number) for number in re.findall(r"\d+", said) if int(number) < 256)
+        for kept in (said.encode(), found):
+            assert pem.splitlines()[1][:12].encode() not in kept
+            assert secret not in kept
+
+
+@pytest.mark.parametrize("secured", [True, False])
+def test_a_client_that_takes_no_answer_is_cut_off(
+    app: AppMaker, serve: Serve, files: Files, authority: trustme.CA, secured: bool
+) -> None:
+    """TLS takes the answers, and the client does not take what TLS makes of them. Each guest has done its part."""
+    server = serve(app(), tls=files.tls() if secured else None, body_timeout=0.5, idle_timeout=None)
+    host, _, port = server.addresses[0].rpartition(":")
+    checks = context(authority)
+    checks.check_hostname = False
+    with socket.socket() as plain:
+        plain.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+        plain.settimeout(20)
+        plain.connect((host, int(port)))
+        wrapped = checks.wrap_socket(plain) if secured else plain
+        with wrapped as client, pytest.raises((ConnectionError, ssl.SSLError)):
+            while True:
+                client.sendall(b"GET /hello HTTP/1.1\r\nhost: guest.local\r\n\r\n" * 100)
 
 
 def test_wrong_files(app: AppMaker, files: Files, authority: trustme.CA) -> None:

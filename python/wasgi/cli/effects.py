@@ -16,12 +16,14 @@ def warn_of_idle_options(ctx: click.Context, binds: Sequence[str]) -> None:
     values = ctx.params
     for name, missing in (
         ("access_format", None if values["access_log"] else "--access-log FILE"),
-        ("proxy_protocol", None if values["trusted"] or not values["proxy_protocol"] else "--trusted NETWORK"),
         ("tls_client_certificates", None if values["tls_client_ca"] else "--tls-client-ca FILE"),
         ("socket_mode", None if any(one.startswith("unix:") for one in binds) else "--bind unix:PATH"),
     ):
         if missing is not None and is_given(ctx, name):
             warn(f"{where(ctx, name)} has no effect; hint: {missing}")
+    if values["proxy_protocol"] and not values["trusted"]:
+        who = where(ctx, "proxy_protocol")
+        warn(f"{who} has every client refused, for nobody is trusted to send that header; hint: --trusted NETWORK")
 
 
 def refuse_repeated_addresses(binds: Sequence[tuple[str, str]], health: str | None) -> None:

@@ -245,6 +245,8 @@ def settings_of(ctx: click.Context) -> Settings:
     check_addresses(dict([*binds, *health]))
     warn_of_idle_options(ctx, [text for text, _ in binds])
     recycling = Recycling(values["worker_lifetime"], values["worker_requests"], values["worker_memory"])
+    if recycling.lifetime is not None and recycling.lifetime < 1:
+        raise Failure(f"{where(ctx, 'worker_lifetime')} must be a second or more", USAGE)
     if recycling != Recycling() and values["workers"] is None:
         name = next(f"worker_{name}" for name, value in vars(recycling).items() if value is not None)
         raise Failure(f"{where(ctx, name)} needs workers", USAGE, hint="--workers N")
@@ -351,7 +353,7 @@ def serve(settings: Settings) -> int:
 
     def started() -> None:
         service.hear_signals(lambda: os.kill(os.getpid(), signal.SIGTERM))
-        tell(banner(wasgi.__version__, service.lines(), server.urls, health))
+        tell(banner(wasgi.__version__, service.lines(), server.urls, settings.binds, health))
 
     try:
         service.serve(started)

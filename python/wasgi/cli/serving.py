@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import queue
 import re
 import threading
@@ -100,22 +101,30 @@ class Service:
         Args:
             end: What ends the server when its terminal goes.
         """
+        for name in ("logging", "wasgi._native.output"):
+            importlib.import_module(name)  # when descriptors have run out, what says so can be loaded no more
         signals.on_hangup(lambda: self._wanted.put("reload"), end)
         threading.Thread(target=self._load_again, name="wasgi-reload", daemon=True).start()
 
     def _load_again(self) -> None:
         while True:
-            # twice a second: what an event would tell, from any file system
             try:
-                wanted = self._wanted.get(timeout=0.5 if self.settings.reload else None)
-            except queue.Empty:
-                if self.watch.is_due():
-                    self.reload()
-            else:
-                self.server.reopen()
-                if wanted == "reload":
-                    self.watch.take()
-                    self.reload()
+                self._load_if_wanted()
+            except Exception as exc:  # descriptors have run out, say: the next signal finds this thread
+                tell(f"wasgi: nothing is loaded again: {' '.join(str(exc).split()) or type(exc).__name__}")
+
+    def _load_if_wanted(self) -> None:
+        # twice a second: what an event would tell, from any file system
+        try:
+            wanted = self._wanted.get(timeout=0.5 if self.settings.reload else None)
+        except queue.Empty:
+            if self.watch.is_due():
+                self.reload()
+        else:
+            self.server.reopen()
+            if wanted == "reload":
+                self.watch.take()
+                self.reload()
 
     def reload(self) -> None:
         """Loads everything again; what cannot be loaded leaves the old one serving, and says why."""
@@ -157,10 +166,20 @@ def table(apps: Mapping[str, App]) -> App | Mapping[str, App]:
     return apps["/"] if list(apps) == ["/"] else apps
 
 
-def banner(version: str, lines: Sequence[str], urls: Sequence[str], health: Sequence[str] = ()) -> str:
-    """The first lines of a server."""
+def banner(
+    version: str, lines: Sequence[str], urls: Sequence[str], binds: Sequence[str], health: Sequence[str] = ()
+) -> str:
+    """The first lines of a server.
+
+    Args:
+        version: This package's.
+        lines: What is served.
+        urls: Where it is reached from this machine.
+        binds: What it listens at.
+        health: Where the health is asked for.
+    """
     shown = [f"wasgi {version} serves at {', '.join(urls)}"]
-    if any(re.match(r"https?://(0\.0\.0\.0|\[::\])(:|$)", url) for url in urls):
+    if any(re.match(r"(0\.0\.0\.0|\[::\])(:|$)", bind) for bind in binds):
         shown.append("  it listens on all interfaces: whoever reaches this machine reaches it")
     if health:
         shown.append(f"  health: {', '.join(health)}")

@@ -42,6 +42,7 @@ class Supervisor:
     Args:
         settings: What the workers are told: their binds are descriptors.
         names: What the user sees of the binds.
+        binds: As they were given.
         listeners: Their sockets, which the workers inherit.
         has_python: Whether Python code makes some of the apps: it is loaded by new processes only.
     """
@@ -50,6 +51,7 @@ class Supervisor:
     names: Sequence[str]
     health: Sequence[str]
     listeners: Sequence[_wasgi.Listeners]
+    binds: Sequence[str] = ()
     has_python: bool = False
     slots: list[Slot] = field(default_factory=list)
     leaving: list[Worker] = field(default_factory=list)
@@ -296,7 +298,7 @@ class Supervisor:
 
         count = len(self.slots)
         workers = f"{count} worker{'s' if count > 1 else ''}: processes {', '.join(self._pids())}"
-        tell(banner(wasgi.__version__, [*lines, workers], self.names, self.health))
+        tell(banner(wasgi.__version__, [*lines, workers], self.names, self.binds, self.health))
 
     def _pids(self) -> list[str]:
         return [str(slot.current.process.pid) for slot in self.slots if slot.current is not None]
@@ -379,6 +381,7 @@ def supervise(settings: Settings) -> int:
                 health=None if health is None else f"fd:{health.descriptors[0]}",
             ),
             names=bound.urls(settings.tls is not None),
+            binds=settings.binds,
             health=[] if health is None else health.addresses,
             listeners=listeners,
             has_python=any(target.python is not None for target in table.values()),

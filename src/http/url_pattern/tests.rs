@@ -113,6 +113,16 @@ fn what_is_no_pattern_says_why() {
 }
 
 #[test]
+fn a_pattern_is_what_it_is_written_as() {
+    for text in
+        ["10.0.0.1/8/", "10.0.0.1/8/*", "10.0.0.1/%38", "12.7./1/", "[::1]/64/", "10.0.0.1/129", "10.0.0.1:80/8", "a/8"]
+    {
+        let pattern = Pattern::parse(text).unwrap();
+        assert_eq!(Pattern::parse(&pattern.to_string()).unwrap(), pattern, "{text}");
+    }
+}
+
+#[test]
 fn the_most_special_pattern_is_meant() {
     let texts = ["*", "a.b", "https://a.b/v1/", "*.b", "https://a.b", "https://a.b/v1/deep", "http://c:81"];
     let table = Table::new(texts).unwrap();

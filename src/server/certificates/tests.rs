@@ -4,6 +4,8 @@ use std::os::unix::fs::symlink;
 use rustls::pki_types::ServerName;
 use rustls::{ClientConfig, ClientConnection, HandshakeKind, RootCertStore, ServerConnection};
 
+use rustls::pki_types::pem::PemObject;
+
 use super::*;
 use crate::server::testing::Folder;
 

@@ -51,6 +51,12 @@ proptest! {
     }
 
     #[test]
+    fn an_empty_line_before_a_request_is_passed_over_whatever_the_segments(pieces in 1..4_usize) {
+        let sent = [&b"\r\n\r\n"[..], REQUESTS].concat();
+        prop_assert_eq!(passed(&sent, pieces), passed(REQUESTS, REQUESTS.len()));
+    }
+
+    #[test]
     fn nothing_after_a_head_that_is_refused_is_a_request(pieces in 1..400_usize, which in 0..5_usize) {
         let wrong = [
             &b"GET /x HTTP/1.1\nhost: x\r\n\r\n"[..],

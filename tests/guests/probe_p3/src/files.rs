@@ -64,6 +64,19 @@ pub async fn append(from: &str, to: &str, times: u64) -> Result<(), String> {
     Ok(())
 }
 
+/// Gives the stream of a file to the host, for stdout or for the end of another file, and keeps nothing of it.
+pub async fn leave(from: &str, to: &str) -> Result<(), String> {
+    let from = open(from, OpenFlags::empty(), DescriptorFlags::READ).await?;
+    let (stream, _) = from.read_via_stream(0);
+    if to.is_empty() {
+        drop(wasip3::cli::stdout::write_via_stream(stream));
+    } else {
+        let to = open(to, OpenFlags::CREATE, DescriptorFlags::WRITE).await?;
+        drop(to.append_via_stream(stream));
+    }
+    Ok(())
+}
+
 /// Reads pieces, each of which is called off if it waits: how many were, and how many bytes came.
 pub async fn read_impatiently(path: &str) -> Result<String, String> {
     let file = open(path, OpenFlags::empty(), DescriptorFlags::READ).await?;

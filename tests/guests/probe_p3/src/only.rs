@@ -63,6 +63,11 @@ pub async fn run(what: &str, query: &Query, request: Request, out: Out) {
                 Err(code) => out.set(Err(code)),
             }
         }
+        // has the host go on with a file, and returns
+        "leave-file" => match files::leave(&arg("path"), &arg("to")).await {
+            Ok(()) => text(out, 200, "left").await,
+            Err(name) => text(out, 500, &name).await,
+        },
         // the request is sent on as it is
         "send-on" => match Answer::of(request).await.get().await {
             Ok(response) => out.set(Ok(response)),
