@@ -652,7 +652,8 @@ class TestThatCannotStart:
         )
         code, line = self.ended(tmp_path, "shop:app", *arguments)
         assert code == 3
-        assert line.startswith("wasgi: `shop:app`: the guest trapped")
+        # there is no option for it
+        assert line.startswith("wasgi: `shop:app`: a warm-up request (`Reuse.warm`) failed: the guest trapped")
         assert line.count("\n") == 1
 
     def test_an_app_that_is_closed(self, arguments: list[str], tmp_path: Path) -> None:

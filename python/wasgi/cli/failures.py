@@ -53,7 +53,9 @@ def _restore(message: str, code: int, hint: str | None) -> Failure:
 def in_options(text: str) -> str:
     """An error's words for a user of the command line: `Limits.queue_timeout` is an option there."""
     text = text.replace("`Network.addresses`", "`--address`")
-    return re.sub(r"(?<=`)(?:Limits|Reuse)\.(\w+)(?=`)", lambda found: f"--{found[1].replace('_', '-')}", text)
+    # of `Reuse` some are for Python alone
+    option = r"(?<=`)(?:Limits\.|Reuse\.(?=isolated`|concurrent`))(\w+)(?=`)"
+    return re.sub(option, lambda found: f"--{found[1].replace('_', '-')}", text)
 
 
 def line_of(error: BaseException) -> str:
