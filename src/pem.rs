@@ -12,7 +12,7 @@ impl From<Error> for NotPem {
     fn from(error: Error) -> Self {
         Self(match error {
             Error::MissingSectionEnd { .. } => {
-                "a section has no line `-----END ...-----`; hint: its lines must have been kept apart"
+                "a section has no line `-----END ...-----`; hint: it needs its line breaks"
             }
             Error::IllegalSectionStart { .. } => "a line that begins a section is not `-----BEGIN ...-----`",
             Error::Base64Decode(_) => "a section is not base64",
