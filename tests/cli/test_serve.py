@@ -340,6 +340,11 @@ class TestTargets:
             (["shop:app"], None, 0),
             (["shop:make"], None, 0),
             (["hello.wasm", "--worker-requests", "1"], "--worker-requests needs workers; hint: --workers N", 2),
+            (
+                ["hello.wasm", "--workers", "1", "--worker-lifetime", "0"],
+                "--worker-lifetime must be a second or more",
+                2,
+            ),
             (["hello.wasm", "--allow", "ftp://x"], "", 2),
             (["hello.wasm", "--concurrent", "2"], "", 2),
         ],
