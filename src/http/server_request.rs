@@ -1,9 +1,7 @@
 //! What a guest sees of a request that a server has read, and a server's client of a guest's answer.
 
-use bytes::Bytes;
 use http::header::{CONNECTION, CONTENT_LENGTH, COOKIE, FORWARDED, HOST, TRANSFER_ENCODING};
 use http::{HeaderMap, HeaderName, HeaderValue};
-use http_body::Frame;
 
 use crate::http::fields::Wrong;
 
@@ -38,11 +36,6 @@ pub fn trailers(mut given: HeaderMap) -> HeaderMap {
         given.remove(name);
     }
     given
-}
-
-/// A frame of a body whose trailers are that.
-pub fn with_trailers(frame: Frame<Bytes>) -> Frame<Bytes> {
-    frame.into_trailers().map_or_else(|data| data, |given| Frame::trailers(trailers(given)))
 }
 
 /// Which fields of a response are those of a connection, and not meant for a server's client.

@@ -12,8 +12,7 @@ use tokio::time::{Instant, Sleep};
 use wasmtime_wasi_http::Error as HostError;
 
 use crate::http::error_code::ErrorCode;
-use crate::http::message::Side;
-use crate::http::server_request::with_trailers;
+use crate::http::message::{Side, with_trailers};
 use crate::network::error::{code_of, code_of_flood, code_of_tls, is_malformed};
 use crate::network::options::Options;
 use crate::network::pool::Lease;

@@ -13,7 +13,7 @@ use tokio::time::{Instant, Sleep, sleep};
 use wasmtime_wasi_http::Error as HostError;
 
 use crate::http::error_code::ErrorCode;
-use crate::http::server_request::with_trailers;
+use crate::http::message::with_trailers;
 use crate::server::watch::Watch;
 use crate::sync::lock;
 
